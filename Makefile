@@ -1,0 +1,47 @@
+# Every target makes what it needs: a fresh clone with git, make and Python >= 3.11 is enough.
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+ENV := $(VENV)/.installed
+DATA := data/.materials_project_mini
+CONFIG ?= configs/base.py
+WORKDIR ?= outputs/base
+
+.PHONY: train test test-slow lint data env lock clean
+
+train: $(DATA)
+	$(RUN) main.py --config=$(CONFIG) --workdir=$(WORKDIR)
+
+test: $(DATA)
+	$(RUN) -m pytest -m "not slow"
+
+test-slow: $(DATA)
+	$(RUN) -m pytest -m slow
+
+lint: $(ENV)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+env: $(ENV)
+
+data: $(DATA)
+
+# The lock is complete, so nothing is resolved at install time (--no-deps).
+$(ENV): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+$(DATA): $(ENV) clac_jax/datasets/materials_project_mini/materials_project_mini.parquet
+	$(RUN) -m clac_jax.datasets.prepare --name=materials_project_mini --data_dir=data
+	touch $@
+
+# Renews requirements.lock (for whoever changes a dependency; needs uv and the network).
+lock:
+	uv pip compile --quiet --universal --python-version=3.11 --no-emit-index-url --no-annotate \
+	  --no-header --generate-hashes --extra=dev pyproject.toml requirements.in -o requirements.lock
+
+clean:
+	rm -rf $(VENV) data outputs

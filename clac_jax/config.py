@@ -1,0 +1,229 @@
+"""Every key of a run's config with its default, the checks on them, and their JSON form."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import Any
+
+import ml_collections
+from ml_collections import config_dict
+
+from clac_jax.errors import UserError
+
+
+class ConfigError(UserError, ValueError):
+    """A config key is unknown or its value cannot be used."""
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """All keys of a run with the method's defaults; the config files in `configs/` change some.
+
+    Returns:
+        A locked ConfigDict: assigning to a key that is not there raises `AttributeError` with the
+        nearest right name.
+    """
+    config = ml_collections.ConfigDict()
+
+    # What users change most.
+    config.seed = 42
+    config.max_epochs = 5
+    config.batch_size = 32  # crystals contrasted with each other, over all devices
+    config.accumulate_steps = 1  # such batches per optimizer update
+    config.learning_rate = 2e-5
+    config.weight_decay = 0.0
+    config.schedule = "constant"  # constant | cosine
+    config.warmup_steps = 0  # linear, from zero
+    config.min_learning_rate = 1e-7  # where the cosine ends
+    config.gradient_clip = 0.05  # global norm; 0 clips nothing
+    config.replace_formula_prob = 0.0
+    config.replace_formula_start_epoch = 0
+    config.early_stopping_patience = 0  # validations without a better `monitor`; 0 never stops
+    config.use_visual_intramodal_loss = True
+    config.use_textual_intramodal_loss = True
+    config.projection_dim = 512
+    config.lm_weight = 0.0
+    config.logit_scale_init = 1 / 0.07  # inverse of the initial temperature
+    config.frozen = ()  # regexes on parameter paths ("text_encoder/.*") that are not trained
+    config.debug = False  # a handful of examples, one epoch
+    config.log_every_n_steps = 10
+    config.eval_batch_size = 64
+    config.deterministic = True
+
+    config.dataset = ml_collections.ConfigDict()
+    config.dataset.name = "materials_project_mini"  # or gpt_narratives, with a path
+    config.dataset.data_dir = "data"
+    config.dataset.path = config_dict.placeholder(str)  # the user's file, for gpt_narratives
+    config.dataset.on_bad_row = "error"  # error | skip; skipped rows are listed by name
+    config.dataset.text_source = "narratives"  # narratives | papers
+
+    config.graph_encoder = ml_collections.ConfigDict()
+    config.graph_encoder.name = "painn"  # painn | cgcnn | composition
+    config.graph_encoder.out_dim = 512
+    config.graph_encoder.num_features = 512
+    config.graph_encoder.num_interactions = 5
+    config.graph_encoder.num_rbf = 20
+    config.graph_encoder.cutoff = 5.0  # angstrom; longer edges cannot change PaiNN's output
+    config.graph_encoder.max_neighbours = 0  # nearest edges kept per atom; 0 keeps all
+    config.graph_encoder.atom_fea_len = 1024  # the rest is CGCNN's
+    config.graph_encoder.nbr_fea_len = 80
+    config.graph_encoder.n_conv = 3
+    config.graph_encoder.h_fea_len = 512
+    config.graph_encoder.n_h = 1
+    config.graph_encoder.graph_cutoff = 6.0  # angstrom, edges of a CGCNN graph
+
+    config.text_encoder = ml_collections.ConfigDict()
+    config.text_encoder.name = "bert"
+    config.text_encoder.pretrained = config_dict.placeholder(str)  # minilm, a folder, None: random
+    config.text_encoder.tokenizer = "minilm"  # minilm or a folder with tokenizer.json
+    config.text_encoder.feature = "mean"  # first | last | mean over the real tokens
+    config.text_encoder.max_length = 128
+    config.text_encoder.dropout = config_dict.placeholder(float)  # None: the model's own
+    config.text_encoder.config = ml_collections.ConfigDict()  # sizes when pretrained is None
+    config.text_encoder.config.hidden_size = 384
+    config.text_encoder.config.num_hidden_layers = 6
+    config.text_encoder.config.num_attention_heads = 12
+    config.text_encoder.config.intermediate_size = 1536
+    config.text_encoder.config.max_position_embeddings = 512
+
+    config.augment = ml_collections.ConfigDict()
+    config.augment.perturb_law = "bounded"  # bounded | legacy (the reference's)
+    config.augment.max_strain = 0.05
+    config.augment.sentence_keep_prob = 0.5
+    config.augment.mask_prob = 0.15  # of tokens
+
+    config.optimizer = ml_collections.ConfigDict()
+    config.optimizer.name = "adamw"
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.999
+    config.optimizer.eps = 1e-8
+    # ((regex on parameter paths, factor), ...): the first that matches scales the learning rate.
+    config.optimizer.learning_rate_factors = ()
+
+    config.checkpoint = ml_collections.ConfigDict()
+    config.checkpoint.save_top_k = 2  # best by `monitor`, beside the last
+    config.checkpoint.monitor = "val_loss"
+    config.checkpoint.mode = "min"  # min | max
+    config.checkpoint.every_n_steps = 0  # 0: at the end of each epoch only
+    config.checkpoint.async_save = True
+
+    config.input = ml_collections.ConfigDict()
+    config.input.num_threads = 2
+    config.input.prefetch = 8  # batches
+
+    config.logging = ml_collections.ConfigDict()
+    config.logging.tensorboard = True
+    config.logging.wandb = False
+    config.logging.wandb_project = "clac_jax"
+
+    return config.lock()
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Checks that a config has exactly the known keys and that the values make sense together.
+
+    Raises:
+        ConfigError: naming the key, the value and what is allowed.
+    """
+    _check_keys(config, default_config(), prefix="")
+    _check_choice(config, "schedule", ("constant", "cosine"))
+    _check_choice(config, "checkpoint.mode", ("min", "max"))
+    _check_choice(config, "optimizer.name", ("adamw",))
+    _check_choice(config, "graph_encoder.name", ("painn", "cgcnn", "composition"))
+    _check_choice(config, "text_encoder.name", ("bert",))
+    _check_choice(config, "text_encoder.feature", ("first", "last", "mean"))
+    _check_choice(config, "augment.perturb_law", ("bounded", "legacy"))
+    _check_choice(config, "dataset.on_bad_row", ("error", "skip"))
+    _check_choice(config, "dataset.text_source", ("narratives", "papers"))
+    for key in ("max_epochs", "batch_size", "accumulate_steps", "eval_batch_size",
+                "log_every_n_steps", "text_encoder.max_length"):  # fmt: skip
+        _check_range(config, key, low=1)
+    for key in ("replace_formula_prob", "augment.sentence_keep_prob", "augment.mask_prob"):
+        _check_range(config, key, low=0.0, high=1.0)
+    for key in ("learning_rate", "weight_decay", "gradient_clip", "warmup_steps", "lm_weight",
+                "checkpoint.save_top_k", "checkpoint.every_n_steps", "input.num_threads"):  # fmt: skip
+        _check_range(config, key, low=0)
+    if config.batch_size < 2:
+        raise ConfigError(
+            "batch_size is 1, and one pair has nothing to be contrasted with. Use 2 or more."
+        )
+
+
+def to_json(config: ml_collections.ConfigDict) -> str:
+    """The config as indented JSON text, keys sorted, tuples as lists."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+
+
+def flatten(config: ml_collections.ConfigDict | dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The config as one dict from dotted keys ("checkpoint.mode") to plain values."""
+    flat: dict[str, Any] = {}
+    for key in sorted(config):
+        value = config[key]
+        if isinstance(value, ml_collections.ConfigDict | dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """The (dotted key, old value, new value) in which two nested configs differ, by key.
+
+    A key that one side lacks has the value `None` there.
+    """
+    # Through JSON, so that a tuple equals the list it was saved as.
+    flat_old, flat_new = (flatten(json.loads(json.dumps(tree))) for tree in (old, new))
+    return [
+        (key, flat_old.get(key), flat_new.get(key))
+        for key in sorted(flat_old.keys() | flat_new.keys())
+        if flat_old.get(key) != flat_new.get(key)
+    ]
+
+
+def _check_keys(given: Any, known: Any, prefix: str) -> None:
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, list(known), n=1)
+            hint = f'Did you mean "{prefix}{near[0]}"?' if near else "See clac_jax/config.py."
+            raise ConfigError(f'Unknown config key "{prefix}{key}". {hint}')
+        if isinstance(known[key], ml_collections.ConfigDict):
+            if not isinstance(given[key], ml_collections.ConfigDict):
+                raise ConfigError(
+                    f'Config key "{prefix}{key}" is a group of keys, not {given[key]!r}. '
+                    f'Set "{prefix}{key}.NAME".'
+                )
+            _check_keys(given[key], known[key], f"{prefix}{key}.")
+    for key in known:
+        if key not in given:
+            raise ConfigError(
+                f'Config key "{prefix}{key}" is missing. Start from '
+                "clac_jax.config.default_config() and change what you need."
+            )
+
+
+def _get(config: ml_collections.ConfigDict, dotted: str) -> Any:
+    for name in dotted.split("."):
+        config = config[name]
+    return config
+
+
+def _check_choice(
+    config: ml_collections.ConfigDict, dotted: str, choices: tuple[str, ...]
+) -> None:
+    value = _get(config, dotted)
+    if value not in choices:
+        raise ConfigError(
+            f'Config key "{dotted}" is {value!r}. It must be one of {", ".join(choices)}.'
+        )
+
+
+def _check_range(
+    config: ml_collections.ConfigDict,
+    dotted: str,
+    low: float,
+    high: float = float("inf"),
+) -> None:
+    value = _get(config, dotted)
+    if not low <= value <= high:
+        bound = f"at least {low}" if high == float("inf") else f"from {low} to {high}"
+        raise ConfigError(f'Config key "{dotted}" is {value!r}. It must be {bound}.')

@@ -1,0 +1,32 @@
+"""The embedded run: 5,000 real crystals, a small PaiNN and MiniLM, minutes on a laptop."""
+
+import ml_collections
+
+from clac_jax.config import default_config
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = default_config()
+    config.max_epochs = 4
+    config.batch_size = 64
+    config.learning_rate = 1e-3
+    config.schedule = "cosine"
+    config.warmup_steps = 30
+    config.gradient_clip = 1.0
+    config.weight_decay = 0.01
+    config.replace_formula_prob = 0.5
+    config.use_textual_intramodal_loss = False
+    config.projection_dim = 256
+
+    config.graph_encoder.num_features = 128
+    config.graph_encoder.num_interactions = 3
+    config.graph_encoder.out_dim = 256
+
+    config.text_encoder.pretrained = "minilm"
+    config.text_encoder.max_length = 256
+    config.text_encoder.dropout = 0.0
+    config.augment.mask_prob = 0.0
+    # A pretrained language model wants smaller steps than the rest, which starts at random.
+    config.optimizer.learning_rate_factors = (("text_encoder/.*", 0.1),)
+    config.frozen = ("text_encoder/embeddings/.*",)
+    return config

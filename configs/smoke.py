@@ -1,0 +1,29 @@
+"""Seconds: a tiny model on a slice of the embedded crystals; what the tests train."""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = base.get_config()
+    config.max_epochs = 2
+    config.batch_size = 4
+    config.eval_batch_size = 16
+    config.log_every_n_steps = 1
+    config.debug = True
+    config.warmup_steps = 2
+    config.projection_dim = 16
+    config.use_textual_intramodal_loss = True
+    config.graph_encoder.num_features = 16
+    config.graph_encoder.num_interactions = 1
+    config.graph_encoder.out_dim = 16
+    config.graph_encoder.cutoff = 4.0
+    config.text_encoder.pretrained = None
+    config.text_encoder.max_length = 32
+    config.text_encoder.config.hidden_size = 16
+    config.text_encoder.config.num_hidden_layers = 1
+    config.text_encoder.config.num_attention_heads = 2
+    config.text_encoder.config.intermediate_size = 32
+    config.text_encoder.config.max_position_embeddings = 64
+    return config
