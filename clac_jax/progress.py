@@ -1,0 +1,66 @@
+"""Where a run is, counted in examples, and its book-keeping: the JSON part of a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """Everything a run knows about itself beside its TrainState.
+
+    Attributes:
+        step: optimizer updates done.
+        epoch: the epoch that the next example belongs to, from 0.
+        examples_in_epoch: examples of it that are done.
+        examples_seen: examples done since the start, over all epochs.
+        best_value: the best monitored value so far, or None.
+        best_step: the step it was reached at, or None.
+        validations_since_best: for early stopping.
+        finished: nothing is left to train under the config it was saved with.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    examples_in_epoch: int = 0
+    examples_seen: int = 0
+    best_value: float | None = None
+    best_step: int | None = None
+    validations_since_best: int = 0
+    finished: bool = False
+
+    def after_step(self, examples: int) -> RunProgress:
+        """The progress one optimizer update of so many examples later."""
+        return dataclasses.replace(
+            self,
+            step=self.step + 1,
+            examples_in_epoch=self.examples_in_epoch + examples,
+            examples_seen=self.examples_seen + examples,
+        )
+
+    def after_epoch(self) -> RunProgress:
+        """The progress at the start of the next epoch."""
+        return dataclasses.replace(self, epoch=self.epoch + 1, examples_in_epoch=0)
+
+    def after_validation(self, value: float, mode: str) -> RunProgress:
+        """Book-keeping of the monitored value; NaN is never an improvement, nor is a tie."""
+        better = not math.isnan(value) and (
+            self.best_value is None
+            or (value < self.best_value if mode == "min" else value > self.best_value)
+        )
+        if better:
+            return dataclasses.replace(
+                self, best_value=value, best_step=self.step, validations_since_best=0
+            )
+        return dataclasses.replace(self, validations_since_best=self.validations_since_best + 1)
+
+    def to_json(self) -> dict[str, int | float | bool | None]:
+        """Plain values, for a checkpoint."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, int | float | bool | None]) -> RunProgress:
+        """The inverse of `to_json`."""
+        return cls(**values)  # type: ignore[arg-type]

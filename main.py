@@ -1,0 +1,60 @@
+"""Trains a language-crystal model: python main.py --config=configs/base.py --workdir=outputs/exp."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's C++ notices; read when JAX is imported
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from clac_jax.errors import EXIT_USER_ERROR, UserError
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A file from configs/; override keys with --config.KEY=VALUE."
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where the run lives; started again, it goes on from there."
+)
+
+
+def main(_: list[str]) -> None:
+    """Runs the training that the flags describe."""
+    from clac_jax.train import train
+
+    train(CONFIG.value, WORKDIR.value)
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """absl's parser, with a wrong or misspelt flag told in one line."""
+    try:
+        rest = flags.FLAGS(argv)
+        for name in ("config", "workdir"):
+            if flags.FLAGS[name].value is None:
+                raise flags.ValidationError(f"--{name} is missing, e.g. --{name}=...")
+        if len(rest) > 1:
+            raise flags.ValidationError(f"unexpected argument {rest[1]!r}: flags start with --")
+        CONFIG.value.keys()  # a config file that cannot be loaded shows only when it is used
+    except (flags.Error, AttributeError, KeyError, OSError, ImportError, TypeError) as error:
+        fail(" ".join(str(error).strip("'\"").replace("\\n", " ").split()))
+    return rest
+
+
+def fail(message: str) -> None:
+    """Prints the one thing that is wrong and exits with the code for the user's errors."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    sys.exit(EXIT_USER_ERROR)
+
+
+def run(argv: list[str]) -> None:
+    """`main`, where the user's errors are told without a traceback."""
+    try:
+        main(argv)
+    except UserError as error:
+        fail(str(error))
+
+
+if __name__ == "__main__":
+    app.run(run, flags_parser=parse_flags)

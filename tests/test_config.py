@@ -1,0 +1,61 @@
+import pytest
+
+from clac_jax import config as config_lib
+from configs import base, clac_paper, smoke
+
+
+@pytest.mark.parametrize("module", [base, clac_paper, smoke])
+def test_shipped_configs_are_valid(module):
+    config_lib.validate(module.get_config())
+
+
+def test_misspelt_key_is_refused_with_the_right_name():
+    config = base.get_config()
+    with pytest.raises(AttributeError, match='Did you mean "learning_rate"'):
+        config.learning_rte = 1.0
+
+
+def test_unknown_key_of_a_users_own_config_is_refused_with_the_right_name():
+    config = base.get_config()
+    with config.unlocked():
+        config.checkpoint.save_top_kk = 3
+    with pytest.raises(config_lib.ConfigError, match=r'Did you mean "checkpoint.save_top_k"'):
+        config_lib.validate(config)
+
+
+def test_missing_key_is_named():
+    config = base.get_config()
+    with config.unlocked():
+        del config.seed
+    with pytest.raises(config_lib.ConfigError, match='"seed" is missing'):
+        config_lib.validate(config)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("batch_size", 1, "nothing to be contrasted"),
+        ("max_epochs", 0, "at least 1"),
+        ("replace_formula_prob", 1.5, "from 0.0 to 1.0"),
+        ("schedule", "cosin", "one of constant, cosine"),
+    ],
+)
+def test_values_that_cannot_be_used(key, value, message):
+    config = base.get_config()
+    config[key] = value
+    with pytest.raises(config_lib.ConfigError, match=message):
+        config_lib.validate(config)
+
+
+def test_differences_are_named_and_a_tuple_equals_its_saved_list():
+    import json
+
+    config = base.get_config()
+    saved = json.loads(config_lib.to_json(config))
+    assert config_lib.differences(saved, config.to_dict()) == []
+    config.checkpoint.save_top_k = 7
+    config.max_epochs = 99
+    assert config_lib.differences(saved, config.to_dict()) == [
+        ("checkpoint.save_top_k", saved["checkpoint"]["save_top_k"], 7),
+        ("max_epochs", saved["max_epochs"], 99),
+    ]
