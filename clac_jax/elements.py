@@ -1,0 +1,69 @@
+"""Element facts: RDKit's periodic table and the 92-dimensional CGCNN atom vectors."""
+
+from __future__ import annotations
+
+import functools
+import json
+from importlib import resources
+
+import numpy as np
+from rdkit import Chem
+
+from clac_jax.errors import UserError
+
+MAX_ATOMIC_NUMBER = 100
+"""The heaviest element that has an atom vector."""
+
+_TABLE = Chem.GetPeriodicTable()
+# RDKit prints a stack trace when asked for a symbol it does not know, so it is asked by number.
+_SYMBOLS = tuple(_TABLE.GetElementSymbol(z) for z in range(119))
+_NUMBERS = {symbol: z for z, symbol in enumerate(_SYMBOLS) if z > 0} | {"D": 1, "T": 1}
+
+
+class ElementError(UserError, ValueError):
+    """Not a chemical element, or one without an atom vector."""
+
+
+def is_symbol(text: str) -> bool:
+    """Whether the text is the symbol of an element (deuterium and tritium count as hydrogen)."""
+    return text in _NUMBERS
+
+
+def atomic_number(symbol: str) -> int:
+    """Atomic number of an element symbol.
+
+    Raises:
+        ElementError: there is no such element.
+    """
+    if symbol not in _NUMBERS:
+        raise ElementError(f"{symbol!r} is not an element. Use symbols such as Fe.")
+    return _NUMBERS[symbol]
+
+
+def symbol(number: int) -> str:
+    """Element symbol of an atomic number.
+
+    Raises:
+        ElementError: the number is not from 1 to 118.
+    """
+    if not 1 <= number <= 118:
+        raise ElementError(f"{number} is not an atomic number. Use 1 to 118.")
+    return _SYMBOLS[number]
+
+
+@functools.cache
+def atom_features() -> np.ndarray:
+    """The atom vectors of Xie and Grossman, PRL 120, 145301 (2018).
+
+    Returns:
+        (MAX_ATOMIC_NUMBER + 1, 92) float32, read-only; row Z is element Z, row 0 (padding) is zero.
+        One-hot blocks: group, period, electronegativity, covalent radius, valence electrons, first
+        ionization energy, electron affinity, block, atomic volume.
+    """
+    file = resources.files("clac_jax") / "resources" / "cgcnn_atom_features.json"
+    vectors = json.loads(file.read_text(encoding="utf-8"))
+    table = np.zeros((MAX_ATOMIC_NUMBER + 1, 92), np.float32)
+    for number, vector in vectors.items():
+        table[int(number)] = vector
+    table.flags.writeable = False
+    return table
