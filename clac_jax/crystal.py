@@ -88,13 +88,16 @@ class Crystal:
             )
 
     def _check_distances(self) -> None:
-        i, j, d = NeighborList(cutoff=MIN_DISTANCE, full_list=False).compute(
+        # Searched wider than needed: the library's cell list has a cell per cutoff cubed.
+        i, j, d = NeighborList(cutoff=max(2.0, MIN_DISTANCE), full_list=False).compute(
             self.positions, self.lattice, periodic=True, quantities="ijd"
         )
-        if len(i):
-            raise CrystalError(
-                f"Atoms {i[0]} and {j[0]} are {d[0]:.3g} angstrom apart. Remove one of them."
-            )
+        for first, second, distance in zip(i, j, d, strict=True):
+            if distance < MIN_DISTANCE:
+                raise CrystalError(
+                    f"Atoms {first} and {second} are {distance:.3g} angstrom apart. "
+                    "Remove one of them."
+                )
 
     @property
     def num_atoms(self) -> int:

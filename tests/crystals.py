@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from clac_jax.crystal import Crystal
 from clac_jax.augment import smallest_distance
+from clac_jax.crystal import Crystal
 
 
 def rock_salt(a=5.64):

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
+from crystals import random_crystal, rock_salt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clac_jax.augment import perturb, smallest_distance, strain
 from clac_jax.crystal import Crystal
-from crystals import random_crystal, rock_salt
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
+from crystals import random_crystal, rock_salt
 
 from clac_jax.crystal import Crystal, CrystalError, lattice_from_parameters
 from clac_jax.graph import build_graph
-from crystals import random_crystal, rock_salt
 
 NACL = """data_NaCl
 _cell_length_a 5.6402(3)

@@ -2,10 +2,10 @@ import itertools
 
 import numpy as np
 import pytest
+from crystals import random_crystal, rock_salt
 
 from clac_jax.crystal import Crystal
 from clac_jax.graph import build_graph, neighbour_list
-from crystals import random_crystal, rock_salt
 
 
 def brute_force(crystal, cutoff):
