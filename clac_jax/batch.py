@@ -3,10 +3,10 @@
 Both views of a batch are encoded together: row ``view * num_examples + example`` of every per-view
 array belongs to that view of that example.
 
-Crystals and texts are packed whole into *tiles* of a fixed number of places (nodes, tokens), several
-small ones to a tile. Whatever couples two places (a message between atoms, attention between tokens)
-then stays inside one ``size x size`` block: dense products, no scatter, little padding. Everything
-else sees one flat array, the places of all tiles one after the other.
+Crystals and texts are packed whole into *tiles* of a fixed number of places (nodes, tokens),
+several small ones to a tile. Whatever couples two places (a message between atoms, attention
+between tokens) then stays inside one ``size x size`` block: dense products, no scatter, little
+padding. Everything else sees one flat array, the places of all tiles one after the other.
 
 Padding never changes a result: padded places, edges and examples are masked.
 """
@@ -175,7 +175,7 @@ def num_pairs(tiles: Tiles) -> int:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where one sequence lies: its first place, its tile's first pair and size, its offset there."""
+    """Where one sequence lies: its first place; its tile's first pair, size; its offset there."""
 
     first: int
     first_pair: int

@@ -1,0 +1,11 @@
+"""Flax modules: graph encoders, text encoder, projection blocks and the two towers together."""
+
+from clac_jax.models.clac import CLaC, ClacOutput, ModelError, build_model, init_variables
+
+__all__ = [
+    "CLaC",
+    "ClacOutput",
+    "ModelError",
+    "build_model",
+    "init_variables",
+]

@@ -1,0 +1,85 @@
+"""Batch normalization over masked sets of rows, across devices."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from clac_jax.batch import Array
+
+
+class MaskedBatchNorm(nn.Module):
+    """Batch norm whose rows come in sets, each normalized by its own mean and variance.
+
+    Two views of a batch travel through a module together, yet each view has its own statistics, as
+    if the module were called once per view. Follows PyTorch: biased variance to normalize, unbiased
+    variance in the running average.
+
+    Attributes:
+        epsilon: added to the variance.
+        momentum: weight of a new batch in the running averages.
+    """
+
+    epsilon: float = 1e-5
+    momentum: float = 0.1
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Array,
+        members: Array,
+        *,
+        train: bool,
+        update_order: tuple[int, ...] | None = None,
+        axis_name: str | None = None,
+    ) -> jax.Array:
+        """Normalizes rows.
+
+        Args:
+            x: (N, F) rows.
+            members: (V, N) bool, which rows belong to which set; a row belongs to one set or none.
+            train: use the statistics of each set, and update the running averages; else use these.
+            update_order: order, with repetitions, in which the sets enter the running averages;
+                each set once by default.
+            axis_name: mapped axis over whose devices the statistics are taken.
+
+        Returns:
+            (N, F); rows that belong to no set are finite and meaningless.
+        """
+        features = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (features,))
+        bias = self.param("bias", nn.initializers.zeros, (features,))
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (features,))
+        running_var = self.variable("batch_stats", "var", jnp.ones, (features,))
+        if not train:
+            return (x - running_mean.value) * jax.lax.rsqrt(
+                running_var.value + self.epsilon
+            ) * scale + bias
+
+        weights = members.astype(x.dtype)
+
+        def per_set_sum(rows: jax.Array) -> jax.Array:
+            total = jnp.matmul(weights, rows, precision=jax.lax.Precision.HIGHEST)
+            return total if axis_name is None else jax.lax.psum(total, axis_name)
+
+        def per_row(values: jax.Array) -> jax.Array:
+            return jnp.matmul(weights.T, values, precision=jax.lax.Precision.HIGHEST)
+
+        count = per_set_sum(jnp.ones((x.shape[0], 1), x.dtype))
+        # Centered before it is squared: E[x^2] - E[x]^2 loses digits.
+        mean = per_set_sum(x) / jnp.maximum(count, 1)
+        centered = x - per_row(mean)
+        var = per_set_sum(jnp.square(centered)) / jnp.maximum(count, 1)
+        if not self.is_initializing():
+            unbiased = var * count / jnp.maximum(count - 1, 1)
+            for k in range(members.shape[0]) if update_order is None else update_order:
+                running_mean.value += self.momentum * (mean[k] - running_mean.value)
+                running_var.value += self.momentum * (unbiased[k] - running_var.value)
+        return centered * per_row(jax.lax.rsqrt(var + self.epsilon)) * scale + bias
+
+
+def view_members(num_views: int, example_mask: Array) -> jax.Array:
+    """(V, V * B) bool: which rows (view * B + example) are real examples of which view."""
+    same_view = jnp.eye(num_views, dtype=bool)
+    return (same_view[:, :, None] & example_mask[None, None, :]).reshape(num_views, -1)

@@ -1,0 +1,51 @@
+"""The projection block in front of every contrastive score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from clac_jax.batch import Array
+from clac_jax.models.normalization import MaskedBatchNorm
+
+
+def near_identity(
+    key: jax.Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32
+) -> jax.Array:
+    """Uniform(-0.01, 0.01) with ones on the main diagonal."""
+    noise = jax.random.uniform(key, shape, dtype, minval=-0.01, maxval=0.01)
+    return jnp.where(jnp.eye(*shape, dtype=bool), jnp.ones((), dtype), noise)
+
+
+class ProjectionBlock(nn.Module):
+    """Layer norm of a two-layer perceptron plus a near-identity linear shortcut.
+
+    Source: arXiv:2502.16451; the block of CLIP-Lite (arXiv:2112.07133).
+
+    Attributes:
+        features: width of the output.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Array,
+        members: Array,
+        *,
+        train: bool,
+        update_order: tuple[int, ...] | None = None,
+        axis_name: str | None = None,
+    ) -> jax.Array:
+        """(N, F) -> (N, features); the other arguments are those of MaskedBatchNorm."""
+        hidden = nn.Dense(self.features, use_bias=False, name="hidden")(x)
+        hidden = MaskedBatchNorm(name="norm")(
+            hidden, members, train=train, update_order=update_order, axis_name=axis_name
+        )
+        y = nn.Dense(self.features, name="out")(nn.relu(hidden))
+        y = y + nn.Dense(self.features, kernel_init=near_identity, name="shortcut")(x)
+        return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name="out_norm")(y)

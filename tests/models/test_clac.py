@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+from parity_fixtures import (
+    GRADIENT_TOLERANCE,
+    OUTPUT_TOLERANCE,
+    Fixture,
+    crystal_graphs,
+    relative_error,
+    tree_errors,
+)
+from test_projection import params_of as block_of
+
+from clac_jax.batch import BatchShape, ExampleViews, TokenView, collate
+from clac_jax.config import default_config
+from clac_jax.huggingface import PretrainedError
+from clac_jax.losses import clac_loss
+from clac_jax.models import ModelError, build_model, init_variables
+from clac_jax.models.clac import ClacOutput, ContrastiveHead
+
+HEADS = {"cross": "global_d", "visual": "visual_d", "textual": "textual_d"}
+
+
+def heads_of(section):
+    return {
+        name: {
+            "left": block_of(section, f"{theirs}.img_block."),
+            "right": block_of(section, f"{theirs}.text_block."),
+            "log_scale": section[f"{theirs}.temperature"],
+        }
+        for name, theirs in HEADS.items()
+    }
+
+
+def fresh_head_stats(dtype):
+    block = {"norm": {"mean": np.zeros(64, dtype), "var": np.ones(64, dtype)}}
+    return {"left": block, "right": block}
+
+
+@pytest.mark.parametrize(("dtype", "suffix"), [(np.float32, ""), (np.float64, "64")])
+def test_loss_terms_logits_and_gradients_equal_the_reference(dtype, suffix):
+    fixture = Fixture("infonce_u64")
+    with jax.enable_x64(dtype is np.float64):
+        head = ContrastiveHead(64, 1 / 0.07)
+        mask = np.ones(8, bool)
+
+        def loss(params, inputs):
+            image = jnp.stack([inputs["image"], inputs["aug_image"]])
+            text = jnp.stack([inputs["text"], inputs["aug_text"]])
+            sides = {
+                "cross": (image, text),
+                "visual": (image[:1], image[1:]),
+                "textual": (text[:1], text[1:]),
+            }
+            pairs = {}
+            for name, (left, right) in sides.items():
+                pairs[name], _ = head.apply(
+                    {"params": params[name], "batch_stats": fresh_head_stats(dtype)},
+                    left,
+                    right,
+                    mask,
+                    train=True,
+                    mutable=["batch_stats"],
+                )
+            value, terms = clac_loss(ClacOutput(**pairs), mask)
+            cross = pairs["cross"]
+            return value, (terms, cross.left[0] @ cross.right[0].T * jnp.exp(cross.log_scale))
+
+        params = heads_of(fixture.section("w", dtype))
+        inputs = fixture.section("in", dtype)
+        (value, (terms, logits)), (grads, input_grads) = jax.jit(
+            jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
+        )(params, inputs)
+        out = fixture.section("out" + suffix)
+        tolerance = OUTPUT_TOLERANCE[dtype]
+        assert value.dtype == dtype
+        assert relative_error(value, out["total_loss"]) < tolerance
+        assert relative_error(terms["loss"], out["total_loss"]) < tolerance
+        assert relative_error(logits, out["logits"]) < tolerance
+        for name in ("cross_modal_loss", "visual_loss", "textual_loss"):
+            # The intramodal terms are differences of nearly equal numbers: compare with the total.
+            assert abs(terms[name] - out[name]) < tolerance * out["total_loss"], name
+        expected = fixture.section("grad" + suffix)
+        for name, error in tree_errors(
+            input_grads, {name: expected.pop(f"in.{name}") for name in inputs}
+        ):
+            assert error < GRADIENT_TOLERANCE[dtype], name
+        for path, error in tree_errors(grads, heads_of(expected)):
+            assert error < GRADIENT_TOLERANCE[dtype], path
+
+
+def test_running_averages_take_one_update_per_scored_pair_of_views():
+    rng = np.random.default_rng(0)
+    left, right = rng.normal(size=(2, 2, 8, 5)).astype(np.float32)
+    head = ContrastiveHead(4, 1.0)
+    variables = head.init(jax.random.key(0), left, right, np.ones(8, bool), train=True)
+    _, after = head.apply(
+        variables, left, right, np.ones(8, bool), train=True, mutable=["batch_stats"]
+    )
+    for side, x, order in (("left", left, (0, 1, 0, 1)), ("right", right, (0, 0, 1, 1))):
+        hidden = x @ variables["params"][side]["hidden"]["kernel"]
+        mean = 0.0
+        for view in order:
+            mean = 0.9 * mean + 0.1 * hidden[view].mean(0)
+        np.testing.assert_allclose(
+            after["batch_stats"][side]["norm"]["mean"], mean, rtol=1e-4, atol=1e-6
+        )
+
+
+def small_config(**changes) -> ml_collections.ConfigDict:
+    config = default_config()
+    with config.unlocked():
+        config.graph_encoder.update(
+            num_features=16, num_interactions=2, out_dim=8, atom_fea_len=16, nbr_fea_len=8, n_conv=2
+        )
+        config.text_encoder.config.update(
+            hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+        )
+        config.projection_dim = 12
+        config.update_from_flattened_dict(changes)
+    return config
+
+
+def examples(num_views=2, with_labels=False):
+    """Three examples, every view of a crystal and a text different."""
+    rng = np.random.default_rng(5)
+    graphs = crystal_graphs(Fixture("painn_small").section("in"))
+    result = []
+    for index, graph in enumerate(graphs):
+        views, tokens = [], []
+        for _ in range(num_views):
+            noise = 1 + 0.02 * rng.normal(size=(1, 3)).astype(np.float32)
+            views.append(dataclasses.replace(graph, edge_vectors=graph.edge_vectors * noise))
+            ids = rng.integers(5, 90, size=rng.integers(3, 10)).astype(np.int32)
+            labels = np.where(rng.random(len(ids)) < 0.5, ids, -100).astype(np.int32)
+            tokens.append(TokenView(ids, labels if with_labels else None))
+        result.append(ExampleViews(40 + index, tuple(views), tuple(tokens)))
+    return result
+
+
+def batch_of(examples_, num_examples=None, num_views=2, spare=0):
+    num_edges = sum(len(graph.senders) for e in examples_ for graph in e.graphs)
+    num_examples = num_examples or len(examples_)
+    shape = BatchShape(
+        num_examples=num_examples,
+        graph_views=num_views,
+        text_views=num_views,
+        node_tiles=((20 + spare, num_views * num_examples),),
+        num_edges=num_edges + spare,
+        token_tiles=((12 + spare, num_views * num_examples),),
+    )
+    return collate(examples_, shape)
+
+
+@pytest.mark.parametrize("name", ["painn", "cgcnn", "composition"])
+def test_padding_examples_change_neither_loss_nor_gradients(name):
+    config = small_config(**{"graph_encoder.name": name, "lm_weight": 0.1})
+    model = build_model(config, vocab_size=100)
+    tight = batch_of(examples(with_labels=True))
+    loose = batch_of(examples(with_labels=True), num_examples=5, spare=7)
+    variables = init_variables(model, config, tight)
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(params, batch):
+        output, _ = model.apply(
+            {**variables, "params": params},
+            batch,
+            train=True,
+            dropout_key=jax.random.key(1),
+            mutable=["batch_stats"],
+        )
+        return clac_loss(output, batch.example_mask, lm_weight=0.1)[0]
+
+    (value, grads), (padded, padded_grads) = (
+        loss(variables["params"], batch) for batch in (tight, loose)
+    )
+    np.testing.assert_allclose(padded, value, rtol=1e-5)
+    scale = np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(grads)))
+    for a, b in zip(jax.tree.leaves(padded_grads), jax.tree.leaves(grads), strict=True):
+        assert float(jnp.linalg.norm(a - b)) < 2e-4 * scale
+
+
+def test_evaluation_projects_plain_batches_like_the_towers_alone():
+    config = small_config()
+    model = build_model(config, vocab_size=100)
+    variables = init_variables(model, config, batch_of(examples()))
+    plain = batch_of(examples(num_views=1), num_views=1)
+    output = model.apply(variables, plain)
+    assert output.visual is None and output.textual is None
+    graphs = model.apply(variables, plain.graphs, method="embed_graphs")
+    texts = model.apply(variables, plain.texts, method="embed_texts")
+    np.testing.assert_allclose(output.graph_projections[0], graphs, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(output.text_projections[0], texts, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(graphs, axis=1), 1, rtol=1e-5)
+
+
+def test_contrasts_follow_the_config():
+    config = small_config(use_visual_intramodal_loss=False)
+    model = build_model(config, vocab_size=100)
+    variables = init_variables(model, config, batch_of(examples()))
+    assert set(variables["params"]) == {
+        "graph_encoder",
+        "text_encoder",
+        "cross_head",
+        "textual_head",
+    }
+    np.testing.assert_allclose(
+        np.exp(variables["params"]["cross_head"]["log_scale"]), 1 / 0.07, rtol=1e-6
+    )
+
+
+def test_initialization_depends_on_the_seed_alone():
+    config = small_config()
+    model = build_model(config, vocab_size=100)
+    first = init_variables(model, config, batch_of(examples()))
+    again = init_variables(model, config, batch_of(examples()[:2], num_examples=4))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    config.seed = 43
+    other = init_variables(model, config, batch_of(examples()))
+    kernel = first["params"]["graph_encoder"]["embedding"]["kernel"]
+    assert not np.array_equal(kernel, other["params"]["graph_encoder"]["embedding"]["kernel"])
+
+
+def test_init_refuses_batches_that_would_leave_parameters_out():
+    config = small_config()
+    model = build_model(config, vocab_size=100)
+    with pytest.raises(ModelError, match="1 crystal and 1 text views cannot initialize"):
+        init_variables(model, config, batch_of(examples(1), num_views=1))
+    config = small_config(lm_weight=0.1)
+    with pytest.raises(ModelError, match="needs token labels"):
+        init_variables(build_model(config, vocab_size=100), config, batch_of(examples()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"graph_encoder.name": "schnet"}, "Use painn, cgcnn or composition"),
+        ({"text_encoder.name": "gpt"}, "Use bert"),
+        ({"text_encoder.max_length": 513}, "more than the encoder's 512 positions"),
+    ],
+)
+def test_models_that_do_not_exist_are_refused(changes, message):
+    with pytest.raises(ModelError, match=message):
+        build_model(small_config(**changes), vocab_size=100)
+
+
+def test_a_missing_folder_of_weights_is_named():
+    with pytest.raises(PretrainedError, match="no folder '/nowhere/bert'"):
+        build_model(small_config(**{"text_encoder.pretrained": "/nowhere/bert"}))
