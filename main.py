@@ -1,4 +1,4 @@
-"""Trains a language-crystal model: python main.py --config=configs/base.py --workdir=outputs/exp."""
+"""Trains a model: python main.py --config=configs/base.py --workdir=outputs/exp."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def main(_: list[str]) -> None:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser, with a wrong or misspelt flag told in one line."""
+    """Absl's parser, with a wrong or misspelt flag told in one line."""
     try:
         rest = flags.FLAGS(argv)
         for name in ("config", "workdir"):

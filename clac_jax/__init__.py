@@ -1,3 +1,3 @@
-"""clac_jax: contrastive language-crystal pretraining in JAX, with checkpoints that can be trusted."""
+"""clac_jax: contrastive language-crystal pretraining in JAX, built around Orbax checkpoints."""
 
 __version__ = "0.1.0"

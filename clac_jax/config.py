@@ -48,7 +48,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.debug = False  # a handful of examples, one epoch
     config.log_every_n_steps = 10
     config.eval_batch_size = 64
-    config.deterministic = True
+    config.compilation_cache = "~/.cache/clac_jax/xla"  # compiled steps; "" keeps none
 
     config.dataset = ml_collections.ConfigDict()
     config.dataset.name = "materials_project_mini"  # or gpt_narratives, with a path
@@ -56,6 +56,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.dataset.path = config_dict.placeholder(str)  # the user's file, for gpt_narratives
     config.dataset.on_bad_row = "error"  # error | skip; skipped rows are listed by name
     config.dataset.text_source = "narratives"  # narratives | papers
+    config.dataset.max_examples = 0  # the first so many of each split; 0: all
 
     config.graph_encoder = ml_collections.ConfigDict()
     config.graph_encoder.name = "painn"  # painn | cgcnn | composition
@@ -135,13 +136,29 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_choice(config, "augment.perturb_law", ("bounded", "legacy"))
     _check_choice(config, "dataset.on_bad_row", ("error", "skip"))
     _check_choice(config, "dataset.text_source", ("narratives", "papers"))
-    for key in ("max_epochs", "batch_size", "accumulate_steps", "eval_batch_size",
-                "log_every_n_steps", "text_encoder.max_length"):  # fmt: skip
+    for key in (
+        "max_epochs",
+        "batch_size",
+        "accumulate_steps",
+        "eval_batch_size",
+        "log_every_n_steps",
+        "text_encoder.max_length",
+    ):
         _check_range(config, key, low=1)
     for key in ("replace_formula_prob", "augment.sentence_keep_prob", "augment.mask_prob"):
         _check_range(config, key, low=0.0, high=1.0)
-    for key in ("learning_rate", "weight_decay", "gradient_clip", "warmup_steps", "lm_weight",
-                "checkpoint.save_top_k", "checkpoint.every_n_steps", "input.num_threads"):  # fmt: skip
+    for key in (
+        "learning_rate",
+        "weight_decay",
+        "gradient_clip",
+        "warmup_steps",
+        "lm_weight",
+        "early_stopping_patience",
+        "dataset.max_examples",
+        "checkpoint.save_top_k",
+        "checkpoint.every_n_steps",
+        "input.num_threads",
+    ):
         _check_range(config, key, low=0)
     if config.batch_size < 2:
         raise ConfigError(
@@ -207,9 +224,7 @@ def _get(config: ml_collections.ConfigDict, dotted: str) -> Any:
     return config
 
 
-def _check_choice(
-    config: ml_collections.ConfigDict, dotted: str, choices: tuple[str, ...]
-) -> None:
+def _check_choice(config: ml_collections.ConfigDict, dotted: str, choices: tuple[str, ...]) -> None:
     value = _get(config, dotted)
     if value not in choices:
         raise ConfigError(

@@ -41,7 +41,8 @@ class MetricsFile:
 
         Args:
             path: of the file.
-            step: the step the run goes on from; later rows, and a last line cut off by a kill, go.
+            step: the step the run goes on from; later rows go, and a last line cut off by a kill.
+                Test rows go too: the end of the run writes them anew.
 
         Raises:
             WorkdirError: the file cannot be read or written.
@@ -49,7 +50,7 @@ class MetricsFile:
         self._path = path
         try:
             rows = read_rows(path)
-            kept = [row for row in rows if row["step"] <= step]
+            kept = [row for row in rows if row["step"] <= step and row["split"] != "test"]
             temporary = path.with_suffix(".jsonl.tmp")
             with open(temporary, "w", encoding="utf-8") as file:
                 file.writelines(_line(row) for row in kept)
@@ -96,9 +97,8 @@ class TensorBoard:
     def write(self, row: Mapping[str, Any]) -> None:
         """Adds every number of the row under "split/name"."""
         for name, value in row.items():
-            if name not in ("split", "step"):
-                if isinstance(value, int | float):
-                    self._writer.add_scalar(f"{row['split']}/{name}", value, row["step"])
+            if name not in ("split", "step") and isinstance(value, int | float):
+                self._writer.add_scalar(f"{row['split']}/{name}", value, row["step"])
 
     def close(self) -> None:
         """Flushes and closes the event file."""

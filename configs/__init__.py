@@ -1,0 +1,1 @@
+"""Config files: plain Python, one `get_config` each."""

@@ -28,5 +28,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment.mask_prob = 0.0
     # A pretrained language model wants smaller steps than the rest, which starts at random.
     config.optimizer.learning_rate_factors = (("text_encoder/.*", 0.1),)
-    config.frozen = ("text_encoder/embeddings/.*",)
+    config.frozen = ("text_encoder/(word|position|type)_embedding.*",)
     return config

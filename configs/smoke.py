@@ -11,7 +11,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.batch_size = 4
     config.eval_batch_size = 16
     config.log_every_n_steps = 1
-    config.debug = True
+    config.dataset.max_examples = 32
     config.warmup_steps = 2
     config.projection_dim = 16
     config.use_textual_intramodal_loss = True

@@ -18,9 +18,9 @@ class TreeMismatchError(UserError):
 
 
 def to_tree(state: TrainState) -> Tree:
-    """The state as nested dicts of NumPy arrays: "params", "opt_state", "batch_stats", "step", "key".
+    """The state as nested dicts of NumPy arrays.
 
-    The arrays are copies, so a later step that donates its buffers cannot change them. Empty nodes
+    The first keys are "params", "opt_state", "batch_stats", "step" and "key". The arrays are copies, so a later step that donates its buffers cannot change them. Empty nodes
     (optax states without arrays, frozen leaves) are left out.
     """
     flat = traverse_util.flatten_dict(serialization.to_state_dict(state))
@@ -33,7 +33,9 @@ def from_tree(template: TrainState, tree: Tree) -> TrainState:
     Raises:
         TreeMismatchError: a leaf is missing, left over, or of another shape; every one is named.
     """
-    target = traverse_util.flatten_dict(serialization.to_state_dict(template), keep_empty_nodes=True)
+    target = traverse_util.flatten_dict(
+        serialization.to_state_dict(template), keep_empty_nodes=True
+    )
     saved = traverse_util.flatten_dict(tree)
     wanted = {p: leaf for p, leaf in target.items() if leaf is not traverse_util.empty_node}
     problems = [f"{_name(p)}: not in the checkpoint" for p in wanted.keys() - saved.keys()]
@@ -47,7 +49,7 @@ def from_tree(template: TrainState, tree: Tree) -> TrainState:
         listed = "\n  ".join(sorted(problems))
         raise TreeMismatchError(
             f"The checkpoint does not fit the model in {len(problems)} places:\n  {listed}\n"
-            "Use the config the run was started with (config.json in its workdir), or a new workdir."
+            "Use the config the run was started with (config.json in the workdir), or a new workdir."
         )
     filled = {p: saved[p] if p in wanted else leaf for p, leaf in target.items()}
     return serialization.from_state_dict(template, traverse_util.unflatten_dict(filled))

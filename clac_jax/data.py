@@ -1,0 +1,186 @@
+"""A run's data: splits, views and batches as its config asks for them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+
+import jax
+import ml_collections
+import numpy as np
+
+from clac_jax import datasets, input_pipeline, parallel
+from clac_jax.batch import Batch, ExampleViews, collate
+from clac_jax.huggingface import resolve_folder
+from clac_jax.input_pipeline import ViewOptions
+from clac_jax.progress import RunProgress
+from clac_jax.shape_plan import ShapePlan
+from clac_jax.text import Tokenizer
+
+# Examples whose sizes the shapes of the batches are planned from.
+PLANNING_EXAMPLES = 512
+
+
+def view_options(config: ml_collections.ConfigDict) -> ViewOptions:
+    """The config's views of a training example."""
+    encoder = config.graph_encoder
+    masks = config.lm_weight > 0 or config.augment.mask_prob > 0
+    return ViewOptions(
+        cutoff=encoder.graph_cutoff if encoder.name == "cgcnn" else encoder.cutoff,
+        max_neighbours=encoder.max_neighbours,
+        max_length=config.text_encoder.max_length,
+        text_source=config.dataset.text_source,
+        graph_views=1 + config.use_visual_intramodal_loss,
+        text_views=1 + config.use_textual_intramodal_loss,
+        perturb_law=config.augment.perturb_law,
+        max_strain=config.augment.max_strain,
+        sentence_keep_prob=config.augment.sentence_keep_prob,
+        mask_prob=config.augment.mask_prob if masks else 0.0,
+        with_labels=config.lm_weight > 0,
+        replace_formula_prob=config.replace_formula_prob,
+        replace_formula_start_epoch=config.replace_formula_start_epoch,
+    )
+
+
+class RunData:
+    """The splits of a run and the batches it takes from them.
+
+    Attributes:
+        split_sizes: examples by split name ("train", "validation", "test").
+        steps_per_epoch: optimizer updates in a whole epoch.
+        vocab_size: of the tokenizer.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict):
+        """Opens the data set (building it if need be) and plans the shapes of the batches.
+
+        Raises:
+            UserError: the data, the tokenizer or the batch size cannot be used.
+        """
+        self._config = config
+        self._options = view_options(config)
+        self._per_device = parallel.check_batch_size(config.batch_size)
+        self._eval_per_device = parallel.check_batch_size(config.eval_batch_size)
+        options = config.dataset
+        self._splits = {
+            split: input_pipeline.limited(
+                datasets.load(
+                    options.name,
+                    options.data_dir,
+                    split,
+                    path=options.path,
+                    on_bad_row=options.on_bad_row,
+                ),
+                options.max_examples,
+            )
+            for split in ("train", "validation", "test")
+        }
+        self.split_sizes = {name: len(records) for name, records in self._splits.items()}
+        self._tokenizer = Tokenizer.from_folder(resolve_folder(config.text_encoder.tokenizer))
+        self.vocab_size = self._tokenizer.vocab_size
+        self.steps_per_epoch = input_pipeline.steps_in_epoch(
+            self.split_sizes["train"], config.batch_size * config.accumulate_steps
+        )
+        sample = self._sample("train")
+        self._train_shapes = ShapePlan(
+            [self._train_views(0, index) for index in sample], self._per_device, config.seed
+        )
+        self._eval_shapes: dict[str, ShapePlan] = {}
+
+    def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        """The rest of an epoch from its example `start`: leaves (devices, accumulation, ...)."""
+        config = self._config
+        order = input_pipeline.epoch_order(config.seed, epoch, self.split_sizes["train"])
+        return input_pipeline.train_batches(
+            functools.partial(self._train_views, epoch),
+            self._pack_train,
+            order,
+            start,
+            config.batch_size,
+            config.accumulate_steps,
+            jax.process_index(),
+            jax.process_count(),
+            config.input.num_threads,
+            config.input.prefetch,
+        )
+
+    def eval_batches(self, split: str, replace_formula: bool = False) -> Iterator[Batch]:
+        """A whole split in order, plain crystals and full texts: leaves (devices, ...)."""
+        config = self._config
+        if split not in self._eval_shapes:
+            self._eval_shapes[split] = ShapePlan(
+                [self._plain_views(split, index, False) for index in self._sample(split)],
+                self._eval_per_device,
+                config.seed,
+            )
+        plan = self._eval_shapes[split]
+
+        def pack(examples: list[ExampleViews]) -> Batch:
+            parts = _divide(examples, self._eval_per_device)
+            shape = plan.choose(parts)
+            return parallel.stack_devices([collate(part, shape) for part in parts])
+
+        return input_pipeline.eval_batches(
+            lambda index: self._plain_views(split, index, replace_formula),
+            pack,
+            self.split_sizes[split],
+            config.eval_batch_size,
+            jax.process_index(),
+            jax.process_count(),
+            config.input.num_threads,
+            config.input.prefetch,
+        )
+
+    def example_batch(self) -> Batch:
+        """One device's training batch, for the shapes of the parameters."""
+        count = min(self._per_device, self.split_sizes["train"])
+        examples = [self._train_views(0, index) for index in range(count)]
+        return collate(examples, self._train_shapes.choose([examples]))
+
+    def ends_epoch(self, progress: RunProgress) -> bool:
+        """Whether no whole step of the epoch is left."""
+        left = self.split_sizes["train"] - progress.examples_in_epoch
+        return left < self._config.batch_size * self._config.accumulate_steps
+
+    def describe_shapes(self) -> str:
+        """The planned batch shapes in words."""
+        return self._train_shapes.describe()
+
+    def _sample(self, split: str) -> np.ndarray:
+        """Indices of the examples whose sizes the shapes are planned from."""
+        count = self.split_sizes[split]
+        rng = np.random.default_rng(self._config.seed)
+        return rng.choice(count, min(count, PLANNING_EXAMPLES), replace=False)
+
+    def _train_views(self, epoch: int, index: int) -> ExampleViews:
+        return input_pipeline.train_views(
+            self._splits["train"][int(index)],
+            int(index),
+            self._config.seed,
+            epoch,
+            self._options,
+            self._tokenizer,
+        )
+
+    def _plain_views(self, split: str, index: int, replace_formula: bool) -> ExampleViews:
+        return input_pipeline.plain_views(
+            self._splits[split][int(index)],
+            int(index),
+            self._options,
+            self._tokenizer,
+            replace_formula,
+        )
+
+    def _pack_train(self, micro_batches: list[list[ExampleViews]]) -> Batch:
+        parts = [_divide(examples, self._per_device) for examples in micro_batches]
+        shape = self._train_shapes.choose([part for row in parts for part in row])
+        by_device = zip(*parts, strict=True)
+        return parallel.stack([[collate(part, shape) for part in row] for row in by_device])
+
+
+def _divide(examples: Sequence[ExampleViews], per_device: int) -> list[Sequence[ExampleViews]]:
+    """This process's examples, in slices for its devices; the last ones may be short or empty."""
+    return [
+        examples[device * per_device : (device + 1) * per_device]
+        for device in range(jax.local_device_count())
+    ]

@@ -1,0 +1,59 @@
+"""Embeds a whole split with a trained model and measures loss and retrieval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from clac_jax.batch import Batch
+from clac_jax.metrics import pool_metrics
+from clac_jax.parallel import first
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A split seen by a model.
+
+    Attributes:
+        metrics: `loss`, `acc_top1`, `acc_top3` (in batch, means over examples) and the retrieval
+            accuracies over the whole pool, see `metrics.pool_metrics`.
+        crystals: (N, D) float32 l2-normalized crystal projections in the order of the split.
+        texts: (N, D) float32, of the texts.
+    """
+
+    metrics: dict[str, float]
+    crystals: np.ndarray
+    texts: np.ndarray
+
+
+def evaluate(
+    eval_step: Callable[[Any, Batch], Any], state: Any, batches: Iterable[Batch], suffix: str = ""
+) -> Evaluation:
+    """Runs the pmapped `eval_step` over the batches of a split.
+
+    Args:
+        eval_step: from `parallel.pmap_eval`.
+        state: replicated TrainState.
+        batches: with a leading device axis; padding examples masked.
+        suffix: appended to the names of the retrieval accuracies ("_no_formula").
+    """
+    crystals, texts, order, sums = [], [], [], []
+    for batch in batches:
+        embedded = first(eval_step(state, batch))
+        mask = embedded.example_mask
+        crystals.append(embedded.crystals[mask])
+        texts.append(embedded.texts[mask])
+        order.append(embedded.example_index[mask])
+        sums.append((int(mask.sum()), jax.tree.map(float, embedded.metrics)))
+    ranked = np.argsort(np.concatenate(order))
+    pool = np.concatenate(crystals)[ranked], np.concatenate(texts)[ranked]
+    counts = [count for count, _ in sums]
+    metrics = {
+        name: float(np.average([values[name] for _, values in sums], weights=counts))
+        for name in ("loss", "acc_top1", "acc_top3")
+    }
+    return Evaluation({**metrics, **pool_metrics(*pool, suffix=suffix)}, *pool)

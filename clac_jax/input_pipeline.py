@@ -1,0 +1,259 @@
+"""Records to batches: order and views are pure functions of (seed, epoch, example index)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grain
+import numpy as np
+
+from clac_jax.augment import perturb, strain
+from clac_jax.batch import ExampleViews, TokenView
+from clac_jax.config import ConfigError
+from clac_jax.crystal import Crystal
+from clac_jax.datasets.record import DataError, Record
+from clac_jax.errors import UserError
+from clac_jax.formula import replace_formulas
+from clac_jax.graph import CrystalGraph, build_graph
+from clac_jax.text import Tokenizer, split_sentences, text_view
+
+FORMULA_WORD = "material"
+
+# What a generator is for, as the last part of its seed: each view draws from its own stream, so
+# that switching one augmentation leaves the others as they were.
+_ORDER, _CRYSTAL, _TEXT = 0, 1, 3
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """How an example becomes views.
+
+    Attributes:
+        cutoff: of the graph, angstrom.
+        max_neighbours: nearest incoming edges kept per atom; 0 keeps all.
+        max_length: tokens of a text, special tokens included.
+        text_source: "narratives" or "papers".
+        graph_views: 2, or 1 for the plain crystal alone.
+        text_views: 2, or 1 for the full text alone.
+        perturb_law: of crystal view 1, see `augment.perturb`.
+        max_strain: of crystal view 2, see `augment.strain`.
+        sentence_keep_prob: see `text.text_view`.
+        mask_prob: share of tokens masked in training.
+        with_labels: whether masked tokens become labels of a language-model loss.
+        replace_formula_prob: chance that a text view reads "material" for every formula.
+        replace_formula_start_epoch: the first epoch in which that happens.
+    """
+
+    cutoff: float
+    max_neighbours: int = 0
+    max_length: int = 128
+    text_source: str = "narratives"
+    graph_views: int = 2
+    text_views: int = 2
+    perturb_law: str = "bounded"
+    max_strain: float = 0.05
+    sentence_keep_prob: float = 0.5
+    mask_prob: float = 0.15
+    with_labels: bool = False
+    replace_formula_prob: float = 0.0
+    replace_formula_start_epoch: int = 0
+
+
+def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
+    """(num_examples,) int64: the order of the examples in an epoch."""
+    return np.random.default_rng((seed, epoch, _ORDER)).permutation(num_examples)
+
+
+def steps_in_epoch(num_examples: int, examples_per_step: int, start: int = 0) -> int:
+    """Optimizer updates from example `start` of an epoch to its end; the remainder is left out.
+
+    Raises:
+        ConfigError: not even one step fits into the split.
+    """
+    if examples_per_step > num_examples:
+        raise ConfigError(
+            f"An optimizer step takes {examples_per_step} examples (batch_size x accumulate_steps) "
+            f"but the training split has only {num_examples}. Use a smaller batch_size."
+        )
+    return (num_examples - start) // examples_per_step
+
+
+def train_views(
+    record: Record, index: int, seed: int, epoch: int, options: ViewOptions, tokenizer: Tokenizer
+) -> ExampleViews:
+    """The random views of one training example; a pure function of its arguments.
+
+    Raises:
+        DataError: the record cannot be used; names it.
+    """
+
+    def generator(stream: int) -> np.random.Generator:
+        return np.random.default_rng((seed, epoch, stream, index))
+
+    def text(view: int) -> TokenView:
+        rng = generator(_TEXT + view)
+        words = record.text_of(options.text_source, rng)
+        if options.text_views == 2:
+            words = text_view(split_sentences(words), rng, options.sentence_keep_prob)
+        replaced = rng.uniform() < options.replace_formula_prob
+        if replaced and epoch >= options.replace_formula_start_epoch:
+            words = without_formulas(words, record)
+        ids = tokenizer.encode(words, options.max_length)
+        labels = None
+        if options.mask_prob:
+            ids, labels = tokenizer.mask_tokens(ids, rng, options.mask_prob)
+        return TokenView(ids, labels if options.with_labels else None)
+
+    def build() -> ExampleViews:
+        crystal = record.crystal()
+        views: tuple[Crystal, ...] = (crystal,)
+        if options.graph_views == 2:
+            views = (
+                perturb(crystal, generator(_CRYSTAL), options.perturb_law),
+                strain(crystal, generator(_CRYSTAL + 1), options.max_strain),
+            )
+        return ExampleViews(
+            index=index,
+            graphs=tuple(_graph(view, options) for view in views),
+            tokens=tuple(text(view) for view in range(options.text_views)),
+        )
+
+    return _named(record, index, build)
+
+
+def plain_views(
+    record: Record,
+    index: int,
+    options: ViewOptions,
+    tokenizer: Tokenizer,
+    replace_formula: bool = False,
+) -> ExampleViews:
+    """The plain crystal and the full text of one example, for evaluation.
+
+    Raises:
+        DataError: the record cannot be used; names it.
+    """
+
+    def build() -> ExampleViews:
+        words = record.text_of(options.text_source, None)
+        if replace_formula:
+            words = without_formulas(words, record)
+        tokens = TokenView(tokenizer.encode(words, options.max_length))
+        return ExampleViews(index, (_graph(record.crystal(), options),), (tokens,))
+
+    return _named(record, index, build)
+
+
+def without_formulas(words: str, record: Record) -> str:
+    """The text with every formula, and the record's own however it looks, read "material"."""
+    return replace_formulas(words, FORMULA_WORD, also=(record.formula,))
+
+
+def train_batches(
+    load: Callable[[int], ExampleViews],
+    pack: Callable[[list[list[ExampleViews]]], Any],
+    order: np.ndarray,
+    start: int,
+    batch_size: int,
+    accumulate_steps: int = 1,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int = 2,
+    prefetch: int = 8,
+) -> Iterator[Any]:
+    """The batches of the rest of one epoch, built ahead of time in Grain's threads.
+
+    Args:
+        load: example index -> its views in this epoch.
+        pack: this process's examples of each accumulated batch -> what a step takes.
+        order: (N,) the epoch's order of example indices.
+        start: examples of the epoch that are done.
+        batch_size: examples contrasted with each other, over all processes.
+        accumulate_steps: such batches per optimizer update.
+        process_index: this process takes the slice of each batch with this number...
+        process_count: ...of so many equal ones.
+        num_threads: that load and pack; their number changes nothing but the speed. 0: none.
+        prefetch: batches held ready.
+
+    Yields:
+        One packed batch per optimizer update.
+    """
+    examples_per_step = batch_size * accumulate_steps
+    per_process = batch_size // process_count
+
+    def step_batch(step: int) -> Any:
+        first = start + step * examples_per_step
+        rows = order[first : first + examples_per_step].reshape(accumulate_steps, batch_size)
+        mine = rows[:, process_index * per_process : (process_index + 1) * per_process]
+        return pack([[load(int(index)) for index in row] for row in mine])
+
+    num_steps = steps_in_epoch(len(order), examples_per_step, start)
+    return _threaded(num_steps, step_batch, num_threads, prefetch)
+
+
+def eval_batches(
+    load: Callable[[int], ExampleViews],
+    pack: Callable[[list[ExampleViews]], Any],
+    num_examples: int,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int = 2,
+    prefetch: int = 8,
+) -> Iterator[Any]:
+    """A whole split in its own order; the last batch may hold fewer examples, or none here.
+
+    Arguments as for `train_batches`.
+    """
+    per_process = batch_size // process_count
+
+    def batch(number: int) -> Any:
+        first = number * batch_size + process_index * per_process
+        return pack([load(i) for i in range(first, min(first + per_process, num_examples))])
+
+    return _threaded(-(-num_examples // batch_size), batch, num_threads, prefetch)
+
+
+def _threaded(
+    count: int, build: Callable[[int], Any], num_threads: int, prefetch: int
+) -> Iterator[Any]:
+    if not count:
+        return iter(())
+    dataset = grain.MapDataset.range(count).map(build)
+    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads, prefetch)))
+
+
+def _graph(crystal: Crystal, options: ViewOptions) -> CrystalGraph:
+    return build_graph(crystal, options.cutoff, options.max_neighbours)
+
+
+def _named(record: Record, index: int, build: Callable[[], ExampleViews]) -> ExampleViews:
+    """What `build` makes, or its complaint with the example's name."""
+    try:
+        return build()
+    except UserError as error:
+        raise DataError(
+            f"Example {index} ({record.material_id}) cannot be used: {error} Remove or mend it in "
+            "the data set and prepare the data again."
+        ) from error
+
+
+def limited(source: Sequence[Record], max_examples: int) -> Sequence[Record]:
+    """The first `max_examples` records; all of them for 0."""
+    return _First(source, max_examples) if 0 < max_examples < len(source) else source
+
+
+@dataclass(frozen=True)
+class _First(Sequence[Record]):
+    source: Sequence[Record]
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < self.length:
+            raise IndexError(index)
+        return self.source[index]

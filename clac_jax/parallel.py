@@ -1,0 +1,66 @@
+"""The steps on all local devices: pmap, replication, and the device axis of states and batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from clac_jax.batch import Batch
+from clac_jax.config import ConfigError
+from clac_jax.step import AXIS
+
+
+def check_batch_size(batch_size: int) -> int:
+    """The examples that each device gets of a global batch.
+
+    Raises:
+        ConfigError: the batch cannot be split evenly over the devices of all processes.
+    """
+    num_devices = jax.device_count()
+    if batch_size % num_devices:
+        lower = batch_size - batch_size % num_devices
+        raise ConfigError(
+            f"A batch of {batch_size} cannot be split evenly over {num_devices} devices. "
+            f"Use {lower + num_devices}" + (f" or {lower}." if lower else ".")
+        )
+    return batch_size // num_devices
+
+
+def pmap_train(train_step: Any) -> Any:
+    """`train_step` on all devices; the state's buffers are reused for the new state."""
+    return jax.pmap(train_step, axis_name=AXIS, donate_argnums=(0,))
+
+
+def pmap_eval(eval_step: Any) -> Any:
+    """`eval_step` on all devices."""
+    return jax.pmap(eval_step, axis_name=AXIS)
+
+
+def replicate(tree: Any) -> Any:
+    """A copy of the tree on each local device, with a leading device axis."""
+    num_devices = jax.local_device_count()
+    broadcast = jax.pmap(lambda leaf, _: leaf, in_axes=(None, 0))
+    return broadcast(tree, np.arange(num_devices))
+
+
+def first(tree: Any) -> Any:
+    """The first local device's values as NumPy arrays without the device axis."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0))[0], tree)
+
+
+def stack(parts: Sequence[Sequence[Batch]]) -> Batch:
+    """Batches of equal shape with two leading axes: device, accumulation.
+
+    Args:
+        parts: one row per local device, one column per accumulated batch.
+    """
+    rows = [jax.tree.map(lambda *leaves: np.stack(leaves), *row) for row in parts]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+
+
+def stack_devices(parts: Sequence[Batch]) -> Batch:
+    """Batches of equal shape, one per local device, with one leading axis."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *parts)

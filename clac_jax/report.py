@@ -1,0 +1,113 @@
+"""`report.png`: what a run did, in one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # no display on a cluster node
+import matplotlib.pyplot as plt
+import numpy as np
+
+BLUE, ORANGE, GREEN, GRAY = "#3465a4", "#e07b39", "#4e9a58", "#8a8f98"
+SHOWN_PAIRS = 100
+
+
+def write_report(
+    path: Path, rows: Sequence[dict[str, Any]], crystals: np.ndarray, texts: np.ndarray
+) -> None:
+    """Draws loss curves, retrieval by epoch and on the test pool, and the similarity matrix.
+
+    Args:
+        path: of the PNG.
+        rows: of metrics.jsonl.
+        crystals: (N, D) projections of the test crystals.
+        texts: (N, D) projections of their texts.
+    """
+    by_split = {
+        split: [r for r in rows if r["split"] == split] for split in ("train", "val", "test")
+    }
+    figure, axes = plt.subplots(2, 2, figsize=(11, 8.5), layout="constrained")
+    _draw_loss(axes[0, 0], by_split["train"], by_split["val"])
+    _draw_validation(axes[0, 1], by_split["val"])
+    _draw_test(axes[1, 0], by_split["test"][-1])
+    _draw_similarity(axes[1, 1], crystals[:SHOWN_PAIRS], texts[:SHOWN_PAIRS])
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+    temporary = path.with_suffix(".tmp.png")
+    figure.savefig(temporary, dpi=110)
+    plt.close(figure)
+    temporary.replace(path)
+
+
+def _draw_loss(axis: Any, train: list[dict[str, Any]], val: list[dict[str, Any]]) -> None:
+    terms = {"loss": BLUE, "cross_modal_loss": ORANGE, "visual_loss": GREEN, "textual_loss": GRAY}
+    for name, color in terms.items():
+        points = [(row["step"], row[name]) for row in train if row.get(name) is not None]
+        if points and (name == "loss" or any(value for _, value in points)):
+            label = "train " + name.replace("_", " ")
+            axis.plot(*zip(*points, strict=True), color=color, lw=1, label=label)
+    axis.plot(
+        [row["step"] for row in val],
+        [row["val_loss"] for row in val],
+        "o-",
+        color="black",
+        ms=4,
+        lw=1,
+        label="validation loss (full texts)",
+    )
+    axis.set(title="Loss", xlabel="step", ylim=(0, None))
+    axis.legend(frameon=False, fontsize=8)
+
+
+def _draw_validation(axis: Any, val: list[dict[str, Any]]) -> None:
+    epochs = [row["epoch"] for row in val]
+    for name, style in (("text_to_crystal", "o-"), ("crystal_to_text", "s--")):
+        for k, color in ((1, BLUE), (3, GREEN), (10, ORANGE)):
+            values = [100 * row[f"{name}_top{k}"] for row in val]
+            label = f"{name.replace('_', ' ')}, top {k}"
+            axis.plot(epochs, values, style, color=color, ms=4, lw=1, label=label)
+    pool = val[-1]["pool_size"] if val else 0
+    axis.set(
+        title=f"Validation retrieval among {pool} crystals",
+        xlabel="epochs done",
+        ylabel="right one found, %",
+        ylim=(0, 101),
+        xticks=epochs,
+    )
+    axis.legend(frameon=False, fontsize=8, loc="lower right")
+
+
+def _draw_test(axis: Any, test: dict[str, Any]) -> None:
+    variants = (("", "full text", BLUE), ("_no_formula", 'formulas read "material"', ORANGE))
+    labels = []
+    for group, direction in enumerate(("text_to_crystal", "crystal_to_text")):
+        for place, k in enumerate((1, 3, 10)):
+            center = group * 3.6 + place
+            arrow = " → ".join(direction.split("_to_"))
+            labels.append((center, f"{arrow}\ntop {k}"))
+            for offset, (suffix, label, color) in zip((-0.2, 0.2), variants, strict=True):
+                value = 100 * test[f"{direction}_top{k}{suffix}"]
+                first_bar = group == place == 0
+                axis.bar(center + offset, value, 0.38, color=color, label=label * first_bar)
+                axis.text(center + offset, value + 1, f"{value:.0f}", ha="center", fontsize=7)
+    centers, names = zip(*labels, strict=True)
+    axis.set_xticks(centers, names, fontsize=7)
+    axis.set(
+        title=f"Test retrieval among {test['pool_size']} unseen crystals",
+        ylabel="right one found, %",
+        ylim=(0, 118),
+        yticks=range(0, 101, 20),
+    )
+    axis.legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
+
+
+def _draw_similarity(axis: Any, crystals: np.ndarray, texts: np.ndarray) -> None:
+    image = axis.imshow(texts @ crystals.T, cmap="viridis", vmin=-0.2, vmax=1)
+    axis.set(
+        title=f"Cosine similarity, first {len(texts)} test pairs", xlabel="crystal", ylabel="text"
+    )
+    axis.figure.colorbar(image, ax=axis, shrink=0.8)

@@ -1,0 +1,157 @@
+"""Few shapes for all batches of a run: planned from a sample of examples, grown when one is odd."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from clac_jax.batch import BatchShape, ExampleViews, misfit
+
+SIMULATED_BATCHES = 64
+TYPICAL_SHARE = 0.9  # of the batches fit the first shape
+NODE_TILE_SHARE = 0.98  # of the crystals fit the smaller node tile
+GROWTH = 1.5  # from one shape to the next larger one that nobody planned
+ROUNDING = 8
+
+
+class ShapePlan:
+    """The shapes of a run's batches, smallest first.
+
+    A batch takes the first shape that it fits. Two are planned: one that most batches fit and one
+    for nearly all. A batch that fits neither gets a larger one, which later batches can use too;
+    which shape a batch gets depends on the batch alone.
+    """
+
+    def __init__(self, sample: Sequence[ExampleViews], num_examples: int, seed: int = 0):
+        """Plans from a sample.
+
+        Args:
+            sample: examples with the views that batches will have, drawn at random.
+            num_examples: in a batch.
+            seed: of the simulated batches.
+        """
+        sizes = _Sizes(sample)
+        rng = np.random.default_rng(seed)
+        needs = np.array(
+            [
+                sizes.needs(rng.choice(len(sample), num_examples))
+                for _ in range(SIMULATED_BATCHES)
+            ]
+        )
+        self._sizes = sizes
+        self._num_examples = num_examples
+        typical = np.quantile(needs, TYPICAL_SHARE, axis=0, method="higher")
+        self._most = needs.max(axis=0)
+        self.planned = tuple(
+            dict.fromkeys([sizes.shape(num_examples, typical), self._grown(power=0)])
+        )
+        self.padding_share = tuple(
+            float(share) for share in sizes.padding(needs, self.planned[0], num_examples)
+        )
+
+    def choose(self, parts: Sequence[Sequence[ExampleViews]]) -> BatchShape:
+        """The smallest shape that every part (of a device, of an accumulation step) fits."""
+        for shape in self.planned:
+            if all(misfit(part, shape) is None for part in parts):
+                return shape
+        largest_crystal = max(
+            (len(g.atomic_numbers) for part in parts for e in part for g in e.graphs), default=1
+        )
+        longest_text = max((len(t.ids) for part in parts for e in part for t in e.tokens), default=1)
+        power = 1
+        while True:
+            shape = self._grown(power, largest_crystal, longest_text)
+            if all(misfit(part, shape) is None for part in parts):
+                return shape
+            power += 1
+
+    def describe(self) -> str:
+        """The planned shapes and how much of the first is padding, in words."""
+        shapes = "; ".join(
+            f"{s.num_nodes} atoms, {s.num_edges} edges, {s.num_tokens} tokens" for s in self.planned
+        )
+        nodes, edges, tokens = self.padding_share
+        return (
+            f"{shapes} (padding in the first: {nodes:.0%} of the atoms, {edges:.0%} of the edges, "
+            f"{tokens:.0%} of the tokens)"
+        )
+
+    def _grown(self, power: int, largest_crystal: int = 0, longest_text: int = 0) -> BatchShape:
+        sizes = self._sizes.with_room_for(largest_crystal, longest_text)
+        needs = np.ceil(self._most * GROWTH**power + (1, 1, 0, 1))
+        return sizes.shape(self._num_examples, needs)
+
+
+class _Sizes:
+    """Atoms, edges and tokens of a sample, and the tiles that suit them."""
+
+    def __init__(self, sample: Sequence[ExampleViews]):
+        self.nodes = np.array([[len(g.atomic_numbers) for g in e.graphs] for e in sample])
+        self.edges = np.array([[len(g.senders) for g in e.graphs] for e in sample])
+        self.tokens = np.array([[len(t.ids) for t in e.tokens] for e in sample])
+        # A tile of one size for nearly all crystals; the few larger ones have tiles of their own,
+        # since the work in a tile grows with the square of its size.
+        self.small_tile = _rounded(max(np.quantile(self.nodes, NODE_TILE_SHARE), 16))
+        self.large_tile = max(_rounded(self.nodes.max()), self.small_tile)
+        self.token_tile = _rounded(self.tokens.max())
+
+    def with_room_for(self, largest_crystal: int, longest_text: int) -> _Sizes:
+        """The same with larger tiles if these sizes need them."""
+        roomy = object.__new__(_Sizes)
+        roomy.__dict__.update(self.__dict__)
+        roomy.large_tile = max(self.large_tile, _rounded(largest_crystal))
+        roomy.token_tile = max(self.token_tile, _rounded(longest_text))
+        return roomy
+
+    def needs(self, chosen: np.ndarray) -> tuple[int, int, int, int]:
+        """(small node tiles, large node tiles, edges, token tiles) for some of the sample."""
+        nodes = self.nodes[chosen].ravel()
+        large = nodes[nodes > self.small_tile]
+        return (
+            _tiles_needed(nodes[nodes <= self.small_tile], self.small_tile),
+            _tiles_needed(large, self.large_tile),
+            int(self.edges[chosen].sum()),
+            _tiles_needed(self.tokens[chosen].ravel(), self.token_tile),
+        )
+
+    def shape(self, num_examples: int, needs: np.ndarray) -> BatchShape:
+        """A shape with so many tiles and edges."""
+        small, large, edges, tokens = (int(need) for need in needs)
+        node_tiles = [(self.small_tile, small), (self.large_tile, large)]
+        if self.small_tile == self.large_tile:
+            node_tiles = [(self.small_tile, small + large)]
+        return BatchShape(
+            num_examples=num_examples,
+            graph_views=self.nodes.shape[1],
+            text_views=self.tokens.shape[1],
+            node_tiles=tuple(tile for tile in node_tiles if tile[1]),
+            num_edges=max(-(-edges // 256) * 256, 256),
+            token_tiles=((self.token_tile, max(tokens, 1)),),
+        )
+
+    def padding(
+        self, needs: np.ndarray, shape: BatchShape, num_examples: int
+    ) -> tuple[float, float, float]:
+        """Mean share of atom, edge and token places of a shape that stay empty."""
+        return (
+            max(0.0, 1 - self.nodes.sum(axis=1).mean() * num_examples / shape.num_nodes),
+            max(0.0, 1 - needs[:, 2].mean() / shape.num_edges),
+            max(0.0, 1 - self.tokens.sum(axis=1).mean() * num_examples / shape.num_tokens),
+        )
+
+
+def _rounded(size: float) -> int:
+    return int(-(-size // ROUNDING) * ROUNDING)
+
+
+def _tiles_needed(sizes: np.ndarray, tile: int) -> int:
+    """Tiles that best-fit packing, largest first, opens for sequences of these sizes."""
+    room: list[int] = []
+    for size in sorted(sizes.tolist(), reverse=True):
+        fitting = [(left, k) for k, left in enumerate(room) if left >= size]
+        if fitting:
+            room[min(fitting)[1]] -= size
+        else:
+            room.append(tile - size)
+    return len(room)

@@ -1,0 +1,144 @@
+"""One training step and one evaluation step, for ONE device; collectives run over axis "data"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from clac_jax.batch import Batch
+from clac_jax.losses import clac_loss
+from clac_jax.train_state import TrainState
+
+AXIS = "data"
+
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+
+
+@flax.struct.dataclass
+class Embedded:
+    """What an evaluation step returns, the same on every device.
+
+    Attributes:
+        crystals: (D, B, P) float32 l2-normalized projections of each of D devices' crystals.
+        texts: (D, B, P) float32, of their texts.
+        example_mask: (D, B) bool, False at padding.
+        example_index: (D, B) int32 index of the example in its split.
+        metrics: loss and accuracies inside the global batch, scalars.
+    """
+
+    crystals: jax.Array
+    texts: jax.Array
+    example_mask: jax.Array
+    example_index: jax.Array
+    metrics: dict[str, jax.Array]
+
+
+def make_train_step(
+    trainable: Any,
+    schedule: optax.Schedule,
+    lm_weight: float = 0.0,
+    axis_name: str | None = AXIS,
+) -> TrainStep:
+    """A function (state, batch) -> (state, metrics) for one device.
+
+    The batch's leaves have a leading accumulation axis A: the gradient is the mean over the A
+    contrastive batches, each contrasted in itself over all devices. The metrics are means over A,
+    the same on every device: `loss`, its terms, `grad_norm` (before the clip), `learning_rate`.
+
+    Args:
+        trainable: a tree of booleans like the parameters; no gradient is computed where False.
+        schedule: learning rate by step, for the metrics.
+        lm_weight: factor of the language-model loss.
+        axis_name: the mapped axis of the devices, or None on one device without a map.
+    """
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(state.key, state.step)
+
+        def loss_fn(
+            params: Any, batch_stats: Any, micro_batch: Batch, micro_key: jax.Array
+        ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
+            params = jax.tree.map(
+                lambda leaf, train: leaf if train else jax.lax.stop_gradient(leaf),
+                params,
+                trainable,
+            )
+            output, updated = state.apply_fn(
+                {"params": params, "batch_stats": batch_stats},
+                micro_batch,
+                train=True,
+                dropout_key=micro_key,
+                axis_name=axis_name,
+                mutable=["batch_stats"],
+            )
+            loss, terms = clac_loss(
+                output, micro_batch.example_mask, axis_name=axis_name, lm_weight=lm_weight
+            )
+            return loss, (updated.get("batch_stats", {}), terms)
+
+        def accumulate(carry: Any, inputs: Any) -> tuple[Any, dict[str, jax.Array]]:
+            grads, batch_stats = carry
+            micro_batch, index = inputs
+            (_, (batch_stats, terms)), micro_grads = jax.value_and_grad(loss_fn, has_aux=True)(
+                state.params, batch_stats, micro_batch, jax.random.fold_in(key, index)
+            )
+            return (jax.tree.map(jnp.add, grads, micro_grads), batch_stats), terms
+
+        num_micro_batches = batch.example_mask.shape[0]
+        if num_micro_batches == 1:
+            # Without the loop, which keeps XLA from fusing the sum with the optimizer.
+            (_, (batch_stats, terms)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+                state.params,
+                state.batch_stats,
+                jax.tree.map(lambda leaf: leaf[0], batch),
+                jax.random.fold_in(key, 0),
+            )
+        else:
+            zeros = jax.tree.map(jnp.zeros_like, state.params)
+            (grads, batch_stats), terms = jax.lax.scan(
+                accumulate,
+                (zeros, state.batch_stats),
+                (batch, jnp.arange(num_micro_batches)),
+            )
+            grads = jax.tree.map(lambda leaf: leaf / num_micro_batches, grads)
+            terms = jax.tree.map(jnp.mean, terms)
+        if axis_name is not None:
+            grads = jax.lax.psum(grads, axis_name)
+        metrics = {
+            **terms,
+            "grad_norm": optax.global_norm(grads),
+            "learning_rate": jnp.asarray(schedule(state.step)),
+        }
+        return state.apply_gradients(grads=grads, batch_stats=batch_stats), metrics
+
+    return train_step
+
+
+def make_eval_step(
+    axis_name: str | None = AXIS,
+) -> Callable[[TrainState, Batch], Embedded]:
+    """A function (state, batch) -> Embedded for one device; plain crystals and full texts."""
+
+    def eval_step(state: TrainState, batch: Batch) -> Embedded:
+        output = state.apply_fn(
+            {"params": state.params, "batch_stats": state.batch_stats}, batch, train=False
+        )
+        _, metrics = clac_loss(output, batch.example_mask, axis_name=axis_name)
+        local = (
+            output.graph_projections[0],
+            output.text_projections[0],
+            batch.example_mask,
+            batch.example_index,
+        )
+        if axis_name is None:
+            gathered = jax.tree.map(lambda leaf: leaf[None], local)
+        else:
+            gathered = jax.lax.all_gather(local, axis_name)
+        return Embedded(*gathered, metrics=metrics)
+
+    return eval_step

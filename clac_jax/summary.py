@@ -1,0 +1,83 @@
+"""The start-up summary: what is about to run, on what, and from where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+import clac_jax
+from clac_jax.progress import RunProgress
+
+
+def describe_run(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    split_sizes: dict[str, int],
+    params: Any,
+    trainable: Any,
+    steps_per_epoch: int,
+    padding: str,
+    progress: RunProgress,
+    changes: Sequence[tuple[str, Any, Any]],
+) -> str:
+    """The summary as text.
+
+    Args:
+        config: of the run.
+        workdir: of the run.
+        split_sizes: examples by split name.
+        params: the parameters.
+        trainable: a tree of booleans like the parameters.
+        steps_per_epoch: optimizer updates an epoch.
+        padding: what the input pipeline says about its batch shapes.
+        progress: where the run starts.
+        changes: (key, then, now) where the config differs from the checkpoint's.
+    """
+    devices = jax.devices()
+    per_device = config.batch_size // len(devices)
+    lines = [
+        f"clac_jax {clac_jax.__version__}, jax {jax.__version__}",
+        f"devices   {len(devices)} x {devices[0].device_kind}, {jax.process_count()} process"
+        + ("es" if jax.process_count() > 1 else ""),
+        f"data      {config.dataset.name}: "
+        + ", ".join(f"{size:,} {name}" for name, size in split_sizes.items()),
+        *_parameter_lines(params, trainable),
+        f"steps     {steps_per_epoch:,} an epoch x {config.max_epochs} epochs = "
+        f"{steps_per_epoch * config.max_epochs:,}; batch {config.batch_size} "
+        f"({per_device} a device)"
+        + (f" x {config.accumulate_steps} accumulated" if config.accumulate_steps > 1 else ""),
+        f"shapes    {padding}",
+        f"workdir   {workdir}: {_start(progress, split_sizes['train'])}",
+    ]
+    lines += [f"changed   {key}: {then!r} -> {now!r}" for key, then, now in changes]
+    return "\n".join(lines)
+
+
+def _start(progress: RunProgress, num_examples: int) -> str:
+    if progress.step == 0:
+        return "fresh run"
+    place = f"epoch {progress.epoch}, example {progress.examples_in_epoch:,} of {num_examples:,}"
+    if progress.finished:
+        return f"finished at step {progress.step:,}"
+    return f"resumed from the checkpoint at step {progress.step:,} ({place})"
+
+
+def _parameter_lines(params: Any, trainable: Any) -> list[str]:
+    def count(tree: Any, mask: Any | None = None) -> int:
+        leaves = jax.tree.leaves(tree)
+        kept = jax.tree.leaves(mask) if mask is not None else [True] * len(leaves)
+        return sum(int(np.size(leaf)) for leaf, keep in zip(leaves, kept, strict=True) if keep)
+
+    total, trained = count(params), count(params, trainable)
+    lines = [f"model     {total:,} parameters, {trained:,} trained"]
+    width = max(len(name) for name in params)
+    for name in sorted(params):
+        frozen = count(params[name]) - count(params[name], trainable[name])
+        note = f" ({frozen:,} frozen)" if frozen else ""
+        lines.append(f"            {name:<{width}}  {count(params[name]):>12,}{note}")
+    return lines

@@ -1,0 +1,55 @@
+"""What a user gets wrong: one clear message, a non-zero exit, nothing half written."""
+
+import pytest
+
+from clac_jax.errors import EXIT_USER_ERROR
+
+
+def refused(done, *words):
+    assert done.returncode == EXIT_USER_ERROR, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    (message,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    for word in words:
+        assert word in message
+    return True
+
+
+def test_misspelt_key(run, tmp_path):
+    done = run(tmp_path / "run", "--config.max_epoch=3")
+    assert refused(done, 'Did you mean "max_epochs"')
+    assert not (tmp_path / "run").exists()
+
+
+def test_batch_larger_than_the_split(run, tmp_path):
+    done = run(tmp_path / "run", "--config.batch_size=64", "--config.dataset.max_examples=32")
+    assert refused(done, "64", "32")
+
+
+def test_workdir_is_a_file(run, tmp_path):
+    (tmp_path / "run").write_text("mine")
+    assert refused(run(tmp_path / "run"), "is a file")
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_workdir_cannot_be_written(run):
+    assert refused(run("/proc/run"), "/proc/run")
+
+
+def test_loss_that_turns_nan(run, tmp_path):
+    done = run(tmp_path / "run", "--config.learning_rate=1e30", "--config.gradient_clip=0.0")
+    assert refused(done, "At step", "learning_rate")
+    assert not list((tmp_path / "run").glob("checkpoints/*"))
+
+
+@pytest.mark.parametrize("flag", ["--config.graph_encoder.name=pain", "--config.batch_size=1"])
+def test_values(run, tmp_path, flag):
+    assert refused(run(tmp_path / "run", flag), flag.split("=")[0].removeprefix("--config."))
+
+
+def test_data_that_is_not_there(run, tmp_path):
+    done = run(
+        tmp_path / "run",
+        "--config.dataset.name=gpt_narratives",
+        f"--config.dataset.path={tmp_path / 'nothing.parquet'}",
+    )
+    assert refused(done, "nothing.parquet")

@@ -1,0 +1,172 @@
+"""Training through main.py: what it leaves in the workdir, and that a kill changes nothing."""
+
+import json
+import signal
+import subprocess
+import time
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from clac_jax.run_log import TIMING_FIELDS, read_rows
+
+TRAIN_FIELDS = {
+    "split", "step", "epoch", "examples_seen", "loss", "cross_modal_loss", "visual_loss",
+    "textual_loss", "learning_rate", "grad_norm", "examples_per_second", "data_wait_fraction",
+}  # fmt: skip
+RETRIEVAL = {
+    f"{direction}_top{k}"
+    for direction in ("text_to_crystal", "crystal_to_text")
+    for k in (1, 3, 10)
+}
+POOL_FIELDS = {
+    "split",
+    "step",
+    "epoch",
+    "examples_seen",
+    "pool_size",
+    "val_acc_top1",
+    "val_acc_top3",
+}
+
+# Checkpoints between epochs too, so that a kill falls inside one.
+FLAGS = ("--config.checkpoint.every_n_steps=3", "--config.max_epochs=2")
+
+
+def without_timing(rows):
+    return [{k: v for k, v in row.items() if k not in TIMING_FIELDS} for row in rows]
+
+
+def last_state(workdir):
+    """The newest checkpoint's arrays, read by Orbax alone."""
+    steps = [int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
+    with ocp.StandardCheckpointer() as checkpointer:
+        tree = checkpointer.restore(workdir.resolve() / "checkpoints" / str(max(steps)) / "state")
+    return max(steps), tree
+
+
+def assert_same_arrays(left, right):
+    flat_left, flat_right = (dict(ocp.utils.to_flat_dict(tree)) for tree in (left, right))
+    assert flat_left.keys() == flat_right.keys()
+    for path, leaf in flat_left.items():
+        np.testing.assert_array_equal(leaf, flat_right[path], err_msg=str(path))
+
+
+@pytest.fixture(scope="module")
+def finished(run, tmp_path_factory):
+    """A run that nobody disturbed: (workdir, what it printed)."""
+    workdir = tmp_path_factory.mktemp("run") / "whole"
+    done = run(workdir, *FLAGS)
+    assert done.returncode == 0, done.stderr
+    return workdir, done
+
+
+def test_workdir_holds_all_that_was_promised(finished):
+    workdir, _ = finished
+    rows = read_rows(workdir / "metrics.jsonl")
+    by_split = {name: [r for r in rows if r["split"] == name] for name in ("train", "val", "test")}
+    assert [row["step"] for row in by_split["train"]] == list(range(1, 17))
+    assert all(row.keys() == TRAIN_FIELDS for row in by_split["train"])
+    assert [row["epoch"] for row in by_split["val"]] == [0, 1]
+    for row in by_split["val"]:
+        assert row.keys() == POOL_FIELDS | RETRIEVAL | {"val_loss"}
+    (test,) = by_split["test"]
+    no_formula = {f"{name}_no_formula" for name in RETRIEVAL}
+    assert test.keys() == POOL_FIELDS | RETRIEVAL | no_formula | {"test_loss", "checkpoint_step"}
+    assert (workdir / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((workdir / "config.json").read_text())["max_epochs"] == 2
+    assert list((workdir / "tensorboard").glob("events.*"))
+    kept = {int(path.name) for path in (workdir / "checkpoints").iterdir()}
+    assert kept == {8, 16}  # the best two validations, the last among them
+
+
+def test_says_what_it_does(finished):
+    _, done = finished
+    for words in ("fresh run", "8 an epoch x 2 epochs = 16", "text_encoder", "text -> crystal"):
+        assert words in done.stdout
+    assert "Traceback" not in done.stderr
+    assert "Warning" not in done.stderr
+
+
+def test_a_checkpoint_knows_no_devices(finished):
+    workdir, _ = finished
+    step, state = last_state(workdir)
+    assert step == 16
+    assert np.asarray(state["step"]).shape == ()
+    assert np.asarray(state["key"]).shape == (2,)
+
+
+def test_killed_in_mid_epoch_and_started_again_equals_uninterrupted(
+    finished, command, environment, run, tmp_path
+):
+    workdir = tmp_path / "killed"
+    process = subprocess.Popen(
+        command(workdir, *FLAGS),
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while len(read_rows(workdir / "metrics.jsonl")) < 11 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    killed_at = read_rows(workdir / "metrics.jsonl")[-1]["step"]
+    assert 8 < killed_at < 16, "the kill came outside the second epoch"
+
+    again = run(workdir, *FLAGS)
+    assert again.returncode == 0, again.stderr
+    assert "resumed from the checkpoint at step" in again.stdout
+    whole, _ = finished
+    assert without_timing(read_rows(workdir / "metrics.jsonl")) == without_timing(
+        read_rows(whole / "metrics.jsonl")
+    )
+    assert_same_arrays(last_state(workdir)[1], last_state(whole)[1])
+
+
+def test_a_finished_run_started_again_trains_nothing(finished, run):
+    workdir, _ = finished
+    before = without_timing(read_rows(workdir / "metrics.jsonl"))
+    again = run(workdir, *FLAGS)
+    assert again.returncode == 0, again.stderr
+    assert without_timing(read_rows(workdir / "metrics.jsonl")) == before
+
+
+def test_two_devices_give_the_numbers_of_one(finished, run, tmp_path):
+    done = run(tmp_path / "two", *FLAGS, devices=2)
+    assert done.returncode == 0, done.stderr
+    assert "2 x cpu" in done.stdout
+    rows = zip(
+        read_rows(tmp_path / "two" / "metrics.jsonl"),
+        read_rows(finished[0] / "metrics.jsonl"),
+        strict=True,
+    )
+    for two, one in rows:
+        if one["split"] == "train":
+            assert two["loss"] == pytest.approx(one["loss"], rel=2e-3)
+            assert two["examples_seen"] == one["examples_seen"]
+
+
+def test_debug_is_one_epoch_of_a_handful(run, tmp_path):
+    done = run(tmp_path / "debug", "--config.debug=True", "--config.dataset.max_examples=8")
+    assert done.returncode == 0, done.stderr
+    assert "2 an epoch x 1 epochs = 2" in done.stdout
+
+
+def test_early_stopping(run, tmp_path):
+    done = run(
+        tmp_path / "early",
+        "--config.max_epochs=6",
+        "--config.early_stopping_patience=1",
+        "--config.learning_rate=0.0",
+        "--config.warmup_steps=0",
+        "--config.checkpoint.monitor=text_to_crystal_top10",
+        "--config.checkpoint.mode=max",
+        "--config.dataset.max_examples=16",
+    )
+    assert done.returncode == 0, done.stderr
+    epochs = [
+        r["epoch"] for r in read_rows(tmp_path / "early/metrics.jsonl") if r["split"] == "val"
+    ]
+    assert len(epochs) < 6
