@@ -25,7 +25,7 @@ _ENDS_ABBREVIATED = re.compile(
     r"|\b(?:e\.g|i\.e|et al)\.$"
 )
 _STARTS_LIKE_A_SENTENCE = re.compile(r"""["'“‘(\[]*(?:[^\W\da-zα-ω]|[a-zα-ω][-‐–]|\d)""")
-# sentencex takes element symbols, units and the end of "C2/m" for titles, initials or abbreviations.
+# sentencex takes element symbols, units and the end of "C2/m" for titles or abbreviations.
 _SYMBOL_THEN_SENTENCE = re.compile(
     r"(?<=[\s,/(–-])(?:Sr|Mg|Mo|No|Co|[A-Z]|[a-dhmns])\)?\.\s+"
     r"(?=(?:A|An|All|Each|Every|In|It|Its|Of|On|The|There|These|This|Those|Both|Two|With)\s)"
