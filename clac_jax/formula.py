@@ -1,13 +1,8 @@
 """Chemical formulas in running text: finding them and replacing them by a word.
 
-Grammar. A formula is a sequence of elements and groups in (), [] or {}, each with an optional
-count; further parts may follow a middle dot (hydrates). A count is a number, a fraction in lowest
-terms, a variable (x, y, z, w, n, m, δ ...) or a sum with one (1-x, 7-δ, n+1), written plainly, as
-Unicode subscripts, or as LaTeX or HTML subscripts. A leading coefficient and a trailing charge
-belong to the formula. Inside a group, alternatives are separated by commas: (Mg,Fe)2SiO4.
-
-What counts. A formula has two different elements or a counted one and is longer than two
-characters. Beyond that, words that are both a formula and something else are decided so:
+The grammar is that of `clac_jax.formula_grammar`. A formula has two different elements or a
+counted one and is longer than two characters. Beyond that, words that are
+both a formula and something else are decided so:
 
 * One element alone is a word ("In", "He", "No", "As"), an ion ("Ca2+", "O2-") or, with a count near
   its atomic weight, a nuclide ("U235", "C13"). A one-letter element with a count is a label or a
@@ -33,58 +28,19 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
-from clac_jax.elements import atomic_number, is_symbol
-from clac_jax.elements import symbol as element_symbol
+from rdkit import Chem
 
-_HEAVIEST = 103
-
-# ---------------------------------------------------------------------------------------- lexicon
-
-_VARIABLE = r"(?:[xyzwnmδεη](?![a-zα-ω]))"
-_NUMBER = r"(?:(?:0\.\d+|[1-9]\d{0,2}(?:\.\d+)?)(?!\d))"
-_MINUS = r"[-−–]"
-_TERM = rf"(?:{_NUMBER}?{_VARIABLE}(?:/\d)?)"
-_SUM = rf"(?:(?:{_MINUS}|[+±]){_TERM})"
-_EXPRESSION = (
-    rf"(?:{_TERM}(?:(?:{_MINUS}|\+)\d(?![\d+]))?{_SUM}*"
-    rf"|{_NUMBER}(?:(?P<slash>/)(?P<denominator>[1-9]\d?)(?!\d))?{_SUM}*)"
-)
-_UNICODE_COUNT = r"(?:[₀-₉ₓₙₘ]+(?:[.][₀-₉]+)?(?:[-−–+₋₊][0-9]*[xyzδₓₙ₀-₉]+)*)"
-
-
-def _unnamed(pattern: str) -> str:
-    return re.sub(r"\?P<\w+>", "?:", pattern)
-
-
-_PLAIN = _unnamed(_EXPRESSION)
-_COUNT = re.compile(
-    rf"(?P<plain>{_EXPRESSION})|(?P<unicode>{_UNICODE_COUNT})"
-    rf"|\$?_\{{(?:{_PLAIN})\}}\$?|\$?_(?:{_PLAIN})\$?|<sub>(?:{_PLAIN})</sub>"
-    rf"|\((?:\d(?:\.\d+)?{_MINUS})?{_VARIABLE}\)"
-)
-_SYMBOL = re.compile(r"[A-Z][a-z]?")
-_OXIDATION_STATE = re.compile(r"\((?:I{1,3}|I?V|VI{1,3})\)")
-_ROMAN = re.compile(r"[IVX]+$")
-_COEFFICIENT = re.compile(r"(?:\d+(?:\.\d+)?|\d+/\d+|[nxm](?=H))")
-_DOT = re.compile(r"[·•⋅∙‧*](?=[0-9nxA-Z(\[])|\.(?=\d*[.]?\d*H2O)")
-_CHARGE = re.compile(
-    r"(?:\^?\{?\d*(?:[+−-])\}?|\$?\^\{?\d*[+−-]\}?\$?|[²³⁴⁵⁶]?[⁺⁻]|<sup>\d*[+−-]</sup>)"
-    r"(?![\w+−-])"
-)
-# MXenes write their unknown surface groups as T: Ti3C2Tx.
-_TERMINATION = re.compile(r"T(?:x|z|ₓ|_x|_\{x\})(?!\w)")
-_CLOSING = {"(": ")", "[": "]", "{": "}"}
+from clac_jax.elements import is_symbol
+from clac_jax.formula_grammar import CLOSING, Parsed, is_element, parse
 
 # Acronyms of the field that parse as formulas although they carry a digit or a lower-case letter.
 _ACRONYMS = frozenset(
-    ["CP2K", "PW91", "PW92", "BP86", "VWN3", "VWN5", "B3PW91", "BC8", "H5N1", "Y2K", "W3C", "B2B"]
-    + ["P2P", "I18N", "AuNP", "AgNP", "CuNP", "PtNP", "PdNP", "SiNW", "NiCd", "NaN", "YBCO", "KNN"]
-)
+    ("CP2K", "PW91", "PW92", "BP86", "VWN3", "VWN5", "B3PW91", "BC8", "H5N1", "Y2K", "W3C", "B2B",
+     "P2P", "I18N", "AuNP", "AgNP", "CuNP", "PtNP", "PdNP", "SiNW", "NiCd", "NaN", "YBCO", "KNN")
+)  # fmt: skip
 # Vanadium, tungsten and uranium take so many states that any letters behind them would balance.
 _SALT_METALS = {"K": 1, "Y": 3}
 _COMMON_STATES = {
@@ -92,9 +48,9 @@ _COMMON_STATES = {
     "S": (-2,), "I": (-1,),
 }  # fmt: skip
 _TWO_LETTER_COMPOUNDS = frozenset(
-    ["BN", "BP", "CO", "HF", "HI", "KF", "KH", "KI", "NO", "PN", "UC", "UN", "VC", "VN", "VO"]
-    + ["VP", "VS", "WC", "WN", "YN", "YP", "YS"]
-)
+    ("BN", "BP", "CO", "HF", "HI", "KF", "KH", "KI", "NO", "PN", "UC", "UN", "VC", "VN", "VO", "VP",
+     "VS", "WC", "WN", "YN", "YP", "YS")
+)  # fmt: skip
 
 _SURE_AFTER = re.compile(r"\s+crystalli[sz]e(?:s|d)?\b")
 _SURE_BEFORE = re.compile(
@@ -110,129 +66,13 @@ _LIKELY_BEFORE = re.compile(
     r"\b[Cc]rystalline|\b[Mm]onolayer)\s+|(?<![\w-])[hcwr]-)$"
 )
 _LABEL_AFTER = re.compile(r"\s+(?:site|atom|position|sublattice)s?\b")
+_ROMAN = re.compile(r"[IVX]+$")
 
-
-@functools.cache
-def _is_element(text: str) -> bool:
-    # Tritium and the elements beyond lawrencium would only make formulas of acronyms.
-    return text != "T" and is_symbol(text) and atomic_number(text) <= _HEAVIEST
-
-
-@functools.cache
-def _atomic_weight(text: str) -> float:
-    from rdkit import Chem
-
-    return Chem.GetPeriodicTable().GetAtomicWeight(element_symbol(atomic_number(text)))
-
-
-# ----------------------------------------------------------------------------------------- parser
-
-
-@dataclass
-class _Parsed:
-    """What stands in one formula-like stretch of text."""
-
-    end: int
-    symbols: list[str] = field(default_factory=list)
-    counts: list[str] = field(default_factory=list)
-    groups: int = 0
-    bare_group: bool = False  # nothing but one uncounted group
-    charged: bool = False
-
-    def absorb(self, other: _Parsed) -> None:
-        self.end = other.end
-        self.symbols += other.symbols
-        self.counts += other.counts
-        self.groups += other.groups
-
-
-def _parse_count(text: str, at: int) -> int:
-    """The position behind the count that starts at `at`; `at` itself if there is none."""
-    match = _COUNT.match(text, at)
-    if match is None:
-        return at
-    if match["slash"]:
-        whole = text[at : match.start("slash")]
-        bottom = int(match["denominator"])
-        proper = whole.isdigit() and bottom > 1 and math.gcd(int(whole), bottom) == 1
-        if not proper:  # "SiO2/4H-SiC": a separator, not a fraction
-            return match.start("slash")
-    return match.end()
-
-
-def _parse_sequence(text: str, at: int, closing: str) -> _Parsed | None:
-    """Elements and groups from `at` on, up to `closing` (if given) or as far as they go."""
-    result = _Parsed(end=at)
-    items = 0
-    counted = False
-    while result.end < len(text):
-        char = text[result.end]
-        if char in _CLOSING:
-            group = _parse_sequence(text, result.end + 1, _CLOSING[char])
-            if group is None or text[group.end : group.end + 1] != _CLOSING[char]:
-                break
-            group.end += 1
-            group.groups += 1
-            result.absorb(group)
-        else:
-            match = _SYMBOL.match(text, result.end)
-            if match is None:
-                break
-            name = match[0] if _is_element(match[0]) else match[0][0]
-            if not _is_element(name):
-                break
-            result.symbols.append(name)
-            result.end += len(name)
-            state = _OXIDATION_STATE.match(text, result.end)
-            if state is not None:
-                result.end = state.end()
-        items += 1
-        end = _parse_count(text, result.end)
-        counted = end > result.end
-        if counted:
-            result.counts.append(text[result.end : end])
-            result.end = end
-        if closing and text[result.end : result.end + 1] == ",":
-            # Alternatives on one site: (Mg,Fe); the separator belongs to the group only.
-            result.end += 1
-            while text[result.end : result.end + 1] == " ":
-                result.end += 1
-    if not items:
-        return None
-    result.bare_group = items == 1 and result.groups > 0 and not counted and text[at] in _CLOSING
-    return result
-
-
-def _parse(text: str, at: int) -> _Parsed | None:
-    """The longest formula-like stretch that starts at `at`, with its parts after middle dots."""
-    result = _parse_sequence(text, at, "")
-    if result is None:
-        return None
-    while (dot := _DOT.match(text, result.end)) is not None:
-        start = dot.end()
-        coefficient = _COEFFICIENT.match(text, start)
-        part = _parse_sequence(text, coefficient.end() if coefficient else start, "")
-        if part is None:
-            break
-        result.absorb(part)
-        result.bare_group = False
-    if len(result.counts) > 0:
-        termination = _TERMINATION.match(text, result.end)
-        if termination is not None:
-            result.end = termination.end()
-    charge = _CHARGE.match(text, result.end)
-    if charge is not None:
-        result.end = charge.end()
-        result.charged = True
-    return result
-
-
-# ---------------------------------------------------------------------------------------- verdict
 
 _SURE, _ASK = "formula", "ask the context"
 
 
-def _judge(parsed: _Parsed, core: str) -> str | None:
+def _judge(parsed: Parsed, core: str) -> str | None:
     """_SURE, _ASK or None (not a formula) for a parsed stretch, whatever stands around it."""
     kinds = set(parsed.symbols)
     if core in ("OH", "HCP") or parsed.bare_group or _ROMAN.match(core):
@@ -251,7 +91,7 @@ def _judge(parsed: _Parsed, core: str) -> str | None:
         return _SURE
     if kinds & {"He", "Ne"}:
         return None
-    plural = core[-1] == "s" and core[:-1].isupper() and all(map(_is_element, core[:-1]))
+    plural = core[-1] == "s" and core[:-1].isupper() and all(map(is_element, core[:-1]))
     capitals = core[:-1] if plural else core
     if capitals.isupper():
         if len(set(capitals)) < len(capitals):  # FCC, BCC, UFF: no formula writes an element twice
@@ -260,14 +100,17 @@ def _judge(parsed: _Parsed, core: str) -> str | None:
     return _SURE
 
 
-def _judge_one_element(parsed: _Parsed, core: str) -> str | None:
+def _judge_one_element(parsed: Parsed, core: str) -> str | None:
     name = parsed.symbols[0]
     if len(core) <= 2 or len(parsed.symbols) > 1 or parsed.charged or not parsed.counts:
         return None
     digits = parsed.counts[0].translate(_FROM_SUBSCRIPTS).strip("_${}")
     if not digits.isdigit():
         return None
-    count, weight = int(digits), _atomic_weight(name)
+    count, weight = (
+        int(digits),
+        Chem.GetPeriodicTable().GetAtomicWeight("H" if name == "D" else name),
+    )
     if count < 2 or abs(count - weight) <= max(2.0, 0.06 * weight):
         return None
     if len(name) == 1 and not (name in "BC" and 60 <= count < 200):
@@ -287,7 +130,7 @@ def _lone_variable(counts: list[str]) -> bool:
     )
 
 
-def _is_label(parsed: _Parsed, core: str) -> bool:
+def _is_label(parsed: Parsed, core: str) -> bool:
     """Whether one-letter symbols read as a label: "IC50", "CCP4", "O(N)"."""
     doubled = any(a == b for a, b in itertools.pairwise(core) if a.isupper())
     if doubled and "H" not in parsed.symbols:
@@ -317,8 +160,6 @@ def _context_decides(text: str, start: int, end: int) -> bool:
     return bool(_LIKELY_AFTER.match(text, end) or _LIKELY_BEFORE.search(before))
 
 
-# ----------------------------------------------------------------------------------------- search
-
 # Every formula has a symbol directly followed by a symbol, a count or a bracket. This one test
 # rejects nearly all words, so that only the others are parsed.
 _HINT = re.compile(r"[A-Z][a-z]?[)\]}]?(?:[A-Z0-9(\[{_$<₀-₉ₓₙδ]|[xyznm](?![a-z])|[·⋅•])")
@@ -335,21 +176,21 @@ def _spans_of_chunk(chunk: str) -> tuple[tuple[int, int, int, str, bool], ...]:
     at = 0
     while (match := _START.search(chunk, at)) is not None:
         start, core = match.start(), match.end()
-        parsed = _parse(chunk, core)
+        parsed = parse(chunk, core)
         if parsed is None or not _ends_well(chunk, parsed.end):
             at = max(core, start + 1) if core > start else start + 1
             continue
         verdict = _judge(parsed, _core(chunk[core : parsed.end], parsed))
         if verdict is None:
             # Go on inside a group ("(NaCl)"), else behind what was read.
-            at = core + 1 if chunk[core] in _CLOSING else parsed.end
+            at = core + 1 if chunk[core] in CLOSING else parsed.end
             continue
         spans.append((start, core, parsed.end, verdict, len(set(parsed.symbols)) == 1))
         at = parsed.end
     return tuple(spans)
 
 
-def _core(stretch: str, parsed: _Parsed) -> str:
+def _core(stretch: str, parsed: Parsed) -> str:
     if not parsed.charged:
         return stretch
     return stretch.rstrip("+-−}⁺⁻²³⁴⁵⁶^{$") if not stretch.endswith(">") else stretch
@@ -385,7 +226,9 @@ def find_formulas(text: str) -> list[tuple[int, int]]:
         sites = _SITE_LIST.search(text, max(0, start - 40), start)
         if sites is not None:
             start = sites.start()
-        for first, core, last, verdict, single in _spans_of_chunk(text[start:done]):
+        chunk = text[start:done]
+        spans_of = _spans_of_chunk if len(chunk) <= 200 else _spans_of_chunk.__wrapped__
+        for first, core, last, verdict, single in spans_of(chunk):
             span = (start + first, start + last)
             if verdict == _ASK and not _context_decides(text, start + core, span[1]):
                 continue

@@ -37,7 +37,7 @@ class TokenizerError(UserError, ValueError):
 
 
 def split_sentences(text: str) -> list[str]:
-    """Splits a narrative into its sentences, without surrounding white space.
+    """Splits a narrative into its sentences, white space reduced to single spaces.
 
     The cuts are sentencex's, mended where crystallography misleads it: an abbreviation ("approx.",
     "eq.") or a wrapped line does not end a sentence; an element symbol, a unit or a space group
@@ -47,7 +47,7 @@ def split_sentences(text: str) -> list[str]:
     sentences: list[str] = []
     open_end = False  # whether the sentence before goes on
     for raw in sentencex.segment("en", text):
-        piece = raw.strip()
+        piece = " ".join(raw.split())
         if not piece:
             continue
         if open_end and sentences:
