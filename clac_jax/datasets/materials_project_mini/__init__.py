@@ -1,0 +1,5 @@
+"""The embedded data set: 6,317 crystals of the Materials Project with narratives."""
+
+from clac_jax.datasets.materials_project_mini.builder import MaterialsProjectMini
+
+__all__ = ["MaterialsProjectMini"]
