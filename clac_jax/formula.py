@@ -160,6 +160,14 @@ def _context_decides(text: str, start: int, end: int) -> bool:
     return bool(_LIKELY_AFTER.match(text, end) or _LIKELY_BEFORE.search(before))
 
 
+# Of the elements: units behind a number, English words, and what follows such a word.
+_UNIT_SYMBOLS = frozenset(["C", "F", "H", "K", "N", "Pa", "S", "V", "W"])
+_WORD_SYMBOLS = frozenset(["Am", "As", "At", "Be", "He", "I", "In", "No"])
+_ENGLISH_USE = (
+    r"(?!\.?,?\s+(?:\d|[A-Z][A-Za-z]*\d|(?:the|an?|this|that|th[eo]se|its?|their|all|each|every|one|"
+    r"both|two|three|four|which|addition|contrast|general|particular|terms|well|such|comparison|"
+    r"order)\b))"
+)
 # Every formula has a symbol directly followed by a symbol, a count or a bracket. This one test
 # rejects nearly all words, so that only the others are parsed.
 _HINT = re.compile(r"[A-Z][a-z]?[)\]}]?(?:[A-Z0-9(\[{_$<₀-₉ₓₙδ]|[xyznm](?![a-z])|[·⋅•])")
@@ -172,6 +180,8 @@ _BETWEEN_PARTS = re.compile(r"\s?[·⋅•∙]\s?$")
 @functools.lru_cache(maxsize=1 << 16)
 def _spans_of_chunk(chunk: str) -> tuple[tuple[int, int, int, str, bool], ...]:
     """(start, core start, end, verdict, one element) of what may be formulas in a text."""
+    if "://" in chunk:  # an address
+        return ()
     spans = []
     at = 0
     while (match := _START.search(chunk, at)) is not None:
@@ -217,7 +227,7 @@ def find_formulas(text: str) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     done = 0
     for hint in _HINT.finditer(text):
-        if hint.start() < done:
+        if hint.start() < done:  # inside the chunk just read
             continue
         start = hint.start()
         while start > done and not text[start - 1].isspace():
@@ -271,8 +281,6 @@ def _known_pattern(known: str) -> re.Pattern[str]:
     escaped = re.escape(known)
     if not is_symbol(known):
         return re.compile(rf"(?<!\w){escaped}(?!\w)")
-    english = (
-        r"(?!\.?,?\s+(?:\d|the|an?|this|th[eo]se|that|its?|their|all|each|every|one|both|two|which|"
-        r"addition|contrast|general|particular|terms|well|such|comparison|order)\b)"
-    )
-    return re.compile(rf"(?<![\w/-])(?<!\d\s){escaped}(?![\w(]|[-–/_]\w){english}")
+    unit = r"(?<!\d)(?<!\d\s)" if known in _UNIT_SYMBOLS else ""
+    word = _ENGLISH_USE if known in _WORD_SYMBOLS else ""
+    return re.compile(rf"(?<!\w)(?<!\d[/-]){unit}{escaped}(?![\w(]|[-–]\d|/[a-z\d]){word}")
