@@ -85,7 +85,8 @@ def _judge(parsed: Parsed, core: str) -> str | None:
         return _judge_one_element(parsed, core)
     if len(core) <= 2:
         return _ASK
-    if all(len(name) == 1 for name in parsed.symbols) and _is_label(parsed, core):
+    one_letter = all(len(name) == 1 for name in parsed.symbols)
+    if one_letter and not parsed.charged and _is_label(parsed, core):
         return None
     if parsed.counts or parsed.groups:
         return _SURE
@@ -164,7 +165,7 @@ def _context_decides(text: str, start: int, end: int) -> bool:
 _UNIT_SYMBOLS = frozenset(["C", "F", "H", "K", "N", "Pa", "S", "V", "W"])
 _WORD_SYMBOLS = frozenset(["Am", "As", "At", "Be", "He", "I", "In", "No"])
 _ENGLISH_USE = (
-    r"(?!\.?,?\s+(?:\d|[A-Z][A-Za-z]*\d|(?:the|an?|this|that|th[eo]se|its?|their|all|each|every|one|"
+    r"(?!\.?\s+(?:\d|[A-Z][A-Za-z]*\d|(?:the|an?|this|that|th[eo]se|its?|their|all|each|every|one|"
     r"both|two|three|four|which|addition|contrast|general|particular|terms|well|such|comparison|"
     r"order)\b))"
 )
@@ -173,7 +174,7 @@ _ENGLISH_USE = (
 _HINT = re.compile(r"[A-Z][a-z]?[)\]}]?(?:[A-Z0-9(\[{_$<₀-₉ₓₙδ]|[xyznm](?![a-z])|[·⋅•])")
 _CHUNK = re.compile(r"\S*")
 _SITE_LIST = re.compile(r"[(\[](?:[A-Z][a-z]?[\d.]*,\s)+$")
-_START = re.compile(r"(?<![^\W_])(?:0\.\d+|[1-9]\d{0,2}(?:[./]\d+)?)?(?=[A-Z(\[{])")
+_START = re.compile(r"(?<![^\W_])(?<!\d\.)(?:0\.\d+|[1-9]\d{0,2}(?:[./]\d+)?)?(?=[A-Z(\[{])")
 _BETWEEN_PARTS = re.compile(r"\s?[·⋅•∙]\s?$")
 
 

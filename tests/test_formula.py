@@ -71,24 +71,24 @@ Lux Tax Nix Any Boy Copy Hex Cu-based Al-rich K-edge Kα CuKα L-edge O1s C1s Fe
 10.1103/PhysRevB.54.11169 S0163-1829 http://example.org/C3H8/x 12345 3.14 1e5 2020 -0.5
 """)
 
-# Whole sentences, with what must come out.
+# Whole sentences, with what must come out (None: the same).
 SENTENCES = [
     ("NO crystallizes in P2_1/c.", "X crystallizes in P2_1/c."),
-    ("NO bands cross.", "NO bands cross."),
-    ("There is NO gap.", "There is NO gap."),
-    ("In the HF limit, HF fails.", "In the HF limit, HF fails."),
+    ("NO bands cross.", None),
+    ("There is NO gap.", None),
+    ("In the HF limit, HF fails.", None),
     ("Etch it in HF solution.", "Etch it in X solution."),
     ("HF crystallizes in Cmc2_1.", "X crystallizes in Cmc2_1."),
     ("In InP, In is bonded to P.", "In X, In is bonded to P."),
-    ("He found that He is inert.", "He found that He is inert."),
+    ("He found that He is inert.", None),
     ("The compound KF is ionic.", "The compound X is ionic."),
     ("The formula: VN.", "The formula: X."),
     ("h-BN and cubic BN", "h-X and cubic X"),
     ("BN nanosheets and CO molecules", "X nanosheets and X molecules"),
-    ("COF crystals and UV light", "COF crystals and UV light"),
-    ("US researchers; BC era", "US researchers; BC era"),
+    ("COF crystals and UV light", None),
+    ("US researchers; BC era", None),
     ("CIN crystallizes in Cm.", "X crystallizes in Cm."),
-    ("OH crystallizes nowhere.", "OH crystallizes nowhere."),
+    ("OH crystallizes nowhere.", None),
     ("NaCl.", "X."),
     ("(NaCl)", "(X)"),
     ("\"NaCl\", 'KBr'; TiO2: ZnO, GaN!", "\"X\", 'X'; X: X, X!"),
@@ -99,20 +99,21 @@ SENTENCES = [
     ("0.7BiFeO3-0.3BaTiO3", "X-X"),
     ("CaSO4 · 2H2O dissolves", "X dissolves"),
     ("the (Ba, Sr)TiO3 film", "the X film"),
-    ("metals (Ca, Sr, Ba) and K", "metals (Ca, Sr, Ba) and K"),
+    ("metals (Ca, Sr, Ba) and K", None),
     ("TiO2(110) and NaCl's", "X(110) and X's"),
-    ("the Fe2 site and 2 Fe2 atoms", "the Fe2 site and 2 Fe2 atoms"),
+    ("the Fe2 site and 2 Fe2 atoms", None),
     ("Ca2+ is bonded to six O2- atoms in CaO6.", "Ca2+ is bonded to six O2- atoms in X."),
     ("$\\mathrm{TiO_2}$ and \\ce{H2O}", "$\\mathrm{X}$ and \\ce{X}"),
     ("TiO2-xerogel of SiO2", "X-xerogel of X"),
     ("a III-V, GaAs (F-43m), at 5 GPa", "a III-V, X (F-43m), at 5 GPa"),
     ("XRD and SEM of ZIF-8@TiO2", "XRD and SEM of ZIF-8@X"),
     ("C60 molecules in C2/c", "X molecules in C2/c"),
-    ("Figure S10, PW91 and CP2K", "Figure S10, PW91 and CP2K"),
+    ("Figure S10, PW91 and CP2K", None),
     ("FeO\nFe2O3\tFe3O4", "X\nX\tX"),
     ("Fe-doped K2NiF4-type La2CuO4", "Fe-doped X-type X"),
     ("5% CO2 at 300 K and 1.5 V", "5% X at 300 K and 1.5 V"),
     ("Iron(III) oxide, Fe2O3, Pbca.", "Iron(III) oxide, X, Pbca."),
+    ("PO43- and CO32- ions", "X and X ions"),
     ("", ""),
 ]
 
@@ -154,7 +155,7 @@ def test_precision_and_recall():
 
 @pytest.mark.parametrize(("text", "expected"), SENTENCES)
 def test_sentence(text, expected):
-    assert replace_formulas(text, word="X") == expected
+    assert replace_formulas(text, word="X") == (text if expected is None else expected)
 
 
 def test_known_formulas_are_replaced_whatever_their_shape():
@@ -166,6 +167,7 @@ def test_known_formulas_are_replaced_whatever_their_shape():
     assert replace_formulas("CO, COx and CO-rich", "X", also=("CO",)) == "X, X and X-rich"
     assert replace_formulas("P in P-1 and P2_1/c", "X", also=("P",)) == "X in P-1 and P2_1/c"
     assert replace_formulas("Si, a metal, has Si–Si", "X", also=("Si",)) == "X, a metal, has X–X"
+    assert replace_formulas("In, a metal", "X", also=("In",)) == "X, a metal"
     assert replace_formulas("No change", "X", also=("",)) == "No change"
 
 
