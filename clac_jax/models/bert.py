@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from clac_jax.batch import IGNORED_LABEL, Array, TextBatch
-from clac_jax.models.dropout import DropoutStream, dropout
+from clac_jax.models.dropout import DropoutStream, drop, keep_mask
 
 FEATURES = ("first", "last", "mean")
 
@@ -92,7 +92,11 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Array, texts: TextBatch, tokens: _Tokens, site: tuple[Array, Array] | None
+        self,
+        x: Array,
+        texts: TextBatch,
+        tokens: _Tokens | None,
+        site: tuple[Array, Array] | None,
     ) -> jax.Array:
         """(K, H) -> (K, H); ``site`` is the cipher key of the attention dropout, None: none."""
         config = self.config
@@ -102,37 +106,76 @@ class Attention(nn.Module):
             _dense(config, config.hidden_size, name)(x) for name in ("query", "key", "value")
         )
         query = query * width**-0.5
+
+        rate = config.attention_probs_dropout_prob
+
+        # Recomputed in the backward pass: a tile's scores are cheaper to compute than to keep.
+        @jax.checkpoint
+        def attend(tile: tuple[Array, Array, Array, Array, Array | None]) -> jax.Array:
+            return tile_attention(*tile, rate)
+
         outputs = []
         first = 0
         for size, count in texts.tiles:
             places = slice(first, first + size * count)
             first = places.stop
-            tile = (count, size)
-            q, k, v = (y[places].reshape(*tile, heads, width) for y in (query, key, value))
-            index = jnp.asarray(texts.text_index)[places].reshape(tile)
-            same_text = index[:, :, None] == index[:, None, :]
-            scores = jnp.einsum("tqhd,tkhd->thqk", q, k)
-            scores = jnp.where(same_text[:, None], scores, jnp.finfo(scores.dtype).min)
-            probabilities = jax.nn.softmax(scores, axis=-1)
-            if site is not None:
-                position = tokens.position[places].reshape(tile)
-                # Positions are below 2**16, so a pair of them is one 32-bit number; the heads are
-                # split off it by the cipher's lanes.
-                element = (
+            q, k, v = (
+                jnp.transpose(y[places].reshape(count, size, heads, width), (0, 2, 1, 3))
+                for y in (query, key, value)
+            )
+            text = jnp.asarray(texts.text_index)[places].reshape(count, size)
+            keep = None
+            if site is not None and tokens is not None and rate > 0:
+                example = tokens.example[places].reshape(count, 1, size, 1)
+                position = tokens.position[places].reshape(count, size)
+                pair = (
                     position[:, None, :, None] * jnp.uint32(config.max_position_embeddings)
                     + position[:, None, None, :]
                 )
-                probabilities = dropout(
-                    probabilities,
-                    config.attention_probs_dropout_prob,
-                    site,
-                    tokens.example[places].reshape(tile)[:, None, :, None],
-                    element,
-                    axis=1,
-                )
-            mixed = jnp.einsum("thqk,tkhd->tqhd", probabilities, v)
-            outputs.append(mixed.reshape(size * count, config.hidden_size))
+                keep = keep_mask(heads, 1, rate, site, example, pair)
+            mixed = jax.lax.map(attend, (q, k, v, text, keep), batch_size=_tiles_at_once(count))
+            outputs.append(jnp.transpose(mixed, (0, 2, 1, 3)).reshape(-1, config.hidden_size))
         return _dense(config, config.hidden_size, "out")(jnp.concatenate(outputs))
+
+
+def _tiles_at_once(count: int) -> int | None:
+    # One tile's scores stay in a CPU's cache: twice as fast as all at once. An accelerator wants
+    # all of them in one kernel.
+    return None if jax.default_backend() == "cpu" else count
+
+
+def tile_attention(
+    query: Array,
+    key: Array,
+    value: Array,
+    text: Array,
+    keep: Array | None,
+    rate: float,
+) -> jax.Array:
+    """Attention among the tokens of one tile that belong to the same text.
+
+    Args:
+        query: (heads, T, D), scaled.
+        key: (heads, T, D).
+        value: (heads, T, D).
+        text: (T,) text of each token.
+        keep: (heads, T, T) bool, probabilities that dropout keeps; None keeps all.
+        rate: of dropout.
+
+    Returns:
+        (heads, T, D).
+    """
+    scores = query @ jnp.swapaxes(key, 1, 2)
+    scores = jnp.where(text[:, None] == text, scores, jnp.finfo(scores.dtype).min)
+    probabilities = jax.nn.softmax(scores, axis=-1)
+    if keep is not None:
+        probabilities = drop(probabilities, keep, rate)
+    return probabilities @ value
+
+
+def exact_gelu(x: Array) -> jax.Array:
+    """GELU by erf, as PyTorch computes it; the erfc of jax.nn.gelu takes twice the time."""
+    return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
 
 
 class MaskedLmHead(nn.Module):
@@ -144,7 +187,7 @@ class MaskedLmHead(nn.Module):
     def __call__(self, x: Array, word_embedding: Array) -> jax.Array:
         """(..., H), (vocabulary, H) -> (..., vocabulary)."""
         config = self.config
-        x = nn.gelu(_dense(config, config.hidden_size, "transform")(x), approximate=False)
+        x = exact_gelu(_dense(config, config.hidden_size, "transform")(x))
         x = _layer_norm(config, "norm")(x)
         bias = self.param("bias", nn.initializers.zeros, (config.vocab_size,))
         return x @ word_embedding.T + bias
@@ -210,7 +253,7 @@ class Bert(nn.Module):
             return nn.Embed(count, config.hidden_size, embedding_init=init, name=name)
 
         rows = texts.lengths.shape[0]
-        tokens = _Tokens(example=jnp.zeros(()), position=jnp.zeros(()))
+        tokens = None
         if stream is not None:
             # Padding tokens take the id of some text; nothing reads them.
             ids = jnp.asarray(stream.example_ids)
@@ -219,27 +262,26 @@ class Bert(nn.Module):
                 position=jnp.asarray(texts.positions).astype(jnp.uint32),
             )
 
-        def drop(x: jax.Array, site: int) -> jax.Array:
-            if stream is None:
+        def dropped(x: jax.Array, site: int) -> jax.Array:
+            if stream is None or tokens is None or rate == 0:
                 return x
-            key = stream.site(site)
-            return dropout(x, rate, key, tokens.example[:, None], tokens.position[:, None], axis=1)
+            example, position = tokens.example[:, None], tokens.position[:, None]
+            keep = keep_mask(x.shape[1], 1, rate, stream.site(site), example, position)
+            return drop(x, keep, rate)
 
         word = embedding(config.vocab_size, "word_embedding")
         positions = embedding(config.max_position_embeddings, "position_embedding")
         types = embedding(config.type_vocab_size, "type_embedding")
         x = word(texts.ids) + positions(texts.positions)
         x = x + (types.embedding[0] if token_types is None else types(token_types))
-        x = drop(_layer_norm(config, "embedding_norm")(x), 0)
+        x = dropped(_layer_norm(config, "embedding_norm")(x), 0)
         for k in range(config.num_hidden_layers):
             site = None if stream is None else stream.site(3 * k + 1)
             y = Attention(config, name=f"layer_{k}_attention")(x, texts, tokens, site)
-            x = _layer_norm(config, f"layer_{k}_attention_norm")(x + drop(y, 3 * k + 2))
+            x = _layer_norm(config, f"layer_{k}_attention_norm")(x + dropped(y, 3 * k + 2))
             y = _dense(config, config.intermediate_size, f"layer_{k}_intermediate")(x)
-            y = _dense(config, config.hidden_size, f"layer_{k}_output")(
-                nn.gelu(y, approximate=False)
-            )
-            x = _layer_norm(config, f"layer_{k}_output_norm")(x + drop(y, 3 * k + 3))
+            y = _dense(config, config.hidden_size, f"layer_{k}_output")(exact_gelu(y))
+            x = _layer_norm(config, f"layer_{k}_output_norm")(x + dropped(y, 3 * k + 3))
 
         output = BertOutput(features=text_features(x, texts, self.feature), hidden=x)
         if self.with_lm_head and texts.labels is not None:

@@ -49,32 +49,38 @@ class DropoutStream:
         return words[0], words[1]
 
 
-def dropout(
-    x: Array, rate: float, site: tuple[Array, Array], example: Array, element: Array, axis: int
+def keep_mask(
+    size: int,
+    axis: int,
+    rate: float,
+    site: tuple[Array, Array],
+    example: Array,
+    element: Array,
 ) -> jax.Array:
-    """Zeroes elements with probability ``rate`` and scales the others by 1 / (1 - rate).
+    """True where an element stays, with probability ``1 - rate``.
 
     Args:
-        x: the array.
+        size: of the mask along ``axis``.
+        axis: along which one counter serves several elements.
         rate: in [0, 1), exact to 2**-16.
         site: cipher key of this place in the network.
-        example: uint32, id of the example; broadcasts against x with size 1 along ``axis``.
-        element: uint32, number of the element within the example; broadcasts likewise, and leaves
-            no two elements of one example and index along ``axis`` the same.
-        axis: along which one counter serves several elements.
+        example: uint32, id of the example; size 1 along ``axis``.
+        element: uint32, number of the element within the example; size 1 along ``axis``. No two
+            elements of one example that share an index along ``axis`` may have the same.
 
     Returns:
-        Like x.
+        bool, the broadcast shape of example and element with ``size`` along ``axis``.
     """
-    if rate == 0.0:
-        return jnp.asarray(x)
-    size = x.shape[axis]
     quarter = -(-size // 4)
-    lanes_shape = [1] * x.ndim
+    lanes_shape = [1] * max(example.ndim, element.ndim)
     lanes_shape[axis] = quarter
     lanes = jnp.arange(quarter, dtype=jnp.uint32).reshape(lanes_shape)
     words = threefry(site, (example, element * jnp.uint32(quarter) + lanes))
-    bits = jnp.concatenate([half for w in words for half in (w & 0xFFFF, w >> 16)], axis=axis)
-    bits = jax.lax.slice_in_dim(bits, 0, size, axis=axis)
-    keep = bits >= jnp.uint32(round(rate * 2**16))
+    threshold = jnp.uint32(round(rate * 2**16))
+    halves = [half >= threshold for word in words for half in (word & 0xFFFF, word >> 16)]
+    return jax.lax.slice_in_dim(jnp.concatenate(halves, axis=axis), 0, size, axis=axis)
+
+
+def drop(x: Array, keep: Array, rate: float) -> jax.Array:
+    """Zeroes what is not kept and scales the rest by 1 / (1 - rate)."""
     return jnp.where(keep, x / (1.0 - rate), 0)

@@ -18,7 +18,7 @@ from parity_fixtures import (
 from clac_jax.batch import BatchShape, ExampleViews, TokenView, collate
 from clac_jax.graph import CrystalGraph
 from clac_jax.models.bert import Bert, BertConfig, MaskedLmHead, text_features
-from clac_jax.models.dropout import DropoutStream, dropout, threefry
+from clac_jax.models.dropout import DropoutStream, drop, keep_mask, threefry
 from clac_jax.models.pretrained import bert_params
 
 ATOM = CrystalGraph(
@@ -197,7 +197,7 @@ def test_dropout_drops_the_asked_share_independently(rate):
     example = jnp.arange(8, dtype=jnp.uint32)[:, None, None]
     element = jnp.arange(200, dtype=jnp.uint32)[None, :, None]
     site = (jnp.uint32(1), jnp.uint32(2))
-    y = np.asarray(dropout(x, rate, site, example, element, axis=2))
+    y = np.asarray(drop(x, keep_mask(50, 2, rate, site, example, element), rate))
     kept = y != 0
     np.testing.assert_allclose(y[kept], 1 / (1 - rate), rtol=1e-6)
     assert abs((1 - kept.mean()) - rate) < 5 * np.sqrt(rate * (1 - rate) / kept.size)
