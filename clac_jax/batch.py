@@ -239,25 +239,6 @@ def misfit(examples: Sequence[ExampleViews], shape: BatchShape) -> str | None:
     return None
 
 
-def choose_shape(
-    parts: Sequence[Sequence[ExampleViews]], shapes: Sequence[BatchShape]
-) -> BatchShape:
-    """The first shape that every part (of a device, of an accumulation step) fits.
-
-    Raises:
-        BatchShapeError: no shape fits; says what is too large.
-    """
-    reason: str | None = "no shape was planned"
-    for shape in shapes:
-        reason = next((why for part in parts if (why := misfit(part, shape)) is not None), None)
-        if reason is None:
-            return shape
-    raise BatchShapeError(
-        f"A batch does not fit the largest planned shape: {reason}. Plan the shapes from sizes "
-        "that include the largest examples, or use a smaller batch."
-    )
-
-
 def collate(examples: Sequence[ExampleViews], shape: BatchShape) -> Batch:
     """Packs examples into arrays of the given shape; missing examples become masked padding.
 
@@ -266,9 +247,7 @@ def collate(examples: Sequence[ExampleViews], shape: BatchShape) -> Batch:
     """
     reason = misfit(examples, shape)
     if reason is not None:
-        raise BatchShapeError(
-            f"A batch does not fit its shape: {reason}. Take a shape from choose_shape."
-        )
+        raise BatchShapeError(f"A batch does not fit its shape: {reason}. Take a larger shape.")
     example_index = np.full(shape.num_examples, -1, np.int32)
     example_index[: len(examples)] = [example.index for example in examples]
     return Batch(
