@@ -7,7 +7,7 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's C++ notices; read when JAX is imported
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from clac_jax.errors import EXIT_USER_ERROR, UserError
@@ -24,6 +24,7 @@ def main(_: list[str]) -> None:
     """Runs the training that the flags describe."""
     from clac_jax.train import train
 
+    logging.set_verbosity(logging.WARNING)  # the libraries' notices; ours are printed
     train(CONFIG.value, WORKDIR.value)
 
 

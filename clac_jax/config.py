@@ -91,6 +91,9 @@ def default_config() -> ml_collections.ConfigDict:
     config.augment.perturb_law = "bounded"  # bounded | legacy (the reference's)
     config.augment.max_strain = 0.05
     config.augment.sentence_keep_prob = 0.5
+    # Without the intramodal text loss there is one text view: the full text, or one that drops and
+    # shuffles sentences like the two views do.
+    config.augment.drop_in_single_text_view = False
     config.augment.mask_prob = 0.15  # of tokens
 
     config.optimizer = ml_collections.ConfigDict()

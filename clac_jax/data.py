@@ -35,6 +35,7 @@ def view_options(config: ml_collections.ConfigDict) -> ViewOptions:
         perturb_law=config.augment.perturb_law,
         max_strain=config.augment.max_strain,
         sentence_keep_prob=config.augment.sentence_keep_prob,
+        drop_in_single_text_view=config.augment.drop_in_single_text_view,
         mask_prob=config.augment.mask_prob if masks else 0.0,
         with_labels=config.lm_weight > 0,
         replace_formula_prob=config.replace_formula_prob,

@@ -40,6 +40,8 @@ class ViewOptions:
         perturb_law: of crystal view 1, see `augment.perturb`.
         max_strain: of crystal view 2, see `augment.strain`.
         sentence_keep_prob: see `text.text_view`.
+        drop_in_single_text_view: whether sentences are dropped and shuffled also where there is
+            only one text view; the reference then takes the full text.
         mask_prob: share of tokens masked in training.
         with_labels: whether masked tokens become labels of a language-model loss.
         replace_formula_prob: chance that a text view reads "material" for every formula.
@@ -55,6 +57,7 @@ class ViewOptions:
     perturb_law: str = "bounded"
     max_strain: float = 0.05
     sentence_keep_prob: float = 0.5
+    drop_in_single_text_view: bool = False
     mask_prob: float = 0.15
     with_labels: bool = False
     replace_formula_prob: float = 0.0
@@ -95,7 +98,7 @@ def train_views(
     def text(view: int) -> TokenView:
         rng = generator(_TEXT + view)
         words = record.text_of(options.text_source, rng)
-        if options.text_views == 2:
+        if options.text_views == 2 or options.drop_in_single_text_view:
             words = text_view(split_sentences(words), rng, options.sentence_keep_prob)
         replaced = rng.uniform() < options.replace_formula_prob
         if replaced and epoch >= options.replace_formula_start_epoch:

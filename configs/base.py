@@ -26,6 +26,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.text_encoder.max_length = 256
     config.text_encoder.dropout = 0.0
     config.augment.mask_prob = 0.0
+    config.augment.drop_in_single_text_view = True
     # A pretrained language model wants smaller steps than the rest, which starts at random.
     config.optimizer.learning_rate_factors = (("text_encoder/.*", 0.1),)
     config.frozen = ("text_encoder/(word|position|type)_embedding.*",)

@@ -1,0 +1,1 @@
+"""Facts, narratives and questions of the embedded data set."""
