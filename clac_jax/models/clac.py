@@ -15,7 +15,7 @@ import ml_collections
 from clac_jax.batch import Array, Batch, GraphBatch, TextBatch
 from clac_jax.errors import UserError
 from clac_jax.huggingface import resolve_folder
-from clac_jax.models.bert import Bert, BertConfig
+from clac_jax.models.bert import Bert, BertConfig, BertOutput
 from clac_jax.models.cgcnn import CGCNN
 from clac_jax.models.composition import CompositionEncoder
 from clac_jax.models.dropout import DropoutStream
@@ -193,12 +193,7 @@ class CLaC(nn.Module):
         num_examples = batch.example_mask.shape[0]
         graphs = self.graph_encoder(batch.graphs, train=train, axis_name=axis_name)
         graphs = graphs.reshape(batch.graphs.num_views, num_examples, -1)
-        stream = None
-        if train and dropout_key is not None:
-            stream = DropoutStream(
-                dropout_key, dropout_ids(batch.example_index, batch.texts.num_views)
-            )
-        encoded = self.text_encoder(batch.texts, stream=stream)
+        encoded = self.encode_texts(batch, dropout_key=dropout_key if train else None)
         texts = encoded.features.reshape(batch.texts.num_views, num_examples, -1)
 
         def contrast(head: ContrastiveHead, left: jax.Array, right: jax.Array) -> ProjectedPair:
@@ -216,6 +211,14 @@ class CLaC(nn.Module):
             lm_loss_sum=encoded.lm_loss_sum,
             lm_num_tokens=encoded.lm_num_tokens,
         )
+
+    def encode_texts(self, batch: Batch, *, dropout_key: Array | None = None) -> BertOutput:
+        """The text tower alone, before any projection."""
+        stream = None
+        if dropout_key is not None:
+            ids = dropout_ids(batch.example_index, batch.texts.num_views)
+            stream = DropoutStream(dropout_key, ids)
+        return self.text_encoder(batch.texts, stream=stream)
 
     def embed_graphs(self, graphs: GraphBatch) -> jax.Array:
         """(rows, P) l2-normalized projections of plain crystals into the joint space."""

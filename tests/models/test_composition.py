@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+from parity_fixtures import Fixture, crystal_graphs, graph_batch, one_view_shape
+
+from clac_jax.models.composition import CompositionEncoder, cell_features
+
+
+def test_cell_features_are_lengths_cosines_and_volume_per_atom():
+    lattice = np.array([[2.0, 0, 0], [1.5, 1.5 * 3**0.5, 0], [0, 0, 4]], np.float32)
+    ours = cell_features(lattice[None], np.array([3.0], np.float32))[0]
+    expected = [np.log(2), np.log(3), np.log(4), 0, 0, 0.5, np.log(12 * 3**0.5 / 3)]
+    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_it_sees_composition_and_cell_but_no_arrangement():
+    graphs = crystal_graphs(Fixture("painn_small").section("in"))
+    model = CompositionEncoder(num_features=8, out_dim=4)
+    batch = graph_batch(graphs)
+    variables = model.init(jax.random.key(0), batch)
+    plain = model.apply(variables, batch)
+    assert np.linalg.norm(plain[0] - plain[1]) > 1e-3
+    moved = [dataclasses.replace(g, edge_vectors=g.edge_vectors * 1.5) for g in graphs]
+    np.testing.assert_array_equal(model.apply(variables, graph_batch(moved)), plain)
+    stretched = [dataclasses.replace(g, lattice=g.lattice * 1.1) for g in graphs]
+    assert np.abs(model.apply(variables, graph_batch(stretched)) - plain).max() > 1e-3
+
+
+def test_padding_changes_nothing():
+    graphs = crystal_graphs(Fixture("painn_small").section("in"))
+    num_edges = sum(len(g.senders) for g in graphs)
+    model = CompositionEncoder(num_features=8, out_dim=4)
+    tight, loose = (
+        graph_batch(graphs, one_view_shape(n, tiles, num_edges))
+        for n, tiles in ((3, ((22, 1),)), (5, ((30, 3),)))
+    )
+    variables = model.init(jax.random.key(0), tight)
+    padded = model.apply(variables, loose)
+    np.testing.assert_allclose(padded[:3], model.apply(variables, tight), rtol=1e-5, atol=1e-6)
+    assert np.isfinite(padded).all()
