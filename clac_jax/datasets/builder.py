@@ -21,6 +21,9 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     VERSION = tfds.core.Version("1.0.0")
 
+    notice = ""
+    """What the user should know of the build."""
+
     def __init__(self, *, data_dir: str | Path, **kwargs: Any):
         """Opens the data set in `data_dir`, which need not exist yet."""
         super().__init__(data_dir=str(data_dir), file_format="array_record", **kwargs)

@@ -77,7 +77,8 @@ def prepare(
         ) from error
     try:
         with builder_lib.quiet():
-            _builder(name, temporary, path, on_bad_row).download_and_prepare()
+            builder = _builder(name, temporary, path, on_bad_row)
+            builder.download_and_prepare()
         try:
             os.rename(temporary, folder)
         except OSError:
@@ -90,6 +91,8 @@ def prepare(
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    if builder.notice:
+        print(f"{builder.notice} in {folder}", flush=True)
     return folder
 
 

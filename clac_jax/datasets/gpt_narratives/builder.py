@@ -40,10 +40,13 @@ class GptNarratives(RecordBuilder):
             split_by: of a single file: "row" (seeded shuffle, the public rule) or "formula" (no
                 compound on two sides).
             kwargs: see RecordBuilder.
+
+        After `records`, `notice` says which rows were skipped.
         """
         self._path = Path(path).expanduser()
         self._on_bad_row = on_bad_row
         self._split_by = split_by
+        self.notice = ""
         super().__init__(**kwargs)
 
     def records(self) -> dict[str, Iterable[Record]]:
@@ -121,4 +124,4 @@ class GptNarratives(RecordBuilder):
         with open(folder / "skipped_rows.jsonl", "w", encoding="utf-8") as file:
             file.writelines(json.dumps(entry) + "\n" for entry in bad)
         reasons = ", ".join(f"{count} x {reason}" for reason, count in kinds.most_common(5))
-        print(f"{text}\nSkipped ({reasons}); all are listed in {folder / 'skipped_rows.jsonl'}.")
+        self.notice = f"{text}\nSkipped ({reasons}); all are listed in skipped_rows.jsonl"
