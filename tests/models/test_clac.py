@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -120,7 +121,7 @@ def small_config(**changes) -> ml_collections.ConfigDict:
             num_features=16, num_interactions=2, out_dim=8, atom_fea_len=16, nbr_fea_len=8, n_conv=2
         )
         config.text_encoder.config.update(
-            hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
         )
         config.projection_dim = 12
         config.update_from_flattened_dict(changes)
@@ -158,7 +159,7 @@ def batch_of(examples_, num_examples=None, num_views=2, spare=0):
     return collate(examples_, shape)
 
 
-@pytest.mark.parametrize("name", ["painn", "cgcnn", "composition"])
+@pytest.mark.parametrize("name", ["painn", "cgcnn"])
 def test_padding_examples_change_neither_loss_nor_gradients(name):
     config = small_config(**{"graph_encoder.name": name, "lm_weight": 0.1})
     model = build_model(config, vocab_size=100)
@@ -166,7 +167,8 @@ def test_padding_examples_change_neither_loss_nor_gradients(name):
     loose = batch_of(examples(with_labels=True), num_examples=5, spare=7)
     variables = init_variables(model, config, tight)
 
-    @jax.jit
+    # Compiled with little care: it runs twice.
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
     @jax.value_and_grad
     def loss(params, batch):
         output, _ = model.apply(
@@ -188,7 +190,7 @@ def test_padding_examples_change_neither_loss_nor_gradients(name):
 
 
 def test_evaluation_projects_plain_batches_like_the_towers_alone():
-    config = small_config()
+    config = small_config(**{"graph_encoder.name": "composition"})
     model = build_model(config, vocab_size=100)
     variables = init_variables(model, config, batch_of(examples()))
     plain = batch_of(examples(num_views=1), num_views=1)
@@ -204,28 +206,35 @@ def test_evaluation_projects_plain_batches_like_the_towers_alone():
 def test_contrasts_follow_the_config():
     config = small_config(use_visual_intramodal_loss=False)
     model = build_model(config, vocab_size=100)
-    variables = init_variables(model, config, batch_of(examples()))
-    assert set(variables["params"]) == {
+    batch = batch_of(examples())
+    shapes = jax.eval_shape(lambda key: model.init(key, batch, train=True), jax.random.key(0))
+    assert set(shapes["params"]) == {
         "graph_encoder",
         "text_encoder",
         "cross_head",
         "textual_head",
     }
-    np.testing.assert_allclose(
-        np.exp(variables["params"]["cross_head"]["log_scale"]), 1 / 0.07, rtol=1e-6
-    )
 
 
 def test_initialization_depends_on_the_seed_alone():
-    config = small_config()
+    config = small_config(
+        **{
+            "graph_encoder.name": "composition",
+            "use_visual_intramodal_loss": False,
+            "use_textual_intramodal_loss": False,
+        }
+    )
     model = build_model(config, vocab_size=100)
     first = init_variables(model, config, batch_of(examples()))
     again = init_variables(model, config, batch_of(examples()[:2], num_examples=4))
     jax.tree.map(np.testing.assert_array_equal, first, again)
+    np.testing.assert_allclose(
+        np.exp(first["params"]["cross_head"]["log_scale"]), 1 / 0.07, rtol=1e-6
+    )
     config.seed = 43
     other = init_variables(model, config, batch_of(examples()))
-    kernel = first["params"]["graph_encoder"]["embedding"]["kernel"]
-    assert not np.array_equal(kernel, other["params"]["graph_encoder"]["embedding"]["kernel"])
+    kernels = [v["params"]["graph_encoder"]["out"]["kernel"] for v in (first, other)]
+    assert not np.array_equal(*kernels)
 
 
 def test_init_refuses_batches_that_would_leave_parameters_out():

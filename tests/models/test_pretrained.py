@@ -44,13 +44,19 @@ def test_a_loaded_folder_encodes_like_the_reference(folder):
 
 
 def test_init_takes_the_pretrained_text_encoder_and_nothing_else(folder):
-    config = small_config(**{"text_encoder.pretrained": str(folder), "text_encoder.max_length": 64})
+    config = small_config(
+        **{
+            "text_encoder.pretrained": str(folder),
+            "text_encoder.max_length": 64,
+            "graph_encoder.name": "composition",
+        }
+    )
     model = build_model(config, vocab_size=200)
     variables = init_variables(model, config, batch_of(examples()))
     loaded = load_huggingface(folder).params
     loaded.pop("lm_head")  # lm_weight is 0
     jax.tree.map(np.testing.assert_array_equal, variables["params"]["text_encoder"], loaded)
-    assert np.std(variables["params"]["graph_encoder"]["embedding"]["kernel"]) > 0
+    assert np.std(variables["params"]["graph_encoder"]["out"]["kernel"]) > 0
 
 
 def test_dropout_is_the_models_own_unless_the_config_says_otherwise(folder):
