@@ -9,7 +9,7 @@ import numpy as np
 from clac_jax.batch import BatchShape, ExampleViews, misfit
 
 SIMULATED_BATCHES = 64
-TYPICAL_SHARE = 0.9  # of the batches fit the first shape
+TYPICAL_SHARE = 0.95  # of the batches fit the first shape
 NODE_TILE_SHARE = 0.98  # of the crystals fit the smaller node tile
 GROWTH = 1.5  # from one shape to the next larger one that nobody planned
 ROUNDING = 8

@@ -29,5 +29,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment.drop_in_single_text_view = True
     # A pretrained language model wants smaller steps than the rest, which starts at random.
     config.optimizer.learning_rate_factors = (("text_encoder/.*", 0.1),)
-    config.frozen = ("text_encoder/(word|position|type)_embedding.*",)
+    config.frozen = (
+        r"text_encoder/(word|position|type)_embedding/.*",
+        r"text_encoder/embedding_norm/.*",
+        r"text_encoder/layer_[012]_.*",
+    )
     return config

@@ -1,0 +1,14 @@
+"""What the element counts and the cell alone can do: no structure, and a frozen text encoder."""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = base.get_config()
+    config.graph_encoder.name = "composition"
+    config.frozen = ("text_encoder/.*",)
+    config.optimizer.learning_rate_factors = ()
+    config.use_visual_intramodal_loss = False
+    return config

@@ -1,0 +1,67 @@
+import numpy as np
+
+from clac_jax.batch import ExampleViews, TokenView, collate, misfit
+from clac_jax.graph import CrystalGraph
+from clac_jax.shape_plan import ShapePlan
+
+
+def example(index, num_nodes, num_edges, num_tokens):
+    graph = CrystalGraph(
+        atomic_numbers=np.ones(num_nodes, np.int32),
+        senders=np.zeros(num_edges, np.int32),
+        receivers=np.zeros(num_edges, np.int32),
+        edge_vectors=np.ones((num_edges, 3), np.float32),
+        lattice=np.eye(3, dtype=np.float32),
+    )
+    tokens = TokenView(np.ones(num_tokens, np.int32))
+    return ExampleViews(index, (graph, graph), (tokens,))
+
+
+def sample(rng, count=200):
+    sizes = np.minimum(rng.geometric(0.1, count), 60)
+    return [example(k, int(n), int(20 * n), int(rng.integers(10, 64))) for k, n in enumerate(sizes)]
+
+
+def test_most_batches_take_the_first_shape_and_all_fit_one():
+    rng = np.random.default_rng(0)
+    examples = sample(rng)
+    plan = ShapePlan(examples, num_examples=16)
+    assert 1 <= len(plan.planned) <= 2
+    chosen = []
+    for _ in range(100):
+        batch = [examples[k] for k in rng.choice(len(examples), 16)]
+        shape = plan.choose([batch])
+        assert misfit(batch, shape) is None
+        collate(batch, shape)
+        chosen.append(shape)
+    assert sum(shape == plan.planned[0] for shape in chosen) > 60
+    assert len(set(chosen)) <= 4
+
+
+def test_an_odd_batch_gets_a_larger_shape_and_always_the_same():
+    plan = ShapePlan(sample(np.random.default_rng(0)), num_examples=4)
+    odd = [example(k, 200, 9000, 150) for k in range(4)]
+    shape = plan.choose([odd])
+    assert shape not in plan.planned
+    assert shape == plan.choose([odd])
+    collate(odd, shape)
+
+
+def test_all_parts_take_one_shape():
+    examples = sample(np.random.default_rng(0))
+    plan = ShapePlan(examples, num_examples=4)
+    small, large = examples[:4], [example(k, 60, 1200, 63) for k in range(4)]
+    shape = plan.choose([small, large])
+    assert misfit(small, shape) is None
+    assert misfit(large, shape) is None
+
+
+def test_a_plan_depends_on_its_arguments_alone():
+    plans = [ShapePlan(sample(np.random.default_rng(1)), 8, seed=5) for _ in range(2)]
+    assert plans[0].planned == plans[1].planned
+
+
+def test_an_empty_part_fits_any_shape():
+    plan = ShapePlan(sample(np.random.default_rng(0)), num_examples=4)
+    batch = collate([], plan.choose([[]]))
+    assert not batch.example_mask.any()
