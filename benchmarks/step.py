@@ -179,6 +179,8 @@ def machine_facts() -> dict[str, Any]:
         "jax": jax.__version__,
         "python": platform.python_version(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        # Above the number of cores, other work slowed this down: only the CPU seconds mean much.
+        "load_average_1_min": os.getloadavg()[0],
     }
 
 
