@@ -110,7 +110,7 @@ def make_train_step(
         if axis_name is not None:
             grads = jax.lax.psum(grads, axis_name)
         metrics = {
-            **terms,
+            **{name: term for name, term in terms.items() if not name.startswith("acc_")},
             "grad_norm": optax.global_norm(grads),
             "learning_rate": jnp.asarray(schedule(state.step)),
         }

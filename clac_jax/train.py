@@ -28,6 +28,8 @@ from clac_jax.summary import describe_run
 from clac_jax.train_state import TrainState, create_train_state
 
 DEBUG_EXAMPLES = 64
+# Every train row has all terms; one whose contrast is switched off is 0.
+NO_LOSS_TERMS = {"visual_loss": 0.0, "textual_loss": 0.0}
 
 
 class TrainingDivergedError(UserError):
@@ -157,6 +159,7 @@ def _train_epoch(
 
         if progress.step % config.log_every_n_steps == 0:
             values = {name: float(value) for name, value in parallel.first(metrics).items()}
+            values = {**NO_LOSS_TERMS, **values}
             _check_finite(progress.step, metrics)
             rate, wait = meter.read()
             log.write(
