@@ -5,24 +5,27 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging as absl_logging
+from google.protobuf.json_format import ParseError
 
-from clac_jax.datasets.record import Record
+from clac_jax.datasets.record import DataError, Record
+from clac_jax.datasets.split import SPLITS
+
+FORMAT = "1.0.0"
+"""Of the prepared files; with another one every data set is built anew."""
 
 
 class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A TFDS builder whose examples are `Record`s."""
 
-    VERSION = tfds.core.Version("1.0.0")
-
-    notice = ""
-    """What the user should know of the build."""
+    VERSION = tfds.core.Version(FORMAT)
 
     def __init__(self, *, data_dir: str | Path, **kwargs: Any):
         """Opens the data set in `data_dir`, which need not exist yet."""
@@ -65,10 +68,38 @@ class RecordSource(Sequence[Record]):
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, index: Any) -> Any:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return Record.from_example(self._source[int(index)])
+    def __getitem__(self, index: int) -> Record:  # type: ignore[override]  # no slices
+        place = operator.index(index)
+        if not -len(self) <= place < len(self):
+            raise IndexError(f"There is no record {place} in a split of {len(self)}.")
+        return Record.from_example(self._source[place % len(self)])
+
+
+def open_split(
+    make_builder: Callable[[Path], RecordBuilder], folder: Path, split: str
+) -> RecordSource:
+    """Random access to a split of a prepared data set.
+
+    Args:
+        make_builder: the builder of the data set, given the folder.
+        folder: of the prepared data set.
+        split: one of SPLITS.
+
+    Raises:
+        DataError: there is no such split, or its files are missing or damaged.
+    """
+    if split not in SPLITS:
+        raise DataError(f"There is no split {split!r}. Use one of {', '.join(SPLITS)}.")
+    try:
+        with quiet():
+            source = RecordSource(make_builder(folder).as_data_source(split=split))
+        _ = source[0]  # files are opened at the first read
+    except (AssertionError, LookupError, OSError, RuntimeError, ValueError, ParseError) as error:
+        raise DataError(
+            f"The prepared data set in {folder} is damaged: {error}. Remove the folder; it is "
+            "built anew."
+        ) from error
+    return source
 
 
 @contextlib.contextmanager

@@ -6,24 +6,32 @@ import functools
 import hashlib
 import os
 import shutil
-import tempfile
+import time
+import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from clac_jax.datasets import builder as builder_lib
-from clac_jax.datasets.gpt_narratives.builder import GptNarratives
+from clac_jax.datasets.gpt_narratives import builder as gpt_narratives
 from clac_jax.datasets.materials_project_mini.builder import PARQUET, MaterialsProjectMini
 from clac_jax.datasets.record import DataError, Record
 
 NAMES = ("materials_project_mini", "gpt_narratives")
+ON_BAD_ROW = ("error", "skip")
+SPLIT_BY = ("row", "formula")
+REFUSED_ROWS = "refused_rows.jsonl"
+# A build takes minutes; an unfinished one of this age was killed.
+ABANDONED_SECONDS = 24 * 3600
 
 
 def load(
     name: str,
     data_dir: str | Path,
     split: str,
-    path: str | None = None,
+    path: str | Path | None = None,
     on_bad_row: str = "error",
+    split_by: str = "row",
 ) -> Sequence[Record]:
     """Random access to one split, built first if it is not there.
 
@@ -33,82 +41,155 @@ def load(
         split: "train", "validation" or "test".
         path: the user's table, for "gpt_narratives".
         on_bad_row: "error" or "skip", see `GptNarratives`.
+        split_by: "row" or "formula", see `GptNarratives`.
 
     Raises:
         DataError: the data cannot be used.
     """
-    folder = prepare(name, data_dir, path, on_bad_row)
-    with builder_lib.quiet():
-        return builder_lib.RecordSource(
-            _builder(name, folder, path, on_bad_row).as_data_source(split=split)
-        )
+    data_set = _DataSet(name, path, on_bad_row, split_by)
+    folder, _ = _prepare(data_set, Path(data_dir).expanduser())
+    return builder_lib.open_split(data_set.builder, folder, split)
 
 
 def prepare(
-    name: str, data_dir: str | Path, path: str | None = None, on_bad_row: str = "error"
-) -> Path:
+    name: str,
+    data_dir: str | Path,
+    path: str | Path | None = None,
+    on_bad_row: str = "error",
+    split_by: str = "row",
+) -> tuple[Path, bool]:
     """Builds a data set unless it is there already; arguments as for `load`.
 
     The folder is named for the content of what it was made from, is written under a temporary name
     and renamed when it is whole: a build that was cut off or runs twice at once does no harm.
 
     Returns:
-        The folder of the prepared data set.
+        The folder of the prepared data set, and whether it was built now.
+
+    Raises:
+        DataError: the data cannot be used, or the folder not be written.
     """
-    if name not in NAMES:
-        raise DataError(f"There is no data set {name!r}. Use one of {', '.join(NAMES)}.")
-    if name == "gpt_narratives" and not path:
-        raise DataError(
-            "The data set gpt_narratives needs a file. Give --config.dataset.path=FILE.parquet."
+    return _prepare(_DataSet(name, path, on_bad_row, split_by), Path(data_dir).expanduser())
+
+
+@dataclass(frozen=True)
+class _DataSet:
+    """What to build; arguments as for `load`."""
+
+    name: str
+    path: str | Path | None
+    on_bad_row: str
+    split_by: str
+
+    def __post_init__(self) -> None:
+        choices = (
+            ("data set", self.name, NAMES),
+            ("on_bad_row", self.on_bad_row, ON_BAD_ROW),
+            ("split_by", self.split_by, SPLIT_BY),
         )
-    source = PARQUET if name == "materials_project_mini" else Path(str(path)).expanduser()
-    if not source.is_file():
-        raise DataError(f"There is no data file {source}. Check dataset.path.")
-    key = _fingerprint(source, on_bad_row if name == "gpt_narratives" else "")
-    folder = Path(data_dir).expanduser() / name / key
-    if folder.is_dir():
-        return folder
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=folder.parent))
-    except OSError as error:
-        raise DataError(
-            f"Cannot write to {folder.parent}: {error.strerror}. Choose another dataset.data_dir."
-        ) from error
+        for what, value, allowed in choices:
+            if value not in allowed:
+                raise DataError(f"There is no {what} {value!r}. Use one of {', '.join(allowed)}.")
+        if self.name == "gpt_narratives" and not self.path:
+            raise DataError(
+                "The data set gpt_narratives needs a file. Give --config.dataset.path=FILE.parquet."
+            )
+        for file in self.files().values():
+            if not file.is_file():
+                raise DataError(f"There is no data file {file}. Check dataset.path.")
+
+    def files(self) -> dict[str, Path]:
+        """What it is made from."""
+        if self.name == "materials_project_mini":
+            return {"all": PARQUET}
+        return gpt_narratives.split_files(Path(str(self.path)).expanduser())
+
+    def key(self) -> str:
+        """A name that changes with the content of the files, the options and the format."""
+        options = (self.on_bad_row, self.split_by) if self.name == "gpt_narratives" else ()
+        digest = hashlib.sha256(repr((builder_lib.FORMAT, *options)).encode())
+        for role, file in self.files().items():
+            stat = file.stat()
+            digest.update(f"{role} {_content_hash(file, stat.st_size, stat.st_mtime_ns)}".encode())
+        return digest.hexdigest()[:12]
+
+    def builder(self, folder: Path) -> builder_lib.RecordBuilder:
+        """The builder that writes it to and reads it from a folder."""
+        if self.name == "materials_project_mini":
+            return MaterialsProjectMini(data_dir=folder)
+        return gpt_narratives.GptNarratives(
+            data_dir=folder,
+            path=Path(str(self.path)).expanduser(),
+            on_bad_row=self.on_bad_row,
+            split_by=self.split_by,
+        )
+
+
+def _prepare(data_set: _DataSet, data_dir: Path) -> tuple[Path, bool]:
+    folder = data_dir / data_set.name / data_set.key()
+    is_missing = not folder.is_dir()
+    if is_missing:
+        try:
+            _build(data_set, folder)
+        except OSError as error:
+            raise DataError(
+                f"Cannot write the data set to {folder}: {error.strerror or error}. Free some "
+                "space or choose another dataset.data_dir."
+            ) from error
+    _tell_skipped(folder)
+    return folder, is_missing
+
+
+def _build(data_set: _DataSet, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(folder.parent)
+    temporary = folder.with_name(f".building-{folder.name}-{uuid.uuid4().hex[:8]}")
+    temporary.mkdir()
     try:
         with builder_lib.quiet():
-            builder = _builder(name, temporary, path, on_bad_row)
-            builder.download_and_prepare()
+            data_set.builder(temporary).download_and_prepare()
+        shutil.rmtree(temporary / "downloads", ignore_errors=True)  # TFDS makes it, empty
+        _flush(temporary)
         try:
-            os.rename(temporary, folder)
+            temporary.rename(folder)
         except OSError:
             if not folder.is_dir():  # another process was first: its folder holds the same
                 raise
-    except OSError as error:
-        raise DataError(
-            f"Cannot write the data set to {folder}: {error.strerror}. Free some space or choose "
-            "another dataset.data_dir."
-        ) from error
+    except gpt_narratives.BadRowsError as error:
+        if len(error.rows) <= gpt_narratives.SHOWN_BAD_ROWS:
+            raise
+        listing = folder.with_name(REFUSED_ROWS)
+        gpt_narratives.write_bad_rows(listing, error.rows)
+        raise DataError(f"{error}\nAll of them are listed in {listing}.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    if builder.notice:
-        print(f"{builder.notice} in {folder}", flush=True)
-    return folder
 
 
-def _builder(
-    name: str, folder: Path, path: str | None, on_bad_row: str
-) -> builder_lib.RecordBuilder:
-    if name == "materials_project_mini":
-        return MaterialsProjectMini(data_dir=folder)
-    return GptNarratives(data_dir=folder, path=str(path), on_bad_row=on_bad_row)
+def _remove_abandoned(parent: Path) -> None:
+    """Frees the space of builds that were killed; a running one is younger."""
+    for folder in parent.glob(".building-*"):
+        try:
+            if time.time() - folder.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+        except FileNotFoundError:  # another process removed or renamed it
+            continue
 
 
-@functools.cache
-def _fingerprint(source: Path, options: str) -> str:
-    """A name that changes with the content of the file and the options."""
-    digest = hashlib.sha256(options.encode())
-    with open(source, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()[:12]
+def _flush(folder: Path) -> None:
+    """Forces files to the disk, so that a crash after the rename leaves no empty ones."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with open(file, "rb") as handle:
+                os.fsync(handle.fileno())
+
+
+@functools.cache  # once a process, though each split is opened on its own
+def _tell_skipped(folder: Path) -> None:
+    if notice := gpt_narratives.skipped_notice(folder):
+        print(notice, flush=True)
+
+
+@functools.cache  # by size and time too, for a file that is replaced meanwhile
+def _content_hash(file: Path, size: int, mtime_ns: int) -> str:
+    with open(file, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

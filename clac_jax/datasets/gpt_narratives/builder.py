@@ -3,20 +3,53 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from clac_jax.datasets.builder import RecordBuilder
 from clac_jax.datasets.record import DataError, Record
-from clac_jax.datasets.rows import check_columns, read_table, record_of_row
+from clac_jax.datasets.rows import read_table, record_of_row, row_name
 from clac_jax.datasets.split import SPLITS, split_by_formula, split_by_row
 from clac_jax.errors import UserError
 
 # Sibling files of the public data set -> splits.
 SIBLINGS = {"train": "_train", "validation": "_val", "test": "_test"}
-SHOWN_BAD_ROWS = 10
+SKIPPED_ROWS = "skipped_rows.jsonl"
+SHOWN_BAD_ROWS = 20
+SHOWN_REASONS = 3
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be used: its file, its number (the first is 0), its id, and why."""
+
+    file: str
+    row: int
+    id: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        name = "without id" if self.id is None else self.id
+        return f"{self.file} row {self.row} ({name}): {self.reason}"
+
+
+class BadRowsError(DataError):
+    """Rows of a table cannot be used; `rows` has them all, the message names the first."""
+
+    def __init__(self, rows: list[BadRow]):
+        """Names the rows."""
+        self.rows = rows
+        listed = "".join(f"\n  {row}" for row in rows[:SHOWN_BAD_ROWS])
+        more = len(rows) - SHOWN_BAD_ROWS
+        super().__init__(
+            f"{_count(rows)} cannot be used:{listed}"
+            + (f"\n  and {more} more" if more > 0 else "")
+            + "\nMend them, or leave them out with --config.dataset.on_bad_row=skip."
+        )
 
 
 class GptNarratives(RecordBuilder):
@@ -33,45 +66,33 @@ class GptNarratives(RecordBuilder):
         """Prepares to read a table.
 
         Args:
-            path: parquet, csv or jsonl. Where its name ends in `_train`, `_val` or `_test` and the
-                other two lie beside it, they are the splits.
+            path: parquet, csv or jsonl, see `split_files`.
             on_bad_row: "error" refuses the file and names the bad rows; "skip" leaves them out
                 and lists them in `skipped_rows.jsonl` beside the splits.
             split_by: of a single file: "row" (seeded shuffle, the public rule) or "formula" (no
                 compound on two sides).
             kwargs: see RecordBuilder.
-
-        After `records`, `notice` says which rows were skipped.
         """
-        self._path = Path(path).expanduser()
+        self._path = Path(path)
         self._on_bad_row = on_bad_row
         self._split_by = split_by
-        self.notice = ""
         super().__init__(**kwargs)
 
     def records(self) -> dict[str, Iterable[Record]]:
         """The good rows of the file, or of the three files, by split.
 
         Raises:
-            DataError: a file is missing or bad; every bad row is counted and the first are named.
+            DataError: a file is missing or cannot be read, or a split is left without a row.
+            BadRowsError: rows are bad and none may be skipped.
         """
-        siblings = self._siblings()
-        bad: list[dict[str, Any]] = []
-        if siblings:
-            splits: dict[str, list[Record]] = {
-                split: list(self._good_rows(path, bad)) for split, path in siblings.items()
-            }
-        else:
-            records = list(self._good_rows(self._path, bad))
-            if self._split_by == "formula":
-                sides = split_by_formula([record.crystal().formula for record in records])
-            else:
-                sides = split_by_row(len(records))
-            splits = {
-                split: [r for r, side in zip(records, sides, strict=True) if side == split]
-                for split in SPLITS
-            }
-        self._report(bad)
+        bad: list[BadRow] = []
+        files = split_files(self._path)
+        seen: dict[str, str] = {}
+        tables = {split: list(_good_rows(path, seen, bad)) for split, path in files.items()}
+        if bad and self._on_bad_row == "error":
+            raise BadRowsError(bad)
+        self._list_skipped(bad)
+        splits = tables if len(tables) > 1 else self._split(tables["train"])
         for split, records in splits.items():
             if not records:
                 raise DataError(
@@ -79,49 +100,83 @@ class GptNarratives(RecordBuilder):
                 )
         return splits
 
-    def _siblings(self) -> dict[str, Path] | None:
-        for ending in SIBLINGS.values():
-            if self._path.stem.endswith(ending):
-                stem = self._path.stem.removesuffix(ending)
-                paths = {
-                    split: self._path.with_stem(stem + other) for split, other in SIBLINGS.items()
-                }
-                if all(path.is_file() for path in paths.values()):
-                    return paths
-        return None
+    def _split(self, records: list[Record]) -> dict[str, list[Record]]:
+        if self._split_by == "formula":
+            sides = split_by_formula([record.crystal().formula for record in records])
+        else:
+            sides = split_by_row(len(records))
+        return {
+            split: [r for r, side in zip(records, sides, strict=True) if side == split]
+            for split in SPLITS
+        }
 
-    def _good_rows(self, path: Path, bad: list[dict[str, Any]]) -> Iterable[Record]:
-        check_columns(path)
-        seen: dict[str, int] = {}
-        for number, row in enumerate(read_table(path)):
-            try:
-                record = record_of_row(row, number)
-                if record.material_id in seen:
-                    raise DataError(f"its id is that of row {seen[record.material_id]} already")
-            except UserError as error:
-                name = next((row[k] for k in ("material_id", "id", "jid") if row.get(k)), None)
-                bad.append({"file": path.name, "row": number, "id": name, "reason": str(error)})
-                continue
-            seen[record.material_id] = number
-            yield record
+    def _list_skipped(self, bad: list[BadRow]) -> None:
+        if bad:
+            path = Path(self.data_dir).parent / SKIPPED_ROWS
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_bad_rows(path, bad)
 
-    def _report(self, bad: list[dict[str, Any]]) -> None:
-        if not bad:
-            return
-        kinds = Counter(entry["reason"].split(":")[0] for entry in bad)
-        listed = "\n".join(
-            f"  {entry['file']} row {entry['row']} ({entry['id']}): {entry['reason']}"
-            for entry in bad[:SHOWN_BAD_ROWS]
-        )
-        more = f"\n  and {len(bad) - SHOWN_BAD_ROWS} more" if len(bad) > SHOWN_BAD_ROWS else ""
-        text = f"{len(bad)} rows cannot be used:\n{listed}{more}"
-        if self._on_bad_row == "error":
-            raise DataError(
-                f"{text}\nMend them, or leave them out with --config.dataset.on_bad_row=skip."
-            )
-        folder = Path(self.data_dir).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "skipped_rows.jsonl", "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(entry) + "\n" for entry in bad)
-        reasons = ", ".join(f"{count} x {reason}" for reason, count in kinds.most_common(5))
-        self.notice = f"{text}\nSkipped ({reasons}); all are listed in skipped_rows.jsonl"
+
+def split_files(path: Path) -> dict[str, Path]:
+    """The files that a path stands for.
+
+    Where its name ends in `_train`, `_val` or `_test` and the other two lie beside it, the three
+    are the splits. Any other file stands for itself and is split; it is called "train".
+
+    Raises:
+        DataError: one of the three is missing, so that rows of the others might be dealt out anew.
+    """
+    for ending in SIBLINGS.values():
+        if path.stem.endswith(ending):
+            stem = path.stem.removesuffix(ending)
+            files = {split: path.with_stem(stem + other) for split, other in SIBLINGS.items()}
+            missing = [file for file in files.values() if not file.is_file()]
+            if not missing:
+                return files
+            if len(missing) < len(files) - 1:
+                raise DataError(
+                    f"{path} is one of three split files, and {missing[0]} is missing. Add it, or "
+                    "rename the file to have it split."
+                )
+    return {"train": path}
+
+
+def write_bad_rows(path: Path, rows: Iterable[BadRow]) -> None:
+    """Writes one JSON object a row: file, row, id, reason."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
+
+
+def skipped_notice(folder: Path) -> str:
+    """One line on the rows that a prepared data set left out, empty if there are none.
+
+    Args:
+        folder: of the prepared data set.
+    """
+    for path in folder.glob(f"*/{SKIPPED_ROWS}"):
+        with open(path, encoding="utf-8") as file:
+            rows = [BadRow(**json.loads(line)) for line in file]
+        # "Atoms 3 and 7 are 0.02 angstrom apart" and the like, with any numbers, is one reason.
+        kinds = Counter(re.sub(r"\d+(\.\d+)?", "N", row.reason) for row in rows)
+        reasons = [f"{count} x {kind}" for kind, count in kinds.most_common(SHOWN_REASONS)]
+        others = ["others"] if len(kinds) > SHOWN_REASONS else []
+        return f"{_count(rows)} skipped ({'; '.join(reasons + others)}), all listed in {path}"
+    return ""
+
+
+def _good_rows(path: Path, seen: dict[str, str], bad: list[BadRow]) -> Iterator[Record]:
+    """The records of a file; adds what is wrong to `bad`, and to `seen` where each id was."""
+    for number, row in enumerate(read_table(path)):
+        try:
+            record = record_of_row(row, number)
+            place = seen.setdefault(record.material_id, f"{path.name} row {number}")
+            if place != f"{path.name} row {number}":
+                raise DataError(f"its id is that of {place} already")
+        except UserError as error:
+            bad.append(BadRow(path.name, number, row_name(row), str(error)))
+            continue
+        yield record
+
+
+def _count(rows: list[BadRow]) -> str:
+    return "1 row" if len(rows) == 1 else f"{len(rows):,} rows"
