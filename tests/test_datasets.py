@@ -15,6 +15,7 @@ import pytest
 from test_crystal import NACL
 
 from clac_jax import datasets
+from clac_jax.datasets import rows as rows_lib
 from clac_jax.datasets.record import DataError
 from clac_jax.datasets.split import split_by_formula, split_by_row
 
@@ -163,6 +164,14 @@ def test_csv_with_long_cells_line_breaks_and_missing_numbers(tmp_path):
     assert records["m-11"].properties == {}
 
 
+def test_csv_of_many_blocks_keeps_line_breaks(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows_lib, "CSV_BLOCK_BYTES", 3 * len(NACL))
+    rows = [row(k, atoms=None, cif=NACL, gpt_text="One\n" * k + ".") for k in range(40)]
+    splits = load_all(write(tmp_path / "t.csv", rows), tmp_path / "data")
+    texts = {r.gpt_text for split in splits.values() for r in split}
+    assert texts == {"One\n" * k + "." for k in range(40)}
+
+
 def test_every_column_of_numbers_is_a_property(tmp_path):
     rows = [row(k, label=2, source="here", flag=True) for k in range(12)]
     rows[5]["label"] = float("nan")
@@ -239,6 +248,7 @@ def test_a_users_table_may_be_split_by_formula(tmp_path):
         atoms = row(k)["atoms"].replace("Cs", cation).replace("Cl", anion)
         rows.append(row(k, atoms=atoms))
     path = write(tmp_path / "t.parquet", rows)
+    load_all(path, tmp_path / "data", split_by="row")  # which is another data set
     splits = load_all(path, tmp_path / "data", split_by="formula")
     formulas = [{r.formula for r in split} for split in splits.values()]
     assert [len(split) for split in splits.values()] == [48, 6, 6]
