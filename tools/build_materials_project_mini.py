@@ -2,8 +2,8 @@
 
 python -m tools.build_materials_project_mini --crystals=CRYSTALS.parquet --facts_cache=facts.pkl
 
-The crystals may be the shipped file itself. Needs the extra `narratives` (pymatgen, spglib). The
-same crystals and the same package versions give the same file.
+The crystals may be the shipped file itself, whose texts are then written anew. Needs the extra
+`narratives` (pymatgen, spglib). The same crystals and package versions give the same file.
 """
 
 from __future__ import annotations
@@ -21,13 +21,17 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from clac_jax.text import split_sentences
-from tools.materials_project_mini import questions
+from tools.materials_project_mini.compound import Compound
 from tools.materials_project_mini.facts import Facts, compute_facts
-from tools.materials_project_mini.narrative import MAX_WORDS, MIN_WORDS, narrative
+from tools.materials_project_mini.narrative import narrative
+from tools.materials_project_mini.questions import (
+    composition_question,
+    oxide_question,
+    structure_question,
+)
 
 ROOT = Path(__file__).parents[1]
 OUTPUT = ROOT / "clac_jax/datasets/materials_project_mini/materials_project_mini.parquet"
-
 PROPERTIES = (
     "formation energy per atom",
     "band gap",
@@ -44,67 +48,94 @@ PROPERTIES = (
 COORDINATE_DECIMALS = 7
 
 
-def load_facts(rows: list[dict[str, Any]], cache: Path) -> list[Facts]:
-    """The facts of all rows, computed once (minutes) and kept in the cache file."""
-    if cache.exists():
-        return pickle.loads(cache.read_bytes())
-    facts = [compute_facts(row) for row in tqdm(rows, mininterval=10)]
-    cache.write_bytes(pickle.dumps(facts))
-    return facts
+def load_facts(rows: list[dict[str, Any]], cache: Path | None) -> list[Facts]:
+    """The facts of all rows in order; computed in minutes and, with a cache file, once."""
+    known: dict[str, Facts] = {}
+    if cache is not None and cache.exists():
+        known = {facts.material_id: facts for facts in pickle.loads(cache.read_bytes())}
+    for row in tqdm(rows, mininterval=10):
+        if row["material_id"] not in known:
+            known[row["material_id"]] = compute_facts(row)
+    if cache is not None:
+        cache.write_bytes(pickle.dumps(list(known.values())))
+    return [known[row["material_id"]] for row in rows]
 
 
-def texts_of(row: dict[str, Any], facts: Facts, groups: list[tuple[str, int, str]]) -> dict:
-    """The text columns of one row; random choices are seeded by its id.
+def generator(material_id: str, purpose: str) -> random.Random:
+    """A generator for one column group of one row, the same in every build."""
+    seed = hashlib.sha256(f"{purpose}/{material_id}".encode()).digest()
+    return random.Random(int.from_bytes(seed[:8], "big"))
+
+
+def narrative_of(compound: Compound, row: dict[str, Any]) -> dict[str, str]:
+    """The two text columns of one row.
 
     Raises:
-        ValueError: a narrative is too short or too long, or its sentences cannot be told apart.
+        ValueError: the sentence splitter does not find the sentences that were written, or the
+            first text does not name the formula.
     """
-    seed = hashlib.sha256(row["material_id"].encode()).digest()
-    rng = random.Random(int.from_bytes(seed[:8], "big"))
     properties = {name: row[name] for name in PROPERTIES if row[name] is not None}
-    structure, chemistry = narrative(facts, properties, rng)
+    rng = generator(row["material_id"], "narrative")
+    structure, chemistry = narrative(compound, properties, rng)
     text, explanation = " ".join(structure), " ".join(chemistry)
-    words = len(text.split()) + len(explanation.split())
-    if not MIN_WORDS <= words <= MAX_WORDS:
-        raise ValueError(f"{row['material_id']}: {words} words: {text} {explanation}")
     if split_sentences(f"{text} {explanation}") != structure + chemistry:
-        raise ValueError(f"{row['material_id']}: its sentences are split wrongly: {text}")
-    if facts.formula not in text:
-        raise ValueError(f"{row['material_id']}: the text does not name {facts.formula}: {text}")
+        raise ValueError(f"{row['material_id']}: sentences are split wrongly in: {text}")
+    if compound.facts.formula not in structure[0]:
+        raise ValueError(f"{row['material_id']}: {structure[0]} lacks {compound.facts.formula}.")
+    return {"gpt_text": text, "gpt_explanation": explanation}
+
+
+def questions_of(
+    compound: Compound, groups: list[tuple[str, int, str]], types: list[str]
+) -> dict[str, list[str]]:
+    """The three question columns of one row."""
+    rng = generator(compound.facts.material_id, "questions")
     return {
-        "gpt_text": text,
-        "gpt_explanation": explanation,
-        "structure_question_list": questions.structure_question(facts, groups, rng),
-        "composition_question_list": questions.composition_question(facts, rng),
-        "oxide_question_list": questions.oxide_question(facts, rng),
+        "structure_question_list": structure_question(compound, groups, types, rng),
+        "composition_question_list": composition_question(compound, rng),
+        "oxide_question_list": oxide_question(compound, rng),
     }
+
+
+def build(rows: list[dict[str, Any]], facts: list[Facts]) -> pa.Table:
+    """All columns of the embedded data set."""
+    compounds = [Compound(one) for one in facts]
+    groups = [(f.space_group, f.space_group_number, f.crystal_system) for f in facts]
+    types = sorted({c.structure_type for c in compounds if c.structure_type is not None})
+    texts = [
+        narrative_of(c, row) | questions_of(c, groups, types)
+        for c, row in zip(compounds, rows, strict=True)
+    ]
+    columns: dict[str, Any] = {
+        name: [row[name] for row in rows] for name in ("material_id", "formula")
+    }
+    columns["lattice"] = [_rounded(row["lattice"]) for row in rows]
+    numbers = [row["atomic_numbers"] for row in rows]
+    columns["atomic_numbers"] = pa.array(numbers, pa.list_(pa.int16()))
+    columns["frac_coords"] = [_rounded(row["frac_coords"]) for row in rows]
+    columns |= {name: [text[name] for text in texts] for name in texts[0]}
+    columns |= {name: [row[name] for row in rows] for name in (*PROPERTIES, "source")}
+    return pa.table(columns)
+
+
+def _rounded(values: list[float]) -> list[float]:
+    return (np.round(values, COORDINATE_DECIMALS) + 0.0).tolist()  # + 0.0: no negative zero
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--crystals", type=Path, required=True)
-    parser.add_argument("--facts_cache", type=Path, required=True)
+    parser.add_argument("--facts_cache", type=Path)
+    parser.add_argument("--output", type=Path, default=OUTPUT)
     options = parser.parse_args()
     rows = pq.read_table(options.crystals).to_pylist()
-    facts = load_facts(rows, options.facts_cache)
-    groups = [(f.space_group, f.space_group_number, f.crystal_system) for f in facts]
-    texts = [texts_of(row, fact, groups) for row, fact in zip(rows, facts, strict=True)]
-    columns = {
-        "material_id": [row["material_id"] for row in rows],
-        "formula": [row["formula"] for row in rows],
-        "lattice": [np.round(row["lattice"], COORDINATE_DECIMALS).tolist() for row in rows],
-        "atomic_numbers": pa.array([row["atomic_numbers"] for row in rows], pa.list_(pa.int16())),
-        "frac_coords": [
-            (np.round(row["frac_coords"], COORDINATE_DECIMALS) + 0.0).tolist() for row in rows
-        ],
-        "source": [row["source"] for row in rows],
-        **{name: [text[name] for text in texts] for name in texts[0]},
-        **{name: [row[name] for row in rows] for name in PROPERTIES},
-    }
-    pq.write_table(pa.table(columns), OUTPUT, compression="zstd", compression_level=22)
-    size = OUTPUT.stat().st_size
-    print(f"{len(rows):,} crystals, {size / 1e6:.2f} MB in {OUTPUT}")
+    table = build(rows, load_facts(rows, options.facts_cache))
+    unfinished = options.output.with_suffix(".tmp")
+    pq.write_table(table, unfinished, compression="zstd", compression_level=19)
+    unfinished.replace(options.output)
+    size = options.output.stat().st_size / 1e6
+    print(f"{len(rows):,} crystals, {size:.2f} MB in {options.output}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What can be computed about a crystal: symmetry, coordination, bond lengths, chemistry."""
+"""What can be computed about a crystal: symmetry, neighbors, bond lengths, connectivity."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import spglib
 from pymatgen.analysis.local_env import CrystalNN
-from pymatgen.core import Composition, Element, Lattice, Structure
+from pymatgen.core import Element, Lattice, Structure
 
-from tools.materials_project_mini.prototypes import prototype
+from tools.materials_project_mini.geometry import Bond, dimensionality, shape, sharing
 
 SYMMETRY_TOLERANCE = 0.05  # angstrom; the crystals are relaxed by DFT
+CONTACT_CUTOFF = 4.0  # angstrom, reach of Facts.contacts
 
-CRYSTAL_SYSTEMS = (
+_CRYSTAL_SYSTEMS = (
     (2, "triclinic"),
     (15, "monoclinic"),
     (74, "orthorhombic"),
@@ -24,6 +25,10 @@ CRYSTAL_SYSTEMS = (
     (167, "trigonal"),
     (194, "hexagonal"),
     (230, "cubic"),
+)
+_POLAR = frozenset({"1", "2", "m", "mm2", "4", "4mm", "3", "3m", "6", "6mm"})
+_CENTRIC = frozenset(
+    {"-1", "2/m", "mmm", "4/m", "4/mmm", "-3", "-3m", "6/m", "6/mmm", "m-3", "m-3m"}
 )
 
 
@@ -33,51 +38,78 @@ class Site:
 
     Attributes:
         element: symbol.
-        neighbours: symbol -> number of bonded atoms (CrystalNN).
+        multiplicity: atoms of the orbit in the given cell.
+        wyckoff: letter of the orbit.
+        neighbors: symbol -> number of bonded atoms (CrystalNN).
         lengths: symbol -> (shortest, longest) bond, angstrom.
-        multiplicity: atoms of the orbit in the cell.
+        shape: "octahedral", ..., None without a simple name.
+        sharing: how polyhedra around this element join through shared atoms.
     """
 
     element: str
-    neighbours: dict[str, int]
-    lengths: dict[str, tuple[float, float]]
     multiplicity: int
+    wyckoff: str
+    neighbors: dict[str, int]
+    lengths: dict[str, tuple[float, float]]
+    shape: str | None
+    sharing: tuple[str, ...]
 
     @property
     def coordination(self) -> int:
         """Number of bonded atoms."""
-        return sum(self.neighbours.values())
+        return sum(self.neighbors.values())
 
 
 @dataclass(frozen=True)
 class Facts:
-    """All that a narrative may say of a crystal, beside its known properties.
+    """All that a narrative may say of a crystal's structure.
 
-    Lengths in angstrom, volume per atom in cubic angstrom, density in g/cm^3.
+    Attributes:
+        material_id: name of the row.
+        formula: as the data set writes it.
+        counts: symbol -> atoms per reduced formula unit.
+        num_sites: atoms in the given (primitive) cell.
+        space_group: international symbol, "P6_3/mmc".
+        space_group_number: 1 to 230.
+        crystal_system: of the space group.
+        centric: whether there is an inversion center.
+        polar: whether the point group is polar.
+        density: g/cm^3.
+        volume_per_atom: cubic angstrom.
+        lattice: a, b, c (angstrom), alpha, beta, gamma (degrees) of the conventional cell.
+        sites: one entry per symmetry orbit.
+        contacts: two symbols in alphabetic order -> shortest distance under 4 angstrom.
+        pieces: dimensionality of each bonded piece, sorted.
     """
 
+    material_id: str
     formula: str
     counts: dict[str, int]
     num_sites: int
     space_group: str
     space_group_number: int
     crystal_system: str
+    centric: bool
+    polar: bool
     density: float
     volume_per_atom: float
-    shortest_distance: float
     lattice: tuple[float, float, float, float, float, float]
     sites: tuple[Site, ...]
-    oxidation_states: dict[str, int] | None
-    prototype: str | None
+    contacts: dict[tuple[str, str], float]
+    pieces: tuple[int, ...]
+
+    def of(self, element: str) -> list[Site]:
+        """The sites of one element."""
+        return [site for site in self.sites if site.element == element]
 
 
 def crystal_system(number: int) -> str:
     """The crystal system of a space group number."""
-    return next(name for last, name in CRYSTAL_SYSTEMS if number <= last)
+    return next(name for last, name in _CRYSTAL_SYSTEMS if number <= last)
 
 
 def compute_facts(row: dict[str, Any]) -> Facts:
-    """The facts of one row (lattice, atomic_numbers, frac_coords, formula)."""
+    """The facts of one row (material_id, formula, lattice, atomic_numbers, frac_coords)."""
     structure = Structure(
         Lattice(np.reshape(row["lattice"], (3, 3))),
         [Element.from_Z(z) for z in row["atomic_numbers"]],
@@ -85,98 +117,106 @@ def compute_facts(row: dict[str, Any]) -> Facts:
     )
     cell = (structure.lattice.matrix, structure.frac_coords, row["atomic_numbers"])
     symmetry = spglib.get_symmetry_dataset(cell, symprec=SYMMETRY_TOLERANCE)
-    composition = structure.composition.reduced_composition
-    counts = {str(element): int(n) for element, n in composition.items()}
-    distances = structure.distance_matrix + 1e9 * np.eye(len(structure))
-    shortest = min(distances.min(), *_image_lengths(structure))
-    lengths = np.linalg.norm(symmetry.std_lattice, axis=1)
+    standard = Lattice(symmetry.std_lattice)
+    bonds = _bonds(structure, symmetry)
     return Facts(
+        material_id=row["material_id"],
         formula=row["formula"],
-        counts=counts,
+        counts={
+            element.symbol: int(n)
+            for element, n in structure.composition.element_composition.reduced_composition.items()
+        },
         num_sites=len(structure),
         space_group=symmetry.international,
         space_group_number=symmetry.number,
         crystal_system=crystal_system(symmetry.number),
+        centric=symmetry.pointgroup in _CENTRIC,
+        polar=symmetry.pointgroup in _POLAR,
         density=float(structure.density),
         volume_per_atom=structure.volume / len(structure),
-        shortest_distance=float(shortest),
-        lattice=(*map(float, lengths), *map(float, Lattice(symmetry.std_lattice).angles)),
-        sites=tuple(_sites(structure, symmetry)),
-        oxidation_states=_oxidation_states(composition),
-        prototype=prototype(counts, symmetry),
+        lattice=(*map(float, standard.abc), *map(float, standard.angles)),
+        sites=_sites(structure, symmetry, bonds),
+        contacts=_contacts(structure),
+        pieces=dimensionality(bonds),
     )
 
 
-def _image_lengths(structure: Structure) -> tuple[float, ...]:
-    shifts = np.stack(np.meshgrid(*[range(-2, 3)] * 3), axis=-1).reshape(-1, 3)
-    lengths = np.linalg.norm(shifts[np.any(shifts != 0, axis=1)] @ structure.lattice.matrix, axis=1)
-    return (float(lengths.min()),)
+def _contacts(structure: Structure) -> dict[tuple[str, str], float]:
+    first, second, _, distances = structure.get_neighbor_list(CONTACT_CUTOFF)
+    shortest: dict[tuple[str, str], float] = {}
+    for i, j, distance in zip(first, second, distances, strict=True):
+        pair = tuple(sorted((structure[i].specie.symbol, structure[j].specie.symbol)))
+        shortest[pair] = min(float(distance), shortest.get(pair, np.inf))
+    return shortest
 
 
-def _sites(structure: Structure, symmetry: Any) -> list[Site]:
-    """One Site per symmetry orbit, by CrystalNN (Pan et al., Inorg. Chem. 60, 1590 (2021))."""
+def _bonds(structure: Structure, symmetry: Any) -> list[list[Bond]]:
+    """The bonds of every atom by CrystalNN (Pan et al., Inorg. Chem. 60, 1590 (2021)).
+
+    CrystalNN looks at one atom per orbit; symmetry carries its bonds to the other atoms.
+    """
     finder = CrystalNN(distance_cutoffs=(0.5, 1), x_diff_weight=3.0)
-    sites = []
-    for first, multiplicity in sorted(Counter(symmetry.equivalent_atoms.tolist()).items()):
-        counts: Counter[str] = Counter()
-        lengths: dict[str, list[float]] = defaultdict(list)
+    points = structure.frac_coords
+    matrix = structure.lattice.matrix
+    bonds: list[list[Bond]] = [[] for _ in structure]
+    for first in sorted(set(symmetry.equivalent_atoms.tolist())):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 found = finder.get_nn_info(structure, first)
-        except (ValueError, RuntimeError):  # no neighbour shell (isolated atoms)
-            found = []
-        for neighbour in found:
-            symbol = neighbour["site"].specie.symbol
-            counts[symbol] += 1
-            lengths[symbol].append(neighbour["site"].distance_from_point(structure[first].coords))
+        except (ValueError, RuntimeError):  # no neighbor shell: isolated atoms
+            continue
+        bonds[first] = [(n["site_index"], tuple(int(k) for k in n["image"])) for n in found]
+        ends = np.array([points[j] + image for j, image in bonds[first]]).reshape(-1, 3)
+        for atom in np.flatnonzero(symmetry.equivalent_atoms == first):
+            if atom != first:
+                bonds[atom] = _carried(points, matrix, symmetry, first, int(atom), ends)
+    return bonds
+
+
+def _carried(
+    points: np.ndarray, matrix: np.ndarray, symmetry: Any, first: int, atom: int, ends: np.ndarray
+) -> list[Bond]:
+    """The bonds of an atom that a symmetry operation makes of those of the first of its orbit."""
+    for rotation, translation in zip(symmetry.rotations, symmetry.translations, strict=True):
+        shift = points[first] @ rotation.T + translation - points[atom]
+        if np.linalg.norm((shift - shift.round()) @ matrix) > 2 * SYMMETRY_TOLERANCE:
+            continue
+        bonds = []
+        for end in ends @ rotation.T + translation - shift.round():
+            offset = end - points
+            misfit = np.linalg.norm((offset - offset.round()) @ matrix, axis=1)
+            other = int(misfit.argmin())
+            bonds.append((other, tuple(int(k) for k in offset[other].round())))
+        return bonds
+    raise ValueError(f"No symmetry operation takes atom {first} to atom {atom} of its orbit.")
+
+
+def _sites(structure: Structure, symmetry: Any, bonds: list[list[Bond]]) -> tuple[Site, ...]:
+    symbols = [site.specie.symbol for site in structure]
+    sites = []
+    for first, multiplicity in sorted(Counter(symmetry.equivalent_atoms.tolist()).items()):
+        origin = structure.frac_coords[first]
+        vectors = (
+            np.array(
+                [(structure.frac_coords[j] + image - origin) for j, image in bonds[first]]
+            ).reshape(-1, 3)
+            @ structure.lattice.matrix
+        )
+        lengths: dict[str, list[float]] = defaultdict(list)
+        for (j, _), vector in zip(bonds[first], vectors, strict=True):
+            lengths[symbols[j]].append(float(np.linalg.norm(vector)))
+        same = [k for k, symbol in enumerate(symbols) if symbol == symbols[first]]
+        ligands = frozenset(k for k, symbol in enumerate(symbols) if symbol != symbols[first])
         sites.append(
             Site(
-                element=structure[first].specie.symbol,
-                neighbours=dict(sorted(counts.items())),
-                lengths={name: (min(ds), max(ds)) for name, ds in sorted(lengths.items())},
+                element=symbols[first],
                 multiplicity=multiplicity,
+                wyckoff=symmetry.wyckoffs[first],
+                neighbors={name: len(ds) for name, ds in sorted(lengths.items())},
+                lengths={name: (min(ds), max(ds)) for name, ds in sorted(lengths.items())},
+                shape=shape(vectors),
+                sharing=sharing(same, bonds, ligands),
             )
         )
-    return sites
-
-
-# Elements that are anions toward everything less electronegative here.
-ANIONS = ("F", "O", "Cl", "Br", "I", "S", "Se", "N")
-# Elements whose usual oxidation state is one and the same.
-FIXED = (
-    {name: 1 for name in ("Li", "Na", "K", "Rb", "Cs", "Ag")}
-    | {name: 2 for name in ("Be", "Mg", "Ca", "Sr", "Ba", "Zn", "Cd")}
-    | {name: 3 for name in ("Al", "Sc", "Y", "La", "Gd", "Lu", "Ga", "B")}
-    | {name: 4 for name in ("Zr", "Hf", "Si", "Th")}
-    | {"Ta": 5, "F": -1}
-)
-
-
-def _oxidation_states(composition: Composition) -> dict[str, int] | None:
-    """Integer states where they follow from charge balance alone, else None.
-
-    Exactly one element is an anion in its usual state, all others but at most one have one usual
-    state, and the last one's state then follows and is one it is known to take.
-    """
-    names = [str(element) for element in composition]
-    anions = [name for name in names if name in ANIONS]
-    if len(anions) != 1 or len(names) < 2:
-        return None
-    anion = anions[0]
-    usual = {"F": -1, "Cl": -1, "Br": -1, "I": -1, "O": -2, "S": -2, "Se": -2, "N": -3}
-    if any(Element(name).X >= Element(anion).X for name in names if name != anion):
-        return None
-    states = {anion: usual[anion]}
-    open_names = [name for name in names if name != anion and name not in FIXED]
-    states |= {name: FIXED[name] for name in names if name != anion and name in FIXED}
-    if len(open_names) > 1:
-        return None
-    charge = sum(states[name] * composition[name] for name in states)
-    if not open_names:
-        return {name: int(states[name]) for name in names} if charge == 0 else None
-    state = -charge / composition[open_names[0]]
-    if state != int(state) or int(state) not in Element(open_names[0]).common_oxidation_states:
-        return None
-    states[open_names[0]] = int(state)
-    return {name: int(states[name]) for name in names}
+    return tuple(sites)
