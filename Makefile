@@ -9,8 +9,9 @@ WORKDIR ?= outputs/base
 
 .PHONY: train test test-slow lint data env lock clean
 
+# Huge pages for XLA's large buffers: fewer page faults, shorter steps on a CPU (docs/performance.md).
 train: $(DATA)
-	$(RUN) main.py --config=$(CONFIG) --workdir=$(WORKDIR)
+	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(RUN) main.py --config=$(CONFIG) --workdir=$(WORKDIR)
 
 test: $(DATA)
 	$(RUN) -m pytest -m "not slow"

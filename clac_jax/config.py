@@ -55,6 +55,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.dataset.data_dir = "data"
     config.dataset.path = config_dict.placeholder(str)  # the user's file, for gpt_narratives
     config.dataset.on_bad_row = "error"  # error | skip; skipped rows are listed by name
+    config.dataset.split_by = "row"  # row | formula (no compound on two sides), of that file
     config.dataset.text_source = "narratives"  # narratives | papers
     config.dataset.max_examples = 0  # the first so many of each split; 0: all
 
@@ -138,6 +139,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_choice(config, "text_encoder.feature", ("first", "last", "mean"))
     _check_choice(config, "augment.perturb_law", ("bounded", "legacy"))
     _check_choice(config, "dataset.on_bad_row", ("error", "skip"))
+    _check_choice(config, "dataset.split_by", ("row", "formula"))
     _check_choice(config, "dataset.text_source", ("narratives", "papers"))
     for key in (
         "max_epochs",

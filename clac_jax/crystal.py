@@ -92,12 +92,12 @@ class Crystal:
         i, j, d = NeighborList(cutoff=max(2.0, MIN_DISTANCE), full_list=False).compute(
             self.positions, self.lattice, periodic=True, quantities="ijd"
         )
-        for first, second, distance in zip(i, j, d, strict=True):
-            if distance < MIN_DISTANCE:
-                raise CrystalError(
-                    f"Atoms {first} and {second} are {distance:.3g} angstrom apart. "
-                    "Remove one of them."
-                )
+        if len(d) and d.min() < MIN_DISTANCE:
+            nearest = int(d.argmin())
+            raise CrystalError(
+                f"Atoms {i[nearest]} and {j[nearest]} are {d[nearest]:.3g} angstrom apart. "
+                "Remove one of them."
+            )
 
     @property
     def num_atoms(self) -> int:

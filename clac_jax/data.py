@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import ml_collections
@@ -71,6 +71,7 @@ class RunData:
                     split,
                     path=options.path,
                     on_bad_row=options.on_bad_row,
+                    split_by=options.split_by,
                 ),
                 options.max_examples,
             )

@@ -34,10 +34,7 @@ class ShapePlan:
         sizes = _Sizes(sample)
         rng = np.random.default_rng(seed)
         needs = np.array(
-            [
-                sizes.needs(rng.choice(len(sample), num_examples))
-                for _ in range(SIMULATED_BATCHES)
-            ]
+            [sizes.needs(rng.choice(len(sample), num_examples)) for _ in range(SIMULATED_BATCHES)]
         )
         self._sizes = sizes
         self._num_examples = num_examples
@@ -58,7 +55,9 @@ class ShapePlan:
         largest_crystal = max(
             (len(g.atomic_numbers) for part in parts for e in part for g in e.graphs), default=1
         )
-        longest_text = max((len(t.ids) for part in parts for e in part for t in e.tokens), default=1)
+        longest_text = max(
+            (len(t.ids) for part in parts for e in part for t in e.tokens), default=1
+        )
         power = 1
         while True:
             shape = self._grown(power, largest_crystal, longest_text)

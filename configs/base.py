@@ -7,7 +7,7 @@ from clac_jax.config import default_config
 
 def get_config() -> ml_collections.ConfigDict:
     config = default_config()
-    config.max_epochs = 4
+    config.max_epochs = 3
     config.batch_size = 64
     config.learning_rate = 1e-3
     config.schedule = "cosine"

@@ -20,8 +20,9 @@ class TreeMismatchError(UserError):
 def to_tree(state: TrainState) -> Tree:
     """The state as nested dicts of NumPy arrays.
 
-    The first keys are "params", "opt_state", "batch_stats", "step" and "key". The arrays are copies, so a later step that donates its buffers cannot change them. Empty nodes
-    (optax states without arrays, frozen leaves) are left out.
+    The first keys are "params", "opt_state", "batch_stats", "step" and "key". The arrays are
+    copies, so a later step that donates its buffers cannot change them. Empty nodes (optax states
+    without arrays, frozen leaves) are left out.
     """
     flat = traverse_util.flatten_dict(serialization.to_state_dict(state))
     return traverse_util.unflatten_dict({path: np.array(leaf) for path, leaf in flat.items()})
@@ -49,7 +50,7 @@ def from_tree(template: TrainState, tree: Tree) -> TrainState:
         listed = "\n  ".join(sorted(problems))
         raise TreeMismatchError(
             f"The checkpoint does not fit the model in {len(problems)} places:\n  {listed}\n"
-            "Use the config the run was started with (config.json in the workdir), or a new workdir."
+            "Use the config of the run (config.json in its workdir), or a new workdir."
         )
     filled = {p: saved[p] if p in wanted else leaf for p, leaf in target.items()}
     return serialization.from_state_dict(template, traverse_util.unflatten_dict(filled))

@@ -1,0 +1,95 @@
+"""Speed of the data alone: each part of an example's views on one core, and whole batches.
+
+    python benchmarks/data.py [--data_dir=data] [--output=benchmarks/results/data.json]
+
+Two views of a crystal count as two crystals, as in training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from clac_jax import datasets
+from clac_jax.augment import perturb, strain
+from clac_jax.data import RunData, view_options
+from clac_jax.graph import build_graph
+from clac_jax.input_pipeline import train_views
+from clac_jax.text import Tokenizer, split_sentences, text_view
+from configs import base
+
+HERE = Path(__file__).parent
+NUM_EXAMPLES = 1000
+
+
+def per_second(call: Callable[[int], object], views: int = 1) -> float:
+    """Calls a second times views, the best of three rounds over NUM_EXAMPLES examples."""
+    rates = []
+    for _ in range(3):
+        start = time.perf_counter()
+        for index in range(NUM_EXAMPLES):
+            call(index)
+        rates.append(views * NUM_EXAMPLES / (time.perf_counter() - start))
+    return max(rates)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data_dir", default="data")
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "data.json")
+    arguments = parser.parse_args()
+
+    config = base.get_config()
+    config.dataset.data_dir = arguments.data_dir
+    config.use_textual_intramodal_loss = True
+    options = view_options(config)
+    source = datasets.load("materials_project_mini", arguments.data_dir, "train")
+    records = [source[index] for index in range(NUM_EXAMPLES)]
+    crystals = [record.crystal() for record in records]
+    texts = [record.text_of("narratives", None) for record in records]
+    tokenizer = Tokenizer.from_folder("minilm")
+    rng = np.random.default_rng(0)
+    rows = {
+        "records read": per_second(lambda k: source[k]),
+        "crystals checked": per_second(lambda k: records[k].crystal()),
+        "crystal views": per_second(
+            lambda k: (perturb(crystals[k], rng), strain(crystals[k], rng)), 2
+        ),
+        "graphs, 5 angstrom": per_second(lambda k: build_graph(crystals[k], 5.0)),
+        "graphs, 6 angstrom": per_second(lambda k: build_graph(crystals[k], 6.0)),
+        "text views": per_second(lambda k: text_view(split_sentences(texts[k]), rng)),
+        "texts tokenized": per_second(lambda k: tokenizer.encode(texts[k], 256)),
+        "examples, both views of both": per_second(
+            lambda k: train_views(records[k], k, 0, 0, options, tokenizer)
+        ),
+    }
+    data = RunData(config)
+    start = time.perf_counter()
+    batches = sum(1 for _ in data.train_batches(0, 0))
+    rows["examples in packed batches"] = batches * config.batch_size / (time.perf_counter() - start)
+    atoms = float(np.mean([crystal.num_atoms for crystal in crystals]))
+    facts = {
+        "cpu": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "jax": jax.__version__,
+        "load_average": os.getloadavg()[0],
+        "atoms_per_crystal": round(atoms, 1),
+    }
+    print(f"{atoms:.1f} atoms a crystal; {facts['cores']} cores, load {facts['load_average']:.1f}")
+    for name, rate in rows.items():
+        print(f"{name:<32}{rate:>12,.0f} /s")
+    arguments.output.parent.mkdir(exist_ok=True)
+    result = {"machine": facts, "per_second": {name: round(rate) for name, rate in rows.items()}}
+    arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
