@@ -114,6 +114,8 @@ def compound_class(facts: Facts) -> str:
     special = _molecular_anion(facts)
     if special is not None:
         return special
+    if len(counts) > 2 and not any(map(is_metal, counts)) and set(facts.pieces) == {0}:
+        return "molecular compound"
     named = anions(facts)
     if not named:
         metals = all(map(is_metal, counts))
@@ -136,15 +138,8 @@ def _molecular_anion(facts: Facts) -> str | None:
     if {"C", "O"} <= counts.keys() and closest(facts, "C", "O") < 1.2:
         bonded = {other for site in facts.of("C") for other in site.neighbors}
         return "carbonyl compound" if any(map(is_metal, bonded)) else "oxide"
-    if {"C", "N"} <= counts.keys() and closest(facts, "C", "N") < 1.35:
-        linked = {other for site in facts.of("C") for other in site.neighbors}
-        if linked & CHALCOGENS:
-            return "thiocyanate" if "S" in linked else "selenocyanate"
-        if "O" in linked:
-            return "cyanate"
-        if closest(facts, "C", "N") < 1.2:
-            return "cyanide"
-        return "cyanamide" if metals else "nitride"
+    if {"C", "N"} <= counts.keys() and closest(facts, "C", "N") < 1.45:
+        return _carbon_nitrogen_class(facts, metals)
     if {"N", "H"} <= counts.keys() and closest(facts, "N", "H") < 1.2:
         hydrogens = {site.neighbors.get("H", 0) for site in facts.of("N")}
         names = {4: "ammonium salt", 3: "ammine compound", 2: "amide", 1: "imide"}
@@ -171,6 +166,31 @@ def _molecular_anion(facts: Facts) -> str | None:
                 few = center == "As" and all(n[ligand] == 3 for n in sees)
                 return word + ("arsenite" if few else prefix)
     return None
+
+
+def _carbon_nitrogen_class(facts: Facts, metals: bool) -> str:
+    bonds_hydrogen = closest(facts, "N", "H") < 1.2
+    if closest(facts, "C", "N") < 1.22:
+        if bonds_hydrogen:
+            return "organic-inorganic compound" if metals else "organic compound"
+        for chalcogen, reach, word in (("S", 1.8, "thiocyanate"), ("Se", 2.0, "selenocyanate")):
+            if closest(facts, "C", chalcogen) < reach:
+                return word
+        if closest(facts, "N", "O") < 1.35:
+            return "fulminate"
+        if closest(facts, "C", "O") < 1.35:
+            return "cyanate"
+        if any(site.neighbors.get("C", 0) >= 2 for site in facts.of("N")):
+            return "dicyanamide"
+        if all(site.neighbors == {"N": 2} for site in facts.of("C")):
+            return "cyanamide" if metals else "carbodiimide"
+        return "cyanide"
+    only_nitrogen = all(set(site.neighbors) <= {"N"} for site in facts.of("C"))
+    if metals and only_nitrogen:
+        return "cyanamide"
+    if not bonds_hydrogen:
+        return "carbide nitride" if metals else "molecular compound"
+    return "organic-inorganic compound" if metals else "organic compound"
 
 
 def _oxygen_class(facts: Facts, named: list[str]) -> str:
@@ -226,7 +246,7 @@ STATES: dict[str, tuple[int, ...]] = {
     "Sc": (3,), "Y": (3,), "La": (3,), "Ce": (3, 4), "Pr": (3, 4), "Nd": (3,), "Pm": (2, 3),
     "Sm": (2, 3), "Eu": (2, 3), "Gd": (3,), "Tb": (3, 4), "Dy": (3,), "Ho": (3,), "Er": (3,),
     "Tm": (2, 3), "Yb": (2, 3), "Lu": (3,),
-    "Ti": (2, 3, 4), "Zr": (2, 3, 4), "Hf": (2, 3, 4), "V": (2, 3, 4, 5), "Nb": (2, 3, 4, 5),
+    "Ti": (2, 3, 4), "Zr": (3, 4), "Hf": (3, 4), "V": (2, 3, 4, 5), "Nb": (3, 4, 5),
     "Ta": (3, 4, 5), "Cr": (2, 3, 4, 5, 6), "Mo": (2, 3, 4, 5, 6), "W": (2, 3, 4, 5, 6),
     "Mn": (2, 3, 4, 5, 6, 7), "Tc": (4, 5, 6, 7), "Re": (3, 4, 5, 6, 7), "Fe": (2, 3, 4, 6),
     "Ru": (2, 3, 4, 5, 6, 7, 8), "Os": (3, 4, 5, 6, 7, 8), "Co": (2, 3, 4), "Rh": (3, 4, 5, 6),
@@ -234,6 +254,8 @@ STATES: dict[str, tuple[int, ...]] = {
     "Ag": (1, 3), "Au": (1, 3, 5), "Hg": (1, 2), "Ac": (3,), "Th": (4,), "Pa": (4, 5),
     "U": (3, 4, 5, 6), "Np": (3, 4, 5, 6, 7), "Pu": (3, 4, 5, 6),
 }  # fmt: skip
+# Main-group elements and silver whose states go by two are seldom of mixed valence.
+_SELDOM_MIXED = frozenset({"Ga", "In", "Tl", "Ge", "Sn", "Pb", "As", "Sb", "Bi", "Ag", "Hg"})
 # Center -> number of ligands around it -> state, for centers of complex anions.
 _CENTER_STATES = {
     "C": {3: 4}, "N": {3: 5, 2: 3}, "P": {4: 5}, "S": {4: 6, 3: 4}, "Se": {4: 6, 3: 4},
@@ -263,6 +285,8 @@ def oxidation_states(facts: Facts) -> dict[str, int] | None:
     centers = {center for center, _ in oxysalts(facts)}
     named = [symbol for symbol in named if symbol not in centers]
     soft = not set(named) <= _SALT_FORMERS
+    if not _one_state_likely(facts, named, centers):
+        return None
     choices = []
     for symbol in counts:
         if symbol in named:
@@ -300,6 +324,22 @@ def oxidation_states(facts: Facts) -> dict[str, int] | None:
 
 _NO_STATES = frozenset({
     "peroxide", "superoxide", "ozonide", "peroxo", "dioxygen", "nonmetal", "carbonyl", "cyanide",
-    "cyanamide", "cyanate", "thiocyanate", "selenocyanate", "azide", "molecular", "ammonium",
-    "organic-inorganic", "ammine", "amide", "imide", "nitrogen-hydrogen", "borohydride",
+    "cyanamide", "cyanate", "thiocyanate", "selenocyanate", "dicyanamide", "carbodiimide",
+    "fulminate", "azide", "molecular", "organic-inorganic", "organic", "hydrate", "hydrated",
+    "ammonium", "ammine", "amide", "imide", "nitrogen-hydrogen", "borohydride",
 })  # fmt: skip
+
+
+def _one_state_likely(facts: Facts, named: list[str], centers: set[str]) -> bool:
+    """Whether charge balance can tell a state: no second element, and no second kind of site.
+
+    Two transition metals or lanthanides of several states could share the charge in other ways
+    (BaPrMn2O6), and so could unlike sites of one element (the chromium of KCr3O8). Carbon and
+    nitrogen that are neither anions nor centers of complex anions take no clear state.
+    """
+    if any(e in facts.counts and e not in named and e not in centers for e in ("C", "N")):
+        return False
+    changeable = [e for e in facts.counts if e not in named and len(STATES.get(e, ())) > 1]
+    if sum(e not in _SELDOM_MIXED for e in changeable) > 1:
+        return False
+    return all(len({site.coordination for site in facts.of(e)}) == 1 for e in changeable)

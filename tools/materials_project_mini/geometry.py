@@ -101,7 +101,9 @@ def shape(vectors: np.ndarray) -> str | None:
     error, name = ranked[0]
     if error < _AS_IT_IS:
         return name
-    return f"distorted {name}" if error < _DISTORTED and 4 <= len(vectors) <= 6 else None
+    if error > _DISTORTED or not 4 <= len(vectors) <= 6 or name == "seesaw":
+        return None  # a distorted seesaw might be called a distorted tetrahedron or square as well
+    return f"distorted {name}"
 
 
 def _shape_of_three(angles: np.ndarray) -> str | None:

@@ -6,7 +6,14 @@ import random
 
 from pymatgen.core import Element
 
-from tools.materials_project_mini.chemistry import NOBLE_GASES, anions, is_metal, name
+from tools.materials_project_mini.chemistry import (
+    CHALCOGENS,
+    HALOGENS,
+    NOBLE_GASES,
+    anions,
+    is_metal,
+    name,
+)
 from tools.materials_project_mini.compound import Compound
 from tools.materials_project_mini.english import article, capital, join, number
 from tools.materials_project_mini.surroundings import SOLIDS
@@ -145,6 +152,9 @@ class StructureWriter:
             return None
         if any(not site.neighbors for site in f.sites):
             return None
+        hard = HALOGENS | CHALCOGENS | {"O", "N"}
+        if any(map(is_metal, f.counts)) and not set(anions(f)) & hard:
+            return None  # the bonds between the metal atoms join what CrystalNN leaves apart
         pieces = set(f.pieces)
         it = self.c.it(self.rng)
         if pieces == {2}:
