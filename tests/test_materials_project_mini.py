@@ -160,7 +160,9 @@ def test_crystal_systems_belong_to_their_space_groups(rows):
     for row in rows:
         (number,) = re.findall(r"\(No\. (\d+)\)", row["gpt_text"])
         system = next(name for name, end in last.items() if int(number) <= end)
-        (sentence,) = [s for s in split_sentences(row["gpt_text"]) if "(No. " in s]
+        opening, *rest = split_sentences(row["gpt_text"])
+        assert {name for name in last if re.search(rf"\b{name}\b", opening)} <= {system}, opening
+        (sentence,) = [s for s in rest if "(No. " in s]
         assert [name for name in last if name in sentence] == [system]
 
 
