@@ -19,7 +19,6 @@ class RunProgress:
         best_value: the best monitored value so far, or None.
         best_step: the step it was reached at, or None.
         validations_since_best: for early stopping.
-        finished: nothing is left to train under the config it was saved with.
     """
 
     step: int = 0
@@ -29,7 +28,6 @@ class RunProgress:
     best_value: float | None = None
     best_step: int | None = None
     validations_since_best: int = 0
-    finished: bool = False
 
     def after_step(self, examples: int) -> RunProgress:
         """The progress one optimizer update of so many examples later."""
@@ -56,11 +54,11 @@ class RunProgress:
             )
         return dataclasses.replace(self, validations_since_best=self.validations_since_best + 1)
 
-    def to_json(self) -> dict[str, int | float | bool | None]:
+    def to_json(self) -> dict[str, int | float | None]:
         """Plain values, for a checkpoint."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict[str, int | float | bool | None]) -> RunProgress:
+    def from_json(cls, values: dict[str, int | float | None]) -> RunProgress:
         """The inverse of `to_json`."""
         return cls(**values)  # type: ignore[arg-type]

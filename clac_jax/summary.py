@@ -52,18 +52,18 @@ def describe_run(
         f"({per_device} a device)"
         + (f" x {config.accumulate_steps} accumulated" if config.accumulate_steps > 1 else ""),
         f"shapes    {padding}",
-        f"workdir   {workdir}: {_start(progress, split_sizes['train'])}",
+        f"workdir   {workdir}: {_start(progress, config.max_epochs, split_sizes['train'])}",
     ]
     lines += [f"changed   {key}: {then!r} -> {now!r}" for key, then, now in changes]
     return "\n".join(lines)
 
 
-def _start(progress: RunProgress, num_examples: int) -> str:
+def _start(progress: RunProgress, max_epochs: int, num_examples: int) -> str:
     if progress.step == 0:
         return "fresh run"
     place = f"epoch {progress.epoch}, example {progress.examples_in_epoch:,} of {num_examples:,}"
-    if progress.finished:
-        return f"finished at step {progress.step:,}"
+    if progress.epoch >= max_epochs:
+        return f"has trained all its epochs, step {progress.step:,}"
     return f"resumed from the checkpoint at step {progress.step:,} ({place})"
 
 

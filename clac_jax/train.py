@@ -112,11 +112,12 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, f
         line.say(_describe_validation(row))
         monitored = _monitored(row, config.checkpoint.monitor)
         progress = progress.after_validation(monitored, config.checkpoint.mode)
-        _save(checkpoints, log, state, progress, {config.checkpoint.monitor: monitored})
+        metrics = {name: value for name, value in row.items() if isinstance(value, float)}
+        _save(checkpoints, log, state, progress, metrics)
     line.close()
 
     # The end: the best checkpoint on the test split, and the picture.
-    best = progress.best_step if config.checkpoint.save_top_k else None
+    best = progress.best_step if checkpoints.has(progress.best_step) else None
     if best is not None and best != progress.step:
         state = parallel.replicate(from_tree(host_state, checkpoints.restore(best).state))
     checkpoints.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax.training import train_state
 
@@ -35,10 +36,11 @@ def create_train_state(
         tx: the optimizer.
         seed: of the run; dropout and other randomness on the device derive from it.
     """
-    return TrainState.create(
+    state = TrainState.create(
         apply_fn=apply_fn,
         params=variables["params"],
         tx=tx,
         batch_stats=variables.get("batch_stats", {}),
         key=jax.random.PRNGKey(seed),
     )
+    return state.replace(step=jnp.zeros((), jnp.int32))

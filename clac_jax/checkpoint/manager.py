@@ -18,6 +18,7 @@ from clac_jax.checkpoint.tree import Tree
 from clac_jax.errors import UserError
 from clac_jax.progress import RunProgress
 
+SAVE = "save to"
 RECORDED_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -80,6 +81,11 @@ class Checkpoints:
         """The newest step that is whole, or None in a fresh run."""
         return self._manager.latest_step()
 
+    def has(self, step: int | None) -> bool:
+        """Whether the checkpoint of this step is kept."""
+        self.wait()
+        return step in self._manager.all_steps()
+
     def save(self, state: Tree, progress: RunProgress, metrics: dict[str, float] | None) -> None:
         """Saves under `progress.step`; returns when the arrays are safe from later changes.
 
@@ -97,7 +103,7 @@ class Checkpoints:
             "versions": package_versions(),
         }
         self._guard(
-            "save",
+            SAVE,
             lambda: self._manager.save(
                 progress.step,
                 args=ocp.args.Composite(
@@ -116,7 +122,7 @@ class Checkpoints:
         """
         self.wait()
         restored = self._guard(
-            "restore",
+            f"restore step {step} of",
             lambda: self._manager.restore(
                 step,
                 args=ocp.args.Composite(
@@ -138,17 +144,22 @@ class Checkpoints:
         Raises:
             CheckpointError: it failed.
         """
-        self._guard("save", self._manager.wait_until_finished)
+        self._guard(SAVE, self._manager.wait_until_finished)
 
     def close(self) -> None:
         """Waits for the background and frees Orbax's threads."""
-        self._guard("save", self._manager.close)
+        self._guard(SAVE, self._manager.close)
 
     def _guard(self, action: str, call: Any) -> Any:
         try:
             return call()
         except (OSError, ValueError, KeyError) as error:
+            advice = (
+                "Check free disk space and permissions; the older checkpoints are untouched."
+                if action == SAVE
+                else "Its files are damaged: move its folder away, and the run goes on from the "
+                "checkpoint before it."
+            )
             raise CheckpointError(
-                f"Cannot {action} a checkpoint in {self.directory}: {error}. "
-                "Check free disk space and permissions; older checkpoints there are untouched."
+                f"Cannot {action} the checkpoints in {self.directory}: {error}. {advice}"
             ) from error
