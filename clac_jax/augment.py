@@ -41,7 +41,12 @@ def perturb(crystal: Crystal, rng: np.random.Generator, law: str = "bounded") ->
             smallest distance in the crystal, so no contact falls under half of d. "legacy" is the
             reference's: uniform(-d / 2, d / 2) along each axis, d without own images, which leaves
             most crystals with contacts under 1 angstrom.
+
+    Raises:
+        ValueError: for another law.
     """
+    if law not in ("bounded", "legacy"):
+        raise ValueError(f"There is no perturbation law {law!r}. Use bounded or legacy.")
     if crystal.num_atoms < 2:
         return crystal
     distance = smallest_distance(crystal, own_images=law != "legacy")

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,11 @@ MIN_DISTANCE = 0.1
 
 MIN_VOLUME_PER_ATOM = 0.1
 """Cubic angstrom; a cell smaller than this has lost a dimension."""
+
+
+_CELL_TAGS = tuple(f"_cell_length_{edge}" for edge in "abc") + tuple(
+    f"_cell_angle_{angle}" for angle in ("alpha", "beta", "gamma")
+)
 
 
 class CrystalError(UserError, ValueError):
@@ -139,13 +144,19 @@ class Crystal:
             CrystalError: a key is missing or what it holds is no crystal.
         """
         for key in ("elements", "coords"):
-            if atoms.get(key) is None:
-                raise CrystalError(f'The atoms have no "{key}". Add it.')
+            if not isinstance(atoms.get(key), Sequence | np.ndarray):
+                raise CrystalError(f'The atoms have no list "{key}". Add it.')
         try:
             if atoms.get("lattice_mat") is not None:
                 lattice = np.asarray(atoms["lattice_mat"], np.float64)
             elif atoms.get("abc") is not None and atoms.get("angles") is not None:
-                lattice = lattice_from_parameters(*map(float, (*atoms["abc"], *atoms["angles"])))
+                parameters = [float(value) for value in (*atoms["abc"], *atoms["angles"])]
+                if len(parameters) != 6 or min(parameters) <= 0:
+                    raise CrystalError(
+                        f"The cell has abc and angles {parameters}. It needs three positive "
+                        "lengths and three positive angles."
+                    )
+                lattice = lattice_from_parameters(*parameters)
             else:
                 raise CrystalError(
                     'The atoms have no "lattice_mat" (or "abc" and "angles"). Add it.'
@@ -182,9 +193,11 @@ class Crystal:
     @classmethod
     def _from_sites(cls, structure: gemmi.SmallStructure, block: gemmi.cif.Block) -> Crystal:
         cell = structure.cell
-        has_cell = block.find_value("_cell_length_a") is not None
-        if not has_cell or not cell.volume > 0:
-            raise CrystalError("The CIF has no unit cell with a volume. Add _cell_length_a etc.")
+        for tag in _CELL_TAGS:  # the parser fills in what is missing, so the file is asked
+            if not math.isfinite(gemmi.cif.as_number(block.find_value(tag) or "?")):
+                raise CrystalError(f"The CIF has no unit cell: {tag} is missing. Add it.")
+        if not cell.volume > 0:
+            raise CrystalError("The unit cell of the CIF has no volume. Mend its lengths.")
         for site in structure.sites:
             if site.occ < 1.0 - 1e-3:
                 raise CrystalError(
@@ -253,16 +266,33 @@ def _atomic_number(name: str) -> int:
 def _symmetry_operations(
     block: gemmi.cif.Block, structure: gemmi.SmallStructure
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(rotation, translation) pairs on fractional coordinates, the identity if none is given."""
+    """(rotation, translation) pairs on fractional coordinates; the identity if none is declared.
+
+    Raises:
+        CrystalError: symmetry is declared in a way that cannot be read.
+    """
     written = list(block.find_values("_space_group_symop_operation_xyz")) or list(
         block.find_values("_symmetry_equiv_pos_as_xyz")
     )
     if written:
-        operations = [gemmi.Op(gemmi.cif.as_string(text)) for text in written]
-    elif structure.spacegroup is not None:
-        operations = list(structure.spacegroup.operations())
+        try:
+            operations = [gemmi.Op(gemmi.cif.as_string(text)) for text in written]
+        except (ValueError, RuntimeError) as error:
+            raise CrystalError(
+                f"The CIF has a symmetry operation that cannot be read: {error}. Mend it."
+            ) from error
     else:
-        operations = [gemmi.Op("x,y,z")]
+        structure.determine_and_set_spacegroup("S.H2N")  # Hall, Hermann-Mauguin, then the number
+        declared = (
+            structure.spacegroup_hm or structure.spacegroup_hall or structure.spacegroup_number
+        )
+        if structure.spacegroup is None and declared:
+            raise CrystalError(
+                f"The CIF declares the space group {declared!r}, which is unknown. Mend the symbol "
+                "or write the symmetry operations out."
+            )
+        group = structure.spacegroup
+        operations = [gemmi.Op("x,y,z")] if group is None else list(group.operations())
     return [
         (np.array(op.rot) / gemmi.Op.DEN, np.array(op.tran) / gemmi.Op.DEN) for op in operations
     ]

@@ -75,6 +75,38 @@ def test_cif_without_symmetry_is_p1():
     assert Crystal.from_cif(text).num_atoms == 2
 
 
+@pytest.mark.parametrize(
+    "symmetry",
+    [
+        "_symmetry_Int_Tables_number 225",
+        "_space_group_IT_number 225",
+        "_symmetry_space_group_name_Hall '-F 4 2 3'",
+        "_symmetry_space_group_name_H-M 'Fm-3m'",
+    ],
+)
+def test_a_space_group_in_other_words(symmetry):
+    text = NACL.replace("_space_group_name_H-M_alt 'F m -3 m'", symmetry)
+    assert Crystal.from_cif(text).num_atoms == 8
+
+
+PEROVSKITE = (
+    NACL.split("Na1 Na1+")[0].replace("'F m -3 m'", "'P m -3 m'").replace("5.6402", "3.905")
+    + """Sr1 Sr2+ 0.5 0.5 0.5
+Ti1 Ti4+ 0 0 0
+O1 O2- 0.5 0 0
+"""
+)
+
+
+def test_perovskite():
+    crystal = Crystal.from_cif(PEROVSKITE)
+    assert crystal.formula == "O3SrTi"
+    graph = build_graph(crystal, 2.0)
+    titanium = int(np.flatnonzero(crystal.atomic_numbers == 22)[0])
+    assert np.sum(graph.receivers == titanium) == 6
+    np.testing.assert_allclose(np.linalg.norm(graph.edge_vectors, axis=1), 3.905 / 2, rtol=1e-6)
+
+
 def test_deuterium_is_hydrogen():
     assert 1 in Crystal.from_cif(NACL.replace("Cl1 Cl1-", "D1 D")).atomic_numbers
 
@@ -85,7 +117,11 @@ def test_deuterium_is_hydrogen():
         ("hello", "does not parse"),
         ("", "no atom sites"),
         (NACL.replace("Na1 Na1+", "Xq1 Xq"), "is not an element"),
-        (NACL.replace("_cell_length_a 5.6402(3)\n", ""), "no unit cell"),
+        (NACL.replace("_cell_length_a 5.6402(3)\n", ""), "_cell_length_a is missing"),
+        (NACL.replace("_cell_length_b 5.6402", "_cell_length_b ?"), "_cell_length_b is missing"),
+        (NACL.replace("_cell_angle_gamma 90\n", ""), "_cell_angle_gamma is missing"),
+        (NACL.replace("F m -3 m", "F q -3 m"), "'F q -3 m', which is unknown"),
+        (QUARTZ.replace("-y, x-y", "-y, q"), "symmetry operation"),
         (NACL.replace("_cell_length_a 5.6402(3)", "_cell_length_a 0"), "volume"),
         (NACL + "Cl2 Cl 0.51 0.51 0.51\n", "apart"),
         (NACL.replace("0.5 0.5 0.5", "? 0.5 0.5"), "not finite"),
@@ -130,6 +166,9 @@ def test_atoms_round_trip():
     ("change", "message"),
     [
         ({"coords": None}, '"coords"'),
+        ({"elements": 5}, '"elements"'),
+        ({"lattice_mat": None, "abc": [3, 3], "angles": [90, 90, 90]}, "three positive"),
+        ({"lattice_mat": None, "abc": [3, 3, -3], "angles": [90, 90, 90]}, "three positive"),
         ({"lattice_mat": None}, '"lattice_mat"'),
         ({"elements": ["Cs", "Xx"]}, "'Xx' is not an element"),
         ({"elements": ["Cs"]}, "shape"),
