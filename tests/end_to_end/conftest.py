@@ -11,14 +11,6 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory):
-    """The embedded data set: built by `make data`, or here for a bare `pytest`."""
-    if (ROOT / "data").is_dir():
-        return ROOT / "data"
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="session")
 def command(data_dir, tmp_path_factory):
     """(workdir, *flags) -> the command line of a smoke run."""
     cache = tmp_path_factory.mktemp("compilation_cache")
