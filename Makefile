@@ -9,7 +9,7 @@ WORKDIR ?= outputs/base
 
 .PHONY: train test test-slow lint data env lock clean
 
-# Huge pages for XLA's large buffers: fewer page faults, shorter steps on a CPU (docs/performance.md).
+# Huge pages for XLA's large buffers: fewer page faults, shorter steps on a CPU.
 train: $(DATA)
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(RUN) main.py --config=$(CONFIG) --workdir=$(WORKDIR)
 

@@ -209,7 +209,7 @@ def main() -> None:
         config.text_encoder.pretrained = "minilm"
         config.text_encoder.feature = "first"
     examples = load_examples()
-    shape = ShapePlan(examples, NUM_EXAMPLES).choose([examples])
+    shape = ShapePlan(examples, NUM_EXAMPLES, config.text_encoder.max_length).choose([examples])
     batch = collate(examples, shape)
     model = build_model(config)
     variables = init_variables(model, config, batch)

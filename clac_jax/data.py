@@ -19,6 +19,7 @@ from clac_jax.text import Tokenizer
 
 # Examples whose sizes the shapes of the batches are planned from.
 PLANNING_EXAMPLES = 512
+SCANNED_EXAMPLES = 20_000  # about a second
 
 
 def view_options(config: ml_collections.ConfigDict) -> ViewOptions:
@@ -85,7 +86,11 @@ class RunData:
         )
         sample = self._sample("train")
         self._train_shapes = ShapePlan(
-            [self._train_views(0, index) for index in sample], self._per_device, config.seed
+            [self._train_views(0, index) for index in sample],
+            self._per_device,
+            config.text_encoder.max_length,
+            self._largest_crystal("train"),
+            config.seed,
         )
         self._eval_shapes: dict[str, ShapePlan] = {}
 
@@ -113,6 +118,8 @@ class RunData:
             self._eval_shapes[split] = ShapePlan(
                 [self._plain_views(split, index, False) for index in self._sample(split)],
                 self._eval_per_device,
+                config.text_encoder.max_length,
+                self._largest_crystal(split),
                 config.seed,
             )
         plan = self._eval_shapes[split]
@@ -153,6 +160,12 @@ class RunData:
         count = self.split_sizes[split]
         rng = np.random.default_rng(self._config.seed)
         return rng.choice(count, min(count, PLANNING_EXAMPLES), replace=False)
+
+    def _largest_crystal(self, split: str) -> int:
+        """Atoms of the largest crystal; 0 in a split too large to look through at every start."""
+        if self.split_sizes[split] > SCANNED_EXAMPLES:
+            return 0
+        return max(len(record.atomic_numbers) for record in self._splits[split])
 
     def _train_views(self, epoch: int, index: int) -> ExampleViews:
         return input_pipeline.train_views(

@@ -40,9 +40,14 @@ def pmap_eval(eval_step: Any) -> Any:
 
 
 def replicate(tree: Any) -> Any:
-    """A copy of the tree on each local device, with a leading device axis."""
+    """A copy of the tree on each local device, with a leading device axis.
+
+    Without weak types and along the axis of the steps, like the state that a step returns: a step
+    whose inputs and outputs differ in such things compiles twice.
+    """
+    tree = jax.tree.map(np.asarray, tree)
     num_devices = jax.local_device_count()
-    broadcast = jax.pmap(lambda leaf, _: leaf, in_axes=(None, 0))
+    broadcast = jax.pmap(lambda leaf, _: leaf, axis_name=AXIS, in_axes=(None, 0))
     return broadcast(tree, np.arange(num_devices))
 
 

@@ -64,7 +64,7 @@ def _draw_loss(axis: Any, train: list[dict[str, Any]], val: list[dict[str, Any]]
 
 
 def _draw_validation(axis: Any, val: list[dict[str, Any]]) -> None:
-    epochs = [row["epoch"] for row in val]
+    epochs = [row["epoch"] + 1 for row in val]
     for name, style in (("text_to_crystal", "o-"), ("crystal_to_text", "s--")):
         for k, color in ((1, BLUE), (3, GREEN), (10, ORANGE)):
             values = [100 * row[f"{name}_top{k}"] for row in val]
@@ -87,15 +87,15 @@ def _draw_test(axis: Any, test: dict[str, Any]) -> None:
     for group, direction in enumerate(("text_to_crystal", "crystal_to_text")):
         for place, k in enumerate((1, 3, 10)):
             center = group * 3.6 + place
-            arrow = " → ".join(direction.split("_to_"))
-            labels.append((center, f"{arrow}\ntop {k}"))
+            arrow = " → ".join(direction.split("_to_")) if place == 1 else ""
+            labels.append((center, f"top {k}\n{arrow}"))
             for offset, (suffix, label, color) in zip((-0.2, 0.2), variants, strict=True):
                 value = 100 * test[f"{direction}_top{k}{suffix}"]
                 first_bar = group == place == 0
                 axis.bar(center + offset, value, 0.38, color=color, label=label * first_bar)
                 axis.text(center + offset, value + 1, f"{value:.0f}", ha="center", fontsize=7)
     centers, names = zip(*labels, strict=True)
-    axis.set_xticks(centers, names, fontsize=7)
+    axis.set_xticks(centers, names)
     axis.set(
         title=f"Test retrieval among {test['pool_size']} unseen crystals",
         ylabel="right one found, %",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,8 @@ TYPICAL_SHARE = 0.95  # of the batches fit the first shape
 NODE_TILE_SHARE = 0.98  # of the crystals fit the smaller node tile
 GROWTH = 1.5  # from one shape to the next larger one that nobody planned
 ROUNDING = 8
+TEXT_MARGIN = 1.25
+RARE_CRYSTALS = 2  # that are larger than any in the sample, in one batch
 
 
 class ShapePlan:
@@ -23,15 +26,24 @@ class ShapePlan:
     which shape a batch gets depends on the batch alone.
     """
 
-    def __init__(self, sample: Sequence[ExampleViews], num_examples: int, seed: int = 0):
+    def __init__(
+        self,
+        sample: Sequence[ExampleViews],
+        num_examples: int,
+        max_tokens: int,
+        max_atoms: int = 0,
+        seed: int = 0,
+    ):
         """Plans from a sample.
 
         Args:
             sample: examples with the views that batches will have, drawn at random.
             num_examples: in a batch.
+            max_tokens: that a text can have.
+            max_atoms: of the largest crystal, where it is known.
             seed: of the simulated batches.
         """
-        sizes = _Sizes(sample)
+        sizes = _Sizes(sample, max_tokens)
         rng = np.random.default_rng(seed)
         needs = np.array(
             [sizes.needs(rng.choice(len(sample), num_examples)) for _ in range(SIMULATED_BATCHES)]
@@ -41,7 +53,7 @@ class ShapePlan:
         typical = np.quantile(needs, TYPICAL_SHARE, axis=0, method="higher")
         self._most = needs.max(axis=0)
         self.planned = tuple(
-            dict.fromkeys([sizes.shape(num_examples, typical), self._grown(power=0)])
+            dict.fromkeys([sizes.shape(num_examples, typical), self._grown(0, max_atoms)])
         )
         self.padding_share = tuple(
             float(share) for share in sizes.padding(needs, self.planned[0], num_examples)
@@ -55,12 +67,9 @@ class ShapePlan:
         largest_crystal = max(
             (len(g.atomic_numbers) for part in parts for e in part for g in e.graphs), default=1
         )
-        longest_text = max(
-            (len(t.ids) for part in parts for e in part for t in e.tokens), default=1
-        )
         power = 1
         while True:
-            shape = self._grown(power, largest_crystal, longest_text)
+            shape = self._grown(power, largest_crystal)
             if all(misfit(part, shape) is None for part in parts):
                 return shape
             power += 1
@@ -76,8 +85,8 @@ class ShapePlan:
             f"{tokens:.0%} of the tokens)"
         )
 
-    def _grown(self, power: int, largest_crystal: int = 0, longest_text: int = 0) -> BatchShape:
-        sizes = self._sizes.with_room_for(largest_crystal, longest_text)
+    def _grown(self, power: int, largest_crystal: int = 0) -> BatchShape:
+        sizes = self._sizes.with_room_for(largest_crystal, RARE_CRYSTALS * 2**power)
         needs = np.ceil(self._most * GROWTH**power + (1, 1, 0, 1))
         return sizes.shape(self._num_examples, needs)
 
@@ -85,7 +94,7 @@ class ShapePlan:
 class _Sizes:
     """Atoms, edges and tokens of a sample, and the tiles that suit them."""
 
-    def __init__(self, sample: Sequence[ExampleViews]):
+    def __init__(self, sample: Sequence[ExampleViews], max_tokens: int):
         self.nodes = np.array([[len(g.atomic_numbers) for g in e.graphs] for e in sample])
         self.edges = np.array([[len(g.senders) for g in e.graphs] for e in sample])
         self.tokens = np.array([[len(t.ids) for t in e.tokens] for e in sample])
@@ -93,14 +102,18 @@ class _Sizes:
         # since the work in a tile grows with the square of its size.
         self.small_tile = _rounded(max(np.quantile(self.nodes, NODE_TILE_SHARE), 16))
         self.large_tile = max(_rounded(self.nodes.max()), self.small_tile)
-        self.token_tile = _rounded(self.tokens.max())
+        self.rare_tile = self.rare_count = 0
+        # With a margin over the sample: a longer text that comes later would need another shape.
+        self.token_tile = min(_rounded(TEXT_MARGIN * self.tokens.max()), _rounded(max_tokens))
+        self._max_tokens = max_tokens
 
-    def with_room_for(self, largest_crystal: int, longest_text: int) -> _Sizes:
-        """The same with larger tiles if these sizes need them."""
-        roomy = object.__new__(_Sizes)
-        roomy.__dict__.update(self.__dict__)
-        roomy.large_tile = max(self.large_tile, _rounded(largest_crystal))
-        roomy.token_tile = max(self.token_tile, _rounded(longest_text))
+    def with_room_for(self, largest_crystal: int, count: int) -> _Sizes:
+        """The same with tiles for any text and for such crystals, in coarse steps of size."""
+        roomy = copy.copy(self)
+        roomy.token_tile = _rounded(self._max_tokens)
+        if largest_crystal > self.large_tile:
+            roomy.rare_tile = 1 << (largest_crystal - 1).bit_length()
+            roomy.rare_count = count
         return roomy
 
     def needs(self, chosen: np.ndarray) -> tuple[int, int, int, int]:
@@ -120,6 +133,8 @@ class _Sizes:
         node_tiles = [(self.small_tile, small), (self.large_tile, large)]
         if self.small_tile == self.large_tile:
             node_tiles = [(self.small_tile, small + large)]
+        if self.rare_tile:
+            node_tiles.append((self.rare_tile, self.rare_count * self.nodes.shape[1]))
         return BatchShape(
             num_examples=num_examples,
             graph_views=self.nodes.shape[1],

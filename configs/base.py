@@ -27,12 +27,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.text_encoder.dropout = 0.0
     config.augment.mask_prob = 0.0
     config.augment.drop_in_single_text_view = True
-    config.augment.sentence_keep_prob = 0.4
     # A pretrained language model wants smaller steps than the rest, which starts at random.
     config.optimizer.learning_rate_factors = (("text_encoder/.*", 0.1),)
     config.frozen = (
         r"text_encoder/(word|position|type)_embedding/.*",
         r"text_encoder/embedding_norm/.*",
-        r"text_encoder/layer_[0123]_.*",
+        r"text_encoder/layer_[012]_.*",
     )
     return config

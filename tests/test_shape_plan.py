@@ -25,7 +25,7 @@ def sample(rng, count=200):
 def test_most_batches_take_the_first_shape_and_all_fit_one():
     rng = np.random.default_rng(0)
     examples = sample(rng)
-    plan = ShapePlan(examples, num_examples=16)
+    plan = ShapePlan(examples, num_examples=16, max_tokens=64)
     assert 1 <= len(plan.planned) <= 2
     chosen = []
     for _ in range(100):
@@ -39,7 +39,7 @@ def test_most_batches_take_the_first_shape_and_all_fit_one():
 
 
 def test_an_odd_batch_gets_a_larger_shape_and_always_the_same():
-    plan = ShapePlan(sample(np.random.default_rng(0)), num_examples=4)
+    plan = ShapePlan(sample(np.random.default_rng(0)), num_examples=4, max_tokens=150)
     odd = [example(k, 200, 9000, 150) for k in range(4)]
     shape = plan.choose([odd])
     assert shape not in plan.planned
@@ -47,9 +47,18 @@ def test_an_odd_batch_gets_a_larger_shape_and_always_the_same():
     collate(odd, shape)
 
 
+def test_a_longer_text_or_larger_crystal_than_any_in_the_sample_adds_few_shapes():
+    examples = sample(np.random.default_rng(0))
+    plan = ShapePlan(examples, num_examples=4, max_tokens=256)
+    odd = [[*examples[:3], example(9, 10, 100, tokens)] for tokens in range(64, 257, 8)]
+    odd += [[*examples[:3], example(9, atoms, 100, 20)] for atoms in range(60, 129, 4)]
+    shapes = {plan.choose([batch]) for batch in odd}
+    assert len(shapes | set(plan.planned)) <= 4
+
+
 def test_all_parts_take_one_shape():
     examples = sample(np.random.default_rng(0))
-    plan = ShapePlan(examples, num_examples=4)
+    plan = ShapePlan(examples, num_examples=4, max_tokens=150)
     small, large = examples[:4], [example(k, 60, 1200, 63) for k in range(4)]
     shape = plan.choose([small, large])
     assert misfit(small, shape) is None
@@ -57,11 +66,11 @@ def test_all_parts_take_one_shape():
 
 
 def test_a_plan_depends_on_its_arguments_alone():
-    plans = [ShapePlan(sample(np.random.default_rng(1)), 8, seed=5) for _ in range(2)]
+    plans = [ShapePlan(sample(np.random.default_rng(1)), 8, 64, seed=5) for _ in range(2)]
     assert plans[0].planned == plans[1].planned
 
 
 def test_an_empty_part_fits_any_shape():
-    plan = ShapePlan(sample(np.random.default_rng(0)), num_examples=4)
+    plan = ShapePlan(sample(np.random.default_rng(0)), num_examples=4, max_tokens=150)
     batch = collate([], plan.choose([[]]))
     assert not batch.example_mask.any()
