@@ -1,6 +1,6 @@
 """Speed of the data alone: each part of an example's views on one core, and whole batches.
 
-    python benchmarks/data.py [--data_dir=data] [--output=benchmarks/results/data.json]
+    python -m benchmarks.data [--data_dir=data] [--output=benchmarks/results/data.json]
 
 Two views of a crystal count as two crystals, as in training.
 """
