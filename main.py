@@ -11,6 +11,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from clac_jax.errors import EXIT_USER_ERROR, UserError
+from clac_jax.preemption import EXIT_PREEMPTED, Preempted, StopSignals
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file from configs/; override keys with --config.KEY=VALUE."
@@ -22,10 +23,11 @@ WORKDIR = flags.DEFINE_string(
 
 def main(_: list[str]) -> None:
     """Runs the training that the flags describe."""
-    from clac_jax.train import train
+    logging.set_verbosity(logging.ERROR)  # the libraries' notices; ours are printed
+    with StopSignals() as stop:
+        from clac_jax.train import train  # seconds, in which a signal may come
 
-    logging.set_verbosity(logging.WARNING)  # the libraries' notices; ours are printed
-    train(CONFIG.value, WORKDIR.value)
+        train(CONFIG.value, WORKDIR.value, stop)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -55,6 +57,9 @@ def run(argv: list[str]) -> None:
         main(argv)
     except UserError as error:
         fail(str(error))
+    except Preempted as stop:
+        print(f"{stop.signal_name}: saved; the same command goes on from here.", flush=True)
+        sys.exit(EXIT_PREEMPTED)
 
 
 if __name__ == "__main__":

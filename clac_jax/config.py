@@ -11,6 +11,19 @@ from ml_collections import config_dict
 
 from clac_jax.errors import UserError
 
+# What a validation measures, and `checkpoint.monitor` may name.
+MONITORS = (
+    "val_loss",
+    "val_acc_top1",
+    "val_acc_top3",
+    *(
+        f"{direction}_top{k}"
+        for direction in ("text_to_crystal", "crystal_to_text")
+        for k in (1, 3, 10)
+    ),
+)
+RESTORE_PARTS = ("params", "batch_stats", "opt_state", "key", "progress")
+
 
 class ConfigError(UserError, ValueError):
     """A config key is unknown or its value cannot be used."""
@@ -98,19 +111,36 @@ def default_config() -> ml_collections.ConfigDict:
     config.augment.mask_prob = 0.15  # of tokens
 
     config.optimizer = ml_collections.ConfigDict()
-    config.optimizer.name = "adamw"
+    config.optimizer.name = "adamw"  # adam | adamw | sgd | lion
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.999
     config.optimizer.eps = 1e-8
+    config.optimizer.momentum = 0.9  # of SGD
     # ((regex on parameter paths, factor), ...): the first that matches scales the learning rate.
     config.optimizer.learning_rate_factors = ()
 
     config.checkpoint = ml_collections.ConfigDict()
-    config.checkpoint.save_top_k = 2  # best by `monitor`, beside the last
+    config.checkpoint.save_top_k = 2  # best by `monitor`, beside the last; -1 keeps all
     config.checkpoint.monitor = "val_loss"
     config.checkpoint.mode = "min"  # min | max
-    config.checkpoint.every_n_steps = 0  # 0: at the end of each epoch only
+    config.checkpoint.save_last = True  # False: the last goes at the end, unless it is kept as best
+    config.checkpoint.keep_every_n_steps = 0  # saved at its multiples and never removed; 0: none
+    config.checkpoint.every_n_epochs = 1  # and always at the end of the run
+    config.checkpoint.every_n_steps = 0  # also between epochs; 0: not by steps
+    config.checkpoint.every_n_minutes = 0.0  # since the last save; 0: not by time
     config.checkpoint.async_save = True
+    config.checkpoint.retries = 3  # of a save that failed
+    config.checkpoint.retry_seconds = 2.0  # before the first, doubled before each further one
+    config.checkpoint.on_failure = "stop"  # stop | continue, when the retries have failed too
+
+    # Going on: see docs/checkpoint-resume.md.
+    config.resume = "auto"  # auto | must (never start afresh) | never (refuse a used workdir)
+    config.resume_from = ""  # another run's checkpoint: DIR, DIR@best, DIR@step=5000, a folder
+    config.restore = ml_collections.ConfigDict()
+    config.restore.parts = ("params", "batch_stats", "opt_state", "key", "progress")
+    config.restore.strict = True  # a parameter that is only on one side is an error
+    config.restore.rules = ()  # ((regex, replacement or None), ...) on parameter paths
+    config.restore.on_shape_mismatch = "error"  # error | skip | overlap
 
     config.input = ml_collections.ConfigDict()
     config.input.num_threads = 2
@@ -124,6 +154,23 @@ def default_config() -> ml_collections.ConfigDict:
     return config.lock()
 
 
+DEBUG_EXAMPLES = 64
+
+
+def ready(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """A copy to run with: checked, references resolved, `debug` turned into what it stands for.
+
+    Raises:
+        ConfigError: see `validate`.
+    """
+    validate(config)
+    config = config.copy_and_resolve_references()
+    if config.debug:
+        config.max_epochs = 1
+        config.dataset.max_examples = config.dataset.max_examples or DEBUG_EXAMPLES
+    return config
+
+
 def validate(config: ml_collections.ConfigDict) -> None:
     """Checks that a config has exactly the known keys and that the values make sense together.
 
@@ -132,8 +179,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
     """
     _check_keys(config, default_config(), prefix="")
     _check_choice(config, "schedule", ("constant", "cosine"))
+    _check_choice(config, "checkpoint.monitor", MONITORS)
     _check_choice(config, "checkpoint.mode", ("min", "max"))
-    _check_choice(config, "optimizer.name", ("adamw",))
+    _check_choice(config, "checkpoint.on_failure", ("stop", "continue"))
+    _check_choice(config, "resume", ("auto", "must", "never"))
+    _check_choice(config, "restore.on_shape_mismatch", ("error", "skip", "overlap"))
+    _check_choice(config, "optimizer.name", ("adam", "adamw", "sgd", "lion"))
     _check_choice(config, "graph_encoder.name", ("painn", "cgcnn", "composition"))
     _check_choice(config, "text_encoder.name", ("bert",))
     _check_choice(config, "text_encoder.feature", ("first", "last", "mean"))
@@ -148,6 +199,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         "eval_batch_size",
         "log_every_n_steps",
         "text_encoder.max_length",
+        "checkpoint.every_n_epochs",
     ):
         _check_range(config, key, low=1)
     for key in ("replace_formula_prob", "augment.sentence_keep_prob", "augment.mask_prob"):
@@ -160,11 +212,16 @@ def validate(config: ml_collections.ConfigDict) -> None:
         "lm_weight",
         "early_stopping_patience",
         "dataset.max_examples",
-        "checkpoint.save_top_k",
+        "checkpoint.keep_every_n_steps",
         "checkpoint.every_n_steps",
+        "checkpoint.every_n_minutes",
+        "checkpoint.retries",
+        "checkpoint.retry_seconds",
         "input.num_threads",
     ):
         _check_range(config, key, low=0)
+    _check_range(config, "checkpoint.save_top_k", low=-1)
+    _check_restore(config)
     if config.batch_size < 2:
         raise ConfigError(
             "batch_size is 1, and one pair has nothing to be contrasted with. Use 2 or more."
@@ -174,6 +231,11 @@ def validate(config: ml_collections.ConfigDict) -> None:
 def to_json(config: ml_collections.ConfigDict) -> str:
     """The config as indented JSON text, keys sorted, tuples as lists."""
     return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+
+
+def to_plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The config as the nested dict that its JSON form gives back: tuples are lists."""
+    return json.loads(to_json(config))
 
 
 def flatten(config: ml_collections.ConfigDict | dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -200,6 +262,28 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any
         for key in sorted(flat_old.keys() | flat_new.keys())
         if flat_old.get(key) != flat_new.get(key)
     ]
+
+
+def _check_restore(config: ml_collections.ConfigDict) -> None:
+    parts = config.restore.parts
+    for part in parts:
+        if part not in RESTORE_PARTS:
+            raise ConfigError(
+                f'Config key "restore.parts" has {part!r}. It can hold {", ".join(RESTORE_PARTS)}.'
+            )
+    if "opt_state" in parts and "params" not in parts:
+        raise ConfigError(
+            'Config key "restore.parts" has "opt_state" without "params", and the moments of other '
+            'parameters would mislead the optimizer. Add "params" or leave out "opt_state".'
+        )
+    rules = config.restore.rules
+    for rule in rules:
+        pair = isinstance(rule, tuple | list) and len(rule) == 2 and isinstance(rule[0], str)
+        if not pair or not (rule[1] is None or isinstance(rule[1], str)):
+            raise ConfigError(
+                f'Config key "restore.rules" has {rule!r}. Each rule is a pair of a regular '
+                "expression and its replacement, or None: (('old/(.*)', r'new/\\1'),)."
+            )
 
 
 def _check_keys(given: Any, known: Any, prefix: str) -> None:

@@ -146,6 +146,19 @@ class RunData:
         examples = [self._train_views(0, index) for index in range(count)]
         return collate(examples, self._train_shapes.choose([examples]))
 
+    def steps_left(self, progress: RunProgress) -> int:
+        """Optimizer updates from a position to the end of the run."""
+        config = self._config
+        epochs_left = config.max_epochs - progress.epoch
+        if epochs_left <= 0:
+            return 0
+        in_this_one = input_pipeline.steps_in_epoch(
+            self.split_sizes["train"],
+            config.batch_size * config.accumulate_steps,
+            progress.examples_in_epoch,
+        )
+        return in_this_one + (epochs_left - 1) * self.steps_per_epoch
+
     def ends_epoch(self, progress: RunProgress) -> bool:
         """Whether no whole step of the epoch is left."""
         left = self.split_sizes["train"] - progress.examples_in_epoch

@@ -70,9 +70,11 @@ def make_schedule(config: ml_collections.ConfigDict, total_steps: int) -> optax.
 def make_optimizer(
     config: ml_collections.ConfigDict, params: Params, schedule: optax.Schedule
 ) -> optax.GradientTransformation:
-    """AdamW (Loshchilov and Hutter, 2019) behind a global-norm clip, for the trainable parameters.
+    """The optimizer behind a global-norm clip, for the trainable parameters.
 
-    Weight decay acts on matrices and higher tensors, not on biases, scales and temperatures.
+    Adam (Kingma and Ba, 2015), AdamW (Loshchilov and Hutter, 2019), SGD with momentum, Lion (Chen
+    et al., 2023). Weight decay acts on matrices and higher tensors, not on biases, scales and
+    temperatures; it is added to the gradient in Adam and SGD, to the update in AdamW and Lion.
     Frozen parameters have no optimizer state and no update.
 
     Raises:
@@ -80,16 +82,27 @@ def make_optimizer(
             nothing.
     """
     options = config.optimizer
-    steps = []
+    decay = optax.add_decayed_weights(config.weight_decay, mask=_is_matrix)
+    # Named, so that a part of the state keeps its place in a checkpoint when another one goes.
+    steps: list[tuple[str, optax.GradientTransformation]] = []
     if config.gradient_clip:
-        steps.append(optax.clip_by_global_norm(config.gradient_clip))
-    steps.append(optax.scale_by_adam(b1=options.b1, b2=options.b2, eps=options.eps))
-    if config.weight_decay:
-        steps.append(optax.add_decayed_weights(config.weight_decay, mask=_is_matrix))
+        steps.append(("clip", optax.clip_by_global_norm(config.gradient_clip)))
+    if config.weight_decay and options.name in ("adam", "sgd"):
+        steps.append(("weight_decay", decay))
+    if options.name in ("adam", "adamw"):
+        adam = optax.scale_by_adam(b1=options.b1, b2=options.b2, eps=options.eps)
+        steps.append(("adam", adam))
+    elif options.name == "sgd":
+        steps.append(("momentum", optax.trace(options.momentum)))
+    else:
+        steps.append(("lion", optax.scale_by_lion(b1=options.b1, b2=options.b2)))
+    if config.weight_decay and options.name in ("adamw", "lion"):
+        steps.append(("weight_decay", decay))
     if options.learning_rate_factors:
-        steps.append(_scale_by_factors(_factors(params, options.learning_rate_factors)))
-    steps.append(optax.scale_by_learning_rate(schedule))
-    return optax.masked(optax.chain(*steps), trainable_mask(params, config.frozen))
+        factors = _scale_by_factors(_factors(params, options.learning_rate_factors))
+        steps.append(("learning_rate_factors", factors))
+    steps.append(("learning_rate", optax.scale_by_learning_rate(schedule)))
+    return optax.masked(optax.named_chain(*steps), trainable_mask(params, config.frozen))
 
 
 def _is_matrix(params: Params) -> Params:

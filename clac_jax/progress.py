@@ -54,6 +54,10 @@ class RunProgress:
             )
         return dataclasses.replace(self, validations_since_best=self.validations_since_best + 1)
 
+    def without_best(self) -> RunProgress:
+        """The progress without what it knows of the monitored value."""
+        return dataclasses.replace(self, best_value=None, best_step=None, validations_since_best=0)
+
     def to_json(self) -> dict[str, int | float | None]:
         """Plain values, for a checkpoint."""
         return dataclasses.asdict(self)

@@ -13,14 +13,10 @@ from typing import Any, Protocol
 import ml_collections
 from tqdm import tqdm
 
-from clac_jax.errors import UserError
+from clac_jax.workdir import WorkdirError
 
 # Train-row fields that measure the machine, not the run: two runs of one seed differ in them.
 TIMING_FIELDS = ("examples_per_second", "data_wait_fraction")
-
-
-class WorkdirError(UserError):
-    """The workdir cannot be used or written to."""
 
 
 class Sink(Protocol):
@@ -36,13 +32,14 @@ class Sink(Protocol):
 class MetricsFile:
     """`metrics.jsonl`: one JSON object a row, each step once, however often a run is restarted."""
 
-    def __init__(self, path: Path, step: int):
+    def __init__(self, path: Path, step: int, validated: bool = True):
         """Opens the file and drops the rows that a resumed run is about to write again.
 
         Args:
             path: of the file.
             step: the step the run goes on from; later rows go, and a last line cut off by a kill.
                 Test rows go too: the end of the run writes them anew.
+            validated: whether the validation at `step`, if any, is behind the run.
 
         Raises:
             WorkdirError: the file cannot be read or written.
@@ -50,7 +47,9 @@ class MetricsFile:
         self._path = path
         try:
             rows = read_rows(path)
-            kept = [row for row in rows if row["step"] <= step and row["split"] != "test"]
+            last_validation = step if validated else step - 1
+            last = {"train": step, "val": last_validation, "test": -1}
+            kept = [row for row in rows if row["step"] <= last[row["split"]]]
             temporary = path.with_suffix(".jsonl.tmp")
             with open(temporary, "w", encoding="utf-8") as file:
                 file.writelines(_line(row) for row in kept)
@@ -145,9 +144,11 @@ class WeightsAndBiases:
 class RunLog:
     """Everything that takes rows, behind one `write`."""
 
-    def __init__(self, workdir: Path, config: ml_collections.ConfigDict, step: int):
-        """Opens what the config asks for; `step` is where a resumed run goes on."""
-        self._file = MetricsFile(workdir / "metrics.jsonl", step)
+    def __init__(
+        self, workdir: Path, config: ml_collections.ConfigDict, step: int, validated: bool = True
+    ):
+        """Opens what the config asks for; see `MetricsFile` for where a resumed run goes on."""
+        self._file = MetricsFile(workdir / "metrics.jsonl", step, validated)
         self._sinks: list[Sink] = [self._file]
         if config.logging.tensorboard:
             self._sinks.append(TensorBoard(workdir / "tensorboard", step))
@@ -187,8 +188,10 @@ class ProgressLine:
         self._first_step, self._step = step, step
         self._started = self._printed = time.monotonic()
 
-    def update(self, step: int, epoch: int, loss: float, rate: float) -> None:
-        """Shows the run at `step`: the loss, examples per second and the time left."""
+    def update(self, row: Mapping[str, Any]) -> None:
+        """Shows a train row: the loss, examples per second and the time left."""
+        step, epoch, loss = row["step"], row["epoch"], row["loss"]
+        rate = row["examples_per_second"]
         self._bar.set_description(f"epoch {epoch}")
         self._bar.set_postfix_str(f"loss {loss:.3f}, {rate:.0f} crystals/s")
         self._bar.update(step - self._step)

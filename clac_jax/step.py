@@ -111,7 +111,7 @@ def make_train_step(
             grads = jax.lax.psum(grads, axis_name)
         metrics = {
             **{name: term for name, term in terms.items() if not name.startswith("acc_")},
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             "learning_rate": jnp.asarray(schedule(state.step)),
         }
         return state.apply_gradients(grads=grads, batch_stats=batch_stats), metrics

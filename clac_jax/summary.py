@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import ml_collections
 import numpy as np
 
 import clac_jax
-from clac_jax.progress import RunProgress
+from clac_jax.checkpoint.resume import Start
 
 
 def describe_run(
@@ -22,8 +21,9 @@ def describe_run(
     trainable: Any,
     steps_per_epoch: int,
     padding: str,
-    progress: RunProgress,
-    changes: Sequence[tuple[str, Any, Any]],
+    start: Start,
+    total_steps: int,
+    next_learning_rate: float,
 ) -> str:
     """The summary as text.
 
@@ -35,8 +35,9 @@ def describe_run(
         trainable: a tree of booleans like the parameters.
         steps_per_epoch: optimizer updates an epoch.
         padding: what the input pipeline says about its batch shapes.
-        progress: where the run starts.
-        changes: (key, then, now) where the config differs from the checkpoint's.
+        start: from where.
+        total_steps: optimizer updates at the end of the run, those done included.
+        next_learning_rate: of the first update to come.
     """
     devices = jax.devices()
     per_device = config.batch_size // len(devices)
@@ -48,23 +49,20 @@ def describe_run(
         + ", ".join(f"{size:,} {name}" for name, size in split_sizes.items()),
         *_parameter_lines(params, trainable),
         f"steps     {steps_per_epoch:,} an epoch x {config.max_epochs} epochs = "
-        f"{steps_per_epoch * config.max_epochs:,}; batch {config.batch_size} "
+        f"{total_steps:,}; batch {config.batch_size} "
         f"({per_device} a device)"
         + (f" x {config.accumulate_steps} accumulated" if config.accumulate_steps > 1 else ""),
         f"shapes    {padding}",
-        f"workdir   {workdir}: {_start(progress, config.max_epochs, split_sizes['train'])}",
+        f"workdir   {workdir}",
+        f"start     {start.origin}",
+        *start.notes,
     ]
-    lines += [f"changed   {key}: {then!r} -> {now!r}" for key, then, now in changes]
+    step, epoch = start.progress.step, start.progress.epoch
+    if epoch >= config.max_epochs:
+        lines.append(f"          all {config.max_epochs} epochs are trained, step {step:,}")
+    elif step:
+        lines.append(f"          next: step {step + 1:,}, learning rate {next_learning_rate:.3g}")
     return "\n".join(lines)
-
-
-def _start(progress: RunProgress, max_epochs: int, num_examples: int) -> str:
-    if progress.step == 0:
-        return "fresh run"
-    place = f"epoch {progress.epoch}, example {progress.examples_in_epoch:,} of {num_examples:,}"
-    if progress.epoch >= max_epochs:
-        return f"has trained all its epochs, step {progress.step:,}"
-    return f"resumed from the checkpoint at step {progress.step:,} ({place})"
 
 
 def _parameter_lines(params: Any, trainable: Any) -> list[str]:

@@ -2,82 +2,143 @@
 
 from __future__ import annotations
 
+import functools
 import math
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
+import optax
 
 from clac_jax import config as config_lib
 from clac_jax import optim, parallel
+from clac_jax.batch import Batch
+from clac_jax.checkpoint import resume
+from clac_jax.checkpoint.arrays import read_arrays
+from clac_jax.checkpoint.files import DamagedCheckpointError
 from clac_jax.checkpoint.manager import Checkpoints
-from clac_jax.checkpoint.tree import from_tree, to_tree
+from clac_jax.checkpoint.saving import Saver
+from clac_jax.checkpoint.tree import from_arrays, to_arrays
 from clac_jax.data import RunData
 from clac_jax.errors import UserError
-from clac_jax.evaluate import Evaluation, evaluate
-from clac_jax.models import build_model, init_variables
+from clac_jax.evaluate import evaluate
+from clac_jax.meter import Meter
+from clac_jax.metric_rows import (
+    describe_test,
+    describe_validation,
+    numbers,
+    test_row,
+    train_row,
+    validation_row,
+)
+from clac_jax.models import abstract_variables, build_model, init_variables
+from clac_jax.preemption import StopSignals
 from clac_jax.progress import RunProgress
 from clac_jax.report import write_report
-from clac_jax.run_log import ProgressLine, RunLog, WorkdirError, read_rows
+from clac_jax.run_log import ProgressLine, RunLog, read_rows
 from clac_jax.step import make_eval_step, make_train_step
 from clac_jax.summary import describe_run
 from clac_jax.train_state import TrainState, create_train_state
-
-DEBUG_EXAMPLES = 64
-# Every train row has all terms; one whose contrast is switched off is 0.
-NO_LOSS_TERMS = {"visual_loss": 0.0, "textual_loss": 0.0}
+from clac_jax.workdir import Workdir
 
 
 class TrainingDivergedError(UserError):
     """The loss or the gradient is no longer a number."""
 
+    spoils_state = True
 
-def train(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, float]:
+
+@dataclass
+class Loop:
+    """What changes while a run goes on.
+
+    Attributes:
+        state: on every local device.
+        progress: where the run is; always that of `state`.
+        metrics: of the last step, until it is known that they are numbers.
+    """
+
+    state: TrainState
+    progress: RunProgress
+    metrics: dict[str, jax.Array] | None = None
+
+    def check_finite(self) -> None:
+        """Waits for the last step and checks its loss and gradient.
+
+        Raises:
+            TrainingDivergedError: one of them is not a finite number.
+        """
+        metrics, self.metrics = self.metrics, None
+        if metrics is None:
+            return
+        loss, norm = (
+            float(np.asarray(metrics[k].addressable_data(0))[0]) for k in ("loss", "grad_norm")
+        )
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise TrainingDivergedError(
+                f"At step {self.progress.step} the loss is {loss} and the gradient norm {norm}. "
+                "The newest checkpoint is from before that: lower learning_rate or gradient_clip, "
+                "raise warmup_steps, and start the same command again."
+            )
+
+
+def train(
+    config: ml_collections.ConfigDict, workdir: str | Path, stop: StopSignals | None = None
+) -> dict[str, float]:
     """Trains from the config, in the workdir, going on from its newest checkpoint if it has one.
 
     Args:
         config: see `clac_jax.config.default_config`.
         workdir: folder of the run; made if it is not there.
+        stop: listens for the signals that ask the run to end; none by default.
 
     Returns:
         The test metrics.
 
     Raises:
         UserError: the config, the data, the workdir or the numbers cannot be used.
+        Preempted: the run was told to stop, and has saved.
     """
-    config_lib.validate(config)
-    config = config.copy_and_resolve_references()
-    if config.debug:
-        config.max_epochs = 1
-        config.dataset.max_examples = config.dataset.max_examples or DEBUG_EXAMPLES
-    workdir = _open_workdir(workdir)
+    config = config_lib.ready(config)
+    with Workdir(workdir) as folder:
+        return _train(config, folder, stop or StopSignals())
+
+
+def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) -> dict[str, float]:
+    origin = resume.find_origin(config, workdir)
     _use_compilation_cache(config)
 
     # Crystals and texts -> batches.
     data = RunData(config)
-    steps_per_epoch = data.steps_per_epoch
-    total_steps = steps_per_epoch * config.max_epochs
 
-    # Model, optimizer, state.
+    # Model and optimizer: what their arrays will look like, before any is made or read.
     model = build_model(config, data.vocab_size)
-    variables = init_variables(model, config, data.example_batch())
-    schedule = optim.make_schedule(config, total_steps)
-    tx = optim.make_optimizer(config, variables["params"], schedule)
-    trainable = optim.trainable_mask(variables["params"], config.frozen)
-    host_state = create_train_state(model.apply, variables, tx, config.seed)
+    abstract = abstract_variables(model, data.example_batch())
+    make_optimizer = functools.partial(optim.make_optimizer, config, abstract["params"])
+    trainable = optim.trainable_mask(abstract["params"], config.frozen)
+    create = functools.partial(
+        create_train_state, model.apply, tx=make_optimizer(optax.constant_schedule(0.0))
+    )
+    template = jax.eval_shape(lambda variables: create(variables, seed=config.seed), abstract)
+    shapes = to_arrays(template)
 
-    # Go on from the newest checkpoint.
-    checkpoints = Checkpoints(workdir, config)
-    progress, changes = RunProgress(), []
-    if (latest := checkpoints.latest_step()) is not None:
-        checkpoint = checkpoints.restore(latest)
-        host_state = from_tree(host_state, checkpoint.state)
-        progress = checkpoint.progress
-        changes = config_lib.differences(checkpoint.config, config.to_dict())
+    def initialise() -> dict[str, Any]:
+        variables = init_variables(model, config, data.example_batch())
+        return to_arrays(create(variables, seed=config.seed))
+
+    # The state to begin with: fresh, or from a checkpoint.
+    num_examples = data.split_sizes["train"]
+    start = resume.begin(origin, config, workdir, shapes, initialise, num_examples)
+    checkpoints = Checkpoints(workdir, config, shapes, num_examples, start.damaged)
+    progress = start.progress
+    total_steps = progress.step + data.steps_left(progress)
+    schedule = optim.make_schedule(config, total_steps)
+    template = template.replace(tx=make_optimizer(schedule))
+    host_state = from_arrays(template, start.arrays)
     (workdir / "config.json").write_text(config_lib.to_json(config), encoding="utf-8")
     print(
         describe_run(
@@ -86,53 +147,60 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, f
             data.split_sizes,
             host_state.params,
             trainable,
-            steps_per_epoch,
+            data.steps_per_epoch,
             data.describe_shapes(),
-            progress,
-            changes,
+            start,
+            total_steps,
+            float(schedule(progress.step)),
         ),
         flush=True,
     )
 
-    state = parallel.replicate(host_state)
+    loop = Loop(parallel.replicate(host_state), progress)
+    del start, host_state
     train_step = parallel.pmap_train(make_train_step(trainable, schedule, config.lm_weight))
     eval_step = parallel.pmap_eval(make_eval_step())
-    log = RunLog(workdir, config, progress.step)
+    log = RunLog(workdir, config, progress.step, validated=progress.examples_in_epoch == 0)
     line = ProgressLine(total_steps, progress.step)
+    saver = Saver(checkpoints, log, config.checkpoint)
 
     # The epochs.
-    while progress.epoch < config.max_epochs and not _stops_early(config, progress):
-        state, progress = _train_epoch(
-            config, data, train_step, state, progress, checkpoints, log, line
-        )
-        progress = progress.after_epoch()
-        validation = evaluate(eval_step, state, data.eval_batches("validation"))
-        row = _validation_row(validation, progress)
-        log.write(row)
-        line.say(_describe_validation(row))
-        monitored = _monitored(row, config.checkpoint.monitor)
-        progress = progress.after_validation(monitored, config.checkpoint.mode)
-        metrics = {name: value for name, value in row.items() if isinstance(value, float)}
-        _save(checkpoints, log, state, progress, metrics)
+    try:
+        while not _ended(config, loop.progress):
+            _train_epoch(config, data, train_step, loop, saver, checkpoints, log, line, stop)
+            validation = evaluate(
+                eval_step, loop.state, _until(stop, data.eval_batches("validation"))
+            )
+            progress = loop.progress.after_epoch()
+            row = validation_row(validation, progress)
+            options = config.checkpoint
+            log.write(row)
+            loop.progress = progress.after_validation(row[options.monitor], options.mode)
+            line.say(describe_validation(row))
+            if saver.due_at_epoch(loop.progress, is_last=_ended(config, loop.progress)):
+                saver.save(loop.state, loop.progress, numbers(row))
+        checkpoints.end()
+    except Exception as error:
+        loop.check_finite()
+        saver.save_before_leaving(loop.state, loop.progress, error)
+        raise
     line.close()
+    stop.there_is_work_to_save(False)
 
     # The end: the best checkpoint on the test split, and the picture.
-    best = progress.best_step if checkpoints.has(progress.best_step) else None
-    if best is not None and best != progress.step:
-        state = parallel.replicate(from_tree(host_state, checkpoints.restore(best).state))
+    state, tested_step = _best_state(checkpoints, template, loop)
     checkpoints.close()
     test = evaluate(eval_step, state, data.eval_batches("test"))
     no_formula = evaluate(
         eval_step, state, data.eval_batches("test", replace_formula=True), suffix="_no_formula"
     )
-    row = _test_row(test, no_formula, progress, best)
+    row = test_row(test, no_formula, loop.progress, tested_step)
     log.write(row)
     log.sync()
     log.close()
-    write_report(
-        workdir / "report.png", read_rows(workdir / "metrics.jsonl"), test.crystals, test.texts
-    )
-    print(_describe_test(row, workdir), flush=True)
+    report = workdir / "report.png"
+    write_report(report, read_rows(workdir / "metrics.jsonl"), test.crystals, test.texts)
+    print(describe_test(row, report), flush=True)
     return row
 
 
@@ -140,189 +208,68 @@ def _train_epoch(
     config: ml_collections.ConfigDict,
     data: RunData,
     train_step: Any,
-    state: TrainState,
-    progress: RunProgress,
+    loop: Loop,
+    saver: Saver,
     checkpoints: Checkpoints,
     log: RunLog,
     line: ProgressLine,
-) -> tuple[TrainState, RunProgress]:
-    """The rest of the epoch that `progress` is in, one optimizer update after the other."""
-    examples_per_step = config.batch_size * config.accumulate_steps
-    meter = _Meter(examples_per_step)
-    previous: tuple[int, dict[str, jax.Array]] | None = None
-    for batch in meter.timed(data.train_batches(progress.epoch, progress.examples_in_epoch)):
-        state, metrics = train_step(state, batch)
-        progress = progress.after_step(examples_per_step)
-        # One step behind, so that the device always has its next step queued.
-        if previous is not None:
-            _check_finite(*previous)
-        previous = progress.step, metrics
-
-        if progress.step % config.log_every_n_steps == 0:
-            values = {name: float(value) for name, value in parallel.first(metrics).items()}
-            values = {**NO_LOSS_TERMS, **values}
-            _check_finite(progress.step, metrics)
-            rate, wait = meter.read()
-            log.write(
-                {
-                    "split": "train",
-                    "step": progress.step,
-                    "epoch": progress.epoch,
-                    "examples_seen": progress.examples_seen,
-                    **values,
-                    "examples_per_second": rate,
-                    "data_wait_fraction": wait,
-                }
-            )
-            line.update(progress.step, progress.epoch, values["loss"], rate)
-        every = config.checkpoint.every_n_steps
-        if every and progress.step % every == 0 and not data.ends_epoch(progress):
-            _check_finite(progress.step, metrics)
-            _save(checkpoints, log, state, progress, None)
-    if previous is not None:
-        _check_finite(*previous)
-    return state, progress
-
-
-def _save(
-    checkpoints: Checkpoints,
-    log: RunLog,
-    state: TrainState,
-    progress: RunProgress,
-    metrics: dict[str, float] | None,
+    stop: StopSignals,
 ) -> None:
-    log.sync()  # a checkpoint must never be newer than the rows that led to it
-    checkpoints.save(to_tree(parallel.first(state)), progress, metrics)
+    """The rest of the epoch that `loop.progress` is in, one optimizer update after the other."""
+    examples_per_step = config.batch_size * config.accumulate_steps
+    meter = Meter(examples_per_step)
+    epoch, examples_done = loop.progress.epoch, loop.progress.examples_in_epoch
+    for batch in meter.timed(data.train_batches(epoch, examples_done)):
+        state, metrics = train_step(loop.state, batch)
+        # After the next step is queued, so that the device always has one to do.
+        loop.check_finite()
+        loop.state, loop.metrics = state, metrics
+        loop.progress = loop.progress.after_step(examples_per_step)
+        stop.there_is_work_to_save(True)
+
+        if loop.progress.step % config.log_every_n_steps == 0:
+            values = {name: float(value) for name, value in parallel.first(metrics).items()}
+            loop.check_finite()
+            row = train_row(loop.progress, values, *meter.read())
+            log.write(row)
+            line.update(row)
+        checkpoints.check()
+        stop.check()
+        if saver.due_at_step(loop.progress) and not data.ends_epoch(loop.progress):
+            loop.check_finite()
+            saver.save(loop.state, loop.progress)
+    loop.check_finite()
 
 
-class _Meter:
-    """Examples per second and the share of time spent waiting for data, since the last reading."""
-
-    def __init__(self, examples_per_step: int):
-        self._examples_per_step = examples_per_step
-        self._reset()
-
-    def _reset(self) -> None:
-        self._since, self._waited, self._steps = time.perf_counter(), 0.0, 0
-
-    def timed(self, batches: Iterator[Any]) -> Iterator[Any]:
-        iterator = iter(batches)
-        while True:
-            before = time.perf_counter()
-            batch = next(iterator, None)
-            self._waited += time.perf_counter() - before
-            if batch is None:
-                return
-            self._steps += 1
-            yield batch
-
-    def read(self) -> tuple[float, float]:
-        elapsed = time.perf_counter() - self._since
-        result = self._steps * self._examples_per_step / elapsed, self._waited / elapsed
-        self._reset()
-        return result
+def _best_state(
+    checkpoints: Checkpoints, template: TrainState, loop: Loop
+) -> tuple[TrainState, int]:
+    """The state of the best checkpoint that is whole, or the last one, and its step."""
+    whole, _ = checkpoints.read_all()
+    for step in checkpoints.best_first():
+        if step == loop.progress.step:
+            break
+        if step in whole:
+            try:
+                arrays = read_arrays(whole[step], to_arrays(template))
+            except DamagedCheckpointError as error:
+                print(f"warning: {error} The next best is tested.", flush=True)
+                continue
+            return parallel.replicate(from_arrays(template, arrays)), step
+    return loop.state, loop.progress.step
 
 
-def _check_finite(step: int, metrics: dict[str, jax.Array]) -> None:
-    loss, norm = (
-        float(np.asarray(metrics[k].addressable_data(0))[0]) for k in ("loss", "grad_norm")
-    )
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise TrainingDivergedError(
-            f"At step {step} the loss is {loss} and the gradient norm {norm}. The newest "
-            "checkpoint is from before that: lower learning_rate or gradient_clip, raise "
-            "warmup_steps, and start the same command again."
-        )
+def _until(stop: StopSignals, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The batches, as long as nobody asks the run to stop."""
+    for batch in batches:
+        stop.check()
+        yield batch
 
 
-def _monitored(row: dict[str, Any], monitor: str) -> float:
-    if monitor not in row:
-        names = sorted(name for name, value in row.items() if isinstance(value, float))
-        raise config_lib.ConfigError(
-            f'Config key "checkpoint.monitor" is {monitor!r}, which no validation row has. '
-            f"Use one of {', '.join(names)}."
-        )
-    return row[monitor]
-
-
-def _stops_early(config: ml_collections.ConfigDict, progress: RunProgress) -> bool:
+def _ended(config: ml_collections.ConfigDict, progress: RunProgress) -> bool:
     patience = config.early_stopping_patience
-    return bool(patience) and progress.validations_since_best >= patience
-
-
-def _validation_row(validation: Evaluation, progress: RunProgress) -> dict[str, Any]:
-    metrics = dict(validation.metrics)
-    return {
-        "split": "val",
-        "step": progress.step,
-        "epoch": progress.epoch - 1,
-        "examples_seen": progress.examples_seen,
-        "val_loss": metrics.pop("loss"),
-        "val_acc_top1": metrics.pop("acc_top1"),
-        "val_acc_top3": metrics.pop("acc_top3"),
-        **metrics,
-        "pool_size": len(validation.crystals),
-    }
-
-
-def _test_row(
-    test: Evaluation, no_formula: Evaluation, progress: RunProgress, best: int | None
-) -> dict[str, Any]:
-    metrics = dict(test.metrics)
-    extra = {k: v for k, v in no_formula.metrics.items() if k.endswith("_no_formula")}
-    return {
-        "split": "test",
-        "step": progress.step,
-        "epoch": progress.epoch - 1,
-        "examples_seen": progress.examples_seen,
-        "checkpoint_step": progress.step if best is None else best,
-        "test_loss": metrics.pop("loss"),
-        "val_acc_top1": metrics.pop("acc_top1"),
-        "val_acc_top3": metrics.pop("acc_top3"),
-        **metrics,
-        **extra,
-        "pool_size": len(test.crystals),
-    }
-
-
-def _describe_validation(row: dict[str, Any]) -> str:
-    return (
-        f"epoch {row['epoch']} done  val_loss {row['val_loss']:.3f}  in batch top-1 "
-        f"{row['val_acc_top1']:.1%}  among {row['pool_size']} crystals: text->crystal top-1 "
-        f"{row['text_to_crystal_top1']:.1%}, top-10 {row['text_to_crystal_top10']:.1%}"
-    )
-
-
-def _describe_test(row: dict[str, Any], workdir: Path) -> str:
-    lines = [
-        f"test      {row['pool_size']} unseen crystals, "
-        f"checkpoint of step {row['checkpoint_step']}",
-        f"            {'':<28}{'top-1':>8}{'top-3':>8}{'top-10':>8}",
-    ]
-    for direction in ("text_to_crystal", "crystal_to_text"):
-        for suffix, words in (("", ""), ("_no_formula", ", no formula")):
-            name = direction.replace("_to_", " -> ") + words
-            accuracies = (row[f"{direction}_top{k}{suffix}"] for k in (1, 3, 10))
-            lines.append(f"            {name:<28}" + "".join(f"{a:>8.1%}" for a in accuracies))
-    lines.append(f"report    {workdir / 'report.png'}")
-    return "\n".join(lines)
-
-
-def _open_workdir(workdir: str | Path) -> Path:
-    path = Path(workdir).expanduser()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".write_probe"
-        probe.write_bytes(b"ok")
-        probe.unlink()
-    except FileExistsError as error:
-        raise WorkdirError(f"--workdir={path} is a file. Name a folder.") from error
-    except OSError as error:
-        raise WorkdirError(
-            f"Cannot write to --workdir={path}: {error.strerror}. Choose another folder, or make "
-            "room or permission there."
-        ) from error
-    return path
+    stops_early = bool(patience) and progress.validations_since_best >= patience
+    return progress.epoch >= config.max_epochs or stops_early
 
 
 def _use_compilation_cache(config: ml_collections.ConfigDict) -> None:

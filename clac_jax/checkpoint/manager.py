@@ -1,46 +1,48 @@
-"""The checkpoints of one run, in Orbax's own layout: one folder a step."""
+"""The checkpoints of one run: written by Orbax in the background, kept by rule, never half."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import json
-from dataclasses import dataclass
-from pathlib import Path
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import jax
 import ml_collections
+import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import checkpoint_managers
+from orbax.checkpoint.path import atomicity
 
 import clac_jax
 from clac_jax import config as config_lib
+from clac_jax.checkpoint.arrays import HostBuffers, describe, nested
+from clac_jax.checkpoint.files import sync, write_manifest
+from clac_jax.checkpoint.layout import (
+    CHECKPOINTS,
+    DAMAGED,
+    DELETED,
+    REPLACED,
+    RUN,
+    STATE,
+    CheckpointInfo,
+    finish_interrupted,
+    is_remote,
+    read_all,
+    remove,
+)
 from clac_jax.checkpoint.retention import Retention
-from clac_jax.checkpoint.tree import Tree
 from clac_jax.errors import UserError
 from clac_jax.progress import RunProgress
 
-SAVE = "save to"
 RECORDED_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 class CheckpointError(UserError):
-    """A checkpoint cannot be written or read."""
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """One checkpoint in memory.
-
-    Attributes:
-        state: nested dicts of NumPy arrays, see `checkpoint.tree`.
-        progress: where the run was.
-        config: the nested config of the run that wrote it.
-        versions: package name -> version at that time.
-    """
-
-    state: Tree
-    progress: RunProgress
-    config: dict[str, Any]
-    versions: dict[str, str]
+    """A checkpoint cannot be written."""
 
 
 def package_versions() -> dict[str, str]:
@@ -50,116 +52,273 @@ def package_versions() -> dict[str, str]:
 
 
 class Checkpoints:
-    """Saves and restores the checkpoints in `workdir/checkpoints` through Orbax.
+    """Saves checkpoints in `workdir/checkpoints` and removes those that are no longer to be kept.
 
-    A save is atomic: Orbax writes into a temporary folder that it renames when every file is there.
-    What a killed save left behind is removed here, at the next start.
+    A save is atomic: Orbax writes into a temporary folder, the last file there lists the checksums
+    of all others, and a rename commits it. What a killed save left behind is removed at the next
+    start. At most one save is under way; the next one waits for it.
     """
 
-    def __init__(self, workdir: Path, config: ml_collections.ConfigDict):
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        config: ml_collections.ConfigDict,
+        shapes: Mapping[str, jax.ShapeDtypeStruct],
+        num_train_examples: int = 0,
+        damaged: Sequence[int] = (),
+    ):
         """Opens (or makes) the folder.
 
         Args:
             workdir: of the run.
-            config: of the run; `config.checkpoint` says what is kept.
+            config: of the run; `config.checkpoint` says what is kept and what a failed save does.
+            shapes: slash path -> shape and dtype of every array that will be saved.
+            num_train_examples: of the split that the position in the epoch refers to.
+            damaged: steps to move out of the way, into `workdir/damaged_checkpoints`.
+
+        Raises:
+            CheckpointError: the folder cannot be used.
         """
-        options = config.checkpoint
-        self.directory = workdir.resolve() / "checkpoints"
-        self._config = json.loads(config_lib.to_json(config))
-        self._retention = Retention(options.save_top_k, options.monitor, options.mode)
-        self._manager = ocp.CheckpointManager(
-            self.directory,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=self._retention,
-                enable_async_checkpointing=options.async_save,
-                cleanup_tmp_directories=True,
-            ),
-            item_names=("state", "run"),
-        )
+        self.directory = epath.Path(workdir).resolve() / CHECKPOINTS
+        self._options = config.checkpoint
+        self._config = config_lib.to_plain(config)
+        self._num_train_examples = num_train_examples
+        self._retention = Retention.from_config(config.checkpoint)
+        try:
+            finish_interrupted(self.directory)
+            _set_aside(self.directory, damaged)
+            self._metrics = {step: info.metrics for step, info in self.read_all()[0].items()}
+            self._manager = self._open()
+        except OSError as error:
+            raise CheckpointError(f"Cannot use {self.directory}: {error}. {_ADVICE}") from error
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        # Memory for the copy of the state is found while the first step compiles.
+        self._buffers = self._worker.submit(HostBuffers, shapes)
+        self._pending: Future[None] | None = None
+        self.saved: RunProgress | None = None
 
-    def latest_step(self) -> int | None:
-        """The newest step that is whole, or None in a fresh run."""
-        return self._manager.latest_step()
+    def read_all(self) -> tuple[dict[int, CheckpointInfo], dict[int, UserError]]:
+        """See `layout.read_all`."""
+        return read_all(self.directory)
 
-    def has(self, step: int | None) -> bool:
-        """Whether the checkpoint of this step is kept."""
-        self.wait()
-        return step in self._manager.all_steps()
+    def best_first(self) -> list[int]:
+        """The steps that have the monitored metric, best first."""
+        return self._retention.best_first(self._metrics)
 
-    def save(self, state: Tree, progress: RunProgress, metrics: dict[str, float] | None) -> None:
-        """Saves under `progress.step`; returns when the arrays are safe from later changes.
+    def save(
+        self,
+        arrays: Mapping[str, Any],
+        progress: RunProgress,
+        metrics: Mapping[str, float] | None,
+        before_commit: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Copies the arrays and saves them under `progress.step`, in the background if so set.
+
+        A checkpoint of the same step is replaced.
 
         Args:
-            state: nested dicts of NumPy arrays.
+            arrays: by slash path, as announced in `shapes`; they may change when this returns.
             progress: where the run is.
             metrics: of the validation at this step, or None between validations.
+            before_commit: called before the checkpoint becomes visible.
 
         Raises:
-            CheckpointError: this save, or the one before it in the background, failed.
-        """
-        run = {
-            "progress": progress.to_json(),
-            "config": self._config,
-            "versions": package_versions(),
-        }
-        self._guard(
-            SAVE,
-            lambda: self._manager.save(
-                progress.step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run)
-                ),
-                metrics=metrics,
-                force=True,
-            ),
-        )
-
-    def restore(self, step: int) -> Checkpoint:
-        """Reads one checkpoint.
-
-        Raises:
-            CheckpointError: its files are missing or cannot be read.
+            CheckpointError: this save (if not asynchronous) or an earlier one failed, and
+                `config.checkpoint.on_failure` is "stop".
         """
         self.wait()
-        restored = self._guard(
-            f"restore step {step} of",
-            lambda: self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(), run=ocp.args.JsonRestore()
-                ),
-            ),
+        buffers = self._buffers.result().fill(arrays)
+        self.saved = progress
+        self._pending = self._worker.submit(
+            self._save_with_retries, buffers, progress, metrics, before_commit
         )
-        run = restored["run"]
-        return Checkpoint(
-            state=restored["state"],
-            progress=RunProgress.from_json(run["progress"]),
-            config=run["config"],
-            versions=run["versions"],
-        )
+        if not self._options.async_save:
+            self.wait()
+
+    def check(self) -> None:
+        """Raises what the save in the background raised, if it has ended.
+
+        Raises:
+            CheckpointError: it failed and `config.checkpoint.on_failure` is "stop".
+        """
+        if self._pending is not None and self._pending.done():
+            self.wait()
 
     def wait(self) -> None:
         """Blocks until the save in the background has been committed.
 
         Raises:
-            CheckpointError: it failed.
+            CheckpointError: it failed and `config.checkpoint.on_failure` is "stop".
         """
-        self._guard(SAVE, self._manager.wait_until_finished)
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        try:
+            pending.result()
+        except CheckpointError as error:
+            self.saved = None
+            if self._options.on_failure == "stop":
+                raise
+            _say(f"warning: {error} Training goes on (config.checkpoint.on_failure).")
+
+    def end(self) -> None:
+        """Removes the last checkpoint, too, if the rules keep it for the running time only."""
+        self.wait()
+        for step in set(self._metrics) - self._retention.kept(self._metrics, ended=True):
+            self._manager.delete(step)
+            del self._metrics[step]
+        remove(self.directory / DELETED)
 
     def close(self) -> None:
-        """Waits for the background and frees Orbax's threads."""
-        self._guard(SAVE, self._manager.close)
+        """Waits for the background and frees the threads.
 
-    def _guard(self, action: str, call: Any) -> Any:
+        Raises:
+            CheckpointError: the last save failed, whatever `config.checkpoint.on_failure` says.
+        """
+        pending, self._pending = self._pending, None
+        self._worker.shutdown(wait=True)
+        self._manager.close()
+        if pending is not None:
+            pending.result()
+
+    def _save_with_retries(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        progress: RunProgress,
+        metrics: Mapping[str, float] | None,
+        before_commit: Callable[[], None],
+    ) -> None:
+        info = CheckpointInfo(
+            folder=self.directory / str(progress.step),
+            progress=progress,
+            metrics=None if metrics is None else dict(metrics),
+            config=self._config,
+            versions=package_versions(),
+            num_train_examples=self._num_train_examples,
+            saved_at=time.time(),
+            leaves=describe(arrays),
+        )
+        for attempt in range(1, self._options.retries + 2):
+            try:
+                before_commit()
+                self._save(arrays, info)
+                return
+            except Exception as error:  # of Orbax, TensorStore or the disk: none may pass unseen
+                self._metrics.pop(progress.step, None)
+                what = f"Cannot save step {progress.step} in {self.directory}: {_one_line(error)}."
+                if attempt > self._options.retries:
+                    raise CheckpointError(f"{what} {_ADVICE}") from error
+                _say(f"warning: {what} Attempt {attempt + 1} follows.")
+                time.sleep(self._options.retry_seconds * 2 ** (attempt - 1))
+                self._reopen()
+
+    def _save(self, arrays: Mapping[str, np.ndarray], info: CheckpointInfo) -> None:
+        replaced = self.directory / REPLACED / info.folder.name
+        if info.folder.exists():
+            replaced.parent.mkdir(exist_ok=True)
+            info.folder.rename(replaced)
+            self._manager.reload()
+        self._metrics[info.step] = info.metrics
+        self._manager.save(
+            info.step,
+            args=ocp.args.Composite(
+                **{
+                    STATE: ocp.args.StandardSave(nested(arrays)),
+                    RUN: ocp.args.JsonSave(info.to_json()),
+                }
+            ),
+            force=True,
+        )
+        kept = self._retention.kept(self._metrics)
+        self._metrics = {step: self._metrics[step] for step in self._metrics if step in kept}
+        remove(self.directory / REPLACED)
+        remove(self.directory / DELETED)
+
+    def _open(self) -> ocp.CheckpointManager:
+        return ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=_Preservation(self._retention, lambda: self._metrics),
+                enable_async_checkpointing=False,  # the whole save is in a thread of ours
+                cleanup_tmp_directories=True,
+                todelete_subdir=None if is_remote(self.directory) else DELETED,
+                temporary_path_class=_checked_path(self.directory),
+            ),
+        )
+
+    def _reopen(self) -> None:
+        """A fresh manager after a failure, which may have left anything behind."""
         try:
-            return call()
-        except (OSError, ValueError, KeyError) as error:
-            advice = (
-                "Check free disk space and permissions; the older checkpoints are untouched."
-                if action == SAVE
-                else "Its files are damaged: move its folder away, and the run goes on from the "
-                "checkpoint before it."
-            )
-            raise CheckpointError(
-                f"Cannot {action} the checkpoints in {self.directory}: {error}. {advice}"
-            ) from error
+            finish_interrupted(self.directory)
+            self._manager = self._open()
+        except OSError as error:
+            _say(f"warning: Cannot use {self.directory}: {error}.")
+
+
+_ADVICE = "Check free space and permissions; the checkpoints that are there are untouched."
+
+
+class _Preservation(checkpoint_managers.PreservationPolicy):
+    """Our retention rules as Orbax's preservation policy."""
+
+    def __init__(self, retention: Retention, metrics: Callable[[], dict[int, Any]]):
+        self._retention = retention
+        self._metrics = metrics
+
+    def should_preserve(
+        self,
+        checkpoints: Sequence[checkpoint_managers.PolicyCheckpointInfo],
+        *,
+        context: checkpoint_managers.PreservationContext,
+    ) -> Sequence[bool]:
+        """Orbax's question: one answer per checkpoint."""
+        del context
+        metrics = self._metrics()
+        kept = self._retention.kept({info.step: metrics.get(info.step) for info in checkpoints})
+        return [info.step in kept for info in checkpoints]
+
+
+class _CheckedRename(atomicity.AtomicRenameTemporaryPath):
+    """Orbax's folder that a rename commits; the checksums are the last that is written into it.
+
+    Orbax uses it for a checkpoint and for each item inside.
+    """
+
+    async def finalize(self) -> None:
+        folder, final = self.get(), self.get_final()
+        if final.name.isdigit():
+            write_manifest(folder)
+        folder.rename(final)
+        sync(final.parent)
+
+
+class _CheckedCommitFile(atomicity.CommitFileTemporaryPath):
+    """Orbax's folder, on stores without rename, that a last file commits."""
+
+    async def finalize(self) -> None:
+        folder = self.get()
+        (folder / atomicity.COMMIT_SUCCESS_FILE).write_text("committed")
+        if folder.name.isdigit():
+            write_manifest(folder)
+
+
+def _checked_path(directory: epath.Path) -> Any:
+    return _CheckedCommitFile if str(directory).startswith("gs://") else _CheckedRename
+
+
+def _set_aside(directory: epath.Path, steps: Sequence[int]) -> None:
+    place = directory.parent / DAMAGED
+    for step in steps:
+        place.mkdir(exist_ok=True)
+        target, number = place / str(step), 1
+        while target.exists():
+            target, number = place / f"{step}-{number}", number + 1
+        (directory / str(step)).rename(target)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,32 +1,50 @@
-"""Which checkpoints are kept: pure rules, and their form as Orbax's preservation policy."""
+"""Which checkpoints of a run are kept, and why: pure rules on steps and metrics."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from orbax.checkpoint import checkpoint_managers
+KEEP_ALL = -1
+
+StepMetrics = Mapping[int, Mapping[str, float] | None]
 
 
 @dataclass(frozen=True)
-class Retention(checkpoint_managers.PreservationPolicy):
-    """Keeps the last checkpoint and the best `save_top_k` by a metric.
+class Retention:
+    """Keeps the last checkpoint, the best `save_top_k` by a metric, and milestones.
 
     A checkpoint without the metric (saved between validations) or with NaN is never among the best.
     Of equal values the earlier checkpoint is the better one: a tie is no improvement.
 
     Attributes:
-        save_top_k: how many of the best to keep beside the last; 0 keeps the last alone.
+        save_top_k: how many of the best to keep; 0 none, -1 every checkpoint there is.
         monitor: name of the metric.
         mode: "min" or "max", which values are better.
+        keep_every_n_steps: a checkpoint whose step is a multiple is kept for good; 0 none.
+        save_last: whether the last is kept when the run has ended; until then it always is.
     """
 
     save_top_k: int
     monitor: str
     mode: str
+    keep_every_n_steps: int = 0
+    save_last: bool = True
 
-    def best_first(self, metrics: dict[int, dict[str, float] | None]) -> list[int]:
+    @classmethod
+    def from_config(cls, options: Any) -> Retention:
+        """From the group `checkpoint` of a config, a ConfigDict or the dict a checkpoint holds."""
+        return cls(
+            save_top_k=options["save_top_k"],
+            monitor=options["monitor"],
+            mode=options["mode"],
+            keep_every_n_steps=options["keep_every_n_steps"],
+            save_last=options["save_last"],
+        )
+
+    def best_first(self, metrics: StepMetrics) -> list[int]:
         """The steps that have the metric, best first."""
         sign = 1.0 if self.mode == "min" else -1.0
         scores = {
@@ -36,19 +54,26 @@ class Retention(checkpoint_managers.PreservationPolicy):
         }
         return sorted(scores, key=lambda step: (scores[step], step))
 
-    def kept(self, metrics: dict[int, dict[str, float] | None]) -> set[int]:
-        """The steps to keep, of those given with their metrics."""
-        if not metrics:
-            return set()
-        return {max(metrics), *self.best_first(metrics)[: self.save_top_k]}
+    def reasons(self, metrics: StepMetrics, ended: bool = False) -> dict[int, list[str]]:
+        """Why each step is kept, in words; those that are not kept are left out.
 
-    def should_preserve(
-        self,
-        checkpoints: Sequence[checkpoint_managers.PolicyCheckpointInfo],
-        *,
-        context: checkpoint_managers.PreservationContext,
-    ) -> Sequence[bool]:
-        """Orbax's question: one answer per checkpoint."""
-        del context
-        kept = self.kept({info.step: info.metrics for info in checkpoints})
-        return [info.step in kept for info in checkpoints]
+        Args:
+            metrics: of every checkpoint by step, None for one without a validation.
+            ended: whether the run has ended, so that nothing will go on from the last one.
+        """
+        kept: dict[int, list[str]] = {step: [] for step in sorted(metrics)}
+        if metrics and (self.save_last or not ended):
+            kept[max(metrics)].append("last")
+        places = len(metrics) if self.save_top_k == KEEP_ALL else self.save_top_k
+        for place, step in enumerate(self.best_first(metrics)[:places], start=1):
+            kept[step].append(f"best {self.monitor}" if place == 1 else f"best {place}")
+        for step in metrics:
+            if self.keep_every_n_steps and step % self.keep_every_n_steps == 0:
+                kept[step].append(f"every {self.keep_every_n_steps} steps")
+            if self.save_top_k == KEEP_ALL:
+                kept[step].append("all are")
+        return {step: why for step, why in kept.items() if why}
+
+    def kept(self, metrics: StepMetrics, ended: bool = False) -> set[int]:
+        """The steps to keep; never none of them."""
+        return set(self.reasons(metrics, ended)) or set(sorted(metrics)[-1:])

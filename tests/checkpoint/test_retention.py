@@ -26,6 +26,11 @@ def test_zero_keeps_the_last_alone():
     assert Retention(0, "val_loss", "min").kept(losses(s1=0.1, s2=0.5)) == {2}
 
 
+def test_minus_one_keeps_all():
+    metrics = losses(s1=0.1, s2=math.nan, s3=0.3) | {4: None}
+    assert Retention(-1, "val_loss", "min").kept(metrics) == {1, 2, 3, 4}
+
+
 def test_a_tie_is_won_by_the_earlier():
     assert Retention(1, "val_loss", "min").kept(losses(s1=0.5, s2=0.5, s3=0.5)) == {1, 3}
 
@@ -33,6 +38,30 @@ def test_a_tie_is_won_by_the_earlier():
 def test_nan_and_missing_metrics_are_never_best():
     metrics = losses(s1=math.nan, s2=3.0) | {3: None, 4: {"other": 0.0}, 5: None}
     assert MIN.kept(metrics) == {2, 5}
+
+
+def test_milestones_stay():
+    rules = Retention(0, "val_loss", "min", keep_every_n_steps=100)
+    assert rules.kept({step: None for step in range(50, 351, 50)}) == {100, 200, 300, 350}
+
+
+def test_the_last_may_go_when_the_run_has_ended_and_not_before():
+    rules = Retention(1, "val_loss", "min", save_last=False)
+    metrics = losses(s1=0.1, s2=0.5)
+    assert rules.kept(metrics) == {1, 2}
+    assert rules.kept(metrics, ended=True) == {1}
+    none_is_best = {1: None, 2: None}
+    assert rules.kept(none_is_best, ended=True) == {2}, "never none at all"
+
+
+def test_says_why():
+    rules = Retention(2, "val_loss", "min", keep_every_n_steps=2)
+    assert rules.reasons(losses(s1=0.2, s2=0.1, s3=0.3, s4=0.9, s5=0.8)) == {
+        1: ["best 2"],
+        2: ["best val_loss", "every 2 steps"],
+        4: ["every 2 steps"],
+        5: ["last"],
+    }
 
 
 @pytest.mark.parametrize("k", [0, 1, 3, 100])

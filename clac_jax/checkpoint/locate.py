@@ -1,0 +1,119 @@
+"""`config.resume_from`: the words that name another run's checkpoint, and the checkpoint."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+
+from etils import epath
+
+from clac_jax.checkpoint.files import MANIFEST, DamagedCheckpointError
+from clac_jax.checkpoint.layout import (
+    CHECKPOINTS,
+    CheckpointInfo,
+    read_all,
+    read_info,
+    step_folders,
+)
+from clac_jax.checkpoint.retention import Retention
+from clac_jax.errors import UserError
+
+FORMS = "DIR, DIR@last, DIR@best, DIR@step=5000, DIR@epoch=49, or a checkpoint's own folder"
+
+
+class CheckpointNotFoundError(UserError):
+    """No checkpoint is where a name points."""
+
+
+def locate(name: str) -> CheckpointInfo:
+    """Finds the checkpoint that a name means.
+
+    Args:
+        name: a run's workdir (its newest whole checkpoint) or its `checkpoints/`, either with
+            "@last", "@best" (by the monitor of that run's config), "@step=N" or "@epoch=N" (the one
+            saved when epoch N had ended) behind it; or the folder of one checkpoint. Absolute,
+            relative to the current folder, with "~", or a URL that Orbax understands.
+
+    Raises:
+        CheckpointNotFoundError: naming what is there instead.
+        DamagedCheckpointError: the only one that the name can mean is damaged.
+    """
+    place, _, which = name.partition("@")
+    folder = epath.Path(os.path.expanduser(place.strip()))
+    if "://" not in place:
+        folder = folder.resolve()
+    if not folder.exists():
+        raise CheckpointNotFoundError(
+            f"Checkpoint not found: {folder} does not exist{_near(folder)}. "
+            f"Give {FORMS}; a relative path starts at the current folder."
+        )
+    if (folder / MANIFEST).exists() or (folder / "state").is_dir():
+        if which:
+            raise CheckpointNotFoundError(
+                f"{folder} is one checkpoint, and {name!r} asks for @{which} of a run. "
+                f"Leave out @{which}, or give the run's folder."
+            )
+        return read_info(folder)
+    directory = folder / CHECKPOINTS if (folder / CHECKPOINTS).is_dir() else folder
+    whole, damaged = read_all(directory)
+    if not whole:
+        if damaged:
+            raise next(reversed(damaged.values()))
+        raise CheckpointNotFoundError(f"Checkpoint not found: {folder} holds none. Give {FORMS}.")
+    return _choose(which, directory, whole, damaged)
+
+
+def _choose(
+    which: str,
+    directory: epath.Path,
+    whole: dict[int, CheckpointInfo],
+    damaged: dict[int, DamagedCheckpointError],
+) -> CheckpointInfo:
+    newest = whole[max(whole)]
+    if which in ("", "last"):
+        return newest
+    if which == "best":
+        retention = Retention.from_config(newest.config["checkpoint"])
+        best = retention.best_first({step: info.metrics for step, info in whole.items()})
+        if best:
+            return whole[best[0]]
+        raise CheckpointNotFoundError(
+            f"No checkpoint in {directory} has the metric {retention.monitor!r}, so none is best. "
+            f"There {_there(whole)}."
+        )
+    if found := re.fullmatch(r"step=(\d+)", which):
+        step = int(found[1])
+        if step in damaged:
+            raise damaged[step]
+        if step in whole:
+            return whole[step]
+    elif found := re.fullmatch(r"epoch=(\d+)", which):
+        ended = [info for info in whole.values() if info.ended_epoch == int(found[1])]
+        if ended:
+            return ended[-1]
+    else:
+        raise CheckpointNotFoundError(f"@{which} is not understood. Give {FORMS}.")
+    raise CheckpointNotFoundError(
+        f"Checkpoint not found: {directory} has none for @{which}. There {_there(whole)}."
+    )
+
+
+def _there(whole: dict[int, CheckpointInfo]) -> str:
+    names = [
+        f"step={step}" + (f" (epoch={info.ended_epoch})" if info.ended_epoch is not None else "")
+        for step, info in whole.items()
+    ]
+    return f"{'are' if len(names) > 1 else 'is'} {', '.join(names)}"
+
+
+def _near(folder: epath.Path) -> str:
+    """The nearest name beside a folder that is not there."""
+    if not folder.parent.is_dir():
+        return ""
+    names = [path.name for path in folder.parent.iterdir()]
+    if folder.parent.name == CHECKPOINTS:
+        steps = step_folders(folder.parent)
+        return f"; there are {', '.join(map(str, steps))}" if steps else ""
+    near = difflib.get_close_matches(folder.name, names, n=1)
+    return f"; did you mean {folder.parent / near[0]}?" if near else ""

@@ -1,0 +1,262 @@
+"""What becomes of every array when a checkpoint meets a model, from names and shapes alone."""
+
+from __future__ import annotations
+
+import collections
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from clac_jax.config import RESTORE_PARTS
+from clac_jax.errors import UserError
+
+Shape = tuple[int, ...]
+Shapes = Mapping[str, Shape]
+Rules = Sequence[tuple[str, str | None]]
+Outcome = Literal["restored", "renamed", "resized", "initialised", "dropped"]
+
+PARTS = RESTORE_PARTS
+OUTCOMES: tuple[Outcome, ...] = ("restored", "renamed", "resized", "initialised", "dropped")
+# Where a difference is an error under `strict`. Optimizer state follows its parameters and changes
+# with the optimizer, so it is only reported.
+STRICT_PARTS = ("params", "batch_stats")
+
+
+class RestoreRuleError(UserError):
+    """A rule of `config.restore.rules` cannot be applied."""
+
+
+@dataclass(frozen=True)
+class RestoreOptions:
+    """What is taken from a checkpoint and how (`config.restore`).
+
+    Attributes:
+        parts: of `PARTS`, which are taken; "progress" is step, epoch and position in the data.
+        strict: whether a parameter or statistic that is on one side only is an error.
+        rules: ordered (regex, replacement or None). The first regex that matches a whole saved
+            name ("text_encoder/layer_0/query/kernel") renames it, or leaves it out for None.
+            Parameters, their optimizer moments and batch statistics are renamed alike.
+        on_shape_mismatch: "error"; "skip" starts the array afresh; "overlap" copies the common
+            slice from the first index of each axis and starts the rest afresh.
+    """
+
+    parts: tuple[str, ...] = PARTS
+    strict: bool = True
+    rules: tuple[tuple[str, str | None], ...] = ()
+    on_shape_mismatch: Literal["error", "skip", "overlap"] = "error"
+
+    @classmethod
+    def from_config(cls, group: Any) -> RestoreOptions:
+        """From the group `restore` of a config."""
+        return cls(
+            parts=tuple(group.parts),
+            strict=group.strict,
+            rules=tuple((pattern, replacement) for pattern, replacement in group.rules),
+            on_shape_mismatch=group.on_shape_mismatch,
+        )
+
+
+@dataclass(frozen=True)
+class Match:
+    """What becomes of one array.
+
+    Attributes:
+        outcome: restored (same name), renamed, resized (renamed or not), initialised (as in a fresh
+            run) or dropped (not in the model).
+        path: slash path in the model; None if dropped.
+        source: slash path in the checkpoint; None if it has none.
+        shape: in the model; None if dropped.
+        saved_shape: in the checkpoint; None if it has none.
+        reason: why, in a few words; "" where it is plain.
+    """
+
+    outcome: Outcome
+    path: str | None
+    source: str | None
+    shape: Shape | None
+    saved_shape: Shape | None
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        """The path in the model, or in the checkpoint for a dropped array."""
+        return self.path or self.source or ""
+
+    @property
+    def part(self) -> str:
+        """Which of `PARTS` the array belongs to."""
+        return part_of(self.name)
+
+
+def part_of(path: str) -> str:
+    """The part of the state, of `PARTS`, that a slash path belongs to."""
+    head = path.split("/", 1)[0]
+    return "progress" if head == "step" else head
+
+
+def match(saved: Shapes, wanted: Shapes, options: RestoreOptions) -> list[Match]:
+    """One `Match` for every wanted array and every saved one that is dropped.
+
+    Args:
+        saved: slash path -> shape in the checkpoint; the first name is the part, as in
+            "params/logit_scale" and "opt_state/inner_state/adam/mu/logit_scale".
+        wanted: the same of the model.
+        options: see there.
+
+    Raises:
+        RestoreRuleError: a rule is no regex, matches nothing, or sends two arrays to one name.
+    """
+    sources, left_out = _renamed(saved, wanted, options)
+    matches = []
+    for path, shape in wanted.items():
+        source = sources.get(path)
+        if part_of(path) not in options.parts:
+            matches.append(
+                Match("initialised", path, None, shape, None, "its part is not in restore.parts")
+            )
+        elif source is None:
+            reason = "left out by a rule" if path in left_out else ""
+            matches.append(Match("initialised", path, None, shape, None, reason))
+        else:
+            matches.append(_pair(path, source, shape, saved[source], options.on_shape_mismatch))
+    taken = {found.source for found in matches}
+    for source, shape in saved.items():
+        if source not in taken and part_of(source) in options.parts:
+            reason = "left out by a rule" if source in left_out else ""
+            matches.append(Match("dropped", None, source, None, shape, reason))
+    return matches
+
+
+def problems(matches: Iterable[Match], options: RestoreOptions) -> list[Match]:
+    """The matches that the options do not accept."""
+    found = []
+    for candidate in matches:
+        if candidate.part not in STRICT_PARTS or candidate.part not in options.parts:
+            continue
+        one_sided = candidate.source is None or candidate.path is None
+        resolved_by_rule = candidate.reason.startswith("left out")
+        if one_sided and options.strict and not resolved_by_rule:
+            found.append(candidate)
+        shapes_differ = not one_sided and candidate.shape != candidate.saved_shape
+        if shapes_differ and options.on_shape_mismatch == "error":
+            found.append(candidate)
+    return found
+
+
+def suggest_rules(found: Sequence[Match]) -> list[tuple[str, str]]:
+    """Renames that would pair arrays on one side with those on the other, largest group first.
+
+    A group is a module: every array under its old name must have a counterpart of the same shape
+    under the new one.
+    """
+    saved = _parameters(m.source for m in found if m.path is None)
+    wanted = _parameters(m.path for m in found if m.source is None)
+    shapes = {
+        m.name.split("/", 1)[1]: m.shape if m.saved_shape is None else m.saved_shape for m in found
+    }
+    saved = {path for path in saved if path not in wanted}
+    prefixes: set[tuple[str, str]] = set()
+    by_shape = collections.defaultdict(list)
+    for path in wanted:
+        by_shape[shapes[path], path.rsplit("/", 1)[-1]].append(path)
+    for source in saved:
+        for path in by_shape[shapes[source], source.rsplit("/", 1)[-1]]:
+            prefixes.add(_without_common_end(source, path))
+    covers = {}
+    for old, new in prefixes:
+        inside = {path for path in saved if path.startswith(old + "/")}
+        images = {new + path[len(old) :]: path for path in inside}
+        if all(image in wanted and shapes[image] == shapes[path] for image, path in images.items()):
+            covers[old, new] = (inside, set(images))
+    rules, used = [], set()
+    for (old, new), (inside, images) in sorted(
+        covers.items(), key=lambda item: (-len(item[1][0]), item[0])
+    ):
+        if not (inside | images) & used:
+            used |= inside | images
+            rules.append((f"{re.escape(old)}/(.*)", rf"{new}/\1"))
+    return rules
+
+
+def _renamed(
+    saved: Shapes, wanted: Shapes, options: RestoreOptions
+) -> tuple[dict[str, str], set[str]]:
+    """(name in the model -> saved name, saved names that a rule leaves out)."""
+    compiled = []
+    for pattern, replacement in options.rules:
+        try:
+            compiled.append((re.compile(pattern), replacement))
+        except re.error as error:
+            raise RestoreRuleError(
+                f'Config key "restore.rules" has {pattern!r}, which is no regular expression: '
+                f"{error}. Mend it."
+            ) from error
+    parameters = _parameters(path for path in saved if part_of(path) == "params")
+    used = [False] * len(compiled)
+    sources: dict[str, str] = {}
+    left_out: set[str] = set()
+    for source in saved:
+        prefix, name = _split(source, parameters)
+        target: str | None = source
+        for number, (pattern, replacement) in enumerate(compiled):
+            found = pattern.fullmatch(name) if name else None
+            if found:
+                used[number] = True
+                target = None if replacement is None else prefix + found.expand(replacement)
+                break
+        if target is None:
+            left_out.add(source)
+        elif target in sources:
+            raise RestoreRuleError(
+                f'Config key "restore.rules" gives two arrays of the checkpoint, '
+                f"{sources[target]!r} and {source!r}, the one name {target!r}. Leave one of them "
+                "out with a rule (regex, None) before."
+            )
+        else:
+            sources[target] = source
+    for (pattern, _), hit in zip(options.rules, used, strict=True):
+        if not hit:
+            raise RestoreRuleError(
+                f'Config key "restore.rules" has {pattern!r}, which matches no array of the '
+                "checkpoint. `clac-jax ckpt show` lists their names."
+            )
+    return {path: source for path, source in sources.items() if path in wanted}, left_out
+
+
+def _split(path: str, parameters: set[str]) -> tuple[str, str]:
+    """("opt_state/adam/mu/", "graph/kernel"): what comes before the module's name, and the name.
+
+    The name is "" for an array that belongs to no module, like the step.
+    """
+    part, _, rest = path.partition("/")
+    if part in STRICT_PARTS:
+        return part + "/", rest
+    names = path.split("/")
+    for start in range(1, len(names)):
+        name = "/".join(names[start:])
+        if name in parameters:
+            return path[: -len(name)], name
+    return path, ""
+
+
+def _pair(path: str, source: str, shape: Shape, saved_shape: Shape, on_mismatch: str) -> Match:
+    if shape == saved_shape:
+        outcome: Outcome = "restored" if path == source else "renamed"
+        return Match(outcome, path, source, shape, saved_shape)
+    if on_mismatch == "overlap" and len(shape) == len(saved_shape) and shape:
+        return Match("resized", path, source, shape, saved_shape, "the common slice is copied")
+    return Match("initialised", path, source, shape, saved_shape, "its shape differs")
+
+
+def _parameters(paths: Iterable[str | None]) -> set[str]:
+    return {path.split("/", 1)[1] for path in paths if path}
+
+
+def _without_common_end(left: str, right: str) -> tuple[str, str]:
+    """Both paths without their longest common end, which leaves each at least one name."""
+    a, b = left.split("/"), right.split("/")
+    while len(a) > 1 and len(b) > 1 and a[-1] == b[-1]:
+        a.pop()
+        b.pop()
+    return "/".join(a), "/".join(b)

@@ -1,0 +1,203 @@
+"""A checkpoint into a model, in whole or in part, and the account of what became of every array."""
+
+from __future__ import annotations
+
+import collections
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from clac_jax.checkpoint.arrays import read_arrays
+from clac_jax.checkpoint.layout import CheckpointInfo
+from clac_jax.checkpoint.matching import (
+    OUTCOMES,
+    Match,
+    RestoreOptions,
+    match,
+    problems,
+    suggest_rules,
+)
+from clac_jax.errors import UserError
+
+REPORT_FILE = "restore_report.json"
+_LISTED = 8  # modules of one outcome in the table; the report has every array
+
+
+class TreeMismatchError(UserError):
+    """The arrays of a checkpoint are not the model's, and the config does not say what to do."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """The arrays of a state, and where each comes from.
+
+    Attributes:
+        arrays: slash path -> array, for every array of the state.
+        matches: what became of each array of the state and of the checkpoint.
+    """
+
+    arrays: dict[str, Any]
+    matches: list[Match]
+
+
+def restore(
+    info: CheckpointInfo,
+    shapes: Mapping[str, jax.ShapeDtypeStruct],
+    options: RestoreOptions,
+    initialise: Callable[[], Mapping[str, Any]],
+) -> Restored:
+    """Takes from a checkpoint what fits the model and is asked for.
+
+    Args:
+        info: of the checkpoint.
+        shapes: slash path -> shape and dtype of every array of the state.
+        options: what is taken, what is renamed, and what is an error.
+        initialise: makes the arrays of a fresh state, by slash path; called only when needed.
+
+    Raises:
+        TreeMismatchError: naming every array on which the two differ and the flags to accept it.
+        RestoreRuleError: see `matching.match`.
+        DamagedCheckpointError: naming the file that is not what was written.
+    """
+    matches = match(
+        {path: leaf.shape for path, leaf in info.leaves.items()},
+        {path: leaf.shape for path, leaf in shapes.items()},
+        options,
+    )
+    if found := problems(matches, options):
+        raise TreeMismatchError(_complaint(info, found, options))
+    kept = [m for m in matches if m.outcome in ("restored", "renamed", "resized")]
+    saved = read_arrays(info, {m.source for m in kept if m.source is not None})
+    fresh = initialise() if any(m.outcome in ("initialised", "resized") for m in matches) else {}
+    arrays = {path: fresh[path] for path in shapes if path in fresh}
+    for found_match in kept:
+        path, source = found_match.path, found_match.source
+        assert path is not None and source is not None
+        if found_match.outcome == "resized":
+            arrays[path] = _overlap(np.array(fresh[path]), saved[source])
+        else:
+            arrays[path] = saved[source].astype(shapes[path].dtype, copy=False)
+    return Restored(arrays, matches)
+
+
+def describe(matches: Sequence[Match], info: CheckpointInfo) -> str:
+    """The account as a table: arrays and bytes of each outcome, and the modules that changed."""
+    lines = []
+    for outcome in OUTCOMES:
+        some = [m for m in matches if m.outcome == outcome]
+        if not some:
+            continue
+        lines.append(f"{outcome:<12}{len(some):>5} arrays  {_megabytes(some, info):>10}")
+        if outcome == "restored":
+            continue
+        groups = collections.Counter(_group(m) for m in some)
+        lines += [f"  {count:>3} x {text}" for text, count in list(groups.items())[:_LISTED]]
+        if len(groups) > _LISTED:
+            lines.append(f"  and {len(groups) - _LISTED} more groups, see {REPORT_FILE}")
+    return "\n".join(lines)
+
+
+def write_report(path: Path, info: CheckpointInfo, matches: Sequence[Match]) -> None:
+    """Writes the account of every array as JSON.
+
+    The file holds `checkpoint` (its folder), `step`, `counts` by outcome, and `arrays`: one object
+    with `outcome`, `path`, `source`, `shape`, `saved_shape` and `reason` for each.
+    """
+    report = {
+        "checkpoint": str(info.folder),
+        "step": info.step,
+        "counts": {o: sum(m.outcome == o for m in matches) for o in OUTCOMES},
+        "arrays": [
+            {
+                "outcome": m.outcome,
+                "path": m.path,
+                "source": m.source,
+                "shape": m.shape,
+                "saved_shape": m.saved_shape,
+                "reason": m.reason,
+            }
+            for m in matches
+        ],
+    }
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def _overlap(fresh: np.ndarray, saved: np.ndarray) -> np.ndarray:
+    common = tuple(slice(min(a, b)) for a, b in zip(fresh.shape, saved.shape, strict=True))
+    fresh[common] = saved[common]
+    return fresh
+
+
+def _megabytes(some: Sequence[Match], info: CheckpointInfo) -> str:
+    """Bytes on the side of the model, or of the checkpoint for what is dropped."""
+    total = 0
+    for m in some:
+        shape = m.shape if m.shape is not None else m.saved_shape
+        leaf = info.leaves.get(m.source or "")
+        size = np.dtype(leaf.dtype).itemsize if leaf else 4
+        total += int(np.prod(shape or (), dtype=np.int64)) * size
+    return f"{total / 1e6:.1f} MB"
+
+
+def _group(m: Match) -> str:
+    """The module of an array, two names deep, and why."""
+    parts = m.name.split("/")
+    module = "/".join(parts[: max(1, min(3, len(parts) - 1))])
+    text = module if m.outcome != "renamed" else f"{_group_source(m)} -> {module}"
+    return f"{text} ({m.reason})" if m.reason else text
+
+
+def _group_source(m: Match) -> str:
+    parts = (m.source or "").split("/")
+    return "/".join(parts[: max(1, min(3, len(parts) - 1))])
+
+
+def _complaint(info: CheckpointInfo, found: Sequence[Match], options: RestoreOptions) -> str:
+    missing = [m for m in found if m.source is None]
+    extra = [m for m in found if m.path is None]
+    shapes = [m for m in found if m.source is not None and m.path is not None]
+    count = len(found)
+    lines = [
+        f"The checkpoint {info.folder} does not fit the model: {count} "
+        f"array{'s differ' if count > 1 else ' differs'}."
+    ]
+    for title, some in (
+        ("only in the model", missing),
+        ("only in the checkpoint", extra),
+        ("of another shape", shapes),
+    ):
+        if some:
+            lines.append(f"  {title} ({len(some)}):")
+            lines += [f"    {_difference(m)}" for m in sorted(some, key=lambda m: m.name)]
+    rules = suggest_rules(found)
+    if rules:
+        renames = ", ".join(f"{old} is now {new}" for old, new in rules)
+        lines.append(f"  If modules were renamed ({renames}), add")
+        lines.append(f'    --config.restore.rules="{(*options.rules, *rules)!r}"')
+    flags = []
+    if missing or extra:
+        flags.append("--config.restore.strict=False")
+    if shapes:
+        flags.append("--config.restore.on_shape_mismatch=skip")
+    lines.append(
+        f"  To {'otherwise ' if rules else ''}start afresh what has no counterpart and drop the "
+        f"rest, add\n    {' '.join(flags)}"
+    )
+    if shapes:
+        lines.append("  (or on_shape_mismatch=overlap, to copy the common part of each array)")
+    lines.append("  To go on with the same model, use the config.json beside the checkpoints.")
+    return "\n".join(lines)
+
+
+def _difference(m: Match) -> str:
+    if m.source is None:
+        return f"{m.path}: {m.shape}"
+    if m.path is None:
+        return f"{m.source}: {m.saved_shape}"
+    name = m.path if m.path == m.source else f"{m.path} (from {m.source})"
+    return f"{name}: {m.saved_shape} in the checkpoint, {m.shape} in the model"

@@ -1,0 +1,227 @@
+"""How a run starts: afresh, where it was, or from another run; and what is no longer the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+from etils import epath
+
+from clac_jax import config as config_lib
+from clac_jax.checkpoint.changes import describe_changes, keeps_position
+from clac_jax.checkpoint.files import DamagedCheckpointError
+from clac_jax.checkpoint.layout import (
+    CHECKPOINTS,
+    DAMAGED,
+    CheckpointInfo,
+    finish_interrupted,
+    read_all,
+)
+from clac_jax.checkpoint.locate import locate
+from clac_jax.checkpoint.matching import PARTS, RestoreOptions, match, problems
+from clac_jax.checkpoint.restore import REPORT_FILE, Restored, describe, restore, write_report
+from clac_jax.errors import UserError
+from clac_jax.progress import RunProgress
+
+
+class ResumeError(UserError):
+    """The run cannot start in the way that `config.resume` asks for."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a run may start from, before anything large is read.
+
+    Attributes:
+        own: the whole checkpoints of the workdir by step.
+        damaged: what is wrong with the others.
+        other: another run's checkpoint, where the workdir has none.
+    """
+
+    own: dict[int, CheckpointInfo] = field(default_factory=dict)
+    damaged: dict[int, DamagedCheckpointError] = field(default_factory=dict)
+    other: CheckpointInfo | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """A run about to begin.
+
+    Attributes:
+        arrays: slash path -> array, the whole state.
+        progress: where the run is.
+        origin: in words: fresh, resumed, or from another run.
+        notes: lines on what was taken over, what changed and what was damaged.
+        damaged: steps whose checkpoints must be set aside.
+    """
+
+    arrays: Mapping[str, Any]
+    progress: RunProgress
+    origin: str
+    notes: list[str]
+    damaged: list[int]
+
+
+def find_origin(config: ml_collections.ConfigDict, workdir: Path) -> Origin:
+    """Looks for what the run can start from, as `config.resume` and `config.resume_from` say.
+
+    Raises:
+        ResumeError: "must" finds nothing, "never" finds a run.
+        CheckpointNotFoundError: `resume_from` names nothing.
+        DamagedCheckpointError: the checkpoint it names is damaged.
+    """
+    directory = epath.Path(workdir) / CHECKPOINTS
+    finish_interrupted(directory)
+    own, damaged = read_all(directory)
+    if config.resume == "never" and (own or damaged or (workdir / "metrics.jsonl").exists()):
+        raise ResumeError(
+            f"--workdir={workdir} holds a run, and config.resume is 'never'. "
+            "Choose a new workdir, or --config.resume=auto to go on."
+        )
+    if own or damaged:
+        return Origin(own, damaged)
+    if (workdir / DAMAGED).exists():
+        raise ResumeError(
+            f"{workdir} has no checkpoint but those in {DAMAGED}/, and a fresh run there would "
+            "look like a resumed one. Choose a new workdir."
+        )
+    if config.resume_from:
+        return Origin(other=locate(config.resume_from))
+    if config.resume == "must":
+        raise ResumeError(
+            f"--workdir={workdir} holds no checkpoint, and config.resume is 'must'. "
+            "Check the path, set config.resume_from, or --config.resume=auto to start afresh."
+        )
+    return Origin()
+
+
+def begin(
+    origin: Origin,
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    shapes: Mapping[str, jax.ShapeDtypeStruct],
+    initialise: Callable[[], Mapping[str, Any]],
+    num_train_examples: int,
+) -> Start:
+    """The state to begin with; of the workdir's checkpoints the newest that is whole.
+
+    Args:
+        origin: from `find_origin`.
+        config: of the run.
+        workdir: of the run; an account of a restore is written there.
+        shapes: slash path -> shape and dtype of every array of the state.
+        initialise: makes the arrays of a fresh state.
+        num_train_examples: of the training split.
+
+    Raises:
+        TreeMismatchError, RestoreRuleError: see `restore.restore`.
+        DamagedCheckpointError: no checkpoint is left that is whole.
+    """
+    options = RestoreOptions.from_config(config.restore)
+    damaged = dict(origin.damaged)
+    if origin.other is not None:
+        info = origin.other
+        restored = restore(info, shapes, options, initialise)
+        words = "starts from another run's checkpoint"
+    elif origin.own or damaged:
+        info, restored = _newest(origin.own, damaged, shapes, options, initialise)
+        words = "resumed from its checkpoint"
+    else:
+        return Start(_with_schedule_count(initialise()), RunProgress(), "fresh run", [], [])
+
+    notes = [f"damaged   {error}" for _, error in sorted(damaged.items())]
+    if damaged:
+        notes.append(f"          set aside in {workdir / DAMAGED}; goes on from step {info.step}")
+    progress, position_notes = _progress(origin, info, config, options, num_train_examples)
+    notes += [f"changed   {line}" for line in describe_changes(info, config, progress)]
+    notes += [f"changed   {line}" for line in position_notes]
+    write_report(workdir / REPORT_FILE, info, restored.matches)
+    notes += [
+        ("restore   " if not k else "          ") + line
+        for k, line in enumerate(describe(restored.matches, info).splitlines())
+    ]
+    place = f"epoch {progress.epoch}, example {progress.examples_in_epoch:,}"
+    where = f"{words} {info.folder} ({place} of {num_train_examples:,})"
+    return Start(_with_schedule_count(restored.arrays), progress, where, notes, sorted(damaged))
+
+
+def _newest(
+    own: dict[int, CheckpointInfo],
+    damaged: dict[int, DamagedCheckpointError],
+    shapes: Mapping[str, jax.ShapeDtypeStruct],
+    options: RestoreOptions,
+    initialise: Callable[[], Mapping[str, Any]],
+) -> tuple[CheckpointInfo, Restored]:
+    """The newest checkpoint whose arrays are what was written; adds the others to `damaged`."""
+    for step in sorted(own, reverse=True):
+        info = own[step]
+        try:
+            return info, restore(info, shapes, _for_own(info, shapes, options), initialise)
+        except DamagedCheckpointError as error:
+            damaged[step] = error
+    newest = damaged[max(damaged)]
+    raise DamagedCheckpointError(
+        newest.path, f"{newest.what} and the run has no older checkpoint that is whole"
+    )
+
+
+def _for_own(
+    info: CheckpointInfo, shapes: Mapping[str, jax.ShapeDtypeStruct], options: RestoreOptions
+) -> RestoreOptions:
+    """A run's own checkpoint is taken whole; `config.restore` is for where that does not fit.
+
+    Its rules and parts are mostly still those of the other run's checkpoint that it began with.
+    """
+    whole = RestoreOptions()
+    fits = not problems(
+        match(
+            {path: leaf.shape for path, leaf in info.leaves.items()},
+            {path: leaf.shape for path, leaf in shapes.items()},
+            whole,
+        ),
+        whole,
+    )
+    return whole if fits else dataclasses.replace(options, parts=PARTS)
+
+
+def _progress(
+    origin: Origin,
+    info: CheckpointInfo,
+    config: ml_collections.ConfigDict,
+    options: RestoreOptions,
+    num_train_examples: int,
+) -> tuple[RunProgress, list[str]]:
+    """Where the run goes on, and what of the checkpoint's position no longer holds."""
+    notes = []
+    progress = info.progress
+    if origin.other is not None:
+        if "progress" not in options.parts:
+            return RunProgress(), ["restore.parts leaves out progress: starts at step 0, epoch 0"]
+        progress = progress.without_best()  # the best of this run is among its own checkpoints
+    elif _monitor(info.config) != _monitor(config_lib.to_plain(config)):
+        progress = progress.without_best()
+        notes.append("the best value so far was of another metric and is forgotten")
+    if progress.examples_in_epoch and not keeps_position(info, config, num_train_examples):
+        progress = dataclasses.replace(progress, examples_in_epoch=0)
+        notes.append(
+            f"the order of the data is another one: epoch {progress.epoch} starts at its beginning"
+        )
+    return progress, notes
+
+
+def _monitor(config: dict[str, Any]) -> tuple[str, str]:
+    return config["checkpoint"]["monitor"], config["checkpoint"]["mode"]
+
+
+def _with_schedule_count(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays with the schedule of the optimizer at the step of the state.
+
+    They differ where the one was taken over and the other was not.
+    """
+    counts = {path: arrays["step"] for path in arrays if path.endswith("/learning_rate/count")}
+    return {**arrays, **counts}

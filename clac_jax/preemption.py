@@ -1,0 +1,111 @@
+"""Being told to stop: the first signal lets the step finish and saves, the second ends at once.
+
+SIGTERM is what schedulers and cloud machines send before they take a machine away (SLURM's
+pre-emption and `scancel`, Kubernetes, Google Cloud's notice on GPU and TPU machines), SIGUSR1 what
+`sbatch --signal=USR1@120` sends ahead of a time limit, SIGINT is Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+from types import FrameType, TracebackType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+EXIT_PREEMPTED = 75
+"""Exit code of a run that was told to stop and can go on: BSD's EX_TEMPFAIL, "try again later"."""
+
+
+class Preempted(Exception):
+    """The run was told to stop; raised where the loop is ready to save and end."""
+
+    def __init__(self, name: str):
+        super().__init__(name)
+        self.signal_name = name
+
+
+class StopSignals:
+    """Listens for the signals that ask a run to stop, as a context manager around it.
+
+    A thread reads them from a socket that the C-level handler writes to. Python's own handlers run
+    in the main thread between two bytecodes, so they would wait for a step, or for a compilation of
+    minutes, to return; the second signal must not.
+    """
+
+    def __init__(self) -> None:
+        self._name: str | None = None
+        self._worth_saving = False
+        self._lock = threading.Lock()
+
+    @property
+    def requested(self) -> bool:
+        """Whether a first signal has come."""
+        return self._name is not None
+
+    def check(self) -> None:
+        """Raises `Preempted` if a first signal has come."""
+        if self._name is not None:
+            raise Preempted(self._name)
+
+    def there_is_work_to_save(self, worth_saving: bool) -> None:
+        """Says whether a first signal waits for `check`, or may end the program at once.
+
+        At once is right where nothing is lost: while the run starts and compiles, and in the test
+        at the end, which is repeated by starting again.
+        """
+        with self._lock:
+            self._worth_saving = worth_saving
+            if self.requested and not worth_saving:
+                self._leave()
+
+    def __enter__(self) -> StopSignals:
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        self._previous_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._previous = {number: signal.signal(number, _noted) for number in SIGNALS}
+        threading.Thread(target=self._listen, name="stop-signals", daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._previous_fd)
+        self._writer.close()  # ends the thread
+
+    def _listen(self) -> None:
+        with self._reader:
+            while number := self._reader.recv(1):
+                if number[0] in SIGNALS:
+                    self._receive(signal.Signals(number[0]))
+
+    def _receive(self, number: signal.Signals) -> None:
+        with self._lock:
+            if self.requested:
+                _say(f"{number.name} again: ends at once; the newest checkpoint is whole.")
+                os._exit(128 + number)
+            self._name = number.name
+            if not self._worth_saving:
+                self._leave()
+            _say(f"{number.name}: finishes this step, saves and ends. Once more ends at once.")
+
+    def _leave(self) -> None:
+        _say(f"{self._name}: ends; nothing is lost, the same command goes on from the workdir.")
+        os._exit(EXIT_PREEMPTED)
+
+
+def _noted(number: int, frame: FrameType | None) -> None:
+    """Nothing: the signal is already in the socket."""
+
+
+def _say(text: str) -> None:
+    # Not print: the main thread may hold the lock of the buffered stream.
+    os.write(sys.stderr.fileno(), f"\n{text}\n".encode())
