@@ -63,18 +63,16 @@ class Saver:
     def save_before_leaving(
         self, state: TrainState, progress: RunProgress, error: Exception
     ) -> None:
-        """Saves what is safe when `error` ends the loop.
+        """Saves what is safe when `error` ends the loop, and ends the save that is under way.
 
         Nothing is saved where the numbers, the rows or the saving itself are what failed, or where
         the failed step has already taken the state's memory.
         """
-        if isinstance(error, CheckpointError) or getattr(error, "spoils_state", False):
-            return
+        spoilt = isinstance(error, CheckpointError) or getattr(error, "spoils_state", False)
         deleted = any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
-        if progress.step == 0 or deleted:
-            return
+        is_new = progress.step > 0 and self._checkpoints.saved != progress
         try:
-            if self._checkpoints.saved != progress:
+            if is_new and not spoilt and not deleted:
                 self.save(state, progress)
             self._checkpoints.wait()
         except UserError as second:  # the first error is the one to raise

@@ -6,6 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from end_to_end.small_runs import BATCH, STEPS_PER_EPOCH
+
+from clac_jax.train import train
+from configs import smoke
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,3 +62,33 @@ def run(command, environment):
         )
 
     return start
+
+
+@pytest.fixture(scope="session")
+def small_config(data_dir, tmp_path_factory):
+    """(**changes) -> the config of a run of seconds that keeps a checkpoint of every step."""
+    cache = str(tmp_path_factory.mktemp("compilation_cache"))
+
+    def build(**changes):
+        result = smoke.get_config()
+        result.dataset.data_dir = str(data_dir)
+        result.dataset.max_examples = STEPS_PER_EPOCH * BATCH
+        result.compilation_cache = cache
+        result.logging.tensorboard = False
+        result.graph_encoder.name = "composition"  # compiles fastest
+        result.use_visual_intramodal_loss = result.use_textual_intramodal_loss = False
+        result.schedule = "cosine"
+        result.checkpoint.every_n_steps = 1
+        result.checkpoint.save_top_k = -1
+        result.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+        return result
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def stage1(small_config, tmp_path_factory):
+    """A run of two epochs that nobody disturbed."""
+    workdir = tmp_path_factory.mktemp("stage1")
+    train(small_config(), workdir)
+    return workdir

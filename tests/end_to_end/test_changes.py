@@ -4,72 +4,25 @@ import json
 
 import numpy as np
 import pytest
+from end_to_end.small_runs import (
+    BATCH,
+    STEPS_PER_EPOCH,
+    arrays_at,
+    assert_same,
+    train_rows,
+    untimed,
+)
 from etils import epath
 
 from clac_jax import optim
-from clac_jax.checkpoint.arrays import read_arrays
-from clac_jax.checkpoint.layout import read_info, step_folders
+from clac_jax.checkpoint.layout import step_folders
 from clac_jax.checkpoint.restore import TreeMismatchError
 from clac_jax.data import RunData
-from clac_jax.run_log import TIMING_FIELDS, read_rows
 from clac_jax.train import train
-from configs import smoke
-
-STEPS_PER_EPOCH = 4
-BATCH = 4
 
 
-@pytest.fixture(scope="module")
-def config(data_dir, tmp_path_factory):
-    """(**changes) -> the config of a run of seconds that keeps a checkpoint of every step."""
-    cache = str(tmp_path_factory.mktemp("compilation_cache"))
-
-    def build(**changes):
-        result = smoke.get_config()
-        result.dataset.data_dir = str(data_dir)
-        result.dataset.max_examples = STEPS_PER_EPOCH * BATCH
-        result.compilation_cache = cache
-        result.logging.tensorboard = False
-        result.graph_encoder.name = "composition"  # compiles fastest
-        result.use_visual_intramodal_loss = result.use_textual_intramodal_loss = False
-        result.schedule = "cosine"
-        result.checkpoint.every_n_steps = 1
-        result.checkpoint.save_top_k = -1
-        result.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
-        return result
-
-    return build
-
-
-@pytest.fixture(scope="module")
-def stage1(config, tmp_path_factory):
-    """A run of two epochs that nobody disturbed."""
-    workdir = tmp_path_factory.mktemp("stage1")
-    train(config(), workdir)
-    return workdir
-
-
-def arrays_at(workdir, step):
-    info = read_info(epath.Path(workdir) / "checkpoints" / str(step))
-    return read_arrays(info, info.leaves)
-
-
-def train_rows(workdir):
-    return [row for row in read_rows(workdir / "metrics.jsonl") if row["split"] == "train"]
-
-
-def untimed(row):
-    return {name: value for name, value in row.items() if name not in TIMING_FIELDS}
-
-
-def assert_same(left, right):
-    assert set(left) == set(right)
-    for path, leaf in left.items():
-        np.testing.assert_array_equal(leaf, right[path], err_msg=path)
-
-
-def test_another_workdir_goes_on_like_the_same_run(stage1, config, tmp_path):
-    train(config(resume_from=f"{stage1}@step=5"), tmp_path)
+def test_another_workdir_goes_on_like_the_same_run(stage1, small_config, tmp_path):
+    train(small_config(resume_from=f"{stage1}@step=5"), tmp_path)
     assert_same(arrays_at(tmp_path, 8), arrays_at(stage1, 8))
     expected = [untimed(row) for row in train_rows(stage1)[5:]]
     assert [untimed(row) for row in train_rows(tmp_path)] == expected
@@ -77,8 +30,8 @@ def test_another_workdir_goes_on_like_the_same_run(stage1, config, tmp_path):
     assert report["counts"]["restored"] == len(report["arrays"])
 
 
-def test_more_epochs_extend_the_schedule(stage1, config, tmp_path):
-    longer = config(resume_from=f"{stage1}@epoch=0", max_epochs=3)
+def test_more_epochs_extend_the_schedule(stage1, small_config, tmp_path):
+    longer = small_config(resume_from=f"{stage1}@epoch=0", max_epochs=3)
     train(longer, tmp_path)
     schedule = optim.make_schedule(longer, 3 * STEPS_PER_EPOCH)
     rows = train_rows(tmp_path)
@@ -89,8 +42,8 @@ def test_more_epochs_extend_the_schedule(stage1, config, tmp_path):
         assert row["learning_rate"] == pytest.approx(float(schedule(row["step"] - 1)), rel=1e-4)
 
 
-def test_the_learning_rate_of_the_config_wins(stage1, config, tmp_path):
-    lower = config(resume_from=f"{stage1}@step=5", learning_rate=1e-5, schedule="constant")
+def test_the_learning_rate_of_the_config_wins(stage1, small_config, tmp_path):
+    lower = small_config(resume_from=f"{stage1}@step=5", learning_rate=1e-5, schedule="constant")
     train(lower, tmp_path)
     rates = [row["learning_rate"] for row in train_rows(tmp_path)]
     assert rates == pytest.approx([1e-5] * 3)
@@ -105,7 +58,7 @@ def test_the_learning_rate_of_the_config_wins(stage1, config, tmp_path):
     ],
 )
 def test_another_batch_goes_on_at_the_same_example(
-    stage1, config, tmp_path, monkeypatch, changes, examples, total_steps
+    stage1, small_config, tmp_path, monkeypatch, changes, examples, total_steps
 ):
     seen = []
     original = RunData._train_views
@@ -115,7 +68,7 @@ def test_another_batch_goes_on_at_the_same_example(
         lambda self, epoch, index: seen.append((epoch, int(index))) or original(self, epoch, index),
     )
     epochs = 3 if len(examples) == 3 else 2
-    changed = config(resume_from=f"{stage1}@step=5", max_epochs=epochs, **changes)
+    changed = small_config(resume_from=f"{stage1}@step=5", max_epochs=epochs, **changes)
     train(changed, tmp_path)
     rows = train_rows(tmp_path)
     assert [row["examples_seen"] for row in rows] == examples
@@ -132,12 +85,12 @@ def test_another_batch_goes_on_at_the_same_example(
 
 
 @pytest.mark.parametrize("start_epoch", [0, 1])
-def test_formulas_are_replaced_from_the_right_epoch(stage1, config, tmp_path, start_epoch):
+def test_formulas_are_replaced_from_the_right_epoch(stage1, small_config, tmp_path, start_epoch):
     """Stage 2 from the end of epoch 0 equals a run in which epoch 1 replaced them all along."""
     stage2 = {"replace_formula_prob": 1.0, "replace_formula_start_epoch": start_epoch}
-    train(config(replace_formula_prob=0.0), tmp_path / "plain")
-    train(config(resume_from=f"{tmp_path / 'plain'}@epoch=0", **stage2), tmp_path / "stage2")
-    whole = config(**(stage2 | {"replace_formula_start_epoch": 1}))
+    train(small_config(replace_formula_prob=0.0), tmp_path / "plain")
+    train(small_config(resume_from=f"{tmp_path / 'plain'}@epoch=0", **stage2), tmp_path / "stage2")
+    whole = small_config(**(stage2 | {"replace_formula_start_epoch": 1}))
     train(whole, tmp_path / "whole")
     assert_same(arrays_at(tmp_path / "stage2", 8), arrays_at(tmp_path / "whole", 8))
     plain = arrays_at(tmp_path / "plain", 8)
@@ -146,18 +99,18 @@ def test_formulas_are_replaced_from_the_right_epoch(stage1, config, tmp_path, st
 
 
 def test_another_augmentation_changes_the_next_step_and_not_the_state_before(
-    stage1, config, tmp_path
+    stage1, small_config, tmp_path
 ):
-    train(config(resume_from=f"{stage1}@step=7", augment__sentence_keep_prob=1.0), tmp_path)
+    train(small_config(resume_from=f"{stage1}@step=7", augment__sentence_keep_prob=1.0), tmp_path)
     (row,) = train_rows(tmp_path)
     assert untimed(row) != untimed(train_rows(stage1)[7])
     assert row["learning_rate"] == train_rows(stage1)[7]["learning_rate"]
 
 
 @pytest.mark.parametrize("name", ["adam", "sgd", "lion"])
-def test_another_optimizer_keeps_parameters_step_and_epoch(stage1, config, tmp_path, name):
+def test_another_optimizer_keeps_parameters_step_and_epoch(stage1, small_config, tmp_path, name):
     # With a learning rate of 0 the parameters after a step are those taken over.
-    changed = config(
+    changed = small_config(
         resume_from=f"{stage1}@step=7", optimizer__name=name, learning_rate=0.0, weight_decay=0.0
     )
     train(changed, tmp_path)
@@ -172,17 +125,17 @@ def test_another_optimizer_keeps_parameters_step_and_epoch(stage1, config, tmp_p
     assert (row["step"], row["epoch"]) == (8, 1)
 
 
-def test_another_architecture_is_refused_and_then_taken_in_part(stage1, config, tmp_path):
+def test_another_architecture_is_refused_and_then_taken_in_part(stage1, small_config, tmp_path):
     changes = {"text_encoder__config__num_hidden_layers": 2, "projection_dim": 8, "max_epochs": 3}
     with pytest.raises(TreeMismatchError) as error:
-        train(config(resume_from=str(stage1), **changes), tmp_path)
+        train(small_config(resume_from=str(stage1), **changes), tmp_path)
     flags = "--config.restore.strict=False --config.restore.on_shape_mismatch=skip"
     assert flags in str(error.value)
     assert not step_folders(epath.Path(tmp_path) / "checkpoints")
 
     accepted = {"restore__strict": False, "restore__on_shape_mismatch": "overlap"}
     still = {"learning_rate": 0.0, "weight_decay": 0.0}  # the parameters stay as they were taken
-    train(config(resume_from=str(stage1), **changes, **accepted, **still), tmp_path)
+    train(small_config(resume_from=str(stage1), **changes, **accepted, **still), tmp_path)
     before, after = arrays_at(stage1, 8), arrays_at(tmp_path, 9)
     params = {path for path in after if path.startswith("params/")}
     for path in params & set(before):
@@ -195,9 +148,9 @@ def test_another_architecture_is_refused_and_then_taken_in_part(stage1, config, 
     assert all("layer_1" in path for path in params - set(before))
 
 
-def test_another_graph_encoder(stage1, config, tmp_path):
+def test_another_graph_encoder(stage1, small_config, tmp_path):
     """The towers are parts: the text side and the heads of a run serve another crystal encoder."""
-    changed = config(
+    changed = small_config(
         resume_from=str(stage1),
         graph_encoder__name="painn",
         restore__parts=("params", "batch_stats"),

@@ -1,0 +1,131 @@
+"""What ends the loop by an error, and what of the run is on the disk then."""
+
+import pytest
+from end_to_end.small_runs import arrays_at, assert_same, train_rows, untimed
+from etils import epath
+
+from clac_jax.checkpoint.layout import step_folders
+from clac_jax.checkpoint.manager import CheckpointError, Checkpoints
+from clac_jax.data import RunData
+from clac_jax.datasets.record import DataError
+from clac_jax.preemption import Preempted, StopSignals
+from clac_jax.run_log import MetricsFile
+from clac_jax.train import TrainingDivergedError, train
+from clac_jax.workdir import WorkdirError
+
+
+def steps(workdir):
+    return list(step_folders(epath.Path(workdir) / "checkpoints"))
+
+
+@pytest.fixture
+def rare(small_config):
+    """(**changes) -> a config that saves at the end of an epoch only."""
+    return lambda **changes: small_config(**({"checkpoint__every_n_steps": 0} | changes))
+
+
+def batches_that_end_with(error, after):
+    original = RunData.train_batches
+
+    def train_batches(self, epoch, start):
+        for number, batch in enumerate(original(self, epoch, start)):
+            if epoch == 1 and number == after:
+                raise error
+            yield batch
+
+    return train_batches
+
+
+def test_bad_data_in_mid_epoch_costs_no_step(stage1, rare, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        broken = batches_that_end_with(DataError("Example 7 cannot be used."), after=2)
+        patch.setattr(RunData, "train_batches", broken)
+        with pytest.raises(DataError, match="Example 7"):
+            train(rare(), tmp_path)
+    assert steps(tmp_path)[-1] == 6
+    train(rare(), tmp_path)  # the data were mended
+    assert_same(arrays_at(tmp_path, 8), arrays_at(stage1, 8))
+    assert list(map(untimed, train_rows(tmp_path))) == list(map(untimed, train_rows(stage1)))
+
+
+def test_a_row_that_cannot_be_written_is_never_older_than_a_checkpoint(
+    stage1, rare, tmp_path, monkeypatch
+):
+    original = MetricsFile.write
+
+    def write(self, row):
+        if row["step"] == 6:
+            raise WorkdirError("Cannot write metrics.jsonl: No space left on device.")
+        original(self, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MetricsFile, "write", write)
+        with pytest.raises(WorkdirError):
+            train(rare(), tmp_path)
+    assert steps(tmp_path)[-1] == 4
+    train(rare(), tmp_path)
+    assert list(map(untimed, train_rows(tmp_path))) == list(map(untimed, train_rows(stage1)))
+
+
+def test_numbers_that_are_none_are_not_saved(rare, tmp_path):
+    with pytest.raises(TrainingDivergedError):
+        train(rare(learning_rate=1e30, gradient_clip=0.0, warmup_steps=0), tmp_path)
+    assert steps(tmp_path) == []
+
+
+@pytest.mark.parametrize("on_failure", ["stop", "continue"])
+def test_a_save_that_fails(stage1, rare, tmp_path, monkeypatch, on_failure, capfd):
+    original = Checkpoints._save
+
+    def save(self, arrays, info):
+        if info.step == 4:
+            raise OSError(28, "No space left on device")
+        original(self, arrays, info)
+
+    monkeypatch.setattr(Checkpoints, "_save", save)
+    options = {"checkpoint__retries": 1, "checkpoint__retry_seconds": 0.0}
+    config = rare(checkpoint__on_failure=on_failure, **options)
+    if on_failure == "stop":
+        with pytest.raises(CheckpointError, match="No space left"):
+            train(config, tmp_path)
+    else:
+        train(config, tmp_path)
+        assert steps(tmp_path) == [8]
+        assert_same(arrays_at(tmp_path, 8), arrays_at(stage1, 8))
+    assert "No space left on device" in capfd.readouterr().err
+
+
+class StopsAt(StopSignals):
+    """A signal that comes at the n-th question."""
+
+    def __init__(self, questions):
+        super().__init__()
+        self.left = questions
+
+    def check(self):
+        self.left -= 1
+        if self.left == 0:
+            raise Preempted("SIGTERM")
+
+
+# Asked after each of the 4 steps of an epoch and before the one batch of its validation.
+AFTER = {"the first step": 1, "an epoch's last step": 4, "a validation": 5, "all steps": 10}
+
+
+@pytest.mark.parametrize("questions", AFTER.values(), ids=AFTER)
+def test_a_signal_loses_nothing(stage1, rare, tmp_path, questions):
+    with pytest.raises(Preempted):
+        train(rare(), tmp_path, StopsAt(questions))
+    assert steps(tmp_path)[-1] == train_rows(tmp_path)[-1]["step"]
+    train(rare(), tmp_path)
+    assert_same(arrays_at(tmp_path, 8), arrays_at(stage1, 8))
+    assert list(map(untimed, train_rows(tmp_path))) == list(map(untimed, train_rows(stage1)))
+
+
+def test_milestones_and_minutes(small_config, tmp_path):
+    options = {"checkpoint__every_n_steps": 0, "checkpoint__save_top_k": 0}
+    train(small_config(checkpoint__keep_every_n_steps=3, **options), tmp_path / "milestones")
+    assert steps(tmp_path / "milestones") == [3, 6, 8]
+    all_kept = options | {"checkpoint__save_top_k": -1, "checkpoint__every_n_epochs": 2}
+    train(small_config(checkpoint__every_n_minutes=1e-9, **all_kept), tmp_path / "minutes")
+    assert steps(tmp_path / "minutes") == [1, 2, 3, 5, 6, 7, 8]

@@ -1,0 +1,184 @@
+"""Killed, pre-empted, damaged: the run that goes on equals the one that nobody disturbed."""
+
+import functools
+import os
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+from checkpoint.test_files import DAMAGES
+from end_to_end.test_training import assert_same_arrays, last_state, without_timing
+
+from clac_jax.errors import EXIT_USER_ERROR
+from clac_jax.preemption import EXIT_PREEMPTED
+from clac_jax.run_log import read_rows
+
+# Saves every second step, so that many instants fall into one.
+FLAGS = (
+    "--config.checkpoint.every_n_steps=2",
+    "--config.max_epochs=2",
+    "--config.graph_encoder.name=composition",
+    "--config.use_visual_intramodal_loss=False",
+    "--config.use_textual_intramodal_loss=False",
+)
+KILLS_IN_CI, KILLS_AT_NIGHT = 5, 100
+
+
+@pytest.fixture(scope="module")
+def whole(run, tmp_path_factory):
+    """The workdir of a run that nobody disturbed."""
+    workdir = tmp_path_factory.mktemp("run") / "whole"
+    done = run(workdir, *FLAGS)
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+@pytest.fixture
+def start(command, environment):
+    """(workdir, *flags) -> the running program; its output goes to a file beside the workdir."""
+
+    def begin(workdir, *flags):
+        with open(f"{workdir}.log", "a", encoding="utf-8") as log:
+            return subprocess.Popen(
+                command(workdir, *FLAGS, *flags), env=environment(), stdout=log, stderr=log
+            )
+
+    return begin
+
+
+def assert_equal_runs(workdir, whole):
+    rows, expected = (read_rows(place / "metrics.jsonl") for place in (workdir, whole))
+    assert without_timing(rows) == without_timing(expected)
+    assert last_state(workdir)[0] == last_state(whole)[0]
+    assert_same_arrays(last_state(workdir)[1], last_state(whole)[1])
+
+
+def until(condition, process, seconds=120):
+    """Waits until the condition holds; False if the process ended before."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        if process.poll() is not None:
+            return False
+        time.sleep(0.002)
+    raise TimeoutError
+
+
+def kill_at_random(start, workdir, rng, kills):
+    """Starts the run again and again, each time with a kill at a random instant.
+
+    Half of the kills fall into a save: they come a moment after a temporary folder appears.
+    """
+    for _ in range(kills):
+        process = start(workdir)
+        rows = len(read_rows(workdir / "metrics.jsonl")) + rng.randrange(4)
+        where = rng.choice(["save", "save", "step", "anywhere"])
+        reached = True
+        if where == "save":
+            reached = until(lambda: is_saving(workdir / "checkpoints"), process)
+            time.sleep(rng.random() * 0.08)
+        elif where == "step":
+            reached = until(functools.partial(has_rows, workdir, rows), process)
+            time.sleep(rng.random() * 0.2)
+        else:
+            time.sleep(rng.random() * 6)  # also while it starts
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert reached or process.returncode == 0, "it ended by itself before the kill"
+
+
+def is_saving(checkpoints):
+    """Whether a temporary folder is there, which is for some hundredths of a second."""
+    return checkpoints.is_dir() and any("tmp" in path.name for path in checkpoints.iterdir())
+
+
+def has_rows(workdir, count):
+    return len(read_rows(workdir / "metrics.jsonl")) > count
+
+
+def check_kills(start, run, whole, tmp_path, kills, seed):
+    workdir = tmp_path / "killed"
+    kill_at_random(start, workdir, random.Random(seed), kills)
+    done = run(workdir, *FLAGS)
+    assert done.returncode == 0, done.stderr
+    assert_equal_runs(workdir, whole)
+    left = {path.name for path in (workdir / "checkpoints").iterdir()}
+    assert all(name.isdigit() for name in left), "leftovers of a killed save"
+
+
+def test_killed_at_random_instants(start, run, whole, tmp_path):
+    check_kills(start, run, whole, tmp_path, KILLS_IN_CI, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 2 + KILLS_AT_NIGHT // KILLS_IN_CI))
+def test_killed_at_random_instants_all_night(start, run, whole, tmp_path, seed):
+    check_kills(start, run, whole, tmp_path, KILLS_IN_CI, seed)
+
+
+def test_told_to_stop(start, run, whole, tmp_path):
+    workdir = tmp_path / "stopped"
+    process = start(workdir)
+    assert until(lambda: len(read_rows(workdir / "metrics.jsonl")) >= 5, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == EXIT_PREEMPTED
+    assert "saved; the same command goes on" in (tmp_path / "stopped.log").read_text()
+    # Nothing is lost: the newest checkpoint is of the last step in the rows.
+    assert last_state(workdir)[0] == read_rows(workdir / "metrics.jsonl")[-1]["step"]
+    assert run(workdir, *FLAGS).returncode == 0
+    assert_equal_runs(workdir, whole)
+
+
+def test_told_to_stop_while_it_validates(start, run, whole, tmp_path):
+    """The epoch's last step is saved before its validation, which is made up for."""
+    workdir = tmp_path / "stopped"
+    slow = "--config.eval_batch_size=2"  # changes the in-batch numbers; so not resumed with it
+    process = start(workdir, slow)
+    assert until(lambda: len(read_rows(workdir / "metrics.jsonl")) >= 8, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == EXIT_PREEMPTED
+    assert last_state(workdir)[0] == 8
+    if any(row["split"] == "val" for row in read_rows(workdir / "metrics.jsonl")):
+        pytest.skip("the validation was over before the signal came")
+    assert run(workdir, *FLAGS).returncode == 0
+    assert_equal_runs(workdir, whole)
+
+
+def test_two_processes_cannot_share_a_workdir(start, run, tmp_path):
+    process = start(tmp_path / "shared", "--config.max_epochs=100")
+    assert until((tmp_path / "shared" / "config.json").exists, process)
+    done = run(tmp_path / "shared", *FLAGS)
+    process.kill()
+    process.wait()
+    assert done.returncode == EXIT_USER_ERROR
+    assert f"in use by process {process.pid}" in done.stderr
+
+
+@pytest.mark.parametrize("damage", ["flipped", "removed"])
+def test_a_damaged_checkpoint_is_named_and_the_older_one_used(run, whole, tmp_path, damage):
+    """One file, through the real program; `checkpoint/test_files.py` has every file."""
+    workdir = tmp_path / "damaged"
+    subprocess.run(["cp", "-r", whole, workdir], check=True)
+    folder = workdir / "checkpoints" / "16"
+    data = max(folder.rglob("d/*"), key=lambda path: path.stat().st_size)
+    DAMAGES[damage](data)
+    done = run(workdir, *FLAGS)
+    assert done.returncode == 0, done.stderr
+    assert data.name in done.stdout
+    assert "goes on from step 8" in done.stdout
+    assert (workdir / "damaged_checkpoints" / "16").is_dir()
+    assert_equal_runs(workdir, whole)
+
+
+def test_with_no_whole_checkpoint_left_it_refuses(run, whole, tmp_path):
+    workdir = tmp_path / "damaged"
+    subprocess.run(["cp", "-r", whole, workdir], check=True)
+    for step in (8, 16):
+        os.remove(workdir / "checkpoints" / str(step) / "run" / "metadata")
+    done = run(workdir, *FLAGS)
+    assert done.returncode == EXIT_USER_ERROR
+    assert "checkpoints/16/run/metadata is missing" in done.stderr
+    assert (workdir / "checkpoints" / "16").is_dir(), "left as it was found"
