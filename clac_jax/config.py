@@ -74,6 +74,7 @@ def default_config() -> ml_collections.ConfigDict:
 
     config.graph_encoder = ml_collections.ConfigDict()
     config.graph_encoder.name = "painn"  # painn | cgcnn | composition
+    config.graph_encoder.add_composition = False  # adds what composition and cell alone tell
     config.graph_encoder.out_dim = 512
     config.graph_encoder.num_features = 512
     config.graph_encoder.num_interactions = 5

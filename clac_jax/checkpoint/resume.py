@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 from etils import epath
 
 from clac_jax import config as config_lib
@@ -132,7 +133,7 @@ def begin(
         info, restored = _newest(origin.own, damaged, shapes, options, initialise)
         words = "resumed from its checkpoint"
     else:
-        return Start(_with_schedule_count(initialise()), RunProgress(), "fresh run", [], [])
+        return Start(initialise(), RunProgress(), "fresh run", [], [])
 
     notes = [f"damaged   {error}" for _, error in sorted(damaged.items())]
     if damaged:
@@ -147,7 +148,7 @@ def begin(
     ]
     place = f"epoch {progress.epoch}, example {progress.examples_in_epoch:,}"
     where = f"{words} {info.folder} ({place} of {num_train_examples:,})"
-    return Start(_with_schedule_count(restored.arrays), progress, where, notes, sorted(damaged))
+    return Start(_at_step(restored.arrays, progress.step), progress, where, notes, sorted(damaged))
 
 
 def _newest(
@@ -218,10 +219,10 @@ def _monitor(config: dict[str, Any]) -> tuple[str, str]:
     return config["checkpoint"]["monitor"], config["checkpoint"]["mode"]
 
 
-def _with_schedule_count(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """The arrays with the schedule of the optimizer at the step of the state.
+def _at_step(arrays: Mapping[str, Any], step: int) -> dict[str, Any]:
+    """The arrays with the state and the schedule of its optimizer at one step.
 
-    They differ where the one was taken over and the other was not.
+    They differ where only one of them was taken over.
     """
-    counts = {path: arrays["step"] for path in arrays if path.endswith("/learning_rate/count")}
-    return {**arrays, **counts}
+    counters = [path for path in arrays if path.endswith("/learning_rate/count")]
+    return {**arrays, **{path: np.asarray(step, np.int32) for path in ("step", *counters)}}

@@ -17,7 +17,7 @@ from clac_jax.errors import UserError
 from clac_jax.huggingface import resolve_folder
 from clac_jax.models.bert import Bert, BertConfig, BertOutput
 from clac_jax.models.cgcnn import CGCNN
-from clac_jax.models.composition import CompositionEncoder
+from clac_jax.models.composition import CompositionEncoder, WithComposition
 from clac_jax.models.dropout import DropoutStream
 from clac_jax.models.normalization import view_members
 from clac_jax.models.painn import PaiNN
@@ -242,29 +242,32 @@ def build_graph_encoder(config: ml_collections.ConfigDict) -> nn.Module:
     Raises:
         ModelError: no encoder has that name.
     """
-    encoder = config.graph_encoder
-    if encoder.name == "painn":
-        return PaiNN(
-            num_features=encoder.num_features,
-            num_interactions=encoder.num_interactions,
-            num_rbf=encoder.num_rbf,
-            cutoff=encoder.cutoff,
-            out_dim=encoder.out_dim,
+    options = config.graph_encoder
+    composition = CompositionEncoder(num_features=options.num_features, out_dim=options.out_dim)
+    if options.name == "composition":
+        return composition
+    if options.name == "painn":
+        encoder: nn.Module = PaiNN(
+            num_features=options.num_features,
+            num_interactions=options.num_interactions,
+            num_rbf=options.num_rbf,
+            cutoff=options.cutoff,
+            out_dim=options.out_dim,
         )
-    if encoder.name == "cgcnn":
-        return CGCNN(
-            atom_fea_len=encoder.atom_fea_len,
-            nbr_fea_len=encoder.nbr_fea_len,
-            n_conv=encoder.n_conv,
-            h_fea_len=encoder.h_fea_len,
-            n_h=encoder.n_h,
-            out_dim=encoder.out_dim,
+    elif options.name == "cgcnn":
+        encoder = CGCNN(
+            atom_fea_len=options.atom_fea_len,
+            nbr_fea_len=options.nbr_fea_len,
+            n_conv=options.n_conv,
+            h_fea_len=options.h_fea_len,
+            n_h=options.n_h,
+            out_dim=options.out_dim,
         )
-    if encoder.name == "composition":
-        return CompositionEncoder(num_features=encoder.num_features, out_dim=encoder.out_dim)
-    raise ModelError(
-        f"graph_encoder.name = {encoder.name!r} is unknown. Use painn, cgcnn or composition."
-    )
+    else:
+        raise ModelError(
+            f"graph_encoder.name = {options.name!r} is unknown. Use painn, cgcnn or composition."
+        )
+    return WithComposition(encoder, composition) if options.add_composition else encoder
 
 
 def text_encoder_config(

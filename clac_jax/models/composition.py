@@ -1,4 +1,4 @@
-"""A baseline that sees the composition and the unit cell, but no arrangement of atoms."""
+"""What the composition and the unit cell tell, without the arrangement of the atoms."""
 
 from __future__ import annotations
 
@@ -54,3 +54,25 @@ class CompositionEncoder(nn.Module):
         for k in range(2):
             x = nn.silu(nn.Dense(self.num_features, name=f"hidden_{k}")(x))
         return nn.Dense(self.out_dim, name="out")(x)
+
+
+class WithComposition(nn.Module):
+    """An encoder of the structure, and what composition and cell alone tell added to its output.
+
+    A graph with a cutoff does not hold the cell: polytypes, whose atoms see the same neighbours,
+    differ in it alone.
+
+    Attributes:
+        encoder: of the structure.
+        composition: with an output of the same width.
+    """
+
+    encoder: nn.Module
+    composition: CompositionEncoder
+
+    def __call__(
+        self, graphs: GraphBatch, *, train: bool = False, axis_name: str | None = None
+    ) -> jax.Array:
+        """Encodes crystals -> (rows, out_dim); meaningless for padding rows."""
+        structure = self.encoder(graphs, train=train, axis_name=axis_name)
+        return structure + self.composition(graphs)

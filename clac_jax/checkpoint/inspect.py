@@ -1,0 +1,238 @@
+"""Looking at checkpoints: listing, showing, comparing and verifying them, without the model."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from clac_jax.checkpoint.files import DamagedCheckpointError, check_files
+from clac_jax.checkpoint.layout import CheckpointInfo, Leaf, read_all, step_folders
+from clac_jax.checkpoint.retention import Retention
+
+
+def list_run(directory: epath.Path) -> list[dict[str, Any]]:
+    """One object for every checkpoint of a `checkpoints/`, oldest first.
+
+    Each has `step`, `epoch`, `examples_in_epoch`, `metrics`, `bytes`, `saved_at` (seconds since
+    1970), `kept` (the reasons, by the rules of the newest one's config) and `damage` (None, or what
+    is wrong, and then the other fields but `step` are None).
+    """
+    whole, damaged = read_all(directory)
+    reasons: dict[int, list[str]] = {}
+    if whole:
+        retention = Retention.from_config(whole[max(whole)].config["checkpoint"])
+        reasons = retention.reasons({step: info.metrics for step, info in whole.items()})
+    rows = []
+    for step in step_folders(directory):
+        info = whole.get(step)
+        rows.append(
+            {
+                "step": step,
+                "epoch": info and info.progress.epoch,
+                "examples_in_epoch": info and info.progress.examples_in_epoch,
+                "metrics": info and info.metrics,
+                "bytes": info and info.num_bytes,
+                "saved_at": info and info.saved_at,
+                "kept": reasons.get(step, []) if info else None,
+                "damage": None if info else str(damaged[step]),
+            }
+        )
+    return rows
+
+
+def format_list(rows: list[dict[str, Any]], monitor: str | None) -> str:
+    """`list_run` as a table."""
+    table = [("step", "epoch", "example", monitor or "metric", "top-1", "size", "age", "kept")]
+    for row in rows:
+        if row["damage"]:
+            table.append((str(row["step"]), f"DAMAGED: {row['damage']}"))
+            continue
+        metrics = row["metrics"] or {}
+        table.append(
+            (
+                str(row["step"]),
+                str(row["epoch"]),
+                str(row["examples_in_epoch"]),
+                _number(metrics.get(monitor or "")),
+                _percent(metrics.get("text_to_crystal_top1")),
+                _size(row["bytes"]),
+                _age(row["saved_at"]),
+                ", ".join(row["kept"]) or "until the next save",
+            )
+        )
+    return _aligned(table)
+
+
+def show(info: CheckpointInfo) -> dict[str, Any]:
+    """Everything about one checkpoint; `arrays` holds shape, dtype, norm and bytes of each."""
+    return {
+        "folder": str(info.folder),
+        "step": info.step,
+        "epoch": info.progress.epoch,
+        "progress": info.progress.to_json(),
+        "metrics": info.metrics,
+        "versions": info.versions,
+        "saved_at": info.saved_at,
+        "bytes": info.num_bytes,
+        "config": info.config,
+        "arrays": {
+            path: {
+                "shape": list(leaf.shape),
+                "dtype": leaf.dtype,
+                "norm": leaf.norm,
+                "bytes": _leaf_bytes(leaf),
+            }
+            for path, leaf in info.leaves.items()
+        },
+    }
+
+
+def format_show(info: CheckpointInfo, all_arrays: bool = False) -> str:
+    """`show` as text; without `all_arrays` the optimizer's are summed up."""
+    progress = info.progress
+    lines = [
+        f"{info.folder}",
+        f"step {progress.step}, epoch {progress.epoch}, example {progress.examples_in_epoch} of "
+        f"{info.num_train_examples}; {_size(info.num_bytes)}, {_age(info.saved_at)} old",
+        ", ".join(f"{name} {version}" for name, version in info.versions.items()),
+        *(f"{name:<26}{value:.5g}" for name, value in (info.metrics or {}).items()),
+    ]
+    table = [("array", "shape", "dtype", "norm")]
+    for path, leaf in info.leaves.items():
+        if all_arrays or not path.startswith("opt_state/"):
+            table.append((path, _shape(leaf.shape), leaf.dtype, f"{leaf.norm:.4g}"))
+    lines += ["", _aligned(table), ""]
+    for part in dict.fromkeys(path.split("/", 1)[0] for path in info.leaves):
+        leaves = [leaf for path, leaf in info.leaves.items() if path.split("/", 1)[0] == part]
+        numbers = sum(int(np.prod(leaf.shape)) for leaf in leaves)
+        size = _size(sum(map(_leaf_bytes, leaves)))
+        lines.append(f"{part:<12}{len(leaves):>5} arrays{numbers:>14,} numbers{size:>12}")
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How two checkpoints differ.
+
+    Attributes:
+        config: (dotted key, value in A, value in B).
+        changed: (path, l2 norm of the change over that of A, largest absolute change), largest
+            first.
+        reshaped: (path, shape in A, shape in B).
+        only_a: paths of arrays that only A has.
+        only_b: paths of arrays that only B has.
+        num_equal: arrays that are the same bit for bit.
+    """
+
+    config: list[tuple[str, Any, Any]]
+    changed: list[tuple[str, float, float]]
+    reshaped: list[tuple[str, tuple[int, ...], tuple[int, ...]]]
+    only_a: list[str]
+    only_b: list[str]
+    num_equal: int
+
+
+def diff(a: CheckpointInfo, b: CheckpointInfo) -> Difference:
+    """Compares configs and arrays; only arrays whose checksums differ are read.
+
+    Raises:
+        DamagedCheckpointError: naming a file that is not what was written.
+    """
+    from clac_jax.checkpoint.arrays import read_arrays  # imports JAX, which takes a second
+    from clac_jax.config import differences
+
+    common = [path for path in a.leaves if path in b.leaves]
+    same_shape = [path for path in common if a.leaves[path].shape == b.leaves[path].shape]
+    unequal = [path for path in same_shape if a.leaves[path].crc32 != b.leaves[path].crc32]
+    left, right = read_arrays(a, unequal), read_arrays(b, unequal)
+    changed = []
+    for path in unequal:
+        x, y = (side[path].astype(np.float64) for side in (left, right))
+        norm = float(np.linalg.norm(x))
+        delta = float(np.linalg.norm(y - x))
+        relative = delta / norm if norm else float("inf") if delta else 0.0
+        changed.append((path, relative, float(np.max(np.abs(y - x), initial=0.0))))
+    return Difference(
+        config=differences(a.config, b.config),
+        changed=sorted(changed, key=lambda row: (-row[1], row[0])),
+        reshaped=[
+            (path, a.leaves[path].shape, b.leaves[path].shape)
+            for path in common
+            if path not in set(same_shape)
+        ],
+        only_a=[path for path in a.leaves if path not in b.leaves],
+        only_b=[path for path in b.leaves if path not in a.leaves],
+        num_equal=len(same_shape) - len(unequal),
+    )
+
+
+def format_diff(difference: Difference, limit: int | None = 20) -> str:
+    """`diff` as text, at most `limit` arrays of a kind."""
+    lines = [f"config    {key}: {then!r} -> {now!r}" for key, then, now in difference.config]
+    lines += [f"only in A {path}" for path in difference.only_a[:limit]]
+    lines += [f"only in B {path}" for path in difference.only_b[:limit]]
+    lines += [
+        f"reshaped  {path}: {_shape(then)} -> {_shape(now)}"
+        for path, then, now in difference.reshaped[:limit]
+    ]
+    if difference.changed:
+        table = [("array", "|B - A| / |A|", "largest change")]
+        table += [(p, f"{rel:.3g}", f"{most:.3g}") for p, rel, most in difference.changed[:limit]]
+        lines += ["", _aligned(table)]
+        if limit is not None and len(difference.changed) > limit:
+            lines.append(f"and {len(difference.changed) - limit} more (--all)")
+    lines.append(f"{difference.num_equal} arrays are equal bit for bit")
+    return "\n".join(lines)
+
+
+def verify(folder: epath.Path) -> str | None:
+    """Compares every byte of a checkpoint with its checksums; says what is wrong, if anything."""
+    try:
+        check_files(folder, every_byte=True)
+    except DamagedCheckpointError as error:
+        return f"{error.path} {error.what}"
+    return None
+
+
+def _aligned(table: list[tuple[str, ...]]) -> str:
+    columns = max(len(row) for row in table)
+    widths = [
+        max((len(row[k]) for row in table if len(row) == columns), default=0)
+        for k in range(columns)
+    ]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip()
+        for row in table
+    )
+
+
+def _leaf_bytes(leaf: Leaf) -> int:
+    return int(np.prod(leaf.shape, dtype=np.int64)) * np.dtype(leaf.dtype).itemsize
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "()"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:.1f} MB"
+
+
+def _age(saved_at: float) -> str:
+    seconds = max(time.time() - saved_at, 0)
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
