@@ -45,9 +45,9 @@ def default_config() -> ml_collections.ConfigDict:
     config.accumulate_steps = 1  # such batches per optimizer update
     config.learning_rate = 2e-5
     config.weight_decay = 0.0
-    config.schedule = "constant"  # constant | cosine
+    config.schedule = "constant"  # constant | cosine | plateau
     config.warmup_steps = 0  # linear, from zero
-    config.min_learning_rate = 1e-7  # where the cosine ends
+    config.min_learning_rate = 1e-7  # where the cosine ends and the plateau schedule stops
     config.gradient_clip = 0.05  # global norm; 0 clips nothing
     config.replace_formula_prob = 0.0
     config.replace_formula_start_epoch = 0
@@ -110,6 +110,10 @@ def default_config() -> ml_collections.ConfigDict:
     # shuffles sentences like the two views do.
     config.augment.drop_in_single_text_view = False
     config.augment.mask_prob = 0.15  # of tokens
+
+    config.plateau = ml_collections.ConfigDict()  # the schedule of that name
+    config.plateau.factor = 0.5  # on the learning rate
+    config.plateau.patience = 30  # validations without a better `checkpoint.monitor` before
 
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.name = "adamw"  # adam | adamw | sgd | lion
@@ -179,7 +183,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         ConfigError: naming the key, the value and what is allowed.
     """
     _check_keys(config, default_config(), prefix="")
-    _check_choice(config, "schedule", ("constant", "cosine"))
+    _check_choice(config, "schedule", ("constant", "cosine", "plateau"))
     _check_choice(config, "checkpoint.monitor", MONITORS)
     _check_choice(config, "checkpoint.mode", ("min", "max"))
     _check_choice(config, "checkpoint.on_failure", ("stop", "continue"))
@@ -203,7 +207,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
         "checkpoint.every_n_epochs",
     ):
         _check_range(config, key, low=1)
-    for key in ("replace_formula_prob", "augment.sentence_keep_prob", "augment.mask_prob"):
+    for key in (
+        "replace_formula_prob",
+        "augment.sentence_keep_prob",
+        "augment.mask_prob",
+        "plateau.factor",
+    ):
         _check_range(config, key, low=0.0, high=1.0)
     for key in (
         "learning_rate",
@@ -212,6 +221,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         "warmup_steps",
         "lm_weight",
         "early_stopping_patience",
+        "plateau.patience",
         "dataset.max_examples",
         "checkpoint.keep_every_n_steps",
         "checkpoint.every_n_steps",

@@ -44,11 +44,11 @@ def trainable_mask(params: Params, frozen: Sequence[str]) -> Params:
 def make_schedule(config: ml_collections.ConfigDict, total_steps: int) -> optax.Schedule:
     """Learning rate as a function of the optimizer step.
 
-    Linear warm-up from 0 over `warmup_steps`, then constant, or a cosine that reaches
-    `min_learning_rate` at `total_steps`.
+    Linear warm-up from 0 over `warmup_steps`, then constant (which the plateau schedule lowers
+    from outside), or a cosine that reaches `min_learning_rate` at `total_steps`.
     """
     warmup = min(config.warmup_steps, total_steps)
-    if config.schedule == "constant":
+    if config.schedule in ("constant", "plateau"):
         main = optax.constant_schedule(config.learning_rate)
     else:
         main = optax.cosine_decay_schedule(

@@ -19,6 +19,9 @@ class RunProgress:
         best_value: the best monitored value so far, or None.
         best_step: the step it was reached at, or None.
         validations_since_best: for early stopping.
+        learning_rate_scale: what the plateau schedule has made of 1 so far.
+        plateau_best: the best monitored value that the plateau schedule has seen, or None.
+        plateau_validations: validations without a better one since its last change.
     """
 
     step: int = 0
@@ -28,6 +31,9 @@ class RunProgress:
     best_value: float | None = None
     best_step: int | None = None
     validations_since_best: int = 0
+    learning_rate_scale: float = 1.0
+    plateau_best: float | None = None
+    plateau_validations: int = 0
 
     def after_step(self, examples: int) -> RunProgress:
         """The progress one optimizer update of so many examples later."""
@@ -44,15 +50,32 @@ class RunProgress:
 
     def after_validation(self, value: float, mode: str) -> RunProgress:
         """Book-keeping of the monitored value; NaN is never an improvement, nor is a tie."""
-        better = not math.isnan(value) and (
-            self.best_value is None
-            or (value < self.best_value if mode == "min" else value > self.best_value)
-        )
-        if better:
+        if _is_better(value, self.best_value, mode):
             return dataclasses.replace(
                 self, best_value=value, best_step=self.step, validations_since_best=0
             )
         return dataclasses.replace(self, validations_since_best=self.validations_since_best + 1)
+
+    def after_plateau(
+        self, value: float, mode: str, factor: float, patience: int, min_scale: float
+    ) -> RunProgress:
+        """The schedule's answer to the monitored value of a validation.
+
+        After more than `patience` validations in a row without a better value the learning rate is
+        multiplied by `factor`, down to `min_scale` times the one it began with.
+        """
+        if _is_better(value, self.plateau_best, mode):
+            return dataclasses.replace(self, plateau_best=value, plateau_validations=0)
+        if self.plateau_validations < patience:
+            return dataclasses.replace(self, plateau_validations=self.plateau_validations + 1)
+        scale = max(factor * self.learning_rate_scale, min_scale)
+        return dataclasses.replace(self, learning_rate_scale=scale, plateau_validations=0)
+
+    def without_plateau(self) -> RunProgress:
+        """The progress with the plateau schedule at its beginning."""
+        return dataclasses.replace(
+            self, learning_rate_scale=1.0, plateau_best=None, plateau_validations=0
+        )
 
     def without_best(self) -> RunProgress:
         """The progress without what it knows of the monitored value."""
@@ -66,3 +89,10 @@ class RunProgress:
     def from_json(cls, values: dict[str, int | float | None]) -> RunProgress:
         """The inverse of `to_json`."""
         return cls(**values)  # type: ignore[arg-type]
+
+
+def _is_better(value: float, best: float | None, mode: str) -> bool:
+    """Whether a value beats the best so far; NaN and a tie never do."""
+    if math.isnan(value):
+        return False
+    return best is None or (value < best if mode == "min" else value > best)

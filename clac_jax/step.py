@@ -112,7 +112,7 @@ def make_train_step(
         metrics = {
             **{name: term for name, term in terms.items() if not name.startswith("acc_")},
             "grad_norm": optax.tree.norm(grads),
-            "learning_rate": jnp.asarray(schedule(state.step)),
+            "learning_rate": schedule(state.step) * state.learning_rate_scale,
         }
         return state.apply_gradients(grads=grads, batch_stats=batch_stats), metrics
 

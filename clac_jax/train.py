@@ -175,7 +175,10 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
             row = validation_row(validation, progress)
             options = config.checkpoint
             log.write(row)
-            loop.progress = progress.after_validation(row[options.monitor], options.mode)
+            value = row[options.monitor]
+            loop.progress = progress.after_validation(value, options.mode)
+            if config.schedule == "plateau":
+                _lower_on_plateau(config, loop, value)
             line.say(describe_validation(row))
             if saver.due_at_epoch(loop.progress, is_last=_ended(config, loop.progress)):
                 saver.save(loop.state, loop.progress, numbers(row))
@@ -239,6 +242,20 @@ def _train_epoch(
             loop.check_finite()
             saver.save(loop.state, loop.progress)
     loop.check_finite()
+
+
+def _lower_on_plateau(config: ml_collections.ConfigDict, loop: Loop, value: float) -> None:
+    """Lets the plateau schedule see a validation, and the state its answer."""
+    options = config.plateau
+    min_scale = config.min_learning_rate / max(config.learning_rate, config.min_learning_rate)
+    before = loop.progress.learning_rate_scale
+    loop.progress = loop.progress.after_plateau(
+        value, config.checkpoint.mode, options.factor, options.patience, min_scale
+    )
+    scale = loop.progress.learning_rate_scale
+    if scale != before:
+        scales = parallel.replicate(np.float32(scale))
+        loop.state = loop.state.replace(learning_rate_scale=scales)
 
 
 def _best_state(

@@ -11,15 +11,28 @@ from flax.training import train_state
 
 
 class TrainState(train_state.TrainState):
-    """Flax's TrainState (step, params, opt_state; apply_fn and tx are static) and two more.
+    """Flax's TrainState (step, params, opt_state; apply_fn and tx are static) and more.
 
     Attributes:
         batch_stats: running statistics of the batch norms, a tree like Flax's collection.
         key: (2,) uint32, the run's PRNG key; a step folds `step` into it and never changes it.
+        learning_rate_scale: () float32, what the plateau schedule has made of 1 so far.
     """
 
     batch_stats: Any
     key: jax.Array
+    learning_rate_scale: jax.Array
+
+    def apply_gradients(self, *, grads: Any, **changes: Any) -> TrainState:
+        """The state one update later, with other fields changed as given."""
+        updates, opt_state = self.tx.update(grads, self.opt_state, self.params)
+        scaled = jax.tree.map(lambda update: self.learning_rate_scale * update, updates)
+        return self.replace(
+            step=self.step + 1,
+            params=optax.apply_updates(self.params, scaled),
+            opt_state=opt_state,
+            **changes,
+        )
 
 
 def create_train_state(
@@ -42,5 +55,6 @@ def create_train_state(
         tx=tx,
         batch_stats=variables.get("batch_stats", {}),
         key=jax.random.PRNGKey(seed),
+        learning_rate_scale=jnp.ones((), jnp.float32),
     )
     return state.replace(step=jnp.zeros((), jnp.int32))

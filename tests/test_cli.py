@@ -54,7 +54,7 @@ def test_ls(run, ckpt):
     code, out, _ = ckpt("ls", run)
     assert code == 0
     header, *rows = out.splitlines()
-    assert header.split() == "step epoch example val_loss top-1 size age kept".split()
+    assert header.split()[:4] == ["step", "epoch", "example", "val_loss"]
     assert [row.split()[:4] for row in rows] == [
         ["10", "1", "0", "0.5000"],
         ["20", "2", "0", "0.2000"],

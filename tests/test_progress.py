@@ -31,6 +31,16 @@ def test_best_is_the_first_of_the_best_and_never_nan(values, mode):
         assert progress.validations_since_best == len(values) - progress.best_step
 
 
+def test_plateau():
+    progress, scales = RunProgress(), []
+    for value in [1.0, 0.9, 0.9, 0.95, float("nan"), 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8]:
+        progress = progress.after_plateau(value, "min", factor=0.5, patience=1, min_scale=0.2)
+        scales.append(progress.learning_rate_scale)
+    # Two in a row without a better value halve it; an improvement starts the count anew.
+    assert scales == [1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.2, 0.2, 0.2]
+    assert progress.without_plateau() == RunProgress()
+
+
 def test_json_round_trip():
     progress = RunProgress().after_step(4).after_validation(0.5, "min")
     assert RunProgress.from_json(progress.to_json()) == progress

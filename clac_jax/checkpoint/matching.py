@@ -92,7 +92,7 @@ class Match:
 def part_of(path: str) -> str:
     """The part of the state, of `PARTS`, that a slash path belongs to."""
     head = path.split("/", 1)[0]
-    return "progress" if head == "step" else head
+    return "progress" if head in ("step", "learning_rate_scale") else head
 
 
 def match(saved: Shapes, wanted: Shapes, options: RestoreOptions) -> list[Match]:

@@ -148,7 +148,7 @@ def begin(
     ]
     place = f"epoch {progress.epoch}, example {progress.examples_in_epoch:,}"
     where = f"{words} {info.folder} ({place} of {num_train_examples:,})"
-    return Start(_at_step(restored.arrays, progress.step), progress, where, notes, sorted(damaged))
+    return Start(_at(restored.arrays, progress), progress, where, notes, sorted(damaged))
 
 
 def _newest(
@@ -200,6 +200,8 @@ def _progress(
     """Where the run goes on, and what of the checkpoint's position no longer holds."""
     notes = []
     progress = info.progress
+    if config.schedule != "plateau":
+        progress = progress.without_plateau()
     if origin.other is not None:
         if "progress" not in options.parts:
             return RunProgress(), ["restore.parts leaves out progress: starts at step 0, epoch 0"]
@@ -219,10 +221,14 @@ def _monitor(config: dict[str, Any]) -> tuple[str, str]:
     return config["checkpoint"]["monitor"], config["checkpoint"]["mode"]
 
 
-def _at_step(arrays: Mapping[str, Any], step: int) -> dict[str, Any]:
-    """The arrays with the state and the schedule of its optimizer at one step.
+def _at(arrays: Mapping[str, Any], progress: RunProgress) -> dict[str, Any]:
+    """The arrays with every counter of the state at the step of the progress.
 
-    They differ where only one of them was taken over.
+    They differ where only one of them was taken over, or where the schedule has changed.
     """
     counters = [path for path in arrays if path.endswith("/learning_rate/count")]
-    return {**arrays, **{path: np.asarray(step, np.int32) for path in ("step", *counters)}}
+    return {
+        **arrays,
+        **{path: np.asarray(progress.step, np.int32) for path in ("step", *counters)},
+        "learning_rate_scale": np.asarray(progress.learning_rate_scale, np.float32),
+    }

@@ -49,6 +49,24 @@ def test_the_learning_rate_of_the_config_wins(stage1, small_config, tmp_path):
     assert rates == pytest.approx([1e-5] * 3)
 
 
+def test_the_plateau_schedule_goes_on_where_it_was(small_config, tmp_path):
+    plateau = {"schedule": "plateau", "plateau__patience": 0, "warmup_steps": 0, "max_epochs": 3}
+    # A metric that does not change while nothing is learned: a tie is no improvement.
+    still = {"learning_rate": 1e-6, "checkpoint__monitor": "crystal_to_text_top10"}
+    config = small_config(**plateau, **still, checkpoint__mode="max")
+    train(config, tmp_path / "whole")
+    rates = [row["learning_rate"] for row in train_rows(tmp_path / "whole")]
+    assert rates == pytest.approx([1e-6] * 8 + [0.5e-6] * 4)
+    config.resume_from = f"{tmp_path / 'whole'}@step=10"
+    train(config, tmp_path / "resumed")
+    assert_same(arrays_at(tmp_path / "resumed", 12), arrays_at(tmp_path / "whole", 12))
+    # Another schedule begins at its own rate.
+    constant = small_config(resume_from=f"{tmp_path / 'whole'}@step=10", schedule="constant")
+    constant.max_epochs, constant.warmup_steps = 3, 0
+    train(constant, tmp_path / "constant")
+    assert train_rows(tmp_path / "constant")[0]["learning_rate"] == pytest.approx(1e-3)
+
+
 @pytest.mark.parametrize(
     "changes, examples, total_steps",
     [
