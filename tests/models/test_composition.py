@@ -6,7 +6,8 @@ import jax
 import numpy as np
 from parity_fixtures import Fixture, crystal_graphs, graph_batch, one_view_shape
 
-from clac_jax.models.composition import CompositionEncoder, cell_features
+from clac_jax.models.composition import CompositionEncoder, WithComposition, cell_features
+from clac_jax.models.painn import PaiNN
 
 
 def test_cell_features_are_lengths_cosines_and_volume_per_atom():
@@ -41,3 +42,16 @@ def test_padding_changes_nothing():
     padded = model.apply(variables, loose)
     np.testing.assert_allclose(padded[:3], model.apply(variables, tight), rtol=1e-5, atol=1e-6)
     assert np.isfinite(padded).all()
+
+
+def test_added_to_another_encoder_it_is_their_sum():
+    batch = graph_batch(crystal_graphs(Fixture("painn_small").section("in")))
+    painn = PaiNN(num_features=8, num_interactions=1, out_dim=4)
+    composition = CompositionEncoder(num_features=8, out_dim=4)
+    both = WithComposition(painn, composition)
+    variables = both.init(jax.random.key(0), batch)
+    parts = [
+        encoder.apply({"params": variables["params"][name]}, batch)
+        for name, encoder in (("encoder", painn), ("composition", composition))
+    ]
+    np.testing.assert_allclose(both.apply(variables, batch), sum(parts), rtol=1e-6)
