@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from clac_jax.datasets.record import PROPERTIES
 from clac_jax.text import split_sentences
 from tools.materials_project_mini.compound import Compound
 from tools.materials_project_mini.facts import Facts, compute_facts
@@ -32,19 +33,6 @@ from tools.materials_project_mini.questions import (
 
 ROOT = Path(__file__).parents[1]
 OUTPUT = ROOT / "clac_jax/datasets/materials_project_mini/materials_project_mini.parquet"
-PROPERTIES = (
-    "formation energy per atom",
-    "band gap",
-    "energy above hull",
-    "bulk modulus",
-    "shear modulus",
-    "poisson ratio",
-    "elastic anisotropy",
-    "refractive index",
-    "dielectric constant",
-    "electronic dielectric constant",
-    "piezoelectric modulus",
-)
 COORDINATE_DECIMALS = 7
 
 
@@ -74,7 +62,7 @@ def narrative_of(compound: Compound, row: dict[str, Any]) -> dict[str, str]:
         ValueError: the sentence splitter does not find the sentences that were written, or the
             first text does not name the formula.
     """
-    properties = {name: row[name] for name in PROPERTIES if row[name] is not None}
+    properties = {name: row[name] for name in PROPERTIES if row.get(name) is not None}
     rng = generator(row["material_id"], "narrative")
     structure, chemistry = narrative(compound, properties, rng)
     text, explanation = " ".join(structure), " ".join(chemistry)
@@ -114,7 +102,8 @@ def build(rows: list[dict[str, Any]], facts: list[Facts]) -> pa.Table:
     columns["atomic_numbers"] = pa.array(numbers, pa.list_(pa.int16()))
     columns["frac_coords"] = [_rounded(row["frac_coords"]) for row in rows]
     columns |= {name: [text[name] for text in texts] for name in texts[0]}
-    columns |= {name: [row[name] for row in rows] for name in (*PROPERTIES, "source")}
+    given = [name for name in (*PROPERTIES, "source") if name in rows[0]]
+    columns |= {name: [row[name] for row in rows] for name in given}
     return pa.table(columns)
 
 
