@@ -148,9 +148,6 @@ def default_config() -> ml_collections.ConfigDict:
     config.restore.on_shape_mismatch = "error"  # error | skip | overlap
 
     config.input = ml_collections.ConfigDict()
-    # elements: crystals of the same elements (polymorphs, phases of one system) share a batch,
-    # where they are the hardest negatives; none: every epoch is shuffled freely.
-    config.input.group_by = "none"
     config.input.num_threads = 2
     config.input.prefetch = 8  # batches
 
@@ -197,7 +194,6 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_choice(config, "text_encoder.name", ("bert",))
     _check_choice(config, "text_encoder.feature", ("first", "last", "mean"))
     _check_choice(config, "augment.perturb_law", ("bounded", "legacy"))
-    _check_choice(config, "input.group_by", ("none", "elements"))
     _check_choice(config, "dataset.on_bad_row", ("error", "skip"))
     _check_choice(config, "dataset.split_by", ("row", "formula"))
     _check_choice(config, "dataset.text_source", ("narratives", "papers"))

@@ -64,35 +64,9 @@ class ViewOptions:
     replace_formula_start_epoch: int = 0
 
 
-def epoch_order(
-    seed: int, epoch: int, num_examples: int, groups: np.ndarray | None = None
-) -> np.ndarray:
-    """(num_examples,) int64: the order of the examples in an epoch.
-
-    Args:
-        seed: of the run.
-        epoch: its number.
-        num_examples: of the split.
-        groups: (num_examples,) integers; examples of equal number follow each other, in an order
-            of their own, and the groups are shuffled. None shuffles the examples.
-    """
-    shuffled = np.random.default_rng((seed, epoch, _ORDER)).permutation(num_examples)
-    if groups is None:
-        return shuffled
-    # A group comes where the first of its examples comes in the shuffled order.
-    _, first, group = np.unique(groups[shuffled], return_index=True, return_inverse=True)
-    return shuffled[np.argsort(first[group], kind="stable")]
-
-
-def element_groups(records: Sequence[Record]) -> np.ndarray:
-    """(num_examples,) a number for each set of elements: polymorphs and phases of one system."""
-    systems: dict[frozenset[int], int] = {}
-    return np.array(
-        [
-            systems.setdefault(frozenset(map(int, record.atomic_numbers)), len(systems))
-            for record in records
-        ]
-    )
+def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
+    """(num_examples,) int64: the order of the examples in an epoch."""
+    return np.random.default_rng((seed, epoch, _ORDER)).permutation(num_examples)
 
 
 def steps_in_epoch(num_examples: int, examples_per_step: int, start: int = 0) -> int:

@@ -1,11 +1,8 @@
 import dataclasses
-import itertools
 
 import numpy as np
 import pytest
 from crystals import random_crystal
-from hypothesis import given
-from hypothesis import strategies as st
 
 from clac_jax import input_pipeline
 from clac_jax.config import ConfigError
@@ -92,29 +89,6 @@ def test_an_epoch_is_a_permutation_without_the_remainder(records, tokenizer):
     assert sorted(epoch_order(3, 1, 23)) == list(range(23))
     assert epoch_order(3, 1, 23).tolist() != epoch_order(3, 2, 23).tolist()
     assert epoch_order(3, 1, 23).tolist() != epoch_order(4, 1, 23).tolist()
-
-
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.integers(0, 3))
-def test_groups_stay_together_and_are_shuffled(groups, epoch):
-    order = epoch_order(3, epoch, len(groups), np.array(groups))
-    assert sorted(order) == list(range(len(groups)))
-    in_order = [groups[index] for index in order]
-    blocks = [group for group, _ in itertools.groupby(in_order)]
-    assert len(blocks) == len(set(groups))
-    # Groups and their members come in the order of the free shuffle.
-    free = epoch_order(3, epoch, len(groups))
-    assert blocks == list(dict.fromkeys(groups[index] for index in free))
-    for group in blocks:
-        members = [index for index in order if groups[index] == group]
-        assert members == [index for index in free if groups[index] == group]
-
-
-def test_a_group_has_one_set_of_elements(records):
-    groups = input_pipeline.element_groups(records)
-    for i, left in enumerate(records):
-        for j, right in enumerate(records):
-            same_elements = set(left.atomic_numbers) == set(right.atomic_numbers)
-            assert (groups[i] == groups[j]) == same_elements
 
 
 @pytest.mark.parametrize("start", [4, 8, 16])
