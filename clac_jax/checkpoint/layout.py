@@ -16,15 +16,21 @@ from typing import Any
 from etils import epath
 
 from clac_jax.checkpoint.files import DamagedCheckpointError, check_files, total_size
+from clac_jax.errors import UserError
 from clac_jax.progress import RunProgress
 
 CHECKPOINTS = "checkpoints"
 DAMAGED = "damaged_checkpoints"  # beside it: what a resumed run found there and could not trust
 STATE, RUN = "state", "run"
 RUN_FILE = "run/metadata"
+FORMAT = 1  # of that file; raised when an older version could not read it
 # Beside the steps in `checkpoints/`: what is on its way out. A folder is renamed into one of these
 # before anything in it is deleted, so a step that is there is whole.
 DELETED, REPLACED = "being_deleted", "being_replaced"
+
+
+class CheckpointFormatError(UserError):
+    """A checkpoint of a version that writes it in another way."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,7 @@ class CheckpointInfo:
     def to_json(self) -> dict[str, Any]:
         """All but the folder, as plain values."""
         return {
+            "format": FORMAT,
             "progress": self.progress.to_json(),
             "metrics": self.metrics,
             "config": self.config,
@@ -148,13 +155,17 @@ def read_info(folder: epath.Path) -> CheckpointInfo:
 
     Raises:
         DamagedCheckpointError: naming the file that is not what was written.
+        CheckpointFormatError: it is whole, but of another version's format.
     """
     check_files(folder)
     path = folder / RUN_FILE
-    try:
-        return CheckpointInfo.from_json(folder, json.loads(path.read_text()))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedCheckpointError(path, "cannot be read by this version") from error
+    values = json.loads(path.read_text())
+    if values.pop("format", None) != FORMAT:
+        raise CheckpointFormatError(
+            f"{path} was written by another version of clac_jax "
+            f"({values.get('versions', {}).get('clac-jax', 'unknown')}). Use that version."
+        )
+    return CheckpointInfo.from_json(folder, values)
 
 
 def read_all(

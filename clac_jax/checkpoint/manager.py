@@ -95,6 +95,7 @@ class Checkpoints:
         # Memory for the copy of the state is found while the first step compiles.
         self._buffers = self._worker.submit(HostBuffers, shapes)
         self._pending: Future[None] | None = None
+        self._failure: CheckpointError | None = None  # of the last save
         self.saved: RunProgress | None = None
 
     def read_all(self) -> tuple[dict[int, CheckpointInfo], dict[int, UserError]]:
@@ -153,17 +154,24 @@ class Checkpoints:
         pending, self._pending = self._pending, None
         if pending is None:
             return
+        self._failure = None
         try:
             pending.result()
         except CheckpointError as error:
-            self.saved = None
+            self._failure, self.saved = error, None
             if self._options.on_failure == "stop":
                 raise
             _say(f"warning: {error} Training goes on (config.checkpoint.on_failure).")
 
     def end(self) -> None:
-        """Removes the last checkpoint, too, if the rules keep it for the running time only."""
+        """Removes the last checkpoint, too, if the rules keep it for the running time only.
+
+        Raises:
+            CheckpointError: the last save failed, whatever `config.checkpoint.on_failure` says.
+        """
         self.wait()
+        if self._failure is not None:
+            raise self._failure
         for step in set(self._metrics) - self._retention.kept(self._metrics, ended=True):
             self._manager.delete(step)
             del self._metrics[step]
@@ -173,13 +181,11 @@ class Checkpoints:
         """Waits for the background and frees the threads.
 
         Raises:
-            CheckpointError: the last save failed, whatever `config.checkpoint.on_failure` says.
+            CheckpointError: see `wait`.
         """
-        pending, self._pending = self._pending, None
+        self.wait()
         self._worker.shutdown(wait=True)
         self._manager.close()
-        if pending is not None:
-            pending.result()
 
     def _save_with_retries(
         self,

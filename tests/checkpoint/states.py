@@ -12,6 +12,9 @@ from clac_jax.progress import RunProgress
 from clac_jax.train_state import create_train_state
 
 
+COUNTERS = ("step", "opt_state/inner_state/learning_rate/count")
+
+
 def make_config(**checkpoint_options):
     config = default_config()
     config.weight_decay = 0.1
@@ -49,6 +52,7 @@ def save_run(workdir, steps, config=None, num_train_examples=100, state=make_sta
     saved, checkpoints = {}, None
     for step, (progress, metrics) in steps.items():
         arrays = to_arrays(state(seed=step))
+        arrays |= {path: np.int32(progress.step) for path in COUNTERS}
         if checkpoints is None:
             checkpoints = Checkpoints(workdir, config, shapes_of(arrays), num_train_examples)
         checkpoints.save(arrays, progress, metrics)

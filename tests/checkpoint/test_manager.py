@@ -196,7 +196,8 @@ def test_a_last_save_that_failed_is_never_passed_over(tmp_path, monkeypatch):
     break_saving(checkpoints, monkeypatch, failures=1)
     checkpoints.save(STATE, RunProgress(step=1), None)
     with pytest.raises(CheckpointError, match="save step 1"):
-        checkpoints.close()
+        checkpoints.end()
+    checkpoints.close()
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from checkpoint.states import assert_same, epochs, make_config, make_state, save_run, shapes_of
 
-from clac_jax.checkpoint import resume
+from clac_jax.checkpoint import layout, resume
 from clac_jax.checkpoint.files import DamagedCheckpointError
 from clac_jax.checkpoint.resume import ResumeError
 from clac_jax.checkpoint.tree import to_arrays
@@ -179,3 +179,12 @@ def test_the_best_value_of_another_metric_is_forgotten(tmp_path):
     assert begin(tmp_path).progress == progress
     other = changed(checkpoint__monitor="text_to_crystal_top1", checkpoint__mode="max")
     assert begin(tmp_path, other).progress == progress.without_best()
+
+
+def test_a_checkpoint_of_another_version_is_no_damaged_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(layout, "FORMAT", 2)
+    save_run(tmp_path, epochs(0.5))
+    monkeypatch.setattr(layout, "FORMAT", 1)
+    with pytest.raises(layout.CheckpointFormatError, match="another version"):
+        begin(tmp_path)
+    assert (tmp_path / "checkpoints" / "10").is_dir()

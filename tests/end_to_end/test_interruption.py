@@ -147,6 +147,20 @@ def test_told_to_stop_while_it_validates(start, run, whole, tmp_path):
     assert_equal_runs(workdir, whole)
 
 
+def test_goes_on_with_another_number_of_devices(run, whole, tmp_path):
+    """On two what one has saved: the same examples, and the same numbers up to rounding."""
+    done = run(tmp_path / "two", *FLAGS, f"--config.resume_from={whole}@epoch=0", devices=2)
+    assert done.returncode == 0, done.stderr
+    assert "2 x cpu" in done.stdout and "restored" in done.stdout
+    expected = [row for row in read_rows(whole / "metrics.jsonl") if row["step"] > 8]
+    for two, one in zip(read_rows(tmp_path / "two" / "metrics.jsonl"), expected, strict=True):
+        assert two["examples_seen"] == one["examples_seen"]
+        if one["split"] == "train":
+            assert two["loss"] == pytest.approx(one["loss"], rel=2e-3)
+            assert two["learning_rate"] == one["learning_rate"]
+    last_state(tmp_path / "two")  # opens without a device axis
+
+
 def test_two_processes_cannot_share_a_workdir(start, run, tmp_path):
     process = start(tmp_path / "shared", "--config.max_epochs=100")
     assert until((tmp_path / "shared" / "config.json").exists, process)
