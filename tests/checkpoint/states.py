@@ -11,7 +11,6 @@ from clac_jax.config import default_config
 from clac_jax.progress import RunProgress
 from clac_jax.train_state import create_train_state
 
-
 COUNTERS = ("step", "opt_state/inner_state/learning_rate/count")
 
 
