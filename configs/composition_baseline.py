@@ -10,5 +10,4 @@ def get_config() -> ml_collections.ConfigDict:
     config.graph_encoder.name = "composition"
     config.frozen = ("text_encoder/.*",)
     config.optimizer.learning_rate_factors = ()
-    config.use_visual_intramodal_loss = False
     return config

@@ -14,7 +14,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.dataset.max_examples = 32
     config.warmup_steps = 2
     config.projection_dim = 16
+    config.use_visual_intramodal_loss = True
     config.use_textual_intramodal_loss = True
+    config.graph_encoder.add_composition = False
+    config.augment.sentence_keep_prob = 0.5
     config.graph_encoder.num_features = 16
     config.graph_encoder.num_interactions = 1
     config.graph_encoder.out_dim = 16
