@@ -39,10 +39,10 @@ def locate(name: str) -> CheckpointInfo:
         CheckpointNotFoundError: naming what is there instead.
         DamagedCheckpointError: the only one that the name can mean is damaged.
     """
-    place, _, which = name.partition("@")
-    folder = epath.Path(os.path.expanduser(place.strip()))
-    if "://" not in place:
-        folder = folder.resolve()
+    place, which = name.strip(), ""
+    if "@" in place and not _path(place).exists():  # a folder may have an @ in its own name
+        place, _, which = place.rpartition("@")
+    folder = _path(place)
     if not folder.exists():
         raise CheckpointNotFoundError(
             f"Checkpoint not found: {folder} does not exist{_near(folder)}. "
@@ -62,6 +62,11 @@ def locate(name: str) -> CheckpointInfo:
             raise next(reversed(damaged.values()))
         raise CheckpointNotFoundError(f"Checkpoint not found: {folder} holds none. Give {FORMS}.")
     return _choose(which, directory, whole, damaged)
+
+
+def _path(place: str) -> epath.Path:
+    path = epath.Path(os.path.expanduser(place))
+    return path if "://" in place else path.resolve()
 
 
 def _choose(

@@ -41,6 +41,12 @@ def test_relative_and_home(run, monkeypatch):
     assert locate("~/outputs/stage1/checkpoints/10/").step == 10
 
 
+def test_a_folder_with_an_at_sign(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run@home")
+    assert locate(f"{tmp_path}/run@home").step == 35
+    assert locate(f"{tmp_path}/run@home@best").step == 20
+
+
 @pytest.mark.parametrize(
     "name, words",
     [
