@@ -7,14 +7,14 @@ from clac_jax.config import default_config
 
 def get_config() -> ml_collections.ConfigDict:
     config = default_config()
-    config.max_epochs = 5
+    config.max_epochs = 4
     config.batch_size = 64
     config.learning_rate = 1e-3
     config.schedule = "cosine"
     config.warmup_steps = 30
     config.gradient_clip = 1.0
     config.weight_decay = 0.01
-    config.replace_formula_prob = 0.5
+    config.replace_formula_prob = 0.15
     # What these two cost in time goes into epochs here, which help more: docs/performance.md.
     config.use_visual_intramodal_loss = False
     config.use_textual_intramodal_loss = False
