@@ -21,13 +21,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.step import HERE, NUM_EXAMPLES, load_examples, machine_facts
+from benchmarks.step import HERE, NUM_EXAMPLES, comparison_config, load_examples, machine_facts
 from clac_jax import parallel
 from clac_jax.batch import collate
 from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
-from clac_jax.config import default_config
 from clac_jax.models import abstract_variables, build_model, init_variables
 from clac_jax.optim import make_optimizer, make_schedule, trainable_mask
 from clac_jax.progress import RunProgress
@@ -49,11 +48,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE / "results" / "checkpoint.json")
     options = parser.parse_args()
 
-    config = default_config()
-    with config.unlocked():
-        config.text_encoder.pretrained = "minilm"
-        config.text_encoder.feature = "first"
-        config.checkpoint.save_top_k = 0
+    config = comparison_config()
+    config.checkpoint.save_top_k = 0
     examples = load_examples()
     plan = ShapePlan(examples, NUM_EXAMPLES, config.text_encoder.max_length)
     one = collate(examples, plan.choose([examples]))

@@ -18,7 +18,6 @@ from clac_jax.checkpoint.layout import (
     CHECKPOINTS,
     DELETED,
     read_all,
-    read_info,
     remove,
     step_folders,
 )
@@ -83,11 +82,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _ls(options: argparse.Namespace) -> int:
-    directory = _directory(options.run_folder)
-    rows = inspect.list_run(directory)
-    monitor = None
-    if whole := read_all(directory)[0]:
-        monitor = whole[max(whole)].config["checkpoint"]["monitor"]
+    whole, damaged = read_all(_directory(options.run_folder))
+    rows = inspect.list_run(whole, damaged)
+    monitor = whole[max(whole)].config["checkpoint"]["monitor"] if whole else None
     print(json.dumps(rows, indent=1) if options.json else inspect.format_list(rows, monitor))
     return EXIT_TROUBLE if any(row["damage"] for row in rows) else 0
 
@@ -176,7 +173,7 @@ def _directory(run: str) -> epath.Path:
 def _folder(name: str) -> epath.Path:
     """A checkpoint's folder, damaged or not where it is named directly."""
     folder = epath.Path(os.path.expanduser(name))
-    return folder if folder.is_dir() else read_info(locate(name).folder).folder
+    return folder if folder.is_dir() else locate(name).folder
 
 
 def run() -> None:

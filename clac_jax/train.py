@@ -117,7 +117,8 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
 
     # Model and optimizer: what their arrays will look like, before any is made or read.
     model = build_model(config, data.vocab_size)
-    abstract = abstract_variables(model, data.example_batch())
+    example = data.example_batch()
+    abstract = abstract_variables(model, example)
     make_optimizer = functools.partial(optim.make_optimizer, config, abstract["params"])
     trainable = optim.trainable_mask(abstract["params"], config.frozen)
     create = functools.partial(
@@ -127,7 +128,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
     shapes = to_arrays(template)
 
     def initialise() -> dict[str, Any]:
-        variables = init_variables(model, config, data.example_batch())
+        variables = init_variables(model, config, example)
         return to_arrays(create(variables, seed=config.seed))
 
     # The state to begin with: fresh, or from a checkpoint.

@@ -44,8 +44,7 @@ _EFFECTS: tuple[tuple[str, str], ...] = (
         "the model is another one; see restore below",
     ),
     (r"checkpoint\.(monitor|mode)", "the best checkpoints are chosen anew"),
-    (r"plateau\..*", "holds from the next validation"),
-    (r"early_stopping_patience", "holds from the next validation"),
+    (r"plateau\..*|early_stopping_patience", "holds from the next validation"),
     (r"eval_batch_size", "in-batch accuracies are no longer comparable with earlier rows"),
     (r"(checkpoint|restore|logging|input)\..*|resume.*|compilation_cache|log_every.*", ""),
 )

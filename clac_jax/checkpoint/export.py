@@ -9,11 +9,12 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+from etils import epath
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from clac_jax.checkpoint.arrays import read_arrays
-from clac_jax.checkpoint.layout import CheckpointInfo
+from clac_jax.checkpoint.layout import CHECKPOINTS, CheckpointInfo, read_all
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.errors import UserError
 from clac_jax.progress import RunProgress
@@ -94,6 +95,8 @@ def import_model(folder: Path, workdir: Path) -> str:
         raise ExportError(
             f"{folder} was not written by `clac-jax ckpt export` ({error}). Export it again."
         ) from error
+    if read_all(epath.Path(workdir) / CHECKPOINTS)[0]:
+        raise ExportError(f"{workdir} holds checkpoints already. Name another folder.")
     progress = RunProgress.from_json(about["progress"])
     arrays["step"] = np.asarray(progress.step, np.int32)
     checkpoints = Checkpoints(
@@ -102,8 +105,6 @@ def import_model(folder: Path, workdir: Path) -> str:
         {path: jax.ShapeDtypeStruct(a.shape, a.dtype) for path, a in arrays.items()},
         about["num_train_examples"],
     )
-    if checkpoints.read_all()[0]:
-        raise ExportError(f"{workdir} holds checkpoints already. Name another folder.")
     checkpoints.save(arrays, progress, about["metrics"])
     checkpoints.close()
     return str(checkpoints.directory / str(progress.step))

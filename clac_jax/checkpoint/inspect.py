@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,24 +11,25 @@ import numpy as np
 from etils import epath
 
 from clac_jax.checkpoint.files import DamagedCheckpointError, check_files
-from clac_jax.checkpoint.layout import CheckpointInfo, Leaf, read_all, step_folders
+from clac_jax.checkpoint.layout import CheckpointInfo, Leaf
 from clac_jax.checkpoint.retention import Retention
 
 
-def list_run(directory: epath.Path) -> list[dict[str, Any]]:
-    """One object for every checkpoint of a `checkpoints/`, oldest first.
+def list_run(
+    whole: Mapping[int, CheckpointInfo], damaged: Mapping[int, DamagedCheckpointError]
+) -> list[dict[str, Any]]:
+    """One object for every checkpoint of a run, oldest first; arguments from `layout.read_all`.
 
     Each has `step`, `epoch`, `examples_in_epoch`, `metrics`, `bytes`, `saved_at` (seconds since
     1970), `kept` (the reasons, by the rules of the newest one's config) and `damage` (None, or what
     is wrong, and then the other fields but `step` are None).
     """
-    whole, damaged = read_all(directory)
     reasons: dict[int, list[str]] = {}
     if whole:
         retention = Retention.from_config(whole[max(whole)].config["checkpoint"])
         reasons = retention.reasons({step: info.metrics for step, info in whole.items()})
     rows = []
-    for step in step_folders(directory):
+    for step in sorted({*whole, *damaged}):
         info = whole.get(step)
         rows.append(
             {

@@ -45,6 +45,21 @@ class Restored:
     matches: list[Match]
 
 
+def match_checkpoint(
+    info: CheckpointInfo, shapes: Mapping[str, jax.ShapeDtypeStruct], options: RestoreOptions
+) -> list[Match]:
+    """`matching.match` of a checkpoint with the arrays of a state; arguments as for `restore`.
+
+    Raises:
+        RestoreRuleError: see `matching.match`.
+    """
+    return match(
+        {path: leaf.shape for path, leaf in info.leaves.items()},
+        {path: leaf.shape for path, leaf in shapes.items()},
+        options,
+    )
+
+
 def restore(
     info: CheckpointInfo,
     shapes: Mapping[str, jax.ShapeDtypeStruct],
@@ -64,11 +79,7 @@ def restore(
         RestoreRuleError: see `matching.match`.
         DamagedCheckpointError: naming the file that is not what was written.
     """
-    matches = match(
-        {path: leaf.shape for path, leaf in info.leaves.items()},
-        {path: leaf.shape for path, leaf in shapes.items()},
-        options,
-    )
+    matches = match_checkpoint(info, shapes, options)
     if found := problems(matches, options):
         raise TreeMismatchError(_complaint(info, found, options))
     kept = [m for m in matches if m.outcome in ("restored", "renamed", "resized")]
@@ -146,15 +157,14 @@ def _megabytes(some: Sequence[Match], info: CheckpointInfo) -> str:
 
 def _group(m: Match) -> str:
     """The module of an array, two names deep, and why."""
-    parts = m.name.split("/")
-    module = "/".join(parts[: max(1, min(3, len(parts) - 1))])
-    text = module if m.outcome != "renamed" else f"{_group_source(m)} -> {module}"
+    module = _module(m.name)
+    text = module if m.outcome != "renamed" else f"{_module(m.source or '')} -> {module}"
     return f"{text} ({m.reason})" if m.reason else text
 
 
-def _group_source(m: Match) -> str:
-    parts = (m.source or "").split("/")
-    return "/".join(parts[: max(1, min(3, len(parts) - 1))])
+def _module(path: str) -> str:
+    names = path.split("/")
+    return "/".join(names[: max(1, min(3, len(names) - 1))])
 
 
 def _complaint(info: CheckpointInfo, found: Sequence[Match], options: RestoreOptions) -> str:

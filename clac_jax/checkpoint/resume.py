@@ -24,8 +24,15 @@ from clac_jax.checkpoint.layout import (
     read_all,
 )
 from clac_jax.checkpoint.locate import locate
-from clac_jax.checkpoint.matching import PARTS, RestoreOptions, match, problems
-from clac_jax.checkpoint.restore import REPORT_FILE, Restored, describe, restore, write_report
+from clac_jax.checkpoint.matching import PARTS, RestoreOptions, problems
+from clac_jax.checkpoint.restore import (
+    REPORT_FILE,
+    Restored,
+    describe,
+    match_checkpoint,
+    restore,
+    write_report,
+)
 from clac_jax.errors import UserError
 from clac_jax.progress import RunProgress
 
@@ -179,14 +186,7 @@ def _for_own(
     Its rules and parts are mostly still those of the other run's checkpoint that it began with.
     """
     whole = RestoreOptions()
-    fits = not problems(
-        match(
-            {path: leaf.shape for path, leaf in info.leaves.items()},
-            {path: leaf.shape for path, leaf in shapes.items()},
-            whole,
-        ),
-        whole,
-    )
+    fits = not problems(match_checkpoint(info, shapes, whole), whole)
     return whole if fits else dataclasses.replace(options, parts=PARTS)
 
 
