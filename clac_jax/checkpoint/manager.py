@@ -303,9 +303,9 @@ class _CheckedCommitFile(atomicity.CommitFileTemporaryPath):
 
     async def finalize(self) -> None:
         folder = self.get()
-        (folder / atomicity.COMMIT_SUCCESS_FILE).write_text("committed")
         if folder.name.isdigit():
             write_manifest(folder)
+        (folder / atomicity.COMMIT_SUCCESS_FILE).write_text("committed")
 
 
 def _checked_path(directory: epath.Path) -> Any:
