@@ -27,6 +27,7 @@ FORMAT = 1  # of that file; raised when an older version could not read it
 # Beside the steps in `checkpoints/`: what is on its way out. A folder is renamed into one of these
 # before anything in it is deleted, so a step that is there is whole.
 DELETED, REPLACED = "being_deleted", "being_replaced"
+UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of the folder that Orbax is writing into
 
 
 class CheckpointFormatError(UserError):
@@ -122,13 +123,17 @@ class CheckpointInfo:
 
 
 def finish_interrupted(directory: epath.Path) -> None:
-    """Finishes what a killed save had begun in a `checkpoints/`."""
+    """Finishes or removes what a killed save had begun in a `checkpoints/`."""
     there = step_folders(directory)
     for step, folder in step_folders(directory / REPLACED).items():
         if step not in there:
             folder.rename(directory / str(step))
     remove(directory / REPLACED)
     remove(directory / DELETED)
+    if directory.is_dir():
+        for folder in directory.iterdir():
+            if UNFINISHED in folder.name:
+                remove(folder)
 
 
 def remove(folder: epath.Path) -> None:

@@ -246,7 +246,8 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=_Preservation(self._retention, lambda: self._metrics),
                 enable_async_checkpointing=False,  # the whole save is in a thread of ours
-                cleanup_tmp_directories=True,
+                # In a file system `finish_interrupted` does it, and has done it when it returns.
+                cleanup_tmp_directories=is_remote(self.directory),
                 todelete_subdir=None if is_remote(self.directory) else DELETED,
                 temporary_path_class=_checked_path(self.directory),
             ),
