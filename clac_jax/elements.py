@@ -67,3 +67,13 @@ def atom_features() -> np.ndarray:
         table[int(number)] = vector
     table.flags.writeable = False
     return table
+
+
+@functools.cache
+def atomic_weights() -> np.ndarray:
+    """(MAX_ATOMIC_NUMBER + 1,) float32, read-only: dalton by atomic number; padding (row 0): 0."""
+    table = np.array(
+        [0, *(_TABLE.GetAtomicWeight(z) for z in range(1, MAX_ATOMIC_NUMBER + 1))], np.float32
+    )
+    table.flags.writeable = False
+    return table

@@ -10,11 +10,26 @@ from clac_jax.models.composition import CompositionEncoder, WithComposition, cel
 from clac_jax.models.painn import PaiNN
 
 
-def test_cell_features_are_lengths_cosines_and_volume_per_atom():
+def test_cell_features_are_sizes_ratios_and_cosines_and_their_gaussians():
     lattice = np.array([[2.0, 0, 0], [1.5, 1.5 * 3**0.5, 0], [0, 0, 4]], np.float32)
-    ours = cell_features(lattice[None], np.array([3.0], np.float32))[0]
-    expected = [np.log(2), np.log(3), np.log(4), 0, 0, 0.5, np.log(12 * 3**0.5 / 3)]
-    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+    ours = cell_features(lattice[None], np.array([3.0]), np.array([60.0]))[0]
+    volume = 12 * 3**0.5
+    expected = [
+        *np.log([3, volume / 3, 60 * 1.66053906660 / volume, 3 / 2, 4 / 2]),
+        *(0, 0, 0.5),
+    ]
+    np.testing.assert_allclose(ours[:8], expected, rtol=1e-5, atol=1e-6)
+    smeared = np.split(ours[8:], np.cumsum([24, 24, 24, 16, 16, 16, 16]))
+    for values, number, (low, high) in zip(
+        smeared,
+        expected,
+        [(0, 5), (1.5, 4.5), (-0.7, 3.2), *[(-1.2, 1.2)] * 2, *[(-0.7, 1)] * 3],
+        strict=True,
+    ):
+        centres = np.linspace(low, high, len(values))
+        gap = centres[1] - centres[0]
+        gaussians = np.exp(-(((number - centres) / gap) ** 2) / 2)
+        np.testing.assert_allclose(values, gaussians, rtol=1e-4, atol=1e-5)
 
 
 def test_it_sees_composition_and_cell_but_no_arrangement():
