@@ -91,8 +91,10 @@ def default_config() -> ml_collections.ConfigDict:
     config.text_encoder = ml_collections.ConfigDict()
     config.text_encoder.name = "bert"
     config.text_encoder.pretrained = config_dict.placeholder(str)  # minilm, a folder, None: random
+    config.text_encoder.num_layers = config_dict.placeholder(int)  # the first so many; None: all
     config.text_encoder.tokenizer = "minilm"  # minilm or a folder with tokenizer.json
-    config.text_encoder.feature = "mean"  # first | last | mean over the real tokens
+    # first | last | mean over the real tokens | attention: that mean and learned weighted ones
+    config.text_encoder.feature = "mean"
     config.text_encoder.max_length = 128
     config.text_encoder.dropout = config_dict.placeholder(float)  # None: the model's own
     config.text_encoder.config = ml_collections.ConfigDict()  # sizes when pretrained is None
@@ -148,6 +150,10 @@ def default_config() -> ml_collections.ConfigDict:
     config.restore.on_shape_mismatch = "error"  # error | skip | overlap
 
     config.input = ml_collections.ConfigDict()
+    # none: every epoch is shuffled freely; formula: the polymorphs of a compound follow each other,
+    # so that one batch holds them and only structure tells them apart; elements: so do all crystals
+    # of one set of elements.
+    config.input.group_by = "none"
     config.input.num_threads = 2
     config.input.prefetch = 8  # batches
 
@@ -192,8 +198,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_choice(config, "optimizer.name", ("adam", "adamw", "sgd", "lion"))
     _check_choice(config, "graph_encoder.name", ("painn", "cgcnn", "composition"))
     _check_choice(config, "text_encoder.name", ("bert",))
-    _check_choice(config, "text_encoder.feature", ("first", "last", "mean"))
+    _check_choice(config, "text_encoder.feature", ("first", "last", "mean", "attention"))
     _check_choice(config, "augment.perturb_law", ("bounded", "legacy"))
+    _check_choice(config, "input.group_by", ("none", "formula", "elements"))
     _check_choice(config, "dataset.on_bad_row", ("error", "skip"))
     _check_choice(config, "dataset.split_by", ("row", "formula"))
     _check_choice(config, "dataset.text_source", ("narratives", "papers"))
@@ -231,6 +238,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
         "input.num_threads",
     ):
         _check_range(config, key, low=0)
+    if config.text_encoder.num_layers is not None:
+        _check_range(config, "text_encoder.num_layers", low=1)
     _check_range(config, "checkpoint.save_top_k", low=-1)
     _check_restore(config)
     if config.batch_size < 2:

@@ -84,6 +84,10 @@ class RunData:
         self.steps_per_epoch = input_pipeline.steps_in_epoch(
             self.split_sizes["train"], config.batch_size * config.accumulate_steps
         )
+        self._groups = None
+        if config.input.group_by != "none":
+            records = self._splits["train"]
+            self._groups = input_pipeline.group_numbers(records, config.input.group_by)
         sample = self._sample("train")
         self._train_shapes = ShapePlan(
             [self._train_views(0, index) for index in sample],
@@ -97,7 +101,9 @@ class RunData:
     def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """The rest of an epoch from its example `start`: leaves (devices, accumulation, ...)."""
         config = self._config
-        order = input_pipeline.epoch_order(config.seed, epoch, self.split_sizes["train"])
+        order = input_pipeline.epoch_order(
+            config.seed, epoch, self.split_sizes["train"], self._groups
+        )
         return input_pipeline.train_batches(
             functools.partial(self._train_views, epoch),
             self._pack_train,

@@ -64,9 +64,33 @@ class ViewOptions:
     replace_formula_start_epoch: int = 0
 
 
-def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
-    """(num_examples,) int64: the order of the examples in an epoch."""
-    return np.random.default_rng((seed, epoch, _ORDER)).permutation(num_examples)
+def epoch_order(
+    seed: int, epoch: int, num_examples: int, groups: np.ndarray | None = None
+) -> np.ndarray:
+    """(num_examples,) int64: the order of the examples in an epoch.
+
+    Args:
+        seed: of the run.
+        epoch: its number.
+        num_examples: of the split.
+        groups: (num_examples,) integers; examples of equal number follow each other, from where the
+            first of them would have come. None shuffles the examples freely.
+    """
+    shuffled = np.random.default_rng((seed, epoch, _ORDER)).permutation(num_examples)
+    if groups is None:
+        return shuffled
+    _, first, group = np.unique(groups[shuffled], return_index=True, return_inverse=True)
+    return shuffled[np.argsort(first[group], kind="stable")]
+
+
+def group_numbers(records: Sequence[Record], by: str) -> np.ndarray:
+    """(num_examples,) a number for each "formula" or set of "elements" among the records."""
+    keys = (
+        record.formula if by == "formula" else frozenset(map(int, record.atomic_numbers))
+        for record in records
+    )
+    numbers: dict[Any, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys])
 
 
 def steps_in_epoch(num_examples: int, examples_per_step: int, start: int = 0) -> int:

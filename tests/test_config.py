@@ -37,12 +37,14 @@ def test_missing_key_is_named():
         ("batch_size", 1, "nothing to be contrasted"),
         ("max_epochs", 0, "at least 1"),
         ("replace_formula_prob", 1.5, "from 0.0 to 1.0"),
+        ("text_encoder.num_layers", 0, "at least 1"),
+        ("input.group_by", "element", "one of none, formula, elements"),
         ("schedule", "cosin", "one of constant, cosine"),
     ],
 )
 def test_values_that_cannot_be_used(key, value, message):
     config = base.get_config()
-    config[key] = value
+    config.update_from_flattened_dict({key: value})
     with pytest.raises(config_lib.ConfigError, match=message):
         config_lib.validate(config)
 

@@ -1,13 +1,22 @@
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 from crystals import random_crystal
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clac_jax import input_pipeline
 from clac_jax.config import ConfigError
 from clac_jax.datasets.record import DataError, Record
-from clac_jax.input_pipeline import ViewOptions, epoch_order, plain_views, train_views
+from clac_jax.input_pipeline import (
+    ViewOptions,
+    epoch_order,
+    group_numbers,
+    plain_views,
+    train_views,
+)
 from clac_jax.text import Tokenizer
 
 OPTIONS = ViewOptions(cutoff=4.0, max_length=40)
@@ -89,6 +98,40 @@ def test_an_epoch_is_a_permutation_without_the_remainder(records, tokenizer):
     assert sorted(epoch_order(3, 1, 23)) == list(range(23))
     assert epoch_order(3, 1, 23).tolist() != epoch_order(3, 2, 23).tolist()
     assert epoch_order(3, 1, 23).tolist() != epoch_order(4, 1, 23).tolist()
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.integers(0, 3))
+def test_groups_stay_together_and_are_shuffled(groups, epoch):
+    order = epoch_order(3, epoch, len(groups), np.array(groups))
+    assert sorted(order) == list(range(len(groups)))
+    in_order = [groups[index] for index in order]
+    blocks = [group for group, _ in itertools.groupby(in_order)]
+    # Groups and their members come in the order of the free shuffle, each group once.
+    free = epoch_order(3, epoch, len(groups))
+    assert blocks == list(dict.fromkeys(groups[index] for index in free))
+    for group in blocks:
+        members = [index for index in order if groups[index] == group]
+        assert members == [index for index in free if groups[index] == group]
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=12))
+def test_a_group_has_one_formula_or_one_set_of_elements(pairs):
+    records = [
+        Record(
+            material_id=f"m-{k}",
+            lattice=np.eye(3),
+            atomic_numbers=np.array(pair),
+            positions=np.zeros((2, 3)),
+            formula="-".join(map(str, sorted(pair))),
+            gpt_text=WORDS,
+        )
+        for k, pair in enumerate(pairs)
+    ]
+    by_formula = group_numbers(records, "formula")
+    by_elements = group_numbers(records, "elements")
+    for (i, left), (j, right) in itertools.product(enumerate(pairs), repeat=2):
+        assert (by_formula[i] == by_formula[j]) == (sorted(left) == sorted(right))
+        assert (by_elements[i] == by_elements[j]) == (set(left) == set(right))
 
 
 @pytest.mark.parametrize("start", [4, 8, 16])

@@ -39,6 +39,7 @@ _EFFECTS: tuple[tuple[str, str], ...] = (
     ),
     (r"dataset\.on_bad_row|dataset\.data_dir", "the same examples, if the data are the same"),
     (r"dataset\..*|debug", "other examples"),
+    (r"input\.group_by", "the examples come in another order"),
     (
         r"graph_encoder\..*|text_encoder\..*|projection_dim|logit_scale_init|use_.*_loss|lm_weight",
         "the model is another one; see restore below",
@@ -74,8 +75,11 @@ def keeps_position(
     info: CheckpointInfo, config: ml_collections.ConfigDict, num_train_examples: int
 ) -> bool:
     """Whether a position in the epoch means the same examples as in the checkpoint's run."""
-    same_seed = info.config["seed"] == config.seed
-    return same_seed and info.num_train_examples == num_train_examples
+    return (
+        info.config["seed"] == config.seed
+        and info.config["input"].get("group_by", "none") == config.input.group_by
+        and info.num_train_examples == num_train_examples
+    )
 
 
 def _effect(key: str) -> str:

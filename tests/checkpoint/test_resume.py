@@ -161,11 +161,13 @@ def test_the_position_in_the_epoch_is_kept(tmp_path):
     assert begin(tmp_path, changed(batch_size=16)).progress.examples_in_epoch == 50
 
 
-@pytest.mark.parametrize("how", ["seed", "examples"])
+@pytest.mark.parametrize("how", ["seed", "groups", "examples"])
 def test_or_the_epoch_starts_anew_where_the_order_is_another_one(tmp_path, how):
     save_run(tmp_path, MIDDLE)
     if how == "seed":
         start = begin(tmp_path, changed(seed=7))
+    elif how == "groups":
+        start = begin(tmp_path, changed(input__group_by="formula"))
     else:
         start = begin(tmp_path, num_train_examples=90)
     assert start.progress.examples_in_epoch == 0
