@@ -23,6 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.graph_encoder.out_dim = 16
     config.graph_encoder.cutoff = 4.0
     config.text_encoder.pretrained = None
+    config.text_encoder.num_layers = None
     config.text_encoder.max_length = 32
     config.text_encoder.config.hidden_size = 16
     config.text_encoder.config.num_hidden_layers = 1

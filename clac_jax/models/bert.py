@@ -17,8 +17,7 @@ import jax.numpy as jnp
 
 from clac_jax.batch import IGNORED_LABEL, Array, TextBatch
 from clac_jax.models.dropout import DropoutStream, drop, keep_mask
-
-FEATURES = ("first", "last", "mean")
+from clac_jax.models.pooling import AttentionPooling, text_features
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class BertOutput:
     """What a text encoder returns.
 
     Attributes:
-        features: (rows, H) one vector per text.
+        features: (rows, H) one vector per text; (rows, 2 H) with "attention".
         hidden: (K, H) last hidden state of every token place.
         lm_loss_sum: (V,) summed masked-language-model loss of each view; None without labels.
         lm_num_tokens: (V,) labelled tokens of each view; None without labels.
@@ -219,7 +218,8 @@ class Bert(nn.Module):
 
     Attributes:
         config: sizes.
-        feature: "first" or "last" token, or "mean" over the text's tokens.
+        feature: "first" or "last" token, "mean" over the text's tokens, or "attention": the mean
+            beside learned weighted means.
         with_lm_head: whether the head exists.
     """
 
@@ -283,28 +283,13 @@ class Bert(nn.Module):
             y = _dense(config, config.hidden_size, f"layer_{k}_output")(exact_gelu(y))
             x = _layer_norm(config, f"layer_{k}_output_norm")(x + dropped(y, 3 * k + 3))
 
-        output = BertOutput(features=text_features(x, texts, self.feature), hidden=x)
+        if self.feature == "attention":
+            features = AttentionPooling(config.num_attention_heads, name="pooling")(x, texts)
+        else:
+            features = text_features(x, texts, self.feature)
+        output = BertOutput(features=features, hidden=x)
         if self.with_lm_head and texts.labels is not None:
             logits = MaskedLmHead(config, name="lm_head")(x, word.embedding)
             loss_sum, num_tokens = lm_loss_per_view(logits, texts)
             output = output.replace(lm_loss_sum=loss_sum, lm_num_tokens=num_tokens)
         return output
-
-
-def text_features(hidden: Array, texts: TextBatch, feature: str) -> jax.Array:
-    """(K, H) -> (rows, H): the hidden state of one token, or the mean over the text's tokens.
-
-    Raises:
-        ValueError: `feature` is none of "first", "last", "mean".
-    """
-    first, lengths = jnp.asarray(texts.first_token), jnp.asarray(texts.lengths)
-    if feature == "first":
-        return hidden[first]
-    if feature == "last":
-        return hidden[first + jnp.maximum(lengths - 1, 0)]
-    if feature == "mean":
-        rows = jnp.arange(lengths.shape[0])
-        members = (texts.text_index[None, :] == rows[:, None]).astype(hidden.dtype)
-        total = jnp.matmul(members, hidden, precision=jax.lax.Precision.HIGHEST)
-        return total / jnp.maximum(lengths, 1).astype(hidden.dtype)[:, None]
-    raise ValueError(f"Unknown text feature {feature!r}. Use one of {', '.join(FEATURES)}.")

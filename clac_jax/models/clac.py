@@ -280,7 +280,7 @@ def text_encoder_config(
         vocab_size: of the tokenizer, for an encoder without pretrained weights.
 
     Raises:
-        ModelError: the encoder has too few positions for `max_length`, or too few words.
+        ModelError: the encoder has too few positions for `max_length`, too few words or layers.
         PretrainedError: the folder of pretrained weights cannot be used.
     """
     encoder = config.text_encoder
@@ -301,6 +301,13 @@ def text_encoder_config(
             f"The tokenizer has {vocab_size} tokens and the text encoder {sizes.vocab_size}. "
             "Take the tokenizer that belongs to the pretrained weights."
         )
+    if encoder.num_layers is not None:
+        if encoder.num_layers > sizes.num_hidden_layers:
+            raise ModelError(
+                f"text_encoder.num_layers = {encoder.num_layers} is more than the encoder "
+                f"has, {sizes.num_hidden_layers}. Lower it, or leave it out for all of them."
+            )
+        sizes = dataclasses.replace(sizes, num_hidden_layers=encoder.num_layers)
     if encoder.dropout is not None:
         sizes = dataclasses.replace(
             sizes,

@@ -17,8 +17,9 @@ from parity_fixtures import (
 
 from clac_jax.batch import BatchShape, ExampleViews, TokenView, collate
 from clac_jax.graph import CrystalGraph
-from clac_jax.models.bert import Bert, BertConfig, MaskedLmHead, text_features
+from clac_jax.models.bert import Bert, BertConfig, MaskedLmHead
 from clac_jax.models.dropout import DropoutStream, drop, keep_mask, threefry
+from clac_jax.models.pooling import AttentionPooling, text_features
 from clac_jax.models.pretrained import bert_params
 
 ATOM = CrystalGraph(
@@ -126,11 +127,13 @@ def random_texts(seed, lengths):
     return [rng.integers(5, 200, size=n).astype(np.int32) for n in lengths]
 
 
-@pytest.mark.parametrize("feature", ["first", "last", "mean"])
+@pytest.mark.parametrize("feature", ["first", "last", "mean", "attention"])
 def test_packing_and_padding_change_nothing(fixture, config, feature):
     params = bert_params(fixture.section("w"), config)
     texts = random_texts(0, [3, 12, 7, 1, 9])
     model = Bert(config, feature=feature)
+    fresh = model.init(jax.random.key(0), pack(texts, ((12, 5),)))["params"]
+    params = {**fresh, **params}
 
     @jax.jit
     def encode(texts):
@@ -157,6 +160,23 @@ def test_features_are_taken_over_the_own_tokens():
             np.testing.assert_allclose(features[k], pick(tokens))
     with pytest.raises(ValueError, match="Use one of first, last, mean"):
         text_features(hidden, texts, "middle")
+
+
+def test_attention_pools_each_head_over_the_own_tokens():
+    texts = pack(random_texts(0, [3, 2]), ((4, 2),), num_examples=3)
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(size=(8, 4)).astype(np.float32)
+    pooling = AttentionPooling(num_heads=2)
+    variables = pooling.init(jax.random.key(0), hidden, texts)
+    values, scores = (variables["params"][name] for name in ("values", "scores"))
+    scores["kernel"] = scores["kernel"] * 40  # far from equal weights, and no overflow
+    pooled = pooling.apply(variables, hidden, texts)
+    for k in (0, 1):
+        own = hidden[texts.text_index == k].astype(np.float64)
+        weights = jax.nn.softmax(own @ scores["kernel"], axis=0)
+        by_head = (own @ values["kernel"] + values["bias"]).reshape(-1, 2, 2)
+        heads = np.einsum("th,thw->hw", weights, by_head).reshape(-1)
+        np.testing.assert_allclose(pooled[k], [*own.mean(0), *heads], rtol=1e-4, atol=1e-5)
 
 
 def test_dropout_masks_follow_the_example_and_not_the_layout(fixture, config):

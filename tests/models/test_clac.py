@@ -253,6 +253,7 @@ def test_init_refuses_batches_that_would_leave_parameters_out():
         ({"graph_encoder.name": "schnet"}, "Use painn, cgcnn or composition"),
         ({"text_encoder.name": "gpt"}, "Use bert"),
         ({"text_encoder.max_length": 513}, "more than the encoder's 512 positions"),
+        ({"text_encoder.num_layers": 7}, "more than the encoder has, 1"),
     ],
 )
 def test_models_that_do_not_exist_are_refused(changes, message):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import jax
 import numpy as np
@@ -57,6 +58,25 @@ def test_init_takes_the_pretrained_text_encoder_and_nothing_else(folder):
     loaded.pop("lm_head")  # lm_weight is 0
     jax.tree.map(np.testing.assert_array_equal, variables["params"]["text_encoder"], loaded)
     assert np.std(variables["params"]["graph_encoder"]["out"]["kernel"]) > 0
+
+
+def test_the_first_layers_alone_and_a_pooling_that_starts_at_random(folder):
+    config = small_config(
+        **{
+            "text_encoder.pretrained": str(folder),
+            "text_encoder.max_length": 64,
+            "text_encoder.num_layers": 1,
+            "text_encoder.feature": "attention",
+            "graph_encoder.name": "composition",
+        }
+    )
+    model = build_model(config, vocab_size=200)
+    params = init_variables(model, config, batch_of(examples()))["params"]["text_encoder"]
+    assert np.std(params.pop("pooling")["values"]["kernel"]) > 0
+    whole = load_huggingface(folder).params
+    first = {name: tree for name, tree in whole.items() if not re.match("layer_[1-9]|lm_", name)}
+    assert len(first) < len(whole) - 1
+    jax.tree.map(np.testing.assert_array_equal, params, first)
 
 
 def test_dropout_is_the_models_own_unless_the_config_says_otherwise(folder):
