@@ -102,17 +102,21 @@ def main() -> None:
             checkpoints.wait()
             committed.append(time.perf_counter() - begun)
         checkpoints.close()
+        del state
 
-        fresh, resumed = [], []
-        for _ in range(3):
+        fresh, restored, resumed = [], [], []
+        for _ in range(5):
             fresh.append(timed(lambda: first_step(initialise()))[0])
 
-            def resume_run() -> Any:
-                origin = resume.find_origin(config, workdir)
-                start = resume.begin(origin, config, workdir, shapes, initialise, 0)
-                return first_step(start.arrays)
-
-            resumed.append(timed(resume_run)[0])
+            begun = time.perf_counter()
+            origin = resume.find_origin(config, workdir)
+            start = resume.begin(origin, config, workdir, shapes, initialise, 0)
+            state = parallel.replicate(from_arrays(template, start.arrays))
+            jax.block_until_ready(state)
+            restored.append(time.perf_counter() - begun)
+            one_step(state)
+            resumed.append(time.perf_counter() - begun)
+            del start, state
         num_bytes = sum(f.stat().st_size for f in workdir.rglob("*") if f.is_file())
     finally:
         shutil.rmtree(workdir)
@@ -127,6 +131,7 @@ def main() -> None:
         "step_while_saving_s": {"min": min(after), "median": float(np.median(after))},
         "save_until_committed_s": float(np.median(committed)),
         "start_to_first_step_fresh_s": min(fresh),
+        "restored_on_the_device_s": {"min": min(restored), "median": float(np.median(restored))},
         "start_to_first_step_resumed_s": min(resumed),
     }
     for name, value in result.items():

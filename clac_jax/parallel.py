@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from clac_jax.batch import Batch
 from clac_jax.config import ConfigError
@@ -42,13 +43,19 @@ def pmap_eval(eval_step: Any) -> Any:
 def replicate(tree: Any) -> Any:
     """A copy of the tree on each local device, with a leading device axis.
 
-    Without weak types and along the axis of the steps, like the state that a step returns: a step
-    whose inputs and outputs differ in such things compiles twice.
+    Without weak types and sharded along the axis of the steps, like the state that a step returns:
+    a step whose inputs and outputs differ in such things compiles twice.
     """
-    tree = jax.tree.map(np.asarray, tree)
-    num_devices = jax.local_device_count()
-    broadcast = jax.pmap(lambda leaf, _: leaf, axis_name=AXIS, in_axes=(None, 0))
-    return broadcast(tree, np.arange(num_devices))
+    devices = jax.local_devices()
+    sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec(AXIS))
+    rows = jax.tree.map(lambda leaf: np.asarray(leaf)[None], tree)
+    copies = [jax.device_put(rows, device, may_alias=False) for device in devices]
+
+    def join(*copies_of_leaf: jax.Array) -> jax.Array:
+        shape = (len(devices), *copies_of_leaf[0].shape[1:])
+        return jax.make_array_from_single_device_arrays(shape, sharding, copies_of_leaf)
+
+    return jax.tree.map(join, *copies)
 
 
 def first(tree: Any) -> Any:

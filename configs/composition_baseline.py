@@ -1,4 +1,4 @@
-"""What the element counts and the cell alone can do: no structure, and a frozen text encoder."""
+"""What the elements and the cell alone can do: no structure, and a frozen text encoder."""
 
 import ml_collections
 

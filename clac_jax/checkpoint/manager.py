@@ -229,7 +229,7 @@ class Checkpoints:
             info.step,
             args=ocp.args.Composite(
                 **{
-                    STATE: ocp.args.StandardSave(nested(arrays)),
+                    STATE: ocp.args.PyTreeSave(nested(arrays)),
                     RUN: ocp.args.JsonSave(info.to_json()),
                 }
             ),
@@ -243,6 +243,10 @@ class Checkpoints:
     def _open(self) -> ocp.CheckpointManager:
         return ocp.CheckpointManager(
             self.directory,
+            item_handlers={
+                STATE: ocp.PyTreeCheckpointHandler(use_compression=False),
+                RUN: ocp.JsonCheckpointHandler(),
+            },
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=_Preservation(self._retention, lambda: self._metrics),
                 enable_async_checkpointing=False,  # the whole save is in a thread of ours
