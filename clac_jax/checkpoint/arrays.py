@@ -16,10 +16,15 @@ from flax import traverse_util
 
 from clac_jax.checkpoint.files import DamagedCheckpointError, check_files
 from clac_jax.checkpoint.layout import STATE, CheckpointInfo, Leaf
+from clac_jax.errors import UserError
 
 Arrays = dict[str, np.ndarray]
 
 _THREADS = max(2, min(8, os.cpu_count() or 2))
+
+
+class UnreadableCheckpointError(UserError):
+    """A whole checkpoint that cannot be read here and now; it must not be set aside."""
 
 
 class HostBuffers:
@@ -73,6 +78,7 @@ def read_arrays(info: CheckpointInfo, paths: Collection[str]) -> Arrays:
 
     Raises:
         DamagedCheckpointError: naming the file that is not what was written.
+        UnreadableCheckpointError: every file is what was written, and yet reading fails.
     """
     if not paths:
         return {}
@@ -80,7 +86,10 @@ def read_arrays(info: CheckpointInfo, paths: Collection[str]) -> Arrays:
         arrays = _read(info, paths)
     except Exception as error:  # whatever Orbax and TensorStore raise for damaged files
         check_files(info.folder, every_byte=True)
-        raise DamagedCheckpointError(info.folder / STATE, f"cannot be read ({error})") from error
+        raise UnreadableCheckpointError(
+            f"{info.folder / STATE} cannot be read, although its files are what was written: "
+            f"{error}. Free memory or mend the file system, and start again."
+        ) from error
     with ThreadPoolExecutor(_THREADS) as pool:
         sums = dict(zip(arrays, pool.map(_crc32, arrays.values()), strict=True))
     for path, crc in sums.items():
@@ -98,7 +107,7 @@ def _read(info: CheckpointInfo, paths: Collection[str]) -> Arrays:
     as_numpy = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in paths}
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         tree = checkpointer.restore(
-            epath.Path(info.folder) / STATE,
+            epath.Path(info.folder).resolve() / STATE,  # Orbax takes no relative path
             args=ocp.args.PyTreeRestore(
                 item=nested(wanted), restore_args=nested(as_numpy), partial_restore=True
             ),

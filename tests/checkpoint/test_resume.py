@@ -1,12 +1,15 @@
 """How a run starts: what is found, what is taken, what is said."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 from checkpoint.states import assert_same, epochs, make_config, make_state, save_run, shapes_of
 
+from clac_jax.checkpoint import arrays as arrays_module
 from clac_jax.checkpoint import layout, resume
+from clac_jax.checkpoint.arrays import UnreadableCheckpointError
 from clac_jax.checkpoint.files import DamagedCheckpointError
 from clac_jax.checkpoint.resume import ResumeError
 from clac_jax.checkpoint.tree import to_arrays
@@ -64,6 +67,23 @@ def test_a_damaged_one_is_passed_over_and_named(tmp_path, damage):
     assert_same(start.arrays, saved[10])
     assert start.damaged == [20]
     assert any(str(path) in note for note in start.notes)
+
+
+def test_a_relative_workdir_is_as_good(tmp_path, monkeypatch):
+    saved = save_run(tmp_path / "run", epochs(0.5))
+    monkeypatch.chdir(tmp_path)
+    assert_same(begin(Path("run")).arrays, saved[10])
+
+
+def test_a_whole_one_that_cannot_be_read_now_is_not_passed_over(tmp_path, monkeypatch):
+    save_run(tmp_path, epochs(0.5, 0.2))
+
+    def fail(*_):
+        raise OSError("Input/output error")
+
+    monkeypatch.setattr(arrays_module, "_read", fail)
+    with pytest.raises(UnreadableCheckpointError, match="20/state cannot be read, although its"):
+        begin(tmp_path)
 
 
 def test_nothing_whole_left_is_a_refusal_and_not_a_fresh_start(tmp_path):

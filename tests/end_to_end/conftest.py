@@ -24,7 +24,7 @@ def command(data_dir, tmp_path_factory):
             sys.executable,
             str(ROOT / "main.py"),
             f"--config={ROOT / 'configs' / 'smoke.py'}",
-            f"--workdir={workdir}",
+            f"--workdir={os.path.relpath(workdir, ROOT)}",  # as users give it
             f"--config.dataset.data_dir={data_dir}",
             f"--config.compilation_cache={cache}",
             *flags,

@@ -10,6 +10,7 @@ import time
 
 import pytest
 from checkpoint.test_files import DAMAGES
+from end_to_end.conftest import ROOT
 from end_to_end.test_training import assert_same_arrays, last_state, without_timing
 
 from clac_jax.errors import EXIT_USER_ERROR
@@ -42,7 +43,11 @@ def start(command, environment):
     def begin(workdir, *flags):
         with open(f"{workdir}.log", "a", encoding="utf-8") as log:
             return subprocess.Popen(
-                command(workdir, *FLAGS, *flags), env=environment(), stdout=log, stderr=log
+                command(workdir, *FLAGS, *flags),
+                env=environment(),
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
             )
 
     return begin

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from end_to_end.conftest import ROOT
 
 from clac_jax.run_log import TIMING_FIELDS, read_rows
 
@@ -106,6 +107,7 @@ def test_killed_in_mid_epoch_and_started_again_equals_uninterrupted(
         env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        cwd=ROOT,
     )
     deadline = time.monotonic() + 120
     while len(read_rows(workdir / "metrics.jsonl")) < 11 and time.monotonic() < deadline:
