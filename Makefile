@@ -14,7 +14,7 @@ train: $(DATA)
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(RUN) main.py --config=$(CONFIG) --workdir=$(WORKDIR)
 
 test: $(DATA)
-	$(RUN) -m pytest -m "not slow"
+	$(RUN) -m pytest -m "not slow" --numprocesses=2 --dist=loadfile
 
 test-slow: $(DATA)
 	$(RUN) -m pytest -m slow

@@ -30,8 +30,8 @@ with StopSignals() as stop:
             print("saved after", reason.signal_name, flush=True)
             sys.exit(3)
 """
-# Sleeping in C for longer than the test lasts, as a compilation does.
-STUCK = "import ctypes; ctypes.CDLL(None).sleep(30)"
+# At work in C for longer than the test lasts, as a compilation is; a signal would end a sleep.
+STUCK = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"
 
 
 def start(work, wait="time.sleep(0.01)"):
