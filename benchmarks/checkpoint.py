@@ -27,9 +27,11 @@ from clac_jax.batch import collate
 from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
+from clac_jax.losses import LossOptions
 from clac_jax.models import abstract_variables, build_model, init_variables
-from clac_jax.optim import make_optimizer, make_schedule, trainable_mask
+from clac_jax.optim import make_optimizer, trainable_mask
 from clac_jax.progress import RunProgress
+from clac_jax.schedules import Timeline, make_schedule
 from clac_jax.shape_plan import ShapePlan
 from clac_jax.step import make_train_step
 from clac_jax.train_state import create_train_state
@@ -56,7 +58,7 @@ def main() -> None:
     batch = parallel.stack([[one]])
     model = build_model(config)
     abstract = abstract_variables(model, one)
-    schedule = make_schedule(config, 1000)
+    schedule = make_schedule(config, Timeline(1000, 1000))
     create = functools.partial(
         create_train_state,
         model.apply,
@@ -66,7 +68,7 @@ def main() -> None:
     template = jax.eval_shape(create, abstract)
     shapes = to_arrays(template)
     trainable = trainable_mask(abstract["params"], config.frozen)
-    step = parallel.pmap_train(make_train_step(trainable, schedule))
+    step = parallel.pmap_train(make_train_step(trainable, schedule, LossOptions()))
 
     def initialise() -> dict[str, Any]:
         return to_arrays(create(init_variables(model, config, one)))

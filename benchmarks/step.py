@@ -27,10 +27,12 @@ import numpy as np
 from clac_jax.batch import Batch, BatchShape, ExampleViews, TokenView, collate
 from clac_jax.config import default_config
 from clac_jax.graph import CrystalGraph
-from clac_jax.losses import clac_loss
+from clac_jax.losses import LossOptions, clac_loss
 from clac_jax.models import CLaC, build_model, init_variables
-from clac_jax.models.clac import ClacOutput, ContrastiveHead
-from clac_jax.optim import make_optimizer, make_schedule, trainable_mask
+from clac_jax.models.clac import ClacOutput
+from clac_jax.models.heads import ContrastiveHead
+from clac_jax.optim import make_optimizer, trainable_mask
+from clac_jax.schedules import Timeline, make_schedule
 from clac_jax.shape_plan import ShapePlan
 from clac_jax.step import make_train_step
 from clac_jax.train_state import TrainState, create_train_state
@@ -93,12 +95,13 @@ def time_step(
     model: CLaC, config: Any, batch: Batch, variables: dict[str, Any], repeats: int
 ) -> tuple[dict[str, float], float]:
     """Times the whole step with a donated state; also the seconds of its compilation."""
-    schedule = make_schedule(config, total_steps=1000)
+    schedule = make_schedule(config, Timeline(1000, 1000))
     params = variables["params"]
     state = create_train_state(
         model.apply, variables, make_optimizer(config, params, schedule), config.seed
     )
-    step = make_train_step(trainable_mask(params, config.frozen), schedule, axis_name=None)
+    trainable = trainable_mask(params, config.frozen)
+    step = make_train_step(trainable, schedule, LossOptions(), axis_name=None)
     micro_batches = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], batch)
     start = time.perf_counter()
     compiled = jax.jit(step, donate_argnums=0).lower(state, micro_batches).compile()
@@ -149,7 +152,7 @@ def time_parts(
         weights = jnp.asarray(rng.normal(size=(2 * NUM_EXAMPLES, width)).astype(np.float32))
         return jax.jit(jax.grad(lambda params, batch: jnp.sum(encode(params, batch) * weights)))
 
-    optimizer = make_optimizer(config, params, make_schedule(config, 1000))
+    optimizer = make_optimizer(config, params, make_schedule(config, Timeline(1000, 1000)))
     opt_state = optimizer.init(params)
     features = [
         jnp.asarray(rng.normal(size=(2, NUM_EXAMPLES, width)).astype(np.float32))
@@ -171,7 +174,7 @@ def _encode_graphs(model: CLaC, graphs: Any) -> jax.Array:
 
 
 def _encode_texts(model: CLaC, batch: Batch, key: jax.Array) -> jax.Array:
-    return model.encode_texts(batch, dropout_key=key).features
+    return model.encode_texts(batch, key=key).features
 
 
 def machine_facts() -> dict[str, Any]:

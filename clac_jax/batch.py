@@ -21,6 +21,8 @@ import flax.struct
 import jax
 import numpy as np
 
+from clac_jax.text import IGNORED_LABEL
+
 if TYPE_CHECKING:
     from clac_jax.graph import CrystalGraph
 
@@ -28,8 +30,6 @@ Array = np.ndarray | jax.Array
 
 Tiles = tuple[tuple[int, int], ...]
 """(places in a tile, number of such tiles), ...: the static layout of a packed axis."""
-
-IGNORED_LABEL = -100
 
 
 class BatchShapeError(ValueError):

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="clac-jax", description=__doc__)
     groups = parser.add_subparsers(required=True, metavar="GROUP")
-    group = groups.add_parser("ckpt", help="look at, compare, check and manage checkpoints")
+    _add_ckpt(groups.add_parser("ckpt", help="look at, compare, check and manage checkpoints"))
+    _add_import(groups.add_parser("import", help="read what other programs have trained"))
+    return parser
+
+
+def _commands(group: argparse.ArgumentParser) -> Callable[..., argparse.ArgumentParser]:
+    """(name, function, text) -> the parser of a new command of the group."""
     commands = group.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
@@ -55,6 +61,11 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(run=run)
         return made
 
+    return command
+
+
+def _add_ckpt(group: argparse.ArgumentParser) -> None:
+    command = _commands(group)
     ls = command("ls", _ls, "the checkpoints of a run, and why each is kept")
     ls.add_argument("run_folder", metavar="RUN")
     show = command("show", _show, "one checkpoint: progress, metrics, arrays with their norms")
@@ -78,7 +89,25 @@ def _parser() -> argparse.ArgumentParser:
     back = command("import", _import, "an exported model as the checkpoint of a new folder")
     back.add_argument("folder", type=Path)
     back.add_argument("workdir", type=Path)
-    return parser
+
+
+def _add_import(group: argparse.ArgumentParser) -> None:
+    command = _commands(group)
+    lightning = command(
+        "lightning", _import_lightning, "a checkpoint of the PyTorch release as a run that goes on"
+    )
+    lightning.add_argument("file", type=Path, metavar="FILE.ckpt")
+    lightning.add_argument("--workdir", type=Path, required=True, help="a new folder")
+    lightning.add_argument(
+        "--text-encoder",
+        metavar="FOLDER_OR_ID",
+        help="the language model the run began with, for its config.json and tokenizer; by default "
+        "what the checkpoint names",
+    )
+    huggingface = command(
+        "huggingface", _import_huggingface, "a language model: what of it is used, and the flags"
+    )
+    huggingface.add_argument("folder", metavar="FOLDER_OR_ID")
 
 
 def _ls(options: argparse.Namespace) -> int:
@@ -156,6 +185,21 @@ def _import(options: argparse.Namespace) -> int:
     from clac_jax.checkpoint.export import import_model
 
     print(import_model(options.folder.expanduser(), options.workdir.expanduser()))
+    return 0
+
+
+def _import_lightning(options: argparse.Namespace) -> int:
+    from clac_jax.interop.lightning import import_lightning
+
+    file, workdir = options.file.expanduser(), options.workdir.expanduser()
+    print(import_lightning(file, workdir, options.text_encoder))
+    return 0
+
+
+def _import_huggingface(options: argparse.Namespace) -> int:
+    from clac_jax.interop.language_model import describe_language_model
+
+    print(describe_language_model(options.folder))
     return 0
 
 

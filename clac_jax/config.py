@@ -45,9 +45,10 @@ def default_config() -> ml_collections.ConfigDict:
     config.accumulate_steps = 1  # such batches per optimizer update
     config.learning_rate = 2e-5
     config.weight_decay = 0.0
-    config.schedule = "constant"  # constant | cosine | plateau
+    config.schedule = "constant"  # constant | cosine | cosine_restarts | one_cycle | plateau
+    config.schedule_unit = "step"  # step | epoch (the rate changes between epochs alone)
     config.warmup_steps = 0  # linear, from zero
-    config.min_learning_rate = 1e-7  # where the cosine ends and the plateau schedule stops
+    config.min_learning_rate = 1e-7  # where a cosine ends and the plateau schedule stops
     config.gradient_clip = 0.05  # global norm; 0 clips nothing
     config.replace_formula_prob = 0.0
     config.replace_formula_start_epoch = 0
@@ -56,7 +57,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.use_textual_intramodal_loss = True
     config.projection_dim = 512
     config.lm_weight = 0.0
-    config.logit_scale_init = 1 / 0.07  # inverse of the initial temperature
+    config.logit_scale_init = 1 / 0.07  # inverse of the initial temperature, which is learned
     config.frozen = ()  # regexes on parameter paths ("text_encoder/.*") that are not trained
     config.debug = False  # a handful of examples, one epoch
     config.log_every_n_steps = 10
@@ -89,7 +90,6 @@ def default_config() -> ml_collections.ConfigDict:
     config.graph_encoder.graph_cutoff = 6.0  # angstrom, edges of a CGCNN graph
 
     config.text_encoder = ml_collections.ConfigDict()
-    config.text_encoder.name = "bert"
     config.text_encoder.pretrained = config_dict.placeholder(str)  # minilm, a folder, None: random
     config.text_encoder.num_layers = config_dict.placeholder(int)  # the first so many; None: all
     config.text_encoder.tokenizer = "minilm"  # minilm or a folder with tokenizer.json
@@ -98,11 +98,22 @@ def default_config() -> ml_collections.ConfigDict:
     config.text_encoder.max_length = 128
     config.text_encoder.dropout = config_dict.placeholder(float)  # None: the model's own
     config.text_encoder.config = ml_collections.ConfigDict()  # sizes when pretrained is None
+    config.text_encoder.config.model_type = "bert"  # bert | opt | gpt2
     config.text_encoder.config.hidden_size = 384
     config.text_encoder.config.num_hidden_layers = 6
     config.text_encoder.config.num_attention_heads = 12
     config.text_encoder.config.intermediate_size = 1536
     config.text_encoder.config.max_position_embeddings = 512
+
+    config.loss = ml_collections.ConfigDict()  # configs/losses.py has one of each kind
+    config.loss.name = "infonce"  # infonce | cosface | siglip | jsd
+    config.loss.margin = 0.2  # of cosface, on the cosine of a matched pair
+    config.loss.logit_bias_init = -10.0  # of siglip: most pairs do not match
+    # Of jsd: what scores crystals with texts, and two views of one modality with each other.
+    config.loss.critic = "dot"  # dot | concat (a perceptron) | condot | dotcon (the other two)
+    config.loss.crystal_prior = True  # of jsd: draws features to the unit cube
+    config.loss.text_prior = True
+    config.loss.prior_weight = 0.1  # the contrasts get the rest
 
     config.augment = ml_collections.ConfigDict()
     config.augment.perturb_law = "bounded"  # bounded | legacy (the reference's)
@@ -112,6 +123,15 @@ def default_config() -> ml_collections.ConfigDict:
     # shuffles sentences like the two views do.
     config.augment.drop_in_single_text_view = False
     config.augment.mask_prob = 0.15  # of tokens
+
+    config.cosine = ml_collections.ConfigDict()  # the schedules of that name
+    config.cosine.epochs = 0.0  # down to the minimum, then up again or a restart; 0: the whole run
+    config.cosine.factor = 1.0  # each period after a restart is so much longer
+
+    config.one_cycle = ml_collections.ConfigDict()  # the schedule of that name
+    config.one_cycle.rise = 0.3  # share of the run
+    config.one_cycle.start_factor = 0.04  # of the learning rate
+    config.one_cycle.end_factor = 4e-6
 
     config.plateau = ml_collections.ConfigDict()  # the schedule of that name
     config.plateau.factor = 0.5  # on the learning rate
@@ -125,6 +145,8 @@ def default_config() -> ml_collections.ConfigDict:
     config.optimizer.momentum = 0.9  # of SGD
     # ((regex on parameter paths, factor), ...): the first that matches scales the learning rate.
     config.optimizer.learning_rate_factors = ()
+    # ((regex, decay), ...): the first that matches replaces weight_decay, on biases too.
+    config.optimizer.weight_decays = ()
 
     config.checkpoint = ml_collections.ConfigDict()
     config.checkpoint.save_top_k = 2  # best by `monitor`, beside the last; -1 keeps all
@@ -189,7 +211,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
         ConfigError: naming the key, the value and what is allowed.
     """
     _check_keys(config, default_config(), prefix="")
-    _check_choice(config, "schedule", ("constant", "cosine", "plateau"))
+    _check_choice(
+        config, "schedule", ("constant", "cosine", "cosine_restarts", "one_cycle", "plateau")
+    )
+    _check_choice(config, "schedule_unit", ("step", "epoch"))
     _check_choice(config, "checkpoint.monitor", MONITORS)
     _check_choice(config, "checkpoint.mode", ("min", "max"))
     _check_choice(config, "checkpoint.on_failure", ("stop", "continue"))
@@ -197,8 +222,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_choice(config, "restore.on_shape_mismatch", ("error", "skip", "overlap"))
     _check_choice(config, "optimizer.name", ("adam", "adamw", "sgd", "lion"))
     _check_choice(config, "graph_encoder.name", ("painn", "cgcnn", "composition"))
-    _check_choice(config, "text_encoder.name", ("bert",))
+    _check_choice(config, "text_encoder.config.model_type", ("bert", "opt", "gpt2"))
     _check_choice(config, "text_encoder.feature", ("first", "last", "mean", "attention"))
+    _check_choice(config, "loss.name", ("infonce", "cosface", "siglip", "jsd"))
+    _check_choice(config, "loss.critic", ("dot", "concat", "condot", "dotcon"))
     _check_choice(config, "augment.perturb_law", ("bounded", "legacy"))
     _check_choice(config, "input.group_by", ("none", "formula", "elements"))
     _check_choice(config, "dataset.on_bad_row", ("error", "skip"))
@@ -219,6 +246,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
         "augment.sentence_keep_prob",
         "augment.mask_prob",
         "plateau.factor",
+        "one_cycle.rise",
+        "loss.prior_weight",
     ):
         _check_range(config, key, low=0.0, high=1.0)
     for key in (
@@ -227,8 +256,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
         "gradient_clip",
         "warmup_steps",
         "lm_weight",
+        "loss.margin",
         "early_stopping_patience",
         "plateau.patience",
+        "cosine.epochs",
+        "one_cycle.start_factor",
+        "one_cycle.end_factor",
         "dataset.max_examples",
         "checkpoint.keep_every_n_steps",
         "checkpoint.every_n_steps",
@@ -241,6 +274,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
     if config.text_encoder.num_layers is not None:
         _check_range(config, "text_encoder.num_layers", low=1)
     _check_range(config, "checkpoint.save_top_k", low=-1)
+    _check_range(config, "cosine.factor", low=1)
+    if config.schedule == "cosine_restarts" and not config.cosine.epochs:
+        raise ConfigError(
+            'Config key "cosine.epochs" is 0, and the schedule "cosine_restarts" needs the length '
+            "of its first period. The reference's is 10."
+        )
     _check_restore(config)
     if config.batch_size < 2:
         raise ConfigError(

@@ -11,9 +11,10 @@ import numpy as np
 
 from clac_jax import datasets, input_pipeline, parallel
 from clac_jax.batch import Batch, ExampleViews, collate
-from clac_jax.huggingface import resolve_folder
+from clac_jax.huggingface import is_causal, resolve_folder
 from clac_jax.input_pipeline import ViewOptions
 from clac_jax.progress import RunProgress
+from clac_jax.schedules import Timeline
 from clac_jax.shape_plan import ShapePlan
 from clac_jax.text import Tokenizer
 
@@ -39,6 +40,7 @@ def view_options(config: ml_collections.ConfigDict) -> ViewOptions:
         drop_in_single_text_view=config.augment.drop_in_single_text_view,
         mask_prob=config.augment.mask_prob if masks else 0.0,
         with_labels=config.lm_weight > 0,
+        causal=is_causal(config.text_encoder),
         replace_formula_prob=config.replace_formula_prob,
         replace_formula_start_epoch=config.replace_formula_start_epoch,
     )
@@ -152,18 +154,23 @@ class RunData:
         examples = [self._train_views(0, index) for index in range(count)]
         return collate(examples, self._train_shapes.choose([examples]))
 
-    def steps_left(self, progress: RunProgress) -> int:
-        """Optimizer updates from a position to the end of the run."""
+    def timeline(self, progress: RunProgress) -> Timeline:
+        """The optimizer steps of the run, seen from a position in it."""
         config = self._config
         epochs_left = config.max_epochs - progress.epoch
         if epochs_left <= 0:
-            return 0
+            return Timeline(progress.step, self.steps_per_epoch)
         in_this_one = input_pipeline.steps_in_epoch(
             self.split_sizes["train"],
             config.batch_size * config.accumulate_steps,
             progress.examples_in_epoch,
         )
-        return in_this_one + (epochs_left - 1) * self.steps_per_epoch
+        next_epoch_begins = progress.step + in_this_one
+        return Timeline(
+            total_steps=next_epoch_begins + (epochs_left - 1) * self.steps_per_epoch,
+            steps_per_epoch=self.steps_per_epoch,
+            offset=next_epoch_begins - (progress.epoch + 1) * self.steps_per_epoch,
+        )
 
     def ends_epoch(self, progress: RunProgress) -> bool:
         """Whether no whole step of the epoch is left."""

@@ -13,6 +13,8 @@ from clac_jax.errors import UserError
 
 MAX_ATOMIC_NUMBER = 100
 """The heaviest element that has an atom vector."""
+NUM_FEATURES = 92
+"""The width of an atom vector."""
 
 _TABLE = Chem.GetPeriodicTable()
 # RDKit prints a stack trace when asked for a symbol it does not know, so it is asked by number.
@@ -62,7 +64,7 @@ def atom_features() -> np.ndarray:
     """
     file = resources.files("clac_jax") / "resources" / "cgcnn_atom_features.json"
     vectors = json.loads(file.read_text(encoding="utf-8"))
-    table = np.zeros((MAX_ATOMIC_NUMBER + 1, 92), np.float32)
+    table = np.zeros((MAX_ATOMIC_NUMBER + 1, NUM_FEATURES), np.float32)
     for number, vector in vectors.items():
         table[int(number)] = vector
     table.flags.writeable = False

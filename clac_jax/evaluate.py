@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from clac_jax.batch import Batch
+from clac_jax.batch import Array, Batch
 from clac_jax.metrics import pool_metrics
 from clac_jax.parallel import first
 
@@ -21,22 +21,26 @@ class Evaluation:
     Attributes:
         metrics: `loss`, `acc_top1`, `acc_top3` (in batch, means over examples) and the retrieval
             accuracies over the whole pool, see `metrics.pool_metrics`.
-        crystals: (N, D) float32 l2-normalized crystal projections in the order of the split.
-        texts: (N, D) float32, of the texts.
+        similarity: (N, N) float32 score of each text (row) with each crystal (column), in the order
+            of the split.
     """
 
     metrics: dict[str, float]
-    crystals: np.ndarray
-    texts: np.ndarray
+    similarity: np.ndarray
 
 
 def evaluate(
-    eval_step: Callable[[Any, Batch], Any], state: Any, batches: Iterable[Batch], suffix: str = ""
+    eval_step: Callable[[Any, Batch], Any],
+    score: Callable[[Any, Array, Array], jax.Array],
+    state: Any,
+    batches: Iterable[Batch],
+    suffix: str = "",
 ) -> Evaluation:
     """Runs the pmapped `eval_step` over the batches of a split.
 
     Args:
         eval_step: from `parallel.pmap_eval`.
+        score: from `step.make_score`.
         state: replicated TrainState.
         batches: with a leading device axis; padding examples masked.
         suffix: appended to the names of the retrieval accuracies ("_no_formula").
@@ -56,4 +60,6 @@ def evaluate(
         name: float(np.average([values[name] for _, values in sums], weights=counts))
         for name in ("loss", "acc_top1", "acc_top3")
     }
-    return Evaluation({**metrics, **pool_metrics(*pool, suffix=suffix)}, *pool)
+    head = first({"cross_head": state.params["cross_head"]})
+    similarity = np.asarray(score(head, *pool)).T
+    return Evaluation({**metrics, **pool_metrics(similarity, suffix)}, similarity)

@@ -17,7 +17,7 @@ from clac_jax.datasets.record import DataError, Record
 from clac_jax.errors import UserError
 from clac_jax.formula import replace_formulas
 from clac_jax.graph import CrystalGraph, build_graph
-from clac_jax.text import Tokenizer, split_sentences, text_view
+from clac_jax.text import IGNORED_LABEL, Tokenizer, split_sentences, text_view
 
 FORMULA_WORD = "material"
 
@@ -44,6 +44,7 @@ class ViewOptions:
             only one text view; the reference then takes the full text.
         mask_prob: share of tokens masked in training.
         with_labels: whether masked tokens become labels of a language-model loss.
+        causal: for a decoder: nothing is masked, and every token but the first is a label.
         replace_formula_prob: chance that a text view reads "material" for every formula.
         replace_formula_start_epoch: the first epoch in which that happens.
     """
@@ -60,6 +61,7 @@ class ViewOptions:
     drop_in_single_text_view: bool = False
     mask_prob: float = 0.15
     with_labels: bool = False
+    causal: bool = False
     replace_formula_prob: float = 0.0
     replace_formula_start_epoch: int = 0
 
@@ -130,7 +132,9 @@ def train_views(
             words = without_formulas(words, record)
         ids = tokenizer.encode(words, options.max_length)
         labels = None
-        if options.mask_prob:
+        if options.causal:
+            labels = np.concatenate([[IGNORED_LABEL], ids[1:]]).astype(np.int32)
+        elif options.mask_prob:
             ids, labels = tokenizer.mask_tokens(ids, rng, options.mask_prob)
         return TokenView(ids, labels if options.with_labels else None)
 

@@ -48,7 +48,7 @@ def validation_row(validation: Evaluation, progress: RunProgress) -> Row:
         "val_acc_top1": metrics.pop("acc_top1"),
         "val_acc_top3": metrics.pop("acc_top3"),
         **metrics,
-        "pool_size": len(validation.crystals),
+        "pool_size": len(validation.similarity),
     }
 
 
@@ -69,7 +69,7 @@ def test_row(
         "val_acc_top3": metrics.pop("acc_top3"),
         **metrics,
         **extra,
-        "pool_size": len(test.crystals),
+        "pool_size": len(test.similarity),
     }
 
 

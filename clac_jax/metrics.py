@@ -24,18 +24,16 @@ def top_k_accuracies(ranks: np.ndarray, ks: tuple[int, ...] = (1, 3, 10)) -> dic
     return {f"top{k}": float(np.mean(ranks < k)) for k in ks}
 
 
-def pool_metrics(crystals: np.ndarray, texts: np.ndarray, suffix: str = "") -> dict[str, float]:
+def pool_metrics(similarity: np.ndarray, suffix: str = "") -> dict[str, float]:
     """Both-way retrieval accuracies over a whole pool.
 
     Args:
-        crystals: (N, D) float32, l2-normalized projections of the crystals.
-        texts: (N, D) float32, of their texts in the same order.
+        similarity: (N, N) score of each text (row) with each crystal (column), same order.
         suffix: appended to each name ("_no_formula").
 
     Returns:
         `text_to_crystal_top1`, `_top3`, `_top10` and `crystal_to_text_top1`, `_top3`, `_top10`.
     """
-    similarity = texts @ crystals.T
     both = {"text_to_crystal": similarity, "crystal_to_text": similarity.T}
     return {
         f"{direction}_{name}{suffix}": accuracy

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules from a config."""
+"""Optimizers from a config."""
 
 from __future__ import annotations
 
@@ -41,32 +41,6 @@ def trainable_mask(params: Params, frozen: Sequence[str]) -> Params:
     )
 
 
-def make_schedule(config: ml_collections.ConfigDict, total_steps: int) -> optax.Schedule:
-    """Learning rate as a function of the optimizer step.
-
-    Linear warm-up from 0 over `warmup_steps`, then constant (which the plateau schedule lowers
-    from outside), or a cosine that reaches `min_learning_rate` at `total_steps`.
-    """
-    warmup = min(config.warmup_steps, total_steps)
-    if config.schedule in ("constant", "plateau"):
-        main = optax.constant_schedule(config.learning_rate)
-    else:
-        main = optax.cosine_decay_schedule(
-            config.learning_rate,
-            max(total_steps - warmup, 1),
-            alpha=min(config.min_learning_rate / config.learning_rate, 1.0)
-            if config.learning_rate
-            else 0.0,
-        )
-    if not warmup:
-        return main
-    # From the first step on: a step with learning rate 0 would be a wasted batch.
-    rising = optax.linear_schedule(
-        config.learning_rate / (warmup + 1), config.learning_rate, warmup
-    )
-    return optax.join_schedules([rising, main], [warmup])
-
-
 def make_optimizer(
     config: ml_collections.ConfigDict, params: Params, schedule: optax.Schedule
 ) -> optax.GradientTransformation:
@@ -74,20 +48,22 @@ def make_optimizer(
 
     Adam (Kingma and Ba, 2015), AdamW (Loshchilov and Hutter, 2019), SGD with momentum, Lion (Chen
     et al., 2023). Weight decay acts on matrices and higher tensors, not on biases, scales and
-    temperatures; it is added to the gradient in Adam and SGD, to the update in AdamW and Lion.
-    Frozen parameters have no optimizer state and no update.
+    temperatures, unless `optimizer.weight_decays` says otherwise; it is added to the gradient in
+    Adam and SGD, to the update in AdamW and Lion. Frozen parameters have no optimizer state and no
+    update.
 
     Raises:
-        ConfigError: for a regex in `frozen` or `optimizer.learning_rate_factors` that matches
-            nothing.
+        ConfigError: for a regex in `frozen`, `optimizer.learning_rate_factors` or
+            `optimizer.weight_decays` that matches nothing.
     """
     options = config.optimizer
-    decay = optax.add_decayed_weights(config.weight_decay, mask=_is_matrix)
+    decays = _weight_decays(config, params)
+    decay, has_decay = _add_decayed_weights(decays), any(decays.values())
     # Named, so that a part of the state keeps its place in a checkpoint when another one goes.
     steps: list[tuple[str, optax.GradientTransformation]] = []
     if config.gradient_clip:
         steps.append(("clip", optax.clip_by_global_norm(config.gradient_clip)))
-    if config.weight_decay and options.name in ("adam", "sgd"):
+    if has_decay and options.name in ("adam", "sgd"):
         steps.append(("weight_decay", decay))
     if options.name in ("adam", "adamw"):
         adam = optax.scale_by_adam(b1=options.b1, b2=options.b2, eps=options.eps)
@@ -96,31 +72,55 @@ def make_optimizer(
         steps.append(("momentum", optax.trace(options.momentum)))
     else:
         steps.append(("lion", optax.scale_by_lion(b1=options.b1, b2=options.b2)))
-    if config.weight_decay and options.name in ("adamw", "lion"):
+    if has_decay and options.name in ("adamw", "lion"):
         steps.append(("weight_decay", decay))
     if options.learning_rate_factors:
-        factors = _scale_by_factors(_factors(params, options.learning_rate_factors))
+        factors = _scale_by_factors(
+            _first_match(
+                params, "optimizer.learning_rate_factors", options.learning_rate_factors, 1.0
+            )
+        )
         steps.append(("learning_rate_factors", factors))
     steps.append(("learning_rate", optax.scale_by_learning_rate(schedule)))
     return optax.masked(optax.named_chain(*steps), trainable_mask(params, config.frozen))
 
 
-def _is_matrix(params: Params) -> Params:
-    return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
-
-
-def _factors(params: Params, rules: Sequence[tuple[str, float]]) -> dict[str, float]:
+def _first_match(
+    params: Params, key: str, rules: Sequence[tuple[str, float]], otherwise: float | None
+) -> dict[str, Any]:
+    """For each parameter path the number of the first rule whose regex matches the whole path."""
     paths = jax.tree.leaves(parameter_paths(params))
     for pattern, _ in rules:
         if not any(re.fullmatch(pattern, path) for path in paths):
             raise ConfigError(
-                f'Config key "optimizer.learning_rate_factors" has {pattern!r}, which matches no '
-                f"parameter. A path looks like {paths[0]!r}."
+                f'Config key "{key}" has {pattern!r}, which matches no parameter. '
+                f"A path looks like {paths[0]!r}."
             )
     return {
-        path: next((factor for pattern, factor in rules if re.fullmatch(pattern, path)), 1.0)
+        path: next((number for pattern, number in rules if re.fullmatch(pattern, path)), otherwise)
         for path in paths
     }
+
+
+def _weight_decays(config: ml_collections.ConfigDict, params: Params) -> dict[str, float]:
+    chosen = _first_match(params, "optimizer.weight_decays", config.optimizer.weight_decays, None)
+    leaves = zip(jax.tree.leaves(parameter_paths(params)), jax.tree.leaves(params), strict=True)
+    usual = {path: config.weight_decay if leaf.ndim >= 2 else 0.0 for path, leaf in leaves}
+    return {path: usual[path] if decay is None else decay for path, decay in chosen.items()}
+
+
+def _add_decayed_weights(decays: dict[str, float]) -> optax.GradientTransformation:
+    """Adds to each update its parameter times the decay of its path."""
+
+    def update(updates: Params, params: Params | None = None) -> Params:
+        return jax.tree.map(
+            lambda leaf, path, param: leaf + decays[path] * param if decays[path] else leaf,
+            updates,
+            parameter_paths(updates),
+            params,
+        )
+
+    return optax.stateless(update)
 
 
 def _scale_by_factors(factors: dict[str, float]) -> optax.GradientTransformation:

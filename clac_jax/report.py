@@ -16,16 +16,13 @@ BLUE, ORANGE, GREEN, GRAY = "#3465a4", "#e07b39", "#4e9a58", "#8a8f98"
 SHOWN_PAIRS = 100
 
 
-def write_report(
-    path: Path, rows: Sequence[dict[str, Any]], crystals: np.ndarray, texts: np.ndarray
-) -> None:
+def write_report(path: Path, rows: Sequence[dict[str, Any]], similarity: np.ndarray) -> None:
     """Draws loss curves, retrieval by epoch and on the test pool, and the similarity matrix.
 
     Args:
         path: of the PNG.
         rows: of metrics.jsonl.
-        crystals: (N, D) projections of the test crystals.
-        texts: (N, D) projections of their texts.
+        similarity: (N, N) score of each test text (row) with each test crystal (column).
     """
     by_split = {
         split: [r for r in rows if r["split"] == split] for split in ("train", "val", "test")
@@ -34,7 +31,7 @@ def write_report(
     _draw_loss(axes[0, 0], by_split["train"], by_split["val"])
     _draw_validation(axes[0, 1], by_split["val"])
     _draw_test(axes[1, 0], by_split["test"][-1])
-    _draw_similarity(axes[1, 1], crystals[:SHOWN_PAIRS], texts[:SHOWN_PAIRS])
+    _draw_similarity(axes[1, 1], similarity[:SHOWN_PAIRS, :SHOWN_PAIRS])
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
     temporary = path.with_suffix(".tmp.png")
@@ -105,9 +102,8 @@ def _draw_test(axis: Any, test: dict[str, Any]) -> None:
     axis.legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
 
 
-def _draw_similarity(axis: Any, crystals: np.ndarray, texts: np.ndarray) -> None:
-    image = axis.imshow(texts @ crystals.T, cmap="viridis", vmin=-0.2, vmax=1)
-    axis.set(
-        title=f"Cosine similarity, first {len(texts)} test pairs", xlabel="crystal", ylabel="text"
-    )
+def _draw_similarity(axis: Any, similarity: np.ndarray) -> None:
+    image = axis.imshow(similarity, cmap="viridis")
+    title = f"Scores (logits), first {len(similarity)} test pairs"
+    axis.set(title=title, xlabel="crystal", ylabel="text")
     axis.figure.colorbar(image, ax=axis, shrink=0.8)

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from clac_jax.batch import Batch
-from clac_jax.losses import clac_loss
+from clac_jax.batch import Array, Batch
+from clac_jax.losses import LossOptions, clac_loss
+from clac_jax.models import CLaC
 from clac_jax.train_state import TrainState
 
 AXIS = "data"
@@ -24,7 +25,7 @@ class Embedded:
     """What an evaluation step returns, the same on every device.
 
     Attributes:
-        crystals: (D, B, P) float32 l2-normalized projections of each of D devices' crystals.
+        crystals: (D, B, P) float32 projections of each of D devices' crystals.
         texts: (D, B, P) float32, of their texts.
         example_mask: (D, B) bool, False at padding.
         example_index: (D, B) int32 index of the example in its split.
@@ -41,7 +42,7 @@ class Embedded:
 def make_train_step(
     trainable: Any,
     schedule: optax.Schedule,
-    lm_weight: float = 0.0,
+    loss_options: LossOptions,
     axis_name: str | None = AXIS,
 ) -> TrainStep:
     """A function (state, batch) -> (state, metrics) for one device.
@@ -53,7 +54,7 @@ def make_train_step(
     Args:
         trainable: a tree of booleans like the parameters; no gradient is computed where False.
         schedule: learning rate by step, for the metrics.
-        lm_weight: factor of the language-model loss.
+        loss_options: which loss is minimized.
         axis_name: the mapped axis of the devices, or None on one device without a map.
     """
 
@@ -72,12 +73,16 @@ def make_train_step(
                 {"params": params, "batch_stats": batch_stats},
                 micro_batch,
                 train=True,
-                dropout_key=micro_key,
+                key=micro_key,
                 axis_name=axis_name,
                 mutable=["batch_stats"],
             )
             loss, terms = clac_loss(
-                output, micro_batch.example_mask, axis_name=axis_name, lm_weight=lm_weight
+                output,
+                micro_batch.example_mask,
+                loss_options,
+                axis_name=axis_name,
+                key=micro_key,
             )
             return loss, (updated.get("batch_stats", {}), terms)
 
@@ -119,8 +124,19 @@ def make_train_step(
     return train_step
 
 
+def make_score(model: CLaC) -> Callable[[Any, Array, Array], jax.Array]:
+    """A jitted function (params, (N, P) crystals, (M, P) texts) -> (N, M) of their scores."""
+
+    @jax.jit
+    def score(params: Any, crystals: Array, texts: Array) -> jax.Array:
+        with jax.default_matmul_precision("highest"):
+            return model.apply({"params": params}, crystals, texts, method="scores")
+
+    return score
+
+
 def make_eval_step(
-    axis_name: str | None = AXIS,
+    loss_options: LossOptions, axis_name: str | None = AXIS
 ) -> Callable[[TrainState, Batch], Embedded]:
     """A function (state, batch) -> Embedded for one device; plain crystals and full texts."""
 
@@ -128,7 +144,7 @@ def make_eval_step(
         output = state.apply_fn(
             {"params": state.params, "batch_stats": state.batch_stats}, batch, train=False
         )
-        _, metrics = clac_loss(output, batch.example_mask, axis_name=axis_name)
+        _, metrics = clac_loss(output, batch.example_mask, loss_options, axis_name=axis_name)
         local = (
             output.graph_projections[0],
             output.text_projections[0],

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sentencex
@@ -15,7 +16,7 @@ from clac_jax.errors import UserError
 from clac_jax.huggingface import resolve_folder
 
 IGNORED_LABEL = -100
-"""Label of a position that the language-model loss skips."""
+"""Label of a token that the language-model loss skips."""
 
 _ENDS_SENTENCE = re.compile(r"""[.!?…]["'”’)\]]*$""")
 # Abbreviations of papers that sentencex does not know; what follows one is the same sentence.
@@ -158,10 +159,12 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, name: str | Path) -> Tokenizer:
-        """Reads tokenizer.json (and the token names of tokenizer_config.json) of a folder.
+        """Reads the tokenizer of a folder: tokenizer.json, or a BERT's vocab.txt.
+
+        The token names come from tokenizer_config.json, if there is one.
 
         Args:
-            name: "minilm" or the path of a Hugging Face folder.
+            name: "minilm", the path of a Hugging Face folder, or a hub id.
 
         Raises:
             PretrainedError: there is no such folder.
@@ -169,11 +172,15 @@ class Tokenizer:
         """
         folder = resolve_folder(name)
         path = folder / "tokenizer.json"
+        vocabulary = folder / "vocab.txt"
+        if not path.exists() and vocabulary.exists():
+            return cls(_word_pieces(vocabulary))
         try:
             content = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise TokenizerError(
-                f"{path} cannot be read ({error}). Give a folder with a tokenizer.json."
+                f"{path} cannot be read ({error}). Give a folder with a tokenizer.json, or the "
+                "vocab.txt of a BERT."
             ) from error
         try:
             backend = tokenizers.Tokenizer.from_str(content)
@@ -244,14 +251,39 @@ class Tokenizer:
         return next((i for i in ids if i is not None), None)
 
 
+def _word_pieces(vocabulary: Path) -> tokenizers.Tokenizer:
+    """BERT's tokenizer from its list of word pieces, as older models (SciBERT) come."""
+    path = vocabulary.with_name("tokenizer_config.json")
+    settings = _read_json(path) if path.exists() else {}
+    try:
+        lines = vocabulary.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TokenizerError(
+            f"{vocabulary} cannot be read ({error}). Download it again."
+        ) from error
+    if not lines[-1]:
+        lines.pop()
+    ids = {piece.rstrip("\r"): k for k, piece in enumerate(lines)}
+    for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"):
+        if token not in ids:
+            raise TokenizerError(
+                f"{vocabulary} lacks {token}, so it is not a BERT's. Give the folder of another "
+                "model."
+            )
+    backend = tokenizers.BertWordPieceTokenizer(
+        ids,
+        lowercase=settings.get("do_lower_case", True),
+        strip_accents=settings.get("strip_accents"),
+        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+    )
+    return tokenizers.Tokenizer.from_str(backend.to_str())
+
+
 def _token_names(path: Path) -> dict[str, str]:
     """The special tokens named in a tokenizer_config.json; none if there is no such file."""
     if not path.exists():
         return {}
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TokenizerError(f"{path} cannot be read ({error}). Download it again.") from error
+    config = _read_json(path)
     names = {}
     for key in ("pad_token", "mask_token"):
         value = config.get(key)
@@ -259,3 +291,10 @@ def _token_names(path: Path) -> dict[str, str]:
         if isinstance(value, str):
             names[key] = value
     return names
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TokenizerError(f"{path} cannot be read ({error}). Download it again.") from error

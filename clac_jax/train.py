@@ -26,6 +26,7 @@ from clac_jax.checkpoint.tree import from_arrays, to_arrays
 from clac_jax.data import RunData
 from clac_jax.errors import UserError
 from clac_jax.evaluate import evaluate
+from clac_jax.losses import loss_options
 from clac_jax.meter import Meter
 from clac_jax.metric_rows import (
     describe_test,
@@ -40,7 +41,8 @@ from clac_jax.preemption import StopSignals
 from clac_jax.progress import RunProgress
 from clac_jax.report import write_report
 from clac_jax.run_log import ProgressLine, RunLog, read_rows
-from clac_jax.step import make_eval_step, make_train_step
+from clac_jax.schedules import make_schedule
+from clac_jax.step import make_eval_step, make_score, make_train_step
 from clac_jax.summary import describe_run
 from clac_jax.train_state import TrainState, create_train_state
 from clac_jax.workdir import Workdir
@@ -136,8 +138,8 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
     start = resume.begin(origin, config, workdir, shapes, initialise, num_examples)
     checkpoints = Checkpoints(workdir, config, shapes, num_examples, start.damaged)
     progress = start.progress
-    total_steps = progress.step + data.steps_left(progress)
-    schedule = optim.make_schedule(config, total_steps)
+    timeline = data.timeline(progress)
+    schedule = make_schedule(config, timeline)
     template = template.replace(tx=make_optimizer(schedule))
     host_state = from_arrays(template, start.arrays)
     (workdir / "config.json").write_text(config_lib.to_json(config), encoding="utf-8")
@@ -151,7 +153,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
             data.steps_per_epoch,
             data.describe_shapes(),
             start,
-            total_steps,
+            timeline.total_steps,
             float(schedule(progress.step)),
         ),
         flush=True,
@@ -159,19 +161,20 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
 
     loop = Loop(parallel.replicate(host_state), progress)
     del start, host_state
-    train_step = parallel.pmap_train(make_train_step(trainable, schedule, config.lm_weight))
-    eval_step = parallel.pmap_eval(make_eval_step())
+    loss = loss_options(config)
+    train_step = parallel.pmap_train(make_train_step(trainable, schedule, loss))
+    evaluate_with = functools.partial(
+        evaluate, parallel.pmap_eval(make_eval_step(loss)), make_score(model)
+    )
     log = RunLog(workdir, config, progress.step, validated=progress.examples_in_epoch == 0)
-    line = ProgressLine(total_steps, progress.step)
+    line = ProgressLine(timeline.total_steps, progress.step)
     saver = Saver(checkpoints, log, config.checkpoint)
 
     # The epochs.
     try:
         while not _ended(config, loop.progress):
             _train_epoch(config, data, train_step, loop, saver, checkpoints, log, line, stop)
-            validation = evaluate(
-                eval_step, loop.state, _until(stop, data.eval_batches("validation"))
-            )
+            validation = evaluate_with(loop.state, _until(stop, data.eval_batches("validation")))
             progress = loop.progress.after_epoch()
             row = validation_row(validation, progress)
             options = config.checkpoint
@@ -194,16 +197,15 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
     # The end: the best checkpoint on the test split, and the picture.
     state, tested_step = _best_state(checkpoints, template, loop)
     checkpoints.close()
-    test = evaluate(eval_step, state, data.eval_batches("test"))
-    no_formula = evaluate(
-        eval_step, state, data.eval_batches("test", replace_formula=True), suffix="_no_formula"
-    )
+    test = evaluate_with(state, data.eval_batches("test"))
+    plain_texts = data.eval_batches("test", replace_formula=True)
+    no_formula = evaluate_with(state, plain_texts, suffix="_no_formula")
     row = test_row(test, no_formula, loop.progress, tested_step)
     log.write(row)
     log.sync()
     log.close()
     report = workdir / "report.png"
-    write_report(report, read_rows(workdir / "metrics.jsonl"), test.crystals, test.texts)
+    write_report(report, read_rows(workdir / "metrics.jsonl"), test.similarity)
     print(describe_test(row, report), flush=True)
     return row
 

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from clac_jax.losses import clac_loss
-from clac_jax.models.clac import ClacOutput, ContrastiveHead
+from clac_jax.losses import LossOptions, clac_loss
+from clac_jax.models.clac import ClacOutput
+from clac_jax.models.heads import ContrastiveHead
 
 NUM_DEVICES = 4
 AXIS = "data"
@@ -36,7 +37,7 @@ def loss_and_aux(params, stats, features, mask, axis_name):
         lm_loss_sum=jnp.sum(jnp.where(mask, left[..., 0] ** 2, 0), axis=1),
         lm_num_tokens=jnp.sum(jnp.broadcast_to(mask, (2, mask.shape[0])), axis=1),
     )
-    loss, terms = clac_loss(output, mask, axis_name=axis_name, lm_weight=0.1)
+    loss, terms = clac_loss(output, mask, LossOptions(lm_weight=0.1), axis_name=axis_name)
     return loss, (terms, after)
 
 

@@ -63,6 +63,14 @@ def same(left, right):
     )
 
 
+def test_a_decoder_predicts_every_token_but_the_first(records, tokenizer):
+    options = dataclasses.replace(OPTIONS, with_labels=True, causal=True)
+    for view in train_views(records[0], 0, 3, 1, options, tokenizer).tokens:
+        assert (view.labels[0], len(view.labels)) == (-100, len(view.ids))
+        np.testing.assert_array_equal(view.labels[1:], view.ids[1:])
+        assert tokenizer.mask_id not in view.ids  # nothing is masked
+
+
 def batches(records, tokenizer, seed=3, epoch=1, start=0, options=OPTIONS, **how):
     how = {"batch_size": 4, "num_threads": 0, **how}
     return list(

@@ -17,7 +17,7 @@ def test_directions_are_not_mixed_up():
     # Both texts are nearest to crystal 0; each crystal is nearest to its own text.
     crystals = np.array([[1.0, 0.0], [0.0, 1.0]])
     texts = np.array([[1.0, 0.0], [0.8, 0.6]])
-    metrics = pool_metrics(crystals, texts)
+    metrics = pool_metrics(texts @ crystals.T)
     assert metrics["text_to_crystal_top1"] == 0.5
     assert metrics["crystal_to_text_top1"] == 1.0
     assert metrics["text_to_crystal_top3"] == 1.0
@@ -25,4 +25,4 @@ def test_directions_are_not_mixed_up():
 
 def test_collapsed_vectors_score_nothing():
     same = np.ones((20, 3)) / np.sqrt(3)
-    assert pool_metrics(same, same)["text_to_crystal_top10"] == 0.0
+    assert pool_metrics(same @ same.T)["text_to_crystal_top10"] == 0.0

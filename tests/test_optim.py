@@ -1,5 +1,3 @@
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +6,7 @@ import pytest
 
 from clac_jax import optim
 from clac_jax.config import ConfigError, default_config
+from clac_jax.schedules import Timeline, make_schedule
 
 PARAMS = {
     "graph": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)},
@@ -17,7 +16,7 @@ GRADS = jax.tree.map(lambda leaf: 0.1 * jnp.arange(leaf.size).reshape(leaf.shape
 
 
 def updated(config, steps=3):
-    tx = optim.make_optimizer(config, PARAMS, optim.make_schedule(config, 10))
+    tx = optim.make_optimizer(config, PARAMS, make_schedule(config, Timeline(10, 5)))
     state, params = tx.init(PARAMS), PARAMS
     for _ in range(steps):
         updates, state = tx.update(GRADS, state, params)
@@ -69,28 +68,23 @@ def test_learning_rate_factors_scale_the_first_match():
     np.testing.assert_array_equal(params["graph"]["bias"], plain["graph"]["bias"])
 
 
-@pytest.mark.parametrize("key", ["frozen", "learning_rate_factors"])
+@pytest.mark.parametrize("key", ["frozen", "learning_rate_factors", "weight_decays"])
 def test_a_pattern_that_matches_nothing_is_refused(key):
     changed = config()
     if key == "frozen":
         changed.frozen = ("txt/.*",)
     else:
-        changed.optimizer.learning_rate_factors = (("txt/.*", 0.1),)
+        changed.optimizer[key] = (("txt/.*", 0.1),)
     with pytest.raises(ConfigError, match=r"'txt/\.\*'.*matches no parameter"):
         optim.make_optimizer(changed, PARAMS, lambda _: 0.1)
 
 
-def test_cosine_with_warm_up():
-    schedule = optim.make_schedule(
-        config(schedule="cosine", warmup_steps=4, min_learning_rate=0.01), 24
-    )
-    rates = [float(schedule(step)) for step in range(25)]
-    assert 0 < rates[0] < rates[1] < rates[3] < rates[4] == pytest.approx(0.1)
-    assert rates[14] == pytest.approx((0.1 + 0.01) / 2, rel=1e-5)
-    assert rates[24] == pytest.approx(0.01)
-    assert all(later <= earlier for earlier, later in itertools.pairwise(rates[4:]))
-
-
-def test_constant_schedule():
-    schedule = optim.make_schedule(config(), 10)
-    assert float(schedule(0)) == float(schedule(9)) == pytest.approx(0.1)
+def test_weight_decay_by_path():
+    by_path = config(weight_decay=0.3)
+    by_path.optimizer.weight_decays = (("text/.*", 0.0), (".*bias", 0.2))
+    zeros = jax.tree.map(jnp.zeros_like, PARAMS)
+    tx = optim.make_optimizer(by_path, PARAMS, lambda _: 0.1)
+    updates, _ = tx.update(zeros, tx.init(PARAMS), PARAMS)
+    np.testing.assert_allclose(updates["graph"]["kernel"], -0.1 * 0.3, rtol=1e-6)
+    np.testing.assert_allclose(updates["graph"]["bias"], -0.1 * 0.2, rtol=1e-6)
+    np.testing.assert_array_equal(updates["text"]["kernel"], 0)

@@ -6,7 +6,9 @@ import pytest
 
 from clac_jax import optim
 from clac_jax.data import RunData
+from clac_jax.losses import LossOptions
 from clac_jax.models import build_model, init_variables
+from clac_jax.schedules import Timeline, make_schedule
 from clac_jax.step import make_eval_step, make_train_step
 from clac_jax.train_state import create_train_state
 from configs import smoke
@@ -20,11 +22,11 @@ def setup(data_dir):
     data = RunData(config)
     model = build_model(config, data.vocab_size)
     variables = init_variables(model, config, data.example_batch())
-    schedule = optim.make_schedule(config, 10)
+    schedule = make_schedule(config, Timeline(10, 5))
     tx = optim.make_optimizer(config, variables["params"], schedule)
     trainable = optim.trainable_mask(variables["params"], config.frozen)
     state = create_train_state(model.apply, variables, tx, config.seed)
-    step = jax.jit(make_train_step(trainable, schedule, axis_name=None))
+    step = jax.jit(make_train_step(trainable, schedule, LossOptions(), axis_name=None))
     batch = jax.tree.map(lambda leaf: leaf[0], next(data.train_batches(0, 0)))  # no device axis
     return state, step, batch, trainable
 
@@ -67,7 +69,7 @@ def test_accumulating_one_batch_twice_is_the_step_of_one(setup):
 def test_evaluation_returns_unit_vectors_and_ignores_padding(setup):
     state, _, batch, _ = setup
     plain = jax.tree.map(lambda leaf: leaf[0], batch)
-    embedded = jax.jit(make_eval_step(axis_name=None))(state, plain)
+    embedded = jax.jit(make_eval_step(LossOptions(), axis_name=None))(state, plain)
     assert embedded.crystals.shape[:2] == (1, plain.example_mask.shape[0])
     for vectors in (embedded.crystals, embedded.texts):
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=-1), 1.0, rtol=1e-5)

@@ -235,3 +235,32 @@ def test_minilm_is_read_without_importing_its_package():
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["30522", "0", "103", *["101", "1037", "2316", "6578", "102"]]
+
+
+@pytest.fixture
+def vocabulary(tmp_path):
+    """MiniLM's word pieces as older models come: a list, without tokenizer.json."""
+    pieces = json.loads((resolve_folder("minilm") / "tokenizer.json").read_text())["model"]["vocab"]
+    (tmp_path / "vocab.txt").write_text("\n".join(sorted(pieces, key=pieces.get)) + "\n")
+    return tmp_path
+
+
+def test_a_list_of_word_pieces_is_a_tokenizer(vocabulary):
+    ours, theirs = Tokenizer.from_folder(vocabulary), Tokenizer.from_folder("minilm")
+    for text in ("NaCl is a salt. Its Density: 2.2 g/cm³ (naïve).", "材料 α-Fe2O3", ""):
+        assert ours.encode(text, 64).tolist() == theirs.encode(text, 64).tolist()
+    for name in ("pad_id", "mask_id", "vocab_size"):
+        assert getattr(ours, name) == getattr(theirs, name)
+    assert ours.special_ids == {0, 100, 101, 102, 103}
+
+
+def test_a_cased_list_of_word_pieces_keeps_case(vocabulary):
+    (vocabulary / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    ours = Tokenizer.from_folder(vocabulary)
+    assert ours.encode("NaCl", 8).tolist() != ours.encode("nacl", 8).tolist()
+
+
+def test_a_list_of_something_else_is_refused(vocabulary):
+    (vocabulary / "vocab.txt").write_text("one\ntwo\n")
+    with pytest.raises(TokenizerError, match=r"vocab\.txt lacks \[PAD\]"):
+        Tokenizer.from_folder(vocabulary)

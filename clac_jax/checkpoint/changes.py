@@ -14,7 +14,8 @@ from clac_jax.progress import RunProgress
 _EFFECTS: tuple[tuple[str, str], ...] = (
     (r"max_epochs", "the run and its schedule now end after that epoch"),
     (
-        r"learning_rate|schedule|warmup_steps|min_learning_rate|optimizer\.learning_rate_factors",
+        r"learning_rate|schedule.*|warmup_steps|min_learning_rate|(cosine|one_cycle)\..*"
+        r"|optimizer\.learning_rate_factors",
         "the config's schedule holds from the next step",
     ),
     (
@@ -26,6 +27,7 @@ _EFFECTS: tuple[tuple[str, str], ...] = (
         "parameters, step and epoch are kept; optimizer state only where both have it",
     ),
     (r"optimizer\..*|weight_decay|gradient_clip", "holds from the next step"),
+    (r"loss\.(margin|prior_weight)", "holds from the next step"),
     (r"frozen", "holds from the next step; newly trained parameters start without moments"),
     (r"replace_formula_start_epoch", "formulas are replaced from that epoch on"),
     (
@@ -41,7 +43,7 @@ _EFFECTS: tuple[tuple[str, str], ...] = (
     (r"dataset\..*|debug", "other examples"),
     (r"input\.group_by", "the examples come in another order"),
     (
-        r"graph_encoder\..*|text_encoder\..*|projection_dim|logit_scale_init|use_.*_loss|lm_weight",
+        r"(graph_encoder|text_encoder|loss)\..*|projection_dim|logit_.*_init|use_.*_loss|lm_weight",
         "the model is another one; see restore below",
     ),
     (r"checkpoint\.(monitor|mode)", "the best checkpoints are chosen anew"),

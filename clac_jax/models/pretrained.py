@@ -1,9 +1,9 @@
-"""BERT weights from a Hugging Face folder (config.json and model.safetensors)."""
+"""Text encoder weights from a Hugging Face folder: config.json and the file of the tensors."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,138 +12,143 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from clac_jax.huggingface import PretrainedError, resolve_folder
+from clac_jax.huggingface import PretrainedError, read_config, resolve_folder
 from clac_jax.models.bert import BertConfig
+from clac_jax.models.decoder import DecoderConfig
+from clac_jax.models.text_weights import TextConfig, text_params
+from clac_jax.models.torch_layout import Tensors
+from clac_jax.torch_files import TorchFileError, read_torch_file
 
 
 @dataclass(frozen=True)
-class PretrainedBert:
-    """A BERT as stored.
+class PretrainedText:
+    """A text encoder as stored.
 
     Attributes:
         config: sizes.
-        params: nested dict of float32 arrays, the parameters of `clac_jax.models.bert.Bert`.
-        has_lm_head: whether params include "lm_head".
+        params: nested dict of float32 arrays, the parameters of `Bert` or `Decoder`.
+        has_lm_head: whether it can compute a language-model loss.
     """
 
-    config: BertConfig
+    config: TextConfig
     params: dict[str, Any]
     has_lm_head: bool
 
 
-def load_huggingface_config(folder: str | Path) -> BertConfig:
+def load_huggingface_config(folder: str | Path) -> TextConfig:
     """Reads config.json.
 
     Raises:
-        PretrainedError: the file is missing or describes something other than a plain BERT.
+        PretrainedError: the file is missing or describes an architecture that is not known here.
     """
-    path = Path(folder) / "config.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    path, values = Path(folder) / "config.json", read_config(folder)
+    kind = values.get("model_type", "bert")
+    if kind not in _ARCHITECTURES:
         raise PretrainedError(
-            f"{path} does not exist. Give a folder with config.json and model.safetensors."
-        ) from error
-    except json.JSONDecodeError as error:
-        raise PretrainedError(f"{path} is not JSON ({error}). Download it again.") from error
-    for key, allowed in (
-        ("model_type", "bert"),
-        ("hidden_act", "gelu"),
-        ("position_embedding_type", "absolute"),
-    ):
+            f"{path} has model_type = {kind!r}, which is not supported. "
+            f"Give a model of type {', '.join(_ARCHITECTURES)}."
+        )
+    architecture = _ARCHITECTURES[kind]
+    for key, allowed in architecture.required.items():
         if values.get(key, allowed) != allowed:
             raise PretrainedError(
                 f"{path} has {key} = {values[key]!r}; only {allowed!r} is supported. "
-                "Give the folder of a plain BERT."
+                "Give the folder of another model."
             )
     try:
-        return BertConfig.from_mapping(values)
+        return architecture.read_config(values)
+    except KeyError as error:
+        raise PretrainedError(f"{path} lacks {error}. Download it again.") from error
     except ValueError as error:
         raise PretrainedError(f"{path} cannot be used: {error}") from error
 
 
-def load_huggingface(name: str | Path) -> PretrainedBert:
-    """Loads a BERT from a Hugging Face folder, or "minilm".
+def load_huggingface(name: str | Path) -> PretrainedText:
+    """Loads a text encoder from a Hugging Face folder, or "minilm".
 
     Raises:
         PretrainedError: a file or a tensor is missing, or a tensor has another shape.
     """
     folder = resolve_folder(name)
     config = load_huggingface_config(folder)
-    path = folder / "model.safetensors"
-    if not path.exists():
-        raise PretrainedError(
-            f"{path} does not exist. Give a folder with config.json and model.safetensors "
-            "(a pytorch_model.bin must be converted to safetensors first)."
-        )
+    path, tensors = load_tensors(folder)
     try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise PretrainedError(f"{path} cannot be read ({error}). Download it again.") from error
-    try:
-        params = bert_params(tensors, config)
+        params = text_params(tensors, config)
     except (KeyError, ValueError) as error:
         raise PretrainedError(
-            f"{path} does not hold the BERT of its config.json: {error.args[0]}. "
+            f"{path} does not hold the model of its config.json: {error.args[0]}. "
             "Give a folder whose two files belong together."
         ) from error
-    return PretrainedBert(config, params, has_lm_head="lm_head" in params)
+    has_lm_head = isinstance(config, DecoderConfig) or "lm_head" in params
+    return PretrainedText(config, params, has_lm_head)
 
 
-def bert_params(tensors: Mapping[str, np.ndarray], config: BertConfig) -> dict[str, Any]:
-    """Renames Hugging Face tensors into the parameters of `Bert`; the pooler is left out.
+def load_tensors(folder: Path) -> tuple[Path, Tensors]:
+    """The tensors of a folder by name, and the file that they or their list come from.
 
-    Args:
-        tensors: by state-dict name, with or without the prefix "bert.".
-        config: sizes to check against.
+    `model.safetensors` goes before `pytorch_model.bin`; either may be split into several files by
+    an index. A .bin is read without running the pickle inside it.
 
     Raises:
-        KeyError: a tensor is missing.
-        ValueError: a tensor has another shape.
+        PretrainedError: there is no such file, or one cannot be read.
     """
-    prefix = "bert." if any(name.startswith("bert.") for name in tensors) else ""
-    hidden, wide = config.hidden_size, config.intermediate_size
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        path, index = folder / name, folder / f"{name}.index.json"
+        if path.exists():
+            return path, _read_tensors(path)
+        if index.exists():
+            return index, _read_split(index)
+    raise PretrainedError(
+        f"{folder} holds neither model.safetensors nor pytorch_model.bin. "
+        "Give a folder with config.json and one of them."
+    )
 
-    def take(name: str, *shape: int) -> np.ndarray:
-        if name not in tensors:
-            raise KeyError(f"no tensor {name}")
-        tensor = np.asarray(tensors[name])
-        if tensor.shape != shape:
-            raise ValueError(f"{name} has shape {tensor.shape} instead of {shape}")
-        return tensor if tensor.dtype == np.float64 else tensor.astype(np.float32)
 
-    def dense(name: str, fan_in: int, fan_out: int) -> dict[str, np.ndarray]:
-        kernel = take(f"{name}.weight", fan_out, fan_in)
-        return {"kernel": np.ascontiguousarray(kernel.T), "bias": take(f"{name}.bias", fan_out)}
+def _read_tensors(path: Path) -> Tensors:
+    try:
+        return load_file(path) if path.suffix == ".safetensors" else read_torch_file(path)
+    except (OSError, SafetensorError) as error:
+        raise PretrainedError(f"{path} cannot be read ({error}). Download it again.") from error
+    except TorchFileError as error:
+        raise PretrainedError(str(error)) from error
 
-    def norm(name: str) -> dict[str, np.ndarray]:
-        return {"scale": take(f"{name}.weight", hidden), "bias": take(f"{name}.bias", hidden)}
 
-    def embedding(kind: str, count: int) -> dict[str, np.ndarray]:
-        return {"embedding": take(f"{prefix}embeddings.{kind}_embeddings.weight", count, hidden)}
+def _read_split(index: Path) -> Tensors:
+    try:
+        files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise PretrainedError(f"{index} cannot be read ({error}). Download it again.") from error
+    tensors: dict[str, np.ndarray] = {}
+    for name in sorted(files):
+        tensors.update(_read_tensors(index.parent / name))
+    return tensors
 
-    params: dict[str, Any] = {
-        "word_embedding": embedding("word", config.vocab_size),
-        "position_embedding": embedding("position", config.max_position_embeddings),
-        "type_embedding": embedding("token_type", config.type_vocab_size),
-        "embedding_norm": norm(f"{prefix}embeddings.LayerNorm"),
-    }
-    for k in range(config.num_hidden_layers):
-        layer = f"{prefix}encoder.layer.{k}"
-        params[f"layer_{k}_attention"] = {
-            "query": dense(f"{layer}.attention.self.query", hidden, hidden),
-            "key": dense(f"{layer}.attention.self.key", hidden, hidden),
-            "value": dense(f"{layer}.attention.self.value", hidden, hidden),
-            "out": dense(f"{layer}.attention.output.dense", hidden, hidden),
-        }
-        params[f"layer_{k}_attention_norm"] = norm(f"{layer}.attention.output.LayerNorm")
-        params[f"layer_{k}_intermediate"] = dense(f"{layer}.intermediate.dense", hidden, wide)
-        params[f"layer_{k}_output"] = dense(f"{layer}.output.dense", wide, hidden)
-        params[f"layer_{k}_output_norm"] = norm(f"{layer}.output.LayerNorm")
-    if "cls.predictions.bias" in tensors:
-        params["lm_head"] = {
-            "transform": dense("cls.predictions.transform.dense", hidden, hidden),
-            "norm": norm("cls.predictions.transform.LayerNorm"),
-            "bias": take("cls.predictions.bias", config.vocab_size),
-        }
-    return params
+
+@dataclass(frozen=True)
+class _Architecture:
+    """How a `model_type` is read.
+
+    Attributes:
+        read_config: config.json's values -> sizes.
+        required: key -> the only value that is supported where the key is given.
+    """
+
+    read_config: Callable[[Mapping[str, Any]], TextConfig]
+    required: dict[str, Any]
+
+
+_ARCHITECTURES = {
+    "bert": _Architecture(
+        BertConfig.from_mapping, {"hidden_act": "gelu", "position_embedding_type": "absolute"}
+    ),
+    "opt": _Architecture(DecoderConfig.from_opt, {"tie_word_embeddings": True}),
+    "gpt2": _Architecture(
+        DecoderConfig.from_gpt2,
+        {
+            "tie_word_embeddings": True,
+            "scale_attn_weights": True,
+            "scale_attn_by_inverse_layer_idx": False,
+            "add_cross_attention": False,
+        },
+    ),
+}

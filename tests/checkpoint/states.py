@@ -9,6 +9,7 @@ from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.tree import to_arrays
 from clac_jax.config import default_config
 from clac_jax.progress import RunProgress
+from clac_jax.schedules import Timeline, make_schedule
 from clac_jax.train_state import create_train_state
 
 COUNTERS = ("step", "opt_state/inner_state/learning_rate/count")
@@ -36,7 +37,7 @@ def make_state(seed=0, width=3, params=None, config=None, step=True):
     config = config or make_config()
     params = make_params(seed, width) if params is None else params
     variables = {"params": params, "batch_stats": {"norm": {"mean": jnp.full(3, seed + 0.5)}}}
-    tx = optim.make_optimizer(config, params, optim.make_schedule(config, 10))
+    tx = optim.make_optimizer(config, params, make_schedule(config, Timeline(10, 5)))
     state = create_train_state(None, variables, tx, seed)
     return state.apply_gradients(grads=jax.tree.map(jnp.ones_like, params)) if step else state
 

@@ -14,10 +14,10 @@ from end_to_end.small_runs import (
 )
 from etils import epath
 
-from clac_jax import optim
 from clac_jax.checkpoint.layout import step_folders
 from clac_jax.checkpoint.restore import TreeMismatchError
 from clac_jax.data import RunData
+from clac_jax.schedules import Timeline, make_schedule
 from clac_jax.train import train
 
 
@@ -33,7 +33,7 @@ def test_another_workdir_goes_on_like_the_same_run(stage1, small_config, tmp_pat
 def test_more_epochs_extend_the_schedule(stage1, small_config, tmp_path):
     longer = small_config(resume_from=f"{stage1}@epoch=0", max_epochs=3)
     train(longer, tmp_path)
-    schedule = optim.make_schedule(longer, 3 * STEPS_PER_EPOCH)
+    schedule = make_schedule(longer, Timeline(3 * STEPS_PER_EPOCH, STEPS_PER_EPOCH))
     rows = train_rows(tmp_path)
     assert [(row["step"], row["epoch"]) for row in rows] == [
         (step + 1, step // STEPS_PER_EPOCH) for step in range(4, 12)
@@ -93,7 +93,7 @@ def test_another_batch_goes_on_at_the_same_example(
     assert [row["examples_seen"] for row in rows] == examples
     assert rows[-1]["step"] == total_steps
     # The schedule ends with the run, however many steps that now is.
-    schedule = optim.make_schedule(changed, total_steps)
+    schedule = make_schedule(changed, Timeline(total_steps, STEPS_PER_EPOCH))
     for row in rows:
         assert row["learning_rate"] == pytest.approx(float(schedule(row["step"] - 1)), rel=1e-4)
     # Of the epoch under way, the examples that the first run has not seen, each once.

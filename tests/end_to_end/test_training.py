@@ -98,6 +98,23 @@ def test_a_checkpoint_knows_no_devices(finished):
     assert np.asarray(state["key"]).shape == (2,)
 
 
+def test_a_decoder_with_its_language_model_loss(run, tmp_path):
+    done = run(
+        tmp_path / "run",
+        "--config.text_encoder.config.model_type=opt",
+        "--config.text_encoder.feature=last",
+        "--config.lm_weight=0.1",
+        "--config.frozen=()",
+        "--config.max_epochs=1",
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [row for row in read_rows(tmp_path / "run" / "metrics.jsonl") if row["split"] == "train"]
+    for row in rows:
+        contrasts = row["cross_modal_loss"] + row["visual_loss"] + row["textual_loss"]
+        np.testing.assert_allclose(row["loss"], contrasts + 0.1 * row["lm_loss"], rtol=1e-5)
+    assert np.log(30522) * 0.8 < rows[0]["lm_loss"] < np.log(30522) * 1.2
+
+
 def test_killed_in_mid_epoch_and_started_again_equals_uninterrupted(
     finished, command, environment, run, tmp_path
 ):

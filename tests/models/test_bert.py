@@ -20,7 +20,7 @@ from clac_jax.graph import CrystalGraph
 from clac_jax.models.bert import Bert, BertConfig, MaskedLmHead
 from clac_jax.models.dropout import DropoutStream, drop, keep_mask, threefry
 from clac_jax.models.pooling import AttentionPooling, text_features
-from clac_jax.models.pretrained import bert_params
+from clac_jax.models.text_weights import bert_params
 
 ATOM = CrystalGraph(
     atomic_numbers=np.array([1], np.int32),

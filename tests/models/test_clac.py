@@ -21,9 +21,10 @@ from test_projection import params_of as block_of
 from clac_jax.batch import BatchShape, ExampleViews, TokenView, collate
 from clac_jax.config import default_config
 from clac_jax.huggingface import PretrainedError
-from clac_jax.losses import clac_loss
+from clac_jax.losses import LossOptions, clac_loss
 from clac_jax.models import ModelError, build_model, init_variables
-from clac_jax.models.clac import ClacOutput, ContrastiveHead
+from clac_jax.models.clac import ClacOutput
+from clac_jax.models.heads import ContrastiveHead
 
 HEADS = {"cross": "global_d", "visual": "visual_d", "textual": "textual_d"}
 
@@ -175,10 +176,10 @@ def test_padding_examples_change_neither_loss_nor_gradients(name):
             {**variables, "params": params},
             batch,
             train=True,
-            dropout_key=jax.random.key(1),
+            key=jax.random.key(1),
             mutable=["batch_stats"],
         )
-        return clac_loss(output, batch.example_mask, lm_weight=0.1)[0]
+        return clac_loss(output, batch.example_mask, LossOptions(lm_weight=0.1))[0]
 
     (value, grads), (padded, padded_grads) = (
         loss(variables["params"], batch) for batch in (tight, loose)
@@ -251,7 +252,7 @@ def test_init_refuses_batches_that_would_leave_parameters_out():
     ("changes", "message"),
     [
         ({"graph_encoder.name": "schnet"}, "Use painn, cgcnn or composition"),
-        ({"text_encoder.name": "gpt"}, "Use bert"),
+        ({"text_encoder.config.model_type": "gpt"}, "Use bert, opt or gpt2"),
         ({"text_encoder.max_length": 513}, "more than the encoder's 512 positions"),
         ({"text_encoder.num_layers": 7}, "more than the encoder has, 1"),
     ],

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import jax
 import numpy as np
 import pytest
 from parity_fixtures import PARITY, Fixture, relative_error
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from test_bert import packed_inputs
 from test_clac import batch_of, examples, small_config
+from torch_writer import save
 
 from clac_jax.huggingface import PretrainedError
 from clac_jax.models import ModelError, build_model, init_variables
@@ -98,12 +100,6 @@ def test_a_tokenizer_with_more_words_than_the_encoder_is_refused(folder):
         build_model(config, vocab_size=201)
 
 
-def test_a_folder_without_weights_is_named(folder):
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(PretrainedError, match=r"model\.safetensors does not exist"):
-        load_huggingface(folder)
-
-
 def test_damaged_files_are_named(folder):
     (folder / "model.safetensors").write_bytes(b"\x00" * 20)
     with pytest.raises(PretrainedError, match=r"model\.safetensors cannot be read"):
@@ -116,7 +112,8 @@ def test_damaged_files_are_named(folder):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "opt"}, "model_type = 'opt'; only 'bert'"),
+        ({"model_type": "t5"}, "model_type = 't5', which is not supported"),
+        ({"model_type": "opt"}, "lacks 'ffn_dim'"),
         ({"hidden_act": "relu"}, "hidden_act = 'relu'; only 'gelu'"),
         ({"num_attention_heads": 5}, "cannot be split over 5 attention heads"),
         (
@@ -130,3 +127,65 @@ def test_another_architecture_is_refused(folder, changes, message):
     edit_config(folder, **changes)
     with pytest.raises(PretrainedError, match=message):
         load_huggingface(folder)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_folder_with_torch_weights_is_the_same(folder, old):
+    expected = load_huggingface(folder)
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    save(weights, folder / "pytorch_model.bin", old)
+    loaded = load_huggingface(folder)
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, expected.params)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_weights_in_several_files_are_the_same(folder, kind):
+    expected = load_huggingface(folder)
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    stem = "model" if kind == "safetensors" else "pytorch_model"
+    names = [f"{stem}-{k}-of-2.{kind}" for k in (1, 2)]
+    placed = {name: names[k % 2] for k, name in enumerate(weights)}
+    for file in names:
+        part = {name: value for name, value in weights.items() if placed[name] == file}
+        (save_file if kind == "safetensors" else save)(part, folder / file)
+    (folder / f"{stem}.{kind}.index.json").write_text(json.dumps({"weight_map": placed}))
+    loaded = load_huggingface(folder)
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, expected.params)
+    (folder / names[1]).unlink()
+    with pytest.raises(PretrainedError, match=re.escape(names[1])):
+        load_huggingface(folder)
+
+
+def test_no_weights_at_all(folder):
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(PretrainedError, match=r"neither model\.safetensors nor pytorch_model\.bin"):
+        load_huggingface(folder)
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    """An empty cache of the hub, and no network."""
+    cache = tmp_path / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return cache
+
+
+def test_a_hub_id_is_taken_from_the_cache(folder, hub_cache):
+    snapshot = hub_cache / "models--group--model" / "snapshots" / "0123abcd"
+    snapshot.parent.mkdir(parents=True)
+    shutil.copytree(folder, snapshot, ignore=shutil.ignore_patterns("hub"))
+    refs = hub_cache / "models--group--model" / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("0123abcd")
+    for name in ("group/model", "group/model@main"):
+        loaded = load_huggingface(name)
+        expected = load_huggingface(folder)
+        jax.tree.map(np.testing.assert_array_equal, loaded.params, expected.params)
+
+
+def test_a_hub_id_that_cannot_be_had_says_what_to_run(hub_cache):
+    with pytest.raises(PretrainedError, match="run `hf download group/model`"):
+        load_huggingface("group/model")

@@ -1,0 +1,1 @@
+"""Runs of the PyTorch release, read without PyTorch."""

@@ -1,0 +1,51 @@
+"""What of a Hugging Face language model is used here, in words."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+
+from clac_jax.huggingface import CAUSAL, read_config, resolve_folder
+from clac_jax.models.pretrained import load_huggingface_config, load_tensors
+from clac_jax.models.text_weights import text_params
+from clac_jax.models.torch_layout import SeenTensors
+from clac_jax.text import Tokenizer
+
+MAX_LENGTH = 128  # what the method takes
+
+
+def describe_language_model(name: str) -> str:
+    """Reads all of a folder or hub id as a run would, and says what it found.
+
+    Returns:
+        The architecture, its sizes, the tensors that are not used, and the flags of a run.
+
+    Raises:
+        PretrainedError, TokenizerError: a file is missing, damaged or of another architecture.
+    """
+    folder = resolve_folder(name)
+    config = load_huggingface_config(folder)
+    path, tensors = load_tensors(folder)
+    seen = SeenTensors(tensors)
+    params = text_params(seen, config)
+    tokenizer = Tokenizer.from_folder(folder)
+    kind = read_config(folder).get("model_type", "bert")
+    number = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    feature = "last" if kind in CAUSAL else "first"
+    flags = [
+        f"--config.text_encoder.pretrained={name}",
+        f"--config.text_encoder.tokenizer={name}",
+        f"--config.text_encoder.feature={feature}",
+        f"--config.text_encoder.max_length={min(MAX_LENGTH, config.max_position_embeddings)}",
+    ]
+    return "\n".join(
+        [
+            f"model     {kind}, {number:,} parameters: {config.num_hidden_layers} layers of "
+            f"{config.hidden_size}, {config.num_attention_heads} heads",
+            f"tokenizer {tokenizer.vocab_size:,} tokens; the model has {config.vocab_size:,}",
+            f"file      {path}",
+            *(f"unused    tensor {tensor}" for tensor in seen.unread()),
+            f"use it    {' '.join(flags)}",
+        ]
+    )

@@ -1,0 +1,323 @@
+"""A checkpoint of the PyTorch release as a run that goes on here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import optax
+from etils import epath
+
+from clac_jax import config as config_lib
+from clac_jax import optim
+from clac_jax.batch import Batch, BatchShape, ExampleViews, TokenView, collate
+from clac_jax.checkpoint.layout import CHECKPOINTS, read_all
+from clac_jax.checkpoint.manager import Checkpoints
+from clac_jax.checkpoint.tree import to_arrays
+from clac_jax.errors import UserError
+from clac_jax.graph import CrystalGraph
+from clac_jax.huggingface import is_causal
+from clac_jax.interop.reference_config import (
+    ImportedConfig,
+    imported_config,
+    use_data,
+    use_text_encoder,
+)
+from clac_jax.interop.reference_weights import model_params, model_statistics
+from clac_jax.models import abstract_variables, build_model
+from clac_jax.models.build import text_encoder_config
+from clac_jax.models.torch_layout import SeenTensors
+from clac_jax.progress import RunProgress
+from clac_jax.text import Tokenizer
+from clac_jax.torch_files import read_torch_file
+from clac_jax.train_state import create_train_state
+
+# Registered buffers of the release's modules: in the state dict, not among the parameters.
+_BUFFERS = (
+    "running_mean", "running_var", "num_batches_tracked", "RBF.freqs", "rbf.centers",
+    "position_ids", "token_type_ids",
+)  # fmt: skip
+_NEEDED = ("state_dict", "hyper_parameters", "epoch", "global_step")
+
+
+class LightningImportError(UserError, ValueError):
+    """A file is no checkpoint of the PyTorch release, or does not fit its own description."""
+
+
+@dataclass
+class LightningRun:
+    """A run of the release, read.
+
+    Attributes:
+        config: of the run here.
+        arrays: slash path -> array, the whole state.
+        progress: where it goes on.
+        metrics: of its last validation, as far as the file has them.
+        notes: what was assumed, one line each.
+        unmapped: names of tensors and hyperparameters that have no counterpart here.
+    """
+
+    config: ml_collections.ConfigDict
+    arrays: dict[str, Any]
+    progress: RunProgress
+    metrics: dict[str, float] | None
+    notes: list[str] = field(default_factory=list)
+    unmapped: list[str] = field(default_factory=list)
+
+
+def read_lightning(path: str | Path, text_encoder: str | None = None) -> LightningRun:
+    """Reads a checkpoint that the PyTorch release wrote.
+
+    Args:
+        path: of the `.ckpt`.
+        text_encoder: folder or hub id of the language model that the run began with, for its
+            config.json and its tokenizer; by default what the checkpoint names.
+
+    Raises:
+        TorchFileError: the file cannot be read, or holds more than plain data.
+        LightningImportError: it is no such checkpoint, or its tensors do not fit.
+        ImportedConfigError: its hyperparameters ask for something that is not known here.
+        PretrainedError, TokenizerError: the language model cannot be used.
+    """
+    saved = read_torch_file(path)
+    missing = [key for key in _NEEDED if not isinstance(saved, dict) or key not in saved]
+    if missing:
+        raise LightningImportError(
+            f"{path} lacks {', '.join(missing)}, so it is no checkpoint of a training run. Give a "
+            ".ckpt that the release's training wrote."
+        )
+    state_dict: dict[str, np.ndarray] = saved["state_dict"]
+    imported = imported_config(saved["hyper_parameters"])
+    folder = text_encoder or str(imported.unmapped.get("datamodule.tokenizer_model", ""))
+    config = imported.config
+    config.text_encoder.pretrained = folder
+    use_text_encoder(imported, folder, is_causal(config.text_encoder))
+    use_data(imported)
+    _widths(state_dict, config, path)
+    imported.notes.append("dropout and the order of the data begin with the seed of the config")
+
+    progress, notes = _progress(saved, config)
+    imported.notes += notes
+    try:
+        arrays, unmapped = _arrays(saved, imported, progress)
+    except (KeyError, ValueError) as error:
+        raise LightningImportError(
+            f"{path} does not hold the model that it describes: {error.args[0]}. If its language "
+            f"model is not {folder!r}, name the right one with --text-encoder."
+        ) from error
+    unmapped += [f"hyperparameter {name} = {value!r}" for name, value in imported.unmapped.items()]
+    metrics = _metrics(saved, config)
+    return LightningRun(config, arrays, progress, metrics, imported.notes, unmapped)
+
+
+def import_lightning(path: str | Path, workdir: Path, text_encoder: str | None = None) -> str:
+    """Writes the run of a checkpoint of the release into a new workdir.
+
+    Args:
+        path: of the `.ckpt`.
+        workdir: gets `checkpoints/<step>` and `config.json`.
+        text_encoder: see `read_lightning`.
+
+    Returns:
+        What was taken over, what was assumed and what was not mapped, for a person to read.
+
+    Raises:
+        LightningImportError: the workdir holds a run already; and see `read_lightning`.
+    """
+    if read_all(epath.Path(workdir) / CHECKPOINTS)[0]:
+        raise LightningImportError(f"{workdir} holds checkpoints already. Name another folder.")
+    run = read_lightning(path, text_encoder)
+    shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in run.arrays.items()}
+    checkpoints = Checkpoints(workdir, run.config, shapes)
+    checkpoints.save(run.arrays, run.progress, run.metrics)
+    checkpoints.close()
+    config_file = workdir / "config.json"
+    config_file.write_text(config_lib.to_json(run.config), encoding="utf-8")
+    return describe(run, workdir)
+
+
+def describe(run: LightningRun, workdir: Path) -> str:
+    """What was taken over, what was assumed, what was not mapped, and how to go on."""
+    groups = {"params": 0, "batch_stats": 0, "opt_state": 0}
+    for name in run.arrays:
+        group = name.split("/")[0]
+        groups[group] = groups.get(group, 0) + 1
+    lines = [
+        f"imported  {groups['params']} parameters, {groups['batch_stats']} running averages, "
+        f"{groups['opt_state']} arrays of the optimizer",
+        f"next      epoch {run.progress.epoch}, step {run.progress.step + 1}",
+        *(f"assumed   {note}" for note in run.notes),
+        *(f"unmapped  {name}" for name in run.unmapped),
+        f"go on     python main.py --config=configs/saved.py:{workdir / 'config.json'} "
+        f"--workdir={workdir}",
+    ]
+    return "\n".join(lines)
+
+
+def _widths(state_dict: Mapping[str, np.ndarray], config: Any, path: str | Path) -> None:
+    """The width of the projections, which the hyperparameters do not tell."""
+    name = "loss.global_d.img_block.feature_shortcut.weight"
+    if name not in state_dict:
+        raise LightningImportError(f"{path} lacks {name}. Give a checkpoint of the whole model.")
+    config.projection_dim = int(state_dict[name].shape[0])
+
+
+def _arrays(
+    saved: Mapping[str, Any], imported: ImportedConfig, progress: RunProgress
+) -> tuple[dict[str, Any], list[str]]:
+    """The state by slash path, and the names of tensors that have no place in it."""
+    config = imported.config
+    tokenizer = Tokenizer.from_folder(config.text_encoder.tokenizer)
+    model = build_model(config, tokenizer.vocab_size)
+    text_config = text_encoder_config(config, tokenizer.vocab_size)
+    seen = SeenTensors(saved["state_dict"])
+    variables = {
+        "params": model_params(seen, config, text_config),
+        "batch_stats": model_statistics(seen, config),
+    }
+    _check_shapes(abstract_variables(model, _example(config)), variables)
+    tx = optim.make_optimizer(config, variables["params"], optax.constant_schedule(0.0))
+    state = create_train_state(model.apply, variables, tx, config.seed)
+    arrays = {name: np.asarray(leaf) for name, leaf in to_arrays(state).items()}
+    arrays["step"] = np.asarray(progress.step, np.int32)
+    arrays["learning_rate_scale"] = np.asarray(progress.learning_rate_scale, np.float32)
+
+    moments = _moments(saved, imported.notes)
+    kinds = {"mu": "exp_avg", "nu": "exp_avg_sq", "trace": "momentum_buffer"}
+    by_kind = {
+        ours: _flat(model_params(moments[theirs], config, text_config))
+        for ours, theirs in kinds.items()
+        if moments and any(f"/{ours}/" in name for name in arrays)
+    }
+    for name, leaf in arrays.items():
+        if name.endswith("/count"):
+            arrays[name] = np.asarray(progress.step, leaf.dtype)
+        for kind, leaves in by_kind.items():
+            before, _, parameter = name.partition(f"/{kind}/")
+            if parameter and before.startswith("opt_state/"):
+                arrays[name] = leaves[parameter]
+    unmapped = [f"tensor {name}" for name in seen.unread() if not name.endswith(_BUFFERS)]
+    return arrays, unmapped
+
+
+def _moments(saved: Mapping[str, Any], notes: list[str]) -> dict[str, dict[str, np.ndarray]]:
+    """The optimizer's arrays by kind and by the name of their parameter; {} without them.
+
+    The optimizer numbers the parameters in the order of the state dict, which also holds buffers,
+    and tied weights twice.
+    """
+    states = saved.get("optimizer_states") or []
+    if len(states) != 1:
+        notes.append(f"the file has {len(states)} optimizer states instead of 1; moments are zero")
+        return {}
+    state = states[0]["state"]
+    numbers = [number for group in states[0]["param_groups"] for number in group["params"]]
+    parameters: dict[str, np.ndarray] = {}
+    tied: set[int] = set()
+    for name, tensor in saved["state_dict"].items():
+        if not name.endswith(_BUFFERS) and id(tensor) not in tied:
+            parameters[name] = tensor
+            tied.add(id(tensor))
+    if sorted(numbers) != list(range(len(parameters))):
+        raise ValueError(
+            f"its optimizer has {len(numbers)} parameters and its model {len(parameters)}"
+        )
+    moments: dict[str, dict[str, np.ndarray]] = {
+        kind: {} for kind in ("exp_avg", "exp_avg_sq", "momentum_buffer")
+    }
+    for number, (name, tensor) in enumerate(parameters.items()):
+        for kind, of_kind in moments.items():
+            value = state.get(number, {}).get(kind)
+            value = np.zeros_like(tensor) if value is None else value
+            if value.shape != tensor.shape:
+                raise ValueError(f"the optimizer's {kind} of {name} has shape {value.shape}")
+            of_kind[name] = value
+    return moments
+
+
+def _progress(saved: Mapping[str, Any], config: Any) -> tuple[RunProgress, list[str]]:
+    """Where the run goes on; its epochs count from 0 in both programs."""
+    notes = []
+    loop = saved.get("loops", {}).get("fit_loop", {})
+    batches = loop.get("epoch_loop.batch_progress", {})
+    epoch, step = int(saved["epoch"]), int(saved["global_step"])
+    if batches.get("is_last_batch", True):
+        epoch += 1
+    else:
+        notes.append(f"the run stopped inside epoch {epoch}, which starts at its beginning here")
+    done = int(batches.get("total", {}).get("completed", step))
+    if step and done > step and done % step == 0:
+        config.accumulate_steps = done // step
+        notes.append(f"accumulate_steps {done // step}: {done} batches made {step} steps")
+    progress = RunProgress(step=step, epoch=epoch, examples_seen=done * config.batch_size)
+    for name, values in saved.get("callbacks", {}).items():
+        if name.startswith("ModelCheckpoint") and values.get("monitor") in config_lib.MONITORS:
+            config.checkpoint.monitor = values["monitor"]
+            config.checkpoint.mode = "max" if "'mode': 'max'" in name else "min"
+    group = saved["optimizer_states"][0]["param_groups"][0] if saved["optimizer_states"] else {}
+    if config.schedule == "plateau" and group.get("lr"):
+        of_schedule = (saved.get("lr_schedulers") or [{}])[0]
+        progress = RunProgress(
+            **progress.to_json()
+            | {
+                "learning_rate_scale": float(group["lr"]) / config.learning_rate,
+                "plateau_best": of_schedule.get("best"),
+                "plateau_validations": int(of_schedule.get("num_bad_epochs", 0)),
+            }
+        )
+    return progress, notes
+
+
+def _metrics(saved: Mapping[str, Any], config: Any) -> dict[str, float] | None:
+    """The monitored value of the last validation, if the file has it and the data are the same."""
+    if config.dataset.path is None:
+        return None
+    for name, values in saved.get("callbacks", {}).items():
+        score = values.get("current_score") if name.startswith("ModelCheckpoint") else None
+        if score is not None and values.get("monitor") == config.checkpoint.monitor:
+            return {config.checkpoint.monitor: float(score)}
+    return None
+
+
+def _example(config: ml_collections.ConfigDict) -> Batch:
+    """The smallest batch that has everything the model of a config reads."""
+    graph = CrystalGraph(
+        atomic_numbers=np.array([1], np.int32),
+        senders=np.array([0], np.int32),
+        receivers=np.array([0], np.int32),
+        edge_vectors=np.ones((1, 3), np.float32),
+        lattice=np.eye(3, dtype=np.float32),
+    )
+    ids = np.zeros(2, np.int32)
+    tokens = TokenView(ids, ids if config.lm_weight > 0 else None)
+    views = 1 + config.use_visual_intramodal_loss, 1 + config.use_textual_intramodal_loss
+    shape = BatchShape(
+        num_examples=1,
+        graph_views=views[0],
+        text_views=views[1],
+        node_tiles=((1, views[0]),),
+        num_edges=views[0],
+        token_tiles=((2, views[1]),),
+    )
+    return collate([ExampleViews(0, (graph,) * views[0], (tokens,) * views[1])], shape)
+
+
+def _check_shapes(expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    wanted, given = _flat(expected), _flat(found)
+    for name in sorted(wanted.keys() | given.keys()):
+        if name not in given or name not in wanted:
+            raise ValueError(f"{name} is {'missing' if name in wanted else 'too much'}")
+        if given[name].shape != wanted[name].shape:
+            raise ValueError(
+                f"{name} has shape {given[name].shape} instead of {wanted[name].shape}"
+            )
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+    leaves: Iterable[Any] = jax.tree.leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}

@@ -1,0 +1,238 @@
+"""The hyperparameters of the PyTorch release as a config of this project."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from clac_jax.config import default_config, flatten
+from clac_jax.elements import NUM_FEATURES
+from clac_jax.errors import UserError
+
+Values = Mapping[str, Any]
+
+
+class ImportedConfigError(UserError, ValueError):
+    """Hyperparameters ask for something that is not known here."""
+
+
+@dataclass
+class ImportedConfig:
+    """A config, and what of the hyperparameters is not in it.
+
+    Attributes:
+        config: of the run.
+        notes: what was assumed, one line each.
+        unmapped: dotted names of hyperparameters that say nothing here, with their values.
+    """
+
+    config: ml_collections.ConfigDict
+    notes: list[str] = field(default_factory=list)
+    unmapped: dict[str, Any] = field(default_factory=dict)
+
+
+def imported_config(hyperparameters: Values) -> ImportedConfig:
+    """The config of a run of the release.
+
+    Args:
+        hyperparameters: `hyper_parameters` of its checkpoint, as plain values.
+
+    Raises:
+        ImportedConfigError: an encoder, a loss, an optimizer or a schedule is not known here, or a
+            value is missing.
+    """
+    reader = _Hyperparameters(hyperparameters)
+    config = default_config()
+    notes: list[str] = []
+    # What the release does without saying so in its hyperparameters.
+    config.checkpoint.save_top_k = 3
+    config.input.group_by = "none"
+    _graph_encoder(reader, config)
+    _loss(reader, config)
+    _views(reader, config, notes)
+    _optimizer(reader, config)
+    _schedule(reader, config)
+    config.lm_weight = float(reader.take("lm_weight", 0.0))
+    config.batch_size = int(reader.take("datamodule.batch_size"))
+    notes.append(
+        f"batch_size {config.batch_size} is that of one device there, whose examples were "
+        "contrasted with each other alone; here all devices share it"
+    )
+    for key in ("max_epochs", "gradient_clip", "seed"):
+        notes.append(f"{key} is not in the file; it is {config[key]}, the release's default")
+    # Nothing here depends on them.
+    for name in (
+        "graph_encoder._type",
+        "datamodule._target_",
+        "datamodule.num_workers",
+        "datamodule.graphdatatype",
+        "datamodule.use_visual_intramodal_loss",
+        "datamodule.use_textual_intramodal_loss",
+        "loss._target_",
+        "emb_dim",
+    ):
+        reader.take(name, None)
+    return ImportedConfig(config, notes, reader.left())
+
+
+class _Hyperparameters:
+    """Takes values by dotted name and knows which were not taken."""
+
+    def __init__(self, values: Values):
+        self._flat = flatten(dict(values))
+        self._left = dict(self._flat)
+
+    def take(self, name: str, *default: Any) -> Any:
+        self._left.pop(name, None)
+        if name in self._flat:
+            return self._flat[name]
+        if default:
+            return default[0]
+        raise ImportedConfigError(
+            f"The checkpoint's hyper_parameters lack {name!r}, so the run cannot be rebuilt. Give "
+            "a checkpoint that the release's training wrote."
+        )
+
+    def drop(self, prefix: str) -> None:
+        for name in [name for name in self._left if name.startswith(prefix)]:
+            del self._left[name]
+
+    def left(self) -> dict[str, Any]:
+        return self._left
+
+
+def _unknown(what: str, value: Any, known: str) -> ImportedConfigError:
+    return ImportedConfigError(
+        f"The checkpoint's {what} is {value!r}, which is not known here. Known: {known}."
+    )
+
+
+def _graph_encoder(reader: _Hyperparameters, config: ml_collections.ConfigDict) -> None:
+    names = {
+        "painn": {
+            "num_feat": "num_features",
+            "out_dim": "out_dim",
+            "cut_off": "cutoff",
+            "n_rbf": "num_rbf",
+            "num_interactions": "num_interactions",
+        },
+        "cgcnn": {
+            key: key
+            for key in ("atom_fea_len", "nbr_fea_len", "n_conv", "h_fea_len", "n_h", "out_dim")
+        },
+    }
+    kind = reader.take("graph_encoder.name")
+    if kind not in names:
+        raise _unknown("graph_encoder.name", kind, ", ".join(names))
+    width = reader.take("graph_encoder.orig_atom_fea_len", NUM_FEATURES)
+    if width != NUM_FEATURES:
+        raise _unknown("graph_encoder.orig_atom_fea_len", width, str(NUM_FEATURES))
+    reader.take("graph_encoder._target_", None)
+    config.graph_encoder.name = kind
+    for theirs, ours in names[kind].items():
+        value = reader.take(f"graph_encoder.{theirs}")
+        config.graph_encoder[ours] = type(config.graph_encoder[ours])(value)
+
+
+def _loss(reader: _Hyperparameters, config: ml_collections.ConfigDict) -> None:
+    name = reader.take("loss.name")
+    if name != "infonce":
+        raise _unknown("loss.name", name, "infonce")
+    config.logit_scale_init = 1 / float(reader.take("loss.temperature"))
+    config.use_visual_intramodal_loss = bool(reader.take("loss.visual_self_supervised"))
+    config.use_textual_intramodal_loss = bool(reader.take("loss.textual_self_supervised"))
+    for side in ("visual", "textual"):
+        reader.take(f"use_{side}_intramodal_loss", None)
+
+
+def _views(reader: _Hyperparameters, config: ml_collections.ConfigDict, notes: list[str]) -> None:
+    config.augment.perturb_law = "legacy"
+    notes.append(
+        "augment.perturb_law is the release's, 'legacy', which leaves atoms closer than they can "
+        "be; 'bounded' does not"
+    )
+    config.augment.mask_prob = float(reader.take("text_augmentation.mask_prob", 0.15))
+    reader.drop("text_augmentation.")
+    config.dataset.text_source = reader.take("datamodule.textdatatype", "narratives")
+    config.replace_formula_prob = float(reader.take("datamodule.replace_formula_prob", 0.0))
+    start = reader.take("datamodule.replace_formula_start_epoch", 0)
+    config.replace_formula_start_epoch = int(start or 0)
+    if not reader.take("datamodule.sentencewise", True):
+        config.augment.sentence_keep_prob = 1.0
+    if not reader.take("augmentation", True):
+        notes.append("augmentation is off there; here the two views of a crystal stay")
+    if reader.take("datamodule.debug", False):
+        notes.append("debug was on there; it is off here")
+
+
+def _optimizer(reader: _Hyperparameters, config: ml_collections.ConfigDict) -> None:
+    names = {"Adam": "adam", "AdamW": "adamw", "SGD": "sgd"}
+    target = str(reader.take("optimizer.optimizer._target_"))
+    name = target.rpartition(".")[2]
+    if name not in names:
+        raise _unknown("optimizer", target, ", ".join(names))
+    config.optimizer.name = names[name]
+    config.learning_rate = float(reader.take("optimizer.optimizer.lr"))
+    b1, b2 = reader.take("optimizer.optimizer.betas", (config.optimizer.b1, config.optimizer.b2))
+    config.optimizer.b1, config.optimizer.b2 = float(b1), float(b2)
+    config.optimizer.eps = float(reader.take("optimizer.optimizer.eps", config.optimizer.eps))
+    config.optimizer.momentum = float(reader.take("optimizer.optimizer.momentum", 0.0))
+    decay = reader.take("optimizer.optimizer.weight_decay", 0.01 if name == "AdamW" else 0.0)
+    config.weight_decay = float(decay)
+    if config.weight_decay:
+        config.optimizer.weight_decays = ((".*", config.weight_decay),)  # biases, too
+
+
+def _schedule(reader: _Hyperparameters, config: ml_collections.ConfigDict) -> None:
+    if not reader.take("optimizer.use_lr_scheduler", False):
+        config.schedule = "constant"
+        reader.drop("scheduler.")
+        return
+    target = str(reader.take("scheduler._target_"))
+    name = target.rpartition(".")[2]
+    config.schedule_unit = "epoch"
+    if name == "CosineAnnealingLR":
+        config.schedule = "cosine"
+        config.cosine.epochs = float(reader.take("scheduler.T_max"))
+        config.min_learning_rate = float(reader.take("scheduler.eta_min", 0.0))
+    elif name == "CosineAnnealingWarmRestarts":
+        config.schedule = "cosine_restarts"
+        config.cosine.epochs = float(reader.take("scheduler.T_0"))
+        config.cosine.factor = float(reader.take("scheduler.T_mult", 1))
+        config.min_learning_rate = float(reader.take("scheduler.eta_min", 0.0))
+    elif name == "ReduceLROnPlateau":
+        config.schedule = "plateau"
+        config.plateau.factor = float(reader.take("scheduler.factor", 0.1))
+        config.plateau.patience = int(reader.take("scheduler.patience", 10))
+        config.min_learning_rate = float(reader.take("scheduler.min_lr", 0.0))
+    elif name == "OneCycleLR":
+        config.schedule = "one_cycle"
+        config.learning_rate = float(reader.take("scheduler.max_lr"))
+        config.one_cycle.rise = float(reader.take("scheduler.pct_start", 0.3))
+        start = 1 / float(reader.take("scheduler.div_factor", 25.0))
+        config.one_cycle.start_factor = start
+        config.one_cycle.end_factor = start / float(reader.take("scheduler.final_div_factor", 1e4))
+    else:
+        known = "CosineAnnealingLR, CosineAnnealingWarmRestarts, OneCycleLR, ReduceLROnPlateau"
+        raise _unknown("scheduler", target, known)
+
+
+def use_text_encoder(imported: ImportedConfig, folder: str, is_causal: bool) -> None:
+    """Sets the text encoder of a config to a pretrained model's folder or hub id."""
+    encoder = imported.config.text_encoder
+    encoder.pretrained = encoder.tokenizer = folder
+    encoder.feature = "last" if is_causal else "first"
+    imported.unmapped.pop("datamodule.tokenizer_model", None)
+
+
+def use_data(imported: ImportedConfig) -> None:
+    """Takes over the data of the run, where they are on this machine."""
+    path = imported.unmapped.get("datamodule.data_path")
+    if path and Path(str(path)).exists():
+        imported.config.dataset.name = "gpt_narratives"
+        imported.config.dataset.path = str(path)
+        del imported.unmapped["datamodule.data_path"]

@@ -1,0 +1,236 @@
+"""What stands between features and losses: projections and their scores, a critic, a prior."""
+
+from __future__ import annotations
+
+import math
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from clac_jax.batch import Array
+from clac_jax.models.normalization import view_members
+from clac_jax.models.projection import ProjectionBlock
+
+# Rows of a critic's score matrix computed at once: its hidden layer has a vector per entry.
+_CRITIC_ROWS = 8
+
+
+@flax.struct.dataclass
+class CriticLayers:
+    """The layers of a critic behind its first, which is linear in each side by itself.
+
+    Attributes:
+        hidden_kernel: (H, H).
+        hidden_bias: (H,).
+        out_kernel: (H,).
+        out_bias: ().
+    """
+
+    hidden_kernel: Array
+    hidden_bias: Array
+    out_kernel: Array
+    out_bias: Array
+
+    def __call__(self, first: Array) -> jax.Array:
+        """(..., H) sum of both sides' first layers -> (...) scores."""
+        hidden = nn.relu(nn.relu(first) @ self.hidden_kernel + self.hidden_bias)
+        return hidden @ self.out_kernel + self.out_bias
+
+
+@flax.struct.dataclass
+class ProjectedPair:
+    """The two sides of one contrast, and how they score each other.
+
+    Attributes:
+        left: (V_left, B, P) float32, one slice per view; l2-normalized unless there is a critic.
+        right: (V_right, B, P) float32, likewise.
+        log_scale: () logarithm of the inverse temperature; None with a critic.
+        logit_bias: () added to every score; None: nothing.
+        critic: scores instead of the dot product; None: the dot product does.
+    """
+
+    left: Array
+    right: Array
+    log_scale: Array | None = None
+    logit_bias: Array | None = None
+    critic: CriticLayers | None = None
+
+    def scores(self, left: Array, right: Array) -> jax.Array:
+        """(N, P), (M, P) -> (N, M) score of everything on the left with everything on the right."""
+        critic = self.critic
+        if critic is not None:
+            return jax.lax.map(lambda row: critic(row + right), left, batch_size=_CRITIC_ROWS)
+        return self._scaled(left @ right.T)
+
+    def scores_of_rows(self, left: Array, right: Array) -> jax.Array:
+        """(N, P), (N, P) -> (N,) score of each row on the left with the same row on the right."""
+        if self.critic is not None:
+            return self.critic(left + right)
+        return self._scaled(jnp.sum(left * right, axis=-1))
+
+    def _scaled(self, scores: jax.Array) -> jax.Array:
+        scores = scores * jnp.exp(self.log_scale)
+        return scores if self.logit_bias is None else scores + self.logit_bias
+
+
+def l2_normalize(x: Array) -> jax.Array:
+    """Unit vectors along the last axis; the zero vector stays zero."""
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), 1e-24))
+
+
+class ContrastiveHead(nn.Module):
+    """Two projection blocks and a temperature: one contrast between two kinds of features.
+
+    Attributes:
+        features: width P of the projections.
+        logit_scale_init: initial inverse temperature.
+        logit_bias_init: of a learned bias on every score; None: there is none.
+    """
+
+    features: int
+    logit_scale_init: float
+    logit_bias_init: float | None = None
+
+    def setup(self) -> None:  # noqa: D102
+        self.left = ProjectionBlock(self.features)
+        self.right = ProjectionBlock(self.features)
+        self.log_scale = self.param(
+            "log_scale", nn.initializers.constant(math.log(self.logit_scale_init)), ()
+        )
+        self.logit_bias = None
+        if self.logit_bias_init is not None:
+            self.logit_bias = self.param(
+                "logit_bias", nn.initializers.constant(self.logit_bias_init), ()
+            )
+
+    def __call__(
+        self,
+        left: Array,
+        right: Array,
+        example_mask: Array,
+        *,
+        train: bool,
+        axis_name: str | None = None,
+    ) -> ProjectedPair:
+        """Projects both sides.
+
+        Args:
+            left: (V_left, B, F_left) features.
+            right: (V_right, B, F_right) features.
+            example_mask: (B,) bool, the examples that enter batch statistics.
+            train: batch statistics instead of running averages.
+            axis_name: mapped axis of the devices.
+        """
+        # The reference runs a block once per scored pair of views, left views innermost; computing
+        # each view once and repeating its update leaves the same running averages.
+        left_order = tuple(range(left.shape[0])) * right.shape[0]
+        right_order = tuple(k for k in range(right.shape[0]) for _ in range(left.shape[0]))
+
+        def project(block: ProjectionBlock, x: jax.Array, order: tuple[int, ...]) -> jax.Array:
+            num_views, num_examples, width = x.shape
+            y = block(
+                x.reshape(-1, width),
+                view_members(num_views, example_mask),
+                train=train,
+                update_order=order,
+                axis_name=axis_name,
+            )
+            return l2_normalize(y).reshape(num_views, num_examples, -1)
+
+        return ProjectedPair(
+            left=project(self.left, left, left_order),
+            right=project(self.right, right, right_order),
+            log_scale=self.log_scale,
+            logit_bias=self.logit_bias,
+        )
+
+    def project_left(self, x: Array) -> jax.Array:
+        """(N, F_left) -> (N, P) with the running averages."""
+        return l2_normalize(self.left(x, jnp.ones((1, x.shape[0]), bool), train=False))
+
+    def project_right(self, x: Array) -> jax.Array:
+        """(N, F_right) -> (N, P) with the running averages."""
+        return l2_normalize(self.right(x, jnp.ones((1, x.shape[0]), bool), train=False))
+
+    def scores(self, left: Array, right: Array) -> jax.Array:
+        """(N, P), (M, P) projections -> (N, M)."""
+        return ProjectedPair(left, right, self.log_scale, self.logit_bias).scores(left, right)
+
+
+class CriticHead(nn.Module):
+    """A perceptron of three layers on the concatenation of two features: the "concat" score.
+
+    Its first layer is evaluated once per side, W [a, b] + c = (W_a a + c) + W_b b, so that scoring
+    all pairs costs no first layer per pair. Source: CLIP-Lite (arXiv:2112.07133).
+
+    Attributes:
+        features: width H of both hidden layers.
+    """
+
+    features: int
+
+    def setup(self) -> None:  # noqa: D102
+        self.left = nn.Dense(self.features)
+        self.right = nn.Dense(self.features, use_bias=False)
+        init, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros
+        self.layers = CriticLayers(
+            hidden_kernel=self.param("hidden_kernel", init, (self.features, self.features)),
+            hidden_bias=self.param("hidden_bias", zeros, (self.features,)),
+            out_kernel=self.param("out_kernel", init, (self.features, 1))[:, 0],
+            out_bias=self.param("out_bias", zeros, (1,))[0],
+        )
+
+    def __call__(
+        self,
+        left: Array,
+        right: Array,
+        example_mask: Array,
+        *,
+        train: bool,
+        axis_name: str | None = None,
+    ) -> ProjectedPair:
+        """Both sides' part of the first layer; the arguments are those of ContrastiveHead."""
+        del example_mask, train, axis_name
+        return ProjectedPair(self.left(left), self.right(right), critic=self.layers)
+
+    def project_left(self, x: Array) -> jax.Array:
+        """(N, F_left) -> (N, H)."""
+        return self.left(x)
+
+    def project_right(self, x: Array) -> jax.Array:
+        """(N, F_right) -> (N, H)."""
+        return self.right(x)
+
+    def scores(self, left: Array, right: Array) -> jax.Array:
+        """(N, H), (M, H) first layers -> (N, M)."""
+        return ProjectedPair(left, right, critic=self.layers).scores(left, right)
+
+
+class PriorDiscriminator(nn.Module):
+    """Tells features from uniform noise; its loss draws the features to the unit cube.
+
+    Source: the prior of Deep InfoMax (arXiv:1808.06670) as CLIP-Lite uses it.
+
+    Attributes:
+        hidden: widths of the hidden layers.
+    """
+
+    hidden: tuple[int, ...] = (1000, 200)
+
+    @nn.compact
+    def __call__(self, features: Array, noise: Array) -> jax.Array:
+        """(B, F) features, (B, F) noise -> (B,) loss: -log d(noise) - log(1 - d(features))."""
+        x = jnp.concatenate([noise, features])
+        for k, width in enumerate(self.hidden):
+            x = nn.relu(nn.Dense(width, name=f"layer_{k}")(x))
+        logits = nn.Dense(1, name="out")(x)[:, 0]
+        of_noise, of_features = jnp.split(logits, 2)
+        return nn.softplus(-of_noise) + nn.softplus(of_features)
+
+
+def prior_noise(key: Array, example_index: Array, width: int) -> jax.Array:
+    """(B, width) uniform in [0, 1); depends on the key and the example alone, not on the device."""
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.asarray(example_index))
+    return jax.vmap(lambda k: jax.random.uniform(k, (width,)))(keys)

@@ -1,0 +1,86 @@
+"""PyTorch's tensors by their state-dict names, in Flax's names and layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+Tensors = Mapping[str, np.ndarray]
+
+
+class TensorReader:
+    """Takes tensors by name, checks their shapes, and turns linear maps and norms around.
+
+    A missing tensor raises KeyError, one of another shape ValueError; both name it.
+
+    Attributes:
+        prefix: what stands before every name.
+    """
+
+    def __init__(self, tensors: Tensors, anchor: str = "", prefix: str = ""):
+        """With a given prefix, or with what stands before `anchor` in the name that ends so."""
+        self._tensors = tensors
+        self.prefix = prefix
+        if anchor:
+            name = next((name for name in tensors if name.endswith(anchor)), anchor)
+            self.prefix = name[: -len(anchor)]
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a tensor of that name, with or without the prefix."""
+        return name in self._tensors or self.prefix + name in self._tensors
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of a tensor."""
+        return np.shape(self._find(name))
+
+    def take(self, name: str, *shape: int) -> np.ndarray:
+        """A tensor of that shape as float32, or float64 where it is that."""
+        tensor = np.asarray(self._find(name))
+        if tensor.shape != shape:
+            raise ValueError(f"{name} has shape {tensor.shape} instead of {shape}")
+        return tensor if tensor.dtype == np.float64 else tensor.astype(np.float32)
+
+    def dense(
+        self, name: str, fan_in: int, fan_out: int, use_bias: bool = True
+    ) -> dict[str, np.ndarray]:
+        """A linear map as Flax's Dense."""
+        kernel = self.take(f"{name}.weight", fan_out, fan_in)
+        params = {"kernel": np.ascontiguousarray(kernel.T)}
+        return params | ({"bias": self.take(f"{name}.bias", fan_out)} if use_bias else {})
+
+    def norm(self, name: str, size: int) -> dict[str, np.ndarray]:
+        """The affine part of a normalization."""
+        return {"scale": self.take(f"{name}.weight", size), "bias": self.take(f"{name}.bias", size)}
+
+    def statistics(self, name: str, size: int) -> dict[str, np.ndarray]:
+        """The running averages of a batch normalization."""
+        return {
+            "mean": self.take(f"{name}.running_mean", size),
+            "var": self.take(f"{name}.running_var", size),
+        }
+
+    def _find(self, name: str) -> np.ndarray:
+        name = name if name in self._tensors else self.prefix + name
+        if name not in self._tensors:
+            raise KeyError(f"no tensor {name}")
+        return self._tensors[name]
+
+
+class SeenTensors(dict[str, np.ndarray]):
+    """Tensors that know which of them were read, under any of their names."""
+
+    def __init__(self, tensors: Tensors):
+        """The same tensors, none of them read."""
+        super().__init__(tensors)
+        self._read: set[int] = set()
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """A tensor, which now counts as read."""
+        tensor = super().__getitem__(name)
+        self._read.add(id(tensor))
+        return tensor
+
+    def unread(self) -> list[str]:
+        """The names of those that nobody asked for."""
+        return [name for name, tensor in self.items() if id(tensor) not in self._read]

@@ -1,0 +1,33 @@
+"""The base run with another loss: `--config=configs/losses.py:jsd_concat`."""
+
+import ml_collections
+
+from configs import base
+
+# What each changes in the base run. "jsd" is CLIP-Lite's loss with its ablations.
+_PLAIN = {"use_visual_intramodal_loss": False, "use_textual_intramodal_loss": False}
+_BOTH = {"use_visual_intramodal_loss": True, "use_textual_intramodal_loss": True}
+_JSD = {"loss.name": "jsd"} | _BOTH
+LOSSES = {
+    "infonce": _BOTH,
+    "infonce_minimal": _PLAIN,
+    "cosface": {"loss.name": "cosface"} | _PLAIN,
+    "siglip": {"loss.name": "siglip", "logit_scale_init": 10.0} | _PLAIN,
+    "jsd_dot": _JSD,
+    "jsd_concat": _JSD | {"loss.critic": "concat"},
+    "jsd_condot": _JSD | {"loss.critic": "condot"},
+    "jsd_dotcon": _JSD | {"loss.critic": "dotcon"},
+    "jsd_no_image_prior": _JSD | {"loss.crystal_prior": False},
+    "jsd_no_text_prior": _JSD | {"loss.text_prior": False},
+    "jsd_no_prior": _JSD | {"loss.crystal_prior": False, "loss.text_prior": False},
+    "jsd_no_self_supervision": _JSD | _PLAIN,
+    "jsd_minimal": _JSD | _PLAIN | {"loss.crystal_prior": False, "loss.text_prior": False},
+}
+
+
+def get_config(name: str = "infonce") -> ml_collections.ConfigDict:
+    if name not in LOSSES:
+        raise ValueError(f"There is no loss {name!r}. Use one of {', '.join(LOSSES)}.")
+    config = base.get_config()
+    config.update_from_flattened_dict(LOSSES[name])
+    return config

@@ -1,0 +1,55 @@
+"""A run of the PyTorch release goes on here, through the real programs."""
+
+import subprocess
+import sys
+
+import numpy as np
+from end_to_end.conftest import ROOT
+
+from clac_jax import cli
+from clac_jax.checkpoint.arrays import read_arrays
+from clac_jax.checkpoint.locate import locate
+from clac_jax.errors import EXIT_USER_ERROR
+from clac_jax.interop.lightning import read_lightning
+from clac_jax.run_log import read_rows
+
+FOLDER = ROOT / "tests" / "data" / "lightning"
+
+
+def test_main_goes_on_from_an_import(tmp_path, capsys, data_dir, environment):
+    workdir = tmp_path / "run"
+    arguments = ["--workdir", str(workdir), "--text-encoder", str(FOLDER / "hf_bert")]
+    file = FOLDER / "painn_bert" / "last.ckpt"
+    assert cli.main(["import", "lightning", str(file), *arguments]) == 0
+    printed = capsys.readouterr().out
+    for words in ("124 parameters", "next      epoch 2, step 7", f"--workdir={workdir}"):
+        assert words in printed
+    info = locate(f"{workdir}@last")
+    expected = read_lightning(file, str(FOLDER / "hf_bert")).arrays
+    for path, leaf in read_arrays(info, info.leaves).items():
+        np.testing.assert_array_equal(leaf, expected[path], err_msg=path)
+    # A second import would hide the first.
+    assert cli.main(["import", "lightning", str(file), *arguments]) == EXIT_USER_ERROR
+    assert "holds checkpoints already" in capsys.readouterr().err
+
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "main.py"),
+            f"--config={ROOT}/configs/saved.py:{workdir}/config.json",
+            f"--workdir={workdir}",
+            f"--config.dataset.data_dir={data_dir}",
+            "--config.dataset.max_examples=16",
+            "--config.text_encoder.max_length=32",
+            "--config.max_epochs=3",
+            "--config.log_every_n_steps=1",
+        ],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "(epoch 2, example 0 of 16)" in done.stdout
+    rows = [row for row in read_rows(workdir / "metrics.jsonl") if row["split"] == "train"]
+    assert [(row["epoch"], row["step"]) for row in rows] == [(2, 7), (2, 8), (2, 9), (2, 10)]

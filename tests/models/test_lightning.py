@@ -1,0 +1,172 @@
+"""Checkpoints of the PyTorch release: two real small ones, and what their models compute."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from parity_fixtures import crystal_graphs, graph_batch, relative_error
+from test_bert import pack
+from torch_writer import save
+
+from clac_jax import cli, optim
+from clac_jax.checkpoint.arrays import nested
+from clac_jax.config import flatten
+from clac_jax.errors import UserError
+from clac_jax.interop.lightning import LightningImportError, read_lightning
+from clac_jax.interop.reference_config import ImportedConfigError, imported_config
+from clac_jax.interop.reference_weights import model_params
+from clac_jax.models import build_model
+from clac_jax.models.build import text_encoder_config
+from clac_jax.schedules import Timeline, make_schedule
+from clac_jax.torch_files import read_torch_file
+
+FOLDER = Path(__file__).parents[1] / "data" / "lightning"
+LANGUAGE_MODELS = {"painn_bert": "hf_bert", "cgcnn_opt": "hf_opt"}
+
+
+@pytest.fixture(scope="module", params=LANGUAGE_MODELS)
+def case(request):
+    """(name, the run as read, what the release computes with it)."""
+    run = read_lightning(
+        FOLDER / request.param / "last.ckpt", str(FOLDER / LANGUAGE_MODELS[request.param])
+    )
+    with np.load(FOLDER / request.param / "last.npz") as arrays:
+        return request.param, run, dict(arrays)
+
+
+def test_features_and_projections_are_the_releases(case):
+    _, run, expected = case
+    model = build_model(run.config, 200)
+    tree = nested(run.arrays)
+    variables = {"params": tree["params"], "batch_stats": tree["batch_stats"]}
+    graphs = graph_batch(crystal_graphs(expected))
+    pairs = zip(expected["input_ids"], expected["attention_mask"], strict=True)
+    texts = pack([ids[mask > 0].astype(np.int32) for ids, mask in pairs], ((64, 4),))
+    crystals = model.apply(variables, graphs, method="embed_graphs")[:4]
+    words = model.apply(variables, texts, method="embed_texts")
+    assert relative_error(crystals, expected["out/proj_image"]) < 2e-5
+    assert relative_error(words, expected["out/proj_text"]) < 2e-5
+    scores = model.apply(variables, crystals, words, method="scores")
+    assert relative_error(scores, expected["out/logits"]) < 2e-5
+
+
+def test_moments_are_the_optimizers(case):
+    name, run, expected = case
+    saved = read_torch_file(FOLDER / name / "last.ckpt")
+    names = json.loads(str(expected["optim_param_names"]))
+    numbers = dict(zip(names, expected["optim_param_index"], strict=True))
+    state = saved["optimizer_states"][0]["state"]
+    text_config = text_encoder_config(run.config)
+    for ours, theirs in (("mu", "exp_avg"), ("nu", "exp_avg_sq")):
+        # Under the release's names for its parameters, not under the order that was inferred.
+        tensors = {n: state[int(k)][theirs] for n, k in numbers.items() if int(k) in state}
+        moments = model_params(tensors, run.config, text_config)
+        for path, leaf in jax.tree.leaves_with_path(moments):
+            path = jax.tree_util.keystr(path, simple=True, separator="/")
+            found = run.arrays[f"opt_state/inner_state/adam/{ours}/{path}"]
+            np.testing.assert_array_equal(found, leaf, err_msg=path)
+    assert any(np.any(run.arrays[p]) for p in run.arrays if "/mu/" in p)
+    assert int(run.arrays["opt_state/inner_state/adam/count"]) == int(expected["optim_step"][0])
+
+
+def test_goes_on_at_the_epoch_and_step(case):
+    name, run, _ = case
+    assert (run.progress.epoch, run.progress.step, int(run.arrays["step"])) == (2, 6, 6)
+    assert run.config.accumulate_steps == (2 if name == "cgcnn_opt" else 1)
+    schedule = make_schedule(run.config, Timeline(15, 3))
+    # The release has stepped its cosine twice, over 4 epochs from 2e-5 to 1e-7.
+    rate = 1.005e-5 if name == "cgcnn_opt" else 2e-5
+    assert float(schedule(6)) == pytest.approx(rate, rel=1e-5)
+
+
+def test_what_has_no_place_is_named(case):
+    name, run, _ = case
+    tensors = [line for line in run.unmapped if line.startswith("tensor ")]
+    # The masked-language-model head, which a run with lm_weight 0 lacks.
+    assert bool(tensors) == (name == "painn_bert")
+    assert all(".cls.predictions." in line for line in tensors)
+    assert any("datamodule.data_path" in line for line in run.unmapped)
+
+
+def test_the_next_step_is_adamws(case):
+    _, run, _ = case
+    params = nested(run.arrays)["params"]
+    tx = optim.make_optimizer(run.config, params, lambda _: 1e-3)
+    moments = nested(run.arrays)["opt_state"]["inner_state"]["adam"]
+    state = jax.tree.map_with_path(
+        lambda path, leaf: next(
+            (
+                jnp.asarray(value)
+                for key, value in run.arrays.items()
+                if key == "opt_state/" + jax.tree_util.keystr(path, simple=True, separator="/")
+            ),
+            leaf,
+        ),
+        tx.init(params),
+    )
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = tx.update(zeros, state, params)
+    for update, mu, nu in zip(
+        *map(jax.tree.leaves, (updates, moments["mu"], moments["nu"])), strict=True
+    ):
+        mean, var = 0.9 * mu / (1 - 0.9**7), 0.999 * nu / (1 - 0.999**7)
+        np.testing.assert_allclose(update, -1e-3 * mean / (np.sqrt(var) + 1e-8), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": {"name": "clip"}}, "loss.name is 'clip'"),
+        ({"graph_encoder": {"name": "orb"}}, "graph_encoder.name is 'orb'"),
+        ({"optimizer": {"optimizer": {"_target_": "torch.optim.Rprop", "lr": 1}}}, "Rprop"),
+    ],
+)
+def test_unknown_hyperparameters_are_refused(change, message):
+    saved = read_torch_file(FOLDER / "painn_bert" / "last.ckpt")
+    with pytest.raises(ImportedConfigError, match=message):
+        imported_config(saved["hyper_parameters"] | change)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "expected"),
+    [
+        (
+            {"_target_": "x.CosineAnnealingWarmRestarts", "T_0": 10, "T_mult": 2, "eta_min": 1e-6},
+            {"schedule": "cosine_restarts", "cosine.epochs": 10, "cosine.factor": 2},
+        ),
+        (
+            {"_target_": "x.ReduceLROnPlateau", "factor": 0.5, "patience": 30, "min_lr": 1e-7},
+            {"schedule": "plateau", "plateau.patience": 30, "min_learning_rate": 1e-7},
+        ),
+        (
+            {"_target_": "x.OneCycleLR", "max_lr": 1e-3, "pct_start": 0.2, "div_factor": 10.0},
+            {"schedule": "one_cycle", "learning_rate": 1e-3, "one_cycle.start_factor": 0.1},
+        ),
+    ],
+)
+def test_schedules(scheduler, expected):
+    values = read_torch_file(FOLDER / "cgcnn_opt" / "last.ckpt")["hyper_parameters"]
+    config = imported_config(values | {"scheduler": scheduler}).config
+    found = flatten(config)
+    assert {key: found[key] for key in expected} == expected
+
+
+def test_other_files_are_refused(tmp_path):
+    save({"weights": np.ones(3)}, tmp_path / "other.ckpt")
+    with pytest.raises(LightningImportError, match="lacks state_dict, hyper_parameters, epoch"):
+        read_lightning(tmp_path / "other.ckpt")
+    # The wrong language model.
+    with pytest.raises(UserError, match="name the right one with --text-encoder"):
+        read_lightning(FOLDER / "painn_bert" / "last.ckpt", str(FOLDER / "hf_opt"))
+
+
+def test_a_language_model_is_described(tmp_path, capsys):
+    shutil.copytree(FOLDER / "hf_opt", tmp_path / "opt")
+    assert cli.main(["import", "huggingface", str(tmp_path / "opt")]) == 0
+    printed = capsys.readouterr().out
+    for words in ("opt, ", "2 layers of 48", "--config.text_encoder.feature=last"):
+        assert words in printed

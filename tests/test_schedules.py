@@ -1,0 +1,84 @@
+import itertools
+import math
+
+import numpy as np
+import optax
+import pytest
+
+from clac_jax.config import ConfigError, default_config, validate
+from clac_jax.schedules import Timeline, make_schedule
+
+
+def config(**changes):
+    result = default_config()
+    result.learning_rate = 0.1
+    result.min_learning_rate = 0.01
+    result.max_epochs = 6
+    result.update_from_flattened_dict(changes)
+    return result
+
+
+def rates(config, timeline):
+    schedule = make_schedule(config, timeline)
+    return np.array([float(schedule(step)) for step in range(timeline.total_steps + 1)])
+
+
+def test_cosine_with_warm_up():
+    found = rates(config(schedule="cosine", warmup_steps=4), Timeline(24, 4))
+    assert 0 < found[0] < found[1] < found[3] < found[4] == pytest.approx(0.1)
+    assert found[14] == pytest.approx((0.1 + 0.01) / 2, rel=1e-5)
+    assert found[24] == pytest.approx(0.01)
+    assert all(later <= earlier for earlier, later in itertools.pairwise(found[4:]))
+
+
+def test_constant():
+    assert rates(config(), Timeline(10, 5)) == pytest.approx(0.1)
+
+
+def test_cosine_by_epoch_is_the_references():
+    # PyTorch's CosineAnnealingLR, stepped at the end of each epoch.
+    found = rates(
+        config(**{"schedule": "cosine", "cosine.epochs": 4.0, "schedule_unit": "epoch"}),
+        Timeline(18, 3),
+    )
+    expected = [0.01 + 0.09 * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(6)]
+    np.testing.assert_allclose(found[:18], np.repeat(expected, 3), rtol=1e-5)
+
+
+@pytest.mark.parametrize("unit", ["step", "epoch"])
+def test_restarts(unit):
+    changes = {"schedule": "cosine_restarts", "cosine.epochs": 1.0, "cosine.factor": 2.0}
+    found = rates(config(schedule_unit=unit, **changes), Timeline(70, 10))
+    for step in range(70):
+        position = step // 10 if unit == "epoch" else step / 10
+        length = 1
+        while position >= length:
+            position, length = position - length, length * 2
+        expected = 0.01 + 0.09 * (1 + math.cos(math.pi * position / length)) / 2
+        assert found[step] == pytest.approx(expected, rel=1e-5), step
+
+
+def test_restarts_need_a_period():
+    with pytest.raises(ConfigError, match=r'"cosine\.epochs" is 0'):
+        validate(config(schedule="cosine_restarts"))
+
+
+def test_one_cycle():
+    found = rates(config(schedule="one_cycle"), Timeline(100, 10))
+    expected = optax.cosine_onecycle_schedule(100, 0.1, 0.3, 25.0, 10_000.0)
+    np.testing.assert_allclose(found, [float(expected(k)) for k in range(101)], rtol=1e-4)
+    by_epoch = rates(config(schedule="one_cycle", schedule_unit="epoch"), Timeline(60, 10))
+    assert len(np.unique(by_epoch[:60])) == 6
+
+
+@pytest.mark.parametrize("name", ["cosine", "cosine_restarts", "one_cycle"])
+def test_a_batch_size_that_changed_shifts_the_epochs(name):
+    # 7 steps were done where the new batch size would have done 10: the second epoch begins there.
+    changes = {"schedule": name, "schedule_unit": "epoch", "cosine.epochs": 2.0}
+    found = rates(config(**changes), Timeline(57, 10, offset=-3))
+    plain = rates(config(**changes), Timeline(60, 10))
+    np.testing.assert_array_equal(found[7:57], plain[10:60])
+
+
+def test_plateau_is_constant_here():
+    assert rates(config(schedule="plateau"), Timeline(4, 2)) == pytest.approx(0.1)
