@@ -273,7 +273,7 @@ def test_builds_at_once_do_not_collide(tmp_path):
 
 def test_what_a_killed_build_left_is_not_taken_and_later_removed(tmp_path):
     path = write(tmp_path / "t.parquet", [row(k) for k in range(20)])
-    key = prepare_lib._DataSet("gpt_narratives", path, "error", "row").key()
+    key = prepare_lib._DataSet("gpt_narratives", path, "error", "row", "").key()
     left = tmp_path / "data" / "gpt_narratives" / f".building-{key}-12345678"
     left.mkdir(parents=True)
     load_all(path, tmp_path / "data")

@@ -15,11 +15,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Builds a data set unless it is there already.")
     parser.add_argument("--name", default=NAMES[0], choices=NAMES)
     parser.add_argument("--data_dir", default="data")
-    parser.add_argument("--path", help="the user's table, for gpt_narratives")
+    parser.add_argument("--path", help="the user's table or folder of CIF files")
     parser.add_argument("--on_bad_row", default="error", choices=ON_BAD_ROW)
     parser.add_argument("--split_by", default="row", choices=SPLIT_BY)
+    parser.add_argument("--label", default="", help="the property to learn, for jarvis_dft_3d")
     options = parser.parse_args()
-    rest = options.path, options.on_bad_row, options.split_by
+    rest = options.path, options.on_bad_row, options.split_by, options.label
     try:
         folder, is_new = prepare(options.name, options.data_dir, *rest)
         sizes = {split: len(load(options.name, options.data_dir, split, *rest)) for split in SPLITS}

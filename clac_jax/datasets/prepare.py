@@ -13,14 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clac_jax.datasets import builder as builder_lib
-from clac_jax.datasets.gpt_narratives import builder as gpt_narratives
+from clac_jax.datasets import cif_folder, table
+from clac_jax.datasets.gpt_narratives import GptNarratives
+from clac_jax.datasets.jarvis_dft_3d import JarvisDft3d
 from clac_jax.datasets.materials_project_mini.builder import PARQUET, MaterialsProjectMini
 from clac_jax.datasets.record import DataError, Record
 
-NAMES = ("materials_project_mini", "gpt_narratives")
+NAMES = ("materials_project_mini", "gpt_narratives", "jarvis_dft_3d")
 ON_BAD_ROW = ("error", "skip")
 SPLIT_BY = ("row", "formula")
 REFUSED_ROWS = "refused_rows.jsonl"
+_TABLES: dict[str, type[table.TableBuilder]] = {
+    "gpt_narratives": GptNarratives,
+    "jarvis_dft_3d": JarvisDft3d,
+}
 # A build takes minutes; an unfinished one of this age was killed.
 ABANDONED_SECONDS = 24 * 3600
 
@@ -32,6 +38,7 @@ def load(
     path: str | Path | None = None,
     on_bad_row: str = "error",
     split_by: str = "row",
+    label: str = "",
 ) -> Sequence[Record]:
     """Random access to one split, built first if it is not there.
 
@@ -39,14 +46,15 @@ def load(
         name: one of NAMES.
         data_dir: folder that holds the prepared data sets.
         split: "train", "validation" or "test".
-        path: the user's table, for "gpt_narratives".
-        on_bad_row: "error" or "skip", see `GptNarratives`.
-        split_by: "row" or "formula", see `GptNarratives`.
+        path: the user's table or folder of CIF files, for the other names than the first.
+        on_bad_row: "error" or "skip", see `TableBuilder`.
+        split_by: "row" or "formula", see `TableBuilder`.
+        label: a property that the examples must have, for "jarvis_dft_3d".
 
     Raises:
         DataError: the data cannot be used.
     """
-    data_set = _DataSet(name, path, on_bad_row, split_by)
+    data_set = _DataSet(name, path, on_bad_row, split_by, label)
     folder, _ = _prepare(data_set, Path(data_dir).expanduser())
     return builder_lib.open_split(data_set.builder, folder, split)
 
@@ -57,6 +65,7 @@ def prepare(
     path: str | Path | None = None,
     on_bad_row: str = "error",
     split_by: str = "row",
+    label: str = "",
 ) -> tuple[Path, bool]:
     """Builds a data set unless it is there already; arguments as for `load`.
 
@@ -69,7 +78,7 @@ def prepare(
     Raises:
         DataError: the data cannot be used, or the folder not be written.
     """
-    return _prepare(_DataSet(name, path, on_bad_row, split_by), Path(data_dir).expanduser())
+    return _prepare(_DataSet(name, path, on_bad_row, split_by, label), Path(data_dir).expanduser())
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,7 @@ class _DataSet:
     path: str | Path | None
     on_bad_row: str
     split_by: str
+    label: str
 
     def __post_init__(self) -> None:
         choices = (
@@ -90,9 +100,9 @@ class _DataSet:
         for what, value, allowed in choices:
             if value not in allowed:
                 raise DataError(f"There is no {what} {value!r}. Use one of {', '.join(allowed)}.")
-        if self.name == "gpt_narratives" and not self.path:
+        if self.name in _TABLES and not self.path:
             raise DataError(
-                "The data set gpt_narratives needs a file. Give --config.dataset.path=FILE.parquet."
+                f"The data set {self.name} needs a file. Give --config.dataset.path=FILE."
             )
         for file in self.files().values():
             if not file.is_file():
@@ -102,11 +112,16 @@ class _DataSet:
         """What it is made from."""
         if self.name == "materials_project_mini":
             return {"all": PARQUET}
-        return gpt_narratives.split_files(Path(str(self.path)).expanduser())
+        path = Path(str(self.path)).expanduser()
+        if path.is_dir():
+            return {file.name: file for file in cif_folder.files(path)}
+        return table.split_files(path)
 
     def key(self) -> str:
         """A name that changes with the content of the files, the options and the format."""
-        options = (self.on_bad_row, self.split_by) if self.name == "gpt_narratives" else ()
+        options: tuple[str, ...] = ()
+        if self.name in _TABLES:
+            options = self.on_bad_row, self.split_by, *([self._label()] if self._label() else [])
         digest = hashlib.sha256(repr((builder_lib.FORMAT, *options)).encode())
         for role, file in self.files().items():
             stat = file.stat()
@@ -117,12 +132,17 @@ class _DataSet:
         """The builder that writes it to and reads it from a folder."""
         if self.name == "materials_project_mini":
             return MaterialsProjectMini(data_dir=folder)
-        return gpt_narratives.GptNarratives(
+        return _TABLES[self.name](
             data_dir=folder,
             path=Path(str(self.path)).expanduser(),
             on_bad_row=self.on_bad_row,
             split_by=self.split_by,
+            label=self._label(),
         )
+
+    def _label(self) -> str:
+        # The others keep their rows without it, which serve other tasks.
+        return self.label if self.name == "jarvis_dft_3d" else ""
 
 
 def _prepare(data_set: _DataSet, data_dir: Path) -> tuple[Path, bool]:
@@ -155,11 +175,11 @@ def _build(data_set: _DataSet, folder: Path) -> None:
         except OSError:
             if not folder.is_dir():  # another process was first: its folder holds the same
                 raise
-    except gpt_narratives.BadRowsError as error:
-        if len(error.rows) <= gpt_narratives.SHOWN_BAD_ROWS:
+    except table.BadRowsError as error:
+        if len(error.rows) <= table.SHOWN_BAD_ROWS:
             raise
         listing = folder.with_name(REFUSED_ROWS)
-        gpt_narratives.write_bad_rows(listing, error.rows)
+        table.write_bad_rows(listing, error.rows)
         raise DataError(f"{error}\nAll of them are listed in {listing}.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -185,8 +205,9 @@ def _flush(folder: Path) -> None:
 
 @functools.cache  # once a process, though each split is opened on its own
 def _tell_skipped(folder: Path) -> None:
-    if notice := gpt_narratives.skipped_notice(folder):
-        print(notice, flush=True)
+    for notice in (table.skipped_notice(folder), table.unlabelled_notice(folder)):
+        if notice:
+            print(notice, flush=True)
 
 
 @functools.cache  # by size and time too, for a file that is replaced meanwhile

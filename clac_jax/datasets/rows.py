@@ -24,6 +24,9 @@ TEXT_COLUMNS = ("gpt_text", "gpt_explanation", "text")
 # Never a property, whatever they hold.
 RESERVED = {*ID_COLUMNS, *CRYSTAL_COLUMNS, *ARRAY_COLUMNS, *TEXT_COLUMNS, *QUESTIONS, "formula"}
 
+# What a table must have a column for, and the groups of columns of which one will do.
+Wanted = tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]
+
 ROWS_AT_ONCE = 1024
 # One row of a csv must fit; a CIF of a large cell is some 100 kB.
 CSV_BLOCK_BYTES = 1 << 26
@@ -31,8 +34,15 @@ CSV_BLOCK_BYTES = 1 << 26
 CSV_MISSING = ("", "na", "NA", "N/A", "nan", "NaN", "null", "None")
 
 
-def read_table(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a parquet, csv or jsonl file as dicts, a piece at a time.
+def read_table(
+    path: Path, needs_text: bool = True, needs_crystal: bool = True
+) -> Iterator[dict[str, Any]]:
+    """The rows of a parquet, csv, jsonl or json file as dicts, a piece at a time.
+
+    Args:
+        path: of the file; a .json holds one list of objects, as JARVIS's does.
+        needs_text: whether a column for a text must be there.
+        needs_crystal: whether one for a crystal must.
 
     Raises:
         DataError: there is no such file, it is not what its name says, or it has no column for a
@@ -40,8 +50,9 @@ def read_table(path: Path) -> Iterator[dict[str, Any]]:
     """
     if not path.is_file():
         raise DataError(f"There is no data file {path}. Check dataset.path.")
-    if path.suffix == ".jsonl":
-        yield from _json_rows(path)
+    wanted = _wanted(needs_text, needs_crystal)
+    if path.suffix in (".jsonl", ".json"):
+        yield from _json_rows(path, wanted)
         return
     try:
         if path.suffix == ".parquet":
@@ -51,8 +62,10 @@ def read_table(path: Path) -> Iterator[dict[str, Any]]:
             table = _csv_table(path)
             names, batches = table.column_names, table.to_batches(max_chunksize=ROWS_AT_ONCE)
         else:
-            raise DataError(f"{path} is none of .parquet, .csv, .jsonl. Convert it to one of them.")
-        _check_columns(path, names)
+            raise DataError(
+                f"{path} is none of .parquet, .csv, .jsonl, .json. Convert it to one of them."
+            )
+        _check_columns(path, names, wanted)
         for batch in batches:
             yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
@@ -67,7 +80,7 @@ def row_name(row: Any) -> str | None:
     return next((str(row[key]) for key in ID_COLUMNS if row.get(key) not in (None, "")), None)
 
 
-def record_of_row(row: Any, number: int = 0) -> Record:
+def record_of_row(row: Any, number: int = 0, needs_text: bool = True) -> Record:
     """One row as a checked record.
 
     Args:
@@ -75,9 +88,10 @@ def record_of_row(row: Any, number: int = 0) -> Record:
             Python text), `cif`, or the three ARRAY_COLUMNS. Every other column with a number is a
             property.
         number: of the row, its name when it has no id.
+        needs_text: whether it must have a text.
 
     Raises:
-        DataError: without a text, or with a column that holds something else.
+        DataError: without a text that it needs, or with a column that holds something else.
         CrystalError: without a crystal, or with one that is none.
     """
     if not isinstance(row, Mapping):
@@ -85,7 +99,8 @@ def record_of_row(row: Any, number: int = 0) -> Record:
     crystal = _crystal(row)
     texts = [_text(row.get(name)) for name in ("gpt_text", "gpt_explanation")]
     papers = _papers(row.get("text"))
-    if not any(texts) and not any(paragraph.strip() for entry in papers for paragraph in entry):
+    has_text = any(texts) or any(paragraph.strip() for entry in papers for paragraph in entry)
+    if needs_text and not has_text:
         raise DataError("its text is empty")
     questions = {name: _strings(_parsed(row.get(name)), name) for name in QUESTIONS}
     return Record(
@@ -114,33 +129,50 @@ def _csv_table(path: Path) -> pa.Table:
     )
 
 
-def _json_rows(path: Path) -> Iterator[Any]:
-    """Each line's value; empty lines count as no row."""
+def _json_rows(path: Path, wanted: Wanted) -> Iterator[Any]:
+    """Each value of the lines or of the list."""
     seen: set[str] = set()
     number = 0
+    for row in _json_lines(path) if path.suffix == ".jsonl" else _json_list(path):
+        if isinstance(row, dict):
+            seen.update(row)
+        number += 1
+        # Keys may be left out of a row, so columns are missing only once all rows are seen.
+        yield row
+    if number == 0:
+        raise DataError(f"{path} has no rows. Give a file with data.")
+    _check_columns(path, seen, wanted)
+
+
+def _json_lines(path: Path) -> Iterator[Any]:
+    """Empty lines count as no row."""
     with open(path, "rb") as file:
-        for line in filter(bytes.strip, file):
+        for number, line in enumerate(filter(bytes.strip, file)):
             try:
-                row = json.loads(line)
+                yield json.loads(line)
             except (ValueError, RecursionError) as error:
                 raise DataError(
                     f"{path}, row {number} is not JSON ({error}). Mend that line."
                 ) from error
-            if isinstance(row, dict):
-                seen.update(row)
-            number += 1
-            # Keys may be left out of a line, so columns are missing only once all lines are seen.
-            yield row
-    if number == 0:
-        raise DataError(f"{path} has no rows. Give a file with data.")
-    _check_columns(path, seen)
 
 
-def _check_columns(path: Path, names: Iterable[str]) -> None:
-    wanted = (
-        ("a crystal", (CRYSTAL_COLUMNS, ARRAY_COLUMNS[:1])),
-        ("a text", (TEXT_COLUMNS,)),
-    )
+def _json_list(path: Path) -> list[Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON ({error}). Check that it is whole.") from error
+    if not isinstance(values, list):
+        raise DataError(f"{path} holds no list of objects. Convert it to one, or to .jsonl.")
+    return values
+
+
+def _wanted(needs_text: bool, needs_crystal: bool) -> Wanted:
+    crystal = ("a crystal", (CRYSTAL_COLUMNS, ARRAY_COLUMNS[:1]))
+    text = ("a text", (TEXT_COLUMNS,))
+    return (*([crystal] if needs_crystal else []), *([text] if needs_text else []))
+
+
+def _check_columns(path: Path, names: Iterable[str], wanted: Wanted) -> None:
     names = set(names)
     for what, groups in wanted:
         if not any(names & set(group) for group in groups):
