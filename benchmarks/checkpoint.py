@@ -27,7 +27,7 @@ from clac_jax.batch import collate
 from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
-from clac_jax.losses import LossOptions
+from clac_jax.losses import make_loss
 from clac_jax.models import abstract_variables, build_model, init_variables
 from clac_jax.optim import make_optimizer, trainable_mask
 from clac_jax.progress import RunProgress
@@ -68,7 +68,7 @@ def main() -> None:
     template = jax.eval_shape(create, abstract)
     shapes = to_arrays(template)
     trainable = trainable_mask(abstract["params"], config.frozen)
-    step = parallel.pmap_train(make_train_step(trainable, schedule, LossOptions()))
+    step = parallel.pmap_train(make_train_step(trainable, schedule, make_loss()))
 
     def initialise() -> dict[str, Any]:
         return to_arrays(create(init_variables(model, config, one)))

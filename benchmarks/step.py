@@ -27,7 +27,7 @@ import numpy as np
 from clac_jax.batch import Batch, BatchShape, ExampleViews, TokenView, collate
 from clac_jax.config import default_config
 from clac_jax.graph import CrystalGraph
-from clac_jax.losses import LossOptions, clac_loss
+from clac_jax.losses import clac_loss, make_loss
 from clac_jax.models import CLaC, build_model, init_variables
 from clac_jax.models.clac import ClacOutput
 from clac_jax.models.heads import ContrastiveHead
@@ -101,7 +101,7 @@ def time_step(
         model.apply, variables, make_optimizer(config, params, schedule), config.seed
     )
     trainable = trainable_mask(params, config.frozen)
-    step = make_train_step(trainable, schedule, LossOptions(), axis_name=None)
+    step = make_train_step(trainable, schedule, make_loss(), axis_name=None)
     micro_batches = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], batch)
     start = time.perf_counter()
     compiled = jax.jit(step, donate_argnums=0).lower(state, micro_batches).compile()

@@ -51,11 +51,19 @@ class TokenView:
 
 @dataclass(frozen=True)
 class ExampleViews:
-    """One example as the model sees it: one or two views of its crystal and of its text."""
+    """One example as the model sees it: one or two views of its crystal and of its text.
+
+    Attributes:
+        index: in its split.
+        graphs: views of the crystal.
+        tokens: views of the text.
+        label: of the property that is learned, if one is.
+    """
 
     index: int
     graphs: tuple[CrystalGraph, ...]
     tokens: tuple[TokenView, ...]
+    label: float | None = None
 
 
 @dataclass(frozen=True)
@@ -155,12 +163,14 @@ class Batch:
         texts: all text views.
         example_mask: (B,) bool, False = padding example.
         example_index: (B,) int32 global index of each example; -1 at padding.
+        labels: (B,) float32 of the property that is learned, 0 at padding; None if none is.
     """
 
     graphs: GraphBatch
     texts: TextBatch
     example_mask: Array
     example_index: Array
+    labels: Array | None = None
 
 
 def num_places(tiles: Tiles) -> int:
@@ -250,11 +260,16 @@ def collate(examples: Sequence[ExampleViews], shape: BatchShape) -> Batch:
         raise BatchShapeError(f"A batch does not fit its shape: {reason}. Take a larger shape.")
     example_index = np.full(shape.num_examples, -1, np.int32)
     example_index[: len(examples)] = [example.index for example in examples]
+    labels = None
+    if examples and examples[0].label is not None:
+        labels = np.zeros(shape.num_examples, np.float32)
+        labels[: len(examples)] = [example.label for example in examples]
     return Batch(
         graphs=_collate_graphs(examples, shape),
         texts=_collate_texts(examples, shape),
         example_mask=np.arange(shape.num_examples) < len(examples),
         example_index=example_index,
+        labels=labels,
     )
 
 

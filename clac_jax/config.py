@@ -22,6 +22,10 @@ MONITORS = (
         for k in (1, 3, 10)
     ),
 )
+PROPERTY_MONITORS = {
+    "regression": ("val_loss", "val_mae"),
+    "classification": ("val_loss", "val_accuracy"),
+}
 RESTORE_PARTS = ("params", "batch_stats", "opt_state", "key", "progress")
 
 
@@ -37,6 +41,8 @@ def default_config() -> ml_collections.ConfigDict:
         nearest right name.
     """
     config = ml_collections.ConfigDict()
+
+    config.task = "contrastive"  # contrastive | property
 
     # What users change most.
     config.seed = 42
@@ -114,6 +120,10 @@ def default_config() -> ml_collections.ConfigDict:
     config.loss.crystal_prior = True  # of jsd: draws features to the unit cube
     config.loss.text_prior = True
     config.loss.prior_weight = 0.1  # the contrasts get the rest
+
+    config.property = ml_collections.ConfigDict()  # of the task of that name
+    config.property.name = "band gap"  # of the data set, or "crystal system"
+    config.property.kind = "regression"  # regression | classification
 
     config.augment = ml_collections.ConfigDict()
     config.augment.perturb_law = "bounded"  # bounded | legacy (the reference's)
@@ -214,8 +224,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_choice(
         config, "schedule", ("constant", "cosine", "cosine_restarts", "one_cycle", "plateau")
     )
+    _check_choice(config, "task", ("contrastive", "property"))
+    _check_choice(config, "property.kind", tuple(PROPERTY_MONITORS))
+    is_property = config.task == "property"
+    monitors = PROPERTY_MONITORS[config.property.kind] if is_property else MONITORS
+    _check_choice(config, "checkpoint.monitor", monitors)
     _check_choice(config, "schedule_unit", ("step", "epoch"))
-    _check_choice(config, "checkpoint.monitor", MONITORS)
     _check_choice(config, "checkpoint.mode", ("min", "max"))
     _check_choice(config, "checkpoint.on_failure", ("stop", "continue"))
     _check_choice(config, "resume", ("auto", "must", "never"))
@@ -307,6 +321,21 @@ def flatten(config: ml_collections.ConfigDict | dict[str, Any], prefix: str = ""
         else:
             flat[prefix + key] = value
     return flat
+
+
+def with_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    """A nested config with every key that it lacks at its default."""
+
+    def merged(known: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+        both = {
+            key: merged(value, given[key])
+            if isinstance(value, dict) and isinstance(given.get(key), dict)
+            else given.get(key, value)
+            for key, value in known.items()
+        }
+        return both | {key: value for key, value in given.items() if key not in known}
+
+    return merged(to_plain(default_config()), values)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:

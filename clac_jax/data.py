@@ -11,8 +11,10 @@ import numpy as np
 
 from clac_jax import datasets, input_pipeline, parallel
 from clac_jax.batch import Batch, ExampleViews, collate
+from clac_jax.datasets.record import DataError, Record
 from clac_jax.huggingface import is_causal, resolve_folder
 from clac_jax.input_pipeline import ViewOptions
+from clac_jax.labels import CRYSTAL_SYSTEM, CRYSTAL_SYSTEMS, Labelled, label_of
 from clac_jax.progress import RunProgress
 from clac_jax.schedules import Timeline
 from clac_jax.shape_plan import ShapePlan
@@ -27,22 +29,24 @@ def view_options(config: ml_collections.ConfigDict) -> ViewOptions:
     """The config's views of a training example."""
     encoder = config.graph_encoder
     masks = config.lm_weight > 0 or config.augment.mask_prob > 0
+    is_property = config.task == "property"
     return ViewOptions(
         cutoff=encoder.graph_cutoff if encoder.name == "cgcnn" else encoder.cutoff,
         max_neighbours=encoder.max_neighbours,
         max_length=config.text_encoder.max_length,
         text_source=config.dataset.text_source,
-        graph_views=1 + config.use_visual_intramodal_loss,
-        text_views=1 + config.use_textual_intramodal_loss,
+        graph_views=1 + (config.use_visual_intramodal_loss and not is_property),
+        text_views=1 + (config.use_textual_intramodal_loss and not is_property),
         perturb_law=config.augment.perturb_law,
         max_strain=config.augment.max_strain,
         sentence_keep_prob=config.augment.sentence_keep_prob,
         drop_in_single_text_view=config.augment.drop_in_single_text_view,
         mask_prob=config.augment.mask_prob if masks else 0.0,
         with_labels=config.lm_weight > 0,
-        causal=is_causal(config.text_encoder),
+        causal=not is_property and is_causal(config.text_encoder),
         replace_formula_prob=config.replace_formula_prob,
         replace_formula_start_epoch=config.replace_formula_start_epoch,
+        label=config.property.name if is_property else "",
     )
 
 
@@ -53,6 +57,7 @@ class RunData:
         split_sizes: examples by split name ("train", "validation", "test").
         steps_per_epoch: optimizer updates in a whole epoch.
         vocab_size: of the tokenizer.
+        num_unlabelled: examples left out because the property that is learned is not known.
     """
 
     def __init__(self, config: ml_collections.ConfigDict):
@@ -62,24 +67,11 @@ class RunData:
             UserError: the data, the tokenizer or the batch size cannot be used.
         """
         self._config = config
+        self.num_unlabelled = 0
         self._options = view_options(config)
         self._per_device = parallel.check_batch_size(config.batch_size)
         self._eval_per_device = parallel.check_batch_size(config.eval_batch_size)
-        options = config.dataset
-        self._splits = {
-            split: input_pipeline.limited(
-                datasets.load(
-                    options.name,
-                    options.data_dir,
-                    split,
-                    path=options.path,
-                    on_bad_row=options.on_bad_row,
-                    split_by=options.split_by,
-                ),
-                options.max_examples,
-            )
-            for split in ("train", "validation", "test")
-        }
+        self._splits = {split: self._open(split) for split in ("train", "validation", "test")}
         self.split_sizes = {name: len(records) for name, records in self._splits.items()}
         self._tokenizer = Tokenizer.from_folder(resolve_folder(config.text_encoder.tokenizer))
         self.vocab_size = self._tokenizer.vocab_size
@@ -99,6 +91,42 @@ class RunData:
             config.seed,
         )
         self._eval_shapes: dict[str, ShapePlan] = {}
+
+    def _open(self, split: str) -> Sequence[Record]:
+        options, label = self._config.dataset, self._options.label
+        records = datasets.load(
+            options.name,
+            options.data_dir,
+            split,
+            path=options.path,
+            on_bad_row=options.on_bad_row,
+            split_by=options.split_by,
+            label=label,
+        )
+        if label:
+            records = Labelled(records, label)
+            self.num_unlabelled += records.num_dropped
+        return input_pipeline.limited(records, options.max_examples)
+
+    def train_labels(self) -> np.ndarray:
+        """(examples,) float64: the labels of the training split."""
+        return np.array([label_of(record, self._options.label) for record in self._splits["train"]])
+
+    def num_classes(self) -> int:
+        """Classes of a property whose labels are 0, 1, 2, ...
+
+        Raises:
+            DataError: a label is something else.
+        """
+        if self._options.label == CRYSTAL_SYSTEM:
+            return len(CRYSTAL_SYSTEMS)
+        labels = self.train_labels()
+        if np.any(labels < 0) or np.any(labels != np.round(labels)):
+            raise DataError(
+                f"The property {self._options.label!r} is no class: its values are not 0, 1, 2, "
+                "... Set config.property.kind=regression."
+            )
+        return int(labels.max()) + 1
 
     def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """The rest of an epoch from its example `start`: leaves (devices, accumulation, ...)."""

@@ -17,9 +17,11 @@ from clac_jax.datasets.record import DataError, Record
 from clac_jax.errors import UserError
 from clac_jax.formula import replace_formulas
 from clac_jax.graph import CrystalGraph, build_graph
+from clac_jax.labels import label_of
 from clac_jax.text import IGNORED_LABEL, Tokenizer, split_sentences, text_view
 
 FORMULA_WORD = "material"
+NO_TEXT = TokenView(np.zeros(1, np.int32))  # of an example whose text nobody reads
 
 # What a generator is for, as the last part of its seed: each view draws from its own stream, so
 # that switching one augmentation leaves the others as they were.
@@ -47,6 +49,7 @@ class ViewOptions:
         causal: for a decoder: nothing is masked, and every token but the first is a label.
         replace_formula_prob: chance that a text view reads "material" for every formula.
         replace_formula_start_epoch: the first epoch in which that happens.
+        label: name of the property that is learned; there are no texts then. "": none is.
     """
 
     cutoff: float
@@ -64,6 +67,7 @@ class ViewOptions:
     causal: bool = False
     replace_formula_prob: float = 0.0
     replace_formula_start_epoch: int = 0
+    label: str = ""
 
 
 def epoch_order(
@@ -123,6 +127,8 @@ def train_views(
         return np.random.default_rng((seed, epoch, stream, index))
 
     def text(view: int) -> TokenView:
+        if options.label:
+            return NO_TEXT
         rng = generator(_TEXT + view)
         words = record.text_of(options.text_source, rng)
         if options.text_views == 2 or options.drop_in_single_text_view:
@@ -150,6 +156,7 @@ def train_views(
             index=index,
             graphs=tuple(_graph(view, options) for view in views),
             tokens=tuple(text(view) for view in range(options.text_views)),
+            label=label_of(record, options.label) if options.label else None,
         )
 
     return _named(record, index, build)
@@ -169,11 +176,14 @@ def plain_views(
     """
 
     def build() -> ExampleViews:
+        graphs = (_graph(record.crystal(), options),)
+        if options.label:
+            return ExampleViews(index, graphs, (NO_TEXT,), label_of(record, options.label))
         words = record.text_of(options.text_source, None)
         if replace_formula:
             words = without_formulas(words, record)
         tokens = TokenView(tokenizer.encode(words, options.max_length))
-        return ExampleViews(index, (_graph(record.crystal(), options),), (tokens,))
+        return ExampleViews(index, graphs, (tokens,))
 
     return _named(record, index, build)
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 
-from clac_jax.batch import Array
+from clac_jax.batch import Array, Batch
 from clac_jax.models.clac import ClacOutput
 from clac_jax.models.heads import ProjectedPair
 
@@ -33,6 +34,26 @@ class LossOptions:
     margin: float = 0.0
     prior_weight: float = 0.1
     lm_weight: float = 0.0
+
+
+class Loss(Protocol):
+    """What a step minimizes: (output, batch) -> this device's share of the loss, and its terms."""
+
+    def __call__(
+        self, output: Any, batch: Batch, *, axis_name: str | None = None, key: Array | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Arguments and results as for `clac_loss`."""
+
+
+def make_loss(options: LossOptions = LossOptions()) -> Loss:
+    """`clac_loss` with these options."""
+
+    def loss(
+        output: Any, batch: Batch, *, axis_name: str | None = None, key: Array | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        return clac_loss(output, batch.example_mask, options, axis_name=axis_name, key=key)
+
+    return loss
 
 
 def loss_options(config: ml_collections.ConfigDict) -> LossOptions:

@@ -32,7 +32,49 @@ def write_report(path: Path, rows: Sequence[dict[str, Any]], similarity: np.ndar
     _draw_validation(axes[0, 1], by_split["val"])
     _draw_test(axes[1, 0], by_split["test"][-1])
     _draw_similarity(axes[1, 1], similarity[:SHOWN_PAIRS, :SHOWN_PAIRS])
-    for axis in axes.flat:
+    _save(figure, path)
+
+
+def write_property_report(
+    path: Path,
+    rows: Sequence[dict[str, Any]],
+    *,
+    name: str,
+    predicted: np.ndarray,
+    labels: np.ndarray,
+) -> None:
+    """Draws loss curves, the measure by epoch, and predictions against labels of the test split.
+
+    Args:
+        path: of the PNG.
+        rows: of metrics.jsonl.
+        name: of the property.
+        predicted: (N,) of the test split.
+        labels: (N,) of the same crystals.
+    """
+    by_split = {split: [r for r in rows if r["split"] == split] for split in ("train", "val")}
+    figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
+    _draw_loss(axes[0], by_split["train"], by_split["val"], "validation loss")
+    measure = "mae" if "val_mae" in by_split["val"][-1] else "accuracy"
+    points = [(row["epoch"], row[f"val_{measure}"]) for row in by_split["val"]]
+    axes[1].plot(*zip(*points, strict=True), "o-", color=BLUE, ms=4)
+    axes[1].set(title=f"Validation {measure.upper()}, {name}", xlabel="epoch")
+    if measure == "mae":
+        axes[2].plot(labels, predicted, ".", color=BLUE, ms=3)
+        axes[2].axline((float(labels.mean()),) * 2, slope=1, color=GRAY, lw=1)
+    else:
+        size = int(max(labels.max(), predicted.max())) + 1
+        table = np.zeros((size, size), int)
+        np.add.at(table, (predicted.astype(int), labels.astype(int)), 1)
+        image = axes[2].imshow(table, cmap="viridis")
+        figure.colorbar(image, ax=axes[2], shrink=0.8)
+    axes[2].set(title=f"{len(labels)} unseen crystals", xlabel=f"{name}", ylabel="predicted")
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    """Whole or not at all."""
+    for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
     temporary = path.with_suffix(".tmp.png")
     figure.savefig(temporary, dpi=110)
@@ -40,7 +82,12 @@ def write_report(path: Path, rows: Sequence[dict[str, Any]], similarity: np.ndar
     temporary.replace(path)
 
 
-def _draw_loss(axis: Any, train: list[dict[str, Any]], val: list[dict[str, Any]]) -> None:
+def _draw_loss(
+    axis: Any,
+    train: list[dict[str, Any]],
+    val: list[dict[str, Any]],
+    label_of_val: str = "validation loss (full texts)",
+) -> None:
     terms = {"loss": BLUE, "cross_modal_loss": ORANGE, "visual_loss": GREEN, "textual_loss": GRAY}
     for name, color in terms.items():
         points = [(row["step"], row[name]) for row in train if row.get(name) is not None]
@@ -54,7 +101,7 @@ def _draw_loss(axis: Any, train: list[dict[str, Any]], val: list[dict[str, Any]]
         color="black",
         ms=4,
         lw=1,
-        label="validation loss (full texts)",
+        label=label_of_val,
     )
     axis.set(title="Loss", xlabel="step", ylim=(0, None))
     axis.legend(frameon=False, fontsize=8)

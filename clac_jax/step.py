@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from clac_jax.batch import Array, Batch
-from clac_jax.losses import LossOptions, clac_loss
+from clac_jax.losses import Loss, LossOptions, clac_loss
 from clac_jax.models import CLaC
 from clac_jax.train_state import TrainState
 
@@ -42,7 +42,7 @@ class Embedded:
 def make_train_step(
     trainable: Any,
     schedule: optax.Schedule,
-    loss_options: LossOptions,
+    loss: Loss,
     axis_name: str | None = AXIS,
 ) -> TrainStep:
     """A function (state, batch) -> (state, metrics) for one device.
@@ -54,7 +54,7 @@ def make_train_step(
     Args:
         trainable: a tree of booleans like the parameters; no gradient is computed where False.
         schedule: learning rate by step, for the metrics.
-        loss_options: which loss is minimized.
+        loss: what is minimized.
         axis_name: the mapped axis of the devices, or None on one device without a map.
     """
 
@@ -77,14 +77,8 @@ def make_train_step(
                 axis_name=axis_name,
                 mutable=["batch_stats"],
             )
-            loss, terms = clac_loss(
-                output,
-                micro_batch.example_mask,
-                loss_options,
-                axis_name=axis_name,
-                key=micro_key,
-            )
-            return loss, (updated.get("batch_stats", {}), terms)
+            share, terms = loss(output, micro_batch, axis_name=axis_name, key=micro_key)
+            return share, (updated.get("batch_stats", {}), terms)
 
         def accumulate(carry: Any, inputs: Any) -> tuple[Any, dict[str, jax.Array]]:
             grads, batch_stats = carry

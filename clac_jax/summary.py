@@ -17,6 +17,7 @@ def describe_run(
     config: ml_collections.ConfigDict,
     workdir: Path,
     split_sizes: dict[str, int],
+    num_unlabelled: int,
     params: Any,
     trainable: Any,
     steps_per_epoch: int,
@@ -31,6 +32,7 @@ def describe_run(
         config: of the run.
         workdir: of the run.
         split_sizes: examples by split name.
+        num_unlabelled: examples left out for want of a label.
         params: the parameters.
         trainable: a tree of booleans like the parameters.
         steps_per_epoch: optimizer updates an epoch.
@@ -46,7 +48,8 @@ def describe_run(
         f"devices   {len(devices)} x {devices[0].device_kind}, {jax.process_count()} process"
         + ("es" if jax.process_count() > 1 else ""),
         f"data      {config.dataset.name}: "
-        + ", ".join(f"{size:,} {name}" for name, size in split_sizes.items()),
+        + ", ".join(f"{size:,} {name}" for name, size in split_sizes.items())
+        + (f"; {num_unlabelled:,} without {config.property.name} left out" * bool(num_unlabelled)),
         *_parameter_lines(params, trainable),
         f"steps     {steps_per_epoch:,} an epoch x {config.max_epochs} epochs = "
         f"{total_steps:,}; batch {config.batch_size} "

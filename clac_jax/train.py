@@ -25,25 +25,16 @@ from clac_jax.checkpoint.saving import Saver
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
 from clac_jax.data import RunData
 from clac_jax.errors import UserError
-from clac_jax.evaluate import evaluate
-from clac_jax.losses import loss_options
 from clac_jax.meter import Meter
-from clac_jax.metric_rows import (
-    describe_test,
-    describe_validation,
-    numbers,
-    test_row,
-    train_row,
-    validation_row,
-)
-from clac_jax.models import abstract_variables, build_model, init_variables
+from clac_jax.metric_rows import numbers, test_row, train_row, validation_row
+from clac_jax.models import abstract_variables
 from clac_jax.preemption import StopSignals
 from clac_jax.progress import RunProgress
-from clac_jax.report import write_report
 from clac_jax.run_log import ProgressLine, RunLog, read_rows
 from clac_jax.schedules import make_schedule
-from clac_jax.step import make_eval_step, make_score, make_train_step
+from clac_jax.step import make_train_step
 from clac_jax.summary import describe_run
+from clac_jax.tasks import Task, make_task
 from clac_jax.train_state import TrainState, create_train_state
 from clac_jax.workdir import Workdir
 
@@ -118,20 +109,19 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
     data = RunData(config)
 
     # Model and optimizer: what their arrays will look like, before any is made or read.
-    model = build_model(config, data.vocab_size)
+    task = make_task(config, data)
     example = data.example_batch()
-    abstract = abstract_variables(model, example)
+    abstract = abstract_variables(task.model, example)
     make_optimizer = functools.partial(optim.make_optimizer, config, abstract["params"])
     trainable = optim.trainable_mask(abstract["params"], config.frozen)
     create = functools.partial(
-        create_train_state, model.apply, tx=make_optimizer(optax.constant_schedule(0.0))
+        create_train_state, task.model.apply, tx=make_optimizer(optax.constant_schedule(0.0))
     )
     template = jax.eval_shape(lambda variables: create(variables, seed=config.seed), abstract)
     shapes = to_arrays(template)
 
     def initialise() -> dict[str, Any]:
-        variables = init_variables(model, config, example)
-        return to_arrays(create(variables, seed=config.seed))
+        return to_arrays(create(task.initialise(example), seed=config.seed))
 
     # The state to begin with: fresh, or from a checkpoint.
     num_examples = data.split_sizes["train"]
@@ -148,6 +138,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
             config,
             workdir,
             data.split_sizes,
+            data.num_unlabelled,
             host_state.params,
             trainable,
             data.steps_per_epoch,
@@ -161,11 +152,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
 
     loop = Loop(parallel.replicate(host_state), progress)
     del start, host_state
-    loss = loss_options(config)
-    train_step = parallel.pmap_train(make_train_step(trainable, schedule, loss))
-    evaluate_with = functools.partial(
-        evaluate, parallel.pmap_eval(make_eval_step(loss)), make_score(model)
-    )
+    train_step = parallel.pmap_train(make_train_step(trainable, schedule, task.loss))
     log = RunLog(workdir, config, progress.step, validated=progress.examples_in_epoch == 0)
     line = ProgressLine(timeline.total_steps, progress.step)
     saver = Saver(checkpoints, log, config.checkpoint)
@@ -173,17 +160,18 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
     # The epochs.
     try:
         while not _ended(config, loop.progress):
-            _train_epoch(config, data, train_step, loop, saver, checkpoints, log, line, stop)
-            validation = evaluate_with(loop.state, _until(stop, data.eval_batches("validation")))
+            _train_epoch(config, task, data, train_step, loop, saver, checkpoints, log, line, stop)
+            batches = _until(stop, data.eval_batches("validation"))
+            measures = task.validate(loop.state, batches)
             progress = loop.progress.after_epoch()
-            row = validation_row(validation, progress)
+            row = validation_row(measures, progress)
             options = config.checkpoint
             log.write(row)
             value = row[options.monitor]
             loop.progress = progress.after_validation(value, options.mode)
             if config.schedule == "plateau":
                 _lower_on_plateau(config, loop, value)
-            line.say(describe_validation(row))
+            line.say(f"epoch {row['epoch']} done  {task.describe_validation(row)}")
             if saver.due_at_epoch(loop.progress, is_last=_ended(config, loop.progress)):
                 saver.save(loop.state, loop.progress, numbers(row))
         checkpoints.end()
@@ -197,21 +185,20 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
     # The end: the best checkpoint on the test split, and the picture.
     state, tested_step = _best_state(checkpoints, template, loop)
     checkpoints.close()
-    test = evaluate_with(state, data.eval_batches("test"))
-    plain_texts = data.eval_batches("test", replace_formula=True)
-    no_formula = evaluate_with(state, plain_texts, suffix="_no_formula")
-    row = test_row(test, no_formula, loop.progress, tested_step)
+    measures, write_report = task.test(state)
+    row = test_row(measures, loop.progress, tested_step)
     log.write(row)
     log.sync()
     log.close()
     report = workdir / "report.png"
-    write_report(report, read_rows(workdir / "metrics.jsonl"), test.similarity)
-    print(describe_test(row, report), flush=True)
+    write_report(report, read_rows(workdir / "metrics.jsonl"))
+    print(f"{task.describe_test(row)}\nreport    {report}", flush=True)
     return row
 
 
 def _train_epoch(
     config: ml_collections.ConfigDict,
+    task: Task,
     data: RunData,
     train_step: Any,
     loop: Loop,
@@ -236,7 +223,7 @@ def _train_epoch(
         if loop.progress.step % config.log_every_n_steps == 0:
             values = {name: float(value) for name, value in parallel.first(metrics).items()}
             loop.check_finite()
-            row = train_row(loop.progress, values, *meter.read())
+            row = train_row(loop.progress, {**task.absent_terms, **values}, *meter.read())
             log.write(row)
             line.update(row)
         checkpoints.check()

@@ -6,7 +6,7 @@ import pytest
 
 from clac_jax import optim
 from clac_jax.data import RunData
-from clac_jax.losses import LossOptions
+from clac_jax.losses import LossOptions, make_loss
 from clac_jax.models import build_model, init_variables
 from clac_jax.schedules import Timeline, make_schedule
 from clac_jax.step import make_eval_step, make_train_step
@@ -26,7 +26,7 @@ def setup(data_dir):
     tx = optim.make_optimizer(config, variables["params"], schedule)
     trainable = optim.trainable_mask(variables["params"], config.frozen)
     state = create_train_state(model.apply, variables, tx, config.seed)
-    step = jax.jit(make_train_step(trainable, schedule, LossOptions(), axis_name=None))
+    step = jax.jit(make_train_step(trainable, schedule, make_loss(), axis_name=None))
     batch = jax.tree.map(lambda leaf: leaf[0], next(data.train_batches(0, 0)))  # no device axis
     return state, step, batch, trainable
 

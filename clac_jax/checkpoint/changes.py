@@ -39,6 +39,7 @@ _EFFECTS: tuple[tuple[str, str], ...] = (
         "the data follow the new seed; the key of dropout is the checkpoint's, unless "
         "restore.parts leaves it out",
     ),
+    (r"task|property\..*", "another model and other labels; see restore below"),
     (r"dataset\.on_bad_row|dataset\.data_dir", "the same examples, if the data are the same"),
     (r"dataset\..*|debug", "other examples"),
     (r"input\.group_by", "the examples come in another order"),
@@ -64,7 +65,9 @@ def describe_changes(
         progress: where it goes on.
     """
     lines = []
-    for key, then, now in config_lib.differences(info.config, config.to_dict()):
+    # A key that is newer than the checkpoint had its default in effect.
+    saved = config_lib.with_defaults(info.config)
+    for key, then, now in config_lib.differences(saved, config.to_dict()):
         effect = _effect(key)
         if key == "replace_formula_start_epoch" and now is not None:
             active = progress.epoch >= now

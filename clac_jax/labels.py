@@ -1,0 +1,106 @@
+"""What a property model learns to tell of a crystal: a number, or a class."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import spglib
+import spglib.error
+
+from clac_jax.datasets.record import DataError, Record
+
+# Failures raise, instead of a result of None with a warning.
+spglib.error.OLD_ERROR_HANDLING = False
+
+CRYSTAL_SYSTEM = "crystal system"
+CRYSTAL_SYSTEMS = (
+    "triclinic", "monoclinic", "orthorhombic", "tetragonal", "trigonal", "hexagonal", "cubic",
+)  # fmt: skip
+# The last space group of each crystal system (International Tables A, table 2.1.2.1).
+_LAST_SPACE_GROUP = (2, 15, 74, 142, 167, 194, 230)
+SYMMETRY_TOLERANCE = 0.01  # angstrom, how far atoms may be off a symmetric place
+
+
+def label_of(record: Record, name: str) -> float | None:
+    """The label of a record, None where it is not known.
+
+    Args:
+        record: one example.
+        name: of a property, or "crystal system", whose classes are those of CRYSTAL_SYSTEMS.
+
+    Raises:
+        DataError: the symmetry of the crystal cannot be found.
+    """
+    if name == CRYSTAL_SYSTEM:
+        return float(crystal_system(record))
+    value = record.properties.get(name)
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def crystal_system(record: Record) -> int:
+    """Place in CRYSTAL_SYSTEMS, by spglib.
+
+    Raises:
+        DataError: the symmetry cannot be found.
+    """
+    crystal = record.crystal()
+    arrays = crystal.lattice, crystal.positions, crystal.atomic_numbers.astype(np.int32)
+    return _crystal_system(*(array.tobytes() for array in arrays))
+
+
+@functools.lru_cache(maxsize=200_000)  # milliseconds each, and every epoch asks again
+def _crystal_system(lattice: bytes, positions: bytes, atomic_numbers: bytes) -> int:
+    cell = np.frombuffer(lattice).reshape(3, 3)
+    fractional = np.frombuffer(positions).reshape(-1, 3) @ np.linalg.inv(cell)
+    numbers = np.frombuffer(atomic_numbers, np.int32)
+    try:
+        data_set = spglib.get_symmetry_dataset((cell, fractional, numbers), SYMMETRY_TOLERANCE)
+    except spglib.SpglibError as error:
+        raise DataError(f"the symmetry of its crystal cannot be found: {error}.") from error
+    return int(np.searchsorted(_LAST_SPACE_GROUP, data_set.number))
+
+
+class Labelled(Sequence[Record]):
+    """The records of a split that have a label.
+
+    Attributes:
+        num_dropped: records without one.
+    """
+
+    def __init__(self, records: Sequence[Record], name: str):
+        """Looks through all records once.
+
+        Raises:
+            DataError: no record has the label; names those that some have.
+        """
+        self._records = records
+        self._name = name
+        everywhere = name == CRYSTAL_SYSTEM
+        self._indices = [
+            index
+            for index in range(len(records))
+            if everywhere or label_of(records[index], name) is not None
+        ]
+        self.num_dropped = len(records) - len(self._indices)
+        if not self._indices:
+            known = sorted({key for record in records for key in record.properties})
+            raise DataError(
+                f"No example has the property {name!r}. Set config.property.name to one of "
+                f"{', '.join([*known, CRYSTAL_SYSTEM])}."
+            )
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Record:  # type: ignore[override]  # no slices
+        return self._records[self._indices[index]]
+
+    def labels(self) -> Iterable[float]:
+        """The label of each record, in order."""
+        for record in self:
+            label = label_of(record, self._name)
+            assert label is not None  # of these records
+            yield label

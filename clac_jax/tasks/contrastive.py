@@ -1,0 +1,84 @@
+"""Contrastive pretraining: crystals and texts in one space, judged by retrieval."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import ml_collections
+
+from clac_jax import parallel
+from clac_jax.batch import Batch
+from clac_jax.data import RunData
+from clac_jax.losses import loss_options, make_loss
+from clac_jax.models import build_model, init_variables
+from clac_jax.report import write_report
+from clac_jax.step import make_eval_step, make_score
+from clac_jax.tasks.retrieval import evaluate
+from clac_jax.tasks.task import Draw, Row
+
+
+class Contrastive:
+    """See `Task`."""
+
+    # Every train row has all terms; one whose contrast is switched off is 0.
+    absent_terms: ClassVar = {"visual_loss": 0.0, "textual_loss": 0.0}
+
+    def __init__(self, config: ml_collections.ConfigDict, data: RunData):
+        """Builds the model; errors as for `build_model`."""
+        self._config = config
+        self._data = data
+        options = loss_options(config)
+        self.loss = make_loss(options)
+        self.model = build_model(config, data.vocab_size)
+        eval_step = parallel.pmap_eval(make_eval_step(options))
+        self._evaluate = functools.partial(evaluate, eval_step, make_score(self.model))
+
+    def initialise(self, example: Batch) -> dict[str, Any]:
+        """Random weights, with the pretrained text encoder in its place."""
+        return init_variables(self.model, self._config, example)
+
+    def validate(self, state: Any, batches: Iterable[Batch]) -> dict[str, Any]:
+        """Loss and accuracies in batch, and retrieval over the whole pool."""
+        found = self._evaluate(state, batches)
+        return {**_named(found.metrics, "val_loss"), "pool_size": len(found.similarity)}
+
+    def test(self, state: Any) -> tuple[dict[str, Any], Draw]:
+        """The same on the test split, and retrieval by texts without formulas."""
+        found = self._evaluate(state, self._data.eval_batches("test"))
+        plain = self._data.eval_batches("test", replace_formula=True)
+        no_formula = self._evaluate(state, plain, suffix="_no_formula").metrics
+        measures = {
+            **_named(found.metrics, "test_loss"),
+            **{name: value for name, value in no_formula.items() if name.endswith("_no_formula")},
+            "pool_size": len(found.similarity),
+        }
+        return measures, functools.partial(write_report, similarity=found.similarity)
+
+    def describe_validation(self, row: Row) -> str:
+        """One line."""
+        return (
+            f"val_loss {row['val_loss']:.3f}  in batch top-1 {row['val_acc_top1']:.1%}  among "
+            f"{row['pool_size']} crystals: text->crystal top-1 {row['text_to_crystal_top1']:.1%}, "
+            f"top-10 {row['text_to_crystal_top10']:.1%}"
+        )
+
+    def describe_test(self, row: Row) -> str:
+        """The table of retrieval accuracies."""
+        lines = [
+            f"test      {row['pool_size']} unseen crystals, "
+            f"checkpoint of step {row['checkpoint_step']}",
+            f"            {'':<28}{'top-1':>8}{'top-3':>8}{'top-10':>8}",
+        ]
+        for direction in ("text_to_crystal", "crystal_to_text"):
+            for suffix, words in (("", ""), ("_no_formula", ", no formula")):
+                name = direction.replace("_to_", " -> ") + words
+                accuracies = (row[f"{direction}_top{k}{suffix}"] for k in (1, 3, 10))
+                lines.append(f"            {name:<28}" + "".join(f"{a:>8.1%}" for a in accuracies))
+        return "\n".join(lines)
+
+
+def _named(metrics: dict[str, float], loss: str) -> dict[str, float]:
+    renamed = {"loss": loss, "acc_top1": "val_acc_top1", "acc_top3": "val_acc_top3"}
+    return {renamed.get(name, name): value for name, value in metrics.items()}

@@ -1,0 +1,158 @@
+"""Supervised training on one property of crystals, mostly from a pretrained graph encoder."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+
+from clac_jax import parallel
+from clac_jax.batch import Array, Batch
+from clac_jax.data import RunData
+from clac_jax.models.build import build_graph_encoder
+from clac_jax.models.property_model import PropertyModel, PropertyOutput
+from clac_jax.parallel import AXIS
+from clac_jax.report import write_property_report
+from clac_jax.tasks.task import Draw, Row
+
+
+class Property:
+    """See `Task`. Regression minimizes the squared error, classification the cross entropy."""
+
+    absent_terms: ClassVar[dict[str, float]] = {}
+
+    def __init__(self, config: ml_collections.ConfigDict, data: RunData):
+        """Builds the model and looks through the labels of the training split.
+
+        Raises:
+            ModelError: the graph encoder does not exist.
+            DataError: a label is no class.
+        """
+        self._config = config
+        self._data = data
+        self._is_regression = config.property.kind == "regression"
+        self._measure = "mae" if self._is_regression else "accuracy"
+        self._labels = data.train_labels()
+        num_outputs = 1 if self._is_regression else data.num_classes()
+        self.model = PropertyModel(build_graph_encoder(config), num_outputs)
+        self._predict = jax.pmap(self._predict_step, axis_name=AXIS)
+
+    def initialise(self, example: Batch) -> dict[str, Any]:
+        """Random weights, and the normalization of the labels."""
+        key = jax.random.PRNGKey(self._config.seed)
+        variables = dict(jax.jit(lambda k: self.model.init(k, example, train=True))(key))
+        if self._is_regression:
+            mean, std = np.mean(self._labels), np.std(self._labels)
+            variables["batch_stats"] = {
+                **variables["batch_stats"],
+                "label_mean": jnp.float32(mean),
+                "label_std": jnp.float32(std if std > 0 else 1.0),
+            }
+        return variables
+
+    def loss(
+        self,
+        output: PropertyOutput,
+        batch: Batch,
+        *,
+        axis_name: str | None = None,
+        key: Array | None = None,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Mean over the real examples of all devices; terms: `loss`, and `mae` or `accuracy`."""
+        del key
+        mask, labels = jnp.asarray(batch.example_mask), jnp.asarray(batch.labels)
+
+        def total(x: jax.Array) -> jax.Array:
+            return x if axis_name is None else jax.lax.psum(x, axis_name)
+
+        count = jnp.maximum(total(jnp.sum(mask)), 1)
+
+        def share(x: jax.Array) -> jax.Array:
+            return jnp.sum(jnp.where(mask, x, 0)) / count
+
+        if self._is_regression:
+            target = (labels - output.mean) / output.std
+            loss = share(jnp.square(output.outputs[:, 0] - target))
+            measure = share(jnp.abs(output.values - labels))
+        else:
+            classes = labels.astype(jnp.int32)
+            losses = optax.softmax_cross_entropy_with_integer_labels(output.outputs, classes)
+            loss = share(losses)
+            measure = share(jnp.argmax(output.outputs, axis=1) == classes)
+        return loss, {"loss": total(loss), self._measure: total(measure)}
+
+    def validate(self, state: Any, batches: Iterable[Batch]) -> dict[str, Any]:
+        """`val_loss`, and `val_mae` or `val_accuracy`."""
+        return self._measures("val", *self._predictions(state, batches))
+
+    def test(self, state: Any) -> tuple[dict[str, Any], Draw]:
+        """The same on the test split, beside what a constant guess reaches."""
+        predicted, labels, loss = self._predictions(state, self._data.eval_batches("test"))
+        if self._is_regression:
+            guess = float(np.mean(np.abs(labels - np.mean(self._labels))))
+        else:
+            values, counts = np.unique(self._labels, return_counts=True)
+            guess = float(np.mean(labels == values[counts.argmax()]))
+        measures = {
+            **self._measures("test", predicted, labels, loss),
+            f"constant_guess_{self._measure}": guess,
+        }
+        name = self._config.property.name
+        drawn = functools.partial(
+            write_property_report, name=name, predicted=predicted, labels=labels
+        )
+        return measures, drawn
+
+    def describe_validation(self, row: Row) -> str:
+        """One line."""
+        return f"val_loss {row['val_loss']:.4f}  {self._words(row, 'val')}"
+
+    def describe_test(self, row: Row) -> str:
+        """One line, with the constant guess."""
+        guess = "mean" if self._is_regression else "commonest class"
+        return (
+            f"test      {row['pool_size']} unseen crystals, checkpoint of step "
+            f"{row['checkpoint_step']}: {self._config.property.name} {self._words(row, 'test')} "
+            f"(always the {guess} of training: {row[f'constant_guess_{self._measure}']:.4f})"
+        )
+
+    def _words(self, row: Row, split: str) -> str:
+        return f"{self._measure.upper()} {row[f'{split}_{self._measure}']:.4f}"
+
+    def _measures(
+        self, split: str, predicted: np.ndarray, labels: np.ndarray, loss: float
+    ) -> dict[str, Any]:
+        right = np.abs(predicted - labels) if self._is_regression else predicted == labels
+        measure = float(np.mean(right))
+        return {
+            f"{split}_loss": loss,
+            f"{split}_{self._measure}": measure,
+            "pool_size": len(labels),
+        }
+
+    def _predict_step(self, state: Any, batch: Batch) -> tuple[jax.Array, ...]:
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        output = state.apply_fn(variables, batch, train=False)
+        loss, _ = self.loss(output, batch, axis_name=AXIS)
+        predicted = output.values if self._is_regression else jnp.argmax(output.outputs, axis=1)
+        rows = jax.lax.all_gather((predicted, batch.labels, batch.example_mask), AXIS)
+        return *rows, jax.lax.psum(loss, AXIS)
+
+    def _predictions(
+        self, state: Any, batches: Iterable[Batch]
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """Predictions and labels of a split, and its mean loss."""
+        predicted, labels, losses = [], [], []
+        for batch in batches:
+            values, wanted, mask, loss = parallel.first(self._predict(state, batch))
+            predicted.append(values[mask])
+            labels.append(wanted[mask])
+            losses.append((float(loss), int(mask.sum())))
+        loss = float(np.average([x for x, _ in losses], weights=[n for _, n in losses]))
+        return np.concatenate(predicted), np.concatenate(labels), loss
