@@ -104,7 +104,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.text_encoder.max_length = 128
     config.text_encoder.dropout = config_dict.placeholder(float)  # None: the model's own
     config.text_encoder.config = ml_collections.ConfigDict()  # sizes when pretrained is None
-    config.text_encoder.config.model_type = "bert"  # bert | opt | gpt2
+    config.text_encoder.config.model_type = "bert"  # bert | opt | gpt2 | gemma3_text
     config.text_encoder.config.hidden_size = 384
     config.text_encoder.config.num_hidden_layers = 6
     config.text_encoder.config.num_attention_heads = 12
@@ -236,7 +236,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_choice(config, "restore.on_shape_mismatch", ("error", "skip", "overlap"))
     _check_choice(config, "optimizer.name", ("adam", "adamw", "sgd", "lion"))
     _check_choice(config, "graph_encoder.name", ("painn", "cgcnn", "composition"))
-    _check_choice(config, "text_encoder.config.model_type", ("bert", "opt", "gpt2"))
+    _check_choice(config, "text_encoder.config.model_type", ("bert", "opt", "gpt2", "gemma3_text"))
     _check_choice(config, "text_encoder.feature", ("first", "last", "mean", "attention"))
     _check_choice(config, "loss.name", ("infonce", "cosface", "siglip", "jsd"))
     _check_choice(config, "loss.critic", ("dot", "concat", "condot", "dotcon"))

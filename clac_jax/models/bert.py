@@ -21,6 +21,7 @@ from clac_jax.models.text_encoder import (
     TextOutput,
     TransformerSizes,
     dense,
+    embed,
     exact_gelu,
     layer_norm,
     lm_loss_per_view,
@@ -63,7 +64,7 @@ class MaskedLmHead(nn.Module):
         x = exact_gelu(dense(config, config.hidden_size, "transform")(x))
         x = layer_norm(config, "norm")(x)
         bias = self.param("bias", nn.initializers.zeros, (config.vocab_size,))
-        return x @ word_embedding.T + bias
+        return x @ word_embedding.T.astype(x.dtype) + bias.astype(x.dtype)
 
 
 class Bert(nn.Module):
@@ -100,17 +101,16 @@ class Bert(nn.Module):
         """
         config = self.config
         rate = config.hidden_dropout_prob
-        init = nn.initializers.normal(config.initializer_range)
 
         def embedding(count: int, name: str) -> nn.Embed:
-            return nn.Embed(count, config.hidden_size, embedding_init=init, name=name)
+            return embed(config, count, config.hidden_size, name)
 
         dropout = TextDropout(texts, stream)
         word = embedding(config.vocab_size, "word_embedding")
         positions = embedding(config.max_position_embeddings, "position_embedding")
         types = embedding(config.type_vocab_size, "type_embedding")
         x = word(texts.ids) + positions(texts.positions)
-        x = x + (types.embedding[0] if token_types is None else types(token_types))
+        x = x + (types(jnp.zeros((), jnp.int32)) if token_types is None else types(token_types))
         x = dropout.hidden(layer_norm(config, "embedding_norm")(x), rate, 0)
         for k in range(config.num_hidden_layers):
             y = Attention(config, name=f"layer_{k}_attention")(x, texts, dropout, 3 * k + 1)

@@ -18,6 +18,7 @@ from clac_jax.models.cgcnn import CGCNN
 from clac_jax.models.clac import CLaC
 from clac_jax.models.composition import CompositionEncoder, WithComposition
 from clac_jax.models.decoder import Decoder, DecoderConfig
+from clac_jax.models.gemma import Gemma, GemmaConfig
 from clac_jax.models.painn import PaiNN
 from clac_jax.models.pretrained import TextConfig, load_huggingface, load_huggingface_config
 
@@ -119,21 +120,25 @@ def _random_text_config(values: dict[str, Any], vocab_size: int | None) -> TextC
             return DecoderConfig(**values)
         if kind == "gpt2":
             return DecoderConfig(**values, activation="gelu_new", embedding_dropout_prob=0.1)
+        if kind == "gemma3_text":
+            return GemmaConfig(**values)
     except ValueError as error:
         raise ModelError(f"text_encoder.config cannot be used: {error}") from error
     raise ModelError(
-        f"text_encoder.config.model_type = {kind!r} is unknown. Use bert, opt or gpt2."
+        f"text_encoder.config.model_type = {kind!r} is unknown. Use bert, opt, gpt2 or gemma3_text."
     )
 
 
 def build_text_encoder(
     config: ml_collections.ConfigDict, vocab_size: int | None = None
-) -> Bert | Decoder:
+) -> Bert | Decoder | Gemma:
     """The text encoder of `config.text_encoder`; arguments and errors of `text_encoder_config`."""
     sizes = text_encoder_config(config, vocab_size)
     feature, with_lm = config.text_encoder.feature, config.lm_weight > 0
     if isinstance(sizes, BertConfig):
         return Bert(sizes, feature=feature, with_lm_head=with_lm)
+    if isinstance(sizes, GemmaConfig):
+        return Gemma(sizes, feature=feature, with_lm_loss=with_lm)
     return Decoder(sizes, feature=feature, with_lm_loss=with_lm)
 
 

@@ -24,6 +24,7 @@ from clac_jax.models.text_encoder import (
     TextOutput,
     TransformerSizes,
     dense,
+    embed,
     layer_norm,
     lm_loss_per_view,
     pool,
@@ -158,14 +159,10 @@ class Decoder(nn.Module):
         config = self.config
         rate = config.hidden_dropout_prob
         dropout = TextDropout(texts, stream)
-        init = nn.initializers.normal(config.initializer_range)
         word_size = config.embedding_size or config.hidden_size
-        word = nn.Embed(config.vocab_size, word_size, embedding_init=init, name="word_embedding")
-        positions = nn.Embed(
-            config.max_position_embeddings,
-            config.hidden_size,
-            embedding_init=init,
-            name="position_embedding",
+        word = embed(config, config.vocab_size, word_size, "word_embedding")
+        positions = embed(
+            config, config.max_position_embeddings, config.hidden_size, "position_embedding"
         )
 
         def norm(name: str) -> nn.LayerNorm:
@@ -199,11 +196,19 @@ class Decoder(nn.Module):
 
         features = pool(x, texts, self.feature, config.num_attention_heads)
         output = TextOutput(features=features, hidden=x)
-        if self.with_lm_loss and texts.labels is not None:
-            logits = x @ word.embedding.T
-            loss_sum, num_tokens = lm_loss_per_view(logits, texts, next_token_labels(texts))
-            output = output.replace(lm_loss_sum=loss_sum, lm_num_tokens=num_tokens)
+        return with_next_token_loss(output, word, texts) if self.with_lm_loss else output
+
+
+def with_next_token_loss(output: TextOutput, word: nn.Embed, texts: TextBatch) -> TextOutput:
+    """The output with the loss of the next tokens, whose logits the word embedding gives.
+
+    Unchanged where the texts have no labels.
+    """
+    if texts.labels is None:
         return output
+    logits = output.hidden @ word.embedding.T.astype(output.hidden.dtype)
+    loss_sum, num_tokens = lm_loss_per_view(logits, texts, next_token_labels(texts))
+    return output.replace(lm_loss_sum=loss_sum, lm_num_tokens=num_tokens)
 
 
 def next_token_labels(texts: TextBatch) -> Array:

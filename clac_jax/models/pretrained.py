@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from clac_jax.huggingface import PretrainedError, read_config, resolve_folder
 from clac_jax.models.bert import BertConfig
 from clac_jax.models.decoder import DecoderConfig
+from clac_jax.models.gemma import GemmaConfig
 from clac_jax.models.text_weights import TextConfig, text_params
 from clac_jax.models.torch_layout import Tensors
 from clac_jax.torch_files import TorchFileError, read_torch_file
@@ -26,7 +27,7 @@ class PretrainedText:
 
     Attributes:
         config: sizes.
-        params: nested dict of float32 arrays, the parameters of `Bert` or `Decoder`.
+        params: nested dict of float32 arrays, the parameters of `Bert`, `Decoder` or `Gemma`.
         has_lm_head: whether it can compute a language-model loss.
     """
 
@@ -79,7 +80,7 @@ def load_huggingface(name: str | Path) -> PretrainedText:
             f"{path} does not hold the model of its config.json: {error.args[0]}. "
             "Give a folder whose two files belong together."
         ) from error
-    has_lm_head = isinstance(config, DecoderConfig) or "lm_head" in params
+    has_lm_head = not isinstance(config, BertConfig) or "lm_head" in params
     return PretrainedText(config, params, has_lm_head)
 
 
@@ -149,6 +150,17 @@ _ARCHITECTURES = {
             "scale_attn_weights": True,
             "scale_attn_by_inverse_layer_idx": False,
             "add_cross_attention": False,
+        },
+    ),
+    "gemma3_text": _Architecture(
+        GemmaConfig.from_mapping,
+        {
+            "tie_word_embeddings": True,
+            "hidden_activation": "gelu_pytorch_tanh",
+            "attention_bias": False,
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+            "use_bidirectional_attention": False,
         },
     ),
 }

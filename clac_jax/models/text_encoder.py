@@ -26,6 +26,9 @@ from clac_jax.text import IGNORED_LABEL
 class TransformerSizes:
     """What the blocks of every text encoder need; the names are those of Hugging Face's BERT.
 
+    `compute_dtype` is the type of the arithmetic, "bfloat16" for mixed precision; None: that of the
+    parameters.
+
     Raises:
         ValueError: the heads do not divide the width.
     """
@@ -40,6 +43,7 @@ class TransformerSizes:
     hidden_dropout_prob: float
     attention_probs_dropout_prob: float
     initializer_range: float
+    compute_dtype: str | None = None
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_attention_heads:
@@ -119,6 +123,7 @@ def layer_norm(sizes: TransformerSizes, name: str, affine: bool = True) -> nn.La
         use_scale=affine,
         use_bias=affine,
         use_fast_variance=False,
+        dtype=sizes.compute_dtype,
         name=name,
     )
 
@@ -126,7 +131,15 @@ def layer_norm(sizes: TransformerSizes, name: str, affine: bool = True) -> nn.La
 def dense(sizes: TransformerSizes, features: int, name: str, use_bias: bool = True) -> nn.Dense:
     """A linear map as these models initialize it."""
     init = nn.initializers.normal(sizes.initializer_range)
-    return nn.Dense(features, use_bias=use_bias, kernel_init=init, name=name)
+    return nn.Dense(
+        features, use_bias=use_bias, kernel_init=init, dtype=sizes.compute_dtype, name=name
+    )
+
+
+def embed(sizes: TransformerSizes, count: int, features: int, name: str) -> nn.Embed:
+    """A table of vectors as these models initialize it."""
+    init = nn.initializers.normal(sizes.initializer_range)
+    return nn.Embed(count, features, embedding_init=init, dtype=sizes.compute_dtype, name=name)
 
 
 def exact_gelu(x: Array) -> jax.Array:
@@ -161,33 +174,68 @@ class Attention(nn.Module):
         heads = sizes.num_attention_heads
         width = sizes.hidden_size // heads
         query, key, value = (
-            dense(sizes, sizes.hidden_size, name, self.use_bias)(x)
+            dense(sizes, sizes.hidden_size, name, self.use_bias)(x).reshape(-1, heads, width)
             for name in ("query", "key", "value")
         )
-        query = query * width**-0.5
-        rate = sizes.attention_probs_dropout_prob
+        mixed = attend(
+            sizes, query * width**-0.5, key, value, texts, dropout, site, causal=self.causal
+        )
+        return dense(sizes, sizes.hidden_size, "out", self.use_bias)(mixed)
 
-        # Recomputed in the backward pass: a tile's scores are cheaper to compute than to keep.
-        @jax.checkpoint
-        def attend(tile: tuple[Array, Array, Array, Array, Array | None]) -> jax.Array:
-            return tile_attention(*tile, rate, self.causal)
 
-        outputs = []
-        first = 0
-        for size, count in texts.tiles:
-            places = slice(first, first + size * count)
-            first = places.stop
-            q, k, v = (
-                jnp.transpose(y[places].reshape(count, size, heads, width), (0, 2, 1, 3))
-                for y in (query, key, value)
-            )
-            text = jnp.asarray(texts.text_index)[places].reshape(count, size)
-            max_positions = sizes.max_position_embeddings
-            keep = dropout.attention(places, (size, count), heads, max_positions, rate, site)
-            mixed = jax.lax.map(attend, (q, k, v, text, keep), batch_size=_tiles_at_once(count))
-            outputs.append(jnp.transpose(mixed, (0, 2, 1, 3)).reshape(-1, sizes.hidden_size))
-        out = dense(sizes, sizes.hidden_size, "out", self.use_bias)
-        return out(jnp.concatenate(outputs))
+def attend(
+    sizes: TransformerSizes,
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    texts: TextBatch,
+    dropout: TextDropout,
+    site: int,
+    *,
+    causal: bool,
+    window: int | None = None,
+) -> jax.Array:
+    """What each token gathers from the tokens of its own text, all heads side by side.
+
+    Args:
+        sizes: of the encoder.
+        query: (K, heads, D), scaled.
+        key: (K, heads, D), or fewer heads that divide those of the queries and serve several each.
+        value: as the keys.
+        texts: the packed texts.
+        dropout: of this forward pass.
+        site: number of the dropout's place in the network.
+        causal: whether a token sees itself and those before it alone.
+        window: how many of them, itself included; None: all.
+
+    Returns:
+        (K, heads * D).
+    """
+    heads = query.shape[1]
+    rate = sizes.attention_probs_dropout_prob
+
+    # Recomputed in the backward pass: a tile's scores are cheaper to compute than to keep.
+    @jax.checkpoint
+    def attend_tile(tile: tuple[Array, Array, Array, Array, Array | None]) -> jax.Array:
+        return tile_attention(*tile, rate, causal, window)
+
+    outputs = []
+    first = 0
+    for size, count in texts.tiles:
+        places = slice(first, first + size * count)
+        first = places.stop
+        q, k, v = (
+            jnp.transpose(y[places].reshape(count, size, *y.shape[1:]), (0, 2, 1, 3))
+            for y in (query, key, value)
+        )
+        if k.shape[1] != heads:
+            k, v = (jnp.repeat(y, heads // y.shape[1], axis=1) for y in (k, v))
+        text = jnp.asarray(texts.text_index)[places].reshape(count, size)
+        max_positions = sizes.max_position_embeddings
+        keep = dropout.attention(places, (size, count), heads, max_positions, rate, site)
+        mixed = jax.lax.map(attend_tile, (q, k, v, text, keep), batch_size=_tiles_at_once(count))
+        outputs.append(jnp.transpose(mixed, (0, 2, 1, 3)).reshape(size * count, -1))
+    return jnp.concatenate(outputs)
 
 
 def _tiles_at_once(count: int) -> int | None:
@@ -204,6 +252,7 @@ def tile_attention(
     keep: Array | None,
     rate: float,
     causal: bool = False,
+    window: int | None = None,
 ) -> jax.Array:
     """Attention among the tokens of one tile that belong to the same text.
 
@@ -215,23 +264,32 @@ def tile_attention(
         keep: (heads, T, T) bool, probabilities that dropout keeps; None keeps all.
         rate: of dropout.
         causal: whether a token sees itself and those before it alone.
+        window: how many of them, itself included; None: all.
 
     Returns:
         (heads, T, D).
     """
-    scores = query @ jnp.swapaxes(key, 1, 2)
+    scores = at_least_float32(query @ jnp.swapaxes(key, 1, 2))
     seen = text[:, None] == text
     if causal:
         seen &= jnp.tri(text.shape[0], dtype=bool)
+    if window is not None:
+        seen &= ~jnp.tri(text.shape[0], k=-window, dtype=bool)
     scores = jnp.where(seen, scores, jnp.finfo(scores.dtype).min)
-    probabilities = jax.nn.softmax(scores, axis=-1)
+    probabilities = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
     if keep is not None:
         probabilities = drop(probabilities, keep, rate)
     return probabilities @ value
 
 
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """bfloat16 as float32, where sums of many terms need it; others as they are."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def pool(hidden: Array, texts: TextBatch, feature: str, num_heads: int) -> jax.Array:
     """(K, H) -> (rows, H), or (rows, 2 H) for "attention"; called inside a module's `__call__`."""
+    hidden = at_least_float32(hidden)
     if feature == "attention":
         return AttentionPooling(num_heads, name="pooling")(hidden, texts)
     return text_features(hidden, texts, feature)
@@ -249,7 +307,7 @@ def lm_loss_per_view(logits: Array, texts: TextBatch, labels: Array) -> tuple[ja
         (V,), (V,).
     """
     labelled = labels != IGNORED_LABEL
-    log_probabilities = jax.nn.log_softmax(logits, axis=-1)
+    log_probabilities = jax.nn.log_softmax(at_least_float32(logits), axis=-1)
     target = jnp.where(labelled, labels, 0)
     losses = -jnp.take_along_axis(log_probabilities, target[:, None], axis=-1)[:, 0]
     rows_per_view = texts.lengths.shape[0] // texts.num_views

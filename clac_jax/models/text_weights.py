@@ -1,4 +1,4 @@
-"""Hugging Face's tensors of a text encoder as the parameters of `Bert` and `Decoder`."""
+"""Hugging Face's tensors of a text encoder as the parameters of `Bert`, `Decoder` and `Gemma`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import numpy as np
 
 from clac_jax.models.bert import BertConfig
 from clac_jax.models.decoder import DecoderConfig
+from clac_jax.models.gemma import GemmaConfig
 from clac_jax.models.torch_layout import TensorReader, Tensors
 
-TextConfig = BertConfig | DecoderConfig
+TextConfig = BertConfig | DecoderConfig | GemmaConfig
 
 
 def text_params(tensors: Tensors, config: TextConfig) -> dict[str, Any]:
-    """Renames Hugging Face tensors into the parameters of `Bert` or `Decoder`.
+    """Renames Hugging Face tensors into the parameters of `Bert`, `Decoder` or `Gemma`.
 
     Poolers and heads of other tasks are left out; a decoder's logits use its word embedding.
 
@@ -28,6 +29,8 @@ def text_params(tensors: Tensors, config: TextConfig) -> dict[str, Any]:
     """
     if isinstance(config, BertConfig):
         return bert_params(tensors, config)
+    if isinstance(config, GemmaConfig):
+        return gemma_params(tensors, config)
     is_gpt2 = any(name.endswith("wte.weight") for name in tensors)
     return gpt2_params(tensors, config) if is_gpt2 else opt_params(tensors, config)
 
@@ -141,4 +144,45 @@ def gpt2_params(tensors: Tensors, config: DecoderConfig) -> dict[str, Any]:
         params[f"layer_{k}_intermediate"] = dense(f"h.{k}.mlp.c_fc", hidden, wide)
         params[f"layer_{k}_output"] = dense(f"h.{k}.mlp.c_proj", wide, hidden)
         params[f"layer_{k}_output_norm"] = reader.norm(f"h.{k}.ln_2", hidden)
+    return params
+
+
+def gemma_params(tensors: Tensors, config: GemmaConfig) -> dict[str, Any]:
+    """`text_params` of a Gemma 3."""
+    hidden, wide, width = config.hidden_size, config.intermediate_size, config.head_width
+    queries, keys = config.num_attention_heads * width, config.num_key_value_heads * width
+    reader = TensorReader(tensors, "embed_tokens.weight")
+
+    def dense(name: str, fan_in: int, fan_out: int) -> dict[str, np.ndarray]:
+        return reader.dense(name, fan_in, fan_out, False)
+
+    def norm(name: str, size: int = hidden) -> dict[str, np.ndarray]:
+        return {"scale": reader.take(f"{name}.weight", size)}
+
+    params: dict[str, Any] = {
+        "word_embedding": {
+            "embedding": reader.take("embed_tokens.weight", config.vocab_size, hidden)
+        },
+        "final_norm": norm("norm"),
+    }
+    for k in range(config.num_hidden_layers):
+        layer = f"layers.{k}"
+        params[f"layer_{k}_attention"] = {
+            "query": dense(f"{layer}.self_attn.q_proj", hidden, queries),
+            "key": dense(f"{layer}.self_attn.k_proj", hidden, keys),
+            "value": dense(f"{layer}.self_attn.v_proj", hidden, keys),
+            "out": dense(f"{layer}.self_attn.o_proj", queries, hidden),
+            "query_norm": norm(f"{layer}.self_attn.q_norm", width),
+            "key_norm": norm(f"{layer}.self_attn.k_norm", width),
+        }
+        for ours, theirs in (
+            ("attention_norm", "input_layernorm"),
+            ("attention_out_norm", "post_attention_layernorm"),
+            ("perceptron_norm", "pre_feedforward_layernorm"),
+            ("perceptron_out_norm", "post_feedforward_layernorm"),
+        ):
+            params[f"layer_{k}_{ours}"] = norm(f"{layer}.{theirs}")
+        params[f"layer_{k}_gate"] = dense(f"{layer}.mlp.gate_proj", hidden, wide)
+        params[f"layer_{k}_up"] = dense(f"{layer}.mlp.up_proj", hidden, wide)
+        params[f"layer_{k}_down"] = dense(f"{layer}.mlp.down_proj", wide, hidden)
     return params

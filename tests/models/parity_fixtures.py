@@ -14,6 +14,7 @@ from clac_jax.batch import BatchShape, ExampleViews, TokenView, collate
 from clac_jax.graph import CrystalGraph
 
 PARITY = Path(__file__).parent.parent / "data" / "parity"
+TORCH = Path(__file__).parent.parent / "data" / "torch"  # by tools/torch_references.py
 
 OUTPUT_TOLERANCE = {np.float32: 2e-5, np.float64: 1e-9}
 GRADIENT_TOLERANCE = {np.float32: 2e-4, np.float64: 1e-8}
@@ -22,8 +23,8 @@ GRADIENT_TOLERANCE = {np.float32: 2e-4, np.float64: 1e-8}
 class Fixture:
     """One npz file; `section("w")` is what its keys hold behind "w/", in one precision."""
 
-    def __init__(self, name: str) -> None:
-        with np.load(PARITY / f"{name}.npz") as arrays:
+    def __init__(self, name: str, folder: Path = PARITY) -> None:
+        with np.load(folder / f"{name}.npz") as arrays:
             self.arrays = dict(arrays)
 
     def section(self, prefix: str, dtype: Any = None) -> dict[str, np.ndarray]:
