@@ -64,6 +64,9 @@ def default_config() -> ml_collections.ConfigDict:
     config.projection_dim = 512
     config.lm_weight = 0.0
     config.logit_scale_init = 1 / 0.07  # inverse of the initial temperature, which is learned
+    # float32 | bfloat16: arithmetic of the two encoders. Parameters, optimizer, statistics, losses
+    # and sums of many terms stay in float32.
+    config.precision = "float32"
     config.frozen = ()  # regexes on parameter paths ("text_encoder/.*") that are not trained
     config.debug = False  # a handful of examples, one epoch
     config.log_every_n_steps = 10
@@ -80,20 +83,22 @@ def default_config() -> ml_collections.ConfigDict:
     config.dataset.max_examples = 0  # the first so many of each split; 0: all
 
     config.graph_encoder = ml_collections.ConfigDict()
-    config.graph_encoder.name = "painn"  # painn | cgcnn | composition
+    config.graph_encoder.name = "painn"  # painn | cgcnn | orb | composition
     config.graph_encoder.add_composition = False  # adds what composition and cell alone tell
     config.graph_encoder.out_dim = 512
-    config.graph_encoder.num_features = 512
+    config.graph_encoder.pretrained = config_dict.placeholder(str)  # orb: a file of orb-models
+    config.graph_encoder.num_features = 512  # orb: also the width of its output
     config.graph_encoder.num_interactions = 5
     config.graph_encoder.num_rbf = 20
     config.graph_encoder.cutoff = 5.0  # angstrom; longer edges cannot change PaiNN's output
     config.graph_encoder.max_neighbours = 0  # nearest edges kept per atom; 0 keeps all
+    config.graph_encoder.hidden_features = 1024  # orb's perceptrons
     config.graph_encoder.atom_fea_len = 1024  # the rest is CGCNN's
     config.graph_encoder.nbr_fea_len = 80
     config.graph_encoder.n_conv = 3
     config.graph_encoder.h_fea_len = 512
     config.graph_encoder.n_h = 1
-    config.graph_encoder.graph_cutoff = 6.0  # angstrom, edges of a CGCNN graph
+    config.graph_encoder.graph_cutoff = 6.0  # angstrom, edges of a CGCNN or ORB graph
 
     config.text_encoder = ml_collections.ConfigDict()
     config.text_encoder.pretrained = config_dict.placeholder(str)  # minilm, a folder, None: random
@@ -224,6 +229,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_choice(
         config, "schedule", ("constant", "cosine", "cosine_restarts", "one_cycle", "plateau")
     )
+    _check_choice(config, "precision", ("float32", "bfloat16"))
     _check_choice(config, "task", ("contrastive", "property"))
     _check_choice(config, "property.kind", tuple(PROPERTY_MONITORS))
     is_property = config.task == "property"
@@ -235,7 +241,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_choice(config, "resume", ("auto", "must", "never"))
     _check_choice(config, "restore.on_shape_mismatch", ("error", "skip", "overlap"))
     _check_choice(config, "optimizer.name", ("adam", "adamw", "sgd", "lion"))
-    _check_choice(config, "graph_encoder.name", ("painn", "cgcnn", "composition"))
+    _check_choice(config, "graph_encoder.name", ("painn", "cgcnn", "orb", "composition"))
     _check_choice(config, "text_encoder.config.model_type", ("bert", "opt", "gpt2", "gemma3_text"))
     _check_choice(config, "text_encoder.feature", ("first", "last", "mean", "attention"))
     _check_choice(config, "loss.name", ("infonce", "cosface", "siglip", "jsd"))
@@ -293,6 +299,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
         raise ConfigError(
             'Config key "cosine.epochs" is 0, and the schedule "cosine_restarts" needs the length '
             "of its first period. The reference's is 10."
+        )
+    if config.graph_encoder.pretrained is not None and config.graph_encoder.name != "orb":
+        raise ConfigError(
+            f'Config key "graph_encoder.pretrained" names a file of orb-models, and the encoder is '
+            f"{config.graph_encoder.name}. Set graph_encoder.name=orb, or leave the file out; "
+            "weights of this project come by resume_from."
         )
     _check_restore(config)
     if config.batch_size < 2:

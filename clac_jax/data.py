@@ -31,7 +31,7 @@ def view_options(config: ml_collections.ConfigDict) -> ViewOptions:
     masks = config.lm_weight > 0 or config.augment.mask_prob > 0
     is_property = config.task == "property"
     return ViewOptions(
-        cutoff=encoder.graph_cutoff if encoder.name == "cgcnn" else encoder.cutoff,
+        cutoff=encoder.graph_cutoff if encoder.name in ("cgcnn", "orb") else encoder.cutoff,
         max_neighbours=encoder.max_neighbours,
         max_length=config.text_encoder.max_length,
         text_source=config.dataset.text_source,

@@ -19,6 +19,8 @@ from clac_jax.models.clac import CLaC
 from clac_jax.models.composition import CompositionEncoder, WithComposition
 from clac_jax.models.decoder import Decoder, DecoderConfig
 from clac_jax.models.gemma import Gemma, GemmaConfig
+from clac_jax.models.orb import Orb
+from clac_jax.models.orb_weights import load_orb
 from clac_jax.models.painn import PaiNN
 from clac_jax.models.pretrained import TextConfig, load_huggingface, load_huggingface_config
 
@@ -41,8 +43,11 @@ def build_graph_encoder(config: ml_collections.ConfigDict) -> nn.Module:
     Raises:
         ModelError: no encoder has that name.
     """
-    options = config.graph_encoder
-    composition = CompositionEncoder(num_features=options.num_features, out_dim=options.out_dim)
+    options, dtype = config.graph_encoder, compute_dtype(config)
+    composition = CompositionEncoder(
+        num_features=options.num_features,
+        out_dim=options.num_features if options.name == "orb" else options.out_dim,
+    )
     if options.name == "composition":
         return composition
     if options.name == "painn":
@@ -52,6 +57,7 @@ def build_graph_encoder(config: ml_collections.ConfigDict) -> nn.Module:
             num_rbf=options.num_rbf,
             cutoff=options.cutoff,
             out_dim=options.out_dim,
+            dtype=dtype,
         )
     elif options.name == "cgcnn":
         encoder = CGCNN(
@@ -61,12 +67,31 @@ def build_graph_encoder(config: ml_collections.ConfigDict) -> nn.Module:
             h_fea_len=options.h_fea_len,
             n_h=options.n_h,
             out_dim=options.out_dim,
+            dtype=dtype,
         )
+    elif options.name == "orb":
+        encoder = _orb(options, dtype)
     else:
         raise ModelError(
-            f"graph_encoder.name = {options.name!r} is unknown. Use painn, cgcnn or composition."
+            f"graph_encoder.name = {options.name!r} is unknown. "
+            "Use painn, cgcnn, orb or composition."
         )
     return WithComposition(encoder, composition) if options.add_composition else encoder
+
+
+def _orb(options: ml_collections.ConfigDict, dtype: str | None = None) -> Orb:
+    return Orb(
+        features=options.num_features,
+        hidden=options.hidden_features,
+        num_interactions=options.num_interactions,
+        cutoff=options.graph_cutoff,
+        dtype=dtype,
+    )
+
+
+def compute_dtype(config: ml_collections.ConfigDict) -> str | None:
+    """The type of the towers' arithmetic; None: that of their parameters."""
+    return None if config.precision == "float32" else config.precision
 
 
 def text_encoder_config(
@@ -106,7 +131,7 @@ def text_encoder_config(
         sizes = dataclasses.replace(sizes, num_hidden_layers=encoder.num_layers)
     if encoder.dropout is not None:
         sizes = sizes.with_dropout(encoder.dropout)
-    return sizes
+    return dataclasses.replace(sizes, compute_dtype=compute_dtype(config))
 
 
 def _random_text_config(values: dict[str, Any], vocab_size: int | None) -> TextConfig:
@@ -179,7 +204,7 @@ def abstract_variables(model: CLaC, batch: Batch) -> dict[str, Any]:
 def init_variables(
     model: CLaC, config: ml_collections.ConfigDict, batch: Batch, key: Array | None = None
 ) -> dict[str, Any]:
-    """Random weights, with the pretrained text encoder in place of its random one.
+    """Random weights, with the pretrained encoders in place of the random ones.
 
     Args:
         model: from build_model.
@@ -207,10 +232,28 @@ def init_variables(
         )
     key = jax.random.PRNGKey(config.seed) if key is None else key
     variables = dict(jax.jit(lambda k: model.init(k, batch, train=True))(key))
+    params = with_pretrained_graph_encoder(variables["params"], config)
     if config.text_encoder.pretrained is not None:
         loaded = load_huggingface(config.text_encoder.pretrained)
-        text = dict(variables["params"]["text_encoder"])
+        text = dict(params["text_encoder"])
         text.update({name: value for name, value in loaded.params.items() if name in text})
-        variables["params"] = {**variables["params"], "text_encoder": text}
-        variables["params"] = jax.tree.map(jnp.asarray, variables["params"])
-    return variables
+        params = {**params, "text_encoder": text}
+    return variables | {"params": jax.tree.map(jnp.asarray, params)}
+
+
+def with_pretrained_graph_encoder(
+    params: dict[str, Any], config: ml_collections.ConfigDict
+) -> dict[str, Any]:
+    """The parameters of a model, its graph encoder's from the file that the config names, if any.
+
+    Raises:
+        PretrainedError: the file holds other weights.
+        TorchFileError: the file cannot be read.
+    """
+    options = config.graph_encoder
+    if options.pretrained is None:
+        return params
+    loaded = jax.tree.map(jnp.asarray, load_orb(options.pretrained, _orb(options)))
+    if options.add_composition:
+        loaded = {**params["graph_encoder"], "encoder": loaded}
+    return {**params, "graph_encoder": loaded}

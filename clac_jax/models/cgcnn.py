@@ -6,6 +6,8 @@ prediction of material properties", arXiv:1710.10324, as used by CLaC (arXiv:250
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ import jax.numpy as jnp
 from clac_jax.batch import Array, GraphBatch
 from clac_jax.models.graph_ops import node_features, safe_norm, sum_pool
 from clac_jax.models.normalization import MaskedBatchNorm
+from clac_jax.models.precision import at_least_float32
 
 
 def edge_features(distances: Array, num_centers: int, cutoff: float) -> jax.Array:
@@ -24,7 +27,13 @@ def edge_features(distances: Array, num_centers: int, cutoff: float) -> jax.Arra
 
 
 class GatedConvolution(nn.Module):
-    """One convolution: the batch-normalized sum of gated messages, plus the node itself."""
+    """One convolution: the batch-normalized sum of gated messages, plus the node itself.
+
+    Attributes:
+        dtype: of the messages' arithmetic; None: that of the parameters.
+    """
+
+    dtype: Any = None
 
     @nn.compact
     def __call__(
@@ -39,15 +48,20 @@ class GatedConvolution(nn.Module):
     ) -> jax.Array:
         """(N, F) nodes, (E, C) edge features -> (N, F)."""
         features = x.shape[-1]
+
+        def dense(name: str, use_bias: bool = False) -> nn.Dense:
+            return nn.Dense(2 * features, use_bias=use_bias, dtype=self.dtype, name=name)
+
         # A linear map of [receiver, sender, edge] is a sum of three, and two of them are cheaper
         # per node than per edge. Gate and core side by side.
-        receiver = nn.Dense(2 * features, name="receiver")(x)
-        sender = nn.Dense(2 * features, use_bias=False, name="sender")(x)
-        edge = nn.Dense(2 * features, use_bias=False, name="edge")(edges)
+        receiver = dense("receiver", use_bias=True)(x)
+        sender = dense("sender")(x)
+        edge = dense("edge")(edges)
         gate, core = jnp.split(
             receiver[graphs.receivers] + sender[graphs.senders] + edge, 2, axis=1
         )
         messages = jnp.where(graphs.edge_mask[:, None], nn.sigmoid(gate) * nn.softplus(core), 0)
+        messages = at_least_float32(messages)
         total = jax.ops.segment_sum(messages, graphs.receivers, num_segments=x.shape[0])
         return x + MaskedBatchNorm(name="norm")(total, members, train=train, axis_name=axis_name)
 
@@ -63,6 +77,7 @@ class CGCNN(nn.Module):
         n_h: its hidden layers.
         out_dim: width of the output.
         cutoff: angstrom, last Gaussian center and zero of the envelope.
+        dtype: of the convolutions' arithmetic; None: that of the parameters.
     """
 
     atom_fea_len: int = 1024
@@ -72,6 +87,7 @@ class CGCNN(nn.Module):
     n_h: int = 1
     out_dim: int = 512
     cutoff: float = 8.0
+    dtype: Any = None
 
     @nn.compact
     def __call__(
@@ -95,7 +111,7 @@ class CGCNN(nn.Module):
         x = nn.Dense(self.atom_fea_len, name="embedding")(node_features(graphs))
         for k in range(self.n_conv):
             x = nn.softplus(
-                GatedConvolution(name=f"conv_{k}")(
+                GatedConvolution(self.dtype, name=f"conv_{k}")(
                     x, edges, graphs, members, train=train, axis_name=axis_name
                 )
             )

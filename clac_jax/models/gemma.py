@@ -17,12 +17,12 @@ import jax.numpy as jnp
 from clac_jax.batch import Array, TextBatch
 from clac_jax.models.decoder import with_next_token_loss
 from clac_jax.models.dropout import DropoutStream
+from clac_jax.models.precision import at_least_float32
 from clac_jax.models.text_encoder import (
     ACTIVATIONS,
     TextDropout,
     TextOutput,
     TransformerSizes,
-    at_least_float32,
     attend,
     dense,
     embed,

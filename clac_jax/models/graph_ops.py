@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from clac_jax.batch import Array, GraphBatch
 from clac_jax.elements import atom_features
+from clac_jax.models.precision import at_least_float32
 
 
 def node_features(graphs: GraphBatch) -> jax.Array:
@@ -21,12 +22,20 @@ def crystal_membership(graphs: GraphBatch, dtype: jnp.dtype) -> jax.Array:
 
 
 def sum_pool(graphs: GraphBatch, nodes: Array) -> jax.Array:
-    """(N, F) -> (rows, F), the sum over each crystal's nodes.
+    """(N, F) -> (rows, F), the sum over each crystal's nodes; zeros for padding rows.
 
     A product with a 0/1 matrix: there are few rows, and a scatter is slower on every device.
     """
+    nodes = at_least_float32(nodes)
     members = crystal_membership(graphs, nodes.dtype)
     return jnp.matmul(members, nodes, precision=jax.lax.Precision.HIGHEST)
+
+
+def mean_pool(graphs: GraphBatch, nodes: Array) -> jax.Array:
+    """(N, F) -> (rows, F), the mean over each crystal's nodes; zeros for padding rows."""
+    total = sum_pool(graphs, nodes)
+    counts = jnp.sum(crystal_membership(graphs, total.dtype), axis=1, keepdims=True)
+    return total / jnp.maximum(counts, 1)
 
 
 def safe_norm(vectors: Array, axis: int) -> jax.Array:

@@ -20,6 +20,7 @@ paper's sizes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -90,6 +91,8 @@ def tile_basis(graphs: GraphBatch, cutoff: float, num_rbf: int) -> list[TileBasi
 def basis_product(basis: Array, x: Array, weights: Array) -> jax.Array:
     """``sum_k weights[k] * (basis[k] @ x)``, without ever holding all K products.
 
+    Sums are in float32 or more, whatever the operands are.
+
     Args:
         basis: (K, n, S, T) constants: their gradient is not computed.
         x: (n, T, C).
@@ -101,10 +104,11 @@ def basis_product(basis: Array, x: Array, weights: Array) -> jax.Array:
 
     def add(total: jax.Array, term: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         matrix, weight = term
-        return total + jnp.matmul(matrix, x) * weight, None
+        return total + jnp.matmul(matrix, x, preferred_element_type=wide) * weight, None
 
-    zero = jnp.zeros((*basis.shape[1:3], x.shape[-1]), jnp.result_type(basis, x, weights))
-    return jax.lax.scan(add, zero, (basis, weights))[0]
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    zero = jnp.zeros((*basis.shape[1:3], x.shape[-1]), wide)
+    return jax.lax.scan(add, zero, (basis, weights))[0].astype(x.dtype)
 
 
 def _basis_product_forward(
@@ -121,18 +125,25 @@ def _basis_product_backward(
     # One product serves both gradients: <basis[k] @ x, grad> = <x, basis[k]^T @ grad>.
     def add(total: jax.Array, term: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         matrix, weight = term
-        back = jnp.matmul(jnp.swapaxes(matrix, 1, 2), grad)
+        back = jnp.matmul(jnp.swapaxes(matrix, 1, 2), grad, preferred_element_type=wide)
         return total + back * weight, jnp.sum(back * x, axis=(0, 1))
 
-    grad_x, grad_weights = jax.lax.scan(add, jnp.zeros_like(x), (basis, weights))
-    return None, grad_x, grad_weights
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    grad_x, grad_weights = jax.lax.scan(add, jnp.zeros(x.shape, wide), (basis, weights))
+    return None, grad_x.astype(x.dtype), grad_weights.astype(weights.dtype)
 
 
 basis_product.defvjp(_basis_product_forward, _basis_product_backward)
 
 
 class Message(nn.Module):
-    """Sum of the messages each node receives."""
+    """Sum of the messages each node receives.
+
+    Attributes:
+        dtype: of the arithmetic; None: that of the parameters.
+    """
+
+    dtype: Any = None
 
     @nn.compact
     def __call__(
@@ -150,13 +161,13 @@ class Message(nn.Module):
         """
         features = s.shape[-1]
         size_k = bases[0].scalar.shape[0]
-        hidden = nn.silu(nn.Dense(features, name="hidden")(s))
-        phi = nn.Dense(3 * features, name="phi")(hidden)
+        hidden = nn.silu(nn.Dense(features, dtype=self.dtype, name="hidden")(s))
+        phi = nn.Dense(3 * features, dtype=self.dtype, name="phi")(hidden)
         filter_kernel = self.param(
             "filter_kernel", nn.initializers.lecun_normal(), (size_k - 1, 3 * features)
         )
         filter_bias = self.param("filter_bias", nn.initializers.zeros, (3 * features,))
-        weights = jnp.concatenate([filter_kernel, filter_bias[None]], axis=0)
+        weights = jnp.concatenate([filter_kernel, filter_bias[None]], axis=0).astype(s.dtype)
         w_left, w_scalar, w_right = jnp.split(weights, 3, axis=1)
         left, scalar, right = jnp.split(phi, 3, axis=1)
         if v is None:
@@ -183,17 +194,27 @@ class Message(nn.Module):
 
 
 class Update(nn.Module):
-    """Mixes the scalars and vectors of each node."""
+    """Mixes the scalars and vectors of each node.
+
+    Attributes:
+        dtype: of the arithmetic; None: that of the parameters.
+    """
+
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, s: Array, v: Array) -> tuple[jax.Array, jax.Array]:
         """(N, F), (N, 3, F) -> residuals of the same shapes."""
         features = s.shape[-1]
-        u_v = nn.Dense(features, use_bias=False, name="u")(v)
-        v_v = nn.Dense(features, use_bias=False, name="v")(v)
+
+        def dense(width: int, name: str, use_bias: bool = True) -> nn.Dense:
+            return nn.Dense(width, use_bias=use_bias, dtype=self.dtype, name=name)
+
+        u_v = dense(features, "u", use_bias=False)(v)
+        v_v = dense(features, "v", use_bias=False)(v)
         invariants = jnp.concatenate([s, safe_norm(v_v, axis=1)], axis=1)
-        hidden = nn.silu(nn.Dense(features, name="hidden")(invariants))
-        gates = nn.Dense(3 * features, name="gates")(hidden)
+        hidden = nn.silu(dense(features, "hidden")(invariants))
+        gates = dense(3 * features, "gates")(hidden)
         top, middle, bottom = jnp.split(gates, 3, axis=1)
         ds = middle * jnp.sum(u_v * v_v, axis=1) + bottom
         return ds, v * top[:, None, :]
@@ -208,6 +229,7 @@ class PaiNN(nn.Module):
         num_rbf: radial basis functions.
         cutoff: angstrom; longer edges change nothing.
         out_dim: width of the output.
+        dtype: of the arithmetic; None: that of the parameters.
     """
 
     num_features: int = 512
@@ -215,6 +237,7 @@ class PaiNN(nn.Module):
     num_rbf: int = 20
     cutoff: float = 5.0
     out_dim: int = 512
+    dtype: Any = None
 
     @nn.compact
     def __call__(
@@ -231,13 +254,20 @@ class PaiNN(nn.Module):
             (rows, out_dim); zeros for padding rows.
         """
         del train, axis_name
-        bases = tile_basis(graphs, self.cutoff, self.num_rbf)
-        s = nn.Dense(self.num_features, name="embedding")(node_features(graphs))
+
+        def dense(width: int, name: str) -> nn.Dense:
+            return nn.Dense(width, dtype=self.dtype, name=name)
+
+        s = dense(self.num_features, "embedding")(node_features(graphs))
+        bases = [
+            TileBasis(basis.scalar.astype(s.dtype), basis.vector.astype(s.dtype))
+            for basis in tile_basis(graphs, self.cutoff, self.num_rbf)
+        ]
         v = None
         for k in range(self.num_interactions):
-            ds, dv = Message(name=f"message_{k}")(s, v, bases)
+            ds, dv = Message(self.dtype, name=f"message_{k}")(s, v, bases)
             s, v = s + ds, dv if v is None else v + dv
-            ds, dv = Update(name=f"update_{k}")(s, v)
+            ds, dv = Update(self.dtype, name=f"update_{k}")(s, v)
             s, v = s + ds, v + dv
-        y = nn.silu(nn.Dense(self.num_features, name="readout_hidden")(s))
-        return sum_pool(graphs, nn.Dense(self.out_dim, name="readout")(y))
+        y = nn.silu(dense(self.num_features, "readout_hidden")(s))
+        return sum_pool(graphs, dense(self.out_dim, "readout")(y))

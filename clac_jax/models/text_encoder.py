@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from clac_jax.batch import Array, TextBatch
 from clac_jax.models.dropout import DropoutStream, drop, keep_mask
 from clac_jax.models.pooling import AttentionPooling, text_features
+from clac_jax.models.precision import at_least_float32
 from clac_jax.text import IGNORED_LABEL
 
 
@@ -280,11 +281,6 @@ def tile_attention(
     if keep is not None:
         probabilities = drop(probabilities, keep, rate)
     return probabilities @ value
-
-
-def at_least_float32(x: jax.Array) -> jax.Array:
-    """bfloat16 as float32, where sums of many terms need it; others as they are."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def pool(hidden: Array, texts: TextBatch, feature: str, num_heads: int) -> jax.Array:

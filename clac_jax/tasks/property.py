@@ -15,7 +15,7 @@ import optax
 from clac_jax import parallel
 from clac_jax.batch import Array, Batch
 from clac_jax.data import RunData
-from clac_jax.models.build import build_graph_encoder
+from clac_jax.models.build import build_graph_encoder, with_pretrained_graph_encoder
 from clac_jax.models.property_model import PropertyModel, PropertyOutput
 from clac_jax.parallel import AXIS
 from clac_jax.report import write_property_report
@@ -44,9 +44,10 @@ class Property:
         self._predict = jax.pmap(self._predict_step, axis_name=AXIS)
 
     def initialise(self, example: Batch) -> dict[str, Any]:
-        """Random weights, and the normalization of the labels."""
+        """Random weights or those of the config's file, and the normalization of the labels."""
         key = jax.random.PRNGKey(self._config.seed)
         variables = dict(jax.jit(lambda k: self.model.init(k, example, train=True))(key))
+        variables["params"] = with_pretrained_graph_encoder(variables["params"], self._config)
         if self._is_regression:
             mean, std = np.mean(self._labels), np.std(self._labels)
             variables["batch_stats"] = {

@@ -251,7 +251,7 @@ def test_init_refuses_batches_that_would_leave_parameters_out():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"graph_encoder.name": "schnet"}, "Use painn, cgcnn or composition"),
+        ({"graph_encoder.name": "schnet"}, "Use painn, cgcnn, orb or composition"),
         ({"text_encoder.config.model_type": "gpt"}, "Use bert, opt, gpt2 or gemma3_text"),
         ({"text_encoder.max_length": 513}, "more than the encoder's 512 positions"),
         ({"text_encoder.num_layers": 7}, "more than the encoder has, 1"),
