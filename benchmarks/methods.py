@@ -1,0 +1,69 @@
+"""A short training of every loss and every encoder on the embedded data, as a table and JSON.
+
+python -m benchmarks.methods outputs/methods            # all; goes on where it was stopped
+python -m benchmarks.methods outputs/methods cgcnn opt  # some
+
+Each is one epoch of a small model in batches of 64, the same for all but for what its name says, so
+the figures tell that a method learns, not which is best: none is tuned. The JSON holds the settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.retrieval import table, test_row
+from benchmarks.step import HERE, machine_facts
+from configs.encoders import ENCODERS
+from configs.losses import LOSSES
+
+SETTINGS = {
+    "max_epochs": 1,
+    "batch_size": 64,
+    "text_encoder.max_length": 128,
+}
+SMALL_PAINN = {"graph_encoder.num_features": 64, "graph_encoder.num_interactions": 2}
+# Two names for the base run's encoders, and one too large for a short run on a CPU.
+LEFT_OUT = ("minilm", "orb_v3")
+
+
+def flags(name: str) -> list[str]:
+    """The command line of one method, workdir aside."""
+    kind = "losses" if name in LOSSES else "encoders"
+    sizes = {} if "graph_encoder.name" in ENCODERS.get(name, {}) else SMALL_PAINN
+    settings = SETTINGS | sizes
+    return [
+        f"--config=configs/{kind}.py:{name}",
+        *(f"--config.{key}={value}" for key, value in settings.items()),
+    ]
+
+
+def train(name: str, workdir: Path) -> dict[str, Any]:
+    """Runs one method, or goes on with it, and returns its test row."""
+    metrics = workdir / "metrics.jsonl"
+    if not (metrics.exists() and '"split": "test"' in metrics.read_text()):
+        command = [sys.executable, "main.py", *flags(name), f"--workdir={workdir}"]
+        subprocess.run(command, check=True, cwd=HERE.parent)
+    return test_row(workdir)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("workdir", type=Path, help="holds one run for each method")
+    parser.add_argument("names", nargs="*", help="of configs/losses.py and configs/encoders.py")
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "methods.json")
+    options = parser.parse_args()
+    every = [name for name in (*LOSSES, *ENCODERS) if name not in LEFT_OUT]
+    workdir = options.workdir.resolve()
+    rows = {name: train(name, workdir / name) for name in options.names or every}
+    print(table(rows))
+    content = {"machine": machine_facts(), "settings": SETTINGS, "runs": rows}
+    options.output.write_text(json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The base run with another encoder of crystals or of texts: `--config=configs/encoders.py:cgcnn`.
+
+The graph encoders have sizes that train on a CPU beside the base run's PaiNN. Of the text encoders
+the base run's MiniLM alone comes with weights; the others start at random here, small. To train a
+pretrained one, give its folder or hub id:
+
+    --config=configs/encoders.py:opt --config.text_encoder.pretrained=facebook/galactica-125m
+        --config.text_encoder.tokenizer=facebook/galactica-125m
+"""
+
+import ml_collections
+
+from configs import base
+
+_RANDOM_TEXT = {
+    "text_encoder.pretrained": None,
+    "text_encoder.num_layers": None,
+    "text_encoder.config.hidden_size": 192,
+    "text_encoder.config.num_hidden_layers": 3,
+    "text_encoder.config.num_attention_heads": 6,
+    "text_encoder.config.intermediate_size": 768,
+    "optimizer.learning_rate_factors": (),
+    "frozen": (),
+}
+_DECODER = _RANDOM_TEXT | {"text_encoder.feature": "last"}
+ENCODERS = {
+    "painn": {},
+    "painn_12_nearest": {"graph_encoder.max_neighbours": 12},
+    "cgcnn": {
+        "graph_encoder.name": "cgcnn",
+        "graph_encoder.atom_fea_len": 64,
+        "graph_encoder.h_fea_len": 128,
+        "graph_encoder.max_neighbours": 24,
+    },
+    # The sizes and the graph of orb-v3-direct-20-omat; `graph_encoder.pretrained` takes its file.
+    "orb_v3": {
+        "graph_encoder.name": "orb",
+        "graph_encoder.num_features": 256,
+        "graph_encoder.hidden_features": 1024,
+        "graph_encoder.num_interactions": 5,
+        "graph_encoder.max_neighbours": 20,
+        "graph_encoder.add_composition": False,
+    },
+    "orb_small": {
+        "graph_encoder.name": "orb",
+        "graph_encoder.num_features": 64,
+        "graph_encoder.hidden_features": 128,
+        "graph_encoder.num_interactions": 2,
+        "graph_encoder.max_neighbours": 20,
+    },
+    "composition": {"graph_encoder.name": "composition", "graph_encoder.add_composition": False},
+    "minilm": {},
+    "bert": _RANDOM_TEXT | {"text_encoder.config.model_type": "bert"},
+    "opt": _DECODER | {"text_encoder.config.model_type": "opt"},
+    "gpt2": _DECODER | {"text_encoder.config.model_type": "gpt2"},
+    "gemma3": _DECODER | {"text_encoder.config.model_type": "gemma3_text"},
+}
+
+
+def get_config(name: str = "painn") -> ml_collections.ConfigDict:
+    if name not in ENCODERS:
+        raise ValueError(f"There is no encoder {name!r}. Use one of {', '.join(ENCODERS)}.")
+    config = base.get_config()
+    for key, value in ENCODERS[name].items():
+        config.update_from_flattened_dict({key: value})
+    return config
