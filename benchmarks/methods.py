@@ -3,8 +3,8 @@
 python -m benchmarks.methods outputs/methods            # all; goes on where it was stopped
 python -m benchmarks.methods outputs/methods cgcnn opt  # some
 
-Each is one epoch of a small model in batches of 64, the same for all but for what its name says, so
-the figures tell that a method learns, not which is best: none is tuned. The JSON holds the settings.
+Each is one epoch of a small model in batches of 64, the same but for what its name says. None is
+tuned: the figures tell that a method learns, not which is best. The JSON holds the settings.
 """
 
 from __future__ import annotations

@@ -60,13 +60,40 @@ def perturb(crystal: Crystal, rng: np.random.Generator, law: str = "bounded") ->
     return _unchecked(crystal, crystal.lattice, crystal.positions + radius * direction)
 
 
-def strain(crystal: Crystal, rng: np.random.Generator, max_strain: float = 0.05) -> Crystal:
-    """View 2: the Cartesian axes stretched by independent factors uniform(1, 1 + max_strain).
+def strain(
+    crystal: Crystal,
+    rng: np.random.Generator,
+    max_strain: float = 0.05,
+    max_compression: float = 0.0,
+    law: str = "axial",
+) -> Crystal:
+    """View 2: the cell deformed at random, the atoms along with it: fractional coordinates stay.
 
-    The atoms move along: fractional coordinates stay.
+    Args:
+        crystal: any.
+        rng: draws the deformation.
+        max_strain: largest stretch, or shear.
+        max_compression: largest compression, less than 1; a shear has none.
+        law: "axial", the reference's, scales the Cartesian axes by independent factors
+            uniform(1 - max_compression, 1 + max_strain); "isotropic" all axes by one such factor;
+            "shear" applies the identity plus a symmetric strain without diagonal, its three entries
+            uniform(-max_strain / 2, max_strain / 2), so that max_strain bounds the angle by which
+            two axes turn to each other, in radian.
+
+    Raises:
+        ValueError: for another law.
     """
-    factors = rng.uniform(1.0, 1.0 + max_strain, 3)
-    return _unchecked(crystal, crystal.lattice * factors, crystal.positions * factors)
+    low, high = 1.0 - max_compression, 1.0 + max_strain
+    if law == "axial":
+        deformation = np.diag(rng.uniform(low, high, 3))
+    elif law == "isotropic":
+        deformation = np.eye(3) * rng.uniform(low, high)
+    elif law == "shear":
+        xy, yz, zx = rng.uniform(-max_strain / 2, max_strain / 2, 3)
+        deformation = np.array([[1.0, xy, zx], [xy, 1.0, yz], [zx, yz, 1.0]])
+    else:
+        raise ValueError(f"There is no strain law {law!r}. Use axial, isotropic or shear.")
+    return _unchecked(crystal, crystal.lattice @ deformation, crystal.positions @ deformation)
 
 
 def _unchecked(crystal: Crystal, lattice: np.ndarray, positions: np.ndarray) -> Crystal:

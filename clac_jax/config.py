@@ -132,7 +132,9 @@ def default_config() -> ml_collections.ConfigDict:
 
     config.augment = ml_collections.ConfigDict()
     config.augment.perturb_law = "bounded"  # bounded | legacy (the reference's)
+    config.augment.strain_law = "axial"  # axial (the reference's) | isotropic | shear
     config.augment.max_strain = 0.05
+    config.augment.max_compression = 0.0
     config.augment.sentence_keep_prob = 0.5
     # Without the intramodal text loss there is one text view: the full text, or one that drops and
     # shuffles sentences like the two views do.
@@ -247,6 +249,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_choice(config, "loss.name", ("infonce", "cosface", "siglip", "jsd"))
     _check_choice(config, "loss.critic", ("dot", "concat", "condot", "dotcon"))
     _check_choice(config, "augment.perturb_law", ("bounded", "legacy"))
+    _check_choice(config, "augment.strain_law", ("axial", "isotropic", "shear"))
     _check_choice(config, "input.group_by", ("none", "formula", "elements"))
     _check_choice(config, "dataset.on_bad_row", ("error", "skip"))
     _check_choice(config, "dataset.split_by", ("row", "formula"))
@@ -266,6 +269,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         "augment.sentence_keep_prob",
         "augment.mask_prob",
         "plateau.factor",
+        "augment.max_strain",
         "one_cycle.rise",
         "loss.prior_weight",
     ):
@@ -291,6 +295,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         "input.num_threads",
     ):
         _check_range(config, key, low=0)
+    _check_range(config, "augment.max_compression", low=0.0, high=0.5)
     if config.text_encoder.num_layers is not None:
         _check_range(config, "text_encoder.num_layers", low=1)
     _check_range(config, "checkpoint.save_top_k", low=-1)

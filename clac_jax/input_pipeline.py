@@ -40,7 +40,9 @@ class ViewOptions:
         graph_views: 2, or 1 for the plain crystal alone.
         text_views: 2, or 1 for the full text alone.
         perturb_law: of crystal view 1, see `augment.perturb`.
-        max_strain: of crystal view 2, see `augment.strain`.
+        strain_law: of crystal view 2, see `augment.strain`.
+        max_strain: of the same.
+        max_compression: of the same.
         sentence_keep_prob: see `text.text_view`.
         drop_in_single_text_view: whether sentences are dropped and shuffled also where there is
             only one text view; the reference then takes the full text.
@@ -59,7 +61,9 @@ class ViewOptions:
     graph_views: int = 2
     text_views: int = 2
     perturb_law: str = "bounded"
+    strain_law: str = "axial"
     max_strain: float = 0.05
+    max_compression: float = 0.0
     sentence_keep_prob: float = 0.5
     drop_in_single_text_view: bool = False
     mask_prob: float = 0.15
@@ -150,7 +154,13 @@ def train_views(
         if options.graph_views == 2:
             views = (
                 perturb(crystal, generator(_CRYSTAL), options.perturb_law),
-                strain(crystal, generator(_CRYSTAL + 1), options.max_strain),
+                strain(
+                    crystal,
+                    generator(_CRYSTAL + 1),
+                    options.max_strain,
+                    options.max_compression,
+                    options.strain_law,
+                ),
             )
         return ExampleViews(
             index=index,

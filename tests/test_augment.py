@@ -61,3 +61,29 @@ def test_views_are_pure_functions_of_the_generator():
     for view in (perturb, strain):
         twice = [view(crystal, np.random.default_rng(5)).positions for _ in range(2)]
         np.testing.assert_array_equal(*twice)
+
+
+@pytest.mark.parametrize("law", ["axial", "isotropic", "shear"])
+def test_laws_of_strain(law):
+    crystal = rock_salt()
+    rng = np.random.default_rng(0)
+    views = [strain(crystal, rng, 0.06, 0.03, law) for _ in range(300)]
+    deformations = np.stack([np.linalg.solve(crystal.lattice, view.lattice) for view in views])
+    for view, deformation in zip(views, deformations, strict=True):
+        np.testing.assert_allclose(view.positions, crystal.positions @ deformation, atol=1e-12)
+    diagonal = np.diagonal(deformations, axis1=1, axis2=2)
+    others = deformations[:, [0, 1, 2], [1, 2, 0]]
+    np.testing.assert_allclose(deformations, np.swapaxes(deformations, 1, 2), atol=1e-12)
+    if law == "shear":
+        np.testing.assert_allclose(diagonal, 1, atol=1e-12)
+        assert 0.028 < np.abs(others).max() <= 0.03
+        return
+    np.testing.assert_allclose(others, 0, atol=1e-12)
+    assert diagonal.min() < 0.98 and diagonal.max() > 1.05
+    assert diagonal.min() >= 0.97 and diagonal.max() <= 1.06
+    assert np.allclose(diagonal, diagonal[:, :1]) == (law == "isotropic")
+
+
+def test_a_law_of_strain_that_does_not_exist():
+    with pytest.raises(ValueError, match="Use axial, isotropic or shear"):
+        strain(rock_salt(), np.random.default_rng(0), law="twist")
