@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's C++ notices; read when JAX is imported
 
@@ -45,10 +46,17 @@ def parse_flags(argv: list[str]) -> list[str]:
     return rest
 
 
-def fail(message: str) -> None:
+def fail(message: str, code: int = EXIT_USER_ERROR) -> None:
     """Prints the one thing that is wrong and exits with the code for the user's errors."""
     print(f"error: {message}", file=sys.stderr, flush=True)
-    sys.exit(EXIT_USER_ERROR)
+    end(code)
+
+
+def end(code: int) -> None:
+    """Exits; as one of several processes without waiting for the others, who would not come."""
+    if "clac_jax.processes" in sys.modules:
+        sys.modules["clac_jax.processes"].leave(code)
+    sys.exit(code)
 
 
 def run(argv: list[str]) -> None:
@@ -56,10 +64,13 @@ def run(argv: list[str]) -> None:
     try:
         main(argv)
     except UserError as error:
-        fail(str(error))
+        fail(str(error), error.exit_code)
     except Preempted as stop:
         print(f"{stop.signal_name}: saved; the same command goes on from here.", flush=True)
         sys.exit(EXIT_PREEMPTED)
+    except Exception:
+        traceback.print_exc()
+        end(1)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ import jax
 import numpy as np
 
 from benchmarks.step import HERE, NUM_EXAMPLES, comparison_config, load_examples, machine_facts
-from clac_jax import parallel
 from clac_jax.batch import collate
 from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.manager import Checkpoints
@@ -30,10 +29,10 @@ from clac_jax.checkpoint.tree import from_arrays, to_arrays
 from clac_jax.losses import make_loss
 from clac_jax.models import abstract_variables, build_model, init_variables
 from clac_jax.optim import make_optimizer, trainable_mask
+from clac_jax.parallel import Pmap, stack
 from clac_jax.progress import RunProgress
 from clac_jax.schedules import Timeline, make_schedule
 from clac_jax.shape_plan import ShapePlan
-from clac_jax.step import make_train_step
 from clac_jax.train_state import create_train_state
 
 
@@ -55,7 +54,8 @@ def main() -> None:
     examples = load_examples()
     plan = ShapePlan(examples, NUM_EXAMPLES, config.text_encoder.max_length)
     one = collate(examples, plan.choose([examples]))
-    batch = parallel.stack([[one]])
+    batch = stack([[one]])
+    parallel = Pmap()
     model = build_model(config)
     abstract = abstract_variables(model, one)
     schedule = make_schedule(config, Timeline(1000, 1000))
@@ -68,13 +68,13 @@ def main() -> None:
     template = jax.eval_shape(create, abstract)
     shapes = to_arrays(template)
     trainable = trainable_mask(abstract["params"], config.frozen)
-    step = parallel.pmap_train(make_train_step(trainable, schedule, make_loss()))
+    step = parallel.train(trainable, schedule, make_loss())
 
     def initialise() -> dict[str, Any]:
         return to_arrays(create(init_variables(model, config, one)))
 
     def first_step(arrays: dict[str, Any]) -> Any:
-        state, metrics = step(parallel.replicate(from_arrays(template, arrays)), batch)
+        state, metrics = step(parallel.put(from_arrays(template, arrays)), batch)
         jax.block_until_ready((state, metrics))
         return state
 
@@ -94,7 +94,7 @@ def main() -> None:
             for _ in range(options.steps_between):
                 seconds, state = one_step(state)
                 steps.append(seconds)
-            arrays = to_arrays(parallel.first_shards(state))
+            arrays = to_arrays(parallel.whole(state))
             begun = time.perf_counter()
             checkpoints.save(arrays, RunProgress(step=number + 1), None)
             blocked.append(time.perf_counter() - begun)
@@ -113,7 +113,7 @@ def main() -> None:
             begun = time.perf_counter()
             origin = resume.find_origin(config, workdir)
             start = resume.begin(origin, config, workdir, shapes, initialise, 0)
-            state = parallel.replicate(from_arrays(template, start.arrays))
+            state = parallel.put(from_arrays(template, start.arrays))
             jax.block_until_ready(state)
             restored.append(time.perf_counter() - begun)
             one_step(state)

@@ -77,6 +77,7 @@ class BatchShape:
         node_tiles: (nodes in a tile, number of such tiles), ascending.
         num_edges: edges of all crystal views together.
         token_tiles: (tokens in a tile, number of such tiles), ascending.
+        labelled: whether a property is learned; also a part without examples has its places then.
     """
 
     num_examples: int
@@ -85,6 +86,7 @@ class BatchShape:
     node_tiles: Tiles
     num_edges: int
     token_tiles: Tiles
+    labelled: bool = False
 
     @property
     def num_nodes(self) -> int:
@@ -261,7 +263,7 @@ def collate(examples: Sequence[ExampleViews], shape: BatchShape) -> Batch:
     example_index = np.full(shape.num_examples, -1, np.int32)
     example_index[: len(examples)] = [example.index for example in examples]
     labels = None
-    if examples and examples[0].label is not None:
+    if shape.labelled:
         labels = np.zeros(shape.num_examples, np.float32)
         labels[: len(examples)] = [example.label for example in examples]
     return Batch(

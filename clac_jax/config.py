@@ -72,6 +72,22 @@ def default_config() -> ml_collections.ConfigDict:
     config.log_every_n_steps = 10
     config.eval_batch_size = 64
     config.compilation_cache = "~/.cache/clac_jax/xla"  # compiled steps; "" keeps none
+    config.deterministic = False  # on a GPU: the same bits every time, for some of the speed
+
+    config.parallel = "pmap"  # pmap | shard_map: how a step runs on all devices
+    config.sharding = ml_collections.ConfigDict()  # of shard_map
+    config.sharding.what = "nothing"  # nothing | optimizer | everything is spread over the devices
+    config.sharding.min_elements = 1 << 16  # smaller arrays stay whole on every device
+
+    # Several processes, one a host or a GPU: docs/clusters.md. SLURM, Open MPI, Kubernetes and TPU
+    # hosts tell the first three by themselves.
+    config.distributed = ml_collections.ConfigDict()
+    config.distributed.coordinator_address = ""  # HOST:PORT of the first process
+    config.distributed.num_processes = config_dict.placeholder(int)
+    config.distributed.process_id = config_dict.placeholder(int)
+    config.distributed.local_devices = ()  # of this process, by number; (): all, or as SLURM says
+    config.distributed.connect_seconds = 300  # to wait for the others at the start
+    config.distributed.failure_seconds = 60  # after which a silent process is taken for lost
 
     config.dataset = ml_collections.ConfigDict()
     config.dataset.name = "materials_project_mini"  # or gpt_narratives, with a path
@@ -233,6 +249,13 @@ def validate(config: ml_collections.ConfigDict) -> None:
     )
     _check_choice(config, "precision", ("float32", "bfloat16"))
     _check_choice(config, "task", ("contrastive", "property"))
+    _check_choice(config, "parallel", ("pmap", "shard_map"))
+    _check_choice(config, "sharding.what", ("nothing", "optimizer", "everything"))
+    if config.sharding.what != "nothing" and config.parallel != "shard_map":
+        raise ConfigError(
+            f'Config key "sharding.what" is {config.sharding.what!r}, and pmap keeps everything on '
+            "every device. Set parallel=shard_map."
+        )
     _check_choice(config, "property.kind", tuple(PROPERTY_MONITORS))
     is_property = config.task == "property"
     monitors = PROPERTY_MONITORS[config.property.kind] if is_property else MONITORS
@@ -262,6 +285,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
         "log_every_n_steps",
         "text_encoder.max_length",
         "checkpoint.every_n_epochs",
+        "distributed.connect_seconds",
+        "distributed.failure_seconds",
     ):
         _check_range(config, key, low=1)
     for key in (

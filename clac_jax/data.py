@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import jax
 import ml_collections
 import numpy as np
 
-from clac_jax import datasets, input_pipeline, parallel
-from clac_jax.batch import Batch, ExampleViews, collate
+from clac_jax import datasets, input_pipeline, parallel, processes
+from clac_jax.batch import Batch, BatchShape, ExampleViews, collate
 from clac_jax.datasets.record import DataError, Record
 from clac_jax.huggingface import is_causal, resolve_folder
 from clac_jax.input_pipeline import ViewOptions
 from clac_jax.labels import CRYSTAL_SYSTEM, CRYSTAL_SYSTEMS, Labelled, label_of
 from clac_jax.progress import RunProgress
 from clac_jax.schedules import Timeline
-from clac_jax.shape_plan import ShapePlan
+from clac_jax.shape_plan import ShapePlan, Size
 from clac_jax.text import Tokenizer
 
 # Examples whose sizes the shapes of the batches are planned from.
@@ -73,7 +74,8 @@ class RunData:
         self._options = view_options(config)
         self._per_device = parallel.check_batch_size(config.batch_size)
         self._eval_per_device = parallel.check_batch_size(config.eval_batch_size)
-        self._splits = {split: self._open(split) for split in ("train", "validation", "test")}
+        with processes.first_goes_first("data set"):  # which it may have to build
+            self._splits = {split: self._open(split) for split in ("train", "validation", "test")}
         self.split_sizes = {name: len(records) for name, records in self._splits.items()}
         self._tokenizer = Tokenizer.from_folder(resolve_folder(config.text_encoder.tokenizer))
         self.vocab_size = self._tokenizer.vocab_size
@@ -136,7 +138,7 @@ class RunData:
         order = input_pipeline.epoch_order(
             config.seed, epoch, self.split_sizes["train"], self._groups
         )
-        return input_pipeline.train_batches(
+        packed = input_pipeline.train_batches(
             functools.partial(self._train_views, epoch),
             self._pack_train,
             order,
@@ -148,6 +150,7 @@ class RunData:
             config.input.num_threads,
             config.input.prefetch,
         )
+        return _in_one_shape(packed)
 
     def eval_batches(self, split: str, replace_formula: bool = False) -> Iterator[Batch]:
         """A whole split in order, plain crystals and full texts: leaves (devices, ...)."""
@@ -162,12 +165,15 @@ class RunData:
             )
         plan = self._eval_shapes[split]
 
-        def pack(examples: list[ExampleViews]) -> Batch:
+        def pack(examples: list[ExampleViews]) -> Packed:
             parts = _divide(examples, self._eval_per_device)
-            shape = plan.choose(parts)
-            return parallel.stack_devices([collate(part, shape) for part in parts])
 
-        return input_pipeline.eval_batches(
+            def in_shape(shape: BatchShape) -> Batch:
+                return parallel.stack_devices([collate(part, shape) for part in parts])
+
+            return Packed.from_parts(plan, parts, in_shape)
+
+        packed = input_pipeline.eval_batches(
             lambda index: self._plain_views(split, index, replace_formula),
             pack,
             self.split_sizes[split],
@@ -177,6 +183,7 @@ class RunData:
             config.input.num_threads,
             config.input.prefetch,
         )
+        return _in_one_shape(packed)
 
     def example_batch(self) -> Batch:
         """One device's training batch, for the shapes of the parameters."""
@@ -242,11 +249,67 @@ class RunData:
             replace_formula,
         )
 
-    def _pack_train(self, micro_batches: list[list[ExampleViews]]) -> Batch:
+    def _pack_train(self, micro_batches: list[list[ExampleViews]]) -> Packed:
         parts = [_divide(examples, self._per_device) for examples in micro_batches]
-        shape = self._train_shapes.choose([part for row in parts for part in row])
-        by_device = zip(*parts, strict=True)
-        return parallel.stack([[collate(part, shape) for part in row] for row in by_device])
+
+        def in_shape(shape: BatchShape) -> Batch:
+            by_device = zip(*parts, strict=True)
+            return parallel.stack([[collate(part, shape) for part in row] for row in by_device])
+
+        return Packed.from_parts(self._train_shapes, [p for row in parts for p in row], in_shape)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """This process's part of a batch.
+
+    Attributes:
+        plan: of the shapes.
+        size: of the shape that the part needs.
+        in_shape: packs it into a shape.
+        batch: it, in the shape it needs.
+    """
+
+    plan: ShapePlan
+    size: Size
+    in_shape: Callable[[BatchShape], Batch]
+    batch: Batch
+
+    @classmethod
+    def from_parts(
+        cls,
+        plan: ShapePlan,
+        parts: Sequence[Sequence[ExampleViews]],
+        in_shape: Callable[[BatchShape], Batch],
+    ) -> Packed:
+        """Packs parts (of a device, of an accumulation step) into the shape that they need."""
+        size = plan.size_of(parts)
+        return cls(plan, size, in_shape, in_shape(plan.shape(size)))
+
+
+def _in_one_shape(parts: Iterator[Packed]) -> Iterator[Batch]:
+    """The batches, each in the shape that the process with the largest part of it needs.
+
+    A step is one program on all devices, so all parts of a batch have one shape. The processes
+    agree on it one batch ahead; few batches are packed a second time.
+    """
+    asked: tuple[Packed, processes.Answer] | None = None
+
+    def agreed(part: Packed, answer: processes.Answer) -> Batch:
+        number, largest_crystal = (int(x) for x in answer())
+        size = (number, largest_crystal)
+        return part.batch if size == part.size else part.in_shape(part.plan.shape(size))
+
+    for part in parts:
+        if not processes.are_several():
+            yield part.batch
+            continue
+        ahead = part, processes.maximum(part.size)
+        if asked is not None:
+            yield agreed(*asked)
+        asked = ahead
+    if asked is not None:
+        yield agreed(*asked)
 
 
 def _divide(examples: Sequence[ExampleViews], per_device: int) -> list[Sequence[ExampleViews]]:

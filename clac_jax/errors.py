@@ -7,8 +7,10 @@ class UserError(Exception):
     """Something the user gave (config, file, data, disk) cannot be used.
 
     The message says in one sentence what is wrong with which file, row or key, and in one more what
-    to do. `main.py` prints it without a traceback and exits with `EXIT_USER_ERROR`.
+    to do. `main.py` prints it without a traceback and exits with its `exit_code`.
     """
 
+    exit_code = 2
 
-EXIT_USER_ERROR = 2
+
+EXIT_USER_ERROR = UserError.exit_code

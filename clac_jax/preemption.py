@@ -46,20 +46,19 @@ class StopSignals:
         """Whether a first signal has come."""
         return self._name is not None
 
-    def check(self) -> None:
-        """Raises `Preempted` if a first signal has come."""
-        if self._name is not None:
-            raise Preempted(self._name)
+    def obey(self) -> None:
+        """Raises `Preempted`, for a first signal that has come to this process or to another."""
+        raise Preempted(self._name or "a signal to another process")
 
     def there_is_work_to_save(self, worth_saving: bool) -> None:
-        """Says whether a first signal waits for `check`, or may end the program at once.
+        """Says whether a first signal waits to be obeyed, or may end the program at once.
 
         At once is right where nothing is lost: while the run starts and compiles, and in the test
         at the end, which is repeated by starting again.
         """
         with self._lock:
             self._worth_saving = worth_saving
-            if self.requested and not worth_saving:
+            if not worth_saving and self.requested:
                 self._leave()
 
     def __enter__(self) -> StopSignals:

@@ -170,12 +170,32 @@ class RunLog:
             sink.close()
 
 
+class SilentLog:
+    """The log of the processes behind the first: nothing."""
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def sync(self) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 class ProgressLine:
     """A progress bar on a terminal; elsewhere a plain line now and then."""
 
-    def __init__(self, total_steps: int, step: int, seconds_between_lines: float = 15.0):
-        """Starts at `step` of `total_steps`."""
-        self._is_terminal = sys.stderr.isatty()
+    def __init__(
+        self,
+        total_steps: int,
+        step: int,
+        seconds_between_lines: float = 15.0,
+        silent: bool = False,
+    ):
+        """Starts at `step` of `total_steps`; `silent`: shows nothing."""
+        self._silent = silent
+        self._is_terminal = sys.stderr.isatty() and not silent
         self._every = seconds_between_lines
         self._bar = tqdm(
             total=total_steps,
@@ -190,6 +210,8 @@ class ProgressLine:
 
     def update(self, row: Mapping[str, Any]) -> None:
         """Shows a train row: the loss, examples per second and the time left."""
+        if self._silent:
+            return
         step, epoch, loss = row["step"], row["epoch"], row["loss"]
         rate = row["examples_per_second"]
         self._bar.set_description(f"epoch {epoch}")
@@ -211,7 +233,7 @@ class ProgressLine:
         """Prints a line without breaking the bar."""
         if self._is_terminal:
             self._bar.write(text)
-        else:
+        elif not self._silent:
             print(text, flush=True)
 
     def close(self) -> None:

@@ -17,13 +17,17 @@ ROUNDING = 8
 TEXT_MARGIN = 1.25
 RARE_CRYSTALS = 2  # that are larger than any in the sample, in one batch
 
+Size = tuple[int, int]
+"""The number of a shape, smallest first, and atoms of the largest crystal where nobody planned it.
+"""
+
 
 class ShapePlan:
     """The shapes of a run's batches, smallest first.
 
     A batch takes the first shape that it fits. Two are planned: one that most batches fit and one
     for nearly all. A batch that fits neither gets a larger one, which later batches can use too;
-    which shape a batch gets depends on the batch alone.
+    which shape a batch gets depends on the batch alone, all processes' parts of it included.
     """
 
     def __init__(
@@ -61,18 +65,27 @@ class ShapePlan:
 
     def choose(self, parts: Sequence[Sequence[ExampleViews]]) -> BatchShape:
         """The smallest shape that every part (of a device, of an accumulation step) fits."""
-        for shape in self.planned:
+        return self.shape(self.size_of(parts))
+
+    def size_of(self, parts: Sequence[Sequence[ExampleViews]]) -> Size:
+        """The size of that shape; the larger of two, elementwise, fits what either does."""
+        for number, shape in enumerate(self.planned):
             if all(misfit(part, shape) is None for part in parts):
-                return shape
+                return number, 0
         largest_crystal = max(
             (len(g.atomic_numbers) for part in parts for e in part for g in e.graphs), default=1
         )
-        power = 1
-        while True:
-            shape = self._grown(power, largest_crystal)
-            if all(misfit(part, shape) is None for part in parts):
-                return shape
-            power += 1
+        number = len(self.planned)
+        while any(misfit(part, self.shape((number, largest_crystal))) for part in parts):
+            number += 1
+        return number, largest_crystal
+
+    def shape(self, size: Size) -> BatchShape:
+        """The shape of a size."""
+        number, largest_crystal = size
+        if number < len(self.planned):
+            return self.planned[number]
+        return self._grown(number - len(self.planned) + 1, largest_crystal)
 
     def describe(self) -> str:
         """The planned shapes and how much of the first is padding, in words."""
@@ -106,6 +119,7 @@ class _Sizes:
         # With a margin over the sample: a longer text that comes later would need another shape.
         self.token_tile = min(_rounded(TEXT_MARGIN * self.tokens.max()), _rounded(max_tokens))
         self._max_tokens = max_tokens
+        self.labelled = sample[0].label is not None
 
     def with_room_for(self, largest_crystal: int, count: int) -> _Sizes:
         """The same with tiles for any text and for such crystals, in coarse steps of size."""
@@ -142,6 +156,7 @@ class _Sizes:
             node_tiles=tuple(tile for tile in node_tiles if tile[1]),
             num_edges=max(-(-edges // 256) * 256, 256),
             token_tiles=((self.token_tile, max(tokens, 1)),),
+            labelled=self.labelled,
         )
 
     def padding(

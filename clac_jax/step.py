@@ -39,26 +39,73 @@ class Embedded:
     metrics: dict[str, jax.Array]
 
 
+@flax.struct.dataclass
+class Gradients:
+    """What the batch of a step says about the parameters, the same on every device.
+
+    Attributes:
+        grads: a tree like the parameters.
+        batch_stats: running statistics after the batch.
+        terms: the loss and what it is made of, scalars.
+    """
+
+    grads: Any
+    batch_stats: Any
+    terms: dict[str, jax.Array]
+
+
 def make_train_step(
     trainable: Any,
     schedule: optax.Schedule,
     loss: Loss,
     axis_name: str | None = AXIS,
 ) -> TrainStep:
-    """A function (state, batch) -> (state, metrics) for one device.
+    """`make_gradients` and `make_update` in one function (state, batch) -> (state, metrics)."""
+    gradients = make_gradients(trainable, loss, axis_name)
+    update = make_update(schedule)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        return update(state, gradients(state, batch))
+
+    return train_step
+
+
+def make_update(
+    schedule: optax.Schedule,
+) -> Callable[[TrainState, Gradients], tuple[TrainState, dict[str, jax.Array]]]:
+    """A function (state, gradients) -> (state, metrics), without collectives.
+
+    The metrics are the terms of the loss, `grad_norm` (before the clip) and `learning_rate`, which
+    is that of `schedule`.
+    """
+
+    def update(state: TrainState, found: Gradients) -> tuple[TrainState, dict[str, jax.Array]]:
+        metrics = {
+            **{name: term for name, term in found.terms.items() if not name.startswith("acc_")},
+            "grad_norm": optax.tree.norm(found.grads),
+            "learning_rate": schedule(state.step) * state.learning_rate_scale,
+        }
+        after = state.apply_gradients(grads=found.grads, batch_stats=found.batch_stats)
+        return after, metrics
+
+    return update
+
+
+def make_gradients(
+    trainable: Any, loss: Loss, axis_name: str | None = AXIS
+) -> Callable[[TrainState, Batch], Gradients]:
+    """A function (state, batch) -> Gradients for one device; it reads no optimizer state.
 
     The batch's leaves have a leading accumulation axis A: the gradient is the mean over the A
-    contrastive batches, each contrasted in itself over all devices. The metrics are means over A,
-    the same on every device: `loss`, its terms, `grad_norm` (before the clip), `learning_rate`.
+    contrastive batches, each contrasted in itself over all devices, and so are the terms.
 
     Args:
         trainable: a tree of booleans like the parameters; no gradient is computed where False.
-        schedule: learning rate by step, for the metrics.
         loss: what is minimized.
         axis_name: the mapped axis of the devices, or None on one device without a map.
     """
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+    def gradients(state: TrainState, batch: Batch) -> Gradients:
         key = jax.random.fold_in(state.key, state.step)
 
         def loss_fn(
@@ -108,14 +155,9 @@ def make_train_step(
             terms = jax.tree.map(jnp.mean, terms)
         if axis_name is not None:
             grads = jax.lax.psum(grads, axis_name)
-        metrics = {
-            **{name: term for name, term in terms.items() if not name.startswith("acc_")},
-            "grad_norm": optax.tree.norm(grads),
-            "learning_rate": schedule(state.step) * state.learning_rate_scale,
-        }
-        return state.apply_gradients(grads=grads, batch_stats=batch_stats), metrics
+        return Gradients(grads, batch_stats, terms)
 
-    return train_step
+    return gradients
 
 
 def make_score(model: CLaC) -> Callable[[Any, Array, Array], jax.Array]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
+import json
 import math
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +19,9 @@ import numpy as np
 import optax
 
 from clac_jax import config as config_lib
-from clac_jax import optim, parallel
+from clac_jax import optim, processes
 from clac_jax.batch import Batch
 from clac_jax.checkpoint import resume
-from clac_jax.checkpoint.arrays import read_arrays
-from clac_jax.checkpoint.files import DamagedCheckpointError
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.saving import Saver
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
@@ -28,11 +30,11 @@ from clac_jax.errors import UserError
 from clac_jax.meter import Meter
 from clac_jax.metric_rows import numbers, test_row, train_row, validation_row
 from clac_jax.models import abstract_variables
-from clac_jax.preemption import StopSignals
+from clac_jax.parallel import Parallel, make_parallel
+from clac_jax.preemption import Preempted, StopSignals
 from clac_jax.progress import RunProgress
-from clac_jax.run_log import ProgressLine, RunLog, read_rows
+from clac_jax.run_log import ProgressLine, RunLog, SilentLog, read_rows
 from clac_jax.schedules import make_schedule
-from clac_jax.step import make_train_step
 from clac_jax.summary import describe_run
 from clac_jax.tasks import Task, make_task
 from clac_jax.train_state import TrainState, create_train_state
@@ -50,11 +52,13 @@ class Loop:
     """What changes while a run goes on.
 
     Attributes:
-        state: on every local device.
+        parallel: how steps run on the devices.
+        state: on the devices.
         progress: where the run is; always that of `state`.
         metrics: of the last step, until it is known that they are numbers.
     """
 
+    parallel: Parallel
     state: TrainState
     progress: RunProgress
     metrics: dict[str, jax.Array] | None = None
@@ -68,9 +72,8 @@ class Loop:
         metrics, self.metrics = self.metrics, None
         if metrics is None:
             return
-        loss, norm = (
-            float(np.asarray(metrics[k].addressable_data(0))[0]) for k in ("loss", "grad_norm")
-        )
+        values = self.parallel.to_host({name: metrics[name] for name in ("loss", "grad_norm")})
+        loss, norm = float(values["loss"]), float(values["grad_norm"])
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingDivergedError(
                 f"At step {self.progress.step} the loss is {loss} and the gradient norm {norm}. "
@@ -97,19 +100,32 @@ def train(
         Preempted: the run was told to stop, and has saved.
     """
     config = config_lib.ready(config)
-    with Workdir(workdir) as folder:
-        return _train(config, folder, stop or StopSignals())
+    _configure_jax(config)
+    processes.start(config.distributed)
+    with contextlib.ExitStack() as stack:
+        folder = Path(workdir)
+        if processes.is_first():
+            folder = stack.enter_context(Workdir(workdir))
+        stack.enter_context(processes.losses_told())
+        try:
+            row = _train(config, folder, stop or StopSignals())
+        except Preempted:  # in all processes at the same step
+            processes.end()
+            raise
+        processes.end()
+        return row
 
 
 def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) -> dict[str, float]:
-    origin = resume.find_origin(config, workdir)
-    _use_compilation_cache(config)
+    first = processes.is_first()
+    parallel = make_parallel(config)
+    origin = resume.find_origin(config, workdir) if first else resume.Origin()
 
     # Crystals and texts -> batches.
     data = RunData(config)
 
     # Model and optimizer: what their arrays will look like, before any is made or read.
-    task = make_task(config, data)
+    task = make_task(config, data, parallel)
     example = data.example_batch()
     abstract = abstract_variables(task.model, example)
     make_optimizer = functools.partial(optim.make_optimizer, config, abstract["params"])
@@ -125,43 +141,48 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
 
     # The state to begin with: fresh, or from a checkpoint.
     num_examples = data.split_sizes["train"]
-    start = resume.begin(origin, config, workdir, shapes, initialise, num_examples)
-    checkpoints = Checkpoints(workdir, config, shapes, num_examples, start.damaged)
+    start = _start(origin, config, workdir, shapes, initialise, num_examples)
     progress = start.progress
     timeline = data.timeline(progress)
     schedule = make_schedule(config, timeline)
     template = template.replace(tx=make_optimizer(schedule))
     host_state = from_arrays(template, start.arrays)
-    (workdir / "config.json").write_text(config_lib.to_json(config), encoding="utf-8")
-    print(
-        describe_run(
-            config,
-            workdir,
-            data.split_sizes,
-            data.num_unlabelled,
-            host_state.params,
-            trainable,
-            data.steps_per_epoch,
-            data.describe_shapes(),
-            start,
-            timeline.total_steps,
-            float(schedule(progress.step)),
-        ),
-        flush=True,
-    )
 
-    loop = Loop(parallel.replicate(host_state), progress)
+    # What is written: by the first process alone.
+    checkpoints, log = None, SilentLog()
+    if first:
+        checkpoints = Checkpoints(workdir, config, shapes, num_examples, start.damaged)
+        log = RunLog(workdir, config, progress.step, validated=progress.examples_in_epoch == 0)
+        (workdir / "config.json").write_text(config_lib.to_json(config), encoding="utf-8")
+        print(
+            describe_run(
+                config,
+                workdir,
+                data.split_sizes,
+                data.num_unlabelled,
+                host_state.params,
+                trainable,
+                data.steps_per_epoch,
+                data.describe_shapes(),
+                start,
+                timeline.total_steps,
+                float(schedule(progress.step)),
+            ),
+            flush=True,
+        )
+    line = ProgressLine(timeline.total_steps, progress.step, silent=not first)
+    saver = Saver(parallel, checkpoints, log, config.checkpoint)
+
+    loop = Loop(parallel, parallel.put(host_state), progress)
     del start, host_state
-    train_step = parallel.pmap_train(make_train_step(trainable, schedule, task.loss))
-    log = RunLog(workdir, config, progress.step, validated=progress.examples_in_epoch == 0)
-    line = ProgressLine(timeline.total_steps, progress.step)
-    saver = Saver(checkpoints, log, config.checkpoint)
+    train_step = parallel.train(trainable, schedule, task.loss)
+    wishes = processes.Wishes()
 
     # The epochs.
     try:
         while not _ended(config, loop.progress):
-            _train_epoch(config, task, data, train_step, loop, saver, checkpoints, log, line, stop)
-            batches = _until(stop, data.eval_batches("validation"))
+            _train_epoch(config, task, data, train_step, loop, saver, log, line, stop, wishes)
+            batches = _until(stop, wishes, data.eval_batches("validation"))
             measures = task.validate(loop.state, batches)
             progress = loop.progress.after_epoch()
             row = validation_row(measures, progress)
@@ -174,26 +195,48 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
             line.say(f"epoch {row['epoch']} done  {task.describe_validation(row)}")
             if saver.due_at_epoch(loop.progress, is_last=_ended(config, loop.progress)):
                 saver.save(loop.state, loop.progress, numbers(row))
-        checkpoints.end()
+        saver.end()
     except Exception as error:
-        loop.check_finite()
-        saver.save_before_leaving(loop.state, loop.progress, error)
+        with processes.losses_told():
+            loop.check_finite()
+            saver.save_before_leaving(loop.state, loop.progress, error)
         raise
     line.close()
     stop.there_is_work_to_save(False)
 
     # The end: the best checkpoint on the test split, and the picture.
-    state, tested_step = _best_state(checkpoints, template, loop)
-    checkpoints.close()
+    state, tested_step = _best_state(saver, template, loop)
+    saver.close()
     measures, write_report = task.test(state)
     row = test_row(measures, loop.progress, tested_step)
     log.write(row)
     log.sync()
     log.close()
-    report = workdir / "report.png"
-    write_report(report, read_rows(workdir / "metrics.jsonl"))
-    print(f"{task.describe_test(row)}\nreport    {report}", flush=True)
+    if first:
+        report = workdir / "report.png"
+        write_report(report, read_rows(workdir / "metrics.jsonl"))
+        print(f"{task.describe_test(row)}\nreport    {report}", flush=True)
     return row
+
+
+def _start(
+    origin: resume.Origin,
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    shapes: dict[str, jax.ShapeDtypeStruct],
+    *others: Any,
+) -> resume.Start:
+    """`resume.begin` in the first process, whose state and position the others are sent."""
+    begun = resume.Start({}, RunProgress(), "", [], [])
+    if processes.is_first():
+        begun = resume.begin(origin, config, workdir, shapes, *others)
+
+    def made() -> tuple[Any, bytes]:
+        return begun.arrays, json.dumps(begun.progress.to_json()).encode()
+
+    arrays, position = processes.from_first(made, shapes)
+    progress = RunProgress.from_json(json.loads(position))
+    return dataclasses.replace(begun, arrays=arrays, progress=progress)
 
 
 def _train_epoch(
@@ -203,10 +246,10 @@ def _train_epoch(
     train_step: Any,
     loop: Loop,
     saver: Saver,
-    checkpoints: Checkpoints,
-    log: RunLog,
+    log: RunLog | SilentLog,
     line: ProgressLine,
     stop: StopSignals,
+    wishes: processes.Wishes,
 ) -> None:
     """The rest of the epoch that `loop.progress` is in, one optimizer update after the other."""
     examples_per_step = config.batch_size * config.accumulate_steps
@@ -221,14 +264,17 @@ def _train_epoch(
         stop.there_is_work_to_save(True)
 
         if loop.progress.step % config.log_every_n_steps == 0:
-            values = {name: float(value) for name, value in parallel.first(metrics).items()}
+            values = {k: float(value) for k, value in loop.parallel.to_host(metrics).items()}
             loop.check_finite()
             row = train_row(loop.progress, {**task.absent_terms, **values}, *meter.read())
             log.write(row)
             line.update(row)
-        checkpoints.check()
-        stop.check()
-        if saver.due_at_step(loop.progress) and not data.ends_epoch(loop.progress):
+        saver.check()
+        told_to_stop, due_by_time = wishes.ask(stop.requested, saver.due_by_time())
+        if told_to_stop:
+            stop.obey()
+        due = due_by_time or saver.due_at_step(loop.progress)
+        if due and not data.ends_epoch(loop.progress):
             loop.check_finite()
             saver.save(loop.state, loop.progress)
     loop.check_finite()
@@ -244,32 +290,29 @@ def _lower_on_plateau(config: ml_collections.ConfigDict, loop: Loop, value: floa
     )
     scale = loop.progress.learning_rate_scale
     if scale != before:
-        scales = parallel.replicate(np.float32(scale))
+        scales = loop.parallel.put(np.float32(scale))
         loop.state = loop.state.replace(learning_rate_scale=scales)
 
 
-def _best_state(
-    checkpoints: Checkpoints, template: TrainState, loop: Loop
-) -> tuple[TrainState, int]:
+def _best_state(saver: Saver, template: TrainState, loop: Loop) -> tuple[TrainState, int]:
     """The state of the best checkpoint that is whole, or the last one, and its step."""
-    whole, _ = checkpoints.read_all()
-    for step in checkpoints.best_first():
-        if step == loop.progress.step:
-            break
-        if step in whole:
-            try:
-                arrays = read_arrays(whole[step], to_arrays(template))
-            except DamagedCheckpointError as error:
-                print(f"warning: {error} The next best is tested.", flush=True)
-                continue
-            return parallel.replicate(from_arrays(template, arrays)), step
-    return loop.state, loop.progress.step
+    shapes = to_arrays(template)
+    found, arrays = saver.best(shapes, loop.progress.step)
+    step = int(processes.maximum([found])()[0])
+    if step == loop.progress.step:
+        return loop.state, step
+    arrays, _ = processes.from_first(lambda: (arrays or {}, b""), shapes)
+    return loop.parallel.put(from_arrays(template, arrays)), step
 
 
-def _until(stop: StopSignals, batches: Iterable[Batch]) -> Iterator[Batch]:
+def _until(
+    stop: StopSignals, wishes: processes.Wishes, batches: Iterable[Batch]
+) -> Iterator[Batch]:
     """The batches, as long as nobody asks the run to stop."""
     for batch in batches:
-        stop.check()
+        told_to_stop, _ = wishes.ask(stop.requested, False)
+        if told_to_stop:
+            stop.obey()
         yield batch
 
 
@@ -279,7 +322,10 @@ def _ended(config: ml_collections.ConfigDict, progress: RunProgress) -> bool:
     return progress.epoch >= config.max_epochs or stops_early
 
 
-def _use_compilation_cache(config: ml_collections.ConfigDict) -> None:
+def _configure_jax(config: ml_collections.ConfigDict) -> None:
+    flags, deterministic = os.environ.get("XLA_FLAGS", ""), "--xla_gpu_deterministic_ops=true"
+    if config.deterministic and deterministic not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {deterministic}".strip()  # read with the first device
     if config.compilation_cache:
         cache = Path(config.compilation_cache).expanduser()
         jax.config.update("jax_compilation_cache_dir", str(cache))

@@ -25,7 +25,8 @@ with StopSignals() as stop:
     while time.monotonic() < deadline:
         {wait}
         try:
-            stop.check()
+            if stop.requested:
+                stop.obey()
         except Preempted as reason:
             print("saved after", reason.signal_name, flush=True)
             sys.exit(3)

@@ -64,6 +64,12 @@ def describe(arrays: Mapping[str, np.ndarray]) -> dict[str, Leaf]:
         return dict(zip(arrays, pool.map(_describe, arrays.values()), strict=True))
 
 
+def this_process_alone() -> ocp.options.MultiprocessingOptions:
+    """For Orbax: of the processes of a run one saves and reads, and its state is whole."""
+    index = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
+
+
 def nested(arrays: Mapping[str, Any]) -> dict[str, Any]:
     """Slash paths -> nested dicts, the form in which Orbax saves."""
     return traverse_util.unflatten_dict(dict(arrays), sep="/")
@@ -105,7 +111,9 @@ def _read(info: CheckpointInfo, paths: Collection[str]) -> Arrays:
         for path in paths
     }
     as_numpy = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in paths}
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    alone = this_process_alone()
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
         tree = checkpointer.restore(
             epath.Path(info.folder).resolve() / STATE,  # Orbax takes no relative path
             args=ocp.args.PyTreeRestore(

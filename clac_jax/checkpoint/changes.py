@@ -50,7 +50,11 @@ _EFFECTS: tuple[tuple[str, str], ...] = (
     (r"checkpoint\.(monitor|mode)", "the best checkpoints are chosen anew"),
     (r"plateau\..*|early_stopping_patience", "holds from the next validation"),
     (r"eval_batch_size", "in-batch accuracies are no longer comparable with earlier rows"),
-    (r"(checkpoint|restore|logging|input)\..*|resume.*|compilation_cache|log_every.*", ""),
+    (r"deterministic|parallel|sharding\..*", "the same numbers up to rounding"),
+    (
+        r"(checkpoint|restore|logging|input)\..*|resume.*|compilation_cache|log_every.*",
+        "",
+    ),
 )
 
 
@@ -68,6 +72,8 @@ def describe_changes(
     # A key that is newer than the checkpoint had its default in effect.
     saved = config_lib.with_defaults(info.config)
     for key, then, now in config_lib.differences(saved, config.to_dict()):
+        if key.startswith("distributed."):  # where the processes are, not what they compute
+            continue
         effect = _effect(key)
         if key == "replace_formula_start_epoch" and now is not None:
             active = progress.epoch >= now

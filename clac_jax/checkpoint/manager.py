@@ -19,7 +19,7 @@ from orbax.checkpoint.path import atomicity
 
 import clac_jax
 from clac_jax import config as config_lib
-from clac_jax.checkpoint.arrays import HostBuffers, describe, nested
+from clac_jax.checkpoint.arrays import HostBuffers, describe, nested, this_process_alone
 from clac_jax.checkpoint.files import sync, write_manifest
 from clac_jax.checkpoint.layout import (
     CHECKPOINTS,
@@ -85,6 +85,7 @@ class Checkpoints:
         self._num_train_examples = num_train_examples
         self._retention = Retention.from_config(config.checkpoint)
         try:
+            self.directory.mkdir(parents=True, exist_ok=True)
             finish_interrupted(self.directory)
             _set_aside(self.directory, damaged)
             self._metrics = {step: info.metrics for step, info in self.read_all()[0].items()}
@@ -241,10 +242,13 @@ class Checkpoints:
         remove(self.directory / DELETED)
 
     def _open(self) -> ocp.CheckpointManager:
+        alone = this_process_alone()
         return ocp.CheckpointManager(
             self.directory,
             item_handlers={
-                STATE: ocp.PyTreeCheckpointHandler(use_compression=False),
+                STATE: ocp.PyTreeCheckpointHandler(
+                    use_compression=False, multiprocessing_options=alone
+                ),
                 RUN: ocp.JsonCheckpointHandler(),
             },
             options=ocp.CheckpointManagerOptions(
@@ -254,6 +258,8 @@ class Checkpoints:
                 cleanup_tmp_directories=is_remote(self.directory),
                 todelete_subdir=None if is_remote(self.directory) else DELETED,
                 temporary_path_class=_checked_path(self.directory),
+                create=False,  # done, and not possible where other processes take no part
+                multiprocessing_options=alone,
             ),
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ml_collections
 
 from clac_jax.data import RunData
+from clac_jax.parallel import Parallel
 from clac_jax.tasks.contrastive import Contrastive
 from clac_jax.tasks.property import Property
 from clac_jax.tasks.task import Task
@@ -12,10 +13,10 @@ from clac_jax.tasks.task import Task
 __all__ = ["Task", "make_task"]
 
 
-def make_task(config: ml_collections.ConfigDict, data: RunData) -> Task:
+def make_task(config: ml_collections.ConfigDict, data: RunData, parallel: Parallel) -> Task:
     """The task of a config.
 
     Raises:
         ModelError, PretrainedError: the config's model does not exist or does not fit.
     """
-    return (Property if config.task == "property" else Contrastive)(config, data)
+    return (Property if config.task == "property" else Contrastive)(config, data, parallel)

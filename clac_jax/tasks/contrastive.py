@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import ml_collections
 
-from clac_jax import parallel
 from clac_jax.batch import Batch
 from clac_jax.data import RunData
 from clac_jax.losses import loss_options, make_loss
 from clac_jax.models import build_model, init_variables
+from clac_jax.parallel import Parallel
 from clac_jax.report import write_report
 from clac_jax.step import make_eval_step, make_score
 from clac_jax.tasks.retrieval import evaluate
@@ -25,15 +25,15 @@ class Contrastive:
     # Every train row has all terms; one whose contrast is switched off is 0.
     absent_terms: ClassVar = {"visual_loss": 0.0, "textual_loss": 0.0}
 
-    def __init__(self, config: ml_collections.ConfigDict, data: RunData):
+    def __init__(self, config: ml_collections.ConfigDict, data: RunData, parallel: Parallel):
         """Builds the model; errors as for `build_model`."""
         self._config = config
         self._data = data
         options = loss_options(config)
         self.loss = make_loss(options)
         self.model = build_model(config, data.vocab_size)
-        eval_step = parallel.pmap_eval(make_eval_step(options))
-        self._evaluate = functools.partial(evaluate, eval_step, make_score(self.model))
+        eval_step = parallel.evaluate(make_eval_step(options))
+        self._evaluate = functools.partial(evaluate, parallel, eval_step, make_score(self.model))
 
     def initialise(self, example: Batch) -> dict[str, Any]:
         """Random weights, with the pretrained text encoder in its place."""

@@ -12,12 +12,11 @@ import ml_collections
 import numpy as np
 import optax
 
-from clac_jax import parallel
 from clac_jax.batch import Array, Batch
 from clac_jax.data import RunData
 from clac_jax.models.build import build_graph_encoder, with_pretrained_graph_encoder
 from clac_jax.models.property_model import PropertyModel, PropertyOutput
-from clac_jax.parallel import AXIS
+from clac_jax.parallel import AXIS, Parallel
 from clac_jax.report import write_property_report
 from clac_jax.tasks.task import Draw, Row
 
@@ -27,7 +26,7 @@ class Property:
 
     absent_terms: ClassVar[dict[str, float]] = {}
 
-    def __init__(self, config: ml_collections.ConfigDict, data: RunData):
+    def __init__(self, config: ml_collections.ConfigDict, data: RunData, parallel: Parallel):
         """Builds the model and looks through the labels of the training split.
 
         Raises:
@@ -41,7 +40,8 @@ class Property:
         self._labels = data.train_labels()
         num_outputs = 1 if self._is_regression else data.num_classes()
         self.model = PropertyModel(build_graph_encoder(config), num_outputs)
-        self._predict = jax.pmap(self._predict_step, axis_name=AXIS)
+        self._parallel = parallel
+        self._predict = parallel.evaluate(self._predict_step)
 
     def initialise(self, example: Batch) -> dict[str, Any]:
         """Random weights or those of the config's file, and the normalization of the labels."""
@@ -151,7 +151,7 @@ class Property:
         """Predictions and labels of a split, and its mean loss."""
         predicted, labels, losses = [], [], []
         for batch in batches:
-            values, wanted, mask, loss = parallel.first(self._predict(state, batch))
+            values, wanted, mask, loss = self._parallel.to_host(self._predict(state, batch))
             predicted.append(values[mask])
             labels.append(wanted[mask])
             losses.append((float(loss), int(mask.sum())))

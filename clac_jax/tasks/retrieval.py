@@ -11,7 +11,7 @@ import numpy as np
 
 from clac_jax.batch import Array, Batch
 from clac_jax.metrics import pool_metrics
-from clac_jax.parallel import first
+from clac_jax.parallel import Parallel
 
 
 @dataclass(frozen=True)
@@ -30,24 +30,26 @@ class Evaluation:
 
 
 def evaluate(
+    parallel: Parallel,
     eval_step: Callable[[Any, Batch], Any],
     score: Callable[[Any, Array, Array], jax.Array],
     state: Any,
     batches: Iterable[Batch],
     suffix: str = "",
 ) -> Evaluation:
-    """Runs the pmapped `eval_step` over the batches of a split.
+    """Runs `eval_step` over the batches of a split.
 
     Args:
-        eval_step: from `parallel.pmap_eval`.
+        parallel: how steps run on all devices.
+        eval_step: from its `evaluate`.
         score: from `step.make_score`.
-        state: replicated TrainState.
+        state: TrainState on the devices.
         batches: with a leading device axis; padding examples masked.
         suffix: appended to the names of the retrieval accuracies ("_no_formula").
     """
     crystals, texts, order, sums = [], [], [], []
     for batch in batches:
-        embedded = first(eval_step(state, batch))
+        embedded = parallel.to_host(eval_step(state, batch))
         mask = embedded.example_mask
         crystals.append(embedded.crystals[mask])
         texts.append(embedded.texts[mask])
@@ -60,6 +62,6 @@ def evaluate(
         name: float(np.average([values[name] for _, values in sums], weights=counts))
         for name in ("loss", "acc_top1", "acc_top3")
     }
-    head = first({"cross_head": state.params["cross_head"]})
+    head = parallel.to_host({"cross_head": state.params["cross_head"]})
     similarity = np.asarray(score(head, *pool)).T
     return Evaluation({**metrics, **pool_metrics(similarity, suffix)}, similarity)

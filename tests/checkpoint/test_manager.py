@@ -10,11 +10,12 @@ from etils import epath
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clac_jax import optim, parallel
+from clac_jax import optim
 from clac_jax.checkpoint.arrays import HostBuffers, read_arrays
 from clac_jax.checkpoint.layout import read_all, read_info
 from clac_jax.checkpoint.manager import CheckpointError, Checkpoints
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
+from clac_jax.parallel import Pmap
 from clac_jax.progress import RunProgress
 from clac_jax.train_state import create_train_state
 
@@ -58,8 +59,9 @@ def test_what_is_saved_comes_back(tmp_path, frozen, async_save):
 
 
 def test_a_save_does_not_change_with_the_state():
-    state = parallel.replicate(make_state())
-    arrays = to_arrays(parallel.first_shards(state))
+    parallel = Pmap()
+    state = parallel.put(make_state())
+    arrays = to_arrays(parallel.whole(state))
     copy = HostBuffers(SHAPES).fill(arrays)
     before = {path: np.array(leaf) for path, leaf in copy.items()}
     del arrays

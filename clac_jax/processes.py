@@ -1,0 +1,277 @@
+"""The processes of a run on several hosts: how they find each other and what they agree on.
+
+Every process runs the same program on its own part of each batch. The first one alone touches the
+workdir: it reads the checkpoint and sends it to the others, it saves and it writes. What one
+process has decided by itself (a signal came, a batch needs more room) is agreed on by collectives
+that all of them enter at the same point of the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from clac_jax.errors import UserError
+
+# A process that has saved waits so long for the slowest to get there, too.
+END_SECONDS = 3600
+SENT_WORDS = 1 << 24  # of four bytes, at a time
+Answer = Callable[[], np.ndarray]
+
+
+class ProcessError(UserError):
+    """The processes of a run cannot find each other."""
+
+
+class LostProcessError(UserError):
+    """Another process of the run is gone; its own message says why."""
+
+    # Less than the codes of errors and signals: a launcher reports the largest of all processes.
+    exit_code = 1
+
+
+def start(options: ml_collections.ConfigDict) -> None:
+    """Connects this process with the others of its run, if there are any.
+
+    They are found under SLURM (`srun`), Open MPI, Kubernetes' indexed jobs and on TPU hosts;
+    elsewhere `options` says where they are. To be called before JAX touches a device.
+
+    Args:
+        options: the group `config.distributed`.
+
+    Raises:
+        ProcessError: the settings are incomplete, or the first process cannot be reached.
+    """
+    if jax.distributed.is_initialized():
+        return
+    given = _given(options)
+    if not given and not _in_cluster(os.environ):
+        return
+    # JAX's own service listens for SIGTERM, too, and would take it from ours.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            **given,
+            local_device_ids=list(options.local_devices) or None,
+            initialization_timeout=options.connect_seconds,
+            heartbeat_timeout_seconds=options.failure_seconds,
+            shutdown_timeout_seconds=END_SECONDS,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise ProcessError(
+            f"The processes of this run cannot find each other: {' '.join(str(error).split())} "
+            "Set config.distributed.coordinator_address (HOST:PORT of the first process), "
+            "num_processes and process_id: docs/clusters.md."
+        ) from error
+    if jax.device_count() != jax.process_count() * jax.local_device_count():
+        raise ProcessError(
+            f"Process {jax.process_index()} has {jax.local_device_count()} devices of "
+            f"{jax.device_count()} in {jax.process_count()} processes. Give each process as many."
+        )
+
+
+def _given(options: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What the config says about the processes; empty if it leaves that to the cluster."""
+    address, count, index = (
+        options.coordinator_address,
+        options.num_processes,
+        options.process_id,
+    )
+    if not address and count is None and index is None:
+        return {}
+    if not address or count is None or index is None:
+        raise ProcessError(
+            "config.distributed needs coordinator_address, num_processes and process_id together; "
+            f"they are {address!r}, {count} and {index}. Set all three, or none in a cluster that "
+            "tells them."
+        )
+    return {"coordinator_address": address, "num_processes": count, "process_id": index}
+
+
+def _in_cluster(environment: Mapping[str, str]) -> bool:
+    """Whether a launcher that JAX can ask has started this process, and others beside it."""
+    for size in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
+        if int(environment.get(size, "1")) > 1:
+            return True
+    if "KUBERNETES_SERVICE_HOST" in environment and "JOB_COMPLETION_INDEX" in environment:
+        return True
+    has_tpu = Path("/dev/accel0").exists() or Path("/dev/vfio/0").exists()
+    return has_tpu and importlib.util.find_spec("libtpu") is not None
+
+
+def are_several() -> bool:
+    """Whether there is another process."""
+    return jax.process_count() > 1
+
+
+def is_first() -> bool:
+    """Whether this process is the one that reads, writes and prints."""
+    return jax.process_index() == 0
+
+
+def end() -> None:
+    """Waits for the others and disconnects; the end of a process that has done its work.
+
+    Without it the first to end would look lost to the others, which may still be saving.
+    """
+    jax.distributed.shutdown()
+
+
+def leave(code: int) -> None:
+    """Ends this process at once if it is one of several, so that the others see it and end, too.
+
+    An orderly exit waits for the others, which wait for this one in a collective.
+    """
+    if not (jax.distributed.is_initialized() and are_several()):
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+@contextlib.contextmanager
+def losses_told() -> Iterator[None]:
+    """Turns a collective's error into one that says that another process is gone.
+
+    Raises:
+        LostProcessError: a collective of the body has failed.
+    """
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # JAX raises either
+        text = str(error)
+        signs = ("Gloo", "Connection closed", "Connection reset", "NCCL", "coordination")
+        if not (are_several() and any(sign in text for sign in signs)):
+            raise
+        raise LostProcessError(
+            f"Process {jax.process_index()} has lost another process of this run, whose own "
+            f"message says why ({text.splitlines()[0]}). Start the same command on all hosts again."
+        ) from error
+
+
+@contextlib.contextmanager
+def first_goes_first(name: str) -> Iterator[None]:
+    """The first process runs the body, then the others do: they find what it has made."""
+    if not is_first():
+        wait_for_all(name)
+    yield
+    if is_first():
+        wait_for_all(name)
+
+
+def wait_for_all(name: str) -> None:
+    """Returns when every process is here; `name` tells one such place from another."""
+    if are_several():
+        multihost_utils.sync_global_devices(name)
+
+
+def from_first(
+    make: Callable[[], tuple[Mapping[str, Any], bytes]],
+    shapes: Mapping[str, jax.ShapeDtypeStruct],
+) -> tuple[Mapping[str, Any], bytes]:
+    """What the first process makes, in every process; a process alone keeps it as it is.
+
+    Arrays travel as their bytes, so each bit arrives (a sum, which is how JAX sends them, would
+    make -0 out of 0).
+
+    Args:
+        make: called in the first process: arrays by slash path, and anything else as bytes.
+        shapes: path -> shape and type of every array.
+    """
+    if not are_several():
+        return make()
+    arrays, rest = make() if is_first() else ({}, b"")
+    size = int(_from_first(np.array([len(rest)], np.uint32).view(np.uint8)).view(np.uint32)[0])
+    rest = _from_first(np.frombuffer(rest, np.uint8) if is_first() else np.zeros(size, np.uint8))
+    sizes = [int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in shapes.values()]
+    ends = np.cumsum(sizes, dtype=np.int64)
+    state = np.zeros(ends[-1], np.uint8)
+    if is_first():
+        for (path, leaf), stop, count in zip(shapes.items(), ends, sizes, strict=True):
+            flat = np.ascontiguousarray(np.asarray(arrays[path], leaf.dtype)).reshape(-1)
+            state[stop - count : stop] = flat.view(np.uint8)
+    state = _from_first(state)
+    received = {
+        path: state[stop - count : stop].view(leaf.dtype).reshape(leaf.shape)
+        for (path, leaf), stop, count in zip(shapes.items(), ends, sizes, strict=True)
+    }
+    return received, rest.tobytes()
+
+
+def _from_first(content: np.ndarray) -> np.ndarray:
+    """(n,) uint8 of the first process; the others give as many of any value."""
+    padded = np.zeros(-(-content.size // 4) * 4, np.uint8)
+    padded[: content.size] = content
+    words = padded.view(np.uint32)
+    for begin in range(0, words.size, SENT_WORDS):
+        piece = words[begin : begin + SENT_WORDS]
+        piece[:] = multihost_utils.broadcast_one_to_all(piece)
+    return padded[: content.size]
+
+
+def maximum(values: Sequence[int]) -> Answer:
+    """Elementwise maximum over the processes, which all call this at the same point of the run.
+
+    Returns:
+        A function that waits for the (len(values),) int32 answer. What was queued on the devices
+        before comes first, so who asks a step ahead does not hold them up.
+    """
+    row = np.asarray(values, np.int32)
+    if not are_several():
+        return lambda: row
+    found = _maximum()(_rows(row))
+    return lambda: np.asarray(found.addressable_data(0))
+
+
+@partial(jax.jit, static_argnums=0)
+def _reduced(sharding: NamedSharding, rows: jax.Array) -> jax.Array:
+    return jax.lax.with_sharding_constraint(rows.max(axis=0), sharding)
+
+
+def _maximum() -> Callable[[jax.Array], jax.Array]:
+    return partial(_reduced, NamedSharding(_mesh(), PartitionSpec()))
+
+
+def _rows(row: np.ndarray) -> jax.Array:
+    """(processes, n), of which this process holds its own row."""
+    mine = jax.device_put(row[None], jax.local_devices()[0])
+    sharding = NamedSharding(_mesh(), PartitionSpec("process"))
+    shape = (jax.process_count(), *row.shape)
+    return jax.make_array_from_single_device_arrays(shape, sharding, [mine])
+
+
+def _mesh() -> Mesh:
+    """One device of each process."""
+    first = {device.process_index: device for device in reversed(jax.devices())}
+    return Mesh(np.array([first[index] for index in sorted(first)]), ("process",))
+
+
+class Wishes:
+    """What some process wants, known to all of them at the same point of the run."""
+
+    def __init__(self) -> None:
+        self._asked: Answer | None = None
+
+    def ask(self, *wishes: bool) -> tuple[bool, ...]:
+        """Whether any process had each wish: now if there is one process, else at the last call.
+
+        The answer of a call comes at the next one, when the devices have had time for it.
+        """
+        if not are_several():
+            return wishes
+        before, self._asked = self._asked, maximum([int(wish) for wish in wishes])
+        if before is None:
+            return tuple(False for _ in wishes)
+        return tuple(bool(wish) for wish in before())
