@@ -18,7 +18,7 @@ from clac_jax.input_pipeline import ViewOptions
 from clac_jax.labels import CRYSTAL_SYSTEM, CRYSTAL_SYSTEMS, Labelled, label_of
 from clac_jax.progress import RunProgress
 from clac_jax.schedules import Timeline
-from clac_jax.shape_plan import ShapePlan, Size
+from clac_jax.shape_plan import LADDERS, ShapePlan, Size
 from clac_jax.text import Tokenizer
 
 # Examples whose sizes the shapes of the batches are planned from.
@@ -162,6 +162,7 @@ class RunData:
                 config.text_encoder.max_length,
                 self._largest_crystal(split),
                 config.seed,
+                ladders=LADDERS[:1],  # fewer programs: an epoch has few such batches
             )
         plan = self._eval_shapes[split]
 

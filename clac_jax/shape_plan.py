@@ -10,12 +10,14 @@ import numpy as np
 from clac_jax.batch import BatchShape, ExampleViews, misfit
 
 SIMULATED_BATCHES = 64
-TYPICAL_SHARE = 0.95  # of the batches fit the first shape
+# The share of batches that each of some shapes is made for, and what another program must save.
+LADDERS = ((0.95,), (0.7, 0.97), (0.5, 0.8, 0.97))
+PROGRAM_COST = 0.02  # of the places of a batch
 NODE_TILE_SHARE = 0.98  # of the crystals fit the smaller node tile
 GROWTH = 1.5  # from one shape to the next larger one that nobody planned
 ROUNDING = 8
 TEXT_MARGIN = 1.25
-RARE_CRYSTALS = 2  # that are larger than any in the sample, in one batch
+RARE_CRYSTALS = 1  # that are larger than any in the sample, in one batch
 
 Size = tuple[int, int]
 """The number of a shape, smallest first, and atoms of the largest crystal where nobody planned it.
@@ -25,8 +27,9 @@ Size = tuple[int, int]
 class ShapePlan:
     """The shapes of a run's batches, smallest first.
 
-    A batch takes the first shape that it fits. Two are planned: one that most batches fit and one
-    for nearly all. A batch that fits neither gets a larger one, which later batches can use too;
+    A batch takes the first shape that it fits. Planned are one to three that most batches
+    fit, as many as leave enough fewer places empty, and one for nearly all: four at most, an odd
+    one included. A batch that fits none of them gets a larger one, which later batches can use too;
     which shape a batch gets depends on the batch alone, all processes' parts of it included.
     """
 
@@ -37,6 +40,7 @@ class ShapePlan:
         max_tokens: int,
         max_atoms: int = 0,
         seed: int = 0,
+        ladders: Sequence[tuple[float, ...]] = LADDERS,
     ):
         """Plans from a sample.
 
@@ -46,6 +50,7 @@ class ShapePlan:
             max_tokens: that a text can have.
             max_atoms: of the largest crystal, where it is known.
             seed: of the simulated batches.
+            ladders: to choose from: the share of batches that each shape but the last is made for.
         """
         sizes = _Sizes(sample, max_tokens)
         rng = np.random.default_rng(seed)
@@ -54,14 +59,19 @@ class ShapePlan:
         )
         self._sizes = sizes
         self._num_examples = num_examples
-        typical = np.quantile(needs, TYPICAL_SHARE, axis=0, method="higher")
         self._most = needs.max(axis=0)
-        self.planned = tuple(
-            dict.fromkeys([sizes.shape(num_examples, typical), self._grown(0, max_atoms)])
-        )
-        self.padding_share = tuple(
-            float(share) for share in sizes.padding(needs, self.planned[0], num_examples)
-        )
+        roomy = self._grown(0, max_atoms)
+        plans = []
+        # Where larger crystals than the sample's may come, a program is left for them.
+        for ladder in [x for x in ladders if max_atoms or len(x) < 3]:
+            rungs = np.quantile(needs, ladder, axis=0, method="higher")
+            shapes = [*(sizes.shape(num_examples, rung) for rung in rungs), roomy]
+            fits = np.all(needs[:, None, :] <= rungs, axis=2)
+            taken = np.where(fits.any(axis=1), fits.argmax(axis=1), len(rungs))
+            padding = sizes.padding(needs, [shapes[k] for k in taken], num_examples)
+            cost = np.mean(padding) + PROGRAM_COST * len(shapes)
+            plans.append((cost, tuple(dict.fromkeys(shapes)), padding))
+        _, self.planned, self.padding_share = min(plans, key=lambda plan: plan[0])
 
     def choose(self, parts: Sequence[Sequence[ExampleViews]]) -> BatchShape:
         """The smallest shape that every part (of a device, of an accumulation step) fits."""
@@ -88,13 +98,13 @@ class ShapePlan:
         return self._grown(number - len(self.planned) + 1, largest_crystal)
 
     def describe(self) -> str:
-        """The planned shapes and how much of the first is padding, in words."""
+        """The planned shapes and how much of a batch is padding on average, in words."""
         shapes = "; ".join(
             f"{s.num_nodes} atoms, {s.num_edges} edges, {s.num_tokens} tokens" for s in self.planned
         )
         nodes, edges, tokens = self.padding_share
         return (
-            f"{shapes} (padding in the first: {nodes:.0%} of the atoms, {edges:.0%} of the edges, "
+            f"{shapes} (padding: {nodes:.0%} of the atoms, {edges:.0%} of the edges, "
             f"{tokens:.0%} of the tokens)"
         )
 
@@ -126,7 +136,7 @@ class _Sizes:
         roomy = copy.copy(self)
         roomy.token_tile = _rounded(self._max_tokens)
         if largest_crystal > self.large_tile:
-            roomy.rare_tile = 1 << (largest_crystal - 1).bit_length()
+            roomy.rare_tile = -(-largest_crystal // 64) * 64
             roomy.rare_count = count
         return roomy
 
@@ -160,13 +170,17 @@ class _Sizes:
         )
 
     def padding(
-        self, needs: np.ndarray, shape: BatchShape, num_examples: int
+        self, needs: np.ndarray, taken: Sequence[BatchShape], num_examples: int
     ) -> tuple[float, float, float]:
-        """Mean share of atom, edge and token places of a shape that stay empty."""
+        """Mean share of atom, edge and token places that stay empty in the shapes taken."""
+
+        def share(full: float, places: Sequence[int]) -> float:
+            return max(0.0, 1 - full / float(np.mean(places)))
+
         return (
-            max(0.0, 1 - self.nodes.sum(axis=1).mean() * num_examples / shape.num_nodes),
-            max(0.0, 1 - needs[:, 2].mean() / shape.num_edges),
-            max(0.0, 1 - self.tokens.sum(axis=1).mean() * num_examples / shape.num_tokens),
+            share(self.nodes.sum(axis=1).mean() * num_examples, [s.num_nodes for s in taken]),
+            share(needs[:, 2].mean(), [s.num_edges for s in taken]),
+            share(self.tokens.sum(axis=1).mean() * num_examples, [s.num_tokens for s in taken]),
         )
 
 
