@@ -1,0 +1,120 @@
+"""One training on 1 to 8 devices of a process and in two processes, by pmap and by shard_map.
+
+    python -m benchmarks.scaling [--steps=10] [--output=benchmarks/results/scaling.json]
+
+Starts `main.py` on each layout with the same batches and reads its metrics. Devices that share the
+cores of one machine cannot be faster than one; what they show is what a layout costs, and that
+the losses agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.step import HERE, machine_facts
+
+BATCH = 64
+SPREAD = ("--config.parallel=shard_map", "--config.sharding.what=everything")
+LAYOUTS: dict[str, tuple[int, int, tuple[str, ...]]] = {  # processes, devices of each, flags
+    "1 device": (1, 1, ()),
+    "2 devices": (1, 2, ()),
+    "4 devices": (1, 4, ()),
+    "8 devices": (1, 8, ()),
+    "4 devices, shard_map": (1, 4, ("--config.parallel=shard_map",)),
+    "4 devices, shard_map, all spread": (1, 4, SPREAD),
+    "2 processes x 1 device": (2, 1, ()),
+    "2 processes x 2 devices": (2, 2, ()),
+    "2 processes x 2 devices, all spread": (2, 2, SPREAD),
+}
+
+
+def train(processes: int, devices: int, flags: tuple[str, ...], steps: int) -> list[dict[str, Any]]:
+    """Runs a layout and returns its train rows."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as workdir:
+        command = [
+            sys.executable,
+            "main.py",
+            "--config=configs/base.py",
+            f"--workdir={workdir}",
+            "--config.max_epochs=1",
+            f"--config.batch_size={BATCH}",
+            f"--config.dataset.max_examples={BATCH * steps}",
+            "--config.log_every_n_steps=1",
+            "--config.checkpoint.save_top_k=0",
+            *flags,
+        ]
+        xla = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+        environment = os.environ | {"XLA_FLAGS": xla.strip(), "JAX_PLATFORMS": "cpu"}
+        running = []
+        for index in range(processes):
+            where = [
+                f"--config.distributed.coordinator_address=127.0.0.1:{port}",
+                f"--config.distributed.num_processes={processes}",
+                f"--config.distributed.process_id={index}",
+            ]
+            arguments = command + (where if processes > 1 else [])
+            running.append(
+                subprocess.Popen(
+                    arguments, env=environment, cwd=HERE.parent, stdout=subprocess.DEVNULL
+                )
+            )
+        if codes := [code for code in [process.wait() for process in running] if code]:
+            sys.exit(f"A process of this layout ended with {codes[0]}: {' '.join(command)}")
+        rows = [json.loads(line) for line in (Path(workdir) / "metrics.jsonl").open()]
+    return [row for row in rows if row["split"] == "train"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "scaling.json")
+    options = parser.parse_args()
+    results: dict[str, dict[str, float]] = {}
+    first: list[float] = []
+    for name, (processes, devices, flags) in LAYOUTS.items():
+        rows = train(processes, devices, flags, options.steps)
+        losses = [row["loss"] for row in rows]
+        first = first or losses
+        later = rows[3:]  # behind the compilation of both shapes
+        results[name] = {
+            "seconds_a_step": BATCH
+            / statistics.median(row["examples_per_second"] for row in later),
+            "data_wait_fraction": statistics.mean(row["data_wait_fraction"] for row in later),
+            "largest_difference_of_loss": max(
+                abs(a - b) / b for a, b in zip(losses, first, strict=True)
+            ),
+        }
+        print(name, results[name], flush=True)
+    print(table(results))
+    content = {"machine": machine_facts(), "batch_size": BATCH, "layouts": results}
+    options.output.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def table(results: dict[str, dict[str, float]]) -> str:
+    """A layout a row."""
+    lines = [
+        "| layout | s a step | waits for data | loss differs by |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, row in results.items():
+        lines.append(
+            f"| {name} | {row['seconds_a_step']:.2f} | {row['data_wait_fraction']:.1%} "
+            f"| {row['largest_difference_of_loss']:.0e} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
