@@ -174,6 +174,11 @@ class Batch:
     example_index: Array
     labels: Array | None = None
 
+    @property
+    def layout(self) -> tuple[Tiles, int, Tiles]:
+        """What its program was compiled for: tiles of atoms, edges, tiles of tokens."""
+        return self.graphs.tiles, self.graphs.senders.shape[-1], self.texts.tiles
+
 
 def num_places(tiles: Tiles) -> int:
     """Places of all tiles."""

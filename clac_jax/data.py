@@ -93,6 +93,7 @@ class RunData:
             config.text_encoder.max_length,
             self._largest_crystal("train"),
             config.seed,
+            num_batches=self.steps_per_epoch,
         )
         self._eval_shapes: dict[str, ShapePlan] = {}
 

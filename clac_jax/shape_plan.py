@@ -10,9 +10,11 @@ import numpy as np
 from clac_jax.batch import BatchShape, ExampleViews, misfit
 
 SIMULATED_BATCHES = 64
-# The share of batches that each of some shapes is made for, and what another program must save.
+# The share of batches that each of some shapes is made for; a program more must save more places
+# than its compilation is worth.
 LADDERS = ((0.95,), (0.7, 0.97), (0.5, 0.8, 0.97))
-PROGRAM_COST = 0.02  # of the places of a batch
+PROGRAM_COST = 0.02  # of the places of a batch, and
+COMPILATION = 2.0  # batches more in every epoch
 NODE_TILE_SHARE = 0.98  # of the crystals fit the smaller node tile
 GROWTH = 1.5  # from one shape to the next larger one that nobody planned
 ROUNDING = 8
@@ -40,6 +42,7 @@ class ShapePlan:
         max_tokens: int,
         max_atoms: int = 0,
         seed: int = 0,
+        num_batches: int = 1_000_000,
         ladders: Sequence[tuple[float, ...]] = LADDERS,
     ):
         """Plans from a sample.
@@ -50,6 +53,7 @@ class ShapePlan:
             max_tokens: that a text can have.
             max_atoms: of the largest crystal, where it is known.
             seed: of the simulated batches.
+            num_batches: in an epoch.
             ladders: to choose from: the share of batches that each shape but the last is made for.
         """
         sizes = _Sizes(sample, max_tokens)
@@ -69,7 +73,8 @@ class ShapePlan:
             fits = np.all(needs[:, None, :] <= rungs, axis=2)
             taken = np.where(fits.any(axis=1), fits.argmax(axis=1), len(rungs))
             padding = sizes.padding(needs, [shapes[k] for k in taken], num_examples)
-            cost = np.mean(padding) + PROGRAM_COST * len(shapes)
+            program = PROGRAM_COST + COMPILATION / max(num_batches, 1)
+            cost = np.mean(padding) + program * len(shapes)
             plans.append((cost, tuple(dict.fromkeys(shapes)), padding))
         _, self.planned, self.padding_share = min(plans, key=lambda plan: plan[0])
 

@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +56,14 @@ class Loop:
         state: on the devices.
         progress: where the run is; always that of `state`.
         metrics: of the last step, until it is known that they are numbers.
+        layouts: of the batches so far; each has a program of its own.
     """
 
     parallel: Parallel
     state: TrainState
     progress: RunProgress
     metrics: dict[str, jax.Array] | None = None
+    layouts: set[Any] = field(default_factory=set)
 
     def check_finite(self) -> None:
         """Waits for the last step and checks its loss and gradient.
@@ -201,6 +203,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
             loop.check_finite()
             saver.save_before_leaving(loop.state, loop.progress, error)
         raise
+    line.say(f"programs  {len(loop.layouts)} of the training step, for as many shapes of batches")
     line.close()
     stop.there_is_work_to_save(False)
 
@@ -256,6 +259,7 @@ def _train_epoch(
     meter = Meter(examples_per_step)
     epoch, examples_done = loop.progress.epoch, loop.progress.examples_in_epoch
     for batch in meter.timed(data.train_batches(epoch, examples_done)):
+        loop.layouts.add(batch.layout)
         state, metrics = train_step(loop.state, batch)
         # After the next step is queued, so that the device always has one to do.
         loop.check_finite()
