@@ -26,6 +26,7 @@ PROPERTY_MONITORS = {
     "regression": ("val_loss", "val_mae"),
     "classification": ("val_loss", "val_accuracy"),
 }
+TOWERS = ("graph_encoder", "text_encoder")
 RESTORE_PARTS = ("params", "batch_stats", "opt_state", "key", "progress")
 
 
@@ -67,6 +68,9 @@ def default_config() -> ml_collections.ConfigDict:
     # float32 | bfloat16: arithmetic of the two encoders. Parameters, optimizer, statistics, losses
     # and sums of many terms stay in float32.
     config.precision = "float32"
+    # Towers, "graph_encoder" and "text_encoder", that keep the inputs of their blocks alone for the
+    # backward pass and compute the rest again: less memory, about a third more time in each.
+    config.remat = ()
     config.frozen = ()  # regexes on parameter paths ("text_encoder/.*") that are not trained
     config.debug = False  # a handful of examples, one epoch
     config.log_every_n_steps = 10
@@ -311,6 +315,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
             f"{config.graph_encoder.name}. Set graph_encoder.name=orb, or leave the file out; "
             "weights of this project come by resume_from."
         )
+    _check_memory(config)
     _check_restore(config)
     if config.batch_size < 2:
         raise ConfigError(
@@ -367,6 +372,15 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any
         for key in sorted(flat_old.keys() | flat_new.keys())
         if flat_old.get(key) != flat_new.get(key)
     ]
+
+
+def _check_memory(config: ml_collections.ConfigDict) -> None:
+    for tower in config.remat:
+        if tower not in TOWERS:
+            raise ConfigError(
+                f'Config key "remat" has {tower!r}. It is a tuple of towers out of '
+                f"{', '.join(TOWERS)}."
+            )
 
 
 def _check_restore(config: ml_collections.ConfigDict) -> None:

@@ -40,6 +40,7 @@ def test_missing_key_is_named():
         ("text_encoder.num_layers", 0, "at least 1"),
         ("input.group_by", "element", "one of none, formula, elements"),
         ("schedule", "cosin", "one of constant, cosine"),
+        ("remat", ("text_encodr",), "out of graph_encoder, text_encoder"),
     ],
 )
 def test_values_that_cannot_be_used(key, value, message):
