@@ -50,6 +50,9 @@ def default_config() -> ml_collections.ConfigDict:
     config.max_epochs = 5
     config.batch_size = 32  # crystals contrasted with each other, over all devices
     config.accumulate_steps = 1  # such batches per optimizer update
+    # Chunks in which each device encodes its part of a batch: the memory of one, the gradient of
+    # the whole batch (GradCache, arXiv:2101.06983), each encoder's forward pass once more.
+    config.gradient_cache_chunks = 1
     config.learning_rate = 2e-5
     config.weight_decay = 0.0
     config.schedule = "constant"  # constant | cosine | cosine_restarts | one_cycle | plateau
@@ -262,6 +265,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         "max_epochs",
         "batch_size",
         "accumulate_steps",
+        "gradient_cache_chunks",
         "eval_batch_size",
         "log_every_n_steps",
         "text_encoder.max_length",
@@ -381,6 +385,20 @@ def _check_memory(config: ml_collections.ConfigDict) -> None:
                 f'Config key "remat" has {tower!r}. It is a tuple of towers out of '
                 f"{', '.join(TOWERS)}."
             )
+    chunks = config.gradient_cache_chunks
+    if chunks > 1 and config.task == "property":
+        raise ConfigError(
+            f'Config key "gradient_cache_chunks" is {chunks}, and the task "property" contrasts '
+            "nothing: its loss is a mean over crystals. Leave it at 1 and set accumulate_steps, "
+            "whose gradient is that of the larger batch."
+        )
+    if chunks > 1 and config.graph_encoder.name == "cgcnn":
+        raise ConfigError(
+            f'Config key "gradient_cache_chunks" is {chunks}, and CGCNN normalizes by the '
+            "statistics of the whole batch, which no chunk has. Leave it at 1 and set "
+            "remat=('graph_encoder', 'text_encoder') to save memory, or take another "
+            "graph_encoder.name."
+        )
 
 
 def _check_restore(config: ml_collections.ConfigDict) -> None:

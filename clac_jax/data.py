@@ -72,6 +72,8 @@ class RunData:
         self.num_unlabelled = 0
         self._options = view_options(config)
         self._per_device = parallel.check_batch_size(config.batch_size)
+        self._num_chunks = config.gradient_cache_chunks
+        self._per_chunk = parallel.check_chunks(self._per_device, self._num_chunks)
         self._eval_per_device = parallel.check_batch_size(config.eval_batch_size)
         self._splits = {split: self._open(split) for split in ("train", "validation", "test")}
         self.split_sizes = {name: len(records) for name, records in self._splits.items()}
@@ -87,7 +89,7 @@ class RunData:
         sample = self._sample("train")
         self._train_shapes = ShapePlan(
             [self._train_views(0, index) for index in sample],
-            self._per_device,
+            self._per_chunk,
             config.text_encoder.max_length,
             self._largest_crystal("train"),
             config.seed,
@@ -131,7 +133,12 @@ class RunData:
         return int(labels.max()) + 1
 
     def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        """The rest of an epoch from its example `start`: leaves (devices, accumulation, ...)."""
+        """The rest of an epoch from its example `start`.
+
+        Yields:
+            Batches with leaves (devices, accumulation, ...), or (devices, accumulation, chunks,
+            ...) where `config.gradient_cache_chunks` is more than 1.
+        """
         config = self._config
         order = input_pipeline.epoch_order(
             config.seed, epoch, self.split_sizes["train"], self._groups
@@ -179,8 +186,8 @@ class RunData:
         )
 
     def example_batch(self) -> Batch:
-        """One device's training batch, for the shapes of the parameters."""
-        count = min(self._per_device, self.split_sizes["train"])
+        """One device's training batch or a chunk of it, for the shapes of the parameters."""
+        count = min(self._per_chunk, self.split_sizes["train"])
         examples = [self._train_views(0, index) for index in range(count)]
         return collate(examples, self._train_shapes.choose([examples]))
 
@@ -244,9 +251,17 @@ class RunData:
 
     def _pack_train(self, micro_batches: list[list[ExampleViews]]) -> Batch:
         parts = [_divide(examples, self._per_device) for examples in micro_batches]
-        shape = self._train_shapes.choose([part for row in parts for part in row])
+        chunks = [_in_chunks(part, self._per_chunk) for row in parts for part in row]
+        shape = self._train_shapes.choose([chunk for part in chunks for chunk in part])
+
+        def pack(part: Sequence[ExampleViews]) -> Batch:
+            if self._num_chunks == 1:
+                return collate(part, shape)
+            packed = [collate(chunk, shape) for chunk in _in_chunks(part, self._per_chunk)]
+            return jax.tree.map(lambda *leaves: np.stack(leaves), *packed)
+
         by_device = zip(*parts, strict=True)
-        return parallel.stack([[collate(part, shape) for part in row] for row in by_device])
+        return parallel.stack([[pack(part) for part in row] for row in by_device])
 
 
 def _divide(examples: Sequence[ExampleViews], per_device: int) -> list[Sequence[ExampleViews]]:
@@ -255,3 +270,8 @@ def _divide(examples: Sequence[ExampleViews], per_device: int) -> list[Sequence[
         examples[device * per_device : (device + 1) * per_device]
         for device in range(jax.local_device_count())
     ]
+
+
+def _in_chunks(examples: Sequence[ExampleViews], size: int) -> list[Sequence[ExampleViews]]:
+    """A device's examples in slices of equal size."""
+    return [examples[first : first + size] for first in range(0, len(examples), size)]

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from clac_jax.batch import Array, Batch
+from clac_jax.gradients import GradientFunction
 from clac_jax.losses import Loss, LossOptions, clac_loss
 from clac_jax.models import CLaC
 from clac_jax.train_state import TrainState
@@ -48,8 +49,9 @@ def make_train_step(
     """A function (state, batch) -> (state, metrics) for one device.
 
     The batch's leaves have a leading accumulation axis A: the gradient is the mean over the A
-    contrastive batches, each contrasted in itself over all devices. The metrics are means over A,
-    the same on every device: `loss`, its terms, `grad_norm` (before the clip), `learning_rate`.
+    contrastive batches, each contrasted in itself over all devices. An axis of chunks may follow,
+    see `GradientFunction`. The metrics are means over A, the same on every device: `loss`, its
+    terms, `grad_norm` (before the clip), `learning_rate`.
 
     Args:
         trainable: a tree of booleans like the parameters; no gradient is computed where False.
@@ -60,30 +62,12 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(state.key, state.step)
-
-        def loss_fn(
-            params: Any, batch_stats: Any, micro_batch: Batch, micro_key: jax.Array
-        ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
-            params = jax.tree.map(
-                lambda leaf, train: leaf if train else jax.lax.stop_gradient(leaf),
-                params,
-                trainable,
-            )
-            output, updated = state.apply_fn(
-                {"params": params, "batch_stats": batch_stats},
-                micro_batch,
-                train=True,
-                key=micro_key,
-                axis_name=axis_name,
-                mutable=["batch_stats"],
-            )
-            share, terms = loss(output, micro_batch, axis_name=axis_name, key=micro_key)
-            return share, (updated.get("batch_stats", {}), terms)
+        gradient = GradientFunction(state.apply_fn, loss, trainable, axis_name)
 
         def accumulate(carry: Any, inputs: Any) -> tuple[Any, dict[str, jax.Array]]:
             grads, batch_stats = carry
             micro_batch, index = inputs
-            (_, (batch_stats, terms)), micro_grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            micro_grads, batch_stats, terms = gradient(
                 state.params, batch_stats, micro_batch, jax.random.fold_in(key, index)
             )
             return (jax.tree.map(jnp.add, grads, micro_grads), batch_stats), terms
@@ -91,7 +75,7 @@ def make_train_step(
         num_micro_batches = batch.example_mask.shape[0]
         if num_micro_batches == 1:
             # Without the loop, which keeps XLA from fusing the sum with the optimizer.
-            (_, (batch_stats, terms)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            grads, batch_stats, terms = gradient(
                 state.params,
                 state.batch_stats,
                 jax.tree.map(lambda leaf: leaf[0], batch),
