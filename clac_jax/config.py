@@ -26,6 +26,7 @@ PROPERTY_MONITORS = {
     "regression": ("val_loss", "val_mae"),
     "classification": ("val_loss", "val_accuracy"),
 }
+TOWERS = ("graph_encoder", "text_encoder")
 RESTORE_PARTS = ("params", "batch_stats", "opt_state", "key", "progress")
 
 
@@ -49,6 +50,9 @@ def default_config() -> ml_collections.ConfigDict:
     config.max_epochs = 5
     config.batch_size = 32  # crystals contrasted with each other, over all devices
     config.accumulate_steps = 1  # such batches per optimizer update
+    # Chunks in which each device encodes its part of a batch: the memory of one, the gradient of
+    # the whole batch (GradCache, arXiv:2101.06983), each encoder's forward pass once more.
+    config.gradient_cache_chunks = 1
     config.learning_rate = 2e-5
     config.weight_decay = 0.0
     config.schedule = "constant"  # constant | cosine | cosine_restarts | one_cycle | plateau
@@ -67,6 +71,9 @@ def default_config() -> ml_collections.ConfigDict:
     # float32 | bfloat16: arithmetic of the two encoders. Parameters, optimizer, statistics, losses
     # and sums of many terms stay in float32.
     config.precision = "float32"
+    # Towers, "graph_encoder" and "text_encoder", that keep the inputs of their blocks alone for the
+    # backward pass and compute the rest again: less memory, about a third more time in each.
+    config.remat = ()
     config.frozen = ()  # regexes on parameter paths ("text_encoder/.*") that are not trained
     config.debug = False  # a handful of examples, one epoch
     config.log_every_n_steps = 10
@@ -281,6 +288,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         "max_epochs",
         "batch_size",
         "accumulate_steps",
+        "gradient_cache_chunks",
         "eval_batch_size",
         "log_every_n_steps",
         "text_encoder.max_length",
@@ -336,6 +344,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
             f"{config.graph_encoder.name}. Set graph_encoder.name=orb, or leave the file out; "
             "weights of this project come by resume_from."
         )
+    _check_memory(config)
     _check_restore(config)
     if config.batch_size < 2:
         raise ConfigError(
@@ -392,6 +401,29 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any
         for key in sorted(flat_old.keys() | flat_new.keys())
         if flat_old.get(key) != flat_new.get(key)
     ]
+
+
+def _check_memory(config: ml_collections.ConfigDict) -> None:
+    for tower in config.remat:
+        if tower not in TOWERS:
+            raise ConfigError(
+                f'Config key "remat" has {tower!r}. It is a tuple of towers out of '
+                f"{', '.join(TOWERS)}."
+            )
+    chunks = config.gradient_cache_chunks
+    if chunks > 1 and config.task == "property":
+        raise ConfigError(
+            f'Config key "gradient_cache_chunks" is {chunks}, and the task "property" contrasts '
+            "nothing: its loss is a mean over crystals. Leave it at 1 and set accumulate_steps, "
+            "whose gradient is that of the larger batch."
+        )
+    if chunks > 1 and config.graph_encoder.name == "cgcnn":
+        raise ConfigError(
+            f'Config key "gradient_cache_chunks" is {chunks}, and CGCNN normalizes by the '
+            "statistics of the whole batch, which no chunk has. Leave it at 1 and set "
+            "remat=('graph_encoder', 'text_encoder') to save memory, or take another "
+            "graph_encoder.name."
+        )
 
 
 def _check_restore(config: ml_collections.ConfigDict) -> None:

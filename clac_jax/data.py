@@ -73,6 +73,8 @@ class RunData:
         self.num_unlabelled = 0
         self._options = view_options(config)
         self._per_device = parallel.check_batch_size(config.batch_size)
+        self._num_chunks = config.gradient_cache_chunks
+        self._per_chunk = parallel.check_chunks(self._per_device, self._num_chunks)
         self._eval_per_device = parallel.check_batch_size(config.eval_batch_size)
         with processes.first_goes_first("data set"):  # which it may have to build
             self._splits = {split: self._open(split) for split in ("train", "validation", "test")}
@@ -89,7 +91,7 @@ class RunData:
         sample = self._sample("train")
         self._train_shapes = ShapePlan(
             [self._train_views(0, index) for index in sample],
-            self._per_device,
+            self._per_chunk,
             config.text_encoder.max_length,
             self._largest_crystal("train"),
             config.seed,
@@ -134,7 +136,12 @@ class RunData:
         return int(labels.max()) + 1
 
     def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        """The rest of an epoch from its example `start`: leaves (devices, accumulation, ...)."""
+        """The rest of an epoch from its example `start`.
+
+        Yields:
+            Batches with leaves (devices, accumulation, ...), or (devices, accumulation, chunks,
+            ...) where `config.gradient_cache_chunks` is more than 1.
+        """
         config = self._config
         order = input_pipeline.epoch_order(
             config.seed, epoch, self.split_sizes["train"], self._groups
@@ -188,8 +195,8 @@ class RunData:
         return _in_one_shape(packed)
 
     def example_batch(self) -> Batch:
-        """One device's training batch, for the shapes of the parameters."""
-        count = min(self._per_device, self.split_sizes["train"])
+        """One device's training batch or a chunk of it, for the shapes of the parameters."""
+        count = min(self._per_chunk, self.split_sizes["train"])
         examples = [self._train_views(0, index) for index in range(count)]
         return collate(examples, self._train_shapes.choose([examples]))
 
@@ -253,12 +260,19 @@ class RunData:
 
     def _pack_train(self, micro_batches: list[list[ExampleViews]]) -> Packed:
         parts = [_divide(examples, self._per_device) for examples in micro_batches]
+        chunks = [c for row in parts for part in row for c in _in_chunks(part, self._per_chunk)]
+
+        def pack(part: Sequence[ExampleViews], shape: BatchShape) -> Batch:
+            if self._num_chunks == 1:
+                return collate(part, shape)
+            packed = [collate(chunk, shape) for chunk in _in_chunks(part, self._per_chunk)]
+            return jax.tree.map(lambda *leaves: np.stack(leaves), *packed)
 
         def in_shape(shape: BatchShape) -> Batch:
             by_device = zip(*parts, strict=True)
-            return parallel.stack([[collate(part, shape) for part in row] for row in by_device])
+            return parallel.stack([[pack(part, shape) for part in row] for row in by_device])
 
-        return Packed.from_parts(self._train_shapes, [p for row in parts for p in row], in_shape)
+        return Packed.from_parts(self._train_shapes, chunks, in_shape)
 
 
 @dataclass(frozen=True)
@@ -320,3 +334,8 @@ def _divide(examples: Sequence[ExampleViews], per_device: int) -> list[Sequence[
         examples[device * per_device : (device + 1) * per_device]
         for device in range(jax.local_device_count())
     ]
+
+
+def _in_chunks(examples: Sequence[ExampleViews], size: int) -> list[Sequence[ExampleViews]]:
+    """A device's examples in slices of equal size."""
+    return [examples[first : first + size] for first in range(0, len(examples), size)]

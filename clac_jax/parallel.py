@@ -48,6 +48,22 @@ def check_batch_size(batch_size: int) -> int:
     return batch_size // num_devices
 
 
+def check_chunks(per_device: int, num_chunks: int) -> int:
+    """The examples of a chunk, where each device encodes its part of a batch in so many.
+
+    Raises:
+        ConfigError: a device's examples cannot be split evenly into so many chunks.
+    """
+    if per_device % num_chunks:
+        fitting = ", ".join(str(n) for n in range(1, per_device + 1) if per_device % n == 0)
+        raise ConfigError(
+            f"The {per_device} examples that each device gets of a batch cannot be split evenly "
+            f"into gradient_cache_chunks = {num_chunks}. Use one of {fitting}, or another "
+            "batch_size."
+        )
+    return per_device // num_chunks
+
+
 class Parallel(abc.ABC):
     """A way to run a step for one device on all devices."""
 

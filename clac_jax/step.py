@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from clac_jax.batch import Array, Batch
+from clac_jax.gradients import BatchGradient, GradientFunction
 from clac_jax.losses import Loss, LossOptions, clac_loss
 from clac_jax.models import CLaC
 from clac_jax.train_state import TrainState
@@ -39,21 +40,6 @@ class Embedded:
     metrics: dict[str, jax.Array]
 
 
-@flax.struct.dataclass
-class Gradients:
-    """What the batch of a step says about the parameters, the same on every device.
-
-    Attributes:
-        grads: a tree like the parameters.
-        batch_stats: running statistics after the batch.
-        terms: the loss and what it is made of, scalars.
-    """
-
-    grads: Any
-    batch_stats: Any
-    terms: dict[str, jax.Array]
-
-
 def make_train_step(
     trainable: Any,
     schedule: optax.Schedule,
@@ -72,14 +58,14 @@ def make_train_step(
 
 def make_update(
     schedule: optax.Schedule,
-) -> Callable[[TrainState, Gradients], tuple[TrainState, dict[str, jax.Array]]]:
+) -> Callable[[TrainState, BatchGradient], tuple[TrainState, dict[str, jax.Array]]]:
     """A function (state, gradients) -> (state, metrics), without collectives.
 
     The metrics are the terms of the loss, `grad_norm` (before the clip) and `learning_rate`, which
     is that of `schedule`.
     """
 
-    def update(state: TrainState, found: Gradients) -> tuple[TrainState, dict[str, jax.Array]]:
+    def update(state: TrainState, found: BatchGradient) -> tuple[TrainState, dict[str, jax.Array]]:
         metrics = {
             **{name: term for name, term in found.terms.items() if not name.startswith("acc_")},
             "grad_norm": optax.tree.norm(found.grads),
@@ -93,11 +79,12 @@ def make_update(
 
 def make_gradients(
     trainable: Any, loss: Loss, axis_name: str | None = AXIS
-) -> Callable[[TrainState, Batch], Gradients]:
-    """A function (state, batch) -> Gradients for one device; it reads no optimizer state.
+) -> Callable[[TrainState, Batch], BatchGradient]:
+    """A function (state, batch) -> gradient summed over devices; it reads no optimizer state.
 
     The batch's leaves have a leading accumulation axis A: the gradient is the mean over the A
-    contrastive batches, each contrasted in itself over all devices, and so are the terms.
+    contrastive batches, each contrasted in itself over all devices, and so are the terms. An axis
+    of chunks may follow, see `GradientFunction`.
 
     Args:
         trainable: a tree of booleans like the parameters; no gradient is computed where False.
@@ -105,32 +92,14 @@ def make_gradients(
         axis_name: the mapped axis of the devices, or None on one device without a map.
     """
 
-    def gradients(state: TrainState, batch: Batch) -> Gradients:
+    def gradients(state: TrainState, batch: Batch) -> BatchGradient:
         key = jax.random.fold_in(state.key, state.step)
-
-        def loss_fn(
-            params: Any, batch_stats: Any, micro_batch: Batch, micro_key: jax.Array
-        ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
-            params = jax.tree.map(
-                lambda leaf, train: leaf if train else jax.lax.stop_gradient(leaf),
-                params,
-                trainable,
-            )
-            output, updated = state.apply_fn(
-                {"params": params, "batch_stats": batch_stats},
-                micro_batch,
-                train=True,
-                key=micro_key,
-                axis_name=axis_name,
-                mutable=["batch_stats"],
-            )
-            share, terms = loss(output, micro_batch, axis_name=axis_name, key=micro_key)
-            return share, (updated.get("batch_stats", {}), terms)
+        gradient = GradientFunction(state.apply_fn, loss, trainable, axis_name)
 
         def accumulate(carry: Any, inputs: Any) -> tuple[Any, dict[str, jax.Array]]:
             grads, batch_stats = carry
             micro_batch, index = inputs
-            (_, (batch_stats, terms)), micro_grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            micro_grads, batch_stats, terms = gradient(
                 state.params, batch_stats, micro_batch, jax.random.fold_in(key, index)
             )
             return (jax.tree.map(jnp.add, grads, micro_grads), batch_stats), terms
@@ -138,7 +107,7 @@ def make_gradients(
         num_micro_batches = batch.example_mask.shape[0]
         if num_micro_batches == 1:
             # Without the loop, which keeps XLA from fusing the sum with the optimizer.
-            (_, (batch_stats, terms)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            grads, batch_stats, terms = gradient(
                 state.params,
                 state.batch_stats,
                 jax.tree.map(lambda leaf: leaf[0], batch),
@@ -155,7 +124,7 @@ def make_gradients(
             terms = jax.tree.map(jnp.mean, terms)
         if axis_name is not None:
             grads = jax.lax.psum(grads, axis_name)
-        return Gradients(grads, batch_stats, terms)
+        return BatchGradient(grads, batch_stats, terms)
 
     return gradients
 

@@ -39,12 +39,28 @@ def test_missing_key_is_named():
         ("replace_formula_prob", 1.5, "from 0.0 to 1.0"),
         ("text_encoder.num_layers", 0, "at least 1"),
         ("input.group_by", "element", "one of none, formula, elements"),
+        ("gradient_cache_chunks", 0, "at least 1"),
         ("schedule", "cosin", "one of constant, cosine"),
+        ("remat", ("text_encodr",), "out of graph_encoder, text_encoder"),
     ],
 )
 def test_values_that_cannot_be_used(key, value, message):
     config = base.get_config()
     config.update_from_flattened_dict({key: value})
+    with pytest.raises(config_lib.ConfigError, match=message):
+        config_lib.validate(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "property", "checkpoint.monitor": "val_mae"}, "set accumulate_steps"),
+        ({"graph_encoder.name": "cgcnn"}, "statistics of the whole batch"),
+    ],
+)
+def test_what_chunks_cannot_train_is_refused(changes, message):
+    config = base.get_config()
+    config.update_from_flattened_dict({"gradient_cache_chunks": 2, **changes})
     with pytest.raises(config_lib.ConfigError, match=message):
         config_lib.validate(config)
 

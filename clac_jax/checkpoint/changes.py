@@ -28,6 +28,7 @@ _EFFECTS: tuple[tuple[str, str], ...] = (
     ),
     (r"optimizer\..*|weight_decay|gradient_clip", "holds from the next step"),
     (r"loss\.(margin|prior_weight)", "holds from the next step"),
+    (r"remat|gradient_cache_chunks", "the same step, in more or less memory and time"),
     (r"frozen", "holds from the next step; newly trained parameters start without moments"),
     (r"replace_formula_start_epoch", "formulas are replaced from that epoch on"),
     (

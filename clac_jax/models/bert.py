@@ -5,6 +5,7 @@ Post-layer-norm blocks, exact GELU, learned absolute positions.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 
 from clac_jax.batch import Array, TextBatch
 from clac_jax.models.dropout import DropoutStream
+from clac_jax.models.remat import remat_block
 from clac_jax.models.text_encoder import (
     Attention,
     TextDropout,
@@ -75,11 +77,13 @@ class Bert(nn.Module):
         feature: "first" or "last" token, "mean" over the text's tokens, or "attention": the mean
             beside learned weighted means.
         with_lm_head: whether the head exists.
+        remat: whether the backward pass computes the insides of a layer again.
     """
 
     config: BertConfig
     feature: str = "first"
     with_lm_head: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -112,14 +116,18 @@ class Bert(nn.Module):
         x = word(texts.ids) + positions(texts.positions)
         x = x + (types(jnp.zeros((), jnp.int32)) if token_types is None else types(token_types))
         x = dropout.hidden(layer_norm(config, "embedding_norm")(x), rate, 0)
-        for k in range(config.num_hidden_layers):
+
+        def layer(k: int, x: jax.Array) -> jax.Array:
             y = Attention(config, name=f"layer_{k}_attention")(x, texts, dropout, 3 * k + 1)
             y = dropout.hidden(y, rate, 3 * k + 2)
             x = layer_norm(config, f"layer_{k}_attention_norm")(x + y)
             y = dense(config, config.intermediate_size, f"layer_{k}_intermediate")(x)
             y = dense(config, config.hidden_size, f"layer_{k}_output")(exact_gelu(y))
             y = dropout.hidden(y, rate, 3 * k + 3)
-            x = layer_norm(config, f"layer_{k}_output_norm")(x + y)
+            return layer_norm(config, f"layer_{k}_output_norm")(x + y)
+
+        for k in range(config.num_hidden_layers):
+            x = remat_block(self, functools.partial(layer, k))(x)
 
         features = pool(x, texts, self.feature, config.num_attention_heads)
         output = TextOutput(features=features, hidden=x)

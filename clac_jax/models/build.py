@@ -44,6 +44,8 @@ def build_graph_encoder(config: ml_collections.ConfigDict) -> nn.Module:
         ModelError: no encoder has that name.
     """
     options, dtype = config.graph_encoder, compute_dtype(config)
+    # CompositionEncoder has no blocks: it keeps a few vectors per crystal.
+    remat = "graph_encoder" in config.remat
     composition = CompositionEncoder(
         num_features=options.num_features,
         out_dim=options.num_features if options.name == "orb" else options.out_dim,
@@ -58,6 +60,7 @@ def build_graph_encoder(config: ml_collections.ConfigDict) -> nn.Module:
             cutoff=options.cutoff,
             out_dim=options.out_dim,
             dtype=dtype,
+            remat=remat,
         )
     elif options.name == "cgcnn":
         encoder = CGCNN(
@@ -68,9 +71,10 @@ def build_graph_encoder(config: ml_collections.ConfigDict) -> nn.Module:
             n_h=options.n_h,
             out_dim=options.out_dim,
             dtype=dtype,
+            remat=remat,
         )
     elif options.name == "orb":
-        encoder = _orb(options, dtype)
+        encoder = _orb(options, dtype, remat)
     else:
         raise ModelError(
             f"graph_encoder.name = {options.name!r} is unknown. "
@@ -79,13 +83,14 @@ def build_graph_encoder(config: ml_collections.ConfigDict) -> nn.Module:
     return WithComposition(encoder, composition) if options.add_composition else encoder
 
 
-def _orb(options: ml_collections.ConfigDict, dtype: str | None = None) -> Orb:
+def _orb(options: ml_collections.ConfigDict, dtype: str | None = None, remat: bool = False) -> Orb:
     return Orb(
         features=options.num_features,
         hidden=options.hidden_features,
         num_interactions=options.num_interactions,
         cutoff=options.graph_cutoff,
         dtype=dtype,
+        remat=remat,
     )
 
 
@@ -160,11 +165,12 @@ def build_text_encoder(
     """The text encoder of `config.text_encoder`; arguments and errors of `text_encoder_config`."""
     sizes = text_encoder_config(config, vocab_size)
     feature, with_lm = config.text_encoder.feature, config.lm_weight > 0
+    remat = "text_encoder" in config.remat
     if isinstance(sizes, BertConfig):
-        return Bert(sizes, feature=feature, with_lm_head=with_lm)
+        return Bert(sizes, feature=feature, with_lm_head=with_lm, remat=remat)
     if isinstance(sizes, GemmaConfig):
-        return Gemma(sizes, feature=feature, with_lm_loss=with_lm)
-    return Decoder(sizes, feature=feature, with_lm_loss=with_lm)
+        return Gemma(sizes, feature=feature, with_lm_loss=with_lm, remat=remat)
+    return Decoder(sizes, feature=feature, with_lm_loss=with_lm, remat=remat)
 
 
 def build_model(config: ml_collections.ConfigDict, vocab_size: int | None = None) -> CLaC:

@@ -6,6 +6,7 @@ prediction of material properties", arXiv:1710.10324, as used by CLaC (arXiv:250
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -16,6 +17,7 @@ from clac_jax.batch import Array, GraphBatch
 from clac_jax.models.graph_ops import node_features, safe_norm, sum_pool
 from clac_jax.models.normalization import MaskedBatchNorm
 from clac_jax.models.precision import at_least_float32
+from clac_jax.models.remat import remat_block
 
 
 def edge_features(distances: Array, num_centers: int, cutoff: float) -> jax.Array:
@@ -78,6 +80,7 @@ class CGCNN(nn.Module):
         out_dim: width of the output.
         cutoff: angstrom, last Gaussian center and zero of the envelope.
         dtype: of the convolutions' arithmetic; None: that of the parameters.
+        remat: whether the backward pass computes the insides of a convolution again.
     """
 
     atom_fea_len: int = 1024
@@ -88,6 +91,7 @@ class CGCNN(nn.Module):
     out_dim: int = 512
     cutoff: float = 8.0
     dtype: Any = None
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -108,13 +112,16 @@ class CGCNN(nn.Module):
         rows_per_view = graphs.lattices.shape[0] // graphs.num_views
         view = graphs.crystal_index // rows_per_view
         members = view[None, :] == jnp.arange(graphs.num_views)[:, None]
+
+        def convolution(k: int, x: jax.Array) -> jax.Array:
+            convolve = GatedConvolution(self.dtype, name=f"conv_{k}")
+            return nn.softplus(
+                convolve(x, edges, graphs, members, train=train, axis_name=axis_name)
+            )
+
         x = nn.Dense(self.atom_fea_len, name="embedding")(node_features(graphs))
         for k in range(self.n_conv):
-            x = nn.softplus(
-                GatedConvolution(self.dtype, name=f"conv_{k}")(
-                    x, edges, graphs, members, train=train, axis_name=axis_name
-                )
-            )
+            x = remat_block(self, functools.partial(convolution, k))(x)
         y = sum_pool(graphs, x)
         for k in range(self.n_h):
             y = nn.softplus(nn.Dense(self.h_fea_len, name=f"hidden_{k}")(y))

@@ -25,6 +25,23 @@ _CRYSTAL_NOISE, _TEXT_NOISE = 1_000_001, 1_000_002
 
 
 @flax.struct.dataclass
+class Encoded:
+    """What the two towers make of a batch, before any projection.
+
+    Attributes:
+        graphs: (V_graph, B, F) features of the crystals; view 0 first.
+        texts: (V_text, B, F) features of the texts.
+        lm_loss_sum: (V_text,) summed language-model loss of this device's tokens, or None.
+        lm_num_tokens: (V_text,) labelled tokens, or None.
+    """
+
+    graphs: Array
+    texts: Array
+    lm_loss_sum: Array | None = None
+    lm_num_tokens: Array | None = None
+
+
+@flax.struct.dataclass
 class ClacOutput:
     """What the losses and the evaluation need.
 
@@ -122,18 +139,67 @@ class CLaC(nn.Module):
         Returns:
             ClacOutput with a contrast for each that is wanted and has its two views.
         """
+        encoded = self.encode(batch, train=train, key=key, axis_name=axis_name)
+        return self.contrast(
+            encoded,
+            batch.example_mask,
+            batch.example_index,
+            train=train,
+            key=key,
+            axis_name=axis_name,
+        )
+
+    def encode(
+        self,
+        batch: Batch,
+        *,
+        train: bool = False,
+        key: Array | None = None,
+        axis_name: str | None = None,
+    ) -> Encoded:
+        """The towers alone; arguments as for `__call__`.
+
+        What comes out for an example depends on no other, unless a tower has batch statistics: a
+        part of a batch gives that part of the features.
+        """
         num_examples = batch.example_mask.shape[0]
         graphs = self.graph_encoder(batch.graphs, train=train, axis_name=axis_name)
-        graphs = graphs.reshape(batch.graphs.num_views, num_examples, -1)
-        encoded = self.encode_texts(batch, key=key if train else None)
-        texts = encoded.features.reshape(batch.texts.num_views, num_examples, -1)
+        texts = self.encode_texts(batch, key=key if train else None)
+        return Encoded(
+            graphs=graphs.reshape(batch.graphs.num_views, num_examples, -1),
+            texts=texts.features.reshape(batch.texts.num_views, num_examples, -1),
+            lm_loss_sum=texts.lm_loss_sum,
+            lm_num_tokens=texts.lm_num_tokens,
+        )
+
+    def contrast(
+        self,
+        encoded: Encoded,
+        example_mask: Array,
+        example_index: Array,
+        *,
+        train: bool = False,
+        key: Array | None = None,
+        axis_name: str | None = None,
+    ) -> ClacOutput:
+        """The heads and priors on a whole batch's features.
+
+        Args:
+            encoded: of all examples of this device.
+            example_mask: (B,) bool, False at padding.
+            example_index: (B,) int32 index of each example in its split.
+            train: as for `__call__`.
+            key: likewise.
+            axis_name: likewise.
+        """
+        graphs, texts = encoded.graphs, encoded.texts
 
         def contrast(head: Head, left: jax.Array, right: jax.Array) -> ProjectedPair:
-            return head(left, right, batch.example_mask, train=train, axis_name=axis_name)
+            return head(left, right, example_mask, train=train, axis_name=axis_name)
 
         def prior(discriminator: PriorDiscriminator, x: jax.Array, stream: int) -> jax.Array:
             noise_key = jax.random.fold_in(jax.random.PRNGKey(0) if key is None else key, stream)
-            return discriminator(x, prior_noise(noise_key, batch.example_index, x.shape[-1]))
+            return discriminator(x, prior_noise(noise_key, example_index, x.shape[-1]))
 
         visual = textual = crystal_prior = text_prior = None
         if self.use_visual and graphs.shape[0] == 2:

@@ -7,6 +7,7 @@ from the first real token in both.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 
 from clac_jax.batch import Array, TextBatch
 from clac_jax.models.dropout import DropoutStream
+from clac_jax.models.remat import remat_block
 from clac_jax.models.text_encoder import (
     ACTIVATIONS,
     Attention,
@@ -138,11 +140,13 @@ class Decoder(nn.Module):
             "attention": the mean beside learned weighted means.
         with_lm_loss: whether the loss is computed for texts with labels; it has no parameters of
             its own, the logits come from the word embedding.
+        remat: whether the backward pass computes the insides of a layer again.
     """
 
     config: DecoderConfig
     feature: str = "last"
     with_lm_loss: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(self, texts: TextBatch, *, stream: DropoutStream | None = None) -> TextOutput:
@@ -168,7 +172,7 @@ class Decoder(nn.Module):
         def norm(name: str) -> nn.LayerNorm:
             return layer_norm(config, name, config.norm_affine)
 
-        def block(x: jax.Array, k: int) -> jax.Array:
+        def layer(k: int, x: jax.Array) -> jax.Array:
             before, after = norm(f"layer_{k}_attention_norm"), norm(f"layer_{k}_output_norm")
             attention = Attention(config, True, config.use_bias, name=f"layer_{k}_attention")
             y = attention(before(x) if config.norm_first else x, texts, dropout, 3 * k + 1)
@@ -188,7 +192,7 @@ class Decoder(nn.Module):
             x = dense(config, config.hidden_size, "project_in", use_bias=False)(x)
         x = dropout.hidden(x + positions(texts.positions), config.embedding_dropout_prob, 0)
         for k in range(config.num_hidden_layers):
-            x = block(x, k)
+            x = remat_block(self, functools.partial(layer, k))(x)
         if config.final_norm:
             x = norm("final_norm")(x)
         if config.embedding_size:

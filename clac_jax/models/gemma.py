@@ -6,6 +6,7 @@ a window of tokens alone, a gated perceptron, and a norm before and after either
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from clac_jax.batch import Array, TextBatch
 from clac_jax.models.decoder import with_next_token_loss
 from clac_jax.models.dropout import DropoutStream
 from clac_jax.models.precision import at_least_float32
+from clac_jax.models.remat import remat_block
 from clac_jax.models.text_encoder import (
     ACTIVATIONS,
     TextDropout,
@@ -213,11 +215,13 @@ class Gemma(nn.Module):
             "attention": the mean beside learned weighted means.
         with_lm_loss: whether the loss is computed for texts with labels; it has no parameters of
             its own, the logits come from the word embedding.
+        remat: whether the backward pass computes the insides of a layer again.
     """
 
     config: GemmaConfig
     feature: str = "last"
     with_lm_loss: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(self, texts: TextBatch, *, stream: DropoutStream | None = None) -> TextOutput:
@@ -235,13 +239,16 @@ class Gemma(nn.Module):
             up = dense(config, config.intermediate_size, f"layer_{k}_up", False)(x)
             return dense(config, config.hidden_size, f"layer_{k}_down", False)(gelu(gate) * up)
 
-        x = word(texts.ids) * config.hidden_size**0.5
-        for k in range(config.num_hidden_layers):
+        def layer(k: int, x: jax.Array) -> jax.Array:
             attention = GemmaAttention(config, k, name=f"layer_{k}_attention")
             y = attention(norm(f"layer_{k}_attention_norm")(x), texts, dropout)
             x = x + norm(f"layer_{k}_attention_out_norm")(y)
             y = perceptron(norm(f"layer_{k}_perceptron_norm")(x), k)
-            x = x + norm(f"layer_{k}_perceptron_out_norm")(y)
+            return x + norm(f"layer_{k}_perceptron_out_norm")(y)
+
+        x = word(texts.ids) * config.hidden_size**0.5
+        for k in range(config.num_hidden_layers):
+            x = remat_block(self, functools.partial(layer, k))(x)
         x = norm("final_norm")(x)
         features = pool(x, texts, self.feature, config.num_attention_heads)
         output = TextOutput(features=features, hidden=x)

@@ -6,6 +6,7 @@ package orb-models, whose weights `clac_jax.models.orb_weights` reads.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 from clac_jax.batch import Array, GraphBatch
 from clac_jax.models.graph_ops import mean_pool, safe_norm
 from clac_jax.models.precision import at_least_float32
+from clac_jax.models.remat import remat_block
 
 NUM_RADIAL = 8
 NUM_ANGULAR = 16
@@ -150,6 +152,7 @@ class Orb(nn.Module):
         num_interactions: steps.
         cutoff: angstrom, where the envelope ends.
         dtype: of the arithmetic; None: that of the parameters.
+        remat: whether the backward pass computes the insides of a step again.
     """
 
     features: int = 256
@@ -157,6 +160,7 @@ class Orb(nn.Module):
     num_interactions: int = 5
     cutoff: float = 6.0
     dtype: Any = None
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -184,7 +188,11 @@ class Orb(nn.Module):
         edges = edge(edge_in(edge_features(vectors, self.cutoff)))
         weights = envelope(safe_norm(vectors, axis=1), self.cutoff)
         weights = jnp.where(graphs.edge_mask, weights, 0).astype(nodes.dtype)
+
+        def step(k: int, nodes: jax.Array, edges: jax.Array) -> tuple[jax.Array, jax.Array]:
+            messages = GatedMessages(self.hidden, self.dtype, name=f"interaction_{k}")
+            return messages(nodes, edges, graphs, weights)
+
         for k in range(self.num_interactions):
-            step = GatedMessages(self.hidden, self.dtype, name=f"interaction_{k}")
-            nodes, edges = step(nodes, edges, graphs, weights)
+            nodes, edges = remat_block(self, functools.partial(step, k))(nodes, edges)
         return mean_pool(graphs, nodes)

@@ -19,6 +19,7 @@ paper's sizes.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ import jax.numpy as jnp
 
 from clac_jax.batch import Array, GraphBatch, num_pairs
 from clac_jax.models.graph_ops import node_features, safe_norm, sum_pool
+from clac_jax.models.remat import remat_block
 
 
 @dataclass(frozen=True)
@@ -230,6 +232,7 @@ class PaiNN(nn.Module):
         cutoff: angstrom; longer edges change nothing.
         out_dim: width of the output.
         dtype: of the arithmetic; None: that of the parameters.
+        remat: whether the backward pass computes the insides of a message and its update again.
     """
 
     num_features: int = 512
@@ -238,6 +241,7 @@ class PaiNN(nn.Module):
     cutoff: float = 5.0
     out_dim: int = 512
     dtype: Any = None
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -263,11 +267,15 @@ class PaiNN(nn.Module):
             TileBasis(basis.scalar.astype(s.dtype), basis.vector.astype(s.dtype))
             for basis in tile_basis(graphs, self.cutoff, self.num_rbf)
         ]
-        v = None
-        for k in range(self.num_interactions):
+
+        def interaction(k: int, s: jax.Array, v: jax.Array | None) -> tuple[jax.Array, jax.Array]:
             ds, dv = Message(self.dtype, name=f"message_{k}")(s, v, bases)
             s, v = s + ds, dv if v is None else v + dv
             ds, dv = Update(self.dtype, name=f"update_{k}")(s, v)
-            s, v = s + ds, v + dv
+            return s + ds, v + dv
+
+        v = None
+        for k in range(self.num_interactions):
+            s, v = remat_block(self, functools.partial(interaction, k))(s, v)
         y = nn.silu(dense(self.num_features, "readout_hidden")(s))
         return sum_pool(graphs, dense(self.out_dim, "readout")(y))

@@ -17,6 +17,7 @@ from etils import epath
 from clac_jax.checkpoint.layout import step_folders
 from clac_jax.checkpoint.restore import TreeMismatchError
 from clac_jax.data import RunData
+from clac_jax.metric_rows import numbers
 from clac_jax.schedules import Timeline, make_schedule
 from clac_jax.train import train
 
@@ -28,6 +29,14 @@ def test_another_workdir_goes_on_like_the_same_run(stage1, small_config, tmp_pat
     assert [untimed(row) for row in train_rows(tmp_path)] == expected
     report = json.loads((tmp_path / "restore_report.json").read_text())
     assert report["counts"]["restored"] == len(report["arrays"])
+
+
+def test_in_chunks_and_with_rematerialisation_it_is_the_same_run(stage1, small_config, tmp_path):
+    saving = {"gradient_cache_chunks": 2, "remat": ("graph_encoder", "text_encoder")}
+    train(small_config(resume_from=f"{stage1}@epoch=0", **saving), tmp_path)
+    rows, expected = train_rows(tmp_path), train_rows(stage1)[STEPS_PER_EPOCH:]
+    for row, plain in zip(rows, expected, strict=True):
+        assert numbers(untimed(row)) == pytest.approx(numbers(untimed(plain)), rel=1e-4)
 
 
 def test_more_epochs_extend_the_schedule(stage1, small_config, tmp_path):

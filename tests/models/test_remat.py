@@ -1,0 +1,101 @@
+"""Encoders that compute their blocks again in the backward pass are the same encoders."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_clac import batch_of, examples, small_config
+
+from clac_jax.models.build import build_graph_encoder, build_text_encoder
+from clac_jax.models.dropout import DropoutStream
+from clac_jax.models.remat import remat_block
+
+GRAPH_ENCODERS = ("painn", "cgcnn", "orb")
+TEXT_ENCODERS = ("bert", "opt", "gemma3_text")
+# Compiled with little care: everything runs once.
+FAST = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
+
+def encoder_of(name, remat):
+    """Functions key -> variables, and (params, batch_stats) -> (loss, new batch stats)."""
+    changes = {"remat": remat, "text_encoder.config.num_hidden_layers": 2}
+    batch = batch_of(examples(with_labels=True))
+    if name in GRAPH_ENCODERS:
+        changes |= {"graph_encoder.name": name, "graph_encoder.hidden_features": 32}
+        encoder = build_graph_encoder(small_config(**changes))
+        inputs = {"graphs": batch.graphs, "train": True}
+    else:
+        # The masks of dropout take long to compile.
+        rate = None if name == "bert" else 0.0
+        changes |= {"text_encoder.config.model_type": name, "text_encoder.dropout": rate}
+        encoder = build_text_encoder(small_config(lm_weight=1.0, **changes), vocab_size=100)
+        ids = jnp.arange(6, dtype=jnp.uint32)
+        inputs = {"texts": batch.texts, "stream": DropoutStream(jax.random.PRNGKey(3), ids)}
+
+    def loss(params, batch_stats):
+        variables = {"params": params, "batch_stats": batch_stats}
+        output, updated = encoder.apply(variables, **inputs, mutable=["batch_stats"])
+        features = output if name in GRAPH_ENCODERS else output.features
+        total = jnp.sum(features * jnp.cos(jnp.arange(features.size)).reshape(features.shape))
+        if name in TEXT_ENCODERS:
+            total = total + jnp.sum(output.lm_loss_sum)
+        return total, updated.get("batch_stats", {})
+
+    return functools.partial(encoder.init, **inputs), loss
+
+
+def kept_bytes(loss, params, batch_stats):
+    """What the backward pass holds on to."""
+    kept = jax.eval_shape(lambda p: jax.vjp(lambda q: loss(q, batch_stats)[0], p)[1], params)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
+
+
+@pytest.mark.parametrize("name", GRAPH_ENCODERS + TEXT_ENCODERS)
+def test_rematerialisation_changes_the_memory_and_nothing_else(name):
+    init, plain = encoder_of(name, ())
+    init_again, again = encoder_of(name, ("graph_encoder", "text_encoder"))
+    shapes = jax.eval_shape(init, jax.random.PRNGKey(0))
+    assert jax.eval_shape(init_again, jax.random.PRNGKey(0)) == shapes
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda x: rng.uniform(0.0, 0.2, x.shape).astype(x.dtype), shapes)
+    args = variables["params"], variables.get("batch_stats", {})
+
+    @functools.partial(jax.jit, compiler_options=FAST)
+    def both(*args):
+        return [jax.value_and_grad(loss, has_aux=True)(*args) for loss in (plain, again)]
+
+    ((value, stats), grads), ((value_again, stats_again), grads_again) = both(*args)
+    np.testing.assert_array_equal(value_again, value)
+    jax.tree.map(np.testing.assert_array_equal, stats_again, stats)
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), stats, args[1])
+    assert all(jax.tree.leaves(moved)) and bool(moved) == (name == "cgcnn")
+    for leaf, leaf_again in zip(*map(jax.tree.leaves, (grads, grads_again)), strict=True):
+        np.testing.assert_allclose(leaf_again, leaf, rtol=1e-4, atol=1e-6 * np.max(np.abs(leaf)))
+
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(args[0]))
+    kept, kept_again = (kept_bytes(loss, *args) - weights for loss in (plain, again))
+    # Most of what is left of PaiNN is its basis, which all interactions share.
+    assert kept_again < (0.7 if name == "painn" else 0.5) * kept
+
+
+class Blocks(nn.Module):
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, x):
+        def block(k, x):
+            return x + nn.Dense(3, name=f"block_{k}")(x)
+
+        for k in range(2):
+            x = remat_block(self, functools.partial(block, k))(x)
+        return x
+
+
+def test_parameters_start_the_same():
+    x = np.ones((2, 3), np.float32)
+    plain, again = (Blocks(remat).init(jax.random.PRNGKey(0), x) for remat in (False, True))
+    assert set(plain["params"]) == {"block_0", "block_1"}
+    jax.tree.map(np.testing.assert_array_equal, plain, again)
