@@ -3,8 +3,8 @@
 python -m benchmarks.methods outputs/methods            # all; goes on where it was stopped
 python -m benchmarks.methods outputs/methods cgcnn opt  # some
 
-Each is two passes over 1,024 crystals in batches of 64, with texts of 128 tokens, the same small
-model but for what its name says. None is tuned: the figures tell that a method learns, not which is
+Each is two passes over 1,024 crystals in batches of 64, with texts of 128 tokens and the first two,
+frozen, layers of MiniLM: the same small model but for what its name says. None is tuned: the figures tell that a method learns, not which is
 best. The JSON holds the settings.
 """
 
@@ -28,6 +28,7 @@ SETTINGS = {
     "dataset.max_examples": 1024,
     "text_encoder.max_length": 128,
 }
+TWO_LAYERS = {"text_encoder.num_layers": 2}
 SMALL_PAINN = {"graph_encoder.num_features": 64, "graph_encoder.num_interactions": 2}
 # Two names for the base run's encoders, and one too large for a short run on a CPU.
 LEFT_OUT = ("minilm", "orb_v3")
@@ -36,7 +37,9 @@ LEFT_OUT = ("minilm", "orb_v3")
 def flags(name: str) -> list[str]:
     """The command line of one method, workdir aside."""
     kind = "losses" if name in LOSSES else "encoders"
-    sizes = {} if "graph_encoder.name" in ENCODERS.get(name, {}) else SMALL_PAINN
+    changes = ENCODERS.get(name, {})
+    sizes = {} if "graph_encoder.name" in changes else SMALL_PAINN
+    sizes = sizes if "text_encoder.pretrained" in changes else sizes | TWO_LAYERS
     settings = SETTINGS | sizes
     return [
         f"--config=configs/{kind}.py:{name}",
