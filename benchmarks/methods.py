@@ -4,8 +4,8 @@ python -m benchmarks.methods outputs/methods            # all; goes on where it 
 python -m benchmarks.methods outputs/methods cgcnn opt  # some
 
 Each is two passes over 1,024 crystals in batches of 64, with texts of 128 tokens and the first two,
-frozen, layers of MiniLM: the same small model but for what its name says. None is tuned: the figures tell that a method learns, not which is
-best. The JSON holds the settings.
+frozen, layers of MiniLM: the same small model but for what its name says. None is tuned: the
+figures tell that a method learns, not which is best. The JSON holds the settings.
 """
 
 from __future__ import annotations
