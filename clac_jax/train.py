@@ -333,4 +333,3 @@ def _configure_jax(config: ml_collections.ConfigDict) -> None:
     if config.compilation_cache:
         cache = Path(config.compilation_cache).expanduser()
         jax.config.update("jax_compilation_cache_dir", str(cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

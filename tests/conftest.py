@@ -1,10 +1,30 @@
 """What all tests share."""
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+# Nearly every program of the tests runs a few times on a few numbers, so that most of the time went
+# into compiling it: it is compiled with little care. Read when JAX is imported.
+QUICK_COMPILATION = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1"
+)
+if QUICK_COMPILATION not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_COMPILATION}".strip()
+
+
+def pytest_configure(config):
+    """What one process has compiled is there for all of them: pytest's own and what tests start."""
+    if not hasattr(config, "workerinput"):  # which inherit it from the process that starts them
+        cache = tempfile.TemporaryDirectory(prefix="compilation_cache_")
+        config.add_cleanup(cache.cleanup)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = cache.name
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
 @pytest.fixture(scope="session")

@@ -89,7 +89,7 @@ def test_language_model_loss_is_the_mean_over_views_of_the_mean_over_tokens():
 def test_four_devices_agree_with_one(how):
     script = Path(__file__).parent / "sharded_loss.py"
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(script.parent.parent),
     }

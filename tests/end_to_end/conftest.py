@@ -15,9 +15,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
-def command(data_dir, tmp_path_factory):
+def command(data_dir):
     """(workdir, *flags) -> the command line of a smoke run."""
-    cache = tmp_path_factory.mktemp("compilation_cache")
 
     def build(workdir, *flags):
         return [
@@ -26,7 +25,7 @@ def command(data_dir, tmp_path_factory):
             f"--config={ROOT / 'configs' / 'smoke.py'}",
             f"--workdir={os.path.relpath(workdir, ROOT)}",  # as users give it
             f"--config.dataset.data_dir={data_dir}",
-            f"--config.compilation_cache={cache}",
+            f"--config.compilation_cache={os.environ['JAX_COMPILATION_CACHE_DIR']}",
             *flags,
         ]
 
@@ -36,11 +35,12 @@ def command(data_dir, tmp_path_factory):
 @pytest.fixture(scope="session")
 def environment():
     """Environment variables of a run on one CPU device, or on `devices`."""
+    flags = os.environ["XLA_FLAGS"]
 
     def build(devices=1):
         return os.environ | {
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
             "PYTHONPATH": str(ROOT),
         }
 
@@ -65,15 +65,14 @@ def run(command, environment):
 
 
 @pytest.fixture(scope="session")
-def small_config(data_dir, tmp_path_factory):
+def small_config(data_dir):
     """(**changes) -> the config of a run of seconds that keeps a checkpoint of every step."""
-    cache = str(tmp_path_factory.mktemp("compilation_cache"))
 
     def build(**changes):
         result = smoke.get_config()
         result.dataset.data_dir = str(data_dir)
         result.dataset.max_examples = STEPS_PER_EPOCH * BATCH
-        result.compilation_cache = cache
+        result.compilation_cache = os.environ["JAX_COMPILATION_CACHE_DIR"]
         result.logging.tensorboard = False
         result.graph_encoder.name = "composition"  # compiles fastest
         result.use_visual_intramodal_loss = result.use_textual_intramodal_loss = False

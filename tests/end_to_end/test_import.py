@@ -1,5 +1,6 @@
 """A run of the PyTorch release goes on here, through the real programs."""
 
+import os
 import subprocess
 import sys
 
@@ -39,6 +40,7 @@ def test_main_goes_on_from_an_import(tmp_path, capsys, data_dir, environment):
             f"--config={ROOT}/configs/saved.py:{workdir}/config.json",
             f"--workdir={workdir}",
             f"--config.dataset.data_dir={data_dir}",
+            f"--config.compilation_cache={os.environ['JAX_COMPILATION_CACHE_DIR']}",
             "--config.dataset.max_examples=16",
             "--config.text_encoder.max_length=32",
             "--config.max_epochs=3",

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -168,8 +167,7 @@ def test_padding_examples_change_neither_loss_nor_gradients(name):
     loose = batch_of(examples(with_labels=True), num_examples=5, spare=7)
     variables = init_variables(model, config, tight)
 
-    # Compiled with little care: it runs twice.
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @jax.jit
     @jax.value_and_grad
     def loss(params, batch):
         output, _ = model.apply(

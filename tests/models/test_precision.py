@@ -25,11 +25,7 @@ def loss_and_gradients(config, variables, batch):
         )
         return loss_function(output, batch)[0], output
 
-    # Compiled with little care: it runs once.
-    step = jax.jit(
-        jax.value_and_grad(loss, has_aux=True),
-        compiler_options={"xla_backend_optimization_level": 0},
-    )
+    step = jax.jit(jax.value_and_grad(loss, has_aux=True))
     (value, output), gradients = step(variables["params"])
     return value, output, gradients
 

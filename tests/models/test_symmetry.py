@@ -79,9 +79,7 @@ def supercell(crystal, copies):
     )
 
 
-@functools.partial(
-    jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0}
-)
+@functools.partial(jax.jit, static_argnums=0)
 def run(model, variables, graphs):
     return model.apply(variables, graphs)
 
