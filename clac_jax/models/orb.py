@@ -189,10 +189,10 @@ class Orb(nn.Module):
         weights = envelope(safe_norm(vectors, axis=1), self.cutoff)
         weights = jnp.where(graphs.edge_mask, weights, 0).astype(nodes.dtype)
 
-        def step(k: int, nodes: jax.Array, edges: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def step(k: int, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             messages = GatedMessages(self.hidden, self.dtype, name=f"interaction_{k}")
-            return messages(nodes, edges, graphs, weights)
+            return messages(*state, graphs, weights)
 
         for k in range(self.num_interactions):
-            nodes, edges = remat_block(self, functools.partial(step, k))(nodes, edges)
+            nodes, edges = remat_block(self, functools.partial(step, k))((nodes, edges))
         return mean_pool(graphs, nodes)

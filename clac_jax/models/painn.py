@@ -268,14 +268,16 @@ class PaiNN(nn.Module):
             for basis in tile_basis(graphs, self.cutoff, self.num_rbf)
         ]
 
-        def interaction(k: int, s: jax.Array, v: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-            ds, dv = Message(self.dtype, name=f"message_{k}")(s, v, bases)
-            s, v = s + ds, dv if v is None else v + dv
+        def interaction(k: int, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            s, v = state
+            ds, dv = Message(self.dtype, name=f"message_{k}")(s, None if k == 0 else v, bases)
+            s, v = s + ds, dv if k == 0 else v + dv
             ds, dv = Update(self.dtype, name=f"update_{k}")(s, v)
             return s + ds, v + dv
 
-        v = None
+        # Not read: there are no vectors before the first interaction.
+        v = jnp.zeros((s.shape[0], 3, s.shape[1]), s.dtype)
         for k in range(self.num_interactions):
-            s, v = remat_block(self, functools.partial(interaction, k))(s, v)
+            s, v = remat_block(self, functools.partial(interaction, k))((s, v))
         y = nn.silu(dense(self.num_features, "readout_hidden")(s))
         return sum_pool(graphs, dense(self.out_dim, "readout")(y))

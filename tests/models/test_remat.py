@@ -25,6 +25,8 @@ def encoder_of(name, remat):
     batch = batch_of(examples(with_labels=True))
     if name in GRAPH_ENCODERS:
         changes |= {"graph_encoder.name": name, "graph_encoder.hidden_features": 32}
+        if name == "painn":  # so large that its basis, which is kept, is the smaller part
+            changes |= {"graph_encoder.num_features": 128, "graph_encoder.num_interactions": 4}
         encoder = build_graph_encoder(small_config(**changes))
         inputs = {"graphs": batch.graphs, "train": True}
     else:
@@ -48,37 +50,52 @@ def encoder_of(name, remat):
 
 
 def kept_bytes(loss, params, batch_stats):
-    """What the backward pass holds on to."""
+    """What the backward pass holds on to, parameters left out."""
     kept = jax.eval_shape(lambda p: jax.vjp(lambda q: loss(q, batch_stats)[0], p)[1], params)
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept)) - weights
 
 
 @pytest.mark.parametrize("name", GRAPH_ENCODERS + TEXT_ENCODERS)
-def test_rematerialisation_changes_the_memory_and_nothing_else(name):
+def test_rematerialisation_changes_the_memory_and_nothing_else(name, monkeypatch):
     init, plain = encoder_of(name, ())
     init_again, again = encoder_of(name, ("graph_encoder", "text_encoder"))
     shapes = jax.eval_shape(init, jax.random.PRNGKey(0))
     assert jax.eval_shape(init_again, jax.random.PRNGKey(0)) == shapes
     rng = np.random.default_rng(0)
-    variables = jax.tree.map(lambda x: rng.uniform(0.0, 0.2, x.shape).astype(x.dtype), shapes)
+
+    def random(x):
+        scale = x.shape[0] ** -0.5 if x.ndim == 2 else 0.1
+        values = rng.normal(0, scale, x.shape).astype(x.dtype)
+        return values if x.ndim == 2 else np.abs(values)  # variances among them
+
+    variables = jax.tree.map(random, shapes)
     args = variables["params"], variables.get("batch_stats", {})
 
-    @functools.partial(jax.jit, compiler_options=FAST)
-    def both(*args):
-        return [jax.value_and_grad(loss, has_aux=True)(*args) for loss in (plain, again)]
+    def compiled(loss):
+        gradient = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=FAST)
+        return gradient.lower(*args).compile()
 
-    ((value, stats), grads), ((value_again, stats_again), grads_again) = both(*args)
-    np.testing.assert_array_equal(value_again, value)
-    jax.tree.map(np.testing.assert_array_equal, stats_again, stats)
+    steps = compiled(plain), compiled(again)
+    ((value, stats), grads), ((value_again, stats_again), grads_again) = (
+        step(*args) for step in steps
+    )
+    same = functools.partial(np.testing.assert_allclose, rtol=1e-5)
+    jax.tree.map(same, (value_again, stats_again), (value, stats))
     moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), stats, args[1])
     assert all(jax.tree.leaves(moved)) and bool(moved) == (name == "cgcnn")
+    assert np.isfinite(value)
+    total = np.linalg.norm([np.linalg.norm(leaf) for leaf in jax.tree.leaves(grads)])
     for leaf, leaf_again in zip(*map(jax.tree.leaves, (grads, grads_again)), strict=True):
-        np.testing.assert_allclose(leaf_again, leaf, rtol=1e-4, atol=1e-6 * np.max(np.abs(leaf)))
+        error = np.linalg.norm(np.subtract(leaf_again, leaf))
+        assert error < 1e-4 * max(np.linalg.norm(leaf), 1e-3 * total)
 
-    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(args[0]))
-    kept, kept_again = (kept_bytes(loss, *args) - weights for loss in (plain, again))
-    # Most of what is left of PaiNN is its basis, which all interactions share.
-    assert kept_again < (0.7 if name == "painn" else 0.5) * kept
+    memory, memory_again = (step.memory_analysis().temp_size_in_bytes for step in steps)
+    assert memory_again < 0.9 * memory
+    # Other backends keep what JAX says.
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    kept, kept_again = (kept_bytes(loss, *args) for loss in (plain, again))
+    assert kept_again < 0.5 * kept
 
 
 class Blocks(nn.Module):
