@@ -95,32 +95,19 @@ def assert_close_parameters(workdir, whole, tolerance=1e-5):
             )
 
 
-def test_two_processes_give_the_numbers_of_one(run, whole, tmp_path):
-    done = run(tmp_path / "one", *FLAGS, devices=4)
+def test_one_process_with_everything_spread_gives_the_numbers_of_two(run, whole, tmp_path):
+    """By shard_map: parameters and moments in parts on the devices, whole in the checkpoint."""
+    flags = (
+        "--config.parallel=shard_map",
+        "--config.sharding.what=everything",
+        "--config.sharding.min_elements=64",
+    )
+    done = run(tmp_path / "one", *FLAGS, *flags, devices=4)
     assert done.returncode == 0, done.stderr
     assert_close_rows(tmp_path / "one", whole)
     assert_close_parameters(tmp_path / "one", whole)
     assert "4 x cpu, 2 processes" in log_of(whole, 0)
     assert "epoch" not in log_of(whole, 1), "the first process alone reports"
-
-
-def test_shard_map_gives_the_numbers_of_pmap_and_opens_its_checkpoints(run, whole, tmp_path):
-    """Parameters and moments lie in parts on the devices, and whole in the checkpoint."""
-    flags = (
-        *FLAGS,
-        "--config.parallel=shard_map",
-        "--config.sharding.what=everything",
-        "--config.sharding.min_elements=64",
-        f"--config.resume_from={whole}@step=10",
-    )
-    done = run(tmp_path / "spread", *flags, devices=4)
-    assert done.returncode == 0, done.stderr
-    rows = read_rows(tmp_path / "spread" / "metrics.jsonl")
-    expected = [row for row in read_rows(whole / "metrics.jsonl") if row["step"] > 10]
-    assert [row["loss"] for row in rows if row["split"] == "train"] == pytest.approx(
-        [row["loss"] for row in expected if row["split"] == "train"], rel=1e-5
-    )
-    assert_close_parameters(tmp_path / "spread", whole)
 
 
 def test_told_to_stop_and_killed_it_equals_the_run_that_nobody_disturbed(begin, whole, tmp_path):
