@@ -9,11 +9,11 @@ that all of them enter at the same point of the run.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -231,28 +231,26 @@ def maximum(values: Sequence[int]) -> Answer:
     row = np.asarray(values, np.int32)
     if not are_several():
         return lambda: row
-    found = _maximum()(_rows(row))
+    mesh = _one_device_of_each()
+    found = _column_maxima(NamedSharding(mesh, PartitionSpec()), _rows(row, mesh))
     return lambda: np.asarray(found.addressable_data(0))
 
 
-@partial(jax.jit, static_argnums=0)
-def _reduced(sharding: NamedSharding, rows: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=0)
+def _column_maxima(sharding: NamedSharding, rows: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(rows.max(axis=0), sharding)
 
 
-def _maximum() -> Callable[[jax.Array], jax.Array]:
-    return partial(_reduced, NamedSharding(_mesh(), PartitionSpec()))
-
-
-def _rows(row: np.ndarray) -> jax.Array:
+def _rows(row: np.ndarray, mesh: Mesh) -> jax.Array:
     """(processes, n), of which this process holds its own row."""
-    mine = jax.device_put(row[None], jax.local_devices()[0])
-    sharding = NamedSharding(_mesh(), PartitionSpec("process"))
+    mine = jax.device_put(row[None], mesh.local_devices[0])
+    sharding = NamedSharding(mesh, PartitionSpec("process"))
     shape = (jax.process_count(), *row.shape)
     return jax.make_array_from_single_device_arrays(shape, sharding, [mine])
 
 
-def _mesh() -> Mesh:
+@functools.cache
+def _one_device_of_each() -> Mesh:
     """One device of each process."""
     first = {device.process_index: device for device in reversed(jax.devices())}
     return Mesh(np.array([first[index] for index in sorted(first)]), ("process",))
