@@ -36,13 +36,13 @@ def test_it_sees_composition_and_cell_but_no_arrangement():
     graphs = crystal_graphs(Fixture("painn_small").section("in"))
     model = CompositionEncoder(num_features=8, out_dim=4)
     batch = graph_batch(graphs)
-    variables = model.init(jax.random.key(0), batch)
-    plain = model.apply(variables, batch)
+    variables = jax.jit(model.init)(jax.random.key(0), batch)
+    plain = jax.jit(model.apply)(variables, batch)
     assert np.linalg.norm(plain[0] - plain[1]) > 1e-3
     moved = [dataclasses.replace(g, edge_vectors=g.edge_vectors * 1.5) for g in graphs]
-    np.testing.assert_array_equal(model.apply(variables, graph_batch(moved)), plain)
+    np.testing.assert_array_equal(jax.jit(model.apply)(variables, graph_batch(moved)), plain)
     stretched = [dataclasses.replace(g, lattice=g.lattice * 1.1) for g in graphs]
-    assert np.abs(model.apply(variables, graph_batch(stretched)) - plain).max() > 1e-3
+    assert np.abs(jax.jit(model.apply)(variables, graph_batch(stretched)) - plain).max() > 1e-3
 
 
 def test_padding_changes_nothing():
@@ -53,9 +53,11 @@ def test_padding_changes_nothing():
         graph_batch(graphs, one_view_shape(n, tiles, num_edges))
         for n, tiles in ((3, ((22, 1),)), (5, ((30, 3),)))
     )
-    variables = model.init(jax.random.key(0), tight)
-    padded = model.apply(variables, loose)
-    np.testing.assert_allclose(padded[:3], model.apply(variables, tight), rtol=1e-5, atol=1e-6)
+    variables = jax.jit(model.init)(jax.random.key(0), tight)
+    padded = jax.jit(model.apply)(variables, loose)
+    np.testing.assert_allclose(
+        padded[:3], jax.jit(model.apply)(variables, tight), rtol=1e-5, atol=1e-6
+    )
     assert np.isfinite(padded).all()
 
 
@@ -64,9 +66,9 @@ def test_added_to_another_encoder_it_is_their_sum():
     painn = PaiNN(num_features=8, num_interactions=1, out_dim=4)
     composition = CompositionEncoder(num_features=8, out_dim=4)
     both = WithComposition(painn, composition)
-    variables = both.init(jax.random.key(0), batch)
+    variables = jax.jit(both.init)(jax.random.key(0), batch)
     parts = [
-        encoder.apply({"params": variables["params"][name]}, batch)
+        jax.jit(encoder.apply)({"params": variables["params"][name]}, batch)
         for name, encoder in (("encoder", painn), ("composition", composition))
     ]
-    np.testing.assert_allclose(both.apply(variables, batch), sum(parts), rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(both.apply)(variables, batch), sum(parts), rtol=1e-6)

@@ -67,16 +67,18 @@ def test_opt_equals_the_reference(fixture, dtype, suffix, tiles):
         assert relative_error(output.features, out["feature_last"]) < OUTPUT_TOLERANCE[dtype]
         # The reference computes its loss from float32 logits, whatever the model's type.
         bar = OUTPUT_TOLERANCE[np.float32] / (1 if dtype is np.float32 else 100)
-        assert relative_error(lm_loss(params), out["clm_loss_clean"]) < bar
+        value, lm_grads = jax.jit(jax.value_and_grad(lm_loss))(params)
+        assert relative_error(value, out["clm_loss_clean"]) < bar
         if suffix == "":
             for row, n in enumerate(starts):
                 first = texts.first_token[row]
                 hidden = output.hidden[first : first + 20 - n]
                 assert relative_error(hidden, out["last_hidden"][row, n:]) < 2e-5
-        for name, function in (("grad_lm", lm_loss), ("grad_feat", feature_loss)):
+        feature_grads = jax.jit(jax.grad(feature_loss))(params)
+        for name, grads in (("grad_lm", lm_grads), ("grad_feat", feature_grads)):
             expected = opt_params(fixture.section(name + suffix), config)
             bar = GRADIENT_TOLERANCE[dtype] * (100 if name + suffix == "grad_lm64" else 1)
-            for path, error in tree_errors(jax.jit(jax.grad(function))(params), expected):
+            for path, error in tree_errors(grads, expected):
                 # A key's bias shifts all scores of a query alike: its true gradient is zero.
                 if "key" in path and "bias" in path:
                     continue
@@ -145,7 +147,7 @@ def test_gpt2_equals_its_equations():
     texts = pack(ids, ((12, 2),), num_examples=4)
     with jax.enable_x64(True):
         params = gpt2_params(tensors, config)
-        hidden = Decoder(config).apply({"params": params}, texts).hidden
+        hidden = jax.jit(Decoder(config).apply)({"params": params}, texts).hidden
     for row, text in enumerate(ids):
         first = texts.first_token[row]
         expected = gpt2_by_hand(tensors, text)
@@ -166,15 +168,17 @@ def test_packing_padding_and_what_follows_change_nothing(changes):
     ids = random_texts(0, [3, 12, 7, 1, 9])
     model = Decoder(config, feature="last")
     alone = pack([ids[0]], ((12, 1),))
-    params = model.init(jax.random.key(0), alone)["params"]
-    params = jax.tree.map(lambda x: x + 0.1 * np.random.default_rng(1).normal(size=x.shape), params)
-    together = model.apply({"params": params}, pack(ids, ((12, 2), (16, 1)), num_examples=7))
+    apply = jax.jit(model.apply)
+    params = jax.device_get(jax.jit(model.init)(jax.random.key(0), alone)["params"])
+    noise = np.random.default_rng(1)
+    params = jax.tree.map(lambda x: x + np.float32(0.1 * noise.normal(size=x.shape)), params)
+    together = apply({"params": params}, pack(ids, ((12, 2), (16, 1)), num_examples=7))
     for row, text in enumerate(ids):
-        one = model.apply({"params": params}, pack([text], ((12, 1),)))
+        one = apply({"params": params}, pack([text], ((12, 1),)))
         np.testing.assert_allclose(together.features[row], one.features[0], rtol=1e-4, atol=1e-5)
     # A token's state does not see those that follow.
-    longer = model.apply({"params": params}, pack([ids[1]], ((12, 1),))).hidden
-    shorter = model.apply({"params": params}, pack([ids[1][:5]], ((12, 1),))).hidden
+    longer = apply({"params": params}, pack([ids[1]], ((12, 1),))).hidden
+    shorter = apply({"params": params}, pack([ids[1][:5]], ((12, 1),))).hidden
     np.testing.assert_allclose(longer[:5], shorter[:5], rtol=1e-4, atol=1e-5)
 
 
@@ -191,11 +195,15 @@ def test_dropout_follows_the_example():
     config = DecoderConfig(200, 24, 2, 3, 48, 32, embedding_dropout_prob=0.2)
     ids = random_texts(2, [5, 9])
     model = Decoder(config)
-    params = model.init(jax.random.key(0), pack(ids, ((16, 1),)))["params"]
+    params = jax.jit(model.init)(jax.random.key(0), pack(ids, ((16, 1),)))["params"]
+
+    @jax.jit
+    def encode(texts, example_ids, key):
+        return model.apply({"params": params}, texts, stream=DropoutStream(key, example_ids))
 
     def features(texts, example_ids, key):
-        stream = DropoutStream(jax.random.PRNGKey(key), np.array(example_ids, np.uint32))
-        return model.apply({"params": params}, texts, stream=stream).features
+        ids = np.array(example_ids, np.uint32)
+        return encode(texts, ids, jax.random.PRNGKey(key)).features
 
     first = features(pack(ids, ((16, 1),)), [4, 6], 0)
     swapped = features(pack(ids[::-1], ((12, 2),)), [6, 4], 0)

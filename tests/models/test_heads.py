@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 
 import jax
@@ -159,9 +160,10 @@ def test_a_critic_is_a_perceptron_on_both_features_together():
     rng = np.random.default_rng(0)
     left, right = (rng.normal(size=(1, 5, width)).astype(np.float32) for width in (4, 6))
     head, mask = CriticHead(7), np.ones(5, bool)
-    params = head.init(jax.random.key(0), left, right, mask, train=True)["params"]
-    params = jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape), params)
-    pair = head.apply({"params": params}, left, right, mask, train=True)
+    init, apply = (jax.jit(functools.partial(f, train=True)) for f in (head.init, head.apply))
+    params = init(jax.random.key(0), left, right, mask)["params"]
+    params = jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape), jax.device_get(params))
+    pair = apply({"params": params}, left, right, mask)
     w = jax.tree.map(np.asarray, params)
     first = np.concatenate([w["left"]["kernel"], w["right"]["kernel"]])
     expected = np.zeros((5, 5))
@@ -194,16 +196,24 @@ def test_every_loss_of_the_configs_trains_the_parameters_it_has(name):
     variables = init_variables(model, config, batch)
     options = LossOptions(config.loss.name, config.loss.margin, config.loss.prior_weight)
 
-    def loss(params):
+    params = variables["params"]
+    encoders = {name: tree for name, tree in params.items() if "encoder" in name}
+
+    def loss(heads):
         key = jax.random.key(1)
         output, _ = model.apply(
-            {**variables, "params": params}, batch, train=True, key=key, mutable=["batch_stats"]
+            {**variables, "params": {**encoders, **heads}},
+            batch,
+            train=True,
+            key=key,
+            mutable=["batch_stats"],
         )
         return clac_loss(output, batch.example_mask, options, key=key)[0]
 
-    value, grads = jax.jit(jax.value_and_grad(loss))(variables["params"])
+    value, heads = jax.jit(jax.value_and_grad(loss))(
+        {name: tree for name, tree in params.items() if name not in encoders}
+    )
     assert np.isfinite(value)
-    heads = {name: leaf for name, leaf in grads.items() if "encoder" not in name}
     expected = {"cross_head"}
     if views == 2:
         expected |= {"visual_head", "textual_head"}

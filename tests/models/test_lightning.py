@@ -1,5 +1,6 @@
 """Checkpoints of the PyTorch release: two real small ones, and what their models compute."""
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -46,8 +47,8 @@ def test_features_and_projections_are_the_releases(case):
     graphs = graph_batch(crystal_graphs(expected))
     pairs = zip(expected["input_ids"], expected["attention_mask"], strict=True)
     texts = pack([ids[mask > 0].astype(np.int32) for ids, mask in pairs], ((64, 4),))
-    crystals = model.apply(variables, graphs, method="embed_graphs")[:4]
-    words = model.apply(variables, texts, method="embed_texts")
+    crystals = jax.jit(functools.partial(model.apply, method="embed_graphs"))(variables, graphs)[:4]
+    words = jax.jit(functools.partial(model.apply, method="embed_texts"))(variables, texts)
     assert relative_error(crystals, expected["out/proj_image"]) < 2e-5
     assert relative_error(words, expected["out/proj_text"]) < 2e-5
     scores = model.apply(variables, crystals, words, method="scores")
@@ -106,10 +107,10 @@ def test_the_next_step_is_adamws(case):
             ),
             leaf,
         ),
-        tx.init(params),
+        jax.jit(tx.init)(params),
     )
     zeros = jax.tree.map(jnp.zeros_like, params)
-    updates, _ = tx.update(zeros, state, params)
+    updates, _ = jax.jit(tx.update)(zeros, state, params)
     for update, mu, nu in zip(
         *map(jax.tree.leaves, (updates, moments["mu"], moments["nu"])), strict=True
     ):
