@@ -91,10 +91,20 @@ def timed(function: Callable[..., Any], *args: Any, repeats: int) -> dict[str, f
     return {"min_s": min(wall), "median_s": float(np.median(wall)), "cpu_s": min(cpu)}
 
 
-def time_step(
-    model: CLaC, config: Any, batch: Batch, variables: dict[str, Any], repeats: int
-) -> tuple[dict[str, float], float]:
-    """Times the whole step with a donated state; also the seconds of its compilation."""
+def compile_step(
+    model: CLaC, config: Any, batch: Batch, variables: dict[str, Any]
+) -> tuple[Any, TrainState, Batch, float]:
+    """The whole step with a donated state, compiled.
+
+    Args:
+        model: of the config.
+        config: of the run.
+        batch: of one device, in one piece or with an axis of chunks.
+        variables: of the model.
+
+    Returns:
+        The compiled step, its state and batch, and the seconds of its compilation.
+    """
     schedule = make_schedule(config, Timeline(1000, 1000))
     params = variables["params"]
     state = create_train_state(
@@ -105,7 +115,13 @@ def time_step(
     micro_batches = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], batch)
     start = time.perf_counter()
     compiled = jax.jit(step, donate_argnums=0).lower(state, micro_batches).compile()
-    compile_s = time.perf_counter() - start
+    return compiled, state, micro_batches, time.perf_counter() - start
+
+
+def time_step(
+    compiled: Any, state: TrainState, micro_batches: Batch, repeats: int
+) -> dict[str, float]:
+    """Times a compiled step; each call goes on from the state of the one before."""
     holder: list[TrainState] = [state]
 
     def run() -> dict[str, jax.Array]:
@@ -113,7 +129,7 @@ def time_step(
         jax.block_until_ready(holder[0])
         return metrics
 
-    return timed(run, repeats=repeats), compile_s
+    return timed(run, repeats=repeats)
 
 
 def time_parts(
@@ -223,9 +239,8 @@ def main() -> None:
     model = build_model(config)
     variables = init_variables(model, config, batch)
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    step, compile_s = time_step(
-        model, config, batch, jax.tree.map(jnp.copy, variables), options.repeats
-    )
+    *compiled, compile_s = compile_step(model, config, batch, jax.tree.map(jnp.copy, variables))
+    step = time_step(*compiled, options.repeats)
     peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     parts = time_parts(model, config, batch, variables, options.repeats)
 

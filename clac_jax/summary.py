@@ -43,6 +43,7 @@ def describe_run(
     """
     devices = jax.devices()
     per_device = config.batch_size // len(devices)
+    chunks = config.gradient_cache_chunks
     lines = [
         f"clac_jax {clac_jax.__version__}, jax {jax.__version__}",
         f"devices   {len(devices)} x {devices[0].device_kind}, {jax.process_count()} process"
@@ -53,7 +54,9 @@ def describe_run(
         *_parameter_lines(params, trainable),
         f"steps     {steps_per_epoch:,} an epoch x {config.max_epochs} epochs = "
         f"{total_steps:,}; batch {config.batch_size} "
-        f"({per_device} a device)"
+        f"({per_device} a device"
+        + (f" in {chunks} chunks" if chunks > 1 else "")
+        + ")"
         + (f" x {config.accumulate_steps} accumulated" if config.accumulate_steps > 1 else ""),
         f"shapes    {padding}",
         f"workdir   {workdir}",
