@@ -1,8 +1,8 @@
 """One training on 1 to 8 devices of a process and in two processes, by pmap and by shard_map.
 
-    python -m benchmarks.scaling [--steps=10] [--output=benchmarks/results/scaling.json]
+    python -m benchmarks.scaling ["4 devices" ...] [--steps=8] [--output=...]
 
-Starts `main.py` on each layout with the same batches and reads its metrics. Devices that share the
+All layouts by default; the first is always there, for comparison. Starts `main.py` on each layout with the same batches and reads its metrics. Devices that share the
 cores of one machine cannot be faster than one; what they show is what a layout costs, and that
 the losses agree.
 """
@@ -78,12 +78,18 @@ def train(processes: int, devices: int, flags: tuple[str, ...], steps: int) -> l
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("names", nargs="*", metavar="LAYOUT", help="; ".join(LAYOUTS))
+    parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--output", type=Path, default=HERE / "results" / "scaling.json")
     options = parser.parse_args()
     results: dict[str, dict[str, float]] = {}
     first: list[float] = []
+    unknown = [name for name in options.names if name not in LAYOUTS]
+    if unknown:
+        parser.error(f"there is no layout {unknown[0]!r}")
     for name, (processes, devices, flags) in LAYOUTS.items():
+        if options.names and name not in options.names and name != next(iter(LAYOUTS)):
+            continue
         rows = train(processes, devices, flags, options.steps)
         losses = [row["loss"] for row in rows]
         first = first or losses
