@@ -2,9 +2,9 @@
 
     python -m benchmarks.scaling ["4 devices" ...] [--steps=8] [--output=...]
 
-All layouts by default; the first is always there, for comparison. Starts `main.py` on each layout with the same batches and reads its metrics. Devices that share the
-cores of one machine cannot be faster than one; what they show is what a layout costs, and that
-the losses agree.
+All layouts by default; the first is always there, for comparison. Starts `main.py` on each with the
+same batches and reads its metrics. Devices that share the cores of one machine cannot be faster
+than one; what they show is what a layout costs, and that the losses agree.
 """
 
 from __future__ import annotations
