@@ -72,7 +72,7 @@ def default_config() -> ml_collections.ConfigDict:
     # and sums of many terms stay in float32.
     config.precision = "float32"
     # Towers, "graph_encoder" and "text_encoder", that keep the inputs of their blocks alone for the
-    # backward pass and compute the rest again: less memory, about a third more time in each.
+    # backward pass and compute the rest again: less memory, one more forward pass of each.
     config.remat = ()
     config.frozen = ()  # regexes on parameter paths ("text_encoder/.*") that are not trained
     config.debug = False  # a handful of examples, one epoch
