@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import importlib.metadata
 import os
 import tempfile
 from pathlib import Path
@@ -10,10 +11,9 @@ ROOT = Path(__file__).parents[1]
 
 # Nearly every program of the tests runs a few times on a few numbers, so that most of the time went
 # into compiling it: it is compiled with little care. Read when JAX is imported.
-QUICK_COMPILATION = (
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
-    "--xla_cpu_parallel_codegen_split_count=1"
-)
+QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones do not know the flag
+    QUICK_COMPILATION += " --xla_cpu_use_fusion_emitters=false"
 if QUICK_COMPILATION not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_COMPILATION}".strip()
 
