@@ -64,7 +64,8 @@ class ShapePlan:
         self._sizes = sizes
         self._num_examples = num_examples
         self._most = needs.max(axis=0)
-        roomy = self._grown(0, max_atoms)
+        self._max_atoms = max_atoms
+        roomy = self._grown(0, 0)
         plans = []
         # Where larger crystals than the sample's may come, a program is left for them.
         for ladder in [x for x in ladders if max_atoms or len(x) < 3]:
@@ -90,6 +91,9 @@ class ShapePlan:
         largest_crystal = max(
             (len(g.atomic_numbers) for part in parts for e in part for g in e.graphs), default=1
         )
+        # All crystals up to the largest known have one tile; beyond it sizes are few, too.
+        known = largest_crystal <= self._max_atoms
+        largest_crystal = 0 if known else 1 << (largest_crystal - 1).bit_length()
         number = len(self.planned)
         while any(misfit(part, self.shape((number, largest_crystal))) for part in parts):
             number += 1
@@ -114,6 +118,7 @@ class ShapePlan:
         )
 
     def _grown(self, power: int, largest_crystal: int = 0) -> BatchShape:
+        largest_crystal = max(largest_crystal, self._max_atoms)
         sizes = self._sizes.with_room_for(largest_crystal, RARE_CRYSTALS * 2**power)
         needs = np.ceil(self._most * GROWTH**power + (1, 1, 0, 1))
         return sizes.shape(self._num_examples, needs)

@@ -118,3 +118,14 @@ def test_an_empty_part_fits_any_shape():
     plan = ShapePlan(sample(np.random.default_rng(0)), num_examples=4, max_tokens=150)
     batch = collate([], plan.choose([[]]))
     assert not batch.example_mask.any()
+
+
+def test_crystals_up_to_the_largest_known_add_one_shape():
+    examples = sample(np.random.default_rng(0))
+    plan = ShapePlan(examples, num_examples=4, max_tokens=64, max_atoms=128)
+    odd = [
+        [*examples[:2], example(8, other, 100, 20), example(9, atoms, 100, 20)]
+        for atoms in range(64, 129, 8)
+        for other in (90, 128)
+    ]
+    assert len({plan.choose([batch]) for batch in odd} - set(plan.planned)) <= 1
