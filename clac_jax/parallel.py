@@ -195,14 +195,15 @@ class ShardMap(Parallel):
 
     def whole(self, tree: Any) -> Any:
         """See `Parallel.whole`."""
-        if not self.is_whole(tree):
+        if not all(leaf.is_fully_replicated for leaf in jax.tree.leaves(tree)):
             everywhere = NamedSharding(self._mesh, WHOLE)
             tree = jax.jit(lambda x: x, out_shardings=everywhere)(tree)
         return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
     def is_whole(self, tree: Any) -> bool:
-        """Whether no array of the tree is spread over the devices."""
-        return all(leaf.is_fully_replicated for leaf in jax.tree.leaves(tree))
+        """Whether no array of the tree is spread over devices of other processes."""
+        leaves = jax.tree.leaves(tree)
+        return all(leaf.is_fully_replicated or leaf.is_fully_addressable for leaf in leaves)
 
     def to_host(self, tree: Any) -> Any:
         """See `Parallel.to_host`."""

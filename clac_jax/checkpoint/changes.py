@@ -52,10 +52,7 @@ _EFFECTS: tuple[tuple[str, str], ...] = (
     (r"plateau\..*|early_stopping_patience", "holds from the next validation"),
     (r"eval_batch_size", "in-batch accuracies are no longer comparable with earlier rows"),
     (r"deterministic|parallel|sharding\..*", "the same numbers up to rounding"),
-    (
-        r"(checkpoint|restore|logging|input)\..*|resume.*|compilation_cache|log_every.*",
-        "",
-    ),
+    (r"(checkpoint|restore|logging|input)\..*|resume.*|compilation_cache|log_every.*", ""),
 )
 
 

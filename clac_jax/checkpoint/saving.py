@@ -89,9 +89,9 @@ class Saver:
         """
         spoilt = isinstance(error, CheckpointError) or getattr(error, "spoils_state", False)
         deleted = any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
-        possible = isinstance(error, Preempted) or deleted or self._parallel.is_whole(state)
+        safe = progress.step > 0 and not spoilt and not deleted
         try:
-            if progress.step > 0 and possible and not spoilt and not deleted:
+            if safe and (isinstance(error, Preempted) or self._parallel.is_whole(state)):
                 self._save_unless_saved(state, progress)
             self.wait()
         except UserError as second:  # the first error is the one to raise
