@@ -18,7 +18,8 @@ from clac_jax.input_pipeline import ViewOptions
 from clac_jax.labels import CRYSTAL_SYSTEM, CRYSTAL_SYSTEMS, Labelled, label_of
 from clac_jax.progress import RunProgress
 from clac_jax.schedules import Timeline
-from clac_jax.shape_plan import LADDERS, ShapePlan, Size
+from clac_jax.shape_plan import ShapePlan, Size
+from clac_jax.shape_search import MAX_BATCHES
 from clac_jax.text import Tokenizer
 
 # Examples whose sizes the shapes of the batches are planned from.
@@ -88,14 +89,15 @@ class RunData:
         if config.input.group_by != "none":
             records = self._splits["train"]
             self._groups = input_pipeline.group_numbers(records, config.input.group_by)
-        sample = self._sample("train")
+        epochs = -(-MAX_BATCHES // self.steps_per_epoch)
         self._train_shapes = ShapePlan(
-            [self._train_views(0, index) for index in sample],
+            [self._train_views(0, index) for index in self._sample("train")],
             self._per_chunk,
             config.text_encoder.max_length,
-            self._largest_crystal("train"),
-            config.seed,
+            self._atoms("train", [self._order(epoch) for epoch in range(epochs)]),
+            num_parts=config.accumulate_steps * config.batch_size // self._per_chunk,
             num_batches=self.steps_per_epoch,
+            seed=config.seed,
         )
         self._eval_shapes: dict[str, ShapePlan] = {}
 
@@ -143,13 +145,10 @@ class RunData:
             ...) where `config.gradient_cache_chunks` is more than 1.
         """
         config = self._config
-        order = input_pipeline.epoch_order(
-            config.seed, epoch, self.split_sizes["train"], self._groups
-        )
         packed = input_pipeline.train_batches(
             functools.partial(self._train_views, epoch),
             self._pack_train,
-            order,
+            self._order(epoch),
             start,
             config.batch_size,
             config.accumulate_steps,
@@ -168,9 +167,10 @@ class RunData:
                 [self._plain_views(split, index, False) for index in self._sample(split)],
                 self._eval_per_device,
                 config.text_encoder.max_length,
-                self._largest_crystal(split),
-                config.seed,
-                ladders=LADDERS[:1],  # fewer programs: an epoch has few such batches
+                self._atoms(split, [np.arange(self.split_sizes[split])]),
+                num_parts=config.eval_batch_size // self._eval_per_device,
+                seed=config.seed,
+                max_programs=2,  # an epoch has few such batches
             )
         plan = self._eval_shapes[split]
 
@@ -233,11 +233,21 @@ class RunData:
         rng = np.random.default_rng(self._config.seed)
         return rng.choice(count, min(count, PLANNING_EXAMPLES), replace=False)
 
-    def _largest_crystal(self, split: str) -> int:
-        """Atoms of the largest crystal; 0 in a split too large to look through at every start."""
+    def _order(self, epoch: int) -> np.ndarray:
+        """(examples,) the order of the training examples in an epoch."""
+        return input_pipeline.epoch_order(
+            self._config.seed, epoch, self.split_sizes["train"], self._groups
+        )
+
+    def _atoms(self, split: str, orders: Sequence[np.ndarray]) -> np.ndarray | None:
+        """Atoms of all crystals in these orders, one after the other.
+
+        None in a split too large to look through at every start.
+        """
         if self.split_sizes[split] > SCANNED_EXAMPLES:
-            return 0
-        return max(len(record.atomic_numbers) for record in self._splits[split])
+            return None
+        atoms = np.array([len(record.atomic_numbers) for record in self._splits[split]])
+        return atoms[np.concatenate(orders)]
 
     def _train_views(self, epoch: int, index: int) -> ExampleViews:
         return input_pipeline.train_views(

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from clac_jax.batch import ExampleViews, TokenView, collate, misfit
 from clac_jax.graph import CrystalGraph
-from clac_jax.shape_plan import LADDERS, ShapePlan
+from clac_jax.shape_plan import ShapePlan
 
 
 def example(index, num_nodes, num_edges, num_tokens):
@@ -22,6 +22,11 @@ def example(index, num_nodes, num_edges, num_tokens):
 def sample(rng, count=200):
     sizes = np.minimum(rng.geometric(0.1, count), 60)
     return [example(k, int(n), int(20 * n), int(rng.integers(10, 64))) for k, n in enumerate(sizes)]
+
+
+def atoms_of(examples, *more):
+    """What a plan is told of all crystals: those of the sample and some larger ones."""
+    return np.array([len(e.graphs[0].atomic_numbers) for e in examples] + [*more])
 
 
 def test_most_batches_take_a_planned_shape_and_all_fit_one():
@@ -42,17 +47,18 @@ def test_most_batches_take_a_planned_shape_and_all_fit_one():
 
 def test_more_shapes_are_planned_where_they_save_padding():
     examples = sample(np.random.default_rng(0))
-    few = ShapePlan(examples, num_examples=16, max_tokens=64, max_atoms=60, ladders=LADDERS[:1])
-    plan = ShapePlan(examples, num_examples=16, max_tokens=64, max_atoms=60)
+    rng = np.random.default_rng(1)
+    atoms = np.concatenate([rng.permutation(atoms_of(examples)) for _ in range(10)])
+    few = ShapePlan(examples, 16, 64, atoms, max_programs=2)
+    plan = ShapePlan(examples, 16, 64, atoms)
     assert len(few.planned) == 2 < len(plan.planned)
-    short = ShapePlan(examples, num_examples=16, max_tokens=64, max_atoms=60, num_batches=8)
-    assert short.planned == few.planned  # compiling would take longer than it saves
+    short = ShapePlan(examples, 16, 64, atoms, num_batches=8)
+    assert len(short.planned) < len(plan.planned)  # compiling would take longer than it saves
     assert np.mean(plan.padding_share) < np.mean(few.padding_share) - 0.04
 
     def places(shape):
         return np.array([shape.num_nodes, shape.num_edges, shape.num_tokens])
 
-    rng = np.random.default_rng(1)
     batches = [[examples[k] for k in rng.choice(len(examples), 16)] for _ in range(200)]
     used = np.mean([places(plan.choose([batch])) for batch in batches], axis=0)
     real = np.mean(
@@ -73,7 +79,8 @@ def test_more_shapes_are_planned_where_they_save_padding():
 @given(seeds=st.tuples(st.integers(0, 999), st.integers(0, 999)), large=st.integers(1, 300))
 def test_the_larger_of_two_sizes_fits_both_parts(seeds, large):
     """What processes agree on: each knows its own part of a batch alone."""
-    plan = ShapePlan(sample(np.random.default_rng(0)), num_examples=4, max_tokens=150, max_atoms=80)
+    examples = sample(np.random.default_rng(0))
+    plan = ShapePlan(examples, 4, 150, atoms_of(examples, 80))
     parts = [sample(np.random.default_rng(seed), 4) for seed in seeds]
     parts[0][0] = example(0, large, 30 * large, 150)
     sizes = [plan.size_of([part]) for part in parts]
@@ -122,10 +129,25 @@ def test_an_empty_part_fits_any_shape():
 
 def test_crystals_up_to_the_largest_known_add_one_shape():
     examples = sample(np.random.default_rng(0))
-    plan = ShapePlan(examples, num_examples=4, max_tokens=64, max_atoms=128)
+    plan = ShapePlan(examples, 4, 64, atoms_of(examples, 128))
     odd = [
         [*examples[:2], example(8, other, 100, 20), example(9, atoms, 100, 20)]
         for atoms in range(64, 129, 8)
         for other in (90, 128)
     ]
     assert len({plan.choose([batch]) for batch in odd} - set(plan.planned)) <= 1
+
+
+def test_batches_that_follow_an_order_are_planned_for():
+    """Where some batches hold far larger crystals than others, as those of one composition do."""
+    rng = np.random.default_rng(0)
+    atoms = np.repeat([8, 8, 8, 8, 40, 8, 8, 8], 64)
+    examples = [
+        example(k, int(n), int(20 * n), 20) for k, n in enumerate(rng.permutation(atoms)[:200])
+    ]
+    plan = ShapePlan(examples, 64, 64, atoms)
+    of_one_kind = [[example(k, n, 20 * n, 20) for k in range(64)] for n in (8, 40)]
+    small, large = (plan.choose([batch]) for batch in of_one_kind)
+    assert {small, large} <= set(plan.planned)
+    assert small.num_nodes < 1.1 * 2 * 64 * 8 < large.num_nodes
+    assert max(plan.padding_share[:2]) < 0.15
