@@ -1,11 +1,16 @@
 """What ends the loop by an error, and what of the run is on the disk then."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from end_to_end.small_runs import arrays_at, assert_same, train_rows, untimed
 from etils import epath
 
 from clac_jax.checkpoint.layout import step_folders
 from clac_jax.checkpoint.manager import CheckpointError, Checkpoints
+from clac_jax.config import to_json
 from clac_jax.data import RunData
 from clac_jax.datasets.record import DataError
 from clac_jax.preemption import Preempted, StopSignals
@@ -46,6 +51,22 @@ def test_bad_data_in_mid_epoch_costs_no_step(stage1, rare, tmp_path, monkeypatch
     train(rare(), tmp_path)  # the data were mended
     assert_same(arrays_at(tmp_path, 8), arrays_at(stage1, 8))
     assert list(map(untimed, train_rows(tmp_path))) == list(map(untimed, train_rows(stage1)))
+
+
+def test_a_state_spread_over_devices_is_saved_too(rare, environment, tmp_path):
+    spread = {"parallel": "shard_map", "sharding__what": "everything", "sharding__min_elements": 1}
+    config = tmp_path / "config.json"
+    config.write_text(to_json(rare(**spread)))
+    script = Path(__file__).parents[1] / "train_that_fails.py"
+    workdir = tmp_path / "run"
+    done = subprocess.run(
+        [sys.executable, script, config, workdir],
+        env=environment(devices=2),
+        capture_output=True,
+        text=True,
+    )
+    assert "Example 7 cannot be used" in done.stderr
+    assert steps(workdir)[-1] == 6
 
 
 def test_a_row_that_cannot_be_written_is_never_older_than_a_checkpoint(
