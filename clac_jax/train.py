@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from clac_jax import config as config_lib
-from clac_jax import optim, processes
+from clac_jax import config_check, optim, processes
 from clac_jax.batch import Batch
 from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.manager import Checkpoints
@@ -101,7 +101,7 @@ def train(
         UserError: the config, the data, the workdir or the numbers cannot be used.
         Preempted: the run was told to stop, and has saved.
     """
-    config = config_lib.ready(config)
+    config = config_check.ready(config)
     _configure_jax(config)
     processes.start(config.distributed)
     with contextlib.ExitStack() as stack:

@@ -1,12 +1,13 @@
 import pytest
 
 from clac_jax import config as config_lib
+from clac_jax.config_check import validate
 from configs import base, clac_paper, smoke
 
 
 @pytest.mark.parametrize("module", [base, clac_paper, smoke])
 def test_shipped_configs_are_valid(module):
-    config_lib.validate(module.get_config())
+    validate(module.get_config())
 
 
 def test_misspelt_key_is_refused_with_the_right_name():
@@ -20,7 +21,7 @@ def test_unknown_key_of_a_users_own_config_is_refused_with_the_right_name():
     with config.unlocked():
         config.checkpoint.save_top_kk = 3
     with pytest.raises(config_lib.ConfigError, match=r'Did you mean "checkpoint.save_top_k"'):
-        config_lib.validate(config)
+        validate(config)
 
 
 def test_missing_key_is_named():
@@ -28,7 +29,7 @@ def test_missing_key_is_named():
     with config.unlocked():
         del config.seed
     with pytest.raises(config_lib.ConfigError, match='"seed" is missing'):
-        config_lib.validate(config)
+        validate(config)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_values_that_cannot_be_used(key, value, message):
     config = base.get_config()
     config.update_from_flattened_dict({key: value})
     with pytest.raises(config_lib.ConfigError, match=message):
-        config_lib.validate(config)
+        validate(config)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_what_chunks_cannot_train_is_refused(changes, message):
     config = base.get_config()
     config.update_from_flattened_dict({"gradient_cache_chunks": 2, **changes})
     with pytest.raises(config_lib.ConfigError, match=message):
-        config_lib.validate(config)
+        validate(config)
 
 
 def test_differences_are_named_and_a_tuple_equals_its_saved_list():

@@ -5,7 +5,8 @@ import numpy as np
 import optax
 import pytest
 
-from clac_jax.config import ConfigError, default_config, validate
+from clac_jax.config import ConfigError, default_config
+from clac_jax.config_check import validate
 from clac_jax.schedules import Timeline, make_schedule
 
 
