@@ -12,19 +12,19 @@ import numpy as np
 
 from clac_jax import datasets, input_pipeline, parallel, processes
 from clac_jax.batch import Batch, BatchShape, ExampleViews, collate
+from clac_jax.datasets.crystal_table import CrystalTable
 from clac_jax.datasets.record import DataError, Record
 from clac_jax.huggingface import is_causal, resolve_folder
 from clac_jax.input_pipeline import ViewOptions
 from clac_jax.labels import CRYSTAL_SYSTEM, CRYSTAL_SYSTEMS, Labelled, label_of
 from clac_jax.progress import RunProgress
 from clac_jax.schedules import Timeline
-from clac_jax.shape_plan import ShapePlan, Size
+from clac_jax.shape_plan import ShapePlan
 from clac_jax.shape_search import MAX_BATCHES
 from clac_jax.text import Tokenizer
 
 # Examples whose sizes the shapes of the batches are planned from.
 PLANNING_EXAMPLES = 512
-SCANNED_EXAMPLES = 20_000  # about a second
 
 
 def view_options(config: ml_collections.ConfigDict) -> ViewOptions:
@@ -85,10 +85,11 @@ class RunData:
         self.steps_per_epoch = input_pipeline.steps_in_epoch(
             self.split_sizes["train"], config.batch_size * config.accumulate_steps
         )
-        self._groups = None
-        if config.input.group_by != "none":
-            records = self._splits["train"]
-            self._groups = input_pipeline.group_numbers(records, config.input.group_by)
+        self._crystals = {
+            split: CrystalTable.of(records) for split, records in self._splits.items()
+        }
+        group_by = config.input.group_by
+        self._groups = None if group_by == "none" else getattr(self._crystals["train"], group_by)
         epochs = -(-MAX_BATCHES // self.steps_per_epoch)
         self._train_shapes = ShapePlan(
             [self._train_views(0, index) for index in self._sample("train")],
@@ -239,15 +240,9 @@ class RunData:
             self._config.seed, epoch, self.split_sizes["train"], self._groups
         )
 
-    def _atoms(self, split: str, orders: Sequence[np.ndarray]) -> np.ndarray | None:
-        """Atoms of all crystals in these orders, one after the other.
-
-        None in a split too large to look through at every start.
-        """
-        if self.split_sizes[split] > SCANNED_EXAMPLES:
-            return None
-        atoms = np.array([len(record.atomic_numbers) for record in self._splits[split]])
-        return atoms[np.concatenate(orders)]
+    def _atoms(self, split: str, orders: Sequence[np.ndarray]) -> np.ndarray:
+        """Atoms of all crystals in these orders, one after the other."""
+        return self._crystals[split].atoms[np.concatenate(orders)]
 
     def _train_views(self, epoch: int, index: int) -> ExampleViews:
         return input_pipeline.train_views(
@@ -291,13 +286,13 @@ class Packed:
 
     Attributes:
         plan: of the shapes.
-        size: of the shape that the part needs.
+        number: of the shape that the part needs.
         in_shape: packs it into a shape.
         batch: it, in the shape it needs.
     """
 
     plan: ShapePlan
-    size: Size
+    number: int
     in_shape: Callable[[BatchShape], Batch]
     batch: Batch
 
@@ -309,8 +304,8 @@ class Packed:
         in_shape: Callable[[BatchShape], Batch],
     ) -> Packed:
         """Packs parts (of a device, of an accumulation step) into the shape that they need."""
-        size = plan.size_of(parts)
-        return cls(plan, size, in_shape, in_shape(plan.shape(size)))
+        number = plan.number_of(parts)
+        return cls(plan, number, in_shape, in_shape(plan.shape(number)))
 
 
 def _in_one_shape(parts: Iterator[Packed]) -> Iterator[Batch]:
@@ -322,15 +317,14 @@ def _in_one_shape(parts: Iterator[Packed]) -> Iterator[Batch]:
     asked: tuple[Packed, processes.Answer] | None = None
 
     def agreed(part: Packed, answer: processes.Answer) -> Batch:
-        number, largest_crystal = (int(x) for x in answer())
-        size = (number, largest_crystal)
-        return part.batch if size == part.size else part.in_shape(part.plan.shape(size))
+        number = int(answer()[0])
+        return part.batch if number == part.number else part.in_shape(part.plan.shape(number))
 
     for part in parts:
         if not processes.are_several():
             yield part.batch
             continue
-        ahead = part, processes.maximum(part.size)
+        ahead = part, processes.maximum([part.number])
         if asked is not None:
             yield agreed(*asked)
         asked = ahead

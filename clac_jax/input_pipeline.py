@@ -13,6 +13,7 @@ from clac_jax.augment import perturb, strain
 from clac_jax.batch import ExampleViews, TokenView
 from clac_jax.config import ConfigError
 from clac_jax.crystal import Crystal
+from clac_jax.datasets.crystal_table import CrystalTable
 from clac_jax.datasets.record import DataError, Record
 from clac_jax.errors import UserError
 from clac_jax.formula import replace_formulas
@@ -92,16 +93,6 @@ def epoch_order(
     # Large groups tend to come first so, which did no harm: docs/performance.md.
     _, first, group = np.unique(groups[shuffled], return_index=True, return_inverse=True)
     return shuffled[np.argsort(first[group], kind="stable")]
-
-
-def group_numbers(records: Sequence[Record], by: str) -> np.ndarray:
-    """(num_examples,) a number for each "formula" or set of "elements" among the records."""
-    keys = (
-        record.formula if by == "formula" else frozenset(map(int, record.atomic_numbers))
-        for record in records
-    )
-    numbers: dict[Any, int] = {}
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys])
 
 
 def steps_in_epoch(num_examples: int, examples_per_step: int, start: int = 0) -> int:
@@ -301,6 +292,11 @@ def limited(source: Sequence[Record], max_examples: int) -> Sequence[Record]:
 class _First(Sequence[Record]):
     source: Sequence[Record]
     length: int
+
+    @property
+    def crystals(self) -> CrystalTable:
+        """The table of their crystals."""
+        return CrystalTable.of(self.source).take(range(self.length))
 
     def __len__(self) -> int:
         return self.length

@@ -10,6 +10,7 @@ import numpy as np
 import spglib
 import spglib.error
 
+from clac_jax.datasets.crystal_table import CrystalTable
 from clac_jax.datasets.record import DataError, Record
 
 # Failures raise, instead of a result of None with a warning.
@@ -68,6 +69,7 @@ class Labelled(Sequence[Record]):
 
     Attributes:
         num_dropped: records without one.
+        crystals: the table of their crystals.
     """
 
     def __init__(self, records: Sequence[Record], name: str):
@@ -85,6 +87,7 @@ class Labelled(Sequence[Record]):
             if everywhere or label_of(records[index], name) is not None
         ]
         self.num_dropped = len(records) - len(self._indices)
+        self.crystals = CrystalTable.of(records).take(self._indices)
         if not self._indices:
             known = sorted({key for record in records for key in record.properties})
             raise DataError(

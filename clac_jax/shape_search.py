@@ -9,15 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clac_jax.batch import BatchShape, ExampleViews, Tiles
+from clac_jax.batch import BatchShape, ExampleViews, Tiles, num_pairs, num_places
 
 # Batches that are simulated: many small ones, fewer large ones, which vary less.
 MIN_BATCHES, MAX_BATCHES = 16, 64
 SIMULATED_EXAMPLES = 16_384
 CANDIDATES = 20  # shapes to choose from
-# Of the crystals fit a small and a large tile, the rest have tiles of the largest one's size: the
-# work in a tile grows with the square of its size.
-NODE_TILE_SHARES = (0.98, 0.998)
+# Shares of the crystals that a small and a large tile may be made for; the rest have tiles of the
+# largest one's size. The work in a tile grows with the square of its size.
+SMALL_TILES = (0.9, 0.95, 0.98)
+LARGE_TILES = (0.99, 0.995, 0.998)
 ROUNDING = 8
 TEXT_MARGIN = 1.25
 
@@ -42,12 +43,12 @@ class Needs:
     """What a batch needs.
 
     Attributes:
-        node_tiles: tiles of each size of nodes, smallest size first.
+        node_tiles: (size, number of tiles) of nodes, smallest size first.
         edges: places of edges.
         token_tiles: tiles of tokens.
     """
 
-    node_tiles: tuple[int, ...]
+    node_tiles: Tiles
     edges: int
     token_tiles: int
 
@@ -73,7 +74,7 @@ class Sizes:
         nodes: (sample, crystal views) atoms.
         edges: likewise.
         tokens: (sample, text views).
-        node_tiles: sizes of the tiles of nodes, ascending.
+        node_tiles: sizes that the tiles of nodes may have, ascending: sets of them, to choose from.
         token_tile: size of the tiles of tokens.
         labelled: whether a property is learned.
     """
@@ -81,23 +82,25 @@ class Sizes:
     nodes: np.ndarray
     edges: np.ndarray
     tokens: np.ndarray
-    node_tiles: tuple[int, ...]
+    node_tiles: tuple[tuple[int, ...], ...]
     token_tile: int
     labelled: bool
 
     @classmethod
-    def of(cls, sample: Sequence[ExampleViews], max_tokens: int, atoms: np.ndarray | None) -> Sizes:
-        """Those of a sample; tiles of nodes suit all crystals where their `atoms` are known."""
+    def of(cls, sample: Sequence[ExampleViews], max_tokens: int, atoms: np.ndarray) -> Sizes:
+        """Those of a sample, in tiles of nodes that suit all crystals, which have these `atoms`."""
         nodes = np.array([[len(g.atomic_numbers) for g in e.graphs] for e in sample])
         tokens = np.array([[len(t.ids) for t in e.tokens] for e in sample])
-        tiles = np.quantile(
-            nodes if atoms is None else atoms, (*NODE_TILE_SHARES, 1), method="higher"
+        small, large, all_ = (
+            [rounded(max(x, 16)) for x in np.quantile(atoms, shares, method="higher")]
+            for shares in (SMALL_TILES, LARGE_TILES, (1.0,))
         )
+        node_tiles = {tuple(sorted(set(sizes))) for sizes in itertools.product(small, large, all_)}
         return cls(
             nodes=nodes,
             edges=np.array([[len(g.senders) for g in e.graphs] for e in sample]),
             tokens=tokens,
-            node_tiles=tuple(sorted({rounded(max(size, 16)) for size in tiles})),
+            node_tiles=tuple(sorted(node_tiles)),
             # With a margin over the sample: a longer text, later, would need another shape.
             token_tile=min(rounded(TEXT_MARGIN * tokens.max()), rounded(max_tokens)),
             labelled=sample[0].label is not None,
@@ -109,28 +112,23 @@ class Sizes:
         return self.nodes.shape[1]
 
     def simulated(
-        self, num_examples: int, num_parts: int, rng: np.random.Generator, atoms: np.ndarray | None
+        self, num_examples: int, num_parts: int, rng: np.random.Generator, atoms: np.ndarray
     ) -> list[list[Part]]:
-        """Batches of so many parts: of the sample's examples, or of some with these `atoms`.
+        """Batches of so many parts, of crystals with these `atoms`, one after the other.
 
-        Edges and tokens of the latter are those of one in the sample with as many atoms, or nearly.
+        Edges and tokens are those of an example of the sample with as many atoms, or nearly.
         """
         part = num_parts, num_examples
         count = min(max(SIMULATED_EXAMPLES // np.prod(part), MIN_BATCHES), MAX_BATCHES)
-        if atoms is None:
-            chosen = rng.choice(len(self.nodes), (count, *part))
-            nodes = self.nodes[chosen]
-        else:
-            # Spread over the epochs, which may begin with other crystals than they end with.
-            whole = max(len(atoms) // np.prod(part), 1)
-            numbers = np.arange(count) * whole // count
-            nodes = np.resize(atoms, (whole, *part))[numbers]
-            by_size = np.argsort(self.nodes[:, 0], kind="stable")
-            ascending = self.nodes[by_size, 0]
-            first, last = (np.searchsorted(ascending, nodes, side) for side in ("left", "right"))
-            offset = (rng.random(nodes.shape) * (last - first)).astype(int)
-            chosen = by_size[np.minimum(first + offset, len(by_size) - 1)]
-            nodes = np.repeat(nodes[..., None], self.graph_views, axis=-1)
+        # Spread over the epochs, which may begin with other crystals than they end with.
+        whole = max(len(atoms) // np.prod(part), 1)
+        nodes = np.resize(atoms, (whole, *part))[np.arange(count) * whole // count]
+        by_size = np.argsort(self.nodes[:, 0], kind="stable")
+        ascending = self.nodes[by_size, 0]
+        first, last = (np.searchsorted(ascending, nodes, side) for side in ("left", "right"))
+        offset = (rng.random(nodes.shape) * (last - first)).astype(int)
+        chosen = by_size[np.minimum(first + offset, len(by_size) - 1)]
+        nodes = np.repeat(nodes[..., None], self.graph_views, axis=-1)
         edges = self.edges[chosen] * nodes // self.nodes[chosen]
         tokens = self.tokens[chosen]
         return [
@@ -143,12 +141,11 @@ class Sizes:
 
     def shape(self, num_examples: int, needs: Needs) -> BatchShape:
         """A shape with so many tiles and edges."""
-        node_tiles = zip(self.node_tiles, needs.node_tiles, strict=True)
         return BatchShape(
             num_examples=num_examples,
             graph_views=self.graph_views,
             text_views=self.tokens.shape[1],
-            node_tiles=tuple(tile for tile in node_tiles if tile[1]),
+            node_tiles=tuple(tile for tile in needs.node_tiles if tile[1]),
             num_edges=max(-(-needs.edges // 256) * 256, 256),
             token_tiles=((self.token_tile, max(needs.token_tiles, 1)),),
             labelled=self.labelled,
@@ -162,32 +159,37 @@ def search(
 
     Args:
         batches: simulated, each of one or several parts that take one shape.
-        sizes: whose tiles the shapes have.
+        sizes: of the tiles.
         max_rungs: as many at most.
         rung_cost: what one more must save, as a share of the work on a batch without padding.
     """
-    packing = _Packing(batches, sizes)
-    candidates = packing.candidates()
-    costs = np.array([packing.cost(rung.needs) for rung in candidates])
-    shares = np.array([rung.fits.mean() for rung in candidates])
-
-    def cost(ladder: tuple[int, ...]) -> float:
-        chosen = list(ladder)
-        return np.diff(shares[chosen], prepend=0) @ costs[chosen] + rung_cost * len(ladder)
-
-    largest = len(candidates) - 1
-    smaller = (itertools.combinations(range(largest), k) for k in range(max_rungs))
-    best = min(((*ladder, largest) for k in smaller for ladder in k), key=cost)
-    return [candidates[k] for k in best]
+    best: tuple[float, list[Rung]] | None = None
+    for node_tiles in sizes.node_tiles:
+        packing = _Packing(batches, sizes, node_tiles)
+        candidates = packing.candidates()
+        costs = np.array([packing.cost(rung.needs) for rung in candidates])
+        shares = np.array([rung.fits.mean() for rung in candidates])
+        largest = len(candidates) - 1
+        for number in range(max_rungs):
+            for smaller in itertools.combinations(range(largest), number):
+                chosen = [*smaller, largest]
+                cost = np.diff(shares[chosen], prepend=0) @ costs[chosen] + rung_cost * len(chosen)
+                if best is None or cost < best[0]:
+                    best = cost, [candidates[k] for k in chosen]
+    assert best is not None
+    return best[1]
 
 
 class _Packing:
     """What simulated batches need of each size of tile."""
 
-    def __init__(self, batches: Sequence[Sequence[Part]], sizes: Sizes) -> None:
+    def __init__(
+        self, batches: Sequence[Sequence[Part]], sizes: Sizes, node_tiles: tuple[int, ...]
+    ) -> None:
         self._batches = batches
-        self._sizes = sizes
-        self._known: dict[tuple[int, ...], np.ndarray] = {}
+        self._node_tiles = node_tiles
+        self._token_tile = sizes.token_tile
+        self._known: dict[Tiles, np.ndarray] = {}
         self._edges = self._largest([[part.edges for part in batch] for batch in batches])
         self._token_tiles = self._largest(
             [[_tiles_needed(part.tokens, sizes.token_tile) for part in batch] for batch in batches]
@@ -197,7 +199,7 @@ class _Packing:
         self._full = np.array(
             [
                 nodes,
-                nodes * sizes.node_tiles[0],
+                nodes * sizes.node_tiles[0][0],
                 max(np.mean([part.edges for part in parts]), 1),
                 np.mean([part.tokens.sum() for part in parts]),
             ]
@@ -224,16 +226,15 @@ class _Packing:
 
     def cost(self, needs: Needs) -> float:
         """Places of nodes, pairs of nodes, edges and tokens, each relative to a mean batch."""
-        tiles = zip(self._sizes.node_tiles, needs.node_tiles, strict=True)
-        places = sum(np.array([size, size**2]) * count for size, count in tiles)
-        tokens = needs.token_tiles * self._sizes.token_tile
+        places = num_places(needs.node_tiles), num_pairs(needs.node_tiles)
+        tokens = needs.token_tiles * self._token_tile
         return float(np.mean(np.array([*places, needs.edges, tokens]) / self._full))
 
     def _needs(self, fits: np.ndarray) -> Needs:
         """What the largest of some batches need."""
-        tiles: tuple[int, ...] = ()
-        for _ in self._sizes.node_tiles:
-            tiles = (int(self._more_tiles(tiles)[fits].max()), *tiles)
+        tiles: Tiles = ()
+        for size in self._node_tiles[::-1]:
+            tiles = ((size, int(self._more_tiles(tiles)[fits].max())), *tiles)
         return Needs(tiles, int(self._edges[fits].max()), int(self._token_tiles[fits].max()))
 
     def _without_largest(self, rung: Rung) -> list[np.ndarray]:
@@ -245,14 +246,13 @@ class _Packing:
             for kind in (*kinds, self._edges, self._token_tiles)
         ]
 
-    def _more_tiles(self, larger: tuple[int, ...]) -> np.ndarray:
-        """(batches,) tiles of a size that are needed beside so many of each larger one."""
+    def _more_tiles(self, larger: Tiles) -> np.ndarray:
+        """(batches,) tiles of the next smaller size that are needed beside these larger ones."""
         if larger not in self._known:
-            below, size = (0, *self._sizes.node_tiles)[-len(larger) - 2 :][:2]
-            beside = tuple(zip(self._sizes.node_tiles[::-1], larger[::-1], strict=False))
+            below, size = (0, *self._node_tiles)[-len(larger) - 2 :][:2]
             self._known[larger] = self._largest(
                 [
-                    [_tiles_needed(part.nodes[part.nodes > below], size, beside) for part in batch]
+                    [_tiles_needed(part.nodes[part.nodes > below], size, larger) for part in batch]
                     for batch in self._batches
                 ]
             )

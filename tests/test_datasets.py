@@ -16,8 +16,10 @@ from test_crystal import NACL
 
 from clac_jax import datasets
 from clac_jax.datasets import rows as rows_lib
+from clac_jax.datasets.crystal_table import CrystalTable
 from clac_jax.datasets.record import DataError
 from clac_jax.datasets.split import split_by_formula, split_by_row
+from clac_jax.input_pipeline import limited
 
 prepare_lib = importlib.import_module("clac_jax.datasets.prepare")  # the name is a function too
 
@@ -284,7 +286,7 @@ def test_what_a_killed_build_left_is_not_taken_and_later_removed(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [os.unlink, lambda file: os.truncate(file, 100)])
-@pytest.mark.parametrize("pattern", ["*train.array_record*", "dataset_info.json"])
+@pytest.mark.parametrize("pattern", ["*train.array_record*", "dataset_info.json", "crystals.npz"])
 def test_a_damaged_data_set_is_named(tmp_path, pattern, damage):
     path = write(tmp_path / "t.parquet", [row(k) for k in range(20)])
     load_all(path, tmp_path / "data")
@@ -292,6 +294,20 @@ def test_a_damaged_data_set_is_named(tmp_path, pattern, damage):
     damage(file)
     with pytest.raises(DataError, match="is damaged"):
         datasets.load("gpt_narratives", tmp_path / "data", "train", path=path)
+
+
+def test_the_table_of_crystals_is_that_of_the_records(embedded):
+    _, splits = embedded
+    for records in (*splits.values(), limited(splits["test"], 50)):
+        stored = CrystalTable.of(records)
+        computed = CrystalTable.of([records[k] for k in range(len(records))])
+        np.testing.assert_array_equal(stored.atoms, computed.atoms)
+        for column in ("formula", "elements"):
+            pairs = set(
+                zip(*(getattr(t, column).tolist() for t in (stored, computed)), strict=True)
+            )
+            # The numbers may differ; which are equal may not.
+            assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
 
 
 def test_a_build_that_fails_leaves_nothing(tmp_path, monkeypatch):

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from clac_jax import input_pipeline
 from clac_jax.config import ConfigError
+from clac_jax.datasets.crystal_table import CrystalTable
 from clac_jax.datasets.record import DataError, Record
 from clac_jax.input_pipeline import (
     ViewOptions,
     epoch_order,
-    group_numbers,
     plain_views,
     train_views,
 )
@@ -135,8 +135,8 @@ def test_a_group_has_one_formula_or_one_set_of_elements(pairs):
         )
         for k, pair in enumerate(pairs)
     ]
-    by_formula = group_numbers(records, "formula")
-    by_elements = group_numbers(records, "elements")
+    table = CrystalTable.of(records)
+    by_formula, by_elements = table.formula, table.elements
     for (i, left), (j, right) in itertools.product(enumerate(pairs), repeat=2):
         assert (by_formula[i] == by_formula[j]) == (sorted(left) == sorted(right))
         assert (by_elements[i] == by_elements[j]) == (set(left) == set(right))

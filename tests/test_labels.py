@@ -49,6 +49,7 @@ def test_numbers_and_their_absence():
     split = [dataclasses.replace(known, material_id=str(k)) if k % 2 else nan for k in range(6)]
     labelled = Labelled(split, "band gap")
     assert [r.material_id for r in labelled] == ["1", "3", "5"]
+    assert len(labelled.crystals.atoms) == 3
     assert labelled.num_dropped == 3 and list(labelled.labels()) == [1.5] * 3
 
 

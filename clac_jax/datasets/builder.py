@@ -15,10 +15,11 @@ import tensorflow_datasets as tfds
 from absl import logging as absl_logging
 from google.protobuf.json_format import ParseError
 
+from clac_jax.datasets import crystal_table
 from clac_jax.datasets.record import DataError, Record
 from clac_jax.datasets.split import SPLITS
 
-FORMAT = "1.0.0"
+FORMAT = "1.1.0"
 """Of the prepared files; with another one every data set is built anew."""
 
 
@@ -59,11 +60,16 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 class RecordSource(Sequence[Record]):
-    """Random access to the records of one prepared split; picklable."""
+    """Random access to the records of one prepared split; picklable.
 
-    def __init__(self, source: Any):
+    Attributes:
+        crystals: the table of its crystals; None while the data set is built.
+    """
+
+    def __init__(self, source: Any, crystals: crystal_table.CrystalTable | None = None):
         """Wraps a TFDS data source."""
         self._source = source
+        self.crystals = crystals
 
     def __len__(self) -> int:
         return len(self._source)
@@ -92,8 +98,11 @@ def open_split(
         raise DataError(f"There is no split {split!r}. Use one of {', '.join(SPLITS)}.")
     try:
         with quiet():
-            source = RecordSource(make_builder(folder).as_data_source(split=split))
+            stored = make_builder(folder).as_data_source(split=split)
+        source = RecordSource(stored, crystal_table.read(folder, split))
         _ = source[0]  # files are opened at the first read
+        if len(source.crystals.atoms) != len(source):
+            raise ValueError(f"{crystal_table.FILE} is of other data")
     except (AssertionError, LookupError, OSError, RuntimeError, ValueError, ParseError) as error:
         raise DataError(
             f"The prepared data set in {folder} is damaged: {error}. Remove the folder; it is "

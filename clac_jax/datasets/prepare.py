@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clac_jax.datasets import builder as builder_lib
-from clac_jax.datasets import cif_folder, table
+from clac_jax.datasets import cif_folder, crystal_table, table
 from clac_jax.datasets.gpt_narratives import GptNarratives
 from clac_jax.datasets.jarvis_dft_3d import JarvisDft3d
 from clac_jax.datasets.materials_project_mini.builder import PARQUET, MaterialsProjectMini
 from clac_jax.datasets.record import DataError, Record
+from clac_jax.datasets.split import SPLITS
 
 NAMES = ("materials_project_mini", "gpt_narratives", "jarvis_dft_3d")
 ON_BAD_ROW = ("error", "skip")
@@ -168,7 +169,13 @@ def _build(data_set: _DataSet, folder: Path) -> None:
     try:
         with builder_lib.quiet():
             data_set.builder(temporary).download_and_prepare()
+            written = data_set.builder(temporary)
+            sources = {
+                split: builder_lib.RecordSource(written.as_data_source(split=split))
+                for split in SPLITS
+            }
         shutil.rmtree(temporary / "downloads", ignore_errors=True)  # TFDS makes it, empty
+        crystal_table.write(temporary, sources)
         _flush(temporary)
         try:
             temporary.rename(folder)
