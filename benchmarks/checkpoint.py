@@ -21,7 +21,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.step import HERE, NUM_EXAMPLES, comparison_config, load_examples, machine_facts
+from benchmarks.step import (
+    HERE,
+    NUM_EXAMPLES,
+    comparison_config,
+    load_examples,
+    machine_facts,
+    plan_for,
+)
 from clac_jax.batch import collate
 from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.manager import Checkpoints
@@ -32,7 +39,6 @@ from clac_jax.optim import make_optimizer, trainable_mask
 from clac_jax.parallel import Pmap, stack
 from clac_jax.progress import RunProgress
 from clac_jax.schedules import Timeline, make_schedule
-from clac_jax.shape_plan import ShapePlan
 from clac_jax.train_state import create_train_state
 
 
@@ -52,7 +58,7 @@ def main() -> None:
     config = comparison_config()
     config.checkpoint.save_top_k = 0
     examples = load_examples()
-    plan = ShapePlan(examples, NUM_EXAMPLES, config.text_encoder.max_length)
+    plan = plan_for(examples, NUM_EXAMPLES, config.text_encoder.max_length)
     one = collate(examples, plan.choose([examples]))
     batch = stack([[one]])
     parallel = Pmap()

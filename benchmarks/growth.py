@@ -25,7 +25,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rdkit import Chem
 
-from benchmarks.step import HERE, comparison_config, compile_step, machine_facts, time_step, timed
+from benchmarks.step import (
+    HERE,
+    comparison_config,
+    compile_step,
+    machine_facts,
+    plan_for,
+    time_step,
+    timed,
+)
 from clac_jax import datasets
 from clac_jax.batch import ExampleViews, TokenView, collate
 from clac_jax.crystal import Crystal
@@ -33,7 +41,6 @@ from clac_jax.data import RunData
 from clac_jax.graph import build_graph
 from clac_jax.models import build_model, init_variables
 from clac_jax.models.build import build_graph_encoder
-from clac_jax.shape_plan import ShapePlan
 from configs import base
 
 BATCH_SIZES = (16, 32, 64, 128, 256)
@@ -78,7 +85,7 @@ def by_crystal() -> list[dict[str, Any]]:
         graph = build_graph(crystal, config.graph_encoder.cutoff)
         text = TokenView(np.ones(2, np.int32))
         examples = [ExampleViews(k, (graph,), (text,)) for k in range(NUM_CRYSTALS)]
-        batch = collate(examples, ShapePlan(examples, NUM_CRYSTALS, 8).choose([examples]))
+        batch = collate(examples, plan_for(examples, NUM_CRYSTALS, 8).choose([examples]))
         graphs = jax.tree.map(jnp.asarray, batch.graphs)
         params = jax.jit(encoder.init)(jax.random.key(0), graphs)["params"]
         gradient = jax.jit(
@@ -135,7 +142,6 @@ def by_data() -> list[dict[str, Any]]:
             pq.write_table(many, path)
             config = base.get_config()
             config.dataset.name = "gpt_narratives"
-            config.input.group_by = "none"  # as in configs/clac_paper.py; groups are looked up
             config.dataset.path, config.dataset.data_dir = str(path), folder
             seconds = {}
             for name in ("prepare", "start"):

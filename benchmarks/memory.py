@@ -28,11 +28,11 @@ from benchmarks.step import (
     describe,
     load_examples,
     machine_facts,
+    plan_for,
     time_step,
 )
 from clac_jax.batch import Batch, BatchShape, ExampleViews, collate
 from clac_jax.models import build_model, init_variables
-from clac_jax.shape_plan import ShapePlan
 
 TOWERS = ("graph_encoder", "text_encoder")
 WAYS: dict[str, dict[str, Any]] = {
@@ -53,7 +53,7 @@ def packed(
     ]
     size = num_examples // chunks
     parts = [many[first : first + size] for first in range(0, num_examples, size)]
-    shape = ShapePlan(examples, size, max_length).choose(parts)
+    shape = plan_for(examples, size, max_length).choose(parts)
     batches = [collate(part, shape) for part in parts]
     if chunks == 1:
         return batches[0], shape

@@ -2,6 +2,7 @@
 
 python -m benchmarks.methods outputs/methods            # all; goes on where it was stopped
 python -m benchmarks.methods outputs/methods cgcnn opt  # some
+python -m benchmarks.methods outputs/longer jsd_concat --epochs=16 --output=...json
 
 Each is two passes over 1,024 crystals in batches of 64, with texts of 128 tokens and the first two,
 frozen, layers of MiniLM: the same small model but for what its name says. None is tuned: the
@@ -23,7 +24,6 @@ from configs.encoders import ENCODERS
 from configs.losses import LOSSES
 
 SETTINGS = {
-    "max_epochs": 2,
     "batch_size": 64,
     "dataset.max_examples": 1024,
     "text_encoder.max_length": 128,
@@ -34,24 +34,23 @@ SMALL_PAINN = {"graph_encoder.num_features": 64, "graph_encoder.num_interactions
 LEFT_OUT = ("minilm", "orb_v3")
 
 
-def flags(name: str) -> list[str]:
-    """The command line of one method, workdir aside."""
+def flags(name: str, settings: dict[str, Any]) -> list[str]:
+    """The command line of one method with these settings, workdir aside."""
     kind = "losses" if name in LOSSES else "encoders"
     changes = ENCODERS.get(name, {})
     sizes = {} if "graph_encoder.name" in changes else SMALL_PAINN
     sizes = sizes if "text_encoder.pretrained" in changes else sizes | TWO_LAYERS
-    settings = SETTINGS | sizes
     return [
         f"--config=configs/{kind}.py:{name}",
-        *(f"--config.{key}={value}" for key, value in settings.items()),
+        *(f"--config.{key}={value}" for key, value in (settings | sizes).items()),
     ]
 
 
-def train(name: str, workdir: Path) -> dict[str, Any]:
+def train(name: str, settings: dict[str, Any], workdir: Path) -> dict[str, Any]:
     """Runs one method, or goes on with it, and returns its test row."""
     metrics = workdir / "metrics.jsonl"
     if not (metrics.exists() and '"split": "test"' in metrics.read_text()):
-        command = [sys.executable, "main.py", *flags(name), f"--workdir={workdir}"]
+        command = [sys.executable, "main.py", *flags(name, settings), f"--workdir={workdir}"]
         subprocess.run(command, check=True, cwd=HERE.parent)
     return test_row(workdir)
 
@@ -60,13 +59,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workdir", type=Path, help="holds one run for each method")
     parser.add_argument("names", nargs="*", help="of configs/losses.py and configs/encoders.py")
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--output", type=Path, default=HERE / "results" / "methods.json")
     options = parser.parse_args()
     every = [name for name in (*LOSSES, *ENCODERS) if name not in LEFT_OUT]
     workdir = options.workdir.resolve()
-    rows = {name: train(name, workdir / name) for name in options.names or every}
+    settings = SETTINGS | {"max_epochs": options.epochs}
+    rows = {name: train(name, settings, workdir / name) for name in options.names or every}
     print(table(rows))
-    content = {"machine": machine_facts(), "settings": SETTINGS, "runs": rows}
+    content = {"machine": machine_facts(), "settings": settings, "runs": rows}
     options.output.write_text(json.dumps(content, indent=2) + "\n")
 
 

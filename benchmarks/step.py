@@ -79,6 +79,12 @@ def load_examples(path: Path = BATCH_FILE, cutoff: float = 5.0) -> list[ExampleV
     return examples
 
 
+def plan_for(examples: list[ExampleViews], num_examples: int, max_length: int) -> ShapePlan:
+    """The shapes of a run that has these examples alone."""
+    atoms = np.array([len(example.graphs[0].atomic_numbers) for example in examples])
+    return ShapePlan(examples, num_examples, max_length, atoms)
+
+
 def timed(function: Callable[..., Any], *args: Any, repeats: int) -> dict[str, float]:
     """Wall and CPU seconds of calls after the first."""
     jax.block_until_ready(function(*args))
@@ -234,7 +240,8 @@ def main() -> None:
 
     config = comparison_config()
     examples = load_examples()
-    shape = ShapePlan(examples, NUM_EXAMPLES, config.text_encoder.max_length).choose([examples])
+    plan = plan_for(examples, NUM_EXAMPLES, config.text_encoder.max_length)
+    shape = plan.choose([examples])
     batch = collate(examples, shape)
     model = build_model(config)
     variables = init_variables(model, config, batch)
