@@ -164,8 +164,12 @@ def search(
         rung_cost: what one more must save, as a share of the work on a batch without padding.
     """
     best: tuple[float, list[Rung]] | None = None
+    edges = _of_largest([[part.edges for part in batch] for batch in batches])
+    token_tiles = _of_largest(
+        [[_tiles_needed(part.tokens, sizes.token_tile) for part in batch] for batch in batches]
+    )
     for node_tiles in sizes.node_tiles:
-        packing = _Packing(batches, sizes, node_tiles)
+        packing = _Packing(batches, sizes, node_tiles, edges, token_tiles)
         candidates = packing.candidates()
         costs = np.array([packing.cost(rung.needs) for rung in candidates])
         shares = np.array([rung.fits.mean() for rung in candidates])
@@ -184,16 +188,20 @@ class _Packing:
     """What simulated batches need of each size of tile."""
 
     def __init__(
-        self, batches: Sequence[Sequence[Part]], sizes: Sizes, node_tiles: tuple[int, ...]
+        self,
+        batches: Sequence[Sequence[Part]],
+        sizes: Sizes,
+        node_tiles: tuple[int, ...],
+        edges: np.ndarray,
+        token_tiles: np.ndarray,
     ) -> None:
+        """For one set of sizes of node tiles; `edges` and `token_tiles`, (batches,), are needed."""
         self._batches = batches
         self._node_tiles = node_tiles
         self._token_tile = sizes.token_tile
         self._known: dict[Tiles, np.ndarray] = {}
-        self._edges = self._largest([[part.edges for part in batch] for batch in batches])
-        self._token_tiles = self._largest(
-            [[_tiles_needed(part.tokens, sizes.token_tile) for part in batch] for batch in batches]
-        )
+        self._edges = edges
+        self._token_tiles = token_tiles
         parts = [part for batch in batches for part in batch]
         nodes = np.mean([part.nodes.sum() for part in parts])
         self._full = np.array(
@@ -250,7 +258,7 @@ class _Packing:
         """(batches,) tiles of the next smaller size that are needed beside these larger ones."""
         if larger not in self._known:
             below, size = (0, *self._node_tiles)[-len(larger) - 2 :][:2]
-            self._known[larger] = self._largest(
+            self._known[larger] = _of_largest(
                 [
                     [_tiles_needed(part.nodes[part.nodes > below], size, larger) for part in batch]
                     for batch in self._batches
@@ -258,10 +266,10 @@ class _Packing:
             )
         return self._known[larger]
 
-    @staticmethod
-    def _largest(need: list[list[int]]) -> np.ndarray:
-        """A batch needs what its largest part does."""
-        return np.max(need, axis=1)
+
+def _of_largest(need: list[list[int]]) -> np.ndarray:
+    """(batches, parts) -> (batches,): a batch needs what its largest part does."""
+    return np.max(need, axis=1)
 
 
 def padding(

@@ -5,6 +5,7 @@ from etils import epath
 
 from clac_jax.checkpoint.arrays import read_arrays
 from clac_jax.checkpoint.layout import read_info
+from clac_jax.data import RunData
 from clac_jax.run_log import TIMING_FIELDS, read_rows
 
 STEPS_PER_EPOCH = 4
@@ -14,6 +15,19 @@ BATCH = 4
 def arrays_at(workdir, step):
     info = read_info(epath.Path(workdir) / "checkpoints" / str(step))
     return read_arrays(info, info.leaves)
+
+
+def batches_that_end_with(error, after):
+    """`RunData.train_batches`, but for an error in the second epoch."""
+    original = RunData.train_batches
+
+    def train_batches(self, epoch, start):
+        for number, batch in enumerate(original(self, epoch, start)):
+            if epoch == 1 and number == after:
+                raise error
+            yield batch
+
+    return train_batches
 
 
 def train_rows(workdir):

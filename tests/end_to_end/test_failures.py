@@ -5,7 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from end_to_end.small_runs import arrays_at, assert_same, train_rows, untimed
+from end_to_end.small_runs import (
+    arrays_at,
+    assert_same,
+    batches_that_end_with,
+    train_rows,
+    untimed,
+)
 from etils import epath
 
 from clac_jax.checkpoint.layout import step_folders
@@ -27,18 +33,6 @@ def steps(workdir):
 def rare(small_config):
     """(**changes) -> a config that saves at the end of an epoch only."""
     return lambda **changes: small_config(**({"checkpoint__every_n_steps": 0} | changes))
-
-
-def batches_that_end_with(error, after):
-    original = RunData.train_batches
-
-    def train_batches(self, epoch, start):
-        for number, batch in enumerate(original(self, epoch, start)):
-            if epoch == 1 and number == after:
-                raise error
-            yield batch
-
-    return train_batches
 
 
 def test_bad_data_in_mid_epoch_costs_no_step(stage1, rare, tmp_path, monkeypatch):
