@@ -103,20 +103,13 @@ class RunData:
         self._eval_shapes: dict[str, ShapePlan] = {}
 
     def _open(self, split: str) -> Sequence[Record]:
-        options, label = self._config.dataset, self._options.label
-        records = datasets.load(
-            options.name,
-            options.data_dir,
-            split,
-            path=options.path,
-            on_bad_row=options.on_bad_row,
-            split_by=options.split_by,
-            label=label,
-        )
+        config, label = self._config.dataset, self._options.label
+        options = datasets.TableOptions(config.on_bad_row, config.split_by, label)
+        records = datasets.load(config.name, config.data_dir, split, config.path, options)
         if label:
             records = Labelled(records, label)
             self.num_unlabelled += records.num_dropped
-        return input_pipeline.limited(records, options.max_examples)
+        return input_pipeline.limited(records, config.max_examples)
 
     def train_labels(self) -> np.ndarray:
         """(examples,) float64: the labels of the training split."""

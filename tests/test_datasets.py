@@ -17,6 +17,7 @@ from test_crystal import NACL
 from clac_jax import datasets
 from clac_jax.datasets import rows as rows_lib
 from clac_jax.datasets.crystal_table import CrystalTable
+from clac_jax.datasets.options import TableOptions
 from clac_jax.datasets.record import DataError
 from clac_jax.datasets.split import split_by_formula, split_by_row
 from clac_jax.input_pipeline import limited
@@ -54,8 +55,9 @@ def write(path, rows):
 
 
 def load_all(path, data_dir, **options):
+    options = TableOptions(**options)
     return {
-        split: datasets.load("gpt_narratives", data_dir, split, path=str(path), **options)
+        split: datasets.load("gpt_narratives", data_dir, split, str(path), options)
         for split in ("train", "validation", "test")
     }
 
@@ -275,7 +277,7 @@ def test_builds_at_once_do_not_collide(tmp_path):
 
 def test_what_a_killed_build_left_is_not_taken_and_later_removed(tmp_path):
     path = write(tmp_path / "t.parquet", [row(k) for k in range(20)])
-    key = prepare_lib._DataSet("gpt_narratives", path, "error", "row", "").key()
+    key = prepare_lib._DataSet("gpt_narratives", path, TableOptions()).key()
     left = tmp_path / "data" / "gpt_narratives" / f".building-{key}-12345678"
     left.mkdir(parents=True)
     load_all(path, tmp_path / "data")

@@ -8,6 +8,7 @@ from test_crystal import NACL
 from test_datasets import row, write
 
 from clac_jax import datasets
+from clac_jax.datasets.options import TableOptions
 from clac_jax.datasets.record import DataError
 
 
@@ -17,8 +18,9 @@ def jarvis_row(k, gap):
 
 
 def load_jarvis(path, data_dir, label="optb88vdw_bandgap", **options):
+    options = TableOptions(label=label, **options)
     splits = {
-        split: datasets.load("jarvis_dft_3d", data_dir, split, path=path, label=label, **options)
+        split: datasets.load("jarvis_dft_3d", data_dir, split, path, options)
         for split in ("train", "validation", "test")
     }
     return {record.material_id: record for split in splits.values() for record in split}
@@ -70,8 +72,9 @@ def text_rows(names):
 
 
 def load_folder(folder, data_dir, **options):
+    options = TableOptions(**options)
     splits = [
-        datasets.load("gpt_narratives", data_dir, split, path=folder, **options)
+        datasets.load("gpt_narratives", data_dir, split, folder, options)
         for split in ("train", "validation", "test")
     ]
     return {record.material_id: record for split in splits for record in split}

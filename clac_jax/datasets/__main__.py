@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from clac_jax.datasets.prepare import NAMES, ON_BAD_ROW, SPLIT_BY, load, prepare
+from clac_jax.datasets.options import ON_BAD_ROW, SPLIT_BY, TableOptions
+from clac_jax.datasets.prepare import NAMES, load, prepare
 from clac_jax.datasets.split import SPLITS
 from clac_jax.errors import EXIT_USER_ERROR, UserError
 
@@ -19,15 +20,18 @@ def main() -> None:
     parser.add_argument("--on_bad_row", default="error", choices=ON_BAD_ROW)
     parser.add_argument("--split_by", default="row", choices=SPLIT_BY)
     parser.add_argument("--label", default="", help="the property to learn, for jarvis_dft_3d")
-    options = parser.parse_args()
-    rest = options.path, options.on_bad_row, options.split_by, options.label
+    flags = parser.parse_args()
     try:
-        folder, is_new = prepare(options.name, options.data_dir, *rest)
-        sizes = {split: len(load(options.name, options.data_dir, split, *rest)) for split in SPLITS}
+        options = TableOptions(flags.on_bad_row, flags.split_by, flags.label)
+        folder, is_new = prepare(flags.name, flags.data_dir, flags.path, options)
+        sizes = {
+            split: len(load(flags.name, flags.data_dir, split, flags.path, options))
+            for split in SPLITS
+        }
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
-    print(f"{options.name}: {'built in' if is_new else 'is there already,'} {folder}")
+    print(f"{flags.name}: {'built in' if is_new else 'is there already,'} {folder}")
     for split, size in sizes.items():
         print(f"  {split:<10} {size:>9,}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import os
@@ -17,12 +18,11 @@ from clac_jax.datasets import cif_folder, crystal_table, table
 from clac_jax.datasets.gpt_narratives import GptNarratives
 from clac_jax.datasets.jarvis_dft_3d import JarvisDft3d
 from clac_jax.datasets.materials_project_mini.builder import PARQUET, MaterialsProjectMini
+from clac_jax.datasets.options import DEFAULTS, TableOptions
 from clac_jax.datasets.record import DataError, Record
 from clac_jax.datasets.split import SPLITS
 
 NAMES = ("materials_project_mini", "gpt_narratives", "jarvis_dft_3d")
-ON_BAD_ROW = ("error", "skip")
-SPLIT_BY = ("row", "formula")
 REFUSED_ROWS = "refused_rows.jsonl"
 _TABLES: dict[str, type[table.TableBuilder]] = {
     "gpt_narratives": GptNarratives,
@@ -37,9 +37,7 @@ def load(
     data_dir: str | Path,
     split: str,
     path: str | Path | None = None,
-    on_bad_row: str = "error",
-    split_by: str = "row",
-    label: str = "",
+    options: TableOptions = DEFAULTS,
 ) -> Sequence[Record]:
     """Random access to one split, built first if it is not there.
 
@@ -48,14 +46,12 @@ def load(
         data_dir: folder that holds the prepared data sets.
         split: "train", "validation" or "test".
         path: the user's table or folder of CIF files, for the other names than the first.
-        on_bad_row: "error" or "skip", see `TableBuilder`.
-        split_by: "row" or "formula", see `TableBuilder`.
-        label: a property that the examples must have, for "jarvis_dft_3d".
+        options: of the user's table.
 
     Raises:
         DataError: the data cannot be used.
     """
-    data_set = _DataSet(name, path, on_bad_row, split_by, label)
+    data_set = _DataSet(name, path, options)
     folder, _ = _prepare(data_set, Path(data_dir).expanduser())
     return builder_lib.open_split(data_set.builder, folder, split)
 
@@ -64,9 +60,7 @@ def prepare(
     name: str,
     data_dir: str | Path,
     path: str | Path | None = None,
-    on_bad_row: str = "error",
-    split_by: str = "row",
-    label: str = "",
+    options: TableOptions = DEFAULTS,
 ) -> tuple[Path, bool]:
     """Builds a data set unless it is there already; arguments as for `load`.
 
@@ -79,7 +73,7 @@ def prepare(
     Raises:
         DataError: the data cannot be used, or the folder not be written.
     """
-    return _prepare(_DataSet(name, path, on_bad_row, split_by, label), Path(data_dir).expanduser())
+    return _prepare(_DataSet(name, path, options), Path(data_dir).expanduser())
 
 
 @dataclass(frozen=True)
@@ -88,19 +82,14 @@ class _DataSet:
 
     name: str
     path: str | Path | None
-    on_bad_row: str
-    split_by: str
-    label: str
+    options: TableOptions
 
     def __post_init__(self) -> None:
-        choices = (
-            ("data set", self.name, NAMES),
-            ("on_bad_row", self.on_bad_row, ON_BAD_ROW),
-            ("split_by", self.split_by, SPLIT_BY),
-        )
-        for what, value, allowed in choices:
-            if value not in allowed:
-                raise DataError(f"There is no {what} {value!r}. Use one of {', '.join(allowed)}.")
+        if self.name not in NAMES:
+            raise DataError(f"There is no data set {self.name!r}. Use one of {', '.join(NAMES)}.")
+        if self.name != "jarvis_dft_3d":
+            # The others keep their rows without the label, which serve other tasks.
+            object.__setattr__(self, "options", dataclasses.replace(self.options, label=""))
         if self.name in _TABLES and not self.path:
             raise DataError(
                 f"The data set {self.name} needs a file. Give --config.dataset.path=FILE."
@@ -120,10 +109,8 @@ class _DataSet:
 
     def key(self) -> str:
         """A name that changes with the content of the files, the options and the format."""
-        options: tuple[str, ...] = ()
-        if self.name in _TABLES:
-            options = self.on_bad_row, self.split_by, *([self._label()] if self._label() else [])
-        digest = hashlib.sha256(repr((builder_lib.FORMAT, *options)).encode())
+        options = self.options.key() if self.name in _TABLES else ""
+        digest = hashlib.sha256(f"{builder_lib.FORMAT} {options}".encode())
         for role, file in self.files().items():
             stat = file.stat()
             digest.update(f"{role} {_content_hash(file, stat.st_size, stat.st_mtime_ns)}".encode())
@@ -136,14 +123,8 @@ class _DataSet:
         return _TABLES[self.name](
             data_dir=folder,
             path=Path(str(self.path)).expanduser(),
-            on_bad_row=self.on_bad_row,
-            split_by=self.split_by,
-            label=self._label(),
+            options=self.options,
         )
-
-    def _label(self) -> str:
-        # The others keep their rows without it, which serve other tasks.
-        return self.label if self.name == "jarvis_dft_3d" else ""
 
 
 def _prepare(data_set: _DataSet, data_dir: Path) -> tuple[Path, bool]:

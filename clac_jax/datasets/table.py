@@ -12,6 +12,7 @@ from typing import Any
 
 from clac_jax.datasets import cif_folder
 from clac_jax.datasets.builder import RecordBuilder
+from clac_jax.datasets.options import DEFAULTS, TableOptions
 from clac_jax.datasets.record import DataError, Record
 from clac_jax.datasets.rows import read_table, record_of_row, row_name
 from clac_jax.datasets.split import SPLITS, split_by_formula, split_by_row
@@ -63,9 +64,7 @@ class TableBuilder(RecordBuilder, skip_registration=True):
         self,
         *,
         path: str | Path,
-        on_bad_row: str = "error",
-        split_by: str = "row",
-        label: str = "",
+        options: TableOptions = DEFAULTS,
         **kwargs: Any,
     ):
         """Prepares to read a table.
@@ -73,17 +72,11 @@ class TableBuilder(RecordBuilder, skip_registration=True):
         Args:
             path: parquet, csv, jsonl or json, see `split_files`; or a folder of CIF files with a
                 table of their texts, see `cif_folder`.
-            on_bad_row: "error" refuses the file and names the bad rows; "skip" leaves them out
-                and lists them in `skipped_rows.jsonl` beside the splits.
-            split_by: of a single file: "row" (seeded shuffle, the public rule) or "formula" (no
-                compound on two sides).
-            label: a property; rows where it is not known are left out, and counted. "": none is.
+            options: what to do with bad rows, and how to split.
             kwargs: see RecordBuilder.
         """
         self._path = Path(path)
-        self._on_bad_row = on_bad_row
-        self._split_by = split_by
-        self._label = label
+        self._options = options
         super().__init__(**kwargs)
 
     def records(self) -> dict[str, Iterable[Record]]:
@@ -100,10 +93,10 @@ class TableBuilder(RecordBuilder, skip_registration=True):
             split: list(_good_rows(path, self.needs_text, seen, bad))
             for split, path in files.items()
         }
-        if bad and self._on_bad_row == "error":
+        if bad and self._options.on_bad_row == "error":
             raise BadRowsError(bad)
         self._list_skipped(bad)
-        if self._label:
+        if self._options.label:
             tables = self._labelled(tables)
         splits = tables if len(tables) > 1 else self._split(tables["train"])
         for split, records in splits.items():
@@ -114,7 +107,7 @@ class TableBuilder(RecordBuilder, skip_registration=True):
         return splits
 
     def _split(self, records: list[Record]) -> dict[str, list[Record]]:
-        if self._split_by == "formula":
+        if self._options.split_by == "formula":
             sides = split_by_formula([record.crystal().formula for record in records])
         else:
             sides = split_by_row(len(records))
@@ -125,20 +118,21 @@ class TableBuilder(RecordBuilder, skip_registration=True):
 
     def _labelled(self, tables: dict[str, list[Record]]) -> dict[str, list[Record]]:
         kept = {
-            split: [record for record in records if self._label in record.properties]
+            split: [record for record in records if self._options.label in record.properties]
             for split, records in tables.items()
         }
         if not any(kept.values()):
             records = [record for table in tables.values() for record in table]
             known = sorted({name for record in records for name in record.properties})
             raise DataError(
-                f"{self._path} has no number in a column {self._label!r}. Set config.property.name "
-                f"to one of {', '.join(known)}."
+                f"{self._path} has no number in a column {self._options.label!r}. Set "
+                f"config.property.name to one of {', '.join(known)}."
             )
         dropped = sum(map(len, tables.values())) - sum(map(len, kept.values()))
         path = Path(self.data_dir).parent / UNLABELLED
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"label": self._label, "rows": dropped}), encoding="utf-8")
+        values = {"label": self._options.label, "rows": dropped}
+        path.write_text(json.dumps(values), encoding="utf-8")
         return kept
 
     def _list_skipped(self, bad: list[BadRow]) -> None:
