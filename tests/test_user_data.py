@@ -51,7 +51,9 @@ def test_a_label_that_nobody_has_is_named_with_those_there_are(tmp_path):
         load_jarvis(path, tmp_path / "data", label="gap")
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ("{}", "no list of objects")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "is not JSON"), ("{}", "does not hold a list")]
+)
 def test_a_json_that_is_none(tmp_path, text, message):
     path = tmp_path / "jdft_3d.json"
     path.write_text(text)
