@@ -111,6 +111,14 @@ class RunData:
             self.num_unlabelled += records.num_dropped
         return input_pipeline.limited(records, config.max_examples)
 
+    def fingerprint(self, split: str) -> str:
+        """Of the content and the order of the examples that this run takes from a split.
+
+        Hexadecimal. It is the same wherever the same data are prepared, and another one with
+        another `dataset.max_examples` or another label, if they change which examples are taken.
+        """
+        return self._crystals[split].fingerprint()
+
     def train_labels(self) -> np.ndarray:
         """(examples,) float64: the labels of the training split."""
         return np.array([label_of(record, self._options.label) for record in self._splits["train"]])

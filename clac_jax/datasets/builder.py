@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import operator
@@ -136,8 +137,9 @@ def _write_shard(path: str, records: Iterator[bytes]) -> None:
         for record in records:
             writer.write(record)
         writer.close()
-    except RuntimeError as error:  # with a C++ status in words
-        raise OSError(f"{Path(path).name}: {error}") from error
+    except RuntimeError as error:  # a C++ status in words, with the path and more behind them
+        reason = str(error).split(";")[0]
+        raise OSError(f"{Path(path).name}: {reason}") from error
 
 
 class RecordSource(Sequence[Record]):
@@ -173,7 +175,10 @@ class RecordSource(Sequence[Record]):
             raise IndexError(f"There is no record {place} in a split of {len(self)}.")
         place %= len(self)
         try:
-            return Record.from_example(self._source[place])
+            example = self._source[place]
+            if not isinstance(example["rest"], str | bytes):
+                raise ValueError("nothing is stored there: the file was cut off")
+            return Record.from_example(example)
         except _DAMAGE as error:
             reason = f"record {place} of {self._source.split} cannot be read ({_words(error)})"
             raise manifest.damaged(self._folder, reason) from error
@@ -195,8 +200,8 @@ def open_split(
     """
     if split not in SPLITS:
         raise DataError(f"There is no split {split!r}. Use one of {', '.join(SPLITS)}.")
-    manifest.check(folder, split, SPLITS)
     check_address_space()
+    manifest.check(folder, split, SPLITS)
     try:
         with quiet():
             stored = make_builder(folder).as_data_source(split=split)
@@ -211,6 +216,7 @@ def open_split(
     return source
 
 
+@functools.cache  # the threads are there then, and serve all readers
 def check_address_space() -> None:
     """Compares what array_record's reader reserves with what this process may have (`ulimit -v`).
 

@@ -138,6 +138,7 @@ class _DataSet:
 
 def _prepare(data_set: _DataSet, data_dir: Path) -> tuple[Path, bool]:
     folder = data_dir / data_set.name / data_set.key()
+    builder_lib.check_address_space()
     try:
         is_missing = not folder.is_dir()
         if is_missing:
