@@ -8,11 +8,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 import pytest
 from test_crystal import NACL
+from user_tables import load_all, row, write
 
 from clac_jax import datasets
 from clac_jax.datasets.crystal_table import CrystalTable
@@ -22,43 +20,6 @@ from clac_jax.datasets.split import formula_key, split_by_formula, split_by_row
 from clac_jax.input_pipeline import limited
 
 prepare_lib = importlib.import_module("clac_jax.datasets.prepare")  # the name is a function too
-
-
-def row(k, **changes):
-    atoms = {
-        "lattice_mat": [[3.0 + 0.01 * k, 0, 0], [0, 3.0, 0], [0, 0, 3.0]],
-        "elements": ["Cs", "Cl"],
-        "coords": [[0, 0, 0], [0.5, 0.5, 0.5]],
-        "cartesian": False,
-    }
-    values = {
-        "id": f"m-{k}",
-        "atoms": json.dumps(atoms),
-        "gpt_text": f"Crystal number {k}.",
-        "gpt_explanation": "It is a salt.",
-        "band gap": 1.0 * k,
-    }
-    return values | changes
-
-
-def write(path, rows):
-    if path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(r) + "\n" for r in rows))
-        return path
-    table = pa.table({key: [r.get(key) for r in rows] for key in rows[0]})
-    if path.suffix == ".csv":
-        pyarrow.csv.write_csv(table, path)
-    else:
-        pq.write_table(table, path)
-    return path
-
-
-def load_all(path, data_dir, **options):
-    options = TableOptions(**options)
-    return {
-        split: datasets.load("gpt_narratives", data_dir, split, str(path), options)
-        for split in ("train", "validation", "test")
-    }
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])

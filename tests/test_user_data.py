@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from test_crystal import NACL
-from test_datasets import row, write
+from user_tables import row, write
 
 from clac_jax import datasets
 from clac_jax.datasets.options import TableOptions

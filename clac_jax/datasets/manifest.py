@@ -10,7 +10,7 @@ from typing import Any
 
 from clac_jax.datasets.record import DataError
 
-FILE = "prepared.json"
+FILE = "prepared.txt"
 READ_WHOLE_BYTES = 64 << 20
 """Up to this size the files of a split are read whole at the start: some 0.1 s."""
 
@@ -48,8 +48,9 @@ def write(folder: Path, notices: list[str]) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    content = json.dumps({"files": files, "notices": notices}, indent=1)
-    (folder / FILE).write_text(content, encoding="utf-8")
+    content = json.dumps({"files": files, "notices": notices}, indent=1) + "\n"
+    check_sum = f"{zlib.crc32(content.encode()):08x}\n"
+    (folder / FILE).write_text(content + check_sum, encoding="utf-8")
 
 
 def read(folder: Path) -> Manifest:
@@ -59,7 +60,11 @@ def read(folder: Path) -> Manifest:
         DataError: the list is missing or damaged.
     """
     try:
-        values: Any = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        written = (folder / FILE).read_bytes()
+        content, check_sum = written[:-9], written[-9:-1]  # the last line has eight digits
+        if f"{zlib.crc32(content):08x}".encode() != check_sum:
+            raise ValueError("it is not what was written")
+        values: Any = json.loads(content)
         files = {str(path): tuple(map(int, facts)) for path, facts in values["files"].items()}
         notices = [str(line) for line in values["notices"]]
         if not files or any(len(facts) != 3 for facts in files.values()):

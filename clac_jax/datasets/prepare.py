@@ -57,7 +57,7 @@ def load(
         DataError: the data cannot be used.
     """
     data_set = _DataSet(name, path, options)
-    folder, _ = _prepare(data_set, Path(data_dir).expanduser())
+    folder, _ = _prepare(data_set, _absolute(data_dir))
     return builder_lib.open_split(data_set.builder, folder, split)
 
 
@@ -78,7 +78,7 @@ def prepare(
     Raises:
         DataError: the data cannot be used, or the folder not be written.
     """
-    return _prepare(_DataSet(name, path, options), Path(data_dir).expanduser())
+    return _prepare(_DataSet(name, path, options), _absolute(data_dir))
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,10 @@ class _DataSet:
             raise DataError(
                 f"The data set {self.name} needs a file. Give --config.dataset.path=FILE."
             )
-        for file in self.files().values():
-            if not file.is_file():
-                raise DataError(f"There is no data file {file}. Check dataset.path.")
+        with _read_errors(self.path):
+            for file in self.files().values():
+                if not file.is_file():
+                    raise DataError(f"There is no data file {file}. Check dataset.path.")
 
     def files(self) -> dict[str, Path]:
         """What it is made from."""
@@ -116,14 +117,16 @@ class _DataSet:
         """A name that changes with the content of the files, the options and the format."""
         options = self.options.key() if self.name in _TABLES else ""
         digest = hashlib.sha256(f"{builder_lib.FORMAT} {options}".encode())
-        for role, file in self.files().items():
-            content = _content_hash(file, _state(file))
-            digest.update(f"{role} {content}".encode("utf-8", "surrogateescape"))
+        with _read_errors(self.path):
+            for role, file in self.files().items():
+                content = _content_hash(file, _state(file))
+                digest.update(f"{role} {content}".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:12]
 
     def state(self) -> list[tuple[int, ...]]:
         """What changes when one of the files is changed."""
-        return [_state(file) for file in self.files().values()]
+        with _read_errors(self.path):
+            return [_state(file) for file in self.files().values()]
 
     def builder(self, folder: Path) -> builder_lib.RecordBuilder:
         """The builder that writes it to and reads it from a folder."""
@@ -134,6 +137,24 @@ class _DataSet:
             path=Path(str(self.path)).expanduser(),
             options=self.options,
         )
+
+
+@contextlib.contextmanager
+def _read_errors(path: str | Path | None) -> Iterator[None]:
+    """Says of which path of the user an error of the file system is."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # the latter: no such user's home folder
+        reason = getattr(error, "strerror", None) or error
+        shown = shortened(str(getattr(error, "filename", None) or path), 300)
+        raise DataError(f"Cannot read {shown}: {reason}. Check dataset.path.") from error
+
+
+def _absolute(data_dir: str | Path) -> Path:
+    try:
+        return Path(data_dir).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{data_dir}: {error} Choose another dataset.data_dir.") from error
 
 
 def _prepare(data_set: _DataSet, data_dir: Path) -> tuple[Path, bool]:

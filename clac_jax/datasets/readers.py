@@ -39,6 +39,8 @@ READ_BYTES = 1 << 20
 CSV_CELL_CHARACTERS = 1 << 26
 # JARVIS writes a missing number as "na".
 CSV_MISSING = frozenset(("", "na", "NA", "N/A", "nan", "NaN", "null", "None"))
+_SHOWN_KEYS = 1000
+_JSON_DELIMITERS = tuple(" \t\r\n,]")
 _WIDE_TEXT = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -102,9 +104,14 @@ def loads(text: str | bytes) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise RepeatedKeyError(f"the key {shortened(name)!r} comes twice in one object")
+        raise repeated_key(name for name, _ in pairs)
     return values
+
+
+def repeated_key(keys: Iterable[Any]) -> RepeatedKeyError:
+    """The error for the key that comes most often."""
+    ((name, _),) = Counter(keys).most_common(1)
+    return RepeatedKeyError(f"the key {shortened(str(name))!r} comes twice in one object")
 
 
 def _parquet_rows(path: Path, wanted: Wanted) -> Iterator[Any]:
@@ -291,8 +298,8 @@ class _JsonList:
                 if self._is_all:
                     raise
             else:
-                # A number at the end of what has been read may have more digits.
-                if end < len(self._text) or self._is_all:
+                # What has been read so far may end within a number.
+                if self._text[end : end + 1] in _JSON_DELIMITERS or self._is_all:
                     self._place = end
                     return value
             self._read(file, max(READ_BYTES, len(self._text)))
@@ -334,8 +341,9 @@ class _SeenKeys:
         """The row itself."""
         self._number += 1
         self._unreadable += isinstance(row, UnreadableRow)
-        if isinstance(row, dict) and len(self._keys) < 100_000:
-            self._keys.update(row)
+        if isinstance(row, dict):
+            has_room = len(self._keys) < _SHOWN_KEYS  # each row may have its own
+            self._keys.update(row if has_room else row.keys() & RESERVED)
         return row
 
     def check(self) -> None:

@@ -22,13 +22,16 @@ from clac_jax.datasets.readers import (
     ARRAY_COLUMNS,
     ID_COLUMNS,
     RESERVED,
+    RepeatedKeyError,
     UnreadableRow,
     loads,
+    repeated_key,
 )
 from clac_jax.datasets.record import PROPERTIES, QUESTIONS, DataError, Record, is_unicode, shortened
 
 # The largest integer that a float of a table holds exactly, as numbers of rows and of files are.
 _MAX_EXACT = 2**53
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def row_name(row: Any) -> str | None:
@@ -156,6 +159,8 @@ def _parsed(value: Any, name: str) -> Any:
     for parse in (loads, _literal):
         try:
             parsed = parse(value)
+        except RepeatedKeyError as error:
+            raise DataError(f"its {name} cannot be read: {error}") from error
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             continue  # the two last: nested without end
         return None if is_missing(parsed) else parsed
@@ -165,7 +170,13 @@ def _parsed(value: Any, name: str) -> Any:
 def _literal(text: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the compiler, on what looks like a mistake
-        return ast.literal_eval(text)
+        tree = ast.parse(text.strip(), mode="eval")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Dict):
+                keys = [key.value for key in node.keys if isinstance(key, ast.Constant)]
+                if len(set(keys)) < len(keys):
+                    raise repeated_key(keys)
+        return ast.literal_eval(tree)
 
 
 def _decoded(value: Any) -> Any:
@@ -264,4 +275,4 @@ def _number(value: Any) -> float | None:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) and abs(number) <= np.finfo(np.float32).max else None
+    return number if math.isfinite(number) and abs(number) <= _FLOAT32_MAX else None

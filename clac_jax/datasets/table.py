@@ -22,6 +22,8 @@ from clac_jax.errors import UserError
 # Sibling files of the public data set -> splits, in their order.
 SIBLINGS = {"train": "_train", "validation": "_val", "test": "_test"}
 SKIPPED_ROWS = "skipped_rows.jsonl"
+MAX_KNOWN = 1000
+"""Names of properties that are kept for a message; a million rows may each have their own."""
 
 # What reading one row raises where nobody thought of what it holds. Errors of the disk and of the
 # memory are not among them: those are not the row's.
@@ -66,7 +68,8 @@ class TableBuilder(RecordBuilder, skip_registration=True):
         known: set[str] = set()
         for number, path in enumerate(files.values()):
             for row, record in self._good_rows(path, bad):
-                known |= record.properties.keys()
+                if len(known) < MAX_KNOWN:
+                    known |= record.properties.keys()
                 is_split_by_formula = self._options.split_by == "formula"
                 spool.add(
                     record,
