@@ -179,8 +179,8 @@ def _advice(error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
         return "Check its permissions, or choose another dataset.data_dir."
     return (
-        "Free some space (a build takes about three times the size of its table), raise the limit "
-        "on the size of files (ulimit -f), or choose another dataset.data_dir."
+        "Free some space (a build takes about twice what its table takes uncompressed), raise the "
+        "limit on the size of files (ulimit -f), or choose another dataset.data_dir."
     )
 
 
