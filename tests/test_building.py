@@ -287,6 +287,12 @@ def test_errors_that_are_not_of_the_row_are_not_taken_for_one(tmp_path, monkeypa
     assert left_in(tmp_path / "data") == []
 
 
+def test_where_all_rows_are_skipped_it_is_said_why(tmp_path):
+    path = write(tmp_path / "t.jsonl", [row(k, atoms=None) for k in range(20)])
+    with pytest.raises(DataError, match=r"no example for the train split.*20 were .*neither atoms"):
+        load_all(path, tmp_path / "data", on_bad_row="skip")
+
+
 def test_long_and_odd_ids_are_shown_short(tmp_path):
     rows = [row(k, gpt_text="", gpt_explanation="", id="i\n\ud83d" * 50_000) for k in range(9)]
     path = write(tmp_path / "t.jsonl", rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from types import FrameType
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--split_by", default="row", choices=SPLIT_BY)
     parser.add_argument("--label", default="", help="the property to learn, for jarvis_dft_3d")
     flags = parser.parse_args()
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # ASCII only
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
@@ -47,9 +49,14 @@ def main() -> None:
         name = signal.Signals(stop.number).name
         print(f"{name}: stopped, and nothing was left behind.", file=sys.stderr)
         sys.exit(128 + stop.number)
-    print(f"{flags.name}: {'built in' if is_new else 'is there already,'} {folder}")
-    for split, size in sizes.items():
-        print(f"  {split:<10} {size:>9,}")
+    lines = [f"{flags.name}: {'built in' if is_new else 'is there already,'} {folder}"]
+    lines += [f"  {split:<10} {size:>9,}" for split, size in sizes.items()]
+    try:
+        print("\n".join(lines), flush=True)
+    except OSError as error:  # a full disk, or a pipe that nobody reads
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can fail
+        print(f"error: cannot write the output: {error.strerror}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
