@@ -53,14 +53,14 @@ def main() -> None:
 
 def _run(flags: argparse.Namespace) -> None:
     options = TableOptions(flags.on_bad_row, flags.split_by, flags.label)
-    folder, is_new = prepare(flags.name, flags.data_dir, flags.path, options)
-    lines = [f"{flags.name}: {'built in' if is_new else 'is there already,'} {folder}"]
-    for split in SPLITS:
-        size = len(load(flags.name, flags.data_dir, split, flags.path, options))
-        lines.append(f"  {split:<10} {size:>9,}")
     try:
+        folder, is_new = prepare(flags.name, flags.data_dir, flags.path, options)
+        lines = [f"{flags.name}: {'built in' if is_new else 'is there already,'} {folder}"]
+        for split in SPLITS:
+            size = len(load(flags.name, flags.data_dir, split, flags.path, options))
+            lines.append(f"  {split:<10} {size:>9,}")
         print("\n".join(lines), flush=True)
-    except OSError as error:  # a full disk, or a pipe that nobody reads
+    except OSError as error:  # of the output: a full disk, or a pipe that nobody reads
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can fail
         raise UserError(f"The output cannot be written: {error.strerror}.") from error
 
