@@ -96,6 +96,12 @@ def test_a_split_is_written_in_shards_of_tfds_sizes(tmp_path, monkeypatch):
     assert len({record.material_id for record in splits["train"]}) == 40
 
 
+def test_a_split_larger_than_tfds_shuffles_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("tensorflow_datasets.core.shuffle.MAX_MEM_BUFFER_SIZE", 1000)
+    path = write(tmp_path / "t.jsonl", [row(k) for k in range(50)])
+    assert len(records_of(path, tmp_path / "data")) == 50  # and not: no module named 'tensorflow'
+
+
 def test_memory_does_not_grow_with_the_table(tmp_path):
     # 150 MB of text that compress to nothing.
     text = pa.array(["word " * 20_000])
