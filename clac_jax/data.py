@@ -103,20 +103,21 @@ class RunData:
         self._eval_shapes: dict[str, ShapePlan] = {}
 
     def _open(self, split: str) -> Sequence[Record]:
-        options, label = self._config.dataset, self._options.label
-        records = datasets.load(
-            options.name,
-            options.data_dir,
-            split,
-            path=options.path,
-            on_bad_row=options.on_bad_row,
-            split_by=options.split_by,
-            label=label,
-        )
+        config, label = self._config.dataset, self._options.label
+        options = datasets.TableOptions(config.on_bad_row, config.split_by, label)
+        records = datasets.load(config.name, config.data_dir, split, config.path, options)
         if label:
             records = Labelled(records, label)
             self.num_unlabelled += records.num_dropped
-        return input_pipeline.limited(records, options.max_examples)
+        return input_pipeline.limited(records, config.max_examples)
+
+    def fingerprint(self, split: str) -> str:
+        """Of the content and the order of the examples that this run takes from a split.
+
+        Hexadecimal. It is the same wherever the same data are prepared, and another one with
+        another `dataset.max_examples` or another label, if they change which examples are taken.
+        """
+        return self._crystals[split].fingerprint()
 
     def train_labels(self) -> np.ndarray:
         """(examples,) float64: the labels of the training split."""

@@ -4,7 +4,7 @@ from pathlib import Path
 import gemmi
 import numpy as np
 import pytest
-from crystals import rock_salt
+from crystals import NACL, rock_salt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,24 +16,6 @@ FAULTS = Path(__file__).parent / "data" / "faults"
 
 # Whatever is refused is refused without a warning before it.
 pytestmark = pytest.mark.filterwarnings("error")
-
-NACL = """data_NaCl
-_cell_length_a 5.6402(3)
-_cell_length_b 5.6402
-_cell_length_c 5.6402
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 90
-_space_group_name_H-M_alt 'F m -3 m'
-loop_
-_atom_site_label
-_atom_site_type_symbol
-_atom_site_fract_x
-_atom_site_fract_y
-_atom_site_fract_z
-Na1 Na1+ 0 0 0
-Cl1 Cl1- 0.5 0.5 0.5
-"""
 
 QUARTZ = """data_comment_only
 _journal_year 2020

@@ -4,10 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from test_cif import NACL
-from test_datasets import row, write
+from crystals import NACL
+from user_tables import row, write
 
 from clac_jax import datasets
+from clac_jax.datasets.options import TableOptions
 from clac_jax.datasets.record import DataError
 
 
@@ -17,8 +18,9 @@ def jarvis_row(k, gap):
 
 
 def load_jarvis(path, data_dir, label="optb88vdw_bandgap", **options):
+    options = TableOptions(label=label, **options)
     splits = {
-        split: datasets.load("jarvis_dft_3d", data_dir, split, path=path, label=label, **options)
+        split: datasets.load("jarvis_dft_3d", data_dir, split, path, options)
         for split in ("train", "validation", "test")
     }
     return {record.material_id: record for split in splits.values() for record in split}
@@ -49,7 +51,9 @@ def test_a_label_that_nobody_has_is_named_with_those_there_are(tmp_path):
         load_jarvis(path, tmp_path / "data", label="gap")
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ("{}", "no list of objects")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "is not JSON"), ("{}", "does not hold a list")]
+)
 def test_a_json_that_is_none(tmp_path, text, message):
     path = tmp_path / "jdft_3d.json"
     path.write_text(text)
@@ -70,8 +74,9 @@ def text_rows(names):
 
 
 def load_folder(folder, data_dir, **options):
+    options = TableOptions(**options)
     splits = [
-        datasets.load("gpt_narratives", data_dir, split, path=folder, **options)
+        datasets.load("gpt_narratives", data_dir, split, folder, options)
         for split in ("train", "validation", "test")
     ]
     return {record.material_id: record for split in splits for record in split}
