@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,6 +102,24 @@ def test_bad_rows_are_skipped_by_name_when_asked(tmp_path, capsys):
     assert capsys.readouterr().out == said
 
 
+def test_cifs_against_their_own_formula_sum_are_bad_rows_or_taken_and_listed(tmp_path, capsys):
+    text = (Path(__file__).parent / "data" / "faults" / "20_missing_hydrogen.cif").read_text()
+    rows = [row(k, atoms=None, cif=NACL) for k in range(19)] + [row(19, atoms=None, cif=text)]
+    path = write(tmp_path / "table.parquet", rows)
+    with pytest.raises(DataError, match=r"m-19.*'H2 Mg O2'.*'Mg O2' \(H without a site\)"):
+        load_all(path, tmp_path / "data")
+    splits = load_all(path, tmp_path / "data", on_bad_row="skip")
+    assert sum(map(len, splits.values())) == 19
+    capsys.readouterr()
+    splits = load_all(path, tmp_path / "data", on_formula_mismatch="take")
+    assert sum(map(len, splits.values())) == 20
+    (listed,) = (tmp_path / "data").rglob("formula_mismatches.jsonl")
+    (entry,) = map(json.loads, listed.read_text().splitlines())
+    assert (entry["row"], entry["id"]) == (19, "m-19")
+    assert "H without a site" in entry["reason"]
+    assert capsys.readouterr().out.startswith("1 row taken against the formula sum (1 x ")
+
+
 def test_all_of_many_bad_rows_are_listed(tmp_path):
     rows = [row(k, gpt_text="", gpt_explanation="") for k in range(30)]
     path = write(tmp_path / "table.parquet", rows)
@@ -112,7 +131,7 @@ def test_all_of_many_bad_rows_are_listed(tmp_path):
     assert numbers == list(range(30))
 
 
-@pytest.mark.parametrize("option", ["on_bad_row", "split_by"])
+@pytest.mark.parametrize("option", ["on_bad_row", "split_by", "on_formula_mismatch"])
 def test_a_misspelled_option_is_refused(tmp_path, option):
     path = write(tmp_path / "t.parquet", [row(k) for k in range(20)])
     with pytest.raises(DataError, match=f"There is no {option} 'skp'"):
