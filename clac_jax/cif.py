@@ -39,7 +39,7 @@ _CELL_LENGTHS = tuple(f"_cell_length_{edge}" for edge in "abc")
 _CELL_ANGLES = tuple(f"_cell_angle_{angle}" for angle in ("alpha", "beta", "gamma"))
 _DUMMIES = re.compile(r"(x|xx|du|dum|dummy|q)(?![a-z])", re.IGNORECASE)
 _UNITS = "_cell_formula_units_z"
-_FULL = 1.0 - 1e-3  # of an occupancy
+_FULL, _OVERFULL = 1.0 - 1e-3, 1.0 + 0.05  # of an occupancy; refined ones pass one a little
 
 
 class FormulaMismatch(CrystalError):
@@ -113,7 +113,7 @@ def _read_block(block: Block, others: Sequence[Block]) -> CifCrystal:
             "and angles as they are. Correct the cell or the operations."
         )
     found = _build(sites, operations, lattice, formula, block)
-    if formula is None and declared:
+    if declared:
         _compare_with_symbol(found.crystal, operations, declared, angles)
     return found
 
@@ -136,7 +136,7 @@ def _sites(block: Block, lengths: Sequence[float], formula: FormulaSum | None) -
     count = len(columns[0])
     if count > MAX_ATOMS:
         raise CrystalError(f"The CIF has {count:,} sites; {MAX_ATOMS:,} is the most.")
-    names = ("label", "type_symbol", "occupancy", "calc_flag", "symmetry_multiplicity")
+    names = ("label", "type_symbol", "occupancy", "calc_flag", "disorder_group")
     rest = {name: block.column(f"_atom_site_{name}") or [None] * count for name in names}
     if not block.column("_atom_site_label"):
         rest["label"] = block.column("_atom_site_label_atom_id") or rest["label"]
@@ -144,6 +144,11 @@ def _sites(block: Block, lengths: Sequence[float], formula: FormulaSum | None) -
         raise CrystalError(
             "The columns _atom_site_... of the CIF do not have one value for each site. Write them "
             "in one loop."
+        )
+    if len(set(rest["disorder_group"]) - {None}) > 1:
+        raise CrystalError(
+            "The CIF has sites of several disorder groups. Only ordered crystals can be used: keep "
+            "one of them."
         )
     sites = []
     for row in range(count):
@@ -179,7 +184,7 @@ def _is_dummy(name: str | None, formula: FormulaSum | None) -> bool:
 
 def _check_occupancy(text: str | None, name: str) -> None:
     occupancy = 1.0 if text is None else number(text, "_atom_site_occupancy")[0]
-    if occupancy < _FULL:
+    if not _FULL <= occupancy <= _OVERFULL:
         raise CrystalError(
             f"Site {name} of the CIF is occupied to {occupancy:g}. Only ordered crystals can be "
             "used: replace it by an ordered cell."
@@ -327,19 +332,19 @@ def _same_crystal(first: Crystal, second: Crystal) -> bool:
 def _compare_with_symbol(
     crystal: Crystal, operations: Operations, declared: Declaration, angles: Sequence[float]
 ) -> None:
-    """Operations without a formula are taken if the declared group does not speak against them.
+    """Operations are taken if a larger declared group does not speak against them.
 
-    It does not if its operations are the same, if it is unknown or if it is a symmetry of the
-    crystal that was read, as where a cell is written out atom by atom under its symbol.
+    It does not if it is unknown, or if it is a symmetry of the crystal that was read, as where a
+    cell is written out atom by atom under its symbol.
 
     Raises:
-        CrystalError: the operations listed are fewer or others than those declared.
+        CrystalError: the operations listed are too few of those declared.
     """
     try:
         possible = settings(declared, angles[0], angles[2])
     except CrystalError:
         return
-    if all(len(setting.operations) <= len(operations) for setting in possible):
+    if any(len(setting.operations) <= len(operations) for setting in possible):
         return
     if not any(_is_symmetry(setting.operations, crystal) for setting in possible):
         raise CrystalError(

@@ -12,7 +12,9 @@ from clac_jax.crystal import CrystalError
 
 FRACTIONAL = tuple(f"_atom_site_fract_{axis}" for axis in "xyz")
 _CARTESIAN = tuple(f"_atom_site_cartn_{axis}" for axis in "xyz")
-_NUMBER = re.compile(r"([+-]?)(\d+\.?(\d*)|\.(\d+))(?:[eE]([+-]?\d{1,3}))?(?:\s*\(\d*\))?")
+_NUMBER = re.compile(
+    r"([+-]?)(\d+\.?(\d*)|\.(\d+))(?:[eE]([+-]?\d{1,3}))?(?:\s*\(\d*\))?", re.ASCII
+)
 
 
 class Block:

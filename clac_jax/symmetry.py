@@ -27,7 +27,7 @@ _NOT_A_GROUP = (
 )
 _SAME_IMAGE = 0.05  # angstrom, of a site that is on its special position
 _MAX_ENTRY = 9  # of a rotation; only 0 and 1 occur in conventional cells
-_TERM = re.compile(r"([+-]?)(?:(\d+(?:\.\d*)?|\.\d+)(?:/(\d+))?\*?)?([xyz]?)")
+_TERM = re.compile(r"([+-]?)(?:(\d+(?:\.\d*)?|\.\d+)(?:/(\d+))?\*?)?([xyz]?)", re.ASCII)
 
 
 class OperationError(CrystalError):
