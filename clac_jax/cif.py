@@ -101,7 +101,12 @@ def _read_block(block: Block, others: Sequence[Block]) -> CifCrystal:
     sites = _sites(block, lengths, formula)
     refuse_modulated(block)
     operations = written_operations(block)
-    declared = declaration(block)
+    try:
+        declared = declaration(block)
+    except CrystalError:
+        if operations is None:
+            raise
+        declared = Declaration()  # operations need no number
     if operations is None and not declared:
         refuse_other_symmetry(block, others)
         return _build(sites, IDENTITY, lattice, formula, block)

@@ -83,8 +83,7 @@ class Crystal:
                 f"The cell has a volume of {volume:.3g} cubic angstrom for {self.num_atoms} "
                 "atoms. Check the cell vectors and their unit."
             )
-        faces = np.cross(self.lattice[[1, 2, 0]], self.lattice[[2, 0, 1]])
-        heights = volume / np.linalg.norm(faces, axis=1)
+        heights = self._heights()
         # A cell whose opposite faces are closer than any two atoms is far from reduced.
         if heights.min() < MIN_DISTANCE:
             images = float(np.prod(2 * np.ceil(6.0 / heights) + 1))
@@ -94,6 +93,10 @@ class Crystal:
                     f"Opposite faces of the cell are only {heights.min():.2g} angstrom apart: it "
                     "is too skewed to search for neighbours. Give a reduced cell."
                 )
+
+    def _heights(self) -> np.ndarray:
+        """(3,) angstrom between the opposite faces of the cell, which has a volume."""
+        return 1.0 / np.linalg.norm(np.linalg.inv(self.lattice), axis=0)
 
     def _check_distances(self) -> None:
         self._check_density(2.0)
@@ -122,8 +125,7 @@ class Crystal:
         """
         if self.num_atoms < 256:
             return
-        faces = np.cross(self.lattice[[1, 2, 0]], self.lattice[[2, 0, 1]])
-        boxes = np.maximum(1, self.volume / np.linalg.norm(faces, axis=1) // box).astype(np.int64)
+        boxes = np.maximum(1, self._heights() // box).astype(np.int64)
         places = np.minimum((self.fractional % 1.0 * boxes).astype(np.int64), boxes - 1)
         most = int(np.bincount(places @ [boxes[1] * boxes[2], boxes[2], 1]).max())
         if most > 256 + MAX_DENSITY * self.volume / boxes.prod():

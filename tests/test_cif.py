@@ -169,6 +169,33 @@ def test_what_is_not_a_space_group_number_is_refused(number):
         Crystal.from_cif(fault("01").replace("'225'", number))
 
 
+@pytest.mark.parametrize("number", ["'P1'", "225a", "''", "1e999", "231"])
+def test_a_number_is_not_needed_where_the_operations_are_listed(number):
+    text = fault("01").replace("'225'", number) + operations("x,y,z", "-x,-y,-z")
+    assert Crystal.from_cif(text).num_atoms == 2
+
+
+@pytest.mark.parametrize("kind", ["Fe/Mn", "Fe3+,Mn", "Al2,Si", "(Fe,Mg)"])
+def test_a_site_of_several_elements_is_refused(kind):
+    columns = ("label", "type_symbol", "fract_x", "fract_y", "fract_z")
+    with pytest.raises(CrystalError, match=r"of several elements|not an element"):
+        Crystal.from_cif(text_of(cell(), sites(f"Q1 '{kind}' 0 0 0", columns=columns)))
+    with pytest.raises(CrystalError, match=r"of several elements|not an element"):
+        Crystal.from_cif(text_of(cell(), sites(f"'{kind}' 0 0 0")))
+
+
+def test_disorder_is_refused_also_where_the_occupancies_do_not_say_so():
+    columns = ("label", "fract_x", "fract_y", "fract_z", "disorder_group")
+    text = text_of(cell(), sites("O1 0 0 0 1", "O2 0.3 0 0 2", "Cu 0 0 .5 .", columns=columns))
+    with pytest.raises(CrystalError, match="disorder"):
+        Crystal.from_cif(text)
+    assert Crystal.from_cif(text.replace("0.3 0 0 2", "0.3 0 0 1")).num_atoms == 3
+    columns = ("label", "fract_x", "fract_y", "fract_z", "occupancy")
+    for occupancy in ("0.5", "2", "0", "-1", "1e308", "x"):
+        with pytest.raises(CrystalError, match="occup"):
+            Crystal.from_cif(text_of(cell(), sites(f"O1 0 0 0 {occupancy}", columns=columns)))
+
+
 @pytest.mark.parametrize("angle", ["0", "180", "360", "-90", "1e-9", "1e308", "nan", "(3)"])
 def test_an_angle_that_no_cell_has_is_refused(angle):
     with pytest.raises(CrystalError, match=r"alpha|angles"):

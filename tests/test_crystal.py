@@ -261,3 +261,9 @@ def test_a_crystal_is_the_same_from_a_cif_and_from_its_atoms():
     crystal = Crystal.from_cif(NACL)
     again = Crystal.from_atoms(crystal.to_atoms())
     np.testing.assert_array_equal(again.positions, crystal.positions)
+
+
+def test_thousands_of_atoms_in_one_place_are_refused_at_once():
+    fractions = np.random.default_rng(0).uniform(0, 0.003, (20_000, 3))
+    with pytest.raises(CrystalError, match="20,000 atoms of the cell are in one place"):
+        Crystal.from_arrays(400.0 * np.eye(3), [1] * 20_000, fractions)
