@@ -4,7 +4,6 @@ import errno
 import importlib
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -20,7 +19,7 @@ import tensorflow_datasets as tfds
 from user_tables import load_all, records_of, row, write
 
 from clac_jax.datasets import builder as builder_lib
-from clac_jax.datasets import manifest
+from clac_jax.datasets import manifest, table
 from clac_jax.datasets.record import DataError
 from clac_jax.datasets.rows import record_of_row
 from clac_jax.datasets.split import SPLITS
@@ -32,6 +31,12 @@ prepare_lib = importlib.import_module("clac_jax.datasets.prepare")  # the name i
 def command(path, data_dir, *flags):
     start = [sys.executable, "-m", "clac_jax.datasets", "--name=gpt_narratives"]
     return [*start, f"--path={path}", f"--data_dir={data_dir}", *flags]
+
+
+def limited(limit, arguments):
+    """Runs a command under a limit of the shell."""
+    shell = ["sh", "-c", f'ulimit {limit} && exec "$@"', "sh"]
+    return subprocess.run([*shell, *arguments], capture_output=True, text=True)
 
 
 def left_in(data_dir):
@@ -113,14 +118,9 @@ print(peak() - before)
 
 
 def test_a_file_that_may_not_grow_ends_the_build_in_one_line(tmp_path):
-    path = write(tmp_path / "t.jsonl", [row(k, gpt_text="x" * 5000) for k in range(300)])
+    path = write(tmp_path / "t.jsonl", [row(k, gpt_text="x" * 10_000) for k in range(300)])
 
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
-
-    done = subprocess.run(
-        command(path, tmp_path / "data"), capture_output=True, text=True, preexec_fn=limit
-    )
+    done = limited("-f 2048", command(path, tmp_path / "data"))  # in units of 512 bytes or 1 KiB
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "File too large. Free some space" in done.stderr
@@ -262,6 +262,37 @@ def test_many_bad_rows_are_listed_in_order_with_repeated_ids_among_them(tmp_path
     assert "30 rows skipped" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError, OverflowError, RecursionError, KeyError])
+def test_what_nobody_thought_of_in_a_row_makes_a_bad_row(tmp_path, monkeypatch, error):
+    def fail(row, number, *others):
+        if number == 3:
+            raise error("surprise")
+        return record_of_row(row, number, *others)
+
+    monkeypatch.setattr(table, "record_of_row", fail)
+    path = write(tmp_path / "t.jsonl", [row(k) for k in range(20)])
+    with pytest.raises(DataError, match=rf"row 3 \(m-3\): .*{error.__name__}: '?surprise"):
+        load_all(path, tmp_path / "data")
+    assert len(records_of(path, tmp_path / "data", on_bad_row="skip")) == 19
+
+
+def test_errors_that_are_not_of_the_row_are_not_taken_for_one(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(table, "record_of_row", fail)
+    path = write(tmp_path / "t.jsonl", [row(k) for k in range(20)])
+    with pytest.raises(MemoryError):
+        load_all(path, tmp_path / "data", on_bad_row="skip")
+    assert left_in(tmp_path / "data") == []
+
+
+def test_where_all_rows_are_skipped_it_is_said_why(tmp_path):
+    path = write(tmp_path / "t.jsonl", [row(k, atoms=None) for k in range(20)])
+    with pytest.raises(DataError, match=r"no example for the train split.*20 were .*neither atoms"):
+        load_all(path, tmp_path / "data", on_bad_row="skip")
+
+
 def test_long_and_odd_ids_are_shown_short(tmp_path):
     rows = [row(k, gpt_text="", gpt_explanation="", id="i\n\ud83d" * 50_000) for k in range(9)]
     path = write(tmp_path / "t.jsonl", rows)
@@ -356,11 +387,6 @@ def test_damage_that_comes_later_is_named_when_the_record_is_read(prepared, tmp_
 def test_too_little_address_space_is_said_at_the_start(tmp_path):
     path = write(tmp_path / "t.jsonl", [row(k) for k in range(20)])
 
-    def limit():
-        resource.setrlimit(resource.RLIMIT_AS, (10**9, 10**9))
-
-    done = subprocess.run(
-        command(path, tmp_path / "data"), capture_output=True, text=True, preexec_fn=limit
-    )
+    done = limited("-v 1000000", command(path, tmp_path / "data"))  # KiB
     assert done.returncode == 2
     assert "ulimit -v" in done.stderr and done.stderr.count("\n") == 1

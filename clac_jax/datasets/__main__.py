@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import os
 import signal
 import sys
+from collections.abc import Iterator
 from types import FrameType
 
 from clac_jax.datasets.options import ON_BAD_ROW, ON_FORMULA_MISMATCH, SPLIT_BY, TableOptions
 from clac_jax.datasets.prepare import NAMES, load, prepare
 from clac_jax.datasets.split import SPLITS
 from clac_jax.errors import EXIT_USER_ERROR, UserError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Stopped(BaseException):
@@ -34,17 +40,11 @@ def main() -> None:
     parser.add_argument("--split_by", default="row", choices=SPLIT_BY)
     parser.add_argument("--label", default="", help="the property to learn, for jarvis_dft_3d")
     flags = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # where a terminal knows ASCII only
     try:
-        options = TableOptions(
-            flags.on_bad_row, flags.split_by, flags.label, flags.on_formula_mismatch
-        )
-        folder, is_new = prepare(flags.name, flags.data_dir, flags.path, options)
-        sizes = {
-            split: len(load(flags.name, flags.data_dir, split, flags.path, options))
-            for split in SPLITS
-        }
+        with _stopped_by_signals():
+            _run(flags)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
@@ -52,15 +52,38 @@ def main() -> None:
         name = signal.Signals(stop.number).name
         print(f"{name}: stopped, and nothing was left behind.", file=sys.stderr)
         sys.exit(128 + stop.number)
-    print(f"{flags.name}: {'built in' if is_new else 'is there already,'} {folder}")
-    for split, size in sizes.items():
-        print(f"  {split:<10} {size:>9,}")
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    del frame
-    signal.signal(number, signal.SIG_IGN)  # while the unfinished files are removed
-    raise _Stopped(number)
+def _run(flags: argparse.Namespace) -> None:
+    options = TableOptions(flags.on_bad_row, flags.split_by, flags.label, flags.on_formula_mismatch)
+    try:
+        folder, is_new = prepare(flags.name, flags.data_dir, flags.path, options)
+        lines = [f"{flags.name}: {'built in' if is_new else 'is there already,'} {folder}"]
+        for split in SPLITS:
+            size = len(load(flags.name, flags.data_dir, split, flags.path, options))
+            lines.append(f"  {split:<10} {size:>9,}")
+        print("\n".join(lines), flush=True)
+    except OSError as error:  # of the output: a full disk, or a pipe that nobody reads
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can fail
+        raise UserError(f"The output cannot be written: {error.strerror}.") from error
+
+
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """`_Stopped` is raised at the first signal; later ones wait for the end of the clean-up."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del frame
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        raise _Stopped(number)
+
+    previous = {number: signal.signal(number, stop) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

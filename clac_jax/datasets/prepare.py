@@ -108,7 +108,7 @@ class _DataSet:
         """What it is made from."""
         if self.name == "materials_project_mini":
             return {"all": PARQUET}
-        path = Path(str(self.path)).expanduser()
+        path = self._source()
         if path.is_dir():
             return {file.name: file for file in cif_folder.files(path)}
         return table.split_files(path)
@@ -134,9 +134,12 @@ class _DataSet:
             return MaterialsProjectMini(data_dir=folder)
         return _TABLES[self.name](
             data_dir=folder,
-            path=Path(str(self.path)).expanduser(),
+            path=self._source(),
             options=self.options,
         )
+
+    def _source(self) -> Path:
+        return Path(str(self.path)).expanduser()
 
 
 @contextlib.contextmanager
@@ -179,8 +182,8 @@ def _advice(error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
         return "Check its permissions, or choose another dataset.data_dir."
     return (
-        "Free some space (a build takes about three times the size of its table), raise the limit "
-        "on the size of files (ulimit -f), or choose another dataset.data_dir."
+        "Free some space (a build takes about twice what its table takes uncompressed), raise the "
+        "limit on the size of files (ulimit -f), or choose another dataset.data_dir."
     )
 
 

@@ -93,12 +93,16 @@ class TableBuilder(RecordBuilder, skip_registration=True):
         self._leave_out_unlabelled(spool, kept, known)
         sides = np.full(len(spool), LEFT_OUT, np.int8)
         sides[kept] = self._sides(spool, kept, len(files) > 1)
+        self._check_none_is_empty(sides, bad)
+        return sides
+
+    def _check_none_is_empty(self, sides: np.ndarray, bad: BadRows) -> None:
         for place, split in enumerate(SPLITS):
             if not (sides == place).any():
-                raise DataError(
-                    f"{self._path} leaves no example for the {split} split. Give more rows."
-                )
-        return sides
+                message = f"{self._path} leaves no example for the {split} split. Give more rows."
+                if bad.count:
+                    message += f" {bad.count:,} were skipped, the first: {bad.first[0]}"
+                raise DataError(message)
 
     def _good_rows(
         self, path: Path, bad: BadRows, mismatched: BadRows
