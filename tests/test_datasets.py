@@ -120,6 +120,21 @@ def test_cifs_against_their_own_formula_sum_are_bad_rows_or_taken_and_listed(tmp
     assert capsys.readouterr().out.startswith("1 row taken against the formula sum (1 x ")
 
 
+def test_a_build_survives_every_odd_cif_and_names_those_that_it_refuses(tmp_path):
+    faults = sorted((Path(__file__).parent / "data" / "faults").glob("*.cif"))
+    odd = {path.name[:2]: path.read_text(encoding="utf-8") for path in faults}
+    rows = [row(k, atoms=None, cif=NACL) for k in range(20)]
+    rows += [row(0, id=name, atoms=None, cif=text) for name, text in odd.items()]
+    path = write(tmp_path / "table.jsonl", rows)
+    splits = load_all(path, tmp_path / "data", on_bad_row="skip")
+    (listed,) = (tmp_path / "data").rglob("skipped_rows.jsonl")
+    refused = {json.loads(line)["id"] for line in listed.read_text().splitlines()}
+    assert refused == {"02", "04", "07", "10", "12", "15", "20", "22"}
+    atoms = {r.material_id: len(r.atomic_numbers) for split in splits.values() for r in split}
+    read = {name: atoms[name] for name in odd.keys() - refused}
+    assert read == {"01": 8, "03": 4, "05": 8, "09": 4, "11": 2, "14": 1, "16": 1, "18": 1, "19": 1}
+
+
 def test_all_of_many_bad_rows_are_listed(tmp_path):
     rows = [row(k, gpt_text="", gpt_explanation="") for k in range(30)]
     path = write(tmp_path / "table.parquet", rows)
