@@ -60,7 +60,7 @@ class Block:
 
 
 def blocks_of(text: str) -> list[Block]:
-    """All blocks of a CIF; a byte order mark and tags that are there twice are borne with.
+    """All blocks of a CIF; tolerates a byte order mark and repeated tags.
 
     Raises:
         CrystalError: the text is not a CIF.

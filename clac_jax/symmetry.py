@@ -20,6 +20,7 @@ MAX_OPERATIONS = 1536
 """Those of F m -3 m in a cell of 2 x 2 x 2."""
 
 _GRID = 20_000  # the largest common denominator of exact translations
+_MAX_DECIMAL = 192  # operations with other translations, which are compared pair by pair
 _DECIMALS = 1e-3  # by which other translations may differ
 _NOT_A_GROUP = (
     "The symmetry operations are not a group: two of them, one after the other, are not in the "
@@ -142,6 +143,11 @@ def group_of(written: tuple[str, ...], close: bool = False) -> Operations:
     _check_crystallographic(rotations)
     grid = math.lcm(*(shift.denominator for _, shifts in parsed for shift in shifts))
     if grid > _GRID:  # not simple fractions, as where the origin is anywhere
+        if len(parsed) > _MAX_DECIMAL:
+            raise OperationError(
+                f"More than {_MAX_DECIMAL} symmetry operations with translations that are not "
+                "simple fractions such as 1/3. Write them so."
+            )
         shifts = np.array([shifts for _, shifts in parsed], np.float64)
         return _group_of_decimals(rotations, shifts)
     steps = np.array([[int(shift * grid) for shift in shifts] for _, shifts in parsed], np.int64)
