@@ -38,7 +38,6 @@ MAX_MERGED = 0.35
 _CELL_LENGTHS = tuple(f"_cell_length_{edge}" for edge in "abc")
 _CELL_ANGLES = tuple(f"_cell_angle_{angle}" for angle in ("alpha", "beta", "gamma"))
 _DUMMIES = re.compile(r"(x|xx|du|dum|dummy|q)(?![a-z])", re.IGNORECASE)
-_UNITS = "_cell_formula_units_z"
 _FULL, _OVERFULL = 1.0 - 1e-3, 1.0 + 0.05  # of an occupancy; refined ones pass one a little
 
 
@@ -97,7 +96,7 @@ def _read_block(block: Block, others: Sequence[Block]) -> CifCrystal:
     lengths = [_cell_number(block, tag) for tag in _CELL_LENGTHS]
     angles = [_cell_number(block, tag) for tag in _CELL_ANGLES]
     lattice = lattice_from_parameters(*lengths, *angles)
-    formula = FormulaSum.parse(block.value("_chemical_formula_sum"))
+    formula = next(iter(_formulas(block)), None)
     sites = _sites(block, lengths, formula)
     refuse_modulated(block)
     operations = written_operations(block)
@@ -226,8 +225,24 @@ def _build(
     )
     numbers = np.repeat([elements.atomic_number(symbol) for symbol in symbols], multiplicities)
     crystal = Crystal(lattice, numbers.astype(np.int32), np.concatenate(images) @ lattice)
-    mismatch = formula.mismatch(counted(symbols, multiplicities)) if formula else ""
-    return CifCrystal(crystal, mismatch or _attached_hydrogen(block))
+    counts = counted(symbols, multiplicities)
+    mismatches = [mismatch for one in _formulas(block) if (mismatch := one.mismatch(counts))]
+    return CifCrystal(crystal, mismatches[0] if mismatches else _attached_hydrogen(block))
+
+
+def _formulas(block: Block) -> list[FormulaSum]:
+    """The formula sums of a block that can be compared; some programs write two."""
+    parsed = map(FormulaSum.parse, block.everything("_chemical_formula_sum"))
+    return [formula for formula in parsed if formula is not None]
+
+
+def _units(block: Block) -> float | None:
+    """`_cell_formula_units_Z`, if it is a number and the only one."""
+    written = block.everything("_cell_formula_units_z")
+    try:
+        return number(written[0], "")[0] if len(written) == 1 else None
+    except CrystalError:
+        return None
 
 
 def _attached_hydrogen(block: Block) -> str:
@@ -270,8 +285,7 @@ def _decided(
             problems.append(error)
     if not built:
         raise problems[0]
-    units = block.value(_UNITS)
-    agreeing = _agreeing(built, formula, None if units is None else number(units, _UNITS)[0])
+    agreeing = _agreeing(built, formula, _units(block))
     if all(_same_crystal(agreeing[0].crystal, other.crystal) for other in agreeing[1:]):
         return agreeing[0]
     names = " and ".join(setting.name for setting in possible)

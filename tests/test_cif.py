@@ -451,6 +451,9 @@ def test_a_bom_quoted_numbers_unknown_types_and_repeated_tags_are_read():
     assert Crystal.from_cif(fault("16")).formula == "Ca"
     twice = NACL + "_chemical_formula_sum 'Na Cl'\n" * 2
     assert Crystal.from_cif(twice).formula == "ClNa"
+    other = NACL + "_chemical_formula_sum 'Na Cl'\n_chemical_formula_sum 'Na4Cl4'\n"
+    assert Crystal.from_cif(other).formula == "ClNa"
+    assert cif.read(other + "_chemical_formula_sum 'Na Cl2'\n").mismatch
     with pytest.raises(CrystalError, match="_cell_length_a more than once"):
         Crystal.from_cif(NACL + "_cell_length_a 7\n")
 
