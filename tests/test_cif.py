@@ -1,15 +1,19 @@
 import random
+import warnings
 from pathlib import Path
 
 import gemmi
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import spglib
 from crystals import NACL, rock_salt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clac_jax import cif
 from clac_jax.crystal import MAX_ATOMS, Crystal, CrystalError
+from clac_jax.datasets.materials_project_mini.builder import PARQUET
 from clac_jax.graph import build_graph
 
 FAULTS = Path(__file__).parent / "data" / "faults"
@@ -688,3 +692,68 @@ def test_every_setting_of_every_group_reads_as_its_operations():
             np.testing.assert_allclose(
                 written.fractional[order[0]], named.fractional[order[1]], atol=1e-9
             )
+
+
+def _standard_cells(every):
+    """Embedded crystals in the standard cells of their groups, in each origin that these have."""
+    columns = ["lattice", "atomic_numbers", "frac_coords"]
+    for row in pq.read_table(PARQUET, columns=columns).to_pylist()[::every]:
+        cell = Crystal.from_arrays(*(row[column] for column in columns))
+        cell = (cell.lattice, cell.fractional, cell.atomic_numbers)
+        first = spglib.get_symmetry_dataset(cell, 1e-2).hall_number
+        for hall_number in (first, first + 1):  # the second origin follows the first
+            kind = spglib.get_spacegroup_type(hall_number)
+            if hall_number != first and kind.choice != "2":
+                continue
+            standard = spglib.get_symmetry_dataset(cell, 1e-2, hall_number=hall_number)
+            cell = (standard.std_lattice, standard.std_positions, standard.std_types)
+            found = spglib.get_symmetry_dataset(cell, 1e-2, hall_number=hall_number)
+            if np.allclose(found.transformation_matrix, np.eye(3)) and not found.origin_shift.any():
+                yield kind, found, Crystal(cell[0], np.array(cell[2]), cell[1] @ cell[0])
+
+
+def test_crystals_written_with_a_symbol_or_a_number_come_back_or_are_refused():
+    refused = dict.fromkeys(("symbol", "number", "symbol, formula, Z", "Hall"), 0)
+    total = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of spglib
+        cells = list(_standard_cells(every=150))
+    for kind, found, crystal in cells:
+        lengths = np.linalg.norm(crystal.lattice, axis=1)
+        unit = crystal.lattice / lengths[:, None]
+        angles = [np.degrees(np.arccos(unit[i - 2] @ unit[i - 1])) for i in range(3)]
+        rows = [
+            f"{gemmi.Element(int(crystal.atomic_numbers[atom])).name} "
+            + " ".join(f"{x:.5f}" for x in crystal.fractional[atom])
+            for atom in np.unique(found.equivalent_atoms)
+        ]
+        numbers, counts = np.unique(crystal.atomic_numbers, return_counts=True)
+        units = int(np.gcd.reduce(counts))
+        names = [gemmi.Element(int(number)).name for number in numbers]
+        formula = " ".join(f"{n}{c // units}" for n, c in zip(names, counts, strict=True))
+        symbol = f"_symmetry_space_group_name_H-M '{kind.international_short}'\n"
+        ways = {
+            "symbol": symbol,
+            "number": f"_space_group_IT_number {kind.number}\n",
+            "symbol, formula, Z": f"{symbol}_chemical_formula_sum '{formula}'\n"
+            f"_cell_formula_units_Z {units}\n",
+            "Hall": f"_space_group_name_Hall {gemmi.cif.quote(kind.hall_symbol)}\n",
+        }
+        total += 1
+        for way, declared in ways.items():
+            text = text_of(cell(*lengths, angles), declared, sites(*rows))
+            try:
+                read = Crystal.from_cif(text)
+            except CrystalError as error:
+                assert "can mean" in str(error)
+                refused[way] += 1
+                continue
+            assert (read.formula, read.num_atoms) == (crystal.formula, crystal.num_atoms)
+            near = [
+                np.linalg.norm(build_graph(c, 3.0).edge_vectors, axis=1) for c in (read, crystal)
+            ]
+            np.testing.assert_allclose(*map(np.sort, near), atol=0.01)
+    assert total > 40
+    assert refused["Hall"] == 0
+    assert refused["symbol, formula, Z"] <= 1
+    assert refused["symbol"] <= 0.2 * total
