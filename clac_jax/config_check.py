@@ -71,6 +71,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_choice(config, "augment.strain_law", ("axial", "isotropic", "shear"))
     _check_choice(config, "input.group_by", ("none", "formula", "elements"))
     _check_choice(config, "dataset.on_bad_row", ("error", "skip"))
+    _check_choice(config, "dataset.on_formula_mismatch", ("refuse", "take"))
     _check_choice(config, "dataset.split_by", ("row", "formula"))
     _check_choice(config, "dataset.text_source", ("narratives", "papers"))
     for key in (

@@ -104,7 +104,9 @@ class RunData:
 
     def _open(self, split: str) -> Sequence[Record]:
         config, label = self._config.dataset, self._options.label
-        options = datasets.TableOptions(config.on_bad_row, config.split_by, label)
+        options = datasets.TableOptions(
+            config.on_bad_row, config.split_by, label, config.on_formula_mismatch
+        )
         records = datasets.load(config.name, config.data_dir, split, config.path, options)
         if label:
             records = Labelled(records, label)

@@ -6,10 +6,11 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
-from test_crystal import NACL
+from crystals import NACL
 from user_tables import load_all, row, write
 
 from clac_jax import datasets
@@ -101,6 +102,39 @@ def test_bad_rows_are_skipped_by_name_when_asked(tmp_path, capsys):
     assert capsys.readouterr().out == said
 
 
+def test_cifs_against_their_own_formula_sum_are_bad_rows_or_taken_and_listed(tmp_path, capsys):
+    text = (Path(__file__).parent / "data" / "faults" / "20_missing_hydrogen.cif").read_text()
+    rows = [row(k, atoms=None, cif=NACL) for k in range(19)] + [row(19, atoms=None, cif=text)]
+    path = write(tmp_path / "table.parquet", rows)
+    with pytest.raises(DataError, match=r"m-19.*'H2 Mg O2'.*'Mg O2' \(H without a site\)"):
+        load_all(path, tmp_path / "data")
+    splits = load_all(path, tmp_path / "data", on_bad_row="skip")
+    assert sum(map(len, splits.values())) == 19
+    capsys.readouterr()
+    splits = load_all(path, tmp_path / "data", on_formula_mismatch="take")
+    assert sum(map(len, splits.values())) == 20
+    (listed,) = (tmp_path / "data").rglob("formula_mismatches.jsonl")
+    (entry,) = map(json.loads, listed.read_text().splitlines())
+    assert (entry["row"], entry["id"]) == (19, "m-19")
+    assert "H without a site" in entry["reason"]
+    assert capsys.readouterr().out.startswith("1 row taken against the formula sum (1 x ")
+
+
+def test_a_build_survives_every_odd_cif_and_names_those_that_it_refuses(tmp_path):
+    faults = sorted((Path(__file__).parent / "data" / "faults").glob("*.cif"))
+    odd = {path.name[:2]: path.read_text(encoding="utf-8") for path in faults}
+    rows = [row(k, atoms=None, cif=NACL) for k in range(20)]
+    rows += [row(0, id=name, atoms=None, cif=text) for name, text in odd.items()]
+    path = write(tmp_path / "table.jsonl", rows)
+    splits = load_all(path, tmp_path / "data", on_bad_row="skip")
+    (listed,) = (tmp_path / "data").rglob("skipped_rows.jsonl")
+    refused = {json.loads(line)["id"] for line in listed.read_text().splitlines()}
+    assert refused == {"02", "04", "07", "10", "12", "15", "20", "22"}
+    atoms = {r.material_id: len(r.atomic_numbers) for split in splits.values() for r in split}
+    read = {name: atoms[name] for name in odd.keys() - refused}
+    assert read == {"01": 8, "03": 4, "05": 8, "09": 4, "11": 2, "14": 1, "16": 1, "18": 1, "19": 1}
+
+
 def test_all_of_many_bad_rows_are_listed(tmp_path):
     rows = [row(k, gpt_text="", gpt_explanation="") for k in range(30)]
     path = write(tmp_path / "table.parquet", rows)
@@ -112,7 +146,7 @@ def test_all_of_many_bad_rows_are_listed(tmp_path):
     assert numbers == list(range(30))
 
 
-@pytest.mark.parametrize("option", ["on_bad_row", "split_by"])
+@pytest.mark.parametrize("option", ["on_bad_row", "split_by", "on_formula_mismatch"])
 def test_a_misspelled_option_is_refused(tmp_path, option):
     path = write(tmp_path / "t.parquet", [row(k) for k in range(20)])
     with pytest.raises(DataError, match=f"There is no {option} 'skp'"):

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from types import FrameType
 
-from clac_jax.datasets.options import ON_BAD_ROW, SPLIT_BY, TableOptions
+from clac_jax.datasets.options import ON_BAD_ROW, ON_FORMULA_MISMATCH, SPLIT_BY, TableOptions
 from clac_jax.datasets.prepare import NAMES, load, prepare
 from clac_jax.datasets.split import SPLITS
 from clac_jax.errors import EXIT_USER_ERROR, UserError
@@ -34,6 +34,9 @@ def main() -> None:
     parser.add_argument("--data_dir", default="data")
     parser.add_argument("--path", help="the user's table or folder of CIF files")
     parser.add_argument("--on_bad_row", default="error", choices=ON_BAD_ROW)
+    parser.add_argument(
+        "--on_formula_mismatch", default=ON_FORMULA_MISMATCH[0], choices=ON_FORMULA_MISMATCH
+    )
     parser.add_argument("--split_by", default="row", choices=SPLIT_BY)
     parser.add_argument("--label", default="", help="the property to learn, for jarvis_dft_3d")
     flags = parser.parse_args()
@@ -52,7 +55,7 @@ def main() -> None:
 
 
 def _run(flags: argparse.Namespace) -> None:
-    options = TableOptions(flags.on_bad_row, flags.split_by, flags.label)
+    options = TableOptions(flags.on_bad_row, flags.split_by, flags.label, flags.on_formula_mismatch)
     try:
         folder, is_new = prepare(flags.name, flags.data_dir, flags.path, options)
         lines = [f"{flags.name}: {'built in' if is_new else 'is there already,'} {folder}"]

@@ -106,11 +106,12 @@ class BadRows:
             self._file.close()  # type: ignore[union-attr]
         self._part.unlink(missing_ok=True)
 
-    def notice(self, path: Path) -> str:
-        """One line on the rows that were skipped, "" without any.
+    def notice(self, path: Path, what: str = "skipped") -> str:
+        """One line on the rows, "" without any.
 
         Args:
             path: where the list will be found.
+            what: became of them.
         """
         if not self.count:
             return ""
@@ -118,7 +119,7 @@ class BadRows:
         reasons = [f"{count} x {kind}" for kind, count in named[:SHOWN_REASONS]]
         others = ["others"] if len(self._kinds) > len(reasons) else []
         said = "; ".join(reasons + others)
-        return f"{_count(self.count)} skipped ({said}), all listed in {path}"
+        return f"{_count(self.count)} {what} ({said}), all listed in {path}"
 
     def _noted(self) -> Iterator[BadRow]:
         if self._file is not None:

@@ -8,6 +8,7 @@ from clac_jax.datasets.record import DataError
 
 ON_BAD_ROW = ("error", "skip")
 SPLIT_BY = ("row", "formula")
+ON_FORMULA_MISMATCH = ("refuse", "take")
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,9 @@ class TableOptions:
             lists them in `skipped_rows.jsonl` beside the splits.
         split_by: of a single file: "row" (seeded shuffle, the rule of the public data set) or
             "formula" (no compound on two sides).
+        on_formula_mismatch: of a CIF whose sites are not the atoms of its own formula sum: "refuse"
+            makes it a bad row; "take" uses the crystal as it is and lists it in
+            `formula_mismatches.jsonl` beside the splits.
         label: a property; rows where it is not known are left out and counted. "": none is needed.
 
     Raises:
@@ -28,9 +32,14 @@ class TableOptions:
     on_bad_row: str = "error"
     split_by: str = "row"
     label: str = ""
+    on_formula_mismatch: str = "refuse"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("on_bad_row", ON_BAD_ROW), ("split_by", SPLIT_BY)):
+        for name, allowed in (
+            ("on_bad_row", ON_BAD_ROW),
+            ("split_by", SPLIT_BY),
+            ("on_formula_mismatch", ON_FORMULA_MISMATCH),
+        ):
             value = getattr(self, name)
             if value not in allowed:
                 raise DataError(f"There is no {name} {value!r}. Use one of {', '.join(allowed)}.")

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from clac_jax import cif
 from clac_jax.crystal import Crystal, CrystalError
 from clac_jax.datasets.options import DEFAULTS, TableOptions
 from clac_jax.datasets.readers import (
@@ -51,7 +52,11 @@ def row_name(row: Any) -> str | None:
 
 
 def record_of_row(
-    row: Any, number: int = 0, needs_text: bool = True, options: TableOptions = DEFAULTS
+    row: Any,
+    number: int = 0,
+    needs_text: bool = True,
+    options: TableOptions = DEFAULTS,
+    remarks: list[str] | None = None,
 ) -> Record:
     """One row as a checked record.
 
@@ -62,19 +67,22 @@ def record_of_row(
         number: of the row, its name when it has no id.
         needs_text: whether it must have a text.
         options: of the table.
+        remarks: gets a sentence on what is wrong with the row and was taken as the options say.
 
     Raises:
         DataError: it cannot be read, is without a text that it needs, or has a column that holds
             something else.
         CrystalError: without a crystal, or with one that is none.
     """
-    del options  # what a row holds is read in one way so far
     if isinstance(row, UnreadableRow):
         raise DataError(row.reason)
     if not isinstance(row, Mapping):
         raise DataError("it is not a JSON object with the columns as keys")
     with np.errstate(all="ignore"):  # numbers out of range are told by the checks
-        crystal = _stored(_crystal(row))
+        crystal, mismatch = _crystal(row, options)
+        crystal = _stored(crystal)
+    if mismatch and remarks is not None:
+        remarks.append(mismatch)
     texts = [_text(row.get(name), name) for name in ("gpt_text", "gpt_explanation")]
     papers = _papers(row.get("text"))
     has_text = any(texts) or any(paragraph.strip() for entry in papers for paragraph in entry)
@@ -108,30 +116,20 @@ def _id(row: Mapping[str, Any]) -> str | None:
     return row_name(row)
 
 
-def _crystal(row: Mapping[str, Any]) -> Crystal:
+def _crystal(row: Mapping[str, Any], options: TableOptions) -> tuple[Crystal, str]:
+    """The crystal, and how it differs from the formula sum of its CIF, if that is taken."""
     if (atoms := _parsed(row.get("atoms"), "atoms")) is not None:
         if not isinstance(atoms, Mapping):
             raise CrystalError("Its atoms are not a dict with lattice_mat, elements and coords.")
-        if not isinstance(atoms.get("elements"), list | tuple):
-            raise CrystalError('The atoms have no list "elements". Add it.')
-        return Crystal.from_atoms(atoms)
-    if cif := _text(row.get("cif"), "cif"):
-        return Crystal.from_cif(cif)
+        return Crystal.from_atoms(atoms), ""
+    if text := _text(row.get("cif"), "cif"):
+        read = cif.read(text)
+        is_taken = options.on_formula_mismatch == "take"
+        return (read.crystal, read.mismatch) if is_taken else (read.checked(), "")
     if not any(is_missing(row.get(name)) for name in ARRAY_COLUMNS):
-        return _crystal_of_arrays(*(_parsed(row[name], name) for name in ARRAY_COLUMNS))
+        arrays = (_parsed(row[name], name) for name in ARRAY_COLUMNS)
+        return Crystal.from_arrays(*arrays), ""
     raise CrystalError("It has neither atoms nor a CIF.")
-
-
-def _crystal_of_arrays(lattice: Any, atomic_numbers: Any, frac_coords: Any) -> Crystal:
-    try:
-        cell = np.reshape(np.asarray(lattice, np.float64), (3, 3))
-        fractional = np.reshape(np.asarray(frac_coords, np.float64), (-1, 3))
-        elements = np.asarray(atomic_numbers, np.int32)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise CrystalError(
-            f"Its lattice, atomic_numbers or frac_coords are not such arrays: {error}."
-        ) from error
-    return Crystal(cell, elements, fractional @ cell)
 
 
 def _stored(crystal: Crystal) -> Crystal:

@@ -22,6 +22,7 @@ from clac_jax.errors import UserError
 # Sibling files of the public data set -> splits, in their order.
 SIBLINGS = {"train": "_train", "validation": "_val", "test": "_test"}
 SKIPPED_ROWS = "skipped_rows.jsonl"
+FORMULA_MISMATCHES = "formula_mismatches.jsonl"
 MAX_KNOWN = 1000
 """Names of properties that are kept for a message; a million rows may each have their own."""
 
@@ -65,9 +66,10 @@ class TableBuilder(RecordBuilder, skip_registration=True):
         files = split_files(self._path)
         names = [path.name for path in files.values()]
         bad = BadRows(self._beside(SKIPPED_ROWS), names)
+        mismatched = BadRows(self._beside(FORMULA_MISMATCHES), names)
         known: set[str] = set()
         for number, path in enumerate(files.values()):
-            for row, record in self._good_rows(path, bad):
+            for row, record in self._good_rows(path, bad, mismatched):
                 if len(known) < MAX_KNOWN:
                     known |= record.properties.keys()
                 is_split_by_formula = self._options.split_by == "formula"
@@ -82,8 +84,12 @@ class TableBuilder(RecordBuilder, skip_registration=True):
         bad.finish(self._repeated(spool, names, kept))
         if bad.count and self._options.on_bad_row == "error":
             raise BadRowsError(bad)
-        if notice := bad.notice(bad.path):
-            self.notices.append(notice)
+        mismatched.finish(())
+        self.notices += [
+            notice
+            for rows, what in ((bad, "skipped"), (mismatched, "taken against the formula sum"))
+            if (notice := rows.notice(rows.path, what))
+        ]
         self._leave_out_unlabelled(spool, kept, known)
         sides = np.full(len(spool), LEFT_OUT, np.int8)
         sides[kept] = self._sides(spool, kept, len(files) > 1)
@@ -98,21 +104,26 @@ class TableBuilder(RecordBuilder, skip_registration=True):
                     message += f" {bad.count:,} were skipped, the first: {bad.first[0]}"
                 raise DataError(message)
 
-    def _good_rows(self, path: Path, bad: BadRows) -> Iterator[tuple[int, Record]]:
-        """The records of a file by their number; tells `bad` of the others."""
+    def _good_rows(
+        self, path: Path, bad: BadRows, mismatched: BadRows
+    ) -> Iterator[tuple[int, Record]]:
+        """The records of a file by their number; reports the others to `bad`."""
         is_folder = path.is_dir()
         rows = cif_folder.rows if is_folder else read_table
         for number, row in enumerate(rows(path, self.needs_text)):
+            remarks: list[str] = []
             try:
                 if is_folder:
                     cif_folder.check(row)
-                record = record_of_row(row, number, self.needs_text, self._options)
+                record = record_of_row(row, number, self.needs_text, self._options, remarks)
             except UserError as error:
                 bad.add(path.name, number, row_name(row), str(error))
             except _ERRORS_OF_A_ROW as error:
                 reason = f"it cannot be read ({type(error).__name__}: {error})"
                 bad.add(path.name, number, row_name(row), reason)
             else:
+                for remark in remarks:
+                    mismatched.add(path.name, number, row_name(row), remark)
                 yield number, record
 
     def _repeated(self, spool: Spool, names: list[str], kept: np.ndarray) -> Iterator[BadRow]:
