@@ -139,8 +139,11 @@ class _Tensor:
         shown.add(count, values.size)
         # The step of a dimension of one item is never taken, and may be any number.
         steps = tuple(step * values.itemsize if n > 1 else 0 for n, step in dimensions)
-        start = values[self.offset :]
-        return np.lib.stride_tricks.as_strided(start, self.size, steps, writeable=False)
+        # NumPy compares the reach with the buffer once more; bytes, as it knows no bfloat16 there.
+        start = self.offset * values.itemsize
+        array = np.ndarray(self.size, values.dtype, values.view(np.uint8).data, start, steps)
+        array.flags.writeable = False
+        return array
 
 
 class _Shown:
