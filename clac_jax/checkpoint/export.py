@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,14 @@ import jax
 import ml_collections
 import numpy as np
 from etils import epath
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from clac_jax.checkpoint.arrays import read_arrays
 from clac_jax.checkpoint.layout import CHECKPOINTS, CheckpointInfo, read_all
 from clac_jax.checkpoint.manager import Checkpoints
-from clac_jax.config import with_defaults
-from clac_jax.errors import UserError, one_line
-from clac_jax.json_files import parse_object, read_json_object
+from clac_jax.errors import UserError
 from clac_jax.progress import RunProgress
-from clac_jax.safetensors_files import read_safetensors
 
 MODEL_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 PARTS = ("params/", "batch_stats/")
@@ -84,75 +81,30 @@ def import_model(folder: Path, workdir: Path) -> str:
     Raises:
         ExportError: a file is missing or was not written by `export`.
     """
-    model = read_exported(folder)
-    arrays: dict[str, Any] = dict(model.arrays)
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        with safe_open(folder / MODEL_FILE, framework="numpy") as file:
+            about = json.loads((file.metadata() or {})["clac_jax"])
+            arrays: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise ExportError(
+            f"{folder} lacks {MODEL_FILE} or {CONFIG_FILE}. Give a folder from "
+            "`clac-jax ckpt export`."
+        ) from error
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ExportError(
+            f"{folder} was not written by `clac-jax ckpt export` ({error}). Export it again."
+        ) from error
     if read_all(epath.Path(workdir) / CHECKPOINTS)[0]:
         raise ExportError(f"{workdir} holds checkpoints already. Name another folder.")
-    progress = model.progress
+    progress = RunProgress.from_json(about["progress"])
     arrays["step"] = np.asarray(progress.step, np.int32)
     checkpoints = Checkpoints(
         workdir,
-        ml_collections.ConfigDict(model.config),
+        ml_collections.ConfigDict(config),
         {path: jax.ShapeDtypeStruct(a.shape, a.dtype) for path, a in arrays.items()},
-        model.num_train_examples,
+        about["num_train_examples"],
     )
-    checkpoints.save(arrays, progress, model.metrics)
+    checkpoints.save(arrays, progress, about["metrics"])
     checkpoints.close()
     return str(checkpoints.directory / str(progress.step))
-
-
-@dataclass(frozen=True)
-class ExportedModel:
-    """What `export` has written.
-
-    Attributes:
-        config: of the run.
-        progress: of the checkpoint.
-        metrics: of its validation, if there was one.
-        num_train_examples: of the run's training split.
-        arrays: slash path -> parameter or running average.
-    """
-
-    config: dict[str, Any]
-    progress: RunProgress
-    metrics: dict[str, float] | None
-    num_train_examples: int
-    arrays: dict[str, np.ndarray]
-
-
-def read_exported(folder: Path) -> ExportedModel:
-    """Reads a folder from `export`; its files may have been elsewhere meanwhile.
-
-    Raises:
-        ExportError: a file is missing or was not written by `export`.
-    """
-    for name in (CONFIG_FILE, MODEL_FILE):
-        if not (folder / name).exists():
-            raise ExportError(f"{folder} lacks {name}. Give a folder from `clac-jax ckpt export`.")
-    try:
-        config = read_json_object(folder / CONFIG_FILE)
-        arrays, texts = read_safetensors(folder / MODEL_FILE)
-        about = parse_object(texts.get("clac_jax", ""))
-        for name, group in with_defaults({}).items():
-            if isinstance(group, dict) and not isinstance(config.get(name, {}), dict):
-                raise ValueError(f"its config has no group {name}")
-        if not arrays or not all(path.startswith(PARTS) for path in arrays):
-            raise ValueError("its arrays are not those of a model")
-        progress = _progress(about.get("progress"))
-        metrics, number = about.get("metrics"), about.get("num_train_examples")
-        if not (isinstance(metrics, dict | None) and isinstance(number, int) and number >= 0):
-            raise ValueError("its header does not tell metrics and number of examples")
-        return ExportedModel(config, progress, metrics, number, arrays)
-    except (OSError, ValueError, TypeError) as error:
-        raise ExportError(
-            f"{folder} was not written by `clac-jax ckpt export` ({one_line(error)}). Export it "
-            "again."
-        ) from error
-
-
-def _progress(values: Any) -> RunProgress:
-    progress = RunProgress.from_json(values)
-    counts = (progress.step, progress.epoch, progress.examples_in_epoch, progress.examples_seen)
-    if not all(isinstance(count, int) and 0 <= count < 1 << 31 for count in counts):
-        raise ValueError(f"its progress is {values}")
-    return progress
