@@ -50,7 +50,8 @@ _BUFFERS = (
     "running_mean", "running_var", "num_batches_tracked", "RBF.freqs", "rbf.centers",
     "position_ids", "token_type_ids",
 )  # fmt: skip
-_KINDS = {"mu": "exp_avg", "nu": "exp_avg_sq", "trace": "momentum_buffer"}  # of moments
+# Parts of our optimizers' states -> PyTorch's, each of them an array for every parameter.
+_KINDS = {"mu": "exp_avg", "nu": "exp_avg_sq", "trace": "momentum_buffer", "count": "step"}
 
 
 @dataclass
@@ -217,33 +218,34 @@ def _arrays(
     arrays["step"] = np.asarray(progress.step, np.int32)
     arrays["learning_rate_scale"] = np.asarray(progress.learning_rate_scale, np.float32)
 
-    moments, counts = _moments(saved, imported.notes)
+    moments = _moments(saved, imported.notes)
     by_kind = {
         ours: _flat(model_params(moments[theirs], config, text_config))
         for ours, theirs in _KINDS.items()
         if moments and any(f"/{ours}/" in name for name in arrays)
     }
+    counts = [int(steps.max()) for steps in moments.get("step", {}).values()]
     for name, leaf in arrays.items():
         for kind, leaves in by_kind.items():
             before, _, parameter = name.partition(f"/{kind}/")
             if parameter and before.startswith("opt_state/"):
-                arrays[name] = leaves[parameter]
+                # A count is one number for all elements of a parameter.
+                value = leaves[parameter].max() if kind == "count" else leaves[parameter]
+                arrays[name] = np.asarray(value, leaf.dtype)
         if name.endswith("/count"):
             # That of the moments belongs to them: it corrects their bias. The others are of steps.
             of_moments = name.endswith(("/adam/count", "/lion/count"))
-            steps = max(counts.values(), default=0) if of_moments else progress.step
+            steps = max(counts, default=0) if of_moments else progress.step
             arrays[name] = np.asarray(steps, leaf.dtype)
     unmapped = [f"tensor {one_line(name)}" for name in seen.unread() if not name.endswith(_BUFFERS)]
     return arrays, unmapped
 
 
-def _moments(
-    saved: LightningFile, notes: list[str]
-) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, int]]:
-    """The optimizer's arrays by kind, and its count of steps, by the name of their parameter.
+def _moments(saved: LightningFile, notes: list[str]) -> dict[str, dict[str, np.ndarray]]:
+    """The optimizer's arrays by kind and by the name of their parameter; {} without an optimizer.
 
     The optimizer numbers the parameters in the order of the state dict, which also holds buffers,
-    and tied weights twice. Both are {} without an optimizer.
+    and tied weights twice. Its "step" is shown as an array of the shape of the parameter.
     """
     if len(saved.optimizers) != 1:
         if "optimizer_states" not in saved.missing:
@@ -251,7 +253,7 @@ def _moments(
                 f"the file has {len(saved.optimizers)} optimizer states instead of 1; moments and "
                 "their count of steps start at zero"
             )
-        return {}, {}
+        return {}
     optimizer = saved.optimizers[0]
     parameters: dict[str, np.ndarray] = {}
     tied: set[int] = set()
@@ -264,21 +266,21 @@ def _moments(
             f"its optimizer has {len(optimizer.numbers)} parameters and its model {len(parameters)}"
         )
     moments: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in _KINDS.values()}
-    counts: dict[str, int] = {}
     for number, (name, tensor) in enumerate(parameters.items()):
         of_parameter = optimizer.state.get(number, {})
         for kind, of_kind in moments.items():
             value = of_parameter.get(kind)
-            if value is None:  # a view of one zero: it costs nothing where nobody needs it
+            if kind == "step":
+                value = as_number(0 if value is None else value)
+                if value is None or not 0 <= value < 1 << 31:
+                    raise ValueError(f"the optimizer's step of {name} is not a count")
+                value = np.broadcast_to(np.float64(value), tensor.shape)
+            elif value is None:  # a view of one zero: it costs nothing where nobody needs it
                 value = np.broadcast_to(np.zeros((), tensor.dtype), tensor.shape)
             if not isinstance(value, np.ndarray) or value.shape != tensor.shape:
                 raise ValueError(f"the optimizer's {kind} of {name} has another shape")
             of_kind[name] = value
-        steps = as_number(of_parameter.get("step", 0))
-        if steps is None or not 0 <= steps < 1 << 31:
-            raise ValueError(f"the optimizer's step of {name} is not a count")
-        counts[name] = int(steps)
-    return moments, counts
+    return moments
 
 
 def _progress(saved: LightningFile, config: Any) -> tuple[RunProgress, list[str]]:
