@@ -223,7 +223,8 @@ def _read_zip(file: BinaryIO) -> Any:
             """A member; torch.save compresses none, so all of them together fit the file."""
             nonlocal left
             info = archive.getinfo(name)
-            if info.compress_type != zipfile.ZIP_STORED or info.file_size > left:
+            is_stored = info.compress_type == zipfile.ZIP_STORED
+            if not is_stored or info.compress_size != info.file_size or info.file_size > left:
                 raise ValueError(f"its member {name} is compressed, or larger than the file")
             left -= info.file_size
             return archive.read(info)  # zipfile compares the CRC

@@ -227,6 +227,18 @@ def test_one_member_under_many_names_is_not_read_many_times(tmp_path):
     tracemalloc.stop()
 
 
+def test_a_member_that_declares_two_gigabytes_is_not_read(tmp_path):
+    path = write(tmp_path / "file.pt", tensor((4,), (1,)))
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"PK\x01\x02")  # the directory's entry of the last member
+    data[at + 20 : at + 24] = (1 << 31).to_bytes(4, "little")
+    path.write_bytes(data)
+    tracemalloc.start()
+    assert "larger than the file" in refusal(path)
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+
+
 def test_members_of_one_name_and_encrypted_ones_are_refused(tmp_path):
     path = write(tmp_path / "file.pt", tensor((4,), (1,)))
     plain = path.read_bytes()
