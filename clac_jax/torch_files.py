@@ -271,6 +271,8 @@ def _read_old(file: BinaryIO) -> Any:
 
     content = _load(file, load_storage)
     keys = _load(file, refuse)
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise ValueError("its storages have no names")
     if len(set(keys)) != len(keys):
         raise ValueError("a storage is stored twice")
     for key in keys:

@@ -1,7 +1,7 @@
 """Spoils every kind of file that the project reads, and counts how its readers take it.
 
     python tools/fuzz.py --seconds=60 --seed=1 [--only=torch-zip,csv] [--keep=FOLDER]
-    python tools/fuzz.py --only=torch-zip --seed=1 --case=1234      # one case again, with its error
+    python tools/fuzz.py --only=torch-zip --seed=1 --case=1234      # one case again with its error
 
 Right is: read as it was, or refused by a `UserError` in one line. A traceback, a hang, a signal,
 memory out of proportion, numbers that a checksum should have stopped, or a program that was started
@@ -25,7 +25,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tools.fuzzing import worker
-from tools.fuzzing.formats import FORMATS, Format
+from tools.fuzzing.format import Format
+from tools.fuzzing.formats import FORMATS
 
 KEPT_OF_ONE_PLACE = 2
 
@@ -103,7 +104,7 @@ def _again(format: Format, examples: Path, seed: int, number: int) -> int:
 
 
 def _place(result: worker.Result) -> str:
-    """Where in the code: the error and the last line of the project, without what is in the file."""
+    """Where in the code: the error and the project's last line, without what is in the file."""
     lines = [line for line in result.detail.splitlines() if line.strip()]
     if result.outcome != "traceback" or not lines:
         return re.sub(r"\d+", "N", lines[-1] if lines else "")[:100]

@@ -40,7 +40,8 @@ NUMBERS = (
     float("inf"),
 )
 ODD_VALUES: tuple[Any, ...] = (
-    *NUMBERS, *NAMES, None, True, False, [], {}, [[]], {"": {}}, [None] * 1000, "False", "nan", "9" * 5000,
+    *NUMBERS, *NAMES, None, True, False, [], {}, [[]], {"": {}}, [None] * 1000,
+    "False", "nan", "9" * 5000,
 )  # fmt: skip
 DEEP = 50_000
 
@@ -84,8 +85,9 @@ def _splice(data: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
 
 def _insert(data: bytes, _: Sequence[bytes], rng: random.Random) -> bytes:
     pieces = (
-        b"\0", b"\xef\xbb\xbf", b"\xff\xfe", b"\xed\xa0\xbd", b"\n", b"\r\n", b"\xff" * 8, b'"', b"[" * DEEP,
-        b"{" * DEEP, b'{"a":' * DEEP, b"9" * 5000, b"1e999", b"NaN", b"\\ud83d", b"../", b"PK\x05\x06", b",", b"(",
+        b"\0", b"\xef\xbb\xbf", b"\xff\xfe", b"\xed\xa0\xbd", b"\n", b"\r\n", b"\xff" * 8, b'"',
+        b"[" * DEEP, b"{" * DEEP, b'{"a":' * DEEP, b"9" * 5000, b"1e999", b"NaN", b"\\ud83d",
+        b"../", b"PK\x05\x06", b",", b"(",
     )  # fmt: skip
     start = rng.choice((0, len(data), rng.randrange(len(data) + 1)))
     return data[:start] + rng.choice(pieces) + data[start:]
@@ -191,7 +193,7 @@ def _dumps(value: Any) -> str:
 
 
 def spoil_zip(data: bytes, rng: random.Random) -> bytes:
-    """A zip archive written again, sound as an archive, with other members or none of its checks."""
+    """A zip archive written again, with other members, compressed, or with another directory."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = [(info.filename, archive.read(info)) for info in archive.infolist()]
     place = rng.randrange(len(members))
@@ -231,7 +233,7 @@ def write_zip(members: Sequence[tuple[str, bytes]], compression: int = zipfile.Z
 
 
 def _spoil_directory(data: bytes, rng: random.Random) -> bytes:
-    """Another size, offset or flag in the central directory: encrypted, other sizes, other places."""
+    """Another size, place or flag (encrypted) in the central directory."""
     at = data.rfind(b"PK\x01\x02")
     if at < 0:
         return data
@@ -265,7 +267,8 @@ _FRAGMENTS = (
     b"\x8b" + struct.pack("<i", -1),
     b"I" + b"9" * 5000 + b"\n",
     b"Nr\xff\xff\xff\xff",
-    b"h\xfe", b"(", b"t", b"0", b"2", b"R", b"\x81", b"b", b"u", b"e", b".", b"Q", b"\x82\x01", b"\x94",
+    b"h\xfe", b"(", b"t", b"0", b"2", b"R", b"\x81", b"b", b"u", b"e", b".", b"Q", b"\x82\x01",
+    b"\x94",
 )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from clac_jax.errors import UserError
-from tools.fuzzing.formats import Format
+from tools.fuzzing.format import Format
 
 SECONDS = 20.0
 """That a case may take, of which a reader needs a few thousandths; the machine may be busy."""
