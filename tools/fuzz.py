@@ -1,7 +1,7 @@
 """Spoils every kind of file that the project reads, and counts how its readers take it.
 
     python tools/fuzz.py --seconds=60 --seed=1 [--only=torch-zip,csv] [--keep=FOLDER]
-    python tools/fuzz.py --only=torch-zip --seed=1 --case=1234      # one case again with its error
+    python tools/fuzz.py --only=torch-zip --seed=1 --case=1234    # one case again, with its error
 
 Right is: read as it was, or refused by a `UserError` in one line. A traceback, a hang, a signal,
 memory out of proportion, numbers that a checksum should have stopped, or a program that was started

@@ -46,7 +46,7 @@ def spoil_one(
     checked: bool = False,
     as_file: bool = True,
 ) -> Any:
-    """Spoils a file of that name (a pattern) as bytes, in its own ways, or (`as_file`) as a file."""
+    """Spoils a file of that name (a pattern) as bytes, in these ways, or (`as_file`) as a file."""
 
     def spoil(folder: Path, rng: random.Random) -> bool:
         path = rng.choice(sorted(path for path in folder.glob(name) if path.is_file()))
