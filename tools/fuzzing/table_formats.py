@@ -79,8 +79,11 @@ Cl1 Cl 0.5 0.5 0.5 1
 _CIF_LOOP = """loop_
 _symmetry_equiv_pos_as_xyz
 'x, y, z'
-'-x, -y, -z'
 'y, z, x'
+'z, x, y'
+'-x, -y, -z'
+'-y, -z, -x'
+'-z, -x, -y'
 """
 
 
@@ -185,7 +188,7 @@ def _other_parquet(data: bytes, rng: random.Random) -> bytes:
             else:
                 table = table.append_column("odd", odd)
         pa.parquet.write_table(table, buffer)
-    except (pa.ArrowException, OverflowError, TypeError, ValueError, AttributeError):
+    except (pa.ArrowException, ArithmeticError, TypeError, ValueError, AttributeError, LookupError):
         return data  # no such table can be written
     return buffer.getvalue()
 

@@ -28,6 +28,7 @@ SECONDS = 20.0
 
 MAX_GROWTH = 400 << 20  # bytes of memory that reading some kilobytes may take
 MAX_MESSAGE = 2000  # characters; a path may be long
+_EXAMPLES = -1  # the number of a result that is about the examples, before any case
 FAULTS = ("traceback", "message", "memory", "wrong", "ran code", "hang", "killed")
 OUTCOMES = ("accepted", "refused", *FAULTS)
 _FORBIDDEN = (
@@ -83,6 +84,8 @@ def run_cases(
             _child(format, examples, scratch, seed, number, last, until, writer)
         os.close(writer)
         for result in _results(reader, child, number):
+            if result.number == _EXAMPLES:
+                raise RuntimeError(f"a sound example of {format.name}: {result.detail}")
             yield result
             number = result.number + 1
         os.close(reader)
@@ -127,7 +130,7 @@ def _child(
     writer: int,
 ) -> None:
     """Runs cases and writes one line for each; never returns."""
-    code = 3
+    code, number = 3, _EXAMPLES
     try:
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
@@ -149,7 +152,7 @@ def _child(
     except BaseException:
         os.write(
             writer,
-            json.dumps(asdict(Result(first, "killed", traceback.format_exc()))).encode() + b"\n",
+            json.dumps(asdict(Result(number, "killed", traceback.format_exc()))).encode() + b"\n",
         )
         code = 0
     finally:
