@@ -15,6 +15,7 @@ from clac_jax.config import (
     ConfigError,
     default_config,
 )
+from clac_jax.errors import one_line
 
 DEBUG_EXAMPLES = 64
 
@@ -199,12 +200,36 @@ def _check_keys(given: Any, known: Any, prefix: str) -> None:
                     f'Set "{prefix}{key}.NAME".'
                 )
             _check_keys(given[key], known[key], f"{prefix}{key}.")
+        else:
+            _check_type(given[key], known, key, prefix)
     for key in known:
         if key not in given:
             raise ConfigError(
                 f'Config key "{prefix}{key}" is missing. Start from '
                 "clac_jax.config.default_config() and change what you need."
             )
+
+
+# What a value of each type is called, and what it may be: JSON has lists for tuples.
+_KINDS: dict[type, tuple[str, tuple[type, ...]]] = {
+    bool: ("True or False", (bool,)),
+    int: ("a whole number", (int,)),
+    float: ("a number", (float, int)),
+    str: ("a text", (str,)),
+    tuple: ("a tuple", (tuple, list)),
+}
+
+
+def _check_type(value: Any, known: ml_collections.ConfigDict, key: str, prefix: str) -> None:
+    """A config from a JSON file may hold anything; one from flags has the types of the defaults."""
+    words, kinds = _KINDS.get(known.get_type(key), ("", (object,)))
+    if value is None and known[key] is None:
+        return
+    is_bool = isinstance(value, bool) and bool not in kinds and object not in kinds
+    if not isinstance(value, kinds) or is_bool or value != value:
+        raise ConfigError(
+            f'Config key "{prefix}{key}" is {one_line(repr(value))}, and must be {words}.'
+        )
 
 
 def _get(config: ml_collections.ConfigDict, dotted: str) -> Any:

@@ -15,8 +15,10 @@ from etils import epath
 
 from clac_jax import run_log
 from clac_jax.checkpoint import export, files, layout, locate, manager
-from clac_jax.config import default_config
+from clac_jax.config import default_config, to_json
+from clac_jax.config_check import ready
 from clac_jax.progress import RunProgress
+from configs import saved
 from tools.fuzzing.format import Format, as_json, as_json_lines, spoil_one
 from tools.fuzzing.model_formats import safetensors_header
 
@@ -99,7 +101,18 @@ def _read_export(folder: Path) -> Any:
     return export.import_model(folder, folder / "imported") is None
 
 
+def _make_run_config(folder: Path) -> None:
+    (folder / "0").mkdir()
+    (folder / "0" / "config.json").write_text(to_json(default_config()))
+
+
 FORMATS = (
+    Format(
+        "run-config",
+        _make_run_config,
+        spoil_one("config.json", as_json, as_json),
+        lambda folder: to_json(ready(saved.get_config(str(folder / "config.json")))),
+    ),
     Format("checkpoint", _make_checkpoint, _spoil_checkpoint, _read_checkpoint, 2 << 30),
     Format("metrics.jsonl", _make_metrics, spoil_one("*.jsonl", as_json_lines), _read_metrics),
     Format("export", _make_export, _spoil_export, _read_export, 4 << 30),
