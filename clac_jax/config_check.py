@@ -170,7 +170,8 @@ def _check_restore(config: ml_collections.ConfigDict) -> None:
     for part in parts:
         if part not in RESTORE_PARTS:
             raise ConfigError(
-                f'Config key "restore.parts" has {one_line(repr(part))}. It can hold {", ".join(RESTORE_PARTS)}.'
+                f'Config key "restore.parts" has {one_line(repr(part))}. It can hold '
+                f"{', '.join(RESTORE_PARTS)}."
             )
     if "opt_state" in parts and "params" not in parts:
         raise ConfigError(
@@ -182,8 +183,8 @@ def _check_restore(config: ml_collections.ConfigDict) -> None:
         pair = isinstance(rule, tuple | list) and len(rule) == 2 and isinstance(rule[0], str)
         if not pair or not (rule[1] is None or isinstance(rule[1], str)):
             raise ConfigError(
-                f'Config key "restore.rules" has {one_line(repr(rule))}. Each rule is a pair of a regular '
-                "expression and its replacement, or None: (('old/(.*)', r'new/\\1'),)."
+                f'Config key "restore.rules" has {one_line(repr(rule))}. Each rule is a pair '
+                "of a regular expression and its replacement, or None: (('old/(.*)', r'new/\\1'),)."
             )
 
 
@@ -192,12 +193,12 @@ def _check_keys(given: Any, known: Any, prefix: str) -> None:
         if key not in known:
             near = difflib.get_close_matches(key, list(known), n=1)
             hint = f'Did you mean "{prefix}{near[0]}"?' if near else "See clac_jax/config.py."
-            raise ConfigError(f'Unknown config key "{prefix}{key}". {hint}')
+            raise ConfigError(f'Unknown config key "{prefix}{one_line(key)}". {hint}')
         if isinstance(known[key], ml_collections.ConfigDict):
             if not isinstance(given[key], ml_collections.ConfigDict):
                 raise ConfigError(
-                    f'Config key "{prefix}{key}" is a group of keys, not {one_line(repr(given[key]))}. '
-                    f'Set "{prefix}{key}.NAME".'
+                    f'Config key "{prefix}{key}" is a group of keys, not '
+                    f'{one_line(repr(given[key]))}. Set "{prefix}{key}.NAME".'
                 )
             _check_keys(given[key], known[key], f"{prefix}{key}.")
         else:
@@ -248,7 +249,8 @@ def _check_choice(config: ml_collections.ConfigDict, dotted: str, choices: tuple
     value = _get(config, dotted)
     if value not in choices:
         raise ConfigError(
-            f'Config key "{dotted}" is {one_line(repr(value))}. It must be one of {", ".join(choices)}.'
+            f'Config key "{dotted}" is {one_line(repr(value))}. It must be one of '
+            f"{', '.join(choices)}."
         )
 
 
