@@ -208,7 +208,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
     stop.there_is_work_to_save(False)
 
     # The end: the best checkpoint on the test split, and the picture.
-    state, tested_step = _best_state(saver, template, loop)
+    state, tested_step = saver.best_state(template, loop.state)
     saver.close()
     measures, write_report = task.test(state)
     row = test_row(measures, loop.progress, tested_step)
@@ -296,17 +296,6 @@ def _lower_on_plateau(config: ml_collections.ConfigDict, loop: Loop, value: floa
     if scale != before:
         scales = loop.parallel.put(np.float32(scale))
         loop.state = loop.state.replace(learning_rate_scale=scales)
-
-
-def _best_state(saver: Saver, template: TrainState, loop: Loop) -> tuple[TrainState, int]:
-    """The state of the best checkpoint that is whole, or the last one, and its step."""
-    shapes = to_arrays(template)
-    found, arrays = saver.best(shapes, loop.progress.step)
-    step = int(processes.maximum([found])()[0])
-    if step == loop.progress.step:
-        return loop.state, step
-    arrays, _ = processes.from_first(lambda: (arrays or {}, b""), shapes)
-    return loop.parallel.put(from_arrays(template, arrays)), step
 
 
 def _until(
