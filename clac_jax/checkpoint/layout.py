@@ -23,7 +23,9 @@ CHECKPOINTS = "checkpoints"
 DAMAGED = "damaged_checkpoints"  # beside it: what a resumed run found there and could not trust
 STATE, RUN = "state", "run"
 RUN_FILE = "run/metadata"
-FORMAT = 1  # of that file; raised when an older version could not read it
+# Of that file; raised when an older version could not read it. Format 1 has one step count of Adam
+# for all parameters and does not say which data it was trained on.
+FORMAT, READABLE = 2, (1, 2)
 # Beside the steps in `checkpoints/`: what is on its way out. A folder is renamed into one of these
 # before anything in it is deleted, so a step that is there is whole.
 DELETED, REPLACED = "being_deleted", "being_replaced"
@@ -165,7 +167,7 @@ def read_info(folder: epath.Path) -> CheckpointInfo:
     check_files(folder)
     path = folder / RUN_FILE
     values = json.loads(path.read_text())
-    if values.pop("format", None) != FORMAT:
+    if values.pop("format", None) not in READABLE:
         raise CheckpointFormatError(
             f"{path} was written by another version of clac_jax "
             f"({values.get('versions', {}).get('clac-jax', 'unknown')}). Use that version."

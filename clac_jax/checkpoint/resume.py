@@ -222,7 +222,7 @@ def _monitor(config: dict[str, Any]) -> tuple[str, str]:
 
 
 def _at(arrays: Mapping[str, Any], progress: RunProgress) -> dict[str, Any]:
-    """The arrays with every counter of the state at the step of the progress.
+    """The arrays with the state's own step, and the schedule's, at the step of the progress.
 
     They differ where only one of them was taken over, or where the schedule has changed.
     """

@@ -194,7 +194,13 @@ def _arrays(
         for ours, theirs in kinds.items()
         if moments and any(f"/{ours}/" in name for name in arrays)
     }
+    counts = {}
+    if moments:  # every element of a parameter has the step of its tensor
+        counts = _flat(model_params(moments["step"], config, text_config))
     for name, leaf in arrays.items():
+        optimizer, _, counted = name.partition("/count/")
+        if counted in counts and optimizer.startswith("opt_state/"):
+            arrays[name] = np.asarray(counts[counted].min(), leaf.dtype)
         if name.endswith("/count"):
             arrays[name] = np.asarray(progress.step, leaf.dtype)
         for kind, leaves in by_kind.items():
@@ -228,10 +234,13 @@ def _moments(saved: Mapping[str, Any], notes: list[str]) -> dict[str, dict[str, 
             f"its optimizer has {len(numbers)} parameters and its model {len(parameters)}"
         )
     moments: dict[str, dict[str, np.ndarray]] = {
-        kind: {} for kind in ("exp_avg", "exp_avg_sq", "momentum_buffer")
+        kind: {} for kind in ("exp_avg", "exp_avg_sq", "momentum_buffer", "step")
     }
     for number, (name, tensor) in enumerate(parameters.items()):
-        for kind, of_kind in moments.items():
+        step = np.float64(np.asarray(state.get(number, {}).get("step", 0)).item())
+        moments["step"][name] = np.broadcast_to(step, tensor.shape)
+        for kind in ("exp_avg", "exp_avg_sq", "momentum_buffer"):
+            of_kind = moments[kind]
             value = state.get(number, {}).get(kind)
             value = np.zeros_like(tensor) if value is None else value
             if value.shape != tensor.shape:

@@ -141,10 +141,8 @@ def test_moments_without_progress_have_a_schedule_at_step_0(tmp_path):
         tmp_path / "stage2", changed(resume_from=str(tmp_path / "stage1"), restore__parts=parts)
     )
     counts = {p: int(a) for p, a in start.arrays.items() if p.endswith("count")}
-    assert counts == {
-        "opt_state/inner_state/adam/count": 1,
-        "opt_state/inner_state/learning_rate/count": 0,
-    }
+    assert counts == {"opt_state/inner_state/learning_rate/count": 0}
+    assert {int(a) for p, a in start.arrays.items() if "/adam/count/" in p} == {1}
 
 
 def test_the_rules_for_another_run_do_not_disturb_the_own_checkpoint(tmp_path):
@@ -204,9 +202,8 @@ def test_the_best_value_of_another_metric_is_forgotten(tmp_path):
 
 
 def test_a_checkpoint_of_another_version_is_no_damaged_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(layout, "FORMAT", 2)
+    monkeypatch.setattr(layout, "FORMAT", layout.FORMAT + 1)
     save_run(tmp_path, epochs(0.5))
-    monkeypatch.setattr(layout, "FORMAT", 1)
     with pytest.raises(layout.CheckpointFormatError, match="another version"):
         begin(tmp_path)
     assert (tmp_path / "checkpoints" / "10").is_dir()

@@ -147,8 +147,8 @@ def test_another_optimizer_keeps_parameters_step_and_epoch(stage1, small_config,
         if path.startswith("params/"):
             np.testing.assert_array_equal(after[path], before[path], err_msg=path)
     assert after["step"] == 8
-    count = after.get(f"opt_state/inner_state/{name}/count")
-    assert count == {"adam": 8, "lion": 1, "sgd": None}[name]
+    counts = {int(leaf) for path, leaf in after.items() if f"/{name}/count" in path}
+    assert counts == {"adam": {8}, "lion": {1}, "sgd": set()}[name]
     (row,) = train_rows(tmp_path)
     assert (row["step"], row["epoch"]) == (8, 1)
 
