@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -117,6 +118,20 @@ class RunData:
             records = Labelled(records, label)
             self.num_unlabelled += records.num_dropped
         return input_pipeline.limited(records, options.max_examples)
+
+    def fingerprint(self, split: str) -> str:
+        """A short name that changes with the examples of a split: their content, choice, number."""
+        options, label = self._config.dataset, self._options.label
+        folder, _ = datasets.prepare(
+            options.name,
+            options.data_dir,
+            path=options.path,
+            on_bad_row=options.on_bad_row,
+            split_by=options.split_by,
+            label=label,
+        )
+        facts = (options.name, folder.name, split, label, self.split_sizes[split])
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     def train_labels(self) -> np.ndarray:
         """(examples,) float64: the labels of the training split."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from etils import epath
@@ -75,6 +75,8 @@ class CheckpointInfo:
         num_train_examples: of the split that the position in the epoch refers to.
         saved_at: seconds since 1970.
         leaves: slash path ("params/logit_scale") -> what was saved.
+        data: split name -> fingerprint of the data that it was trained and measured on; {} in
+            checkpoints of format 1, which do not say.
     """
 
     folder: epath.Path
@@ -85,6 +87,7 @@ class CheckpointInfo:
     num_train_examples: int
     saved_at: float
     leaves: Mapping[str, Leaf]
+    data: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def step(self) -> int:
@@ -112,6 +115,7 @@ class CheckpointInfo:
             "versions": self.versions,
             "num_train_examples": self.num_train_examples,
             "saved_at": self.saved_at,
+            "data": dict(self.data),
             "leaves": {path: leaf.to_json() for path, leaf in self.leaves.items()},
         }
 

@@ -61,9 +61,10 @@ class Saver:
         minutes = (time.monotonic() - self._last) / 60
         return bool(self._options.every_n_minutes and minutes >= self._options.every_n_minutes)
 
-    def due_at_epoch(self, progress: RunProgress, is_last: bool) -> bool:
-        """Whether a save is due after the validation that ended epoch `progress.epoch - 1`."""
-        return is_last or progress.epoch % self._options.every_n_epochs == 0
+    def due_after_validation(self, progress: RunProgress, is_last: bool) -> bool:
+        """Whether a save is due behind epoch `progress.epoch - 1`, by it or by its last step."""
+        by_epoch = progress.epoch % self._options.every_n_epochs == 0
+        return is_last or by_epoch or self.due_at_step(progress)
 
     def save(
         self, state: TrainState, progress: RunProgress, metrics: Mapping[str, float] | None = None
@@ -107,10 +108,15 @@ class Saver:
         if self._checkpoints is not None:
             self._checkpoints.wait()
 
-    def end(self) -> None:
+    def wait_for_last(self) -> None:
+        """See `Checkpoints.wait_for_last`."""
+        if self._checkpoints is not None:
+            self._checkpoints.wait_for_last()
+
+    def end(self, progress: RunProgress) -> None:
         """See `Checkpoints.end`."""
         if self._checkpoints is not None:
-            self._checkpoints.end()
+            self._checkpoints.end(progress)
 
     def close(self) -> None:
         """See `Checkpoints.close`."""
