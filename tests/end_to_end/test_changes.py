@@ -18,7 +18,8 @@ from clac_jax.checkpoint.layout import step_folders
 from clac_jax.checkpoint.restore import TreeMismatchError
 from clac_jax.data import RunData
 from clac_jax.metric_rows import numbers
-from clac_jax.schedules import Timeline, make_schedule
+from clac_jax.progress import RunProgress
+from clac_jax.schedules import Timeline, make_schedule, timeline_of
 from clac_jax.train import train
 
 
@@ -101,8 +102,9 @@ def test_another_batch_goes_on_at_the_same_example(
     rows = train_rows(tmp_path)
     assert [row["examples_seen"] for row in rows] == examples
     assert rows[-1]["step"] == total_steps
-    # The schedule ends with the run, however many steps that now is.
-    schedule = make_schedule(changed, Timeline(total_steps, STEPS_PER_EPOCH))
+    # The schedule ends with the run, however many steps that now is, and its phase goes on.
+    seen_before = RunProgress(step=5, epoch=1, examples_in_epoch=BATCH, examples_seen=5 * BATCH)
+    schedule = make_schedule(changed, timeline_of(changed, STEPS_PER_EPOCH * BATCH, seen_before))
     for row in rows:
         assert row["learning_rate"] == pytest.approx(float(schedule(row["step"] - 1)), rel=1e-4)
     # Of the epoch under way, the examples that the first run has not seen, each once.
