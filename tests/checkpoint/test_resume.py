@@ -5,32 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint.states import assert_same, epochs, make_config, make_state, save_run, shapes_of
+from checkpoint.states import FRESH, assert_same, begin, changed, epochs, save_run
 
 from clac_jax.checkpoint import arrays as arrays_module
-from clac_jax.checkpoint import layout, resume
+from clac_jax.checkpoint import layout
 from clac_jax.checkpoint.arrays import UnreadableCheckpointError
 from clac_jax.checkpoint.files import DamagedCheckpointError
 from clac_jax.checkpoint.resume import ResumeError
-from clac_jax.checkpoint.tree import to_arrays
 from clac_jax.progress import RunProgress
-
-FRESH = to_arrays(make_state(seed=77, step=False))
-
-
-def begin(workdir, config=None, num_train_examples=100, arrays=FRESH):
-    config = config or changed()
-    origin = resume.find_origin(config, workdir)
-    return resume.begin(
-        origin, config, workdir, shapes_of(arrays), lambda: arrays, num_train_examples
-    )
-
-
-def changed(**values):
-    config = make_config(save_top_k=-1)  # as `save_run` has it
-    for name, value in values.items():
-        config.update_from_flattened_dict({name.replace("__", "."): value})
-    return config
 
 
 def test_fresh(tmp_path):
