@@ -40,10 +40,13 @@ def read_finished(workdir: Path, own: Mapping[int, CheckpointInfo]) -> RunProgre
     """
     try:
         content = json.loads((workdir / FINISHED_FILE).read_text(encoding="utf-8"))
-        progress = RunProgress.from_json(content["progress"])
+        values = content["progress"]
+        if not all(value is None or isinstance(value, int | float) for value in values.values()):
+            return None
+        progress = RunProgress.from_json(values)
         is_newest = bool(own) and content["newest"] == _identity(own[max(own)])
         return progress if is_newest and progress.step > max(own) else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -4,8 +4,12 @@ import shutil
 
 import numpy as np
 import pytest
-from end_to_end.small_runs import STEPS_PER_EPOCH, arrays_at
+from end_to_end.small_runs import STEPS_PER_EPOCH, StopsAt, arrays_at, assert_same
+from etils import epath
+from test_datasets import row, write
 
+from clac_jax.checkpoint.layout import read_info, step_folders
+from clac_jax.preemption import Preempted
 from clac_jax.run_log import read_rows
 from clac_jax.train import train
 
@@ -22,6 +26,10 @@ def again(stage1, small_config, tmp_path):
         return workdir
 
     return start
+
+
+def steps(workdir):
+    return list(step_folders(epath.Path(workdir) / "checkpoints"))
 
 
 def only_test_row(workdir):
@@ -66,3 +74,78 @@ def test_unfrozen_parameters_begin_with_updates_of_a_fresh_adam(small_config, tm
     moved = np.concatenate([np.abs(after[p] - before[p]).ravel() / rate for p in paths])
     assert np.max(moved) < 1.001
     assert np.median(moved) == pytest.approx(1.0, rel=1e-2)  # 0.49 with the count of the others
+
+
+def test_a_finished_run_that_dropped_its_last_checkpoint_trains_nothing(
+    small_config, tmp_path, capsys
+):
+    config = small_config(
+        checkpoint__save_last=False, checkpoint__save_top_k=1, checkpoint__every_n_steps=0
+    )
+    # The first validation stays the best, whatever the numbers are.
+    config.learning_rate = config.min_learning_rate = 0.0
+    train(config, tmp_path)
+    before = read_rows(tmp_path / "metrics.jsonl")
+    assert steps(tmp_path) == [4]
+    capsys.readouterr()
+    train(config, tmp_path)
+    assert read_rows(tmp_path / "metrics.jsonl") == before  # timings too: no step was trained
+    assert "this run has ended; its checkpoint of step 8 is gone" in capsys.readouterr().out
+    assert only_test_row(tmp_path)["checkpoint_step"] == 4
+
+
+def test_early_stopping_is_named_with_what_to_raise(small_config, tmp_path, capsys):
+    still = {"learning_rate": 0.0, "min_learning_rate": 0.0, "max_epochs": 3}
+    config = small_config(early_stopping_patience=1, **still)
+    words = "stopped early after 2 of 3 epochs, step 8: 1 validation without a better val_loss"
+    train(config, tmp_path)
+    assert words in capsys.readouterr().out
+    config.max_epochs = 4
+    train(config, tmp_path)
+    said = capsys.readouterr().out
+    assert words.replace("of 3", "of 4") in said
+    assert "raise early_stopping_patience, now 1, to train further" in said
+
+
+def test_a_trained_run_taken_over_by_another_is_saved_there(stage1, small_config, tmp_path, capsys):
+    train(small_config(resume_from=str(stage1)), tmp_path)
+    assert_same(arrays_at(tmp_path, 8), arrays_at(stage1, 8))
+    said = capsys.readouterr().out
+    assert "all 2 epochs are trained, step 8; raise max_epochs to train further" in said
+    assert "leave progress out of restore.parts" in said
+    assert only_test_row(tmp_path)["checkpoint_step"] == 8
+
+
+@pytest.mark.parametrize("key", ["keep_every_n_steps", "every_n_steps"])
+def test_a_save_that_is_due_on_an_epochs_last_step_follows_its_validation(
+    small_config, tmp_path, key
+):
+    options = {"checkpoint__every_n_steps": 0, f"checkpoint__{key}": 4}
+    options["checkpoint__save_top_k"] = 0 if key == "keep_every_n_steps" else -1
+    train(small_config(max_epochs=3, checkpoint__every_n_epochs=2, **options), tmp_path)
+    assert steps(tmp_path) == [4, 8, 12]
+    info = read_info(epath.Path(tmp_path) / "checkpoints" / "4")
+    assert "val_loss" in info.metrics and info.ended_epoch == 0
+
+
+def test_a_table_whose_content_was_replaced_is_not_resumed_in_mid_epoch(
+    small_config, tmp_path, capsys
+):
+    table = tmp_path / "table.jsonl"
+    config = small_config(
+        dataset__name="gpt_narratives",
+        dataset__path=str(table),
+        dataset__data_dir=str(tmp_path / "data"),
+        dataset__max_examples=16,
+    )
+    write(table, [row(k) for k in range(60)])
+    with pytest.raises(Preempted):
+        train(config, tmp_path / "run", StopsAt(3))
+    assert steps(tmp_path / "run") == [1, 2, 3]
+    write(table, [row(k, gpt_text=f"Another crystal, number {k}.") for k in range(60)])
+    capsys.readouterr()
+    train(config, tmp_path / "run")
+    said = capsys.readouterr().out
+    assert "the training data are not those of the checkpoint: epoch 0 starts at its begin" in said
+    rows = [r["examples_seen"] for r in read_rows(tmp_path / "run" / "metrics.jsonl")]
+    assert rows[-1] == 4 * (3 + 2 * STEPS_PER_EPOCH)
