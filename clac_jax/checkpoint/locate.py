@@ -86,12 +86,15 @@ def _choose(
     if which in ("", "last"):
         return newest
     if which == "best":
-        retention, metrics = retention_of(newest.config, newest.data, whole)
-        best = retention.best_first(metrics)
-        if best:
-            return whole[best[0]]
+        options = newest.config["checkpoint"]
+        for step in sorted(whole, reverse=True):  # by the newest measure that there is
+            if options["monitor"] in (whole[step].metrics or {}):
+                config = whole[step].config | {"checkpoint": options}
+                retention, metrics = retention_of(config, whole[step].data, whole)
+                if best := retention.best_first(metrics):
+                    return whole[best[0]]
         raise CheckpointNotFoundError(
-            f"No checkpoint in {directory} has the metric {retention.monitor!r}, so none is best. "
+            f"No checkpoint in {directory} has the metric {options['monitor']!r}, so none is best. "
             f"There {_there(whole)}."
         )
     if found := re.fullmatch(r"step=(\d+)", which):

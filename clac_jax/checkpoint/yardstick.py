@@ -82,15 +82,19 @@ def retention_of(
     retention = Retention.from_config(config["checkpoint"])
     ways = [(config, data)]
     groups: list[dict[int, Metrics]] = [{}]
+    places: dict[str, int] = {}  # most checkpoints of a run have one config
     for step in sorted(intact, reverse=True):
         info = intact[step]
-        way = info.config, info.data
-        place = next((k for k, known in enumerate(ways) if not unlike(way, known)), len(ways))
-        if place == len(ways):
-            # By what is monitored now, as everything is.
-            ways.append(({**way[0], "checkpoint": config["checkpoint"]}, way[1]))
+        # By what is monitored now, as everything is.
+        way = {**info.config, "checkpoint": config["checkpoint"]}, info.data
+        key = json.dumps([way[0], dict(way[1])], sort_keys=True)
+        if key not in places:
+            alike = (number for number, known in enumerate(ways) if not unlike(way, known))
+            places[key] = next(alike, len(ways))
+        if places[key] == len(ways):
+            ways.append(way)
             groups.append({})
-        groups[place][step] = info.metrics
+        groups[places[key]][step] = info.metrics
     metrics = {step: groups[0].get(step) for step in sorted(intact)}
     earlier = {
         step for group in groups[1:] for step in retention.best_first(group)[: retention.num_best]

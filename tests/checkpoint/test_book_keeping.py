@@ -1,6 +1,7 @@
 """What of a checkpoint's book-keeping still holds under another config or other data."""
 
 import dataclasses
+import shutil
 
 import pytest
 from checkpoint.states import begin as begin_with
@@ -209,6 +210,12 @@ def test_the_best_is_chosen_among_values_of_one_measure(tmp_path):
     assert locate.locate(f"{tmp_path}@best").step == 40
     kept = {row["step"]: row["kept"] for row in list_run(intact, damaged)}
     assert kept == {20: ["best by an earlier measure"], 40: ["best val_loss"], 50: ["last"]}
+    # Before the first validation by a new measure the best is that of the one before.
+    for step in (40, 50):
+        shutil.rmtree(tmp_path / "checkpoints" / str(step))
+    middle = RunProgress(step=45, epoch=4, examples_in_epoch=50)
+    save_run(tmp_path, {45: (middle, None)}, large, data=DATA)
+    assert locate.locate(f"{tmp_path}@best").step == 20
 
 
 def test_a_run_on_other_validation_data_does_not_take_the_old_best(tmp_path):

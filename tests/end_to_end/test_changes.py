@@ -59,7 +59,7 @@ def test_the_learning_rate_of_the_config_wins(stage1, small_config, tmp_path):
     assert rates == pytest.approx([1e-5] * 3)
 
 
-def test_the_plateau_schedule_goes_on_where_it_was(small_config, tmp_path):
+def test_the_plateau_schedule_goes_on_where_it_was(small_config, tmp_path, capsys):
     plateau = {"schedule": "plateau", "plateau__patience": 0, "warmup_steps": 0, "max_epochs": 3}
     # A metric that does not change while nothing is learned: a tie is no improvement.
     still = {"learning_rate": 1e-6, "checkpoint__monitor": "crystal_to_text_top10"}
@@ -68,7 +68,10 @@ def test_the_plateau_schedule_goes_on_where_it_was(small_config, tmp_path):
     rates = [row["learning_rate"] for row in train_rows(tmp_path / "whole")]
     assert rates == pytest.approx([1e-6] * 8 + [0.5e-6] * 4)
     config.resume_from = f"{tmp_path / 'whole'}@step=10"
+    capsys.readouterr()
     train(config, tmp_path / "resumed")
+    said = "next: step 11, learning rate 5e-07 (0.5 of the schedule's, kept from the plateaus"
+    assert said in capsys.readouterr().out
     assert_same(arrays_at(tmp_path / "resumed", 12), arrays_at(tmp_path / "whole", 12))
     # Another schedule begins at its own rate.
     constant = small_config(resume_from=f"{tmp_path / 'whole'}@step=10", schedule="constant")
