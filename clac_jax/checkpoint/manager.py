@@ -111,8 +111,12 @@ class Checkpoints:
         return read_all(self.directory)
 
     def best_first(self) -> list[int]:
-        """The steps that have the monitored metric, best first."""
-        return self._retention.best_first(self._metrics)
+        """The steps that have the monitored metric, best first, and then those of earlier measures.
+
+        So the best of a run that is started again only to be tested in another way is still that.
+        """
+        earlier = [step for step in self._retention.earlier_best if step in self._metrics]
+        return self._retention.best_first(self._metrics) + earlier
 
     def save(
         self,

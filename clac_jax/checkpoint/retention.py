@@ -25,7 +25,8 @@ class Retention:
         mode: "min" or "max", which values are better.
         keep_every_n_steps: a checkpoint whose step is a multiple is kept for good; 0 none.
         save_last: whether the last is kept when the run has ended; until then it always is.
-        earlier_best: steps that were the best by a measure that no longer holds; they stay.
+        earlier_best: steps that were the best by measures that no longer hold, best of the latest
+            measure first; they stay.
     """
 
     save_top_k: int
@@ -33,7 +34,7 @@ class Retention:
     mode: str
     keep_every_n_steps: int = 0
     save_last: bool = True
-    earlier_best: frozenset[int] = frozenset()
+    earlier_best: tuple[int, ...] = ()
 
     @property
     def num_best(self) -> int | None:

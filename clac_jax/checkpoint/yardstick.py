@@ -96,7 +96,7 @@ def retention_of(
             groups.append({})
         groups[places[key]][step] = info.metrics
     metrics = {step: groups[0].get(step) for step in sorted(intact)}
-    earlier = {
+    earlier = tuple(
         step for group in groups[1:] for step in retention.best_first(group)[: retention.num_best]
-    }
-    return dataclasses.replace(retention, earlier_best=frozenset(earlier)), metrics
+    )
+    return dataclasses.replace(retention, earlier_best=earlier), metrics

@@ -4,8 +4,8 @@ import dataclasses
 import shutil
 
 import pytest
+from checkpoint.states import FRESH, changed, make_config, save_run, shapes_of
 from checkpoint.states import begin as begin_with
-from checkpoint.states import changed, make_config, save_run
 from etils import epath
 
 from clac_jax.checkpoint import locate
@@ -218,9 +218,15 @@ def test_the_best_is_chosen_among_values_of_one_measure(tmp_path):
     assert locate.locate(f"{tmp_path}@best").step == 20
 
 
-def test_a_run_on_other_validation_data_does_not_take_the_old_best(tmp_path):
-    config = make_config(save_top_k=1)
-    saved_as(tmp_path, {10: 0.1}, config)
-    checkpoints = Checkpoints(tmp_path, config, {}, 100, data=DATA | {"validation": "dddd"})
-    assert checkpoints.best_first() == []
+def test_a_value_of_other_validation_data_is_not_compared_with(tmp_path):
+    config, shapes = make_config(save_top_k=1), shapes_of(FRESH)
+    saved_as(tmp_path, {10: 0.1, 20: 0.2}, config)
+    others = DATA | {"validation": "dddd"}
+    checkpoints = Checkpoints(tmp_path, config, shapes, 100, data=others)
+    assert checkpoints.best_first() == [10], "nothing has been measured on them yet"
+    for step, loss in ((30, 0.8), (40, 0.7), (50, 0.9)):
+        checkpoints.save(FRESH, RunProgress(step=step), {"val_loss": loss})
+    checkpoints.wait()
+    assert checkpoints.best_first() == [40, 50, 10]
     checkpoints.close()
+    assert set(read_all(epath.Path(tmp_path) / "checkpoints")[0]) == {10, 40, 50}
