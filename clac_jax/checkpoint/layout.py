@@ -125,7 +125,8 @@ class CheckpointInfo:
         values = dict(values)
         leaves = {path: Leaf.from_json(leaf) for path, leaf in values.pop("leaves").items()}
         progress = RunProgress.from_json(values.pop("progress"))
-        return cls(folder=folder, progress=progress, leaves=leaves, **values)
+        data = {str(split): str(text) for split, text in values.pop("data", {}).items()}
+        return cls(folder=folder, progress=progress, leaves=leaves, data=data, **values)
 
 
 def finish_interrupted(directory: epath.Path) -> None:
