@@ -15,6 +15,7 @@ finds the words and looks at what stands around them:
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 import unicodedata
@@ -22,7 +23,7 @@ from collections.abc import Iterable
 
 from clac_jax.elements import is_symbol
 from clac_jax.formula_grammar import CLOSING, Parsed, parse
-from clac_jax.formula_spaced import ENGLISH_SYMBOLS, UNIT_SYMBOLS, find_spaced
+from clac_jax.formula_spaced import ENGLISH_SYMBOLS, UNIT_SYMBOLS, find_spaced, starts_spaced
 from clac_jax.formula_words import Verdict, judge
 
 _TWO_LETTER_COMPOUNDS = frozenset(
@@ -76,11 +77,20 @@ _START = re.compile(
 _BETWEEN_PARTS = re.compile(r"\s?(?:[·⋅•∙‧・･]|\$?\\cdot\$?)\s?$")
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Chunk:
+    """What a stretch of text without spaces holds, whatever stands around it."""
+
+    spans: tuple[tuple[int, int, int, Verdict, bool], ...]
+    """(start, core start, end, verdict, one element) of what may be formulas."""
+    may_be_spaced: bool
+    """Whether it may be a word of a formula with spaces."""
+
+
 @functools.lru_cache(maxsize=1 << 16)
-def _spans_of_chunk(chunk: str) -> tuple[tuple[int, int, int, Verdict, bool], ...]:
-    """(start, core start, end, verdict, one element) of what may be formulas in a text."""
+def _read_chunk(chunk: str) -> _Chunk:
     if "://" in chunk:  # an address
-        return ()
+        return _Chunk((), may_be_spaced=False)
     spans = []
     # What was read once as part of something that is not a formula is not read again from there,
     # so that the time grows with the length.
@@ -105,7 +115,7 @@ def _spans_of_chunk(chunk: str) -> tuple[tuple[int, int, int, Verdict, bool], ..
             continue
         spans.append((start, core, parsed.end, verdict, len(set(parsed.symbols)) == 1))
         at = parsed.end
-    return tuple(spans)
+    return _Chunk(tuple(spans), may_be_spaced=starts_spaced(chunk))
 
 
 def _core(stretch: str, parsed: Parsed) -> str:
@@ -139,18 +149,18 @@ def find_formulas(text: str) -> list[tuple[int, int]]:
         start = hint.start()
         while start > done and not text[start - 1].isspace():
             start -= 1
-        spaced = find_spaced(text, start, done)
-        if spaced is not None:
-            found.append(spaced)
-            done = spaced[1]
-            continue
-        done = _CHUNK.match(text, hint.start()).end()  # type: ignore[union-attr]
+        end = _CHUNK.match(text, hint.start()).end()  # type: ignore[union-attr]
         sites = _SITE_LIST.search(text, max(0, start - 40), start)
         if sites is not None:
             start = sites.start()
-        chunk = text[start:done]
-        spans_of = _spans_of_chunk if len(chunk) <= 200 else _spans_of_chunk.__wrapped__
-        for first, core, last, verdict, single in spans_of(chunk):
+        chunk = text[start:end]
+        read = _read_chunk(chunk) if len(chunk) <= 200 else _read_chunk.__wrapped__(chunk)
+        if read.may_be_spaced and (spaced := find_spaced(text, start, done)) is not None:
+            found.append(spaced)
+            done = spaced[1]
+            continue
+        done = end
+        for first, core, last, verdict, single in read.spans:
             span = (start + first, start + last)
             if verdict is Verdict.ASK and not _context_decides(text, start + core, span[1]):
                 continue

@@ -2,7 +2,7 @@ r"""The grammar of chemical formulas.
 
 A formula is a sequence of elements and groups in (), [] or {}, each with an optional count; further
 parts may follow a middle dot (hydrates). A count is a number (also ".35"), a fraction in lowest
-terms, a variable (x, y, z, w, n, m, δ ...) or a sum with one (1-x, 7-δ, n+1). It is written plainly,
+terms, a variable (x, y, z, w, n, m, δ ...) or a sum with one (1-x, 7-δ, n+1). It is written plain,
 as Unicode subscripts, or in the markup of LaTeX (`_2`, `_{2}`, `$_2$`, `\(_2\)`), HTML
 (`<sub>2</sub>`), Markdown and CIF (`~2~`) or plain text (`_2_`). LaTeX font commands around symbols
 are skipped (`{\mathrm{SrTiO}}_{3}`).
@@ -86,8 +86,8 @@ _DOT = re.compile(
     rf"|\.(?=(?:[nxmyz]|\d?[½⅓⅔¼¾⅕⅙⅛]|\d{{0,3}}[./]?\d{{0,3}}){_WATER})"
 )
 _CHARGE = re.compile(
-    r"(?:\^?\{?\d*\+\}?(?![\w+−]|-\d)|\^?\{?\d*[−–-]\}?(?![\w+−-])"
-    r"|(?:\$?\^\{?\d*[+−–-]\}?\$?|\^\d*[+−–-]\^|[²³⁴⁵⁶]?[⁺⁻]|<sup>\d*[+−–-]</sup>)(?![\w+−-]))"
+    r"(?:\$?\^\{\d*[+−–-]\}\$?|\^\d*[+−–-]\^|[²³⁴⁵⁶]?[⁺⁻]|<sup>\d*[+−–-]</sup>)(?![\w+−-])"
+    r"|\^?\d*\+(?![\w+−]|-\d)|\^?\d*[−–-](?![\w+−-])"
 )
 # MXenes write their unknown surface groups as T: Ti3C2Tx.
 _TERMINATION = re.compile(

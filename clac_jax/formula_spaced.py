@@ -37,6 +37,7 @@ _WORD = (
 )
 _RUN = re.compile(rf"{_WORD}(?:[{_SPACE}]{_WORD}(?![^\s.,;:!?'\"”’)\]/–-])){{1,{_MOST_WORDS}}}")
 _ONE = re.compile(rf"[\"'“‘]?({_WORD})")
+_ONE_AT_END = re.compile(rf"[\"'“‘]?{_WORD}(?![^\s.,;:!?'\"”’)\]/–-])")
 _NOT_SPACE = re.compile(rf"[^{_SPACE}]+")
 _SYMBOL = re.compile(r"[A-Z][a-z]?")
 
@@ -57,6 +58,11 @@ _SITES = re.compile(
 )
 _WHOLE = re.compile(r"\s*$|\s+crystalli[sz]e[sd]?\b")
 _LABEL = re.compile(r"[PCFIRBSLTVU]\d")
+
+
+def starts_spaced(chunk: str) -> bool:
+    """Whether a stretch of text without spaces starts like a word of a formula with spaces."""
+    return _ONE_AT_END.match(chunk) is not None
 
 
 def find_spaced(text: str, chunk: int, after: int) -> tuple[int, int] | None:

@@ -15,9 +15,10 @@ that, words that are both a formula and something else are decided so:
   ("AuNPs"), oxidation states in Roman numerals ("MnIV") and X-ray lines ("CuK") are not formulas.
 * Capitals only, without a count ("SOC", "CIF", "FCC", "UFO"), are an acronym, unless K or Y, metals
   of one oxidation state, is balanced by the common states of the rest (KCN, KOH, YOF), or for HCN
-  and HCOOH. With counts, doubled letters without hydrogen are a label ("CCP4"), as are metals
-  behind non-metals ("NPY2", "H3K27"), and one final count above 20 ("IC50"), unless it is that of a
-  boride, carbide or hydride ("YB66", "KC24"), or above 7 between two non-metals ("PC12").
+  and HCOOH. With counts, doubled letters without hydrogen are a label ("CCP4"), as are K and Y
+  behind non-metals ("NPY2", "H3K27"), B, C and P behind N, O, F, S and I ("NB3"), and one final
+  count above 20 ("IC50"), unless it is that of a boride, carbide or hydride ("YB66", "KC24"), or
+  above 7 between two non-metals ("PC12").
 * One final count of 1 is a label ("KP1"), as are more than 14 halogen or oxygen atoms on one other
   atom ("AlF18"). The variables y, z and w, and n and m, need other counts ("PyPI", "Wm-1K-1").
 * Two capitals ("NO", "HF", "BN", "CO", "KF") are too short to be a formula.
@@ -56,7 +57,8 @@ _ACRONYMS = frozenset(
     ("CP2K", "PW91", "PW92", "BP86", "VWN3", "VWN5", "B3PW91", "BC8", "H5N1", "Y2K", "W3C", "B2B",
      "P2P", "I18N", "I2C", "I2S", "U2F", "NiCd", "NaN", "YBCO", "KNN", "GeV", "TeV", "SiV", "SnV",
      "PbV", "NaSICON", "LiSICON", "LiPON", "LiPo", "LiFSI", "NaFSI", "SiNW", "IUCr", "BSc", "PoS",
-     "PoC", "CoV", "MoU", "AcOH", "PrOH", "BaCoN", "BiSON")
+     "PoC", "CoV", "MoU", "AcOH", "PrOH", "OAc", "SINDy", "BaCoN",
+     "BiSON")
 )  # fmt: skip
 # Vanadium, tungsten and uranium take so many states that any letters behind them would balance.
 _SALT_METALS = {"K": 1, "Y": 3}
@@ -68,6 +70,7 @@ _ROMAN = re.compile(r"[IVX]+$")
 _ROMAN_STATE = re.compile(r"[A-Z][a-z]?(?:I{2,3}|IV|VI{1,3})$")
 _NANO = re.compile(r"[A-Z][a-z]N[PCW]s?$")
 _UNCOUNTED_D = re.compile(r"D(?![a-z\d₀-₉_$<~.])")
+_COUNTED_D = re.compile(r"D[\d₀-₉_$<~]")
 _FINAL_COUNT = re.compile(r"(?:[A-Z][a-z]?)+?(\d+)")
 _CAPITALS_AND_COUNT = re.compile(r"[A-Z]+\.?(\d+)")
 _FROM_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
@@ -119,7 +122,7 @@ def _deuterium_is_meant(parsed: Parsed, core: str) -> bool:
         return True
     metals = [name for name in parsed.symbols if name not in NONMETALS]
     if parsed.counts:
-        return bool(metals) or core == "CDCl3"
+        return bool(metals) or core == "CDCl3" or _COUNTED_D.search(core) is not None
     others = set(parsed.symbols[:-1]) - {"O"}
     return parsed.symbols[-1] == "D" and bool(metals) and others <= set(metals)
 
@@ -170,8 +173,7 @@ def _is_label(parsed: Parsed, core: str) -> bool:
         return not parsed.counts
     if not parsed.counts:
         return False
-    metal_last = symbols[-1] not in NONMETALS and symbols[0] in NONMETALS
-    if metal_last:
+    if symbols[-1] in "KY" and symbols[0] in NONMETALS:
         return True
     final = _CAPITALS_AND_COUNT.fullmatch(core)
     if final is None:
@@ -180,7 +182,8 @@ def _is_label(parsed: Parsed, core: str) -> bool:
         return symbols[0] in NONMETALS
     count = int(final[1])
     if len(symbols) == 2 and symbols[0] in NONMETALS and symbols[1] != "H":
-        return count > 7
+        anion_first = symbols[0] in "NOFSI" and symbols[1] in "BCP"
+        return anion_first or count > (14 if symbols == ["C", "S"] else 7)
     return count > (72 if len(symbols) == 2 and symbols[1] in "BCH" else 20)
 
 
