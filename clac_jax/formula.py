@@ -7,7 +7,8 @@ finds the words and looks at what stands around them:
 * "NO crystallizes ...", "the compound KF" make formulas of acronyms and two capitals; for two
   capitals that name a well-known compound "BN nanosheets", "CO molecules", "HF solution", "h-BN",
   "cubic BN" do as well.
-* A counted element before "site" or "atom" is a site's label ("the Fe2 site").
+* A counted element before "site" or "atom", or beside another label, is a site's label ("the Fe2
+  site", "Fe1–O1–Fe2").
 * Only the formula is replaced, so the grammar around it stays: "SiO2-based" is "material-based",
   "4H-SiC" is "4H-material" and "SiC-3C" is "material-3C", "Y2O3:Eu3+" is "material:Eu3+".
 * No formula ends inside a word or a number, or before a combining character ("Pm3̅m").
@@ -44,7 +45,12 @@ _LIKELY_BEFORE = re.compile(
     r"(?:(?:\b[Cc]ubic|\b[Hh]exagonal|\b[Rr]ock-?salt|\b[Zz]inc-?blende|\b[Ww]urtzite|\b[Bb]ulk|"
     r"\b[Cc]rystalline|\b[Mm]onolayer)\s+|(?<![\w-])[hcwr]-)$"
 )
-_LABEL_AFTER = re.compile(r"\s+(?:site|atom|position|sublattice)s?\b")
+_LABEL_AFTER = re.compile(
+    r"\s+(?:site|atom|position|sublattice)s?\b|\s[A-Z][a-z]?\d{1,2}(?![\w.])"
+    r"|[–-][A-Z][a-z]?\d{0,2}(?![\w.])"
+)
+_FULLERENE = re.compile(r"C\d\d")
+_LABEL_BEFORE = re.compile(r"(?:^|[^\w])[A-Z][a-z]?\d{1,2}[\s–-]$|(?:^|[^\w])[A-Z][a-z]?[–-]$")
 
 
 def _context_decides(text: str, start: int, end: int) -> bool:
@@ -54,6 +60,15 @@ def _context_decides(text: str, start: int, end: int) -> bool:
     if text[start:end] not in _TWO_LETTER_COMPOUNDS:
         return False
     return bool(_LIKELY_AFTER.match(text, end) or _LIKELY_BEFORE.search(before))
+
+
+def _is_site_label(text: str, start: int, end: int) -> bool:
+    """Whether one counted element, which is not a fullerene, names an atom of a structure."""
+    if _FULLERENE.match(text, start):
+        return False
+    return bool(
+        _LABEL_AFTER.match(text, end) or _LABEL_BEFORE.search(text, max(0, start - 6), start)
+    )
 
 
 _ENGLISH_USE = (
@@ -95,10 +110,11 @@ def _read_chunk(chunk: str) -> _Chunk:
     # What was read once as part of something that is not a formula is not read again from there,
     # so that the time grows with the length.
     settled: set[int] = set()
+    failed: set[int] = set()
     at = 0
     while (match := _START.search(chunk, at)) is not None:
         start, core = match.start(), match.end()
-        parsed = None if core in settled else parse(chunk, core)
+        parsed = None if core in settled else parse(chunk, core, failed)
         if parsed is None:
             at = max(core, start + 1)
             continue
@@ -142,7 +158,7 @@ def find_formulas(text: str) -> list[tuple[int, int]]:
         (start, end) character positions, in order, without overlap.
     """
     found: list[tuple[int, int]] = []
-    done = 0
+    done = run_end = 0
     for hint in _HINT.finditer(text):
         if hint.start() < done:  # inside the chunk just read
             continue
@@ -155,16 +171,18 @@ def find_formulas(text: str) -> list[tuple[int, int]]:
             start = sites.start()
         chunk = text[start:end]
         read = _read_chunk(chunk) if len(chunk) <= 200 else _read_chunk.__wrapped__(chunk)
-        if read.may_be_spaced and (spaced := find_spaced(text, start, done)) is not None:
-            found.append(spaced)
-            done = spaced[1]
-            continue
+        if read.may_be_spaced and start >= run_end:
+            spaced, run_end = find_spaced(text, start, done)
+            if spaced is not None:
+                found.append(spaced)
+                done = spaced[1]
+                continue
         done = end
         for first, core, last, verdict, single in read.spans:
             span = (start + first, start + last)
             if verdict is Verdict.ASK and not _context_decides(text, start + core, span[1]):
                 continue
-            if single and _LABEL_AFTER.match(text, span[1]):
+            if single and _is_site_label(text, *span):
                 continue
             if found and _BETWEEN_PARTS.match(text[found[-1][1] : span[0]]):
                 span = (found.pop()[0], span[1])
@@ -186,6 +204,7 @@ def replace_formulas(text: str, word: str = "material", also: Iterable[str] = ()
         also: formulas known to be meant, such as the compound's own. They are replaced whatever
             their shape ("KF", "In"), wherever they stand as a word of their own and, for an element
             symbol, do not read as the English word, a unit behind a number, or part of a symbol.
+            Spaces between their elements ("Pb S") are allowed for.
     """
     spans = find_formulas(text)
     for known in also:
@@ -198,9 +217,12 @@ def replace_formulas(text: str, word: str = "material", also: Iterable[str] = ()
     return "".join([*pieces, text[at:]])
 
 
+_KNOWN_PARTS = re.compile(r"[(\[{]*[A-Z][a-z]?[^A-Z(\[{]*|.", re.DOTALL)
+
+
 @functools.lru_cache(maxsize=1 << 12)
 def _known_pattern(known: str) -> re.Pattern[str]:
-    escaped = re.escape(known)
+    escaped = "[ \u00a0]?".join(re.escape(part) for part in _KNOWN_PARTS.findall(known))
     if not is_symbol(known):
         return re.compile(rf"(?<!\w){escaped}(?!\w)")
     unit = r"(?<!\d)(?<!\d\s)" if known in UNIT_SYMBOLS else ""

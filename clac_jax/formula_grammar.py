@@ -67,7 +67,7 @@ _MARKUP = "|".join(
 )
 _COUNT = re.compile(
     rf"(?P<plain>{_EXPRESSION})|(?P<unicode>{_UNICODE_COUNT})|{_MARKUP}"
-    rf"|\((?:\d(?:\.\d{{1,6}})?{MINUS})?{_VARIABLE}\)"
+    rf"|\((?:(?:\d(?:\.\d{{1,6}})?(?:{MINUS}|\+))?(?:{_VARIABLE}|d|delta)|\d?\.\d{{1,6}})\)"
 )
 _SYMBOL = re.compile(r"[A-Z][a-z]?|□")
 _FONT = re.compile(r"\\(?:mathrm|mathsf|mathbf|mathit|textrm|text|rm|ce)(?=\{)")
@@ -173,7 +173,9 @@ def _read_symbol(text: str, result: Parsed) -> bool:
     return True
 
 
-def _parse_sequence(text: str, at: int, closing: str, depth: int = 0) -> Parsed | None:
+def _parse_sequence(
+    text: str, at: int, closing: str, failed: set[int], depth: int = 0
+) -> Parsed | None:
     """Elements and groups from `at` on, up to `closing` (if given) or as far as they go."""
     result = Parsed(end=at)
     counted = False
@@ -186,10 +188,13 @@ def _parse_sequence(text: str, at: int, closing: str, depth: int = 0) -> Parsed 
                 break
             result.end = font.end()
             char = "{"
-        is_group = char in CLOSING and depth < _DEEPEST
+        is_group = char in CLOSING
         if is_group:
-            group = _parse_sequence(text, result.end + 1, CLOSING[char], depth + 1)
+            group = None
+            if depth < _DEEPEST and start not in failed:
+                group = _parse_sequence(text, result.end + 1, CLOSING[char], failed, depth + 1)
             if group is None or text[group.end : group.end + 1] != CLOSING[char]:
+                failed.add(start)
                 result.end = start
                 break
             group.end += 1
@@ -217,15 +222,23 @@ def _parse_sequence(text: str, at: int, closing: str, depth: int = 0) -> Parsed 
     return result
 
 
-def parse(text: str, at: int) -> Parsed | None:
-    """The longest formula-like stretch that starts at `at`, with its parts after middle dots."""
-    result = _parse_sequence(text, at, "")
+def parse(text: str, at: int, failed: set[int] | None = None) -> Parsed | None:
+    """The longest formula-like stretch that starts at `at`, with its parts after middle dots.
+
+    Args:
+        text: any text without spaces.
+        at: a position in it.
+        failed: brackets of this text that do not start a group; grows. With the same set for all
+            calls on one text, none of them is tried twice.
+    """
+    failed = set() if failed is None else failed
+    result = _parse_sequence(text, at, "", failed)
     if result is None:
         return None
     while (dot := _DOT.match(text, result.end)) is not None:
         start = dot.end()
         coefficient = _COEFFICIENT.match(text, start)
-        part = _parse_sequence(text, coefficient.end() if coefficient else start, "")
+        part = _parse_sequence(text, coefficient.end() if coefficient else start, "", failed)
         if part is None:
             break
         result.items += part.items

@@ -27,17 +27,19 @@ from clac_jax.formula_grammar import is_element, parse
 _MOST_WORDS = 30
 _SPACE = " \u00a0\u2009\u202f"
 _COUNT = (
-    r"(?:(?:(?:\d{0,3}\.\d{1,6}|[1-9]\d{0,2})(?:[-−–+][xyδ])?|[xy]|[₀-₉]{1,3}(?:\.[₀-₉]{1,3})?)"
+    r"(?:(?:(?:\d{0,3}\.\d{1,6}|[1-9]\d{0,2})(?:[-−–+][xyδ])?|[xy]|\((?:\d{0,2}[-−–+])?[xyδ]\)|[₀-₉]{1,3}(?:\.[₀-₉]{1,3})?)"
     r"(?![\d.]\d))"
 )
-_ELEMENT = rf"(?:[A-Z][a-z]?{_COUNT}?)"
+_ELEMENT = rf"(?:[A-Z][a-z]?(?:\((?:I{{1,3}}|I?V|VI{{1,3}})\))?{_COUNT}?)"
 _WORD = (
-    rf"(?:[(\[]{{0,2}}{_ELEMENT}(?:[)\]]{{1,2}}{_COUNT}?{_ELEMENT}{{0,8}}){{0,2}}"
+    rf"(?:[(\[]{{0,2}}{_ELEMENT}(?:[(\[]{_ELEMENT})?(?:[)\]]{{1,2}}{_COUNT}?{_ELEMENT}{{0,8}}){{0,2}}"
     rf"|[(\[]{_ELEMENT}{{2,8}}[)\]]{_COUNT}?)"
 )
 _RUN = re.compile(rf"{_WORD}(?:[{_SPACE}]{_WORD}(?![^\s.,;:!?'\"”’)\]/–-])){{1,{_MOST_WORDS}}}")
-_ONE = re.compile(rf"[\"'“‘]?({_WORD})")
-_ONE_AT_END = re.compile(rf"[\"'“‘]?{_WORD}(?![^\s.,;:!?'\"”’)\]/–-])")
+# In front of the first word: a quotation mark, or what separates it from another formula.
+_LEAD = r"[\"'“‘/:+=–—-]?"
+_ONE = re.compile(rf"{_LEAD}({_WORD})")
+_ONE_AT_END = re.compile(rf"{_LEAD}{_WORD}(?![^\s.,;:!?'\"”’)\]/–-])")
 _NOT_SPACE = re.compile(rf"[^{_SPACE}]+")
 _SYMBOL = re.compile(r"[A-Z][a-z]?")
 
@@ -51,13 +53,16 @@ _AFTER_KIND = re.compile(
     r"\b(?:phase|type|class|form|group|table|part|section)s?\s$", re.IGNORECASE
 )
 _BEFORE_WORD = re.compile(r"\s(?:[A-Z][a-z]|(?:the|an?|this|that|these|those|its?)\b)")
-_BEFORE_VERB = re.compile(r"\s[a-z]+(?:ed|nd|w|ve|ll)\b")
+_BEFORE_VERB = re.compile(
+    r"\s(?:saw|see|show|find|found|have|had|am|was|will|would|use|used|did|do|can|could|think|know|"
+    r"measured|observed|report|believe)\b"
+)
 _EDGE = re.compile(r"[\s-](?:pre-?)?(?:edge|α|alpha|radiation|shell|line|absorption)")
 _SITES = re.compile(
     r"\s+(?:(?:inter)?atomic\s+)?(?:site|atom|position|bond|distance|angle|label)s?\b"
 )
 _WHOLE = re.compile(r"\s*$|\s+crystalli[sz]e[sd]?\b")
-_LABEL = re.compile(r"[PCFIRBSLTVU]\d")
+_LABEL = re.compile(r"[PCFIRBS]\d")
 
 
 def starts_spaced(chunk: str) -> bool:
@@ -65,7 +70,7 @@ def starts_spaced(chunk: str) -> bool:
     return _ONE_AT_END.match(chunk) is not None
 
 
-def find_spaced(text: str, chunk: int, after: int) -> tuple[int, int] | None:
+def find_spaced(text: str, chunk: int, after: int) -> tuple[tuple[int, int] | None, int]:
     """The spaced formula that a word belongs to.
 
     Args:
@@ -74,21 +79,19 @@ def find_spaced(text: str, chunk: int, after: int) -> tuple[int, int] | None:
         after: no word before this position is looked at.
 
     Returns:
-        Its start and end, or None.
+        Its start and end, or None; and where the run of words ends that was looked at.
     """
     first = _ONE.match(text, chunk)
     if first is None:
-        return None
+        return None, chunk
     start = first.start(1)
     if start == chunk:
         start = _leftmost(text, start, after)
     run = _RUN.match(text, start)
     if run is None:
-        return None
+        return None, chunk
     words = _cut(text, [match.span() for match in _NOT_SPACE.finditer(text, start, run.end())])
-    if len(words) < 2:
-        return None
-    return _checked(text, words)
+    return (None if len(words) < 2 else _checked(text, words)), run.end()
 
 
 def _leftmost(text: str, start: int, after: int) -> int:

@@ -19,8 +19,9 @@ that, words that are both a formula and something else are decided so:
   behind non-metals ("NPY2", "H3K27"), B, C and P behind N, O, F, S and I ("NB3"), and one final
   count above 20 ("IC50"), unless it is that of a boride, carbide or hydride ("YB66", "KC24"), or
   above 7 between two non-metals ("PC12").
-* One final count of 1 is a label ("KP1"), as are more than 14 halogen or oxygen atoms on one other
-  atom ("AlF18"). The variables y, z and w, and n and m, need other counts ("PyPI", "Wm-1K-1").
+* One final count of 1 is a label ("KP1"), as are more than 14 halogen or oxygen atoms, or 22 of a
+  metal, on one other atom ("AlF18", "CoAl45"). The variables y, z and w, and n and m, need other
+  counts ("PyPI", "Wm-1K-1").
 * Two capitals ("NO", "HF", "BN", "CO", "KF") are too short to be a formula.
 * "OH", Roman numerals ("III", "Fe(III)") and the lattice name "HCP" are never formulas. Deuterium
   needs a count, the last place behind metals, or a metal and a counted element beside it ("D2O",
@@ -57,8 +58,8 @@ _ACRONYMS = frozenset(
     ("CP2K", "PW91", "PW92", "BP86", "VWN3", "VWN5", "B3PW91", "BC8", "H5N1", "Y2K", "W3C", "B2B",
      "P2P", "I18N", "I2C", "I2S", "U2F", "NiCd", "NaN", "YBCO", "KNN", "GeV", "TeV", "SiV", "SnV",
      "PbV", "NaSICON", "LiSICON", "LiPON", "LiPo", "LiFSI", "NaFSI", "SiNW", "IUCr", "BSc", "PoS",
-     "PoC", "CoV", "MoU", "AcOH", "PrOH", "OAc", "SINDy", "BaCoN",
-     "BiSON")
+     "PoC", "CoV", "MoU", "AcOH", "PrOH", "OAc", "PB2", "SINDy",
+     "BaCoN", "BiSON")
 )  # fmt: skip
 # Vanadium, tungsten and uranium take so many states that any letters behind them would balance.
 _SALT_METALS = {"K": 1, "Y": 3}
@@ -154,14 +155,20 @@ def _is_cluster(parsed: Parsed, core: str) -> bool:
     return abs(count - weight) > max(2.0, 0.06 * weight)
 
 
+def _most(name: str) -> int:
+    """The most atoms of an element that any compound has on one atom of another."""
+    if name in ("B", "C", "H", "D"):
+        return 72
+    return 14 if name in _HALOGENS or name == "O" else 22
+
+
 def _is_label(parsed: Parsed, core: str) -> bool:
     """Whether a word with two elements reads as a label: "IC50", "CCP4", "KP1", "O(N)"."""
     symbols = parsed.symbols
     if len(parsed.counts) == 1 and parsed.groups == 0:
         final = _FINAL_COUNT.fullmatch(core)
         if final is not None and (
-            int(final[1]) == 1
-            or (len(symbols) == 2 and int(final[1]) > 14 and symbols[-1] in _HALOGENS | {"O"})
+            int(final[1]) == 1 or (len(symbols) == 2 and int(final[1]) > _most(symbols[-1]))
         ):
             return True
     if any(len(name) > 1 for name in symbols) or parsed.organic:
@@ -178,12 +185,13 @@ def _is_label(parsed: Parsed, core: str) -> bool:
     final = _CAPITALS_AND_COUNT.fullmatch(core)
     if final is None:
         return False
+    if symbols[0] in "NOFSI" and symbols[-1] in "BCP":  # never the anion first
+        return True
     if "." in core:  # "SI.2"
         return symbols[0] in NONMETALS
     count = int(final[1])
     if len(symbols) == 2 and symbols[0] in NONMETALS and symbols[1] != "H":
-        anion_first = symbols[0] in "NOFSI" and symbols[1] in "BCP"
-        return anion_first or count > (14 if symbols == ["C", "S"] else 7)
+        return count > (14 if symbols == ["C", "S"] else 7)
     return count > (72 if len(symbols) == 2 and symbols[1] in "BCH" else 20)
 
 
