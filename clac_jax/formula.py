@@ -11,7 +11,7 @@ finds the words and looks at what stands around them:
   site", "Fe1–O1–Fe2").
 * Only the formula is replaced, so the grammar around it stays: "SiO2-based" is "material-based",
   "4H-SiC" is "4H-material" and "SiC-3C" is "material-3C", "Y2O3:Eu3+" is "material:Eu3+".
-* No formula ends inside a word or a number, or before a combining character ("Pm3̅m").
+* No formula starts or ends inside a word or a number, or at a combining character ("Pm3̅m").
 """
 
 from __future__ import annotations
@@ -92,6 +92,10 @@ _START = re.compile(
 _BETWEEN_PARTS = re.compile(r"\s?(?:[·⋅•∙‧・･]|\$?\\cdot\$?)\s?$")
 
 
+# Behind the digit of a space group: Pm2(1)n.
+_SCREW_AXIS = re.compile(r"\([1-5]\)[a-z]|<sub>|~\d")
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Chunk:
     """What a stretch of text without spaces holds, whatever stands around it."""
@@ -114,7 +118,8 @@ def _read_chunk(chunk: str) -> _Chunk:
     at = 0
     while (match := _START.search(chunk, at)) is not None:
         start, core = match.start(), match.end()
-        parsed = None if core in settled else parse(chunk, core, failed)
+        in_word = start > 0 and unicodedata.category(chunk[start - 1])[0] == "M"
+        parsed = None if in_word or core in settled else parse(chunk, core, failed)
         if parsed is None:
             at = max(core, start + 1)
             continue
@@ -148,7 +153,9 @@ def _ends_well(text: str, end: int) -> bool:
     first = following[0]
     if first.isalnum() or first in "_^" or unicodedata.category(first)[0] == "M":
         return False
-    return not (first == "." and following[1:].isdigit())
+    if first == "." and following[1:].isdigit():
+        return False
+    return _SCREW_AXIS.match(text, end) is None
 
 
 def find_formulas(text: str) -> list[tuple[int, int]]:

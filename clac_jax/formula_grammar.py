@@ -40,10 +40,13 @@ _NUMBER = r"(?:(?:0?\.\d{1,6}|[1-9]\d{0,2}(?:\.\d{1,6})?)(?!\d))"
 _TERM = rf"(?:{_NUMBER}?{_VARIABLE}(?:/\d)?)"
 _SUM = rf"(?:(?:{MINUS}|[+±])(?:{_TERM}|(?:d|delta)(?![a-zα-ω])))"
 _EXPRESSION = (
-    rf"(?:{_TERM}(?:(?:{MINUS}|\+)\d(?![\d+]))?{_SUM}*"
-    rf"|{_NUMBER}(?:(?P<slash>/)(?P<denominator>[1-9]\d?)(?!\d))?{_SUM}*)"
+    rf"(?:{_TERM}(?:(?:{MINUS}|\+)\d(?![\d+]))?{_SUM}{{0,4}}"
+    rf"|{_NUMBER}(?:(?P<slash>/)(?P<denominator>[1-9]\d?)(?!\d))?{_SUM}{{0,4}})"
 )
-_UNICODE_COUNT = r"(?:[₀-₉ₓₙₘᵧ]+(?:[.][₀-₉]+)?(?:[-−–+₋₊][0-9]*[xyzδₓₙᵧᵟ₀-₉]+)*)"
+_UNICODE_COUNT = (
+    r"(?:[₀-₉ₓₙₘᵧ]{1,6}(?:[.][₀-₉]{1,6})?(?:[-−–+₋₊][0-9]{0,3}[xyzδₓₙᵧᵟ₀-₉]{1,6}){0,4}"
+    r"(?![₀-₉ₓₙₘᵧ]))"
+)
 
 
 def _unnamed(pattern: str) -> str:

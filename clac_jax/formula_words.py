@@ -144,7 +144,7 @@ def _is_cluster(parsed: Parsed, core: str) -> bool:
     if len(core) <= 2 or len(parsed.symbols) > 1 or parsed.charged or not parsed.counts:
         return False
     digits = parsed.counts[0].translate(_FROM_SUBSCRIPTS).strip("_~${}\\()")
-    if not digits.isdigit():
+    if not digits.isdecimal():
         return False
     count = int(digits)
     if len(name) == 1:
@@ -200,7 +200,11 @@ def _judge_uncounted(symbols: list[str], core: str) -> Verdict:
     kinds = set(symbols)
     if kinds & {"He", "Ne"}:
         return Verdict.WORD
-    plural = core[-1] == "s" and core[:-1].isupper() and all(map(is_element, core[:-1]))
+    plural = (
+        core[-1] == "s"
+        and core[:-1].isupper()
+        and (len(core) > 3 or all(map(is_element, core[:-1])))
+    )
     capitals = core[:-1] if plural else core
     if capitals in ("HCN", "HCOOH"):
         return Verdict.FORMULA
