@@ -81,7 +81,7 @@ _ENGLISH_USE = (
 _HINT = re.compile(
     r"[A-Z][a-z]?[)\]}]{0,3}(?:[A-Z0-9(\[{_$<~\\₀-₉ₓₙδ²-⁹]|\.\d|[xyznm](?![a-z])|[·⋅•])"
 )
-_CHUNK = re.compile(r"\S*")
+_CHUNK = re.compile(r"(?:\S|(?<=\\rm) )*")
 _SITE_LIST = re.compile(r"[(\[](?:[A-Z][a-z]?[\d.]*,\s)+$")
 _ISOTOPE = r"[⁰¹²³⁴-⁹]{1,3}|\$?\^\{?\d{1,3}\}?\$?|\^\d{1,3}\^|<sup>\d{1,3}</sup>"
 _SHARE = r"\((?:\d(?:\.\d{1,6})?[-−–])?[xyz]\)(?=[A-Z])|[xyz](?=[A-Z][a-z])"
@@ -134,8 +134,11 @@ def _read_chunk(chunk: str) -> _Chunk:
             inside = chunk[core] in CLOSING or chunk[core] == "\\"
             at = core + 1 if inside or parsed.end == core else parsed.end
             continue
-        spans.append((start, core, parsed.end, verdict, len(set(parsed.symbols)) == 1))
         at = parsed.end
+        single = len(set(parsed.symbols)) == 1
+        if single and start > 0 and chunk[start - 1] in ")]}":
+            continue  # the rest of something else: [Co(en)3]Cl3
+        spans.append((start, core, parsed.end, verdict, single))
     return _Chunk(tuple(spans), may_be_spaced=starts_spaced(chunk))
 
 
@@ -170,7 +173,9 @@ def find_formulas(text: str) -> list[tuple[int, int]]:
         if hint.start() < done:  # inside the chunk just read
             continue
         start = hint.start()
-        while start > done and not text[start - 1].isspace():
+        while start > done and (
+            not text[start - 1].isspace() or text[max(done, start - 4) : start] == "\\rm "
+        ):
             start -= 1
         end = _CHUNK.match(text, hint.start()).end()  # type: ignore[union-attr]
         sites = _SITE_LIST.search(text, max(0, start - 40), start)

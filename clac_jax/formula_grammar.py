@@ -73,7 +73,7 @@ _COUNT = re.compile(
     rf"|\((?:(?:\d(?:\.\d{{1,6}})?(?:{MINUS}|\+))?(?:{_VARIABLE}|d|delta)|\d?\.\d{{1,6}})\)"
 )
 _SYMBOL = re.compile(r"[A-Z][a-z]?|□")
-_FONT = re.compile(r"\\(?:mathrm|mathsf|mathbf|mathit|textrm|text|rm|ce)(?=\{)")
+_FONT = re.compile(r"\\(?:mathrm|mathsf|mathbf|mathit|textrm|text|rm|ce)(?=\{)|\\rm ")
 _ROMAN_STATE = re.compile(r"\((?:0|I{1,3}|I?V|VI{1,3})\)")
 _METAL_STATE = re.compile(
     r"(?:[1-8]\+|[²³⁴-⁸]⁺|\^\{[1-8]\+\}|\^[1-8]\+\^?|\$\^\{[1-8]\+\}\$|<sup>[1-8]\+</sup>)"
@@ -190,6 +190,8 @@ def _parse_sequence(
             if font is None:
                 break
             result.end = font.end()
+            if text[result.end - 1] == " ":  # {\rm Al}
+                continue
             char = "{"
         is_group = char in CLOSING
         if is_group:

@@ -28,7 +28,8 @@ _MOST_WORDS = 30
 _SPACE = " \u00a0\u2009\u202f"
 _COUNT = (
     r"(?:(?:[1-9]/[2-9]|(?:\d{0,3}\.\d{1,6}|[1-9]\d{0,2})(?:[-−–+][xyδ])?|[xy]"
-    r"|\((?:\d{0,2}[-−–+])?[xyδ]\)|[₀-₉]{1,3}(?:\.[₀-₉]{1,3})?)(?![\d.]\d))"
+    r"|\((?:\d{0,2}[-−–+])?[xyδ]\)|[₀-₉]{1,3}(?:\.[₀-₉]{1,3})?"
+    r"|(?:~|_\{|<sub>)[\d.xyδ+−–-]{1,8}(?:~|\}|</sub>))(?![\d.]\d))"
 )
 _ELEMENT = rf"(?:[A-Z][a-z]?(?:\((?:I{{1,3}}|I?V|VI{{1,3}})\))?{_COUNT}?)"
 _WORD = (
@@ -61,6 +62,8 @@ _EDGE = re.compile(r"[\s-](?:pre-?)?(?:edge|α|alpha|radiation|shell|line|absorp
 _SITES = re.compile(
     r"\s+(?:(?:inter)?atomic\s+)?(?:site|atom|position|bond|distance|angle|label)s?\b"
 )
+_DISTANCE = re.compile(r"\s\d\.\d")  # a table of bonds: "Fe1 O2 2.05(3)"
+_SITE = re.compile(r"[A-Z][a-z]?\d+")
 _WHOLE = re.compile(r"\s*$|\s+crystalli[sz]e[sd]?\b")
 _LABEL = re.compile(r"[PCFIRBS]\d")
 
@@ -153,6 +156,8 @@ def _checked(text: str, words: Sequence[tuple[int, int]]) -> tuple[int, int] | N
     if len(set(parsed.symbols)) < len(parsed.symbols) and not (parsed.groups or uncounted):
         return None
     if all(_LABEL.fullmatch(piece) for piece in pieces):
+        return None
+    if _DISTANCE.match(text, end) and all(_SITE.fullmatch(piece) for piece in pieces):
         return None
     return start, end
 

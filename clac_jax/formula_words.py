@@ -163,7 +163,7 @@ def _most(name: str) -> int:
 
 
 def _is_label(parsed: Parsed, core: str) -> bool:
-    """Whether a word with two elements reads as a label: "IC50", "CCP4", "KP1", "O(N)"."""
+    """Whether a word with two elements reads as a label: "IC50", "CCP4", "KP1", "Ge(Li)"."""
     symbols = parsed.symbols
     if len(parsed.counts) == 1 and parsed.groups == 0:
         final = _FINAL_COUNT.fullmatch(core)
@@ -171,6 +171,8 @@ def _is_label(parsed: Parsed, core: str) -> bool:
             int(final[1]) == 1 or (len(symbols) == 2 and int(final[1]) > _most(symbols[-1]))
         ):
             return True
+    if parsed.groups == 1 and len(symbols) == 2 and not parsed.counts:
+        return True
     if any(len(name) > 1 for name in symbols) or parsed.organic:
         return False
     doubled = any(a == b for a, b in itertools.pairwise(core) if a.isupper())

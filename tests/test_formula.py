@@ -298,7 +298,8 @@ def test_a_very_long_text_comes_to_an_end(text):
 # The embedded texts.
 
 PROTOTYPES = {
-    "CaCu5", "CuAu", "ThCr2Si2", "PbFCl", "GdFeO3", "K2NiF4", "Cr2AlC", "NaFeO2", "ZrCuSiAs",
+    "BaNiO3", "CaCu5", "Cr2AlC", "Cr3Si", "Cu3Au", "CuAu", "GdFeO3", "K2NiF4", "Mn5Si3", "NaFeO2",
+    "NaTl", "PbFCl", "ThCr2Si2", "ZrCuSiAs",
 }  # fmt: skip
 """Compounds that name the structure of others in the embedded narratives."""
 
