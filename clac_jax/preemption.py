@@ -107,18 +107,18 @@ class StopSignals:
             if self.requested:
                 if now - self._first_at < REPEAT_SECONDS:
                     return
-                _say(f"{number.name} again: stopping immediately; the newest checkpoint is intact.")
+                say(f"{number.name} again: stopping immediately; the newest checkpoint is intact.")
                 os._exit(128 + number)
             self._name, self._first_at = number.name, now
             if not self._worth_saving:
                 self._leave()
-            _say(
+            say(
                 f"{number.name}: stopping after this step, with a checkpoint. The same signal "
                 f"again, {REPEAT_SECONDS:g} seconds from now or later, stops immediately."
             )
 
     def _leave(self) -> None:
-        _say(f"{self._name}: stopping; nothing is lost, rerun the same command to resume.")
+        say(f"{self._name}: stopping; nothing is lost, rerun the same command to resume.")
         os._exit(EXIT_PREEMPTED)
 
 
@@ -126,8 +126,9 @@ def _noted(number: int, frame: FrameType | None) -> None:
     """Nothing: the signal is already in the socket."""
 
 
-def _say(text: str) -> None:
-    # Not print: the main thread may hold the lock of the buffered stream. A terminal that has closed
-    # takes no text, and the run is to be saved all the same.
+def say(text: str) -> None:
+    """Writes a line to the standard error from a thread."""
+    # Not print: the main thread may hold the lock of the buffered stream. A closed terminal refuses
+    # the text, and the run is to be saved all the same.
     with contextlib.suppress(OSError):
         os.write(sys.stderr.fileno(), f"\n{text}\n".encode())
