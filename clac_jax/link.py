@@ -9,7 +9,6 @@ saves what there is, says why in one sentence and ends the program.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import math
 import os
@@ -18,30 +17,31 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from clac_jax import tunnel
 from clac_jax.agreement import Facts, difference
+from clac_jax.connection import (
+    NOTICE_SECONDS,
+    PROTOCOL,
+    REPLY_SECONDS,
+    RETRY_SECONDS,
+    Connection,
+    ProcessError,
+    call,
+    connect,
+    listen,
+    own_name,
+)
 from clac_jax.errors import UserError
-from clac_jax.preemption import say
+from clac_jax.preemption import EXIT_PREEMPTED, say
 
-PROTOCOL = "clac-jax processes 1"
-MAX_LINE = 1 << 24  # bytes; the largest is the list of the state's arrays
-NOTICE_SECONDS = 10  # then a waiting process says what it waits for
-REPLY_SECONDS = 10  # the first process answers in milliseconds, also while it compiles
-PORT_SECONDS = 10  # a run that is ending frees its port by then
-RETRY_SECONDS = 0.25
-SEND_SECONDS = 10  # for a line that does not fit into the buffers of a stopped process
 MAX_BEAT_SECONDS = 5.0
 # An error that ends all processes reaches this one from another first: its own is clearer.
 OWN_END_SECONDS = 2.0
 LAST_SAVE_SECONDS = 300.0
+REFUSAL_SECONDS = 3.0  # in which those that come last hear the same
 FAREWELL_SECONDS = 0.2  # a connection that is closed at once can take the last line with it
-
-
-class ProcessError(UserError):
-    """The processes of a run cannot find each other, or do not agree."""
 
 
 class LostProcessError(UserError):
@@ -49,45 +49,6 @@ class LostProcessError(UserError):
 
     # Less than the codes of errors and signals: a launcher reports the largest of all processes.
     exit_code = 1
-
-
-@dataclass
-class _Connection:
-    """To one other process.
-
-    Attributes:
-        number: of the process; None while it has not said it.
-        name: the process in words.
-        silence: seconds for which nothing has come, not counting those in which this process was
-            stopped.
-    """
-
-    socket: socket.socket
-    number: int | None = None
-    name: str = "a connection"
-    silence: float = 0.0
-    received: bytearray = field(default_factory=bytearray)
-    sending: threading.Lock = field(default_factory=threading.Lock)
-
-    def send(self, **message: Any) -> None:
-        """Sends a line; nothing if the connection is broken, which the reader will notice."""
-        line = json.dumps(message).encode() + b"\n"
-        with self.sending, contextlib.suppress(OSError):
-            self.socket.sendall(line)
-
-    def lines(self) -> list[bytes] | None:
-        """What has come since; None at the end of the connection."""
-        try:
-            piece = self.socket.recv(1 << 16)
-        except OSError:
-            return None
-        if not piece or len(self.received) > MAX_LINE:
-            return None
-        self.silence = 0.0
-        self.received += piece
-        *lines, rest = bytes(self.received).split(b"\n")
-        self.received[:] = rest
-        return lines
 
 
 class Link:
@@ -120,29 +81,30 @@ class Link:
             ProcessError: the port is in use, the first process cannot be reached or refuses.
         """
         self.loss: str | None = None
-        self._address, self._host_port = address, _host_port(address)
+        self._address = address
         self._index, self._count = index, count
         self._deadline = time.monotonic() + connect_seconds
         self._connect_seconds = connect_seconds
         self._silence_seconds = silence_seconds
         self._service_port = service_port
         self._changed = threading.Condition()
-        self._others: dict[int, _Connection] = {}
-        self._strangers: list[_Connection] = []
+        self._others: dict[int, Connection] = {}
+        self._strangers: list[Connection] = []
         self._said: dict[str, dict[int, Facts]] = {}  # first process: facts by name
         self._verdicts: dict[str, str] = {}
         self._gone: set[int] = set()
         self._refused = ""  # the meeting of all
         self._met = self._closing = self._closed = self._ends_by_itself = False
         self._slept = 0.0
+        self._exit_code = LostProcessError.exit_code
         self._parked = threading.Event()
         self._before_loss: Callable[[], str] | None = None
         self._selector = selectors.DefaultSelector()
         if index == 0:
-            self._listener = self._listen()
+            self._listener = listen(address)
             self._selector.register(self._listener, selectors.EVENT_READ, None)
         else:
-            first = self._connect()
+            first = connect(address, index, count, self._deadline)
             self._others[0] = first
             self._selector.register(first.socket, selectors.EVENT_READ, first)
         threading.Thread(target=self._watch, name="processes", daemon=True).start()
@@ -173,7 +135,7 @@ class Link:
                 if now > notice_at:
                     say(f"waiting for {self._missing()} at {self._address}")
                     notice_at = math.inf
-                if self._index == 0 and (self._refused or now > self._deadline):
+                if self._index == 0 and now > self._deadline:
                     self._verdicts[name] = self._refused or (
                         f"The processes of this run cannot find each other: {self._missing()} did "
                         f"not come to {self._address} within {self._connect_seconds:g} seconds "
@@ -181,9 +143,8 @@ class Link:
                         "coordinator_address, num_processes or process_id are wrong: "
                         "docs/clusters.md."
                     )
-                    self._tell(verdict=name, difference=self._verdicts[name])
-            verdict = self._verdicts[name]
-            self._met = True
+                    self._tell(verdict=name, difference=self._verdicts[name], gone=[])
+            verdict, self._met = self._verdicts[name], True
             self._closing = self._closing or bool(verdict)
         if verdict:
             raise ProcessError(verdict)
@@ -217,10 +178,10 @@ class Link:
         self._lose(f"a collective has failed ({reason})")
         self._park()
 
-    def leaves(self, why: str) -> None:
-        """Tells the others that this process ends, and why."""
+    def leaves(self, why: str, code: int) -> None:
+        """Tells the others that this process ends, why, and with which exit code."""
         self._closing = True
-        self._tell(leaving=why)
+        self._tell(leaving=why, code=code)
         time.sleep(FAREWELL_SECONDS)
 
     def end(self) -> bool:
@@ -256,79 +217,17 @@ class Link:
     def tunnel_entrance(self) -> int:
         """A port of this machine that leads to JAX's service in the first process."""
 
-        def connect() -> socket.socket:
+        def enter() -> socket.socket:
             give_up = time.monotonic() + REPLY_SECONDS  # the service may not have started yet
             while True:
                 try:
-                    far = socket.create_connection(self._host_port, timeout=REPLY_SECONDS)
-                    far.sendall(json.dumps({"hello": PROTOCOL, "tunnel": True}).encode() + b"\n")
-                    _reply(far)
-                    return far
+                    return call(self._address, {"tunnel": True}, REPLY_SECONDS)[0]
                 except OSError:
                     if time.monotonic() > give_up:
                         raise
                     time.sleep(0.05)
 
-        return tunnel.open_entrance(connect)
-
-    # The start.
-
-    def _listen(self) -> socket.socket:
-        host, port = self._host_port
-        give_up = time.monotonic() + PORT_SECONDS
-        while True:
-            try:
-                if host in ("127.0.0.1", "localhost"):
-                    return socket.create_server(("127.0.0.1", port))
-                if socket.has_dualstack_ipv6():
-                    return socket.create_server(
-                        ("", port), family=socket.AF_INET6, dualstack_ipv6=True
-                    )
-                return socket.create_server(("", port))
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE or time.monotonic() > give_up:
-                    raise ProcessError(
-                        f"Process 0 cannot listen at {self._address}: {error.strerror or error}. "
-                        "Another run, another process with process_id=0 or another program may be "
-                        "there: stop it, or choose another port in "
-                        "config.distributed.coordinator_address."
-                    ) from error
-                time.sleep(RETRY_SECONDS)
-
-    def _connect(self) -> _Connection:
-        """The connection to the first process, once it has welcomed this one."""
-        began = time.monotonic()
-        notice_at, give_up = began + NOTICE_SECONDS, self._deadline
-        while True:
-            try:
-                seconds = min(REPLY_SECONDS, max(1.0, self._deadline - time.monotonic()))
-                first = socket.create_connection(self._host_port, timeout=seconds)
-                hello = {"hello": PROTOCOL, "index": self._index, "count": self._count}
-                line = json.dumps(hello | {"name": _own_name(self._index)}).encode() + b"\n"
-                first.sendall(line)
-                answer = _reply(first)
-                break
-            except _StrangerError:
-                # Or the run before, which is about to end.
-                cause = "another program answers there"
-                give_up = min(give_up, time.monotonic() + PORT_SECONDS)
-            except (OSError, UnicodeError) as error:
-                cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            now = time.monotonic()
-            if now > give_up:
-                raise ProcessError(
-                    f"Process {self._index} cannot reach process 0 at {self._address}: {cause}. "
-                    "Set config.distributed.coordinator_address to HOST:PORT of the first process, "
-                    "and see its own message: docs/clusters.md."
-                )
-            if now > notice_at:
-                say(f"waiting for process 0 at {self._address} ({cause})")
-                notice_at = math.inf
-            time.sleep(RETRY_SECONDS)
-        if refused := answer.get("refused"):
-            raise ProcessError(str(refused))
-        first.settimeout(SEND_SECONDS)
-        return _Connection(first, number=0, name=str(answer.get("welcome")))
+        return tunnel.open_entrance(enter)
 
     def _missing(self) -> str:
         if self._index:
@@ -378,12 +277,11 @@ class Link:
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             accepted, _ = self._listener.accept()
-            accepted.settimeout(SEND_SECONDS)
-            connection = _Connection(accepted)
+            connection = Connection(accepted)
             self._strangers.append(connection)
             self._selector.register(accepted, selectors.EVENT_READ, connection)
 
-    def _receive(self, connection: _Connection) -> None:
+    def _receive(self, connection: Connection) -> None:
         lines = connection.lines()
         if lines is None:
             self._forget(connection)
@@ -405,7 +303,7 @@ class Link:
                 self._forget(connection)
                 return
 
-    def _welcome(self, connection: _Connection, message: dict[str, Any]) -> None:
+    def _welcome(self, connection: Connection, message: dict[str, Any]) -> None:
         """The first line of a process that has connected to the first one."""
         if message["hello"] != PROTOCOL:
             connection.send(refused=f"Process 0 runs another version of clac-jax ({PROTOCOL!r}).")
@@ -438,14 +336,15 @@ class Link:
             if count != self._count and not self._met:
                 with self._changed:
                     self._refused = refused
+                    self._deadline = min(self._deadline, time.monotonic() + REFUSAL_SECONDS)
             return
         self._strangers.remove(connection)
         connection.number, connection.name = number, name
         with self._changed:
             self._others[number] = connection
-        connection.send(welcome=_own_name(0))
+        connection.send(welcome=own_name(0))
 
-    def _obey(self, connection: _Connection, message: dict[str, Any]) -> None:
+    def _obey(self, connection: Connection, message: dict[str, Any]) -> None:
         assert connection.number is not None
         if "agree" in message:
             with self._changed:
@@ -455,13 +354,22 @@ class Link:
         elif "verdict" in message:
             with self._changed:
                 self._verdicts[message["verdict"]] = str(message["difference"])
+                self._gone.update(message["gone"])
                 self._changed.notify_all()
         elif "leaving" in message:
-            self._lost(connection, f"{connection.name} ended: {message['leaving']}")
+            self._met = True  # what ends it would end another in its place
+            self._lost(
+                connection,
+                f"{connection.name} ended: {message['leaving']}",
+                stopped=message["code"] == EXIT_PREEMPTED,
+            )
         elif "lost" in message:
             reason = str(message["lost"])
-            about_this_one = reason.startswith(_own_name(self._index))
-            self._lose(f"the others have ended: {reason}" if about_this_one else reason)
+            about_this_one = reason.startswith(own_name(self._index))
+            self._lose(
+                f"the others have ended: {reason}" if about_this_one else reason,
+                stopped=bool(message["stopped"]),
+            )
 
     def _judge(self, name: str) -> None:
         """In the first process: compares when all have come, and tells them."""
@@ -470,22 +378,22 @@ class Link:
             absent = set(range(self._count)) - set(said)
             if name in self._verdicts or absent - self._gone:
                 return
-            verdict = difference(said)
+            verdict, self._met = difference(said), True
             self._verdicts[name] = verdict
             self._changed.notify_all()
-        self._tell(verdict=name, difference=verdict)
+        self._tell(verdict=name, difference=verdict, gone=sorted(self._gone))
 
-    def _forget(self, connection: _Connection) -> None:
+    def _forget(self, connection: Connection) -> None:
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(connection.socket)
         with contextlib.suppress(ValueError):
             self._strangers.remove(connection)
         connection.socket.close()
 
-    def _lost(self, connection: _Connection, reason: str) -> None:
+    def _lost(self, connection: Connection, reason: str, stopped: bool = False) -> None:
         assert connection.number is not None
         with self._changed:
-            if self._index == 0 and not self._met:  # it may be started again in time
+            if self._index == 0 and not self._met:  # another may come in its place
                 self._others.pop(connection.number, None)
                 for said in self._said.values():
                     said.pop(connection.number, None)
@@ -493,16 +401,19 @@ class Link:
             self._gone.add(connection.number)
             self._changed.notify_all()
         self._judge("end")
-        self._lose(reason)
+        self._lose(reason, stopped)
 
-    def _lose(self, reason: str) -> None:
+    def _lose(self, reason: str, stopped: bool = False) -> None:
+        """Begins the end of the program; `stopped`: where a process has ended on request."""
         with self._changed:
             if self.loss is not None or self._closing:
                 return
             self.loss = reason
+            if stopped:
+                self._exit_code = EXIT_PREEMPTED
             self._changed.notify_all()
         if self._index == 0:
-            self._tell(lost=reason)
+            self._tell(lost=reason, stopped=stopped)
         threading.Thread(target=self._end_program, name="lost process", daemon=True).start()
 
     def _end_program(self) -> None:
@@ -520,10 +431,10 @@ class Link:
             self._slept > self._silence_seconds / 2
         )
         reason = str(self.loss).rstrip(".")
-        self._tell(leaving=reason)
+        self._tell(leaving=reason, code=self._exit_code)
         sentences = [f"error: Process {self._index} stops because {reason}.", slept, *saved]
         say(" ".join(filter(None, [*sentences, "Start the same command on all hosts again."])))
-        os._exit(LostProcessError.exit_code)
+        os._exit(self._exit_code)
 
     def _park(self) -> None:
         self._parked.set()
@@ -533,38 +444,3 @@ class Link:
     def _tell(self, **message: Any) -> None:
         for connection in list(self._others.values()):
             connection.send(**message)
-
-
-class _StrangerError(OSError):
-    """What answers is not a process of a run."""
-
-
-def _reply(connection: socket.socket) -> dict[str, Any]:
-    """The first line that comes."""
-    line = b""
-    while not line.endswith(b"\n"):
-        byte = connection.recv(1)  # not a byte of what follows the line
-        if not byte or len(line) > 1 << 16:
-            raise _StrangerError
-        line += byte
-    try:
-        answer = json.loads(line)
-    except ValueError as error:
-        raise _StrangerError from error
-    if not isinstance(answer, dict) or not {"welcome", "refused"} & answer.keys():
-        raise _StrangerError
-    return answer
-
-
-def _host_port(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
-        raise ProcessError(
-            f"config.distributed.coordinator_address is {address!r}. It must be HOST:PORT of the "
-            "first process, such as node1:1234."
-        )
-    return host.strip("[]"), int(port)
-
-
-def _own_name(index: int) -> str:
-    return f"process {index} (process id {os.getpid()} on {socket.gethostname()})"

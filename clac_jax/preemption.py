@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
@@ -43,6 +44,9 @@ class Preempted(Exception):
 class StopSignals:
     """Listens for the signals that ask a run to stop, as a context manager around it.
 
+    Attributes:
+        before_leaving: called with the signal's name before the program ends with nothing to save.
+
     A thread reads them from a socket that the C-level handler writes to. Python's own handlers run
     in the main thread between two bytecodes, so they would wait for a step, or for a compilation of
     minutes, to return; the second signal must not.
@@ -53,6 +57,7 @@ class StopSignals:
         self._first_at = 0.0  # by the monotonic clock, in seconds
         self._worth_saving = False
         self._lock = threading.Lock()
+        self.before_leaving: Callable[[str], None] = lambda name: None
 
     @property
     def requested(self) -> bool:
@@ -119,6 +124,7 @@ class StopSignals:
 
     def _leave(self) -> None:
         say(f"{self._name}: stopping; nothing is lost, rerun the same command to resume.")
+        self.before_leaving(str(self._name))
         os._exit(EXIT_PREEMPTED)
 
 

@@ -27,7 +27,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from clac_jax.agreement import Facts
-from clac_jax.link import Link, LostProcessError, ProcessError
+from clac_jax.connection import ProcessError
+from clac_jax.link import Link, LostProcessError
+from clac_jax.preemption import EXIT_PREEMPTED
 
 __all__ = ["LostProcessError", "ProcessError"]
 
@@ -211,10 +213,16 @@ def leave(code: int, why: str) -> None:
     """
     if _link is None:
         return
-    _link.leaves(why)
+    _link.leaves(why, code)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def stops(signal_name: str) -> None:
+    """Tells the others that a signal ends this process now, when there is nothing to save."""
+    if _link is not None:
+        _link.leaves(f"it received {signal_name} when there was nothing to save", EXIT_PREEMPTED)
 
 
 def first_ends_by_itself() -> None:

@@ -29,8 +29,9 @@ OWN_KEYS = re.compile(
     r"distributed\.(?!num_processes).*|logging\..*|input\.(num_threads|prefetch)|compilation_cache"
     r"|dataset\.(data_dir|path)|(text_encoder|graph_encoder)\.pretrained|text_encoder\.tokenizer"
 )
-# Each is a backend of JAX, and its version that of the compiler.
-BACKENDS = ("jax-cuda12-plugin", "jax-cuda13-plugin", "jax-rocm7-plugin", "libtpu")
+# Of the examples' views, and of JAX's backends, each with its compiler; not all are installed.
+OTHER_PACKAGES = ("tokenizers", "spglib")
+OTHER_PACKAGES += ("jax-cuda12-plugin", "jax-cuda13-plugin", "jax-rocm7-plugin", "libtpu")
 SETTINGS = (
     "jax_enable_x64",
     "jax_default_matmul_precision",
@@ -41,7 +42,9 @@ SETTINGS = (
     "jax_disable_jit",
     "jax_debug_nans",
     "jax_platforms",
+    "jax_cpu_collectives_implementation",
 )
+VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
 # What XLA writes about its work, and how many devices a CPU is, which is compared as a number.
 OWN_XLA_FLAGS = re.compile(r"--xla_(dump_|force_host_platform_device_count).*")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json")
@@ -57,14 +60,14 @@ def of_program(config: ml_collections.ConfigDict) -> Facts:
     facts = {"the version of Python": ".".join(platform.python_version_tuple()[:2])}
     for name, version in package_versions().items():
         facts[f"the version of {name}"] = version
-    for name in BACKENDS:
+    for name in OTHER_PACKAGES:
         facts[f"the version of {name}"] = _installed(name)
     facts["the source of clac-jax"] = _source_digest(Path(__file__).parent)
     for name in SETTINGS:
         facts[f"the JAX setting {name}"] = str(jax.config.values.get(name))
-    facts["XLA_FLAGS"] = " ".join(
-        sorted(f for f in os.environ.get("XLA_FLAGS", "").split() if not OWN_XLA_FLAGS.match(f))
-    )
+    for name in VARIABLES:
+        words = os.environ.get(name, "").split()
+        facts[name] = " ".join(sorted(word for word in words if not OWN_XLA_FLAGS.match(word)))
     for key, value in config_lib.flatten(config_lib.to_plain(config)).items():
         if not OWN_KEYS.fullmatch(key):
             facts[f"config key {key}"] = repr(value)

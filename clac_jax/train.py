@@ -104,13 +104,15 @@ def train(
     config = config_check.ready(config)
     _configure_jax(config)
     processes.start(config.distributed, lambda: program_facts.of_program(config))
+    stop = stop or StopSignals()
+    stop.before_leaving = processes.stops
     with contextlib.ExitStack() as stack:
         folder = Path(workdir)
         if processes.is_first():
             folder = stack.enter_context(Workdir(workdir))
         stack.enter_context(processes.losses_told())
         try:
-            row = _train(config, folder, stop or StopSignals())
+            row = _train(config, folder, stop)
         except Preempted:  # in all processes at the same step
             processes.end()
             raise
