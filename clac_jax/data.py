@@ -118,6 +118,19 @@ class RunData:
             self.num_unlabelled += records.num_dropped
         return input_pipeline.limited(records, options.max_examples)
 
+    def fingerprint(self, split: str) -> str:
+        """A text that is the same only where a split holds the same examples."""
+        options = self._config.dataset
+        folder, _ = datasets.prepare(  # named for its content
+            options.name,
+            options.data_dir,
+            path=options.path,
+            on_bad_row=options.on_bad_row,
+            split_by=options.split_by,
+            label=self._options.label,
+        )
+        return f"{self.split_sizes[split]} examples of {folder.name}"
+
     def train_labels(self) -> np.ndarray:
         """(examples,) float64: the labels of the training split."""
         return np.array([label_of(record, self._options.label) for record in self._splits["train"]])

@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from clac_jax import config as config_lib
-from clac_jax import config_check, optim, processes
+from clac_jax import config_check, optim, processes, program_facts
 from clac_jax.batch import Batch
 from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.manager import Checkpoints
@@ -103,14 +103,16 @@ def train(
     """
     config = config_check.ready(config)
     _configure_jax(config)
-    processes.start(config.distributed)
+    processes.start(config.distributed, lambda: program_facts.of_program(config))
+    stop = stop or StopSignals()
+    stop.before_leaving = processes.stops
     with contextlib.ExitStack() as stack:
         folder = Path(workdir)
         if processes.is_first():
             folder = stack.enter_context(Workdir(workdir))
         stack.enter_context(processes.losses_told())
         try:
-            row = _train(config, folder, stop or StopSignals())
+            row = _train(config, folder, stop)
         except Preempted:  # in all processes at the same step
             processes.end()
             raise
@@ -125,6 +127,8 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
 
     # Crystals and texts -> batches.
     data = RunData(config)
+    splits = data.split_sizes
+    processes.agree("data", {f"the {split} split": data.fingerprint(split) for split in splits})
 
     # Model and optimizer: what their arrays will look like, before any is made or read.
     task = make_task(config, data, parallel)
@@ -137,6 +141,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
     )
     template = jax.eval_shape(lambda variables: create(variables, seed=config.seed), abstract)
     shapes = to_arrays(template)
+    processes.agree("model", program_facts.of_arrays(shapes))
 
     def initialise() -> dict[str, Any]:
         return to_arrays(create(task.initialise(example), seed=config.seed))
@@ -180,27 +185,32 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
     train_step = parallel.train(trainable, schedule, task.loss)
     wishes = processes.Wishes()
 
+    def save_what_is_there() -> str:
+        return saver.save_what_is_there(loop.state, loop.progress)
+
     # The epochs.
     try:
-        while not _ended(config, loop.progress):
-            _train_epoch(config, task, data, train_step, loop, saver, log, line, stop, wishes)
-            batches = _until(stop, wishes, data.eval_batches("validation"))
-            measures = task.validate(loop.state, batches)
-            progress = loop.progress.after_epoch()
-            row = validation_row(measures, progress)
-            options = config.checkpoint
-            log.write(row)
-            value = row[options.monitor]
-            loop.progress = progress.after_validation(value, options.mode)
-            if config.schedule == "plateau":
-                _lower_on_plateau(config, loop, value)
-            line.say(f"epoch {row['epoch']} done  {task.describe_validation(row)}")
-            if saver.due_at_epoch(loop.progress, is_last=_ended(config, loop.progress)):
-                saver.save(loop.state, loop.progress, numbers(row))
-        saver.end()
+        with processes.saved_if_lost(save_what_is_there), processes.losses_told():
+            while not _ended(config, loop.progress):
+                _train_epoch(config, task, data, train_step, loop, saver, log, line, stop, wishes)
+                batches = _until(stop, wishes, data.eval_batches("validation"))
+                measures = task.validate(loop.state, batches)
+                progress = loop.progress.after_epoch()
+                row = validation_row(measures, progress)
+                options = config.checkpoint
+                log.write(row)
+                value = row[options.monitor]
+                loop.progress = progress.after_validation(value, options.mode)
+                if config.schedule == "plateau":
+                    _lower_on_plateau(config, loop, value)
+                line.say(f"epoch {row['epoch']} done  {task.describe_validation(row)}")
+                if saver.due_at_epoch(loop.progress, is_last=_ended(config, loop.progress)):
+                    saver.save(loop.state, loop.progress, numbers(row))
+            saver.end()
     except Exception as error:
         with processes.losses_told():
             loop.check_finite()
+            processes.first_ends_by_itself()
             saver.save_before_leaving(loop.state, loop.progress, error)
         raise
     line.say(f"programs  {len(loop.layouts)} of the training step, for as many shapes of batches")
