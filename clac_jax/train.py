@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from clac_jax import config as config_lib
-from clac_jax import config_check, optim, processes
+from clac_jax import config_check, optim, processes, program_facts
 from clac_jax.batch import Batch
 from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.manager import Checkpoints
@@ -104,14 +104,16 @@ def train(
     """
     config = config_check.ready(config)
     _configure_jax(config)
-    processes.start(config.distributed)
+    processes.start(config.distributed, lambda: program_facts.of_program(config))
+    stop = stop or StopSignals()
+    stop.before_leaving = processes.stops
     with contextlib.ExitStack() as stack:
         folder = Path(workdir)
         if processes.is_first():
             folder = stack.enter_context(Workdir(workdir))
         stack.enter_context(processes.losses_told())
         try:
-            row = _train(config, folder, stop or StopSignals())
+            row = _train(config, folder, stop)
         except Preempted:  # in all processes at the same step
             processes.end()
             raise
@@ -126,6 +128,8 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
 
     # Crystals and texts -> batches.
     data = RunData(config)
+    fingerprints = {split: data.fingerprint(split) for split in data.split_sizes}
+    processes.agree("data", {f"the {split} split": text for split, text in fingerprints.items()})
 
     # Model and optimizer: what their arrays will look like, before any is made or read.
     task = make_task(config, data, parallel)
@@ -138,13 +142,13 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
     )
     template = jax.eval_shape(lambda variables: create(variables, seed=config.seed), abstract)
     shapes = to_arrays(template)
+    processes.agree("model", program_facts.of_arrays(shapes))
 
     def initialise() -> dict[str, Any]:
         return to_arrays(create(task.initialise(example), seed=config.seed))
 
     # The state to begin with: fresh, or from a checkpoint.
     num_examples = data.split_sizes["train"]
-    fingerprints = {split: data.fingerprint(split) for split in data.split_sizes}
     start = _start(origin, config, workdir, shapes, initialise, num_examples, fingerprints)
     progress = start.progress
     timeline = data.timeline(progress)
@@ -185,32 +189,37 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
     train_step = parallel.train(trainable, schedule, task.loss)
     wishes = processes.Wishes()
 
+    def save_what_is_there() -> str:
+        return saver.save_what_is_there(loop.state, loop.progress)
+
     # The epochs.
     try:
-        while not has_ended(config, loop.progress):
-            is_due = _train_epoch(
-                config, task, data, train_step, loop, saver, log, line, stop, wishes
-            )
-            batches = _until(stop, wishes, data.eval_batches("validation"))
-            measures = task.validate(loop.state, batches)
-            progress = loop.progress.after_epoch()
-            row = validation_row(measures, progress)
-            options = config.checkpoint
-            log.write(row)
-            value = row[options.monitor]
-            loop.progress = progress.after_validation(value, options.mode)
-            if config.schedule == "plateau":
-                _lower_on_plateau(config, loop, value)
-            line.say(f"epoch {row['epoch']} done  {task.describe_validation(row)}")
-            is_last = has_ended(config, loop.progress)
-            if is_due or saver.due_after_validation(loop.progress, is_last):
-                saver.save(loop.state, loop.progress, numbers(row))
-        if loop.progress == first_progress and not is_own:  # another run has trained it
-            saver.save(loop.state, loop.progress)
-        saver.wait_for_last()
+        with processes.saved_if_lost(save_what_is_there), processes.losses_told():
+            while not has_ended(config, loop.progress):
+                is_due = _train_epoch(
+                    config, task, data, train_step, loop, saver, log, line, stop, wishes
+                )
+                batches = _until(stop, wishes, data.eval_batches("validation"))
+                measures = task.validate(loop.state, batches)
+                progress = loop.progress.after_epoch()
+                row = validation_row(measures, progress)
+                options = config.checkpoint
+                log.write(row)
+                value = row[options.monitor]
+                loop.progress = progress.after_validation(value, options.mode)
+                if config.schedule == "plateau":
+                    _lower_on_plateau(config, loop, value)
+                line.say(f"epoch {row['epoch']} done  {task.describe_validation(row)}")
+                is_last = has_ended(config, loop.progress)
+                if is_due or saver.due_after_validation(loop.progress, is_last):
+                    saver.save(loop.state, loop.progress, numbers(row))
+            if loop.progress == first_progress and not is_own:  # another run has trained it
+                saver.save(loop.state, loop.progress)
+            saver.wait_for_last()
     except Exception as error:
         with processes.losses_told():
             loop.check_finite()
+            processes.first_ends_by_itself()
             saver.save_before_leaving(loop.state, loop.progress, error)
         raise
     if stopped_early(config, loop.progress) and loop.progress != first_progress:
