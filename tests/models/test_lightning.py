@@ -74,7 +74,9 @@ def test_moments_are_the_optimizers(case):
             found = run.arrays[f"opt_state/inner_state/adam/{ours}/{path}"]
             np.testing.assert_array_equal(found, leaf, err_msg=path)
     assert any(np.any(run.arrays[p]) for p in run.arrays if "/mu/" in p)
-    assert int(run.arrays["opt_state/inner_state/adam/count"]) == int(expected["optim_step"][0])
+    # Those without a gradient have no state there, and begin here.
+    counts = {int(run.arrays[path]) for path in run.arrays if "/adam/count/" in path}
+    assert counts - {0} == set(map(int, expected["optim_step"]))
 
 
 def test_goes_on_at_the_epoch_and_step(case):
