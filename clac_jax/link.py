@@ -129,16 +129,16 @@ class Link:
         with self._changed:
             while name not in self._verdicts:
                 self._changed.wait(RETRY_SECONDS)
-                if self._met:
-                    continue
                 now = time.monotonic()
                 if now > notice_at:
-                    say(f"waiting for {self._missing()} at {self._address}")
+                    where = f"({name})" if self._met else f"at {self._address}"
+                    say(f"waiting for {self._missing(name)} {where}")
                     notice_at = math.inf
-                if self._index == 0 and now > self._deadline:
+                if self._index == 0 and not self._met and now > self._deadline:
                     self._verdicts[name] = self._refused or (
-                        f"The processes of this run cannot find each other: {self._missing()} did "
-                        f"not come to {self._address} within {self._connect_seconds:g} seconds "
+                        "The processes of this run cannot find each other: "
+                        f"{self._missing(name)} did not come to {self._address} within "
+                        f"{self._connect_seconds:g} seconds "
                         "(config.distributed.connect_seconds). Its own message says why, or its "
                         "coordinator_address, num_processes or process_id are wrong: "
                         "docs/clusters.md."
@@ -229,12 +229,11 @@ class Link:
 
         return tunnel.open_entrance(enter)
 
-    def _missing(self) -> str:
+    def _missing(self, name: str) -> str:
+        """The processes that have not come to a place, in words."""
         if self._index:
             return "the other processes"
-        missing = [n for n in range(1, self._count) if n not in self._others]
-        if not missing:
-            return "the other processes"
+        missing = [n for n in range(1, self._count) if n not in self._said.get(name, {})]
         return (
             f"{len(missing)} of {self._count} processes ({', '.join(map(str, missing[:10]))}"
             f"{', ...' if len(missing) > 10 else ''})"

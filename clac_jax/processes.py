@@ -69,7 +69,8 @@ def start(options: ml_collections.ConfigDict, facts: Callable[[], Facts]) -> Non
     agree("program", facts())
     # JAX's own service listens for SIGTERM, too, and would take it from ours.
     jax.config.update("jax_enable_preemption_service", False)
-    # gRPC would ask a proxy of the environment for the way to this machine.
+    # gRPC would ask a proxy of the environment for the way to this machine; JAX warns of that.
+    jax.config.update("jax_check_proxy_envs", False)
     os.environ.setdefault("no_grpc_proxy", "127.0.0.1")
     try:
         jax.distributed.initialize(
@@ -124,7 +125,7 @@ def _place(
     if not 0 <= index < count:
         raise ProcessError(
             f"config.distributed.process_id is {index}, and num_processes is {count}. Number the "
-            f"processes from 0 to {count - 1}."
+            "processes from 0, and give num_processes how many there are."
         )
     return address, count, index, devices
 

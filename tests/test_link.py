@@ -239,8 +239,9 @@ def test_a_signal_to_one_that_has_nothing_to_save_ends_the_others_with_its_code(
 
 
 def test_the_first_does_not_wait_at_the_end_for_one_that_is_gone(address):
-    running = pair(address, ["time.sleep(0.2)", FOR_EVER])
-    time.sleep(0.5)
+    running = pair(address, ["print('ending', flush=True)", FOR_EVER])
+    assert running[0].stdout.readline() == "ending\n"
+    time.sleep(0.3)
     running[1].kill()
     assert end_of(running[0]) == (0, "")
     running[1].communicate()
