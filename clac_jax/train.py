@@ -103,9 +103,9 @@ def train(
     """
     config = config_check.ready(config)
     _configure_jax(config)
-    processes.start(config.distributed, lambda: program_facts.of_program(config))
     stop = stop or StopSignals()
     stop.before_leaving = processes.stops
+    processes.start(config.distributed, lambda: program_facts.of_program(config))
     with contextlib.ExitStack() as stack:
         folder = Path(workdir)
         if processes.is_first():
