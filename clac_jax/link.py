@@ -396,6 +396,7 @@ class Link:
                 self._others.pop(connection.number, None)
                 for said in self._said.values():
                     said.pop(connection.number, None)
+                self._forget(connection)  # if it is only slow, it notices that it is not counted
                 return
             self._gone.add(connection.number)
             self._changed.notify_all()
@@ -431,7 +432,8 @@ class Link:
         )
         reason = str(self.loss).rstrip(".")
         self._tell(leaving=reason, code=self._exit_code)
-        sentences = [f"error: Process {self._index} stops because {reason}.", slept, *saved]
+        prefix = "" if self._exit_code == EXIT_PREEMPTED else "error: "
+        sentences = [f"{prefix}Process {self._index} stops because {reason}.", slept, *saved]
         say(" ".join(filter(None, [*sentences, "Start the same command on all hosts again."])))
         os._exit(self._exit_code)
 

@@ -216,7 +216,8 @@ def test_a_stopped_process_is_lost_and_ends_with_a_sentence_when_it_is_continued
 
 def test_a_run_that_is_suspended_as_a_whole_loses_nobody(address):
     """As by `scontrol suspend`: the time in which a process was stopped itself does not count."""
-    running = pair(address, ["time.sleep(1.5)"] * 2)
+    # The first sleep is over when they are continued, the second lets them look at the clock.
+    running = pair(address, ["time.sleep(1.5); time.sleep(1)"] * 2)
     for number in (signal.SIGSTOP, signal.SIGCONT):
         for process in running:
             process.send_signal(number)
