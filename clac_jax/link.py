@@ -11,12 +11,10 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from clac_jax import tunnel
@@ -33,29 +31,19 @@ from clac_jax.connection import (
     listen,
     own_name,
 )
-from clac_jax.errors import UserError
+from clac_jax.loss import OWN_END_SECONDS, Loss, LostProcessError
 from clac_jax.preemption import EXIT_PREEMPTED, say
 
 MAX_BEAT_SECONDS = 5.0
-# An error that ends all processes reaches this one from another first: its own is clearer.
-OWN_END_SECONDS = 2.0
-LAST_SAVE_SECONDS = 300.0
 REFUSAL_SECONDS = 3.0  # in which those that come last hear the same
 FAREWELL_SECONDS = 0.2  # a connection that is closed at once can take the last line with it
-
-
-class LostProcessError(UserError):
-    """Another process of the run is gone; its own message says why."""
-
-    # Less than the codes of errors and signals: a launcher reports the largest of all processes.
-    exit_code = 1
 
 
 class Link:
     """This process's connections with the others of its run.
 
     Attributes:
-        loss: why a process is lost, once one is.
+        loss: why a process is lost, once one is, and what then becomes of this one.
     """
 
     def __init__(
@@ -80,7 +68,7 @@ class Link:
         Raises:
             ProcessError: the port is in use, the first process cannot be reached or refuses.
         """
-        self.loss: str | None = None
+        self.loss = Loss(index)
         self._address = address
         self._index, self._count = index, count
         self._deadline = time.monotonic() + connect_seconds
@@ -94,11 +82,8 @@ class Link:
         self._verdicts: dict[str, str] = {}
         self._gone: set[int] = set()
         self._refused = ""  # the meeting of all
-        self._met = self._closing = self._closed = self._ends_by_itself = False
-        self._slept = 0.0
-        self._exit_code = LostProcessError.exit_code
-        self._parked = threading.Event()
-        self._before_loss: Callable[[], str] | None = None
+        self._met = self._closing = self._closed = False
+        self._slept = 0.0  # seconds for which this process itself was stopped, lately
         self._selector = selectors.DefaultSelector()
         if index == 0:
             self._listener = listen(address)
@@ -149,22 +134,6 @@ class Link:
         if verdict:
             raise ProcessError(verdict)
 
-    def before_loss(self, save: Callable[[], str] | None) -> None:
-        """Sets what to do when a process is lost: it saves what it can and says what it did.
-
-        It is called in the watching thread, while the main thread waits in a collective.
-        """
-        self._before_loss = save
-
-    def ends_by_itself(self) -> None:
-        """Says that the main thread is about to save and to end the program without the others."""
-        self._ends_by_itself = True
-
-    def wait_if_lost(self) -> None:
-        """Does not return when a process is lost: the watching thread ends the program."""
-        if self.loss is not None:
-            self._park()
-
     def collective_failed(self, reason: str) -> None:
         """Does not return, unless the run has ended: the watching thread ends the program.
 
@@ -172,11 +141,11 @@ class Link:
             reason: the collective's; a process that was lost meanwhile is a better one.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self.loss is not None, OWN_END_SECONDS)
+            self._changed.wait_for(lambda: self.loss.reason is not None, OWN_END_SECONDS)
             if self._closing:
                 return
         self._lose(f"a collective has failed ({reason})")
-        self._park()
+        self.loss.wait_for_the_end()
 
     def leaves(self, why: str, code: int) -> None:
         """Tells the others that this process ends, why, and with which exit code."""
@@ -200,7 +169,7 @@ class Link:
         else:
             self.agree("end", {})
             self._closing = True
-        return not self._gone and self.loss is None
+        return not self._gone and self.loss.reason is None
 
     def close(self) -> None:
         """Closes the connections; in the first process when the others have closed theirs."""
@@ -406,41 +375,15 @@ class Link:
     def _lose(self, reason: str, stopped: bool = False) -> None:
         """Begins the end of the program; `stopped`: where a process has ended on request."""
         with self._changed:
-            if self.loss is not None or self._closing:
+            if self.loss.reason is not None or self._closing:
                 return
-            self.loss = reason
-            if stopped:
-                self._exit_code = EXIT_PREEMPTED
+            self.loss.reason = reason
             self._changed.notify_all()
+        code = EXIT_PREEMPTED if stopped else LostProcessError.exit_code
         if self._index == 0:
             self._tell(lost=reason, stopped=stopped)
-        threading.Thread(target=self._end_program, name="lost process", daemon=True).start()
-
-    def _end_program(self) -> None:
-        """Ends the program; saves before where the main thread does not."""
-        self._parked.wait(OWN_END_SECONDS)
-        if self._ends_by_itself:
-            self._parked.wait(LAST_SAVE_SECONDS)
-        saved: list[str] = []
-        if self._before_loss is not None:
-            save = self._before_loss
-            saving = threading.Thread(target=lambda: saved.append(save()), daemon=True)
-            saving.start()
-            saving.join(LAST_SAVE_SECONDS)
-        slept = f"This process itself was stopped for {self._slept:.0f} seconds." * (
-            self._slept > self._silence_seconds / 2
-        )
-        reason = str(self.loss).rstrip(".")
-        self._tell(leaving=reason, code=self._exit_code)
-        prefix = "" if self._exit_code == EXIT_PREEMPTED else "error: "
-        sentences = [f"{prefix}Process {self._index} stops because {reason}.", slept, *saved]
-        say(" ".join(filter(None, [*sentences, "Start the same command on all hosts again."])))
-        os._exit(self._exit_code)
-
-    def _park(self) -> None:
-        self._parked.set()
-        while True:
-            time.sleep(3600)
+        slept = self._slept if self._slept > self._silence_seconds / 2 else 0.0
+        self.loss.end_program(slept, code, lambda: self._tell(leaving=reason, code=code))
 
     def _tell(self, **message: Any) -> None:
         for connection in list(self._others.values()):

@@ -28,7 +28,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from clac_jax.agreement import Facts
 from clac_jax.connection import ProcessError
-from clac_jax.link import Link, LostProcessError
+from clac_jax.link import Link
+from clac_jax.loss import LostProcessError
 from clac_jax.preemption import EXIT_PREEMPTED
 
 __all__ = ["LostProcessError", "ProcessError"]
@@ -229,7 +230,7 @@ def stops(signal_name: str) -> None:
 def first_ends_by_itself() -> None:
     """Says that the first process is about to save and end, whatever becomes of the others."""
     if _link is not None and is_first():
-        _link.ends_by_itself()
+        _link.loss.main_ends = True
 
 
 @contextlib.contextmanager
@@ -242,11 +243,11 @@ def saved_if_lost(save: Callable[[], str]) -> Iterator[None]:
     if _link is None:
         yield
         return
-    _link.before_loss(save)
+    _link.loss.save_first = save
     try:
         yield
     finally:
-        _link.before_loss(None)
+        _link.loss.save_first = lambda: ""
 
 
 @contextlib.contextmanager
@@ -381,7 +382,7 @@ class Wishes:
         if not are_several():
             return wishes
         if _link is not None:
-            _link.wait_if_lost()
+            _link.loss.wait_if_lost()
         before, self._asked = self._asked, maximum([int(wish) for wish in wishes])
         if before is None:
             return tuple(False for _ in wishes)

@@ -66,7 +66,7 @@ def test_a_difference_is_told_to_every_process(address):
 
 
 def test_a_process_that_does_not_come_is_waited_for_by_name(address, capfd):
-    told = outcomes(address, (0, 3, {}), (1, 3, {}), seconds=1.0)
+    told = outcomes(address, (0, 3, {}), (1, 3, {}), seconds=2.5)
     assert len(set(told)) == 1
     assert "1 of 3 processes (2) did not come" in told[0]
     waiting = capfd.readouterr().err
@@ -146,15 +146,15 @@ def test_another_number_of_processes_is_told_to_all(address):
 
 PROGRAM = """
 import sys, time
-from clac_jax import link
+from clac_jax import loss
 from clac_jax.link import Link
 
 index, address, wait = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-link.OWN_END_SECONDS = 0.3
+loss.OWN_END_SECONDS = 0.3
 met = Link(address, index, 2, 20, 1.5)
 met.agree("program", {})
 if index == 0:
-    met.before_loss(lambda: "Step 7 is saved.")
+    met.loss.save_first = lambda: "Step 7 is saved."
 print("met", flush=True)
 exec(wait)
 met.end()
