@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -119,17 +120,18 @@ class RunData:
         return input_pipeline.limited(records, options.max_examples)
 
     def fingerprint(self, split: str) -> str:
-        """A text that is the same only where a split holds the same examples."""
-        options = self._config.dataset
-        folder, _ = datasets.prepare(  # named for its content
+        """A short name that changes with the examples of a split: their content, choice, number."""
+        options, label = self._config.dataset, self._options.label
+        folder, _ = datasets.prepare(
             options.name,
             options.data_dir,
             path=options.path,
             on_bad_row=options.on_bad_row,
             split_by=options.split_by,
-            label=self._options.label,
+            label=label,
         )
-        return f"{self.split_sizes[split]} examples of {folder.name}"
+        facts = (options.name, folder.name, split, label, self.split_sizes[split])
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     def train_labels(self) -> np.ndarray:
         """(examples,) float64: the labels of the training split."""

@@ -233,43 +233,44 @@ def first_ends_by_itself() -> None:
         _link.loss.main_ends = True
 
 
-@contextlib.contextmanager
-def saved_if_lost(save: Callable[[], str]) -> Iterator[None]:
-    """Calls `save` if a process is lost while the body waits for it, before the program ends.
+def save_if_lost(save: Callable[[], str]) -> None:
+    """Sets what is called if a process is lost, in another thread, before the program ends.
 
     Args:
-        save: called in another thread; returns what it did, in a sentence.
+        save: returns what it did, in a sentence.
     """
-    if _link is None:
-        yield
-        return
-    _link.loss.save_first = save
-    try:
-        yield
-    finally:
-        _link.loss.save_first = lambda: ""
+    if _link is not None:
+        _link.loss.save_first = save
 
 
-@contextlib.contextmanager
-def losses_told() -> Iterator[None]:
-    """Ends the program with one sentence where a collective of the body fails.
+def end_if_lost(error: Exception) -> None:
+    """Does not return if the error is of a collective that has failed: the program ends.
 
     Raises:
         LostProcessError: it failed when the others had already done their work.
     """
+    if not isinstance(error, jax.errors.JaxRuntimeError | ValueError):  # JAX raises either
+        return
+    signs = ("Gloo", "Connection closed", "Connection reset", "NCCL", "coordination")
+    if not (are_several() and any(sign in str(error) for sign in signs)):
+        return
+    reason = str(error).splitlines()[0]
+    if _link is not None:
+        _link.collective_failed(reason)
+    raise LostProcessError(
+        f"Process {jax.process_index()} has lost another process of this run ({reason}). Start the "
+        "same command on all hosts again."
+    ) from error
+
+
+@contextlib.contextmanager
+def losses_told() -> Iterator[None]:
+    """Applies `end_if_lost` to the errors of the body."""
     try:
         yield
-    except (jax.errors.JaxRuntimeError, ValueError) as error:  # JAX raises either
-        text = str(error)
-        signs = ("Gloo", "Connection closed", "Connection reset", "NCCL", "coordination")
-        if not (are_several() and any(sign in text for sign in signs)):
-            raise
-        if _link is not None:
-            _link.collective_failed(text.splitlines()[0])
-        raise LostProcessError(
-            f"Process {jax.process_index()} has lost another process of this run "
-            f"({text.splitlines()[0]}). Start the same command on all hosts again."
-        ) from error
+    except Exception as error:
+        end_if_lost(error)
+        raise
 
 
 @contextlib.contextmanager

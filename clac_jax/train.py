@@ -185,29 +185,27 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
     train_step = parallel.train(trainable, schedule, task.loss)
     wishes = processes.Wishes()
 
-    def save_what_is_there() -> str:
-        return saver.save_what_is_there(loop.state, loop.progress)
-
     # The epochs.
+    processes.save_if_lost(lambda: saver.save_what_is_there(loop.state, loop.progress))
     try:
-        with processes.saved_if_lost(save_what_is_there), processes.losses_told():
-            while not _ended(config, loop.progress):
-                _train_epoch(config, task, data, train_step, loop, saver, log, line, stop, wishes)
-                batches = _until(stop, wishes, data.eval_batches("validation"))
-                measures = task.validate(loop.state, batches)
-                progress = loop.progress.after_epoch()
-                row = validation_row(measures, progress)
-                options = config.checkpoint
-                log.write(row)
-                value = row[options.monitor]
-                loop.progress = progress.after_validation(value, options.mode)
-                if config.schedule == "plateau":
-                    _lower_on_plateau(config, loop, value)
-                line.say(f"epoch {row['epoch']} done  {task.describe_validation(row)}")
-                if saver.due_at_epoch(loop.progress, is_last=_ended(config, loop.progress)):
-                    saver.save(loop.state, loop.progress, numbers(row))
-            saver.end()
+        while not _ended(config, loop.progress):
+            _train_epoch(config, task, data, train_step, loop, saver, log, line, stop, wishes)
+            batches = _until(stop, wishes, data.eval_batches("validation"))
+            measures = task.validate(loop.state, batches)
+            progress = loop.progress.after_epoch()
+            row = validation_row(measures, progress)
+            options = config.checkpoint
+            log.write(row)
+            value = row[options.monitor]
+            loop.progress = progress.after_validation(value, options.mode)
+            if config.schedule == "plateau":
+                _lower_on_plateau(config, loop, value)
+            line.say(f"epoch {row['epoch']} done  {task.describe_validation(row)}")
+            if saver.due_at_epoch(loop.progress, is_last=_ended(config, loop.progress)):
+                saver.save(loop.state, loop.progress, numbers(row))
+        saver.end()
     except Exception as error:
+        processes.end_if_lost(error)
         with processes.losses_told():
             loop.check_finite()
             processes.first_ends_by_itself()
