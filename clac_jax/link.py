@@ -36,6 +36,7 @@ from clac_jax.preemption import EXIT_PREEMPTED, say
 
 MAX_BEAT_SECONDS = 5.0
 REFUSAL_SECONDS = 3.0  # in which those that come last hear the same
+MIN_STRANGERS = 64  # connections that have not said who they are; then the oldest must go
 FAREWELL_SECONDS = 0.2  # a connection that is closed at once can take the last line with it
 
 
@@ -83,7 +84,7 @@ class Link:
         self._gone: set[int] = set()
         self._refused = ""  # the meeting of all
         self._met = self._closing = self._closed = False
-        self._slept = 0.0  # seconds for which this process itself was stopped, lately
+        self._slept, self._woke = 0.0, -math.inf  # seconds it was stopped, and when until
         self._selector = selectors.DefaultSelector()
         if index == 0:
             self._listener = listen(address)
@@ -214,7 +215,11 @@ class Link:
         beat = min(MAX_BEAT_SECONDS, self._silence_seconds / 6)
         last = time.monotonic()
         while not self._closed:
-            for key, _ in self._selector.select(max(0.0, last + beat - time.monotonic())):
+            events = self._selector.select(max(0.0, last + beat - time.monotonic()))
+            now = time.monotonic()
+            if now - last > 2 * beat + 1:
+                self._slept, self._woke = now - last, now
+            for key, _ in events:
                 if key.data is None:
                     self._accept()
                 else:
@@ -222,8 +227,6 @@ class Link:
             now = time.monotonic()
             if now - last < beat:
                 continue
-            if now - last > 2 * beat + 1:
-                self._slept = now - last
             elapsed, last = min(now - last, 2 * beat), now
             self._tell()
             for connection in [*self._others.values(), *self._strangers]:
@@ -243,6 +246,8 @@ class Link:
                 )
 
     def _accept(self) -> None:
+        if len(self._strangers) >= max(MIN_STRANGERS, 2 * self._count):
+            self._forget(self._strangers[0])
         with contextlib.suppress(OSError):
             accepted, _ = self._listener.accept()
             connection = Connection(accepted)
@@ -382,7 +387,8 @@ class Link:
         code = EXIT_PREEMPTED if stopped else LostProcessError.exit_code
         if self._index == 0:
             self._tell(lost=reason, stopped=stopped)
-        slept = self._slept if self._slept > self._silence_seconds / 2 else 0.0
+        lately = time.monotonic() - self._woke < self._silence_seconds
+        slept = self._slept if lately and self._slept > self._silence_seconds / 2 else 0.0
         self.loss.end_program(slept, code, lambda: self._tell(leaving=reason, code=code))
 
     def _tell(self, **message: Any) -> None:

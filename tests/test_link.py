@@ -65,7 +65,8 @@ def test_a_difference_is_told_to_every_process(address):
     assert told[0].startswith("A is 2 in process 1 and 1 in process 0.")
 
 
-def test_a_process_that_does_not_come_is_waited_for_by_name(address, capfd):
+def test_a_process_that_does_not_come_is_waited_for_by_name(address, capfd, monkeypatch):
+    monkeypatch.setattr(link, "NOTICE_SECONDS", 1.0)  # by then the two that come are there
     told = outcomes(address, (0, 3, {}), (1, 3, {}), seconds=2.5)
     assert len(set(told)) == 1
     assert "1 of 3 processes (2) did not come" in told[0]
@@ -120,6 +121,24 @@ def test_a_stranger_that_calls_changes_nothing(address, line):
         assert outcome(address, 1, 2, {}) == ""
         assert first.result(timeout=20) == ""
         stranger.close()
+
+
+def test_many_strangers_do_not_use_up_the_files_of_the_first_process(address):
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(outcome, address, 0, 2, {})
+        host, port = address.split(":")
+        silent = []
+        while len(silent) < 200:
+            try:
+                silent.append(socket.create_connection((host, int(port))))
+            except ConnectionRefusedError:
+                time.sleep(0.01)
+        assert outcome(address, 1, 2, {}) == ""
+        assert first.result(timeout=20) == ""
+        silent[0].settimeout(5)
+        assert silent[0].recv(1) == b"", "the oldest was closed"
+        for one in silent:
+            one.close()
 
 
 def test_two_of_one_number_and_one_too_many_are_refused_and_the_others_train(address):
