@@ -19,7 +19,7 @@ from clac_jax.huggingface import is_causal, resolve_folder
 from clac_jax.input_pipeline import ViewOptions
 from clac_jax.labels import CRYSTAL_SYSTEM, CRYSTAL_SYSTEMS, Labelled, label_of
 from clac_jax.progress import RunProgress
-from clac_jax.schedules import Timeline
+from clac_jax.schedules import Timeline, timeline_of
 from clac_jax.shape_plan import ShapePlan
 from clac_jax.shape_search import MAX_BATCHES
 from clac_jax.text import Tokenizer
@@ -218,21 +218,7 @@ class RunData:
 
     def timeline(self, progress: RunProgress) -> Timeline:
         """The optimizer steps of the run, seen from a position in it."""
-        config = self._config
-        epochs_left = config.max_epochs - progress.epoch
-        if epochs_left <= 0:
-            return Timeline(progress.step, self.steps_per_epoch)
-        in_this_one = input_pipeline.steps_in_epoch(
-            self.split_sizes["train"],
-            config.batch_size * config.accumulate_steps,
-            progress.examples_in_epoch,
-        )
-        next_epoch_begins = progress.step + in_this_one
-        return Timeline(
-            total_steps=next_epoch_begins + (epochs_left - 1) * self.steps_per_epoch,
-            steps_per_epoch=self.steps_per_epoch,
-            offset=next_epoch_begins - (progress.epoch + 1) * self.steps_per_epoch,
-        )
+        return timeline_of(self._config, self.split_sizes["train"], progress)
 
     def ends_epoch(self, progress: RunProgress) -> bool:
         """Whether no whole step of the epoch is left."""

@@ -27,6 +27,10 @@ class UnreadableCheckpointError(UserError):
     """A whole checkpoint that cannot be read here and now; it must not be set aside."""
 
 
+class MissingArraysError(UserError):
+    """A checkpoint does not hold an array that is wanted of it: it is another model's."""
+
+
 class HostBuffers:
     """Memory that a state is copied to for a save, allocated once.
 
@@ -83,11 +87,18 @@ def read_arrays(info: CheckpointInfo, paths: Collection[str]) -> Arrays:
         paths: slash paths of the arrays; nothing else is read.
 
     Raises:
+        MissingArraysError: the checkpoint does not hold them all.
         DamagedCheckpointError: naming the file that is not what was written.
         UnreadableCheckpointError: every file is what was written, and yet reading fails.
     """
     if not paths:
         return {}
+    if missing := sorted(set(paths) - set(info.leaves)):
+        raise MissingArraysError(
+            f"{info.folder} does not hold {', '.join(missing[:3])}"
+            + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+            + ": it was saved by another model. `clac-jax ckpt show` lists what it holds."
+        )
     try:
         arrays = _read(info, paths)
     except Exception as error:  # whatever Orbax and TensorStore raise for damaged files

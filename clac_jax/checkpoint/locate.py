@@ -16,7 +16,7 @@ from clac_jax.checkpoint.layout import (
     read_info,
     step_folders,
 )
-from clac_jax.checkpoint.retention import Retention
+from clac_jax.checkpoint.yardstick import retention_of
 from clac_jax.errors import UserError
 
 FORMS = "DIR, DIR@last, DIR@best, DIR@step=5000, DIR@epoch=49, or a checkpoint's own folder"
@@ -64,6 +64,13 @@ def locate(name: str) -> CheckpointInfo:
     return _choose(which, directory, whole, damaged)
 
 
+def is_inside(name: str, workdir: os.PathLike[str]) -> bool:
+    """Whether a name of a checkpoint, as for `locate`, means one of the run in this workdir."""
+    places = {name.strip(), name.strip().rpartition("@")[0]} - {""}
+    folder = str(_path(os.fspath(workdir)))
+    return any(f"{_path(place)}/".startswith(f"{folder}/") for place in places)
+
+
 def _path(place: str) -> epath.Path:
     path = epath.Path(os.path.expanduser(place))
     return path if "://" in place else path.resolve()
@@ -79,12 +86,15 @@ def _choose(
     if which in ("", "last"):
         return newest
     if which == "best":
-        retention = Retention.from_config(newest.config["checkpoint"])
-        best = retention.best_first({step: info.metrics for step, info in whole.items()})
-        if best:
-            return whole[best[0]]
+        options = newest.config["checkpoint"]
+        for step in sorted(whole, reverse=True):  # by the newest measure that there is
+            if options["monitor"] in (whole[step].metrics or {}):
+                config = whole[step].config | {"checkpoint": options}
+                retention, metrics = retention_of(config, whole[step].data, whole)
+                if best := retention.best_first(metrics):
+                    return whole[best[0]]
         raise CheckpointNotFoundError(
-            f"No checkpoint in {directory} has the metric {retention.monitor!r}, so none is best. "
+            f"No checkpoint in {directory} has the metric {options['monitor']!r}, so none is best. "
             f"There {_there(whole)}."
         )
     if found := re.fullmatch(r"step=(\d+)", which):
