@@ -24,6 +24,7 @@ WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where the run lives; started again, it goes on from there."
 )
 
+
 def main(_: list[str]) -> None:
     """Runs the training that the flags describe."""
     logging.set_verbosity(logging.ERROR)  # the libraries' notices; ours are printed

@@ -6,6 +6,7 @@ What a run prints is a convenience; its record is the workdir. So a terminal tha
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -68,10 +69,8 @@ def output_failure() -> OSError | None:
 
 def _protected(stream: TextIO | None, descriptor: int) -> TextIO:
     if stream is not None:
-        try:
+        with contextlib.suppress(OSError):
             stream.flush()
-        except OSError:
-            pass  # nothing was printed yet that anyone could read
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return io.TextIOWrapper(
         _LastingOutput(descriptor),  # type: ignore[arg-type]  (unbuffered, as a raw file is)

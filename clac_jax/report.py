@@ -12,6 +12,8 @@ matplotlib.use("Agg")  # no display on a cluster node
 import matplotlib.pyplot as plt
 import numpy as np
 
+from clac_jax.atomic import replacing
+
 BLUE, ORANGE, GREEN, GRAY = "#3465a4", "#e07b39", "#4e9a58", "#8a8f98"
 SHOWN_PAIRS = 100
 
@@ -73,13 +75,18 @@ def write_property_report(
 
 
 def _save(figure: Any, path: Path) -> None:
-    """Whole or not at all."""
+    """Completely or not at all.
+
+    Raises:
+        WorkdirError: it cannot be written.
+    """
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
-    temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=110)
-    plt.close(figure)
-    temporary.replace(path)
+    try:
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=110)
+    finally:
+        plt.close(figure)
 
 
 def _draw_loss(

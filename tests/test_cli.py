@@ -113,7 +113,7 @@ def test_verify(run, ckpt):
     code, out, _ = ckpt("verify", run)
     assert code == cli.EXIT_TROUBLE
     whole, damaged, _ = out.splitlines()
-    assert whole.endswith("checkpoints/10: whole")
+    assert whole.endswith("checkpoints/10: intact")
     assert data.name in damaged
     assert ckpt("verify", run / "checkpoints" / "20")[0] == cli.EXIT_TROUBLE
     assert ckpt("verify", run / "checkpoints" / "30", "--json")[0] == 0
@@ -122,7 +122,7 @@ def test_verify(run, ckpt):
 def test_rm(run, ckpt):
     code, _, err = ckpt("rm", run, 10, 30)
     assert code == EXIT_USER_ERROR
-    assert "newest whole checkpoint" in err and (run / "checkpoints" / "10").exists()
+    assert "newest intact checkpoint" in err and (run / "checkpoints" / "10").exists()
     assert ckpt("rm", run, 10)[0] == 0
     code, _, err = ckpt("rm", run, 10)
     assert (code, "There are 20, 30." in err) == (EXIT_USER_ERROR, True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 
 from etils import epath
@@ -18,6 +17,7 @@ from clac_jax.checkpoint.layout import (
 )
 from clac_jax.checkpoint.retention import Retention
 from clac_jax.errors import UserError
+from clac_jax.paths import local_path
 
 FORMS = "DIR, DIR@last, DIR@best, DIR@step=5000, DIR@epoch=49, or a checkpoint's own folder"
 
@@ -33,9 +33,10 @@ def locate(name: str) -> CheckpointInfo:
         name: a run's workdir (its newest whole checkpoint) or its `checkpoints/`, either with
             "@last", "@best" (by the monitor of that run's config), "@step=N" or "@epoch=N" (the one
             saved when epoch N had ended) behind it; or the folder of one checkpoint. Absolute,
-            relative to the current folder, with "~", or a URL that Orbax understands.
+            relative to the current folder, or with "~".
 
     Raises:
+        PathError: it is a URL, or nothing that a folder can be called.
         CheckpointNotFoundError: naming what is there instead.
         DamagedCheckpointError: the only one that the name can mean is damaged.
     """
@@ -65,8 +66,7 @@ def locate(name: str) -> CheckpointInfo:
 
 
 def _path(place: str) -> epath.Path:
-    path = epath.Path(os.path.expanduser(place))
-    return path if "://" in place else path.resolve()
+    return epath.Path(local_path(place, "The name of a checkpoint")).resolve()
 
 
 def _choose(

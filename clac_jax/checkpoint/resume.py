@@ -20,11 +20,11 @@ from clac_jax.checkpoint.layout import (
     CHECKPOINTS,
     DAMAGED,
     CheckpointInfo,
-    finish_interrupted,
     read_all,
 )
 from clac_jax.checkpoint.locate import locate
 from clac_jax.checkpoint.matching import PARTS, RestoreOptions, problems
+from clac_jax.checkpoint.removal import finish_interrupted
 from clac_jax.checkpoint.restore import (
     REPORT_FILE,
     Restored,
@@ -93,10 +93,10 @@ def find_origin(config: ml_collections.ConfigDict, workdir: Path) -> Origin:
         )
     if own or damaged:
         return Origin(own, damaged)
-    if (workdir / DAMAGED).exists():
+    if (directory / DAMAGED).exists():
         raise ResumeError(
-            f"{workdir} has no checkpoint but those in {DAMAGED}/, and a fresh run there would "
-            "look like a resumed one. Choose a new workdir."
+            f"{workdir} has no checkpoint but those in {CHECKPOINTS}/{DAMAGED}/, and a fresh run "
+            "there would look like a resumed one. Choose a new workdir."
         )
     if config.resume_from:
         return Origin(other=locate(config.resume_from))
@@ -144,7 +144,8 @@ def begin(
 
     notes = [f"damaged   {error}" for _, error in sorted(damaged.items())]
     if damaged:
-        notes.append(f"          set aside in {workdir / DAMAGED}; goes on from step {info.step}")
+        place = workdir / CHECKPOINTS / DAMAGED
+        notes.append(f"          set aside in {place}; resumes from step {info.step}")
     progress, position_notes = _progress(origin, info, config, options, num_train_examples)
     notes += [f"changed   {line}" for line in describe_changes(info, config, progress)]
     notes += [f"changed   {line}" for line in position_notes]

@@ -143,7 +143,7 @@ def test_damaged_checkpoints_are_set_aside(tmp_path):
     for _ in range(2):
         Checkpoints(tmp_path, make_config(), SHAPES, 100, damaged=[20]).close()
         shutil.copytree(tmp_path / "checkpoints" / "10", tmp_path / "checkpoints" / "20")
-    aside = {path.name for path in (tmp_path / "damaged_checkpoints").iterdir()}
+    aside = {path.name for path in (tmp_path / "checkpoints" / "damaged").iterdir()}
     assert aside == {"20", "20-1"}
 
 
