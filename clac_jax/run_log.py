@@ -16,7 +16,7 @@ from tqdm import tqdm
 from clac_jax.atomic import write_atomically
 from clac_jax.paths import explain
 from clac_jax.trackers import TensorBoard, WeightsAndBiases
-from clac_jax.workdir import HeldFolder, WorkdirError
+from clac_jax.workdir import HeldFolder, LostWorkdirError, WorkdirError
 
 # Train-row fields that measure the machine, not the run: two runs of one seed differ in them.
 TIMING_FIELDS = ("examples_per_second", "data_wait_fraction")
@@ -31,6 +31,9 @@ class Sink(Protocol):
 
     def sync(self) -> None:
         """Forces what it was given to the disk."""
+
+    def follow(self, workdir: Path) -> None:
+        """Learns where the workdir was moved to; files that are open went with it."""
 
     def close(self) -> None:
         """Ends it."""
@@ -108,6 +111,10 @@ class MetricsFile:
         except OSError as error:
             raise self._cannot_write(error) from error
         self._stop_unless_there(state)
+
+    def follow(self, workdir: Path) -> None:
+        """See `Sink.follow`."""
+        self._path = workdir / self._path.name
 
     def close(self) -> None:
         """Closes the file."""
@@ -205,20 +212,42 @@ class RunLog:
             LostWorkdirError: the workdir is no longer the folder that the run began in.
             WorkdirError: the row cannot be written.
         """
-        self._held.check()
+        lost = self._lost()
         for sink in reversed(self._sinks):  # metrics.jsonl last: it has what all others have
             sink.write(row)
+        if lost:
+            raise lost
 
     def sync(self) -> None:
         """Forces all rows to the disk, before the checkpoint that follows them; see `write`."""
-        self._held.check()
+        lost = self._lost()
         for sink in self._sinks:
             sink.sync()
+        if lost:
+            raise lost
 
     def close(self) -> None:
         """Closes everything."""
         for sink in self._sinks:
             sink.close()
+        self._held.close()
+
+    def _lost(self) -> LostWorkdirError | None:
+        """The error to raise when all is written, if the workdir was moved and is found elsewhere.
+
+        Raises:
+            LostWorkdirError: it is nowhere to be found.
+        """
+        try:
+            self._held.check()
+        except LostWorkdirError as error:
+            if error.moved_to is None:
+                raise
+            self._held.follow(error.moved_to)
+            for sink in self._sinks:
+                sink.follow(error.moved_to)
+            return error
+        return None
 
 
 class SilentLog:

@@ -80,6 +80,10 @@ class TensorBoard:
         except OSError as error:
             raise self._cannot_write(error) from error
 
+    def follow(self, workdir: Path) -> None:
+        """Learns where the workdir was moved to."""
+        self._path = workdir / self._path.parent.name / self._path.name
+
     def close(self) -> None:
         """Closes the event file."""
         try:
@@ -147,6 +151,9 @@ class WeightsAndBiases:
 
     def sync(self) -> None:
         """Does nothing: W&B sends by itself."""
+
+    def follow(self, workdir: Path) -> None:
+        """Does nothing: W&B has its own folder."""
 
     def close(self) -> None:
         """Ends the W&B run."""

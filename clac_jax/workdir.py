@@ -25,7 +25,16 @@ class WorkdirError(UserError):
 
 
 class LostWorkdirError(WorkdirError):
-    """The workdir is no longer the folder that the run began in."""
+    """The workdir is no longer the folder that the run began in.
+
+    Attributes:
+        moved_to: where that folder is now, if that can be found; the run can still be saved there.
+    """
+
+    def __init__(self, message: str, moved_to: Path | None):
+        super().__init__(message)
+        self.moved_to = moved_to
+        self.spoils_state = moved_to is None
 
 
 class Workdir:
@@ -104,6 +113,9 @@ class HeldFolder:
         """Remembers what the lock file of a folder says; nothing is checked if it has none."""
         self._folder = folder
         self._held = _content(folder / LOCK_FILE) or ""
+        self._descriptor: int | None = None
+        with contextlib.suppress(OSError):
+            self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
 
     def check(self) -> None:
         """Reads the lock file again.
@@ -120,10 +132,38 @@ class HeldFolder:
             what = f"is not the folder that this run has locked: its {LOCK_FILE} is gone"
         else:
             what = "was moved or removed while the run was writing to it"
-        raise LostWorkdirError(
-            f"--workdir={self._folder} {what}. This run stops and writes nothing there; its "
-            "checkpoints are where the folder went. Move it back and run the same command again."
-        )
+        moved_to = self._moved_to()
+        if moved_to:
+            advice = (
+                f"The folder is now {moved_to}; the run is saved there and stops. Resume it with "
+                "that --workdir, or move the folder back."
+            )
+        else:
+            advice = (
+                "The run stops and writes nothing there. If the folder was moved, its checkpoints "
+                "are where it went: move it back and run the same command again."
+            )
+        raise LostWorkdirError(f"--workdir={self._folder} {what}. {advice}", moved_to)
+
+    def follow(self, folder: Path) -> None:
+        """Takes a folder for the one that is held: where it was moved to."""
+        self._folder = folder
+
+    def close(self) -> None:
+        """Lets go of the folder."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _moved_to(self) -> Path | None:
+        """Where the folder that is still open lies now; only Linux tells."""
+        if self._descriptor is None or not self._held:
+            return None
+        try:
+            folder = Path(os.readlink(f"/proc/self/fd/{self._descriptor}"))
+        except OSError:
+            return None
+        return folder if _content(folder / LOCK_FILE) == self._held else None
 
 
 def check_writable(folder: Path) -> None:

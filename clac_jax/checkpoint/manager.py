@@ -153,6 +153,10 @@ class Checkpoints:
         if not self._options.async_save:
             self.wait()
 
+    def follow(self, workdir: Path) -> None:
+        """Saves in another folder from now on: where the workdir was moved to."""
+        self.directory = epath.Path(workdir).resolve() / CHECKPOINTS
+
     def check(self) -> None:
         """Raises what the save in the background raised, if it has ended.
 
@@ -243,9 +247,12 @@ class Checkpoints:
         os.rename(staging, info.folder)
         sync(self.directory)
         self._metrics[info.step] = info.metrics
-        # The checkpoint is there: whatever can no longer be removed does not undo that.
-        self._report(finish_interrupted(self.directory))
-        self._remove_all_but(self._retention.kept(self._metrics))
+        # The checkpoint is there: whatever cannot be removed now does not undo that.
+        try:
+            self._report(finish_interrupted(self.directory))
+            self._remove_all_but(self._retention.kept(self._metrics))
+        except UserError as error:
+            _say(f"warning: {error}")
 
     def _remove_all_but(self, kept: set[int]) -> None:
         for step in sorted(set(self._metrics) - kept):
