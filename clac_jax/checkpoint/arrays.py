@@ -113,10 +113,8 @@ def _read(info: CheckpointInfo, paths: Collection[str]) -> Arrays:
     as_numpy = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in paths}
     alone = this_process_alone()
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
-    with (
-        quiet_threads(),
-        ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer,
-    ):
+    quiet_threads()
+    with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
         tree = checkpointer.restore(
             epath.Path(info.folder).resolve() / STATE,  # Orbax takes no relative path
             args=ocp.args.PyTreeRestore(

@@ -20,7 +20,7 @@ from etils import epath
 
 import clac_jax
 from clac_jax import config as config_lib
-from clac_jax.checkpoint import free_space
+from clac_jax.checkpoint import capacity
 from clac_jax.checkpoint.arrays import HostBuffers, describe, nested, this_process_alone
 from clac_jax.checkpoint.files import sync, write_manifest
 from clac_jax.checkpoint.layout import (
@@ -99,7 +99,13 @@ class Checkpoints:
             self.directory.mkdir(parents=True, exist_ok=True)
             check_writable(Path(self.directory))
         except OSError as error:
-            raise CheckpointError(f"Cannot use {self.directory}: {explain(error)}") from error
+            reason = explain(error)
+            if os.path.islink(self.directory) and not self.directory.exists():
+                target = os.readlink(self.directory)
+                reason = (
+                    f"it is a link to {target}, which is not there. Mount it, or remove the link."
+                )
+            raise CheckpointError(f"Cannot use {self.directory}: {reason}") from error
         self._report(finish_interrupted(self.directory) + set_aside(self.directory, damaged))
         for name in strangers(self.directory):
             _say(f"warning: {self.directory / name} is not a folder, so no checkpoint.")
@@ -107,7 +113,7 @@ class Checkpoints:
         self._metrics = {step: info.metrics for step, info in whole.items()}
         ended = bool(whole) and whole[max(whole)].progress.epoch >= config.max_epochs
         if not ended:  # which needs no room
-            free_space.check_at_start(self.directory, shapes, len(whole), config)
+            capacity.check_at_start(self.directory, shapes, len(whole), config)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         # Memory for the copy of the state is found while the first step compiles.
         self._buffers = self._worker.submit(HostBuffers, shapes)
@@ -237,7 +243,7 @@ class Checkpoints:
                 time.sleep(self._options.retry_seconds * 2 ** (attempt - 1))
 
     def _save(self, arrays: Mapping[str, np.ndarray], info: CheckpointInfo) -> None:
-        free_space.check(self.directory, arrays)
+        capacity.check(self.directory, arrays)
         staging = self.directory / f"{info.step}{UNFINISHED[0]}"
         remove(staging)
         _write(staging, arrays, info)
@@ -290,7 +296,8 @@ def _write(folder: epath.Path, arrays: Mapping[str, np.ndarray], info: Checkpoin
         STATE: ocp.args.PyTreeSave(nested(arrays)),
         RUN: ocp.args.JsonSave(info.to_json()),
     }
-    with quiet_threads(), ocp.Checkpointer(handler, multiprocessing_options=one) as checkpointer:
+    quiet_threads()
+    with ocp.Checkpointer(handler, multiprocessing_options=one) as checkpointer:
         checkpointer.save(folder, args=ocp.args.Composite(**items))
     # In a bucket, where folders cannot be renamed, Orbax takes this file as the sign of a commit.
     for part in (folder / STATE, folder / RUN, folder):

@@ -1,4 +1,7 @@
-"""Whether the next checkpoint fits on the disk, before anything of it is written."""
+"""Whether the disk and the process can take the next checkpoint, before any of it is written.
+
+A save that runs out of space or of file descriptors half-way leaves threads that report to nobody.
+"""
 
 from __future__ import annotations
 
@@ -15,24 +18,29 @@ from etils import epath
 
 from clac_jax.checkpoint.retention import KEEP_ALL
 from clac_jax.errors import UserError
+from clac_jax.paths import explain
 
 OVERHEAD = 1 << 20  # bytes of a checkpoint beside its arrays: config, checksums, Orbax's own files
 
 
-class NoSpaceError(UserError):
-    """The disk has no room for one checkpoint."""
+NEEDED_DESCRIPTORS = 24  # that Orbax and TensorStore open at a time for a small model
+
+
+class CapacityError(UserError):
+    """The disk or the process cannot take one checkpoint."""
 
 
 def check(directory: epath.Path, arrays: Mapping[str, Any]) -> None:
-    """Compares the free space with the size of one checkpoint.
+    """Compares the free space with the size of one checkpoint, and opens some files for a moment.
 
     Args:
         directory: the `checkpoints/` of a run.
         arrays: slash path -> array, or anything else with shape and dtype.
 
     Raises:
-        OSError: ENOSPC; the checkpoint does not fit.
+        OSError: ENOSPC, the checkpoint does not fit; EMFILE, files cannot be opened.
     """
+    _open_some()
     free, size = _free(directory), checkpoint_size(arrays)
     if free is not None and free < size:
         raise OSError(
@@ -56,13 +64,17 @@ def check_at_start(
         config: of the run.
 
     Raises:
-        NoSpaceError: not even one fits.
+        CapacityError: not even one fits, or too few files can be open at a time.
     """
+    try:
+        _open_some()
+    except OSError as error:
+        raise CapacityError(f"A checkpoint cannot be saved: {explain(error)}") from error
     free, size = _free(directory), checkpoint_size(shapes)
     if free is None:
         return
     if free < size:
-        raise NoSpaceError(
+        raise CapacityError(
             f"A checkpoint of this run takes {_mb(size)}, and {directory} has {_mb(free)} free. "
             "Free some space there, or choose a --workdir on another disk."
         )
@@ -87,6 +99,21 @@ def checkpoint_size(arrays: Mapping[str, Any]) -> int:
     return OVERHEAD + sum(
         math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in arrays.values()
     )
+
+
+def _open_some() -> None:
+    """Opens as many files at a time as a save needs.
+
+    Raises:
+        OSError: EMFILE or ENFILE.
+    """
+    descriptors: list[int] = []
+    try:
+        for _ in range(NEEDED_DESCRIPTORS):
+            descriptors.append(os.open(os.devnull, os.O_RDONLY))
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 def _free(directory: epath.Path) -> int | None:
