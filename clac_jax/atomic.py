@@ -41,7 +41,8 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         _sync(temporary)
         os.replace(temporary, path)
-        _sync(path.parent)
+        with contextlib.suppress(OSError):  # some file systems cannot sync a folder
+            _sync(path.parent)
     except OSError as error:
         raise WorkdirError(f"Cannot write {path}: {explain(error)}") from error
     finally:
@@ -52,7 +53,6 @@ def replacing(path: Path) -> Iterator[Path]:
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # some file systems cannot sync a folder
-            os.fsync(descriptor)
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
