@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -139,6 +140,10 @@ def test_export_and_back(run, original, ckpt, tmp_path):
         "config.json",
         "model.safetensors",
     }
+    before = os.umask(0o022)
+    os.umask(before)
+    for path in (tmp_path / "model").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~before, "readable as other files are"
     assert ckpt("export", run, tmp_path / "model")[0] == EXIT_USER_ERROR  # never over another
     assert ckpt("import", tmp_path / "model", tmp_path / "back")[0] == 0
     info = read_info(epath.Path(tmp_path) / "back" / "checkpoints" / "20")

@@ -17,7 +17,7 @@ from clac_jax.progress import RunProgress
 
 STATE = to_arrays(make_state())
 SHAPES = shapes_of(STATE)
-FAILURES = [errno.EBUSY, errno.ENOTEMPTY, errno.EACCES, errno.EIO]
+FAILURES = [errno.EBUSY, errno.EACCES]  # a file inside is open; no permission
 
 
 @pytest.fixture(autouse=True)
