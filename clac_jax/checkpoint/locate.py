@@ -11,6 +11,7 @@ from clac_jax.checkpoint.files import MANIFEST, DamagedCheckpointError
 from clac_jax.checkpoint.layout import (
     CHECKPOINTS,
     CheckpointInfo,
+    entries,
     read_all,
     read_info,
     step_folders,
@@ -116,7 +117,7 @@ def _near(folder: epath.Path) -> str:
     """The nearest name beside a folder that is not there."""
     if not folder.parent.is_dir():
         return ""
-    names = [path.name for path in folder.parent.iterdir()]
+    names = [path.name for path in entries(folder.parent)]
     if folder.parent.name == CHECKPOINTS:
         steps = step_folders(folder.parent)
         return f"; there are {', '.join(map(str, steps))}" if steps else ""

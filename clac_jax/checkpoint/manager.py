@@ -46,6 +46,7 @@ from clac_jax.checkpoint.retention import Retention
 from clac_jax.errors import UserError
 from clac_jax.paths import explain
 from clac_jax.progress import RunProgress
+from clac_jax.run_log import MovedMetricsError
 from clac_jax.workdir import LostWorkdirError, check_writable
 
 RECORDED_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -232,7 +233,7 @@ class Checkpoints:
                 before_commit()
                 self._save(arrays, info)
                 return
-            except LostWorkdirError:  # nothing of this run may be written there any more
+            except (LostWorkdirError, MovedMetricsError):  # the run is to stop, whatever the disk
                 raise
             except Exception as error:  # of Orbax, TensorStore or the disk: none may pass unseen
                 self._report(finish_interrupted(self.directory))

@@ -2,7 +2,7 @@
 
 import json
 import os
-import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,23 +13,18 @@ from end_to_end.conftest import ROOT
 from end_to_end.small_runs import arrays_at, assert_same
 from test_run_log import points
 
+from clac_jax.checkpoint.capacity import CapacityError
+from clac_jax.checkpoint.manager import CheckpointError
 from clac_jax.errors import EXIT_USER_ERROR
 from clac_jax.run_log import read_rows
+from clac_jax.train import train
+from clac_jax.workdir import WorkdirError
 
 FLAGS = (
     "--config.graph_encoder.name=composition",
     "--config.use_visual_intramodal_loss=False",
     "--config.use_textual_intramodal_loss=False",
 )
-
-
-@pytest.fixture(scope="module")
-def finished(run, tmp_path_factory):
-    """The workdir of a run of 16 steps that nobody disturbed."""
-    workdir = tmp_path_factory.mktemp("faults") / "run"
-    done = run(workdir, *FLAGS)
-    assert done.returncode == 0, done.stderr
-    return workdir
 
 
 @pytest.fixture
@@ -64,7 +59,7 @@ def steps(workdir):
     return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
 
 
-def test_a_workdir_moved_away_is_noticed_and_the_run_saved_where_it_went(begin, run, tmp_path):
+def test_a_workdir_moved_away_is_noticed_and_the_run_saved_where_it_went(begin, tmp_path):
     workdir, moved = tmp_path / "run", tmp_path / "moved"
     process = begin(workdir, "--config.max_epochs=10000", "--config.checkpoint.every_n_epochs=1000")
     wait_for(lambda: len(read_rows(workdir / "metrics.jsonl")) > 5, process)
@@ -76,18 +71,6 @@ def test_a_workdir_moved_away_is_noticed_and_the_run_saved_where_it_went(begin, 
     rows = [row for row in read_rows(moved / "metrics.jsonl") if row["split"] == "train"]
     assert steps(moved) == [rows[-1]["step"]]
     assert [row["step"] for row in rows] == list(range(1, rows[-1]["step"] + 1))
-
-
-def test_rows_taken_away_are_written_again_and_the_state_is_saved(begin, tmp_path):
-    workdir = tmp_path / "run"
-    process = begin(workdir, "--config.max_epochs=10000", "--config.checkpoint.every_n_epochs=1000")
-    wait_for(lambda: len(read_rows(workdir / "metrics.jsonl")) > 5, process)
-    (workdir / "metrics.jsonl").unlink()
-    assert "metrics.jsonl was removed" in the_one_error(process.communicate(timeout=60)[0])
-    assert process.returncode == EXIT_USER_ERROR
-    rows = [row for row in read_rows(workdir / "metrics.jsonl") if row["split"] == "train"]
-    assert [row["step"] for row in rows] == list(range(1, rows[-1]["step"] + 1))
-    assert steps(workdir) == [rows[-1]["step"]]
 
 
 def test_tensorboard_has_every_row_after_a_kill(begin, run, tmp_path):
@@ -108,7 +91,7 @@ def test_tensorboard_has_every_row_after_a_kill(begin, run, tmp_path):
     assert points(workdir / "tensorboard").keys() == expected
 
 
-def test_output_that_nobody_takes_never_ends_a_run(begin, finished, tmp_path):
+def test_output_that_nobody_takes_never_ends_a_run(begin, tmp_path):
     """A pipe whose reader has gone, and characters that the output's encoding lacks."""
     workdir = tmp_path / "ünï 😀"
     reader, writer = os.pipe()
@@ -117,42 +100,34 @@ def test_output_that_nobody_takes_never_ends_a_run(begin, finished, tmp_path):
     assert os.read(reader, 8) == b"clac_jax"
     os.close(reader)
     assert process.wait(timeout=120) == 0
-    assert_same(arrays_at(workdir, 16), arrays_at(finished, 16))
+    assert steps(workdir) == [8, 16]
     assert read_rows(workdir / "metrics.jsonl")[-1]["split"] == "test"
 
 
-def test_a_terminal_that_is_closed_or_full_never_ends_a_run(begin, tmp_path):
-    def close():
-        for descriptor in (0, 1, 2):
-            os.close(descriptor)
-
-    closed = begin(tmp_path / "closed", stdout=None, stderr=None, preexec_fn=close)
-    with open("/dev/full", "w") as full:
-        process = begin(tmp_path / "full", stdout=full, stderr=full)
-    for name, one in (("closed", closed), ("full", process)):
-        assert one.wait(timeout=120) == 0
-        # The numbers of the closed descriptors were not given to files of the run.
-        assert read_rows(tmp_path / name / "metrics.jsonl")[-1]["split"] == "test"
+def test_a_closed_output_never_ends_a_run(command, environment, tmp_path):
+    """The numbers of the closed descriptors are not given to files of the run."""
+    line = shlex.join([*command(tmp_path / "run", *FLAGS), "--config.max_epochs=1"])
+    shell = ["bash", "-c", f"exec {line} <&- >&- 2>/dev/full"]
+    done = subprocess.run(shell, cwd=ROOT, env=environment(), timeout=120)
+    assert done.returncode == 0
+    assert read_rows(tmp_path / "run" / "metrics.jsonl")[-1]["split"] == "test"
 
 
-def limit_files():
-    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
-
-
-def test_a_save_that_fails_half_way_is_one_line_and_leaves_nothing(begin, tmp_path):
+def test_a_save_that_fails_half_way_is_one_line_and_leaves_nothing(command, environment, tmp_path):
     """A limit on the size of files is met by TensorStore's threads, as a quota is."""
-    process = begin(
-        tmp_path / "run",
-        "--config.checkpoint.retries=1",
-        "--config.checkpoint.retry_seconds=0.01",
-        preexec_fn=limit_files,
+    line = shlex.join([*command(tmp_path / "run", *FLAGS), "--config.checkpoint.retries=0"])
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -f 400; exec {line}"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+        timeout=120,
     )
-    output = process.communicate(timeout=120)[0]
-    assert process.returncode == EXIT_USER_ERROR
-    message = the_one_error(output)
+    assert done.returncode == EXIT_USER_ERROR
+    message = the_one_error(done.stderr)
     assert "Cannot save step 8" in message and "ulimit -f" in message
-    after_start = output[output.index("start     ") :].splitlines()
-    assert all(line.startswith(("start", "epoch", " ", "warning", "error")) for line in after_start)
+    assert done.stderr.count("\n") == 1, "nothing of the threads that have failed, too"
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
 
@@ -170,95 +145,59 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def test_a_full_disk_is_foreseen_said_in_one_line_and_costs_nothing(run, finished, small_disk):
-    workdir = small_disk / "run"
-    flags = (*FLAGS, "--config.max_epochs=4", "--config.checkpoint.save_top_k=-1")
-    quick = "--config.checkpoint.retry_seconds=0.01"
-    done = run(workdir, *flags, quick)
-    assert done.returncode == EXIT_USER_ERROR
-    assert "Free some space before it is used up" in done.stderr
-    assert "No space left on device" in the_one_error(done.stderr)
-    there = steps(workdir)
-    assert there and there[-1] < 32, "only whole checkpoints, and no temporary folder"
+def test_a_full_disk_is_foreseen_and_costs_nothing(small_config, stage1, small_disk, capfd):
+    quick = {"checkpoint__retries": 1, "checkpoint__retry_seconds": 0.0}
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        train(small_config(checkpoint__every_n_steps=0, max_epochs=5, **quick), small_disk)
+    assert "Free some space before it is used up" in capfd.readouterr().err
+    there = steps(small_disk)
+    assert there == [4, 8], "complete ones, and nothing temporary"
     (small_disk / "fill").write_bytes(bytes(os.statvfs(small_disk).f_bavail * 4096 - 500_000))
-    refused = the_one_error(run(workdir, *flags).stderr)
-    assert "A checkpoint of this run takes" in refused
-    (small_disk / "fill").unlink()
-    for step in there[:-1]:
-        shutil.rmtree(workdir / "checkpoints" / str(step))
-    assert run(workdir, *FLAGS).returncode == 0
-    assert_same(arrays_at(workdir, 16), arrays_at(finished, 16)) if 16 in steps(workdir) else None
+    with pytest.raises(CapacityError, match="A checkpoint of this run takes"):
+        train(small_config(max_epochs=5), small_disk)
+    assert steps(small_disk) == there
+    assert_same(arrays_at(small_disk, 4), arrays_at(stage1, 4))
 
 
-IN_THE_WAY = {
-    "tensorboard": "file is in the place of a folder",
-    "config.json": "folder is in the place of the file",
-    "checkpoints": "file is in the place of a folder",
-}
+@pytest.fixture
+def copy(stage1, tmp_path):
+    """A finished run of 8 steps."""
+    shutil.copytree(stage1, tmp_path / "run")
+    return tmp_path / "run"
 
 
-@pytest.mark.parametrize("name", IN_THE_WAY)
-def test_what_is_in_the_way_of_a_file_of_the_run_is_named(run, tmp_path, name):
-    workdir = tmp_path / "run"
-    workdir.mkdir()
-    if "folder is" in IN_THE_WAY[name]:
-        (workdir / name / "inside").mkdir(parents=True)
-    else:
-        (workdir / name).write_text("mine")
-    done = run(workdir, *FLAGS)
-    assert done.returncode == EXIT_USER_ERROR
-    message = the_one_error(done.stderr)
-    assert name in message and IN_THE_WAY[name] in message
-    left = [path.name for path in workdir.iterdir() if "tmp" in path.name or "probe" in path.name]
-    assert left == []
+def test_a_report_that_cannot_be_drawn_costs_no_result(small_config, copy):
+    (copy / "report.png").unlink()
+    (copy / "report.png" / "inside").mkdir(parents=True)
+    with pytest.raises(WorkdirError, match=r"report\.png: .*folder is in the place of the file"):
+        train(small_config(), copy)
+    assert read_rows(copy / "metrics.jsonl")[-1]["split"] == "test"
+    assert not [path for path in copy.iterdir() if "tmp" in path.name]
 
 
-def test_a_report_that_cannot_be_drawn_costs_no_result(run, finished, tmp_path):
-    shutil.copytree(finished, tmp_path / "run")
-    (tmp_path / "run" / "report.png").unlink()
-    (tmp_path / "run" / "report.png" / "inside").mkdir(parents=True)
-    done = run(tmp_path / "run", *FLAGS)
-    assert done.returncode == EXIT_USER_ERROR
-    assert "report.png" in the_one_error(done.stderr)
-    rows = read_rows(tmp_path / "run" / "metrics.jsonl")
-    assert rows[-1]["split"] == "test"
-
-
-def test_lost_checkpoints_cost_no_rows(run, finished, tmp_path):
+def test_lost_checkpoints_cost_no_rows(small_config, copy, stage1, capfd):
     """The run starts afresh and says so; what the lost one had measured is kept."""
-    workdir = tmp_path / "run"
-    shutil.copytree(finished, workdir)
-    shutil.rmtree(workdir / "checkpoints")
-    done = run(workdir, *FLAGS)
-    assert done.returncode == 0, done.stderr
-    assert "fresh run" in done.stdout and "kept in metrics-1.jsonl" in done.stderr
-    kept = (workdir / "metrics-1.jsonl").read_bytes()
-    assert kept == (finished / "metrics.jsonl").read_bytes()
-    assert len(read_rows(workdir / "metrics.jsonl")) == len(kept.splitlines())
+    shutil.rmtree(copy / "checkpoints")
+    train(small_config(), copy)
+    captured = capfd.readouterr()
+    assert "fresh run" in captured.out and "kept in metrics-1.jsonl" in captured.err
+    kept = (copy / "metrics-1.jsonl").read_bytes()
+    assert kept == (stage1 / "metrics.jsonl").read_bytes()
+    assert len(read_rows(copy / "metrics.jsonl")) == len(kept.splitlines())
 
 
-def test_lost_rows_are_said_and_the_run_resumes(run, finished, tmp_path):
-    workdir = tmp_path / "run"
-    shutil.copytree(finished, workdir)
-    (workdir / "metrics.jsonl").unlink()
-    done = run(workdir, *FLAGS)
-    assert done.returncode == 0, done.stderr
-    assert "rows up to step 16 are missing" in done.stderr
-    assert (workdir / "report.png").stat().st_size > 1000
-
-
-def test_strange_names_in_the_checkpoints_are_passed_over(run, finished, tmp_path):
-    workdir = tmp_path / "run"
-    shutil.copytree(finished, workdir)
-    (workdir / "checkpoints" / "²").mkdir()
-    (workdir / "checkpoints" / "99").write_text("x")
-    (workdir / "checkpoints" / "98").symlink_to("98")
-    newest = workdir / "checkpoints" / "16"
-    shutil.copytree(newest, workdir / "checkpoints" / "24")
-    (workdir / "checkpoints" / "24" / "files.json").write_text("[" * 100_000)
-    done = run(workdir, *FLAGS)
-    assert done.returncode == 0, done.stderr
-    assert "99 is not a folder" in done.stderr and "Traceback" not in done.stderr
-    assert "files.json cannot be read" in done.stdout
-    assert (workdir / "checkpoints" / "damaged" / "24").is_dir()
-    assert json.loads((workdir / "restore_report.json").read_text())["step"] == 16
+def test_lost_rows_and_strange_names_are_said_and_the_run_resumes(small_config, copy, capfd):
+    (copy / "metrics.jsonl").unlink()
+    (copy / "checkpoints" / "²").mkdir()
+    (copy / "checkpoints" / "99").write_text("x")
+    (copy / "checkpoints" / "98").symlink_to("98")
+    shutil.copytree(copy / "checkpoints" / "8", copy / "checkpoints" / "24")
+    (copy / "checkpoints" / "24" / "files.json").write_text("[" * 100_000)
+    train(small_config(), copy)
+    captured = capfd.readouterr()
+    assert "rows up to step 8 are missing" in captured.err
+    assert "99 is not a folder" in captured.err
+    assert "files.json cannot be read" in captured.out
+    assert (copy / "checkpoints" / "damaged" / "24").is_dir()
+    assert json.loads((copy / "restore_report.json").read_text())["step"] == 8
+    assert (copy / "report.png").stat().st_size > 1000
