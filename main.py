@@ -58,13 +58,13 @@ def parse_flags(argv: list[str]) -> list[str]:
 def fail(message: str, code: int = EXIT_USER_ERROR) -> None:
     """Prints the one thing that is wrong and exits with the code for the user's errors."""
     print(f"error: {message}", file=sys.stderr, flush=True)
-    end(code)
+    end(code, message)
 
 
-def end(code: int) -> None:
+def end(code: int, why: str) -> None:
     """Exits; as one of several processes without waiting for the others, who would not come."""
     if "clac_jax.processes" in sys.modules:
-        sys.modules["clac_jax.processes"].leave(code)
+        sys.modules["clac_jax.processes"].leave(code, why)
     sys.exit(code)
 
 
@@ -76,10 +76,12 @@ def run(argv: list[str]) -> None:
         fail(str(error), error.exit_code)
     except Preempted as stop:
         print(f"{stop.signal_name}: saved; the same command goes on from here.", flush=True)
-        sys.exit(EXIT_PREEMPTED)
-    except Exception:
+        end(EXIT_PREEMPTED, f"it was told to stop ({stop.signal_name})")
+    except Exception as error:
         traceback.print_exc()
-        end(1)
+        end(1, f"{type(error).__name__}: {error}")
+    else:
+        end(0, "its work is done")
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.log_every_n_steps = 10
     config.eval_batch_size = 64
     config.compilation_cache = "~/.cache/clac_jax/xla"  # compiled steps; "" keeps none
-    config.deterministic = False  # on a GPU: the same bits every time, for some of the speed
+    config.deterministic = False  # on a GPU: the same bits every time, at some cost in speed
 
     config.parallel = "pmap"  # pmap | shard_map: how a step runs on all devices
     config.sharding = ml_collections.ConfigDict()  # of shard_map

@@ -1,4 +1,4 @@
-"""A crystal: lattice, elements, positions; read from a CIF or an atoms dict and checked."""
+"""A crystal: lattice, elements, positions; read from numbers or an atoms dict, and checked."""
 
 from __future__ import annotations
 
@@ -8,25 +8,38 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
-import gemmi
 import numpy as np
 from vesin import NeighborList
 
 from clac_jax import elements
 from clac_jax.errors import UserError
 
-MIN_DISTANCE = 0.1
-"""Angstrom; two atoms closer than this are one atom written twice."""
+# The limits, with their reasons for users in docs/data.md.
+MIN_DISTANCE = 0.5
+"""Angstrom; no two atoms of any crystal are closer. H2 is 0.74; X-rays see O-H as short as 0.58."""
 
-MIN_VOLUME_PER_ATOM = 0.1
-"""Cubic angstrom; a cell smaller than this has lost a dimension."""
+MIN_RADII_SHARE = 0.4
+"""Of the sum of two covalent radii; the closest real contacts, under pressure, are near 0.55."""
 
+MIN_VOLUME_PER_ATOM = 0.5
+"""Cubic angstrom; a cell smaller than this has lost a dimension. Dense hydrogen has above 1."""
 
-_CELL_TAGS = tuple(f"_cell_length_{edge}" for edge in "abc") + tuple(
-    f"_cell_angle_{angle}" for angle in ("alpha", "beta", "gamma")
-)
+MAX_SEARCH = 1e8
+"""Places that a search for neighbours within 6 angstrom looks at in a skewed cell: a second."""
+
+MAX_LENGTH = 500.0
+"""Angstrom of a cell vector; in thin cells of more, the neighbour search divides by zero."""
+
+MAX_COORDINATE = 1e5
+"""Angstrom, and cells: a position farther out has lost digits when it is wrapped into the cell."""
+
+MAX_ATOMS = 20_000
+"""In the cell."""
+
+_NUMBER_TYPES = (int, float, np.integer, np.floating, Decimal)
 
 
 class CrystalError(UserError, ValueError):
@@ -43,8 +56,9 @@ class Crystal:
         positions: (N, 3) float64, Cartesian, angstrom.
 
     Raises:
-        CrystalError: wrong shapes, no atoms, numbers that are not finite, a cell without volume,
-            an element without an atom vector, or overlapping atoms.
+        CrystalError: wrong shapes, no atoms or too many, values that are not numbers or outside the
+            limits above, atomic numbers that are not integers, a cell without volume, an element
+            without an atom vector, or atoms closer than any two atoms of these elements.
     """
 
     lattice: np.ndarray
@@ -52,56 +66,48 @@ class Crystal:
     positions: np.ndarray
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "lattice", np.asarray(self.lattice, np.float64))
-        object.__setattr__(self, "atomic_numbers", np.asarray(self.atomic_numbers, np.int32))
-        object.__setattr__(self, "positions", np.asarray(self.positions, np.float64))
-        self._check_shapes()
-        self._check_numbers()
+        object.__setattr__(self, "lattice", _lattice(self.lattice))
+        object.__setattr__(self, "atomic_numbers", _atomic_numbers(self.atomic_numbers))
+        positions = _coordinates(self.positions, len(self.atomic_numbers))
+        object.__setattr__(self, "positions", positions)
+        self._check_cell()
         self._check_distances()
 
-    def _check_shapes(self) -> None:
-        num_atoms = len(self.atomic_numbers)
-        if self.lattice.shape != (3, 3):
-            raise CrystalError(f"The lattice has shape {self.lattice.shape}. It must be (3, 3).")
-        if num_atoms == 0:
-            raise CrystalError("The crystal has no atoms. Give at least one.")
-        if self.positions.shape != (num_atoms, 3):
+    def _check_cell(self) -> None:
+        volume = self.volume
+        if volume < MIN_VOLUME_PER_ATOM * self.num_atoms:
             raise CrystalError(
-                f"{num_atoms} elements have coordinates of shape {self.positions.shape}. "
-                f"They need shape ({num_atoms}, 3)."
-            )
-
-    def _check_numbers(self) -> None:
-        if not np.isfinite(self.lattice).all():
-            raise CrystalError("The lattice has a value that is not finite. Mend the cell.")
-        bad = np.flatnonzero(~np.isfinite(self.positions).all(axis=1))
-        if len(bad):
-            raise CrystalError(
-                f"The coordinates of atom {bad[0]} are not finite (NaN or infinity). Mend them."
-            )
-        if self.volume < MIN_VOLUME_PER_ATOM * self.num_atoms:
-            raise CrystalError(
-                f"The cell has a volume of {self.volume:.3g} cubic angstrom for {self.num_atoms} "
+                f"The cell has a volume of {volume:.3g} cubic angstrom for {self.num_atoms} "
                 "atoms. Check the cell vectors and their unit."
             )
-        z = self.atomic_numbers
-        bad = np.flatnonzero((z < 1) | (z > elements.MAX_ATOMIC_NUMBER))
-        if len(bad):
-            raise CrystalError(
-                f"Atom {bad[0]} has atomic number {z[bad[0]]}, which has no atom vector. "
-                f"Elements 1 to {elements.MAX_ATOMIC_NUMBER} can be used."
-            )
+        faces = np.cross(self.lattice[[1, 2, 0]], self.lattice[[2, 0, 1]])
+        heights = volume / np.linalg.norm(faces, axis=1)
+        # A cell whose opposite faces are closer than any two atoms is far from reduced.
+        if heights.min() < MIN_DISTANCE:
+            images = float(np.prod(2 * np.ceil(6.0 / heights) + 1))
+            boxes = float(np.prod(np.maximum(1.0, heights / 2.0)))
+            if images * (boxes + self.num_atoms**2) > MAX_SEARCH:
+                raise CrystalError(
+                    f"Opposite faces of the cell are only {heights.min():.2g} angstrom apart: it "
+                    "is too skewed to search for neighbours. Give a reduced cell."
+                )
 
     def _check_distances(self) -> None:
+        radii = elements.covalent_radii()[self.atomic_numbers]
+        limit = max(MIN_DISTANCE, 2 * MIN_RADII_SHARE * float(radii.max()))
         # Searched wider than needed: the library's cell list has a cell per cutoff cubed.
-        i, j, d = NeighborList(cutoff=max(2.0, MIN_DISTANCE), full_list=False).compute(
+        i, j, d = NeighborList(cutoff=max(2.0, limit), full_list=False).compute(
             self.positions, self.lattice, periodic=True, quantities="ijd"
         )
-        if len(d) and d.min() < MIN_DISTANCE:
-            nearest = int(d.argmin())
+        if not len(d) or d.min() > limit:
+            return
+        least = np.maximum(MIN_DISTANCE, MIN_RADII_SHARE * (radii[i] + radii[j]))
+        worst = int((d / least).argmin())
+        if d[worst] < least[worst]:
             raise CrystalError(
-                f"Atoms {i[nearest]} and {j[nearest]} are {d[nearest]:.3g} angstrom apart. "
-                "Remove one of them."
+                f"Atoms {i[worst]} and {j[worst]} are {d[worst]:.3g} angstrom apart; two atoms of "
+                f"their elements keep at least {least[worst]:.2g}. Correct the positions, the "
+                "symmetry or the cell."
             )
 
     @property
@@ -132,87 +138,67 @@ class Crystal:
         return dataclasses.replace(self, **changes)
 
     @classmethod
+    def from_arrays(cls, lattice: Any, atomic_numbers: Any, frac_coords: Any) -> Crystal:
+        """Reads three arrays or nested lists; nothing is converted that is not a number already.
+
+        Args:
+            lattice: 3 x 3 or 9 numbers, angstrom, rows are cell vectors.
+            atomic_numbers: N integers; 17.0 is one, 17.2, true and "17" are not.
+            frac_coords: N x 3 or 3 N numbers, fractional.
+
+        Raises:
+            CrystalError: they are not such arrays or do not describe a crystal.
+        """
+        cell = _lattice(lattice, flat=True)
+        numbers = _atomic_numbers(atomic_numbers)
+        fractions = _coordinates(frac_coords, len(numbers), flat=True)
+        return cls(cell, numbers, fractions @ cell)
+
+    @classmethod
     def from_atoms(cls, atoms: Mapping[str, Any]) -> Crystal:
         """Reads an atoms dict.
 
         Args:
             atoms: `lattice_mat` (3 x 3, angstrom, rows are cell vectors), or `abc` (angstrom) and
-                `angles` (degrees); `elements` (symbols); `coords` (N x 3); `cartesian` (bool; if
-                false or missing the coordinates are fractional).
+                `angles` (degrees); `elements` (symbols); `coords` (N x 3); `cartesian` (true or
+                false, also as 0, 1 or text; if false or missing the coordinates are fractional).
 
         Raises:
-            CrystalError: a key is missing or what it holds is no crystal.
+            CrystalError: a key is missing or what it holds is not a crystal.
         """
+        if not isinstance(atoms, Mapping):
+            raise CrystalError("The atoms are not a dict with lattice_mat, elements and coords.")
         for key in ("elements", "coords"):
-            if not isinstance(atoms.get(key), Sequence | np.ndarray):
+            value = atoms.get(key)
+            if isinstance(value, str | bytes) or not isinstance(value, Sequence | np.ndarray):
                 raise CrystalError(f'The atoms have no list "{key}". Add it.')
-        try:
-            if atoms.get("lattice_mat") is not None:
-                lattice = np.asarray(atoms["lattice_mat"], np.float64)
-            elif atoms.get("abc") is not None and atoms.get("angles") is not None:
-                parameters = [float(value) for value in (*atoms["abc"], *atoms["angles"])]
-                if len(parameters) != 6 or min(parameters) <= 0:
-                    raise CrystalError(
-                        f"The cell has abc and angles {parameters}. It needs three positive "
-                        "lengths and three positive angles."
-                    )
-                lattice = lattice_from_parameters(*parameters)
-            else:
-                raise CrystalError(
-                    'The atoms have no "lattice_mat" (or "abc" and "angles"). Add it.'
-                )
-            coords = np.asarray(atoms["coords"], np.float64)
-        except (TypeError, ValueError) as error:
-            if isinstance(error, CrystalError):
-                raise
-            raise CrystalError(f"The atoms hold something that is no number: {error}.") from error
-        numbers = np.array([_atomic_number(str(name)) for name in atoms["elements"]], np.int32)
-        usable = lattice.shape == (3, 3) and coords.shape == (len(numbers), 3)
-        if atoms.get("cartesian") or not usable or not np.isfinite(lattice).all():
-            return cls(lattice, numbers, coords)  # which tells what is wrong
-        return cls(lattice, numbers, coords @ lattice)
+        if atoms.get("lattice_mat") is not None:
+            lattice = _lattice(atoms["lattice_mat"])
+        elif atoms.get("abc") is not None and atoms.get("angles") is not None:
+            parameters = [
+                *_floats(atoms["abc"], "abc", (3,)),
+                *_floats(atoms["angles"], "angles", (3,)),
+            ]
+            lattice = lattice_from_parameters(*map(float, parameters))
+        else:
+            raise CrystalError('The atoms have no "lattice_mat" (or "abc" and "angles"). Add it.')
+        _check_count(len(atoms["elements"]))
+        numbers = np.array([_element(name) for name in atoms["elements"]], np.int32)
+        coords = _coordinates(atoms["coords"], len(numbers))
+        is_cartesian = _boolean(atoms.get("cartesian"), "cartesian")
+        return cls(lattice, numbers, coords if is_cartesian else coords @ lattice)
 
     @classmethod
     def from_cif(cls, text: str) -> Crystal:
-        """Reads the first block with atoms of a CIF, with its symmetry applied.
+        """Reads the first block with atoms of a CIF, with its symmetry applied; see `cif.read`.
 
         Raises:
-            CrystalError: the text is no CIF, has no atoms or cell, or has partly occupied sites.
+            CrystalError: the text is not a CIF or does not describe one ordered crystal.
+            FormulaMismatch: its sites are not those of its formula sum.
         """
-        try:
-            document = gemmi.cif.read_string(text)
-        except (ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise CrystalError(f"The CIF does not parse: {reason}. Mend the file.") from error
-        for block in document:
-            structure = gemmi.make_small_structure_from_block(block)
-            if len(structure.sites):
-                return cls._from_sites(structure, block)
-        raise CrystalError("The CIF has no atom sites. Give one with _atom_site_fract_x and so on.")
+        from clac_jax import cif  # which reads into this class
 
-    @classmethod
-    def _from_sites(cls, structure: gemmi.SmallStructure, block: gemmi.cif.Block) -> Crystal:
-        cell = structure.cell
-        for tag in _CELL_TAGS:  # the parser fills in what is missing, so the file is asked
-            if not math.isfinite(gemmi.cif.as_number(block.find_value(tag) or "?")):
-                raise CrystalError(f"The CIF has no unit cell: {tag} is missing. Add it.")
-        if not cell.volume > 0:
-            raise CrystalError("The unit cell of the CIF has no volume. Mend its lengths.")
-        for site in structure.sites:
-            if site.occ < 1.0 - 1e-3:
-                raise CrystalError(
-                    f"Site {site.label} of the CIF is occupied to {site.occ:g}. Only ordered "
-                    "crystals can be used: replace it by an ordered cell."
-                )
-        operations = _symmetry_operations(block, structure)
-        lattice = lattice_from_parameters(cell.a, cell.b, cell.c, cell.alpha, cell.beta, cell.gamma)
-        numbers, fractions = [], []
-        for site in structure.sites:
-            name = site.element.name if site.element.atomic_number else site.type_symbol
-            images = _distinct_images(np.array(site.fract.tolist()), operations, lattice)
-            fractions.append(images)
-            numbers += [_atomic_number(name or site.label)] * len(images)
-        return cls(lattice, np.array(numbers, np.int32), np.concatenate(fractions) @ lattice)
+        return cif.read(text).checked()
 
     def to_atoms(self) -> dict[str, Any]:
         """The crystal as an atoms dict with Cartesian coordinates; `from_atoms` reads it back."""
@@ -233,19 +219,27 @@ def lattice_from_parameters(
         (3, 3) float64 rows: a along x, b in the xy plane, right-handed.
 
     Raises:
-        CrystalError: no cell has these angles.
+        CrystalError: no cell has these lengths and angles.
     """
+    for name, length in (("a", a), ("b", b), ("c", c)):
+        if not MIN_DISTANCE <= length <= MAX_LENGTH:
+            raise CrystalError(
+                f"The cell length {name} is {length:g} angstrom. It must be from {MIN_DISTANCE:g} "
+                f"to {MAX_LENGTH:g}."
+            )
+    for name, angle in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
+        if not 0 < angle < 180:
+            raise CrystalError(
+                f"The cell angle {name} is {angle:g} degrees. It must be between 0 and 180."
+            )
     cos_a, cos_b, cos_g = (math.cos(math.radians(angle)) for angle in (alpha, beta, gamma))
     sin_g = math.sin(math.radians(gamma))
-    if sin_g <= 0:
-        raise CrystalError(
-            f"The cell angle gamma is {gamma} degrees. It must be between 0 and 180."
-        )
     c_y = (cos_a - cos_b * cos_g) / sin_g
     c_z_squared = 1 - cos_b**2 - c_y**2
     if c_z_squared <= 1e-9:
         raise CrystalError(
-            f"No cell has the angles {alpha}, {beta}, {gamma} degrees: its volume would be zero."
+            f"No cell has the angles {alpha:g}, {beta:g}, {gamma:g} degrees: its volume would be "
+            "zero. Correct them."
         )
     return np.array(
         [
@@ -256,62 +250,157 @@ def lattice_from_parameters(
     )
 
 
-def _atomic_number(name: str) -> int:
+def _lattice(value: Any, flat: bool = False) -> np.ndarray:
+    """A (3, 3) float64 copy or view of cell vectors within the limits."""
+    lattice = _floats(value, "lattice", (9,) if flat and _length(value) == 9 else (3, 3))
+    lattice = lattice.reshape(3, 3)
+    longest = float(np.abs(lattice).max())
+    if longest <= MAX_LENGTH:  # else its square may overflow
+        longest = float(np.linalg.norm(lattice, axis=1).max())
+    if longest > MAX_LENGTH:
+        raise CrystalError(
+            f"The lattice has a vector of {longest:.3g} angstrom; {MAX_LENGTH:g} is the most. "
+            "Check the cell vectors and their unit."
+        )
+    return lattice
+
+
+def _coordinates(value: Any, num_atoms: int, flat: bool = False) -> np.ndarray:
+    """(num_atoms, 3) float64 coordinates, finite and near the cell."""
+    is_flat = flat and _length(value) == 3 * num_atoms
+    coordinates = _floats(value, "coordinates", (3 * num_atoms,) if is_flat else (num_atoms, 3))
+    coordinates = coordinates.reshape(num_atoms, 3)
+    far = np.flatnonzero((np.abs(coordinates) > MAX_COORDINATE).any(axis=1))
+    if len(far):
+        raise CrystalError(
+            f"Atom {far[0]} has a coordinate of {np.abs(coordinates[far[0]]).max():.3g}, outside "
+            f"all cells; {MAX_COORDINATE:g} is the most. Correct it."
+        )
+    return coordinates
+
+
+def _atomic_numbers(value: Any) -> np.ndarray:
+    """(N,) int32 numbers of elements that have an atom vector."""
+    count = _length(value)
+    _check_count(count)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iu" and value.ndim == 1:
+        numbers = value  # as the records hold them
+    else:
+        numbers = _floats(value, "atomic numbers", (count,))
+    bad = np.flatnonzero(
+        (numbers < 1) | (numbers > elements.MAX_ATOMIC_NUMBER) | (numbers != np.floor(numbers))
+    )
+    if len(bad):
+        raise CrystalError(
+            f"Atom {bad[0]} has atomic number {numbers[bad[0]]:.12g}, which has no atom vector. "
+            f"Elements 1 to {elements.MAX_ATOMIC_NUMBER} can be used."
+        )
+    return numbers.astype(np.int32)
+
+
+def _floats(value: Any, what: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Numbers, and only numbers, as finite float64 of a shape; texts and booleans are refused."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iuf":
+        with np.errstate(over="ignore"):  # of longer floats: found not finite below
+            array = value.astype(np.float64, copy=False)
+    else:
+        array = _float_array(value, what, shape)
+    if array.shape != shape:
+        raise CrystalError(
+            f"Shape of the {what}: {array.shape}. It must be {shape}, one number for each."
+        )
+    finite = np.isfinite(array)
+    if not finite.all():
+        if what == "coordinates" and len(shape) == 2:
+            atom = int(np.flatnonzero(~finite.all(axis=1))[0])
+            raise CrystalError(
+                f"The coordinates of atom {atom} are not finite (NaN or infinity). Correct them."
+            )
+        raise CrystalError(f"Not finite (NaN or infinity): a value of the {what}. Correct it.")
+    return array
+
+
+def _float_array(value: Any, what: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Lists of numbers, or lists of them, as a float64 array of the shape they have."""
+    items, row_length = [value], 0
+    for _ in shape:
+        if not all(isinstance(row, list | tuple | np.ndarray) for row in items):
+            raise CrystalError(
+                f"No {len(shape)}-dimensional list of numbers: the {what}. Give one."
+            )
+        lengths = sorted(set(map(_length, items)))
+        if len(lengths) > 1:
+            raise CrystalError(
+                f"Rows of unequal length ({lengths[:3]}) in the {what}. Correct them."
+            )
+        row_length = lengths[0] if lengths else 0
+        if row_length * len(items) > 3 * MAX_ATOMS:
+            raise CrystalError(
+                f"More numbers than {MAX_ATOMS:,} atoms need in the {what}. Give a smaller cell."
+            )
+        items = [item for row in items for item in row]
+    wrong = [kind for kind in set(map(type, items)) if not _is_number(kind)]
+    if wrong:
+        item = next(item for item in items if type(item) in wrong)
+        raise CrystalError(f"{_shown(item)} in the {what} is not a number. Give numbers only.")
+    try:
+        array = np.array([float(item) for item in items], np.float64)
+    except (OverflowError, ValueError) as error:
+        raise CrystalError(f"A number in the {what} is too large. Correct it.") from error
+    return array if len(shape) == 1 else array.reshape(-1, max(1, row_length))
+
+
+def _boolean(value: Any, what: str) -> bool:
+    """One strict reading of a yes or no; missing is no."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return False
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | float | np.integer | np.floating) and value in (0, 1):
+        return bool(value)
+    if isinstance(value, str):
+        text = value.strip().lower()
+        if text in ("true", "t", "yes", "y", "1", "1.0"):
+            return True
+        if text in ("false", "f", "no", "n", "0", "0.0", "", "none", "null", "nan"):
+            return False
+    raise CrystalError(f'"{what}" is neither true nor false: {_shown(value)}. Give one of them.')
+
+
+def _element(name: Any) -> int:
+    if not isinstance(name, str):
+        raise CrystalError(f"{_shown(name)} is not an element. Use symbols such as Fe.")
     try:
         return elements.atomic_number(name)
     except elements.ElementError as error:
-        raise CrystalError(str(error)) from error
+        raise CrystalError(f"{_shown(name)} is not an element. Use symbols such as Fe.") from error
 
 
-def _symmetry_operations(
-    block: gemmi.cif.Block, structure: gemmi.SmallStructure
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(rotation, translation) pairs on fractional coordinates; the identity if none is declared.
+def _length(value: Any) -> int:
+    try:
+        return len(value)
+    except TypeError as error:
+        raise CrystalError(f"{_shown(value)} is not a list of numbers. Give one.") from error
 
-    Raises:
-        CrystalError: symmetry is declared in a way that cannot be read.
-    """
-    written = list(block.find_values("_space_group_symop_operation_xyz")) or list(
-        block.find_values("_symmetry_equiv_pos_as_xyz")
-    )
-    if written:
-        try:
-            operations = [gemmi.Op(gemmi.cif.as_string(text)) for text in written]
-        except (ValueError, RuntimeError) as error:
-            raise CrystalError(
-                f"The CIF has a symmetry operation that cannot be read: {error}. Mend it."
-            ) from error
-    else:
-        structure.determine_and_set_spacegroup("S.H2N")  # Hall, Hermann-Mauguin, then the number
-        declared = (
-            structure.spacegroup_hm or structure.spacegroup_hall or structure.spacegroup_number
+
+def _is_number(kind: type) -> bool:
+    return issubclass(kind, _NUMBER_TYPES) and not issubclass(kind, bool | np.bool_)
+
+
+def _shown(value: Any) -> str:
+    """A short form of any value for a message."""
+    if isinstance(value, int) and abs(value) > 10**12:
+        return "An integer of more than 12 digits"
+    if isinstance(value, str | int | float):
+        text = ascii(str(value)) if isinstance(value, str) else ascii(value)
+        return text if len(text) <= 40 else f"{text[:37]}..."
+    return "A missing value" if value is None else f"A value of type {type(value).__name__}"
+
+
+def _check_count(num_atoms: int) -> None:
+    if num_atoms == 0:
+        raise CrystalError("The crystal has no atoms. Give at least one.")
+    if num_atoms > MAX_ATOMS:
+        raise CrystalError(
+            f"The cell has {num_atoms:,} atoms; {MAX_ATOMS:,} is the most. Give a smaller cell."
         )
-        if structure.spacegroup is None and declared:
-            raise CrystalError(
-                f"The CIF declares the space group {declared!r}, which is unknown. Mend the symbol "
-                "or write the symmetry operations out."
-            )
-        group = structure.spacegroup
-        operations = [gemmi.Op("x,y,z")] if group is None else list(group.operations())
-    return [
-        (np.array(op.rot) / gemmi.Op.DEN, np.array(op.tran) / gemmi.Op.DEN) for op in operations
-    ]
-
-
-def _distinct_images(
-    site: np.ndarray,
-    operations: list[tuple[np.ndarray, np.ndarray]],
-    lattice: np.ndarray,
-    tolerance: float = 0.05,
-) -> np.ndarray:
-    """All images of one site in the cell, (M, 3); images within `tolerance` angstrom are one."""
-    images: list[np.ndarray] = []
-    for rotation, translation in operations:
-        image = (rotation @ site + translation) % 1.0
-        for known in images:
-            apart = image - known
-            if np.linalg.norm((apart - np.round(apart)) @ lattice) < tolerance:
-                break
-        else:
-            images.append(image)
-    return np.array(images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from clac_jax.huggingface import is_causal, resolve_folder
 from clac_jax.input_pipeline import ViewOptions
 from clac_jax.labels import CRYSTAL_SYSTEM, CRYSTAL_SYSTEMS, Labelled, label_of
 from clac_jax.progress import RunProgress
-from clac_jax.schedules import Timeline
+from clac_jax.schedules import Timeline, timeline_of
 from clac_jax.shape_plan import ShapePlan
 from clac_jax.shape_search import MAX_BATCHES
 from clac_jax.text import Tokenizer
@@ -118,6 +119,20 @@ class RunData:
             self.num_unlabelled += records.num_dropped
         return input_pipeline.limited(records, options.max_examples)
 
+    def fingerprint(self, split: str) -> str:
+        """A short name that changes with the examples of a split: their content, choice, number."""
+        options, label = self._config.dataset, self._options.label
+        folder, _ = datasets.prepare(
+            options.name,
+            options.data_dir,
+            path=options.path,
+            on_bad_row=options.on_bad_row,
+            split_by=options.split_by,
+            label=label,
+        )
+        facts = (options.name, folder.name, split, label, self.split_sizes[split])
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
     def train_labels(self) -> np.ndarray:
         """(examples,) float64: the labels of the training split."""
         return np.array([label_of(record, self._options.label) for record in self._splits["train"]])
@@ -203,21 +218,7 @@ class RunData:
 
     def timeline(self, progress: RunProgress) -> Timeline:
         """The optimizer steps of the run, seen from a position in it."""
-        config = self._config
-        epochs_left = config.max_epochs - progress.epoch
-        if epochs_left <= 0:
-            return Timeline(progress.step, self.steps_per_epoch)
-        in_this_one = input_pipeline.steps_in_epoch(
-            self.split_sizes["train"],
-            config.batch_size * config.accumulate_steps,
-            progress.examples_in_epoch,
-        )
-        next_epoch_begins = progress.step + in_this_one
-        return Timeline(
-            total_steps=next_epoch_begins + (epochs_left - 1) * self.steps_per_epoch,
-            steps_per_epoch=self.steps_per_epoch,
-            offset=next_epoch_begins - (progress.epoch + 1) * self.steps_per_epoch,
-        )
+        return timeline_of(self._config, self.split_sizes["train"], progress)
 
     def ends_epoch(self, progress: RunProgress) -> bool:
         """Whether no whole step of the epoch is left."""

@@ -79,3 +79,11 @@ def atomic_weights() -> np.ndarray:
     )
     table.flags.writeable = False
     return table
+
+
+@functools.cache
+def covalent_radii() -> np.ndarray:
+    """(MAX_ATOMIC_NUMBER + 1,) float64, read-only: angstrom; padding (row 0): 0."""
+    table = np.array([0, *(_TABLE.GetRcovalent(z) for z in range(1, MAX_ATOMIC_NUMBER + 1))])
+    table.flags.writeable = False
+    return table

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class UserError(Exception):
     """Something the user gave (config, file, data, disk) cannot be used.
@@ -14,3 +16,19 @@ class UserError(Exception):
 
 
 EXIT_USER_ERROR = UserError.exit_code
+
+
+def one_line(value: Any, limit: int = 200) -> str:
+    """What a file says, short enough for a message: one line, its middle left out where long.
+
+    Args:
+        value: an error, or a value out of a file; its text is taken as it is.
+        limit: characters.
+    """
+    try:
+        text = str(value)
+    except ValueError:  # an integer of thousands of digits
+        text = f"a very large {type(value).__name__}"
+    text = " ".join(text[: 10 * limit].split()) + ("..." if len(text) > 10 * limit else "")
+    half = (limit - 3) // 2
+    return text if len(text) <= limit else f"{text[:half]}...{text[-half:]}"

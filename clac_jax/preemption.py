@@ -1,23 +1,36 @@
-"""Being told to stop: the first signal lets the step finish and saves, the second ends at once.
+"""Signals that stop a run: the first lets the step finish and saves, a later one stops immediately.
 
 SIGTERM is what schedulers and cloud machines send before they take a machine away (SLURM's
 pre-emption and `scancel`, Kubernetes, Google Cloud's notice on GPU and TPU machines), SIGUSR1 what
-`sbatch --signal=USR1@120` sends ahead of a time limit, SIGINT is Ctrl-C.
+`sbatch --signal=USR1@120` sends ahead of a time limit, SIGINT is Ctrl-C, and SIGHUP comes when a
+terminal or its connection closes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import sys
 import threading
+import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+
+REPEAT_SECONDS = 2.0
+"""Signals that follow the first one within this time belong to it.
+
+One event often arrives more than once: GNU `timeout` signals its child and the child's group,
+schedulers signal every process of a job and their launcher passes it on, a terminal that closes
+sends SIGHUP and SIGTERM. A person who means "now" presses Ctrl-C again after reading the answer.
+"""
 
 EXIT_PREEMPTED = 75
-"""Exit code of a run that was told to stop and can go on: BSD's EX_TEMPFAIL, "try again later"."""
+"""Exit code of a run that stopped on request and can resume: BSD's EX_TEMPFAIL, "try again later".
+"""
 
 
 class Preempted(Exception):
@@ -31,6 +44,9 @@ class Preempted(Exception):
 class StopSignals:
     """Listens for the signals that ask a run to stop, as a context manager around it.
 
+    Attributes:
+        before_leaving: called with the signal's name before the program ends with nothing to save.
+
     A thread reads them from a socket that the C-level handler writes to. Python's own handlers run
     in the main thread between two bytecodes, so they would wait for a step, or for a compilation of
     minutes, to return; the second signal must not.
@@ -38,8 +54,10 @@ class StopSignals:
 
     def __init__(self) -> None:
         self._name: str | None = None
+        self._first_at = 0.0  # by the monotonic clock, in seconds
         self._worth_saving = False
         self._lock = threading.Lock()
+        self.before_leaving: Callable[[str], None] = lambda name: None
 
     @property
     def requested(self) -> bool:
@@ -65,7 +83,9 @@ class StopSignals:
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
         self._previous_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        self._previous = {number: signal.signal(number, _noted) for number in SIGNALS}
+        under_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        heard = [number for number in SIGNALS if number != signal.SIGHUP or not under_nohup]
+        self._previous = {number: signal.signal(number, _noted) for number in heard}
         threading.Thread(target=self._listen, name="stop-signals", daemon=True).start()
         return self
 
@@ -88,16 +108,23 @@ class StopSignals:
 
     def _receive(self, number: signal.Signals) -> None:
         with self._lock:
+            now = time.monotonic()
             if self.requested:
-                _say(f"{number.name} again: ends at once; the newest checkpoint is whole.")
+                if now - self._first_at < REPEAT_SECONDS:
+                    return
+                say(f"{number.name} again: stopping immediately; the newest checkpoint is intact.")
                 os._exit(128 + number)
-            self._name = number.name
+            self._name, self._first_at = number.name, now
             if not self._worth_saving:
                 self._leave()
-            _say(f"{number.name}: finishes this step, saves and ends. Once more ends at once.")
+            say(
+                f"{number.name}: stopping after this step, with a checkpoint. The same signal "
+                f"again, {REPEAT_SECONDS:g} seconds from now or later, stops immediately."
+            )
 
     def _leave(self) -> None:
-        _say(f"{self._name}: ends; nothing is lost, the same command goes on from the workdir.")
+        say(f"{self._name}: stopping; nothing is lost, rerun the same command to resume.")
+        self.before_leaving(str(self._name))
         os._exit(EXIT_PREEMPTED)
 
 
@@ -105,6 +132,9 @@ def _noted(number: int, frame: FrameType | None) -> None:
     """Nothing: the signal is already in the socket."""
 
 
-def _say(text: str) -> None:
-    # Not print: the main thread may hold the lock of the buffered stream.
-    os.write(sys.stderr.fileno(), f"\n{text}\n".encode())
+def say(text: str) -> None:
+    """Writes a line to the standard error from a thread."""
+    # Not print: the main thread may hold the lock of the buffered stream. A closed terminal refuses
+    # the text, and the run is to be saved all the same.
+    with contextlib.suppress(OSError):
+        os.write(sys.stderr.fileno(), f"\n{text}\n".encode())

@@ -1,9 +1,10 @@
 """The processes of a run on several hosts: how they find each other and what they agree on.
 
-Every process runs the same program on its own part of each batch. The first one alone touches the
+Every process runs the same program on its own part of each batch. Only the first one touches the
 workdir: it reads the checkpoint and sends it to the others, it saves and it writes. What one
 process has decided by itself (a signal came, a batch needs more room) is agreed on by collectives
-that all of them enter at the same point of the run.
+that all of them enter at the same point of the run. That they are the same program is checked
+beforehand, and that all are alive all the time, over connections of their own: `clac_jax.link`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import functools
 import importlib.util
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,66 +22,136 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+from jax._src.clusters import ClusterEnv  # no public function finds the address only
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from clac_jax.errors import UserError
+from clac_jax.agreement import Facts
+from clac_jax.connection import ProcessError
+from clac_jax.link import Link, LostProcessError
+from clac_jax.preemption import EXIT_PREEMPTED
 
-# A process that has saved waits so long for the slowest to get there, too.
-END_SECONDS = 3600
+__all__ = ["LostProcessError", "ProcessError"]
+
+# JAX's own watch over the processes ends the program with a C++ stack. Ours comes first: `Link`.
+NEVER = 30 * 24 * 3600  # seconds
+END_SECONDS = 60  # of JAX's farewell, which begins when all have done their work
 SENT_WORDS = 1 << 24  # of four bytes, at a time
 Answer = Callable[[], np.ndarray]
 
-
-class ProcessError(UserError):
-    """The processes of a run cannot find each other."""
+_link: Link | None = None
 
 
-class LostProcessError(UserError):
-    """Another process of the run is gone; its own message says why."""
-
-    # Less than the codes of errors and signals: a launcher reports the largest of all processes.
-    exit_code = 1
-
-
-def start(options: ml_collections.ConfigDict) -> None:
-    """Connects this process with the others of its run, if there are any.
+def start(options: ml_collections.ConfigDict, facts: Callable[[], Facts]) -> None:
+    """Connects this process with the others of its run, if there are any, and compares them.
 
     They are found under SLURM (`srun`), Open MPI, Kubernetes' indexed jobs and on TPU hosts;
     elsewhere `options` says where they are. To be called before JAX touches a device.
 
     Args:
         options: the group `config.distributed`.
+        facts: what must be the same in all processes.
 
     Raises:
-        ProcessError: the settings are incomplete, or the first process cannot be reached.
+        ProcessError: the settings are incomplete, a process cannot be reached, or two differ.
     """
+    global _link
     if jax.distributed.is_initialized():
         return
-    given = _given(options)
-    if not given and not _in_cluster(os.environ):
+    place = _place(options)
+    if place is None:
         return
+    address, count, index, local_devices = place
+    port = _free_port()
+    _link = Link(
+        address, index, count, options.connect_seconds, options.failure_seconds, service_port=port
+    )
+    agree("program", facts())
     # JAX's own service listens for SIGTERM, too, and would take it from ours.
     jax.config.update("jax_enable_preemption_service", False)
+    # gRPC would ask a proxy of the environment for the way to this machine.
+    os.environ.setdefault("no_grpc_proxy", "127.0.0.1")
     try:
         jax.distributed.initialize(
-            **given,
-            local_device_ids=list(options.local_devices) or None,
+            coordinator_address=f"127.0.0.1:{_link.tunnel_entrance() if index else port}",
+            coordinator_bind_address=f"127.0.0.1:{port}",
+            num_processes=count,
+            process_id=index,
+            local_device_ids=local_devices,
             initialization_timeout=options.connect_seconds,
-            heartbeat_timeout_seconds=options.failure_seconds,
+            heartbeat_timeout_seconds=NEVER,
             shutdown_timeout_seconds=END_SECONDS,
         )
+        devices = jax.local_devices()  # waits for the other processes
     except (RuntimeError, ValueError) as error:
         raise ProcessError(
-            f"The processes of this run cannot find each other: {' '.join(str(error).split())} "
-            "Set config.distributed.coordinator_address (HOST:PORT of the first process), "
-            "num_processes and process_id: docs/clusters.md."
+            f"JAX cannot connect the processes of this run: {' '.join(str(error).split())} See "
+            "docs/clusters.md."
         ) from error
-    if jax.device_count() != jax.process_count() * jax.local_device_count():
-        raise ProcessError(
-            f"Process {jax.process_index()} has {jax.local_device_count()} devices of "
-            f"{jax.device_count()} in {jax.process_count()} processes. Give each process as many."
+    kinds = ", ".join(sorted({device.device_kind for device in devices}))
+    agree(
+        "devices",
+        {"the kind of devices": kinds, "the number of devices of a process": str(len(devices))},
+    )
+
+
+def _place(
+    options: ml_collections.ConfigDict,
+) -> tuple[str, int, int, Sequence[int] | None] | None:
+    """Address of the first process, number of processes, this one's number and its local devices.
+
+    None if there is one process only. The devices are None for all that JAX sees.
+    """
+    given = _given(options)
+    if not given and not _in_cluster(os.environ):
+        return None
+    try:
+        address, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(
+            given.get("coordinator_address"),
+            given.get("num_processes"),
+            given.get("process_id"),
+            list(options.local_devices) or None,
+            None,
+            options.connect_seconds,
         )
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        raise ProcessError(
+            f"The launcher does not say where the processes are: {' '.join(str(error).split())} "
+            f"{_SETTINGS}"
+        ) from error
+    if address is None or count is None or index is None:
+        raise ProcessError(f"The launcher does not say where the processes are. {_SETTINGS}")
+    if not 0 <= index < count:
+        raise ProcessError(
+            f"config.distributed.process_id is {index}, and num_processes is {count}. Number the "
+            f"processes from 0 to {count - 1}."
+        )
+    return address, count, index, devices
+
+
+_SETTINGS = (
+    "Set config.distributed.coordinator_address (HOST:PORT of the first process), num_processes "
+    "and process_id: docs/clusters.md."
+)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def agree(name: str, facts: Facts) -> None:
+    """Returns when all processes are here with the same facts.
+
+    Args:
+        name: of the place in the run.
+        facts: of this process.
+
+    Raises:
+        ProcessError: they differ, which is raised in every process.
+    """
+    if _link is not None:
+        _link.agree(name, facts)
 
 
 def _given(options: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -126,27 +198,62 @@ def end() -> None:
 
     Without it the first to end would look lost to the others, which may still be saving.
     """
+    global _link
+    if _link is None or not _link.end():  # JAX would wait for the one that is gone
+        return
     jax.distributed.shutdown()
+    _link.close()
+    _link = None
 
 
-def leave(code: int) -> None:
-    """Ends this process at once if it is one of several, so that the others see it and end, too.
+def leave(code: int, why: str) -> None:
+    """Ends this process immediately if it is one of several, and tells the others why.
 
     An orderly exit waits for the others, which wait for this one in a collective.
     """
-    if not (jax.distributed.is_initialized() and are_several()):
+    if _link is None:
         return
+    _link.leaves(why, code)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
+def stops(signal_name: str) -> None:
+    """Tells the others that a signal ends this process now, when there is nothing to save."""
+    if _link is not None:
+        _link.leaves(f"it received {signal_name} when there was nothing to save", EXIT_PREEMPTED)
+
+
+def first_ends_by_itself() -> None:
+    """Says that the first process is about to save and end, whatever becomes of the others."""
+    if _link is not None and is_first():
+        _link.ends_by_itself()
+
+
+@contextlib.contextmanager
+def saved_if_lost(save: Callable[[], str]) -> Iterator[None]:
+    """Calls `save` if a process is lost while the body waits for it, before the program ends.
+
+    Args:
+        save: called in another thread; returns what it did, in a sentence.
+    """
+    if _link is None:
+        yield
+        return
+    _link.before_loss(save)
+    try:
+        yield
+    finally:
+        _link.before_loss(None)
+
+
 @contextlib.contextmanager
 def losses_told() -> Iterator[None]:
-    """Turns a collective's error into one that says that another process is gone.
+    """Ends the program with one sentence where a collective of the body fails.
 
     Raises:
-        LostProcessError: a collective of the body has failed.
+        LostProcessError: it failed when the others had already done their work.
     """
     try:
         yield
@@ -155,9 +262,11 @@ def losses_told() -> Iterator[None]:
         signs = ("Gloo", "Connection closed", "Connection reset", "NCCL", "coordination")
         if not (are_several() and any(sign in text for sign in signs)):
             raise
+        if _link is not None:
+            _link.collective_failed(text.splitlines()[0])
         raise LostProcessError(
-            f"Process {jax.process_index()} has lost another process of this run, whose own "
-            f"message says why ({text.splitlines()[0]}). Start the same command on all hosts again."
+            f"Process {jax.process_index()} has lost another process of this run "
+            f"({text.splitlines()[0]}). Start the same command on all hosts again."
         ) from error
 
 
@@ -173,8 +282,9 @@ def first_goes_first(name: str) -> Iterator[None]:
 
 def wait_for_all(name: str) -> None:
     """Returns when every process is here; `name` tells one such place from another."""
-    if are_several():
+    if _link is None and are_several():  # connected by who calls us
         multihost_utils.sync_global_devices(name)
+    agree(name, {})
 
 
 def from_first(
@@ -269,6 +379,8 @@ class Wishes:
         """
         if not are_several():
             return wishes
+        if _link is not None:
+            _link.wait_if_lost()
         before, self._asked = self._asked, maximum([int(wish) for wish in wishes])
         if before is None:
             return tuple(False for _ in wishes)

@@ -77,6 +77,10 @@ class RunProgress:
             self, learning_rate_scale=1.0, plateau_best=None, plateau_validations=0
         )
 
+    def without_plateau_memory(self) -> RunProgress:
+        """The progress with the learning rate of the plateau schedule, which compares anew."""
+        return dataclasses.replace(self, plateau_best=None, plateau_validations=0)
+
     def without_best(self) -> RunProgress:
         """The progress without what it knows of the monitored value."""
         return dataclasses.replace(self, best_value=None, best_step=None, validations_since_best=0)

@@ -11,6 +11,7 @@ import numpy as np
 
 import clac_jax
 from clac_jax.checkpoint.resume import Start
+from clac_jax.run_end import has_ended, why_ended
 
 
 def describe_run(
@@ -63,11 +64,17 @@ def describe_run(
         f"start     {start.origin}",
         *start.notes,
     ]
-    step, epoch = start.progress.step, start.progress.epoch
-    if epoch >= config.max_epochs:
-        lines.append(f"          all {config.max_epochs} epochs are trained, step {step:,}")
+    step, scale = start.progress.step, start.progress.learning_rate_scale
+    if has_ended(config, start.progress):
+        lines.append(f"          {why_ended(config, start.progress)}")
+        if not start.is_own:
+            lines.append("          or leave progress out of restore.parts to begin at epoch 0")
     elif step:
-        lines.append(f"          next: step {step + 1:,}, learning rate {next_learning_rate:.3g}")
+        lowered = f" ({scale:.3g} of the schedule's, kept from the plateaus so far)"
+        lines.append(
+            f"          next: step {step + 1:,}, learning rate {next_learning_rate:.3g}"
+            + lowered * (scale != 1.0)
+        )
     return "\n".join(lines)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import numpy as np
 import sentencex
 import tokenizers
 
-from clac_jax.errors import UserError
+from clac_jax.errors import UserError, one_line
 from clac_jax.huggingface import resolve_folder
+from clac_jax.json_files import read_json_object, read_text
 
 IGNORED_LABEL = -100
 """Label of a token that the language-model loss skips."""
@@ -31,6 +32,11 @@ _SYMBOL_THEN_SENTENCE = re.compile(
     r"(?<=[\s,/(–-])(?:Sr|Mg|Mo|No|Co|[A-Z]|[a-dhmns])\)?\.\s+"
     r"(?=(?:A|An|All|Each|Every|In|It|Its|Of|On|The|There|These|This|Those|Both|Two|With)\s)"
 )
+
+
+# A word, a number, signs, and letters that a vocabulary may lack.
+_EVERY_KIND = "a Zx9qj 0.5 \u00c5 \u03b1 \u65e5\u672c \U0001f701 \x7f\n"
+_UNUSED_IDS = 100_000  # that a vocabulary may leave out
 
 
 class TokenizerError(UserError, ValueError):
@@ -137,6 +143,13 @@ class Tokenizer:
         backend.no_truncation()
         self._backend = backend
         self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
+        largest = max(backend.get_vocab(with_added_tokens=True).values(), default=0)
+        if largest >= self.vocab_size + _UNUSED_IDS:
+            raise TokenizerError(
+                f"The tokenizer has {self.vocab_size:,} tokens, and one with the id {largest:,}. "
+                "Give another one."
+            )
+        self.vocab_size = max(self.vocab_size, largest + 1)
         self.special_ids = frozenset(
             i for i, token in backend.get_added_tokens_decoder().items() if token.special
         )
@@ -148,6 +161,7 @@ class Tokenizer:
         self.pad_id = pad_id
         self.mask_id = self._first_id((mask_token, "[MASK]", "<mask>"))
         # What the post-processor puts around a text, found once so that truncation keeps it.
+        backend.encode(_EVERY_KIND)  # fails where a token for unknown words is missing
         around = backend.encode("a").ids
         bare = backend.encode("a", add_special_tokens=False).ids
         starts = range(len(around) - len(bare) + 1)
@@ -174,25 +188,19 @@ class Tokenizer:
         path = folder / "tokenizer.json"
         vocabulary = folder / "vocab.txt"
         if not path.exists() and vocabulary.exists():
-            return cls(_word_pieces(vocabulary))
+            with _errors_of_rust(vocabulary):
+                return cls(_word_pieces(vocabulary))
         try:
-            content = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            content = read_text(path)
+        except (OSError, ValueError) as error:
             raise TokenizerError(
-                f"{path} cannot be read ({error}). Give a folder with a tokenizer.json, or the "
-                "vocab.txt of a BERT."
-            ) from error
-        try:
-            backend = tokenizers.Tokenizer.from_str(content)
-        except Exception as error:  # the Rust binding raises Exception itself
-            raise TokenizerError(
-                f"{path} is not a tokenizer ({error}). Download it again."
+                f"{path} cannot be read ({one_line(error)}). Give a folder with a tokenizer.json, "
+                "or the vocab.txt of a BERT."
             ) from error
         names = _token_names(folder / "tokenizer_config.json")
-        try:
+        with _errors_of_rust(path):
+            backend = tokenizers.Tokenizer.from_str(content)
             return cls(backend, names.get("pad_token"), names.get("mask_token"))
-        except TokenizerError as error:
-            raise TokenizerError(f"{path} cannot be used: {error}") from error
 
     def encode(self, text: str, max_length: int) -> np.ndarray:
         """Ids of a text with its special tokens.
@@ -251,24 +259,37 @@ class Tokenizer:
         return next((i for i in ids if i is not None), None)
 
 
+@contextlib.contextmanager
+def _errors_of_rust(path: Path) -> Iterator[None]:
+    """Whatever the tokenizers library, which is written in Rust, raises for a file."""
+    try:
+        yield
+    except TokenizerError as error:
+        raise TokenizerError(f"{path} cannot be used: {error}") from error
+    except BaseException as error:
+        # It raises Exception itself; a panic of Rust is not even that.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise TokenizerError(
+            f"{path} is not a tokenizer ({one_line(error)}). Download it again."
+        ) from error
+
+
 def _word_pieces(vocabulary: Path) -> tokenizers.Tokenizer:
     """BERT's tokenizer from its list of word pieces, as older models (SciBERT) come."""
     path = vocabulary.with_name("tokenizer_config.json")
     settings = _read_json(path) if path.exists() else {}
     try:
-        lines = vocabulary.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TokenizerError(
-            f"{vocabulary} cannot be read ({error}). Download it again."
-        ) from error
+        lines = read_text(vocabulary).split("\n")
+    except (OSError, ValueError) as error:
+        raise TokenizerError(f"{one_line(error)}. Download it again.") from error
     if not lines[-1]:
         lines.pop()
     ids = {piece.rstrip("\r"): k for k, piece in enumerate(lines)}
     for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"):
         if token not in ids:
             raise TokenizerError(
-                f"{vocabulary} lacks {token}, so it is not a BERT's. Give the folder of another "
-                "model."
+                f"it lacks {token}, so it is not a BERT's. Give the folder of another model."
             )
     backend = tokenizers.BertWordPieceTokenizer(
         ids,
@@ -295,6 +316,8 @@ def _token_names(path: Path) -> dict[str, str]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json_object(path)
     except (OSError, ValueError) as error:
-        raise TokenizerError(f"{path} cannot be read ({error}). Download it again.") from error
+        raise TokenizerError(
+            f"{path} cannot be read ({one_line(error)}). Download it again."
+        ) from error

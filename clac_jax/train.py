@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from clac_jax import config as config_lib
-from clac_jax import config_check, optim, processes
+from clac_jax import config_check, optim, processes, program_facts
 from clac_jax.atomic import write_atomically
 from clac_jax.batch import Batch
 from clac_jax.checkpoint import resume
@@ -35,6 +35,7 @@ from clac_jax.parallel import Parallel, make_parallel
 from clac_jax.paths import local_path
 from clac_jax.preemption import Preempted, StopSignals
 from clac_jax.progress import RunProgress
+from clac_jax.run_end import has_ended, stopped_early, why_ended
 from clac_jax.run_log import ProgressLine, RunLog, SilentLog, read_rows
 from clac_jax.schedules import make_schedule
 from clac_jax.summary import describe_run
@@ -105,14 +106,16 @@ def train(
     """
     config = config_check.ready(config)
     _configure_jax(config)
-    processes.start(config.distributed)
+    processes.start(config.distributed, lambda: program_facts.of_program(config))
+    stop = stop or StopSignals()
+    stop.before_leaving = processes.stops
     with contextlib.ExitStack() as stack:
         folder = local_path(workdir, "--workdir")
         if processes.is_first():
             folder = stack.enter_context(Workdir(workdir))
         stack.enter_context(processes.losses_told())
         try:
-            row = _train(config, folder, stop or StopSignals())
+            row = _train(config, folder, stop)
         except Preempted:  # in all processes at the same step
             processes.end()
             raise
@@ -127,6 +130,8 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
 
     # Crystals and texts -> batches.
     data = RunData(config)
+    fingerprints = {split: data.fingerprint(split) for split in data.split_sizes}
+    processes.agree("data", {f"the {split} split": text for split, text in fingerprints.items()})
 
     # Model and optimizer: what their arrays will look like, before any is made or read.
     task = make_task(config, data, parallel)
@@ -139,13 +144,14 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
     )
     template = jax.eval_shape(lambda variables: create(variables, seed=config.seed), abstract)
     shapes = to_arrays(template)
+    processes.agree("model", program_facts.of_arrays(shapes))
 
     def initialise() -> dict[str, Any]:
         return to_arrays(create(task.initialise(example), seed=config.seed))
 
     # The state to begin with: fresh, or from a checkpoint.
     num_examples = data.split_sizes["train"]
-    start = _start(origin, config, workdir, shapes, initialise, num_examples)
+    start = _start(origin, config, workdir, shapes, initialise, num_examples, fingerprints)
     progress = start.progress
     timeline = data.timeline(progress)
     schedule = make_schedule(config, timeline)
@@ -155,7 +161,9 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
     # What is written: by the first process alone.
     checkpoints, log = None, SilentLog()
     if first:
-        checkpoints = Checkpoints(workdir, config, shapes, num_examples, start.damaged)
+        checkpoints = Checkpoints(
+            workdir, config, shapes, num_examples, start.damaged, fingerprints
+        )
         log = RunLog(
             workdir,
             config,
@@ -176,7 +184,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
                 data.describe_shapes(),
                 start,
                 timeline.total_steps,
-                float(schedule(progress.step)),
+                float(schedule(progress.step)) * progress.learning_rate_scale,
             ),
             flush=True,
         )
@@ -184,44 +192,58 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
     saver = Saver(parallel, checkpoints, log, config.checkpoint)
 
     loop = Loop(parallel, parallel.put(host_state), progress)
+    first_progress, is_own = progress, start.is_own
     del start, host_state
     train_step = parallel.train(trainable, schedule, task.loss)
     wishes = processes.Wishes()
 
+    def save_what_is_there() -> str:
+        return saver.save_what_is_there(loop.state, loop.progress)
+
     # The epochs.
     try:
-        while not _ended(config, loop.progress):
-            _train_epoch(config, task, data, train_step, loop, saver, log, line, stop, wishes)
-            batches = _until(stop, wishes, data.eval_batches("validation"))
-            measures = task.validate(loop.state, batches)
-            progress = loop.progress.after_epoch()
-            row = validation_row(measures, progress)
-            options = config.checkpoint
-            log.write(row)
-            value = row[options.monitor]
-            loop.progress = progress.after_validation(value, options.mode)
-            if config.schedule == "plateau":
-                _lower_on_plateau(config, loop, value)
-            line.say(f"epoch {row['epoch']} done  {task.describe_validation(row)}")
-            if saver.due_at_epoch(loop.progress, is_last=_ended(config, loop.progress)):
-                saver.save(loop.state, loop.progress, numbers(row))
-        saver.end()
+        with processes.saved_if_lost(save_what_is_there), processes.losses_told():
+            while not has_ended(config, loop.progress):
+                is_due = _train_epoch(
+                    config, task, data, train_step, loop, saver, log, line, stop, wishes
+                )
+                batches = _until(stop, wishes, data.eval_batches("validation"))
+                measures = task.validate(loop.state, batches)
+                progress = loop.progress.after_epoch()
+                row = validation_row(measures, progress)
+                options = config.checkpoint
+                log.write(row)
+                value = row[options.monitor]
+                loop.progress = progress.after_validation(value, options.mode)
+                if config.schedule == "plateau":
+                    _lower_on_plateau(config, loop, value)
+                line.say(f"epoch {row['epoch']} done  {task.describe_validation(row)}")
+                is_last = has_ended(config, loop.progress)
+                if is_due or saver.due_after_validation(loop.progress, is_last):
+                    saver.save(loop.state, loop.progress, numbers(row))
+            if loop.progress == first_progress and not is_own:  # another run has trained it
+                saver.save(loop.state, loop.progress)
+            saver.wait_for_last()
     except Exception as error:
         with processes.losses_told():
             loop.check_finite()
+            processes.first_ends_by_itself()
             saver.save_before_leaving(loop.state, loop.progress, error)
         raise
+    if stopped_early(config, loop.progress) and loop.progress != first_progress:
+        line.say(why_ended(config, loop.progress))
     line.say(f"programs  {len(loop.layouts)} of the training step, for as many shapes of batches")
     line.close()
     stop.there_is_work_to_save(False)
 
     # The end: the best checkpoint on the test split, and the picture.
-    state, tested_step = _best_state(saver, template, loop)
-    saver.close()
+    state, tested_step = saver.best_state(template, loop.state)
     measures, write_report = task.test(state)
     row = test_row(measures, loop.progress, tested_step)
     log.write(row)
     log.sync()
+    saver.end(loop.progress)  # the last checkpoint may go, now that nothing resumes from it
+    saver.close()
     log.close()
     if first:
         report = workdir / "report.png"
@@ -243,11 +265,13 @@ def _start(
         begun = resume.begin(origin, config, workdir, shapes, *others)
 
     def made() -> tuple[Any, bytes]:
-        return begun.arrays, json.dumps(begun.progress.to_json()).encode()
+        return begun.arrays, json.dumps([begun.progress.to_json(), begun.is_own]).encode()
 
     arrays, position = processes.from_first(made, shapes)
-    progress = RunProgress.from_json(json.loads(position))
-    return dataclasses.replace(begun, arrays=arrays, progress=progress)
+    progress, is_own = json.loads(position)
+    return dataclasses.replace(
+        begun, arrays=arrays, progress=RunProgress.from_json(progress), is_own=is_own
+    )
 
 
 def _train_epoch(
@@ -261,10 +285,14 @@ def _train_epoch(
     line: ProgressLine,
     stop: StopSignals,
     wishes: processes.Wishes,
-) -> None:
-    """The rest of the epoch that `loop.progress` is in, one optimizer update after the other."""
+) -> bool:
+    """The rest of the epoch that `loop.progress` is in, one optimizer update after the other.
+
+    Returns:
+        Whether a save fell due at its last step, which waits for the validation.
+    """
     examples_per_step = config.batch_size * config.accumulate_steps
-    meter = Meter(examples_per_step)
+    meter, is_due = Meter(examples_per_step), False
     epoch, examples_done = loop.progress.epoch, loop.progress.examples_in_epoch
     for batch in meter.timed(data.train_batches(epoch, examples_done)):
         loop.layouts.add(batch.layout)
@@ -285,11 +313,12 @@ def _train_epoch(
         told_to_stop, due_by_time = wishes.ask(stop.requested, saver.due_by_time())
         if told_to_stop:
             stop.obey()
-        due = due_by_time or saver.due_at_step(loop.progress)
-        if due and not data.ends_epoch(loop.progress):
+        is_due = due_by_time or saver.due_at_step(loop.progress)
+        if is_due and not data.ends_epoch(loop.progress):
             loop.check_finite()
             saver.save(loop.state, loop.progress)
     loop.check_finite()
+    return is_due
 
 
 def _lower_on_plateau(config: ml_collections.ConfigDict, loop: Loop, value: float) -> None:
@@ -306,17 +335,6 @@ def _lower_on_plateau(config: ml_collections.ConfigDict, loop: Loop, value: floa
         loop.state = loop.state.replace(learning_rate_scale=scales)
 
 
-def _best_state(saver: Saver, template: TrainState, loop: Loop) -> tuple[TrainState, int]:
-    """The state of the best checkpoint that is whole, or the last one, and its step."""
-    shapes = to_arrays(template)
-    found, arrays = saver.best(shapes, loop.progress.step)
-    step = int(processes.maximum([found])()[0])
-    if step == loop.progress.step:
-        return loop.state, step
-    arrays, _ = processes.from_first(lambda: (arrays or {}, b""), shapes)
-    return loop.parallel.put(from_arrays(template, arrays)), step
-
-
 def _until(
     stop: StopSignals, wishes: processes.Wishes, batches: Iterable[Batch]
 ) -> Iterator[Batch]:
@@ -326,12 +344,6 @@ def _until(
         if told_to_stop:
             stop.obey()
         yield batch
-
-
-def _ended(config: ml_collections.ConfigDict, progress: RunProgress) -> bool:
-    patience = config.early_stopping_patience
-    stops_early = bool(patience) and progress.validations_since_best >= patience
-    return progress.epoch >= config.max_epochs or stops_early
 
 
 def _configure_jax(config: ml_collections.ConfigDict) -> None:

@@ -23,6 +23,10 @@ class TrainState(train_state.TrainState):
     key: jax.Array
     learning_rate_scale: jax.Array
 
+    def model_only(self) -> TrainState:
+        """The state with its parameters and batch statistics; the other fields are None."""
+        return self.replace(step=None, opt_state=None, key=None, learning_rate_scale=None)
+
     def apply_gradients(self, *, grads: Any, **changes: Any) -> TrainState:
         """The state one update later, with other fields changed as given."""
         updates, opt_state = self.tx.update(grads, self.opt_state, self.params)

@@ -1,137 +1,19 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from crystals import random_crystal, rock_salt
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from clac_jax.crystal import Crystal, CrystalError, lattice_from_parameters
+from clac_jax.crystal import MAX_LENGTH, Crystal, CrystalError, lattice_from_parameters
 from clac_jax.graph import build_graph
 
-NACL = """data_NaCl
-_cell_length_a 5.6402(3)
-_cell_length_b 5.6402
-_cell_length_c 5.6402
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 90
-_space_group_name_H-M_alt 'F m -3 m'
-loop_
-_atom_site_label
-_atom_site_type_symbol
-_atom_site_fract_x
-_atom_site_fract_y
-_atom_site_fract_z
-Na1 Na1+ 0 0 0
-Cl1 Cl1- 0.5 0.5 0.5
-"""
+FAULTS = Path(__file__).parent / "data" / "faults"
 
-QUARTZ = """data_comment_only
-_journal_year 2020
-data_quartz
-_cell_length_a 4.9137
-_cell_length_b 4.9137
-_cell_length_c 5.4047
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 120
-loop_
-_symmetry_equiv_pos_as_xyz
-'x, y, z'
-'-y, x-y, z+2/3'
-'-x+y, -x, z+1/3'
-'y, x, -z+2/3'
-'x-y, -y, -z'
-'-x, -x+y, -z+1/3'
-loop_
-_atom_site_label
-_atom_site_fract_x
-_atom_site_fract_y
-_atom_site_fract_z
-_atom_site_occupancy
-Si1 0.4697 0.0000 0.0000 1.0
-O1 0.4133 0.2672 0.1188 1.0
-"""
-
-
-def test_cif_with_a_space_group_name():
-    crystal = Crystal.from_cif(NACL)
-    assert crystal.formula == "ClNa"
-    assert crystal.num_atoms == 8
-    lengths = np.linalg.norm(build_graph(crystal, 3.0).edge_vectors, axis=1)
-    np.testing.assert_allclose(lengths, 5.6402 / 2, rtol=1e-6)
-    assert len(lengths) == 48
-
-
-def test_cif_with_written_symmetry_and_no_type_symbols():
-    crystal = Crystal.from_cif(QUARTZ)
-    assert crystal.formula == "O2Si"
-    assert crystal.num_atoms == 9
-    graph = build_graph(crystal, 1.8)
-    oxygens = np.bincount(graph.receivers, minlength=9)
-    assert sorted(oxygens.tolist()) == [2] * 6 + [4] * 3
-    np.testing.assert_allclose(np.linalg.norm(graph.edge_vectors, axis=1), 1.61, atol=0.02)
-
-
-def test_cif_without_symmetry_is_p1():
-    text = QUARTZ.split("loop_")[0] + "loop_" + QUARTZ.split("loop_")[2]
-    assert Crystal.from_cif(text).num_atoms == 2
-
-
-@pytest.mark.parametrize(
-    "symmetry",
-    [
-        "_symmetry_Int_Tables_number 225",
-        "_space_group_IT_number 225",
-        "_symmetry_space_group_name_Hall '-F 4 2 3'",
-        "_symmetry_space_group_name_H-M 'Fm-3m'",
-    ],
-)
-def test_a_space_group_in_other_words(symmetry):
-    text = NACL.replace("_space_group_name_H-M_alt 'F m -3 m'", symmetry)
-    assert Crystal.from_cif(text).num_atoms == 8
-
-
-PEROVSKITE = (
-    NACL.split("Na1 Na1+")[0].replace("'F m -3 m'", "'P m -3 m'").replace("5.6402", "3.905")
-    + """Sr1 Sr2+ 0.5 0.5 0.5
-Ti1 Ti4+ 0 0 0
-O1 O2- 0.5 0 0
-"""
-)
-
-
-def test_perovskite():
-    crystal = Crystal.from_cif(PEROVSKITE)
-    assert crystal.formula == "O3SrTi"
-    graph = build_graph(crystal, 2.0)
-    titanium = int(np.flatnonzero(crystal.atomic_numbers == 22)[0])
-    assert np.sum(graph.receivers == titanium) == 6
-    np.testing.assert_allclose(np.linalg.norm(graph.edge_vectors, axis=1), 3.905 / 2, rtol=1e-6)
-
-
-def test_deuterium_is_hydrogen():
-    assert 1 in Crystal.from_cif(NACL.replace("Cl1 Cl1-", "D1 D")).atomic_numbers
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("hello", "does not parse"),
-        ("", "no atom sites"),
-        (NACL.replace("Na1 Na1+", "Xq1 Xq"), "is not an element"),
-        (NACL.replace("_cell_length_a 5.6402(3)\n", ""), "_cell_length_a is missing"),
-        (NACL.replace("_cell_length_b 5.6402", "_cell_length_b ?"), "_cell_length_b is missing"),
-        (NACL.replace("_cell_angle_gamma 90\n", ""), "_cell_angle_gamma is missing"),
-        (NACL.replace("F m -3 m", "F q -3 m"), "'F q -3 m', which is unknown"),
-        (QUARTZ.replace("-y, x-y", "-y, q"), "symmetry operation"),
-        (NACL.replace("_cell_length_a 5.6402(3)", "_cell_length_a 0"), "volume"),
-        (NACL + "Cl2 Cl 0.51 0.51 0.51\n", "apart"),
-        (NACL.replace("0.5 0.5 0.5", "? 0.5 0.5"), "not finite"),
-        (QUARTZ.replace("0.1188 1.0", "0.1188 0.5"), "occupied to 0.5"),
-    ],
-)
-def test_bad_cifs(text, message):
-    with pytest.raises(CrystalError, match=message):
-        Crystal.from_cif(text)
-
+# Whatever is refused is refused without a warning before it.
+pytestmark = pytest.mark.filterwarnings("error")
 
 ATOMS = {
     "lattice_mat": [[3.0, 0, 0], [0, 3.0, 0], [0, 0, 3.0]],
@@ -167,24 +49,193 @@ def test_atoms_round_trip():
     [
         ({"coords": None}, '"coords"'),
         ({"elements": 5}, '"elements"'),
-        ({"lattice_mat": None, "abc": [3, 3], "angles": [90, 90, 90]}, "three positive"),
-        ({"lattice_mat": None, "abc": [3, 3, -3], "angles": [90, 90, 90]}, "three positive"),
+        ({"lattice_mat": None, "abc": [3, 3], "angles": [90, 90, 90]}, "Shape of the abc"),
+        ({"lattice_mat": None, "abc": [3, 3, -3], "angles": [90, 90, 90]}, "length c is -3"),
+        ({"lattice_mat": None, "abc": [3, 3, 3], "angles": [90, 0, 90]}, "angle beta is 0"),
+        ({"lattice_mat": None, "abc": [3, 3, 1e308], "angles": [90, 90, 90]}, "length c is 1e"),
+        ({"lattice_mat": None, "abc": [3, 3, "3"], "angles": [90, 90, 90]}, "not a number"),
         ({"lattice_mat": None}, '"lattice_mat"'),
         ({"elements": ["Cs", "Xx"]}, "'Xx' is not an element"),
-        ({"elements": ["Cs"]}, "shape"),
+        ({"elements": ["Cs"]}, "Shape of the coordinates"),
+        ({"elements": [11.7, 17.2]}, "11.7 is not an element"),
+        ({"elements": [True, 17]}, "True is not an element"),
+        ({"elements": ["\ud83d", "Cl"]}, "is not an element"),
         ({"elements": ["Cs", "Md"]}, "atomic number 101"),
         ({"elements": [], "coords": []}, "no atoms"),
         ({"coords": [[0, 0, 0], [0.5, float("nan"), 0.5]]}, "atom 1 are not finite"),
         ({"coords": [[0, 0, 0], [1.0, 0, 0.01]]}, "Atoms 0 and 1 are 0.03 angstrom apart"),
-        ({"coords": [[0, 0, 0], [0.5, "x", 0.5]]}, "no number"),
+        ({"coords": [[0, 0, 0], [0.5, "x", 0.5]]}, "'x' in the coordinates is not a number"),
         ({"lattice_mat": [[3, 0, 0], [0, 3, 0], [3, 3, 0]]}, "volume"),
         ({"lattice_mat": [[3, 0], [0, 3]]}, r"\(3, 3\)"),
-        ({"lattice_mat": [[3, 0, 0], [0, float("inf"), 0], [0, 0, 3]]}, "not finite"),
+        ({"lattice_mat": [[3, 0, 0], [0, float("inf"), 0], [0, 0, 3]]}, "Not finite"),
+        ({"lattice_mat": [[1e308, 0, 0], [0, 1e308, 0], [0, 0, 1e308]]}, "500 is the most"),
+        ({"lattice_mat": [[1e154, 0, 0], [0, 1e154, 0], [0, 0, 1e154]]}, "500 is the most"),
+        ({"lattice_mat": [[10**400, 0, 0], [0, 3, 0], [0, 0, 3]]}, "too large"),
+        ({"lattice_mat": [[3, 0, 0], [0, 3], [0, 0, 3]]}, "unequal length"),
+        ({"coords": [[0, 0, 0], [1e30, 0, 0]]}, "100000 is the most"),
+        ({"coords": [[0, 0, 0], [True, 0, 0]]}, "not a number"),
+        ({"cartesian": "perhaps"}, "neither true nor false"),
+        ({"cartesian": 2}, "neither true nor false"),
+        ({"cartesian": []}, "neither true nor false"),
+        ({"elements": ["Cs"] * 20_001}, "20,000 is the most"),
     ],
 )
 def test_bad_atoms(change, message):
     with pytest.raises(CrystalError, match=message):
         Crystal.from_atoms(ATOMS | change)
+
+
+@pytest.mark.parametrize("text", ["False", "false", "0", "no", "F", " FALSE ", "", 0, 0.0, None])
+def test_what_means_not_cartesian_is_not_taken_for_true(text):
+    crystal = Crystal.from_atoms(ATOMS | {"cartesian": text})
+    np.testing.assert_allclose(crystal.positions[1], 1.5)
+
+
+@pytest.mark.parametrize("text", ["True", "true", "1", "yes", 1, np.True_])
+def test_what_means_cartesian_is_taken_for_true(text):
+    crystal = Crystal.from_atoms(
+        ATOMS | {"cartesian": text, "coords": [[0, 0, 0], [1.5, 1.5, 1.5]]}
+    )
+    np.testing.assert_allclose(crystal.positions[1], 1.5)
+
+
+def test_a_row_whose_cartesian_is_the_text_false_has_its_right_distance():
+    row = json.loads((FAULTS / "r1_cartesian_text_False.jsonl").read_text())
+    lengths = np.linalg.norm(
+        build_graph(Crystal.from_atoms(row["atoms"]), 3.5).edge_vectors, axis=1
+    )
+    assert lengths.min() == pytest.approx(4 * np.sqrt(3) / 2)
+
+
+def test_a_row_with_an_atomic_number_beyond_int32_is_refused():
+    row = json.loads((FAULTS / "r4_atomic_number_overflow.jsonl").read_text())
+    with pytest.raises(CrystalError, match="atomic number 1e"):
+        Crystal.from_arrays(row["lattice"], row["atomic_numbers"], row["frac_coords"])
+
+
+CELL = [[4.0, 0, 0], [0, 4, 0], [0, 0, 4]]
+FRACTIONS = [[0, 0, 0], [0.5, 0.5, 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("lattice", "numbers", "fractions"),
+    [
+        (CELL, [55, 17], FRACTIONS),
+        ([4, 0, 0, 0, 4, 0, 0, 0, 4], [55.0, 17.0], [0, 0, 0, 0.5, 0.5, 0.5]),
+        (np.array(CELL, np.float32), np.array([55, 17], np.uint8), np.array(FRACTIONS)),
+        (np.array([np.array(row) for row in CELL], object), (55, 17), [*map(tuple, FRACTIONS)]),
+    ],
+)
+def test_arrays_nested_or_flat_are_one_crystal(lattice, numbers, fractions):
+    crystal = Crystal.from_arrays(lattice, numbers, fractions)
+    assert crystal.atomic_numbers.tolist() == [55, 17]
+    np.testing.assert_allclose(crystal.positions, [[0, 0, 0], [2, 2, 2]])
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ([11.7, 17.2], "atomic number 11.7"),
+        ([True, 17], "True in the atomic numbers is not a number"),
+        (["17", 17], "'17' in the atomic numbers is not a number"),
+        ([10**12, 17], "atomic number 1e"),
+        ([10**400, 17], "too large"),
+        ([float("nan"), 17], "Not finite"),
+        ([0, 17], "atomic number 0"),
+        ([-(2**31) + 11, 17], "atomic number -2147483637"),
+        ([2**32 + 11, 17], "atomic number 4294967307"),
+        (np.array([True, False]), "not a number"),
+        (np.array([11.7, 17.2]), "atomic number 11.7"),
+        ([[55], [17]], "not a number"),
+        (55, "not a list"),
+        (None, "not a list"),
+        ([], "no atoms"),
+    ],
+)
+def test_atomic_numbers_are_integers_or_refused(numbers, message):
+    with pytest.raises(CrystalError, match=message):
+        Crystal.from_arrays(CELL, numbers, FRACTIONS)
+    if isinstance(numbers, list | np.ndarray):
+        with pytest.raises(CrystalError, match=message):
+            Crystal(np.array(CELL), numbers, np.array(FRACTIONS) * 4)
+
+
+@pytest.mark.parametrize(
+    "lattice",
+    [
+        np.diag([1e308] * 3),
+        np.diag([3.0, 640.0, 640.0]),  # the neighbour list divided by zero
+        np.diag([1e-3, 400.0, 400.0]),  # and took half a minute for this one
+        [[1, 0, 0], [400, 1, 0], [0, 400, 1]],
+        np.diag([0.2, 20.0, 20.0]),
+    ],
+)
+def test_cells_that_a_neighbour_search_cannot_take_are_refused(lattice):
+    with pytest.raises(CrystalError):
+        Crystal.from_arrays(lattice, [55], [[0, 0, 0]])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=2), inner),
+        max_leaves=12,
+    ),
+    st.sampled_from(["lattice_mat", "abc", "angles", "elements", "coords", "cartesian"]),
+)
+def test_no_content_of_an_atoms_dict_raises_anything_but_a_crystal_error(value, key):
+    atoms = {**ATOMS, "abc": [3, 3, 3], "angles": [90, 90, 90], key: value}
+    if key in ("abc", "angles"):
+        del atoms["lattice_mat"]
+    try:
+        Crystal.from_atoms(atoms)
+    except CrystalError as error:
+        assert len(str(error)) < 300
+        str(error).encode()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=9, max_size=9),
+    st.integers(1, 3),
+)
+def test_cells_of_any_numbers_are_crystals_or_crystal_errors(lattice, num_atoms):
+    fractions = [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.2, 0.4, 0.7]][:num_atoms]
+    try:
+        crystal = Crystal.from_arrays(lattice, [1] * num_atoms, fractions)
+    except CrystalError:
+        return
+    assert np.abs(crystal.lattice).max() <= MAX_LENGTH
+
+
+@pytest.mark.parametrize(
+    ("elements", "distance", "is_real"),
+    [
+        (["H", "H"], 0.74, True),  # H2
+        (["O", "H"], 0.59, True),  # as X-rays see it
+        (["N", "N"], 1.09, True),
+        (["U", "O"], 1.75, True),
+        (["Cs", "Cs"], 2.5, True),  # at 200 GPa
+        (["H", "H"], 0.42, False),
+        (["Fe", "O"], 0.17, False),
+        (["Fe", "O"], 0.7, False),
+        (["Hg", "Hg"], 1.0, False),
+    ],
+)
+def test_two_atoms_are_as_far_apart_as_two_such_atoms_can_be(elements, distance, is_real):
+    atoms = {
+        "abc": [8, 8, 8],
+        "angles": [90, 90, 90],
+        "elements": elements,
+        "coords": [[0, 0, 0], [distance, 0, 0]],
+        "cartesian": True,
+    }
+    if is_real:
+        assert Crystal.from_atoms(atoms).num_atoms == 2
+        return
+    with pytest.raises(CrystalError, match=r"Atoms 0 and 1 are .* angstrom apart"):
+        Crystal.from_atoms(atoms)
 
 
 def test_lattice_has_the_parameters_it_was_made_from():

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from test_crystal import NACL
+from test_cif import NACL
 
 from clac_jax import datasets
 from clac_jax.datasets import rows as rows_lib

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clac_jax.preemption import EXIT_PREEMPTED, SIGNALS
+from clac_jax.preemption import EXIT_PREEMPTED, REPEAT_SECONDS, SIGNALS
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,10 +34,16 @@ with StopSignals() as stop:
 # At work in C for longer than the test lasts, as a compilation is; a signal would end a sleep.
 STUCK = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"
 
+IGNORE_SIGHUP = """
+import os, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
-def start(work, wait="time.sleep(0.01)"):
+
+def start(work, wait="time.sleep(0.01)", before=()):
     process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(PROGRAM).format(work=work, wait=wait)],
+        [*before, sys.executable, "-c", textwrap.dedent(PROGRAM).format(work=work, wait=wait)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -54,19 +60,20 @@ def test_the_first_signal_lets_the_step_finish(number):
     out, err = process.communicate(timeout=20)
     assert process.returncode == 3
     assert out == f"saved after {number.name}\n"
-    assert "finishes this step" in err
+    assert "stopping after this step" in err
 
 
-def test_the_second_ends_at_once_whatever_the_program_is_in():
+def test_a_later_one_stops_immediately_whatever_the_program_is_in():
     process = start(work=True, wait=STUCK)
     process.send_signal(signal.SIGTERM)
-    assert "finishes this step" in process.stderr.readline() + process.stderr.readline()
+    assert "stopping after this step" in process.stderr.readline() + process.stderr.readline()
+    time.sleep(REPEAT_SECONDS)
     before = time.monotonic()
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=20)
     assert time.monotonic() - before < 15
     assert process.returncode == 128 + signal.SIGTERM
-    assert "ends at once" in err
+    assert "stopping immediately" in err
 
 
 def test_with_nothing_to_save_the_first_one_ends_it():
@@ -75,3 +82,35 @@ def test_with_nothing_to_save_the_first_one_ends_it():
     _, err = process.communicate(timeout=20)
     assert process.returncode == EXIT_PREEMPTED
     assert "nothing is lost" in err
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_repeat_within_milliseconds_belongs_to_the_first_signal(second):
+    """As from GNU `timeout`, which signals its child and the child's group."""
+    process = start(work=True, wait="time.sleep(0.3)")  # a step in which both signals come
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.01)
+    process.send_signal(second)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 3
+    assert out == "saved after SIGTERM\n"
+    assert "stopping immediately" not in err
+
+
+def test_a_run_under_nohup_outlives_its_terminal():
+    ignoring = (sys.executable, "-c", IGNORE_SIGHUP)
+    process = start(work=True, before=ignoring)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=20)
+    assert out == "saved after SIGTERM\n"
+
+
+def test_a_terminal_that_has_closed_does_not_keep_a_run_from_saving():
+    process = start(work=True)
+    process.stderr.close()  # what is written there fails from now on
+    process.send_signal(signal.SIGHUP)
+    assert process.stdout.read() == "saved after SIGHUP\n"
+    assert process.wait(20) == 3

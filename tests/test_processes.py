@@ -48,7 +48,8 @@ def test_a_process_alone_decides_at_once():
     arrays = {"params/w": np.ones(2)}
     shapes = {"params/w": jax.ShapeDtypeStruct((2,), np.float64)}
     assert processes.from_first(lambda: (arrays, b"step 7"), shapes) == (arrays, b"step 7")
-    processes.leave(2)  # does nothing
+    processes.leave(2, "why")  # does nothing
+    processes.end()
 
 
 def test_only_a_broken_collective_is_a_lost_process():

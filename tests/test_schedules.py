@@ -4,10 +4,13 @@ import math
 import numpy as np
 import optax
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clac_jax.config import ConfigError, default_config
 from clac_jax.config_check import validate
-from clac_jax.schedules import Timeline, make_schedule
+from clac_jax.progress import RunProgress
+from clac_jax.schedules import Timeline, make_schedule, timeline_of
 
 
 def config(**changes):
@@ -15,6 +18,12 @@ def config(**changes):
     result.learning_rate = 0.1
     result.min_learning_rate = 0.01
     result.max_epochs = 6
+    result.update_from_flattened_dict(changes)
+    return result
+
+
+def with_(config, **changes):
+    result = config.copy_and_resolve_references()
     result.update_from_flattened_dict(changes)
     return result
 
@@ -79,6 +88,64 @@ def test_a_batch_size_that_changed_shifts_the_epochs(name):
     found = rates(config(**changes), Timeline(57, 10, offset=-3))
     plain = rates(config(**changes), Timeline(60, 10))
     np.testing.assert_array_equal(found[7:57], plain[10:60])
+
+
+# (examples per step, epochs) one after the other: 24 examples are 12, 8, 6, 4, 3 or 2 steps.
+STRETCHES = st.lists(
+    st.tuples(st.sampled_from([2, 3, 4, 6, 8, 12]), st.integers(1, 3)), min_size=2, max_size=4
+)
+SHAPES = {
+    "cosine, whole run": {"schedule": "cosine"},
+    "cosine with a period": {"schedule": "cosine", "cosine.epochs": 2.0},
+    "cosine with a period of parts": {"schedule": "cosine", "cosine.epochs": 2.5},
+    "restarts": {"schedule": "cosine_restarts", "cosine.epochs": 2.0},
+    "growing restarts": {"schedule": "cosine_restarts", "cosine.epochs": 1.0, "cosine.factor": 1.5},
+    "one cycle": {"schedule": "one_cycle"},
+}
+
+
+@pytest.mark.parametrize("changes", SHAPES.values(), ids=SHAPES)
+@settings(max_examples=8, deadline=None)
+@given(stretches=STRETCHES)
+def test_the_phase_goes_on_where_it_was_when_the_batch_size_changes(changes, stretches):
+    """At every epoch boundary it is that of a run whose batch size never changed."""
+    epochs = sum(length for _, length in stretches)
+    options = config(max_epochs=epochs, **changes)
+    unchanged = make_schedule(options, Timeline(12 * epochs, 12))
+    by_epoch = make_schedule(with_(options, schedule_unit="epoch"), Timeline(12 * epochs, 12))
+    progress = RunProgress()
+    for size, length in stretches:
+        options.batch_size = size
+        schedule = make_schedule(options, timeline_of(options, 24, progress))
+        for _ in range(length):
+            boundary = 12 * progress.epoch
+            assert schedule(progress.step) == pytest.approx(float(unchanged(boundary)), rel=1e-4)
+            if changes["schedule"] != "one_cycle":  # which rises for one epoch at least
+                assert schedule(progress.step) == pytest.approx(float(by_epoch(boundary)), rel=1e-4)
+            for _ in range(24 // size):
+                progress = progress.after_step(size)
+            progress = progress.after_epoch()
+
+
+def test_a_batch_size_that_changes_in_mid_epoch_moves_the_phase_by_less_than_a_step():
+    options = config(max_epochs=10, schedule="cosine", **{"cosine.epochs": 4.0})
+    before = make_schedule(options, Timeline(80, 8))
+    progress = RunProgress(step=19, epoch=2, examples_in_epoch=12, examples_seen=76)
+    options.batch_size = 2
+    after = make_schedule(options, timeline_of(options, 32, progress))
+    assert float(before(20)) <= float(after(19)) <= float(before(18))
+    assert after(19) == pytest.approx(float(before(19)), rel=1e-5)
+
+
+def test_warm_up_counts_steps_whatever_their_size():
+    options = config(max_epochs=4, warmup_steps=6, **{"cosine.epochs": 2.0}, schedule="cosine")
+    progress = RunProgress(step=4, epoch=1, examples_seen=24)
+    options.batch_size = 2
+    schedule = make_schedule(options, timeline_of(options, 24, progress))
+    plain = make_schedule(with_(options, warmup_steps=0), timeline_of(options, 24, progress))
+    for step in range(4, 10):
+        expected = float(plain(step)) * min((step + 1) / 7, 1)
+        assert schedule(step) == pytest.approx(expected, rel=1e-5)
 
 
 def test_plateau_is_constant_here():

@@ -262,5 +262,5 @@ def test_a_cased_list_of_word_pieces_keeps_case(vocabulary):
 
 def test_a_list_of_something_else_is_refused(vocabulary):
     (vocabulary / "vocab.txt").write_text("one\ntwo\n")
-    with pytest.raises(TokenizerError, match=r"vocab\.txt lacks \[PAD\]"):
+    with pytest.raises(TokenizerError, match=r"vocab\.txt cannot be used: it lacks \[PAD\]"):
         Tokenizer.from_folder(vocabulary)

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from test_crystal import NACL
+from test_cif import NACL
 from test_datasets import row, write
 
 from clac_jax import datasets

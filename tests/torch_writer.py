@@ -69,6 +69,8 @@ class _Pickler(pickle.Pickler):
         if not isinstance(item, np.ndarray):
             return NotImplemented
         base = item if item.base is None else item.base
+        if not isinstance(base, np.ndarray) or base.dtype != item.dtype:
+            base = item = np.array(item)  # of something else's memory
         offset = (
             item.__array_interface__["data"][0] - base.__array_interface__["data"][0]
         ) // item.itemsize

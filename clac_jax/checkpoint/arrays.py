@@ -21,10 +21,15 @@ from clac_jax.checkpoint.files import (
 )
 from clac_jax.checkpoint.layout import STATE, CheckpointInfo, Leaf
 from clac_jax.checkpoint.quiet import quiet_threads
+from clac_jax.errors import UserError
 
 Arrays = dict[str, np.ndarray]
 
 _THREADS = max(2, min(8, os.cpu_count() or 2))
+
+
+class MissingArraysError(UserError):
+    """A checkpoint does not hold an array that is wanted of it: it is another model's."""
 
 
 class HostBuffers:
@@ -83,11 +88,18 @@ def read_arrays(info: CheckpointInfo, paths: Collection[str]) -> Arrays:
         paths: slash paths of the arrays; nothing else is read.
 
     Raises:
+        MissingArraysError: the checkpoint does not hold them all.
         DamagedCheckpointError: naming the file that is not what was written.
         UnreadableCheckpointError: every file is what was written, and yet reading fails.
     """
     if not paths:
         return {}
+    if missing := sorted(set(paths) - set(info.leaves)):
+        raise MissingArraysError(
+            f"{info.folder} does not hold {', '.join(missing[:3])}"
+            + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+            + ": it was saved by another model. `clac-jax ckpt show` lists what it holds."
+        )
     try:
         arrays = _read(info, paths)
     except Exception as error:  # whatever Orbax and TensorStore raise for damaged files

@@ -1,13 +1,17 @@
-"""What a config that differs from the checkpoint's means for the run that goes on."""
+"""What a config or data that differ from the checkpoint's mean for the run that continues."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 import ml_collections
 
 from clac_jax import config as config_lib
 from clac_jax.checkpoint.layout import CheckpointInfo
+from clac_jax.checkpoint.yardstick import unlike
 from clac_jax.progress import RunProgress
 
 # The first pattern that matches a changed key says what the change does.
@@ -27,14 +31,19 @@ _EFFECTS: tuple[tuple[str, str], ...] = (
         "parameters, step and epoch are kept; optimizer state only where both have it",
     ),
     (r"optimizer\..*|weight_decay|gradient_clip", "holds from the next step"),
-    (r"loss\.(margin|prior_weight)", "holds from the next step"),
+    (r"loss\.(margin|prior_weight)|text_encoder\.dropout", "holds from the next step"),
     (r"remat|gradient_cache_chunks", "the same step, in more or less memory and time"),
-    (r"frozen", "holds from the next step; newly trained parameters start without moments"),
+    (r"precision", "the encoders compute in it from the next step; the state stays float32"),
+    (
+        r"frozen",
+        "holds from the next step; newly trained parameters start with fresh moments",
+    ),
     (r"replace_formula_start_epoch", "formulas are replaced from that epoch on"),
     (
-        r"replace_formula_prob|augment\..*|dataset\.text_source|text_encoder\.max_length",
+        r"replace_formula_prob|augment\..*|text_encoder\.max_length",
         "holds for every example from the next one",
     ),
+    (r"dataset\.text_source", "other texts of the crystals"),
     (
         r"seed",
         "the data follow the new seed; the key of dropout is the checkpoint's, unless "
@@ -45,54 +54,171 @@ _EFFECTS: tuple[tuple[str, str], ...] = (
     (r"dataset\..*|debug", "other examples"),
     (r"input\.group_by", "the examples come in another order"),
     (
-        r"(graph_encoder|text_encoder|loss)\..*|projection_dim|logit_.*_init|use_.*_loss|lm_weight",
+        r"(graph_encoder|text_encoder)\.pretrained|logit_.*_init|loss\.logit_bias_init",
+        "where a fresh run begins; what the checkpoint holds is kept",
+    ),
+    (r"text_encoder\.tokenizer", "texts become other tokens from the next example"),
+    (
+        r"graph_encoder\.(cutoff|graph_cutoff|max_neighbours)",
+        "the graphs have other edges from the next example",
+    ),
+    (
+        r"(graph_encoder|text_encoder|loss)\..*|projection_dim|use_.*_loss|lm_weight",
         "the model is another one; see restore below",
     ),
     (r"checkpoint\.(monitor|mode)", "the best checkpoints are chosen anew"),
+    (
+        r"checkpoint\.(save_top_k|save_last|keep_every_n_steps)",
+        "older checkpoints are kept or removed by it from the next save",
+    ),
     (r"plateau\..*|early_stopping_patience", "holds from the next validation"),
-    (r"eval_batch_size", "in-batch accuracies are no longer comparable with earlier rows"),
+    (
+        r"eval_batch_size",
+        "val_loss and the accuracies in batch are no longer comparable with earlier rows",
+    ),
     (r"deterministic|parallel|sharding\..*", "the same numbers up to rounding"),
-    (r"(checkpoint|restore|logging|input)\..*|resume.*|compilation_cache|log_every.*", ""),
+    (r"resume|resume_from|compilation_cache|log_every_n_steps", ""),
+    (r"(checkpoint|restore|logging|input)\..*", ""),
 )
+# Which examples a run without fingerprints was trained on.
+_DATA_KEYS = ("dataset.name", "dataset.path", "dataset.split_by", "task", "property.name")
+
+
+@dataclass(frozen=True)
+class Present:
+    """The run that continues.
+
+    Attributes:
+        config: of the run.
+        num_train_examples: of its training split.
+        data: split name -> fingerprint of its data; {}: unknown.
+    """
+
+    config: ml_collections.ConfigDict
+    num_train_examples: int
+    data: Mapping[str, str] = field(default_factory=dict)
 
 
 def describe_changes(
-    info: CheckpointInfo, config: ml_collections.ConfigDict, progress: RunProgress
+    info: CheckpointInfo, now: Present, progress: RunProgress, is_own: bool = True
 ) -> list[str]:
     """One line for each key that differs from the checkpoint's config: then, now, and the effect.
 
     Args:
         info: of the checkpoint.
-        config: of the run that goes on.
-        progress: where it goes on.
+        now: the run that continues.
+        progress: where it continues.
+        is_own: whether the checkpoint is in the run's own workdir.
     """
     lines = []
     # A key that is newer than the checkpoint had its default in effect.
     saved = config_lib.with_defaults(info.config)
-    for key, then, now in config_lib.differences(saved, config.to_dict()):
+    same_data = bool(now.data) and dict(info.data) == dict(now.data)
+    for key, then, value in config_lib.differences(saved, now.config.to_dict()):
         if key.startswith("distributed."):  # where the processes are, not what they compute
             continue
-        effect = _effect(key)
-        if key == "replace_formula_start_epoch" and now is not None:
-            active = progress.epoch >= now
-            effect = "formulas are replaced " + ("from here on" if active else f"from epoch {now}")
-        lines.append(f"{key}: {then!r} -> {now!r}" + (f" ({effect})" if effect else ""))
+        effect = effect_of(key)
+        if key == "replace_formula_start_epoch" and value is not None:
+            active = progress.epoch >= value
+            from_when = "from here on" if active else f"from epoch {value}"
+            effect = f"formulas are replaced {from_when}"
+        elif key.startswith("dataset.") and key != "dataset.text_source" and same_data:
+            effect = "the same examples"
+        elif key == "resume_from" and value and is_own:
+            effect = "not used: the workdir has its own checkpoints"
+        elif key.startswith("restore.") and is_own:
+            effect = "used only if the run's own checkpoint does not fit the model"
+        lines.append(f"{key}: {then!r} -> {value!r}" + (f" ({effect})" if effect else ""))
     return lines
 
 
-def keeps_position(
-    info: CheckpointInfo, config: ml_collections.ConfigDict, num_train_examples: int
-) -> bool:
-    """Whether a position in the epoch means the same examples as in the checkpoint's run."""
-    return (
-        info.config["seed"] == config.seed
-        and info.config["input"].get("group_by", "none") == config.input.group_by
-        and info.num_train_examples == num_train_examples
-    )
-
-
-def _effect(key: str) -> str:
+def effect_of(key: str) -> str:
+    """What a change of a config key does to a run that continues; "" where that is plain."""
     return next(
         (effect for pattern, effect in _EFFECTS if re.fullmatch(pattern, key)),
         "holds from the next step",
     )
+
+
+def carried_over(
+    progress: RunProgress,
+    info: CheckpointInfo,
+    now: Present,
+    is_own: bool,
+    parts: Collection[str],
+) -> tuple[RunProgress, list[str]]:
+    """Where a run continues, and lines on what of a checkpoint's book-keeping no longer holds.
+
+    Args:
+        progress: of the checkpoint, or of the end of its run.
+        info: of the checkpoint.
+        now: the run that continues.
+        is_own: whether the checkpoint is in the run's own workdir.
+        parts: of the checkpoint that are taken over.
+    """
+    if "progress" not in parts:
+        return RunProgress(), ["restore.parts leaves out progress: starts at step 0, epoch 0"]
+    notes = []
+    if now.config.schedule != "plateau":
+        progress = progress.without_plateau()
+    if why := _why_incomparable(info, now):
+        remembered = (progress.best_value if is_own else None, progress.plateau_best)
+        if remembered != (None, None):
+            notes.append(f"the best value so far was {why} and is forgotten")
+        progress = progress.without_best().without_plateau_memory()
+    if not is_own:
+        progress = progress.without_best()  # the best of this run is among its own checkpoints
+    other_data = not _same_training_data(info, now)
+    reason = "the order of the data is another one" if _other_order(info, now) else ""
+    if other_data:
+        counts = info.num_train_examples, now.num_train_examples
+        numbers = f" ({counts[0]:,} examples, now {counts[1]:,})" if counts[0] != counts[1] else ""
+        reason = f"the training data are not those of the checkpoint{numbers}"
+    if not progress.examples_in_epoch:
+        return progress, [*notes, reason] if other_data else notes
+    if reason and _is_trained(progress, info):
+        progress = dataclasses.replace(progress, examples_in_epoch=now.num_train_examples)
+        notes.append(f"{reason}: epoch {progress.epoch} is trained, its validation comes next")
+    elif reason:
+        progress = dataclasses.replace(progress, examples_in_epoch=0)
+        notes.append(f"{reason}: epoch {progress.epoch} starts at its beginning")
+    return progress, notes
+
+
+def _why_incomparable(info: CheckpointInfo, now: Present) -> str:
+    """Why a monitored value of then says nothing now; "" if they can be compared."""
+    config = config_lib.to_plain(now.config)
+    monitors = [
+        tree["checkpoint"][key] for tree in (info.config, config) for key in ("monitor", "mode")
+    ]
+    if monitors[:2] != monitors[2:]:
+        return "of another metric"
+    differences = unlike((info.config, info.data), (config, now.data))
+    return f"measured with {', '.join(differences)}" if differences else ""
+
+
+def _same_training_data(info: CheckpointInfo, now: Present) -> bool:
+    then_flat, now_flat = (
+        config_lib.flatten(tree)
+        for tree in (config_lib.with_defaults(info.config), config_lib.to_plain(now.config))
+    )
+    keys = ["dataset.text_source"]
+    fingerprints = info.data.get("train", ""), now.data.get("train", "")
+    if not all(fingerprints):
+        keys += _DATA_KEYS
+    elif fingerprints[0] != fingerprints[1]:
+        return False
+    same_keys = all(then_flat[key] == now_flat[key] for key in keys)
+    return same_keys and info.num_train_examples in (0, now.num_train_examples)
+
+
+def _other_order(info: CheckpointInfo, now: Present) -> bool:
+    saved = config_lib.with_defaults(info.config)
+    then = saved["seed"], saved["input"]["group_by"]
+    return then != (now.config.seed, now.config.input.group_by)
+
+
+def _is_trained(progress: RunProgress, info: CheckpointInfo) -> bool:
+    """Whether the checkpoint's epoch lacked nothing but its validation."""
+    step = info.config["batch_size"] * info.config["accumulate_steps"]
+    return info.num_train_examples - progress.examples_in_epoch < step

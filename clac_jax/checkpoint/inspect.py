@@ -12,7 +12,7 @@ from etils import epath
 
 from clac_jax.checkpoint.files import DamagedCheckpointError, check_files
 from clac_jax.checkpoint.layout import CheckpointInfo, Leaf
-from clac_jax.checkpoint.retention import Retention
+from clac_jax.checkpoint.yardstick import retention_of
 
 
 def list_run(
@@ -26,8 +26,9 @@ def list_run(
     """
     reasons: dict[int, list[str]] = {}
     if whole:
-        retention = Retention.from_config(whole[max(whole)].config["checkpoint"])
-        reasons = retention.reasons({step: info.metrics for step, info in whole.items()})
+        newest = whole[max(whole)]
+        retention, metrics = retention_of(newest.config, newest.data, whole)
+        reasons = retention.reasons(metrics)
     rows = []
     for step in sorted({*whole, *damaged}):
         info = whole.get(step)

@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from etils import epath
@@ -31,7 +31,9 @@ CHECKPOINTS = "checkpoints"
 STATE, RUN = "state", "run"
 RUN_FILE = "run/metadata"
 COMMITTED = "commit_success.txt"  # Orbax's mark, in the checkpoint and in each of its parts
-FORMAT = 1  # of that file; raised when an older version could not read it
+# Of that file; raised when an older version could not read it. Format 1 has one step count of Adam
+# for all parameters and does not say which data it was trained on.
+FORMAT, READABLE = 2, (1, 2)
 # Beside the steps in `checkpoints/`: what is on its way out. A folder is renamed into one of these
 # before anything in it is deleted, so a step that is there is whole.
 DELETED, REPLACED = "being_deleted", "being_replaced"
@@ -86,6 +88,8 @@ class CheckpointInfo:
         num_train_examples: of the split that the position in the epoch refers to.
         saved_at: seconds since 1970.
         leaves: slash path ("params/logit_scale") -> what was saved.
+        data: split name -> fingerprint of the data that it was trained and measured on; {} in
+            checkpoints of format 1, which do not say.
     """
 
     folder: epath.Path
@@ -96,6 +100,7 @@ class CheckpointInfo:
     num_train_examples: int
     saved_at: float
     leaves: Mapping[str, Leaf]
+    data: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def step(self) -> int:
@@ -123,6 +128,7 @@ class CheckpointInfo:
             "versions": self.versions,
             "num_train_examples": self.num_train_examples,
             "saved_at": self.saved_at,
+            "data": dict(self.data),
             "leaves": {path: leaf.to_json() for path, leaf in self.leaves.items()},
         }
 
@@ -132,7 +138,8 @@ class CheckpointInfo:
         values = dict(values)
         leaves = {path: Leaf.from_json(leaf) for path, leaf in values.pop("leaves").items()}
         progress = RunProgress.from_json(values.pop("progress"))
-        return cls(folder=folder, progress=progress, leaves=leaves, **values)
+        data = {str(split): str(text) for split, text in values.pop("data", {}).items()}
+        return cls(folder=folder, progress=progress, leaves=leaves, data=data, **values)
 
 
 def step_folders(directory: epath.Path) -> dict[int, epath.Path]:
@@ -179,7 +186,7 @@ def read_info(folder: epath.Path) -> CheckpointInfo:
     values = read_json(path)
     if not isinstance(values, dict):
         raise DamagedCheckpointError(path, "does not describe a checkpoint")
-    if values.pop("format", None) != FORMAT:
+    if values.pop("format", None) not in READABLE:
         versions = values.get("versions")
         version = versions.get("clac-jax") if isinstance(versions, dict) else None
         raise CheckpointFormatError(

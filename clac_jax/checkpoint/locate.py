@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 
 from etils import epath
@@ -16,7 +17,7 @@ from clac_jax.checkpoint.layout import (
     read_info,
     step_folders,
 )
-from clac_jax.checkpoint.retention import Retention
+from clac_jax.checkpoint.yardstick import retention_of
 from clac_jax.errors import UserError
 from clac_jax.paths import local_path
 
@@ -66,6 +67,13 @@ def locate(name: str) -> CheckpointInfo:
     return _choose(which, directory, whole, damaged)
 
 
+def is_inside(name: str, workdir: os.PathLike[str]) -> bool:
+    """Whether a name of a checkpoint, as for `locate`, means one of the run in this workdir."""
+    places = {name.strip(), name.strip().rpartition("@")[0]} - {""}
+    folder = str(_path(os.fspath(workdir)))
+    return any(f"{_path(place)}/".startswith(f"{folder}/") for place in places)
+
+
 def _path(place: str) -> epath.Path:
     return epath.Path(local_path(place, "The name of a checkpoint")).resolve()
 
@@ -80,12 +88,15 @@ def _choose(
     if which in ("", "last"):
         return newest
     if which == "best":
-        retention = Retention.from_config(newest.config["checkpoint"])
-        best = retention.best_first({step: info.metrics for step, info in whole.items()})
-        if best:
-            return whole[best[0]]
+        options = newest.config["checkpoint"]
+        for step in sorted(whole, reverse=True):  # by the newest measure that there is
+            if options["monitor"] in (whole[step].metrics or {}):
+                config = whole[step].config | {"checkpoint": options}
+                retention, metrics = retention_of(config, whole[step].data, whole)
+                if best := retention.best_first(metrics):
+                    return whole[best[0]]
         raise CheckpointNotFoundError(
-            f"No checkpoint in {directory} has the metric {retention.monitor!r}, so none is best. "
+            f"No checkpoint in {directory} has the metric {options['monitor']!r}, so none is best. "
             f"There {_there(whole)}."
         )
     if found := re.fullmatch(r"step=(\d+)", which):

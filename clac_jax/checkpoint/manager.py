@@ -23,6 +23,7 @@ from clac_jax import config as config_lib
 from clac_jax.checkpoint import capacity
 from clac_jax.checkpoint.arrays import HostBuffers, describe, nested, this_process_alone
 from clac_jax.checkpoint.files import sync, write_manifest
+from clac_jax.checkpoint.finished import mark_finished
 from clac_jax.checkpoint.layout import (
     CHECKPOINTS,
     COMMITTED,
@@ -42,7 +43,7 @@ from clac_jax.checkpoint.removal import (
     set_aside,
     strangers,
 )
-from clac_jax.checkpoint.retention import Retention
+from clac_jax.checkpoint.yardstick import retention_of
 from clac_jax.errors import UserError
 from clac_jax.paths import explain
 from clac_jax.progress import RunProgress
@@ -77,6 +78,7 @@ class Checkpoints:
         shapes: Mapping[str, jax.ShapeDtypeStruct],
         num_train_examples: int = 0,
         damaged: Sequence[int] = (),
+        data: Mapping[str, str] | None = None,
     ):
         """Opens (or makes) the folder.
 
@@ -86,6 +88,7 @@ class Checkpoints:
             shapes: slash path -> shape and dtype of every array that will be saved.
             num_train_examples: of the split that the position in the epoch refers to.
             damaged: steps to move out of the way, into `checkpoints/damaged`.
+            data: split name -> fingerprint of its data.
 
         Raises:
             CheckpointError: the folder cannot be used, or has no room for one checkpoint.
@@ -94,7 +97,7 @@ class Checkpoints:
         self._options = config.checkpoint
         self._config = config_lib.to_plain(config)
         self._num_train_examples = num_train_examples
-        self._retention = Retention.from_config(config.checkpoint)
+        self._data = dict(data or {})
         self._problems: set[str] = set()  # of removals, said once
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -111,7 +114,7 @@ class Checkpoints:
         for name in strangers(self.directory):
             _say(f"warning: {self.directory / name} is not a folder, so no checkpoint.")
         whole = self.read_all()[0]
-        self._metrics = {step: info.metrics for step, info in whole.items()}
+        self._retention, self._metrics = retention_of(self._config, self._data, whole)
         ended = bool(whole) and whole[max(whole)].progress.epoch >= config.max_epochs
         if not ended:  # which needs no room
             capacity.check_at_start(self.directory, shapes, len(whole), config)
@@ -127,8 +130,12 @@ class Checkpoints:
         return read_all(self.directory)
 
     def best_first(self) -> list[int]:
-        """The steps that have the monitored metric, best first."""
-        return self._retention.best_first(self._metrics)
+        """The steps that have the monitored metric, best first, and then those of earlier measures.
+
+        So the best of a run that is started again only to be tested in another way is still that.
+        """
+        earlier = [step for step in self._retention.earlier_best if step in self._metrics]
+        return self._retention.best_first(self._metrics) + earlier
 
     def save(
         self,
@@ -191,16 +198,32 @@ class Checkpoints:
                 raise
             _say(f"warning: {error} Training goes on (config.checkpoint.on_failure).")
 
-    def end(self) -> None:
-        """Removes the last checkpoint, too, if the rules keep it for the running time only.
+    def wait_for_last(self) -> None:
+        """Blocks until the last save has been committed.
 
         Raises:
-            CheckpointError: the last save failed, whatever `config.checkpoint.on_failure` says.
+            CheckpointError: it failed, whatever `config.checkpoint.on_failure` says.
         """
         self.wait()
         if self._failure is not None:
             raise self._failure
-        self._remove_all_but(self._retention.kept(self._metrics, ended=True))
+
+    def end(self, progress: RunProgress) -> None:
+        """Removes the last checkpoint, too, if the rules keep it for the running time only.
+
+        Args:
+            progress: where the run has ended, which is marked if its checkpoint goes.
+
+        Raises:
+            WorkdirError: the mark cannot be written.
+        """
+        self.wait_for_last()
+        kept = self._retention.kept(self._metrics, ended=True)
+        intact = self.read_all()[0] if progress.step not in kept else {}
+        if intact.keys() & kept:
+            newest = intact[max(intact.keys() & kept)]
+            mark_finished(Path(self.directory.parent), progress, newest)
+        self._remove_all_but(kept)
 
     def close(self) -> None:
         """Waits for the background and frees the threads.
@@ -227,6 +250,7 @@ class Checkpoints:
             num_train_examples=self._num_train_examples,
             saved_at=time.time(),
             leaves=describe(arrays),
+            data=self._data,
         )
         for attempt in range(1, self._options.retries + 2):
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ def match(saved: Shapes, wanted: Shapes, options: RestoreOptions) -> list[Match]
         RestoreRuleError: a rule is no regex, matches nothing, or sends two arrays to one name.
     """
     sources, left_out = _renamed(saved, wanted, options)
-    matches = []
+    matches: list[Match] = []
     for path, shape in wanted.items():
         source = sources.get(path)
         if part_of(path) not in options.parts:
@@ -120,6 +121,7 @@ def match(saved: Shapes, wanted: Shapes, options: RestoreOptions) -> list[Match]
             matches.append(Match("initialised", path, None, shape, None, reason))
         else:
             matches.append(_pair(path, source, shape, saved[source], options.on_shape_mismatch))
+    matches = _counts_beside_moments(matches, saved)
     taken = {found.source for found in matches}
     for source, shape in saved.items():
         if source not in taken and part_of(source) in options.parts:
@@ -247,6 +249,41 @@ def _pair(path: str, source: str, shape: Shape, saved_shape: Shape, on_mismatch:
     if on_mismatch == "overlap" and len(shape) == len(saved_shape) and shape:
         return Match("resized", path, source, shape, saved_shape, "the common slice is copied")
     return Match("initialised", path, source, shape, saved_shape, "its shape differs")
+
+
+def _counts_beside_moments(matches: Sequence[Match], saved: Shapes) -> list[Match]:
+    """The matches, with each parameter's moments and their step count taken over all or not at all.
+
+    The count says since when the moments have been gathered (`optim.scale_by_adam`), so neither is
+    worth anything without the other, and a moment that is new in part has no one count. Where a
+    checkpoint has a single count for all parameters, as those of format 1 do, it is the count of
+    each parameter whose moments are taken over.
+    """
+    parameters = _parameters(m.path for m in matches if m.part == "params")
+    families: dict[tuple[str, str], list[int]] = collections.defaultdict(list)
+    for number, found in enumerate(matches):
+        prefix, name = _split(found.name, parameters)
+        if found.part == "opt_state" and name:  # ".../adam/mu/" -> ".../adam"
+            families[prefix.rstrip("/").rpartition("/")[0], name].append(number)
+    result = list(matches)
+    for (optimizer, name), members in families.items():
+        by_path = {matches[number].path: number for number in members}
+        number = by_path.get(f"{optimizer}/count/{name}")
+        if number is None:  # moments that need no correction
+            continue
+        count, shared = matches[number], f"{optimizer}/count"
+        if count.source is None and saved.get(shared) == () and not count.reason:
+            count = Match("restored", count.path, shared, (), ())
+        family = [count if n == number else matches[n] for n in members]
+        if all(m.outcome in ("restored", "renamed") for m in family):
+            result[number] = count
+            continue
+        for n in members:
+            reason = matches[n].reason
+            if matches[n].outcome != "initialised":
+                reason = "the moments of its parameter begin anew"
+            result[n] = dataclasses.replace(matches[n], outcome="initialised", reason=reason)
+    return result
 
 
 def _parameters(paths: Iterable[str | None]) -> set[str]:

@@ -13,16 +13,16 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from clac_jax import config as config_lib
-from clac_jax.checkpoint.changes import describe_changes, keeps_position
+from clac_jax.checkpoint.changes import Present, carried_over, describe_changes
 from clac_jax.checkpoint.files import DamagedCheckpointError
+from clac_jax.checkpoint.finished import read_finished
 from clac_jax.checkpoint.layout import (
     CHECKPOINTS,
     DAMAGED,
     CheckpointInfo,
     read_all,
 )
-from clac_jax.checkpoint.locate import locate
+from clac_jax.checkpoint.locate import is_inside, locate
 from clac_jax.checkpoint.matching import PARTS, RestoreOptions, problems
 from clac_jax.checkpoint.removal import finish_interrupted
 from clac_jax.checkpoint.restore import (
@@ -35,6 +35,7 @@ from clac_jax.checkpoint.restore import (
 )
 from clac_jax.errors import UserError
 from clac_jax.progress import RunProgress
+from clac_jax.run_end import has_ended
 
 
 class ResumeError(UserError):
@@ -66,6 +67,7 @@ class Start:
         origin: in words: fresh, resumed, or from another run.
         notes: lines on what was taken over, what changed and what was damaged.
         damaged: steps whose checkpoints must be set aside.
+        is_own: whether it resumes from a checkpoint in its own workdir.
     """
 
     arrays: Mapping[str, Any]
@@ -73,6 +75,7 @@ class Start:
     origin: str
     notes: list[str]
     damaged: list[int]
+    is_own: bool = False
 
 
 def find_origin(config: ml_collections.ConfigDict, workdir: Path) -> Origin:
@@ -115,6 +118,7 @@ def begin(
     shapes: Mapping[str, jax.ShapeDtypeStruct],
     initialise: Callable[[], Mapping[str, Any]],
     num_train_examples: int,
+    data: Mapping[str, str] | None = None,
 ) -> Start:
     """The state to begin with; of the workdir's checkpoints the newest that is whole.
 
@@ -125,6 +129,7 @@ def begin(
         shapes: slash path -> shape and dtype of every array of the state.
         initialise: makes the arrays of a fresh state.
         num_train_examples: of the training split.
+        data: split name -> fingerprint of its data.
 
     Raises:
         TreeMismatchError, RestoreRuleError: see `restore.restore`.
@@ -146,17 +151,34 @@ def begin(
     if damaged:
         place = workdir / CHECKPOINTS / DAMAGED
         notes.append(f"          set aside in {place}; resumes from step {info.step}")
-    progress, position_notes = _progress(origin, info, config, options, num_train_examples)
-    notes += [f"changed   {line}" for line in describe_changes(info, config, progress)]
+    is_own = origin.other is None
+    now = Present(config, num_train_examples, dict(data or {}))
+    parts = PARTS if is_own else options.parts
+    progress, position_notes = carried_over(info.progress, info, now, is_own, parts)
+    notes += [f"changed   {line}" for line in describe_changes(info, now, progress, is_own)]
+    if is_own and is_inside(config.resume_from, workdir):
+        notes.append(
+            f"unused    resume_from: {config.resume_from!r} is this run's own workdir. To continue "
+            "from an older checkpoint of it, give a new --workdir"
+        )
     notes += [f"changed   {line}" for line in position_notes]
     write_report(workdir / REPORT_FILE, info, restored.matches)
     notes += [
         ("restore   " if not k else "          ") + line
         for k, line in enumerate(describe(restored.matches, info).splitlines())
     ]
+    arrays = _at(restored.arrays, progress)
+    ended = read_finished(workdir, origin.own) if is_own else None
+    if ended is not None:
+        end, _ = carried_over(ended, info, now, is_own, parts)
+        gone = f"its checkpoint of step {end.step:,} is gone (checkpoint.save_last=False)"
+        if has_ended(config, end):
+            where = f"this run has ended; {gone}"
+            return Start(arrays, end, where, notes, sorted(damaged), is_own=True)
+        notes.append(f"          this run had ended; {gone}, the steps behind are trained again")
     place = f"epoch {progress.epoch}, example {progress.examples_in_epoch:,}"
     where = f"{words} {info.folder} ({place} of {num_train_examples:,})"
-    return Start(_at(restored.arrays, progress), progress, where, notes, sorted(damaged))
+    return Start(arrays, progress, where, notes, sorted(damaged), is_own)
 
 
 def _newest(
@@ -191,39 +213,8 @@ def _for_own(
     return whole if fits else dataclasses.replace(options, parts=PARTS)
 
 
-def _progress(
-    origin: Origin,
-    info: CheckpointInfo,
-    config: ml_collections.ConfigDict,
-    options: RestoreOptions,
-    num_train_examples: int,
-) -> tuple[RunProgress, list[str]]:
-    """Where the run goes on, and what of the checkpoint's position no longer holds."""
-    notes = []
-    progress = info.progress
-    if config.schedule != "plateau":
-        progress = progress.without_plateau()
-    if origin.other is not None:
-        if "progress" not in options.parts:
-            return RunProgress(), ["restore.parts leaves out progress: starts at step 0, epoch 0"]
-        progress = progress.without_best()  # the best of this run is among its own checkpoints
-    elif _monitor(info.config) != _monitor(config_lib.to_plain(config)):
-        progress = progress.without_best()
-        notes.append("the best value so far was of another metric and is forgotten")
-    if progress.examples_in_epoch and not keeps_position(info, config, num_train_examples):
-        progress = dataclasses.replace(progress, examples_in_epoch=0)
-        notes.append(
-            f"the order of the data is another one: epoch {progress.epoch} starts at its beginning"
-        )
-    return progress, notes
-
-
-def _monitor(config: dict[str, Any]) -> tuple[str, str]:
-    return config["checkpoint"]["monitor"], config["checkpoint"]["mode"]
-
-
 def _at(arrays: Mapping[str, Any], progress: RunProgress) -> dict[str, Any]:
-    """The arrays with every counter of the state at the step of the progress.
+    """The arrays with the state's own step, and the schedule's, at the step of the progress.
 
     They differ where only one of them was taken over, or where the schedule has changed.
     """

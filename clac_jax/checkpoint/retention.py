@@ -25,6 +25,8 @@ class Retention:
         mode: "min" or "max", which values are better.
         keep_every_n_steps: a checkpoint whose step is a multiple is kept for good; 0 none.
         save_last: whether the last is kept when the run has ended; until then it always is.
+        earlier_best: steps that were the best by measures that no longer hold, best of the latest
+            measure first; they stay.
     """
 
     save_top_k: int
@@ -32,6 +34,12 @@ class Retention:
     mode: str
     keep_every_n_steps: int = 0
     save_last: bool = True
+    earlier_best: tuple[int, ...] = ()
+
+    @property
+    def num_best(self) -> int | None:
+        """How many of the best are kept; None for all."""
+        return None if self.save_top_k == KEEP_ALL else self.save_top_k
 
     @classmethod
     def from_config(cls, options: Any) -> Retention:
@@ -64,10 +72,11 @@ class Retention:
         kept: dict[int, list[str]] = {step: [] for step in sorted(metrics)}
         if metrics and (self.save_last or not ended):
             kept[max(metrics)].append("last")
-        places = len(metrics) if self.save_top_k == KEEP_ALL else self.save_top_k
-        for place, step in enumerate(self.best_first(metrics)[:places], start=1):
+        for place, step in enumerate(self.best_first(metrics)[: self.num_best], start=1):
             kept[step].append(f"best {self.monitor}" if place == 1 else f"best {place}")
         for step in metrics:
+            if step in self.earlier_best:
+                kept[step].append("best by an earlier measure")
             if self.keep_every_n_steps and step % self.keep_every_n_steps == 0:
                 kept[step].append(f"every {self.keep_every_n_steps} steps")
             if self.save_top_k == KEEP_ALL:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import jax
 import ml_collections
 
-from clac_jax.checkpoint.arrays import Arrays, read_arrays
-from clac_jax.checkpoint.files import DamagedCheckpointError
+from clac_jax import processes
+from clac_jax.checkpoint.best import read_best
 from clac_jax.checkpoint.manager import CheckpointError, Checkpoints
-from clac_jax.checkpoint.tree import to_arrays
+from clac_jax.checkpoint.tree import from_arrays, to_arrays
 from clac_jax.errors import UserError
 from clac_jax.parallel import Parallel
 from clac_jax.preemption import Preempted
@@ -48,6 +49,8 @@ class Saver:
         self._log = log
         self._options = options
         self._last = time.monotonic()
+        # The thread that notices a lost process saves while the main thread may be saving.
+        self._lock = threading.RLock()
 
     def due_at_step(self, progress: RunProgress) -> bool:
         """Whether a save is due after this step by its number."""
@@ -62,9 +65,10 @@ class Saver:
         minutes = (time.monotonic() - self._last) / 60
         return bool(self._options.every_n_minutes and minutes >= self._options.every_n_minutes)
 
-    def due_at_epoch(self, progress: RunProgress, is_last: bool) -> bool:
-        """Whether a save is due after the validation that ended epoch `progress.epoch - 1`."""
-        return is_last or progress.epoch % self._options.every_n_epochs == 0
+    def due_after_validation(self, progress: RunProgress, is_last: bool) -> bool:
+        """Whether a save is due behind epoch `progress.epoch - 1`, by it or by its last step."""
+        by_epoch = progress.epoch % self._options.every_n_epochs == 0
+        return is_last or by_epoch or self.due_at_step(progress)
 
     def save(
         self, state: TrainState, progress: RunProgress, metrics: Mapping[str, float] | None = None
@@ -77,7 +81,8 @@ class Saver:
         self._last = time.monotonic()
         arrays = to_arrays(self._parallel.whole(state))
         if self._checkpoints is not None:
-            self._checkpoints.save(arrays, progress, metrics, before_commit=self._log.sync)
+            with self._lock:
+                self._checkpoints.save(arrays, progress, metrics, before_commit=self._log.sync)
 
     def save_before_leaving(
         self, state: TrainState, progress: RunProgress, error: Exception
@@ -100,45 +105,93 @@ class Saver:
         except UserError as second:  # the first error is the one to raise
             print(f"warning: {second}", file=sys.stderr, flush=True)
 
+    def save_what_is_there(self, state: TrainState, progress: RunProgress) -> str:
+        """Saves the state of a run that has lost a process, if it is intact, without the others.
+
+        A step takes the memory of the state before it, so there is none while a step waits for the
+        lost process; there is one in a validation and between steps. The save under way is ended.
+
+        Args:
+            state: may be in use by the main thread, or be the result of a step that never ends.
+            progress: where the run is.
+
+        Returns:
+            What the newest checkpoint is, in a sentence.
+        """
+        if self._checkpoints is None:
+            return ""
+        try:
+            if progress.step > 0 and self._is_intact(state, progress):
+                self._save_unless_saved(state, progress)
+            self.wait()
+        except (UserError, RuntimeError, ValueError) as error:  # JAX's, of a state that is gone
+            print(f"warning: {error}", file=sys.stderr, flush=True)
+        steps = self._checkpoints.read_all()[0]
+        if not steps:
+            return "There is no checkpoint yet."
+        return f"The newest checkpoint is of step {max(steps)}."
+
     def check(self) -> None:
         """See `Checkpoints.check`."""
         if self._checkpoints is not None:
-            self._checkpoints.check()
+            with self._lock:
+                self._checkpoints.check()
 
     def wait(self) -> None:
         """See `Checkpoints.wait`."""
         if self._checkpoints is not None:
-            self._checkpoints.wait()
+            with self._lock:
+                self._checkpoints.wait()
 
-    def end(self) -> None:
+    def wait_for_last(self) -> None:
+        """See `Checkpoints.wait_for_last`."""
+        if self._checkpoints is not None:
+            with self._lock:
+                self._checkpoints.wait_for_last()
+
+    def end(self, progress: RunProgress) -> None:
         """See `Checkpoints.end`."""
         if self._checkpoints is not None:
-            self._checkpoints.end()
+            with self._lock:
+                self._checkpoints.end(progress)
 
     def close(self) -> None:
         """See `Checkpoints.close`."""
         if self._checkpoints is not None:
             self._checkpoints.close()
 
-    def best(self, paths: Collection[str], last_step: int) -> tuple[int, Arrays | None]:
-        """The step of the best checkpoint that is whole, and its arrays.
+    def best_state(self, template: TrainState, state: TrainState) -> tuple[TrainState, int]:
+        """The state to test, on the devices, and the step of its parameters.
 
         Args:
-            paths: slash paths of the arrays.
-            last_step: of the state at hand; None instead of its arrays, if it is the best.
+            template: shapes and dtypes of a state on the host.
+            state: at the end of the run; it is tested where no checkpoint of the model is better.
         """
-        if self._checkpoints is None:
-            return 0, None
-        whole, _ = self._checkpoints.read_all()
-        for step in self._checkpoints.best_first():
-            if step == last_step:
-                break
-            if step in whole:
-                try:
-                    return step, read_arrays(whole[step], paths)
-                except DamagedCheckpointError as error:
-                    print(f"warning: {error} The next best is tested.", flush=True)
-        return last_step, None
+        last_step = int(self._parallel.to_host(state.step))
+        model = template.model_only()
+        shapes = to_arrays(model)
+        step, arrays = 0, {}
+        if self._checkpoints is not None:
+            intact, _ = self._checkpoints.read_all()
+            step, arrays = read_best(intact, self._checkpoints.best_first(), shapes, last_step)
+        step = int(processes.maximum([step])()[0])
+        if step == last_step:
+            return state, step
+        arrays, _ = processes.from_first(lambda: (arrays, b""), shapes)
+        best = self._parallel.put(from_arrays(model, arrays))
+        return state.replace(params=best.params, batch_stats=best.batch_stats), step
+
+    def _is_intact(self, state: TrainState, progress: RunProgress) -> bool:
+        """Whether the state is here in full, computed, and of the step that `progress` says."""
+        leaves = jax.tree.leaves(state)
+        if any(leaf.is_deleted() or not leaf.is_ready() for leaf in leaves):
+            return False
+        if not self._parallel.is_whole(state):
+            return False
+        try:
+            return int(self._parallel.to_host({"step": state.step})["step"]) == progress.step
+        except (RuntimeError, ValueError):  # the result of a step that has failed
+            return False
 
     def _save_unless_saved(self, state: TrainState, progress: RunProgress) -> None:
         # Only the first process knows what it has saved; where all must help, all do.

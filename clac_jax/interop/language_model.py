@@ -6,9 +6,13 @@ import math
 
 import jax
 
+from clac_jax.errors import one_line
 from clac_jax.huggingface import CAUSAL, read_config, resolve_folder
-from clac_jax.models.pretrained import load_huggingface_config, load_tensors
-from clac_jax.models.text_weights import text_params
+from clac_jax.models.pretrained import (
+    checked_text_params,
+    load_huggingface_config,
+    load_tensors,
+)
 from clac_jax.models.torch_layout import SeenTensors
 from clac_jax.text import Tokenizer
 
@@ -28,7 +32,7 @@ def describe_language_model(name: str) -> str:
     config = load_huggingface_config(folder)
     path, tensors = load_tensors(folder)
     seen = SeenTensors(tensors)
-    params = text_params(seen, config)
+    params = checked_text_params(path, seen, config)
     tokenizer = Tokenizer.from_folder(folder)
     kind = read_config(folder).get("model_type", "bert")
     number = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
@@ -45,7 +49,7 @@ def describe_language_model(name: str) -> str:
             f"{config.hidden_size}, {config.num_attention_heads} heads",
             f"tokenizer {tokenizer.vocab_size:,} tokens; the model has {config.vocab_size:,}",
             f"file      {path}",
-            *(f"unused    tensor {tensor}" for tensor in seen.unread()),
+            *(f"unused    tensor {one_line(tensor)}" for tensor in seen.unread()),
             f"use it    {' '.join(flags)}",
         ]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +21,17 @@ from clac_jax.batch import Batch, BatchShape, ExampleViews, TokenView, collate
 from clac_jax.checkpoint.layout import CHECKPOINTS, read_all
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.tree import to_arrays
-from clac_jax.errors import UserError
+from clac_jax.config_check import validate
+from clac_jax.errors import UserError, one_line
 from clac_jax.graph import CrystalGraph
 from clac_jax.huggingface import is_causal
+from clac_jax.interop.inferred_config import inferred_config
+from clac_jax.interop.lightning_file import (
+    LightningFile,
+    LightningImportError,
+    as_number,
+    read_lightning_file,
+)
 from clac_jax.interop.reference_config import (
     ImportedConfig,
     imported_config,
@@ -35,7 +44,6 @@ from clac_jax.models.build import text_encoder_config
 from clac_jax.models.torch_layout import SeenTensors
 from clac_jax.progress import RunProgress
 from clac_jax.text import Tokenizer
-from clac_jax.torch_files import read_torch_file
 from clac_jax.train_state import create_train_state
 
 # Registered buffers of the release's modules: in the state dict, not among the parameters.
@@ -43,11 +51,8 @@ _BUFFERS = (
     "running_mean", "running_var", "num_batches_tracked", "RBF.freqs", "rbf.centers",
     "position_ids", "token_type_ids",
 )  # fmt: skip
-_NEEDED = ("state_dict", "hyper_parameters", "epoch", "global_step")
-
-
-class LightningImportError(UserError, ValueError):
-    """A file is no checkpoint of the PyTorch release, or does not fit its own description."""
+# Parts of our optimizers' states -> PyTorch's, each of them an array for every parameter.
+_KINDS = {"mu": "exp_avg", "nu": "exp_avg_sq", "trace": "momentum_buffer", "count": "step"}
 
 
 @dataclass
@@ -61,6 +66,7 @@ class LightningRun:
         metrics: of its last validation, as far as the file has them.
         notes: what was assumed, one line each.
         unmapped: names of tensors and hyperparameters that have no counterpart here.
+        missing: what the file lacks and what the run starts with instead, one line each.
     """
 
     config: ml_collections.ConfigDict
@@ -69,6 +75,7 @@ class LightningRun:
     metrics: dict[str, float] | None
     notes: list[str] = field(default_factory=list)
     unmapped: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
 
 
 def read_lightning(path: str | Path, text_encoder: str | None = None) -> LightningRun:
@@ -85,35 +92,54 @@ def read_lightning(path: str | Path, text_encoder: str | None = None) -> Lightni
         ImportedConfigError: its hyperparameters ask for something that is not known here.
         PretrainedError, TokenizerError: the language model cannot be used.
     """
-    saved = read_torch_file(path)
-    missing = [key for key in _NEEDED if not isinstance(saved, dict) or key not in saved]
-    if missing:
+    saved = read_lightning_file(path)
+    if saved.hyper_parameters is None:
+        imported = inferred_config(saved.state_dict)
+    else:
+        imported = imported_config(saved.hyper_parameters)
+    folder = text_encoder or imported.unmapped.get("datamodule.tokenizer_model")
+    if not isinstance(folder, str) or not folder:
         raise LightningImportError(
-            f"{path} lacks {', '.join(missing)}, so it is no checkpoint of a training run. Give a "
-            ".ckpt that the release's training wrote."
+            f"{path} does not name the language model that its run began with. Name it with "
+            "--text-encoder."
         )
-    state_dict: dict[str, np.ndarray] = saved["state_dict"]
-    imported = imported_config(saved["hyper_parameters"])
-    folder = text_encoder or str(imported.unmapped.get("datamodule.tokenizer_model", ""))
     config = imported.config
     config.text_encoder.pretrained = folder
     use_text_encoder(imported, folder, is_causal(config.text_encoder))
     use_data(imported)
-    _widths(state_dict, config, path)
+    _widths(saved, config)
     imported.notes.append("dropout and the order of the data begin with the seed of the config")
 
     progress, notes = _progress(saved, config)
     imported.notes += notes
+    validate(config)
     try:
         arrays, unmapped = _arrays(saved, imported, progress)
     except (KeyError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
         raise LightningImportError(
-            f"{path} does not hold the model that it describes: {error.args[0]}. If its language "
-            f"model is not {folder!r}, name the right one with --text-encoder."
+            f"{path} does not hold the model that it describes: {one_line(error.args[0])}. If its "
+            f"language model is not {folder!r}, name the right one with --text-encoder."
         ) from error
-    unmapped += [f"hyperparameter {name} = {value!r}" for name, value in imported.unmapped.items()]
+    unmapped += [
+        f"hyperparameter {one_line(name)} = {one_line(repr(value))}"
+        for name, value in imported.unmapped.items()
+    ]
+    missing = [f"{key}: {_STARTS_WITH[key]}" for key in saved.missing]
     metrics = _metrics(saved, config)
-    return LightningRun(config, arrays, progress, metrics, imported.notes, unmapped)
+    return LightningRun(config, arrays, progress, metrics, imported.notes, unmapped, missing)
+
+
+_STARTS_WITH = {
+    "hyper_parameters": "what is assumed of the config is listed below",
+    "epoch": "the run starts at epoch 0, step 0",
+    "global_step": "the run starts at epoch 0, step 0",
+    "loops": "its last epoch is taken for finished, with one batch for each step",
+    "optimizer_states": "the moments of the optimizer start at zero, and its count of steps too",
+    "lr_schedulers": "the learning rate follows from the step; a plateau schedule starts anew",
+    "callbacks": "the run monitors the default metric, and has no best value yet",
+}
 
 
 def import_lightning(path: str | Path, workdir: Path, text_encoder: str | None = None) -> str:
@@ -151,6 +177,7 @@ def describe(run: LightningRun, workdir: Path) -> str:
         f"imported  {groups['params']} parameters, {groups['batch_stats']} running averages, "
         f"{groups['opt_state']} arrays of the optimizer",
         f"next      epoch {run.progress.epoch}, step {run.progress.step + 1}",
+        *(f"missing   {line}" for line in run.missing),
         *(f"assumed   {note}" for note in run.notes),
         *(f"unmapped  {name}" for name in run.unmapped),
         f"go on     python main.py --config=configs/saved.py:{workdir / 'config.json'} "
@@ -159,23 +186,27 @@ def describe(run: LightningRun, workdir: Path) -> str:
     return "\n".join(lines)
 
 
-def _widths(state_dict: Mapping[str, np.ndarray], config: Any, path: str | Path) -> None:
+def _widths(saved: LightningFile, config: Any) -> None:
     """The width of the projections, which the hyperparameters do not tell."""
     name = "loss.global_d.img_block.feature_shortcut.weight"
-    if name not in state_dict:
-        raise LightningImportError(f"{path} lacks {name}. Give a checkpoint of the whole model.")
-    config.projection_dim = int(state_dict[name].shape[0])
+    tensor = saved.state_dict.get(name)
+    if tensor is None or tensor.ndim != 2:
+        raise LightningImportError(
+            f"{saved.path} lacks the matrix {name}. Give a checkpoint of the whole model of the "
+            "release."
+        )
+    config.projection_dim = int(tensor.shape[0])
 
 
 def _arrays(
-    saved: Mapping[str, Any], imported: ImportedConfig, progress: RunProgress
+    saved: LightningFile, imported: ImportedConfig, progress: RunProgress
 ) -> tuple[dict[str, Any], list[str]]:
     """The state by slash path, and the names of tensors that have no place in it."""
     config = imported.config
     tokenizer = Tokenizer.from_folder(config.text_encoder.tokenizer)
     model = build_model(config, tokenizer.vocab_size)
     text_config = text_encoder_config(config, tokenizer.vocab_size)
-    seen = SeenTensors(saved["state_dict"])
+    seen = SeenTensors(saved.state_dict)
     variables = {
         "params": model_params(seen, config, text_config),
         "batch_stats": model_statistics(seen, config),
@@ -188,99 +219,112 @@ def _arrays(
     arrays["learning_rate_scale"] = np.asarray(progress.learning_rate_scale, np.float32)
 
     moments = _moments(saved, imported.notes)
-    kinds = {"mu": "exp_avg", "nu": "exp_avg_sq", "trace": "momentum_buffer"}
     by_kind = {
         ours: _flat(model_params(moments[theirs], config, text_config))
-        for ours, theirs in kinds.items()
+        for ours, theirs in _KINDS.items()
         if moments and any(f"/{ours}/" in name for name in arrays)
     }
+    counts = [int(steps.max()) for steps in moments.get("step", {}).values()]
     for name, leaf in arrays.items():
-        if name.endswith("/count"):
-            arrays[name] = np.asarray(progress.step, leaf.dtype)
         for kind, leaves in by_kind.items():
             before, _, parameter = name.partition(f"/{kind}/")
             if parameter and before.startswith("opt_state/"):
-                arrays[name] = leaves[parameter]
-    unmapped = [f"tensor {name}" for name in seen.unread() if not name.endswith(_BUFFERS)]
+                # A count is one number for all elements of a parameter.
+                value = leaves[parameter].max() if kind == "count" else leaves[parameter]
+                arrays[name] = np.asarray(value, leaf.dtype)
+        if name.endswith("/count"):
+            # That of the moments belongs to them: it corrects their bias. The others are of steps.
+            of_moments = name.endswith(("/adam/count", "/lion/count"))
+            steps = max(counts, default=0) if of_moments else progress.step
+            arrays[name] = np.asarray(steps, leaf.dtype)
+    unmapped = [f"tensor {one_line(name)}" for name in seen.unread() if not name.endswith(_BUFFERS)]
     return arrays, unmapped
 
 
-def _moments(saved: Mapping[str, Any], notes: list[str]) -> dict[str, dict[str, np.ndarray]]:
-    """The optimizer's arrays by kind and by the name of their parameter; {} without them.
+def _moments(saved: LightningFile, notes: list[str]) -> dict[str, dict[str, np.ndarray]]:
+    """The optimizer's arrays by kind and by the name of their parameter; {} without an optimizer.
 
     The optimizer numbers the parameters in the order of the state dict, which also holds buffers,
-    and tied weights twice.
+    and tied weights twice. Its "step" is shown as an array of the shape of the parameter.
     """
-    states = saved.get("optimizer_states") or []
-    if len(states) != 1:
-        notes.append(f"the file has {len(states)} optimizer states instead of 1; moments are zero")
+    if len(saved.optimizers) != 1:
+        if "optimizer_states" not in saved.missing:
+            notes.append(
+                f"the file has {len(saved.optimizers)} optimizer states instead of 1; moments and "
+                "their count of steps start at zero"
+            )
         return {}
-    state = states[0]["state"]
-    numbers = [number for group in states[0]["param_groups"] for number in group["params"]]
+    optimizer = saved.optimizers[0]
     parameters: dict[str, np.ndarray] = {}
     tied: set[int] = set()
-    for name, tensor in saved["state_dict"].items():
+    for name, tensor in saved.state_dict.items():
         if not name.endswith(_BUFFERS) and id(tensor) not in tied:
             parameters[name] = tensor
             tied.add(id(tensor))
-    if sorted(numbers) != list(range(len(parameters))):
+    if sorted(optimizer.numbers) != list(range(len(parameters))):
         raise ValueError(
-            f"its optimizer has {len(numbers)} parameters and its model {len(parameters)}"
+            f"its optimizer has {len(optimizer.numbers)} parameters and its model {len(parameters)}"
         )
-    moments: dict[str, dict[str, np.ndarray]] = {
-        kind: {} for kind in ("exp_avg", "exp_avg_sq", "momentum_buffer")
-    }
+    moments: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in _KINDS.values()}
     for number, (name, tensor) in enumerate(parameters.items()):
+        of_parameter = optimizer.state.get(number, {})
         for kind, of_kind in moments.items():
-            value = state.get(number, {}).get(kind)
-            value = np.zeros_like(tensor) if value is None else value
-            if value.shape != tensor.shape:
-                raise ValueError(f"the optimizer's {kind} of {name} has shape {value.shape}")
+            value = of_parameter.get(kind)
+            if kind == "step":
+                value = as_number(0 if value is None else value)
+                if value is None or not 0 <= value < 1 << 31:
+                    raise ValueError(f"the optimizer's step of {name} is not a count")
+                value = np.broadcast_to(np.float64(value), tensor.shape)
+            elif value is None:  # a view of one zero: it costs nothing where nobody needs it
+                value = np.broadcast_to(np.zeros((), tensor.dtype), tensor.shape)
+            if not isinstance(value, np.ndarray) or value.shape != tensor.shape:
+                raise ValueError(f"the optimizer's {kind} of {name} has another shape")
             of_kind[name] = value
     return moments
 
 
-def _progress(saved: Mapping[str, Any], config: Any) -> tuple[RunProgress, list[str]]:
+def _progress(saved: LightningFile, config: Any) -> tuple[RunProgress, list[str]]:
     """Where the run goes on; its epochs count from 0 in both programs."""
-    notes = []
-    loop = saved.get("loops", {}).get("fit_loop", {})
-    batches = loop.get("epoch_loop.batch_progress", {})
-    epoch, step = int(saved["epoch"]), int(saved["global_step"])
-    if batches.get("is_last_batch", True):
-        epoch += 1
+    if saved.epoch is None or saved.global_step is None:
+        progress, notes = RunProgress(), []
     else:
-        notes.append(f"the run stopped inside epoch {epoch}, which starts at its beginning here")
-    done = int(batches.get("total", {}).get("completed", step))
-    if step and done > step and done % step == 0:
-        config.accumulate_steps = done // step
-        notes.append(f"accumulate_steps {done // step}: {done} batches made {step} steps")
-    progress = RunProgress(step=step, epoch=epoch, examples_seen=done * config.batch_size)
-    for name, values in saved.get("callbacks", {}).items():
-        if name.startswith("ModelCheckpoint") and values.get("monitor") in config_lib.MONITORS:
-            config.checkpoint.monitor = values["monitor"]
-            config.checkpoint.mode = "max" if "'mode': 'max'" in name else "min"
-    group = saved["optimizer_states"][0]["param_groups"][0] if saved["optimizer_states"] else {}
-    if config.schedule == "plateau" and group.get("lr"):
-        of_schedule = (saved.get("lr_schedulers") or [{}])[0]
-        progress = RunProgress(
-            **progress.to_json()
-            | {
-                "learning_rate_scale": float(group["lr"]) / config.learning_rate,
-                "plateau_best": of_schedule.get("best"),
-                "plateau_validations": int(of_schedule.get("num_bad_epochs", 0)),
-            }
+        progress, notes = _position(saved, saved.epoch, saved.global_step, config)
+    for monitor, mode, _ in saved.monitors:
+        if monitor in config_lib.MONITORS:
+            config.checkpoint.monitor, config.checkpoint.mode = monitor, mode
+    rate = saved.optimizers[0].learning_rate if saved.optimizers else None
+    if config.schedule == "plateau" and rate and config.learning_rate > 0:
+        progress = dataclasses.replace(
+            progress,
+            learning_rate_scale=rate / config.learning_rate,
+            plateau_best=as_number(saved.schedule.get("best")),
+            plateau_validations=int(as_number(saved.schedule.get("num_bad_epochs")) or 0),
         )
     return progress, notes
 
 
-def _metrics(saved: Mapping[str, Any], config: Any) -> dict[str, float] | None:
+def _position(
+    saved: LightningFile, epoch: int, step: int, config: Any
+) -> tuple[RunProgress, list[str]]:
+    notes = []
+    if saved.stopped_inside_epoch:
+        notes.append(f"the run stopped inside epoch {epoch}, which starts at its beginning here")
+    else:
+        epoch += 1
+    done = step if saved.batches is None else saved.batches
+    if step and done > step and done % step == 0:
+        config.accumulate_steps = done // step
+        notes.append(f"accumulate_steps {done // step}: {done} batches made {step} steps")
+    return RunProgress(step=step, epoch=epoch, examples_seen=done * config.batch_size), notes
+
+
+def _metrics(saved: LightningFile, config: Any) -> dict[str, float] | None:
     """The monitored value of the last validation, if the file has it and the data are the same."""
     if config.dataset.path is None:
         return None
-    for name, values in saved.get("callbacks", {}).items():
-        score = values.get("current_score") if name.startswith("ModelCheckpoint") else None
-        if score is not None and values.get("monitor") == config.checkpoint.monitor:
-            return {config.checkpoint.monitor: float(score)}
+    for monitor, _, score in saved.monitors:
+        if score is not None and monitor == config.checkpoint.monitor:
+            return {monitor: float(score)}
     return None
 
 

@@ -11,9 +11,12 @@ import ml_collections
 
 from clac_jax.config import default_config, flatten
 from clac_jax.elements import NUM_FEATURES
-from clac_jax.errors import UserError
+from clac_jax.errors import UserError, one_line
 
 Values = Mapping[str, Any]
+
+_MAX_TEXT = 1000  # of a value, for messages
+_MAX_NUMBER = 1e12  # no size, count or rate of a run comes near
 
 
 class ImportedConfigError(UserError, ValueError):
@@ -46,6 +49,18 @@ def imported_config(hyperparameters: Values) -> ImportedConfig:
             value is missing.
     """
     reader = _Hyperparameters(hyperparameters)
+    try:
+        return _imported(reader)
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError, KeyError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise ImportedConfigError(
+            f"The checkpoint's hyperparameter {one_line(reader.last)} cannot be used "
+            f"({one_line(error)}). Give a checkpoint that the release's training wrote."
+        ) from error
+
+
+def _imported(reader: _Hyperparameters) -> ImportedConfig:
     config = default_config()
     notes: list[str] = []
     # What the release does without saying so in its hyperparameters.
@@ -56,8 +71,8 @@ def imported_config(hyperparameters: Values) -> ImportedConfig:
     _views(reader, config, notes)
     _optimizer(reader, config)
     _schedule(reader, config)
-    config.lm_weight = float(reader.take("lm_weight", 0.0))
-    config.batch_size = int(reader.take("datamodule.batch_size"))
+    config.lm_weight = reader.number("lm_weight", 0.0)
+    config.batch_size = reader.integer("datamodule.batch_size")
     notes.append(
         f"batch_size {config.batch_size} is that of one device there, whose examples were "
         "contrasted with each other alone; here all devices share it"
@@ -83,10 +98,14 @@ class _Hyperparameters:
     """Takes values by dotted name and knows which were not taken."""
 
     def __init__(self, values: Values):
-        self._flat = flatten(dict(values))
+        self._flat = flatten(_with_text_keys(dict(values)))
         self._left = dict(self._flat)
+        self.last = ""  # the name that was taken last, for messages
 
     def take(self, name: str, *default: Any) -> Any:
+        self.last = name
+        if len(str(self._flat.get(name, ""))) > _MAX_TEXT:
+            raise ValueError(f"it is longer than {_MAX_TEXT} characters")
         self._left.pop(name, None)
         if name in self._flat:
             return self._flat[name]
@@ -97,6 +116,28 @@ class _Hyperparameters:
             "a checkpoint that the release's training wrote."
         )
 
+    def flag(self, name: str, *default: bool) -> bool:
+        value = self.take(name, *default)
+        if value not in (True, False):  # "False" would count as true
+            raise ValueError(f"{value!r} is not true or false")
+        return bool(value)
+
+    def number(self, name: str, *default: float) -> float:
+        """A finite number that is not negative; a text of one counts."""
+        value = self.take(name, *default)
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ValueError(f"it is a {type(value).__name__} and not a number")
+        number = float(value)
+        if not 0 <= number < _MAX_NUMBER:
+            raise ValueError(f"{number} is not between 0 and {_MAX_NUMBER:,}")
+        return number
+
+    def integer(self, name: str, *default: int) -> int:
+        number = self.number(name, *default)
+        if number != int(number):
+            raise ValueError(f"{number} is not a whole number")
+        return int(number)
+
     def drop(self, prefix: str) -> None:
         for name in [name for name in self._left if name.startswith(prefix)]:
             del self._left[name]
@@ -105,9 +146,17 @@ class _Hyperparameters:
         return self._left
 
 
+def _with_text_keys(values: dict[Any, Any]) -> dict[str, Any]:
+    return {
+        str(key): _with_text_keys(value) if isinstance(value, dict) else value
+        for key, value in values.items()
+    }
+
+
 def _unknown(what: str, value: Any, known: str) -> ImportedConfigError:
     return ImportedConfigError(
-        f"The checkpoint's {what} is {value!r}, which is not known here. Known: {known}."
+        f"The checkpoint's {what} is {one_line(repr(value))}, which is not known here. Known: "
+        f"{known}."
     )
 
 
@@ -134,17 +183,18 @@ def _graph_encoder(reader: _Hyperparameters, config: ml_collections.ConfigDict) 
     reader.take("graph_encoder._target_", None)
     config.graph_encoder.name = kind
     for theirs, ours in names[kind].items():
-        value = reader.take(f"graph_encoder.{theirs}")
-        config.graph_encoder[ours] = type(config.graph_encoder[ours])(value)
+        is_integer = isinstance(config.graph_encoder[ours], int)
+        take = reader.integer if is_integer else reader.number
+        config.graph_encoder[ours] = take(f"graph_encoder.{theirs}")
 
 
 def _loss(reader: _Hyperparameters, config: ml_collections.ConfigDict) -> None:
     name = reader.take("loss.name")
     if name != "infonce":
         raise _unknown("loss.name", name, "infonce")
-    config.logit_scale_init = 1 / float(reader.take("loss.temperature"))
-    config.use_visual_intramodal_loss = bool(reader.take("loss.visual_self_supervised"))
-    config.use_textual_intramodal_loss = bool(reader.take("loss.textual_self_supervised"))
+    config.logit_scale_init = 1 / reader.number("loss.temperature")
+    config.use_visual_intramodal_loss = reader.flag("loss.visual_self_supervised")
+    config.use_textual_intramodal_loss = reader.flag("loss.textual_self_supervised")
     for side in ("visual", "textual"):
         reader.take(f"use_{side}_intramodal_loss", None)
 
@@ -155,17 +205,18 @@ def _views(reader: _Hyperparameters, config: ml_collections.ConfigDict, notes: l
         "augment.perturb_law is the release's, 'legacy', which leaves atoms closer than they can "
         "be; 'bounded' does not"
     )
-    config.augment.mask_prob = float(reader.take("text_augmentation.mask_prob", 0.15))
+    config.augment.mask_prob = reader.number("text_augmentation.mask_prob", 0.15)
     reader.drop("text_augmentation.")
     config.dataset.text_source = reader.take("datamodule.textdatatype", "narratives")
-    config.replace_formula_prob = float(reader.take("datamodule.replace_formula_prob", 0.0))
-    start = reader.take("datamodule.replace_formula_start_epoch", 0)
-    config.replace_formula_start_epoch = int(start or 0)
-    if not reader.take("datamodule.sentencewise", True):
+    config.replace_formula_prob = reader.number("datamodule.replace_formula_prob", 0.0)
+    if reader.take("datamodule.replace_formula_start_epoch", None) is not None:
+        start = reader.integer("datamodule.replace_formula_start_epoch")
+        config.replace_formula_start_epoch = start
+    if not reader.flag("datamodule.sentencewise", True):
         config.augment.sentence_keep_prob = 1.0
-    if not reader.take("augmentation", True):
+    if not reader.flag("augmentation", True):
         notes.append("augmentation is off there; here the two views of a crystal stay")
-    if reader.take("datamodule.debug", False):
+    if reader.flag("datamodule.debug", False):
         notes.append("debug was on there; it is off here")
 
 
@@ -176,19 +227,21 @@ def _optimizer(reader: _Hyperparameters, config: ml_collections.ConfigDict) -> N
     if name not in names:
         raise _unknown("optimizer", target, ", ".join(names))
     config.optimizer.name = names[name]
-    config.learning_rate = float(reader.take("optimizer.optimizer.lr"))
+    config.learning_rate = reader.number("optimizer.optimizer.lr")
     b1, b2 = reader.take("optimizer.optimizer.betas", (config.optimizer.b1, config.optimizer.b2))
+    if not (isinstance(b1, float | int) and isinstance(b2, float | int) and 0 <= b1 < 1 > b2 >= 0):
+        raise ValueError(f"betas are {b1} and {b2}, not numbers from 0 to below 1")
     config.optimizer.b1, config.optimizer.b2 = float(b1), float(b2)
-    config.optimizer.eps = float(reader.take("optimizer.optimizer.eps", config.optimizer.eps))
-    config.optimizer.momentum = float(reader.take("optimizer.optimizer.momentum", 0.0))
-    decay = reader.take("optimizer.optimizer.weight_decay", 0.01 if name == "AdamW" else 0.0)
-    config.weight_decay = float(decay)
+    config.optimizer.eps = reader.number("optimizer.optimizer.eps", config.optimizer.eps)
+    config.optimizer.momentum = reader.number("optimizer.optimizer.momentum", 0.0)
+    usual = 0.01 if name == "AdamW" else 0.0
+    config.weight_decay = reader.number("optimizer.optimizer.weight_decay", usual)
     if config.weight_decay:
         config.optimizer.weight_decays = ((".*", config.weight_decay),)  # biases, too
 
 
 def _schedule(reader: _Hyperparameters, config: ml_collections.ConfigDict) -> None:
-    if not reader.take("optimizer.use_lr_scheduler", False):
+    if not reader.flag("optimizer.use_lr_scheduler", False):
         config.schedule = "constant"
         reader.drop("scheduler.")
         return
@@ -197,25 +250,25 @@ def _schedule(reader: _Hyperparameters, config: ml_collections.ConfigDict) -> No
     config.schedule_unit = "epoch"
     if name == "CosineAnnealingLR":
         config.schedule = "cosine"
-        config.cosine.epochs = float(reader.take("scheduler.T_max"))
-        config.min_learning_rate = float(reader.take("scheduler.eta_min", 0.0))
+        config.cosine.epochs = reader.number("scheduler.T_max")
+        config.min_learning_rate = reader.number("scheduler.eta_min", 0.0)
     elif name == "CosineAnnealingWarmRestarts":
         config.schedule = "cosine_restarts"
-        config.cosine.epochs = float(reader.take("scheduler.T_0"))
-        config.cosine.factor = float(reader.take("scheduler.T_mult", 1))
-        config.min_learning_rate = float(reader.take("scheduler.eta_min", 0.0))
+        config.cosine.epochs = reader.number("scheduler.T_0")
+        config.cosine.factor = reader.number("scheduler.T_mult", 1)
+        config.min_learning_rate = reader.number("scheduler.eta_min", 0.0)
     elif name == "ReduceLROnPlateau":
         config.schedule = "plateau"
-        config.plateau.factor = float(reader.take("scheduler.factor", 0.1))
-        config.plateau.patience = int(reader.take("scheduler.patience", 10))
-        config.min_learning_rate = float(reader.take("scheduler.min_lr", 0.0))
+        config.plateau.factor = reader.number("scheduler.factor", 0.1)
+        config.plateau.patience = reader.integer("scheduler.patience", 10)
+        config.min_learning_rate = reader.number("scheduler.min_lr", 0.0)
     elif name == "OneCycleLR":
         config.schedule = "one_cycle"
-        config.learning_rate = float(reader.take("scheduler.max_lr"))
-        config.one_cycle.rise = float(reader.take("scheduler.pct_start", 0.3))
-        start = 1 / float(reader.take("scheduler.div_factor", 25.0))
+        config.learning_rate = reader.number("scheduler.max_lr")
+        config.one_cycle.rise = reader.number("scheduler.pct_start", 0.3)
+        start = 1 / reader.number("scheduler.div_factor", 25.0)
         config.one_cycle.start_factor = start
-        config.one_cycle.end_factor = start / float(reader.take("scheduler.final_div_factor", 1e4))
+        config.one_cycle.end_factor = start / reader.number("scheduler.final_div_factor", 1e4)
     else:
         known = "CosineAnnealingLR, CosineAnnealingWarmRestarts, OneCycleLR, ReduceLROnPlateau"
         raise _unknown("scheduler", target, known)
@@ -232,7 +285,14 @@ def use_text_encoder(imported: ImportedConfig, folder: str, is_causal: bool) -> 
 def use_data(imported: ImportedConfig) -> None:
     """Takes over the data of the run, where they are on this machine."""
     path = imported.unmapped.get("datamodule.data_path")
-    if path and Path(str(path)).exists():
+    if isinstance(path, str) and path and _exists(path):
         imported.config.dataset.name = "gpt_narratives"
         imported.config.dataset.path = str(path)
         del imported.unmapped["datamodule.data_path"]
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False

@@ -126,10 +126,11 @@ def cgcnn_params(
             "norm": reader.norm(f"convs.{k}.bn", size),
         }
     # Its perceptron alternates linear maps and activations: conv_to_fc.0, .2, .4, ...
-    widths = [size, *[hidden] * options.n_h]
+    width = size
     for k in range(options.n_h):
-        params[f"hidden_{k}"] = reader.dense(f"conv_to_fc.{2 * k}", widths[k], widths[k + 1])
-    params["out"] = reader.dense(f"conv_to_fc.{2 * options.n_h}", widths[-1], options.out_dim)
+        params[f"hidden_{k}"] = reader.dense(f"conv_to_fc.{2 * k}", width, hidden)
+        width = hidden
+    params["out"] = reader.dense(f"conv_to_fc.{2 * options.n_h}", width, options.out_dim)
     return params
 
 

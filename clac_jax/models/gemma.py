@@ -31,6 +31,8 @@ from clac_jax.models.text_encoder import (
     pool,
 )
 
+_MAX_LAYERS = 10_000
+
 
 @dataclass(frozen=True)
 class GemmaConfig(TransformerSizes):
@@ -67,6 +69,7 @@ class GemmaConfig(TransformerSizes):
     local_rope_base: float = 1e4
 
     def __post_init__(self) -> None:
+        self._check_values()
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_key_value_heads {self.num_key_value_heads} does not divide "
@@ -96,6 +99,8 @@ class GemmaConfig(TransformerSizes):
         kinds = values.get("layer_types")
         if kinds is None:
             every = values.get("sliding_window_pattern") or values.get("_sliding_window_pattern", 6)
+            if not isinstance(count, int) or count > _MAX_LAYERS:
+                raise ValueError(f"num_hidden_layers is {count!r}, which is not a size.")
             local = tuple((k + 1) % every != 0 for k in range(count))
         else:
             local = tuple(kind == "sliding_attention" for kind in kinds)

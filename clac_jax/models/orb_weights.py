@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from clac_jax.errors import one_line
 from clac_jax.huggingface import PretrainedError
 from clac_jax.models.orb import NUM_ANGULAR, NUM_ELEMENTS, NUM_RADIAL, Orb
 from clac_jax.models.torch_layout import TensorReader, Tensors
@@ -27,10 +28,12 @@ def load_orb(path: str | Path, model: Orb) -> dict[str, Any]:
     """
     content = read_torch_file(local_path(path, "graph_encoder.pretrained"))
     try:
+        if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+            raise ValueError("it has no tensors by name")
         return orb_params(content, model)
     except (KeyError, ValueError, TypeError) as error:
         raise PretrainedError(
-            f"{path} does not hold an ORB v3 of these sizes: {error.args[0]}. Give an "
+            f"{path} does not hold an ORB v3 of these sizes: {one_line(error.args[0])}. Give an "
             "orb-v3-direct file, and set graph_encoder.num_features, hidden_features and "
             "num_interactions to its sizes (256, 1024 and 5)."
         ) from error

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
+from clac_jax.errors import one_line
 from clac_jax.huggingface import PretrainedError, read_config, resolve_folder
+from clac_jax.json_files import read_json_object
 from clac_jax.models.bert import BertConfig
 from clac_jax.models.decoder import DecoderConfig
 from clac_jax.models.gemma import GemmaConfig
 from clac_jax.models.text_weights import TextConfig, text_params
 from clac_jax.models.torch_layout import Tensors
+from clac_jax.safetensors_files import SafetensorsError, read_safetensors
 from clac_jax.torch_files import TorchFileError, read_torch_file
 
 
@@ -44,24 +44,26 @@ def load_huggingface_config(folder: str | Path) -> TextConfig:
     """
     path, values = Path(folder) / "config.json", read_config(folder)
     kind = values.get("model_type", "bert")
-    if kind not in _ARCHITECTURES:
+    if not isinstance(kind, str) or kind not in _ARCHITECTURES:
         raise PretrainedError(
-            f"{path} has model_type = {kind!r}, which is not supported. "
+            f"{path} has model_type = {one_line(repr(kind))}, which is not supported. "
             f"Give a model of type {', '.join(_ARCHITECTURES)}."
         )
     architecture = _ARCHITECTURES[kind]
     for key, allowed in architecture.required.items():
         if values.get(key, allowed) != allowed:
             raise PretrainedError(
-                f"{path} has {key} = {values[key]!r}; only {allowed!r} is supported. "
+                f"{path} has {key} = {one_line(repr(values[key]))}; only {allowed!r} is supported. "
                 "Give the folder of another model."
             )
     try:
         return architecture.read_config(values)
     except KeyError as error:
         raise PretrainedError(f"{path} lacks {error}. Download it again.") from error
-    except ValueError as error:
-        raise PretrainedError(f"{path} cannot be used: {error}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise PretrainedError(
+            f"{path} cannot be used: {one_line(error)} Give the folder of another model."
+        ) from error
 
 
 def load_huggingface(name: str | Path) -> PretrainedText:
@@ -73,15 +75,24 @@ def load_huggingface(name: str | Path) -> PretrainedText:
     folder = resolve_folder(name)
     config = load_huggingface_config(folder)
     path, tensors = load_tensors(folder)
-    try:
-        params = text_params(tensors, config)
-    except (KeyError, ValueError) as error:
-        raise PretrainedError(
-            f"{path} does not hold the model of its config.json: {error.args[0]}. "
-            "Give a folder whose two files belong together."
-        ) from error
+    params = checked_text_params(path, tensors, config)
     has_lm_head = not isinstance(config, BertConfig) or "lm_head" in params
     return PretrainedText(config, params, has_lm_head)
+
+
+def checked_text_params(path: Path, tensors: Tensors, config: TextConfig) -> dict[str, Any]:
+    """`text_params` of the tensors of a file.
+
+    Raises:
+        PretrainedError: a tensor is missing, or has another shape or numbers that are not floats.
+    """
+    try:
+        return text_params(tensors, config)
+    except (KeyError, ValueError) as error:
+        raise PretrainedError(
+            f"{path} does not hold the model of its config.json: {one_line(error.args[0])}. "
+            "Give a folder whose two files belong together."
+        ) from error
 
 
 def load_tensors(folder: Path) -> tuple[Path, Tensors]:
@@ -107,22 +118,37 @@ def load_tensors(folder: Path) -> tuple[Path, Tensors]:
 
 def _read_tensors(path: Path) -> Tensors:
     try:
-        return load_file(path) if path.suffix == ".safetensors" else read_torch_file(path)
-    except (OSError, SafetensorError) as error:
-        raise PretrainedError(f"{path} cannot be read ({error}). Download it again.") from error
-    except TorchFileError as error:
+        is_torch = path.suffix != ".safetensors"
+        tensors = read_torch_file(path) if is_torch else read_safetensors(path)[0]
+    except (SafetensorsError, TorchFileError) as error:
         raise PretrainedError(str(error)) from error
+    if not isinstance(tensors, dict) or not all(isinstance(name, str) for name in tensors):
+        raise PretrainedError(
+            f"{path} does not hold tensors by name. Give the folder of another model."
+        )
+    return {name: tensor for name, tensor in tensors.items() if isinstance(tensor, np.ndarray)}
 
 
 def _read_split(index: Path) -> Tensors:
     try:
-        files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise PretrainedError(f"{index} cannot be read ({error}). Download it again.") from error
+        weight_map = read_json_object(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise ValueError("it has no weight_map")
+        files = set(map(_beside, weight_map.values()))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise PretrainedError(f"{index} cannot be read ({reason}). Download it again.") from error
     tensors: dict[str, np.ndarray] = {}
     for name in sorted(files):
         tensors.update(_read_tensors(index.parent / name))
     return tensors
+
+
+def _beside(name: Any) -> str:
+    """The name of a file in the folder of an index, which may point nowhere else."""
+    if not isinstance(name, str) or name in ("", ".", "..") or "\0" in name or "/" in name:
+        raise ValueError(f"{one_line(repr(name))} is not the name of a file beside it")
+    return name
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import flax.linen as nn
 import flax.struct
@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from clac_jax.batch import Array, TextBatch
+from clac_jax.errors import one_line
 from clac_jax.models.dropout import DropoutStream, drop, keep_mask
 from clac_jax.models.pooling import AttentionPooling, text_features
 from clac_jax.models.precision import at_least_float32
@@ -31,7 +32,7 @@ class TransformerSizes:
     parameters.
 
     Raises:
-        ValueError: the heads do not divide the width.
+        ValueError: a size or a rate cannot be one, or the heads do not divide the width.
     """
 
     vocab_size: int
@@ -47,17 +48,47 @@ class TransformerSizes:
     compute_dtype: str | None = None
 
     def __post_init__(self) -> None:
+        self._check_values()
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} cannot be split over {self.num_attention_heads} "
                 "attention heads. Make it a multiple of num_attention_heads."
             )
 
+    def _check_values(self) -> None:
+        """They come from files of other programs, where anything can stand."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is None and "None" in str(field.type):
+                continue
+            kind = str(field.type).split(" | ")[0]
+            if kind in _IS_USABLE and not _IS_USABLE[kind](value):
+                raise ValueError(
+                    f"{field.name} is {one_line(repr(value), 40)}, which is not {_WORDS[kind]}."
+                )
+
     def with_dropout(self, rate: float) -> Self:
         """The same sizes, with this rate wherever there is dropout."""
         return dataclasses.replace(
             self, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate
         )
+
+
+_MAX_SIZE = 10_000_000  # no language model has as many of anything but parameters
+_IS_USABLE: dict[str, Callable[[Any], bool]] = {
+    "int": lambda x: isinstance(x, int) and not isinstance(x, bool) and 0 < x <= _MAX_SIZE,
+    "float": lambda x: (
+        isinstance(x, int | float) and not isinstance(x, bool) and 0 <= x < _MAX_SIZE
+    ),
+    "bool": lambda x: isinstance(x, bool),
+    "str": lambda x: isinstance(x, str),
+}
+_WORDS = {
+    "int": "a size",
+    "float": "a number from 0 on",
+    "bool": "true or false",
+    "str": "a text",
+}
 
 
 @flax.struct.dataclass

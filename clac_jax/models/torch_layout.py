@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import ml_dtypes
 import numpy as np
 
 Tensors = Mapping[str, np.ndarray]
+_FLOATS = (np.float32, np.float64, np.float16, ml_dtypes.bfloat16)
 
 
 class TensorReader:
@@ -35,10 +37,16 @@ class TensorReader:
         return np.shape(self._find(name))
 
     def take(self, name: str, *shape: int) -> np.ndarray:
-        """A tensor of that shape as float32, or float64 where it is that."""
+        """A tensor of that shape as float32, or float64 where it is that.
+
+        The shape is compared first: a tensor that only shows a few numbers again and again is not
+        written out for a model that does not want it.
+        """
         tensor = np.asarray(self._find(name))
         if tensor.shape != shape:
             raise ValueError(f"{name} has shape {tensor.shape} instead of {shape}")
+        if tensor.dtype not in _FLOATS:
+            raise ValueError(f"{name} has numbers of the type {tensor.dtype}, not floats")
         return tensor if tensor.dtype == np.float64 else tensor.astype(np.float32)
 
     def dense(

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from clac_jax import optim
+from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.tree import to_arrays
 from clac_jax.config import default_config
@@ -46,7 +47,7 @@ def shapes_of(arrays):
     return {path: jax.ShapeDtypeStruct(np.shape(a), a.dtype) for path, a in arrays.items()}
 
 
-def save_run(workdir, steps, config=None, num_train_examples=100, state=make_state):
+def save_run(workdir, steps, config=None, num_train_examples=100, state=make_state, data=None):
     """Saves checkpoints {step: (progress, metrics)}; returns {step: what was saved}."""
     config = config or make_config(save_top_k=-1)
     saved, checkpoints = {}, None
@@ -54,7 +55,9 @@ def save_run(workdir, steps, config=None, num_train_examples=100, state=make_sta
         arrays = to_arrays(state(seed=step))
         arrays |= {path: np.int32(progress.step) for path in COUNTERS}
         if checkpoints is None:
-            checkpoints = Checkpoints(workdir, config, shapes_of(arrays), num_train_examples)
+            checkpoints = Checkpoints(
+                workdir, config, shapes_of(arrays), num_train_examples, data=data
+            )
         checkpoints.save(arrays, progress, metrics)
         saved[step] = {path: np.array(leaf) for path, leaf in arrays.items()}
     checkpoints.close()
@@ -76,3 +79,21 @@ def assert_same(left, right):
     assert set(left) == set(right)
     for path, leaf in left.items():
         np.testing.assert_array_equal(leaf, right[path], err_msg=path)
+
+
+FRESH = to_arrays(make_state(seed=77, step=False))
+
+
+def begin(workdir, config=None, num_train_examples=100, arrays=FRESH, data=None):
+    config = config or changed()
+    origin = resume.find_origin(config, workdir)
+    return resume.begin(
+        origin, config, workdir, shapes_of(arrays), lambda: arrays, num_train_examples, data
+    )
+
+
+def changed(**values):
+    config = make_config(save_top_k=-1)  # as `save_run` has it
+    for name, value in values.items():
+        config.update_from_flattened_dict({name.replace("__", "."): value})
+    return config

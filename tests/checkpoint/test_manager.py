@@ -102,7 +102,7 @@ def test_milestones_and_the_end(tmp_path):
         checkpoints.save(STATE, RunProgress(step=step), {"val_loss": loss})
     checkpoints.wait()
     assert kept(tmp_path) == {1, 2, 4, 5}
-    checkpoints.end()
+    checkpoints.end(RunProgress(step=5))
     checkpoints.close()
     assert kept(tmp_path) == {1, 2, 4}
 
@@ -203,7 +203,7 @@ def test_a_last_save_that_failed_is_never_passed_over(tmp_path, monkeypatch):
     break_saving(checkpoints, monkeypatch, failures=1)
     checkpoints.save(STATE, RunProgress(step=1), None)
     with pytest.raises(CheckpointError, match="save step 1"):
-        checkpoints.end()
+        checkpoints.wait_for_last()
     checkpoints.close()
 
 

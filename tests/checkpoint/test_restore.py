@@ -85,10 +85,11 @@ def test_another_width_by_overlap(saved, width):
     restored = into(saved, arrays, options).arrays
     for path, leaf in arrays.items():
         expected = np.array(leaf)
-        common = tuple(
-            slice(min(a, b)) for a, b in zip(expected.shape, saved[1][path].shape, strict=True)
-        )
-        expected[common] = saved[1][path][common]
+        if not ("/adam/" in path and "/graph/" in path):  # moments of a resized array begin anew
+            common = tuple(
+                slice(min(a, b)) for a, b in zip(expected.shape, saved[1][path].shape, strict=True)
+            )
+            expected[common] = saved[1][path][common]
         np.testing.assert_array_equal(restored[path], expected, err_msg=path)
 
 
@@ -178,8 +179,12 @@ def test_any_trees_give_what_a_plain_copy_gives(tmp_path_factory, left, right, o
     restored = restore(info, shapes_of(target), options, lambda: target).arrays
     for path, leaf in target.items():
         expected = np.array(leaf)
-        if path in arrays and arrays[path].shape == expected.shape:
+        parameter = f"params/{path.partition('/adam/')[2].partition('/')[2]}"
+        resized = parameter in arrays and arrays[parameter].shape != target[parameter].shape
+        if path in arrays and arrays[path].shape == expected.shape and not resized:
             expected = arrays[path]
+        elif "/adam/" in path:  # moments of a resized array begin anew
+            pass
         elif path in arrays and on_mismatch == "overlap" and arrays[path].ndim == expected.ndim:
             for index in np.ndindex(*map(min, expected.shape, arrays[path].shape)):
                 expected[index] = arrays[path][index]

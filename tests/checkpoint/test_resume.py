@@ -5,32 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint.states import assert_same, epochs, make_config, make_state, save_run, shapes_of
+from checkpoint.states import FRESH, assert_same, begin, changed, epochs, save_run
 
 from clac_jax.checkpoint import arrays as arrays_module
-from clac_jax.checkpoint import layout, resume
+from clac_jax.checkpoint import layout
 from clac_jax.checkpoint.arrays import UnreadableCheckpointError
 from clac_jax.checkpoint.files import DamagedCheckpointError
 from clac_jax.checkpoint.resume import ResumeError
-from clac_jax.checkpoint.tree import to_arrays
 from clac_jax.progress import RunProgress
-
-FRESH = to_arrays(make_state(seed=77, step=False))
-
-
-def begin(workdir, config=None, num_train_examples=100, arrays=FRESH):
-    config = config or changed()
-    origin = resume.find_origin(config, workdir)
-    return resume.begin(
-        origin, config, workdir, shapes_of(arrays), lambda: arrays, num_train_examples
-    )
-
-
-def changed(**values):
-    config = make_config(save_top_k=-1)  # as `save_run` has it
-    for name, value in values.items():
-        config.update_from_flattened_dict({name.replace("__", "."): value})
-    return config
 
 
 def test_fresh(tmp_path):
@@ -142,10 +124,8 @@ def test_moments_without_progress_have_a_schedule_at_step_0(tmp_path):
         tmp_path / "stage2", changed(resume_from=str(tmp_path / "stage1"), restore__parts=parts)
     )
     counts = {p: int(a) for p, a in start.arrays.items() if p.endswith("count")}
-    assert counts == {
-        "opt_state/inner_state/adam/count": 1,
-        "opt_state/inner_state/learning_rate/count": 0,
-    }
+    assert counts == {"opt_state/inner_state/learning_rate/count": 0}
+    assert {int(a) for p, a in start.arrays.items() if "/adam/count/" in p} == {1}
 
 
 def test_the_rules_for_another_run_do_not_disturb_the_own_checkpoint(tmp_path):
@@ -205,9 +185,8 @@ def test_the_best_value_of_another_metric_is_forgotten(tmp_path):
 
 
 def test_a_checkpoint_of_another_version_is_no_damaged_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(layout, "FORMAT", 2)
+    monkeypatch.setattr(layout, "FORMAT", layout.FORMAT + 1)
     save_run(tmp_path, epochs(0.5))
-    monkeypatch.setattr(layout, "FORMAT", 1)
     with pytest.raises(layout.CheckpointFormatError, match="another version"):
         begin(tmp_path)
     assert (tmp_path / "checkpoints" / "10").is_dir()

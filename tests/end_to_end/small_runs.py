@@ -6,6 +6,7 @@ from etils import epath
 from clac_jax.checkpoint.arrays import read_arrays
 from clac_jax.checkpoint.layout import read_info
 from clac_jax.data import RunData
+from clac_jax.preemption import StopSignals
 from clac_jax.run_log import TIMING_FIELDS, read_rows
 
 STEPS_PER_EPOCH = 4
@@ -28,6 +29,19 @@ def batches_that_end_with(error, after):
             yield batch
 
     return train_batches
+
+
+class StopsAt(StopSignals):
+    """A signal that comes at the n-th question."""
+
+    def __init__(self, questions):
+        super().__init__()
+        self.left = questions
+
+    @property
+    def requested(self):
+        self.left -= 1
+        return self.left == 0
 
 
 def train_rows(workdir):

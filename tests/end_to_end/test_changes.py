@@ -18,7 +18,8 @@ from clac_jax.checkpoint.layout import step_folders
 from clac_jax.checkpoint.restore import TreeMismatchError
 from clac_jax.data import RunData
 from clac_jax.metric_rows import numbers
-from clac_jax.schedules import Timeline, make_schedule
+from clac_jax.progress import RunProgress
+from clac_jax.schedules import Timeline, make_schedule, timeline_of
 from clac_jax.train import train
 
 
@@ -58,7 +59,7 @@ def test_the_learning_rate_of_the_config_wins(stage1, small_config, tmp_path):
     assert rates == pytest.approx([1e-5] * 3)
 
 
-def test_the_plateau_schedule_goes_on_where_it_was(small_config, tmp_path):
+def test_the_plateau_schedule_goes_on_where_it_was(small_config, tmp_path, capsys):
     plateau = {"schedule": "plateau", "plateau__patience": 0, "warmup_steps": 0, "max_epochs": 3}
     # A metric that does not change while nothing is learned: a tie is no improvement.
     still = {"learning_rate": 1e-6, "checkpoint__monitor": "crystal_to_text_top10"}
@@ -67,7 +68,10 @@ def test_the_plateau_schedule_goes_on_where_it_was(small_config, tmp_path):
     rates = [row["learning_rate"] for row in train_rows(tmp_path / "whole")]
     assert rates == pytest.approx([1e-6] * 8 + [0.5e-6] * 4)
     config.resume_from = f"{tmp_path / 'whole'}@step=10"
+    capsys.readouterr()
     train(config, tmp_path / "resumed")
+    said = "next: step 11, learning rate 5e-07 (0.5 of the schedule's, kept from the plateaus"
+    assert said in capsys.readouterr().out
     assert_same(arrays_at(tmp_path / "resumed", 12), arrays_at(tmp_path / "whole", 12))
     # Another schedule begins at its own rate.
     constant = small_config(resume_from=f"{tmp_path / 'whole'}@step=10", schedule="constant")
@@ -101,8 +105,9 @@ def test_another_batch_goes_on_at_the_same_example(
     rows = train_rows(tmp_path)
     assert [row["examples_seen"] for row in rows] == examples
     assert rows[-1]["step"] == total_steps
-    # The schedule ends with the run, however many steps that now is.
-    schedule = make_schedule(changed, Timeline(total_steps, STEPS_PER_EPOCH))
+    # The schedule ends with the run, however many steps that now is, and its phase goes on.
+    seen_before = RunProgress(step=5, epoch=1, examples_in_epoch=BATCH, examples_seen=5 * BATCH)
+    schedule = make_schedule(changed, timeline_of(changed, STEPS_PER_EPOCH * BATCH, seen_before))
     for row in rows:
         assert row["learning_rate"] == pytest.approx(float(schedule(row["step"] - 1)), rel=1e-4)
     # Of the epoch under way, the examples that the first run has not seen, each once.
@@ -147,8 +152,8 @@ def test_another_optimizer_keeps_parameters_step_and_epoch(stage1, small_config,
         if path.startswith("params/"):
             np.testing.assert_array_equal(after[path], before[path], err_msg=path)
     assert after["step"] == 8
-    count = after.get(f"opt_state/inner_state/{name}/count")
-    assert count == {"adam": 8, "lion": 1, "sgd": None}[name]
+    counts = {int(leaf) for path, leaf in after.items() if f"/{name}/count" in path}
+    assert counts == {"adam": {8}, "lion": {1}, "sgd": set()}[name]
     (row,) = train_rows(tmp_path)
     assert (row["step"], row["epoch"]) == (8, 1)
 

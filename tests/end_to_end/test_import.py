@@ -5,7 +5,9 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from end_to_end.conftest import ROOT
+from torch_writer import save
 
 from clac_jax import cli
 from clac_jax.checkpoint.arrays import read_arrays
@@ -13,6 +15,7 @@ from clac_jax.checkpoint.locate import locate
 from clac_jax.errors import EXIT_USER_ERROR
 from clac_jax.interop.lightning import read_lightning
 from clac_jax.run_log import read_rows
+from clac_jax.torch_files import read_torch_file
 
 FOLDER = ROOT / "tests" / "data" / "lightning"
 
@@ -55,3 +58,30 @@ def test_main_goes_on_from_an_import(tmp_path, capsys, data_dir, environment):
     assert "(epoch 2, example 0 of 16)" in done.stdout
     rows = [row for row in read_rows(workdir / "metrics.jsonl") if row["split"] == "train"]
     assert [(row["epoch"], row["step"]) for row in rows] == [(2, 7), (2, 8), (2, 9), (2, 10)]
+
+
+def test_a_checkpoint_of_weights_only_becomes_a_run_that_says_what_is_missing(tmp_path, capsys):
+    saved = read_torch_file(FOLDER / "cgcnn_opt" / "last.ckpt")
+    for key in ("optimizer_states", "lr_schedulers", "callbacks", "hyper_parameters"):
+        del saved[key]
+    save(saved, tmp_path / "weights.ckpt")
+    arguments = ["--workdir", str(tmp_path / "run"), "--text-encoder", str(FOLDER / "hf_opt")]
+    assert cli.main(["import", "lightning", str(tmp_path / "weights.ckpt"), *arguments]) == 0
+    printed = capsys.readouterr().out
+    for words in (
+        "missing   hyper_parameters: ",
+        "missing   optimizer_states: ",
+        "next      epoch 2",
+    ):
+        assert words in printed
+    assert locate(str(tmp_path / "run")).step == 6
+
+
+@pytest.mark.parametrize("content", [{"model": {"a": np.ones(3)}}, [np.ones(3)], {"state_dict": 7}])
+def test_checkpoints_of_other_programs_are_refused_in_one_line(tmp_path, capsys, content):
+    save(content, tmp_path / "other.ckpt")
+    arguments = ["--workdir", str(tmp_path / "run")]
+    code = cli.main(["import", "lightning", str(tmp_path / "other.ckpt"), *arguments])
+    assert code == EXIT_USER_ERROR
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and told.count("\n") == 1 and "state_dict" in told

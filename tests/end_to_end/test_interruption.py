@@ -150,6 +150,8 @@ def test_told_to_stop_while_it_validates(start, run, whole, tmp_path):
     process = start(workdir, slow)
     assert until(lambda: len(read_rows(workdir / "metrics.jsonl")) >= 8, process)
     process.send_signal(signal.SIGTERM)
+    time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)  # a launcher's repeat is not a second request
     assert process.wait(timeout=60) == EXIT_PREEMPTED
     assert "saved; the same command goes on" in (tmp_path / "stopped.log").read_text()
     assert last_state(workdir)[0] == 8
@@ -157,6 +159,26 @@ def test_told_to_stop_while_it_validates(start, run, whole, tmp_path):
         pytest.skip("the validation was over before the signal came")
     assert run(workdir, *FLAGS).returncode == 0
     assert_equal_runs(workdir, whole)
+
+
+def test_told_to_stop_while_it_tests(start, run, tmp_path):
+    """The last checkpoint is there until the test row is, also where it does not stay."""
+    workdir, log = tmp_path / "stopped", tmp_path / "stopped.log"
+    flags = ("--config.checkpoint.save_last=False", "--config.checkpoint.save_top_k=1")
+    still = ("--config.learning_rate=0.0", "--config.min_learning_rate=0.0")  # the first is best
+    process = start(workdir, *flags, *still)
+    assert until(lambda: "programs  " in log.read_text(), process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == EXIT_PREEMPTED
+    rows = read_rows(workdir / "metrics.jsonl")
+    if rows[-1]["split"] == "test":
+        pytest.skip("the test was over before the signal came")
+    done = run(workdir, *FLAGS, *flags, *still)
+    assert done.returncode == 0, done.stderr
+    *before, tested = read_rows(workdir / "metrics.jsonl")
+    assert before == rows, "something was trained again: even the timings are the same"
+    assert (tested["split"], tested["step"], tested["checkpoint_step"]) == ("test", 16, 8)
+    assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["8"]
 
 
 def test_goes_on_with_another_number_of_devices(run, whole, tmp_path):

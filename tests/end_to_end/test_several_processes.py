@@ -1,5 +1,6 @@
 """Several processes on 127.0.0.1, as on several hosts: one run, whatever happens to one of them."""
 
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,8 @@ import pytest
 from end_to_end.conftest import ROOT
 from end_to_end.test_interruption import assert_equal_runs, until
 from end_to_end.test_training import assert_same_arrays, last_state
+from test_datasets import row as table_row
+from test_datasets import write
 
 from clac_jax.errors import EXIT_USER_ERROR
 from clac_jax.preemption import EXIT_PREEMPTED
@@ -61,6 +64,21 @@ def ended(running, seconds=120):
     finally:
         for process in running:
             process.kill()
+
+
+@pytest.fixture
+def table(tmp_path):
+    """(host) -> a table of 40 rows on that host, the first of which is of its own length."""
+
+    def build(host):
+        rows = [table_row(k) for k in range(40)]
+        rows[0]["atoms"] = json.dumps(json.loads(rows[0]["atoms"]) | {"lattice_mat": cell(host)})
+        return write(tmp_path / f"table{host}.jsonl", rows)
+
+    def cell(host):
+        return (np.eye(3) * (4.1 + 0.1 * host)).tolist()
+
+    return build
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +143,8 @@ def test_told_to_stop_and_killed_it_equals_the_run_that_nobody_disturbed(begin, 
     running[1].kill()
     codes = ended(running, seconds=60)  # the other one does not wait for ever
     assert codes == [1, -signal.SIGKILL]
-    assert "has lost another process of this run" in log_of(workdir, 0)
+    assert "Process 0 stops because the connection to process 1" in log_of(workdir, 0)
+    assert "The newest checkpoint is of step" in log_of(workdir, 0)
 
     assert ended(begin(workdir)) == [0, 0]
     assert_equal_runs(workdir, whole)
@@ -133,11 +152,52 @@ def test_told_to_stop_and_killed_it_equals_the_run_that_nobody_disturbed(begin, 
 
 def test_what_one_process_cannot_use_ends_all(begin, tmp_path):
     workdir = tmp_path / "wrong"
-    running = begin(workdir, differing={1: ("--config.text_encoder.max_length=4096",)})
-    codes = ended(running, seconds=90)
-    assert codes[1] == EXIT_USER_ERROR and codes[0] not in (0, None)
-    assert "text_encoder.max_length = 4096" in log_of(workdir, 1)
+    running = begin(workdir, differing={1: ("--config.dataset.data_dir=/proc/nowhere",)})
+    assert ended(running, seconds=90) == [1, EXIT_USER_ERROR]
+    assert log_of(workdir, 1).startswith("error: Cannot write the data set to /proc/nowhere")
+    assert "ended: Cannot write the data set to /proc/nowhere" in log_of(workdir, 0)
     assert not (workdir / "checkpoints").exists() or not os.listdir(workdir / "checkpoints")
+
+
+def test_another_config_in_one_process_is_named_by_all(begin, tmp_path):
+    workdir = tmp_path / "different"
+    running = begin(workdir, differing={1: ("--config.batch_size=8", "--config.max_epochs=9")})
+    assert ended(running, seconds=90) == [EXIT_USER_ERROR, EXIT_USER_ERROR]
+    for index in (0, 1):
+        (line,) = log_of(workdir, index).splitlines()
+        assert line.startswith("error: Config key batch_size is 8 in process 1 and 4 in process 0.")
+        assert "config key max_epochs" in line
+    assert not workdir.exists()
+
+
+def test_other_data_behind_the_same_command_are_named_by_all(begin, tmp_path, table):
+    """As many rows on each host, of which one is another crystal."""
+    workdir = tmp_path / "data"
+    flags = ("--config.dataset.name=gpt_narratives",)
+    paths = {index: (f"--config.dataset.path={table(index)}",) for index in (0, 1)}
+    own = f"--config.dataset.data_dir={tmp_path / 'prepared'}"
+    running = begin(workdir, *flags, own, differing=paths)
+    assert ended(running, seconds=90) == [EXIT_USER_ERROR, EXIT_USER_ERROR]
+    for index in (0, 1):
+        assert log_of(workdir, index).splitlines()[-1].startswith("error: The train split is ")
+
+
+def test_stopped_while_it_validates_one_process_is_lost_and_the_epoch_is_saved(begin, tmp_path):
+    """A validation leaves the state intact; a step would have taken its memory."""
+    workdir = tmp_path / "validating"
+    long = ("--config.eval_batch_size=4", "--config.checkpoint.every_n_steps=0")
+    short = ("--config.distributed.failure_seconds=2",)
+    running = begin(workdir, *long, *short)
+    assert until(lambda: len(read_rows(workdir / "metrics.jsonl")) >= 10, running[0])
+    running[1].send_signal(signal.SIGSTOP)
+    assert running[0].wait(60) == 1
+    log = log_of(workdir, 0)
+    assert "was not heard for 2 seconds" in log and "Check failure stack trace" not in log
+    assert "The newest checkpoint is of step 10." in log
+    assert last_state(workdir)[0] == 10
+    running[1].send_signal(signal.SIGCONT)
+    assert running[1].wait(60) == 1
+    assert "Process 1 stops because the others have ended" in log_of(workdir, 1)
 
 
 def test_one_process_goes_on_where_two_have_stopped(run, whole, tmp_path):

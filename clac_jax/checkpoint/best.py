@@ -1,0 +1,79 @@
+"""Which checkpoint of a run the final test takes: the best one that holds the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import jax
+
+from clac_jax.checkpoint.arrays import Arrays, read_arrays
+from clac_jax.checkpoint.files import DamagedCheckpointError
+from clac_jax.checkpoint.layout import CheckpointInfo
+from clac_jax.checkpoint.matching import STRICT_PARTS, part_of
+
+Shapes = Mapping[str, jax.ShapeDtypeStruct]
+
+
+def read_best(
+    intact: Mapping[int, CheckpointInfo], best_first: Sequence[int], shapes: Shapes, last_step: int
+) -> tuple[int, Arrays]:
+    """Reads the parameters and statistics of the best checkpoint that holds the model.
+
+    A run's best checkpoint may be older than a change of its architecture. One that does not fit,
+    or whose files are damaged, is passed over with a warning that names it.
+
+    Args:
+        intact: the run's checkpoints by step.
+        best_first: steps, from the best validation down.
+        shapes: slash path -> shape and dtype of every parameter and batch statistic of the model.
+        last_step: of the state at hand, which needs no reading.
+
+    Returns:
+        The step and its arrays, in the dtypes of `shapes`; (`last_step`, {}) for the state at hand.
+    """
+    for step in best_first:
+        if step == last_step:
+            break
+        if step not in intact:
+            continue
+        info = intact[step]
+        if why := misfit(info, shapes):
+            _warn(f"{info.folder} is not tested: {why}. The next best is tested.")
+            continue
+        try:
+            arrays = read_arrays(info, shapes)
+        except DamagedCheckpointError as error:
+            _warn(f"{error} The next best is tested.")
+            continue
+        return step, {
+            path: array.astype(shapes[path].dtype, copy=False) for path, array in arrays.items()
+        }
+    return last_step, {}
+
+
+def misfit(info: CheckpointInfo, shapes: Shapes) -> str:
+    """Why a checkpoint's parameters and statistics are not those of a model; "" where they are."""
+    saved = {path: leaf for path, leaf in info.leaves.items() if part_of(path) in STRICT_PARTS}
+    missing = sorted(shapes.keys() - saved.keys())
+    extra = sorted(saved.keys() - shapes.keys())
+    reshaped = sorted(p for p in shapes if p in saved and saved[p].shape != shapes[p].shape)
+    reasons = []
+    if missing:
+        reasons.append(f"it lacks {_some(missing)}")
+    if extra:
+        reasons.append(f"the model has no {_some(extra)}")
+    if reshaped:
+        path = reshaped[0]
+        reasons.append(
+            f"{_some(reshaped)} {'has' if len(reshaped) == 1 else 'have'} another shape "
+            f"({saved[path].shape} for {shapes[path].shape})"
+        )
+    return "its parameters are not the model's: " + ", ".join(reasons) if reasons else ""
+
+
+def _some(paths: Sequence[str]) -> str:
+    return paths[0] + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", flush=True)

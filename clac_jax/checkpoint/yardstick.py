@@ -1,0 +1,102 @@
+"""Which validations can be compared: what their values depend on beside the parameters.
+
+A checkpoint keeps the metrics of its validation. After a change of the validation data, the batch
+in which the loss contrasts or the model itself they are measured in another way, and say nothing
+about which checkpoint is better.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from clac_jax.checkpoint.layout import CheckpointInfo
+from clac_jax.checkpoint.retention import Retention
+from clac_jax.config import flatten, with_defaults
+
+Metrics = dict[str, float] | None
+
+# Where the weights came from and what acts in training only does not matter.
+_UNLIKE_MODELS = (
+    r"task|property\..*|projection_dim|loss\.(name|critic)|dataset\.text_source"
+    r"|graph_encoder\.(?!pretrained).*|text_encoder\.(?!pretrained|tokenizer|dropout).*"
+)
+_UNLIKE_LOSSES = r"eval_batch_size|loss\.(margin|prior_weight|crystal_prior|text_prior)"
+# Where a checkpoint does not say which data it was measured on.
+_UNLIKE_DATA = r"dataset\.(name|path|split_by|max_examples)"
+
+
+def unlike(
+    then: tuple[Mapping[str, Any], Mapping[str, str]],
+    now: tuple[Mapping[str, Any], Mapping[str, str]],
+) -> list[str]:
+    """What makes the validations of two runs incomparable, in words; [] if nothing does.
+
+    Args:
+        then: the nested config of a run, and split name -> fingerprint of its data ({}: unknown).
+        now: the same of another; its `checkpoint.monitor` is what is compared.
+    """
+    (config_then, data_then), (config_now, data_now) = then, now
+    flat_then, flat_now = (_flat(json.dumps(c, sort_keys=True)) for c in (config_then, config_now))
+    pattern = _UNLIKE_MODELS
+    # Measured in batch; the retrieval accuracies are those of the whole split.
+    in_batch = flat_now["checkpoint.monitor"] in ("val_loss", "val_acc_top1", "val_acc_top3")
+    if in_batch and flat_now["task"] == "contrastive":
+        pattern += "|" + _UNLIKE_LOSSES
+    fingerprints = data_then.get("validation", ""), data_now.get("validation", "")
+    if not all(fingerprints):
+        pattern += "|" + _UNLIKE_DATA
+    found = [
+        f"another {key}"
+        for key in sorted(flat_then.keys() | flat_now.keys())
+        if re.fullmatch(pattern, key) and flat_then.get(key) != flat_now.get(key)
+    ]
+    if all(fingerprints) and fingerprints[0] != fingerprints[1]:
+        found.append("other validation data")
+    return found
+
+
+@functools.lru_cache(maxsize=64)
+def _flat(config: str) -> dict[str, Any]:
+    """A nested config as JSON -> one dict from dotted keys, defaults included."""
+    return flatten(with_defaults(json.loads(config)))
+
+
+def retention_of(
+    config: Mapping[str, Any], data: Mapping[str, str], intact: Mapping[int, CheckpointInfo]
+) -> tuple[Retention, dict[int, Metrics]]:
+    """The rules for a run's checkpoints, and the metrics to rank them by.
+
+    Those that were measured in another way than the run measures now have no metrics here; the best
+    of each such way stay.
+
+    Args:
+        config: nested, of the run.
+        data: split name -> fingerprint of its data.
+        intact: its checkpoints by step.
+    """
+    retention = Retention.from_config(config["checkpoint"])
+    ways = [(config, data)]
+    groups: list[dict[int, Metrics]] = [{}]
+    places: dict[str, int] = {}  # most checkpoints of a run have one config
+    for step in sorted(intact, reverse=True):
+        info = intact[step]
+        # By what is monitored now, as everything is.
+        way = {**info.config, "checkpoint": config["checkpoint"]}, info.data
+        key = json.dumps([way[0], dict(way[1])], sort_keys=True)
+        if key not in places:
+            alike = (number for number, known in enumerate(ways) if not unlike(way, known))
+            places[key] = next(alike, len(ways))
+        if places[key] == len(ways):
+            ways.append(way)
+            groups.append({})
+        groups[places[key]][step] = info.metrics
+    metrics = {step: groups[0].get(step) for step in sorted(intact)}
+    earlier = tuple(
+        step for group in groups[1:] for step in retention.best_first(group)[: retention.num_best]
+    )
+    return dataclasses.replace(retention, earlier_best=earlier), metrics

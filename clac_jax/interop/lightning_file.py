@@ -1,0 +1,212 @@
+"""The parts of a PyTorch Lightning checkpoint, each checked before anything is made of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clac_jax.errors import UserError, one_line
+from clac_jax.torch_files import read_torch_file
+
+_MAX_COUNT = (1 << 31) - 1  # of steps and epochs, which are int32 in a run's state
+
+
+class LightningImportError(UserError, ValueError):
+    """A file is not a checkpoint of the PyTorch release, or does not fit its own description."""
+
+
+@dataclass(frozen=True)
+class OptimizerState:
+    """An optimizer of PyTorch.
+
+    Attributes:
+        numbers: of its parameters, in the order of its groups.
+        state: number -> what it keeps of that parameter: "step", "exp_avg", ...
+        learning_rate: of its first group, if given.
+    """
+
+    numbers: list[int]
+    state: dict[int, dict[str, Any]]
+    learning_rate: float | None
+
+
+@dataclass(frozen=True)
+class LightningFile:
+    """A checkpoint, as far as the file has it: with `save_weights_only=True` the half is missing.
+
+    Attributes:
+        path: of the file.
+        state_dict: the model's tensors.
+        hyper_parameters: of the run; None without any.
+        epoch: the epoch of the last batch, from 0.
+        global_step: optimizer updates done.
+        stopped_inside_epoch: whether batches of that epoch were left.
+        batches: done in all epochs; None if not known.
+        optimizers: their states.
+        schedule: the state of the learning-rate schedule.
+        monitors: of its ModelCheckpoint callbacks: (metric, mode, last value or None).
+        missing: the keys that the file lacks, in the order of `KEYS`.
+    """
+
+    path: str | Path
+    state_dict: dict[str, np.ndarray]
+    hyper_parameters: dict[str, Any] | None
+    epoch: int | None
+    global_step: int | None
+    stopped_inside_epoch: bool = False
+    batches: int | None = None
+    optimizers: list[OptimizerState] = field(default_factory=list)
+    schedule: dict[str, Any] = field(default_factory=dict)
+    monitors: list[tuple[str, str, float | None]] = field(default_factory=list)
+    missing: tuple[str, ...] = ()
+
+
+KEYS = (
+    "hyper_parameters", "epoch", "global_step", "loops", "optimizer_states", "lr_schedulers",
+    "callbacks",
+)  # fmt: skip
+
+
+def read_lightning_file(path: str | Path) -> LightningFile:
+    """Reads a `.ckpt` and checks the type of everything that an import uses.
+
+    Raises:
+        TorchFileError: the file cannot be read, or holds more than plain data.
+        LightningImportError: it has no `state_dict`, or something in it is not what its name says.
+    """
+    saved = read_torch_file(path)
+    if not isinstance(saved, dict) or "state_dict" not in saved:
+        raise LightningImportError(
+            f"{path} lacks state_dict, so it is not a checkpoint of a training run: it holds "
+            f"{_described(saved)}. Give a .ckpt that the release's training wrote."
+        )
+    part = _Part(path, "", saved)
+    tensors = part.mapping("state_dict")
+    for name, tensor in tensors.items():
+        if not isinstance(name, str) or not isinstance(tensor, np.ndarray):
+            raise part.wrong(f"state_dict[{one_line(repr(name), 80)}]", tensor, "a tensor")
+    fit_loop = part.part("loops").part("fit_loop")
+    batches = fit_loop.part("epoch_loop.batch_progress")
+    schedules = part.items("lr_schedulers")
+    return LightningFile(
+        path=path,
+        state_dict=tensors,
+        hyper_parameters=part.mapping("hyper_parameters") if "hyper_parameters" in saved else None,
+        epoch=part.integer("epoch"),
+        global_step=part.integer("global_step"),
+        stopped_inside_epoch=not batches.flag("is_last_batch", True),
+        batches=batches.part("total").integer("completed"),
+        optimizers=[_optimizer(state) for state in part.items("optimizer_states")],
+        schedule=schedules[0].values if schedules else {},
+        monitors=_monitors(part.part("callbacks")),
+        missing=tuple(key for key in KEYS if key not in saved),
+    )
+
+
+class _Part:
+    """One dict of the file, whose values are taken by name and checked."""
+
+    def __init__(self, path: str | Path, name: str, values: Mapping[str, Any]):
+        self.path, self.name, self.values = path, name, dict(values)
+
+    def wrong(self, name: str, value: Any, wanted: str) -> LightningImportError:
+        return LightningImportError(
+            f"{self.path} is not a checkpoint that the release's training wrote: its "
+            f"{self.name}{name} is {_described(value)} instead of {wanted}. Give another file."
+        )
+
+    def mapping(self, name: str) -> dict[Any, Any]:
+        value = self.values.get(name)
+        if value is not None and not isinstance(value, dict):
+            raise self.wrong(name, value, "a dict")
+        return value or {}
+
+    def part(self, name: str) -> _Part:
+        return _Part(self.path, f"{self.name}{name}.", self.mapping(name))
+
+    def items(self, name: str) -> list[_Part]:
+        values = self.values.get(name)
+        if values is not None and not isinstance(values, list | tuple):
+            raise self.wrong(name, values, "a list")
+        for number, value in enumerate(values or ()):
+            if not isinstance(value, dict):
+                raise self.wrong(f"{name}[{number}]", value, "a dict")
+        return [
+            _Part(self.path, f"{self.name}{name}[{number}].", value)
+            for number, value in enumerate(values or ())
+        ]
+
+    def integer(self, name: str) -> int | None:
+        value = self.values.get(name)
+        if value is None:
+            return None
+        whole = as_number(value)
+        if whole is None or whole != int(whole) or not 0 <= whole <= _MAX_COUNT:
+            raise self.wrong(name, value, "a count")
+        return int(whole)
+
+    def flag(self, name: str, default: bool) -> bool:
+        value = self.values.get(name, default)
+        if not isinstance(value, bool):
+            raise self.wrong(name, value, "true or false")
+        return value
+
+
+def as_number(value: Any) -> float | None:
+    """A finite number, or None for anything else; a tensor of one number is one."""
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.reshape(()).astype(np.float64).item()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, int) and abs(value) > 1 << 62:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _optimizer(part: _Part) -> OptimizerState:
+    state = part.mapping("state")
+    for number, values in state.items():
+        if not isinstance(number, int) or not isinstance(values, dict):
+            raise part.wrong(f"state[{one_line(repr(number), 80)}]", values, "a dict")
+    numbers: list[int] = []
+    groups = part.items("param_groups")
+    for group in groups:
+        of_group = group.values.get("params")
+        if not isinstance(of_group, list | tuple):
+            raise group.wrong("params", of_group, "a list")
+        if not all(isinstance(number, int) for number in of_group):
+            raise group.wrong("params", of_group, "a list of numbers")
+        numbers += of_group
+    rate = as_number(groups[0].values.get("lr")) if groups else None
+    return OptimizerState(numbers, state, rate)
+
+
+def _monitors(callbacks: _Part) -> list[tuple[str, str, float | None]]:
+    monitors = []
+    for name in callbacks.values:
+        if isinstance(name, str) and name.startswith("ModelCheckpoint"):
+            values = callbacks.mapping(name)
+            mode = "max" if "'mode': 'max'" in name else "min"
+            monitors.append(
+                (str(values.get("monitor")), mode, as_number(values.get("current_score")))
+            )
+    return monitors
+
+
+def _described(value: Any) -> str:
+    """What a value is, in a few words: its type, and its keys or itself where that is short."""
+    kind = type(value).__name__
+    if isinstance(value, dict):
+        keys = ", ".join(one_line(key, 40) for key in list(value)[:3])
+        more = ", ..." if len(value) > 3 else ""
+        return f"a dict with {keys}{more}" if value else "an empty dict"
+    if isinstance(value, np.ndarray):
+        return f"a tensor of shape {value.shape}"
+    if isinstance(value, str | int | float | None):
+        return one_line(repr(value) if not isinstance(value, int) else value, 40)
+    return f"a {kind}"
