@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -121,20 +120,6 @@ class RunData:
         another `dataset.max_examples` or another label, if they change which examples are taken.
         """
         return self._crystals[split].fingerprint()
-
-    def fingerprint(self, split: str) -> str:
-        """A short name that changes with the examples of a split: their content, choice, number."""
-        options, label = self._config.dataset, self._options.label
-        folder, _ = datasets.prepare(
-            options.name,
-            options.data_dir,
-            path=options.path,
-            on_bad_row=options.on_bad_row,
-            split_by=options.split_by,
-            label=label,
-        )
-        facts = (options.name, folder.name, split, label, self.split_sizes[split])
-        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     def train_labels(self) -> np.ndarray:
         """(examples,) float64: the labels of the training split."""

@@ -25,6 +25,7 @@ from clac_jax.datasets.jarvis_dft_3d import JarvisDft3d
 from clac_jax.datasets.materials_project_mini.builder import PARQUET, MaterialsProjectMini
 from clac_jax.datasets.options import DEFAULTS, TableOptions
 from clac_jax.datasets.record import DataError, Record, shortened
+from clac_jax.paths import local_path
 
 NAMES = ("materials_project_mini", "gpt_narratives", "jarvis_dft_3d")
 REFUSED_ROWS = "refused_rows.jsonl"
@@ -57,7 +58,7 @@ def load(
         DataError: the data cannot be used.
     """
     data_set = _DataSet(name, path, options)
-    folder, _ = _prepare(data_set, _absolute(data_dir))
+    folder, _ = _prepare(data_set, local_path(data_dir, "dataset.data_dir"))
     return builder_lib.open_split(data_set.builder, folder, split)
 
 
@@ -78,7 +79,7 @@ def prepare(
     Raises:
         DataError: the data cannot be used, or the folder not be written.
     """
-    return _prepare(_DataSet(name, path, options), _absolute(data_dir))
+    return _prepare(_DataSet(name, path, options), local_path(data_dir, "dataset.data_dir"))
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class _DataSet:
         )
 
     def _source(self) -> Path:
-        return Path(str(self.path)).expanduser()
+        return local_path(str(self.path), "dataset.path")
 
 
 @contextlib.contextmanager
@@ -151,13 +152,6 @@ def _read_errors(path: str | Path | None) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or error
         shown = shortened(str(getattr(error, "filename", None) or path), 300)
         raise DataError(f"Cannot read {shown}: {reason}. Check dataset.path.") from error
-
-
-def _absolute(data_dir: str | Path) -> Path:
-    try:
-        return Path(data_dir).expanduser()
-    except RuntimeError as error:
-        raise DataError(f"{data_dir}: {error} Choose another dataset.data_dir.") from error
 
 
 def _prepare(data_set: _DataSet, data_dir: Path) -> tuple[Path, bool]:
