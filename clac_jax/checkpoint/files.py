@@ -1,7 +1,7 @@
 """The files of one checkpoint, and the checksums that tell whether they are what was written.
 
 Orbax notices a file that is missing or too short, but reads a flipped byte as a wrong number. So
-the last file written into a checkpoint, before the rename that commits it, lists every other one.
+the last file written into a checkpoint lists every other one, and makes it a checkpoint.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import os
 import stat
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from etils import epath
 
+from clac_jax.atomic import write_atomically
 from clac_jax.errors import UserError
 from clac_jax.paths import explain
 
@@ -48,17 +50,20 @@ def write_manifest(folder: epath.Path) -> None:
     """Writes `files.json` with the size and CRC-32 of every file, and syncs all to the disk.
 
     Args:
-        folder: of a checkpoint that is complete and not yet committed.
+        folder: of a checkpoint that is complete; this makes it one.
+
+    Raises:
+        WorkdirError: the file cannot be written.
     """
     files = {}
     for path in _files(folder):
         files[_relative(path, folder)] = [path.stat().length, _crc32(path)]
         sync(path)
     body = json.dumps(files, sort_keys=True)
-    manifest = folder / MANIFEST
-    manifest.write_text(json.dumps({"crc32": zlib.crc32(body.encode()), "files": files}))
-    for path in (manifest, *_folders(folder)):
+    for path in _folders(folder):
         sync(path)
+    content = json.dumps({"crc32": zlib.crc32(body.encode()), "files": files})
+    write_atomically(Path(folder / MANIFEST), content)
 
 
 def check_files(folder: epath.Path, every_byte: bool = False) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from etils import epath
 
 from clac_jax.checkpoint.files import (
+    MANIFEST,
     DamagedCheckpointError,
     UnreadableCheckpointError,
     check_files,
@@ -38,7 +39,10 @@ FORMAT, READABLE = 2, (1, 2)
 # before anything in it is deleted, so a step that is there is whole.
 DELETED, REPLACED = "being_deleted", "being_replaced"
 DAMAGED = "damaged"  # beside them, and so on their disk: what a resumed run could not trust
-UNFINISHED = (".unfinished", ".orbax-checkpoint-tmp")  # in the name of a folder that is written to
+# Behind a step's number: a file that is there while the step is written. Until then the step lacks
+# its list of files and is not a checkpoint; a step that lacks it without this mark has lost it.
+UNFINISHED = ".unfinished"
+ORBAX_UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a folder that Orbax is writing into
 MAX_NUMBERS = 1 << 50  # in one array
 DTYPES = {"bool", "bfloat16", "complex64", "complex128", "float16", "float32", "float64"} | {
     f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
@@ -148,10 +152,25 @@ def step_folders(directory: epath.Path) -> dict[int, epath.Path]:
     Raises:
         UnreadableCheckpointError: the folder cannot be read.
     """
-    folders = {
-        int(path.name): path for path in entries(directory) if is_step(path.name) and path.is_dir()
+    paths = entries(directory)
+    marked = {path.name for path in paths if path.name.endswith(UNFINISHED)}
+    folders = {int(path.name): path for path in paths if is_step(path.name) and path.is_dir()}
+    return {
+        step: path
+        for step, path in sorted(folders.items())
+        if f"{step}{UNFINISHED}" not in marked or os.path.lexists(path / MANIFEST)
     }
-    return dict(sorted(folders.items()))
+
+
+def unfinished(directory: epath.Path) -> list[epath.Path]:
+    """The folders in a `checkpoints/` whose saves were cut off before the list of files.
+
+    Raises:
+        UnreadableCheckpointError: the folder cannot be read.
+    """
+    there = step_folders(directory).values()
+    paths = [path for path in entries(directory) if is_step(path.name) and path.is_dir()]
+    return [path for path in paths if path not in there]
 
 
 def entries(directory: epath.Path) -> list[epath.Path]:

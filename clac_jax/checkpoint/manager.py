@@ -18,6 +18,7 @@ import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from orbax.checkpoint import checkpoint_managers
 
 import clac_jax
 from clac_jax import config as config_lib
@@ -28,6 +29,7 @@ from clac_jax.checkpoint.finished import mark_finished
 from clac_jax.checkpoint.layout import (
     CHECKPOINTS,
     COMMITTED,
+    DELETED,
     REPLACED,
     RUN,
     STATE,
@@ -37,10 +39,9 @@ from clac_jax.checkpoint.layout import (
 )
 from clac_jax.checkpoint.quiet import quiet_threads
 from clac_jax.checkpoint.removal import (
-    discard,
+    empty_trash,
     finish_interrupted,
     move_away,
-    remove,
     set_aside,
     strangers,
 )
@@ -67,9 +68,10 @@ def package_versions() -> dict[str, str]:
 class Checkpoints:
     """Saves checkpoints in `workdir/checkpoints` and removes those that are no longer to be kept.
 
-    A save is atomic: Orbax writes into a temporary folder, the last file there lists the checksums
-    of all others, and a rename commits it. What a killed save left behind is removed at the next
-    start. At most one save is under way; the next one waits for it.
+    A save is atomic: Orbax's manager writes a step under a temporary name and renames it, and the
+    list of all its files with their checksums, written last, makes it a checkpoint. Nothing older
+    is removed before that. What a killed save left behind is removed at the next start. At most one
+    save is under way; the next one waits for it.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class Checkpoints:
             _say(f"warning: {self.directory / name} is not a folder, so no checkpoint.")
         whole = self.read_all()[0]
         self._retention, self._metrics = retention_of(self._config, self._data, whole)
+        self._manager = self._open()
         ended = bool(whole) and whole[max(whole)].progress.epoch >= config.max_epochs
         if not ended:  # which needs no room
             capacity.check_at_start(self.directory, shapes, len(whole), config)
@@ -171,6 +174,7 @@ class Checkpoints:
     def follow(self, workdir: Path) -> None:
         """Saves in another folder from now on: where the workdir was moved to."""
         self.directory = epath.Path(workdir).resolve() / CHECKPOINTS
+        self._manager = self._open()
 
     def check(self) -> None:
         """Raises what the save in the background raised, if it has ended.
@@ -239,6 +243,7 @@ class Checkpoints:
         """
         self.wait()
         self._worker.shutdown(wait=True)
+        self._manager.close()
 
     def _save_with_retries(
         self,
@@ -267,6 +272,7 @@ class Checkpoints:
                 raise
             except Exception as error:  # of Orbax, TensorStore or the disk: none may pass unseen
                 self._report(finish_interrupted(self.directory))
+                self._manager = self._open()  # one that has failed is not to be used again
                 what = f"Cannot save step {progress.step} in {self.directory}: {_reason(error)}"
                 if attempt > self._options.retries:
                     raise CheckpointError(f"{what} {_UNTOUCHED}") from error
@@ -275,13 +281,20 @@ class Checkpoints:
 
     def _save(self, arrays: Mapping[str, np.ndarray], info: CheckpointInfo) -> None:
         capacity.check(self.directory, arrays)
-        staging = self.directory / f"{info.step}{UNFINISHED[0]}"
-        remove(staging)
-        _write(staging, arrays, info)
-        write_manifest(staging)
+        mark = self.directory / f"{info.step}{UNFINISHED}"
+        mark.write_text("This checkpoint is being written.\n")
         if os.path.lexists(info.folder):
             move_away(info.folder, self.directory / REPLACED)
-        os.rename(staging, info.folder)
+            self._manager.reload()
+        items = {
+            STATE: ocp.args.PyTreeSave(nested(arrays)),
+            RUN: ocp.args.JsonSave(info.to_json()),
+        }
+        self._manager.save(info.step, args=ocp.args.Composite(**items), force=True)
+        # In a bucket, where folders cannot be renamed, Orbax looks for this file as the commit.
+        for part in (info.folder / STATE, info.folder / RUN, info.folder):
+            (part / COMMITTED).write_text("committed")
+        write_manifest(info.folder)
         sync(self.directory)
         self._metrics[info.step] = info.metrics
         # The checkpoint is there: whatever cannot be removed now does not undo that.
@@ -293,10 +306,40 @@ class Checkpoints:
 
     def _remove_all_but(self, kept: set[int]) -> None:
         for step in sorted(set(self._metrics) - kept):
-            folder = self.directory / str(step)
-            self._report(discard(self.directory, folder))
-            if not os.path.lexists(folder):
-                del self._metrics[step]
+            try:
+                self._manager.delete(step)  # which moves it into DELETED
+            except FileNotFoundError:  # someone has removed it
+                self._manager.reload()
+            except OSError as error:
+                folder = self.directory / str(step)
+                self._report([f"{folder} cannot be removed: {explain(error)}"])
+                continue
+            del self._metrics[step]
+        self._report(empty_trash(self.directory))
+
+    def _open(self) -> ocp.CheckpointManager:
+        """Orbax's manager of the folder, which never removes anything by itself."""
+        quiet_threads()
+        one = this_process_alone()
+        return ocp.CheckpointManager(
+            self.directory,
+            item_handlers={
+                STATE: ocp.PyTreeCheckpointHandler(
+                    use_compression=False, multiprocessing_options=one
+                ),
+                RUN: ocp.JsonCheckpointHandler(multiprocessing_options=one),
+            },
+            options=ocp.CheckpointManagerOptions(
+                # All of them: `Retention` decides, once the new checkpoint has its checksums.
+                preservation_policy=checkpoint_managers.LatestN(),
+                enable_async_checkpointing=False,  # the whole save is in a thread of ours
+                cleanup_tmp_directories=False,  # `finish_interrupted` does it
+                todelete_subdir=DELETED,
+                create=False,  # done, and not possible where other processes take no part
+                lightweight_initialize=True,  # reads nothing of the checkpoints, damaged or not
+                multiprocessing_options=one,
+            ),
+        )
 
     def _report(self, problems: list[str]) -> None:
         """Says what could not be removed, once; it is tried again after the next save."""
@@ -308,32 +351,6 @@ class Checkpoints:
 
 _UNTOUCHED = "The checkpoints that are there are untouched."
 _OS_ERROR = re.compile(r"os[ _]error(?:_code)?\W+(\d+)", re.IGNORECASE)  # as TensorStore says it
-
-
-def _write(folder: epath.Path, arrays: Mapping[str, np.ndarray], info: CheckpointInfo) -> None:
-    """Writes a checkpoint with Orbax, and the marks that Orbax looks for in a store.
-
-    A new checkpointer for each save: one that has failed is not to be used again.
-    """
-    one = this_process_alone()
-    handler = ocp.CompositeCheckpointHandler(
-        composite_options=ocp.CompositeOptions(multiprocessing_options=one),
-        **{
-            STATE: ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=one),
-            RUN: ocp.JsonCheckpointHandler(multiprocessing_options=one),
-        },
-    )
-    items = {
-        STATE: ocp.args.PyTreeSave(nested(arrays)),
-        RUN: ocp.args.JsonSave(info.to_json()),
-    }
-    quiet_threads()
-    with ocp.Checkpointer(handler, multiprocessing_options=one) as checkpointer:
-        checkpointer.save(folder, args=ocp.args.Composite(**items))
-    # In a bucket, where folders cannot be renamed, Orbax takes this file as the sign of a commit.
-    for part in (folder / STATE, folder / RUN, folder):
-        if not (part / COMMITTED).exists():
-            (part / COMMITTED).write_text("committed")
 
 
 def _reason(error: Exception) -> str:

@@ -17,11 +17,13 @@ from etils import epath
 from clac_jax.checkpoint.layout import (
     DAMAGED,
     DELETED,
+    ORBAX_UNFINISHED,
     REPLACED,
     UNFINISHED,
     entries,
     is_step,
     step_folders,
+    unfinished,
 )
 from clac_jax.paths import explain
 
@@ -55,10 +57,11 @@ def finish_interrupted(directory: epath.Path) -> list[str]:
     Returns:
         What could not be removed and why, one sentence each.
     """
-    problems = []
-    there = step_folders(directory)
+    problems = [p for path in unfinished(directory) for p in _moved_to_trash(directory, path)]
+    is_cleared = not problems
+    there = {path.name for path in entries(directory) if is_step(path.name) and path.is_dir()}
     for step, folder in step_folders(directory / REPLACED).items():
-        if step not in there:
+        if str(step) not in there:
             try:
                 os.rename(folder, directory / str(step))
             except OSError as error:
@@ -69,7 +72,7 @@ def finish_interrupted(directory: epath.Path) -> list[str]:
         problems += _removed(directory / REPLACED) if not problems else []
     problems += empty_trash(directory)
     for path in entries(directory):
-        if any(mark in path.name for mark in UNFINISHED):
+        if ORBAX_UNFINISHED in path.name or (is_cleared and path.name.endswith(UNFINISHED)):
             problems += _removed(path)
     return problems
 

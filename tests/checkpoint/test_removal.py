@@ -45,23 +45,27 @@ def busy(monkeypatch):
     """
 
     def block(what, number):
-        original = {"rmtree": shutil.rmtree, "rename": os.rename}[what]
         error = OSError(number, os.strerror(number))
+        rmtree = shutil.rmtree
 
-        def rmtree(path, *rest, **options):
+        def no_rmtree(path, *rest, **options):
             if "being_deleted" in str(path):
                 raise error
-            original(path, *rest, **options)
+            rmtree(path, *rest, **options)
 
-        def rename(source, target):
-            if any(part in str(target) for part in ("being_deleted", "/damaged/")):
-                raise error
-            original(source, target)
+        def refusing(rename):
+            def no_rename(source, target, **options):
+                if any(part in str(target) for part in ("being_deleted", "/damaged/")):
+                    raise error
+                rename(source, target, **options)
+
+            return no_rename
 
         if what == "rmtree":
-            monkeypatch.setattr(removal.shutil, "rmtree", rmtree)
-        else:
-            monkeypatch.setattr(removal.os, "rename", rename)
+            monkeypatch.setattr(shutil, "rmtree", no_rmtree)
+        else:  # ours and Orbax's
+            monkeypatch.setattr(os, "rename", refusing(os.rename))
+            monkeypatch.setattr(os, "replace", refusing(os.replace))
 
     return block
 
@@ -104,6 +108,33 @@ def test_a_removal_that_fails_never_leaves_half_a_checkpoint(tmp_path, monkeypat
     assert removal.discard(directory, directory / "10")
     assert read_all(directory)[1] == {}
     assert steps(tmp_path) == [20]
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_save_cut_off_before_the_list_of_files_was_never_there(tmp_path, capsys, is_replaced):
+    """Orbax has committed the step by then, and what is older has not been removed."""
+    save_run(tmp_path, epochs(0.5, 0.4))
+    directory = tmp_path / "checkpoints"
+    cut = directory / "20" if is_replaced else directory / "30"
+    shutil.copytree(directory / "10", directory / "copy", ignore=lambda *_: ["files.json"])
+    if is_replaced:
+        (directory / "being_replaced").mkdir()
+        cut.rename(directory / "being_replaced" / "20")
+    (directory / "copy").rename(cut)
+    (directory / f"{cut.name}.unfinished").write_text("")
+    whole, damaged = read_all(epath.Path(directory))
+    assert (list(whole), damaged) == ([10] if is_replaced else [10, 20], {})
+    opened(tmp_path).close()
+    assert names(tmp_path) == {"10", "20"}
+    assert list(read_all(epath.Path(directory))[0]) == [10, 20]
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_list_of_files_that_was_lost_is_damage(tmp_path):
+    save_run(tmp_path, epochs(0.5, 0.4))
+    (tmp_path / "checkpoints" / "20" / "files.json").unlink()
+    whole, damaged = read_all(epath.Path(tmp_path) / "checkpoints")
+    assert list(whole) == [10] and "files.json is missing" in str(damaged[20])
 
 
 def test_what_was_replaced_and_half_removed_never_comes_back(tmp_path, monkeypatch):
