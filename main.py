@@ -11,7 +11,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's C++ notices; read wh
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from clac_jax.console import protect_output
 from clac_jax.errors import EXIT_USER_ERROR, UserError
+from clac_jax.flag_errors import describe
+from clac_jax.paths import check_local
 from clac_jax.preemption import EXIT_PREEMPTED, Preempted, StopSignals
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -32,17 +35,23 @@ def main(_: list[str]) -> None:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Absl's parser, with a wrong or misspelt flag told in one line."""
+    """Absl's parser, with a wrong or misspelt flag reported in one line."""
     try:
+        for argument in argv[1:]:
+            name, _, value = argument.lstrip("-").partition("=")
+            if name in ("config", "workdir") and argument.startswith("-") and "=" in argument:
+                check_local(value, f"--{name}")
         rest = flags.FLAGS(argv)
         for name in ("config", "workdir"):
             if flags.FLAGS[name].value is None:
                 raise flags.ValidationError(f"--{name} is missing, e.g. --{name}=...")
+        check_local(WORKDIR.value, "--workdir")
         if len(rest) > 1:
             raise flags.ValidationError(f"unexpected argument {rest[1]!r}: flags start with --")
         CONFIG.value.keys()  # a config file that cannot be loaded shows only when it is used
-    except (flags.Error, AttributeError, KeyError, OSError, ImportError, TypeError) as error:
-        fail(" ".join(str(error).strip("'\"").replace("\\n", " ").split()))
+    except Exception as error:  # whatever the code of a config file raises
+        given = next((each for each in argv if each.startswith(("--config=", "-config="))), "")
+        fail(describe(error, given or "--config"))
     return rest
 
 
@@ -76,4 +85,5 @@ def run(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    protect_output()
     app.run(run, flags_parser=parse_flags)

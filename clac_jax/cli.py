@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from etils import epath
 
 from clac_jax.checkpoint import inspect
-from clac_jax.checkpoint.layout import (
-    CHECKPOINTS,
-    DELETED,
-    read_all,
-    remove,
-    step_folders,
-)
+from clac_jax.checkpoint.layout import CHECKPOINTS, read_all, step_folders
 from clac_jax.checkpoint.locate import CheckpointNotFoundError, locate
+from clac_jax.checkpoint.removal import discard
+from clac_jax.console import output_failure, protect_output
 from clac_jax.errors import EXIT_USER_ERROR, UserError
+from clac_jax.paths import explain, local_path
 from clac_jax.workdir import Workdir
 
 EXIT_TROUBLE = 1
@@ -39,9 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
-    except BrokenPipeError:  # `clac-jax ckpt show ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,16 +73,16 @@ def _add_ckpt(group: argparse.ArgumentParser) -> None:
     verify.add_argument("checkpoint", metavar="RUN_OR_CHECKPOINT")
     for made in (ls, show, diff, verify):
         made.add_argument("--json", action="store_true", help="for programs")
-    rm = command("rm", _rm, "removes checkpoints of a run, never the newest whole one")
+    rm = command("rm", _rm, "removes checkpoints of a run, never the newest intact one")
     rm.add_argument("run_folder", metavar="RUN")
     rm.add_argument("steps", metavar="STEP", type=int, nargs="+")
-    rm.add_argument("--force", action="store_true", help="the newest whole one too")
+    rm.add_argument("--force", action="store_true", help="the newest intact one too")
     export = command("export", _export, "the model as one safetensors file with its config")
     export.add_argument("checkpoint", help=NAMED)
-    export.add_argument("folder", type=Path)
+    export.add_argument("folder")
     back = command("import", _import, "an exported model as the checkpoint of a new folder")
-    back.add_argument("folder", type=Path)
-    back.add_argument("workdir", type=Path)
+    back.add_argument("folder")
+    back.add_argument("workdir")
 
 
 def _add_import(group: argparse.ArgumentParser) -> None:
@@ -96,8 +90,8 @@ def _add_import(group: argparse.ArgumentParser) -> None:
     lightning = command(
         "lightning", _import_lightning, "a checkpoint of the PyTorch release as a run that goes on"
     )
-    lightning.add_argument("file", type=Path, metavar="FILE.ckpt")
-    lightning.add_argument("--workdir", type=Path, required=True, help="a new folder")
+    lightning.add_argument("file", metavar="FILE.ckpt")
+    lightning.add_argument("--workdir", required=True, help="a new folder")
     lightning.add_argument(
         "--text-encoder",
         metavar="FOLDER_OR_ID",
@@ -146,7 +140,7 @@ def _verify(options: argparse.Namespace) -> int:
         print(json.dumps(found, indent=1))
     else:
         for folder, damage in found.items():
-            print(f"{folder}: {'whole' if damage is None else 'DAMAGED: ' + damage}")
+            print(f"{folder}: {'intact' if damage is None else 'DAMAGED: ' + damage}")
     return EXIT_TROUBLE if any(found.values()) else 0
 
 
@@ -163,35 +157,40 @@ def _rm(options: argparse.Namespace) -> int:
                 )
             if step == max(whole, default=None) and not options.force:
                 raise UserError(
-                    f"Step {step} is the newest whole checkpoint of {directory}, from which the "
-                    "run would go on. Add --force to remove it all the same."
+                    f"Step {step} is the newest intact checkpoint of {directory}, from which the "
+                    "run would resume. Add --force to remove it all the same."
                 )
-        for step in options.steps:
-            (directory / DELETED).mkdir(exist_ok=True)
-            folders[step].rename(directory / DELETED / str(step))
-            print(f"removed {folders[step]}")
-        remove(directory / DELETED)
-    return 0
+        problems = []
+        for step in dict.fromkeys(options.steps):
+            problems = discard(directory, folders[step])
+            if not os.path.lexists(folders[step]):
+                print(f"removed {folders[step]}")
+            for problem in problems:
+                print(f"warning: {problem}", file=sys.stderr)
+    return EXIT_TROUBLE if problems else 0
 
 
 def _export(options: argparse.Namespace) -> int:
     from clac_jax.checkpoint.export import export
 
-    print(export(locate(options.checkpoint), options.folder.expanduser()))
+    folder = local_path(options.folder, "FOLDER")
+    print(export(locate(options.checkpoint), folder))
     return 0
 
 
 def _import(options: argparse.Namespace) -> int:
     from clac_jax.checkpoint.export import import_model
 
-    print(import_model(options.folder.expanduser(), options.workdir.expanduser()))
+    folder = local_path(options.folder, "FOLDER")
+    print(import_model(folder, local_path(options.workdir, "WORKDIR")))
     return 0
 
 
 def _import_lightning(options: argparse.Namespace) -> int:
     from clac_jax.interop.lightning import import_lightning
 
-    file, workdir = options.file.expanduser(), options.workdir.expanduser()
+    file = local_path(options.file, "FILE.ckpt")
+    workdir = local_path(options.workdir, "--workdir")
     print(import_lightning(file, workdir, options.text_encoder))
     return 0
 
@@ -205,7 +204,7 @@ def _import_huggingface(options: argparse.Namespace) -> int:
 
 def _directory(run: str) -> epath.Path:
     """The `checkpoints/` that a run's workdir holds, or that is given itself."""
-    folder = epath.Path(os.path.expanduser(run))
+    folder = epath.Path(local_path(run, "RUN"))
     for directory in (folder / CHECKPOINTS, folder):
         if step_folders(directory):
             return directory
@@ -216,13 +215,19 @@ def _directory(run: str) -> epath.Path:
 
 def _folder(name: str) -> epath.Path:
     """A checkpoint's folder, damaged or not where it is named directly."""
-    folder = epath.Path(os.path.expanduser(name))
+    folder = epath.Path(local_path(name, "CHECKPOINT"))
     return folder if folder.is_dir() else locate(name).folder
 
 
 def run() -> None:
-    """The entry point `clac-jax`."""
-    sys.exit(main())
+    """The entry point `clac-jax`: `main`, and an error where its output could not be written."""
+    protect_output()
+    code = main()
+    failure = output_failure()
+    if failure is not None and failure.errno != errno.EPIPE:  # `... | head` has what it wants
+        print(f"error: Cannot write the output: {explain(failure)}", file=sys.stderr)
+        code = code or EXIT_USER_ERROR
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from clac_jax.config import (
     ConfigError,
     default_config,
 )
+from clac_jax.paths import check_local
 
 DEBUG_EXAMPLES = 64
 
@@ -135,10 +136,31 @@ def validate(config: ml_collections.ConfigDict) -> None:
         )
     _check_memory(config)
     _check_restore(config)
+    _check_paths(config)
     if config.batch_size < 2:
         raise ConfigError(
             "batch_size is 1, and one pair has nothing to be contrasted with. Use 2 or more."
         )
+
+
+def _check_paths(config: ml_collections.ConfigDict) -> None:
+    """Every key that names a file or folder: no URL, nothing that no file can be called.
+
+    Raises:
+        PathError: naming the key.
+    """
+    for key in ("resume_from", "compilation_cache"):
+        if _get(config, key):  # may be empty, which means none
+            check_local(_get(config, key), f'Config key "{key}"')
+    for key in (
+        "dataset.data_dir",
+        "dataset.path",
+        "text_encoder.pretrained",
+        "text_encoder.tokenizer",
+        "graph_encoder.pretrained",
+    ):
+        if _get(config, key) is not None:
+            check_local(_get(config, key), f'Config key "{key}"')
 
 
 def _check_memory(config: ml_collections.ConfigDict) -> None:

@@ -12,6 +12,8 @@ matplotlib.use("Agg")  # no display on a cluster node
 import matplotlib.pyplot as plt
 import numpy as np
 
+from clac_jax.atomic import replacing
+
 BLUE, ORANGE, GREEN, GRAY = "#3465a4", "#e07b39", "#4e9a58", "#8a8f98"
 SHOWN_PAIRS = 100
 
@@ -30,7 +32,8 @@ def write_report(path: Path, rows: Sequence[dict[str, Any]], similarity: np.ndar
     figure, axes = plt.subplots(2, 2, figsize=(11, 8.5), layout="constrained")
     _draw_loss(axes[0, 0], by_split["train"], by_split["val"])
     _draw_validation(axes[0, 1], by_split["val"])
-    _draw_test(axes[1, 0], by_split["test"][-1])
+    if by_split["test"]:
+        _draw_test(axes[1, 0], by_split["test"][-1])
     _draw_similarity(axes[1, 1], similarity[:SHOWN_PAIRS, :SHOWN_PAIRS])
     _save(figure, path)
 
@@ -55,9 +58,12 @@ def write_property_report(
     by_split = {split: [r for r in rows if r["split"] == split] for split in ("train", "val")}
     figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
     _draw_loss(axes[0], by_split["train"], by_split["val"], "validation loss")
-    measure = "mae" if "val_mae" in by_split["val"][-1] else "accuracy"
-    points = [(row["epoch"], row[f"val_{measure}"]) for row in by_split["val"]]
-    axes[1].plot(*zip(*points, strict=True), "o-", color=BLUE, ms=4)
+    measure = "mae" if any("val_mae" in row for row in by_split["val"]) else "accuracy"
+    points = [
+        (row["epoch"], row[f"val_{measure}"]) for row in _with(by_split["val"], f"val_{measure}")
+    ]
+    if points:  # none where the rows of the run are lost
+        axes[1].plot(*zip(*points, strict=True), "o-", color=BLUE, ms=4)
     axes[1].set(title=f"Validation {measure.upper()}, {name}", xlabel="epoch")
     if measure == "mae":
         axes[2].plot(labels, predicted, ".", color=BLUE, ms=3)
@@ -73,13 +79,27 @@ def write_property_report(
 
 
 def _save(figure: Any, path: Path) -> None:
-    """Whole or not at all."""
+    """Completely or not at all.
+
+    Raises:
+        WorkdirError: it cannot be written.
+    """
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
-    temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=110)
-    plt.close(figure)
-    temporary.replace(path)
+    try:
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=110)
+    finally:
+        plt.close(figure)
+
+
+def _with(rows: Sequence[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
+    """The rows that have an epoch and a number under each name."""
+    return [
+        row
+        for row in rows
+        if all(isinstance(row.get(name), int | float) for name in ("epoch", *names))
+    ]
 
 
 def _draw_loss(
@@ -90,10 +110,11 @@ def _draw_loss(
 ) -> None:
     terms = {"loss": BLUE, "cross_modal_loss": ORANGE, "visual_loss": GREEN, "textual_loss": GRAY}
     for name, color in terms.items():
-        points = [(row["step"], row[name]) for row in train if row.get(name) is not None]
+        points = [(row["step"], row[name]) for row in _with(train, name)]
         if points and (name == "loss" or any(value for _, value in points)):
             label = "train " + name.replace("_", " ")
             axis.plot(*zip(*points, strict=True), color=color, lw=1, label=label)
+    val = _with(val, "val_loss")
     axis.plot(
         [row["step"] for row in val],
         [row["val_loss"] for row in val],
@@ -108,13 +129,15 @@ def _draw_loss(
 
 
 def _draw_validation(axis: Any, val: list[dict[str, Any]]) -> None:
+    directions = ("text_to_crystal", "crystal_to_text")
+    val = _with(val, *(f"{name}_top{k}" for name in directions for k in (1, 3, 10)))
     epochs = [row["epoch"] + 1 for row in val]
     for name, style in (("text_to_crystal", "o-"), ("crystal_to_text", "s--")):
         for k, color in ((1, BLUE), (3, GREEN), (10, ORANGE)):
             values = [100 * row[f"{name}_top{k}"] for row in val]
             label = f"{name.replace('_', ' ')}, top {k}"
             axis.plot(epochs, values, style, color=color, ms=4, lw=1, label=label)
-    pool = val[-1]["pool_size"] if val else 0
+    pool = val[-1].get("pool_size", 0) if val else 0
     axis.set(
         title=f"Validation retrieval among {pool} crystals",
         xlabel="epochs done",

@@ -1,4 +1,4 @@
-"""What a run writes down: metrics.jsonl, TensorBoard, W&B, and the progress line."""
+"""What a run writes down: metrics.jsonl, what draws its rows, and the progress line."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from typing import Any, Protocol
 import ml_collections
 from tqdm import tqdm
 
-from clac_jax.workdir import WorkdirError
+from clac_jax.atomic import write_atomically
+from clac_jax.paths import explain
+from clac_jax.trackers import TensorBoard, WeightsAndBiases
+from clac_jax.workdir import HeldFolder, LostWorkdirError, WorkdirError
 
 # Train-row fields that measure the machine, not the run: two runs of one seed differ in them.
 TIMING_FIELDS = ("examples_per_second", "data_wait_fraction")
+MAX_LINE = 1 << 20  # bytes; a row has some hundreds
 
 
 class Sink(Protocol):
@@ -25,130 +29,176 @@ class Sink(Protocol):
     def write(self, row: Mapping[str, Any]) -> None:
         """Takes one row."""
 
+    def sync(self) -> None:
+        """Forces what it was given to the disk."""
+
+    def follow(self, workdir: Path) -> None:
+        """Learns where the workdir was moved to; files that are open went with it."""
+
     def close(self) -> None:
         """Ends it."""
 
 
-class MetricsFile:
-    """`metrics.jsonl`: one JSON object a row, each step once, however often a run is restarted."""
+class MovedMetricsError(WorkdirError):
+    """`metrics.jsonl` was taken away during the run; its rows are safe, and so is the state."""
 
-    def __init__(self, path: Path, step: int, validated: bool = True):
+    spoils_state = False
+
+
+class MetricsFile:
+    """`metrics.jsonl`: one JSON object per row, each step once, however often a run restarts."""
+
+    def __init__(self, path: Path, step: int, validated: bool = True, resumed: bool = True):
         """Opens the file and drops the rows that a resumed run is about to write again.
 
         Args:
             path: of the file.
-            step: the step the run goes on from; later rows go, and a last line cut off by a kill.
+            step: the step the run resumes from; later rows go, and a last line cut off by a kill.
                 Test rows go too: the end of the run writes them anew.
             validated: whether the validation at `step`, if any, is behind the run.
+            resumed: whether the rows that are there belong to this run. If not, its checkpoints are
+                gone, and the file is renamed and a new one begun.
 
         Raises:
             WorkdirError: the file cannot be read or written.
         """
         self._path = path
-        try:
-            rows = read_rows(path)
-            last_validation = step if validated else step - 1
-            last = {"train": step, "val": last_validation, "test": -1}
-            kept = [row for row in rows if row["step"] <= last[row["split"]]]
-            temporary = path.with_suffix(".jsonl.tmp")
-            with open(temporary, "w", encoding="utf-8") as file:
-                file.writelines(_line(row) for row in kept)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
-        except OSError as error:
-            raise _cannot_write(path, error) from error
+        if not resumed:
+            if kept := _rename_away(path):
+                _warn(
+                    f"{path} has rows of an earlier run, and the workdir no checkpoint of it. They "
+                    f"are kept in {kept.name}, and this run writes a new file. If its checkpoints "
+                    "were moved, stop this run and put both back."
+                )
+        elif step and not path.exists():
+            _warn(
+                f"{path} is not there, so the rows up to step {step} are missing in it and in the "
+                "report. Put it back and start again, if you have it."
+            )
+        rows = read_rows(path)
+        last_validation = step if validated else step - 1
+        last = {"train": step, "val": last_validation, "test": -1}
+        own = [row for row in rows if row["step"] <= last[row["split"]]]
+        write_atomically(path, "".join(map(_line, own)))
+        self._open()
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Appends one row.
 
         Raises:
-            WorkdirError: the disk is full or the file is gone.
+            MovedMetricsError: the file was removed, moved or cut short; the row is safe.
+            WorkdirError: the disk is full.
         """
         try:
+            before = self._state()
             self._file.write(_line(row))
             self._file.flush()
+            self._size = os.fstat(self._file.fileno()).st_size
         except OSError as error:
-            raise _cannot_write(self._path, error) from error
+            raise self._cannot_write(error) from error
+        self._stop_unless_there(before)
 
     def sync(self) -> None:
-        """Forces all rows to the disk; a checkpoint must never be newer than its rows."""
+        """Forces all rows to the disk; a checkpoint must never be newer than its rows.
+
+        Raises:
+            MovedMetricsError: the file was removed, moved or cut short.
+            WorkdirError: they cannot be written.
+        """
         try:
             os.fsync(self._file.fileno())
+            state = self._state()
         except OSError as error:
-            raise _cannot_write(self._path, error) from error
+            raise self._cannot_write(error) from error
+        self._stop_unless_there(state)
+
+    def follow(self, workdir: Path) -> None:
+        """See `Sink.follow`."""
+        self._path = workdir / self._path.name
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
 
+    def _open(self) -> None:
+        try:
+            self._file = open(self._path, "a+", encoding="utf-8")  # noqa: SIM115 (see close)
+            self._size = os.fstat(self._file.fileno()).st_size
+        except OSError as error:
+            raise self._cannot_write(error) from error
 
-class TensorBoard:
-    """The same rows as TensorBoard scalars, in `workdir/tensorboard`."""
+    def _state(self) -> str:
+        """What has become of the file: "there", "moved" or "cut short".
 
-    def __init__(self, directory: Path, step: int):
-        """Starts an event file that replaces what earlier ones say after `step`."""
-        from tensorboardX import SummaryWriter
+        Numbers of inodes do not last on every network file system, so another one tells nothing as
+        long as the size is right.
+        """
+        own = os.fstat(self._file.fileno())
+        if own.st_size < self._size:
+            return "cut short"
+        try:
+            found = os.stat(self._path)
+        except (FileNotFoundError, NotADirectoryError):
+            return "moved"
+        same = found.st_ino == own.st_ino or found.st_size == own.st_size
+        return "there" if same else "moved"
 
-        self._writer = SummaryWriter(str(directory), purge_step=step + 1)
+    def _stop_unless_there(self, state: str) -> None:
+        """Ends the run if the file is not what it was; writes the rows again if it has them.
 
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Adds every number of the row under "split/name"."""
-        for name, value in row.items():
-            if name not in ("split", "step") and isinstance(value, int | float):
-                self._writer.add_scalar(f"{row['split']}/{name}", value, row["step"])
-
-    def close(self) -> None:
-        """Flushes and closes the event file."""
-        self._writer.close()
-
-
-class WeightsAndBiases:
-    """The same rows on Weights & Biases (extra `wandb`); resumes the run of the same workdir."""
-
-    def __init__(self, workdir: Path, config: ml_collections.ConfigDict):
-        """Starts or resumes the W&B run named after the workdir.
+        They are read out of the file that is still open, wherever its name has gone.
 
         Raises:
-            WorkdirError: the wandb package is not installed.
+            MovedMetricsError: the state of the run can be saved.
+            WorkdirError: the rows cannot be written.
         """
+        if state == "there":
+            return
+        if state == "cut short":
+            self._size = os.fstat(self._file.fileno()).st_size
+            raise MovedMetricsError(
+                f"{self._path} was cut short while the run was writing to it, and rows are gone. "
+                "Leave it alone while a run is on; start the same command again to resume."
+            )
         try:
-            import wandb
-        except ImportError as error:
+            self._file.seek(0)
+            rows = self._file.read()
+            self._file.close()
+        except (OSError, ValueError) as error:
             raise WorkdirError(
-                "config.logging.wandb is set but wandb is not installed. "
-                "Run `pip install clac-jax[wandb]` or set --config.logging.wandb=False."
+                f"{self._path} was removed or moved during the run, and its rows cannot be read "
+                "any more. Put the file back and start again."
             ) from error
-        self._run = wandb.init(
-            project=config.logging.wandb_project,
-            name=workdir.name,
-            id=workdir.name,
-            resume="allow",
-            dir=str(workdir),
-            config=config.to_dict(),
+        other = _rename_away(self._path)
+        write_atomically(self._path, rows)
+        self._open()
+        kept = f" What was in its place is now {other.name}." if other else ""
+        raise MovedMetricsError(
+            f"{self._path} was removed, moved or replaced while the run was writing to it. Its "
+            f"rows were written there again.{kept} Start the same command again to resume."
         )
 
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Logs the row's numbers under "split/name" at its step."""
-        self._run.log(
-            {f"{row['split']}/{k}": v for k, v in row.items() if k not in ("split", "step")},
-            step=row["step"],
+    def _cannot_write(self, error: OSError) -> WorkdirError:
+        return WorkdirError(
+            f"Cannot write {self._path}: {explain(error)} The checkpoints in the workdir are "
+            "untouched."
         )
-
-    def close(self) -> None:
-        """Ends the W&B run."""
-        self._run.finish()
 
 
 class RunLog:
     """Everything that takes rows, behind one `write`."""
 
     def __init__(
-        self, workdir: Path, config: ml_collections.ConfigDict, step: int, validated: bool = True
+        self,
+        workdir: Path,
+        config: ml_collections.ConfigDict,
+        step: int,
+        validated: bool = True,
+        resumed: bool = True,
     ):
-        """Opens what the config asks for; see `MetricsFile` for where a resumed run goes on."""
-        self._file = MetricsFile(workdir / "metrics.jsonl", step, validated)
+        """Opens what the config asks for; see `MetricsFile` for where a resumed run continues."""
+        self._held = HeldFolder(workdir)
+        self._file = MetricsFile(workdir / "metrics.jsonl", step, validated, resumed)
         self._sinks: list[Sink] = [self._file]
         if config.logging.tensorboard:
             self._sinks.append(TensorBoard(workdir / "tensorboard", step))
@@ -156,18 +206,48 @@ class RunLog:
             self._sinks.append(WeightsAndBiases(workdir, config))
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """One row to everything."""
-        for sink in self._sinks:
+        """One row to everything.
+
+        Raises:
+            LostWorkdirError: the workdir is no longer the folder that the run began in.
+            WorkdirError: the row cannot be written.
+        """
+        lost = self._lost()
+        for sink in reversed(self._sinks):  # metrics.jsonl last: it has what all others have
             sink.write(row)
+        if lost:
+            raise lost
 
     def sync(self) -> None:
-        """See `MetricsFile.sync`."""
-        self._file.sync()
+        """Forces all rows to the disk, before the checkpoint that follows them; see `write`."""
+        lost = self._lost()
+        for sink in self._sinks:
+            sink.sync()
+        if lost:
+            raise lost
 
     def close(self) -> None:
         """Closes everything."""
         for sink in self._sinks:
             sink.close()
+        self._held.close()
+
+    def _lost(self) -> LostWorkdirError | None:
+        """The error to raise when all is written, if the workdir was moved and is found elsewhere.
+
+        Raises:
+            LostWorkdirError: it is nowhere to be found.
+        """
+        try:
+            self._held.check()
+        except LostWorkdirError as error:
+            if error.moved_to is None:
+                raise
+            self._held.follow(error.moved_to)
+            for sink in self._sinks:
+                sink.follow(error.moved_to)
+            return error
+        return None
 
 
 class SilentLog:
@@ -245,30 +325,69 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a metrics.jsonl; a last line that a kill cut off is left out.
 
     Raises:
-        WorkdirError: another line is not JSON.
+        WorkdirError: the file cannot be read, or another line is not a row.
     """
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        lines.pop()
     rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise WorkdirError(
-                f"{path}, line {number} is not JSON ({error.msg}). Mend or remove that line."
-            ) from error
+    try:
+        if not path.exists():
+            return []
+        if not path.is_file():
+            raise WorkdirError(f"{path} is not a file. Move it away and start again.")
+        with open(path, "rb") as file:
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), start=1):
+                if not line.endswith(b"\n") and len(line) < MAX_LINE:
+                    break  # the last one
+                row = _row(line)
+                if isinstance(row, str):
+                    raise WorkdirError(f"{path}, line {number} {row}. Fix or remove that line.")
+                rows.append(row)
+    except OSError as error:
+        raise WorkdirError(f"Cannot read {path}: {explain(error)}") from error
     return rows
+
+
+def _row(line: bytes) -> dict[str, Any] | str:
+    """A row, or what is wrong with its line."""
+    if len(line) == MAX_LINE:
+        return "is longer than any row"
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        return f"is not JSON ({error.msg})"
+    except (ValueError, RecursionError):  # not UTF-8, a number of thousands of digits, deep nesting
+        return "is not JSON"
+    if not isinstance(row, dict):
+        return "is not a row: it has no names"
+    if row.get("split") not in ("train", "val", "test"):
+        return 'is not a row: "split" is none of train, val and test'
+    for name in ("step", "epoch"):
+        value = row.get(name, 0 if name == "epoch" else None)
+        if type(value) is not int or not 0 <= value < 1 << 63:
+            return f'is not a row: "{name}" is not a whole number'
+    return row
+
+
+def _rename_away(path: Path) -> Path | None:
+    """Gives what is at a path another name, unless it is an empty file; returns that.
+
+    Raises:
+        WorkdirError: it cannot be renamed.
+    """
+    try:
+        if not os.path.lexists(path) or (path.is_file() and path.stat().st_size == 0):
+            return None
+        number = 1
+        while os.path.lexists(kept := path.with_name(f"{path.stem}-{number}{path.suffix}")):
+            number += 1
+        os.rename(path, kept)
+        return kept
+    except OSError as error:
+        raise WorkdirError(f"Cannot rename {path}: {explain(error)}") from error
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def _line(row: Mapping[str, Any]) -> str:
     return json.dumps(row) + "\n"
-
-
-def _cannot_write(path: Path, error: OSError) -> WorkdirError:
-    return WorkdirError(
-        f"Cannot write {path}: {error.strerror}. Free some space or choose another --workdir; "
-        "the checkpoints in the workdir are untouched."
-    )

@@ -20,6 +20,7 @@ import optax
 
 from clac_jax import config as config_lib
 from clac_jax import config_check, optim, processes, program_facts
+from clac_jax.atomic import write_atomically
 from clac_jax.batch import Batch
 from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.manager import Checkpoints
@@ -31,6 +32,7 @@ from clac_jax.meter import Meter
 from clac_jax.metric_rows import numbers, test_row, train_row, validation_row
 from clac_jax.models import abstract_variables
 from clac_jax.parallel import Parallel, make_parallel
+from clac_jax.paths import local_path
 from clac_jax.preemption import Preempted, StopSignals
 from clac_jax.progress import RunProgress
 from clac_jax.run_end import has_ended, stopped_early, why_ended
@@ -108,7 +110,7 @@ def train(
     stop = stop or StopSignals()
     stop.before_leaving = processes.stops
     with contextlib.ExitStack() as stack:
-        folder = Path(workdir)
+        folder = local_path(workdir, "--workdir")
         if processes.is_first():
             folder = stack.enter_context(Workdir(workdir))
         stack.enter_context(processes.losses_told())
@@ -162,8 +164,14 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
         checkpoints = Checkpoints(
             workdir, config, shapes, num_examples, start.damaged, fingerprints
         )
-        log = RunLog(workdir, config, progress.step, validated=progress.examples_in_epoch == 0)
-        (workdir / "config.json").write_text(config_lib.to_json(config), encoding="utf-8")
+        log = RunLog(
+            workdir,
+            config,
+            progress.step,
+            validated=progress.examples_in_epoch == 0,
+            resumed=bool(origin.own),
+        )
+        write_atomically(workdir / "config.json", config_lib.to_json(config))
         print(
             describe_run(
                 config,
@@ -343,5 +351,5 @@ def _configure_jax(config: ml_collections.ConfigDict) -> None:
     if config.deterministic and deterministic not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {deterministic}".strip()  # read with the first device
     if config.compilation_cache:
-        cache = Path(config.compilation_cache).expanduser()
+        cache = local_path(config.compilation_cache, "config.compilation_cache")
         jax.config.update("jax_compilation_cache_dir", str(cache))

@@ -1,16 +1,28 @@
 """The config that a run or an import has written: `--config=configs/saved.py:RUN/config.json`."""
 
 import json
-from pathlib import Path
 
 import ml_collections
 
-from clac_jax.config import default_config
+from clac_jax.config import ConfigError, default_config
+from clac_jax.paths import explain, local_path
 
 
 def get_config(path: str) -> ml_collections.ConfigDict:
     config = default_config()
-    values = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
-    with config.ignore_type():
-        config.update(ml_collections.ConfigDict(values))
+    file = local_path(path, "--config=configs/saved.py:FILE")
+    try:
+        values = json.loads(file.read_bytes())
+        if not isinstance(values, dict):
+            raise ValueError(f"it holds a {type(values).__name__}")
+        with config.ignore_type():
+            config.update(ml_collections.ConfigDict(values))
+    except OSError as error:
+        raise ConfigError(f"Cannot read the config {file}: {explain(error)}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).strip("'\"").split())[:300]
+        raise ConfigError(
+            f"{file} is not the config.json of a run ({reason}). Give the one that is beside the "
+            "checkpoints, or start from a file in configs/."
+        ) from error
     return config

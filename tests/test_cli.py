@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -113,7 +114,7 @@ def test_verify(run, ckpt):
     code, out, _ = ckpt("verify", run)
     assert code == cli.EXIT_TROUBLE
     whole, damaged, _ = out.splitlines()
-    assert whole.endswith("checkpoints/10: whole")
+    assert whole.endswith("checkpoints/10: intact")
     assert data.name in damaged
     assert ckpt("verify", run / "checkpoints" / "20")[0] == cli.EXIT_TROUBLE
     assert ckpt("verify", run / "checkpoints" / "30", "--json")[0] == 0
@@ -122,7 +123,7 @@ def test_verify(run, ckpt):
 def test_rm(run, ckpt):
     code, _, err = ckpt("rm", run, 10, 30)
     assert code == EXIT_USER_ERROR
-    assert "newest whole checkpoint" in err and (run / "checkpoints" / "10").exists()
+    assert "newest intact checkpoint" in err and (run / "checkpoints" / "10").exists()
     assert ckpt("rm", run, 10)[0] == 0
     code, _, err = ckpt("rm", run, 10)
     assert (code, "There are 20, 30." in err) == (EXIT_USER_ERROR, True)
@@ -139,6 +140,10 @@ def test_export_and_back(run, original, ckpt, tmp_path):
         "config.json",
         "model.safetensors",
     }
+    before = os.umask(0o022)
+    os.umask(before)
+    for path in (tmp_path / "model").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~before, "readable as other files are"
     assert ckpt("export", run, tmp_path / "model")[0] == EXIT_USER_ERROR  # never over another
     assert ckpt("import", tmp_path / "model", tmp_path / "back")[0] == 0
     info = read_info(epath.Path(tmp_path) / "back" / "checkpoints" / "20")

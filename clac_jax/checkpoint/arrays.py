@@ -14,17 +14,18 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax import traverse_util
 
-from clac_jax.checkpoint.files import DamagedCheckpointError, check_files
+from clac_jax.checkpoint.files import (
+    DamagedCheckpointError,
+    UnreadableCheckpointError,
+    check_files,
+)
 from clac_jax.checkpoint.layout import STATE, CheckpointInfo, Leaf
+from clac_jax.checkpoint.quiet import quiet_threads
 from clac_jax.errors import UserError
 
 Arrays = dict[str, np.ndarray]
 
 _THREADS = max(2, min(8, os.cpu_count() or 2))
-
-
-class UnreadableCheckpointError(UserError):
-    """A whole checkpoint that cannot be read here and now; it must not be set aside."""
 
 
 class MissingArraysError(UserError):
@@ -124,6 +125,7 @@ def _read(info: CheckpointInfo, paths: Collection[str]) -> Arrays:
     as_numpy = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in paths}
     alone = this_process_alone()
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    quiet_threads()
     with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
         tree = checkpointer.restore(
             epath.Path(info.folder).resolve() / STATE,  # Orbax takes no relative path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,20 @@ from etils import epath
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from clac_jax import config as config_lib
+from clac_jax.atomic import replacing, write_atomically
 from clac_jax.checkpoint.arrays import read_arrays
-from clac_jax.checkpoint.layout import CHECKPOINTS, CheckpointInfo, read_all
+from clac_jax.checkpoint.layout import (
+    CHECKPOINTS,
+    CheckpointInfo,
+    read_all,
+    wrong_description,
+)
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.errors import UserError
+from clac_jax.paths import explain
 from clac_jax.progress import RunProgress
+from clac_jax.workdir import Workdir
 
 MODEL_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 PARTS = ("params/", "batch_stats/")
@@ -54,16 +64,22 @@ def export(info: CheckpointInfo, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         if target.exists():
             raise ExportError(f"{target} exists. Remove it, or name another folder.")
-        temporary = target.with_suffix(".tmp")
-        save_file(arrays, temporary, metadata={"clac_jax": json.dumps(about)})
         config = json.dumps(info.config, indent=2, sort_keys=True)
-        (folder / CONFIG_FILE).write_text(config + "\n", encoding="utf-8")
-        temporary.rename(target)
-    except OSError as error:
-        raise ExportError(
-            f"Cannot write {folder}: {error.strerror}. Choose another folder, or make room there."
-        ) from error
+        write_atomically(folder / CONFIG_FILE, config + "\n")
+        with replacing(target) as temporary:
+            save_file(arrays, temporary, metadata={"clac_jax": json.dumps(about)})
+            temporary.chmod(0o666 & ~_umask())  # the library makes it readable by its owner only
+    except (OSError, SafetensorError) as error:  # the library's own error tells no number
+        reason = explain(error) if isinstance(error, OSError) else f"{error}."
+        raise ExportError(f"Cannot write {folder}: {reason}") from error
     return target
+
+
+def _umask() -> int:
+    """Bits that new files of this process do not get; it can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def import_model(folder: Path, workdir: Path) -> str:
@@ -81,30 +97,61 @@ def import_model(folder: Path, workdir: Path) -> str:
     Raises:
         ExportError: a file is missing or was not written by `export`.
     """
+    config, about, arrays = _read_export(folder)
+    with Workdir(workdir):  # no run is writing there
+        if read_all(epath.Path(workdir) / CHECKPOINTS)[0]:
+            raise ExportError(f"{workdir} holds checkpoints already. Name another folder.")
+        progress = RunProgress.from_json(about["progress"])
+        arrays["step"] = np.asarray(progress.step, np.int32)
+        checkpoints = Checkpoints(
+            workdir,
+            config,
+            {path: jax.ShapeDtypeStruct(a.shape, a.dtype) for path, a in arrays.items()},
+            about["num_train_examples"],
+        )
+        checkpoints.save(arrays, progress, about["metrics"])
+        checkpoints.close()
+    return str(checkpoints.directory / str(progress.step))
+
+
+def _read_export(
+    folder: Path,
+) -> tuple[ml_collections.ConfigDict, dict[str, Any], dict[str, np.ndarray]]:
+    """The config, the header's account and the arrays of an exported model.
+
+    Raises:
+        ExportError: a file is missing or was not written by `export`.
+    """
     try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        values = json.loads((folder / CONFIG_FILE).read_bytes())
         with safe_open(folder / MODEL_FILE, framework="numpy") as file:
             about = json.loads((file.metadata() or {})["clac_jax"])
-            arrays: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        described = CheckpointInfo(
+            folder=epath.Path(folder),
+            progress=RunProgress.from_json(about["progress"]),
+            metrics=about["metrics"],
+            config=values,
+            versions={},
+            num_train_examples=about["num_train_examples"],
+            saved_at=0.0,
+            leaves={},
+        )
+        if problem := wrong_description(described):
+            raise ValueError(problem)
+        config = config_lib.default_config()
+        with config.ignore_type():
+            config.update(ml_collections.ConfigDict(values))
     except FileNotFoundError as error:
         raise ExportError(
             f"{folder} lacks {MODEL_FILE} or {CONFIG_FILE}. Give a folder from "
             "`clac-jax ckpt export`."
         ) from error
-    except (SafetensorError, ValueError, KeyError) as error:
+    except OSError as error:
+        raise ExportError(f"Cannot read {folder}: {explain(error)}") from error
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        reason = " ".join(str(e).split())[:200]
         raise ExportError(
-            f"{folder} was not written by `clac-jax ckpt export` ({error}). Export it again."
-        ) from error
-    if read_all(epath.Path(workdir) / CHECKPOINTS)[0]:
-        raise ExportError(f"{workdir} holds checkpoints already. Name another folder.")
-    progress = RunProgress.from_json(about["progress"])
-    arrays["step"] = np.asarray(progress.step, np.int32)
-    checkpoints = Checkpoints(
-        workdir,
-        ml_collections.ConfigDict(config),
-        {path: jax.ShapeDtypeStruct(a.shape, a.dtype) for path, a in arrays.items()},
-        about["num_train_examples"],
-    )
-    checkpoints.save(arrays, progress, about["metrics"])
-    checkpoints.close()
-    return str(checkpoints.directory / str(progress.step))
+            f"{folder} was not written by `clac-jax ckpt export` ({reason}). Export it again."
+        ) from e
+    return config, about, arrays

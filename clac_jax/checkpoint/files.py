@@ -6,8 +6,11 @@ the last file written into a checkpoint, before the rename that commits it, list
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
+import stat
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -15,11 +18,13 @@ from typing import Any
 from etils import epath
 
 from clac_jax.errors import UserError
+from clac_jax.paths import explain
 
 MANIFEST = "files.json"
 # Larger files hold arrays, which have checksums of their own: reading a few arrays out of a large
 # checkpoint does not read it all.
 SMALL_FILE = 1 << 20
+MAX_JSON_BYTES = 1 << 28  # far more than the description of any checkpoint
 _CHUNK = 1 << 24
 
 
@@ -29,10 +34,14 @@ class DamagedCheckpointError(UserError):
     def __init__(self, path: Any, what: str):
         super().__init__(
             f"{path} {what}, so its checkpoint cannot be trusted. Use another checkpoint of the "
-            "run (`clac-jax ckpt verify` lists which are whole)."
+            "run (`clac-jax ckpt verify` lists which are intact)."
         )
         self.path = path
         self.what = what
+
+
+class UnreadableCheckpointError(UserError):
+    """A checkpoint that cannot be read here and now; nothing says that it is damaged."""
 
 
 def write_manifest(folder: epath.Path) -> None:
@@ -61,18 +70,61 @@ def check_files(folder: epath.Path, every_byte: bool = False) -> None:
 
     Raises:
         DamagedCheckpointError: naming the first file that differs.
+        UnreadableCheckpointError: permissions, memory or the file system stop the reading.
     """
     listed = _read_manifest(folder)
     for name, (size, crc) in sorted(listed.items()):
         path = folder / name
-        try:
-            length = path.stat().length
-        except FileNotFoundError as error:
-            raise DamagedCheckpointError(path, "is missing") from error
-        if length != size:
-            raise DamagedCheckpointError(path, f"has {length} bytes instead of {size}")
-        if (every_byte or size <= SMALL_FILE) and _crc32(path) != crc:
-            raise DamagedCheckpointError(path, "has other bytes than were written")
+        with reading(path):
+            found = os.stat(path)
+            if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+                raise DamagedCheckpointError(path, "is not a file")
+            if found.st_size != size:
+                raise DamagedCheckpointError(path, f"has {found.st_size} bytes instead of {size}")
+            if (every_byte or size <= SMALL_FILE) and _crc32(path) != crc:
+                raise DamagedCheckpointError(path, "has other bytes than were written")
+
+
+@contextlib.contextmanager
+def reading(path: epath.Path) -> Iterator[None]:
+    """Turns errors of the operating system into what they say of a checkpoint's file.
+
+    Raises:
+        DamagedCheckpointError: the body found that it is not there, or is something else.
+        UnreadableCheckpointError: any other error.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DamagedCheckpointError(path, "is missing") from error
+    except (NotADirectoryError, IsADirectoryError) as error:
+        raise DamagedCheckpointError(path, "is not a file") from error
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise DamagedCheckpointError(path, "is a link that leads in a circle") from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise DamagedCheckpointError(path, "has a name that no file can have") from error
+        raise UnreadableCheckpointError(f"Cannot read {path}: {explain(error)}") from error
+
+
+def read_json(path: epath.Path) -> Any:
+    """The value of a checkpoint's JSON file, whatever is in it.
+
+    Raises:
+        DamagedCheckpointError: it is not JSON, or is no file of a checkpoint's size.
+        UnreadableCheckpointError: see `reading`.
+    """
+    with reading(path):
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
+            raise DamagedCheckpointError(path, "is not a file")
+        if found.st_size > MAX_JSON_BYTES:
+            raise DamagedCheckpointError(path, f"has {found.st_size:,} bytes")
+        content = path.read_bytes()
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:  # also what is not UTF-8
+        raise DamagedCheckpointError(path, "cannot be read") from error
 
 
 def total_size(folder: epath.Path) -> int:
@@ -86,16 +138,21 @@ def total_size(folder: epath.Path) -> int:
 
 def _read_manifest(folder: epath.Path) -> dict[str, tuple[int, int]]:
     path = folder / MANIFEST
+    content = read_json(path)
     try:
-        content = json.loads(path.read_text())
         files, crc = content["files"], content["crc32"]
-    except FileNotFoundError as error:
-        raise DamagedCheckpointError(path, "is missing") from error
-    except (ValueError, KeyError, TypeError) as error:
+        intact = zlib.crc32(json.dumps(files, sort_keys=True).encode()) == crc
+        listed = {name: (size, file_crc) for name, (size, file_crc) in files.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedCheckpointError(path, "cannot be read") from error
-    if zlib.crc32(json.dumps(files, sort_keys=True).encode()) != crc:
+    if not intact:
         raise DamagedCheckpointError(path, "has other bytes than were written")
-    return files
+    for name, (size, crc) in listed.items():
+        parts = name.split("/")
+        outside = name.startswith("/") or ".." in parts or "\0" in name or not name.isprintable()
+        if outside or type(size) is not int or type(crc) is not int or size < 0:
+            raise DamagedCheckpointError(path, f"lists {name[:80]!r}, which no checkpoint has")
+    return listed
 
 
 def _files(folder: epath.Path) -> Iterator[epath.Path]:
@@ -126,9 +183,7 @@ def _crc32(path: epath.Path) -> int:
 
 
 def sync(path: epath.Path) -> None:
-    """Forces a local file or folder to the disk; remote stores do so themselves."""
-    if "://" in str(path):
-        return
+    """Forces a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

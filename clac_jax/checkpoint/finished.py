@@ -7,10 +7,10 @@ mark may be lost: then the steps behind that checkpoint are trained once more.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from clac_jax.atomic import write_atomically
 from clac_jax.checkpoint.layout import CheckpointInfo
 from clac_jax.progress import RunProgress
 
@@ -21,15 +21,10 @@ def mark_finished(workdir: Path, progress: RunProgress, newest: CheckpointInfo) 
     """Notes where a run ended and beside which checkpoint, before the last one is removed.
 
     Raises:
-        OSError: the file cannot be written.
+        WorkdirError: the file cannot be written.
     """
-    path = workdir / FINISHED_FILE
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump({"progress": progress.to_json(), "newest": _identity(newest)}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    mark = {"progress": progress.to_json(), "newest": _identity(newest)}
+    write_atomically(workdir / FINISHED_FILE, json.dumps(mark) + "\n")
 
 
 def read_finished(workdir: Path, own: Mapping[int, CheckpointInfo]) -> RunProgress | None:

@@ -7,29 +7,42 @@ checkpoints/<step>/files.json      size and checksum of every file
 
 from __future__ import annotations
 
-import json
-import shutil
+import math
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from etils import epath
 
-from clac_jax.checkpoint.files import DamagedCheckpointError, check_files, total_size
+from clac_jax.checkpoint.files import (
+    DamagedCheckpointError,
+    UnreadableCheckpointError,
+    check_files,
+    read_json,
+    total_size,
+)
 from clac_jax.errors import UserError
+from clac_jax.paths import explain
 from clac_jax.progress import RunProgress
 
 CHECKPOINTS = "checkpoints"
-DAMAGED = "damaged_checkpoints"  # beside it: what a resumed run found there and could not trust
 STATE, RUN = "state", "run"
 RUN_FILE = "run/metadata"
+COMMITTED = "commit_success.txt"  # Orbax's mark, in the checkpoint and in each of its parts
 # Of that file; raised when an older version could not read it. Format 1 has one step count of Adam
 # for all parameters and does not say which data it was trained on.
 FORMAT, READABLE = 2, (1, 2)
 # Beside the steps in `checkpoints/`: what is on its way out. A folder is renamed into one of these
 # before anything in it is deleted, so a step that is there is whole.
 DELETED, REPLACED = "being_deleted", "being_replaced"
-UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of the folder that Orbax is writing into
+DAMAGED = "damaged"  # beside them, and so on their disk: what a resumed run could not trust
+UNFINISHED = (".unfinished", ".orbax-checkpoint-tmp")  # in the name of a folder that is written to
+MAX_NUMBERS = 1 << 50  # in one array
+DTYPES = {"bool", "bfloat16", "complex64", "complex128", "float16", "float32", "float64"} | {
+    f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
+}
 
 
 class CheckpointFormatError(UserError):
@@ -129,37 +142,35 @@ class CheckpointInfo:
         return cls(folder=folder, progress=progress, leaves=leaves, data=data, **values)
 
 
-def finish_interrupted(directory: epath.Path) -> None:
-    """Finishes or removes what a killed save had begun in a `checkpoints/`."""
-    there = step_folders(directory)
-    for step, folder in step_folders(directory / REPLACED).items():
-        if step not in there:
-            folder.rename(directory / str(step))
-    remove(directory / REPLACED)
-    remove(directory / DELETED)
-    if directory.is_dir():
-        for folder in directory.iterdir():
-            if UNFINISHED in folder.name:
-                remove(folder)
-
-
-def remove(folder: epath.Path) -> None:
-    """Removes a folder and all in it, if it is there."""
-    if folder.exists():
-        folder.rmtree() if is_remote(folder) else shutil.rmtree(folder)
-
-
-def is_remote(path: epath.Path) -> bool:
-    """Whether a path is a URL of a store and not in the file system."""
-    return "://" in str(path)
-
-
 def step_folders(directory: epath.Path) -> dict[int, epath.Path]:
-    """Step -> folder of every committed checkpoint in a `checkpoints/`, oldest first."""
-    if not directory.is_dir():
-        return {}
-    folders = {int(path.name): path for path in directory.iterdir() if path.name.isdigit()}
+    """Step -> folder of every committed checkpoint in a `checkpoints/`, oldest first.
+
+    Raises:
+        UnreadableCheckpointError: the folder cannot be read.
+    """
+    folders = {
+        int(path.name): path for path in entries(directory) if is_step(path.name) and path.is_dir()
+    }
     return dict(sorted(folders.items()))
+
+
+def entries(directory: epath.Path) -> list[epath.Path]:
+    """What lies in a `checkpoints/`; nothing if it is not there.
+
+    Raises:
+        UnreadableCheckpointError: the folder cannot be read.
+    """
+    if not directory.is_dir():
+        return []
+    try:
+        return [directory / name for name in sorted(os.listdir(directory))]
+    except OSError as error:
+        raise UnreadableCheckpointError(f"Cannot read {directory}: {explain(error)}") from error
+
+
+def is_step(name: str) -> bool:
+    """Whether a checkpoint's folder can have this name; "²" and "007" are digits and no steps."""
+    return re.fullmatch("0|[1-9][0-9]{0,18}", name, re.ASCII) is not None
 
 
 def read_info(folder: epath.Path) -> CheckpointInfo:
@@ -167,17 +178,31 @@ def read_info(folder: epath.Path) -> CheckpointInfo:
 
     Raises:
         DamagedCheckpointError: naming the file that is not what was written.
-        CheckpointFormatError: it is whole, but of another version's format.
+        UnreadableCheckpointError: permissions or the file system stop the reading.
+        CheckpointFormatError: it is intact, but of another version's format.
     """
     check_files(folder)
     path = folder / RUN_FILE
-    values = json.loads(path.read_text())
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise DamagedCheckpointError(path, "does not describe a checkpoint")
     if values.pop("format", None) not in READABLE:
+        versions = values.get("versions")
+        version = versions.get("clac-jax") if isinstance(versions, dict) else None
         raise CheckpointFormatError(
-            f"{path} was written by another version of clac_jax "
-            f"({values.get('versions', {}).get('clac-jax', 'unknown')}). Use that version."
+            f"{path} was written by another version of clac_jax ({version or 'unknown'}). Use that "
+            "version."
         )
-    return CheckpointInfo.from_json(folder, values)
+    try:
+        info = CheckpointInfo.from_json(folder, values)
+        problem = wrong_description(info)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise DamagedCheckpointError(path, "does not describe a checkpoint") from error
+    if problem:
+        raise DamagedCheckpointError(path, f"does not describe a checkpoint: {problem}")
+    if is_step(folder.name) and int(folder.name) != info.step:
+        raise DamagedCheckpointError(path, f"is that of step {info.step}, under another name")
+    return info
 
 
 def read_all(
@@ -191,3 +216,49 @@ def read_all(
         except DamagedCheckpointError as error:
             damaged[step] = error
     return whole, damaged
+
+
+def wrong_description(info: CheckpointInfo) -> str | None:
+    """What in a description has another type than what is written there, or None."""
+    counts = ("step", "epoch", "examples_in_epoch", "examples_seen", "validations_since_best")
+    for name in counts:
+        if not _is_count(getattr(info.progress, name)):
+            return f"progress.{name} is {getattr(info.progress, name)!r:.40}"
+    for name in ("best_value", "plateau_best", "learning_rate_scale"):
+        value = getattr(info.progress, name)
+        if not (value is None or _is_number(value)):
+            return f"progress.{name} is {value!r:.40}"
+    if not _is_count(info.num_train_examples) or not _is_number(info.saved_at):
+        return "num_train_examples or saved_at is not a number"
+    metrics = {} if info.metrics is None else info.metrics
+    if not all(_is_number(value) for value in metrics.values()):
+        return "metrics holds something that is not a number"
+    if not all(isinstance(value, str) for value in info.versions.values()):
+        return "versions holds something that is not text"
+    for group in ("checkpoint", "input", "dataset"):
+        if not isinstance(info.config[group], dict):
+            return f"config.{group} is not a group of keys"
+    options = info.config["checkpoint"]
+    if not (
+        type(options["save_top_k"]) is int
+        and isinstance(options["monitor"], str)
+        and options["mode"] in ("min", "max")
+        and _is_count(options["keep_every_n_steps"])
+        and "seed" in info.config
+    ):
+        return "config has values that no run has"
+    for path, leaf in info.leaves.items():
+        sound = all(_is_count(size) for size in leaf.shape) and math.prod(leaf.shape) < MAX_NUMBERS
+        if not (sound and isinstance(leaf.dtype, str) and _is_count(leaf.crc32)):
+            return f"array {path[:80]!r}"
+        if not _is_number(leaf.norm) or leaf.dtype not in DTYPES:
+            return f"array {path[:80]!r}"
+    return None
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < 1 << 63)

@@ -12,12 +12,14 @@ from clac_jax.checkpoint.files import MANIFEST, DamagedCheckpointError
 from clac_jax.checkpoint.layout import (
     CHECKPOINTS,
     CheckpointInfo,
+    entries,
     read_all,
     read_info,
     step_folders,
 )
 from clac_jax.checkpoint.yardstick import retention_of
 from clac_jax.errors import UserError
+from clac_jax.paths import local_path
 
 FORMS = "DIR, DIR@last, DIR@best, DIR@step=5000, DIR@epoch=49, or a checkpoint's own folder"
 
@@ -33,9 +35,10 @@ def locate(name: str) -> CheckpointInfo:
         name: a run's workdir (its newest whole checkpoint) or its `checkpoints/`, either with
             "@last", "@best" (by the monitor of that run's config), "@step=N" or "@epoch=N" (the one
             saved when epoch N had ended) behind it; or the folder of one checkpoint. Absolute,
-            relative to the current folder, with "~", or a URL that Orbax understands.
+            relative to the current folder, or with "~".
 
     Raises:
+        PathError: it is a URL, or nothing that a folder can be called.
         CheckpointNotFoundError: naming what is there instead.
         DamagedCheckpointError: the only one that the name can mean is damaged.
     """
@@ -72,8 +75,7 @@ def is_inside(name: str, workdir: os.PathLike[str]) -> bool:
 
 
 def _path(place: str) -> epath.Path:
-    path = epath.Path(os.path.expanduser(place))
-    return path if "://" in place else path.resolve()
+    return epath.Path(local_path(place, "The name of a checkpoint")).resolve()
 
 
 def _choose(
@@ -126,7 +128,7 @@ def _near(folder: epath.Path) -> str:
     """The nearest name beside a folder that is not there."""
     if not folder.parent.is_dir():
         return ""
-    names = [path.name for path in folder.parent.iterdir()]
+    names = [path.name for path in entries(folder.parent)]
     if folder.parent.name == CHECKPOINTS:
         steps = step_folders(folder.parent)
         return f"; there are {', '.join(map(str, steps))}" if steps else ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,31 +17,38 @@ import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from orbax.checkpoint import checkpoint_managers
-from orbax.checkpoint.path import atomicity
 
 import clac_jax
 from clac_jax import config as config_lib
+from clac_jax.checkpoint import capacity
 from clac_jax.checkpoint.arrays import HostBuffers, describe, nested, this_process_alone
 from clac_jax.checkpoint.files import sync, write_manifest
 from clac_jax.checkpoint.finished import mark_finished
 from clac_jax.checkpoint.layout import (
     CHECKPOINTS,
-    DAMAGED,
-    DELETED,
+    COMMITTED,
     REPLACED,
     RUN,
     STATE,
+    UNFINISHED,
     CheckpointInfo,
-    finish_interrupted,
-    is_remote,
     read_all,
-    remove,
 )
-from clac_jax.checkpoint.retention import Retention
+from clac_jax.checkpoint.quiet import quiet_threads
+from clac_jax.checkpoint.removal import (
+    discard,
+    finish_interrupted,
+    move_away,
+    remove,
+    set_aside,
+    strangers,
+)
 from clac_jax.checkpoint.yardstick import retention_of
 from clac_jax.errors import UserError
+from clac_jax.paths import explain
 from clac_jax.progress import RunProgress
+from clac_jax.run_log import MovedMetricsError
+from clac_jax.workdir import LostWorkdirError, check_writable
 
 RECORDED_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -78,27 +87,37 @@ class Checkpoints:
             config: of the run; `config.checkpoint` says what is kept and what a failed save does.
             shapes: slash path -> shape and dtype of every array that will be saved.
             num_train_examples: of the split that the position in the epoch refers to.
-            damaged: steps to move out of the way, into `workdir/damaged_checkpoints`.
+            damaged: steps to move out of the way, into `checkpoints/damaged`.
             data: split name -> fingerprint of its data.
 
         Raises:
-            CheckpointError: the folder cannot be used.
+            CheckpointError: the folder cannot be used, or has no room for one checkpoint.
         """
         self.directory = epath.Path(workdir).resolve() / CHECKPOINTS
         self._options = config.checkpoint
         self._config = config_lib.to_plain(config)
         self._num_train_examples = num_train_examples
         self._data = dict(data or {})
+        self._problems: set[str] = set()  # of removals, said once
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            finish_interrupted(self.directory)
-            _set_aside(self.directory, damaged)
-            self._retention, self._metrics = retention_of(
-                self._config, self._data, self.read_all()[0]
-            )
-            self._manager = self._open()
+            check_writable(Path(self.directory))
         except OSError as error:
-            raise CheckpointError(f"Cannot use {self.directory}: {error}. {_ADVICE}") from error
+            reason = explain(error)
+            if os.path.islink(self.directory) and not self.directory.exists():
+                target = os.readlink(self.directory)
+                reason = (
+                    f"it is a link to {target}, which is not there. Mount it, or remove the link."
+                )
+            raise CheckpointError(f"Cannot use {self.directory}: {reason}") from error
+        self._report(finish_interrupted(self.directory) + set_aside(self.directory, damaged))
+        for name in strangers(self.directory):
+            _say(f"warning: {self.directory / name} is not a folder, so no checkpoint.")
+        whole = self.read_all()[0]
+        self._retention, self._metrics = retention_of(self._config, self._data, whole)
+        ended = bool(whole) and whole[max(whole)].progress.epoch >= config.max_epochs
+        if not ended:  # which needs no room
+            capacity.check_at_start(self.directory, shapes, len(whole), config)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         # Memory for the copy of the state is found while the first step compiles.
         self._buffers = self._worker.submit(HostBuffers, shapes)
@@ -148,6 +167,10 @@ class Checkpoints:
         if not self._options.async_save:
             self.wait()
 
+    def follow(self, workdir: Path) -> None:
+        """Saves in another folder from now on: where the workdir was moved to."""
+        self.directory = epath.Path(workdir).resolve() / CHECKPOINTS
+
     def check(self) -> None:
         """Raises what the save in the background raised, if it has ended.
 
@@ -192,23 +215,15 @@ class Checkpoints:
             progress: where the run has ended, which is marked if its checkpoint goes.
 
         Raises:
-            CheckpointError: the mark cannot be written.
+            WorkdirError: the mark cannot be written.
         """
         self.wait_for_last()
         kept = self._retention.kept(self._metrics, ended=True)
         intact = self.read_all()[0] if progress.step not in kept else {}
         if intact.keys() & kept:
             newest = intact[max(intact.keys() & kept)]
-            try:
-                mark_finished(Path(self.directory.parent), progress, newest)
-            except OSError as error:
-                raise CheckpointError(
-                    f"Cannot mark {self.directory.parent} as finished: {error}. {_ADVICE}"
-                ) from error
-        for step in set(self._metrics) - kept:
-            self._manager.delete(step)
-            del self._metrics[step]
-        remove(self.directory / DELETED)
+            mark_finished(Path(self.directory.parent), progress, newest)
+        self._remove_all_but(kept)
 
     def close(self) -> None:
         """Waits for the background and frees the threads.
@@ -218,7 +233,6 @@ class Checkpoints:
         """
         self.wait()
         self._worker.shutdown(wait=True)
-        self._manager.close()
 
     def _save_with_retries(
         self,
@@ -243,127 +257,89 @@ class Checkpoints:
                 before_commit()
                 self._save(arrays, info)
                 return
+            except (LostWorkdirError, MovedMetricsError):  # the run is to stop, whatever the disk
+                raise
             except Exception as error:  # of Orbax, TensorStore or the disk: none may pass unseen
-                self._metrics.pop(progress.step, None)
-                what = f"Cannot save step {progress.step} in {self.directory}: {_one_line(error)}."
+                self._report(finish_interrupted(self.directory))
+                what = f"Cannot save step {progress.step} in {self.directory}: {_reason(error)}"
                 if attempt > self._options.retries:
-                    raise CheckpointError(f"{what} {_ADVICE}") from error
+                    raise CheckpointError(f"{what} {_UNTOUCHED}") from error
                 _say(f"warning: {what} Attempt {attempt + 1} follows.")
                 time.sleep(self._options.retry_seconds * 2 ** (attempt - 1))
-                self._reopen()
 
     def _save(self, arrays: Mapping[str, np.ndarray], info: CheckpointInfo) -> None:
-        replaced = self.directory / REPLACED / info.folder.name
-        if info.folder.exists():
-            replaced.parent.mkdir(exist_ok=True)
-            info.folder.rename(replaced)
-            self._manager.reload()
+        capacity.check(self.directory, arrays)
+        staging = self.directory / f"{info.step}{UNFINISHED[0]}"
+        remove(staging)
+        _write(staging, arrays, info)
+        write_manifest(staging)
+        if os.path.lexists(info.folder):
+            move_away(info.folder, self.directory / REPLACED)
+        os.rename(staging, info.folder)
+        sync(self.directory)
         self._metrics[info.step] = info.metrics
-        self._manager.save(
-            info.step,
-            args=ocp.args.Composite(
-                **{
-                    STATE: ocp.args.PyTreeSave(nested(arrays)),
-                    RUN: ocp.args.JsonSave(info.to_json()),
-                }
-            ),
-            force=True,
-        )
-        kept = self._retention.kept(self._metrics)
-        self._metrics = {step: self._metrics[step] for step in self._metrics if step in kept}
-        remove(self.directory / REPLACED)
-        remove(self.directory / DELETED)
-
-    def _open(self) -> ocp.CheckpointManager:
-        alone = this_process_alone()
-        return ocp.CheckpointManager(
-            self.directory,
-            item_handlers={
-                STATE: ocp.PyTreeCheckpointHandler(
-                    use_compression=False, multiprocessing_options=alone
-                ),
-                RUN: ocp.JsonCheckpointHandler(),
-            },
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=_Preservation(self._retention, lambda: self._metrics),
-                enable_async_checkpointing=False,  # the whole save is in a thread of ours
-                # In a file system `finish_interrupted` does it, and has done it when it returns.
-                cleanup_tmp_directories=is_remote(self.directory),
-                todelete_subdir=None if is_remote(self.directory) else DELETED,
-                temporary_path_class=_checked_path(self.directory),
-                create=False,  # done, and not possible where other processes take no part
-                multiprocessing_options=alone,
-            ),
-        )
-
-    def _reopen(self) -> None:
-        """A fresh manager after a failure, which may have left anything behind."""
+        # The checkpoint is there: whatever cannot be removed now does not undo that.
         try:
-            finish_interrupted(self.directory)
-            self._manager = self._open()
-        except OSError as error:
-            _say(f"warning: Cannot use {self.directory}: {error}.")
+            self._report(finish_interrupted(self.directory))
+            self._remove_all_but(self._retention.kept(self._metrics))
+        except UserError as error:
+            _say(f"warning: {error}")
+
+    def _remove_all_but(self, kept: set[int]) -> None:
+        for step in sorted(set(self._metrics) - kept):
+            folder = self.directory / str(step)
+            self._report(discard(self.directory, folder))
+            if not os.path.lexists(folder):
+                del self._metrics[step]
+
+    def _report(self, problems: list[str]) -> None:
+        """Says what could not be removed, once; it is tried again after the next save."""
+        for problem in problems:
+            if problem not in self._problems:
+                _say(f"warning: {problem} It is tried again later.")
+        self._problems.update(problems)
 
 
-_ADVICE = "Check free space and permissions; the checkpoints that are there are untouched."
+_UNTOUCHED = "The checkpoints that are there are untouched."
+_OS_ERROR = re.compile(r"os[ _]error(?:_code)?\W+(\d+)", re.IGNORECASE)  # as TensorStore says it
 
 
-class _Preservation(checkpoint_managers.PreservationPolicy):
-    """Our retention rules as Orbax's preservation policy."""
+def _write(folder: epath.Path, arrays: Mapping[str, np.ndarray], info: CheckpointInfo) -> None:
+    """Writes a checkpoint with Orbax, and the marks that Orbax looks for in a store.
 
-    def __init__(self, retention: Retention, metrics: Callable[[], dict[int, Any]]):
-        self._retention = retention
-        self._metrics = metrics
-
-    def should_preserve(
-        self,
-        checkpoints: Sequence[checkpoint_managers.PolicyCheckpointInfo],
-        *,
-        context: checkpoint_managers.PreservationContext,
-    ) -> Sequence[bool]:
-        """Orbax's question: one answer per checkpoint."""
-        del context
-        metrics = self._metrics()
-        kept = self._retention.kept({info.step: metrics.get(info.step) for info in checkpoints})
-        return [info.step in kept for info in checkpoints]
-
-
-class _CheckedRename(atomicity.AtomicRenameTemporaryPath):
-    """Orbax's folder that a rename commits; the checksums are the last that is written into it.
-
-    Orbax uses it for a checkpoint and for each item inside.
+    A new checkpointer for each save: one that has failed is not to be used again.
     """
-
-    async def finalize(self) -> None:
-        folder, final = self.get(), self.get_final()
-        if final.name.isdigit():
-            write_manifest(folder)
-        folder.rename(final)
-        sync(final.parent)
-
-
-class _CheckedCommitFile(atomicity.CommitFileTemporaryPath):
-    """Orbax's folder, on stores without rename, that a last file commits."""
-
-    async def finalize(self) -> None:
-        folder = self.get()
-        if folder.name.isdigit():
-            write_manifest(folder)
-        (folder / atomicity.COMMIT_SUCCESS_FILE).write_text("committed")
-
-
-def _checked_path(directory: epath.Path) -> Any:
-    return _CheckedCommitFile if str(directory).startswith("gs://") else _CheckedRename
+    one = this_process_alone()
+    handler = ocp.CompositeCheckpointHandler(
+        composite_options=ocp.CompositeOptions(multiprocessing_options=one),
+        **{
+            STATE: ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=one),
+            RUN: ocp.JsonCheckpointHandler(multiprocessing_options=one),
+        },
+    )
+    items = {
+        STATE: ocp.args.PyTreeSave(nested(arrays)),
+        RUN: ocp.args.JsonSave(info.to_json()),
+    }
+    quiet_threads()
+    with ocp.Checkpointer(handler, multiprocessing_options=one) as checkpointer:
+        checkpointer.save(folder, args=ocp.args.Composite(**items))
+    # In a bucket, where folders cannot be renamed, Orbax takes this file as the sign of a commit.
+    for part in (folder / STATE, folder / RUN, folder):
+        if not (part / COMMITTED).exists():
+            (part / COMMITTED).write_text("committed")
 
 
-def _set_aside(directory: epath.Path, steps: Sequence[int]) -> None:
-    place = directory.parent / DAMAGED
-    for step in steps:
-        place.mkdir(exist_ok=True)
-        target, number = place / str(step), 1
-        while target.exists():
-            target, number = place / f"{step}-{number}", number + 1
-        (directory / str(step)).rename(target)
+def _reason(error: Exception) -> str:
+    """What an error of a save says, in one line, and what to do."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno:
+        return explain(error)
+    found = _OS_ERROR.search(str(error))
+    if found:
+        return explain(OSError(int(found[1]), os.strerror(int(found[1]))))
+    return f"{_one_line(error)}."
 
 
 def _one_line(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from clac_jax.atomic import write_atomically
 from clac_jax.checkpoint.arrays import read_arrays
 from clac_jax.checkpoint.layout import CheckpointInfo
 from clac_jax.checkpoint.matching import (
@@ -135,7 +136,7 @@ def write_report(path: Path, info: CheckpointInfo, matches: Sequence[Match]) -> 
             for m in matches
         ],
     }
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_atomically(path, json.dumps(report, indent=1) + "\n")
 
 
 def _overlap(fresh: np.ndarray, saved: np.ndarray) -> np.ndarray:

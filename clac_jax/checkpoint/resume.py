@@ -20,11 +20,11 @@ from clac_jax.checkpoint.layout import (
     CHECKPOINTS,
     DAMAGED,
     CheckpointInfo,
-    finish_interrupted,
     read_all,
 )
 from clac_jax.checkpoint.locate import is_inside, locate
 from clac_jax.checkpoint.matching import PARTS, RestoreOptions, problems
+from clac_jax.checkpoint.removal import finish_interrupted
 from clac_jax.checkpoint.restore import (
     REPORT_FILE,
     Restored,
@@ -96,10 +96,10 @@ def find_origin(config: ml_collections.ConfigDict, workdir: Path) -> Origin:
         )
     if own or damaged:
         return Origin(own, damaged)
-    if (workdir / DAMAGED).exists():
+    if (directory / DAMAGED).exists():
         raise ResumeError(
-            f"{workdir} has no checkpoint but those in {DAMAGED}/, and a fresh run there would "
-            "look like a resumed one. Choose a new workdir."
+            f"{workdir} has no checkpoint but those in {CHECKPOINTS}/{DAMAGED}/, and a fresh run "
+            "there would look like a resumed one. Choose a new workdir."
         )
     if config.resume_from:
         return Origin(other=locate(config.resume_from))
@@ -149,7 +149,8 @@ def begin(
 
     notes = [f"damaged   {error}" for _, error in sorted(damaged.items())]
     if damaged:
-        notes.append(f"          set aside in {workdir / DAMAGED}; goes on from step {info.step}")
+        place = workdir / CHECKPOINTS / DAMAGED
+        notes.append(f"          set aside in {place}; resumes from step {info.step}")
     is_own = origin.other is None
     now = Present(config, num_train_examples, dict(data or {}))
     parts = PARTS if is_own else options.parts

@@ -20,6 +20,7 @@ from clac_jax.preemption import Preempted
 from clac_jax.progress import RunProgress
 from clac_jax.run_log import RunLog, SilentLog
 from clac_jax.train_state import TrainState
+from clac_jax.workdir import LostWorkdirError
 
 
 class Saver:
@@ -95,6 +96,8 @@ class Saver:
         spoilt = isinstance(error, CheckpointError) or getattr(error, "spoils_state", False)
         deleted = any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
         safe = progress.step > 0 and not spoilt and not deleted
+        if self._checkpoints is not None and isinstance(error, LostWorkdirError) and error.moved_to:
+            self._checkpoints.follow(error.moved_to)
         try:
             if safe and (isinstance(error, Preempted) or self._parallel.is_whole(state)):
                 self._save_unless_saved(state, progress)

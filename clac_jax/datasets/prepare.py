@@ -19,6 +19,7 @@ from clac_jax.datasets.jarvis_dft_3d import JarvisDft3d
 from clac_jax.datasets.materials_project_mini.builder import PARQUET, MaterialsProjectMini
 from clac_jax.datasets.record import DataError, Record
 from clac_jax.datasets.split import SPLITS
+from clac_jax.paths import local_path
 
 NAMES = ("materials_project_mini", "gpt_narratives", "jarvis_dft_3d")
 ON_BAD_ROW = ("error", "skip")
@@ -56,7 +57,7 @@ def load(
         DataError: the data cannot be used.
     """
     data_set = _DataSet(name, path, on_bad_row, split_by, label)
-    folder, _ = _prepare(data_set, Path(data_dir).expanduser())
+    folder, _ = _prepare(data_set, local_path(data_dir, "dataset.data_dir"))
     return builder_lib.open_split(data_set.builder, folder, split)
 
 
@@ -79,7 +80,8 @@ def prepare(
     Raises:
         DataError: the data cannot be used, or the folder not be written.
     """
-    return _prepare(_DataSet(name, path, on_bad_row, split_by, label), Path(data_dir).expanduser())
+    data_set = _DataSet(name, path, on_bad_row, split_by, label)
+    return _prepare(data_set, local_path(data_dir, "dataset.data_dir"))
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class _DataSet:
         """What it is made from."""
         if self.name == "materials_project_mini":
             return {"all": PARQUET}
-        path = Path(str(self.path)).expanduser()
+        path = local_path(str(self.path), "dataset.path")
         if path.is_dir():
             return {file.name: file for file in cif_folder.files(path)}
         return table.split_files(path)
@@ -135,7 +137,7 @@ class _DataSet:
             return MaterialsProjectMini(data_dir=folder)
         return _TABLES[self.name](
             data_dir=folder,
-            path=Path(str(self.path)).expanduser(),
+            path=local_path(str(self.path), "dataset.path"),
             on_bad_row=self.on_bad_row,
             split_by=self.split_by,
             label=self._label(),

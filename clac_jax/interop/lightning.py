@@ -16,6 +16,7 @@ from etils import epath
 
 from clac_jax import config as config_lib
 from clac_jax import optim
+from clac_jax.atomic import write_atomically
 from clac_jax.batch import Batch, BatchShape, ExampleViews, TokenView, collate
 from clac_jax.checkpoint.layout import CHECKPOINTS, read_all
 from clac_jax.checkpoint.manager import Checkpoints
@@ -162,8 +163,7 @@ def import_lightning(path: str | Path, workdir: Path, text_encoder: str | None =
     checkpoints = Checkpoints(workdir, run.config, shapes)
     checkpoints.save(run.arrays, run.progress, run.metrics)
     checkpoints.close()
-    config_file = workdir / "config.json"
-    config_file.write_text(config_lib.to_json(run.config), encoding="utf-8")
+    write_atomically(workdir / "config.json", config_lib.to_json(run.config))
     return describe(run, workdir)
 
 

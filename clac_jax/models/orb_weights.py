@@ -11,6 +11,7 @@ from clac_jax.errors import one_line
 from clac_jax.huggingface import PretrainedError
 from clac_jax.models.orb import NUM_ANGULAR, NUM_ELEMENTS, NUM_RADIAL, Orb
 from clac_jax.models.torch_layout import TensorReader, Tensors
+from clac_jax.paths import local_path
 from clac_jax.torch_files import read_torch_file
 
 
@@ -25,7 +26,7 @@ def load_orb(path: str | Path, model: Orb) -> dict[str, Any]:
         TorchFileError: the file cannot be read, or holds more than plain data.
         PretrainedError: it is no ORB v3 of these sizes.
     """
-    content = read_torch_file(Path(path).expanduser())
+    content = read_torch_file(local_path(path, "graph_encoder.pretrained"))
     try:
         if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
             raise ValueError("it has no tensors by name")

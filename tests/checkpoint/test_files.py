@@ -27,9 +27,6 @@ def flip(path):
     path.write_bytes(content)
 
 
-# TensorStore's threads report to an event loop that Orbax has closed when a read fails.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 DAMAGES = {"truncated": truncate, "zeroed": zero, "removed": os.remove, "flipped": flip}
 
 

@@ -1,17 +1,22 @@
+import asyncio
 import json
 import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from checkpoint.states import assert_same, epochs, make_config, make_state, save_run, shapes_of
 from etils import epath
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from orbax.checkpoint._src.path import gcs_utils, temporary_paths
 
 from clac_jax import optim
+from clac_jax.checkpoint import capacity, manager
 from clac_jax.checkpoint.arrays import HostBuffers, read_arrays
+from clac_jax.checkpoint.files import DamagedCheckpointError
 from clac_jax.checkpoint.layout import read_all, read_info
 from clac_jax.checkpoint.manager import CheckpointError, Checkpoints
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
@@ -143,7 +148,7 @@ def test_damaged_checkpoints_are_set_aside(tmp_path):
     for _ in range(2):
         Checkpoints(tmp_path, make_config(), SHAPES, 100, damaged=[20]).close()
         shutil.copytree(tmp_path / "checkpoints" / "10", tmp_path / "checkpoints" / "20")
-    aside = {path.name for path in (tmp_path / "damaged_checkpoints").iterdir()}
+    aside = {path.name for path in (tmp_path / "checkpoints" / "damaged").iterdir()}
     assert aside == {"20", "20-1"}
 
 
@@ -208,6 +213,135 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "checkpoints").write_text("a file where the folder was")
     with pytest.raises(CheckpointError, match="Cannot save step 1"):
         checkpoints.save(STATE, RunProgress(step=1), None)
+
+
+def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path, monkeypatch, capsys):
+    """Nothing is written, so no thread of Orbax fails, and the room that is left stays free."""
+    checkpoints = opened(tmp_path, retries=1)
+    monkeypatch.setattr(capacity, "_free", lambda directory: 1000)
+    monkeypatch.setattr(manager, "_write", lambda *_: pytest.fail("it was begun"))
+    checkpoints.save(STATE, RunProgress(step=1), None)
+    with pytest.raises(CheckpointError, match=r"No space left .*0\.0 MB are free.*free some space"):
+        checkpoints.wait()
+    checkpoints.close()
+    assert capsys.readouterr().err.count("warning: Cannot save step 1") == 1
+    assert kept(tmp_path) == set()
+
+
+def test_a_disk_without_room_for_one_checkpoint_is_refused_at_the_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(capacity, "_free", lambda directory: 1000)
+    with pytest.raises(capacity.CapacityError, match=r"takes 1\.0 MB, and .* has 0\.0 MB free"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options, fits", [({"save_top_k": 2}, 4), ({"save_top_k": 0}, 2), ({"save_top_k": -1}, 6)]
+)
+def test_a_disk_that_will_be_full_is_foreseen(tmp_path, monkeypatch, capsys, options, fits):
+    """Those to keep and one that is being written; of five epochs each when all are kept."""
+    size = capacity.checkpoint_size(SHAPES)
+    for count in (fits, fits - 1):
+        free = count * size
+        monkeypatch.setattr(capacity, "_free", lambda directory, free=free: free)
+        opened(tmp_path, **options).close()
+        assert ("Free some space before" in capsys.readouterr().err) == (count < fits)
+
+
+def test_a_finished_run_needs_no_room(tmp_path, monkeypatch):
+    checkpoints = opened(tmp_path)
+    checkpoints.save(STATE, RunProgress(step=50, epoch=5), None)
+    checkpoints.close()
+    monkeypatch.setattr(capacity, "_free", lambda directory: 1000)
+    opened(tmp_path).close()
+
+
+def test_too_few_file_descriptors_are_found_before_a_save(tmp_path, monkeypatch):
+    checkpoints = opened(tmp_path, retries=0)
+
+    def fail(*_):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(capacity, "_open_some", fail)
+    checkpoints.save(STATE, RunProgress(step=1), None)
+    with pytest.raises(CheckpointError, match=r"Too many open files.*ulimit -n"):
+        checkpoints.wait()
+    checkpoints.close()
+    with pytest.raises(capacity.CapacityError, match="ulimit -n"):
+        opened(tmp_path)
+
+
+def test_a_checkpoints_folder_that_cannot_be_written_is_found_at_the_start(tmp_path, monkeypatch):
+    save_run(tmp_path, epochs(0.5))
+
+    def fail(folder):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(manager, "check_writable", fail)
+    with pytest.raises(CheckpointError, match="checkpoints: Read-only file system"):
+        opened(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / "checkpoints").symlink_to(tmp_path / "scratch" / "not_mounted")
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match=r"is a link to .*not_mounted, which is not there"):
+        opened(tmp_path)
+
+
+def test_a_failed_save_leaves_nothing_behind(tmp_path, monkeypatch):
+    checkpoints = opened(tmp_path, retries=0)
+
+    def fail(folder):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(manager, "write_manifest", fail)
+    checkpoints.save(STATE, RunProgress(step=1), None)
+    with pytest.raises(CheckpointError):
+        checkpoints.wait()
+    checkpoints.close()
+    assert kept(tmp_path) == set()
+
+
+def test_a_name_taken_by_a_file_or_a_dead_link_does_not_stop_a_save(tmp_path, capsys):
+    checkpoints = opened(tmp_path, async_save=False)
+    (tmp_path / "checkpoints" / "1").write_text("a note")
+    (tmp_path / "checkpoints" / "2").symlink_to(tmp_path / "nothing")
+    for step in (1, 2):
+        checkpoints.save(STATE, RunProgress(step=step), {"val_loss": float(step)})
+    checkpoints.close()
+    assert kept(tmp_path) == {1, 2}
+    assert list(read_all(checkpoints.directory)[0]) == [1, 2]
+
+
+def test_orbax_takes_a_copy_in_a_bucket_for_complete(tmp_path, monkeypatch):
+    """There it cannot go by the name of a folder and asks for a file, in each folder it opens."""
+    saved = save_run(tmp_path, epochs(0.5))[10]
+    folder = epath.Path(tmp_path) / "checkpoints" / "10"
+    monkeypatch.setattr(gcs_utils, "is_gcs_path", lambda path: True)
+    for part in (folder, folder / "state", folder / "run"):
+        assert asyncio.run(temporary_paths.is_path_finalized(part))
+        assert not asyncio.run(temporary_paths.is_path_temporary(part))
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        tree = checkpointer.restore(folder / "state")
+    np.testing.assert_array_equal(tree["params"]["text"]["kernel"], saved["params/text/kernel"])
+    (folder / "state" / "commit_success.txt").unlink()
+    assert not asyncio.run(temporary_paths.is_path_finalized(folder / "state"))
+    with pytest.raises(DamagedCheckpointError, match="commit_success"):
+        read_info(folder)
+
+
+def test_orbaxs_own_manager_opens_a_run(tmp_path):
+    saved = save_run(tmp_path, epochs(0.5, 0.4))
+    with ocp.CheckpointManager(
+        tmp_path / "checkpoints",
+        item_names=("state", "run"),
+        options=ocp.CheckpointManagerOptions(),
+    ) as orbax:
+        assert orbax.all_steps() == [10, 20]
+        found = orbax.restore(
+            20, args=ocp.args.Composite(state=ocp.args.PyTreeRestore(), run=ocp.args.JsonRestore())
+        )
+    assert found.run["progress"]["step"] == 20
+    kernel = saved[20]["params/text/kernel"]
+    np.testing.assert_array_equal(found.state["params"]["text"]["kernel"], kernel)
 
 
 def test_rows_are_on_the_disk_before_the_checkpoint(tmp_path):

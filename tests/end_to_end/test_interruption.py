@@ -126,8 +126,8 @@ def check_kills(start, run, whole, workdir, kills, *flags):
     assert done.returncode == 0, done.stderr
     assert_equal_runs(workdir, whole)
     left = {path.name for path in (workdir / "checkpoints").iterdir()}
-    assert all(name.isdigit() for name in left), "leftovers of a killed save"
-    assert not (workdir / "damaged_checkpoints").exists(), "a kill left a damaged checkpoint"
+    assert all(name.isdigit() for name in left - {"damaged"}), "leftovers of a killed save"
+    assert "damaged" not in left, "a kill left a damaged checkpoint"
     return killed
 
 
@@ -216,8 +216,8 @@ def test_a_damaged_checkpoint_is_named_and_the_older_one_used(run, whole, tmp_pa
     done = run(workdir, *FLAGS)
     assert done.returncode == 0, done.stderr
     assert data.name in done.stdout
-    assert "goes on from step 8" in done.stdout
-    assert (workdir / "damaged_checkpoints" / "16").is_dir()
+    assert "resumes from step 8" in done.stdout
+    assert (workdir / "checkpoints" / "damaged" / "16").is_dir()
     assert_equal_runs(workdir, whole)
 
 

@@ -1,0 +1,41 @@
+"""Silence for what the threads of Orbax and TensorStore print about an error that is raised anyway.
+
+A save or a restore that fails raises its first error, which is reported in one line. The threads
+that were at work on the other arrays then fail, too, some of them much later: Orbax logs each with
+its traceback, and TensorStore's find the event loop closed that they report to. A full disk so
+prints hundreds of lines around the one that matters.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+_lock = threading.Lock()
+_hook_before: Callable[[Any], Any] = sys.__unraisablehook__
+
+
+def quiet_threads() -> None:
+    """From now on drops these two kinds of messages, and no others; may be called again."""
+    global _hook_before
+    with _lock:
+        logger = logging.getLogger("absl")  # which Orbax uses
+        if _is_news not in logger.filters:
+            logger.addFilter(_is_news)
+        if sys.unraisablehook is not _unraisable:
+            _hook_before, sys.unraisablehook = sys.unraisablehook, _unraisable
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a record says what nothing else says: not the tracebacks of Orbax's threads."""
+    parts = record.pathname.replace("\\", "/").split("/")
+    return not ("orbax" in parts and parts[-1] == "future.py" and record.exc_info)
+
+
+def _unraisable(error: Any) -> None:
+    closed = error.object is None and isinstance(error.exc_value, RuntimeError)
+    if not (closed and str(error.exc_value) == "Event loop is closed"):
+        _hook_before(error)

@@ -1,0 +1,142 @@
+"""Taking checkpoints away: those no longer kept, the remains of a killed save, and damaged ones.
+
+A removal that fails never costs a run anything: what cannot be removed is reported, and tried again
+after the next save and at the next start. On network file systems that is an everyday matter: a
+file that someone holds open cannot be removed with its folder.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Sequence
+
+from etils import epath
+
+from clac_jax.checkpoint.layout import (
+    DAMAGED,
+    DELETED,
+    REPLACED,
+    UNFINISHED,
+    entries,
+    is_step,
+    step_folders,
+)
+from clac_jax.paths import explain
+
+ATTEMPTS, PAUSE = 3, 0.1  # threads of a save that has failed may still write for a moment
+
+
+def remove(path: epath.Path) -> None:
+    """Removes a file, a link or a folder with all in it, if it is there.
+
+    Raises:
+        OSError: it cannot be removed; part of it may be gone.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path)
+            elif os.path.lexists(path):
+                os.unlink(path)
+            return
+        except FileNotFoundError:
+            return
+        except OSError:
+            if attempt == ATTEMPTS:
+                raise
+            time.sleep(PAUSE)
+
+
+def finish_interrupted(directory: epath.Path) -> list[str]:
+    """Finishes or removes what a killed save had begun in a `checkpoints/`.
+
+    Returns:
+        What could not be removed and why, one sentence each.
+    """
+    problems = []
+    there = step_folders(directory)
+    for step, folder in step_folders(directory / REPLACED).items():
+        if step not in there:
+            try:
+                os.rename(folder, directory / str(step))
+            except OSError as error:
+                problems.append(f"{folder} cannot be moved back: {explain(error)}")
+    if not problems:
+        for path in entries(directory / REPLACED):
+            problems += _moved_to_trash(directory, path)
+        problems += _removed(directory / REPLACED) if not problems else []
+    problems += empty_trash(directory)
+    for path in entries(directory):
+        if any(mark in path.name for mark in UNFINISHED):
+            problems += _removed(path)
+    return problems
+
+
+def discard(directory: epath.Path, path: epath.Path) -> list[str]:
+    """Moves a checkpoint out of sight of everything that reads `checkpoints/`, and removes it.
+
+    The folder is renamed before anything in it is deleted, so a step that is there is complete.
+
+    Returns:
+        Why it is still there, or why a part of it still takes space; empty if neither is so.
+    """
+    return _moved_to_trash(directory, path) or empty_trash(directory)
+
+
+def empty_trash(directory: epath.Path) -> list[str]:
+    """Removes what earlier removals have left; the same result as `discard`."""
+    place = directory / DELETED
+    problems = [problem for path in entries(place) for problem in _removed(path)]
+    return problems or _removed(place)
+
+
+def set_aside(directory: epath.Path, steps: Sequence[int]) -> list[str]:
+    """Moves damaged checkpoints into `checkpoints/damaged`.
+
+    Returns:
+        Which had to stay where they are and why; they are passed over there, too.
+    """
+    problems = []
+    for step in steps:
+        path = directory / str(step)
+        try:
+            move_away(path, directory / DAMAGED)
+        except OSError as error:
+            problems.append(f"{path} is damaged and cannot be set aside: {explain(error)}")
+    return problems
+
+
+def move_away(path: epath.Path, place: epath.Path) -> None:
+    """Renames something into a folder, which is made, under a name that is free there.
+
+    Raises:
+        OSError: it stays where it is.
+    """
+    os.makedirs(place, exist_ok=True)
+    target, number = place / path.name, 1
+    while os.path.lexists(target):
+        target, number = place / f"{path.name}-{number}", number + 1
+    os.rename(path, target)
+
+
+def strangers(directory: epath.Path) -> list[str]:
+    """Names in a `checkpoints/` that look like a step and are not a folder."""
+    return [path.name for path in entries(directory) if is_step(path.name) and not path.is_dir()]
+
+
+def _moved_to_trash(directory: epath.Path, path: epath.Path) -> list[str]:
+    try:
+        move_away(path, directory / DELETED)
+    except OSError as error:
+        return [f"{path} cannot be removed: {explain(error)}"]
+    return []
+
+
+def _removed(path: epath.Path) -> list[str]:
+    try:
+        remove(path)
+    except OSError as error:
+        return [f"{path} cannot be removed: {explain(error)}"]
+    return []
