@@ -6,8 +6,9 @@ ENV := $(VENV)/.installed
 DATA := data/.materials_project_mini
 CONFIG ?= configs/base.py
 WORKDIR ?= outputs/base
+FUZZ ?= --seconds=300 --seed=1
 
-.PHONY: train test test-slow lint data env lock clean
+.PHONY: train test test-slow fuzz lint data env lock clean
 
 # Huge pages for XLA's large buffers: fewer page faults, shorter steps on a CPU.
 train: $(DATA)
@@ -18,6 +19,10 @@ test: $(DATA)
 
 test-slow: $(DATA)
 	$(RUN) -m pytest -m slow
+
+# Spoilt files of every format that is read; counts how the readers take them: tools/fuzz.py.
+fuzz: $(ENV)
+	nice $(RUN) tools/fuzz.py $(FUZZ)
 
 lint: $(ENV)
 	$(RUN) -m ruff check .

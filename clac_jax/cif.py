@@ -38,8 +38,7 @@ MAX_MERGED = 0.35
 _CELL_LENGTHS = tuple(f"_cell_length_{edge}" for edge in "abc")
 _CELL_ANGLES = tuple(f"_cell_angle_{angle}" for angle in ("alpha", "beta", "gamma"))
 _DUMMIES = re.compile(r"(x|xx|du|dum|dummy|q)(?![a-z])", re.IGNORECASE)
-_UNITS = "_cell_formula_units_z"
-_FULL = 1.0 - 1e-3  # of an occupancy
+_FULL, _OVERFULL = 1.0 - 1e-3, 1.0 + 0.05  # of an occupancy; refined ones pass one a little
 
 
 class FormulaMismatch(CrystalError):
@@ -97,11 +96,16 @@ def _read_block(block: Block, others: Sequence[Block]) -> CifCrystal:
     lengths = [_cell_number(block, tag) for tag in _CELL_LENGTHS]
     angles = [_cell_number(block, tag) for tag in _CELL_ANGLES]
     lattice = lattice_from_parameters(*lengths, *angles)
-    formula = FormulaSum.parse(block.value("_chemical_formula_sum"))
+    formula = next(iter(_formulas(block)), None)
     sites = _sites(block, lengths, formula)
     refuse_modulated(block)
     operations = written_operations(block)
-    declared = declaration(block)
+    try:
+        declared = declaration(block)
+    except CrystalError:
+        if operations is None:
+            raise
+        declared = Declaration()  # operations need no number
     if operations is None and not declared:
         refuse_other_symmetry(block, others)
         return _build(sites, IDENTITY, lattice, formula, block)
@@ -113,7 +117,7 @@ def _read_block(block: Block, others: Sequence[Block]) -> CifCrystal:
             "and angles as they are. Correct the cell or the operations."
         )
     found = _build(sites, operations, lattice, formula, block)
-    if formula is None and declared:
+    if declared:
         _compare_with_symbol(found.crystal, operations, declared, angles)
     return found
 
@@ -136,7 +140,7 @@ def _sites(block: Block, lengths: Sequence[float], formula: FormulaSum | None) -
     count = len(columns[0])
     if count > MAX_ATOMS:
         raise CrystalError(f"The CIF has {count:,} sites; {MAX_ATOMS:,} is the most.")
-    names = ("label", "type_symbol", "occupancy", "calc_flag", "symmetry_multiplicity")
+    names = ("label", "type_symbol", "occupancy", "calc_flag", "disorder_group")
     rest = {name: block.column(f"_atom_site_{name}") or [None] * count for name in names}
     if not block.column("_atom_site_label"):
         rest["label"] = block.column("_atom_site_label_atom_id") or rest["label"]
@@ -144,6 +148,11 @@ def _sites(block: Block, lengths: Sequence[float], formula: FormulaSum | None) -
         raise CrystalError(
             "The columns _atom_site_... of the CIF do not have one value for each site. Write them "
             "in one loop."
+        )
+    if len(set(rest["disorder_group"]) - {None}) > 1:
+        raise CrystalError(
+            "The CIF has sites of several disorder groups. Only ordered crystals can be used: keep "
+            "one of them."
         )
     sites = []
     for row in range(count):
@@ -179,7 +188,7 @@ def _is_dummy(name: str | None, formula: FormulaSum | None) -> bool:
 
 def _check_occupancy(text: str | None, name: str) -> None:
     occupancy = 1.0 if text is None else number(text, "_atom_site_occupancy")[0]
-    if occupancy < _FULL:
+    if not _FULL <= occupancy <= _OVERFULL:
         raise CrystalError(
             f"Site {name} of the CIF is occupied to {occupancy:g}. Only ordered crystals can be "
             "used: replace it by an ordered cell."
@@ -216,8 +225,24 @@ def _build(
     )
     numbers = np.repeat([elements.atomic_number(symbol) for symbol in symbols], multiplicities)
     crystal = Crystal(lattice, numbers.astype(np.int32), np.concatenate(images) @ lattice)
-    mismatch = formula.mismatch(counted(symbols, multiplicities)) if formula else ""
-    return CifCrystal(crystal, mismatch or _attached_hydrogen(block))
+    counts = counted(symbols, multiplicities)
+    mismatches = [mismatch for one in _formulas(block) if (mismatch := one.mismatch(counts))]
+    return CifCrystal(crystal, mismatches[0] if mismatches else _attached_hydrogen(block))
+
+
+def _formulas(block: Block) -> list[FormulaSum]:
+    """The formula sums of a block that can be compared; some programs write two."""
+    parsed = map(FormulaSum.parse, block.everything("_chemical_formula_sum"))
+    return [formula for formula in parsed if formula is not None]
+
+
+def _units(block: Block) -> float | None:
+    """`_cell_formula_units_Z`, if it is a number and the only one."""
+    written = block.everything("_cell_formula_units_z")
+    try:
+        return number(written[0], "")[0] if len(written) == 1 else None
+    except CrystalError:
+        return None
 
 
 def _attached_hydrogen(block: Block) -> str:
@@ -260,8 +285,7 @@ def _decided(
             problems.append(error)
     if not built:
         raise problems[0]
-    units = block.value(_UNITS)
-    agreeing = _agreeing(built, formula, None if units is None else number(units, _UNITS)[0])
+    agreeing = _agreeing(built, formula, _units(block))
     if all(_same_crystal(agreeing[0].crystal, other.crystal) for other in agreeing[1:]):
         return agreeing[0]
     names = " and ".join(setting.name for setting in possible)
@@ -327,19 +351,19 @@ def _same_crystal(first: Crystal, second: Crystal) -> bool:
 def _compare_with_symbol(
     crystal: Crystal, operations: Operations, declared: Declaration, angles: Sequence[float]
 ) -> None:
-    """Operations without a formula are taken if the declared group does not speak against them.
+    """Operations are taken if a larger declared group does not speak against them.
 
-    It does not if its operations are the same, if it is unknown or if it is a symmetry of the
-    crystal that was read, as where a cell is written out atom by atom under its symbol.
+    It does not if it is unknown, or if it is a symmetry of the crystal that was read, as where a
+    cell is written out atom by atom under its symbol.
 
     Raises:
-        CrystalError: the operations listed are fewer or others than those declared.
+        CrystalError: the operations listed are too few of those declared.
     """
     try:
         possible = settings(declared, angles[0], angles[2])
     except CrystalError:
         return
-    if all(len(setting.operations) <= len(operations) for setting in possible):
+    if any(len(setting.operations) <= len(operations) for setting in possible):
         return
     if not any(_is_symmetry(setting.operations, crystal) for setting in possible):
         raise CrystalError(

@@ -12,7 +12,9 @@ from clac_jax.crystal import CrystalError
 
 FRACTIONAL = tuple(f"_atom_site_fract_{axis}" for axis in "xyz")
 _CARTESIAN = tuple(f"_atom_site_cartn_{axis}" for axis in "xyz")
-_NUMBER = re.compile(r"([+-]?)(\d+\.?(\d*)|\.(\d+))(?:[eE]([+-]?\d{1,3}))?(?:\s*\(\d*\))?")
+_NUMBER = re.compile(
+    r"([+-]?)(\d+\.?(\d*)|\.(\d+))(?:[eE]([+-]?\d{1,3}))?(?:\s*\(\d*\))?", re.ASCII
+)
 
 
 class Block:
@@ -38,10 +40,7 @@ class Block:
         Raises:
             CrystalError: the tag is there twice and with different values.
         """
-        columns = []
-        for loop, value in self._items.get(tag, ()):
-            raw = [value] if loop is None else loop.values[value :: loop.width()]
-            columns.append([_text(text) for text in raw])
+        columns = self._columns(tag)
         if any(column != columns[0] for column in columns[1:]):
             raise CrystalError(
                 f"The CIF has {tag} more than once, with different values. Keep the right one."
@@ -52,13 +51,25 @@ class Block:
         """The first known value of the tags."""
         return next((v for tag in tags for v in self.column(tag) if v is not None), None)
 
+    def everything(self, tag: str) -> list[str]:
+        """The known values of all occurrences of a tag, each once."""
+        values = (value for column in self._columns(tag) for value in column)
+        return [value for value in dict.fromkeys(values) if value is not None]
+
+    def _columns(self, tag: str) -> list[list[str | None]]:
+        columns = []
+        for loop, value in self._items.get(tag, ()):
+            raw = [value] if loop is None else loop.values[value :: loop.width()]
+            columns.append([_text(text) for text in raw])
+        return columns
+
     def has_sites(self) -> bool:
         """Whether any coordinate of an atom is given."""
         return self.value(*FRACTIONAL, *_CARTESIAN) is not None
 
 
 def blocks_of(text: str) -> list[Block]:
-    """All blocks of a CIF; a byte order mark and tags that are there twice are borne with.
+    """All blocks of a CIF; tolerates a byte order mark and repeated tags.
 
     Raises:
         CrystalError: the text is not a CIF.

@@ -13,8 +13,9 @@ from clac_jax import elements
 from clac_jax.crystal import CrystalError
 
 _LETTERS = re.compile(r"[A-Za-z]+")
+_SEVERAL = re.compile(r"[A-Za-z][0-9+-]*\)?[/,]\s*[A-Z]")
 _WATER = ("wat", "ow", "oh", "odw")
-_TOKEN = re.compile(r"\s*(?:([A-Z][a-z]?|[()\[\]])\s*(\d+\.?\d*|\.\d+)?|(,))")
+_TOKEN = re.compile(r"\s*(?:([A-Z][a-z]?|[()\[\]])\s*(\d+\.?\d*|\.\d+)?|(,))", re.ASCII)
 _MAX_READINGS = 64
 # Of formula numbers written without decimals.
 _EXACT = 1e-6
@@ -133,6 +134,11 @@ def readings(type_symbol: str | None, label: str | None) -> Readings:
     for name, is_type in ((type_symbol, True), (label, False)):
         if name is None or name.strip() in ("", "?", "."):
             continue
+        if _SEVERAL.search(name):
+            raise CrystalError(
+                f"The site {name[:20]!a} of the CIF is of several elements. Only ordered crystals "
+                "can be used: replace it by an ordered cell."
+            )
         found = _of_name(name.strip(), is_type)
         if found is None:
             raise CrystalError(
@@ -144,7 +150,7 @@ def readings(type_symbol: str | None, label: str | None) -> Readings:
 
 
 def _of_name(name: str, is_type: bool) -> Readings | None:
-    match = _LETTERS.match(name)
+    match = _LETTERS.match(name.lstrip("0123456789") if is_type else name)  # "2H", an isotope
     if match is None:
         return None
     letters = match[0]

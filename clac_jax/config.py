@@ -100,6 +100,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.dataset.data_dir = "data"
     config.dataset.path = config_dict.placeholder(str)  # the user's file, for gpt_narratives
     config.dataset.on_bad_row = "error"  # error | skip; skipped rows are listed by name
+    config.dataset.on_formula_mismatch = "refuse"  # refuse | take, of a CIF against its formula sum
     config.dataset.split_by = "row"  # row | formula (no compound on two sides), of that file
     config.dataset.text_source = "narratives"  # narratives | papers
     config.dataset.max_examples = 0  # the first so many of each split; 0: all

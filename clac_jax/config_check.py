@@ -15,6 +15,7 @@ from clac_jax.config import (
     ConfigError,
     default_config,
 )
+from clac_jax.errors import one_line
 from clac_jax.paths import check_local
 
 DEBUG_EXAMPLES = 64
@@ -72,6 +73,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_choice(config, "augment.strain_law", ("axial", "isotropic", "shear"))
     _check_choice(config, "input.group_by", ("none", "formula", "elements"))
     _check_choice(config, "dataset.on_bad_row", ("error", "skip"))
+    _check_choice(config, "dataset.on_formula_mismatch", ("refuse", "take"))
     _check_choice(config, "dataset.split_by", ("row", "formula"))
     _check_choice(config, "dataset.text_source", ("narratives", "papers"))
     for key in (
@@ -167,7 +169,7 @@ def _check_memory(config: ml_collections.ConfigDict) -> None:
     for tower in config.remat:
         if tower not in TOWERS:
             raise ConfigError(
-                f'Config key "remat" has {tower!r}. It is a tuple of towers out of '
+                f'Config key "remat" has {one_line(repr(tower))}. It is a tuple of towers out of '
                 f"{', '.join(TOWERS)}."
             )
     chunks = config.gradient_cache_chunks
@@ -191,7 +193,8 @@ def _check_restore(config: ml_collections.ConfigDict) -> None:
     for part in parts:
         if part not in RESTORE_PARTS:
             raise ConfigError(
-                f'Config key "restore.parts" has {part!r}. It can hold {", ".join(RESTORE_PARTS)}.'
+                f'Config key "restore.parts" has {one_line(repr(part))}. It can hold '
+                f"{', '.join(RESTORE_PARTS)}."
             )
     if "opt_state" in parts and "params" not in parts:
         raise ConfigError(
@@ -203,8 +206,8 @@ def _check_restore(config: ml_collections.ConfigDict) -> None:
         pair = isinstance(rule, tuple | list) and len(rule) == 2 and isinstance(rule[0], str)
         if not pair or not (rule[1] is None or isinstance(rule[1], str)):
             raise ConfigError(
-                f'Config key "restore.rules" has {rule!r}. Each rule is a pair of a regular '
-                "expression and its replacement, or None: (('old/(.*)', r'new/\\1'),)."
+                f'Config key "restore.rules" has {one_line(repr(rule))}. Each rule is a pair '
+                "of a regular expression and its replacement, or None: (('old/(.*)', r'new/\\1'),)."
             )
 
 
@@ -213,20 +216,50 @@ def _check_keys(given: Any, known: Any, prefix: str) -> None:
         if key not in known:
             near = difflib.get_close_matches(key, list(known), n=1)
             hint = f'Did you mean "{prefix}{near[0]}"?' if near else "See clac_jax/config.py."
-            raise ConfigError(f'Unknown config key "{prefix}{key}". {hint}')
+            raise ConfigError(f'Unknown config key "{prefix}{one_line(key)}". {hint}')
         if isinstance(known[key], ml_collections.ConfigDict):
             if not isinstance(given[key], ml_collections.ConfigDict):
                 raise ConfigError(
-                    f'Config key "{prefix}{key}" is a group of keys, not {given[key]!r}. '
-                    f'Set "{prefix}{key}.NAME".'
+                    f'Config key "{prefix}{key}" is a group of keys, not '
+                    f'{one_line(repr(given[key]))}. Set "{prefix}{key}.NAME".'
                 )
             _check_keys(given[key], known[key], f"{prefix}{key}.")
+        else:
+            _check_type(given[key], known, key, prefix)
     for key in known:
         if key not in given:
             raise ConfigError(
                 f'Config key "{prefix}{key}" is missing. Start from '
                 "clac_jax.config.default_config() and change what you need."
             )
+
+
+_MAX_TEXT = 4096  # as long as a path can be
+
+# What a value of each type is called, and what it may be: JSON has lists for tuples.
+_KINDS: dict[type, tuple[str, tuple[type, ...]]] = {
+    bool: ("True or False", (bool,)),
+    int: ("a whole number", (int,)),
+    float: ("a number", (float, int)),
+    str: ("a text", (str,)),
+    tuple: ("a tuple", (tuple, list)),
+}
+
+
+def _check_type(value: Any, known: ml_collections.ConfigDict, key: str, prefix: str) -> None:
+    """A config from a JSON file may hold anything; one from flags has the types of the defaults."""
+    words, kinds = _KINDS.get(known.get_type(key), ("", (object,)))
+    if value is None and known[key] is None:
+        return
+    if isinstance(value, str) and len(value) > _MAX_TEXT:
+        raise ConfigError(
+            f'Config key "{prefix}{key}" has {len(value):,} characters. Give at most {_MAX_TEXT}.'
+        )
+    is_bool = isinstance(value, bool) and bool not in kinds and object not in kinds
+    if not isinstance(value, kinds) or is_bool or value != value:
+        raise ConfigError(
+            f'Config key "{prefix}{key}" is {one_line(repr(value))}, and must be {words}.'
+        )
 
 
 def _get(config: ml_collections.ConfigDict, dotted: str) -> Any:
@@ -239,7 +272,8 @@ def _check_choice(config: ml_collections.ConfigDict, dotted: str, choices: tuple
     value = _get(config, dotted)
     if value not in choices:
         raise ConfigError(
-            f'Config key "{dotted}" is {value!r}. It must be one of {", ".join(choices)}.'
+            f'Config key "{dotted}" is {one_line(repr(value))}. It must be one of '
+            f"{', '.join(choices)}."
         )
 
 
@@ -252,4 +286,4 @@ def _check_range(
     value = _get(config, dotted)
     if not low <= value <= high:
         bound = f"at least {low}" if high == float("inf") else f"from {low} to {high}"
-        raise ConfigError(f'Config key "{dotted}" is {value!r}. It must be {bound}.')
+        raise ConfigError(f'Config key "{dotted}" is {one_line(repr(value))}. It must be {bound}.')

@@ -18,6 +18,7 @@ from clac_jax.preemption import say
 
 PROTOCOL = "clac-jax processes 1"
 MAX_LINE = 1 << 24  # bytes; the largest is the list of the state's arrays
+MAX_HELLO = 1 << 12  # bytes; of what has not said yet that it is a process of the run
 NOTICE_SECONDS = 10  # then a waiting process says what it waits for
 REPLY_SECONDS = 10  # the first process answers in milliseconds, also while it compiles
 PORT_SECONDS = 10  # a run that is ending frees its port by then
@@ -66,7 +67,8 @@ class Connection:
             piece = self.socket.recv(1 << 16)
         except OSError:
             return None
-        if not piece or len(self._received) > MAX_LINE:
+        most = MAX_HELLO if self.number is None else MAX_LINE
+        if not piece or len(self._received) + len(piece) > most:
             return None
         self.silence = 0.0
         self._received += piece

@@ -27,6 +27,9 @@ MIN_RADII_SHARE = 0.4
 MIN_VOLUME_PER_ATOM = 0.5
 """Cubic angstrom; a cell smaller than this has lost a dimension. Dense hydrogen has above 1."""
 
+MAX_DENSITY = 12.0
+"""Atoms in a cubic angstrom: more than the densest packing of spheres of MIN_DISTANCE."""
+
 MAX_SEARCH = 1e8
 """Places that a search for neighbours within 6 angstrom looks at in a skewed cell: a second."""
 
@@ -80,8 +83,7 @@ class Crystal:
                 f"The cell has a volume of {volume:.3g} cubic angstrom for {self.num_atoms} "
                 "atoms. Check the cell vectors and their unit."
             )
-        faces = np.cross(self.lattice[[1, 2, 0]], self.lattice[[2, 0, 1]])
-        heights = volume / np.linalg.norm(faces, axis=1)
+        heights = self._heights()
         # A cell whose opposite faces are closer than any two atoms is far from reduced.
         if heights.min() < MIN_DISTANCE:
             images = float(np.prod(2 * np.ceil(6.0 / heights) + 1))
@@ -92,7 +94,12 @@ class Crystal:
                     "is too skewed to search for neighbours. Give a reduced cell."
                 )
 
+    def _heights(self) -> np.ndarray:
+        """(3,) angstrom between the opposite faces of the cell, which has a volume."""
+        return 1.0 / np.linalg.norm(np.linalg.inv(self.lattice), axis=0)
+
     def _check_distances(self) -> None:
+        self._check_density(2.0)
         radii = elements.covalent_radii()[self.atomic_numbers]
         limit = max(MIN_DISTANCE, 2 * MIN_RADII_SHARE * float(radii.max()))
         # Searched wider than needed: the library's cell list has a cell per cutoff cubed.
@@ -108,6 +115,22 @@ class Crystal:
                 f"Atoms {i[worst]} and {j[worst]} are {d[worst]:.3g} angstrom apart; two atoms of "
                 f"their elements keep at least {least[worst]:.2g}. Correct the positions, the "
                 "symmetry or the cell."
+            )
+
+    def _check_density(self, box: float) -> None:
+        """Refuses thousands of atoms in one place, whose pairs would fill the memory.
+
+        Args:
+            box: angstrom, the least height of the boxes that are counted.
+        """
+        if self.num_atoms < 256:
+            return
+        boxes = np.maximum(1, self._heights() // box).astype(np.int64)
+        places = np.minimum((self.fractional % 1.0 * boxes).astype(np.int64), boxes - 1)
+        most = int(np.bincount(places @ [boxes[1] * boxes[2], boxes[2], 1]).max())
+        if most > 256 + MAX_DENSITY * self.volume / boxes.prod():
+            raise CrystalError(
+                f"{most:,} atoms of the cell are in one place. Correct the positions."
             )
 
     @property

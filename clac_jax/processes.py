@@ -28,7 +28,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from clac_jax.agreement import Facts
 from clac_jax.connection import ProcessError
-from clac_jax.link import Link, LostProcessError
+from clac_jax.link import Link
+from clac_jax.loss import LostProcessError
 from clac_jax.preemption import EXIT_PREEMPTED
 
 __all__ = ["LostProcessError", "ProcessError"]
@@ -69,7 +70,8 @@ def start(options: ml_collections.ConfigDict, facts: Callable[[], Facts]) -> Non
     agree("program", facts())
     # JAX's own service listens for SIGTERM, too, and would take it from ours.
     jax.config.update("jax_enable_preemption_service", False)
-    # gRPC would ask a proxy of the environment for the way to this machine.
+    # gRPC would ask a proxy of the environment for the way to this machine; JAX warns of that.
+    jax.config.update("jax_check_proxy_envs", False)
     os.environ.setdefault("no_grpc_proxy", "127.0.0.1")
     try:
         jax.distributed.initialize(
@@ -124,7 +126,7 @@ def _place(
     if not 0 <= index < count:
         raise ProcessError(
             f"config.distributed.process_id is {index}, and num_processes is {count}. Number the "
-            f"processes from 0 to {count - 1}."
+            "processes from 0, and give num_processes how many there are."
         )
     return address, count, index, devices
 
@@ -228,46 +230,47 @@ def stops(signal_name: str) -> None:
 def first_ends_by_itself() -> None:
     """Says that the first process is about to save and end, whatever becomes of the others."""
     if _link is not None and is_first():
-        _link.ends_by_itself()
+        _link.loss.main_ends = True
 
 
-@contextlib.contextmanager
-def saved_if_lost(save: Callable[[], str]) -> Iterator[None]:
-    """Calls `save` if a process is lost while the body waits for it, before the program ends.
+def save_if_lost(save: Callable[[], str]) -> None:
+    """Sets what is called if a process is lost, in another thread, before the program ends.
 
     Args:
-        save: called in another thread; returns what it did, in a sentence.
+        save: returns what it did, in a sentence.
     """
-    if _link is None:
-        yield
-        return
-    _link.before_loss(save)
-    try:
-        yield
-    finally:
-        _link.before_loss(None)
+    if _link is not None:
+        _link.loss.save_first = save
 
 
-@contextlib.contextmanager
-def losses_told() -> Iterator[None]:
-    """Ends the program with one sentence where a collective of the body fails.
+def end_if_lost(error: Exception) -> None:
+    """Does not return if the error is of a collective that has failed: the program ends.
 
     Raises:
         LostProcessError: it failed when the others had already done their work.
     """
+    if not isinstance(error, jax.errors.JaxRuntimeError | ValueError):  # JAX raises either
+        return
+    signs = ("Gloo", "Connection closed", "Connection reset", "NCCL", "coordination")
+    if not (are_several() and any(sign in str(error) for sign in signs)):
+        return
+    reason = str(error).splitlines()[0]
+    if _link is not None:
+        _link.collective_failed(reason)
+    raise LostProcessError(
+        f"Process {jax.process_index()} has lost another process of this run ({reason}). Start the "
+        "same command on all hosts again."
+    ) from error
+
+
+@contextlib.contextmanager
+def losses_told() -> Iterator[None]:
+    """Applies `end_if_lost` to the errors of the body."""
     try:
         yield
-    except (jax.errors.JaxRuntimeError, ValueError) as error:  # JAX raises either
-        text = str(error)
-        signs = ("Gloo", "Connection closed", "Connection reset", "NCCL", "coordination")
-        if not (are_several() and any(sign in text for sign in signs)):
-            raise
-        if _link is not None:
-            _link.collective_failed(text.splitlines()[0])
-        raise LostProcessError(
-            f"Process {jax.process_index()} has lost another process of this run "
-            f"({text.splitlines()[0]}). Start the same command on all hosts again."
-        ) from error
+    except Exception as error:
+        end_if_lost(error)
+        raise
 
 
 @contextlib.contextmanager
@@ -380,7 +383,7 @@ class Wishes:
         if not are_several():
             return wishes
         if _link is not None:
-            _link.wait_if_lost()
+            _link.loss.wait_if_lost()
         before, self._asked = self._asked, maximum([int(wish) for wish in wishes])
         if before is None:
             return tuple(False for _ in wishes)

@@ -56,34 +56,44 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str,
             if not 2 <= length <= min(size, _MAX_HEADER):
                 raise ValueError(f"its header has {length} bytes, and the file {max(0, size)}")
             header = parse_object(file.read(length).decode("utf-8"), object_pairs_hook=_unique)
-            data = file.read(size - length)
-        metadata = header.pop("__metadata__", {})
-        return _tensors(header, data), _texts(metadata)
+            metadata = _texts(header.pop("__metadata__", {}))
+            places = _places(header, size - length)
+            return _tensors(places, file.read(size - length)), metadata
     except (OSError, ValueError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or one_line(error)
         raise SafetensorsError(f"{path} cannot be read ({reason}). Download it again.") from error
 
 
-def _tensors(header: dict[str, Any], data: bytes) -> dict[str, np.ndarray]:
+_Place = tuple[np.dtype, tuple[int, ...], int, int]
+
+
+def _places(header: dict[str, Any], size: int) -> dict[str, _Place]:
+    """Where each tensor is: one directly behind the other, and nothing between or behind them."""
     places = {name: _place(name, entry) for name, entry in header.items()}
-    tensors, at = {}, 0
+    at = 0
     for name, (dtype, shape, start, end) in sorted(places.items(), key=lambda item: item[1][2:]):
-        size = math.prod(shape)
-        if start != at or end - start != size * dtype.itemsize or end > len(data):
+        if start != at or end - start != math.prod(shape) * dtype.itemsize or end > size:
             raise ValueError(
-                f"tensor {name} of shape {shape} is at bytes {start} to {end} of {len(data)}, and "
-                f"the one before ends at {at}"
+                f"tensor {name} of shape {shape} is at bytes {start} to {end} of {size}, and the "
+                f"one before ends at {at}"
             )
         at = end
+    if at != size:
+        raise ValueError(f"it has {size} bytes of numbers, and its header tells of {at}")
+    return places
+
+
+def _tensors(places: dict[str, _Place], data: bytes) -> dict[str, np.ndarray]:
+    tensors = {}
+    for name, (dtype, shape, start, _) in places.items():
         is_bool = dtype == np.bool_
-        values = np.frombuffer(data, np.uint8 if is_bool else dtype, size, start)
+        stored = np.uint8 if is_bool else dtype
+        values = np.frombuffer(data, stored, math.prod(shape), start)
         tensors[name] = (values != 0 if is_bool else values).reshape(shape)
-    if at != len(data):
-        raise ValueError(f"it has {len(data)} bytes of numbers, and its header tells of {at}")
-    return {name: tensors[name] for name in header}
+    return tensors
 
 
-def _place(name: str, entry: Any) -> tuple[np.dtype, tuple[int, ...], int, int]:
+def _place(name: str, entry: Any) -> _Place:
     """Number type, shape, first byte and the byte behind the last."""
     if not isinstance(entry, dict):
         raise ValueError(f"tensor {name} has no description")

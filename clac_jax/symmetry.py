@@ -19,9 +19,16 @@ METRIC_TOLERANCE = 0.02
 MAX_OPERATIONS = 1536
 """Those of F m -3 m in a cell of 2 x 2 x 2."""
 
-_GRID = 20_000  # the largest common denominator of translations
+_GRID = 20_000  # the largest common denominator of exact translations
+_MAX_DECIMAL = 192  # operations with other translations, which are compared pair by pair
+_DECIMALS = 1e-3  # by which other translations may differ
+_NOT_A_GROUP = (
+    "The symmetry operations are not a group: two of them, one after the other, are not in the "
+    "list. Complete the list."
+)
+_SAME_IMAGE = 0.05  # angstrom, of a site that is on its special position
 _MAX_ENTRY = 9  # of a rotation; only 0 and 1 occur in conventional cells
-_TERM = re.compile(r"([+-]?)(?:(\d+(?:\.\d*)?|\.\d+)(?:/(\d+))?\*?)?([xyz]?)")
+_TERM = re.compile(r"([+-]?)(?:(\d+(?:\.\d*)?|\.\d+)(?:/(\d+))?\*?)?([xyz]?)", re.ASCII)
 
 
 class OperationError(CrystalError):
@@ -101,7 +108,7 @@ class Operations:
         while len(left):
             steps = left - left[0]
             steps -= np.round(steps)
-            same = np.einsum("ij,ij->i", steps @ lattice, steps @ lattice) < 1e-4  # 0.01 angstrom
+            same = np.linalg.norm(steps @ lattice, axis=1) < _SAME_IMAGE
             if same.sum() != order:
                 raise CrystalError(
                     "A site is near a special position and not on it: its images do not merge "
@@ -132,21 +139,21 @@ def group_of(written: tuple[str, ...], close: bool = False) -> Operations:
             f"More than {MAX_OPERATIONS} symmetry operations. Give a smaller cell."
         )
     parsed = [_parsed(text) for text in dict.fromkeys(written)]
-    grid = math.lcm(*(shift.denominator for _, shifts in parsed for shift in shifts))
-    if grid > _GRID:
-        raise OperationError(
-            "The translations of the symmetry operations are not simple fractions such as 1/3. "
-            "Write them so."
-        )
     rotations = np.array([rotation for rotation, _ in parsed], np.int64)
-    steps = np.array([[int(shift * grid) for shift in shifts] for _, shifts in parsed], np.int64)
     _check_crystallographic(rotations)
+    grid = math.lcm(*(shift.denominator for _, shifts in parsed for shift in shifts))
+    if grid > _GRID:  # not simple fractions, as where the origin is anywhere
+        if len(parsed) > _MAX_DECIMAL:
+            raise OperationError(
+                f"More than {_MAX_DECIMAL} symmetry operations with translations that are not "
+                "simple fractions such as 1/3. Write them so."
+            )
+        shifts = np.array([shifts for _, shifts in parsed], np.float64)
+        return _group_of_decimals(rotations, shifts)
+    steps = np.array([[int(shift * grid) for shift in shifts] for _, shifts in parsed], np.int64)
     table = _Table(rotations, steps % grid, grid)
     if not table.close(may_add=close):
-        raise OperationError(
-            "The symmetry operations are not a group: two of them, one after the other, are not "
-            "in the list. Complete the list."
-        )
+        raise OperationError(_NOT_A_GROUP)
     return Operations(table.rotations, table.steps / grid)
 
 
@@ -256,6 +263,29 @@ def _fraction(number: str, divisor: str | None) -> Fraction:
     simple = exact.limit_denominator(24)
     digits = len(number.partition(".")[2])
     return simple if digits >= 2 and abs(simple - exact) < Fraction(1, 10**digits) else exact
+
+
+def _group_of_decimals(rotations: np.ndarray, shifts: np.ndarray) -> Operations:
+    """The group of operations whose translations are decimals, equal within the last ones."""
+    by_rotation: dict[bytes, list[int]] = {}
+    kept: list[int] = []
+    for index, rotation in enumerate(rotations):
+        places = by_rotation.setdefault(rotation.tobytes(), [])
+        if not _is_among(shifts[index], shifts[places]):
+            places.append(index)
+            kept.append(index)
+    for first in kept:
+        for second in kept:
+            product = (rotations[first] @ rotations[second]).tobytes()
+            shift = rotations[first] @ shifts[second] + shifts[first]
+            if not _is_among(shift, shifts[by_rotation.get(product, [])]):
+                raise OperationError(_NOT_A_GROUP)
+    return Operations(rotations[kept], shifts[kept])
+
+
+def _is_among(shift: np.ndarray, known: np.ndarray) -> bool:
+    apart = known - shift
+    return bool((np.abs(apart - np.round(apart)) < _DECIMALS).all(axis=1).any())
 
 
 def _check_crystallographic(rotations: np.ndarray) -> None:

@@ -209,12 +209,13 @@ class Tokenizer:
             (L,) int32, L <= max_length; a text too long loses its end, never its special tokens.
 
         Raises:
-            ValueError: max_length leaves no room for a token besides the special ones.
+            TokenizerError: max_length leaves no room for a token besides the special ones.
         """
         room = max_length - len(self._prefix) - len(self._suffix)
         if room < 1:
-            raise ValueError(
-                f"max_length is {max_length}; it must be at least {max_length - room + 1}"
+            raise TokenizerError(
+                f"max_length is {max_length}, and the tokenizer puts {max_length - room} tokens "
+                f"around a text. Set it to at least {max_length - room + 1}."
             )
         ids = self._backend.encode(text, add_special_tokens=False).ids[:room]
         return np.array([*self._prefix, *ids, *self._suffix], np.int32)

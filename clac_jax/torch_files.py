@@ -41,6 +41,7 @@ _DTYPES = {
 _ORDERS = ("little", "big")
 # How files from before PyTorch 1.6 begin: a number, a version and facts about the machine.
 _OLD_MAGIC = 0x1950A86A20F9469CFC6C
+_MAX_PICKLE = 1 << 28  # bytes, of which a tensor takes about 200
 _MAX_DEPTH = 100  # of containers in containers
 # Numbers that tensors may show beyond those that the file holds, by strides of 0 and overlaps.
 _MAX_REPEATED = 1 << 24
@@ -219,11 +220,14 @@ def _read_zip(file: BinaryIO) -> Any:
         root = pickles[0].removesuffix("data.pkl")
         left = size
 
-        def read_member(name: str) -> bytes:
+        def read_member(name: str, most: int = _MAX_PICKLE) -> bytes:
             """A member; torch.save compresses none, so all of them together fit the file."""
             nonlocal left
             info = archive.getinfo(name)
-            if info.compress_type != zipfile.ZIP_STORED or info.file_size > left:
+            if info.file_size > most:
+                raise ValueError(f"its member {name} has {info.file_size} bytes instead of {most}")
+            is_stored = info.compress_type == zipfile.ZIP_STORED
+            if not is_stored or info.compress_size != info.file_size or info.file_size > left:
                 raise ValueError(f"its member {name} is compressed, or larger than the file")
             left -= info.file_size
             return archive.read(info)  # zipfile compares the CRC
@@ -237,7 +241,8 @@ def _read_zip(file: BinaryIO) -> Any:
             dtype, key, count, _ = _parts(pid, 5)
 
             def read() -> np.ndarray:
-                return _numbers(read_member(f"{root}data/{key}"), dtype, count, order)
+                data = read_member(f"{root}data/{key}", count * dtype.itemsize)
+                return _numbers(data, dtype, count, order)
 
             return _known(storages, key, dtype, count, read)
 
@@ -270,6 +275,8 @@ def _read_old(file: BinaryIO) -> Any:
 
     content = _load(file, load_storage)
     keys = _load(file, refuse)
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise ValueError("its storages have no names")
     if len(set(keys)) != len(keys):
         raise ValueError("a storage is stored twice")
     for key in keys:

@@ -106,9 +106,9 @@ def train(
     """
     config = config_check.ready(config)
     _configure_jax(config)
-    processes.start(config.distributed, lambda: program_facts.of_program(config))
     stop = stop or StopSignals()
     stop.before_leaving = processes.stops
+    processes.start(config.distributed, lambda: program_facts.of_program(config))
     with contextlib.ExitStack() as stack:
         folder = local_path(workdir, "--workdir")
         if processes.is_first():
@@ -197,34 +197,32 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
     train_step = parallel.train(trainable, schedule, task.loss)
     wishes = processes.Wishes()
 
-    def save_what_is_there() -> str:
-        return saver.save_what_is_there(loop.state, loop.progress)
-
     # The epochs.
+    processes.save_if_lost(lambda: saver.save_what_is_there(loop.state, loop.progress))
     try:
-        with processes.saved_if_lost(save_what_is_there), processes.losses_told():
-            while not has_ended(config, loop.progress):
-                is_due = _train_epoch(
-                    config, task, data, train_step, loop, saver, log, line, stop, wishes
-                )
-                batches = _until(stop, wishes, data.eval_batches("validation"))
-                measures = task.validate(loop.state, batches)
-                progress = loop.progress.after_epoch()
-                row = validation_row(measures, progress)
-                options = config.checkpoint
-                log.write(row)
-                value = row[options.monitor]
-                loop.progress = progress.after_validation(value, options.mode)
-                if config.schedule == "plateau":
-                    _lower_on_plateau(config, loop, value)
-                line.say(f"epoch {row['epoch']} done  {task.describe_validation(row)}")
-                is_last = has_ended(config, loop.progress)
-                if is_due or saver.due_after_validation(loop.progress, is_last):
-                    saver.save(loop.state, loop.progress, numbers(row))
-            if loop.progress == first_progress and not is_own:  # another run has trained it
-                saver.save(loop.state, loop.progress)
-            saver.wait_for_last()
+        while not has_ended(config, loop.progress):
+            is_due = _train_epoch(
+                config, task, data, train_step, loop, saver, log, line, stop, wishes
+            )
+            batches = _until(stop, wishes, data.eval_batches("validation"))
+            measures = task.validate(loop.state, batches)
+            progress = loop.progress.after_epoch()
+            row = validation_row(measures, progress)
+            options = config.checkpoint
+            log.write(row)
+            value = row[options.monitor]
+            loop.progress = progress.after_validation(value, options.mode)
+            if config.schedule == "plateau":
+                _lower_on_plateau(config, loop, value)
+            line.say(f"epoch {row['epoch']} done  {task.describe_validation(row)}")
+            is_last = has_ended(config, loop.progress)
+            if is_due or saver.due_after_validation(loop.progress, is_last):
+                saver.save(loop.state, loop.progress, numbers(row))
+        if loop.progress == first_progress and not is_own:  # another run has trained it
+            saver.save(loop.state, loop.progress)
+        saver.wait_for_last()
     except Exception as error:
+        processes.end_if_lost(error)
         with processes.losses_told():
             loop.check_finite()
             processes.first_ends_by_itself()

@@ -1,9 +1,10 @@
 """Carries JAX's own connections between processes through ours.
 
-JAX's client ends its process with a C++ stack as soon as the connection to its service in the first
-process breaks, before anything can be said or saved. Behind a tunnel it never sees that: the local
-end stays open, and `clac_jax.link` decides when a process is lost. Everything goes through the one
-port that the user has named.
+As soon as the connection to JAX's service in the first process breaks, JAX's client aborts its own
+process with a C++ stack. No option prevents that, and a callback in Python aborts as well: its
+argument, `absl::Status`, has no Python type. Behind a tunnel the client never sees it: the local
+end stays open, and `clac_jax.link` decides when a process is lost. Besides, everything goes through
+the one port that the user has named and opened.
 """
 
 from __future__ import annotations

@@ -5,6 +5,24 @@ import numpy as np
 from clac_jax.augment import smallest_distance
 from clac_jax.crystal import Crystal
 
+NACL = """data_NaCl
+_cell_length_a 5.6402(3)
+_cell_length_b 5.6402
+_cell_length_c 5.6402
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_space_group_name_H-M_alt 'F m -3 m'
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+Na1 Na1+ 0 0 0
+Cl1 Cl1- 0.5 0.5 0.5
+"""
+
 
 def rock_salt(a=5.64):
     """The conventional cell of NaCl, 8 atoms."""

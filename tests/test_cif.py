@@ -1,39 +1,25 @@
 import random
+import warnings
 from pathlib import Path
 
 import gemmi
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
-from crystals import rock_salt
+import spglib
+from crystals import NACL, rock_salt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clac_jax import cif
 from clac_jax.crystal import MAX_ATOMS, Crystal, CrystalError
+from clac_jax.datasets.materials_project_mini.builder import PARQUET
 from clac_jax.graph import build_graph
 
 FAULTS = Path(__file__).parent / "data" / "faults"
 
 # Whatever is refused is refused without a warning before it.
 pytestmark = pytest.mark.filterwarnings("error")
-
-NACL = """data_NaCl
-_cell_length_a 5.6402(3)
-_cell_length_b 5.6402
-_cell_length_c 5.6402
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 90
-_space_group_name_H-M_alt 'F m -3 m'
-loop_
-_atom_site_label
-_atom_site_type_symbol
-_atom_site_fract_x
-_atom_site_fract_y
-_atom_site_fract_z
-Na1 Na1+ 0 0 0
-Cl1 Cl1- 0.5 0.5 0.5
-"""
 
 QUARTZ = """data_comment_only
 _journal_year 2020
@@ -185,6 +171,33 @@ def test_a_space_group_number_in_quotes_is_the_number(number):
 def test_what_is_not_a_space_group_number_is_refused(number):
     with pytest.raises(CrystalError, match="number"):
         Crystal.from_cif(fault("01").replace("'225'", number))
+
+
+@pytest.mark.parametrize("number", ["'P1'", "225a", "''", "1e999", "231"])
+def test_a_number_is_not_needed_where_the_operations_are_listed(number):
+    text = fault("01").replace("'225'", number) + operations("x,y,z", "-x,-y,-z")
+    assert Crystal.from_cif(text).num_atoms == 2
+
+
+@pytest.mark.parametrize("kind", ["Fe/Mn", "Fe3+,Mn", "Al2,Si", "(Fe,Mg)"])
+def test_a_site_of_several_elements_is_refused(kind):
+    columns = ("label", "type_symbol", "fract_x", "fract_y", "fract_z")
+    with pytest.raises(CrystalError, match=r"of several elements|not an element"):
+        Crystal.from_cif(text_of(cell(), sites(f"Q1 '{kind}' 0 0 0", columns=columns)))
+    with pytest.raises(CrystalError, match=r"of several elements|not an element"):
+        Crystal.from_cif(text_of(cell(), sites(f"'{kind}' 0 0 0")))
+
+
+def test_disorder_is_refused_also_where_the_occupancies_do_not_say_so():
+    columns = ("label", "fract_x", "fract_y", "fract_z", "disorder_group")
+    text = text_of(cell(), sites("O1 0 0 0 1", "O2 0.3 0 0 2", "Cu 0 0 .5 .", columns=columns))
+    with pytest.raises(CrystalError, match="disorder"):
+        Crystal.from_cif(text)
+    assert Crystal.from_cif(text.replace("0.3 0 0 2", "0.3 0 0 1")).num_atoms == 3
+    columns = ("label", "fract_x", "fract_y", "fract_z", "occupancy")
+    for occupancy in ("0.5", "2", "0", "-1", "1e308", "x"):
+        with pytest.raises(CrystalError, match="occup"):
+            Crystal.from_cif(text_of(cell(), sites(f"O1 0 0 0 {occupancy}", columns=columns)))
 
 
 @pytest.mark.parametrize("angle", ["0", "180", "360", "-90", "1e-9", "1e308", "nan", "(3)"])
@@ -442,6 +455,9 @@ def test_a_bom_quoted_numbers_unknown_types_and_repeated_tags_are_read():
     assert Crystal.from_cif(fault("16")).formula == "Ca"
     twice = NACL + "_chemical_formula_sum 'Na Cl'\n" * 2
     assert Crystal.from_cif(twice).formula == "ClNa"
+    other = NACL + "_chemical_formula_sum 'Na Cl'\n_chemical_formula_sum 'Na4Cl4'\n"
+    assert Crystal.from_cif(other).formula == "ClNa"
+    assert cif.read(other + "_chemical_formula_sum 'Na Cl2'\n").mismatch
     with pytest.raises(CrystalError, match="_cell_length_a more than once"):
         Crystal.from_cif(NACL + "_cell_length_a 7\n")
 
@@ -676,3 +692,68 @@ def test_every_setting_of_every_group_reads_as_its_operations():
             np.testing.assert_allclose(
                 written.fractional[order[0]], named.fractional[order[1]], atol=1e-9
             )
+
+
+def _standard_cells(every):
+    """Embedded crystals in the standard cells of their groups, in each origin that these have."""
+    columns = ["lattice", "atomic_numbers", "frac_coords"]
+    for row in pq.read_table(PARQUET, columns=columns).to_pylist()[::every]:
+        cell = Crystal.from_arrays(*(row[column] for column in columns))
+        cell = (cell.lattice, cell.fractional, cell.atomic_numbers)
+        first = spglib.get_symmetry_dataset(cell, 1e-2).hall_number
+        for hall_number in (first, first + 1):  # the second origin follows the first
+            kind = spglib.get_spacegroup_type(hall_number)
+            if hall_number != first and kind.choice != "2":
+                continue
+            standard = spglib.get_symmetry_dataset(cell, 1e-2, hall_number=hall_number)
+            cell = (standard.std_lattice, standard.std_positions, standard.std_types)
+            found = spglib.get_symmetry_dataset(cell, 1e-2, hall_number=hall_number)
+            if np.allclose(found.transformation_matrix, np.eye(3)) and not found.origin_shift.any():
+                yield kind, found, Crystal(cell[0], np.array(cell[2]), cell[1] @ cell[0])
+
+
+def test_crystals_written_with_a_symbol_or_a_number_come_back_or_are_refused():
+    refused = dict.fromkeys(("symbol", "number", "symbol, formula, Z", "Hall"), 0)
+    total = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of spglib
+        cells = list(_standard_cells(every=150))
+    for kind, found, crystal in cells:
+        lengths = np.linalg.norm(crystal.lattice, axis=1)
+        unit = crystal.lattice / lengths[:, None]
+        angles = [np.degrees(np.arccos(unit[i - 2] @ unit[i - 1])) for i in range(3)]
+        rows = [
+            f"{gemmi.Element(int(crystal.atomic_numbers[atom])).name} "
+            + " ".join(f"{x:.5f}" for x in crystal.fractional[atom])
+            for atom in np.unique(found.equivalent_atoms)
+        ]
+        numbers, counts = np.unique(crystal.atomic_numbers, return_counts=True)
+        units = int(np.gcd.reduce(counts))
+        names = [gemmi.Element(int(number)).name for number in numbers]
+        formula = " ".join(f"{n}{c // units}" for n, c in zip(names, counts, strict=True))
+        symbol = f"_symmetry_space_group_name_H-M '{kind.international_short}'\n"
+        ways = {
+            "symbol": symbol,
+            "number": f"_space_group_IT_number {kind.number}\n",
+            "symbol, formula, Z": f"{symbol}_chemical_formula_sum '{formula}'\n"
+            f"_cell_formula_units_Z {units}\n",
+            "Hall": f"_space_group_name_Hall {gemmi.cif.quote(kind.hall_symbol)}\n",
+        }
+        total += 1
+        for way, declared in ways.items():
+            text = text_of(cell(*lengths, angles), declared, sites(*rows))
+            try:
+                read = Crystal.from_cif(text)
+            except CrystalError as error:
+                assert "can mean" in str(error)
+                refused[way] += 1
+                continue
+            assert (read.formula, read.num_atoms) == (crystal.formula, crystal.num_atoms)
+            near = [
+                np.linalg.norm(build_graph(c, 3.0).edge_vectors, axis=1) for c in (read, crystal)
+            ]
+            np.testing.assert_allclose(*map(np.sort, near), atol=0.01)
+    assert total > 30
+    assert refused["Hall"] == 0
+    assert refused["symbol, formula, Z"] <= 0.1 * total
+    assert refused["symbol"] <= 0.4 * total

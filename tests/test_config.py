@@ -78,3 +78,27 @@ def test_differences_are_named_and_a_tuple_equals_its_saved_list():
         ("checkpoint.save_top_k", saved["checkpoint"]["save_top_k"], 7),
         ("max_epochs", saved["max_epochs"], 99),
     ]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("batch_size", "x", "a whole number"),
+        ("batch_size", 1.5, "a whole number"),
+        ("batch_size", True, "a whole number"),
+        ("max_epochs", None, "a whole number"),
+        ("learning_rate", "1e-3", "a number"),
+        ("learning_rate", float("nan"), "a number"),
+        ("debug", "False", "True or False"),
+        ("schedule", 7, "a text"),
+        ("frozen", "text_encoder", "a tuple"),
+        ("dataset.path", 7, "a text"),
+        ("optimizer.b1", [], "a number"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_by_its_key(key, value, words):
+    config = config_lib.default_config()
+    with config.ignore_type():  # as for the config.json of a run
+        config.update_from_flattened_dict({key: value})
+    with pytest.raises(config_lib.ConfigError, match=f'"{key}" is .*, and must be {words}'):
+        validate(config)

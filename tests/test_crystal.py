@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from crystals import random_crystal, rock_salt
+from crystals import NACL, random_crystal, rock_salt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -255,3 +255,15 @@ def test_fractional_and_formula():
     crystal = rock_salt()
     np.testing.assert_allclose(crystal.fractional @ crystal.lattice, crystal.positions)
     assert crystal.formula == "ClNa"
+
+
+def test_a_crystal_is_the_same_from_a_cif_and_from_its_atoms():
+    crystal = Crystal.from_cif(NACL)
+    again = Crystal.from_atoms(crystal.to_atoms())
+    np.testing.assert_array_equal(again.positions, crystal.positions)
+
+
+def test_thousands_of_atoms_in_one_place_are_refused_at_once():
+    fractions = np.random.default_rng(0).uniform(0, 0.003, (20_000, 3))
+    with pytest.raises(CrystalError, match="20,000 atoms of the cell are in one place"):
+        Crystal.from_arrays(400.0 * np.eye(3), [1] * 20_000, fractions)

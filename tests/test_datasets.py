@@ -6,58 +6,21 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 import pytest
-from test_cif import NACL
+from crystals import NACL
+from user_tables import load_all, row, write
 
 from clac_jax import datasets
-from clac_jax.datasets import rows as rows_lib
 from clac_jax.datasets.crystal_table import CrystalTable
+from clac_jax.datasets.options import TableOptions
 from clac_jax.datasets.record import DataError
-from clac_jax.datasets.split import split_by_formula, split_by_row
+from clac_jax.datasets.split import formula_key, split_by_formula, split_by_row
 from clac_jax.input_pipeline import limited
 
 prepare_lib = importlib.import_module("clac_jax.datasets.prepare")  # the name is a function too
-
-
-def row(k, **changes):
-    atoms = {
-        "lattice_mat": [[3.0 + 0.01 * k, 0, 0], [0, 3.0, 0], [0, 0, 3.0]],
-        "elements": ["Cs", "Cl"],
-        "coords": [[0, 0, 0], [0.5, 0.5, 0.5]],
-        "cartesian": False,
-    }
-    values = {
-        "id": f"m-{k}",
-        "atoms": json.dumps(atoms),
-        "gpt_text": f"Crystal number {k}.",
-        "gpt_explanation": "It is a salt.",
-        "band gap": 1.0 * k,
-    }
-    return values | changes
-
-
-def write(path, rows):
-    if path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(r) + "\n" for r in rows))
-        return path
-    table = pa.table({key: [r.get(key) for r in rows] for key in rows[0]})
-    if path.suffix == ".csv":
-        pyarrow.csv.write_csv(table, path)
-    else:
-        pq.write_table(table, path)
-    return path
-
-
-def load_all(path, data_dir, **options):
-    return {
-        split: datasets.load("gpt_narratives", data_dir, split, path=str(path), **options)
-        for split in ("train", "validation", "test")
-    }
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
@@ -98,7 +61,10 @@ BAD_ROWS = {
     "empty text": ({"gpt_text": " ", "gpt_explanation": None}, "text is empty"),
     "no list": ({"atoms": row(0)["atoms"].replace('["Cs", "Cl"]', "5")}, 'no list "elements"'),
     "bad cif": ({"atoms": None, "cif": "data_x\nloop_\n garbage"}, "CIF does not parse"),
-    "question": ({"structure_question_list": "5"}, "structure_question_list is no list of texts"),
+    "question": (
+        {"structure_question_list": "5"},
+        "structure_question_list is not a list of texts",
+    ),
     "same id": ({"id": "m-1"}, r"that of table\.parquet row 1 already"),
 }
 
@@ -131,9 +97,42 @@ def test_bad_rows_are_skipped_by_name_when_asked(tmp_path, capsys):
     assert said.startswith("2 rows skipped (1 x its text is empty; 1 x It has neither atoms")
     assert said.endswith(f"all listed in {listed}\n")
     assert said.count("\n") == 1  # though three splits were opened
-    prepare_lib._tell_skipped.cache_clear()  # as another process, which finds it built
+    prepare_lib._tell.cache_clear()  # as another process, which finds it built
     load_all(path, tmp_path / "data", on_bad_row="skip")
     assert capsys.readouterr().out == said
+
+
+def test_cifs_against_their_own_formula_sum_are_bad_rows_or_taken_and_listed(tmp_path, capsys):
+    text = (Path(__file__).parent / "data" / "faults" / "20_missing_hydrogen.cif").read_text()
+    rows = [row(k, atoms=None, cif=NACL) for k in range(19)] + [row(19, atoms=None, cif=text)]
+    path = write(tmp_path / "table.parquet", rows)
+    with pytest.raises(DataError, match=r"m-19.*'H2 Mg O2'.*'Mg O2' \(H without a site\)"):
+        load_all(path, tmp_path / "data")
+    splits = load_all(path, tmp_path / "data", on_bad_row="skip")
+    assert sum(map(len, splits.values())) == 19
+    capsys.readouterr()
+    splits = load_all(path, tmp_path / "data", on_formula_mismatch="take")
+    assert sum(map(len, splits.values())) == 20
+    (listed,) = (tmp_path / "data").rglob("formula_mismatches.jsonl")
+    (entry,) = map(json.loads, listed.read_text().splitlines())
+    assert (entry["row"], entry["id"]) == (19, "m-19")
+    assert "H without a site" in entry["reason"]
+    assert capsys.readouterr().out.startswith("1 row taken against the formula sum (1 x ")
+
+
+def test_a_build_survives_every_odd_cif_and_names_those_that_it_refuses(tmp_path):
+    faults = sorted((Path(__file__).parent / "data" / "faults").glob("*.cif"))
+    odd = {path.name[:2]: path.read_text(encoding="utf-8") for path in faults}
+    rows = [row(k, atoms=None, cif=NACL) for k in range(20)]
+    rows += [row(0, id=name, atoms=None, cif=text) for name, text in odd.items()]
+    path = write(tmp_path / "table.jsonl", rows)
+    splits = load_all(path, tmp_path / "data", on_bad_row="skip")
+    (listed,) = (tmp_path / "data").rglob("skipped_rows.jsonl")
+    refused = {json.loads(line)["id"] for line in listed.read_text().splitlines()}
+    assert refused == {"02", "04", "07", "10", "12", "15", "20", "22"}
+    atoms = {r.material_id: len(r.atomic_numbers) for split in splits.values() for r in split}
+    read = {name: atoms[name] for name in odd.keys() - refused}
+    assert read == {"01": 8, "03": 4, "05": 8, "09": 4, "11": 2, "14": 1, "16": 1, "18": 1, "19": 1}
 
 
 def test_all_of_many_bad_rows_are_listed(tmp_path):
@@ -147,7 +146,7 @@ def test_all_of_many_bad_rows_are_listed(tmp_path):
     assert numbers == list(range(30))
 
 
-@pytest.mark.parametrize("option", ["on_bad_row", "split_by"])
+@pytest.mark.parametrize("option", ["on_bad_row", "split_by", "on_formula_mismatch"])
 def test_a_misspelled_option_is_refused(tmp_path, option):
     path = write(tmp_path / "t.parquet", [row(k) for k in range(20)])
     with pytest.raises(DataError, match=f"There is no {option} 'skp'"):
@@ -166,14 +165,6 @@ def test_csv_with_long_cells_line_breaks_and_missing_numbers(tmp_path):
     assert records["m-11"].properties == {}
 
 
-def test_csv_of_many_blocks_keeps_line_breaks(tmp_path, monkeypatch):
-    monkeypatch.setattr(rows_lib, "CSV_BLOCK_BYTES", 3 * len(NACL))
-    rows = [row(k, atoms=None, cif=NACL, gpt_text="One\n" * k + ".") for k in range(40)]
-    splits = load_all(write(tmp_path / "t.csv", rows), tmp_path / "data")
-    texts = {r.gpt_text for split in splits.values() for r in split}
-    assert texts == {"One\n" * k + "." for k in range(40)}
-
-
 def test_every_column_of_numbers_is_a_property(tmp_path):
     rows = [row(k, label=2, source="here", flag=True) for k in range(12)]
     rows[5]["label"] = float("nan")
@@ -190,7 +181,7 @@ def test_json_lines_may_leave_keys_out_but_must_be_json(tmp_path):
     path.write_text(path.read_text().replace("\n", "\n\n"))
     assert sum(map(len, load_all(path, tmp_path / "data").values())) == 12
     path.write_bytes(json.dumps(row(0)).encode() + b'\n{"id": "\xe9"}\n')
-    with pytest.raises(DataError, match="row 1 is not JSON"):
+    with pytest.raises(DataError, match=r"row 1 \(without id\): it is not JSON"):
         load_all(path, tmp_path / "data")
 
 
@@ -275,7 +266,7 @@ def test_builds_at_once_do_not_collide(tmp_path):
 
 def test_what_a_killed_build_left_is_not_taken_and_later_removed(tmp_path):
     path = write(tmp_path / "t.parquet", [row(k) for k in range(20)])
-    key = prepare_lib._DataSet("gpt_narratives", path, "error", "row", "").key()
+    key = prepare_lib._DataSet("gpt_narratives", path, TableOptions()).key()
     left = tmp_path / "data" / "gpt_narratives" / f".building-{key}-12345678"
     left.mkdir(parents=True)
     load_all(path, tmp_path / "data")
@@ -326,14 +317,14 @@ def test_a_build_that_fails_leaves_nothing(tmp_path, monkeypatch):
 def test_splits_by_formula_keep_compounds_together():
     rng = np.random.default_rng(0)
     formulas = [f"F{k}" for k in rng.integers(0, 700, 2000)]
-    sides = split_by_formula(formulas)
-    assert sides == split_by_formula(formulas)
+    sides = split_by_formula(np.array([formula_key(name) for name in formulas], np.uint64))
     by_formula = {}
     for formula, side in zip(formulas, sides, strict=True):
         assert by_formula.setdefault(formula, side) == side
-    assert 1580 <= sides.count("train") <= 1620
-    assert 190 <= sides.count("test") <= 210
-    assert split_by_row(100).count("validation") == 10
+    train, _, test = np.bincount(sides)
+    assert 1580 <= train <= 1620
+    assert 190 <= test <= 210
+    assert np.bincount(split_by_row(100)).tolist() == [80, 10, 10]
 
 
 @pytest.fixture(scope="module")

@@ -194,12 +194,9 @@ def test_what_is_not_a_file_is_not_opened(folder):
             read(folder)
 
 
-@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "~nobody-of-this-name/x", "", "a\nb"])
-def test_names_that_no_folder_can_have_are_refused(name, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    if not name:
-        return
-    with pytest.raises(PretrainedError) as caught:
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "~nobody-of-this-name/x", "a\nb"])
+def test_names_that_no_folder_can_have_are_refused(name):
+    with pytest.raises(UserError) as caught:
         resolve_folder(name)
     assert_one_line(caught.value)
 

@@ -65,8 +65,9 @@ def test_a_difference_is_told_to_every_process(address):
     assert told[0].startswith("A is 2 in process 1 and 1 in process 0.")
 
 
-def test_a_process_that_does_not_come_is_waited_for_by_name(address, capfd):
-    told = outcomes(address, (0, 3, {}), (1, 3, {}), seconds=1.0)
+def test_a_process_that_does_not_come_is_waited_for_by_name(address, capfd, monkeypatch):
+    monkeypatch.setattr(link, "NOTICE_SECONDS", 1.0)  # by then the two that come are there
+    told = outcomes(address, (0, 3, {}), (1, 3, {}), seconds=2.5)
     assert len(set(told)) == 1
     assert "1 of 3 processes (2) did not come" in told[0]
     waiting = capfd.readouterr().err
@@ -122,6 +123,24 @@ def test_a_stranger_that_calls_changes_nothing(address, line):
         stranger.close()
 
 
+def test_many_strangers_do_not_use_up_the_files_of_the_first_process(address):
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(outcome, address, 0, 2, {})
+        host, port = address.split(":")
+        silent = []
+        while len(silent) < 200:
+            try:
+                silent.append(socket.create_connection((host, int(port))))
+            except ConnectionRefusedError:
+                time.sleep(0.01)
+        assert outcome(address, 1, 2, {}) == ""
+        assert first.result(timeout=20) == ""
+        silent[0].settimeout(5)
+        assert silent[0].recv(1) == b"", "the oldest was closed"
+        for one in silent:
+            one.close()
+
+
 def test_two_of_one_number_and_one_too_many_are_refused_and_the_others_train(address):
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(outcome, address, 0, 3, {})
@@ -146,15 +165,15 @@ def test_another_number_of_processes_is_told_to_all(address):
 
 PROGRAM = """
 import sys, time
-from clac_jax import link
+from clac_jax import loss
 from clac_jax.link import Link
 
 index, address, wait = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-link.OWN_END_SECONDS = 0.3
+loss.OWN_END_SECONDS = 0.3
 met = Link(address, index, 2, 20, 1.5)
 met.agree("program", {})
 if index == 0:
-    met.before_loss(lambda: "Step 7 is saved.")
+    met.loss.save_first = lambda: "Step 7 is saved."
 print("met", flush=True)
 exec(wait)
 met.end()
@@ -216,7 +235,8 @@ def test_a_stopped_process_is_lost_and_ends_with_a_sentence_when_it_is_continued
 
 def test_a_run_that_is_suspended_as_a_whole_loses_nobody(address):
     """As by `scontrol suspend`: the time in which a process was stopped itself does not count."""
-    running = pair(address, ["time.sleep(1.5)"] * 2)
+    # The first sleep is over when they are continued, the second lets them look at the clock.
+    running = pair(address, ["time.sleep(1.5); time.sleep(1)"] * 2)
     for number in (signal.SIGSTOP, signal.SIGCONT):
         for process in running:
             process.send_signal(number)
@@ -239,8 +259,9 @@ def test_a_signal_to_one_that_has_nothing_to_save_ends_the_others_with_its_code(
 
 
 def test_the_first_does_not_wait_at_the_end_for_one_that_is_gone(address):
-    running = pair(address, ["time.sleep(0.2)", FOR_EVER])
-    time.sleep(0.5)
+    running = pair(address, ["print('ending', flush=True)", FOR_EVER])
+    assert running[0].stdout.readline() == "ending\n"
+    time.sleep(0.3)
     running[1].kill()
     assert end_of(running[0]) == (0, "")
     running[1].communicate()

@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from test_cif import NACL
-from test_datasets import row, write
+from crystals import NACL
+from user_tables import row, write
 
 from clac_jax import datasets
+from clac_jax.datasets import cif_folder as cif_folder_lib
+from clac_jax.datasets.options import TableOptions
 from clac_jax.datasets.record import DataError
 
 
@@ -17,8 +19,9 @@ def jarvis_row(k, gap):
 
 
 def load_jarvis(path, data_dir, label="optb88vdw_bandgap", **options):
+    options = TableOptions(label=label, **options)
     splits = {
-        split: datasets.load("jarvis_dft_3d", data_dir, split, path=path, label=label, **options)
+        split: datasets.load("jarvis_dft_3d", data_dir, split, path, options)
         for split in ("train", "validation", "test")
     }
     return {record.material_id: record for split in splits.values() for record in split}
@@ -49,7 +52,9 @@ def test_a_label_that_nobody_has_is_named_with_those_there_are(tmp_path):
         load_jarvis(path, tmp_path / "data", label="gap")
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ("{}", "no list of objects")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "is not JSON"), ("{}", "does not hold a list")]
+)
 def test_a_json_that_is_none(tmp_path, text, message):
     path = tmp_path / "jdft_3d.json"
     path.write_text(text)
@@ -70,8 +75,9 @@ def text_rows(names):
 
 
 def load_folder(folder, data_dir, **options):
+    options = TableOptions(**options)
     splits = [
-        datasets.load("gpt_narratives", data_dir, split, path=folder, **options)
+        datasets.load("gpt_narratives", data_dir, split, folder, options)
         for split in ("train", "validation", "test")
     ]
     return {record.material_id: record for split in splits for record in split}
@@ -99,6 +105,38 @@ def test_files_without_a_row_and_rows_without_a_file_are_named(tmp_path, capsys)
     records = load_folder(folder, tmp_path / "data", on_bad_row="skip")
     assert records.keys() == set(names[:-1])
     assert "2 rows skipped" in capsys.readouterr().out
+
+
+def test_files_as_other_systems_name_them(tmp_path):
+    names = [str(k) for k in range(12)]
+    rows = text_rows([float(k) for k in range(12)])  # as pandas has integers with a gap
+    folder = cif_folder(tmp_path / "cifs", names, rows)
+    (folder / "3.cif").rename(folder / "3.CIF")
+    (folder / "4.cif").write_bytes(b"\xef\xbb\xbf" + NACL.encode())
+    (folder / "._5.cif").write_bytes(b"\x00\x05\x16\x07")  # macOS's, beside each file
+    (folder / "._texts.csv").write_bytes(b"\x00\x05\x16\x07")
+    (folder / "texts.csv").rename(folder / "TEXTS.CSV")
+    (folder / "more.cif").mkdir()
+    records = load_folder(folder, tmp_path / "data")
+    assert len(records) == 12
+
+
+@pytest.mark.parametrize("written", ["12", "12.0", "12.00", "12.cif", "12.CIF", "12.0.cif", 12.0])
+def test_ids_that_mean_one_file(tmp_path, written):
+    folder = tmp_path / "cifs"
+    folder.mkdir()
+    (folder / "12.cif").write_text(NACL)
+    write(folder / "t.jsonl", [{"id": written, "gpt_text": "x"}])
+    (found,) = cif_folder_lib.rows(folder)
+    assert found["cif"] == NACL
+
+
+def test_a_cif_whose_name_differs_in_the_ending_only_is_not_guessed(tmp_path):
+    folder = cif_folder(tmp_path / "cifs", ["a"], text_rows(["a"]))
+    (folder / "a.CIF").write_text(NACL)
+    (row,) = cif_folder_lib.rows(folder)
+    with pytest.raises(DataError, match=r"there are a\.CIF and a\.cif; remove one"):
+        cif_folder_lib.check(row)
 
 
 def test_an_id_cannot_name_a_file_elsewhere(tmp_path):

@@ -50,7 +50,10 @@ _EFFECTS: tuple[tuple[str, str], ...] = (
         "restore.parts leaves it out",
     ),
     (r"task|property\..*", "another model and other labels; see restore below"),
-    (r"dataset\.on_bad_row|dataset\.data_dir", "the same examples, if the data are the same"),
+    (
+        r"dataset\.(on_bad_row|on_formula_mismatch|data_dir)",
+        "the same examples, if the data are the same",
+    ),
     (r"dataset\..*|debug", "other examples"),
     (r"input\.group_by", "the examples come in another order"),
     (

@@ -23,8 +23,8 @@ def mark_finished(workdir: Path, progress: RunProgress, newest: CheckpointInfo) 
     Raises:
         WorkdirError: the file cannot be written.
     """
-    mark = {"progress": progress.to_json(), "newest": _identity(newest)}
-    write_atomically(workdir / FINISHED_FILE, json.dumps(mark) + "\n")
+    content = {"progress": progress.to_json(), "newest": _identity(newest)}
+    write_atomically(workdir / FINISHED_FILE, json.dumps(content))
 
 
 def read_finished(workdir: Path, own: Mapping[int, CheckpointInfo]) -> RunProgress | None:

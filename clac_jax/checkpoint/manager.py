@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import re
@@ -179,6 +180,11 @@ class Checkpoints:
         """
         if self._pending is not None and self._pending.done():
             self.wait()
+
+    def drain(self) -> None:
+        """Blocks until no save is under way, in any thread; says nothing of how it went."""
+        with contextlib.suppress(RuntimeError):  # of a worker that is closed
+            self._worker.submit(lambda: None).result()  # the only one takes save after save
 
     def wait(self) -> None:
         """Blocks until the save in the background has been committed.

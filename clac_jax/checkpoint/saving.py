@@ -123,7 +123,7 @@ class Saver:
         try:
             if progress.step > 0 and self._is_intact(state, progress):
                 self._save_unless_saved(state, progress)
-            self.wait()
+            self._checkpoints.drain()
         except (UserError, RuntimeError, ValueError) as error:  # JAX's, of a state that is gone
             print(f"warning: {error}", file=sys.stderr, flush=True)
         steps = self._checkpoints.read_all()[0]
@@ -134,26 +134,22 @@ class Saver:
     def check(self) -> None:
         """See `Checkpoints.check`."""
         if self._checkpoints is not None:
-            with self._lock:
-                self._checkpoints.check()
+            self._checkpoints.check()
 
     def wait(self) -> None:
         """See `Checkpoints.wait`."""
         if self._checkpoints is not None:
-            with self._lock:
-                self._checkpoints.wait()
+            self._checkpoints.wait()
 
     def wait_for_last(self) -> None:
         """See `Checkpoints.wait_for_last`."""
         if self._checkpoints is not None:
-            with self._lock:
-                self._checkpoints.wait_for_last()
+            self._checkpoints.wait_for_last()
 
     def end(self, progress: RunProgress) -> None:
         """See `Checkpoints.end`."""
         if self._checkpoints is not None:
-            with self._lock:
-                self._checkpoints.end(progress)
+            self._checkpoints.end(progress)
 
     def close(self) -> None:
         """See `Checkpoints.close`."""

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import os
+import signal
 import sys
+from collections.abc import Iterator
+from types import FrameType
 
-from clac_jax.datasets.prepare import NAMES, ON_BAD_ROW, SPLIT_BY, load, prepare
+from clac_jax.datasets.options import ON_BAD_ROW, ON_FORMULA_MISMATCH, SPLIT_BY, TableOptions
+from clac_jax.datasets.prepare import NAMES, load, prepare
 from clac_jax.datasets.split import SPLITS
 from clac_jax.errors import EXIT_USER_ERROR, UserError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _Stopped(BaseException):
+    """A signal asked the build to stop; not an Exception, so that no library handles it."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
 
 
 def main() -> None:
@@ -17,19 +34,56 @@ def main() -> None:
     parser.add_argument("--data_dir", default="data")
     parser.add_argument("--path", help="the user's table or folder of CIF files")
     parser.add_argument("--on_bad_row", default="error", choices=ON_BAD_ROW)
+    parser.add_argument(
+        "--on_formula_mismatch", default=ON_FORMULA_MISMATCH[0], choices=ON_FORMULA_MISMATCH
+    )
     parser.add_argument("--split_by", default="row", choices=SPLIT_BY)
     parser.add_argument("--label", default="", help="the property to learn, for jarvis_dft_3d")
-    options = parser.parse_args()
-    rest = options.path, options.on_bad_row, options.split_by, options.label
+    flags = parser.parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # where a terminal knows ASCII only
     try:
-        folder, is_new = prepare(options.name, options.data_dir, *rest)
-        sizes = {split: len(load(options.name, options.data_dir, split, *rest)) for split in SPLITS}
+        with _stopped_by_signals():
+            _run(flags)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
-    print(f"{options.name}: {'built in' if is_new else 'is there already,'} {folder}")
-    for split, size in sizes.items():
-        print(f"  {split:<10} {size:>9,}")
+    except _Stopped as stop:
+        name = signal.Signals(stop.number).name
+        print(f"{name}: stopped, and nothing was left behind.", file=sys.stderr)
+        sys.exit(128 + stop.number)
+
+
+def _run(flags: argparse.Namespace) -> None:
+    options = TableOptions(flags.on_bad_row, flags.split_by, flags.label, flags.on_formula_mismatch)
+    try:
+        folder, is_new = prepare(flags.name, flags.data_dir, flags.path, options)
+        lines = [f"{flags.name}: {'built in' if is_new else 'is there already,'} {folder}"]
+        for split in SPLITS:
+            size = len(load(flags.name, flags.data_dir, split, flags.path, options))
+            lines.append(f"  {split:<10} {size:>9,}")
+        print("\n".join(lines), flush=True)
+    except OSError as error:  # of the output: a full disk, or a pipe that nobody reads
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can fail
+        raise UserError(f"The output cannot be written: {error.strerror}.") from error
+
+
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """`_Stopped` is raised at the first signal; later ones wait for the end of the clean-up."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del frame
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        raise _Stopped(number)
+
+    previous = {number: signal.signal(number, stop) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

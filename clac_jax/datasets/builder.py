@@ -3,37 +3,78 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+import resource
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging as absl_logging
+from array_record.python.array_record_module import ArrayRecordWriter
 from google.protobuf.json_format import ParseError
+from google.protobuf.message import DecodeError
+from tensorflow_datasets.core.utils import shard_utils
 
-from clac_jax.datasets import crystal_table
+from clac_jax.datasets import crystal_table, manifest
 from clac_jax.datasets.record import DataError, Record
 from clac_jax.datasets.split import SPLITS
+from clac_jax.datasets.spool import Spool
 
-FORMAT = "1.1.0"
+FORMAT = "1.2.0"
 """Of the prepared files; with another one every data set is built anew."""
+
+LEFT_OUT = -1
+"""In place of the number of a split: the record is not stored."""
+
+# What a library raises where the bytes of a prepared data set are not what was written.
+_DAMAGE = (
+    AssertionError,
+    AttributeError,
+    DecodeError,
+    LookupError,
+    OSError,
+    ParseError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+# array_record starts so many threads with its first reader.
+_READER_THREADS = 65
+_MALLOC_ARENA_BYTES = 64 << 20
 
 
 class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A TFDS builder whose examples are `Record`s."""
+    """A TFDS builder whose examples are `Record`s.
+
+    The splits are written as TFDS writes them, in the same order and into the same shards, but with
+    the records on the disk instead of in memory: TFDS itself would need TensorFlow for more than
+    1,000 MiB.
+
+    Attributes:
+        tables: the table of crystals of each split that has been written.
+        notices: lines for the user about what was left out of it.
+    """
 
     VERSION = tfds.core.Version(FORMAT)
 
     def __init__(self, *, data_dir: str | Path, **kwargs: Any):
         """Opens the data set in `data_dir`, which need not exist yet."""
         super().__init__(data_dir=str(data_dir), file_format="array_record", **kwargs)
+        self.tables: dict[str, crystal_table.CrystalTable] = {}
+        self.notices: list[str] = []
 
-    def records(self) -> dict[str, Iterable[Record]]:
-        """The records of each split."""
+    def fill(self, spool: Spool) -> np.ndarray:
+        """Adds the records to a spool.
+
+        Returns:
+            (records,) int8: the place in SPLITS of each one's split, or LEFT_OUT.
+        """
         raise NotImplementedError
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -51,25 +92,79 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             ),
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict]]]:
-        del dl_manager  # nothing is downloaded
-        return {split: _examples(records) for split, records in self.records().items()}
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
+        """Writes all splits; the step of TFDS that a builder may replace."""
+        del dl_manager, download_config  # nothing is downloaded
+        with Spool(Path(self.data_dir), self.info.features.serialize_example) as spool:
+            sides = self.fill(spool)
+            written = [
+                self._write_split(name, spool, np.flatnonzero(sides == place))
+                for place, name in enumerate(SPLITS)
+            ]
+        self.info.set_splits(tfds.core.SplitDict(written))
+
+    def _write_split(self, name: str, spool: Spool, places: np.ndarray) -> tfds.core.SplitInfo:
+        order = spool.in_order_of(name, places)
+        size = spool.size_of(order)
+        count = shard_utils.ShardConfig().get_number_shards(size, len(order))
+        ends = shard_utils.get_shard_boundaries(len(order), count)
+        template = self._get_filename_template(split_name=name)
+        for shard, (first, last) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+            path = template.sharded_filepath(shard_index=shard, num_shards=count)
+            _write_shard(os.fspath(path), map(spool.read, order[first:last].tolist()))
+        self.tables[name] = spool.table(order)
+        lengths = np.diff(ends, prepend=0).tolist()
+        return tfds.core.SplitInfo(
+            name=name, shard_lengths=lengths, num_bytes=size, filename_template=template
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        """Abstract in TFDS; the splits are written by `_download_and_prepare` here."""
 
     def _generate_examples(self) -> None:
-        """Abstract in TFDS; the splits carry their own generators here."""
+        """Abstract in TFDS, see `_split_generators`."""
+
+
+def _write_shard(path: str, records: Iterator[bytes]) -> None:
+    """Writes one array_record file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    # So that each record is found without reading others, as TFDS writes it.
+    try:
+        writer = ArrayRecordWriter(path, "group_size:1")
+        for record in records:
+            writer.write(record)
+        writer.close()
+    except RuntimeError as error:  # a C++ status in words, with the path and more behind them
+        reason = str(error).split(";")[0]
+        raise OSError(f"{Path(path).name}: {reason}") from error
 
 
 class RecordSource(Sequence[Record]):
     """Random access to the records of one prepared split; picklable.
 
     Attributes:
-        crystals: the table of its crystals; None while the data set is built.
+        crystals: the table of its crystals.
     """
 
-    def __init__(self, source: Any, crystals: crystal_table.CrystalTable | None = None):
-        """Wraps a TFDS data source."""
+    def __init__(self, source: Any, crystals: crystal_table.CrystalTable, folder: Path):
+        """Wraps a TFDS data source.
+
+        Args:
+            source: of TFDS.
+            crystals: the table of its crystals.
+            folder: of the prepared data set, for messages.
+        """
         self._source = source
+        self._folder = folder
         self.crystals = crystals
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the content of all records in their order, hexadecimal."""
+        return self.crystals.fingerprint()
 
     def __len__(self) -> int:
         return len(self._source)
@@ -78,7 +173,15 @@ class RecordSource(Sequence[Record]):
         place = operator.index(index)
         if not -len(self) <= place < len(self):
             raise IndexError(f"There is no record {place} in a split of {len(self)}.")
-        return Record.from_example(self._source[place % len(self)])
+        place %= len(self)
+        try:
+            example = self._source[place]
+            if not isinstance(example["rest"], str | bytes):
+                raise ValueError("nothing is stored there: the file was cut off")
+            return Record.from_example(example)
+        except _DAMAGE as error:
+            reason = f"record {place} of {self._source.split} cannot be read ({_words(error)})"
+            raise manifest.damaged(self._folder, reason) from error
 
 
 def open_split(
@@ -92,23 +195,58 @@ def open_split(
         split: one of SPLITS.
 
     Raises:
-        DataError: there is no such split, or its files are missing or damaged.
+        DataError: there is no such split, its files are missing or damaged, or the process may not
+            use as much memory as reading takes.
     """
     if split not in SPLITS:
         raise DataError(f"There is no split {split!r}. Use one of {', '.join(SPLITS)}.")
+    check_address_space()
+    manifest.check(folder, split, SPLITS)
     try:
         with quiet():
             stored = make_builder(folder).as_data_source(split=split)
-        source = RecordSource(stored, crystal_table.read(folder, split))
-        _ = source[0]  # files are opened at the first read
+        source = RecordSource(stored, crystal_table.read(folder, split), folder)
         if len(source.crystals.atoms) != len(source):
             raise ValueError(f"{crystal_table.FILE} is of other data")
-    except (AssertionError, LookupError, OSError, RuntimeError, ValueError, ParseError) as error:
-        raise DataError(
-            f"The prepared data set in {folder} is damaged: {error}. Remove the folder; it is "
-            "built anew."
-        ) from error
+    except DataError:
+        raise
+    except _DAMAGE as error:
+        raise manifest.damaged(folder, _words(error)) from error
+    _ = source[0]  # files are opened at the first read
     return source
+
+
+@functools.cache  # the threads are there then, and serve all readers
+def check_address_space() -> None:
+    """Compares what array_record's reader reserves with what this process may have (`ulimit -v`).
+
+    With less its threads cannot start, and it waits for them for ever or crashes.
+
+    Raises:
+        DataError: it is too little.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return
+    stack, _ = resource.getrlimit(resource.RLIMIT_STACK)
+    stack = 8 << 20 if stack == resource.RLIM_INFINITY else stack
+    arenas = min(_READER_THREADS, 8 * (os.cpu_count() or 1))  # glibc's rule
+    needed = _READER_THREADS * stack + arenas * _MALLOC_ARENA_BYTES
+    used = _address_space_in_use()
+    if limit - used < needed:
+        raise DataError(
+            f"This process may use {limit / 2**30:.1f} GiB of address space (ulimit -v) and has "
+            f"taken {used / 2**30:.1f} GiB; reading records reserves {needed / 2**30:.1f} GiB. "
+            "Raise that limit, or limit the memory in another way."
+        )
+
+
+def _address_space_in_use() -> int:
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[0]) * resource.getpagesize()
+    except OSError:  # no Linux
+        return 0
 
 
 @contextlib.contextmanager
@@ -127,6 +265,7 @@ def quiet() -> Iterator[None]:
         absl_logging.set_verbosity(verbosity)
 
 
-def _examples(records: Iterable[Record]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for record in records:
-        yield record.material_id, record.to_example()
+def _words(error: Exception) -> str:
+    """An error of a library in one line."""
+    first_line = str(error).strip().split("\n")[0]
+    return first_line or type(error).__name__

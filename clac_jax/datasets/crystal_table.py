@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,11 +23,13 @@ class CrystalTable:
         atoms: (records,) int32, of the cell.
         formula: (records,) int32, the same number for the same formula.
         elements: (records,) int32, the same number for the same set of elements.
+        digest: (records,) uint64, of the content of the record.
     """
 
     atoms: np.ndarray
     formula: np.ndarray
     elements: np.ndarray
+    digest: np.ndarray
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> CrystalTable:
@@ -35,36 +37,46 @@ class CrystalTable:
         stored = getattr(records, "crystals", None)
         if stored is not None:
             return stored
-        formulas, elements = _Numbers(), _Numbers()
         rows = [
             (
                 len(record.atomic_numbers),
-                formulas.of(record.formula),
-                elements.of(frozenset(map(int, record.atomic_numbers))),
+                hash64(record.formula.encode()),
+                hash64(bytes(sorted(set(map(int, record.atomic_numbers))))),
+                record.digest(),
             )
             for record in records
         ]
-        return cls(*np.array(rows, np.int32).reshape(-1, 3).T)
+        atoms, formulas, elements, digests = np.array(rows, np.uint64).reshape(-1, 4).T
+        return cls(atoms.astype(np.int32), numbered(formulas), numbered(elements), digests)
 
     def take(self, places: np.ndarray | range | Sequence[int]) -> CrystalTable:
         """The rows of some records."""
         chosen = np.asarray(places, np.int64)
-        return CrystalTable(self.atoms[chosen], self.formula[chosen], self.elements[chosen])
+        return CrystalTable(*(column[chosen] for column in vars(self).values()))
+
+    def fingerprint(self) -> str:
+        """Of the content of the records and their order, 32 hexadecimal digits.
+
+        Equal wherever the same table is prepared: it does not depend on the files' encoding.
+        """
+        return hashlib.sha256(self.digest.astype("<u8").tobytes()).hexdigest()[:32]
 
 
-class _Numbers:
-    """Numbers keys in the order in which they come."""
-
-    def __init__(self) -> None:
-        self._known: dict[Any, int] = {}
-
-    def of(self, key: Any) -> int:
-        return self._known.setdefault(key, len(self._known))
+def hash64(content: bytes) -> int:
+    """An unsigned 64-bit number that is different for different contents, but for bad luck."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
-def write(folder: Path, splits: dict[str, Sequence[Record]]) -> None:
+def numbered(keys: np.ndarray) -> np.ndarray:
+    """(keys,) int32: keys numbered in the order in which they first come."""
+    _, first, number = np.unique(keys, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int32)
+    rank[np.argsort(first)] = np.arange(len(first), dtype=np.int32)
+    return rank[number]
+
+
+def write(folder: Path, tables: dict[str, CrystalTable]) -> None:
     """Writes the tables of a data set's splits into its folder."""
-    tables = {split: CrystalTable.of(records) for split, records in splits.items()}
     np.savez(
         folder / FILE,
         **{
@@ -81,7 +93,7 @@ def read(folder: Path, split: str) -> CrystalTable:
     Raises:
         OSError, ValueError, KeyError: the file is missing or damaged.
     """
-    columns = (f"{split}/{name}" for name in ("atoms", "formula", "elements"))
+    columns = (f"{split}/{name}" for name in CrystalTable.__dataclass_fields__)
     try:
         with np.load(folder / FILE) as stored:
             return CrystalTable(*(stored[column] for column in columns))

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import errno
+import fcntl
 import functools
 import hashlib
 import os
 import shutil
+import socket
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from clac_jax.datasets import builder as builder_lib
-from clac_jax.datasets import cif_folder, crystal_table, table
+from clac_jax.datasets import cif_folder, crystal_table, manifest, table
+from clac_jax.datasets.bad_rows import BadRowsError
 from clac_jax.datasets.gpt_narratives import GptNarratives
 from clac_jax.datasets.jarvis_dft_3d import JarvisDft3d
 from clac_jax.datasets.materials_project_mini.builder import PARQUET, MaterialsProjectMini
-from clac_jax.datasets.record import DataError, Record
-from clac_jax.datasets.split import SPLITS
+from clac_jax.datasets.options import DEFAULTS, TableOptions
+from clac_jax.datasets.record import DataError, Record, shortened
 from clac_jax.paths import local_path
 
 NAMES = ("materials_project_mini", "gpt_narratives", "jarvis_dft_3d")
-ON_BAD_ROW = ("error", "skip")
-SPLIT_BY = ("row", "formula")
 REFUSED_ROWS = "refused_rows.jsonl"
 _TABLES: dict[str, type[table.TableBuilder]] = {
     "gpt_narratives": GptNarratives,
     "jarvis_dft_3d": JarvisDft3d,
 }
-# A build takes minutes; an unfinished one of this age was killed.
+_BUILDING, _LOCK = ".building-", "lock"
+# Where locks do not work, an unfinished build of this age was killed.
 ABANDONED_SECONDS = 24 * 3600
 
 
@@ -38,9 +43,7 @@ def load(
     data_dir: str | Path,
     split: str,
     path: str | Path | None = None,
-    on_bad_row: str = "error",
-    split_by: str = "row",
-    label: str = "",
+    options: TableOptions = DEFAULTS,
 ) -> Sequence[Record]:
     """Random access to one split, built first if it is not there.
 
@@ -49,14 +52,12 @@ def load(
         data_dir: folder that holds the prepared data sets.
         split: "train", "validation" or "test".
         path: the user's table or folder of CIF files, for the other names than the first.
-        on_bad_row: "error" or "skip", see `TableBuilder`.
-        split_by: "row" or "formula", see `TableBuilder`.
-        label: a property that the examples must have, for "jarvis_dft_3d".
+        options: of the user's table.
 
     Raises:
         DataError: the data cannot be used.
     """
-    data_set = _DataSet(name, path, on_bad_row, split_by, label)
+    data_set = _DataSet(name, path, options)
     folder, _ = _prepare(data_set, local_path(data_dir, "dataset.data_dir"))
     return builder_lib.open_split(data_set.builder, folder, split)
 
@@ -65,9 +66,7 @@ def prepare(
     name: str,
     data_dir: str | Path,
     path: str | Path | None = None,
-    on_bad_row: str = "error",
-    split_by: str = "row",
-    label: str = "",
+    options: TableOptions = DEFAULTS,
 ) -> tuple[Path, bool]:
     """Builds a data set unless it is there already; arguments as for `load`.
 
@@ -80,8 +79,7 @@ def prepare(
     Raises:
         DataError: the data cannot be used, or the folder not be written.
     """
-    data_set = _DataSet(name, path, on_bad_row, split_by, label)
-    return _prepare(data_set, local_path(data_dir, "dataset.data_dir"))
+    return _prepare(_DataSet(name, path, options), local_path(data_dir, "dataset.data_dir"))
 
 
 @dataclass(frozen=True)
@@ -90,46 +88,46 @@ class _DataSet:
 
     name: str
     path: str | Path | None
-    on_bad_row: str
-    split_by: str
-    label: str
+    options: TableOptions
 
     def __post_init__(self) -> None:
-        choices = (
-            ("data set", self.name, NAMES),
-            ("on_bad_row", self.on_bad_row, ON_BAD_ROW),
-            ("split_by", self.split_by, SPLIT_BY),
-        )
-        for what, value, allowed in choices:
-            if value not in allowed:
-                raise DataError(f"There is no {what} {value!r}. Use one of {', '.join(allowed)}.")
+        if self.name not in NAMES:
+            raise DataError(f"There is no data set {self.name!r}. Use one of {', '.join(NAMES)}.")
+        if self.name != "jarvis_dft_3d":
+            # The others keep their rows without the label, which serve other tasks.
+            object.__setattr__(self, "options", dataclasses.replace(self.options, label=""))
         if self.name in _TABLES and not self.path:
             raise DataError(
                 f"The data set {self.name} needs a file. Give --config.dataset.path=FILE."
             )
-        for file in self.files().values():
-            if not file.is_file():
-                raise DataError(f"There is no data file {file}. Check dataset.path.")
+        with _read_errors(self.path):
+            for file in self.files().values():
+                if not file.is_file():
+                    raise DataError(f"There is no data file {file}. Check dataset.path.")
 
     def files(self) -> dict[str, Path]:
         """What it is made from."""
         if self.name == "materials_project_mini":
             return {"all": PARQUET}
-        path = local_path(str(self.path), "dataset.path")
+        path = self._source()
         if path.is_dir():
             return {file.name: file for file in cif_folder.files(path)}
         return table.split_files(path)
 
     def key(self) -> str:
         """A name that changes with the content of the files, the options and the format."""
-        options: tuple[str, ...] = ()
-        if self.name in _TABLES:
-            options = self.on_bad_row, self.split_by, *([self._label()] if self._label() else [])
-        digest = hashlib.sha256(repr((builder_lib.FORMAT, *options)).encode())
-        for role, file in self.files().items():
-            stat = file.stat()
-            digest.update(f"{role} {_content_hash(file, stat.st_size, stat.st_mtime_ns)}".encode())
+        options = self.options.key() if self.name in _TABLES else ""
+        digest = hashlib.sha256(f"{builder_lib.FORMAT} {options}".encode())
+        with _read_errors(self.path):
+            for role, file in self.files().items():
+                content = _content_hash(file, _state(file))
+                digest.update(f"{role} {content}".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:12]
+
+    def state(self) -> list[tuple[int, ...]]:
+        """What changes when one of the files is changed."""
+        with _read_errors(self.path):
+            return [_state(file) for file in self.files().values()]
 
     def builder(self, folder: Path) -> builder_lib.RecordBuilder:
         """The builder that writes it to and reads it from a folder."""
@@ -137,71 +135,120 @@ class _DataSet:
             return MaterialsProjectMini(data_dir=folder)
         return _TABLES[self.name](
             data_dir=folder,
-            path=local_path(str(self.path), "dataset.path"),
-            on_bad_row=self.on_bad_row,
-            split_by=self.split_by,
-            label=self._label(),
+            path=self._source(),
+            options=self.options,
         )
 
-    def _label(self) -> str:
-        # The others keep their rows without it, which serve other tasks.
-        return self.label if self.name == "jarvis_dft_3d" else ""
+    def _source(self) -> Path:
+        return local_path(str(self.path), "dataset.path")
+
+
+@contextlib.contextmanager
+def _read_errors(path: str | Path | None) -> Iterator[None]:
+    """Says of which path of the user an error of the file system is."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # the latter: no such user's home folder
+        reason = getattr(error, "strerror", None) or error
+        shown = shortened(str(getattr(error, "filename", None) or path), 300)
+        raise DataError(f"Cannot read {shown}: {reason}. Check dataset.path.") from error
 
 
 def _prepare(data_set: _DataSet, data_dir: Path) -> tuple[Path, bool]:
     folder = data_dir / data_set.name / data_set.key()
-    is_missing = not folder.is_dir()
-    if is_missing:
-        try:
+    builder_lib.check_address_space()
+    try:
+        is_missing = not folder.is_dir()
+        if is_missing:
             _build(data_set, folder)
-        except OSError as error:
-            raise DataError(
-                f"Cannot write the data set to {folder}: {error.strerror or error}. Free some "
-                "space or choose another dataset.data_dir."
-            ) from error
-    _tell_skipped(folder)
+    except OSError as error:
+        raise DataError(
+            f"Cannot write the data set to {shortened(str(folder), 300)}: "
+            f"{error.strerror or error}. {_advice(error)}"
+        ) from error
+    _tell(folder)
     return folder, is_missing
+
+
+def _advice(error: OSError) -> str:
+    if error.errno == errno.ENAMETOOLONG:
+        return "Choose a dataset.data_dir with a shorter name."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        return "Check its permissions, or choose another dataset.data_dir."
+    return (
+        "Free some space (a build takes about twice what its table takes uncompressed), raise the "
+        "limit on the size of files (ulimit -f), or choose another dataset.data_dir."
+    )
 
 
 def _build(data_set: _DataSet, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(folder.parent)
-    temporary = folder.with_name(f".building-{folder.name}-{uuid.uuid4().hex[:8]}")
-    temporary.mkdir()
-    try:
-        with builder_lib.quiet():
-            data_set.builder(temporary).download_and_prepare()
-            written = data_set.builder(temporary)
-            sources = {
-                split: builder_lib.RecordSource(written.as_data_source(split=split))
-                for split in SPLITS
-            }
+    source = data_set.state()
+    with _temporary_folder(folder) as temporary:
+        try:
+            with builder_lib.quiet():
+                builder = data_set.builder(temporary)
+                builder.download_and_prepare()
+        except BadRowsError as error:
+            if error.listing is None:
+                raise
+            listing = folder.with_name(REFUSED_ROWS)
+            error.listing.replace(listing)
+            raise DataError(f"{error}\nAll of them are listed in {listing}.") from error
+        if data_set.state() != source:
+            raise DataError(f"{data_set.path} was changed while it was read. Start again.")
         shutil.rmtree(temporary / "downloads", ignore_errors=True)  # TFDS makes it, empty
-        crystal_table.write(temporary, sources)
+        (temporary / _LOCK).unlink()
+        crystal_table.write(temporary, builder.tables)
+        notices = [line.replace(str(temporary), str(folder)) for line in builder.notices]
+        manifest.write(temporary, notices)
         _flush(temporary)
         try:
             temporary.rename(folder)
         except OSError:
             if not folder.is_dir():  # another process was first: its folder holds the same
                 raise
-    except table.BadRowsError as error:
-        if len(error.rows) <= table.SHOWN_BAD_ROWS:
-            raise
-        listing = folder.with_name(REFUSED_ROWS)
-        table.write_bad_rows(listing, error.rows)
-        raise DataError(f"{error}\nAll of them are listed in {listing}.") from error
+
+
+@contextlib.contextmanager
+def _temporary_folder(folder: Path) -> Iterator[Path]:
+    """A folder beside one, which is removed at the end; locked, so that others see it in use."""
+    temporary = folder.with_name(f"{_BUILDING}{folder.name}-{uuid.uuid4().hex[:8]}")
+    temporary.mkdir()
+    try:
+        with open(temporary / _LOCK, "w", encoding="utf-8") as lock:
+            with contextlib.suppress(OSError):  # some network file systems cannot
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock.write(socket.gethostname())
+                lock.flush()
+            yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """Frees the space of builds that were killed; a running one is younger."""
-    for folder in parent.glob(".building-*"):
+    """Frees the space of builds that were killed; one that is under way holds its lock."""
+    for folder in parent.glob(f"{_BUILDING}*"):
         try:
-            if time.time() - folder.stat().st_mtime > ABANDONED_SECONDS:
+            if _is_abandoned(folder):
                 shutil.rmtree(folder, ignore_errors=True)
         except FileNotFoundError:  # another process removed or renamed it
             continue
+
+
+def _is_abandoned(folder: Path) -> bool:
+    if time.time() - folder.stat().st_mtime > ABANDONED_SECONDS:
+        return True
+    try:
+        with open(folder / _LOCK, encoding="utf-8") as lock:
+            # Only locks of this machine tell whether their process lives.
+            if lock.read() != socket.gethostname():
+                return False
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    except OSError:  # locked, not yet locked, or done
+        return False
 
 
 def _flush(folder: Path) -> None:
@@ -212,14 +259,20 @@ def _flush(folder: Path) -> None:
                 os.fsync(handle.fileno())
 
 
-@functools.cache  # once a process, though each split is opened on its own
-def _tell_skipped(folder: Path) -> None:
-    for notice in (table.skipped_notice(folder), table.unlabelled_notice(folder)):
-        if notice:
-            print(notice, flush=True)
+@functools.cache  # once per process, though each split is opened on its own
+def _tell(folder: Path) -> None:
+    for notice in manifest.read(folder).notices:
+        print(notice, flush=True)
 
 
-@functools.cache  # by size and time too, for a file that is replaced meanwhile
-def _content_hash(file: Path, size: int, mtime_ns: int) -> str:
+def _state(file: Path) -> tuple[int, ...]:
+    """What changes with a file's content, whatever its name and times are set to."""
+    stat = file.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+
+
+@functools.cache  # by its state too, for a file that is replaced meanwhile
+def _content_hash(file: Path, state: tuple[int, ...]) -> str:
+    del state
     with open(file, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,21 @@ QUESTIONS = ("structure_question_list", "composition_question_list", "oxide_ques
 
 class DataError(UserError, ValueError):
     """A data set, one of its files or one of its rows cannot be used."""
+
+
+def shortened(text: str, limit: int = 80) -> str:
+    """A text from a file as a message shows it: its beginning, in one line of printable letters."""
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:limit])
+    return shown + ("..." if len(text) > limit else "")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be stored: not what was decoded from other bytes, nor half an emoji."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -95,18 +111,39 @@ class Record:
         return words
 
     def to_example(self) -> dict[str, Any]:
-        """The record as TFDS stores it: three arrays and one JSON text, which is quick to read."""
-        rest = {
-            name: value
-            for name, value in dataclasses.asdict(self).items()
-            if name not in ("material_id", "lattice", "atomic_numbers", "positions")
-        }
+        """The record as TFDS stores it: three arrays and one JSON text, which is quick to read.
+
+        The numbers of the crystal are stored with single precision.
+        """
         return {
             "material_id": self.material_id,
             "lattice": np.asarray(self.lattice, np.float64),
             "atomic_numbers": np.asarray(self.atomic_numbers, np.int32),
             "positions": np.asarray(self.positions, np.float64),
-            "rest": json.dumps(rest, ensure_ascii=False),
+            "rest": json.dumps(self._rest(), ensure_ascii=False),
+        }
+
+    def digest(self) -> int:
+        """An unsigned 64-bit number that is another one for other content."""
+        digest = hashlib.blake2b(digest_size=8)
+        rest = json.dumps(self._rest(), sort_keys=True)
+        for content in (
+            self.material_id.encode(),
+            np.asarray(self.lattice, "<f4").tobytes(),
+            np.asarray(self.atomic_numbers, "<i4").tobytes(),
+            np.asarray(self.positions, "<f4").tobytes(),
+            rest.encode(),
+        ):
+            digest.update(len(content).to_bytes(8, "little"))
+            digest.update(content)
+        return int.from_bytes(digest.digest(), "little")
+
+    def _rest(self) -> dict[str, Any]:
+        arrays = ("material_id", "lattice", "atomic_numbers", "positions")
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in arrays
         }
 
     @classmethod

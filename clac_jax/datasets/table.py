@@ -2,56 +2,40 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from clac_jax.datasets import cif_folder
-from clac_jax.datasets.builder import RecordBuilder
-from clac_jax.datasets.record import DataError, Record
-from clac_jax.datasets.rows import read_table, record_of_row, row_name
+from clac_jax.datasets.bad_rows import BadRow, BadRows, BadRowsError, bad_row
+from clac_jax.datasets.builder import LEFT_OUT, RecordBuilder
+from clac_jax.datasets.options import DEFAULTS, TableOptions
+from clac_jax.datasets.readers import read_table
+from clac_jax.datasets.record import DataError, Record, shortened
+from clac_jax.datasets.rows import record_of_row, row_name
 from clac_jax.datasets.split import SPLITS, split_by_formula, split_by_row
+from clac_jax.datasets.spool import Spool
 from clac_jax.errors import UserError
 
-# Sibling files of the public data set -> splits.
+# Sibling files of the public data set -> splits, in their order.
 SIBLINGS = {"train": "_train", "validation": "_val", "test": "_test"}
 SKIPPED_ROWS = "skipped_rows.jsonl"
-UNLABELLED = "unlabelled_rows.json"
-SHOWN_BAD_ROWS = 20
-SHOWN_REASONS = 3
+FORMULA_MISMATCHES = "formula_mismatches.jsonl"
+MAX_KNOWN = 1000
+"""Names of properties that are kept for a message; a million rows may each have their own."""
 
-
-@dataclass(frozen=True)
-class BadRow:
-    """A row that cannot be used: its file, its number (the first is 0), its id, and why."""
-
-    file: str
-    row: int
-    id: str | None
-    reason: str
-
-    def __str__(self) -> str:
-        name = "without id" if self.id is None else self.id
-        return f"{self.file} row {self.row} ({name}): {self.reason}"
-
-
-class BadRowsError(DataError):
-    """Rows of a table cannot be used; `rows` has them all, the message names the first."""
-
-    def __init__(self, rows: list[BadRow]):
-        """Names the rows."""
-        self.rows = rows
-        listed = "".join(f"\n  {row}" for row in rows[:SHOWN_BAD_ROWS])
-        more = len(rows) - SHOWN_BAD_ROWS
-        super().__init__(
-            f"{_count(rows)} cannot be used:{listed}"
-            + (f"\n  and {more} more" if more > 0 else "")
-            + "\nMend them, or leave them out with --config.dataset.on_bad_row=skip."
-        )
+# What reading one row raises where nobody thought of what it holds. Errors of the disk and of the
+# memory are not among them: those are not the row's.
+_ERRORS_OF_A_ROW = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 class TableBuilder(RecordBuilder, skip_registration=True):
@@ -59,93 +43,122 @@ class TableBuilder(RecordBuilder, skip_registration=True):
 
     needs_text = True
 
-    def __init__(
-        self,
-        *,
-        path: str | Path,
-        on_bad_row: str = "error",
-        split_by: str = "row",
-        label: str = "",
-        **kwargs: Any,
-    ):
+    def __init__(self, *, path: str | Path, options: TableOptions = DEFAULTS, **kwargs: Any):
         """Prepares to read a table.
 
         Args:
             path: parquet, csv, jsonl or json, see `split_files`; or a folder of CIF files with a
                 table of their texts, see `cif_folder`.
-            on_bad_row: "error" refuses the file and names the bad rows; "skip" leaves them out
-                and lists them in `skipped_rows.jsonl` beside the splits.
-            split_by: of a single file: "row" (seeded shuffle, the public rule) or "formula" (no
-                compound on two sides).
-            label: a property; rows where it is not known are left out, and counted. "": none is.
+            options: what to do with bad rows, and how to split.
             kwargs: see RecordBuilder.
         """
         self._path = Path(path)
-        self._on_bad_row = on_bad_row
-        self._split_by = split_by
-        self._label = label
+        self._options = options
         super().__init__(**kwargs)
 
-    def records(self) -> dict[str, Iterable[Record]]:
-        """The good rows of the file, or of the three files, by split.
+    def fill(self, spool: Spool) -> np.ndarray:
+        """The good rows of the file, or of the three files.
 
         Raises:
             DataError: a file is missing or cannot be read, or a split is left without a row.
             BadRowsError: rows are bad and none may be skipped.
         """
-        bad: list[BadRow] = []
         files = split_files(self._path)
-        seen: dict[str, str] = {}
-        tables = {
-            split: list(_good_rows(path, self.needs_text, seen, bad))
-            for split, path in files.items()
-        }
-        if bad and self._on_bad_row == "error":
-            raise BadRowsError(bad)
-        self._list_skipped(bad)
-        if self._label:
-            tables = self._labelled(tables)
-        splits = tables if len(tables) > 1 else self._split(tables["train"])
-        for split, records in splits.items():
-            if not records:
-                raise DataError(
-                    f"{self._path} leaves no example for the {split} split. Give more rows."
+        names = [path.name for path in files.values()]
+        bad = BadRows(self._beside(SKIPPED_ROWS), names)
+        mismatched = BadRows(self._beside(FORMULA_MISMATCHES), names)
+        known: set[str] = set()
+        for number, path in enumerate(files.values()):
+            for row, record in self._good_rows(path, bad, mismatched):
+                if len(known) < MAX_KNOWN:
+                    known |= record.properties.keys()
+                is_split_by_formula = self._options.split_by == "formula"
+                spool.add(
+                    record,
+                    reduced_formula=record.crystal().formula if is_split_by_formula else "",
+                    file=number,
+                    row=row,
+                    has_label=not self._options.label or self._options.label in record.properties,
                 )
-        return splits
+        kept = np.ones(len(spool), bool)
+        bad.finish(self._repeated(spool, names, kept))
+        if bad.count and self._options.on_bad_row == "error":
+            raise BadRowsError(bad)
+        mismatched.finish(())
+        self.notices += [
+            notice
+            for rows, what in ((bad, "skipped"), (mismatched, "taken against the formula sum"))
+            if (notice := rows.notice(rows.path, what))
+        ]
+        self._leave_out_unlabelled(spool, kept, known)
+        sides = np.full(len(spool), LEFT_OUT, np.int8)
+        sides[kept] = self._sides(spool, kept, len(files) > 1)
+        self._check_none_is_empty(sides, bad)
+        return sides
 
-    def _split(self, records: list[Record]) -> dict[str, list[Record]]:
-        if self._split_by == "formula":
-            sides = split_by_formula([record.crystal().formula for record in records])
-        else:
-            sides = split_by_row(len(records))
-        return {
-            split: [r for r, side in zip(records, sides, strict=True) if side == split]
-            for split in SPLITS
-        }
+    def _check_none_is_empty(self, sides: np.ndarray, bad: BadRows) -> None:
+        for place, split in enumerate(SPLITS):
+            if not (sides == place).any():
+                message = f"{self._path} leaves no example for the {split} split. Give more rows."
+                if bad.count:
+                    message += f" {bad.count:,} were skipped, the first: {bad.first[0]}"
+                raise DataError(message)
 
-    def _labelled(self, tables: dict[str, list[Record]]) -> dict[str, list[Record]]:
-        kept = {
-            split: [record for record in records if self._label in record.properties]
-            for split, records in tables.items()
-        }
-        if not any(kept.values()):
-            records = [record for table in tables.values() for record in table]
-            known = sorted({name for record in records for name in record.properties})
+    def _good_rows(
+        self, path: Path, bad: BadRows, mismatched: BadRows
+    ) -> Iterator[tuple[int, Record]]:
+        """The records of a file by their number; reports the others to `bad`."""
+        is_folder = path.is_dir()
+        rows = cif_folder.rows if is_folder else read_table
+        for number, row in enumerate(rows(path, self.needs_text)):
+            remarks: list[str] = []
+            try:
+                if is_folder:
+                    cif_folder.check(row)
+                record = record_of_row(row, number, self.needs_text, self._options, remarks)
+            except UserError as error:
+                bad.add(path.name, number, row_name(row), str(error))
+            except _ERRORS_OF_A_ROW as error:
+                reason = f"it cannot be read ({type(error).__name__}: {error})"
+                bad.add(path.name, number, row_name(row), reason)
+            else:
+                for remark in remarks:
+                    mismatched.add(path.name, number, row_name(row), remark)
+                yield number, record
+
+    def _repeated(self, spool: Spool, names: list[str], kept: np.ndarray) -> Iterator[BadRow]:
+        """The rows whose id came before, which are no longer `kept`."""
+        files, rows = spool.facts("file"), spool.facts("row")
+        for place, first in spool.same_ids():
+            kept[place] = False
+            where = f"{names[files[first]]} row {rows[first]}"
+            reason = f"its id is that of {where} already"
+            yield bad_row(names[files[place]], int(rows[place]), spool.id(place), reason)
+
+    def _leave_out_unlabelled(self, spool: Spool, kept: np.ndarray, known: set[str]) -> None:
+        before = int(kept.sum())
+        kept &= spool.facts("has_label").astype(bool)
+        dropped = before - int(kept.sum())
+        if before and dropped == before:
+            listed = ", ".join(shortened(name) for name in sorted(known)[:50])
             raise DataError(
-                f"{self._path} has no number in a column {self._label!r}. Set config.property.name "
-                f"to one of {', '.join(known)}."
+                f"{self._path} has no number in a column {self._options.label!r}. Set "
+                f"config.property.name to one of {listed}."
             )
-        dropped = sum(map(len, tables.values())) - sum(map(len, kept.values()))
-        path = Path(self.data_dir).parent / UNLABELLED
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"label": self._label, "rows": dropped}), encoding="utf-8")
-        return kept
+        if dropped:
+            self.notices.append(f"{dropped:,} rows without {self._options.label!r} left out")
 
-    def _list_skipped(self, bad: list[BadRow]) -> None:
-        if bad:
-            path = Path(self.data_dir).parent / SKIPPED_ROWS
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_bad_rows(path, bad)
+    def _sides(self, spool: Spool, kept: np.ndarray, is_split: bool) -> np.ndarray:
+        if is_split:
+            return spool.facts("file")[kept].astype(np.int8)
+        if self._options.split_by == "formula":
+            return split_by_formula(spool.facts("formula_key")[kept])
+        return split_by_row(int(kept.sum()))
+
+    def _beside(self, name: str) -> Path:
+        path = Path(self.data_dir).parent / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
 
 def split_files(path: Path) -> dict[str, Path]:
@@ -170,63 +183,3 @@ def split_files(path: Path) -> dict[str, Path]:
                     "rename the file to have it split."
                 )
     return {"train": path}
-
-
-def write_bad_rows(path: Path, rows: Iterable[BadRow]) -> None:
-    """Writes one JSON object a row: file, row, id, reason."""
-    with open(path, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
-
-
-def unlabelled_notice(folder: Path) -> str:
-    """One line on the rows without a label that a prepared data set left out, "" without any.
-
-    Args:
-        folder: of the prepared data set.
-    """
-    for path in folder.glob(f"*/{UNLABELLED}"):
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if values["rows"]:
-            return f"{values['rows']:,} rows without {values['label']!r} left out"
-    return ""
-
-
-def skipped_notice(folder: Path) -> str:
-    """One line on the rows that a prepared data set left out, empty if there are none.
-
-    Args:
-        folder: of the prepared data set.
-    """
-    for path in folder.glob(f"*/{SKIPPED_ROWS}"):
-        with open(path, encoding="utf-8") as file:
-            rows = [BadRow(**json.loads(line)) for line in file]
-        # "Atoms 3 and 7 are 0.02 angstrom apart" and the like, with any numbers, is one reason.
-        kinds = Counter(re.sub(r"\d+(\.\d+)?", "N", row.reason) for row in rows)
-        reasons = [f"{count} x {kind}" for kind, count in kinds.most_common(SHOWN_REASONS)]
-        others = ["others"] if len(kinds) > SHOWN_REASONS else []
-        return f"{_count(rows)} skipped ({'; '.join(reasons + others)}), all listed in {path}"
-    return ""
-
-
-def _good_rows(
-    path: Path, needs_text: bool, seen: dict[str, str], bad: list[BadRow]
-) -> Iterator[Record]:
-    """The records of a file; adds what is wrong to `bad`, and to `seen` where each id was."""
-    is_folder = path.is_dir()
-    rows = cif_folder.rows(path, needs_text) if is_folder else read_table(path, needs_text)
-    for number, row in enumerate(rows):
-        try:
-            if is_folder:
-                cif_folder.check(row)
-            record = record_of_row(row, number, needs_text)
-            place = seen.setdefault(record.material_id, f"{path.name} row {number}")
-            if place != f"{path.name} row {number}":
-                raise DataError(f"its id is that of {place} already")
-        except UserError as error:
-            bad.append(BadRow(path.name, number, row_name(row), str(error)))
-            continue
-        yield record
-
-
-def _count(rows: list[BadRow]) -> str:
-    return "1 row" if len(rows) == 1 else f"{len(rows):,} rows"

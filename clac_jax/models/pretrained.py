@@ -146,7 +146,8 @@ def _read_split(index: Path) -> Tensors:
 
 def _beside(name: Any) -> str:
     """The name of a file in the folder of an index, which may point nowhere else."""
-    if not isinstance(name, str) or name in ("", ".", "..") or "\0" in name or "/" in name:
+    is_text = isinstance(name, str) and 0 < len(name) < 256
+    if not is_text or name in (".", "..") or "\0" in name or "/" in name:
         raise ValueError(f"{one_line(repr(name))} is not the name of a file beside it")
     return name
 

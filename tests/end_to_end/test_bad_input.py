@@ -1,6 +1,7 @@
 """What a user gets wrong: one clear message, a non-zero exit, nothing half written."""
 
 import pytest
+from user_tables import load_all, row, write
 
 from clac_jax.errors import EXIT_USER_ERROR
 
@@ -58,3 +59,20 @@ def test_data_that_is_not_there(run, tmp_path):
         f"--config.dataset.path={tmp_path / 'nothing.parquet'}",
     )
     assert refused(done, "nothing.parquet")
+
+
+def test_prepared_data_that_are_damaged(run, tmp_path):
+    table = write(tmp_path / "t.jsonl", [row(k) for k in range(40)])
+    load_all(table, tmp_path / "data")
+    (file,) = (tmp_path / "data").rglob("*-test.array_record*")
+    with open(file, "r+b") as handle:
+        handle.seek(-100, 2)
+        handle.write(b"damage")
+    done = run(
+        tmp_path / "run",
+        "--config.dataset.name=gpt_narratives",
+        f"--config.dataset.path={table}",
+        f"--config.dataset.data_dir={tmp_path / 'data'}",
+    )
+    assert refused(done, file.name, "is damaged", "Remove that folder")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()  # not only after hours, in the test
