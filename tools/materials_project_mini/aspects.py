@@ -43,10 +43,10 @@ class Aspect:
 # --- structure ---
 
 _CELLS = {
-    "cubic": "a box as wide and high as it is long",
-    "tetragonal": "a high or flat box on a square",
+    "cubic": "a box as wide and tall as it is deep",
+    "tetragonal": "a tall or flat box on a square base",
     "orthorhombic": "a box of unequal width, depth and height",
-    "hexagonal": "a column on a diamond of 120°",
+    "hexagonal": "a column on a 120° diamond",
     "monoclinic": "a box that leans sideways",
     "triclinic": "a fully skewed box",
 }
@@ -125,13 +125,6 @@ def _distance_is_false(compound: Compound, answer: Answer) -> bool:
 
 STRUCTURE = (
     Aspect(
-        "shape of the cell",
-        _cell,
-        lambda answer: f"The conventional unit cell has the shape of {_CELLS[answer]}.",
-        _cell_is_false,
-        0.45,
-    ),
-    Aspect(
         "centering",
         _centering,
         lambda answer: f"The Bravais lattice is {answer}.",
@@ -144,6 +137,13 @@ STRUCTURE = (
         lambda answer: f"Counting screw axes, the rotation axis of highest order is {answer}.",
         lambda compound, answer: _axis(compound) != answer,
         0.2,
+    ),
+    Aspect(
+        "shape of the cell",
+        _cell,
+        lambda answer: f"The conventional unit cell has the shape of {_CELLS[answer]}.",
+        _cell_is_false,
+        0.45,
     ),
     Aspect(
         "shortest distance",
@@ -273,7 +273,7 @@ _CLASSES = {
     "oxide": "oxo materials",
     "oxysalt": "oxoacid salts",
     "halide": "halides",
-    "chalcogenide": "heavier chalcogenides",
+    "chalcogenide": "heavy-chalcogen materials",
     "pnictide": "pnictides",
     "tetrelide": "tetrelides",
     "alloy": "alloys",
@@ -392,7 +392,7 @@ OXIDE = (
     Aspect(
         "class",
         _class,
-        lambda answer: f"Chemically, this crystal is classed with the {_CLASSES[answer]}.",
+        lambda answer: f"Chemically, this crystal is classed among {_CLASSES[answer]}.",
         _class_is_false,
         0.5,
     ),

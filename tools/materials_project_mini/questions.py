@@ -18,6 +18,7 @@ LISTS = {
     "oxide_question_list": OXIDE,
 }
 _COMMON = 40  # crystals that share an answer: rarer ones are not asked for
+_MATCHINGS = 4  # of the training split
 _ROUNDS, _TAKEN_APART = 200, 0.05  # of the matching, see _QuestionList._matched
 
 
@@ -71,21 +72,41 @@ class _QuestionList:
         for split in sorted(set(splits)):
             members = [i for i, side in enumerate(splits) if side == split]
             rng = random.Random(f"{self.name}/{split}")
-            for k, groups in enumerate(self._matched(members, rng)):
-                # The training split is for learning: there no crystal tells of another one.
-                fits = partial(self._fits, k)
-                drawn = split == "train"
-                sets = choice_sets.drawn(groups, fits, rng) if drawn else choice_sets.shared(groups)
-                for crystal, answers in sets.items():
-                    found[crystal] = self._statements(k, answers, rng)
+            sets = self._independent(members, rng) if split == "train" else self._sets(members, rng)
             for crystal in members:
-                if crystal not in found:
-                    found[crystal] = self._statements(*self._alone(crystal, rng), rng)
+                k, answers = sets.get(crystal) or self._alone(crystal, rng)
+                right, *wrong = map(self.aspects[k].statement, answers)
+                found[crystal] = [right, *rng.sample(wrong, len(wrong))]
         return [found[i] for i in range(len(splits))]
 
-    def _statements(self, k: int, answers: Sequence[Answer], rng: random.Random) -> list[str]:
-        right, *wrong = map(self.aspects[k].statement, answers)
-        return [right, *rng.sample(wrong, len(wrong))]
+    def _sets(
+        self, members: Sequence[int], rng: random.Random, drawn: bool = False
+    ) -> dict[int, tuple[int, tuple[Answer, ...]]]:
+        """Crystal -> index of the aspect and the answers, its own first."""
+        found = {}
+        for k, groups in enumerate(self._matched(members, rng)):
+            fits = partial(self._fits, k)
+            sets = choice_sets.drawn(groups, fits, rng) if drawn else choice_sets.shared(groups)
+            found |= {crystal: (k, answers) for crystal, answers in sets.items()}
+        return found
+
+    def _independent(
+        self, members: Sequence[int], rng: random.Random
+    ) -> dict[int, tuple[int, tuple[Answer, ...]]]:
+        """As `_sets` for the training split, where the crystals must not tell of each other.
+
+        Were each statement right for exactly a fourth of the crystals that it is a choice of, the
+        rest of a split would tell a learner the answers of what it has not seen: those that were
+        right too seldom so far. So each crystal draws from several matchings by itself.
+        """
+        matchings = [self._sets(members, rng, drawn=True) for _ in range(_MATCHINGS)]
+        found = {}
+        for crystal in members:
+            for matching in rng.sample(matchings, len(matchings)):
+                if crystal in matching:
+                    found[crystal] = matching[crystal]
+                    break
+        return found
 
     def _matched(self, members: Sequence[int], rng: random.Random) -> list[list[dict[int, Answer]]]:
         """Groups of four for each aspect, which leave out fewer than four crystals where possible.
@@ -136,7 +157,7 @@ class _QuestionList:
     def _is_false(self, k: int, crystal: int, answer: Answer) -> bool:
         return self.aspects[k].is_false(self.compounds[crystal], answer)
 
-    def _alone(self, crystal: int, rng: random.Random) -> tuple[int, list[Answer]]:
+    def _alone(self, crystal: int, rng: random.Random) -> tuple[int, tuple[Answer, ...]]:
         """(index of an aspect, four answers) for one of the few crystals that are in no group."""
         for unheard in (True, False):
             for k in rng.sample(range(len(self.aspects)), len(self.aspects)):
@@ -150,6 +171,6 @@ class _QuestionList:
                     if answer != own and suits(k, crystal, answer)
                 ]
                 if len(others) >= choice_sets.CHOICES - 1:
-                    return k, [own, *rng.sample(others, choice_sets.CHOICES - 1)]
+                    return k, (own, *rng.sample(others, choice_sets.CHOICES - 1))
         compound = self.compounds[crystal].facts
         raise ValueError(f"{self.name}: nothing can be asked of {compound.material_id}.")
