@@ -92,12 +92,13 @@ _AXES = (
     (2, 1), (5, 2), (9, 1), (74, 2), (80, 4), (82, 2), (110, 4), (122, 2), (142, 4), (167, 3),
     (173, 6), (174, 3), (186, 6), (190, 3), (194, 6), (206, 3), (214, 4), (220, 3), (230, 4),
 )  # fmt: skip
-_FOLD = {2: "twofold", 3: "threefold", 4: "fourfold", 6: "sixfold"}
 
 
-def _axis(compound: Compound) -> str | None:
+def _rotation(compound: Compound) -> int | None:
+    """The smallest angle of a rotation in the point group, degrees."""
     number = compound.facts.space_group_number
-    return _FOLD.get(next(order for last, order in _AXES if number <= last))
+    order = next(order for last, order in _AXES if number <= last)
+    return 360 // order if order > 1 else None
 
 
 def _nearest(value: float, step: int) -> int:
@@ -132,10 +133,10 @@ STRUCTURE = (
         0.2,
     ),
     Aspect(
-        "rotation axis",
-        _axis,
-        lambda answer: f"Counting screw axes, the rotation axis of highest order is {answer}.",
-        lambda compound, answer: _axis(compound) != answer,
+        "smallest rotation",
+        _rotation,
+        lambda answer: f"Counting screw axes, its smallest symmetry rotation is by {answer}°.",
+        lambda compound, answer: _rotation(compound) != answer,
         0.2,
     ),
     Aspect(
@@ -241,12 +242,12 @@ def _mass_is_false(compound: Compound, answer: Answer) -> bool:
 
 
 def _mass_statement(answer: Answer) -> str:
-    amount = "less than 14" if answer == _MASSES[0] else f"about {answer}"
+    amount = "less than 15" if answer == _MASSES[0] else f"about {answer}"
     return f"Its mean atomic mass is {amount} u."
 
 
 COMPOSITION = (
-    Aspect("families of elements", _families, _families_statement, _families_are_false, 0.65),
+    Aspect("families of elements", _families, _families_statement, _families_are_false, 0.4),
     Aspect(
         "most abundant element",
         _majority,
@@ -255,14 +256,14 @@ COMPOSITION = (
             "of the atoms."
         ),
         _majority_is_false,
-        0.2,
+        0.35,
     ),
     Aspect(
         "mean atomic mass",
         _mass,
         _mass_statement,
         _mass_is_false,
-        0.15,
+        0.25,
     ),
 )
 
@@ -394,7 +395,7 @@ OXIDE = (
         _class,
         lambda answer: f"Chemically, this crystal is classed among {_CLASSES[answer]}.",
         _class_is_false,
-        0.5,
+        0.45,
     ),
     Aspect(
         "highest oxidation state",

@@ -64,7 +64,7 @@ def _member(
     """A crystal of the pool that fits the group and that the group fits."""
     if not all(fits(other, answer) for other in group):
         return None
-    for crystal in pool[-20:]:  # one in twenty is tried: what fails fails by the answer mostly
+    for crystal in pool[-20:]:  # enough: most misfits are between answers, not crystals
         if all(fits(crystal, theirs) for theirs in group.values()):
             return crystal
     return None

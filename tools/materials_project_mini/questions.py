@@ -17,7 +17,7 @@ LISTS = {
     "composition_question_list": COMPOSITION,
     "oxide_question_list": OXIDE,
 }
-_COMMON = 40  # crystals that share an answer: rarer ones are not asked for
+_COMMON = 60  # crystals that share an answer: rarer ones are not asked for
 _MATCHINGS = 4  # of the training split
 _ROUNDS, _TAKEN_APART = 200, 0.05  # of the matching, see _QuestionList._matched
 
@@ -127,8 +127,7 @@ class _QuestionList:
                 made = self._quartets(k, sorted(loose), rng)
                 kept[k] += made
                 loose -= {i for group in made for i in group}
-            # The last aspect is a number that fits nearly every crystal: a way out, not a favorite.
-            if (len(loose), len(kept[-1])) <= (len(left), len(groups[-1])):
+            if len(loose) < len(left):
                 groups, left = kept, loose
             if len(left) < choice_sets.CHOICES:
                 break

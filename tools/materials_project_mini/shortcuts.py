@@ -13,7 +13,7 @@ import itertools
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -85,25 +85,33 @@ Rule = Callable[[Question], Sequence[float]]
 """A score for each choice."""
 
 
-def questions(rows: Sequence[dict], name: str) -> list[Question]:
-    """The questions of one list, with narratives and splits."""
+def questions(rows: Sequence[dict], names: Sequence[str] = LISTS) -> dict[str, list[Question]]:
+    """List name -> its questions, with narratives and splits."""
     sides = split_by_formula([record_of_row(row).crystal().formula for row in rows])
-    found = []
+    found: dict[str, list[Question]] = {name: [] for name in names}
     for row, side in zip(rows, sides, strict=True):
         text = f"{row['gpt_text']} {row['gpt_explanation']}"
         bare = replace_formulas(text, also=(row["formula"],))
-        found.append(Question(tuple(row[name]), text, bare, side))
+        for name in names:
+            found[name].append(Question(tuple(row[name]), text, bare, side))
     return found
 
 
-def accuracy(rule: Rule, asked: Iterable[Question]) -> float:
+def accuracy(rule: Rule, asked: Sequence[Question]) -> float:
     """The share of right answers; a tie among k best choices counts as 1/k where one is right."""
-    credit = []
-    for question in asked:
-        scores = np.asarray(rule(question), float)
-        best = scores >= scores.max() - 1e-9
-        credit.append(best[0] / best.sum())
-    return float(np.mean(credit))
+    return _share_right(_scores(rule, asked))
+
+
+def _scores(rule: Rule, asked: Sequence[Question]) -> np.ndarray:
+    if isinstance(rule, Ranker):
+        return rule.scores(asked)
+    return np.array([rule(question) for question in asked], float)
+
+
+def _share_right(scores: np.ndarray) -> float:
+    """Of scores (questions, choices)."""
+    best = scores >= scores.max(1, keepdims=True) - 1e-9
+    return float(np.mean(best[:, 0] / best.sum(1)))
 
 
 def _each(score: Callable[[str], float]) -> Rule:
@@ -271,7 +279,7 @@ class Ranker:
     def __init__(self, rules: Sequence[Rule], use_words: bool = True) -> None:
         self.rules, self.use_words = tuple(rules), use_words
 
-    def fit(self, asked: Sequence[Question], steps: int = 150, penalty: float = 1e-4) -> Ranker:
+    def fit(self, asked: Sequence[Question], steps: int = 100, penalty: float = 1e-4) -> Ranker:
         """Adam on the whole set."""
         self.scale = np.ones(len(self.rules))
         x, hashes = self._features(asked)
@@ -301,8 +309,7 @@ class Ranker:
         return self
 
     def _features(self, asked: Sequence[Question]) -> tuple[np.ndarray, np.ndarray]:
-        x = np.array([[rule(q) for rule in self.rules] for q in asked], float)
-        x = x.reshape(len(asked), len(self.rules), -1).transpose(0, 2, 1)
+        x = np.stack([_scores(rule, asked) for rule in self.rules], axis=-1)
         x = (x - x.mean(1, keepdims=True)) / self.scale
         widest = 40
         hashes = np.zeros((*x.shape[:2], widest), int)
@@ -313,10 +320,14 @@ class Ranker:
                     hashes[n, c, : len(found)] = found
         return x, hashes
 
+    def scores(self, asked: Sequence[Question]) -> np.ndarray:
+        """Linear scores, (questions, choices)."""
+        x, hashes = self._features(asked)
+        return x @ self.dense + self.hashed[hashes].sum(-1)
+
     def __call__(self, question: Question) -> list[float]:
-        """Linear scores."""
-        x, hashes = self._features([question])
-        return (x[0] @ self.dense + self.hashed[hashes[0]].sum(-1)).tolist()
+        """Linear scores of one question."""
+        return self.scores([question])[0].tolist()
 
 
 @cache
@@ -324,10 +335,10 @@ def _hashes(text: str) -> tuple[int, ...]:
     return tuple(1 + zlib.crc32(gram.encode()) % (_BUCKETS - 1) for gram in ngrams(text))
 
 
-def learners(asked: Sequence[Question]) -> dict[str, Callable[[Sequence[Question]], Rule]]:
+def learners(
+    of_choices: Sequence[Rule], of_overlap: Sequence[Rule]
+) -> dict[str, Callable[[Sequence[Question]], Rule]]:
     """Name -> what makes a rule from the questions that it may learn from."""
-    of_choices = list(rules_of_choices(asked).values())
-    of_overlap = list(rules_of_overlap(asked).values())
     return {
         "learned: rate of the statement": lambda known: Prior().fit(known),
         "learned: naive Bayes of words": lambda known: NaiveBayes().fit(known),
@@ -340,31 +351,27 @@ def measured(asked: Sequence[Question], folds: int = 0) -> dict[str, dict[str, f
     """Shortcut -> accuracy on "all" questions, on "held out" ones (validation and test), on "test".
 
     Rules are tried for the most and for the least of what they score. Learners are fitted to the
-    training split; "all" is then a cross-validation over all questions, with folds > 1.
+    training split; "all" is a cross-validation over all questions, with folds > 1.
     """
-    held = [q for q in asked if q.split != "train"]
-    tested = [q for q in asked if q.split == "test"]
-    parts = {"all": asked, "held out": held, "test": tested}
+    splits = np.array([question.split for question in asked])
+    parts = {"all": splits != "", "held out": splits != "train", "test": splits == "test"}
     found: dict[str, dict[str, float]] = {}
-    for name, rule in (rules_of_choices(asked) | rules_of_overlap(asked)).items():
-        scores = {part: [rule(q) for q in members] for part, members in parts.items()}
+    of_choices, of_overlap = rules_of_choices(asked), rules_of_overlap(asked)
+    for name, rule in (of_choices | of_overlap).items():
+        scores = _scores(rule, asked)
         for way, sign in (("most", 1), ("least", -1)):
             found[f"{name}: {way}"] = {
-                part: accuracy(_replay(values, sign), parts[part])
-                for part, values in scores.items()
+                part: _share_right(sign * scores[inside]) for part, inside in parts.items()
             }
-    for name, make in learners(asked).items():
-        rule = make([q for q in asked if q.split == "train"])
-        found[name] = {part: accuracy(rule, parts[part]) for part in ("held out", "test")}
+    for name, make in learners([*of_choices.values()], [*of_overlap.values()]).items():
+        rule = make([question for question in asked if question.split == "train"])
+        held = [question for question in asked if question.split != "train"]
+        scores = _scores(rule, held)
+        tested = splits[parts["held out"]] == "test"
+        found[name] = {"held out": _share_right(scores), "test": _share_right(scores[tested])}
         if folds > 1:
             found[name]["all"] = _cross_validated(make, asked, folds)
     return found
-
-
-def _replay(scores: Sequence[Sequence[float]], sign: int) -> Rule:
-    """A rule that gives known scores in order."""
-    remaining = iter(scores)
-    return lambda _: [sign * score for score in next(remaining)]
 
 
 def _cross_validated(
@@ -387,9 +394,9 @@ def main() -> None:
     options = parser.parse_args()
     rows = pq.read_table(options.parquet).to_pylist()
     print("Percent right; chance is 25.0. Learned: fitted to train; 'all' is cross-validated.")
-    for name in LISTS:
+    for name, asked in questions(rows).items():
         print(f"\n{name:54} {'all':>8} {'held out':>9} {'test':>6}")
-        for shortcut, parts in measured(questions(rows, name), options.folds).items():
+        for shortcut, parts in measured(asked, options.folds).items():
             shown = [
                 f"{100 * parts[p]:.1f}" if p in parts else "" for p in ("all", "held out", "test")
             ]
