@@ -220,7 +220,7 @@ def _majority_is_false(compound: Compound, answer: Answer) -> bool:
     return own[0] != answer[0] or abs(own[1] - answer[1]) >= _SHARE_MARGIN
 
 
-_MASSES = (13, 16, 19, 24, 30, 37, 46, 58, 72, 90, 110, 140, 170, 210)
+_MASSES = (13, 16, 19, 24, 30, 37, 46, 58, 72, 90, 110, 140, 170, 210, 250)
 
 
 def _mean_mass(compound: Compound) -> float:
@@ -274,7 +274,7 @@ _CLASSES = {
     "oxide": "oxo materials",
     "oxysalt": "oxoacid salts",
     "halide": "halides",
-    "chalcogenide": "heavy-chalcogen materials",
+    "chalcogenide": "materials of heavy chalcogens",
     "pnictide": "pnictides",
     "tetrelide": "tetrelides",
     "alloy": "alloys",

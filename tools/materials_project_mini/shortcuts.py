@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from sys import intern
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -42,19 +43,19 @@ _NEGATIONS = frozenset({
 def words(text: str) -> frozenset[str]:
     """The words and numbers of a text without stop words; plurals count as their singulars."""
     found = re.findall(r"[a-z]+|\d+(?:\.\d+)?", text.lower())
-    return frozenset(w.removesuffix("s") if len(w) > 3 else w for w in found) - STOP_WORDS
+    return frozenset(intern(w.removesuffix("s") if len(w) > 3 else w) for w in found) - STOP_WORDS
 
 
 @cache
 def tokens(text: str) -> frozenset[str]:
     """All that stands between punctuation and spaces, stop words included; "2.10" is two tokens."""
-    return frozenset(re.findall(r"\w+", text.lower()))
+    return frozenset(map(intern, re.findall(r"\w+", text.lower())))
 
 
 @cache
 def prefixes(text: str) -> frozenset[str]:
     """The first five letters of each longer word, as a coarse stem."""
-    return frozenset(w[:5] for w in re.findall(r"[a-z]{5,}", text.lower()))
+    return frozenset(intern(w[:5]) for w in re.findall(r"[a-z]{5,}", text.lower()))
 
 
 @cache
@@ -200,6 +201,10 @@ def rules_of_overlap(asked: Sequence[Question]) -> dict[str, Rule]:
         there = words(question.narrative)
         return [sum(rarity[word] for word in words(c) & there) for c in question.choices]
 
+    def runs(question: Question) -> list[float]:
+        there = question.narrative.lower()
+        return [sum(gram in there for gram in grams(choice, 4)) for choice in question.choices]
+
     def narrative(question: Question) -> str:
         return question.narrative
 
@@ -211,7 +216,7 @@ def rules_of_overlap(asked: Sequence[Question]) -> dict[str, Rule]:
         "words shared, rare ones count more": by_rarity,
         "numbers shared": shared(lambda t: frozenset(re.findall(r"\d+(?:\.\d+)?", t)), narrative),
         "five-letter stems shared": shared(prefixes, narrative),
-        "runs of 4 characters shared": shared(lambda text: grams(text, 4), narrative),
+        "runs of 4 characters shared": runs,
     }
 
 
@@ -265,7 +270,7 @@ def ngrams(text: str) -> tuple[str, ...]:
     return (*found, *map(" ".join, itertools.pairwise(found)))
 
 
-_BUCKETS = 2048
+_BUCKETS = 1024
 
 
 class Ranker:
@@ -282,21 +287,20 @@ class Ranker:
     def fit(self, asked: Sequence[Question], steps: int = 100, penalty: float = 1e-4) -> Ranker:
         """Adam on the whole set."""
         self.scale = np.ones(len(self.rules))
-        x, hashes = self._features(asked)
+        x, which, grams_of = self._features(asked)
         self.scale = x.std((0, 1)) + 1e-9
         x = x / self.scale
-        self.dense, self.hashed = np.zeros(x.shape[-1]), np.zeros(_BUCKETS)
-        moments = [np.zeros(len(w)) for w in (self.dense, self.hashed) for _ in "mv"]
+        flat = x.reshape(-1, x.shape[-1])
+        self.dense, self.hashed = np.zeros(len(self.rules)), np.zeros(_BUCKETS)
+        moments = [np.zeros_like(w) for w in (self.dense, self.hashed) for _ in "mv"]
         for step in range(1, steps + 1):
-            scores = x @ self.dense + self.hashed[hashes].sum(-1)
+            scores = x @ self.dense + (grams_of @ self.hashed)[which]
             p = np.exp(scores - scores.max(1, keepdims=True))
             p /= p.sum(1, keepdims=True)
             p[:, 0] -= 1
             p /= len(asked)
-            of_words = np.bincount(
-                hashes.ravel(), np.repeat(p.ravel(), hashes.shape[-1]), minlength=_BUCKETS
-            )
-            gradients = [np.einsum("nc,ncf->f", p, x), of_words]
+            of_statements = np.bincount(which.ravel(), p.ravel(), minlength=len(grams_of))
+            gradients = [p.ravel() @ flat, of_statements @ grams_of]
             for k, (weight, gradient) in enumerate(
                 zip((self.dense, self.hashed), gradients, strict=True)
             ):
@@ -305,34 +309,28 @@ class Ranker:
                 m += 0.1 * (gradient - m)
                 v += 0.01 * (gradient**2 - v)
                 weight -= 0.05 * (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.99**step)) + 1e-9)
-            self.hashed[0] = 0.0  # the padding
         return self
 
-    def _features(self, asked: Sequence[Question]) -> tuple[np.ndarray, np.ndarray]:
+    def _features(self, asked: Sequence[Question]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Scores (questions, choices, rules), statement numbers (questions, choices), n-grams."""
         x = np.stack([_scores(rule, asked) for rule in self.rules], axis=-1)
         x = (x - x.mean(1, keepdims=True)) / self.scale
-        widest = 40
-        hashes = np.zeros((*x.shape[:2], widest), int)
-        if self.use_words:
-            for n, question in enumerate(asked):
-                for c, choice in enumerate(question.choices):
-                    found = _hashes(choice)[:widest]
-                    hashes[n, c, : len(found)] = found
-        return x, hashes
+        numbers = {c: k for k, c in enumerate(dict.fromkeys(c for q in asked for c in q.choices))}
+        which = np.array([[numbers[choice] for choice in q.choices] for q in asked])
+        grams_of = np.zeros((len(numbers), _BUCKETS))
+        for choice, number in numbers.items() if self.use_words else ():
+            buckets = [zlib.crc32(gram.encode()) % _BUCKETS for gram in ngrams(choice)]
+            grams_of[number] = np.bincount(buckets, minlength=_BUCKETS)
+        return x, which, grams_of
 
     def scores(self, asked: Sequence[Question]) -> np.ndarray:
         """Linear scores, (questions, choices)."""
-        x, hashes = self._features(asked)
-        return x @ self.dense + self.hashed[hashes].sum(-1)
+        x, which, grams_of = self._features(asked)
+        return x @ self.dense + (grams_of @ self.hashed)[which]
 
     def __call__(self, question: Question) -> list[float]:
         """Linear scores of one question."""
         return self.scores([question])[0].tolist()
-
-
-@cache
-def _hashes(text: str) -> tuple[int, ...]:
-    return tuple(1 + zlib.crc32(gram.encode()) % (_BUCKETS - 1) for gram in ngrams(text))
 
 
 def learners(
