@@ -360,7 +360,7 @@ def test_oxide_questions_are_right_at_index_0_only(rows):
 
 def test_structure_questions_are_right_at_index_0_only(rows):
     seen = set()
-    for row in rows[::20]:
+    for row in rows[::30]:
         lattice = np.reshape(row["lattice"], (3, 3))
         cell = (lattice, np.reshape(row["frac_coords"], (-1, 3)), row["atomic_numbers"])
         symmetry = spglib.get_symmetry_dataset(cell, symprec=0.05)
@@ -420,13 +420,15 @@ TOLERANCE = 0.03
 @pytest.fixture(scope="module")
 def asked(rows):
     yield shortcuts.questions(rows, QUESTIONS)
-    for remembered in (shortcuts.words, shortcuts.tokens, shortcuts.prefixes, shortcuts.grams):
-        remembered.cache_clear()  # of all narratives
+    for remembered in (
+        shortcuts.words, shortcuts.tokens, shortcuts.prefixes, shortcuts.without_formulas
+    ):  # fmt: skip
+        remembered.cache_clear()  # they hold all narratives
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_no_rule_and_no_learner_tells_the_right_choice_without_the_crystal(asked, name):
-    some = [q for k, q in enumerate(asked[name]) if q.split != "train" or k % 3 == 0]
+    some = [q for k, q in enumerate(asked[name]) if q.split != "train" or k % 5 == 0]
     found = shortcuts.measured(some)
     assert len(found) > 60
     off = {
@@ -461,7 +463,7 @@ def test_the_words_that_tell_choices_apart_are_not_in_the_narrative(asked, name)
 
 
 def question(*choices: str, narrative: str = "Some text.", split: str = "test"):
-    return shortcuts.Question(choices, narrative, narrative, split)
+    return shortcuts.Question(choices, narrative, "NaCl", split)
 
 
 def test_a_tie_counts_as_a_share_of_the_right_answer():

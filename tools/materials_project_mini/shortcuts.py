@@ -65,6 +65,12 @@ def grams(text: str, n: int) -> frozenset[str]:
     return frozenset(lower[k : k + n] for k in range(len(lower) - n + 1))
 
 
+@cache
+def without_formulas(text: str, formula: str) -> str:
+    """A text in which formulas, and this one in any case, are replaced."""
+    return replace_formulas(text, also=(formula,))
+
+
 @dataclass(frozen=True)
 class Question:
     """One question.
@@ -72,13 +78,13 @@ class Question:
     Attributes:
         choices: statements; the first is right, which no rule makes use of.
         narrative: of the crystal.
-        bare: the narrative without formulas.
+        formula: of the crystal, as its narrative writes it.
         split: of the crystal.
     """
 
     choices: tuple[str, ...]
     narrative: str
-    bare: str
+    formula: str
     split: str
 
 
@@ -92,9 +98,8 @@ def questions(rows: Sequence[dict], names: Sequence[str] = LISTS) -> dict[str, l
     found: dict[str, list[Question]] = {name: [] for name in names}
     for row, side in zip(rows, sides, strict=True):
         text = f"{row['gpt_text']} {row['gpt_explanation']}"
-        bare = replace_formulas(text, also=(row["formula"],))
         for name in names:
-            found[name].append(Question(tuple(row[name]), text, bare, side))
+            found[name].append(Question(tuple(row[name]), text, row["formula"], side))
     return found
 
 
@@ -205,12 +210,15 @@ def rules_of_overlap(asked: Sequence[Question]) -> dict[str, Rule]:
         there = question.narrative.lower()
         return [sum(gram in there for gram in grams(choice, 4)) for choice in question.choices]
 
+    def bare(question: Question) -> str:
+        return without_formulas(question.narrative, question.formula)
+
     def narrative(question: Question) -> str:
         return question.narrative
 
     return {
         "words shared with the narrative": shared(words, narrative),
-        "words shared, without formulas": shared(words, lambda question: question.bare),
+        "words shared, without formulas": shared(words, bare),
         "words shared, split at punctuation": shared(tokens, narrative),
         "words shared, share of the choice": portion,
         "words shared, rare ones count more": by_rarity,
