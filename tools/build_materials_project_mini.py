@@ -21,15 +21,13 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from clac_jax.datasets.record import PROPERTIES
+from clac_jax.datasets.rows import record_of_row
+from clac_jax.datasets.split import split_by_formula
 from clac_jax.text import split_sentences
 from tools.materials_project_mini.compound import Compound
 from tools.materials_project_mini.facts import Facts, compute_facts
 from tools.materials_project_mini.narrative import narrative
-from tools.materials_project_mini.questions import (
-    composition_question,
-    oxide_question,
-    structure_question,
-)
+from tools.materials_project_mini.questions import question_columns
 
 ROOT = Path(__file__).parents[1]
 OUTPUT = ROOT / "clac_jax/datasets/materials_project_mini/materials_project_mini.parquet"
@@ -50,7 +48,7 @@ def load_facts(rows: list[dict[str, Any]], cache: Path | None) -> list[Facts]:
 
 
 def generator(material_id: str, purpose: str) -> random.Random:
-    """A generator for one column group of one row, the same in every build."""
+    """A generator for the narrative of one row, the same in every build."""
     seed = hashlib.sha256(f"{purpose}/{material_id}".encode()).digest()
     return random.Random(int.from_bytes(seed[:8], "big"))
 
@@ -73,27 +71,14 @@ def narrative_of(compound: Compound, row: dict[str, Any]) -> dict[str, str]:
     return {"gpt_text": text, "gpt_explanation": explanation}
 
 
-def questions_of(
-    compound: Compound, groups: list[tuple[str, int, str]], types: list[str]
-) -> dict[str, list[str]]:
-    """The three question columns of one row."""
-    rng = generator(compound.facts.material_id, "questions")
-    return {
-        "structure_question_list": structure_question(compound, groups, types, rng),
-        "composition_question_list": composition_question(compound, rng),
-        "oxide_question_list": oxide_question(compound, rng),
-    }
-
-
 def build(rows: list[dict[str, Any]], facts: list[Facts]) -> pa.Table:
     """All columns of the embedded data set."""
     compounds = [Compound(one) for one in facts]
-    groups = [(f.space_group, f.space_group_number, f.crystal_system) for f in facts]
-    types = sorted({c.structure_type for c in compounds if c.structure_type is not None})
-    texts = [
-        narrative_of(c, row) | questions_of(c, groups, types)
-        for c, row in zip(compounds, rows, strict=True)
-    ]
+    texts = [narrative_of(c, row) for c, row in zip(compounds, rows, strict=True)]
+    splits = split_by_formula(
+        [record_of_row(row, needs_text=False).crystal().formula for row in rows]
+    )
+    narratives = [" ".join(text.values()) for text in texts]
     columns: dict[str, Any] = {
         name: [row[name] for row in rows] for name in ("material_id", "formula")
     }
@@ -102,6 +87,7 @@ def build(rows: list[dict[str, Any]], facts: list[Facts]) -> pa.Table:
     columns["atomic_numbers"] = pa.array(numbers, pa.list_(pa.int16()))
     columns["frac_coords"] = [_rounded(row["frac_coords"]) for row in rows]
     columns |= {name: [text[name] for text in texts] for name in texts[0]}
+    columns |= question_columns(compounds, narratives, splits)
     given = [name for name in (*PROPERTIES, "source") if name in rows[0]]
     columns |= {name: [row[name] for row in rows] for name in given}
     return pa.table(columns)

@@ -2,198 +2,174 @@
 
 from __future__ import annotations
 
-import math
 import random
+from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
-from pymatgen.core import Element
-
-from tools.materials_project_mini.chemistry import (
-    NOBLE_GASES,
-    STATES,
-    is_metal,
-    name,
-)
+from tools.materials_project_mini import choice_sets
+from tools.materials_project_mini.aspects import COMPOSITION, OXIDE, STRUCTURE, Answer, Aspect
 from tools.materials_project_mini.compound import Compound
-from tools.materials_project_mini.english import article, capital, join, number
-from tools.materials_project_mini.facts import Facts
-from tools.materials_project_mini.surroundings import ligand_sites
+from tools.materials_project_mini.shortcuts import words
 
-CHOICES = 4
-# Class -> elements that a compound of it must have. A compound that lacks one is not of the class.
-_NEEDS = {
-    "oxide": ("O",), "hydroxide": ("O", "H"), "peroxide": ("O",), "carbonate": ("C", "O"),
-    "nitrate": ("N", "O"), "phosphate": ("P", "O"), "sulfate": ("S", "O"), "silicate": ("Si", "O"),
-    "borate": ("B", "O"), "arsenate": ("As", "O"), "oxyfluoride": ("O", "F"),
-    "oxychloride": ("O", "Cl"), "oxynitride": ("O", "N"), "oxysulfide": ("O", "S"),
-    "fluoride": ("F",), "chloride": ("Cl",), "bromide": ("Br",), "iodide": ("I",),
-    "sulfide": ("S",), "selenide": ("Se",), "telluride": ("Te",), "nitride": ("N",),
-    "phosphide": ("P",), "carbide": ("C",), "hydride": ("H",), "silicide": ("Si",),
-    "boride": ("B",),
-}  # fmt: skip
+LISTS = {
+    "structure_question_list": STRUCTURE,
+    "composition_question_list": COMPOSITION,
+    "oxide_question_list": OXIDE,
+}
+_COMMON = 60  # crystals that share an answer: rarer ones are not asked for
+_MATCHINGS = 4  # of the training split
+_ROUNDS, _TAKEN_APART = 200, 0.05  # of the matching, see _QuestionList._matched
 
 
-def structure_question(
-    compound: Compound,
-    groups: Sequence[tuple[str, int, str]],
-    types: Sequence[str],
-    rng: random.Random,
-) -> list[str]:
-    """On the symmetry, the coordination of an element or the structure type.
+def question_columns(
+    compounds: Sequence[Compound], narratives: Sequence[str], splits: Sequence[str]
+) -> dict[str, list[list[str]]]:
+    """The three question columns.
 
     Args:
-        compound: what is asked about.
-        groups: (symbol, number, crystal system) of all crystals, the pool of wrong symmetries.
-        types: structure types of all crystals that have one, the pool of wrong types.
-        rng: makes all choices.
-    """  # fmt: skip
-    makers = [lambda: _symmetry(compound.facts, groups, rng)] * 2
-    if _coordinated(compound):
-        makers.append(lambda: _coordination(compound, rng))
-    if compound.structure_type:
-        makers.append(lambda: _type(compound, types, rng))
-    return _checked(compound, rng.choice(makers)())
+        compounds: the crystals, all of them.
+        narratives: of the crystals; no choice is told from the others by its words in them.
+        splits: of the crystals; sets of choices are balanced within each.
+
+    Raises:
+        ValueError: nothing can be asked of a crystal.
+    """
+    return {
+        name: _QuestionList(name, aspects, compounds, narratives).column(splits)
+        for name, aspects in LISTS.items()
+    }
 
 
-def _symmetry(
-    facts: Facts, groups: Sequence[tuple[str, int, str]], rng: random.Random
-) -> list[str]:
-    """All four crystal systems differ, so that a wrong choice is wrong at any tolerance."""
-    picked = [(facts.space_group, facts.space_group_number, facts.crystal_system)]
-    while len(picked) < CHOICES:
-        group = rng.choice(groups)
-        if group[2] not in {system for _, _, system in picked}:
-            picked.append(group)
-    form = rng.choice([
-        "The crystal is {system} with space group {group} (No. {number}).",
-        "The structure belongs to the {system} space group {group} (No. {number}).",
-    ])  # fmt: skip
-    return [form.format(system=s, group=g, number=n) for g, n, s in picked]
+class _QuestionList:
+    """Makes one of the columns."""
 
+    def __init__(
+        self,
+        name: str,
+        aspects: Sequence[Aspect],
+        compounds: Sequence[Compound],
+        narratives: Sequence[str],
+    ) -> None:
+        self.name, self.aspects, self.compounds = name, aspects, compounds
+        self.heard = [words(text) for text in narratives]
+        self.answers: list[list[Answer | None]] = []
+        self.common: list[set[Answer]] = []
+        self.telling: list[dict[Answer, frozenset[str]]] = []
+        for aspect in aspects:
+            answers = [aspect.answer(compound) for compound in compounds]
+            known = {answer for answer in answers if answer is not None}
+            said = {answer: words(aspect.statement(answer)) for answer in known}
+            everywhere = frozenset.intersection(*said.values())
+            self.telling.append({answer: said[answer] - everywhere for answer in known})
+            self.answers.append(answers)
+            counts = Counter(answers)
+            self.common.append({answer for answer in known if counts[answer] >= _COMMON})
 
-def _coordinated(compound: Compound) -> list[tuple[str, str, int]]:
-    """(element, neighbor, number) where all atoms of an element are surrounded alike."""
-    found = []
-    for element in compound.elements:
-        around = {tuple(site.neighbors.items()) for site in ligand_sites(compound, element)}
-        if len(around) == 1 and len(next(iter(around))) == 1:
-            ((other, n),) = next(iter(around))
-            if n >= 3:
-                found.append((element, other, n))
-    return found
+    def column(self, splits: Sequence[str]) -> list[list[str]]:
+        """The four statements of each crystal, the right one first."""
+        found: dict[int, list[str]] = {}
+        for split in sorted(set(splits)):
+            members = [i for i, side in enumerate(splits) if side == split]
+            rng = random.Random(f"{self.name}/{split}")
+            sets = self._independent(members, rng) if split == "train" else self._sets(members, rng)
+            for crystal in members:
+                k, answers = sets.get(crystal) or self._alone(crystal, rng)
+                right, *wrong = map(self.aspects[k].statement, answers)
+                found[crystal] = [right, *rng.sample(wrong, len(wrong))]
+        return [found[i] for i in range(len(splits))]
 
+    def _sets(
+        self, members: Sequence[int], rng: random.Random, drawn: bool = False
+    ) -> dict[int, tuple[int, tuple[Answer, ...]]]:
+        """Crystal -> index of the aspect and the answers, its own first."""
+        found = {}
+        for k, groups in enumerate(self._matched(members, rng)):
+            fits = partial(self._fits, k)
+            sets = choice_sets.drawn(groups, fits, rng) if drawn else choice_sets.shared(groups)
+            found |= {crystal: (k, answers) for crystal, answers in sets.items()}
+        return found
 
-def _coordination(compound: Compound, rng: random.Random) -> list[str]:
-    element, other, right = rng.choice(_coordinated(compound))
-    # One more or less is a matter of taste around a large atom.
-    far = [n for n in (2, 3, 4, 5, 6, 8, 9, 10, 12) if abs(n - right) >= (1 if right <= 4 else 2)]
-    ligand = name(other) if other != element else f"other {name(element)}"
-    return [
-        f"Each {name(element)} atom is surrounded by {number(n)} {ligand} atoms."
-        for n in [right, *rng.sample(far, CHOICES - 1)]
-    ]
+    def _independent(
+        self, members: Sequence[int], rng: random.Random
+    ) -> dict[int, tuple[int, tuple[Answer, ...]]]:
+        """As `_sets` for the training split, where the crystals must not tell of each other.
 
+        Were each statement right for exactly a fourth of the crystals that it is a choice of, the
+        rest of a split would tell a learner the answers of what it has not seen: those that were
+        right too seldom so far. So each crystal draws from several matchings by itself.
+        """
+        matchings = [self._sets(members, rng, drawn=True) for _ in range(_MATCHINGS)]
+        found = {}
+        for crystal in members:
+            for matching in rng.sample(matchings, len(matchings)):
+                if crystal in matching:
+                    found[crystal] = matching[crystal]
+                    break
+        return found
 
-def _type(compound: Compound, types: Sequence[str], rng: random.Random) -> list[str]:
-    picked = [str(compound.structure_type)]
-    while len(picked) < CHOICES:
-        kind = rng.choice(types)
-        if kind not in picked:
-            picked.append(kind)
-    return [f"The crystal has the {kind} structure." for kind in picked]
+    def _matched(self, members: Sequence[int], rng: random.Random) -> list[list[dict[int, Answer]]]:
+        """Groups of four for each aspect, which leave out fewer than four crystals where possible.
 
-
-def composition_question(compound: Compound, rng: random.Random) -> list[str]:
-    """On the elements, or on their ratio."""
-    elements = compound.elements
-    if len(elements) > 1 and rng.random() < 0.4:
-        return _checked(compound, _ratios(compound, rng))
-    sets = [tuple(elements)]
-    while len(sets) < CHOICES:
-        swapped = list(elements)
-        for place in rng.sample(range(len(elements)), min(len(elements), rng.choice([1, 1, 2]))):
-            swapped[place] = rng.choice(_similar(elements[place], [*elements, *swapped]))
-        if {*swapped} not in [{*known} for known in sets]:
-            sets.append(tuple(swapped))
-    verb = rng.choice(["contains", "is made of", "consists of"])
-    return _checked(
-        compound, [f"The crystal {verb} {join([name(e) for e in chosen])}." for chosen in sets]
-    )
-
-
-def _ratios(compound: Compound, rng: random.Random) -> list[str]:
-    right = tuple(compound.facts.counts[e] for e in compound.elements)
-    ratios = [right]
-    while len(ratios) < CHOICES:
-        wrong = list(right)
-        if rng.random() < 0.5:
-            rng.shuffle(wrong)
-        else:
-            place = rng.randrange(len(wrong))
-            wrong[place] = max(1, wrong[place] + rng.choice([-2, -1, 1, 2, 3]))
-        if math.gcd(*wrong) == 1 and tuple(wrong) not in ratios:
-            ratios.append(tuple(wrong))
-    names = join([name(e) for e in compound.elements])
-    return [f"The atomic ratio of {names} is {':'.join(map(str, r))}." for r in ratios]
-
-
-def _similar(symbol: str, taken: Sequence[str]) -> list[str]:
-    """Elements of the same group or beside it in the periodic table."""
-    element = Element(symbol)
-    stable = [Element.from_Z(z) for z in range(1, 93) if z not in (43, 61, *range(84, 90), 91)]
-    near = [
-        other.symbol
-        for other in stable
-        if other.symbol not in taken
-        and (other.group == element.group or abs(other.Z - element.Z) <= 1)
-        and is_metal(other.symbol) == is_metal(symbol)
-        and (other.symbol in NOBLE_GASES) == (symbol in NOBLE_GASES)
-    ]
-    if len(near) >= CHOICES - 1:
-        return near
-    return [other.symbol for other in stable if other.symbol not in taken]
-
-
-def oxide_question(compound: Compound, rng: random.Random) -> list[str]:
-    """On whether the compound is an oxide, which class it is of, or an oxidation state in it."""
-    present = set(compound.facts.counts)
-    cations = [
-        e for e, q in (compound.states or {}).items() if q > 0 and len(STATES.get(e, ())) > 1
-    ]
-    if "O" in present and cations and rng.random() < 0.4:
-        return _checked(compound, _state(compound, rng.choice(cations), rng))
-    kind = compound.kind
-    if compound.is_element:
-        kind = f"form of elemental {name(compound.elements[0])}"
-    wrong = rng.sample(sorted(c for c, needs in _NEEDS.items() if not set(needs) <= present), 3)
-    if "O" in present:
-        statements = [f"The compound is {article(choice)}." for choice in (kind, *wrong)]
-    else:
-        if "oxide" not in wrong:
-            wrong[rng.randrange(3)] = "oxide"
-        statements = [
-            f"The compound is {article(choice)}."
-            if "O" in _NEEDS.get(choice, ())
-            else f"The compound is not an oxide but {article(choice)}."
-            for choice in (kind, *wrong)
+        Each crystal is first matched in an aspect that it draws. To match the rest as well, some
+        groups are taken apart, over and over, and their crystals are matched in any aspect.
+        """
+        drawn = {i: self._preferred(i, rng) for i in members}
+        groups = [
+            self._quartets(k, [i for i in members if drawn[i] == k], rng)
+            for k in range(len(self.aspects))
         ]
-    return _checked(compound, statements)
+        left = set(members) - {i for made in groups for group in made for i in group}
+        for turn in range(_ROUNDS):
+            kept = [[g for g in made if not turn or rng.random() > _TAKEN_APART] for made in groups]
+            loose = set(members) - {i for made in kept for group in made for i in group}
+            for k in range(len(self.aspects)):
+                made = self._quartets(k, sorted(loose), rng)
+                kept[k] += made
+                loose -= {i for group in made for i in group}
+            if len(loose) < len(left):
+                groups, left = kept, loose
+            if len(left) < choice_sets.CHOICES:
+                break
+        return groups
 
+    def _quartets(
+        self, k: int, members: Sequence[int], rng: random.Random
+    ) -> list[dict[int, Answer]]:
+        own = self.answers[k]
+        able = {i: own[i] for i in members if self._fits(k, i, own[i])}
+        return choice_sets.quartets(able, partial(self._fits, k), rng)
 
-def _state(compound: Compound, cation: str, rng: random.Random) -> list[str]:
-    assert compound.states is not None
-    right = compound.states[cation]
-    others = sorted((q for q in range(1, 8) if q != right), key=lambda q: abs(q - right))[:4]
-    return [
-        f"In the compound, {name(cation)} has the formal oxidation state +{q}."
-        for q in [right, *rng.sample(others, CHOICES - 1)]
-    ]
+    def _preferred(self, crystal: int, rng: random.Random) -> int | None:
+        weights = [
+            aspect.weight * self._fits(k, crystal, self.answers[k][crystal])
+            for k, aspect in enumerate(self.aspects)
+        ]
+        return rng.choices(range(len(weights)), weights)[0] if any(weights) else None
 
+    def _fits(self, k: int, crystal: int, answer: Answer | None) -> bool:
+        """Whether a statement can stand among the choices: false, or right; in unheard words."""
+        if answer not in self.common[k] or self.telling[k][answer] & self.heard[crystal]:
+            return False
+        return answer == self.answers[k][crystal] or self._is_false(k, crystal, answer)
 
-def _checked(compound: Compound, statements: list[str]) -> list[str]:
-    if len(set(statements)) != CHOICES:
-        raise ValueError(
-            f"{compound.facts.material_id} ({compound.facts.formula}) has equal choices: "
-            f"{statements}."
-        )
-    return [capital(statement) for statement in statements]
+    def _is_false(self, k: int, crystal: int, answer: Answer) -> bool:
+        return self.aspects[k].is_false(self.compounds[crystal], answer)
+
+    def _alone(self, crystal: int, rng: random.Random) -> tuple[int, tuple[Answer, ...]]:
+        """(index of an aspect, four answers) for one of the few crystals that are in no group."""
+        for unheard in (True, False):
+            for k in rng.sample(range(len(self.aspects)), len(self.aspects)):
+                own = self.answers[k][crystal]
+                if own is None or (unheard and not self._fits(k, crystal, own)):
+                    continue
+                suits = self._fits if unheard else self._is_false
+                others = [
+                    answer
+                    for answer in sorted(self.telling[k], key=str)
+                    if answer != own and suits(k, crystal, answer)
+                ]
+                if len(others) >= choice_sets.CHOICES - 1:
+                    return k, (own, *rng.sample(others, choice_sets.CHOICES - 1))
+        compound = self.compounds[crystal].facts
+        raise ValueError(f"{self.name}: nothing can be asked of {compound.material_id}.")
