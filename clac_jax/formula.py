@@ -6,7 +6,7 @@ finds the words and looks at what stands around them:
 
 * "NO crystallizes ...", "the compound KF" make formulas of acronyms and two capitals; for two
   capitals that name a well-known compound "BN nanosheets", "CO molecules", "HF solution", "h-BN",
-  "cubic BN" do as well.
+  "cubic BN" do as well (and "hBN").
 * A counted element before "site" or "atom", or beside another label, is a site's label ("the Fe2
   site", "Fe1–O1–Fe2").
 * Only the formula is replaced, so the grammar around it stays: "SiO2-based" is "material-based",
@@ -85,11 +85,12 @@ _CHUNK = re.compile(r"(?:\S|(?<=\\rm) )*")
 _SITE_LIST = re.compile(r"[(\[](?:[A-Z][a-z]?[\d.]*,\s)+$")
 _ISOTOPE = r"[⁰¹²³⁴-⁹]{1,3}|\$?\^\{?\d{1,3}\}?\$?|\^\d{1,3}\^|<sup>\d{1,3}</sup>"
 _SHARE = r"\((?:\d(?:\.\d{1,6})?[-−–])?[xyz]\)(?=[A-Z])|[xyz](?=[A-Z][a-z])"
+_BORON_NITRIDE = r"[hcw](?=BN(?![A-Za-z\d]))"
 _START = re.compile(
-    rf"(?<![^\W_])(?<!\d\.)(?:0?\.\d{{1,6}}|[1-9]\d{{0,2}}(?:[./]\d{{1,6}})?|{_ISOTOPE}|{_SHARE})?"
+    rf"(?<![^\W_])(?<!\d\.)(?:0?\.\d{{1,6}}|[1-9]\d{{0,2}}(?:[./]\d{{1,6}})?|{_ISOTOPE}|{_SHARE}|{_BORON_NITRIDE})?"
     r"(?=[A-Z(\[{]|\\(?:mathrm|mathsf|mathbf|mathit|textrm|text|rm|ce)\{)"
 )
-_BETWEEN_PARTS = re.compile(r"\s?(?:[·⋅•∙‧・･]|\$?\\cdot\$?)\s?$")
+_BETWEEN_PARTS = re.compile(r"\s?(?:[·⋅•∙‧・･]|\$?\\cdot\$?)\s?(?:\d{1,2}\s)?$")
 
 
 # Behind the digit of a space group: Pm2(1)n.
@@ -128,6 +129,8 @@ def _read_chunk(chunk: str) -> _Chunk:
         has_share = core > start and chunk[start] in "xyz("
         if _ends_well(chunk, parsed.end) and (parsed.counts or not has_share):
             verdict = judge(parsed, _core(chunk[core : parsed.end], parsed))
+        if core > start and chunk[start] in "hcw":
+            verdict = Verdict.FORMULA
         if verdict is Verdict.WORD:
             settled.update(parsed.items)
             # Go on inside a group ("(NaCl)"), else behind what was read.
@@ -186,7 +189,7 @@ def find_formulas(text: str) -> list[tuple[int, int]]:
         if read.may_be_spaced and start >= run_end:
             spaced, run_end = find_spaced(text, start, done)
             if spaced is not None:
-                found.append(spaced)
+                _append(text, found, spaced)
                 done = spaced[1]
                 continue
         done = end
@@ -196,10 +199,16 @@ def find_formulas(text: str) -> list[tuple[int, int]]:
                 continue
             if single and _is_site_label(text, *span):
                 continue
-            if found and _BETWEEN_PARTS.match(text[found[-1][1] : span[0]]):
-                span = (found.pop()[0], span[1])
-            found.append(span)
+            _append(text, found, span)
     return found
+
+
+def _append(text: str, found: list[tuple[int, int]], span: tuple[int, int]) -> None:
+    """Adds a formula, which may be a further part of the last one: CaSO4 · 2H2O."""
+    start = span[0]
+    if found and start - found[-1][1] < 12 and _BETWEEN_PARTS.match(text[found[-1][1] : start]):
+        start = found.pop()[0]
+    found.append((start, span[1]))
 
 
 def is_formula(token: str) -> bool:

@@ -55,21 +55,24 @@ def _unnamed(pattern: str) -> str:
 
 _INNER = _unnamed(_EXPRESSION)
 _PLAIN = rf"(?:{_INNER}|\\(?:mathrm|text|rm)\{{{_INNER}\}}|\\rm {_INNER})"
+# A "$" that closes behind a later part is found by parse().
 _MARKUP = "|".join(
     opening + _PLAIN + closing
     for opening, closing in (
-        (r"\$?(?:\{\})?_\{", r"\}\$?"),
+        (r"\$(?:\{\})?_\{", r"\}\$?"),
+        (r"\$(?:\{\})?_", r"\$?"),
+        (r"(?:\{\})?_\{", r"\}"),
         (r"\\\(_\{", r"\}\\\)"),
         (r"\\\(_", r"\\\)"),
         (r"_", r"_(?!\{)"),
-        (r"\$?(?:\{\})?_", r"\$?"),
+        (r"_", r""),
         (r"~", r"~"),
         (r"<(?i:sub|inf)>", r"</(?i:sub|inf)>"),
         (r"\\textsubscript\{", r"\}"),
     )
 )
 _COUNT = re.compile(
-    rf"(?P<plain>{_EXPRESSION})|(?P<unicode>{_UNICODE_COUNT})|{_MARKUP}"
+    rf"\d\(\d{MINUS}[xyz]\)|(?:{_EXPRESSION})|(?:{_UNICODE_COUNT})|{_MARKUP}"
     rf"|\((?:(?:\d(?:\.\d{{1,6}})?(?:{MINUS}|\+))?(?:{_VARIABLE}|d|delta)|\d?\.\d{{1,6}})\)"
 )
 _SYMBOL = re.compile(r"[A-Z][a-z]?|□")
@@ -90,7 +93,7 @@ _DOT = re.compile(
 )
 _CHARGE = re.compile(
     r"(?:\$?\^\{\d*[+−–-]\}\$?|\^\d*[+−–-]\^|[²³⁴⁵⁶]?[⁺⁻]|<sup>\d*[+−–-]</sup>)(?![\w+−-])"
-    r"|\^?\d*\+(?![\w+−]|-\d)|\^?\d*[−–-](?![\w+−-])"
+    r"|\^?\d*\+(?![\w+−]|-\d)|\^?\d*[−–-](?![\w+−([-])"
 )
 # MXenes write their unknown surface groups as T: Ti3C2Tx.
 _TERMINATION = re.compile(
@@ -257,4 +260,6 @@ def parse(text: str, at: int, failed: set[int] | None = None) -> Parsed | None:
     if charge is not None:
         result.end = charge.end()
         result.charged = True
+    if text.count("$", at, result.end) % 2 and text[result.end : result.end + 1] == "$":
+        result.end += 1
     return result
