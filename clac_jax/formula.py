@@ -86,8 +86,9 @@ _SITE_LIST = re.compile(r"[(\[](?:[A-Z][a-z]?[\d.]*,\s)+$")
 _ISOTOPE = r"[⁰¹²³⁴-⁹]{1,3}|\$?\^\{?\d{1,3}\}?\$?|\^\d{1,3}\^|<sup>\d{1,3}</sup>"
 _SHARE = r"\((?:\d(?:\.\d{1,6})?[-−–])?[xyz]\)(?=[A-Z])|[xyz](?=[A-Z][a-z])"
 _BORON_NITRIDE = r"[hcw](?=BN(?![A-Za-z\d]))"
+_COEFFICIENT = r"0?\.\d{1,6}|[1-9]\d{0,2}(?:[./]\d{1,6})?"
 _START = re.compile(
-    rf"(?<![^\W_])(?<!\d\.)(?:0?\.\d{{1,6}}|[1-9]\d{{0,2}}(?:[./]\d{{1,6}})?|{_ISOTOPE}|{_SHARE}|{_BORON_NITRIDE})?"
+    rf"(?<![^\W_])(?<!\d\.)(?:{_COEFFICIENT}|{_ISOTOPE}|{_SHARE}|{_BORON_NITRIDE})?"
     r"(?=[A-Z(\[{]|\\(?:mathrm|mathsf|mathbf|mathit|textrm|text|rm|ce)\{)"
 )
 _BETWEEN_PARTS = re.compile(r"\s?(?:[·⋅•∙‧・･]|\$?\\cdot\$?)\s?(?:\d{1,2}\s)?$")

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 
 from clac_jax.elements import atomic_number, is_symbol
 
-_HEAVIEST = 99  # of fermium and beyond nobody has seen enough for a crystal
+_HEAVIEST = 98  # californium: beyond it nobody has seen enough for a crystal
 _DEEPEST = 8  # nested brackets; also keeps hostile text from exhausting the stack
 
 NONMETALS = frozenset(

@@ -33,7 +33,8 @@ _COUNT = (
 )
 _ELEMENT = rf"(?:[A-Z][a-z]?(?:\((?:I{{1,3}}|I?V|VI{{1,3}})\))?{_COUNT}?)"
 _WORD = (
-    rf"(?:[(\[]{{0,2}}{_ELEMENT}(?:[(\[]{_ELEMENT})?(?:[)\]]{{1,2}}{_COUNT}?{_ELEMENT}{{0,8}}){{0,2}}"
+    rf"(?:[(\[]{{0,2}}{_ELEMENT}(?:[(\[]{_ELEMENT})?"
+    rf"(?:[)\]]{{1,2}}{_COUNT}?{_ELEMENT}{{0,8}}){{0,2}}"
     rf"|[(\[]{_ELEMENT}{{2,8}}[)\]]{_COUNT}?)"
 )
 _RUN = re.compile(rf"{_WORD}(?:[{_SPACE}]{_WORD}(?![^\s.,;:!?'\"”’)\]/–-])){{1,{_MOST_WORDS}}}")

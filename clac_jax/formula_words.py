@@ -10,7 +10,8 @@ that, words that are both a formula and something else are decided so:
   clusters ("Au55"; "Ti64" is an alloy). A few space groups look the same ("Pm3", "Pa3", "Cm11").
 * A word with a lower-case letter in a symbol is a formula as soon as it parses: "InP", "CoSi",
   "NaCl". Helium and neon form no uncounted compound ("HeLa", "HeNe"), and without a count no
-  formula names an element twice ("CoCo"), except OOH and COO ("FeOOH"). A plural "s" that happens
+  formula names an element twice ("CoCo"), except OOH, COO and NCN
+  ("FeOOH"). A plural "s" that happens
   to complete a symbol ("ICs", "SOCs") is treated as the capitals before it. Nanoparticles
   ("AuNPs"), oxidation states in Roman numerals ("MnIV") and X-ray lines ("CuK") are not formulas.
 * Capitals only, without a count ("SOC", "CIF", "FCC", "UFO"), are an acronym, unless K or Y, metals
@@ -25,7 +26,7 @@ that, words that are both a formula and something else are decided so:
 * Two capitals ("NO", "HF", "BN", "CO", "KF") are too short to be a formula.
 * "OH", Roman numerals ("III", "Fe(III)") and the lattice name "HCP" are never formulas. Deuterium
   needs a count, the last place behind metals, or a metal and a counted element beside it ("D2O",
-  "NaOD", "KDCO3"); tritium is not read, nor are elements beyond einsteinium, which form no
+  "NaOD", "KDCO3"); tritium is not read, nor are elements beyond californium, which form no
   crystals.
 * Acronyms of the field that parse otherwise ("CP2K", "PW91", "GeV") are listed.
 
@@ -182,7 +183,7 @@ def _is_label(parsed: Parsed, core: str) -> bool:
         return not parsed.counts
     if not parsed.counts:
         return False
-    if symbols[-1] in "KY" and symbols[0] in NONMETALS:
+    if symbols[-1] in "KY" and symbols[0] in NONMETALS and symbols[-2] != "O":  # not HCOOK
         return True
     final = _CAPITALS_AND_COUNT.fullmatch(core)
     if final is None:
@@ -205,7 +206,7 @@ def _judge_uncounted(symbols: list[str], core: str) -> Verdict:
     plural = (
         core[-1] == "s"
         and core[:-1].isupper()
-        and (len(core) > 3 or all(map(is_element, core[:-1])))
+        and (len(core) > 3 or core[0] in "CFHINOPS" or all(map(is_element, core[:-1])))
     )
     capitals = core[:-1] if plural else core
     if capitals in ("HCN", "HCOOH"):
@@ -215,7 +216,7 @@ def _judge_uncounted(symbols: list[str], core: str) -> Verdict:
         if repeated:  # FCC, BCC, UFF
             return Verdict.WORD
         return Verdict.FORMULA if _is_salt(capitals) else Verdict.ASK
-    if len(kinds) < len(symbols) and "OOH" not in core and "COO" not in core:
+    if len(kinds) < len(symbols) and not any(part in core for part in ("OOH", "COO", "NCN")):
         return Verdict.WORD
     if symbols[-1] == "K" and symbols[0] not in ("Li", "Na", "Rb", "Cs") and "O" not in kinds:
         return Verdict.WORD  # an X-ray line

