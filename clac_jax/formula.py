@@ -81,7 +81,7 @@ _ENGLISH_USE = (
 _HINT = re.compile(
     r"[A-Z][a-z]?[)\]}]{0,3}(?:[A-Z0-9(\[{_$<~\\₀-₉ₓₙδ²-⁹]|\.\d|[xyznm](?![a-z])|[·⋅•])"
 )
-_CHUNK = re.compile(r"(?:\S|(?<=\\rm) )*")
+_CHUNK = re.compile(r"\S*(?:(?<=\\rm) \S*)*")
 _SITE_LIST = re.compile(r"[(\[](?:[A-Z][a-z]?[\d.]*,\s)+$")
 _ISOTOPE = r"[⁰¹²³⁴-⁹]{1,3}|\$?\^\{?\d{1,3}\}?\$?|\^\d{1,3}\^|<sup>\d{1,3}</sup>"
 _SHARE = r"\((?:\d(?:\.\d{1,6})?[-−–])?[xyz]\)(?=[A-Z])|[xyz](?=[A-Z][a-z])"
