@@ -19,10 +19,11 @@ follows, or "crystallizes".
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 
-from clac_jax.formula_grammar import is_element, parse
+from clac_jax.formula_grammar import parse
 
 _MOST_WORDS = 30
 _SPACE = " \u00a0\u2009\u202f"
@@ -142,25 +143,29 @@ def _cut(text: str, words: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 def _checked(text: str, words: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
     """Start and end of the words if they are one formula."""
-    start, end = words[0][0], words[-1][1]
-    start, end = _without_outer_brackets(text, start, end)
-    pieces = text[start:end].split()
-    joined = "".join(pieces)
-    parsed = parse(joined, 0)
-    if parsed is None or parsed.end != len(joined) or not parsed.counts:
+    start, end = _without_outer_brackets(text, words[0][0], words[-1][1])
+    if not _is_formula(text[start:end]) or _SITES.match(text, end):
         return None
-    if parsed.bare_group or len(set(parsed.symbols)) < 2 or _SITES.match(text, end):
-        return None
-    if not all(map(is_element, parsed.symbols)):
-        return None
-    uncounted = any(_SYMBOL.fullmatch(piece) for piece in pieces)
-    if len(set(parsed.symbols)) < len(parsed.symbols) and not (parsed.groups or uncounted):
-        return None
-    if all(_LABEL.fullmatch(piece) for piece in pieces):
-        return None
-    if _DISTANCE.match(text, end) and all(_SITE.fullmatch(piece) for piece in pieces):
+    if _DISTANCE.match(text, end) and all(map(_SITE.fullmatch, text[start:end].split())):
         return None
     return start, end
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _is_formula(stretch: str) -> bool:
+    """Whether words that look like elements are a formula, whatever stands around them."""
+    pieces = stretch.split()
+    joined = "".join(pieces)
+    parsed = parse(joined, 0)
+    if parsed is None or parsed.end != len(joined) or not parsed.counts or parsed.bare_group:
+        return False
+    kinds = set(parsed.symbols)
+    if len(kinds) < 2:
+        return False
+    uncounted = any(_SYMBOL.fullmatch(piece) for piece in pieces)
+    if len(kinds) < len(parsed.symbols) and not (parsed.groups or uncounted):
+        return False
+    return not all(_LABEL.fullmatch(piece) for piece in pieces)
 
 
 def _without_outer_brackets(text: str, start: int, end: int) -> tuple[int, int]:
