@@ -132,6 +132,8 @@ def _read_chunk(chunk: str) -> _Chunk:
             verdict = judge(parsed, _core(chunk[core : parsed.end], parsed))
         if core > start and chunk[start] in "hcw":
             verdict = Verdict.FORMULA
+        if parsed.symbols[1:] == ["I"] and f"{parsed.symbols[0]}II" in chunk:  # CuI/CuII
+            verdict = Verdict.WORD
         if verdict is Verdict.WORD:
             settled.update(parsed.items)
             # Go on inside a group ("(NaCl)"), else behind what was read.

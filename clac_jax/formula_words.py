@@ -9,11 +9,11 @@ that, words that are both a formula and something else are decided so:
   of carbon atoms from 60, "C60"; "B80"). Other counts go up to 20, and to the sizes of known
   clusters ("Au55"; "Ti64" is an alloy). A few space groups look the same ("Pm3", "Pa3", "Cm11").
 * A word with a lower-case letter in a symbol is a formula as soon as it parses: "InP", "CoSi",
-  "NaCl". Helium and neon form no uncounted compound ("HeLa", "HeNe"), and without a count no
-  formula names an element twice ("CoCo"), except OOH, COO and NCN
-  ("FeOOH"). A plural "s" that happens
-  to complete a symbol ("ICs", "SOCs") is treated as the capitals before it. Nanoparticles
-  ("AuNPs"), oxidation states in Roman numerals ("MnIV") and X-ray lines ("CuK") are not formulas.
+  "NaCl". Helium and neon form no uncounted compound ("HeLa", "HeNe"). Without a count no formula
+  names an element twice ("CoCo") or has three capitals behind a metal ("ReSCF"), except with groups
+  such as OOH, COO and SCN ("FeOOH"). A plural "s" that happens to complete a symbol ("ICs",
+  "SOCs") is treated as the capitals before it. Nanoparticles ("AuNPs"), oxidation states in Roman
+  numerals ("MnIV") and X-ray lines ("CuK") are not formulas.
 * Capitals only, without a count ("SOC", "CIF", "FCC", "UFO"), are an acronym, unless K or Y, metals
   of one oxidation state, is balanced by the common states of the rest (KCN, KOH, YOF), or for HCN
   and HCOOH. With counts, doubled letters without hydrogen are a label ("CCP4"), as are K and Y
@@ -59,9 +59,10 @@ _ACRONYMS = frozenset(
     ("CP2K", "PW91", "PW92", "BP86", "VWN3", "VWN5", "B3PW91", "BC8", "H5N1", "Y2K", "W3C", "B2B",
      "P2P", "I18N", "I2C", "I2S", "U2F", "NiCd", "NaN", "YBCO", "KNN", "GeV", "TeV", "SiV", "SnV",
      "PbV", "NaSICON", "LiSICON", "LiPON", "LiPo", "LiFSI", "NaFSI", "SiNW", "IUCr", "BSc", "PoS",
-     "PoC", "CoV", "MoU", "AcOH", "PrOH", "OAc", "PB2", "SINDy",
+     "PoC", "CoPI", "CoV", "MoU", "AcOH", "PrOH", "OAc", "PB2", "SINDy",
      "BaCoN", "BiSON")
 )  # fmt: skip
+_DEUTERATED = frozenset(("CDCl3", "DBr", "DCl", "DClO4", "DNO3"))
 # Vanadium, tungsten and uranium take so many states that any letters behind them would balance.
 _SALT_METALS = {"K": 1, "Y": 3}
 _COMMON_STATES = {
@@ -72,6 +73,7 @@ _ROMAN = re.compile(r"[IVX]+$")
 _ROMAN_STATE = re.compile(r"[A-Z][a-z]?(?:I{2,3}|IV|VI{1,3})$")
 _NANO = re.compile(r"[A-Z][a-z]N[PCW]s?$")
 _UNCOUNTED_D = re.compile(r"D(?![a-z\d₀-₉_$<~.])")
+_RADICAL = re.compile("OOH|COO|NCN|OCN|SCN|NCO|NCS|CNO|CNS|BCN|HCO")
 _COUNTED_D = re.compile(r"D[\d₀-₉_$<~]")
 _FINAL_COUNT = re.compile(r"(?:[A-Z][a-z]?)+?(\d+)")
 _CAPITALS_AND_COUNT = re.compile(r"[A-Z]+\.?(\d+)")
@@ -120,11 +122,11 @@ def _is_never(parsed: Parsed, core: str) -> bool:
 
 
 def _deuterium_is_meant(parsed: Parsed, core: str) -> bool:
-    if "D" not in parsed.symbols or _UNCOUNTED_D.search(core) is None:
+    if "D" not in parsed.symbols or _UNCOUNTED_D.search(core) is None or core in _DEUTERATED:
         return True
     metals = [name for name in parsed.symbols if name not in NONMETALS]
     if parsed.counts:
-        return bool(metals) or core == "CDCl3" or _COUNTED_D.search(core) is not None
+        return bool(metals) or _COUNTED_D.search(core) is not None
     others = set(parsed.symbols[:-1]) - {"O"}
     return parsed.symbols[-1] == "D" and bool(metals) and others <= set(metals)
 
@@ -209,17 +211,19 @@ def _judge_uncounted(symbols: list[str], core: str) -> Verdict:
         and (len(core) > 3 or core[0] in "CFHINOPS" or all(map(is_element, core[:-1])))
     )
     capitals = core[:-1] if plural else core
-    if capitals in ("HCN", "HCOOH"):
+    if capitals in ("HCN", "HCOOH", "HCOOK"):
         return Verdict.FORMULA
     repeated = len(kinds) < len(symbols) or len(set(capitals)) < len(capitals)
     if capitals.isupper():
         if repeated:  # FCC, BCC, UFF
             return Verdict.WORD
         return Verdict.FORMULA if _is_salt(capitals) else Verdict.ASK
-    if len(kinds) < len(symbols) and not any(part in core for part in ("OOH", "COO", "NCN")):
+    if len(kinds) < len(symbols) and not _RADICAL.search(core):
         return Verdict.WORD
     if symbols[-1] == "K" and symbols[0] not in ("Li", "Na", "Rb", "Cs") and "O" not in kinds:
         return Verdict.WORD  # an X-ray line
+    if len(symbols) > 3 and all(len(name) == 1 for name in symbols[1:]):  # ReSCF
+        return Verdict.FORMULA if _RADICAL.search(core) else Verdict.ASK
     return Verdict.FORMULA
 
 

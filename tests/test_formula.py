@@ -35,7 +35,7 @@ def _labelled() -> list[tuple[str, str, list[tuple[int, int]]]]:
 
 
 def _half(text: str) -> int:
-    """The rules were written on half 0 and first tried on half 1 when they were done."""
+    """Most rules were written on half 0 only, and first tried on half 1 when they were done."""
     return hashlib.sha256(text.encode()).digest()[0] % 2
 
 
