@@ -92,8 +92,6 @@ _START = re.compile(
     r"(?=[A-Z(\[{]|\\(?:mathrm|mathsf|mathbf|mathit|textrm|text|rm|ce)\{)"
 )
 _BETWEEN_PARTS = re.compile(r"\s?(?:[·⋅•∙‧・･]|\$?\\cdot\$?)\s?(?:\d{1,2}\s)?$")
-
-
 # Behind the digit of a space group: Pm2(1)n.
 _SCREW_AXIS = re.compile(r"\([1-5]\)[a-z]|<sub>|~\d")
 
@@ -136,7 +134,7 @@ def _read_chunk(chunk: str) -> _Chunk:
             verdict = Verdict.WORD
         if verdict is Verdict.WORD:
             settled.update(parsed.items)
-            # Go on inside a group ("(NaCl)"), else behind what was read.
+            # Continue inside a group ("(NaCl)"), else behind what was read.
             inside = chunk[core] in CLOSING or chunk[core] == "\\"
             at = core + 1 if inside or parsed.end == core else parsed.end
             continue
