@@ -46,11 +46,15 @@ _LIKELY_BEFORE = re.compile(
     r"\b[Cc]rystalline|\b[Mm]onolayer)\s+|(?<![\w-])[hcwr]-)$"
 )
 _LABEL_AFTER = re.compile(
+    r"(?:,? and|,| or)?(?: [A-Z][a-z]?\d{1,2}(?:,? and|,| or)?){0,9}"
     r"\s+(?:site|atom|position|sublattice)s?\b|\s[A-Z][a-z]?\d{1,2}(?![\w.])"
     r"|[–-][A-Z][a-z]?\d{0,2}(?![\w.])"
 )
 _FULLERENE = re.compile(r"C\d\d")
-_LABEL_BEFORE = re.compile(r"(?:^|[^\w])[A-Z][a-z]?\d{1,2}[\s–-]$|(?:^|[^\w])[A-Z][a-z]?[–-]$")
+_LABEL_BEFORE = re.compile(
+    r"(?:^|[^\w])[A-Z][a-z]?\d{1,2}[\s–-]$|(?:^|[^\w])[A-Z][a-z]?[–-]$"
+    r"|\b(?:[Ss]ite|[Aa]tom|[Pp]osition|[Ll]abel)s?\s(?:[A-Z][a-z]?\d{1,2}(?:,? and|,| or)\s){0,9}$"
+)
 
 
 def _context_decides(text: str, start: int, end: int) -> bool:
@@ -67,7 +71,7 @@ def _is_site_label(text: str, start: int, end: int) -> bool:
     if _FULLERENE.match(text, start):
         return False
     return bool(
-        _LABEL_AFTER.match(text, end) or _LABEL_BEFORE.search(text, max(0, start - 6), start)
+        _LABEL_AFTER.match(text, end) or _LABEL_BEFORE.search(text, max(0, start - 60), start)
     )
 
 
@@ -84,14 +88,18 @@ _HINT = re.compile(
 _CHUNK = re.compile(r"\S*(?:(?<=\\rm) \S*)*")
 _SITE_LIST = re.compile(r"[(\[](?:[A-Z][a-z]?[\d.]*,\s)+$")
 _ISOTOPE = r"[⁰¹²³⁴-⁹]{1,3}|\$?\^\{?\d{1,3}\}?\$?|\^\d{1,3}\^|<sup>\d{1,3}</sup>"
-_SHARE = r"\((?:\d(?:\.\d{1,6})?[-−–])?[xyz]\)(?=[A-Z])|[xyz](?=[A-Z][a-z])"
+_SHARE = r"\((?:\d(?:\.\d{1,6})?[-−–])?[xyz]\)(?=[A-Z(])|[xyz](?=[A-Z][a-z]|\()"
+_NEXT_SHARE = re.compile(r"[-−–](?=[xyz][A-Z(])")
 _BORON_NITRIDE = r"[hcw](?=BN(?![A-Za-z\d]))"
 _COEFFICIENT = r"0?\.\d{1,6}|[1-9]\d{0,2}(?:[./]\d{1,6})?"
 _START = re.compile(
     rf"(?<![^\W_])(?<!\d\.)(?:{_COEFFICIENT}|{_ISOTOPE}|{_SHARE}|{_BORON_NITRIDE})?"
     r"(?=[A-Z(\[{]|\\(?:mathrm|mathsf|mathbf|mathit|textrm|text|rm|ce)\{)"
 )
-_BETWEEN_PARTS = re.compile(r"\s?(?:[·⋅•∙‧・･]|\$?\\cdot\$?)\s?(?:\d{1,2}\s)?$")
+_BETWEEN_PARTS = re.compile(r"\s?(?:[·⋅•∙‧・･]|\$?\\cdot\$?)\s?(?:(?:\d{1,2}|\d?\.\d)\s)?$")
+_JOINED = re.compile(r"_(?:[a-z]{2}|[^\w{~$\\]|$)")
+# "SrO- and TiO2-terminated"
+_SUSPENDED = re.compile(r"(?<=-)(?:,\s\S+-)*,?\s(?:and|or|versus)\s[^\s-]+-[a-z]")
 # Behind the digit of a space group: Pm2(1)n.
 _SCREW_AXIS = re.compile(r"\([1-5]\)[a-z]|<sub>|~\d")
 
@@ -119,13 +127,15 @@ def _read_chunk(chunk: str) -> _Chunk:
     while (match := _START.search(chunk, at)) is not None:
         start, core = match.start(), match.end()
         in_word = start > 0 and unicodedata.category(chunk[start - 1])[0] == "M"
-        parsed = None if in_word or core in settled else parse(chunk, core, failed)
+        # A share of a mixture stands in front of a counted formula only: (1-x)BiScO3, not xRD.
+        has_share = core > start and chunk[start] in "xyz("
+        rest = _NEXT_SHARE.search(chunk, core) if has_share else None
+        part = chunk if rest is None else chunk[: rest.start()]
+        parsed = None if in_word or core in settled else parse(part, core, failed)
         if parsed is None:
             at = max(core, start + 1)
             continue
         verdict = Verdict.WORD
-        # A share of a mixture stands in front of a counted formula only: (1-x)BiScO3, not xRD.
-        has_share = core > start and chunk[start] in "xyz("
         if _ends_well(chunk, parsed.end) and (parsed.counts or not has_share):
             verdict = judge(parsed, _core(chunk[core : parsed.end], parsed))
         if core > start and chunk[start] in "hcw":
@@ -158,7 +168,9 @@ def _ends_well(text: str, end: int) -> bool:
     if not following:
         return True
     first = following[0]
-    if first.isalnum() or first in "_^" or unicodedata.category(first)[0] == "M":
+    if first == "_":  # Bi2Se3_film, _NaCl_
+        return _JOINED.match(text, end) is not None
+    if first.isalnum() or first == "^" or unicodedata.category(first)[0] == "M":
         return False
     if first == "." and following[1:].isdigit():
         return False
@@ -200,6 +212,8 @@ def find_formulas(text: str) -> list[tuple[int, int]]:
                 continue
             if single and _is_site_label(text, *span):
                 continue
+            if _SUSPENDED.match(text, span[1]):
+                span = (span[0], span[1] - 1)
             _append(text, found, span)
     return found
 

@@ -16,10 +16,10 @@ that, words that are both a formula and something else are decided so:
   numerals ("MnIV") and X-ray lines ("CuK") are not formulas.
 * Capitals only, without a count ("SOC", "CIF", "FCC", "UFO"), are an acronym, unless K or Y, metals
   of one oxidation state, is balanced by the common states of the rest (KCN, KOH, YOF), or for HCN
-  and HCOOH. With counts, doubled letters without hydrogen are a label ("CCP4"), as are K and Y
-  behind non-metals ("NPY2", "H3K27"), B, C and P behind N, O, F, S and I ("NB3"), and one final
+  and HCOOH. With counts, doubled letters without hydrogen are a label ("CCP4"), as are elements in
+  an order in which no formula names them ("NPY2", "H3K27", "H12B", "O1W", "HV10"), and one final
   count above 20 ("IC50"), unless it is that of a boride, carbide or hydride ("YB66", "KC24"), or
-  above 7 between two non-metals ("PC12").
+  above 7 between non-metals ("PC12").
 * One final count of 1 is a label ("KP1"), as are more than 14 halogen or oxygen atoms, or 22 of a
   metal, on one other atom ("AlF18", "CoAl45"). The variables y, z and w, and n and m, need other
   counts ("PyPI", "Wm-1K-1").
@@ -56,10 +56,10 @@ class Verdict(Enum):
 _NEVER = frozenset(("OH", "HCP", "Pa3", "Pb11", "Pm3", "Pm11", "Am11", "Cm11", "C112"))
 # Acronyms of the field that parse as formulas although they carry a digit or a lower-case letter.
 _ACRONYMS = frozenset(
-    ("CP2K", "PW91", "PW92", "BP86", "VWN3", "VWN5", "B3PW91", "BC8", "H5N1", "Y2K", "W3C", "B2B",
-     "P2P", "I18N", "I2C", "I2S", "U2F", "NiCd", "NaN", "YBCO", "KNN", "GeV", "TeV", "SiV", "SnV",
+    ("CP2K", "PW91", "PW92", "BP86", "VWN3", "VWN5", "B3PW91", "BC8", "Y2K", "W3C", "B2B",
+     "P2P", "U2F", "NiCd", "NaN", "YBCO", "KNN", "GeV", "TeV", "SiV", "SnV",
      "PbV", "NaSICON", "LiSICON", "LiPON", "LiPo", "LiFSI", "NaFSI", "SiNW", "IUCr", "BSc", "PoS",
-     "PoC", "CoPI", "CoV", "MoU", "AcOH", "PrOH", "OAc", "PB2", "SINDy",
+     "PoC", "CoPI", "CoV", "MoU", "AcOH", "PrOH", "OAc", "SINDy",
      "BaCoN", "BiSON")
 )  # fmt: skip
 _DEUTERATED = frozenset(("CDCl3", "DBr", "DCl", "DClO4", "DNO3"))
@@ -73,11 +73,15 @@ _ROMAN = re.compile(r"[IVX]+$")
 _ROMAN_STATE = re.compile(r"[A-Z][a-z]?(?:I{2,3}|IV|VI{1,3})$")
 _NANO = re.compile(r"[A-Z][a-z]N[PCW]s?$")
 _UNCOUNTED_D = re.compile(r"D(?![a-z\d₀-₉_$<~.])")
-_RADICAL = re.compile("OOH|COO|NCN|OCN|SCN|NCO|NCS|CNO|CNS|BCN|HCO")
+_RADICAL = re.compile("OOH|COO|NCN|OCN|SCN|CSN|NCO|NCS|CNO|CNS|BCN|HCO")
 _COUNTED_D = re.compile(r"D[\d₀-₉_$<~]")
 _FINAL_COUNT = re.compile(r"(?:[A-Z][a-z]?)+?(\d+)")
 _CAPITALS_AND_COUNT = re.compile(r"[A-Z]+\.?(\d+)")
 _FROM_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+# How formulas order elements of one letter, by convention, or by electronegativity if there is
+# no hydrogen, which is therefore at both ends; metals come first.
+_ORDERS = ("BCPNHDSIOF", "HDBPWCSINOFHD")
+_HYDRIDES = frozenset(("H3N", "H4C", "HN3"))
 _CLUSTERS = frozenset((25, 38, 55, 102, 144, 147, 309))
 _CUPRATE_NAMES = frozenset((123, 124, 211))
 _HALIDE_METALS = frozenset(("Pb", "Sn", "Ge", "Bi", "Sb", "Cu", "Ag"))
@@ -102,7 +106,7 @@ def judge(parsed: Parsed, core: str) -> Verdict:
         return Verdict.ASK
     if not parsed.charged and _is_label(parsed, core):
         return Verdict.WORD
-    if parsed.counts or parsed.groups:
+    if parsed.counts or parsed.groups or (parsed.charged and _RADICAL.fullmatch(core)):
         return Verdict.FORMULA
     return _judge_uncounted(parsed.symbols, core)
 
@@ -112,7 +116,7 @@ def _is_never(parsed: Parsed, core: str) -> bool:
         return True
     if _ROMAN.match(core) or _ROMAN_STATE.match(core) or _NANO.match(core):
         return True
-    if parsed.states and not parsed.counts:  # ions side by side
+    if parsed.states and not (parsed.counts or parsed.groups):  # ions side by side
         return True
     if parsed.organic and not (
         _HALOGENS & set(parsed.symbols) and _HALIDE_METALS & set(parsed.symbols)
@@ -185,17 +189,18 @@ def _is_label(parsed: Parsed, core: str) -> bool:
         return not parsed.counts
     if not parsed.counts:
         return False
-    if symbols[-1] in "KY" and symbols[0] in NONMETALS and symbols[-2] != "O":  # not HCOOK
-        return True
     final = _CAPITALS_AND_COUNT.fullmatch(core)
+    first, last = symbols[-2:]
+    if len(symbols) == 2 or (final is not None and "H" not in (first, last)):
+        reverse = all(order.rfind(first) > order.find(last) for order in _ORDERS)
+        if reverse and core not in _HYDRIDES:
+            return True
     if final is None:
         return False
-    if symbols[0] in "NOFSI" and symbols[-1] in "BCP":  # never the anion first
-        return True
     if "." in core:  # "SI.2"
         return symbols[0] in NONMETALS
     count = int(final[1])
-    if len(symbols) == 2 and symbols[0] in NONMETALS and symbols[1] != "H":
+    if symbols[-1] != "H" and NONMETALS.issuperset(symbols):
         return count > (14 if symbols == ["C", "S"] else 7)
     return count > (72 if len(symbols) == 2 and symbols[1] in "BCH" else 20)
 
@@ -203,7 +208,7 @@ def _is_label(parsed: Parsed, core: str) -> bool:
 def _judge_uncounted(symbols: list[str], core: str) -> Verdict:
     """Of two or more different elements without any count."""
     kinds = set(symbols)
-    if kinds & {"He", "Ne"}:
+    if kinds & {"He", "Ne"} or symbols[-1] in ("Ar", "Kr", "Xe", "Rn"):  # but ArF, KrF
         return Verdict.WORD
     plural = (
         core[-1] == "s"
