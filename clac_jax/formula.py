@@ -23,7 +23,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from clac_jax.elements import is_symbol
-from clac_jax.formula_grammar import CLOSING, Parsed, parse
+from clac_jax.formula_grammar import CLOSING, NONMETALS, Parsed, parse
 from clac_jax.formula_spaced import ENGLISH_SYMBOLS, UNIT_SYMBOLS, find_spaced, starts_spaced
 from clac_jax.formula_words import Verdict, judge
 
@@ -83,13 +83,19 @@ _ENGLISH_USE = (
 # Every formula has a symbol directly followed by a symbol, a count or a bracket. This one test
 # rejects nearly all words, so that only the others are parsed.
 _HINT = re.compile(
-    r"[A-Z][a-z]?[)\]}]{0,3}(?:[A-Z0-9(\[{_$<~\\₀-₉ₓₙδ²-⁹]|\.\d|[xyznm](?![a-z])|[·⋅•])"
+    r"[A-Z][a-z]?[)\]}]{0,3}(?:[A-Z0-9(\[{_$<~\\₀-₉ₓₙδ²-⁹]|\.\d|[xyznm𝑥𝑦](?![a-z])|[·⋅•])"
 )
-_CHUNK = re.compile(r"\S*(?:(?<=\\rm) \S*)*")
+# "La2 − xSrxCuO4" and "YBa2Cu3O7 − δ" are written with spaces too.
+_CHUNK = re.compile(
+    r"\S*(?:(?:(?<=\\rm) |(?<=[A-Za-z]\d) [-−–] "
+    r"(?=[δ𝛿](?!\w)|([xyz])[A-Z]\w{0,9}\1|(?<=[NOFS]\d...)[xyz](?![\w-])))\S*)*"
+)
 _SITE_LIST = re.compile(r"[(\[](?:[A-Z][a-z]?[\d.]*,\s)+$")
 _ISOTOPE = r"[⁰¹²³⁴-⁹]{1,3}|\$?\^\{?\d{1,3}\}?\$?|\^\d{1,3}\^|<sup>\d{1,3}</sup>"
-_SHARE = r"\((?:\d(?:\.\d{1,6})?[-−–])?[xyz]\)(?=[A-Z(])|[xyz](?=[A-Z][a-z]|\()"
-_NEXT_SHARE = re.compile(r"[-−–](?=[xyz][A-Z(])")
+_SHARE = r"\((?:\d(?:\.\d{1,6})?[-−–])?(?:[xyz][-−–])?[xyz]\)(?=[A-Z(])|[xyz](?=[A-Z][a-z]|\()"
+# In (1-x)BiFeO3-xPbTiO3 the share of the second compound is not subtracted from a count.
+_MIXTURE = re.compile(r"\(1(?:[-−–][xyz]){1,2}\)(?=[A-Z(])")
+_BEFORE_SHARE = re.compile(r"(?<!1)[-−–](?=[xyz][A-Z(])")
 _BORON_NITRIDE = r"[hcw](?=BN(?![A-Za-z\d]))"
 _COEFFICIENT = r"0?\.\d{1,6}|[1-9]\d{0,2}(?:[./]\d{1,6})?"
 _START = re.compile(
@@ -97,6 +103,7 @@ _START = re.compile(
     r"(?=[A-Z(\[{]|\\(?:mathrm|mathsf|mathbf|mathit|textrm|text|rm|ce)\{)"
 )
 _BETWEEN_PARTS = re.compile(r"\s?(?:[·⋅•∙‧・･]|\$?\\cdot\$?)\s?(?:(?:\d{1,2}|\d?\.\d)\s)?$")
+_IS_CUT = re.compile(r"\([A-Za-z]")
 _JOINED = re.compile(r"_(?:[a-z]{2}|[^\w{~$\\]|$)")
 # "SrO- and TiO2-terminated"
 _SUSPENDED = re.compile(r"(?<=-)(?:,\s\S+-)*,?\s(?:and|or|versus)\s[^\s-]+-[a-z]")
@@ -118,6 +125,8 @@ class _Chunk:
 def _read_chunk(chunk: str) -> _Chunk:
     if "://" in chunk:  # an address
         return _Chunk((), may_be_spaced=False)
+    if _MIXTURE.search(chunk):
+        chunk = _BEFORE_SHARE.sub("\0", chunk)
     spans = []
     # What was read once as part of something that is not a formula is not read again from there,
     # so that the time grows with the length.
@@ -129,9 +138,7 @@ def _read_chunk(chunk: str) -> _Chunk:
         in_word = start > 0 and unicodedata.category(chunk[start - 1])[0] == "M"
         # A share of a mixture stands in front of a counted formula only: (1-x)BiScO3, not xRD.
         has_share = core > start and chunk[start] in "xyz("
-        rest = _NEXT_SHARE.search(chunk, core) if has_share else None
-        part = chunk if rest is None else chunk[: rest.start()]
-        parsed = None if in_word or core in settled else parse(part, core, failed)
+        parsed = None if in_word or core in settled else parse(chunk, core, failed)
         if parsed is None:
             at = max(core, start + 1)
             continue
@@ -142,6 +149,12 @@ def _read_chunk(chunk: str) -> _Chunk:
             verdict = Verdict.FORMULA
         if parsed.symbols[1:] == ["I"] and f"{parsed.symbols[0]}II" in chunk:  # CuI/CuII
             verdict = Verdict.WORD
+        if (
+            chunk[start : start + 2].isdigit()
+            and core > start
+            and NONMETALS.isdisjoint(parsed.symbols)
+        ):
+            verdict = Verdict.WORD  # a steel: 42CrMo4
         if verdict is Verdict.WORD:
             settled.update(parsed.items)
             # Continue inside a group ("(NaCl)"), else behind what was read.
@@ -150,8 +163,8 @@ def _read_chunk(chunk: str) -> _Chunk:
             continue
         at = parsed.end
         single = len(set(parsed.symbols)) == 1
-        if single and start > 0 and chunk[start - 1] in ")]}":
-            continue  # the rest of something else: [Co(en)3]Cl3
+        if single and (chunk[start - 1 : start] in tuple(")]}") or _IS_CUT.match(chunk, at)):
+            continue  # part of something else: [Co(en)3]Cl3, Cu3(BTC)2
         spans.append((start, core, parsed.end, verdict, single))
     return _Chunk(tuple(spans), may_be_spaced=starts_spaced(chunk))
 

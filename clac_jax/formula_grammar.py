@@ -35,10 +35,10 @@ NONMETALS = frozenset(
 """Elements that are not metals, with the half-metals; deuterium (D) among them."""
 
 MINUS = r"(?:[-−–]|&minus;|\\ensuremath\{-\})"
-_VARIABLE = r"(?:(?:[xyzwnmδεη]|\\delta|\\epsilon)(?![a-zα-ω])|<i>[a-zδ]</i>)"
+_VARIABLE = r"(?:(?:[xyzwnmδεη𝑥𝑦𝑧𝛿]|\\delta|\\epsilon)(?![a-zα-ω])|<i>[a-zδ]</i>)"
 _NUMBER = r"(?:(?:0?\.\d{1,6}|[1-9]\d{0,2}(?:\.\d{1,6})?)(?!\d))"
 _TERM = rf"(?:{_NUMBER}?{_VARIABLE}(?:/\d)?)"
-_SUM = rf"(?:(?:{MINUS}|[+±])(?:{_TERM}|(?:d|delta)(?![a-zα-ω])))"
+_SUM = rf"(?:(?:{MINUS}| [-−–] |[+±])(?:{_TERM}|(?:d|delta)(?![a-zα-ω])))"
 _EXPRESSION = (
     rf"(?:{_TERM}(?:(?:{MINUS}|\+)\d(?![\d+]))?{_SUM}{{0,4}}"
     rf"|{_NUMBER}(?:(?P<slash>/)(?P<denominator>[1-9]\d?)(?!\d))?{_SUM}{{0,4}})"
@@ -99,6 +99,8 @@ _CHARGE = re.compile(
 _TERMINATION = re.compile(
     r"T(?:[xz]|ₓ|_x_?|_\{x\}|\$_x\$|\$_\{x\}\$|~x~|<sub>x</sub>)(?!\w)"
 )  # fmt: skip
+# Which polymorph it is: VO2(B).
+_POLYMORPH = re.compile(r"(?<=[\d₂₃}>$])\([BCHNOS]\)(?![\w₀-₉({\[<~$^])")
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -196,6 +198,8 @@ def _parse_sequence(
             if text[result.end - 1] == " ":  # {\rm Al}
                 continue
             char = "{"
+        if char == "(" and depth == 0 and _POLYMORPH.match(text, start):
+            break
         is_group = char in CLOSING
         if is_group:
             group = None

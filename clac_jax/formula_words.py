@@ -36,7 +36,6 @@ Words of the last kind, acronyms and two capitals can still be formulas if the c
 
 from __future__ import annotations
 
-import itertools
 import re
 from enum import Enum
 
@@ -53,7 +52,9 @@ class Verdict(Enum):
     WORD = "not a formula"
 
 
-_NEVER = frozenset(("OH", "HCP", "Pa3", "Pb11", "Pm3", "Pm11", "Am11", "Cm11", "C112"))
+_NEVER = frozenset(
+    ("OH", "HCP", "Pa3", "Pb11", "Pm3", "Pm11", "Am11", "Cm11", "C112", "C2S", "C3S")
+)  # the last two: cement
 # Acronyms of the field that parse as formulas although they carry a digit or a lower-case letter.
 _ACRONYMS = frozenset(
     ("CP2K", "PW91", "PW92", "BP86", "VWN3", "VWN5", "B3PW91", "BC8", "Y2K", "W3C", "B2B",
@@ -70,10 +71,11 @@ _COMMON_STATES = {
     "S": (-2,), "I": (-1,),
 }  # fmt: skip
 _ROMAN = re.compile(r"[IVX]+$")
-_ROMAN_STATE = re.compile(r"[A-Z][a-z]?(?:I{2,3}|IV|VI{1,3})$")
+_ROMAN_STATE = re.compile(r"(?:[A-Z][a-z]?(?:I{2,3}|IV|VI{1,3})|(?:As|Sb|Bi|Np|Pu)V)$")
+_DOUBLED = re.compile(r"([A-HJ-Z])\1(?![a-z])")
 _NANO = re.compile(r"[A-Z][a-z]N[PCW]s?$")
 _UNCOUNTED_D = re.compile(r"D(?![a-z\d₀-₉_$<~.])")
-_RADICAL = re.compile("OOH|COO|NCN|OCN|SCN|CSN|NCO|NCS|CNO|CNS|BCN|HCO")
+_RADICAL = re.compile("OOH|HCOO|COO|NCN|OCN|SCN|CSN|NCO|NCS|CNO|CNS|BCN|HCO")
 _COUNTED_D = re.compile(r"D[\d₀-₉_$<~]")
 _FINAL_COUNT = re.compile(r"(?:[A-Z][a-z]?)+?(\d+)")
 _CAPITALS_AND_COUNT = re.compile(r"[A-Z]+\.?(\d+)")
@@ -126,6 +128,8 @@ def _is_never(parsed: Parsed, core: str) -> bool:
 
 
 def _deuterium_is_meant(parsed: Parsed, core: str) -> bool:
+    if "BDC" in core:  # a ligand
+        return False
     if "D" not in parsed.symbols or _UNCOUNTED_D.search(core) is None or core in _DEUTERATED:
         return True
     metals = [name for name in parsed.symbols if name not in NONMETALS]
@@ -169,32 +173,36 @@ def _most(name: str) -> int:
     return 14 if name in _HALOGENS or name == "O" else 22
 
 
+def _is_reversed(first: str, last: str) -> bool:
+    """Whether two elements of one letter stand in an order that no formula has."""
+    return len(last) == 1 and all(order.rfind(first) > order.find(last) for order in _ORDERS)
+
+
 def _is_label(parsed: Parsed, core: str) -> bool:
     """Whether a word with two elements reads as a label: "IC50", "CCP4", "KP1", "Ge(Li)"."""
     symbols = parsed.symbols
     if len(parsed.counts) == 1 and parsed.groups == 0:
+        if parsed.counts == ["1"]:
+            return True
         final = _FINAL_COUNT.fullmatch(core)
-        if final is not None and (
-            int(final[1]) == 1 or (len(symbols) == 2 and int(final[1]) > _most(symbols[-1]))
-        ):
+        if final and len(symbols) == 2 and int(final[1]) > _most(symbols[-1]):
             return True
     if parsed.groups == 1 and len(symbols) == 2 and not parsed.counts:
         return True
+    if "H" not in symbols and _DOUBLED.search(core):
+        return True
     if any(len(name) > 1 for name in symbols) or parsed.organic:
         return False
-    doubled = any(a == b for a, b in itertools.pairwise(core) if a.isupper())
-    if doubled and "H" not in symbols:
-        return True
     if parsed.groups:
         return not parsed.counts
     if not parsed.counts:
         return False
     final = _CAPITALS_AND_COUNT.fullmatch(core)
-    first, last = symbols[-2:]
-    if len(symbols) == 2 or (final is not None and "H" not in (first, last)):
-        reverse = all(order.rfind(first) > order.find(last) for order in _ORDERS)
-        if reverse and core not in _HYDRIDES:
-            return True
+    ordered = len(symbols) == 2 or (final is not None and "H" not in symbols[-2:])
+    if ordered and _is_reversed(*symbols[-2:]) and core not in _HYDRIDES:
+        return True
+    if symbols[0] in NONMETALS and symbols[-1] in "KY" and symbols[-2] != "O":  # not HCO2K
+        return True
     if final is None:
         return False
     if "." in core:  # "SI.2"
@@ -227,6 +235,8 @@ def _judge_uncounted(symbols: list[str], core: str) -> Verdict:
         return Verdict.WORD
     if symbols[-1] == "K" and symbols[0] not in ("Li", "Na", "Rb", "Cs") and "O" not in kinds:
         return Verdict.WORD  # an X-ray line
+    if len(symbols) > 2 and symbols[-2] in "FSI" and _is_reversed(*symbols[-2:]):  # FeSC
+        return Verdict.ASK
     if len(symbols) > 3 and all(len(name) == 1 for name in symbols[1:]):  # ReSCF
         return Verdict.FORMULA if _RADICAL.search(core) else Verdict.ASK
     return Verdict.FORMULA
