@@ -87,7 +87,7 @@ _HINT = re.compile(
 )
 # "La2 − xSrxCuO4" and "YBa2Cu3O7 − δ" are written with spaces too.
 _CHUNK = re.compile(
-    r"\S*(?:(?:(?<=\\rm) |(?<=[A-Za-z]\d) [-−–] "
+    r"\S*(?: (?:(?<=\\rm )|[-−–] (?<=[A-Za-z]\d...)"
     r"(?=[δ𝛿](?!\w)|([xyz])[A-Z]\w{0,9}\1|(?<=[NOFS]\d...)[xyz](?![\w-])))\S*)*"
 )
 _SITE_LIST = re.compile(r"[(\[](?:[A-Z][a-z]?[\d.]*,\s)+$")
@@ -106,7 +106,7 @@ _BETWEEN_PARTS = re.compile(r"\s?(?:[·⋅•∙‧・･]|\$?\\cdot\$?)\s?(?:(?
 _IS_CUT = re.compile(r"\([A-Za-z]")
 _JOINED = re.compile(r"_(?:[a-z]{2}|[^\w{~$\\]|$)")
 # "SrO- and TiO2-terminated"
-_SUSPENDED = re.compile(r"(?<=-)(?:,\s\S+-)*,?\s(?:and|or|versus)\s[^\s-]+-[a-z]")
+_SUSPENDED = re.compile(r"(?:,\s\S+-)*,?\s(?:and|or|versus)\s[^\s-]+-[a-z]")
 # Behind the digit of a space group: Pm2(1)n.
 _SCREW_AXIS = re.compile(r"\([1-5]\)[a-z]|<sub>|~\d")
 
@@ -207,9 +207,9 @@ def find_formulas(text: str) -> list[tuple[int, int]]:
         ):
             start -= 1
         end = _CHUNK.match(text, hint.start()).end()  # type: ignore[union-attr]
-        sites = _SITE_LIST.search(text, max(0, start - 40), start)
-        if sites is not None:
-            start = sites.start()
+        if text[start - 2 : start - 1] == ",":
+            sites = _SITE_LIST.search(text, max(0, start - 40), start)
+            start = start if sites is None else sites.start()
         chunk = text[start:end]
         read = _read_chunk(chunk) if len(chunk) <= 200 else _read_chunk.__wrapped__(chunk)
         if read.may_be_spaced and start >= run_end:
@@ -225,7 +225,7 @@ def find_formulas(text: str) -> list[tuple[int, int]]:
                 continue
             if single and _is_site_label(text, *span):
                 continue
-            if _SUSPENDED.match(text, span[1]):
+            if text[span[1] - 1] == "-" and _SUSPENDED.match(text, span[1]):
                 span = (span[0], span[1] - 1)
             _append(text, found, span)
     return found
