@@ -6,7 +6,7 @@ finds the words and looks at what stands around them:
 
 * "NO crystallizes ...", "the compound KF" make formulas of acronyms and two capitals; for two
   capitals that name a well-known compound "BN nanosheets", "CO molecules", "HF solution", "h-BN",
-  "cubic BN" do as well.
+  "cubic BN" do as well (and "hBN").
 * A counted element before "site" or "atom", or beside another label, is a site's label ("the Fe2
   site", "Fe1–O1–Fe2").
 * Only the formula is replaced, so the grammar around it stays: "SiO2-based" is "material-based",
@@ -23,7 +23,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from clac_jax.elements import is_symbol
-from clac_jax.formula_grammar import CLOSING, Parsed, parse
+from clac_jax.formula_grammar import CLOSING, NONMETALS, Parsed, parse
 from clac_jax.formula_spaced import ENGLISH_SYMBOLS, UNIT_SYMBOLS, find_spaced, starts_spaced
 from clac_jax.formula_words import Verdict, judge
 
@@ -46,11 +46,15 @@ _LIKELY_BEFORE = re.compile(
     r"\b[Cc]rystalline|\b[Mm]onolayer)\s+|(?<![\w-])[hcwr]-)$"
 )
 _LABEL_AFTER = re.compile(
+    r"(?:,? and|,| or)?(?: [A-Z][a-z]?\d{1,2}(?:,? and|,| or)?){0,9}"
     r"\s+(?:site|atom|position|sublattice)s?\b|\s[A-Z][a-z]?\d{1,2}(?![\w.])"
     r"|[–-][A-Z][a-z]?\d{0,2}(?![\w.])"
 )
 _FULLERENE = re.compile(r"C\d\d")
-_LABEL_BEFORE = re.compile(r"(?:^|[^\w])[A-Z][a-z]?\d{1,2}[\s–-]$|(?:^|[^\w])[A-Z][a-z]?[–-]$")
+_LABEL_BEFORE = re.compile(
+    r"(?:^|[^\w])[A-Z][a-z]?\d{1,2}[\s–-]$|(?:^|[^\w])[A-Z][a-z]?[–-]$"
+    r"|\b(?:[Ss]ite|[Aa]tom|[Pp]osition|[Ll]abel)s?\s(?:[A-Z][a-z]?\d{1,2}(?:,? and|,| or)\s){0,9}$"
+)
 
 
 def _context_decides(text: str, start: int, end: int) -> bool:
@@ -67,7 +71,7 @@ def _is_site_label(text: str, start: int, end: int) -> bool:
     if _FULLERENE.match(text, start):
         return False
     return bool(
-        _LABEL_AFTER.match(text, end) or _LABEL_BEFORE.search(text, max(0, start - 6), start)
+        _LABEL_AFTER.match(text, end) or _LABEL_BEFORE.search(text, max(0, start - 60), start)
     )
 
 
@@ -79,19 +83,30 @@ _ENGLISH_USE = (
 # Every formula has a symbol directly followed by a symbol, a count or a bracket. This one test
 # rejects nearly all words, so that only the others are parsed.
 _HINT = re.compile(
-    r"[A-Z][a-z]?[)\]}]{0,3}(?:[A-Z0-9(\[{_$<~\\₀-₉ₓₙδ²-⁹]|\.\d|[xyznm](?![a-z])|[·⋅•])"
+    r"[A-Z][a-z]?[)\]}]{0,3}(?:[A-Z0-9(\[{_$<~\\₀-₉ₓₙδ²-⁹]|\.\d|[xyznm𝑥𝑦](?![a-z])|[·⋅•])"
 )
-_CHUNK = re.compile(r"(?:\S|(?<=\\rm) )*")
+# "La2 − xSrxCuO4" and "YBa2Cu3O7 − δ" are written with spaces too.
+_CHUNK = re.compile(
+    r"\S*(?: (?:(?<=\\rm )|[-−–] (?<=[A-Za-z]\d...)"
+    r"(?=[δ𝛿](?!\w)|([xyz])[A-Z]\w{0,9}\1|(?<=[NOFS]\d...)[xyz](?![\w-])))\S*)*"
+)
 _SITE_LIST = re.compile(r"[(\[](?:[A-Z][a-z]?[\d.]*,\s)+$")
 _ISOTOPE = r"[⁰¹²³⁴-⁹]{1,3}|\$?\^\{?\d{1,3}\}?\$?|\^\d{1,3}\^|<sup>\d{1,3}</sup>"
-_SHARE = r"\((?:\d(?:\.\d{1,6})?[-−–])?[xyz]\)(?=[A-Z])|[xyz](?=[A-Z][a-z])"
+_SHARE = r"\((?:\d(?:\.\d{1,6})?[-−–])?(?:[xyz][-−–])?[xyz]\)(?=[A-Z(])|[xyz](?=[A-Z][a-z]|\()"
+# In (1-x)BiFeO3-xPbTiO3 the share of the second compound is not subtracted from a count.
+_MIXTURE = re.compile(r"\(1(?:[-−–][xyz]){1,2}\)(?=[A-Z(])")
+_BEFORE_SHARE = re.compile(r"(?<!1)[-−–](?=[xyz][A-Z(])")
+_BORON_NITRIDE = r"[hcw](?=BN(?![A-Za-z\d]))"
+_COEFFICIENT = r"0?\.\d{1,6}|[1-9]\d{0,2}(?:[./]\d{1,6})?"
 _START = re.compile(
-    rf"(?<![^\W_])(?<!\d\.)(?:0?\.\d{{1,6}}|[1-9]\d{{0,2}}(?:[./]\d{{1,6}})?|{_ISOTOPE}|{_SHARE})?"
+    rf"(?<![^\W_])(?<!\d\.)(?:{_COEFFICIENT}|{_ISOTOPE}|{_SHARE}|{_BORON_NITRIDE})?"
     r"(?=[A-Z(\[{]|\\(?:mathrm|mathsf|mathbf|mathit|textrm|text|rm|ce)\{)"
 )
-_BETWEEN_PARTS = re.compile(r"\s?(?:[·⋅•∙‧・･]|\$?\\cdot\$?)\s?$")
-
-
+_BETWEEN_PARTS = re.compile(r"\s?(?:[·⋅•∙‧・･]|\$?\\cdot\$?)\s?(?:(?:\d{1,2}|\d?\.\d)\s)?$")
+_IS_CUT = re.compile(r"\([A-Za-z]")
+_JOINED = re.compile(r"_(?:[a-z]{2}|[^\w{~$\\]|$)")
+# "SrO- and TiO2-terminated"
+_SUSPENDED = re.compile(r"(?:,\s\S+-)*,?\s(?:and|or|versus)\s[^\s-]+-[a-z]")
 # Behind the digit of a space group: Pm2(1)n.
 _SCREW_AXIS = re.compile(r"\([1-5]\)[a-z]|<sub>|~\d")
 
@@ -110,6 +125,8 @@ class _Chunk:
 def _read_chunk(chunk: str) -> _Chunk:
     if "://" in chunk:  # an address
         return _Chunk((), may_be_spaced=False)
+    if _MIXTURE.search(chunk):
+        chunk = _BEFORE_SHARE.sub("\0", chunk)
     spans = []
     # What was read once as part of something that is not a formula is not read again from there,
     # so that the time grows with the length.
@@ -119,25 +136,35 @@ def _read_chunk(chunk: str) -> _Chunk:
     while (match := _START.search(chunk, at)) is not None:
         start, core = match.start(), match.end()
         in_word = start > 0 and unicodedata.category(chunk[start - 1])[0] == "M"
+        # A share of a mixture stands in front of a counted formula only: (1-x)BiScO3, not xRD.
+        has_share = core > start and chunk[start] in "xyz("
         parsed = None if in_word or core in settled else parse(chunk, core, failed)
         if parsed is None:
             at = max(core, start + 1)
             continue
         verdict = Verdict.WORD
-        # A share of a mixture stands in front of a counted formula only: (1-x)BiScO3, not xRD.
-        has_share = core > start and chunk[start] in "xyz("
         if _ends_well(chunk, parsed.end) and (parsed.counts or not has_share):
             verdict = judge(parsed, _core(chunk[core : parsed.end], parsed))
+        if core > start and chunk[start] in "hcw":
+            verdict = Verdict.FORMULA
+        if parsed.symbols[1:] == ["I"] and f"{parsed.symbols[0]}II" in chunk:  # CuI/CuII
+            verdict = Verdict.WORD
+        if (
+            chunk[start : start + 2].isdigit()
+            and core > start
+            and NONMETALS.isdisjoint(parsed.symbols)
+        ):
+            verdict = Verdict.WORD  # a steel: 42CrMo4
         if verdict is Verdict.WORD:
             settled.update(parsed.items)
-            # Go on inside a group ("(NaCl)"), else behind what was read.
+            # Continue inside a group ("(NaCl)"), else behind what was read.
             inside = chunk[core] in CLOSING or chunk[core] == "\\"
             at = core + 1 if inside or parsed.end == core else parsed.end
             continue
         at = parsed.end
         single = len(set(parsed.symbols)) == 1
-        if single and start > 0 and chunk[start - 1] in ")]}":
-            continue  # the rest of something else: [Co(en)3]Cl3
+        if single and (chunk[start - 1 : start] in tuple(")]}") or _IS_CUT.match(chunk, at)):
+            continue  # part of something else: [Co(en)3]Cl3, Cu3(BTC)2
         spans.append((start, core, parsed.end, verdict, single))
     return _Chunk(tuple(spans), may_be_spaced=starts_spaced(chunk))
 
@@ -154,7 +181,9 @@ def _ends_well(text: str, end: int) -> bool:
     if not following:
         return True
     first = following[0]
-    if first.isalnum() or first in "_^" or unicodedata.category(first)[0] == "M":
+    if first == "_":  # Bi2Se3_film, _NaCl_
+        return _JOINED.match(text, end) is not None
+    if first.isalnum() or first == "^" or unicodedata.category(first)[0] == "M":
         return False
     if first == "." and following[1:].isdigit():
         return False
@@ -178,15 +207,15 @@ def find_formulas(text: str) -> list[tuple[int, int]]:
         ):
             start -= 1
         end = _CHUNK.match(text, hint.start()).end()  # type: ignore[union-attr]
-        sites = _SITE_LIST.search(text, max(0, start - 40), start)
-        if sites is not None:
-            start = sites.start()
+        if text[start - 2 : start - 1] == ",":
+            sites = _SITE_LIST.search(text, max(0, start - 40), start)
+            start = start if sites is None else sites.start()
         chunk = text[start:end]
         read = _read_chunk(chunk) if len(chunk) <= 200 else _read_chunk.__wrapped__(chunk)
         if read.may_be_spaced and start >= run_end:
             spaced, run_end = find_spaced(text, start, done)
             if spaced is not None:
-                found.append(spaced)
+                _append(text, found, spaced)
                 done = spaced[1]
                 continue
         done = end
@@ -196,10 +225,18 @@ def find_formulas(text: str) -> list[tuple[int, int]]:
                 continue
             if single and _is_site_label(text, *span):
                 continue
-            if found and _BETWEEN_PARTS.match(text[found[-1][1] : span[0]]):
-                span = (found.pop()[0], span[1])
-            found.append(span)
+            if text[span[1] - 1] == "-" and _SUSPENDED.match(text, span[1]):
+                span = (span[0], span[1] - 1)
+            _append(text, found, span)
     return found
+
+
+def _append(text: str, found: list[tuple[int, int]], span: tuple[int, int]) -> None:
+    """Adds a formula, which may be a further part of the last one: CaSO4 · 2H2O."""
+    start = span[0]
+    if found and start - found[-1][1] < 12 and _BETWEEN_PARTS.match(text[found[-1][1] : start]):
+        start = found.pop()[0]
+    found.append((start, span[1]))
 
 
 def is_formula(token: str) -> bool:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 
 from clac_jax.elements import atomic_number, is_symbol
 
-_HEAVIEST = 99  # of fermium and beyond nobody has seen enough for a crystal
+_HEAVIEST = 98  # californium: beyond it nobody has seen enough for a crystal
 _DEEPEST = 8  # nested brackets; also keeps hostile text from exhausting the stack
 
 NONMETALS = frozenset(
@@ -35,10 +35,10 @@ NONMETALS = frozenset(
 """Elements that are not metals, with the half-metals; deuterium (D) among them."""
 
 MINUS = r"(?:[-−–]|&minus;|\\ensuremath\{-\})"
-_VARIABLE = r"(?:(?:[xyzwnmδεη]|\\delta|\\epsilon)(?![a-zα-ω])|<i>[a-zδ]</i>)"
+_VARIABLE = r"(?:(?:[xyzwnmδεη𝑥𝑦𝑧𝛿]|\\delta|\\epsilon)(?![a-zα-ω])|<i>[a-zδ]</i>)"
 _NUMBER = r"(?:(?:0?\.\d{1,6}|[1-9]\d{0,2}(?:\.\d{1,6})?)(?!\d))"
 _TERM = rf"(?:{_NUMBER}?{_VARIABLE}(?:/\d)?)"
-_SUM = rf"(?:(?:{MINUS}|[+±])(?:{_TERM}|(?:d|delta)(?![a-zα-ω])))"
+_SUM = rf"(?:(?:{MINUS}| [-−–] |[+±])(?:{_TERM}|(?:d|delta)(?![a-zα-ω])))"
 _EXPRESSION = (
     rf"(?:{_TERM}(?:(?:{MINUS}|\+)\d(?![\d+]))?{_SUM}{{0,4}}"
     rf"|{_NUMBER}(?:(?P<slash>/)(?P<denominator>[1-9]\d?)(?!\d))?{_SUM}{{0,4}})"
@@ -55,21 +55,24 @@ def _unnamed(pattern: str) -> str:
 
 _INNER = _unnamed(_EXPRESSION)
 _PLAIN = rf"(?:{_INNER}|\\(?:mathrm|text|rm)\{{{_INNER}\}}|\\rm {_INNER})"
+# A "$" that closes behind a later part is found by parse().
 _MARKUP = "|".join(
     opening + _PLAIN + closing
     for opening, closing in (
-        (r"\$?(?:\{\})?_\{", r"\}\$?"),
+        (r"\$(?:\{\})?_\{", r"\}\$?"),
+        (r"\$(?:\{\})?_", r"\$?"),
+        (r"(?:\{\})?_\{", r"\}"),
         (r"\\\(_\{", r"\}\\\)"),
         (r"\\\(_", r"\\\)"),
         (r"_", r"_(?!\{)"),
-        (r"\$?(?:\{\})?_", r"\$?"),
+        (r"_", r""),
         (r"~", r"~"),
         (r"<(?i:sub|inf)>", r"</(?i:sub|inf)>"),
         (r"\\textsubscript\{", r"\}"),
     )
 )
 _COUNT = re.compile(
-    rf"(?P<plain>{_EXPRESSION})|(?P<unicode>{_UNICODE_COUNT})|{_MARKUP}"
+    rf"\d\(\d{MINUS}[xyz]\)|(?:{_EXPRESSION})|(?:{_UNICODE_COUNT})|{_MARKUP}"
     rf"|\((?:(?:\d(?:\.\d{{1,6}})?(?:{MINUS}|\+))?(?:{_VARIABLE}|d|delta)|\d?\.\d{{1,6}})\)"
 )
 _SYMBOL = re.compile(r"[A-Z][a-z]?|□")
@@ -90,12 +93,14 @@ _DOT = re.compile(
 )
 _CHARGE = re.compile(
     r"(?:\$?\^\{\d*[+−–-]\}\$?|\^\d*[+−–-]\^|[²³⁴⁵⁶]?[⁺⁻]|<sup>\d*[+−–-]</sup>)(?![\w+−-])"
-    r"|\^?\d*\+(?![\w+−]|-\d)|\^?\d*[−–-](?![\w+−-])"
+    r"|\^?\d*\+(?![\w+−]|-\d)|\^?\d*[−–-](?![\w+−([-])"
 )
 # MXenes write their unknown surface groups as T: Ti3C2Tx.
 _TERMINATION = re.compile(
     r"T(?:[xz]|ₓ|_x_?|_\{x\}|\$_x\$|\$_\{x\}\$|~x~|<sub>x</sub>)(?!\w)"
 )  # fmt: skip
+# Which polymorph it is: VO2(B).
+_POLYMORPH = re.compile(r"(?<=[\d₂₃}>$])\([BCHNOS]\)(?![\w₀-₉({\[<~$^])")
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -193,6 +198,8 @@ def _parse_sequence(
             if text[result.end - 1] == " ":  # {\rm Al}
                 continue
             char = "{"
+        if char == "(" and depth == 0 and _POLYMORPH.match(text, start):
+            break
         is_group = char in CLOSING
         if is_group:
             group = None
@@ -257,4 +264,6 @@ def parse(text: str, at: int, failed: set[int] | None = None) -> Parsed | None:
     if charge is not None:
         result.end = charge.end()
         result.charged = True
+    if text.count("$", at, result.end) % 2 and text[result.end : result.end + 1] == "$":
+        result.end += 1
     return result

@@ -19,10 +19,11 @@ follows, or "crystallizes".
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 
-from clac_jax.formula_grammar import is_element, parse
+from clac_jax.formula_grammar import parse
 
 _MOST_WORDS = 30
 _SPACE = " \u00a0\u2009\u202f"
@@ -33,7 +34,8 @@ _COUNT = (
 )
 _ELEMENT = rf"(?:[A-Z][a-z]?(?:\((?:I{{1,3}}|I?V|VI{{1,3}})\))?{_COUNT}?)"
 _WORD = (
-    rf"(?:[(\[]{{0,2}}{_ELEMENT}(?:[(\[]{_ELEMENT})?(?:[)\]]{{1,2}}{_COUNT}?{_ELEMENT}{{0,8}}){{0,2}}"
+    rf"(?:[(\[]{{0,2}}{_ELEMENT}(?:[(\[]{_ELEMENT})?"
+    rf"(?:[)\]]{{1,2}}{_COUNT}?{_ELEMENT}{{0,8}}){{0,2}}"
     rf"|[(\[]{_ELEMENT}{{2,8}}[)\]]{_COUNT}?)"
 )
 _RUN = re.compile(rf"{_WORD}(?:[{_SPACE}]{_WORD}(?![^\s.,;:!?'\"”’)\]/–-])){{1,{_MOST_WORDS}}}")
@@ -141,25 +143,29 @@ def _cut(text: str, words: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 def _checked(text: str, words: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
     """Start and end of the words if they are one formula."""
-    start, end = words[0][0], words[-1][1]
-    start, end = _without_outer_brackets(text, start, end)
-    pieces = text[start:end].split()
-    joined = "".join(pieces)
-    parsed = parse(joined, 0)
-    if parsed is None or parsed.end != len(joined) or not parsed.counts:
+    start, end = _without_outer_brackets(text, words[0][0], words[-1][1])
+    if not _is_formula(text[start:end]) or _SITES.match(text, end):
         return None
-    if parsed.bare_group or len(set(parsed.symbols)) < 2 or _SITES.match(text, end):
-        return None
-    if not all(map(is_element, parsed.symbols)):
-        return None
-    uncounted = any(_SYMBOL.fullmatch(piece) for piece in pieces)
-    if len(set(parsed.symbols)) < len(parsed.symbols) and not (parsed.groups or uncounted):
-        return None
-    if all(_LABEL.fullmatch(piece) for piece in pieces):
-        return None
-    if _DISTANCE.match(text, end) and all(_SITE.fullmatch(piece) for piece in pieces):
+    if _DISTANCE.match(text, end) and all(map(_SITE.fullmatch, text[start:end].split())):
         return None
     return start, end
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _is_formula(stretch: str) -> bool:
+    """Whether words that look like elements are a formula, whatever stands around them."""
+    pieces = stretch.split()
+    joined = "".join(pieces)
+    parsed = parse(joined, 0)
+    if parsed is None or parsed.end != len(joined) or not parsed.counts or parsed.bare_group:
+        return False
+    kinds = set(parsed.symbols)
+    if len(kinds) < 2:
+        return False
+    uncounted = any(_SYMBOL.fullmatch(piece) for piece in pieces)
+    if len(kinds) < len(parsed.symbols) and not (parsed.groups or uncounted):
+        return False
+    return not all(_LABEL.fullmatch(piece) for piece in pieces)
 
 
 def _without_outer_brackets(text: str, start: int, end: int) -> tuple[int, int]:

@@ -9,23 +9,24 @@ that, words that are both a formula and something else are decided so:
   of carbon atoms from 60, "C60"; "B80"). Other counts go up to 20, and to the sizes of known
   clusters ("Au55"; "Ti64" is an alloy). A few space groups look the same ("Pm3", "Pa3", "Cm11").
 * A word with a lower-case letter in a symbol is a formula as soon as it parses: "InP", "CoSi",
-  "NaCl". Helium and neon form no uncounted compound ("HeLa", "HeNe"), and without a count no
-  formula names an element twice ("CoCo"), except OOH and COO ("FeOOH"). A plural "s" that happens
-  to complete a symbol ("ICs", "SOCs") is treated as the capitals before it. Nanoparticles
-  ("AuNPs"), oxidation states in Roman numerals ("MnIV") and X-ray lines ("CuK") are not formulas.
+  "NaCl". Helium and neon form no uncounted compound ("HeLa", "HeNe"). Without a count no formula
+  names an element twice ("CoCo") or has three capitals behind a metal ("ReSCF"), except with groups
+  such as OOH, COO and SCN ("FeOOH"). A plural "s" that happens to complete a symbol ("ICs",
+  "SOCs") is treated as the capitals before it. Nanoparticles ("AuNPs"), oxidation states in Roman
+  numerals ("MnIV") and X-ray lines ("CuK") are not formulas.
 * Capitals only, without a count ("SOC", "CIF", "FCC", "UFO"), are an acronym, unless K or Y, metals
   of one oxidation state, is balanced by the common states of the rest (KCN, KOH, YOF), or for HCN
-  and HCOOH. With counts, doubled letters without hydrogen are a label ("CCP4"), as are K and Y
-  behind non-metals ("NPY2", "H3K27"), B, C and P behind N, O, F, S and I ("NB3"), and one final
+  and HCOOH. With counts, doubled letters without hydrogen are a label ("CCP4"), as are elements in
+  an order in which no formula names them ("NPY2", "H3K27", "H12B", "O1W", "HV10"), and one final
   count above 20 ("IC50"), unless it is that of a boride, carbide or hydride ("YB66", "KC24"), or
-  above 7 between two non-metals ("PC12").
+  above 7 between non-metals ("PC12").
 * One final count of 1 is a label ("KP1"), as are more than 14 halogen or oxygen atoms, or 22 of a
   metal, on one other atom ("AlF18", "CoAl45"). The variables y, z and w, and n and m, need other
   counts ("PyPI", "Wm-1K-1").
 * Two capitals ("NO", "HF", "BN", "CO", "KF") are too short to be a formula.
 * "OH", Roman numerals ("III", "Fe(III)") and the lattice name "HCP" are never formulas. Deuterium
   needs a count, the last place behind metals, or a metal and a counted element beside it ("D2O",
-  "NaOD", "KDCO3"); tritium is not read, nor are elements beyond einsteinium, which form no
+  "NaOD", "KDCO3"); tritium is not read, nor are elements beyond californium, which form no
   crystals.
 * Acronyms of the field that parse otherwise ("CP2K", "PW91", "GeV") are listed.
 
@@ -35,7 +36,6 @@ Words of the last kind, acronyms and two capitals can still be formulas if the c
 
 from __future__ import annotations
 
-import itertools
 import re
 from enum import Enum
 
@@ -52,15 +52,18 @@ class Verdict(Enum):
     WORD = "not a formula"
 
 
-_NEVER = frozenset(("OH", "HCP", "Pa3", "Pb11", "Pm3", "Pm11", "Am11", "Cm11", "C112"))
+_NEVER = frozenset(
+    ("OH", "HCP", "Pa3", "Pb11", "Pm3", "Pm11", "Am11", "Cm11", "C112", "C2S", "C3S")
+)  # the last two: cement
 # Acronyms of the field that parse as formulas although they carry a digit or a lower-case letter.
 _ACRONYMS = frozenset(
-    ("CP2K", "PW91", "PW92", "BP86", "VWN3", "VWN5", "B3PW91", "BC8", "H5N1", "Y2K", "W3C", "B2B",
-     "P2P", "I18N", "I2C", "I2S", "U2F", "NiCd", "NaN", "YBCO", "KNN", "GeV", "TeV", "SiV", "SnV",
+    ("CP2K", "PW91", "PW92", "BP86", "VWN3", "VWN5", "B3PW91", "BC8", "Y2K", "W3C", "B2B",
+     "P2P", "U2F", "NiCd", "NaN", "YBCO", "KNN", "GeV", "TeV", "SiV", "SnV",
      "PbV", "NaSICON", "LiSICON", "LiPON", "LiPo", "LiFSI", "NaFSI", "SiNW", "IUCr", "BSc", "PoS",
-     "PoC", "CoV", "MoU", "AcOH", "PrOH", "OAc", "PB2", "SINDy",
+     "PoC", "CoPI", "CoV", "MoU", "AcOH", "PrOH", "OAc", "SINDy",
      "BaCoN", "BiSON")
 )  # fmt: skip
+_DEUTERATED = frozenset(("CDCl3", "DBr", "DCl", "DClO4", "DNO3"))
 # Vanadium, tungsten and uranium take so many states that any letters behind them would balance.
 _SALT_METALS = {"K": 1, "Y": 3}
 _COMMON_STATES = {
@@ -68,13 +71,19 @@ _COMMON_STATES = {
     "S": (-2,), "I": (-1,),
 }  # fmt: skip
 _ROMAN = re.compile(r"[IVX]+$")
-_ROMAN_STATE = re.compile(r"[A-Z][a-z]?(?:I{2,3}|IV|VI{1,3})$")
+_ROMAN_STATE = re.compile(r"(?:[A-Z][a-z]?(?:I{2,3}|IV|VI{1,3})|(?:As|Sb|Bi|Np|Pu)V)$")
+_DOUBLED = re.compile(r"([A-HJ-Z])\1(?![a-z])")
 _NANO = re.compile(r"[A-Z][a-z]N[PCW]s?$")
 _UNCOUNTED_D = re.compile(r"D(?![a-z\d₀-₉_$<~.])")
+_RADICAL = re.compile("OOH|HCOO|COO|NCN|OCN|SCN|CSN|NCO|NCS|CNO|CNS|BCN|HCO")
 _COUNTED_D = re.compile(r"D[\d₀-₉_$<~]")
 _FINAL_COUNT = re.compile(r"(?:[A-Z][a-z]?)+?(\d+)")
 _CAPITALS_AND_COUNT = re.compile(r"[A-Z]+\.?(\d+)")
 _FROM_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+# How formulas order elements of one letter, by convention, or by electronegativity if there is
+# no hydrogen, which is therefore at both ends; metals come first.
+_ORDERS = ("BCPNHDSIOF", "HDBPWCSINOFHD")
+_HYDRIDES = frozenset(("H3N", "H4C", "HN3"))
 _CLUSTERS = frozenset((25, 38, 55, 102, 144, 147, 309))
 _CUPRATE_NAMES = frozenset((123, 124, 211))
 _HALIDE_METALS = frozenset(("Pb", "Sn", "Ge", "Bi", "Sb", "Cu", "Ag"))
@@ -99,7 +108,7 @@ def judge(parsed: Parsed, core: str) -> Verdict:
         return Verdict.ASK
     if not parsed.charged and _is_label(parsed, core):
         return Verdict.WORD
-    if parsed.counts or parsed.groups:
+    if parsed.counts or parsed.groups or (parsed.charged and _RADICAL.fullmatch(core)):
         return Verdict.FORMULA
     return _judge_uncounted(parsed.symbols, core)
 
@@ -109,7 +118,7 @@ def _is_never(parsed: Parsed, core: str) -> bool:
         return True
     if _ROMAN.match(core) or _ROMAN_STATE.match(core) or _NANO.match(core):
         return True
-    if parsed.states and not parsed.counts:  # ions side by side
+    if parsed.states and not (parsed.counts or parsed.groups):  # ions side by side
         return True
     if parsed.organic and not (
         _HALOGENS & set(parsed.symbols) and _HALIDE_METALS & set(parsed.symbols)
@@ -119,11 +128,13 @@ def _is_never(parsed: Parsed, core: str) -> bool:
 
 
 def _deuterium_is_meant(parsed: Parsed, core: str) -> bool:
-    if "D" not in parsed.symbols or _UNCOUNTED_D.search(core) is None:
+    if "BDC" in core:  # a ligand
+        return False
+    if "D" not in parsed.symbols or _UNCOUNTED_D.search(core) is None or core in _DEUTERATED:
         return True
     metals = [name for name in parsed.symbols if name not in NONMETALS]
     if parsed.counts:
-        return bool(metals) or core == "CDCl3" or _COUNTED_D.search(core) is not None
+        return bool(metals) or _COUNTED_D.search(core) is not None
     others = set(parsed.symbols[:-1]) - {"O"}
     return parsed.symbols[-1] == "D" and bool(metals) and others <= set(metals)
 
@@ -162,37 +173,42 @@ def _most(name: str) -> int:
     return 14 if name in _HALOGENS or name == "O" else 22
 
 
+def _is_reversed(first: str, last: str) -> bool:
+    """Whether two elements of one letter stand in an order that no formula has."""
+    return len(last) == 1 and all(order.rfind(first) > order.find(last) for order in _ORDERS)
+
+
 def _is_label(parsed: Parsed, core: str) -> bool:
     """Whether a word with two elements reads as a label: "IC50", "CCP4", "KP1", "Ge(Li)"."""
     symbols = parsed.symbols
     if len(parsed.counts) == 1 and parsed.groups == 0:
+        if parsed.counts == ["1"]:
+            return True
         final = _FINAL_COUNT.fullmatch(core)
-        if final is not None and (
-            int(final[1]) == 1 or (len(symbols) == 2 and int(final[1]) > _most(symbols[-1]))
-        ):
+        if final and len(symbols) == 2 and int(final[1]) > _most(symbols[-1]):
             return True
     if parsed.groups == 1 and len(symbols) == 2 and not parsed.counts:
         return True
+    if "H" not in symbols and _DOUBLED.search(core):
+        return True
     if any(len(name) > 1 for name in symbols) or parsed.organic:
         return False
-    doubled = any(a == b for a, b in itertools.pairwise(core) if a.isupper())
-    if doubled and "H" not in symbols:
-        return True
     if parsed.groups:
         return not parsed.counts
     if not parsed.counts:
         return False
-    if symbols[-1] in "KY" and symbols[0] in NONMETALS:
-        return True
     final = _CAPITALS_AND_COUNT.fullmatch(core)
+    ordered = len(symbols) == 2 or (final is not None and "H" not in symbols[-2:])
+    if ordered and _is_reversed(*symbols[-2:]) and core not in _HYDRIDES:
+        return True
+    if symbols[0] in NONMETALS and symbols[-1] in "KY" and symbols[-2] != "O":  # not HCO2K
+        return True
     if final is None:
         return False
-    if symbols[0] in "NOFSI" and symbols[-1] in "BCP":  # never the anion first
-        return True
     if "." in core:  # "SI.2"
         return symbols[0] in NONMETALS
     count = int(final[1])
-    if len(symbols) == 2 and symbols[0] in NONMETALS and symbols[1] != "H":
+    if symbols[-1] != "H" and NONMETALS.issuperset(symbols):
         return count > (14 if symbols == ["C", "S"] else 7)
     return count > (72 if len(symbols) == 2 and symbols[1] in "BCH" else 20)
 
@@ -200,25 +216,29 @@ def _is_label(parsed: Parsed, core: str) -> bool:
 def _judge_uncounted(symbols: list[str], core: str) -> Verdict:
     """Of two or more different elements without any count."""
     kinds = set(symbols)
-    if kinds & {"He", "Ne"}:
+    if kinds & {"He", "Ne"} or symbols[-1] in ("Ar", "Kr", "Xe", "Rn"):  # but ArF, KrF
         return Verdict.WORD
     plural = (
         core[-1] == "s"
         and core[:-1].isupper()
-        and (len(core) > 3 or all(map(is_element, core[:-1])))
+        and (len(core) > 3 or core[0] in "CFHINOPS" or all(map(is_element, core[:-1])))
     )
     capitals = core[:-1] if plural else core
-    if capitals in ("HCN", "HCOOH"):
+    if capitals in ("HCN", "HCOOH", "HCOOK"):
         return Verdict.FORMULA
     repeated = len(kinds) < len(symbols) or len(set(capitals)) < len(capitals)
     if capitals.isupper():
         if repeated:  # FCC, BCC, UFF
             return Verdict.WORD
         return Verdict.FORMULA if _is_salt(capitals) else Verdict.ASK
-    if len(kinds) < len(symbols) and "OOH" not in core and "COO" not in core:
+    if len(kinds) < len(symbols) and not _RADICAL.search(core):
         return Verdict.WORD
     if symbols[-1] == "K" and symbols[0] not in ("Li", "Na", "Rb", "Cs") and "O" not in kinds:
         return Verdict.WORD  # an X-ray line
+    if len(symbols) > 2 and symbols[-2] in "FSI" and _is_reversed(*symbols[-2:]):  # FeSC
+        return Verdict.ASK
+    if len(symbols) > 3 and all(len(name) == 1 for name in symbols[1:]):  # ReSCF
+        return Verdict.FORMULA if _RADICAL.search(core) else Verdict.ASK
     return Verdict.FORMULA
 
 
