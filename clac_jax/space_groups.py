@@ -18,6 +18,7 @@ _ORIGIN = (
     (re.compile(r"origin[^0-9]*1", re.IGNORECASE), "1"),
     (re.compile(r"origin[^0-9]*2", re.IGNORECASE), "2"),
 )
+MAX_SYMBOL = 100  # characters; with remarks on the origin
 _REMARK = re.compile(r"[({\[][^)}\]]*[a-zA-Z]{4,}[^)}\]]*[)}\]]")
 _COLON = re.compile(r"^(.*?)\s*:\s*([12hr])$", re.IGNORECASE)
 # As one public database marks the first origin and the one at a centre of symmetry.
@@ -94,6 +95,8 @@ def settings(declared: Declaration, alpha: float, gamma: float) -> list[Setting]
 
 def _of_symbol(symbol: str, alpha: float, gamma: float) -> list[gemmi.SpaceGroup]:
     """The setting of a Hermann-Mauguin symbol, with every origin or axes that it leaves open."""
+    if len(symbol) > MAX_SYMBOL:  # the patterns below take a time that grows with its cube
+        return []
     ext = next((code for pattern, code in _ORIGIN if pattern.search(symbol)), None)
     name = " ".join(_REMARK.sub(" ", symbol).split())
     if match := _COLON.match(name):

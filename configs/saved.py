@@ -1,10 +1,9 @@
 """The config that a run or an import has written: `--config=configs/saved.py:RUN/config.json`."""
 
-import json
-
 import ml_collections
 
 from clac_jax.config import ConfigError, default_config
+from clac_jax.json_files import read_json_object
 from clac_jax.paths import explain, local_path
 
 
@@ -12,9 +11,7 @@ def get_config(path: str) -> ml_collections.ConfigDict:
     config = default_config()
     file = local_path(path, "--config=configs/saved.py:FILE")
     try:
-        values = json.loads(file.read_bytes())
-        if not isinstance(values, dict):
-            raise ValueError(f"it holds a {type(values).__name__}")
+        values = read_json_object(file)
         with config.ignore_type():
             config.update(ml_collections.ConfigDict(values))
     except OSError as error:

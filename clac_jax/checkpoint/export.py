@@ -11,7 +11,7 @@ import jax
 import ml_collections
 import numpy as np
 from etils import epath
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from clac_jax import config as config_lib
@@ -25,8 +25,10 @@ from clac_jax.checkpoint.layout import (
 )
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.errors import UserError
+from clac_jax.json_files import parse_object, read_json_object
 from clac_jax.paths import explain
 from clac_jax.progress import RunProgress
+from clac_jax.safetensors_files import read_safetensors
 from clac_jax.workdir import Workdir
 
 MODEL_FILE, CONFIG_FILE = "model.safetensors", "config.json"
@@ -123,10 +125,11 @@ def _read_export(
         ExportError: a file is missing or was not written by `export`.
     """
     try:
-        values = json.loads((folder / CONFIG_FILE).read_bytes())
-        with safe_open(folder / MODEL_FILE, framework="numpy") as file:
-            about = json.loads((file.metadata() or {})["clac_jax"])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if not (folder / MODEL_FILE).exists():
+            raise FileNotFoundError
+        values = read_json_object(folder / CONFIG_FILE)
+        arrays, texts = read_safetensors(folder / MODEL_FILE)
+        about = parse_object(texts["clac_jax"])
         described = CheckpointInfo(
             folder=epath.Path(folder),
             progress=RunProgress.from_json(about["progress"]),

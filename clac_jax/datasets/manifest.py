@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clac_jax.datasets.record import DataError
+from clac_jax.json_files import read_text
 
 FILE = "prepared.txt"
 READ_WHOLE_BYTES = 64 << 20
@@ -60,7 +61,7 @@ def read(folder: Path) -> Manifest:
         DataError: the list is missing or damaged.
     """
     try:
-        written = (folder / FILE).read_bytes()
+        written = read_text(folder / FILE).encode()
         content, check_sum = written[:-9], written[-9:-1]  # the last line has eight digits
         if f"{zlib.crc32(content):08x}".encode() != check_sum:
             raise ValueError("it is not what was written")
