@@ -13,16 +13,17 @@ that, words that are both a formula and something else are decided so:
   names an element twice ("CoCo") or has three capitals behind a metal ("ReSCF"), except with groups
   such as OOH, COO and SCN ("FeOOH"). A plural "s" that happens to complete a symbol ("ICs",
   "SOCs") is treated as the capitals before it. Nanoparticles ("AuNPs"), oxidation states in Roman
-  numerals ("MnIV") and X-ray lines ("CuK") are not formulas.
+  numerals ("MnIV") and X-ray lines ("CuK") are not formulas, and F, S and I do not stand in front
+  of a capital that never follows them ("FeSC").
 * Capitals only, without a count ("SOC", "CIF", "FCC", "UFO"), are an acronym, unless K or Y, metals
-  of one oxidation state, is balanced by the common states of the rest (KCN, KOH, YOF), or for HCN
-  and HCOOH. With counts, doubled letters without hydrogen are a label ("CCP4"), as are elements in
-  an order in which no formula names them ("NPY2", "H3K27", "H12B", "O1W", "HV10"), and one final
-  count above 20 ("IC50"), unless it is that of a boride, carbide or hydride ("YB66", "KC24"), or
-  above 7 between non-metals ("PC12").
-* One final count of 1 is a label ("KP1"), as are more than 14 halogen or oxygen atoms, or 22 of a
-  metal, on one other atom ("AlF18", "CoAl45"). The variables y, z and w, and n and m, need other
-  counts ("PyPI", "Wm-1K-1").
+  of one oxidation state, is balanced by the common states of the rest (KCN, KOH, YOF), or for HCN,
+  HCHO and HCOOH. With counts, doubled letters without hydrogen are a label ("CCP4", "FeFF9"), as
+  are elements in an order in which no formula names them ("NPY2", "H3K27", "H12B", "O1W", "HV10"),
+  and one final count above 20 ("IC50"), unless it is that of a boride, carbide or hydride ("YB66",
+  "KC24"), or above 7 between non-metals ("PC12").
+* An only count of 1 is a label ("KP1", "O1S"), as are more than 14 halogen or oxygen atoms, or 22
+  of a metal, on one other atom ("AlF18", "CoAl45"). The variables y, z and w, and n and m, need
+  other counts ("PyPI", "Wm-1K-1").
 * Two capitals ("NO", "HF", "BN", "CO", "KF") are too short to be a formula.
 * "OH", Roman numerals ("III", "Fe(III)") and the lattice name "HCP" are never formulas. Deuterium
   needs a count, the last place behind metals, or a metal and a counted element beside it ("D2O",
@@ -224,7 +225,7 @@ def _judge_uncounted(symbols: list[str], core: str) -> Verdict:
         and (len(core) > 3 or core[0] in "CFHINOPS" or all(map(is_element, core[:-1])))
     )
     capitals = core[:-1] if plural else core
-    if capitals in ("HCN", "HCOOH", "HCOOK"):
+    if capitals in ("HCN", "HCHO", "HCOOH", "HCOOK"):
         return Verdict.FORMULA
     repeated = len(kinds) < len(symbols) or len(set(capitals)) < len(capitals)
     if capitals.isupper():
