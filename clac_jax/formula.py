@@ -154,7 +154,7 @@ def _read_chunk(chunk: str) -> _Chunk:
         if (
             chunk[start : start + 2].isdigit()
             and core > start
-            and NONMETALS.isdisjoint(parsed.symbols)
+            and NONMETALS.isdisjoint({*parsed.symbols} - {"Si"})
         ):
             verdict = Verdict.WORD  # a steel: 42CrMo4
         if verdict is Verdict.WORD:

@@ -19,8 +19,8 @@ that, words that are both a formula and something else are decided so:
   of one oxidation state, is balanced by the common states of the rest (KCN, KOH, YOF), or for HCN,
   HCHO and HCOOH. With counts, doubled letters without hydrogen are a label ("CCP4", "FeFF9"), as
   are elements in an order in which no formula names them ("NPY2", "H3K27", "H12B", "O1W", "HV10"),
-  and one final count above 20 ("IC50"), unless it is that of a boride, carbide or hydride ("YB66",
-  "KC24"), or above 7 between non-metals ("PC12").
+  atoms with a letter ("C11F"), and one final count above 20 ("IC50"), unless it is that of a
+  boride, carbide or hydride ("YB66", "KC24"), or above 7 between non-metals ("PC12").
 * An only count of 1 is a label ("KP1", "O1S"), as are more than 14 halogen or oxygen atoms, or 22
   of a metal, on one other atom ("AlF18", "CoAl45"). The variables y, z and w, and n and m, need
   other counts ("PyPI", "Wm-1K-1").
@@ -74,6 +74,7 @@ _COMMON_STATES = {
 _ROMAN = re.compile(r"[IVX]+$")
 _ROMAN_STATE = re.compile(r"(?:[A-Z][a-z]?(?:I{2,3}|IV|VI{1,3})|(?:As|Sb|Bi|Np|Pu)V)$")
 _DOUBLED = re.compile(r"([A-HJ-Z])\1(?![a-z])")
+_PART_OF_ATOM = re.compile(r"[CHNOS][1-5]\d[A-Z]")
 _NANO = re.compile(r"[A-Z][a-z]N[PCW]s?$")
 _UNCOUNTED_D = re.compile(r"D(?![a-z\d₀-₉_$<~.])")
 _RADICAL = re.compile("OOH|HCOO|COO|NCN|OCN|SCN|CSN|NCO|NCS|CNO|CNS|BCN|HCO")
@@ -201,6 +202,8 @@ def _is_label(parsed: Parsed, core: str) -> bool:
     final = _CAPITALS_AND_COUNT.fullmatch(core)
     ordered = len(symbols) == 2 or (final is not None and "H" not in symbols[-2:])
     if ordered and _is_reversed(*symbols[-2:]) and core not in _HYDRIDES:
+        return True
+    if _PART_OF_ATOM.fullmatch(core):  # C11F
         return True
     if symbols[0] in NONMETALS and symbols[-1] in "KY" and symbols[-2] != "O":  # not HCO2K
         return True
