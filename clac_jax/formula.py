@@ -46,7 +46,7 @@ _LIKELY_BEFORE = re.compile(
     r"(?:(?:\b[Cc]ubic|\b[Hh]exagonal|\b[Rr]ock-?salt|\b[Zz]inc-?blende|\b[Ww]urtzite|\b[Bb]ulk|"
     r"\b[Cc]rystalline|\b[Mm]onolayer)\s+|(?<![\w-])[hcwr]-)$"
 )
-_BOND = r"(?:[–—-]|···|…|\.\.\.)"
+_BOND = r"(?:[–—-]|···|⋯|…|\.\.\.)"
 _LABEL_AFTER = re.compile(
     r"(?:,? and|,| or)?(?: [A-Z][a-z]?\d{1,2}(?:,? and|,| or)?){0,9}"
     r"\s+(?:site|atom|position|sublattice)s?\b|\s[A-Z][a-z]?\d{1,2}(?![\w.])"

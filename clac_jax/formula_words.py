@@ -200,9 +200,13 @@ def _is_label(parsed: Parsed, core: str) -> bool:
     if not parsed.counts:
         return False
     final = _CAPITALS_AND_COUNT.fullmatch(core)
-    ordered = len(symbols) == 2 or (final is not None and "H" not in symbols[-2:])
-    if ordered and _is_reversed(*symbols[-2:]) and core not in _HYDRIDES:
-        return True
+    if len(symbols) == 2:
+        if _is_reversed(*symbols) and core not in _HYDRIDES:
+            return True
+    elif final is not None:  # hydrogen has its place in acids too: HNO3
+        pairs = (symbols[:2], symbols[-2:])
+        if any(_is_reversed(*pair) for pair in pairs if {"H", "D"}.isdisjoint(pair)):
+            return True
     if _PART_OF_ATOM.fullmatch(core):  # C11F
         return True
     if symbols[0] in NONMETALS and symbols[-1] in "KY" and symbols[-2] != "O":  # not HCO2K
@@ -220,6 +224,8 @@ def _is_label(parsed: Parsed, core: str) -> bool:
 def _judge_uncounted(symbols: list[str], core: str) -> Verdict:
     """Of two or more different elements without any count."""
     kinds = set(symbols)
+    if core.endswith("HCF"):  # hexacyanoferrates: NaFeHCF
+        return Verdict.WORD
     if kinds & {"He", "Ne"} or symbols[-1] in ("Ar", "Kr", "Xe", "Rn"):  # but ArF, KrF
         return Verdict.WORD
     plural = (

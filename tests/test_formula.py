@@ -189,7 +189,7 @@ def _found_whole(formula: str) -> bool:
 
 
 @given(compositions(), st.sampled_from(MARKUPS))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=130, deadline=None)
 def test_any_composition_is_found_whole_in_any_markup(parts, markup):
     formula = "".join(name + (markup.format(count) if count else "") for name, count in parts)
     assert _found_whole(formula)
@@ -197,7 +197,7 @@ def test_any_composition_is_found_whole_in_any_markup(parts, markup):
 
 
 @given(compositions(), compositions(), st.sampled_from(WATERS))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=130, deadline=None)
 def test_groups_and_hydrates_are_found_whole(parts, others, water):
     inner, outer = ("".join(itertools.chain(*p)) for p in (parts, others))
     assert _found_whole(f"{outer}{water}")
@@ -232,7 +232,7 @@ OTHER_WORDS = st.one_of(
 
 
 @given(st.lists(OTHER_WORDS, min_size=1, max_size=8), st.sampled_from([", ", "; ", " and "]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=130, deadline=None)
 def test_words_that_are_not_formulas_stay(words, between):
     text = f"We saw {between.join(words)} there."
     assert replace_formulas(text) == text
