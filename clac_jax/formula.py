@@ -8,9 +8,10 @@ finds the words and looks at what stands around them:
   capitals that name a well-known compound "BN nanosheets", "CO molecules", "HF solution", "h-BN",
   "cubic BN" do as well (and "hBN").
 * A counted element before "site" or "atom", or beside another label, is a site's label ("the Fe2
-  site", "Fe1–O1–Fe2").
+  site", "atoms Na1 and Cl2", "Fe1–O1–Fe2").
 * Only the formula is replaced, so the grammar around it stays: "SiO2-based" is "material-based",
-  "4H-SiC" is "4H-material" and "SiC-3C" is "material-3C", "Y2O3:Eu3+" is "material:Eu3+".
+  "4H-SiC" is "4H-material" and "SiC-3C" is "material-3C", "Y2O3:Eu3+" is "material:Eu3+",
+  "VO2(B)" is "material(B)", "SrO- and TiO2-terminated" is "material- and material-terminated".
 * No formula starts or ends inside a word or a number, or at a combining character ("Pm3̅m").
 """
 
@@ -45,14 +46,15 @@ _LIKELY_BEFORE = re.compile(
     r"(?:(?:\b[Cc]ubic|\b[Hh]exagonal|\b[Rr]ock-?salt|\b[Zz]inc-?blende|\b[Ww]urtzite|\b[Bb]ulk|"
     r"\b[Cc]rystalline|\b[Mm]onolayer)\s+|(?<![\w-])[hcwr]-)$"
 )
+_BOND = r"(?:[–—-]|···|⋯|…|\.\.\.)"
 _LABEL_AFTER = re.compile(
     r"(?:,? and|,| or)?(?: [A-Z][a-z]?\d{1,2}(?:,? and|,| or)?){0,9}"
     r"\s+(?:site|atom|position|sublattice)s?\b|\s[A-Z][a-z]?\d{1,2}(?![\w.])"
-    r"|[–-][A-Z][a-z]?\d{0,2}(?![\w.])"
+    rf"|{_BOND}[A-Z][a-z]?\d{{0,2}}(?![\w.])"
 )
 _FULLERENE = re.compile(r"C\d\d")
 _LABEL_BEFORE = re.compile(
-    r"(?:^|[^\w])[A-Z][a-z]?\d{1,2}[\s–-]$|(?:^|[^\w])[A-Z][a-z]?[–-]$"
+    rf"(?:^|[^\w])[A-Z][a-z]?\d{{1,2}}\s$|(?:^|[^\w])[A-Z][a-z]?\d{{0,2}}{_BOND}$"
     r"|\b(?:[Ss]ite|[Aa]tom|[Pp]osition|[Ll]abel)s?\s(?:[A-Z][a-z]?\d{1,2}(?:,? and|,| or)\s){0,9}$"
 )
 
@@ -152,7 +154,7 @@ def _read_chunk(chunk: str) -> _Chunk:
         if (
             chunk[start : start + 2].isdigit()
             and core > start
-            and NONMETALS.isdisjoint(parsed.symbols)
+            and NONMETALS.isdisjoint({*parsed.symbols} - {"Si"})
         ):
             verdict = Verdict.WORD  # a steel: 42CrMo4
         if verdict is Verdict.WORD:

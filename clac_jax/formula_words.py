@@ -13,16 +13,17 @@ that, words that are both a formula and something else are decided so:
   names an element twice ("CoCo") or has three capitals behind a metal ("ReSCF"), except with groups
   such as OOH, COO and SCN ("FeOOH"). A plural "s" that happens to complete a symbol ("ICs",
   "SOCs") is treated as the capitals before it. Nanoparticles ("AuNPs"), oxidation states in Roman
-  numerals ("MnIV") and X-ray lines ("CuK") are not formulas.
+  numerals ("MnIV") and X-ray lines ("CuK") are not formulas, and F, S and I do not stand in front
+  of a capital that never follows them ("FeSC").
 * Capitals only, without a count ("SOC", "CIF", "FCC", "UFO"), are an acronym, unless K or Y, metals
-  of one oxidation state, is balanced by the common states of the rest (KCN, KOH, YOF), or for HCN
-  and HCOOH. With counts, doubled letters without hydrogen are a label ("CCP4"), as are elements in
-  an order in which no formula names them ("NPY2", "H3K27", "H12B", "O1W", "HV10"), and one final
-  count above 20 ("IC50"), unless it is that of a boride, carbide or hydride ("YB66", "KC24"), or
-  above 7 between non-metals ("PC12").
-* One final count of 1 is a label ("KP1"), as are more than 14 halogen or oxygen atoms, or 22 of a
-  metal, on one other atom ("AlF18", "CoAl45"). The variables y, z and w, and n and m, need other
-  counts ("PyPI", "Wm-1K-1").
+  of one oxidation state, is balanced by the common states of the rest (KCN, KOH, YOF), or for HCN,
+  HCHO and HCOOH. With counts, doubled letters without hydrogen are a label ("CCP4", "FeFF9"), as
+  are elements in an order in which no formula names them ("NPY2", "H3K27", "H12B", "O1W", "HV10"),
+  atoms with a letter ("C11F"), and one final count above 20 ("IC50"), unless it is that of a
+  boride, carbide or hydride ("YB66", "KC24"), or above 7 between non-metals ("PC12").
+* An only count of 1 is a label ("KP1", "O1S"), as are more than 14 halogen or oxygen atoms, or 22
+  of a metal, on one other atom ("AlF18", "CoAl45"). The variables y, z and w, and n and m, need
+  other counts ("PyPI", "Wm-1K-1").
 * Two capitals ("NO", "HF", "BN", "CO", "KF") are too short to be a formula.
 * "OH", Roman numerals ("III", "Fe(III)") and the lattice name "HCP" are never formulas. Deuterium
   needs a count, the last place behind metals, or a metal and a counted element beside it ("D2O",
@@ -73,6 +74,7 @@ _COMMON_STATES = {
 _ROMAN = re.compile(r"[IVX]+$")
 _ROMAN_STATE = re.compile(r"(?:[A-Z][a-z]?(?:I{2,3}|IV|VI{1,3})|(?:As|Sb|Bi|Np|Pu)V)$")
 _DOUBLED = re.compile(r"([A-HJ-Z])\1(?![a-z])")
+_PART_OF_ATOM = re.compile(r"[CHNOS][1-5]\d[A-Z]")
 _NANO = re.compile(r"[A-Z][a-z]N[PCW]s?$")
 _UNCOUNTED_D = re.compile(r"D(?![a-z\d₀-₉_$<~.])")
 _RADICAL = re.compile("OOH|HCOO|COO|NCN|OCN|SCN|CSN|NCO|NCS|CNO|CNS|BCN|HCO")
@@ -198,8 +200,14 @@ def _is_label(parsed: Parsed, core: str) -> bool:
     if not parsed.counts:
         return False
     final = _CAPITALS_AND_COUNT.fullmatch(core)
-    ordered = len(symbols) == 2 or (final is not None and "H" not in symbols[-2:])
-    if ordered and _is_reversed(*symbols[-2:]) and core not in _HYDRIDES:
+    if len(symbols) == 2:
+        if _is_reversed(*symbols) and core not in _HYDRIDES:
+            return True
+    elif final is not None:  # hydrogen has its place in acids too: HNO3
+        pairs = (symbols[:2], symbols[-2:])
+        if any(_is_reversed(*pair) for pair in pairs if {"H", "D"}.isdisjoint(pair)):
+            return True
+    if _PART_OF_ATOM.fullmatch(core):  # C11F
         return True
     if symbols[0] in NONMETALS and symbols[-1] in "KY" and symbols[-2] != "O":  # not HCO2K
         return True
@@ -216,6 +224,8 @@ def _is_label(parsed: Parsed, core: str) -> bool:
 def _judge_uncounted(symbols: list[str], core: str) -> Verdict:
     """Of two or more different elements without any count."""
     kinds = set(symbols)
+    if core.endswith("HCF"):  # hexacyanoferrates: NaFeHCF
+        return Verdict.WORD
     if kinds & {"He", "Ne"} or symbols[-1] in ("Ar", "Kr", "Xe", "Rn"):  # but ArF, KrF
         return Verdict.WORD
     plural = (
@@ -224,7 +234,7 @@ def _judge_uncounted(symbols: list[str], core: str) -> Verdict:
         and (len(core) > 3 or core[0] in "CFHINOPS" or all(map(is_element, core[:-1])))
     )
     capitals = core[:-1] if plural else core
-    if capitals in ("HCN", "HCOOH", "HCOOK"):
+    if capitals in ("HCN", "HCHO", "HCOOH", "HCOOK"):
         return Verdict.FORMULA
     repeated = len(kinds) < len(symbols) or len(set(capitals)) < len(capitals)
     if capitals.isupper():
