@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,6 +64,7 @@ class MetricsFile:
             WorkdirError: the file cannot be read or written.
         """
         self._path = path
+        self._lock = threading.Lock()  # rows come from the run, and syncs from a save beside it
         if not resumed:
             if kept := _rename_away(path):
                 _warn(
@@ -89,14 +91,15 @@ class MetricsFile:
             MovedMetricsError: the file was removed, moved or cut short; the row is safe.
             WorkdirError: the disk is full.
         """
-        try:
-            before = self._state()
-            self._file.write(_line(row))
-            self._file.flush()
-            self._size = os.fstat(self._file.fileno()).st_size
-        except OSError as error:
-            raise self._cannot_write(error) from error
-        self._stop_unless_there(before)
+        with self._lock:
+            try:
+                before = self._state()
+                self._file.write(_line(row))
+                self._file.flush()
+                self._size = os.fstat(self._file.fileno()).st_size
+            except OSError as error:
+                raise self._cannot_write(error) from error
+            self._stop_unless_there(before)
 
     def sync(self) -> None:
         """Forces all rows to the disk; a checkpoint must never be newer than its rows.
@@ -106,11 +109,16 @@ class MetricsFile:
             WorkdirError: they cannot be written.
         """
         try:
-            os.fsync(self._file.fileno())
-            state = self._state()
+            with self._lock:
+                descriptor = os.dup(self._file.fileno())
+            try:
+                os.fsync(descriptor)  # which can take long, and no row need wait for it
+            finally:
+                os.close(descriptor)
+            with self._lock:
+                self._stop_unless_there(self._state())
         except OSError as error:
             raise self._cannot_write(error) from error
-        self._stop_unless_there(state)
 
     def follow(self, workdir: Path) -> None:
         """See `Sink.follow`."""

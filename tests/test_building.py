@@ -24,6 +24,7 @@ from clac_jax.datasets.record import DataError
 from clac_jax.datasets.rows import record_of_row
 from clac_jax.datasets.split import SPLITS
 from clac_jax.datasets.spool import Spool
+from clac_jax.paths import PathError
 
 prepare_lib = importlib.import_module("clac_jax.datasets.prepare")  # the name is a function too
 
@@ -169,14 +170,14 @@ def test_the_advice_fits_what_went_wrong(tmp_path, monkeypatch, number, advice):
 
 def test_a_name_that_is_too_long(tmp_path):
     path = write(tmp_path / "t.jsonl", [row(k) for k in range(20)])
-    with pytest.raises(DataError, match="shorter name") as error:
+    with pytest.raises(PathError, match="shorter name") as error:
         load_all(path, tmp_path / ("x" * 300))
     assert len(str(error.value)) < 600
 
 
 def test_a_path_that_cannot_be_used(tmp_path):
-    for path, reason in (("x" * 300, "name too long"), ("~nobody-here/t.csv", "home directory")):
-        with pytest.raises(DataError, match=rf"(?i){reason}.*Check dataset\.path"):
+    for path, reason in (("x" * 300, "Choose a shorter"), ("~nobody-here/t.csv", "Write the path")):
+        with pytest.raises(PathError, match=rf"dataset\.path .*{reason}"):
             load_all(path, tmp_path)
 
 

@@ -5,7 +5,9 @@ import json
 import os
 import struct
 import sys
+import threading
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import ml_collections
 import numpy as np
@@ -151,6 +153,26 @@ def test_a_file_taken_away_during_the_run_is_written_again(tmp_path, how):
         file.sync()
     assert read_rows(path) == rows(1, 2)
     file.close()
+
+
+def test_rows_and_syncs_of_two_threads_do_not_disturb_each_other(tmp_path):
+    """A save syncs the rows beside the run that writes more of them."""
+    file = MetricsFile(tmp_path / "metrics.jsonl", 0)
+    stop = threading.Event()
+
+    def sync():
+        while not stop.is_set():
+            file.sync()
+
+    with ThreadPoolExecutor(2) as pool:
+        saves = [pool.submit(sync) for _ in range(2)]
+        for row in rows(*range(1, 1000)):
+            file.write(row)
+        stop.set()
+        for save in saves:
+            save.result()
+    file.close()
+    assert read_rows(tmp_path / "metrics.jsonl") == rows(*range(1, 1000))
 
 
 def test_a_file_cut_short_is_said(tmp_path):

@@ -21,13 +21,12 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from clac_jax.datasets.record import PROPERTIES
-from clac_jax.datasets.rows import record_of_row
-from clac_jax.datasets.split import split_by_formula
 from clac_jax.text import split_sentences
 from tools.materials_project_mini.compound import Compound
 from tools.materials_project_mini.facts import Facts, compute_facts
 from tools.materials_project_mini.narrative import narrative
 from tools.materials_project_mini.questions import question_columns
+from tools.materials_project_mini.splits import splits_of
 
 ROOT = Path(__file__).parents[1]
 OUTPUT = ROOT / "clac_jax/datasets/materials_project_mini/materials_project_mini.parquet"
@@ -75,9 +74,7 @@ def build(rows: list[dict[str, Any]], facts: list[Facts]) -> pa.Table:
     """All columns of the embedded data set."""
     compounds = [Compound(one) for one in facts]
     texts = [narrative_of(c, row) for c, row in zip(compounds, rows, strict=True)]
-    splits = split_by_formula(
-        [record_of_row(row, needs_text=False).crystal().formula for row in rows]
-    )
+    splits = splits_of(rows)
     narratives = [" ".join(text.values()) for text in texts]
     columns: dict[str, Any] = {
         name: [row[name] for row in rows] for name in ("material_id", "formula")

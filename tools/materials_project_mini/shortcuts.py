@@ -23,9 +23,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from clac_jax.datasets.materials_project_mini.builder import PARQUET
-from clac_jax.datasets.rows import record_of_row
-from clac_jax.datasets.split import split_by_formula
 from clac_jax.formula import replace_formulas
+from tools.materials_project_mini.splits import splits_of
 
 LISTS = ("structure_question_list", "composition_question_list", "oxide_question_list")
 CHANCE = 0.25
@@ -94,7 +93,7 @@ Rule = Callable[[Question], Sequence[float]]
 
 def questions(rows: Sequence[dict], names: Sequence[str] = LISTS) -> dict[str, list[Question]]:
     """List name -> its questions, with narratives and splits."""
-    sides = split_by_formula([record_of_row(row).crystal().formula for row in rows])
+    sides = splits_of(rows)
     found: dict[str, list[Question]] = {name: [] for name in names}
     for row, side in zip(rows, sides, strict=True):
         text = f"{row['gpt_text']} {row['gpt_explanation']}"
