@@ -21,7 +21,7 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file from configs/; override keys with --config.KEY=VALUE."
 )
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where the run lives; started again, it goes on from there."
+    "workdir", None, "Folder of the run; the same command, started again, resumes from it."
 )
 
 
@@ -75,7 +75,8 @@ def run(argv: list[str]) -> None:
     except UserError as error:
         fail(str(error), error.exit_code)
     except Preempted as stop:
-        print(f"{stop.signal_name}: saved; the same command goes on from here.", flush=True)
+        saved = "checkpoint saved; rerun the same command to resume."
+        print(f"{stop.signal_name}: {saved}", flush=True)
         end(EXIT_PREEMPTED, f"it was told to stop ({stop.signal_name})")
     except Exception as error:
         traceback.print_exc()

@@ -139,7 +139,7 @@ def _sites(block: Block, lengths: Sequence[float], formula: FormulaSum | None) -
             )
     count = len(columns[0])
     if count > MAX_ATOMS:
-        raise CrystalError(f"The CIF has {count:,} sites; {MAX_ATOMS:,} is the most.")
+        raise CrystalError(f"The CIF has {count:,} sites; the limit is {MAX_ATOMS:,}.")
     names = ("label", "type_symbol", "occupancy", "calc_flag", "disorder_group")
     rest = {name: block.column(f"_atom_site_{name}") or [None] * count for name in names}
     if not block.column("_atom_site_label"):
@@ -190,8 +190,8 @@ def _check_occupancy(text: str | None, name: str) -> None:
     occupancy = 1.0 if text is None else number(text, "_atom_site_occupancy")[0]
     if not _FULL <= occupancy <= _OVERFULL:
         raise CrystalError(
-            f"Site {name} of the CIF is occupied to {occupancy:g}. Only ordered crystals can be "
-            "used: replace it by an ordered cell."
+            f"Site {name} of the CIF has the occupancy {occupancy:g}. Only ordered crystals can be "
+            "used: replace it with an ordered cell."
         )
 
 
@@ -250,7 +250,7 @@ def _attached_hydrogen(block: Block) -> str:
     column = block.column("_atom_site_attached_hydrogens")
     if not any(text is not None and text.strip("0.+") for text in column):
         return ""
-    return "The CIF counts hydrogen (_atom_site_attached_hydrogens) that has no sites of its own."
+    return "The CIF declares hydrogen (_atom_site_attached_hydrogens) that has no sites of its own."
 
 
 def _decided(
@@ -290,7 +290,7 @@ def _decided(
         return agreeing[0]
     names = " and ".join(setting.name for setting in possible)
     raise CrystalError(
-        f"The space group {declared} of the CIF can mean {names}, and its atoms do not tell which. "
+        f"The space group {declared} of the CIF can mean {names}, and its atoms do not show which. "
         "Add _space_group_IT_coordinate_system_code, or write the symmetry operations out."
     )
 

@@ -75,7 +75,7 @@ def blocks_of(text: str) -> list[Block]:
         CrystalError: the text is not a CIF.
     """
     if not isinstance(text, str):
-        raise CrystalError("The CIF is not a text. Give the content of the file.")
+        raise CrystalError("The CIF is not text. Give the content of the file.")
     try:
         data = text.lstrip("\ufeff").encode("utf-8")
         return [Block(block) for block in gemmi.cif.read_string(data, check_level=0)]

@@ -98,7 +98,7 @@ class FormulaSum:
         details = [f"{', '.join(absent)} without a site"] if absent else []
         details += [f"{', '.join(surplus)} not in the formula"] if surplus else []
         return (
-            f"The formula sum of the CIF is {self.text[:80]!r} and its sites make {sites!r}"
+            f"The formula sum of the CIF is {self.text[:80]!r} and its sites add up to {sites!r}"
             + (f" ({'; '.join(details)})" if details else "")
             + "."
         )
@@ -136,8 +136,8 @@ def readings(type_symbol: str | None, label: str | None) -> Readings:
             continue
         if _SEVERAL.search(name):
             raise CrystalError(
-                f"The site {name[:20]!a} of the CIF is of several elements. Only ordered crystals "
-                "can be used: replace it by an ordered cell."
+                f"The site {name[:20]!a} of the CIF holds several elements. Only ordered crystals "
+                "can be used: replace it with an ordered cell."
             )
         found = _of_name(name.strip(), is_type)
         if found is None:

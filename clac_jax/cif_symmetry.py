@@ -123,6 +123,6 @@ def refuse_other_symmetry(block: Block, others: Sequence[Block]) -> None:
             if tag in _SYSTEMS and value.lower() in ("triclinic", "anorthic"):
                 continue
             raise CrystalError(
-                f"The CIF declares a symmetry by {tag} {value[:40]!a}, which tells no "
+                f"The CIF declares a symmetry by {tag} {value[:40]!a}, which gives no "
                 "operations for its atoms. Write the symmetry operations out."
             )

@@ -88,7 +88,7 @@ def _add_ckpt(group: argparse.ArgumentParser) -> None:
 def _add_import(group: argparse.ArgumentParser) -> None:
     command = _commands(group)
     lightning = command(
-        "lightning", _import_lightning, "a checkpoint of the PyTorch release as a run that goes on"
+        "lightning", _import_lightning, "a checkpoint of the PyTorch release as a run to resume"
     )
     lightning.add_argument("file", metavar="FILE.ckpt")
     lightning.add_argument("--workdir", required=True, help="a new folder")

@@ -282,7 +282,7 @@ def _lattice(value: Any, flat: bool = False) -> np.ndarray:
         longest = float(np.linalg.norm(lattice, axis=1).max())
     if longest > MAX_LENGTH:
         raise CrystalError(
-            f"The lattice has a vector of {longest:.3g} angstrom; {MAX_LENGTH:g} is the most. "
+            f"The lattice has a vector of {longest:.3g} angstrom; the limit is {MAX_LENGTH:g}. "
             "Check the cell vectors and their unit."
         )
     return lattice
@@ -297,7 +297,7 @@ def _coordinates(value: Any, num_atoms: int, flat: bool = False) -> np.ndarray:
     if len(far):
         raise CrystalError(
             f"Atom {far[0]} has a coordinate of {np.abs(coordinates[far[0]]).max():.3g}, outside "
-            f"all cells; {MAX_COORDINATE:g} is the most. Correct it."
+            f"all cells; the limit is {MAX_COORDINATE:g}. Correct it."
         )
     return coordinates
 
@@ -329,9 +329,7 @@ def _floats(value: Any, what: str, shape: tuple[int, ...]) -> np.ndarray:
     else:
         array = _float_array(value, what, shape)
     if array.shape != shape:
-        raise CrystalError(
-            f"Shape of the {what}: {array.shape}. It must be {shape}, one number for each."
-        )
+        raise CrystalError(f"The shape of the {what} is {array.shape}. It must be {shape}.")
     finite = np.isfinite(array)
     if not finite.all():
         if what == "coordinates" and len(shape) == 2:
@@ -339,7 +337,7 @@ def _floats(value: Any, what: str, shape: tuple[int, ...]) -> np.ndarray:
             raise CrystalError(
                 f"The coordinates of atom {atom} are not finite (NaN or infinity). Correct them."
             )
-        raise CrystalError(f"Not finite (NaN or infinity): a value of the {what}. Correct it.")
+        raise CrystalError(f"A value of the {what} is not finite (NaN or infinity). Correct it.")
     return array
 
 
@@ -349,7 +347,7 @@ def _float_array(value: Any, what: str, shape: tuple[int, ...]) -> np.ndarray:
     for _ in shape:
         if not all(isinstance(row, list | tuple | np.ndarray) for row in items):
             raise CrystalError(
-                f"No {len(shape)}-dimensional list of numbers: the {what}. Give one."
+                f"The {what} must be a {len(shape)}-dimensional list of numbers. Give one."
             )
         lengths = sorted(set(map(_length, items)))
         if len(lengths) > 1:
@@ -425,5 +423,5 @@ def _check_count(num_atoms: int) -> None:
         raise CrystalError("The crystal has no atoms. Give at least one.")
     if num_atoms > MAX_ATOMS:
         raise CrystalError(
-            f"The cell has {num_atoms:,} atoms; {MAX_ATOMS:,} is the most. Give a smaller cell."
+            f"The cell has {num_atoms:,} atoms; the limit is {MAX_ATOMS:,}. Give a smaller cell."
         )

@@ -241,7 +241,7 @@ class Link:
                 connection.silence = 0.0
                 self._lost(
                     connection,
-                    f"{connection.name} was not heard for {self._silence_seconds:g} seconds "
+                    f"{connection.name} was not heard from for {self._silence_seconds:g} seconds "
                     "(config.distributed.failure_seconds)",
                 )
 

@@ -27,7 +27,7 @@ _COLLAPSED = re.compile(
 _ADVICE = {
     errno.ENOSPC: "The disk is full: free some space there",
     errno.EDQUOT: "The disk quota is used up: free some space or ask for a larger quota",
-    errno.EFBIG: "A limit on the size of files is in the way: raise it (ulimit -f)",
+    errno.EFBIG: "A limit on the size of files was reached: raise it (ulimit -f)",
     errno.EROFS: "The file system is mounted read-only: choose another, or mount it for writing",
     errno.EACCES: "Get permission to read and write there, or choose another place",
     errno.EPERM: "Get permission to read and write there, or choose another place",
@@ -42,7 +42,7 @@ _ADVICE = {
     errno.EBUSY: "Close the programs that use it, or unmount what is mounted there",
     errno.ENOTEMPTY: "Close the programs that still hold files there open",
     errno.EXDEV: "Put both on one file system",
-    errno.EIO: "The disk or the network file system fails: check it",
+    errno.EIO: "The disk or the network file system is failing: check it",
     errno.ESTALE: "The network file system has lost the file: mount it again",
     errno.ETXTBSY: "Close the programs that use it",
 }
@@ -69,7 +69,7 @@ def check_local(text: str | os.PathLike[str], what: str) -> str:
     if not name.strip():
         raise PathError(f"{what} is empty. Name a file or folder.")
     if "\0" in name:
-        raise PathError(f"{what} holds a NUL character: {name!r}. Type it again.")
+        raise PathError(f"{what} contains a NUL character: {name!r}. Type it again.")
     try:
         encoded = name.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -126,7 +126,7 @@ def _place(
     if not 0 <= index < count:
         raise ProcessError(
             f"config.distributed.process_id is {index}, and num_processes is {count}. Number the "
-            "processes from 0, and give num_processes how many there are."
+            "processes from 0, and set num_processes to their number."
         )
     return address, count, index, devices
 

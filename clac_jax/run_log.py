@@ -68,9 +68,9 @@ class MetricsFile:
         if not resumed:
             if kept := _rename_away(path):
                 _warn(
-                    f"{path} has rows of an earlier run, and the workdir no checkpoint of it. They "
-                    f"are kept in {kept.name}, and this run writes a new file. If its checkpoints "
-                    "were moved, stop this run and put both back."
+                    f"{path} has rows of an earlier run, but the workdir has no checkpoint of it. "
+                    f"They are kept in {kept.name}, and this run writes a new file. If its "
+                    "checkpoints were moved, stop this run and put both back."
                 )
         elif step and not path.exists():
             _warn(
@@ -166,7 +166,7 @@ class MetricsFile:
             self._size = os.fstat(self._file.fileno()).st_size
             raise MovedMetricsError(
                 f"{self._path} was cut short while the run was writing to it, and rows are gone. "
-                "Leave it alone while a run is on; start the same command again to resume."
+                "Do not change it during a run; start the same command again to resume."
             )
         try:
             self._file.seek(0)
@@ -367,7 +367,7 @@ def _row(line: bytes) -> dict[str, Any] | str:
     if not isinstance(row, dict):
         return "is not a row: it has no names"
     if row.get("split") not in ("train", "val", "test"):
-        return 'is not a row: "split" is none of train, val and test'
+        return 'is not a row: "split" is not train, val or test'
     for name in ("step", "epoch"):
         value = row.get(name, 0 if name == "epoch" else None)
         if type(value) is not int or not 0 <= value < 1 << 63:

@@ -79,7 +79,7 @@ def _places(header: dict[str, Any], size: int) -> dict[str, _Place]:
             )
         at = end
     if at != size:
-        raise ValueError(f"it has {size} bytes of numbers, and its header tells of {at}")
+        raise ValueError(f"it has {size} bytes of numbers, and its header describes {at}")
     return places
 
 
@@ -101,7 +101,7 @@ def _place(name: str, entry: Any) -> _Place:
     if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise ValueError(f"tensor {name} has numbers of the type {dtype!r}, which is not supported")
     if not _are_counts(shape) or len(shape) > _MAX_DIMENSIONS or not _are_counts(offsets):
-        raise ValueError(f"tensor {name} has no shape or no place")
+        raise ValueError(f"tensor {name} has no valid shape or position")
     if len(offsets) != 2:
         raise ValueError(f"tensor {name} has {len(offsets)} offsets")
     return np.dtype(_DTYPES[dtype]), tuple(shape), *offsets
@@ -123,5 +123,5 @@ def _texts(metadata: Any) -> dict[str, str]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
-        raise ValueError("two of its tensors have one name")
+        raise ValueError("two of its tensors have the same name")
     return values

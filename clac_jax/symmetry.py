@@ -95,7 +95,7 @@ class Operations:
             num_atoms += len(images)
             if num_atoms > max_atoms:
                 raise CrystalError(
-                    f"The symmetry makes more than {max_atoms:,} atoms of the sites. Give a "
+                    f"The symmetry generates more than {max_atoms:,} atoms from the sites. Give a "
                     "smaller cell."
                 )
             result.append(images % 1.0)

@@ -216,7 +216,7 @@ def _read_zip(file: BinaryIO) -> Any:
         if len(pickles) != 1:
             raise ValueError(f"{len(pickles)} members are named data.pkl instead of one")
         if len(set(names)) != len(names):
-            raise ValueError("two of its members have one name")
+            raise ValueError("two of its members have the same name")
         root = pickles[0].removesuffix("data.pkl")
         left = size
 
@@ -333,7 +333,7 @@ def _plain(content: Any) -> Any:
         if id(value) not in done:
             node = converted(value, depth + 1)
             if node.size > MAX_INSTRUCTIONS or node.height > _MAX_DEPTH:
-                raise ValueError("it repeats itself in itself")
+                raise ValueError("it contains itself")
             done[id(value)] = node
         return done[id(value)]
 

@@ -172,7 +172,8 @@ def _wandb_id(workdir: Path) -> str:
     if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", found):
         return found
     if found:
-        print(f"warning: {path} holds no id of a run; a new one is made.", file=sys.stderr)
+        what = "does not hold the id of a W&B run; a new one is created."
+        print(f"warning: {path} {what}", file=sys.stderr)
     made = secrets.token_hex(8)
     write_atomically(path, made + "\n")
     return made

@@ -65,7 +65,7 @@ BAD_ROWS = {
         {"structure_question_list": "5"},
         "structure_question_list is not a list of texts",
     ),
-    "same id": ({"id": "m-1"}, r"that of table\.parquet row 1 already"),
+    "same id": ({"id": "m-1"}, r"already that of table\.parquet row 1"),
 }
 
 
@@ -117,7 +117,7 @@ def test_cifs_against_their_own_formula_sum_are_bad_rows_or_taken_and_listed(tmp
     (entry,) = map(json.loads, listed.read_text().splitlines())
     assert (entry["row"], entry["id"]) == (19, "m-19")
     assert "H without a site" in entry["reason"]
-    assert capsys.readouterr().out.startswith("1 row taken against the formula sum (1 x ")
+    assert capsys.readouterr().out.startswith("1 row used despite its formula sum (1 x ")
 
 
 def test_a_build_survives_every_odd_cif_and_names_those_that_it_refuses(tmp_path):
@@ -215,7 +215,7 @@ def test_sibling_files_are_the_splits(tmp_path):
 def test_sibling_files_share_no_row_and_none_may_be_missing(tmp_path):
     for name, numbers in (("train", range(5)), ("val", range(4, 7)), ("test", range(7, 10))):
         path = write(tmp_path / f"mp_{name}.parquet", [row(k) for k in numbers])
-    message = r"mp_val\.parquet row 0 \(m-4\): its id is that of mp_train\.parquet row 4"
+    message = r"mp_val\.parquet row 0 \(m-4\): its id is already that of mp_train\.parquet row 4"
     with pytest.raises(DataError, match=message):
         load_all(path, tmp_path / "data")
     (tmp_path / "mp_val.parquet").unlink()

@@ -260,7 +260,7 @@ def test_members_of_one_name_and_encrypted_ones_are_refused(tmp_path):
     plain = path.read_bytes()
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("a/data/0", np.ones(4, np.float32).tobytes())
-    assert "two of its members have one name" in refusal(path)
+    assert "two of its members have the same name" in refusal(path)
     encrypted = bytearray(plain)
     for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         at = plain.index(signature)

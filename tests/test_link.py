@@ -225,7 +225,7 @@ def test_a_stopped_process_is_lost_and_ends_with_a_sentence_when_it_is_continued
     running[victim].send_signal(signal.SIGSTOP)
     code, err = end_of(running[1 - victim])
     assert code == 1
-    assert f"process {victim} (process id" in err and "was not heard for 1.5 seconds" in err
+    assert f"process {victim} (process id" in err and "was not heard from for 1.5 seconds" in err
     running[victim].send_signal(signal.SIGCONT)
     code, err = end_of(running[victim])
     assert code == 1

@@ -20,7 +20,7 @@ _EFFECTS: tuple[tuple[str, str], ...] = (
     (
         r"learning_rate|schedule.*|warmup_steps|min_learning_rate|(cosine|one_cycle)\..*"
         r"|optimizer\.learning_rate_factors",
-        "the config's schedule holds from the next step",
+        "the config's schedule applies from the next step",
     ),
     (
         r"batch_size|accumulate_steps",
@@ -30,18 +30,18 @@ _EFFECTS: tuple[tuple[str, str], ...] = (
         r"optimizer\.name",
         "parameters, step and epoch are kept; optimizer state only where both have it",
     ),
-    (r"optimizer\..*|weight_decay|gradient_clip", "holds from the next step"),
-    (r"loss\.(margin|prior_weight)|text_encoder\.dropout", "holds from the next step"),
+    (r"optimizer\..*|weight_decay|gradient_clip", "applies from the next step"),
+    (r"loss\.(margin|prior_weight)|text_encoder\.dropout", "applies from the next step"),
     (r"remat|gradient_cache_chunks", "the same step, in more or less memory and time"),
     (r"precision", "the encoders compute in it from the next step; the state stays float32"),
     (
         r"frozen",
-        "holds from the next step; newly trained parameters start with fresh moments",
+        "applies from the next step; newly trained parameters start with fresh moments",
     ),
     (r"replace_formula_start_epoch", "formulas are replaced from that epoch on"),
     (
         r"replace_formula_prob|augment\..*|text_encoder\.max_length",
-        "holds for every example from the next one",
+        "applies to every example from the next one",
     ),
     (r"dataset\.text_source", "other texts of the crystals"),
     (
@@ -74,7 +74,7 @@ _EFFECTS: tuple[tuple[str, str], ...] = (
         r"checkpoint\.(save_top_k|save_last|keep_every_n_steps)",
         "older checkpoints are kept or removed by it from the next save",
     ),
-    (r"plateau\..*|early_stopping_patience", "holds from the next validation"),
+    (r"plateau\..*|early_stopping_patience", "applies from the next validation"),
     (
         r"eval_batch_size",
         "val_loss and the accuracies in batch are no longer comparable with earlier rows",
@@ -139,7 +139,7 @@ def effect_of(key: str) -> str:
     """What a change of a config key does to a run that continues; "" where that is plain."""
     return next(
         (effect for pattern, effect in _EFFECTS if re.fullmatch(pattern, key)),
-        "holds from the next step",
+        "applies from the next step",
     )
 
 
@@ -172,7 +172,7 @@ def carried_over(
     if not is_own:
         progress = progress.without_best()  # the best of this run is among its own checkpoints
     other_data = not _same_training_data(info, now)
-    reason = "the order of the data is another one" if _other_order(info, now) else ""
+    reason = "the order of the data is different" if _other_order(info, now) else ""
     if other_data:
         counts = info.num_train_examples, now.num_train_examples
         numbers = f" ({counts[0]:,} examples, now {counts[1]:,})" if counts[0] != counts[1] else ""
@@ -184,7 +184,7 @@ def carried_over(
         notes.append(f"{reason}: epoch {progress.epoch} is trained, its validation comes next")
     elif reason:
         progress = dataclasses.replace(progress, examples_in_epoch=0)
-        notes.append(f"{reason}: epoch {progress.epoch} starts at its beginning")
+        notes.append(f"{reason}: epoch {progress.epoch} starts over")
     return progress, notes
 
 

@@ -87,7 +87,7 @@ def check_files(folder: epath.Path, every_byte: bool = False) -> None:
             if found.st_size != size:
                 raise DamagedCheckpointError(path, f"has {found.st_size} bytes instead of {size}")
             if (every_byte or size <= SMALL_FILE) and _crc32(path) != crc:
-                raise DamagedCheckpointError(path, "has other bytes than were written")
+                raise DamagedCheckpointError(path, "does not hold what was written")
 
 
 @contextlib.contextmanager
@@ -151,7 +151,7 @@ def _read_manifest(folder: epath.Path) -> dict[str, tuple[int, int]]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedCheckpointError(path, "cannot be read") from error
     if not intact:
-        raise DamagedCheckpointError(path, "has other bytes than were written")
+        raise DamagedCheckpointError(path, "does not hold what was written")
     for name, (size, crc) in listed.items():
         parts = name.split("/")
         outside = name.startswith("/") or ".." in parts or "\0" in name or not name.isprintable()

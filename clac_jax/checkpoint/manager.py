@@ -115,7 +115,7 @@ class Checkpoints:
             raise CheckpointError(f"Cannot use {self.directory}: {reason}") from error
         self._report(finish_interrupted(self.directory) + set_aside(self.directory, damaged))
         for name in strangers(self.directory):
-            _say(f"warning: {self.directory / name} is not a folder, so no checkpoint.")
+            _say(f"warning: {self.directory / name} is not a folder, so it is not a checkpoint.")
         whole = self.read_all()[0]
         self._retention, self._metrics = retention_of(self._config, self._data, whole)
         self._manager = self._open()
@@ -206,7 +206,7 @@ class Checkpoints:
             self._failure, self.saved = error, None
             if self._options.on_failure == "stop":
                 raise
-            _say(f"warning: {error} Training goes on (config.checkpoint.on_failure).")
+            _say(f"warning: {error} Training continues (config.checkpoint.on_failure).")
 
     def wait_for_last(self) -> None:
         """Blocks until the last save has been committed.

@@ -201,7 +201,7 @@ def _complaint(info: CheckpointInfo, found: Sequence[Match], options: RestoreOpt
     )
     if shapes:
         lines.append("  (or on_shape_mismatch=overlap, to copy the common part of each array)")
-    lines.append("  To go on with the same model, use the config.json beside the checkpoints.")
+    lines.append("  To continue with the same model, use the config.json beside the checkpoints.")
     return "\n".join(lines)
 
 

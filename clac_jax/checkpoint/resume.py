@@ -92,7 +92,7 @@ def find_origin(config: ml_collections.ConfigDict, workdir: Path) -> Origin:
     if config.resume == "never" and (own or damaged or (workdir / "metrics.jsonl").exists()):
         raise ResumeError(
             f"--workdir={workdir} holds a run, and config.resume is 'never'. "
-            "Choose a new workdir, or --config.resume=auto to go on."
+            "Choose a new workdir, or --config.resume=auto to resume."
         )
     if own or damaged:
         return Origin(own, damaged)
@@ -175,7 +175,9 @@ def begin(
         if has_ended(config, end):
             where = f"this run has ended; {gone}"
             return Start(arrays, end, where, notes, sorted(damaged), is_own=True)
-        notes.append(f"          this run had ended; {gone}, the steps behind are trained again")
+        notes.append(
+            f"          this run had ended; {gone}, so the steps up to it are trained again"
+        )
     place = f"epoch {progress.epoch}, example {progress.examples_in_epoch:,}"
     where = f"{words} {info.folder} ({place} of {num_train_examples:,})"
     return Start(arrays, progress, where, notes, sorted(damaged), is_own)

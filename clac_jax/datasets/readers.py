@@ -84,7 +84,9 @@ def read_table(path: Path, needs_text: bool = True, needs_crystal: bool = True) 
     }
     read = readers.get(path.suffix.lower())
     if read is None:
-        raise DataError(f"{path} is none of {', '.join(SUFFIXES)}. Convert it to one of them.")
+        raise DataError(
+            f"The ending of {path} is not one of {', '.join(SUFFIXES)}. Convert it to such a file."
+        )
     try:
         yield from read(path, _wanted(needs_text, needs_crystal))
     except OSError as error:
@@ -287,7 +289,7 @@ class _JsonList:
             if character != "]":
                 raise ValueError(f"{character or 'the end of the file'!r} where , or ] should be")
         if rest := self._next_character(file):
-            raise ValueError(f"{rest!r} behind the end of the list")
+            raise ValueError(f"{rest!r} after the end of the list")
 
     def _value(self, file: TextIO) -> Any:
         self._next_character(file)

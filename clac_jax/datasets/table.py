@@ -87,7 +87,7 @@ class TableBuilder(RecordBuilder, skip_registration=True):
         mismatched.finish(())
         self.notices += [
             notice
-            for rows, what in ((bad, "skipped"), (mismatched, "taken against the formula sum"))
+            for rows, what in ((bad, "skipped"), (mismatched, "used despite its formula sum"))
             if (notice := rows.notice(rows.path, what))
         ]
         self._leave_out_unlabelled(spool, kept, known)
@@ -132,7 +132,7 @@ class TableBuilder(RecordBuilder, skip_registration=True):
         for place, first in spool.same_ids():
             kept[place] = False
             where = f"{names[files[first]]} row {rows[first]}"
-            reason = f"its id is that of {where} already"
+            reason = f"its id is already that of {where}"
             yield bad_row(names[files[place]], int(rows[place]), spool.id(place), reason)
 
     def _leave_out_unlabelled(self, spool: Spool, kept: np.ndarray, known: set[str]) -> None:

@@ -1,4 +1,4 @@
-"""A checkpoint of the PyTorch release as a run that goes on here."""
+"""A checkpoint of the PyTorch release as a run to resume here."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def describe(run: LightningRun, workdir: Path) -> str:
         *(f"missing   {line}" for line in run.missing),
         *(f"assumed   {note}" for note in run.notes),
         *(f"unmapped  {name}" for name in run.unmapped),
-        f"go on     python main.py --config=configs/saved.py:{workdir / 'config.json'} "
+        f"resume    python main.py --config=configs/saved.py:{workdir / 'config.json'} "
         f"--workdir={workdir}",
     ]
     return "\n".join(lines)
@@ -308,7 +308,7 @@ def _position(
 ) -> tuple[RunProgress, list[str]]:
     notes = []
     if saved.stopped_inside_epoch:
-        notes.append(f"the run stopped inside epoch {epoch}, which starts at its beginning here")
+        notes.append(f"the run stopped inside epoch {epoch}, which starts over here")
     else:
         epoch += 1
     done = step if saved.batches is None else saved.batches

@@ -55,8 +55,7 @@ def test_other_examples_of_the_same_number_begin_the_epoch_anew(tmp_path):
     assert start.progress == dataclasses.replace(MIDDLE, examples_in_epoch=0)
     assert said(
         start,
-        "changed   the training data are not those of the checkpoint: epoch 1 starts at its "
-        "beginning",
+        "changed   the training data are not those of the checkpoint: epoch 1 starts over",
     )
 
 
@@ -87,7 +86,7 @@ def test_a_file_that_moved_is_the_same_data(tmp_path):
 def test_a_checkpoint_that_does_not_know_its_data_goes_by_the_config(tmp_path, change):
     start = begin(tmp_path, MIDDLE, changed(**change), saved_data={})
     assert start.progress.examples_in_epoch == 0
-    assert said(start, "the training data are not those of the checkpoint: epoch 1 starts at")
+    assert said(start, "the training data are not those of the checkpoint: epoch 1 starts over")
 
 
 def test_and_keeps_its_place_where_that_is_the_same(tmp_path):
@@ -180,7 +179,7 @@ def test_resume_from_is_not_ignored_without_a_word(tmp_path):
 
 
 def test_every_config_key_has_an_effect_of_its_own():
-    default = "holds from the next step"
+    default = "applies from the next step"
     plain = {key for key in flatten(default_config()) if effect_of(key) == default}
     assert {key for key in plain if not key.startswith(("optimizer.", "distributed."))} == {
         "weight_decay",

@@ -191,7 +191,7 @@ def test_or_the_run_goes_on_and_says_so(tmp_path, monkeypatch, capsys):
     break_saving(checkpoints, monkeypatch, failures=1)
     checkpoints.save(STATE, RunProgress(step=1), None)
     checkpoints.wait()
-    assert "Training goes on" in capsys.readouterr().err
+    assert "Training continues" in capsys.readouterr().err
     assert checkpoints.saved is None
     checkpoints.save(STATE, RunProgress(step=2), None)
     checkpoints.close()

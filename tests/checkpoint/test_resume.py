@@ -138,10 +138,10 @@ def test_the_rules_for_another_run_do_not_disturb_the_own_checkpoint(tmp_path):
     "change, words",
     [
         ({"max_epochs": 100}, "max_epochs: 5 -> 100 (the run and its schedule now end"),
-        ({"learning_rate": 1e-5}, "learning_rate: 2e-05 -> 1e-05 (the config's schedule holds"),
+        ({"learning_rate": 1e-5}, "learning_rate: 2e-05 -> 1e-05 (the config's schedule applies"),
         ({"batch_size": 16}, "batch_size: 32 -> 16 (the position in the epoch is kept in examples"),
         ({"accumulate_steps": 2}, "accumulate_steps: 1 -> 2"),
-        ({"replace_formula_prob": 0.5}, "replace_formula_prob: 0.0 -> 0.5 (holds for every"),
+        ({"replace_formula_prob": 0.5}, "replace_formula_prob: 0.0 -> 0.5 (applies to every"),
         ({"replace_formula_start_epoch": 3}, "formulas are replaced from epoch 3"),
         ({"augment__max_strain": 0.1}, "augment.max_strain: 0.05 -> 0.1"),
         ({"optimizer__name": "adam"}, "optimizer.name: 'adamw' -> 'adam' (parameters, step"),
@@ -173,7 +173,7 @@ def test_or_the_epoch_starts_anew_where_the_order_is_another_one(tmp_path, how):
         start = begin(tmp_path, num_train_examples=90)
     assert start.progress.examples_in_epoch == 0
     assert (start.progress.step, start.progress.epoch) == (15, 1)
-    assert any("epoch 1 starts at its beginning" in note for note in start.notes)
+    assert any("epoch 1 starts over" in note for note in start.notes)
 
 
 def test_the_best_value_of_another_metric_is_forgotten(tmp_path):

@@ -153,7 +153,8 @@ def test_told_to_stop_while_it_validates(start, run, whole, tmp_path):
     time.sleep(0.01)
     process.send_signal(signal.SIGTERM)  # a launcher's repeat is not a second request
     assert process.wait(timeout=60) == EXIT_PREEMPTED
-    assert "saved; the same command goes on" in (tmp_path / "stopped.log").read_text()
+    log = (tmp_path / "stopped.log").read_text()
+    assert "checkpoint saved; rerun the same command to resume." in log
     assert last_state(workdir)[0] == 8
     if any(row["split"] == "val" for row in read_rows(workdir / "metrics.jsonl")):
         pytest.skip("the validation was over before the signal came")

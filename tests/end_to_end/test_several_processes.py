@@ -192,7 +192,7 @@ def test_stopped_while_it_validates_one_process_is_lost_and_the_epoch_is_saved(b
     running[1].send_signal(signal.SIGSTOP)
     assert running[0].wait(60) == 1
     log = log_of(workdir, 0)
-    assert "was not heard for 5 seconds" in log and "Check failure stack trace" not in log
+    assert "was not heard from for 5 seconds" in log and "Check failure stack trace" not in log
     assert "The newest checkpoint is of step 10." in log
     assert last_state(workdir)[0] == 10
     running[1].send_signal(signal.SIGCONT)
