@@ -39,10 +39,10 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem[:100]}.{os.getpid()}.tmp{path.suffix[:20]}")
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         os.replace(temporary, path)
         with contextlib.suppress(OSError):  # some file systems cannot sync a folder
-            _sync(path.parent)
+            sync(path.parent)
     except OSError as error:
         raise WorkdirError(f"Cannot write {path}: {explain(error)}") from error
     finally:
@@ -50,7 +50,12 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-def _sync(path: Path) -> None:
+def sync(path: str | os.PathLike[str]) -> None:
+    """Forces a file or folder to the disk.
+
+    Raises:
+        OSError: it cannot be opened or written.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from clac_jax.errors import UserError
+from clac_jax.errors import UserError, in_words
 from clac_jax.preemption import say
 
 PROTOCOL = "clac-jax processes 1"
@@ -135,7 +135,7 @@ def connect(address: str, index: int, count: int, deadline: float) -> Connection
             cause = "another program answers there"
             give_up = min(give_up, time.monotonic() + PORT_SECONDS)
         except (OSError, UnicodeError) as error:  # the latter for a host name that cannot be one
-            cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            cause = in_words(error)
         now = time.monotonic()
         if now > give_up:
             raise ProcessError(

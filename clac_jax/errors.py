@@ -18,6 +18,11 @@ class UserError(Exception):
 EXIT_USER_ERROR = UserError.exit_code
 
 
+def in_words(error: Exception) -> str:
+    """What an error says, on one line: without the number and file that the system's own have."""
+    return getattr(error, "strerror", None) or one_line(error) or type(error).__name__
+
+
 def one_line(value: Any, limit: int = 200) -> str:
     """What a file says, short enough for a message: one line, its middle left out where long.
 

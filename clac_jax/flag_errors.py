@@ -29,13 +29,13 @@ def describe(error: Exception, config: str = "--config") -> str:
     if _TRACE in str(error):  # the parser's, around what the file has raised
         root = next((cause for cause in causes if _TRACE not in str(cause)), error)
     if isinstance(root, flags.Error | UserError | AttributeError | KeyError):
-        text = _one_line(str(root))
+        text = _unquoted(str(root))
         return text if " " in text else f"There is no config key {text!r}."
-    what = f"{type(root).__name__}: {_one_line(str(root))}"
+    what = f"{type(root).__name__}: {_unquoted(str(root))}"
     return f"{config} cannot be loaded: {_where(root)}{what}"
 
 
-def _one_line(text: str) -> str:
+def _unquoted(text: str) -> str:
     text = " ".join(text.replace("\\n", " ").split())
     if text[:1] in "'\"" and text[:1] == text[-1:]:  # the repr that a KeyError prints
         text = text[1:-1].replace("\\'", "'")

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from clac_jax.errors import UserError
+from clac_jax.errors import UserError, in_words, one_line
 
 # Longer than any name that is put behind a workdir: the files of a checkpoint, while it is written.
 ROOM_BELOW = 256
@@ -80,14 +80,14 @@ def check_local(text: str | os.PathLike[str], what: str) -> str:
     start = name.lstrip()
     if url := _URL.match(start) or _COLLAPSED.match(start):
         raise PathError(
-            f"{what} is a URL ({_shortened(name)}), and {url[0]} cannot be read or written. Give a "
-            "local path: mount the store as a folder, or copy what you need to a disk."
+            f"{what} is a URL ({one_line(name, 80)}), and {url[0]} cannot be read or written. Give "
+            "a local path: mount the store as a folder, or copy what you need to a disk."
         )
     longest = max((len(part) for part in encoded.split(b"/")), default=0)
     if longest > MAX_NAME_BYTES:
         raise PathError(
             f"{what} has a name of {longest:,} bytes, and file systems allow {MAX_NAME_BYTES}: "
-            f"{_shortened(name)}. Choose a shorter name."
+            f"{one_line(name, 80)}. Choose a shorter name."
         )
     if len(encoded) > MAX_PATH_BYTES - ROOM_BELOW:
         raise PathError(
@@ -112,17 +112,13 @@ def local_path(text: str | os.PathLike[str], what: str) -> Path:
         return Path(name).expanduser()
     except RuntimeError as error:
         raise PathError(
-            f"{what} starts with a home folder that is not known: {_shortened(name)}. Write the "
+            f"{what} starts with a home folder that is not known: {one_line(name, 80)}. Write the "
             "path in full."
         ) from error
 
 
 def explain(error: OSError) -> str:
     """An error of the operating system in words, and what to do: two sentences."""
-    reason = error.strerror or str(error) or type(error).__name__
+    reason = in_words(error)
     advice = _ADVICE.get(error.errno or 0)
     return f"{reason}. {advice}." if advice else f"{reason}."
-
-
-def _shortened(name: str, length: int = 80) -> str:
-    return name if len(name) <= length else f"{name[: length // 2]}...{name[-length // 2 :]}"

@@ -28,6 +28,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from clac_jax.agreement import Facts
 from clac_jax.connection import ProcessError
+from clac_jax.errors import one_line
 from clac_jax.link import Link
 from clac_jax.loss import LostProcessError
 from clac_jax.preemption import EXIT_PREEMPTED
@@ -87,7 +88,7 @@ def start(options: ml_collections.ConfigDict, facts: Callable[[], Facts]) -> Non
         devices = jax.local_devices()  # waits for the other processes
     except (RuntimeError, ValueError) as error:
         raise ProcessError(
-            f"JAX cannot connect the processes of this run: {' '.join(str(error).split())} See "
+            f"JAX cannot connect the processes of this run: {one_line(error, 500)} See "
             "docs/clusters.md."
         ) from error
     kinds = ", ".join(sorted({device.device_kind for device in devices}))
@@ -118,8 +119,7 @@ def _place(
         )
     except (RuntimeError, ValueError, KeyError, OSError) as error:
         raise ProcessError(
-            f"The launcher does not say where the processes are: {' '.join(str(error).split())} "
-            f"{_SETTINGS}"
+            f"The launcher does not say where the processes are: {one_line(error, 500)} {_SETTINGS}"
         ) from error
     if address is None or count is None or index is None:
         raise ProcessError(f"The launcher does not say where the processes are. {_SETTINGS}")

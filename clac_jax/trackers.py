@@ -14,7 +14,8 @@ from typing import Any
 
 import ml_collections
 
-from clac_jax.atomic import write_atomically
+from clac_jax.atomic import sync, write_atomically
+from clac_jax.errors import in_words
 from clac_jax.paths import explain
 from clac_jax.workdir import WorkdirError
 
@@ -72,11 +73,7 @@ class TensorBoard:
             WorkdirError: they cannot be written.
         """
         try:
-            descriptor = os.open(self._path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync(self._path)
         except OSError as error:
             raise self._cannot_write(error) from error
 
@@ -138,9 +135,8 @@ class WeightsAndBiases:
         except WorkdirError:
             raise
         except Exception as error:  # of the service, the network or the account
-            reason = " ".join(str(error).split()) or type(error).__name__
             raise WorkdirError(
-                f"Weights & Biases cannot be started: {reason}. Run `wandb login`, set "
+                f"Weights & Biases cannot be started: {in_words(error)}. Run `wandb login`, set "
                 "WANDB_MODE=offline, or set --config.logging.wandb=False."
             ) from error
 

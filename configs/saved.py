@@ -3,6 +3,7 @@
 import ml_collections
 
 from clac_jax.config import ConfigError, default_config
+from clac_jax.errors import one_line
 from clac_jax.json_files import read_json_object
 from clac_jax.paths import explain, local_path
 
@@ -17,7 +18,7 @@ def get_config(path: str) -> ml_collections.ConfigDict:
     except OSError as error:
         raise ConfigError(f"Cannot read the config {file}: {explain(error)}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).strip("'\"").split())[:300]
+        reason = one_line(str(error).strip("'\""), 300)
         raise ConfigError(
             f"{file} is not the config.json of a run ({reason}). Give the one that is beside the "
             "checkpoints, or start from a file in configs/."

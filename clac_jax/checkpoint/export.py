@@ -24,7 +24,7 @@ from clac_jax.checkpoint.layout import (
     wrong_description,
 )
 from clac_jax.checkpoint.manager import Checkpoints
-from clac_jax.errors import UserError
+from clac_jax.errors import UserError, one_line
 from clac_jax.json_files import parse_object, read_json_object
 from clac_jax.paths import explain
 from clac_jax.progress import RunProgress
@@ -153,8 +153,7 @@ def _read_export(
     except OSError as error:
         raise ExportError(f"Cannot read {folder}: {explain(error)}") from error
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        reason = " ".join(str(e).split())[:200]
         raise ExportError(
-            f"{folder} was not written by `clac-jax ckpt export` ({reason}). Export it again."
+            f"{folder} was not written by `clac-jax ckpt export` ({one_line(e)}). Export it again."
         ) from e
     return config, about, arrays

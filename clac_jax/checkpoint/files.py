@@ -18,7 +18,7 @@ from typing import Any
 
 from etils import epath
 
-from clac_jax.atomic import write_atomically
+from clac_jax.atomic import sync, write_atomically
 from clac_jax.errors import UserError
 from clac_jax.paths import explain
 
@@ -185,12 +185,3 @@ def _crc32(path: epath.Path) -> int:
         while chunk := file.read(_CHUNK):
             crc = zlib.crc32(chunk, crc)
     return crc
-
-
-def sync(path: epath.Path) -> None:
-    """Forces a file or folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -22,9 +22,10 @@ from orbax.checkpoint import checkpoint_managers
 
 import clac_jax
 from clac_jax import config as config_lib
+from clac_jax.atomic import sync
 from clac_jax.checkpoint import capacity
 from clac_jax.checkpoint.arrays import HostBuffers, describe, nested, this_process_alone
-from clac_jax.checkpoint.files import sync, write_manifest
+from clac_jax.checkpoint.files import write_manifest
 from clac_jax.checkpoint.finished import mark_finished
 from clac_jax.checkpoint.layout import (
     CHECKPOINTS,
@@ -46,7 +47,7 @@ from clac_jax.checkpoint.removal import (
     strangers,
 )
 from clac_jax.checkpoint.yardstick import retention_of
-from clac_jax.errors import UserError
+from clac_jax.errors import UserError, one_line
 from clac_jax.paths import explain
 from clac_jax.progress import RunProgress
 from clac_jax.run_log import MovedMetricsError
@@ -362,11 +363,7 @@ def _reason(error: Exception) -> str:
     found = _OS_ERROR.search(str(error))
     if found:
         return explain(OSError(int(found[1]), os.strerror(int(found[1]))))
-    return f"{_one_line(error)}."
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{one_line(f'{type(error).__name__}: {error}', 500)}."
 
 
 def _say(text: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from clac_jax.datasets.readers import ID_COLUMNS, UnreadableRow, read_table
 from clac_jax.datasets.record import DataError, shortened
 from clac_jax.datasets.rows import row_name
+from clac_jax.errors import in_words
 
 TABLES = (".csv", ".jsonl", ".parquet")
 _PROBLEM = "cif folder problem"  # a key that no table has a column for
@@ -108,5 +109,5 @@ def _with_cif(row: Mapping[str, Any], file: Path) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
-        return {**row, _PROBLEM: f"{file.name} cannot be read: {error.strerror or error}"}
+        return {**row, _PROBLEM: f"{file.name} cannot be read: {in_words(error)}"}
     return {**row, "cif": text}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clac_jax.datasets.record import DataError
+from clac_jax.errors import in_words
 from clac_jax.json_files import read_text
 
 FILE = "prepared.txt"
@@ -71,8 +72,7 @@ def read(folder: Path) -> Manifest:
         if not files or any(len(facts) != 3 for facts in files.values()):
             raise ValueError("it does not list the files")
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise damaged(folder, f"{FILE}: {reason}") from error
+        raise damaged(folder, f"{FILE}: {in_words(error)}") from error
     return Manifest(files, notices)  # type: ignore[arg-type]  # of three each, see above
 
 
@@ -110,7 +110,7 @@ def check(folder: Path, split: str, splits: tuple[str, ...]) -> None:
             if (_crc(path) != crc) if whole else (_crc_of_ends(path) != crc_of_ends):
                 raise damaged(folder, f"{name} is not what was written")
         except OSError as error:
-            raise damaged(folder, f"{name}: {error.strerror or error}") from error
+            raise damaged(folder, f"{name}: {in_words(error)}") from error
 
 
 def _crc(path: Path) -> int:

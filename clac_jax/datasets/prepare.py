@@ -8,7 +8,6 @@ import errno
 import fcntl
 import functools
 import hashlib
-import os
 import shutil
 import socket
 import time
@@ -17,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from clac_jax.atomic import sync
 from clac_jax.datasets import builder as builder_lib
 from clac_jax.datasets import cif_folder, crystal_table, manifest, table
 from clac_jax.datasets.bad_rows import BadRowsError
@@ -25,6 +25,7 @@ from clac_jax.datasets.jarvis_dft_3d import JarvisDft3d
 from clac_jax.datasets.materials_project_mini.builder import PARQUET, MaterialsProjectMini
 from clac_jax.datasets.options import DEFAULTS, TableOptions
 from clac_jax.datasets.record import DataError, Record, shortened
+from clac_jax.errors import in_words
 from clac_jax.paths import local_path
 
 NAMES = ("materials_project_mini", "gpt_narratives", "jarvis_dft_3d")
@@ -149,9 +150,8 @@ def _read_errors(path: str | Path | None) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:  # the latter: no such user's home folder
-        reason = getattr(error, "strerror", None) or error
         shown = shortened(str(getattr(error, "filename", None) or path), 300)
-        raise DataError(f"Cannot read {shown}: {reason}. Check dataset.path.") from error
+        raise DataError(f"Cannot read {shown}: {in_words(error)}. Check dataset.path.") from error
 
 
 def _prepare(data_set: _DataSet, data_dir: Path) -> tuple[Path, bool]:
@@ -164,7 +164,7 @@ def _prepare(data_set: _DataSet, data_dir: Path) -> tuple[Path, bool]:
     except OSError as error:
         raise DataError(
             f"Cannot write the data set to {shortened(str(folder), 300)}: "
-            f"{error.strerror or error}. {_advice(error)}"
+            f"{in_words(error)}. {_advice(error)}"
         ) from error
     _tell(folder)
     return folder, is_missing
@@ -255,8 +255,7 @@ def _flush(folder: Path) -> None:
     """Forces files to the disk, so that a crash after the rename leaves no empty ones."""
     for file in folder.rglob("*"):
         if file.is_file():
-            with open(file, "rb") as handle:
-                os.fsync(handle.fileno())
+            sync(file)
 
 
 @functools.cache  # once per process, though each split is opened on its own

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from clac_jax.datasets.record import PROPERTIES, QUESTIONS, DataError, is_unicode, shortened
+from clac_jax.errors import in_words
 
 ID_COLUMNS = ("material_id", "id", "jid")
 CRYSTAL_COLUMNS = ("atoms", "cif")
@@ -90,7 +91,7 @@ def read_table(path: Path, needs_text: bool = True, needs_crystal: bool = True) 
     try:
         yield from read(path, _wanted(needs_text, needs_crystal))
     except OSError as error:
-        raise _unreadable(path, error.strerror or error) from error
+        raise _unreadable(path, in_words(error)) from error
 
 
 def loads(text: str | bytes) -> Any:
