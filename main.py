@@ -69,7 +69,7 @@ def end(code: int, why: str) -> None:
 
 
 def run(argv: list[str]) -> None:
-    """`main`, where the user's errors are told without a traceback."""
+    """`main`, with the user's errors reported without a traceback."""
     try:
         main(argv)
     except UserError as error:
@@ -77,7 +77,7 @@ def run(argv: list[str]) -> None:
     except Preempted as stop:
         saved = "checkpoint saved; rerun the same command to resume."
         print(f"{stop.signal_name}: {saved}", flush=True)
-        end(EXIT_PREEMPTED, f"it was told to stop ({stop.signal_name})")
+        end(EXIT_PREEMPTED, f"it was asked to stop ({stop.signal_name})")
     except Exception as error:
         traceback.print_exc()
         end(1, f"{type(error).__name__}: {error}")

@@ -81,7 +81,7 @@ def write_table(path: Path, rows: int, text_kb: float) -> None:
 
 
 def measure(gigabytes: float, text_kb: float, folder: Path) -> dict[str, Any]:
-    """Builds a table of so many gigabytes of text, and removes it."""
+    """Builds a table of this many gigabytes of text, and removes it."""
     folder.mkdir(parents=True, exist_ok=True)
     table, data_dir = folder / "table.parquet", folder / "data"
     rows = int(gigabytes * 1e9 / (text_kb * 1000))

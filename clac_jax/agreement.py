@@ -1,4 +1,4 @@
-"""What processes have in common, and how a difference is told."""
+"""What processes have in common, and how a difference is reported."""
 
 from __future__ import annotations
 

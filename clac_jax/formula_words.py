@@ -87,7 +87,6 @@ _FROM_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _ORDERS = ("BCPNHDSIOF", "HDBPWCSINOFHD")
 _HYDRIDES = frozenset(("H3N", "H4C", "HN3"))
 _CLUSTERS = frozenset((25, 38, 55, 102, 144, 147, 309))
-_CUPRATE_NAMES = frozenset((123, 124, 211))
 _HALIDE_METALS = frozenset(("Pb", "Sn", "Ge", "Bi", "Sb", "Cu", "Ag"))
 _HALOGENS = frozenset(("F", "Cl", "Br", "I"))
 

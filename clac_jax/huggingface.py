@@ -36,7 +36,7 @@ def resolve_folder(name: str | Path) -> Path:
     The package behind "minilm" is looked up, not imported: importing it would import PyTorch. A
     hub id ("facebook/galactica-125m", or with a revision "facebook/galactica-125m@main") is taken
     from the hub's cache on this machine, and downloaded only if it is not there, so that a run
-    that goes on sees the files it began with.
+    that resumes sees the files it began with.
 
     Raises:
         PretrainedError: there is no such folder or model; says what to install or download.

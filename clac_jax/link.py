@@ -37,7 +37,7 @@ from clac_jax.preemption import EXIT_PREEMPTED, say
 MAX_BEAT_SECONDS = 5.0
 REFUSAL_SECONDS = 3.0  # in which those that come last hear the same
 MIN_STRANGERS = 64  # connections that have not said who they are; then the oldest must go
-FAREWELL_SECONDS = 0.2  # a connection that is closed at once can take the last line with it
+FAREWELL_SECONDS = 0.2  # a connection that is closed immediately can take the last line with it
 
 
 class Link:

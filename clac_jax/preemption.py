@@ -34,7 +34,7 @@ EXIT_PREEMPTED = 75
 
 
 class Preempted(Exception):
-    """The run was told to stop; raised where the loop is ready to save and end."""
+    """The run was asked to stop; raised where the loop is ready to save and end."""
 
     def __init__(self, name: str):
         super().__init__(name)

@@ -52,7 +52,7 @@ class TrainingDivergedError(UserError):
 
 @dataclass
 class Loop:
-    """What changes while a run goes on.
+    """What changes during a run.
 
     Attributes:
         parallel: how steps run on the devices.
@@ -102,7 +102,7 @@ def train(
 
     Raises:
         UserError: the config, the data, the workdir or the numbers cannot be used.
-        Preempted: the run was told to stop, and has saved.
+        Preempted: the run was asked to stop, and has saved.
     """
     config = config_check.ready(config)
     _configure_jax(config)

@@ -180,7 +180,7 @@ def check_writable(folder: Path) -> None:
 
 
 def _content(path: Path) -> str | None:
-    """Of a lock file: empty if it is not there, None if that cannot be told now."""
+    """Of a lock file: empty if it is not there, None if that cannot be found out now."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read(1000)

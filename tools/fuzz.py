@@ -5,8 +5,8 @@
 
 Right is: read as it was, or refused by a `UserError` in one line. A traceback, a hang, a signal,
 memory out of proportion, numbers that a checksum should have stopped, or a program that was started
-    python tools/fuzz.py --only=torch-zip --seed=1 --case=1234   # one case again, with its error
-code is 1.
+is a fault. The inputs of faults are kept, a few of each place in the code; with any of them the
+exit code is 1.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ def read_json(path: epath.Path) -> Any:
     """The value of a checkpoint's JSON file, whatever is in it.
 
     Raises:
-        DamagedCheckpointError: it is not JSON, or is no file of a checkpoint's size.
+        DamagedCheckpointError: it is not JSON, not a file, or far too large.
         UnreadableCheckpointError: see `reading`.
     """
     with reading(path):

@@ -1,7 +1,7 @@
 """The mark of a run that has ended and whose last checkpoint is gone (`checkpoint.save_last`).
 
 Without it the newest checkpoint that is left, the best one, would look like one to resume from. The
-mark may be lost: then the steps behind that checkpoint are trained once more.
+mark may be lost: then the steps after that checkpoint are trained once more.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def mark_finished(workdir: Path, progress: RunProgress, newest: CheckpointInfo) 
 def read_finished(workdir: Path, own: Mapping[int, CheckpointInfo]) -> RunProgress | None:
     """Where the run of these checkpoints has ended, if they are what it left; else None.
 
-    A mark of another time, or one that cannot be read, means nothing: training has gone on since,
+    A mark of another time, or one that cannot be read, means nothing: training has continued since,
     or the checkpoints were replaced.
     """
     try:

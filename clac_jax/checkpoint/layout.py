@@ -2,7 +2,10 @@
 
 checkpoints/<step>/state/          the arrays, in Orbax's OCDBT format
 checkpoints/<step>/run/metadata    JSON: `CheckpointInfo`
-checkpoints/<step>/files.json      size and checksum of every file
+checkpoints/<step>/files.json      size and checksum of every file, written last
+checkpoints/<step>.unfinished      there while the step is written
+checkpoints/being_deleted/         on its way out, also being_replaced/
+checkpoints/damaged/               what a resumed run could not trust
 """
 
 from __future__ import annotations
@@ -36,9 +39,9 @@ COMMITTED = "commit_success.txt"  # Orbax's mark, in the checkpoint and in each 
 # for all parameters and does not say which data it was trained on.
 FORMAT, READABLE = 2, (1, 2)
 # Beside the steps in `checkpoints/`: what is on its way out. A folder is renamed into one of these
-# before anything in it is deleted, so a step that is there is whole.
+# before anything in it is deleted, so a step that is there is complete.
 DELETED, REPLACED = "being_deleted", "being_replaced"
-DAMAGED = "damaged"  # beside them, and so on their disk: what a resumed run could not trust
+DAMAGED = "damaged"  # beside them, and so on their disk
 # Behind a step's number: a file that is there while the step is written. Until then the step lacks
 # its list of files and is not a checkpoint; a step that lacks it without this mark has lost it.
 UNFINISHED = ".unfinished"
@@ -188,7 +191,7 @@ def entries(directory: epath.Path) -> list[epath.Path]:
 
 
 def is_step(name: str) -> bool:
-    """Whether a checkpoint's folder can have this name; "²" and "007" are digits and no steps."""
+    """Whether a checkpoint's folder can have this name; "²" and "007" are not."""
     return re.fullmatch("0|[1-9][0-9]{0,18}", name, re.ASCII) is not None
 
 

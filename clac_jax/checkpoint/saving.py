@@ -1,4 +1,4 @@
-"""When a run saves: by epochs, steps and minutes, when it is told to stop, and when it fails."""
+"""When a run saves: by epochs, steps and minutes, when it is asked to stop, and when it fails."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from clac_jax.datasets.record import DataError, shortened
 SHOWN_ROWS = 20
 SHOWN_REASONS = 3
 MAX_KINDS = 1000
-"""Kinds of reasons that are told apart; a million rows may each have their own."""
+"""Kinds of reasons that are distinguished; a million rows may each have their own."""
 
 REASON_LETTERS = 300
 

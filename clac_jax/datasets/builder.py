@@ -44,7 +44,7 @@ _DAMAGE = (
     TypeError,
     ValueError,
 )
-# array_record starts so many threads with its first reader.
+# Threads that array_record starts with its first reader.
 _READER_THREADS = 65
 _MALLOC_ARENA_BYTES = 64 << 20
 

@@ -148,7 +148,7 @@ def _batch_rows(batch: pa.RecordBatch) -> Iterator[Any]:
         yield from batch.to_pylist()
         return
     except (pa.ArrowException, ValueError, OverflowError):
-        pass  # told of the rows that have it
+        pass  # reported of the rows that have it
     for number in range(batch.num_rows):
         row, problem = {}, ""
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
@@ -230,7 +230,7 @@ def _csv_number(cell: str) -> float | None:
 
 
 def _json_lines(path: Path, wanted: Wanted) -> Iterator[Any]:
-    """The value of each line; empty lines are no rows."""
+    """The value of each line; empty lines are not rows."""
     seen = _SeenKeys(path, wanted)
     _refuse_wide_text(path)
     with open(path, "rb") as file:

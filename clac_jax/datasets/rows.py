@@ -1,4 +1,4 @@
-"""Rows of a user's table to records, with what is wrong told by row.
+"""Rows of a user's table to records, with what is wrong reported by row.
 
 A row is untrusted: every value has one strict reading here. None and NaN (what pandas writes for
 None) mean that it is missing; anything else that is not of its kind makes the row a bad one.
@@ -78,7 +78,7 @@ def record_of_row(
         raise DataError(row.reason)
     if not isinstance(row, Mapping):
         raise DataError("it is not a JSON object with the columns as keys")
-    with np.errstate(all="ignore"):  # numbers out of range are told by the checks
+    with np.errstate(all="ignore"):  # numbers out of range are reported by the checks
         crystal, mismatch = _crystal(row, options)
         crystal = _stored(crystal)
     if mismatch and remarks is not None:

@@ -107,7 +107,7 @@ class Spool:
         self._digests.append(record.digest())
 
     def facts(self, name: str) -> np.ndarray:
-        """(records,) what `add` was told: "file", "row", "has_label" or "formula_key"."""
+        """(records,) what `add` was given: "file", "row", "has_label" or "formula_key"."""
         return np.array(self._facts[name])
 
     def same_ids(self) -> Iterator[tuple[int, int]]:

@@ -62,7 +62,7 @@ class LightningRun:
     Attributes:
         config: of the run here.
         arrays: slash path -> array, the whole state.
-        progress: where it goes on.
+        progress: where it resumes.
         metrics: of its last validation, as far as the file has them.
         notes: what was assumed, one line each.
         unmapped: names of tensors and hyperparameters that have no counterpart here.
@@ -168,7 +168,7 @@ def import_lightning(path: str | Path, workdir: Path, text_encoder: str | None =
 
 
 def describe(run: LightningRun, workdir: Path) -> str:
-    """What was taken over, what was assumed, what was not mapped, and how to go on."""
+    """What was taken over, what was assumed, what was not mapped, and how to resume."""
     groups = {"params": 0, "batch_stats": 0, "opt_state": 0}
     for name in run.arrays:
         group = name.split("/")[0]
@@ -284,7 +284,7 @@ def _moments(saved: LightningFile, notes: list[str]) -> dict[str, dict[str, np.n
 
 
 def _progress(saved: LightningFile, config: Any) -> tuple[RunProgress, list[str]]:
-    """Where the run goes on; its epochs count from 0 in both programs."""
+    """Where the run resumes; its epochs count from 0 in both programs."""
     if saved.epoch is None or saved.global_step is None:
         progress, notes = RunProgress(), []
     else:

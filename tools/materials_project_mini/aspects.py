@@ -324,7 +324,7 @@ def _class(compound: Compound) -> str | None:
 
 
 def _class_is_false(compound: Compound, answer: Answer) -> bool:
-    """By the elements alone, so that no way of naming compounds makes the statement true."""
+    """By the elements only, so that no way of naming compounds makes the statement true."""
     present = set(compound.facts.counts)
     if answer == "element":
         return len(present) > 1
@@ -359,7 +359,7 @@ _NEARLY = 0.1  # electronegativities that differ by less are not ranked
 
 
 def _electropositive(compound: Compound) -> str | None:
-    """The family of the most electropositive element, where there is no doubt which that is."""
+    """The family of the most electropositive element, where that is certain."""
     values = {symbol: Element(symbol).X for symbol in compound.elements}
     if len(values) < 2 or any(math.isnan(value) for value in values.values()):
         return None
