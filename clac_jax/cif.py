@@ -19,13 +19,8 @@ from clac_jax.cif_symmetry import (
     refuse_other_symmetry,
     written_operations,
 )
-from clac_jax.crystal import (
-    MAX_ATOMS,
-    MAX_COORDINATE,
-    Crystal,
-    CrystalError,
-    lattice_from_parameters,
-)
+from clac_jax.crystal import Crystal, CrystalError
+from clac_jax.crystal_numbers import MAX_ATOMS, MAX_COORDINATE, lattice_from_parameters
 from clac_jax.space_groups import Declaration, settings
 from clac_jax.symmetry import IDENTITY, Operations
 

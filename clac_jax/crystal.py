@@ -8,19 +8,26 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
 from vesin import NeighborList
 
 from clac_jax import elements
-from clac_jax.errors import UserError
+from clac_jax.crystal_numbers import (
+    MIN_DISTANCE,
+    CrystalError,
+    atomic_numbers_of,
+    boolean_of,
+    check_count,
+    coordinates_of,
+    element_of,
+    floats_of,
+    lattice_from_parameters,
+    lattice_of,
+)
 
 # The limits, with their reasons for users in docs/data.md.
-MIN_DISTANCE = 0.5
-"""Angstrom; no two atoms of any crystal are closer. H2 is 0.74; X-rays see O-H as short as 0.58."""
-
 MIN_RADII_SHARE = 0.4
 """Of the sum of two covalent radii; the closest real contacts, under pressure, are near 0.55."""
 
@@ -32,21 +39,6 @@ MAX_DENSITY = 12.0
 
 MAX_SEARCH = 1e8
 """Places that a search for neighbours within 6 angstrom looks at in a skewed cell: a second."""
-
-MAX_LENGTH = 500.0
-"""Angstrom of a cell vector; in thin cells of more, the neighbour search divides by zero."""
-
-MAX_COORDINATE = 1e5
-"""Angstrom, and cells: a position farther out has lost digits when it is wrapped into the cell."""
-
-MAX_ATOMS = 20_000
-"""In the cell."""
-
-_NUMBER_TYPES = (int, float, np.integer, np.floating, Decimal)
-
-
-class CrystalError(UserError, ValueError):
-    """The data does not describe a crystal."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +52,7 @@ class Crystal:
 
     Raises:
         CrystalError: wrong shapes, no atoms or too many, values that are not numbers or outside the
-            limits above, atomic numbers that are not integers, a cell without volume, an element
+            limits, atomic numbers that are not integers, a cell without volume, an element
             without an atom vector, or atoms closer than any two atoms of these elements.
     """
 
@@ -69,9 +61,9 @@ class Crystal:
     positions: np.ndarray
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "lattice", _lattice(self.lattice))
-        object.__setattr__(self, "atomic_numbers", _atomic_numbers(self.atomic_numbers))
-        positions = _coordinates(self.positions, len(self.atomic_numbers))
+        object.__setattr__(self, "lattice", lattice_of(self.lattice))
+        object.__setattr__(self, "atomic_numbers", atomic_numbers_of(self.atomic_numbers))
+        positions = coordinates_of(self.positions, len(self.atomic_numbers))
         object.__setattr__(self, "positions", positions)
         self._check_cell()
         self._check_distances()
@@ -172,9 +164,9 @@ class Crystal:
         Raises:
             CrystalError: they are not such arrays or do not describe a crystal.
         """
-        cell = _lattice(lattice, flat=True)
-        numbers = _atomic_numbers(atomic_numbers)
-        fractions = _coordinates(frac_coords, len(numbers), flat=True)
+        cell = lattice_of(lattice, flat=True)
+        numbers = atomic_numbers_of(atomic_numbers)
+        fractions = coordinates_of(frac_coords, len(numbers), flat=True)
         return cls(cell, numbers, fractions @ cell)
 
     @classmethod
@@ -196,19 +188,19 @@ class Crystal:
             if isinstance(value, str | bytes) or not isinstance(value, Sequence | np.ndarray):
                 raise CrystalError(f'The atoms have no list "{key}". Add it.')
         if atoms.get("lattice_mat") is not None:
-            lattice = _lattice(atoms["lattice_mat"])
+            lattice = lattice_of(atoms["lattice_mat"])
         elif atoms.get("abc") is not None and atoms.get("angles") is not None:
             parameters = [
-                *_floats(atoms["abc"], "abc", (3,)),
-                *_floats(atoms["angles"], "angles", (3,)),
+                *floats_of(atoms["abc"], "abc", (3,)),
+                *floats_of(atoms["angles"], "angles", (3,)),
             ]
             lattice = lattice_from_parameters(*map(float, parameters))
         else:
             raise CrystalError('The atoms have no "lattice_mat" (or "abc" and "angles"). Add it.')
-        _check_count(len(atoms["elements"]))
-        numbers = np.array([_element(name) for name in atoms["elements"]], np.int32)
-        coords = _coordinates(atoms["coords"], len(numbers))
-        is_cartesian = _boolean(atoms.get("cartesian"), "cartesian")
+        check_count(len(atoms["elements"]))
+        numbers = np.array([element_of(name) for name in atoms["elements"]], np.int32)
+        coords = coordinates_of(atoms["coords"], len(numbers))
+        is_cartesian = boolean_of(atoms.get("cartesian"), "cartesian")
         return cls(lattice, numbers, coords if is_cartesian else coords @ lattice)
 
     @classmethod
@@ -231,197 +223,3 @@ class Crystal:
             "coords": self.positions.tolist(),
             "cartesian": True,
         }
-
-
-def lattice_from_parameters(
-    a: float, b: float, c: float, alpha: float, beta: float, gamma: float
-) -> np.ndarray:
-    """Cell vectors from lengths (angstrom) and angles (degrees).
-
-    Returns:
-        (3, 3) float64 rows: a along x, b in the xy plane, right-handed.
-
-    Raises:
-        CrystalError: no cell has these lengths and angles.
-    """
-    for name, length in (("a", a), ("b", b), ("c", c)):
-        if not MIN_DISTANCE <= length <= MAX_LENGTH:
-            raise CrystalError(
-                f"The cell length {name} is {length:g} angstrom. It must be from {MIN_DISTANCE:g} "
-                f"to {MAX_LENGTH:g}."
-            )
-    for name, angle in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
-        if not 0 < angle < 180:
-            raise CrystalError(
-                f"The cell angle {name} is {angle:g} degrees. It must be between 0 and 180."
-            )
-    cos_a, cos_b, cos_g = (math.cos(math.radians(angle)) for angle in (alpha, beta, gamma))
-    sin_g = math.sin(math.radians(gamma))
-    c_y = (cos_a - cos_b * cos_g) / sin_g
-    c_z_squared = 1 - cos_b**2 - c_y**2
-    if c_z_squared <= 1e-9:
-        raise CrystalError(
-            f"No cell has the angles {alpha:g}, {beta:g}, {gamma:g} degrees: its volume would be "
-            "zero. Correct them."
-        )
-    return np.array(
-        [
-            [a, 0.0, 0.0],
-            [b * cos_g, b * sin_g, 0.0],
-            [c * cos_b, c * c_y, c * math.sqrt(c_z_squared)],
-        ]
-    )
-
-
-def _lattice(value: Any, flat: bool = False) -> np.ndarray:
-    """A (3, 3) float64 copy or view of cell vectors within the limits."""
-    lattice = _floats(value, "lattice", (9,) if flat and _length(value) == 9 else (3, 3))
-    lattice = lattice.reshape(3, 3)
-    longest = float(np.abs(lattice).max())
-    if longest <= MAX_LENGTH:  # else its square may overflow
-        longest = float(np.linalg.norm(lattice, axis=1).max())
-    if longest > MAX_LENGTH:
-        raise CrystalError(
-            f"The lattice has a vector of {longest:.3g} angstrom; the limit is {MAX_LENGTH:g}. "
-            "Check the cell vectors and their unit."
-        )
-    return lattice
-
-
-def _coordinates(value: Any, num_atoms: int, flat: bool = False) -> np.ndarray:
-    """(num_atoms, 3) float64 coordinates, finite and near the cell."""
-    is_flat = flat and _length(value) == 3 * num_atoms
-    coordinates = _floats(value, "coordinates", (3 * num_atoms,) if is_flat else (num_atoms, 3))
-    coordinates = coordinates.reshape(num_atoms, 3)
-    far = np.flatnonzero((np.abs(coordinates) > MAX_COORDINATE).any(axis=1))
-    if len(far):
-        raise CrystalError(
-            f"Atom {far[0]} has a coordinate of {np.abs(coordinates[far[0]]).max():.3g}, outside "
-            f"all cells; the limit is {MAX_COORDINATE:g}. Correct it."
-        )
-    return coordinates
-
-
-def _atomic_numbers(value: Any) -> np.ndarray:
-    """(N,) int32 numbers of elements that have an atom vector."""
-    count = _length(value)
-    _check_count(count)
-    if isinstance(value, np.ndarray) and value.dtype.kind in "iu" and value.ndim == 1:
-        numbers = value  # as the records hold them
-    else:
-        numbers = _floats(value, "atomic numbers", (count,))
-    bad = np.flatnonzero(
-        (numbers < 1) | (numbers > elements.MAX_ATOMIC_NUMBER) | (numbers != np.floor(numbers))
-    )
-    if len(bad):
-        raise CrystalError(
-            f"Atom {bad[0]} has atomic number {numbers[bad[0]]:.12g}, which has no atom vector. "
-            f"Elements 1 to {elements.MAX_ATOMIC_NUMBER} can be used."
-        )
-    return numbers.astype(np.int32)
-
-
-def _floats(value: Any, what: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Numbers, and only numbers, as finite float64 of a shape; texts and booleans are refused."""
-    if isinstance(value, np.ndarray) and value.dtype.kind in "iuf":
-        with np.errstate(over="ignore"):  # of longer floats: found not finite below
-            array = value.astype(np.float64, copy=False)
-    else:
-        array = _float_array(value, what, shape)
-    if array.shape != shape:
-        raise CrystalError(f"The shape of the {what} is {array.shape}. It must be {shape}.")
-    finite = np.isfinite(array)
-    if not finite.all():
-        if what == "coordinates" and len(shape) == 2:
-            atom = int(np.flatnonzero(~finite.all(axis=1))[0])
-            raise CrystalError(
-                f"The coordinates of atom {atom} are not finite (NaN or infinity). Correct them."
-            )
-        raise CrystalError(f"A value of the {what} is not finite (NaN or infinity). Correct it.")
-    return array
-
-
-def _float_array(value: Any, what: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Lists of numbers, or lists of them, as a float64 array of the shape they have."""
-    items, row_length = [value], 0
-    for _ in shape:
-        if not all(isinstance(row, list | tuple | np.ndarray) for row in items):
-            raise CrystalError(
-                f"The {what} must be a {len(shape)}-dimensional list of numbers. Give one."
-            )
-        lengths = sorted(set(map(_length, items)))
-        if len(lengths) > 1:
-            raise CrystalError(
-                f"Rows of unequal length ({lengths[:3]}) in the {what}. Correct them."
-            )
-        row_length = lengths[0] if lengths else 0
-        if row_length * len(items) > 3 * MAX_ATOMS:
-            raise CrystalError(
-                f"More numbers than {MAX_ATOMS:,} atoms need in the {what}. Give a smaller cell."
-            )
-        items = [item for row in items for item in row]
-    wrong = [kind for kind in set(map(type, items)) if not _is_number(kind)]
-    if wrong:
-        item = next(item for item in items if type(item) in wrong)
-        raise CrystalError(f"{_shown(item)} in the {what} is not a number. Give numbers only.")
-    try:
-        array = np.array([float(item) for item in items], np.float64)
-    except (OverflowError, ValueError) as error:
-        raise CrystalError(f"A number in the {what} is too large. Correct it.") from error
-    return array if len(shape) == 1 else array.reshape(-1, max(1, row_length))
-
-
-def _boolean(value: Any, what: str) -> bool:
-    """One strict reading of a yes or no; missing is no."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return False
-    if isinstance(value, bool | np.bool_):
-        return bool(value)
-    if isinstance(value, int | float | np.integer | np.floating) and value in (0, 1):
-        return bool(value)
-    if isinstance(value, str):
-        text = value.strip().lower()
-        if text in ("true", "t", "yes", "y", "1", "1.0"):
-            return True
-        if text in ("false", "f", "no", "n", "0", "0.0", "", "none", "null", "nan"):
-            return False
-    raise CrystalError(f'"{what}" is neither true nor false: {_shown(value)}. Give one of them.')
-
-
-def _element(name: Any) -> int:
-    if not isinstance(name, str):
-        raise CrystalError(f"{_shown(name)} is not an element. Use symbols such as Fe.")
-    try:
-        return elements.atomic_number(name)
-    except elements.ElementError as error:
-        raise CrystalError(f"{_shown(name)} is not an element. Use symbols such as Fe.") from error
-
-
-def _length(value: Any) -> int:
-    try:
-        return len(value)
-    except TypeError as error:
-        raise CrystalError(f"{_shown(value)} is not a list of numbers. Give one.") from error
-
-
-def _is_number(kind: type) -> bool:
-    return issubclass(kind, _NUMBER_TYPES) and not issubclass(kind, bool | np.bool_)
-
-
-def _shown(value: Any) -> str:
-    """A short form of any value for a message."""
-    if isinstance(value, int) and abs(value) > 10**12:
-        return "An integer of more than 12 digits"
-    if isinstance(value, str | int | float):
-        text = ascii(str(value)) if isinstance(value, str) else ascii(value)
-        return text if len(text) <= 40 else f"{text[:37]}..."
-    return "A missing value" if value is None else f"A value of type {type(value).__name__}"
-
-
-def _check_count(num_atoms: int) -> None:
-    if num_atoms == 0:
-        raise CrystalError("The crystal has no atoms. Give at least one.")
-    if num_atoms > MAX_ATOMS:
-        raise CrystalError(
-            f"The cell has {num_atoms:,} atoms; the limit is {MAX_ATOMS:,}. Give a smaller cell."
-        )

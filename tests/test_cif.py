@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clac_jax import cif
-from clac_jax.crystal import MAX_ATOMS, Crystal, CrystalError
+from clac_jax.crystal import Crystal, CrystalError
+from clac_jax.crystal_numbers import MAX_ATOMS
 from clac_jax.datasets.materials_project_mini.builder import PARQUET
 from clac_jax.graph import build_graph
 

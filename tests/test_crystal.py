@@ -7,7 +7,8 @@ from crystals import NACL, random_crystal, rock_salt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clac_jax.crystal import MAX_LENGTH, Crystal, CrystalError, lattice_from_parameters
+from clac_jax.crystal import Crystal, CrystalError
+from clac_jax.crystal_numbers import MAX_LENGTH, lattice_from_parameters
 from clac_jax.graph import build_graph
 
 FAULTS = Path(__file__).parent / "data" / "faults"
