@@ -33,8 +33,6 @@ from clac_jax.link import Link
 from clac_jax.loss import LostProcessError
 from clac_jax.preemption import EXIT_PREEMPTED
 
-__all__ = ["LostProcessError", "ProcessError"]
-
 # JAX's own watch over the processes ends the program with a C++ stack. Ours comes first: `Link`.
 NEVER = 30 * 24 * 3600  # seconds
 END_SECONDS = 60  # of JAX's farewell, which begins when all have done their work

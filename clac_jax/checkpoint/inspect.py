@@ -16,7 +16,7 @@ from clac_jax.checkpoint.yardstick import retention_of
 
 
 def list_run(
-    whole: Mapping[int, CheckpointInfo], damaged: Mapping[int, DamagedCheckpointError]
+    intact: Mapping[int, CheckpointInfo], damaged: Mapping[int, DamagedCheckpointError]
 ) -> list[dict[str, Any]]:
     """One object for every checkpoint of a run, oldest first; arguments from `layout.read_all`.
 
@@ -25,13 +25,13 @@ def list_run(
     is wrong, and then the other fields but `step` are None).
     """
     reasons: dict[int, list[str]] = {}
-    if whole:
-        newest = whole[max(whole)]
-        retention, metrics = retention_of(newest.config, newest.data, whole)
+    if intact:
+        newest = intact[max(intact)]
+        retention, metrics = retention_of(newest.config, newest.data, intact)
         reasons = retention.reasons(metrics)
     rows = []
-    for step in sorted({*whole, *damaged}):
-        info = whole.get(step)
+    for step in sorted({*intact, *damaged}):
+        info = intact.get(step)
         rows.append(
             {
                 "step": step,

@@ -32,7 +32,7 @@ def locate(name: str) -> CheckpointInfo:
     """Finds the checkpoint that a name means.
 
     Args:
-        name: a run's workdir (its newest whole checkpoint) or its `checkpoints/`, either with
+        name: a run's workdir (its newest intact checkpoint) or its `checkpoints/`, either with
             "@last", "@best" (by the monitor of that run's config), "@step=N" or "@epoch=N" (the one
             saved when epoch N had ended) behind it; or the folder of one checkpoint. Absolute,
             relative to the current folder, or with "~".
@@ -59,12 +59,12 @@ def locate(name: str) -> CheckpointInfo:
             )
         return read_info(folder)
     directory = folder / CHECKPOINTS if (folder / CHECKPOINTS).is_dir() else folder
-    whole, damaged = read_all(directory)
-    if not whole:
+    intact, damaged = read_all(directory)
+    if not intact:
         if damaged:
             raise next(reversed(damaged.values()))
         raise CheckpointNotFoundError(f"Checkpoint not found: {folder} holds none. Give {FORMS}.")
-    return _choose(which, directory, whole, damaged)
+    return _choose(which, directory, intact, damaged)
 
 
 def is_inside(name: str, workdir: os.PathLike[str]) -> bool:
@@ -81,45 +81,45 @@ def _path(place: str) -> epath.Path:
 def _choose(
     which: str,
     directory: epath.Path,
-    whole: dict[int, CheckpointInfo],
+    intact: dict[int, CheckpointInfo],
     damaged: dict[int, DamagedCheckpointError],
 ) -> CheckpointInfo:
-    newest = whole[max(whole)]
+    newest = intact[max(intact)]
     if which in ("", "last"):
         return newest
     if which == "best":
         options = newest.config["checkpoint"]
-        for step in sorted(whole, reverse=True):  # by the newest measure that there is
-            if options["monitor"] in (whole[step].metrics or {}):
-                config = whole[step].config | {"checkpoint": options}
-                retention, metrics = retention_of(config, whole[step].data, whole)
+        for step in sorted(intact, reverse=True):  # by the newest measure that there is
+            if options["monitor"] in (intact[step].metrics or {}):
+                config = intact[step].config | {"checkpoint": options}
+                retention, metrics = retention_of(config, intact[step].data, intact)
                 if best := retention.best_first(metrics):
-                    return whole[best[0]]
+                    return intact[best[0]]
         raise CheckpointNotFoundError(
             f"No checkpoint in {directory} has the metric {options['monitor']!r}, so none is best. "
-            f"There {_there(whole)}."
+            f"There {_there(intact)}."
         )
     if found := re.fullmatch(r"step=(\d+)", which):
         step = int(found[1])
         if step in damaged:
             raise damaged[step]
-        if step in whole:
-            return whole[step]
+        if step in intact:
+            return intact[step]
     elif found := re.fullmatch(r"epoch=(\d+)", which):
-        ended = [info for info in whole.values() if info.ended_epoch == int(found[1])]
+        ended = [info for info in intact.values() if info.ended_epoch == int(found[1])]
         if ended:
             return ended[-1]
     else:
         raise CheckpointNotFoundError(f"@{which} is not understood. Give {FORMS}.")
     raise CheckpointNotFoundError(
-        f"Checkpoint not found: {directory} has none for @{which}. There {_there(whole)}."
+        f"Checkpoint not found: {directory} has none for @{which}. There {_there(intact)}."
     )
 
 
-def _there(whole: dict[int, CheckpointInfo]) -> str:
+def _there(intact: dict[int, CheckpointInfo]) -> str:
     names = [
         f"step={step}" + (f" (epoch={info.ended_epoch})" if info.ended_epoch is not None else "")
-        for step, info in whole.items()
+        for step, info in intact.items()
     ]
     return f"{'are' if len(names) > 1 else 'is'} {', '.join(names)}"
 

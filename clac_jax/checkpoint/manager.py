@@ -117,12 +117,12 @@ class Checkpoints:
         self._report(finish_interrupted(self.directory) + set_aside(self.directory, damaged))
         for name in strangers(self.directory):
             _say(f"warning: {self.directory / name} is not a folder, so it is not a checkpoint.")
-        whole = self.read_all()[0]
-        self._retention, self._metrics = retention_of(self._config, self._data, whole)
+        intact = self.read_all()[0]
+        self._retention, self._metrics = retention_of(self._config, self._data, intact)
         self._manager = self._open()
-        ended = bool(whole) and whole[max(whole)].progress.epoch >= config.max_epochs
+        ended = bool(intact) and intact[max(intact)].progress.epoch >= config.max_epochs
         if not ended:  # which needs no room
-            capacity.check_at_start(self.directory, shapes, len(whole), config)
+            capacity.check_at_start(self.directory, shapes, len(intact), config)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         # Memory for the copy of the state is found while the first step compiles.
         self._buffers = self._worker.submit(HostBuffers, shapes)

@@ -47,7 +47,7 @@ class Origin:
     """Where a run may start from, before anything large is read.
 
     Attributes:
-        own: the whole checkpoints of the workdir by step.
+        own: the intact checkpoints of the workdir by step.
         damaged: what is wrong with the others.
         other: another run's checkpoint, where the workdir has none.
     """
@@ -120,7 +120,7 @@ def begin(
     num_train_examples: int,
     data: Mapping[str, str] | None = None,
 ) -> Start:
-    """The state to begin with; of the workdir's checkpoints the newest that is whole.
+    """The state to begin with; of the workdir's checkpoints the newest intact one.
 
     Args:
         origin: from `find_origin`.
@@ -133,7 +133,7 @@ def begin(
 
     Raises:
         TreeMismatchError, RestoreRuleError: see `restore.restore`.
-        DamagedCheckpointError: no checkpoint is left that is whole.
+        DamagedCheckpointError: no intact checkpoint is left.
     """
     options = RestoreOptions.from_config(config.restore)
     damaged = dict(origin.damaged)
@@ -199,7 +199,7 @@ def _newest(
             damaged[step] = error
     newest = damaged[max(damaged)]
     raise DamagedCheckpointError(
-        newest.path, f"{newest.what} and the run has no older checkpoint that is whole"
+        newest.path, f"{newest.what} and the run has no older intact checkpoint"
     )
 
 

@@ -122,8 +122,8 @@ def test_a_save_cut_off_before_the_list_of_files_was_never_there(tmp_path, capsy
         cut.rename(directory / "being_replaced" / "20")
     (directory / "copy").rename(cut)
     (directory / f"{cut.name}.unfinished").write_text("")
-    whole, damaged = read_all(epath.Path(directory))
-    assert (list(whole), damaged) == ([10] if is_replaced else [10, 20], {})
+    intact, damaged = read_all(epath.Path(directory))
+    assert (list(intact), damaged) == ([10] if is_replaced else [10, 20], {})
     opened(tmp_path).close()
     assert names(tmp_path) == {"10", "20"}
     assert list(read_all(epath.Path(directory))[0]) == [10, 20]
@@ -133,8 +133,8 @@ def test_a_save_cut_off_before_the_list_of_files_was_never_there(tmp_path, capsy
 def test_a_list_of_files_that_was_lost_is_damage(tmp_path):
     save_run(tmp_path, epochs(0.5, 0.4))
     (tmp_path / "checkpoints" / "20" / "files.json").unlink()
-    whole, damaged = read_all(epath.Path(tmp_path) / "checkpoints")
-    assert list(whole) == [10] and "files.json is missing" in str(damaged[20])
+    intact, damaged = read_all(epath.Path(tmp_path) / "checkpoints")
+    assert list(intact) == [10] and "files.json is missing" in str(damaged[20])
 
 
 def test_what_was_replaced_and_half_removed_never_comes_back(tmp_path, monkeypatch):
@@ -182,8 +182,8 @@ def test_one_that_cannot_be_set_aside_is_left_and_passed_over(tmp_path, busy, ca
     assert "checkpoints/20 is damaged and cannot be set aside" in capsys.readouterr().err
     checkpoints.save(STATE, RunProgress(step=30), None)
     checkpoints.close()
-    whole, damaged = read_all(epath.Path(tmp_path) / "checkpoints")
-    assert (list(whole), list(damaged)) == ([10, 30], [20])
+    intact, damaged = read_all(epath.Path(tmp_path) / "checkpoints")
+    assert (list(intact), list(damaged)) == ([10, 30], [20])
 
 
 def test_files_and_links_are_removed_like_folders(tmp_path):
