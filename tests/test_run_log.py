@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import struct
 import sys
 import threading
 import types
@@ -12,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import ml_collections
 import numpy as np
 import pytest
-from tensorboardX.proto.event_pb2 import Event
+from event_files import points
 
 from clac_jax.report import write_property_report, write_report
 from clac_jax.run_log import MAX_LINE, MetricsFile, MovedMetricsError, RunLog, read_rows
@@ -216,22 +215,6 @@ def test_a_workdir_that_is_gone_is_said(tmp_path):
             held.check()
         assert error.value.spoils_state and error.value.moved_to is None
         held.close()
-
-
-def points(directory):
-    """{(tag, step): value} as TensorBoard shows them: a start with a step hides what was later."""
-    shown = {}
-    for path in sorted(directory.iterdir()):
-        content, at = path.read_bytes(), 0
-        while at < len(content):
-            (length,) = struct.unpack_from("<Q", content, at)
-            event = Event.FromString(content[at + 12 : at + 12 + length])
-            at += 12 + length + 4
-            if event.HasField("session_log"):
-                shown = {key: value for key, value in shown.items() if key[1] < event.step}
-            for value in event.summary.value:
-                shown[value.tag, event.step] = value.simple_value
-    return shown
 
 
 def test_each_point_of_tensorboard_is_in_its_file_at_once(tmp_path):

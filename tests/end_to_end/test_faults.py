@@ -11,7 +11,7 @@ import time
 import pytest
 from end_to_end.conftest import ROOT
 from end_to_end.small_runs import arrays_at
-from test_run_log import points
+from event_files import points
 
 from clac_jax.checkpoint.capacity import CapacityError
 from clac_jax.checkpoint.manager import CheckpointError

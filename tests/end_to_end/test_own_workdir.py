@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from end_to_end.small_runs import STEPS_PER_EPOCH, StopsAt, arrays_at, assert_same
 from etils import epath
-from test_datasets import row, write
+from user_tables import row, write
 
 from clac_jax.checkpoint.layout import read_info, step_folders
 from clac_jax.preemption import Preempted

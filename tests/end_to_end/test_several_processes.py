@@ -11,8 +11,8 @@ import pytest
 from end_to_end.conftest import ROOT
 from end_to_end.test_interruption import assert_equal_runs, until
 from end_to_end.test_training import assert_same_arrays, last_state
-from test_datasets import row as table_row
-from test_datasets import write
+from user_tables import row as table_row
+from user_tables import write
 
 from clac_jax.errors import EXIT_USER_ERROR
 from clac_jax.preemption import EXIT_PREEMPTED
