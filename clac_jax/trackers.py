@@ -14,7 +14,7 @@ from typing import Any
 
 import ml_collections
 
-from clac_jax.atomic import sync, write_atomically
+from clac_jax.atomic import write_atomically
 from clac_jax.errors import in_words
 from clac_jax.paths import explain
 from clac_jax.workdir import WorkdirError
@@ -73,7 +73,11 @@ class TensorBoard:
             WorkdirError: they cannot be written.
         """
         try:
-            sync(self._path)
+            descriptor = os.open(self._path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise self._cannot_write(error) from error
 

@@ -72,7 +72,7 @@ def record_of_row(
     Raises:
         DataError: it cannot be read, is without a text that it needs, or has a column that holds
             something else.
-        CrystalError: without a crystal, or with one that is none.
+        CrystalError: without a crystal, or what it has is not one.
     """
     if isinstance(row, UnreadableRow):
         raise DataError(row.reason)
@@ -129,7 +129,9 @@ def _crystal(row: Mapping[str, Any], options: TableOptions) -> tuple[Crystal, st
     if not any(is_missing(row.get(name)) for name in ARRAY_COLUMNS):
         arrays = (_parsed(row[name], name) for name in ARRAY_COLUMNS)
         return Crystal.from_arrays(*arrays), ""
-    raise CrystalError("It has neither atoms nor a CIF.")
+    raise CrystalError(
+        "It has neither atoms nor a CIF, nor all of " + ", ".join(ARRAY_COLUMNS) + "."
+    )
 
 
 def _stored(crystal: Crystal) -> Crystal:
@@ -162,7 +164,7 @@ def _parsed(value: Any, name: str) -> Any:
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             continue  # the two last: nested without end
         return None if is_missing(parsed) else parsed
-    raise DataError(f"its {name} {shortened(value, 40)!r} is neither JSON nor a Python literal")
+    raise DataError(f"its {name}, {shortened(value, 40)!r}, is neither JSON nor a Python literal")
 
 
 def _literal(text: str) -> Any:
@@ -263,7 +265,7 @@ def _properties(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _number(value: Any) -> float | None:
-    """A number, or None where it is not known ("na" in some public files) or is no such number.
+    """A number, or None where it is not known ("na" in some public files) or is not such a number.
 
     Models learn with single precision, so what that cannot hold is not one.
     """
