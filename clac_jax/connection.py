@@ -19,6 +19,17 @@ from clac_jax.preemption import say
 PROTOCOL = "clac-jax processes 1"
 MAX_LINE = 1 << 24  # bytes; the largest is the list of the state's arrays
 MAX_HELLO = 1 << 12  # bytes; of what has not said yet that it is a process of the run
+# What a line of another program raises where it is read as one of ours; RecursionError and
+# OverflowError are JSON's and `int`'s for what is nested deep and for Infinity.
+NOT_A_MESSAGE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
+)
 NOTICE_SECONDS = 10  # then a waiting process says what it waits for
 REPLY_SECONDS = 10  # the first process answers in milliseconds, also while it compiles
 PORT_SECONDS = 10  # a run that is ending frees its port by then
@@ -178,7 +189,7 @@ def _answer(far: socket.socket) -> dict[str, Any]:
         line += byte
     try:
         answer = json.loads(line)
-    except ValueError as error:
+    except NOT_A_MESSAGE as error:
         raise _StrangerError from error
     if not isinstance(answer, dict) or not {"welcome", "refused"} & answer.keys():
         raise _StrangerError

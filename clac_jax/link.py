@@ -20,6 +20,7 @@ from typing import Any
 from clac_jax import tunnel
 from clac_jax.agreement import Facts, difference
 from clac_jax.connection import (
+    NOT_A_MESSAGE,
     NOTICE_SECONDS,
     PROTOCOL,
     REPLY_SECONDS,
@@ -272,7 +273,7 @@ class Link:
                     self._welcome(connection, message)
                 else:
                     self._obey(connection, message)
-            except (OSError, ValueError, KeyError, TypeError, AttributeError):  # of no process
+            except NOT_A_MESSAGE:
                 self._forget(connection)
                 return
 

@@ -1,6 +1,8 @@
 """Processes that meet, agree, wait, are lost, or are not what they should be: on real sockets."""
 
 import http.server
+import json
+import math
 import os
 import signal
 import socket
@@ -15,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from clac_jax import connection, link
-from clac_jax.connection import ProcessError
+from clac_jax.connection import PROTOCOL, ProcessError
 from clac_jax.link import Link
 from clac_jax.preemption import EXIT_PREEMPTED
 
@@ -105,7 +107,16 @@ def test_another_program_at_the_port_is_not_taken_for_the_first_process(address)
 
 @pytest.mark.parametrize(
     "line",
-    [b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b'{"hello": 3}\n', b"\x00\xff\n", b"{" * 70_000, b""],
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"[]\n",
+        b'{"hello": 3}\n',
+        b"\x00\xff\n",
+        b"{" * 70_000,
+        b"",
+        b"[" * 4_000 + b"\n",
+        json.dumps({"hello": PROTOCOL, "index": math.inf, "count": 2, "name": ""}).encode() + b"\n",
+    ],
 )
 def test_a_stranger_that_calls_changes_nothing(address, line):
     with ThreadPoolExecutor(2) as pool:
