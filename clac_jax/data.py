@@ -136,7 +136,7 @@ class RunData:
         labels = self.train_labels()
         if np.any(labels < 0) or np.any(labels != np.round(labels)):
             raise DataError(
-                f"The property {self._options.label!r} is no class: its values are not 0, 1, 2, "
+                f"The property {self._options.label!r} is not a class: its values are not 0, 1, 2, "
                 "... Set config.property.kind=regression."
             )
         return int(labels.max()) + 1

@@ -32,7 +32,7 @@ from clac_jax.connection import (
     listen,
     own_name,
 )
-from clac_jax.loss import OWN_END_SECONDS, Loss, LostProcessError
+from clac_jax.lost_process import OWN_END_SECONDS, LostProcessError, ProcessLoss
 from clac_jax.preemption import EXIT_PREEMPTED, say
 
 MAX_BEAT_SECONDS = 5.0
@@ -70,7 +70,7 @@ class Link:
         Raises:
             ProcessError: the port is in use, the first process cannot be reached or refuses.
         """
-        self.loss = Loss(index)
+        self.loss = ProcessLoss(index)
         self._address = address
         self._index, self._count = index, count
         self._deadline = time.monotonic() + connect_seconds

@@ -30,7 +30,7 @@ from clac_jax.agreement import Facts
 from clac_jax.connection import ProcessError
 from clac_jax.errors import one_line
 from clac_jax.link import Link
-from clac_jax.loss import LostProcessError
+from clac_jax.lost_process import LostProcessError
 from clac_jax.preemption import EXIT_PREEMPTED
 
 # JAX's own watch over the processes ends the program with a C++ stack. Ours comes first: `Link`.

@@ -176,11 +176,11 @@ def test_another_number_of_processes_is_told_to_all(address):
 
 PROGRAM = """
 import sys, time
-from clac_jax import loss
+from clac_jax import lost_process
 from clac_jax.link import Link
 
 index, address, wait = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-loss.OWN_END_SECONDS = 0.3
+lost_process.OWN_END_SECONDS = 0.3
 met = Link(address, index, 2, 20, 1.5)
 met.agree("program", {})
 if index == 0:

@@ -106,7 +106,7 @@ def match(saved: Shapes, wanted: Shapes, options: RestoreOptions) -> list[Match]
         options: see there.
 
     Raises:
-        RestoreRuleError: a rule is no regex, matches nothing, or sends two arrays to one name.
+        RestoreRuleError: a rule is not a regex, matches nothing, or sends two arrays to one name.
     """
     sources, left_out = _renamed(saved, wanted, options)
     matches: list[Match] = []
@@ -191,7 +191,7 @@ def _renamed(
             compiled.append((re.compile(pattern), replacement))
         except re.error as error:
             raise RestoreRuleError(
-                f'Config key "restore.rules" has {pattern!r}, which is no regular expression: '
+                f'Config key "restore.rules" has {pattern!r}, which is not a regular expression: '
                 f"{error}. Mend it."
             ) from error
     parameters = _parameters(path for path in saved if part_of(path) == "params")

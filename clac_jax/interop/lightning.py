@@ -88,7 +88,7 @@ def read_lightning(path: str | Path, text_encoder: str | None = None) -> Lightni
 
     Raises:
         TorchFileError: the file cannot be read, or holds more than plain data.
-        LightningImportError: it is no such checkpoint, or its tensors do not fit.
+        LightningImportError: it is not such a checkpoint, or its tensors do not fit.
         ImportedConfigError: its hyperparameters ask for something that is not known here.
         PretrainedError, TokenizerError: the language model cannot be used.
     """

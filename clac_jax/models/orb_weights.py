@@ -24,7 +24,7 @@ def load_orb(path: str | Path, model: Orb) -> dict[str, Any]:
 
     Raises:
         TorchFileError: the file cannot be read, or holds more than plain data.
-        PretrainedError: it is no ORB v3 of these sizes.
+        PretrainedError: it is not an ORB v3 of these sizes.
     """
     content = read_torch_file(local_path(path, "graph_encoder.pretrained"))
     try:

@@ -31,7 +31,7 @@ class Property:
 
         Raises:
             ModelError: the graph encoder does not exist.
-            DataError: a label is no class.
+            DataError: a label is not a class.
         """
         self._config = config
         self._data = data

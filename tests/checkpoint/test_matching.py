@@ -124,7 +124,7 @@ def test_parts():
     "rules, words",
     [
         ((("grph/.*", None),), "matches no array"),
-        ((("graph/(", None),), "no regular expression"),
+        ((("graph/(", None),), "not a regular expression"),
         ((("text/layer_0/kernel", "graph/kernel"),), "the one name 'params/graph/kernel'"),
     ],
 )

@@ -82,7 +82,7 @@ def test_stopped_and_resumed_is_the_same(small_config, tmp_path):
 
 def test_a_number_is_no_class(small_config, tmp_path):
     changes = {"property__kind": "classification", "checkpoint__monitor": "val_loss"}
-    with pytest.raises(Exception, match="is no class"):
+    with pytest.raises(Exception, match="is not a class"):
         train(small_config(**TASK | changes), tmp_path)
 
 

@@ -22,7 +22,7 @@ class LostProcessError(UserError):
     exit_code = 1
 
 
-class Loss:
+class ProcessLoss:
     """Ends the program from a thread of its own, since the main thread may never return.
 
     The main thread waits in a collective with the lost process, or stops at the next place where it
