@@ -231,13 +231,13 @@ def read_all(
     directory: epath.Path,
 ) -> tuple[dict[int, CheckpointInfo], dict[int, DamagedCheckpointError]]:
     """The checkpoints of a `checkpoints/`, and what is wrong with those that cannot be trusted."""
-    intact, damaged = {}, {}
+    whole, damaged = {}, {}
     for step, folder in step_folders(directory).items():
         try:
-            intact[step] = read_info(folder)
+            whole[step] = read_info(folder)
         except DamagedCheckpointError as error:
             damaged[step] = error
-    return intact, damaged
+    return whole, damaged
 
 
 def wrong_description(info: CheckpointInfo) -> str | None:
