@@ -285,7 +285,7 @@ def _decided(
         return agreeing[0]
     names = " and ".join(setting.name for setting in possible)
     raise CrystalError(
-        f"The space group {declared} of the CIF can mean {names}, and its atoms do not show which. "
+        f"The space group {declared} of the CIF can mean {names}, and its atoms do not tell which. "
         "Add _space_group_IT_coordinate_system_code, or write the symmetry operations out."
     )
 

@@ -136,7 +136,7 @@ def readings(type_symbol: str | None, label: str | None) -> Readings:
             continue
         if _SEVERAL.search(name):
             raise CrystalError(
-                f"The site {name[:20]!a} of the CIF holds several elements. Only ordered crystals "
+                f"The site {name[:20]!a} of the CIF is of several elements. Only ordered crystals "
                 "can be used: replace it with an ordered cell."
             )
         found = _of_name(name.strip(), is_type)
