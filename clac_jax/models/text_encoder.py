@@ -85,9 +85,9 @@ _IS_USABLE: dict[str, Callable[[Any], bool]] = {
 }
 _WORDS = {
     "int": "a size",
-    "float": "a number from 0 on",
+    "float": "a number of at least 0",
     "bool": "true or false",
-    "str": "a text",
+    "str": "text",
 }
 
 
