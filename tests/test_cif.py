@@ -322,6 +322,72 @@ def test_an_origin_that_only_one_crystal_allows_is_found_and_another_is_refused(
             Crystal.from_cif(text)
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "angles", "setting"),
+    [
+        (59, "1cab", (90, 90, 90), "P n m m:1"),
+        (59, "2bca", (90, 90, 90), "P m n m:2"),
+        (62, "a-cb", (90, 90, 90), "P n a m"),
+        (14, "b2", (90, 100, 90), "P 1 21/n 1"),
+        (14, "2", (90, 90, 100), "P 1 1 21/n"),
+    ],
+)
+def test_a_code_tells_the_axes_as_well_as_the_origin(number, code, angles, setting):
+    symmetry = f"_space_group_IT_number {number}\n_space_group_IT_coordinate_system_code {code}"
+    text = text_of(cell(9, 10, 11, angles), symmetry, sites("Cu1 0.11 0.18 0.32"))
+    group = next(group for group in gemmi.spacegroup_table() if group.xhm() == setting)
+    images = [op.apply_to_xyz([0.11, 0.18, 0.32]) for op in group.operations()]
+    crystal = Crystal.from_cif(text)
+    assert crystal.num_atoms == len(images)
+    steps = np.array(images)[:, None] - crystal.fractional[None]
+    assert (np.abs(steps - np.round(steps)).max(axis=2).min(axis=1) < 1e-6).all()
+
+
+def test_a_code_that_speaks_against_the_symbol_is_not_overlooked():
+    box = text_of(cell(9, 10, 11, (90, 100, 90)), sites("Cu1 0.11 0.18 0.32"))
+    text = box + "_space_group_IT_coordinate_system_code {}\n_space_group_name_H-M_alt 'P 21/c'\n"
+    assert Crystal.from_cif(text.format("b1")).num_atoms == 4
+    with pytest.raises(CrystalError, match="P 1 21/c 1 and P 1 21/n 1"):
+        Crystal.from_cif(text.format("b2"))
+    with pytest.raises(CrystalError, match="in the setting 'xyz', which is unknown"):
+        Crystal.from_cif(
+            box + "_space_group_IT_coordinate_system_code xyz\n_space_group_IT_number 14\n"
+        )
+
+
+def test_a_primitive_cell_may_have_the_symbol_of_the_conventional_one():
+    # As programs write it that keep the cell and list the operations in its basis.
+    group = gemmi.SpaceGroup("F m -3 m")
+    to_primitive = gemmi.Op("-x+y+z,x-y+z,x+y-z")
+    triplets = {
+        gemmi.Op(op.triplet()).wrap().triplet()
+        for one in group.operations().sym_ops
+        if (op := to_primitive * one * to_primitive.inverse())
+    }
+    length = 5.64 / np.sqrt(2)
+    text = "_symmetry_space_group_name_H-M Fm-3m\n" + operations(*triplets)
+    primitive = cell(length, angles=(60, 60, 60))
+    crystal = Crystal.from_cif(text_of(primitive, text, NA_AND_CL))
+    assert crystal.num_atoms == 2
+    lengths = np.linalg.norm(build_graph(crystal, 3.0).edge_vectors, axis=1)
+    np.testing.assert_allclose(lengths, 5.64 / 2, rtol=1e-6)
+    with pytest.raises(CrystalError, match="are not its own"):  # not even all rotations
+        text = "_symmetry_space_group_name_H-M Fm-3m\n" + operations("x,y,z", "-x,-y,-z")
+        Crystal.from_cif(text_of(primitive, text, sites("Na1 0 0 0", "Cl1 0.4 0.45 0.3")))
+    with pytest.raises(CrystalError, match="are not its own"):  # the list without its centring
+        triplets = [op.triplet() for op in group.operations().sym_ops]
+        text = "_symmetry_space_group_name_H-M Fm-3m\n" + operations(*triplets)
+        Crystal.from_cif(text_of(cell(5.64), text, NA_AND_CL))
+
+
+@pytest.mark.parametrize("ending", ["\r", "\r\n", "\n\x1a"])
+def test_any_line_ends(ending):
+    text = NACL.replace("data_", "data_first\n_publ_text\n;\nA text; of a field\n;\ndata_", 1)
+    end = ending.strip("\n")
+    text = text + end if "\x1a" in ending else text.replace("\n", ending)
+    assert Crystal.from_cif(text).num_atoms == 8
+
+
 def test_a_site_where_both_origins_give_the_same_crystal_needs_no_code():
     # P n -3 n: the origins differ by a quarter, and so does the general lattice of these atoms.
     text = text_of(cell(6.0), "_symmetry_space_group_name_H-M 'P n n n'", sites("Cu1 0 0 0"))
