@@ -38,6 +38,7 @@ MAX_MERGED = 0.35
 _CELL_LENGTHS = tuple(f"_cell_length_{edge}" for edge in "abc")
 _CELL_ANGLES = tuple(f"_cell_angle_{angle}" for angle in ("alpha", "beta", "gamma"))
 _DUMMIES = re.compile(r"(x|xx|du|dum|dummy|q)(?![a-z])", re.IGNORECASE)
+_VACANCIES = re.compile(r"(Va|VAC|[Vv]ac|[Vv]acan[a-z]+)(?![a-z])")  # of vanadium, if there is some
 _FULL, _OVERFULL = 1.0 - 1e-3, 1.0 + 0.05  # of an occupancy; refined ones pass one a little
 
 
@@ -177,7 +178,10 @@ def _sites(block: Block, lengths: Sequence[float], formula: FormulaSum | None) -
 
 def _is_dummy(name: str | None, formula: FormulaSum | None) -> bool:
     """Whether a site is a place and no atom, which only a formula without it can tell."""
-    if name is None or not _DUMMIES.match(name):
+    is_vacancy = name is not None and _VACANCIES.match(name) is not None
+    if is_vacancy and formula is not None and formula.has("V"):
+        return False
+    if name is None or not (is_vacancy or _DUMMIES.match(name)):
         return False
     if formula is None:
         raise CrystalError(

@@ -82,11 +82,11 @@ def settings(declared: Declaration, alpha: float, gamma: float) -> list[Setting]
         found = _of_symbol(symbol, alpha, gamma)
         if found:
             number = _agreed(declared, number, found[0].number)
-            groups = groups or found
+            groups = _combined(groups, found)
     if declared.hall:
         hall = _of_hall(declared, number)
         if hall is not None:
-            return [hall]
+            return [hall, *_others(hall, groups)]
     if not groups:
         if number is None:
             raise _unknown(declared)
@@ -142,6 +142,24 @@ def _of_hall(declared: Declaration, number: int | None) -> Setting | None:
     if group is not None:
         _agreed(declared, number, group.number)
     return Setting(declared.hall, operations)
+
+
+def _combined(
+    groups: list[gemmi.SpaceGroup], found: list[gemmi.SpaceGroup]
+) -> list[gemmi.SpaceGroup]:
+    """Settings that two symbols allow; all of both where they contradict each other."""
+    if any(group.hm == found[0].hm for group in groups):
+        names = {group.xhm() for group in found}
+        return [group for group in groups if group.xhm() in names] or groups
+    return [*groups, *found]
+
+
+def _others(hall: Setting, groups: Sequence[gemmi.SpaceGroup]) -> list[Setting]:
+    """The settings of a symbol that a Hall symbol contradicts, as another origin does not."""
+    group = gemmi.find_spacegroup_by_ops(gemmi.symops_from_hall(hall.name))
+    if group is None or any(group.hm == other.hm for other in groups):
+        return []
+    return [Setting(other.xhm(), _operations(other)) for other in groups]
 
 
 def _of_number(declared: Declaration, number: int) -> list[gemmi.SpaceGroup]:

@@ -268,6 +268,32 @@ def test_symmetry_that_another_block_declares_is_not_overlooked():
 
 
 @pytest.mark.parametrize(
+    "tag",
+    ["_spacegroup_name_H-M", "_Int_Tables_number", "_cod_original_sg_symbol_H-M", "_sg_number"],
+)
+def test_symmetry_under_a_tag_of_no_dictionary_is_not_overlooked(tag):
+    with pytest.raises(CrystalError, match="declares a symmetry"):
+        Crystal.from_cif(text_of(cell(5.64), f"{tag} 225", NA_AND_CL))
+    assert Crystal.from_cif(text_of(cell(5.64), f"{tag} 'P 1'", NA_AND_CL)).num_atoms == 2
+
+
+@pytest.mark.parametrize("name", ["Li+Na", "FeNi", "Fe0.5Ni0.5", "Fe2+Fe3+", "Na|Ca", "(Mg;Fe)"])
+def test_a_site_of_two_elements_is_not_one_of_the_first(name):
+    columns = ("type_symbol", "fract_x", "fract_y", "fract_z")
+    for column in ("type_symbol", "label"):
+        text = text_of(cell(), sites(f"{name} 0 0 0", columns=(column, *columns[1:])))
+        with pytest.raises(CrystalError, match="of several elements"):
+            Crystal.from_cif(text)
+
+
+@pytest.mark.parametrize("name", ["NH4", "H2O", "CH3", "PO4", "Vac", "Va"])
+def test_groups_of_atoms_and_vacancies_are_not_elements(name):
+    columns = ("type_symbol", "fract_x", "fract_y", "fract_z")
+    with pytest.raises(CrystalError, match="is not an element"):
+        Crystal.from_cif(text_of(cell(), sites(f"{name} 0 0 0", columns=columns)))
+
+
+@pytest.mark.parametrize(
     "symmetry",
     ["_symmetry_cell_setting triclinic", "_space_group_IT_number 1", "_space_group_id 7"],
 )
@@ -353,6 +379,27 @@ def test_a_code_that_speaks_against_the_symbol_is_not_overlooked():
         Crystal.from_cif(
             box + "_space_group_IT_coordinate_system_code xyz\n_space_group_IT_number 14\n"
         )
+
+
+@pytest.mark.parametrize(
+    "symbols",
+    [
+        "_symmetry_space_group_name_H-M 'P 1 21/n 1'\n_symmetry_space_group_name_Hall '-P 2ybc'",
+        "_symmetry_space_group_name_H-M 'P 1 21/n 1'\n_space_group_name_H-M_alt 'P 1 21/c 1'",
+    ],
+)
+def test_two_symbols_that_name_different_settings_are_refused(symbols):
+    box = text_of(cell(9, 10, 11, (90, 100, 90)), sites("Cu1 0.11 0.18 0.32"))
+    with pytest.raises(CrystalError, match="do not tell which"):
+        Crystal.from_cif(box + symbols)
+    # The group's own symbol is that of its standard setting wherever the file is.
+    text = box + symbols.replace("H-M_alt", "H-M_ref").replace("-P 2ybc", "-P 2yn")
+    assert Crystal.from_cif(text).num_atoms == 4
+
+
+def test_of_two_symbols_the_more_telling_one_gives_the_origin():
+    text = "_space_group_name_H-M_full 'F d -3 m:1'\n"
+    assert Crystal.from_cif(text_of(DIAMOND, text, sites("C1 0 0 0"))).num_atoms == 8
 
 
 def test_a_primitive_cell_may_have_the_symbol_of_the_conventional_one():
