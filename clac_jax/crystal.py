@@ -39,6 +39,9 @@ MAX_LENGTH = 500.0
 MAX_COORDINATE = 1e5
 """Angstrom, and cells: a position farther out has lost digits when it is wrapped into the cell."""
 
+PARAMETER_TOLERANCE = 0.02
+"""Of lengths, and of cosines, that are written beside the cell vectors."""
+
 MAX_ATOMS = 20_000
 """In the cell."""
 
@@ -183,8 +186,9 @@ class Crystal:
 
         Args:
             atoms: `lattice_mat` (3 x 3, angstrom, rows are cell vectors), or `abc` (angstrom) and
-                `angles` (degrees); `elements` (symbols); `coords` (N x 3); `cartesian` (true or
-                false, also as 0, 1 or text; if false or missing the coordinates are fractional).
+                `angles` (degrees), which must agree if both are given; `elements` (symbols);
+                `coords` (N x 3); `cartesian` (true or false, also as 0, 1 or text; if false or
+                missing the coordinates are fractional).
 
         Raises:
             CrystalError: a key is missing or what it holds is not a crystal.
@@ -197,6 +201,7 @@ class Crystal:
                 raise CrystalError(f'The atoms have no list "{key}". Add it.')
         if atoms.get("lattice_mat") is not None:
             lattice = _lattice(atoms["lattice_mat"])
+            _check_parameters(lattice, atoms.get("abc"), atoms.get("angles"))
         elif atoms.get("abc") is not None and atoms.get("angles") is not None:
             parameters = [
                 *_floats(atoms["abc"], "abc", (3,)),
@@ -208,6 +213,9 @@ class Crystal:
         _check_count(len(atoms["elements"]))
         numbers = np.array([_element(name) for name in atoms["elements"]], np.int32)
         coords = _coordinates(atoms["coords"], len(numbers))
+        for key in atoms:
+            if key != "cartesian" and "cartesian" in str(key).lower():
+                raise CrystalError(f'The atoms have a key {_shown(key)}. Name it "cartesian".')
         is_cartesian = _boolean(atoms.get("cartesian"), "cartesian")
         return cls(lattice, numbers, coords if is_cartesian else coords @ lattice)
 
@@ -271,6 +279,31 @@ def lattice_from_parameters(
             [c * cos_b, c * c_y, c * math.sqrt(c_z_squared)],
         ]
     )
+
+
+def _check_parameters(lattice: np.ndarray, abc: Any, angles: Any) -> None:
+    """Lengths and angles beside cell vectors tell where their rows were taken for columns.
+
+    Raises:
+        CrystalError: they are not those of the vectors.
+    """
+    lengths = np.linalg.norm(lattice, axis=1)
+    if abc is not None:
+        off = np.abs(_floats(abc, "abc", (3,)) - lengths) > PARAMETER_TOLERANCE * lengths
+        if off.any():
+            raise CrystalError(
+                'The lengths of the vectors in "lattice_mat" are not those in "abc". Correct one '
+                "of them: the rows must be the cell vectors."
+            )
+    if angles is not None and lengths.all():
+        units = lattice / lengths[:, None]
+        cosines = np.array([units[1] @ units[2], units[0] @ units[2], units[0] @ units[1]])
+        written = np.cos(np.radians(_floats(angles, "angles", (3,))))
+        if (np.abs(cosines - written) > PARAMETER_TOLERANCE).any():
+            raise CrystalError(
+                'The angles between the vectors in "lattice_mat" are not those in "angles". '
+                "Correct one of them: the rows must be the cell vectors."
+            )
 
 
 def _lattice(value: Any, flat: bool = False) -> np.ndarray:
