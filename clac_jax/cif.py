@@ -33,6 +33,7 @@ MAX_MERGED = 0.35
 _CELL_LENGTHS = tuple(f"_cell_length_{edge}" for edge in "abc")
 _CELL_ANGLES = tuple(f"_cell_angle_{angle}" for angle in ("alpha", "beta", "gamma"))
 _DUMMIES = re.compile(r"(x|xx|du|dum|dummy|q)(?![a-z])", re.IGNORECASE)
+_VACANCIES = re.compile(r"(Va|VAC|[Vv]ac|[Vv]acan[a-z]+)(?![a-z])")  # of vanadium, if there is some
 _FULL, _OVERFULL = 1.0 - 1e-3, 1.0 + 0.05  # of an occupancy; refined ones pass one a little
 
 
@@ -113,7 +114,7 @@ def _read_block(block: Block, others: Sequence[Block]) -> CifCrystal:
         )
     found = _build(sites, operations, lattice, formula, block)
     if declared:
-        _compare_with_symbol(found.crystal, operations, declared, angles)
+        _compare_with_symbol(found.crystal, operations, declared, lattice, angles)
     return found
 
 
@@ -172,7 +173,10 @@ def _sites(block: Block, lengths: Sequence[float], formula: FormulaSum | None) -
 
 def _is_dummy(name: str | None, formula: FormulaSum | None) -> bool:
     """Whether a site is a place and no atom, which only a formula without it can tell."""
-    if name is None or not _DUMMIES.match(name):
+    is_vacancy = name is not None and _VACANCIES.match(name) is not None
+    if is_vacancy and formula is not None and formula.has("V"):
+        return False
+    if name is None or not (is_vacancy or _DUMMIES.match(name)):
         return False
     if formula is None:
         raise CrystalError(
@@ -323,12 +327,16 @@ def _counts(crystal: Crystal, formula: FormulaSum) -> dict[str, int]:
 
 
 def _same_crystal(first: Crystal, second: Crystal) -> bool:
-    """Whether two crystals in one cell have the same atoms at the same distances, to 5 angstrom."""
+    """Whether two crystals in one cell have the same atoms at the same distances.
+
+    They are compared as far as each atom has some hundred neighbours, whatever the density.
+    """
     if first.num_atoms != second.num_atoms:
         return False
+    cutoff = min(max(5.0, 3.0 * (first.volume / first.num_atoms) ** (1 / 3)), 30.0)
     spectra = []
     for crystal in (first, second):
-        i, j, d = NeighborList(cutoff=5.0, full_list=True).compute(
+        i, j, d = NeighborList(cutoff=cutoff, full_list=True).compute(
             crystal.positions, crystal.lattice, periodic=True, quantities="ijd"
         )
         z = crystal.atomic_numbers
@@ -344,12 +352,17 @@ def _same_crystal(first: Crystal, second: Crystal) -> bool:
 
 
 def _compare_with_symbol(
-    crystal: Crystal, operations: Operations, declared: Declaration, angles: Sequence[float]
+    crystal: Crystal,
+    operations: Operations,
+    declared: Declaration,
+    lattice: np.ndarray,
+    angles: Sequence[float],
 ) -> None:
     """Operations are taken if a larger declared group does not speak against them.
 
-    It does not if it is unknown, or if it is a symmetry of the crystal that was read, as where a
-    cell is written out atom by atom under its symbol.
+    It does not if it is unknown, if it is a symmetry of the crystal that was read, as where a cell
+    is written out atom by atom under its symbol, or if the operations are its own in another cell,
+    as where a primitive cell is written under the symbol of the conventional one.
 
     Raises:
         CrystalError: the operations listed are too few of those declared.
@@ -360,6 +373,10 @@ def _compare_with_symbol(
         return
     if any(len(setting.operations) <= len(operations) for setting in possible):
         return
+    if not any(setting.operations.fit(lattice) for setting in possible):
+        kinds = operations.kinds()
+        if any(setting.operations.kinds() == kinds for setting in possible):
+            return
     if not any(_is_symmetry(setting.operations, crystal) for setting in possible):
         raise CrystalError(
             f"The CIF declares the space group {declared} and lists {len(operations)} operations "

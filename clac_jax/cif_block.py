@@ -69,7 +69,7 @@ class Block:
 
 
 def blocks_of(text: str) -> list[Block]:
-    """All blocks of a CIF; tolerates a byte order mark and repeated tags.
+    """All blocks of a CIF; tolerates a byte order mark, any line ends and repeated tags.
 
     Raises:
         CrystalError: the text is not a CIF.
@@ -77,7 +77,8 @@ def blocks_of(text: str) -> list[Block]:
     if not isinstance(text, str):
         raise CrystalError("The CIF is not text. Give the content of the file.")
     try:
-        data = text.lstrip("\ufeff").encode("utf-8")
+        text = text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+        data = text.rstrip("\x1a").encode("utf-8")  # with which DOS ends a file
         return [Block(block) for block in gemmi.cif.read_string(data, check_level=0)]
     except UnicodeError as error:
         raise CrystalError(

@@ -14,6 +14,9 @@ from clac_jax.crystal import CrystalError
 
 _LETTERS = re.compile(r"[A-Za-z]+")
 _SEVERAL = re.compile(r"[A-Za-z][0-9+-]*\)?[/,]\s*[A-Z]")
+# "MgFe1", "Li+Na", "Fe0.5Ni0.5"; of "OSi1" the second may be a neighbour, unless it is a type.
+_TWO = re.compile(r"\(?([A-Z][a-z]?)([0-9.+-]*)[;|:]?([A-Z][a-z])(?![a-z])")
+_GROUP = re.compile(r"(?:H[23]O|[BCNP]H[2-4]|[BCNPS]O[34])[0-9+-]*")
 _WATER = ("wat", "ow", "oh", "odw")
 _TOKEN = re.compile(r"\s*(?:([A-Z][a-z]?|[()\[\]])\s*(\d+\.?\d*|\.\d+)?|(,))", re.ASCII)
 _MAX_READINGS = 64
@@ -134,12 +137,13 @@ def readings(type_symbol: str | None, label: str | None) -> Readings:
     for name, is_type in ((type_symbol, True), (label, False)):
         if name is None or name.strip() in ("", "?", "."):
             continue
-        if _SEVERAL.search(name):
+        if _SEVERAL.search(name) or _is_of_two(name, is_type):
             raise CrystalError(
                 f"The site {name[:20]!a} of the CIF is of several elements. Only ordered crystals "
                 "can be used: replace it with an ordered cell."
             )
-        found = _of_name(name.strip(), is_type)
+        is_group = is_type and _GROUP.fullmatch(name.strip()) is not None  # of atoms, "NH4"
+        found = None if is_group else _of_name(name.strip(), is_type)
         if found is None:
             raise CrystalError(
                 f"{name[:20]!a} is not an element. Give the site an _atom_site_type_symbol such as "
@@ -147,6 +151,13 @@ def readings(type_symbol: str | None, label: str | None) -> Readings:
             )
         return found
     raise CrystalError("A site of the CIF has neither a label nor a type symbol. Add one.")
+
+
+def _is_of_two(name: str, is_type: bool) -> bool:
+    match = _TWO.match(name)
+    if match is None or not (elements.is_symbol(match[1]) and elements.is_symbol(match[3])):
+        return False
+    return is_type or len(match[1]) == 2
 
 
 def _of_name(name: str, is_type: bool) -> Readings | None:

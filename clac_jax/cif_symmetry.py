@@ -21,8 +21,8 @@ _SYMBOLS = (
     "_symmetry_space_group_name_h-m_full",
     "_space_group_name_h-m",
     "_symmetry_space_group_name_h-m_alt",
-    "_space_group_name_h-m_ref",
 )
+_STANDARD_SYMBOL = "_space_group_name_h-m_ref"  # of the group, in whatever setting the file is
 _HALLS = ("_space_group_name_hall", "_symmetry_space_group_name_hall")
 _NUMBERS = (
     "_space_group_it_number",
@@ -36,6 +36,11 @@ _CODE = "_space_group_it_coordinate_system_code"
 _SYSTEMS = ("_space_group_crystal_system", "_symmetry_cell_setting")
 # Tags of a group that declare no symmetry by themselves.
 _SILENT = re.compile(r"_id$|_code$|_wyckoff|_details$|_description$|_sg_id$")
+# Tags that no dictionary has, or others than those of this block's symmetry.
+_OTHER_TAGS = re.compile(
+    r"space_?group|symop|equiv_pos|int_?tables|hermann|schoenflies|h-m($|_)|_sg(_|$)|_hall($|_)"
+)
+_P1 = ("p1", "p 1", "1", "x,y,z", "x, y, z", "c1^1")
 _GROUP_TAGS = ("_space_group", "_symmetry", "_magnetic_space_group", "_parent_space_group")
 
 
@@ -79,9 +84,8 @@ def declaration(block: Block) -> Declaration:
                 f"The CIF has the space group number {', '.join(sorted(numbers))[:40]}. Give one "
                 "number from 1 to 230."
             )
-    symbols = tuple(
-        dict.fromkeys(text for tag in _SYMBOLS for text in block.column(tag) if text is not None)
-    )
+    written_symbols = (text for tag in _SYMBOLS for text in block.column(tag) if text is not None)
+    symbols = tuple(dict.fromkeys(written_symbols)) or tuple(block.everything(_STANDARD_SYMBOL))
     return Declaration(
         symbols=symbols,
         hall=block.value(*_HALLS),
@@ -117,9 +121,13 @@ def refuse_other_symmetry(block: Block, others: Sequence[Block]) -> None:
     """
     for place in (block, *others):
         for tag in place.tags():
-            value = place.value(tag) if tag.startswith(_GROUP_TAGS) else None
-            if value is None or _SILENT.search(tag):
+            is_other = not tag.startswith(_GROUP_TAGS)
+            if is_other and not _OTHER_TAGS.search(tag):
                 continue
+            values = [] if _SILENT.search(tag) else place.everything(tag)
+            if not values or (is_other and all(value.lower() in _P1 for value in values)):
+                continue
+            value = values[0]
             if tag in _SYSTEMS and value.lower() in ("triclinic", "anorthic"):
                 continue
             raise CrystalError(

@@ -20,11 +20,13 @@ from clac_jax.crystal_numbers import (
     atomic_numbers_of,
     boolean_of,
     check_count,
+    check_parameters,
     coordinates_of,
     element_of,
     floats_of,
     lattice_from_parameters,
     lattice_of,
+    shown,
 )
 
 # The limits, with their reasons for users in docs/data.md.
@@ -175,8 +177,9 @@ class Crystal:
 
         Args:
             atoms: `lattice_mat` (3 x 3, angstrom, rows are cell vectors), or `abc` (angstrom) and
-                `angles` (degrees); `elements` (symbols); `coords` (N x 3); `cartesian` (true or
-                false, also as 0, 1 or text; if false or missing the coordinates are fractional).
+                `angles` (degrees), which must agree if both are given; `elements` (symbols);
+                `coords` (N x 3); `cartesian` (true or false, also as 0, 1 or text; if false or
+                missing the coordinates are fractional).
 
         Raises:
             CrystalError: a key is missing or what it holds is not a crystal.
@@ -189,6 +192,7 @@ class Crystal:
                 raise CrystalError(f'The atoms have no list "{key}". Add it.')
         if atoms.get("lattice_mat") is not None:
             lattice = lattice_of(atoms["lattice_mat"])
+            check_parameters(lattice, atoms.get("abc"), atoms.get("angles"))
         elif atoms.get("abc") is not None and atoms.get("angles") is not None:
             parameters = [
                 *floats_of(atoms["abc"], "abc", (3,)),
@@ -200,6 +204,9 @@ class Crystal:
         check_count(len(atoms["elements"]))
         numbers = np.array([element_of(name) for name in atoms["elements"]], np.int32)
         coords = coordinates_of(atoms["coords"], len(numbers))
+        for key in atoms:
+            if key != "cartesian" and "cartesian" in str(key).lower():
+                raise CrystalError(f'The atoms have a key {shown(key)}. Name it "cartesian".')
         is_cartesian = boolean_of(atoms.get("cartesian"), "cartesian")
         return cls(lattice, numbers, coords if is_cartesian else coords @ lattice)
 

@@ -21,6 +21,9 @@ MAX_LENGTH = 500.0
 MAX_COORDINATE = 1e5
 """Angstrom, and cells: a position farther out has lost digits when it is wrapped into the cell."""
 
+PARAMETER_TOLERANCE = 0.02
+"""Of lengths, and of cosines, that are written beside the cell vectors."""
+
 MAX_ATOMS = 20_000
 """In the cell."""
 
@@ -69,6 +72,31 @@ def lattice_from_parameters(
             [c * cos_b, c * c_y, c * math.sqrt(c_z_squared)],
         ]
     )
+
+
+def check_parameters(lattice: np.ndarray, abc: Any, angles: Any) -> None:
+    """Lengths and angles beside cell vectors tell where their rows were taken for columns.
+
+    Raises:
+        CrystalError: they are not those of the vectors.
+    """
+    lengths = np.linalg.norm(lattice, axis=1)
+    if abc is not None:
+        off = np.abs(floats_of(abc, "abc", (3,)) - lengths) > PARAMETER_TOLERANCE * lengths
+        if off.any():
+            raise CrystalError(
+                'The lengths of the vectors in "lattice_mat" are not those in "abc". Correct one '
+                "of them: the rows must be the cell vectors."
+            )
+    if angles is not None and lengths.all():
+        units = lattice / lengths[:, None]
+        cosines = np.array([units[1] @ units[2], units[0] @ units[2], units[0] @ units[1]])
+        written = np.cos(np.radians(floats_of(angles, "angles", (3,))))
+        if (np.abs(cosines - written) > PARAMETER_TOLERANCE).any():
+            raise CrystalError(
+                'The angles between the vectors in "lattice_mat" are not those in "angles". '
+                "Correct one of them: the rows must be the cell vectors."
+            )
 
 
 def lattice_of(value: Any, flat: bool = False) -> np.ndarray:
@@ -177,7 +205,7 @@ def _float_array(value: Any, what: str, shape: tuple[int, ...]) -> np.ndarray:
     wrong = [kind for kind in set(map(type, items)) if not _is_number(kind)]
     if wrong:
         item = next(item for item in items if type(item) in wrong)
-        raise CrystalError(f"{_shown(item)} in the {what} is not a number. Give numbers only.")
+        raise CrystalError(f"{shown(item)} in the {what} is not a number. Give numbers only.")
     try:
         array = np.array([float(item) for item in items], np.float64)
     except (OverflowError, ValueError) as error:
@@ -203,7 +231,7 @@ def boolean_of(value: Any, what: str) -> bool:
             return True
         if text in ("false", "f", "no", "n", "0", "0.0", "", "none", "null", "nan"):
             return False
-    raise CrystalError(f'"{what}" is neither true nor false: {_shown(value)}. Give one of them.')
+    raise CrystalError(f'"{what}" is neither true nor false: {shown(value)}. Give one of them.')
 
 
 def element_of(name: Any) -> int:
@@ -213,25 +241,25 @@ def element_of(name: Any) -> int:
         CrystalError: it is not the symbol of an element.
     """
     if not isinstance(name, str):
-        raise CrystalError(f"{_shown(name)} is not an element. Use symbols such as Fe.")
+        raise CrystalError(f"{shown(name)} is not an element. Use symbols such as Fe.")
     try:
         return elements.atomic_number(name)
     except elements.ElementError as error:
-        raise CrystalError(f"{_shown(name)} is not an element. Use symbols such as Fe.") from error
+        raise CrystalError(f"{shown(name)} is not an element. Use symbols such as Fe.") from error
 
 
 def _length(value: Any) -> int:
     try:
         return len(value)
     except TypeError as error:
-        raise CrystalError(f"{_shown(value)} is not a list of numbers. Give one.") from error
+        raise CrystalError(f"{shown(value)} is not a list of numbers. Give one.") from error
 
 
 def _is_number(kind: type) -> bool:
     return issubclass(kind, _NUMBER_TYPES) and not issubclass(kind, bool | np.bool_)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A short form of any value for a message."""
     if isinstance(value, int) and abs(value) > 10**12:
         return "An integer of more than 12 digits"

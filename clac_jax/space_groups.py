@@ -20,6 +20,7 @@ _ORIGIN = (
 )
 MAX_SYMBOL = 100  # characters; with remarks on the origin
 _REMARK = re.compile(r"[({\[][^)}\]]*[a-zA-Z]{4,}[^)}\]]*[)}\]]")
+_CODE = re.compile(r"([12hr]?)(.*)", re.DOTALL)  # "1cab": the origin or the axes, their order
 _COLON = re.compile(r"^(.*?)\s*:\s*([12hr])$", re.IGNORECASE)
 # As one public database marks the first origin and the one at a centre of symmetry.
 _LETTER = re.compile(r"^(.*\S)\s*([SZ])$")
@@ -81,11 +82,11 @@ def settings(declared: Declaration, alpha: float, gamma: float) -> list[Setting]
         found = _of_symbol(symbol, alpha, gamma)
         if found:
             number = _agreed(declared, number, found[0].number)
-            groups = groups or found
+            groups = _combined(groups, found)
     if declared.hall:
         hall = _of_hall(declared, number)
         if hall is not None:
-            return [hall]
+            return [hall, *_others(hall, groups)]
     if not groups:
         if number is None:
             raise _unknown(declared)
@@ -143,6 +144,24 @@ def _of_hall(declared: Declaration, number: int | None) -> Setting | None:
     return Setting(declared.hall, operations)
 
 
+def _combined(
+    groups: list[gemmi.SpaceGroup], found: list[gemmi.SpaceGroup]
+) -> list[gemmi.SpaceGroup]:
+    """Settings that two symbols allow; all of both where they contradict each other."""
+    if any(group.hm == found[0].hm for group in groups):
+        names = {group.xhm() for group in found}
+        return [group for group in groups if group.xhm() in names] or groups
+    return [*groups, *found]
+
+
+def _others(hall: Setting, groups: Sequence[gemmi.SpaceGroup]) -> list[Setting]:
+    """The settings of a symbol that a Hall symbol contradicts, as another origin does not."""
+    group = gemmi.find_spacegroup_by_ops(gemmi.symops_from_hall(hall.name))
+    if group is None or any(group.hm == other.hm for other in groups):
+        return []
+    return [Setting(other.xhm(), _operations(other)) for other in groups]
+
+
 def _of_number(declared: Declaration, number: int) -> list[gemmi.SpaceGroup]:
     """The standard setting of a number, where nothing else is said.
 
@@ -161,16 +180,39 @@ def _of_number(declared: Declaration, number: int) -> list[gemmi.SpaceGroup]:
         )
         if len(table) > 1 or not same_letter:
             raise _unknown(declared)
-    if declared.code and (coded := [g for g in table if g.qualifier == declared.code.lower()]):
-        return coded
-    return [group for group in table if group.hm == standard.hm]
+    coded = [group for group in table if _is_named_by(group, declared.code or "")]
+    if not coded and len(table) > 1 and _CODE.fullmatch(declared.code or "")[2]:
+        raise CrystalError(
+            f"The CIF declares the space group {declared} in the setting {declared.code[:20]!a}, "
+            "which is unknown. Correct the code or write the symmetry operations out."
+        )
+    return [group for group in coded or table if group.hm == standard.hm] or coded
 
 
 def _coded(groups: Sequence[gemmi.SpaceGroup], code: str | None) -> Sequence[gemmi.SpaceGroup]:
-    """Those of the coordinate system that a code names, where it names one of these."""
+    """Those of the coordinate system that a code names.
+
+    Where the code and the symbol name different ones, it is not known which of them is meant: both
+    are given, and the cell and the atoms must tell.
+    """
     if not code:
         return groups
-    return [group for group in groups if group.ext == code[0]] or groups
+    both = [group for group in groups if _is_named_by(group, code)]
+    if both:
+        return both
+    return [*groups, *(g for g in _table()[groups[0].number] if _is_named_by(g, code))]
+
+
+def _is_named_by(group: gemmi.SpaceGroup, code: str) -> bool:
+    """Whether a code ("2", "1cab", "b1", "h", or none) can mean a setting."""
+    ext, axes = _CODE.fullmatch(code.strip().lower()).groups()
+    qualifier = group.qualifier or "abc"
+    if group.ext in ("1", "2", "H", "R"):
+        if ext and ext.upper() != group.ext:
+            return False
+    elif ext and qualifier[-1].isdigit():  # the cell choice of a monoclinic group
+        return not axes and qualifier[-1] == ext
+    return qualifier.startswith(axes)
 
 
 def _agreed(declared: Declaration, first: int | None, second: int | None) -> int | None:

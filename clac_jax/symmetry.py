@@ -28,6 +28,7 @@ _NOT_A_GROUP = (
 )
 _SAME_IMAGE = 0.05  # angstrom, of a site that is on its special position
 _MAX_ENTRY = 9  # of a rotation; only 0 and 1 occur in conventional cells
+_GAP = re.compile(r"[0-9a-z.]\s+[0-9a-z.]", re.IGNORECASE)  # "1 1/3+x" is not 11/3+x
 _TERM = re.compile(r"([+-]?)(?:(\d+(?:\.\d*)?|\.\d+)(?:/(\d+))?\*?)?([xyz]?)", re.ASCII)
 
 
@@ -57,6 +58,13 @@ class Operations:
         turned = self.rotations.transpose(0, 2, 1) @ metric @ self.rotations
         off = np.abs(turned - metric) / np.outer(lengths, lengths)
         return bool(off.max() <= METRIC_TOLERANCE)
+
+    def kinds(self) -> list[tuple[int, int]]:
+        """Determinant and trace of each rotation, once: the same for a group in whatever cell."""
+        rotations = np.unique(self.rotations, axis=0)
+        determinants = np.round(np.linalg.det(rotations)).astype(int)
+        traces = np.trace(rotations, axis1=1, axis2=2)
+        return sorted(zip(determinants.tolist(), traces.tolist(), strict=True))
 
     def images(
         self, sites: np.ndarray, precisions: np.ndarray, lattice: np.ndarray, max_atoms: int
@@ -221,7 +229,7 @@ def _parsed(text: str) -> tuple[tuple[tuple[int, ...], ...], tuple[Fraction, ...
     """Rotation rows and translations (from 0 to 1) of a triplet."""
     parts = "".join(text.lower().split()).split(",")
     try:
-        if len(parts) != 3 or len(text) > 200:
+        if len(parts) != 3 or len(text) > 200 or _GAP.search(text):
             raise ValueError
         rows = [_row(part) for part in parts]
     except (ValueError, ZeroDivisionError) as error:

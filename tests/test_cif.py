@@ -269,6 +269,32 @@ def test_symmetry_that_another_block_declares_is_not_overlooked():
 
 
 @pytest.mark.parametrize(
+    "tag",
+    ["_spacegroup_name_H-M", "_Int_Tables_number", "_cod_original_sg_symbol_H-M", "_sg_number"],
+)
+def test_symmetry_under_a_tag_of_no_dictionary_is_not_overlooked(tag):
+    with pytest.raises(CrystalError, match="declares a symmetry"):
+        Crystal.from_cif(text_of(cell(5.64), f"{tag} 225", NA_AND_CL))
+    assert Crystal.from_cif(text_of(cell(5.64), f"{tag} 'P 1'", NA_AND_CL)).num_atoms == 2
+
+
+@pytest.mark.parametrize("name", ["Li+Na", "FeNi", "Fe0.5Ni0.5", "Fe2+Fe3+", "Na|Ca", "(Mg;Fe)"])
+def test_a_site_of_two_elements_is_not_one_of_the_first(name):
+    columns = ("type_symbol", "fract_x", "fract_y", "fract_z")
+    for column in ("type_symbol", "label"):
+        text = text_of(cell(), sites(f"{name} 0 0 0", columns=(column, *columns[1:])))
+        with pytest.raises(CrystalError, match="of several elements"):
+            Crystal.from_cif(text)
+
+
+@pytest.mark.parametrize("name", ["NH4", "H2O", "CH3", "PO4", "Vac", "Va"])
+def test_groups_of_atoms_and_vacancies_are_not_elements(name):
+    columns = ("type_symbol", "fract_x", "fract_y", "fract_z")
+    with pytest.raises(CrystalError, match="is not an element"):
+        Crystal.from_cif(text_of(cell(), sites(f"{name} 0 0 0", columns=columns)))
+
+
+@pytest.mark.parametrize(
     "symmetry",
     ["_symmetry_cell_setting triclinic", "_space_group_IT_number 1", "_space_group_id 7"],
 )
@@ -321,6 +347,93 @@ def test_an_origin_that_only_one_crystal_allows_is_found_and_another_is_refused(
     ):
         with pytest.raises(CrystalError, match="F d -3 m:1 and F d -3 m:2"):
             Crystal.from_cif(text)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "angles", "setting"),
+    [
+        (59, "1cab", (90, 90, 90), "P n m m:1"),
+        (59, "2bca", (90, 90, 90), "P m n m:2"),
+        (62, "a-cb", (90, 90, 90), "P n a m"),
+        (14, "b2", (90, 100, 90), "P 1 21/n 1"),
+        (14, "2", (90, 90, 100), "P 1 1 21/n"),
+    ],
+)
+def test_a_code_tells_the_axes_as_well_as_the_origin(number, code, angles, setting):
+    symmetry = f"_space_group_IT_number {number}\n_space_group_IT_coordinate_system_code {code}"
+    text = text_of(cell(9, 10, 11, angles), symmetry, sites("Cu1 0.11 0.18 0.32"))
+    group = next(group for group in gemmi.spacegroup_table() if group.xhm() == setting)
+    images = [op.apply_to_xyz([0.11, 0.18, 0.32]) for op in group.operations()]
+    crystal = Crystal.from_cif(text)
+    assert crystal.num_atoms == len(images)
+    steps = np.array(images)[:, None] - crystal.fractional[None]
+    assert (np.abs(steps - np.round(steps)).max(axis=2).min(axis=1) < 1e-6).all()
+
+
+def test_a_code_that_speaks_against_the_symbol_is_not_overlooked():
+    box = text_of(cell(9, 10, 11, (90, 100, 90)), sites("Cu1 0.11 0.18 0.32"))
+    text = box + "_space_group_IT_coordinate_system_code {}\n_space_group_name_H-M_alt 'P 21/c'\n"
+    assert Crystal.from_cif(text.format("b1")).num_atoms == 4
+    with pytest.raises(CrystalError, match="P 1 21/c 1 and P 1 21/n 1"):
+        Crystal.from_cif(text.format("b2"))
+    with pytest.raises(CrystalError, match="in the setting 'xyz', which is unknown"):
+        Crystal.from_cif(
+            box + "_space_group_IT_coordinate_system_code xyz\n_space_group_IT_number 14\n"
+        )
+
+
+@pytest.mark.parametrize(
+    "symbols",
+    [
+        "_symmetry_space_group_name_H-M 'P 1 21/n 1'\n_symmetry_space_group_name_Hall '-P 2ybc'",
+        "_symmetry_space_group_name_H-M 'P 1 21/n 1'\n_space_group_name_H-M_alt 'P 1 21/c 1'",
+    ],
+)
+def test_two_symbols_that_name_different_settings_are_refused(symbols):
+    box = text_of(cell(9, 10, 11, (90, 100, 90)), sites("Cu1 0.11 0.18 0.32"))
+    with pytest.raises(CrystalError, match="do not tell which"):
+        Crystal.from_cif(box + symbols)
+    # The group's own symbol is that of its standard setting wherever the file is.
+    text = box + symbols.replace("H-M_alt", "H-M_ref").replace("-P 2ybc", "-P 2yn")
+    assert Crystal.from_cif(text).num_atoms == 4
+
+
+def test_of_two_symbols_the_more_telling_one_gives_the_origin():
+    text = "_space_group_name_H-M_full 'F d -3 m:1'\n"
+    assert Crystal.from_cif(text_of(DIAMOND, text, sites("C1 0 0 0"))).num_atoms == 8
+
+
+def test_a_primitive_cell_may_have_the_symbol_of_the_conventional_one():
+    # As programs write it that keep the cell and list the operations in its basis.
+    group = gemmi.SpaceGroup("F m -3 m")
+    to_primitive = gemmi.Op("-x+y+z,x-y+z,x+y-z")
+    triplets = {
+        gemmi.Op(op.triplet()).wrap().triplet()
+        for one in group.operations().sym_ops
+        if (op := to_primitive * one * to_primitive.inverse())
+    }
+    length = 5.64 / np.sqrt(2)
+    text = "_symmetry_space_group_name_H-M Fm-3m\n" + operations(*triplets)
+    primitive = cell(length, angles=(60, 60, 60))
+    crystal = Crystal.from_cif(text_of(primitive, text, NA_AND_CL))
+    assert crystal.num_atoms == 2
+    lengths = np.linalg.norm(build_graph(crystal, 3.0).edge_vectors, axis=1)
+    np.testing.assert_allclose(lengths, 5.64 / 2, rtol=1e-6)
+    with pytest.raises(CrystalError, match="are not its own"):  # not even all rotations
+        text = "_symmetry_space_group_name_H-M Fm-3m\n" + operations("x,y,z", "-x,-y,-z")
+        Crystal.from_cif(text_of(primitive, text, sites("Na1 0 0 0", "Cl1 0.4 0.45 0.3")))
+    with pytest.raises(CrystalError, match="are not its own"):  # the list without its centring
+        triplets = [op.triplet() for op in group.operations().sym_ops]
+        text = "_symmetry_space_group_name_H-M Fm-3m\n" + operations(*triplets)
+        Crystal.from_cif(text_of(cell(5.64), text, NA_AND_CL))
+
+
+@pytest.mark.parametrize("ending", ["\r", "\r\n", "\n\x1a"])
+def test_any_line_ends(ending):
+    text = NACL.replace("data_", "data_first\n_publ_text\n;\nA text; of a field\n;\ndata_", 1)
+    end = ending.strip("\n")
+    text = text + end if "\x1a" in ending else text.replace("\n", ending)
+    assert Crystal.from_cif(text).num_atoms == 8
 
 
 def test_a_site_where_both_origins_give_the_same_crystal_needs_no_code():

@@ -268,3 +268,24 @@ def test_thousands_of_atoms_in_one_place_are_refused_at_once():
     fractions = np.random.default_rng(0).uniform(0, 0.003, (20_000, 3))
     with pytest.raises(CrystalError, match="20,000 atoms of the cell are in one place"):
         Crystal.from_arrays(400.0 * np.eye(3), [1] * 20_000, fractions)
+
+
+def test_cell_vectors_that_their_lengths_and_angles_contradict_are_refused():
+    rows = [[4.0, 0.0, 0.0], [1.0, 4.0, 0.0], [0.0, 0.0, 4.0]]
+    sizes = {"abc": [4.0, 4.123, 4.0], "angles": [90, 90, 75.96]}
+    atoms = ATOMS | sizes | {"lattice_mat": rows}
+    assert Crystal.from_atoms(atoms).num_atoms == len(ATOMS["elements"])
+    for only in ("abc", "angles"):
+        one = {"abc": None, "angles": None} | {only: sizes[only]}
+        assert Crystal.from_atoms(atoms | one)
+        turned = one | {"lattice_mat": np.transpose(rows).tolist()}
+        if only == "abc":  # the angle between the two is the same
+            with pytest.raises(CrystalError, match="the rows must be the cell vectors"):
+                Crystal.from_atoms(atoms | turned)
+    with pytest.raises(CrystalError, match='not those in "angles"'):
+        Crystal.from_atoms(atoms | {"angles": [90, 90, 104.04]})
+
+
+def test_a_key_that_says_cartesian_in_other_words_is_not_overlooked():
+    with pytest.raises(CrystalError, match="Name it"):
+        Crystal.from_atoms(ATOMS | {"coords_are_cartesian": True})

@@ -141,6 +141,14 @@ def test_a_csv_that_ends_in_a_quoted_cell_is_not_complete(tmp_path):
         list(read_table(tmp_path / "t.csv"))
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_csv_with_another_separator_is_named(tmp_path, separator):
+    path = tmp_path / "a.csv"
+    path.write_text("\ufeff" + separator.join(("id", "cif", "gpt_text")) + "\r\n")
+    with pytest.raises(DataError, match=r"separates its columns by .*Save it with commas"):
+        list(read_table(path))
+
+
 def test_columns_of_numbers_of_a_csv(tmp_path):
     text = "id,cif,gpt_text,a,b,c,band gap\n1,x,y,1.5,1,na,na\n2,x,y,na,z,,2\n"
     (tmp_path / "t.csv").write_text(text)

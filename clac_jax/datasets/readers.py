@@ -168,6 +168,7 @@ def _csv_rows(path: Path, wanted: Wanted) -> Iterator[Any]:
         names = next(rows, None)
         if names is None:
             raise DataError(f"{path} is empty. Give a file with data.")
+        _check_separator(path, names)
         _check_columns(path, names, wanted)
         others = _number_columns(rows, names)
     chosen = [
@@ -187,6 +188,16 @@ def _csv_rows(path: Path, wanted: Wanted) -> Iterator[Any]:
                     name: _csv_number(cells[place]) if place in others else cells[place]
                     for place, name in chosen
                 }
+
+
+def _check_separator(path: Path, names: list[str]) -> None:
+    """Spreadsheets of many languages write semicolons, some programs tabs."""
+    for separator in (";", "\t", "|"):
+        if len(names) == 1 and separator in names[0]:
+            raise DataError(
+                f"{path} separates its columns by {separator!r}. Save it with commas (and decimal "
+                "points), or as .jsonl or .parquet."
+            )
 
 
 def _csv_records(path: Path, file: TextIO) -> Iterator[list[str]]:
