@@ -31,6 +31,7 @@ from clac_jax.progress import RunProgress
 CHECKPOINTS = "checkpoints"
 STATE, RUN = "state", "run"
 RUN_FILE = "run/metadata"
+MERGED = "manifest.ocdbt"  # in the state's folder: where each array lies
 COMMITTED = "commit_success.txt"  # Orbax's mark, in the checkpoint and in each of its parts
 # Of that file; raised when an older version could not read it. Format 1 has one step count of Adam
 # for all parameters and does not say which data it was trained on.
