@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
 import socket
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,20 +38,26 @@ class TensorBoard:
             WorkdirError: the folder cannot be written to.
         """
         from tensorboardX.proto import event_pb2
+
+        self._proto = event_pb2
+        self._directory, self._step = directory, step
+        self._lock = threading.Lock()  # rows come from the run, and syncs from a save beside it
+        self._begin()
+
+    def _begin(self) -> None:
         from tensorboardX.record_writer import RecordWriter
 
-        self._event = event_pb2.Event
         # TensorBoard reads the files in the order of their names.
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._path = directory / name
+        self._path = self._directory / name
         try:
-            directory.mkdir(exist_ok=True)
+            self._directory.mkdir(exist_ok=True)
             self._writer = RecordWriter(str(self._path))
         except OSError as error:
-            raise WorkdirError(f"Cannot write {directory}: {explain(error)}") from error
+            raise WorkdirError(f"Cannot write {self._directory}: {explain(error)}") from error
         self._add(file_version="brain.Event:2")
-        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._add(step=step + 1, session_log=start)
+        start = self._proto.SessionLog(status=self._proto.SessionLog.START)
+        self._add(step=self._step + 1, session_log=start)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Adds every number of the row under "split/name".
@@ -64,26 +72,36 @@ class TensorBoard:
             for name, value in row.items()
             if name not in ("split", "step") and isinstance(value, int | float)
         ]
-        self._add(step=row["step"], summary=Summary(value=values))
+        with self._lock:
+            self._add(step=row["step"], summary=Summary(value=values))
+            self._step = row["step"]
 
     def sync(self) -> None:
-        """Forces all points to the disk.
+        """Begins a new file if the one that is open was removed; each row is on the disk already.
+
+        People tidy up `tensorboard/` during a run, which is no reason to lose a checkpoint.
 
         Raises:
-            WorkdirError: they cannot be written.
+            WorkdirError: it cannot be written.
         """
-        try:
-            descriptor = os.open(self._path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise self._cannot_write(error) from error
+        with self._lock:
+            if os.path.lexists(self._path):
+                return
+            print(
+                f"warning: {self._path} was removed while the run was writing to it. A new one is "
+                "begun; metrics.jsonl has the rows before.",
+                file=sys.stderr,
+                flush=True,
+            )
+            with contextlib.suppress(OSError):
+                self._writer.close()
+            self._begin()
 
     def follow(self, workdir: Path) -> None:
         """Learns where the workdir was moved to."""
-        self._path = workdir / self._path.parent.name / self._path.name
+        with self._lock:
+            self._directory = workdir / self._directory.name
+            self._path = self._directory / self._path.name
 
     def close(self) -> None:
         """Closes the event file."""
@@ -93,7 +111,7 @@ class TensorBoard:
             raise self._cannot_write(error) from error
 
     def _add(self, **content: Any) -> None:
-        event = self._event(wall_time=time.time(), **content)
+        event = self._proto.Event(wall_time=time.time(), **content)
         try:
             self._writer.write(event.SerializeToString())
             self._writer.flush()

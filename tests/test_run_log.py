@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import sys
 import threading
 import types
@@ -232,6 +233,17 @@ def test_each_point_of_tensorboard_is_in_its_file_at_once(tmp_path):
         ("train/loss", 2): 2.0,
         ("val/val_loss", 3): 9.0,
     }
+
+
+def test_a_tensorboard_folder_that_is_removed_is_begun_again(tmp_path, capsys):
+    board = TensorBoard(tmp_path / "tensorboard", 0)
+    board.write({"split": "train", "step": 1, "loss": 1.0})
+    shutil.rmtree(tmp_path / "tensorboard")
+    board.sync()
+    assert "was removed while the run was writing to it" in capsys.readouterr().err
+    board.write({"split": "train", "step": 2, "loss": 2.0})
+    board.close()
+    assert points(tmp_path / "tensorboard") == {("train/loss", 2): 2.0}
 
 
 def test_a_file_in_the_place_of_tensorboards_folder_is_named(tmp_path):

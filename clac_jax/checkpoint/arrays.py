@@ -19,7 +19,7 @@ from clac_jax.checkpoint.files import (
     UnreadableCheckpointError,
     check_files,
 )
-from clac_jax.checkpoint.layout import STATE, CheckpointInfo, Leaf
+from clac_jax.checkpoint.layout import MERGED, STATE, CheckpointInfo, Leaf
 from clac_jax.checkpoint.quiet import quiet_threads
 from clac_jax.errors import UserError
 
@@ -104,6 +104,8 @@ def read_arrays(info: CheckpointInfo, paths: Collection[str]) -> Arrays:
         arrays = _read(info, paths)
     except Exception as error:  # whatever Orbax and TensorStore raise for damaged files
         check_files(info.folder, every_byte=True)
+        if not os.path.lexists(info.folder / STATE / MERGED):
+            raise DamagedCheckpointError(info.folder / STATE / MERGED, "is missing") from error
         raise UnreadableCheckpointError(
             f"{info.folder / STATE} cannot be read, although its files are what was written: "
             f"{error}. Free memory or mend the file system, and start again."

@@ -46,6 +46,16 @@ class UnreadableCheckpointError(UserError):
     """A checkpoint that cannot be read here and now; nothing says that it is damaged."""
 
 
+class RemovedCheckpointError(UnreadableCheckpointError):
+    """A checkpoint that was there, and was removed while it was read."""
+
+    def __init__(self, folder: epath.Path):
+        super().__init__(
+            f"{folder} was removed while it was read: a run that is under way keeps only some of "
+            "its checkpoints. Try again, or name one that it keeps (`clac-jax ckpt ls` says why)."
+        )
+
+
 def write_manifest(folder: epath.Path) -> None:
     """Writes `files.json` with the size and CRC-32 of every file, and syncs all to the disk.
 
@@ -76,7 +86,24 @@ def check_files(folder: epath.Path, every_byte: bool = False) -> None:
     Raises:
         DamagedCheckpointError: naming the first file that differs.
         UnreadableCheckpointError: permissions, memory or the file system stop the reading.
+        RemovedCheckpointError: it was removed in the meantime.
     """
+    with _unless_removed(folder):
+        _check_files(folder, every_byte)
+
+
+@contextlib.contextmanager
+def _unless_removed(folder: epath.Path) -> Iterator[None]:
+    """What looks like damage is none where the whole folder is gone."""
+    try:
+        yield
+    except DamagedCheckpointError as error:
+        if not os.path.lexists(folder):
+            raise RemovedCheckpointError(folder) from error
+        raise
+
+
+def _check_files(folder: epath.Path, every_byte: bool) -> None:
     listed = _read_manifest(folder)
     for name, (size, crc) in sorted(listed.items()):
         path = folder / name
@@ -137,8 +164,10 @@ def total_size(folder: epath.Path) -> int:
 
     Raises:
         DamagedCheckpointError: the manifest itself is damaged.
+        RemovedCheckpointError: it is gone.
     """
-    return sum(size for size, _ in _read_manifest(folder).values())
+    with _unless_removed(folder):
+        return sum(size for size, _ in _read_manifest(folder).values())
 
 
 def _read_manifest(folder: epath.Path) -> dict[str, tuple[int, int]]:

@@ -22,6 +22,7 @@ from etils import epath
 from clac_jax.checkpoint.files import (
     MANIFEST,
     DamagedCheckpointError,
+    RemovedCheckpointError,
     UnreadableCheckpointError,
     check_files,
     read_json,
@@ -34,6 +35,7 @@ from clac_jax.progress import RunProgress
 CHECKPOINTS = "checkpoints"
 STATE, RUN = "state", "run"
 RUN_FILE = "run/metadata"
+MERGED = "manifest.ocdbt"  # in the state's folder: where each array lies
 COMMITTED = "commit_success.txt"  # Orbax's mark, in the checkpoint and in each of its parts
 # Of that file; raised when an older version could not read it. Format 1 has one step count of Adam
 # for all parameters and does not say which data it was trained on.
@@ -205,7 +207,11 @@ def read_info(folder: epath.Path) -> CheckpointInfo:
     """
     check_files(folder)
     path = folder / RUN_FILE
-    values = read_json(path)
+    try:
+        values = read_json(path)
+    except DamagedCheckpointError:
+        check_files(folder)  # it was there a moment ago
+        raise
     if not isinstance(values, dict):
         raise DamagedCheckpointError(path, "does not describe a checkpoint")
     if values.pop("format", None) not in READABLE:
@@ -230,11 +236,16 @@ def read_info(folder: epath.Path) -> CheckpointInfo:
 def read_all(
     directory: epath.Path,
 ) -> tuple[dict[int, CheckpointInfo], dict[int, DamagedCheckpointError]]:
-    """The checkpoints of a `checkpoints/`, and what is wrong with those that cannot be trusted."""
+    """The checkpoints of a `checkpoints/`, and what is wrong with those that cannot be trusted.
+
+    A run may be saving: what it has removed since the folder was listed is left out.
+    """
     whole, damaged = {}, {}
     for step, folder in step_folders(directory).items():
         try:
             whole[step] = read_info(folder)
+        except RemovedCheckpointError:
+            continue
         except DamagedCheckpointError as error:
             damaged[step] = error
     return whole, damaged

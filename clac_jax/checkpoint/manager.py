@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.metadata
 import os
 import re
@@ -31,6 +32,7 @@ from clac_jax.checkpoint.layout import (
     CHECKPOINTS,
     COMMITTED,
     DELETED,
+    MERGED,
     REPLACED,
     RUN,
     STATE,
@@ -43,6 +45,7 @@ from clac_jax.checkpoint.removal import (
     empty_trash,
     finish_interrupted,
     move_away,
+    remove,
     set_aside,
     strangers,
 )
@@ -173,7 +176,15 @@ class Checkpoints:
             self.wait()
 
     def follow(self, workdir: Path) -> None:
-        """Saves in another folder from now on: where the workdir was moved to."""
+        """Saves in another folder from now on: where the workdir was moved to.
+
+        A save that was under way may have made the old folder again, and even have ended there.
+        """
+        self.drain()
+        self.saved = None
+        for folder in (self.directory, self.directory.parent):
+            with contextlib.suppress(OSError):  # only what is empty goes
+                os.rmdir(folder)
         self.directory = epath.Path(workdir).resolve() / CHECKPOINTS
         self._manager = self._open()
 
@@ -292,6 +303,7 @@ class Checkpoints:
             RUN: ocp.args.JsonSave(info.to_json()),
         }
         self._manager.save(info.step, args=ocp.args.Composite(**items), force=True)
+        self._check_written(info.folder, mark)
         # In a bucket, where folders cannot be renamed, Orbax looks for this file as the commit.
         for part in (info.folder / STATE, info.folder / RUN, info.folder):
             (part / COMMITTED).write_text("committed")
@@ -304,6 +316,22 @@ class Checkpoints:
             self._remove_all_but(self._retention.kept(self._metrics))
         except UserError as error:
             _say(f"warning: {error}")
+
+    def _check_written(self, folder: epath.Path, mark: epath.Path) -> None:
+        """Looks for what Orbax does not notice.
+
+        It makes folders that are gone once more, and leaves the arrays unmerged, where nothing
+        finds them, if it cannot list their files.
+
+        Raises:
+            OSError: the save is to be tried again; nothing that looks like a checkpoint is there.
+        """
+        merged = folder / STATE / MERGED
+        if not os.path.lexists(mark):  # without which the folder would count as damaged
+            remove(folder)
+            raise FileNotFoundError(errno.ENOENT, "The folder was taken away during the save", mark)
+        if not os.path.lexists(merged):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), merged)
 
     def _remove_all_but(self, kept: set[int]) -> None:
         for step in sorted(set(self._metrics) - kept):

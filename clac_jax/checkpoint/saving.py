@@ -92,6 +92,9 @@ class Saver:
         Nothing is saved where the numbers, the rows or the saving itself are what failed, where the
         failed step has already taken the state's memory, or where the other processes, which do not
         know of the error, would have to help.
+
+        Raises:
+            UserError: the run was asked to stop, and its last state could not be saved.
         """
         spoilt = isinstance(error, CheckpointError) or getattr(error, "spoils_state", False)
         deleted = any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
@@ -101,8 +104,12 @@ class Saver:
         try:
             if safe and (isinstance(error, Preempted) or self._parallel.is_whole(state)):
                 self._save_unless_saved(state, progress)
+            if isinstance(error, Preempted):
+                self.wait_for_last()
             self.wait()
         except UserError as second:  # the first error is the one to raise
+            if isinstance(error, Preempted):  # which would say that all is saved
+                raise
             print(f"warning: {second}", file=sys.stderr, flush=True)
 
     def save_what_is_there(self, state: TrainState, progress: RunProgress) -> str:

@@ -12,9 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clac_jax import cli
+from clac_jax.checkpoint import files
 from clac_jax.checkpoint.files import (
     MANIFEST,
     DamagedCheckpointError,
+    RemovedCheckpointError,
     UnreadableCheckpointError,
     check_files,
 )
@@ -199,3 +201,18 @@ def test_any_value_in_any_place_of_a_description_is_read_or_refused(original, da
     finally:
         for name, content in before.items():
             (folder / name).write_bytes(content)
+
+
+def test_a_checkpoint_that_a_run_removes_while_it_is_read_is_not_damaged(directory, monkeypatch):
+    read = files.read_json
+
+    def read_late(path):
+        if path.parent.name == "10" and path.exists():
+            shutil.rmtree(path.parent)  # what a run does that has saved a better one
+        return read(path)
+
+    monkeypatch.setattr(files, "read_json", read_late)
+    whole, damaged = read_all(directory)
+    assert (list(whole), damaged) == ([20], {})
+    with pytest.raises(RemovedCheckpointError, match="10 was removed while it was read"):
+        check_files(directory / "10")

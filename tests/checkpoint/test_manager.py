@@ -366,3 +366,60 @@ def test_trees_of_any_shape_survive_the_round_trip(shapes):
     again = from_arrays(state, to_arrays(state))
     assert jax.tree.structure(again) == jax.tree.structure(state)
     assert_same(to_arrays(again), to_arrays(state))
+
+
+def saved_after(tmp_path, monkeypatch, disturb):
+    """A run whose first save of step 2 is disturbed just before it ends."""
+    checkpoints = opened(tmp_path, async_save=False)
+    checkpoints.save(STATE, RunProgress(step=1), None)
+    save, calls = ocp.CheckpointManager.save, []
+
+    def disturbed(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == 1:
+            disturb(before=True)
+        result = save(self, *args, **kwargs)
+        if len(calls) == 1:
+            disturb(before=False)
+        return result
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", disturbed)
+    checkpoints.save(STATE, RunProgress(step=2), None)
+    assert len(calls) == 2
+    return checkpoints
+
+
+def test_a_checkpoints_folder_that_is_removed_during_a_save_is_made_again(tmp_path, monkeypatch):
+    def remove_all(before):
+        if before:
+            shutil.rmtree(tmp_path / "checkpoints")
+
+    checkpoints = saved_after(tmp_path, monkeypatch, remove_all)
+    whole, damaged = checkpoints.read_all()
+    checkpoints.close()
+    assert (set(whole), damaged) == ({2}, {})
+    assert kept(tmp_path) == {2}
+
+
+def test_arrays_that_orbax_could_not_merge_are_saved_again(tmp_path, monkeypatch):
+    def unmerge(before):
+        if not before:
+            (tmp_path / "checkpoints/2/state/manifest.ocdbt").unlink()
+
+    checkpoints = saved_after(tmp_path, monkeypatch, unmerge)
+    info = checkpoints.read_all()[0][2]
+    checkpoints.close()
+    assert_same(read_arrays(info, STATE), STATE)
+
+
+def test_a_workdir_that_was_moved_during_a_save_leaves_no_empty_folder(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    checkpoints = opened(old)
+    checkpoints.save(STATE, RunProgress(step=1), None)
+    checkpoints.wait()
+    old.rename(new)
+    (old / "checkpoints").mkdir(parents=True)  # as Orbax does
+    checkpoints.follow(new)
+    assert not old.exists()
+    assert checkpoints.saved is None  # it may be in the old folder
+    checkpoints.close()

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from checkpoint.states import make_config, make_state, shapes_of
 
-from clac_jax.checkpoint.manager import Checkpoints
+from clac_jax.checkpoint import manager
+from clac_jax.checkpoint.manager import CheckpointError, Checkpoints
 from clac_jax.checkpoint.saving import Saver
 from clac_jax.checkpoint.tree import to_arrays
 from clac_jax.parallel import Pmap
+from clac_jax.preemption import Preempted
 from clac_jax.progress import RunProgress
 from clac_jax.run_log import SilentLog
 
@@ -54,3 +56,21 @@ def test_the_save_under_way_is_ended(saver, tmp_path):
     taken_by_a_step(state)
     told = saver.save_what_is_there(state, AT_STEP_1.after_step(4))
     assert told == "The newest checkpoint is of step 1."
+
+
+@pytest.mark.parametrize("on_failure", ["stop", "continue"])
+def test_a_run_that_is_told_to_stop_does_not_say_saved_when_it_is_not(
+    tmp_path, monkeypatch, on_failure
+):
+    config = make_config(retries=0, on_failure=on_failure)
+    shapes = shapes_of({k: np.asarray(v) for k, v in to_arrays(make_state()).items()})
+    saver = Saver(Pmap(), Checkpoints(tmp_path, config, shapes), SilentLog(), config.checkpoint)
+
+    def fail(folder):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(manager, "write_manifest", fail)
+    state = Pmap().put(make_state())
+    with pytest.raises(CheckpointError, match="Cannot save step 1"):
+        saver.save_before_leaving(state, AT_STEP_1, Preempted("SIGTERM"))
+    saver.close()
