@@ -43,7 +43,8 @@ FORMAT, READABLE = 2, (1, 2)
 # Beside the steps in `checkpoints/`: what is on its way out. A folder is renamed into one of these
 # before anything in it is deleted, so a step that is there is complete.
 DELETED, REPLACED = "being_deleted", "being_replaced"
-DAMAGED = "damaged"  # beside them, and so on their disk
+DAMAGED = "damaged"  # beside them, and so on their disk: what a resumed run could not trust
+EARLIER_DAMAGED = "damaged_checkpoints"  # in the workdir: where they were put first
 # Behind a step's number: a file that is there while the step is written. Until then the step lacks
 # its list of files and is not a checkpoint; a step that lacks it without this mark has lost it.
 UNFINISHED = ".unfinished"

@@ -19,6 +19,7 @@ from clac_jax.checkpoint.finished import read_finished
 from clac_jax.checkpoint.layout import (
     CHECKPOINTS,
     DAMAGED,
+    EARLIER_DAMAGED,
     CheckpointInfo,
     read_all,
 )
@@ -96,11 +97,12 @@ def find_origin(config: ml_collections.ConfigDict, workdir: Path) -> Origin:
         )
     if own or damaged:
         return Origin(own, damaged)
-    if (directory / DAMAGED).exists():
-        raise ResumeError(
-            f"{workdir} has no checkpoint but those in {CHECKPOINTS}/{DAMAGED}/, and a fresh run "
-            "there would look like a resumed one. Choose a new workdir."
-        )
+    for place in (directory / DAMAGED, epath.Path(workdir) / EARLIER_DAMAGED):
+        if place.exists():
+            raise ResumeError(
+                f"{workdir} has no checkpoint but those in {place}, and a fresh run there would "
+                "look like a resumed one. Choose a new workdir."
+            )
     if config.resume_from:
         return Origin(other=locate(config.resume_from))
     if config.resume == "must":

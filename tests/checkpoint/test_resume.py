@@ -76,7 +76,11 @@ def test_nothing_whole_left_is_a_refusal_and_not_a_fresh_start(tmp_path):
         begin(tmp_path)
     (tmp_path / "checkpoints" / "damaged").mkdir()
     (tmp_path / "checkpoints" / "10").rename(tmp_path / "checkpoints" / "damaged" / "10")
-    with pytest.raises(ResumeError, match="no checkpoint but those in checkpoints/damaged"):
+    with pytest.raises(ResumeError, match=r"no checkpoint but those in .*/checkpoints/damaged"):
+        begin(tmp_path)
+    # Where the first version of the program put them.
+    (tmp_path / "checkpoints" / "damaged").rename(tmp_path / "damaged_checkpoints")
+    with pytest.raises(ResumeError, match=r"no checkpoint but those in .*/damaged_checkpoints"):
         begin(tmp_path)
 
 
