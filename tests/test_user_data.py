@@ -131,6 +131,32 @@ def test_ids_that_mean_one_file(tmp_path, written):
     assert found["cif"] == NACL
 
 
+def test_two_ids_do_not_make_two_examples_of_one_file(tmp_path):
+    names = [f"{k}" for k in range(12)]
+    folder = cif_folder(tmp_path / "cifs", names, text_rows([*names, "3.cif"]))
+    with pytest.raises(DataError, match=r"3\.cif is that of the row '3' already"):
+        load_folder(folder, tmp_path / "data")
+    assert len(load_folder(folder, tmp_path / "data", on_bad_row="skip")) == 12
+
+
+def test_the_file_is_the_crystal_whatever_the_table_has(tmp_path):
+    atoms = {"lattice_mat": np.eye(3).tolist(), "elements": ["H"], "coords": [[0, 0, 0]]}
+    names = [f"{k}" for k in range(12)]
+    folder = cif_folder(tmp_path / "cifs", names, text_rows(names))
+    (folder / "texts.csv").unlink()
+    write(folder / "t.jsonl", [row | {"atoms": atoms} for row in text_rows(names)])
+    assert load_folder(folder, tmp_path / "data")["7"].crystal().num_atoms == 8
+
+
+def test_a_name_is_the_same_with_letters_composed_or_not(tmp_path):
+    folder = tmp_path / "cifs"
+    folder.mkdir()
+    (folder / "e\u0301.cif").write_text(NACL)  # as macOS writes the name of a file
+    write(folder / "t.jsonl", [{"id": "\u00e9", "gpt_text": "x"}])
+    (found,) = cif_folder_lib.rows(folder)
+    assert found["cif"] == NACL
+
+
 def test_a_cif_whose_name_differs_in_the_ending_only_is_not_guessed(tmp_path):
     folder = cif_folder(tmp_path / "cifs", ["a"], text_rows(["a"]))
     (folder / "a.CIF").write_text(NACL)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from clac_jax.datasets.readers import ID_COLUMNS, UnreadableRow, read_table
+from clac_jax.datasets.readers import (
+    ARRAY_COLUMNS,
+    CRYSTAL_COLUMNS,
+    ID_COLUMNS,
+    UnreadableRow,
+    read_table,
+)
 from clac_jax.datasets.record import DataError, shortened
 from clac_jax.datasets.rows import row_name
 from clac_jax.errors import in_words
@@ -50,8 +57,9 @@ def rows(folder: Path, needs_text: bool = True) -> Iterator[Any]:
     path = table(folder)
     by_name: dict[str, list[Path]] = {}
     for file in _cif_files(folder):
-        by_name.setdefault(file.stem, []).append(file)
+        by_name.setdefault(_composed(file.stem), []).append(file)
     unnamed = set(by_name)
+    named_by: dict[str, str] = {}
     for row in read_table(path, needs_text, needs_crystal=False):
         if isinstance(row, UnreadableRow) or not isinstance(row, Mapping):
             unnamed.discard(_stem(row_name(row) or "", by_name))
@@ -60,6 +68,7 @@ def rows(folder: Path, needs_text: bool = True) -> Iterator[Any]:
         written = row_name(row)
         name = _stem(written or "", by_name)
         unnamed.discard(name)
+        first = named_by.setdefault(name, written or "")
         if written is None:
             columns = ", ".join(ID_COLUMNS)
             yield {**row, _PROBLEM: f"it has no id ({columns}) that names a CIF file"}
@@ -68,6 +77,9 @@ def rows(folder: Path, needs_text: bool = True) -> Iterator[Any]:
         elif len(by_name[name]) > 1:
             both = " and ".join(file.name for file in by_name[name])
             yield {**row, _PROBLEM: f"there are {both}; remove one"}
+        elif first != written:  # an id that is there twice is told of like any other
+            file = by_name[name][0].name
+            yield {**row, _PROBLEM: f"{file} is that of the row {shortened(first)!r} already"}
         else:
             yield _with_cif(row, by_name[name][0])
     for name in sorted(unnamed):
@@ -97,6 +109,7 @@ def _cif_files(folder: Path) -> list[Path]:
 
 def _stem(name: str, known: Mapping[str, Any]) -> str:
     """The name of a file's stem that an id means: with or without its ending, or 12.0 for 12."""
+    name = _composed(name)
     without_ending = re.sub(r"\.cif$", "", name, flags=re.IGNORECASE)
     # A column of integers with a gap is one of floats, and is written to a csv so.
     for candidate in (name, without_ending, re.sub(r"^(\d+)\.0+$", r"\1", without_ending)):
@@ -105,9 +118,15 @@ def _stem(name: str, known: Mapping[str, Any]) -> str:
     return name
 
 
+def _composed(name: str) -> str:
+    """The name with composed letters: macOS writes those of files as two characters."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _with_cif(row: Mapping[str, Any], file: Path) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         return {**row, _PROBLEM: f"{file.name} cannot be read: {in_words(error)}"}
-    return {**row, "cif": text}
+    others = {*CRYSTAL_COLUMNS, *ARRAY_COLUMNS}  # the file is the crystal, whatever is beside it
+    return {name: value for name, value in row.items() if name not in others} | {"cif": text}
