@@ -134,7 +134,7 @@ def test_ids_that_mean_one_file(tmp_path, written):
 def test_two_ids_do_not_make_two_examples_of_one_file(tmp_path):
     names = [f"{k}" for k in range(12)]
     folder = cif_folder(tmp_path / "cifs", names, text_rows([*names, "3.cif"]))
-    with pytest.raises(DataError, match="3.cif is that of the row '3' already"):
+    with pytest.raises(DataError, match=r"3\.cif is that of the row '3' already"):
         load_folder(folder, tmp_path / "data")
     assert len(load_folder(folder, tmp_path / "data", on_bad_row="skip")) == 12
 
