@@ -12,7 +12,13 @@ import gemmi
 import spglib
 
 from clac_jax.crystal import CrystalError
-from clac_jax.symmetry import OperationError, Operations, group_of, group_of_hall
+from clac_jax.symmetry import (
+    OperationError,
+    Operations,
+    group_of,
+    group_of_hall,
+    same_operations,
+)
 
 _ORIGIN = (
     (re.compile(r"origin[^0-9]*1", re.IGNORECASE), "1"),
@@ -157,9 +163,13 @@ def _combined(
 def _others(hall: Setting, groups: Sequence[gemmi.SpaceGroup]) -> list[Setting]:
     """The settings of a symbol that a Hall symbol contradicts, as another origin does not."""
     group = gemmi.find_spacegroup_by_ops(gemmi.symops_from_hall(hall.name))
+    others = [Setting(other.xhm(), _operations(other)) for other in groups]
     if group is None or any(group.hm == other.hm for other in groups):
         return []
-    return [Setting(other.xhm(), _operations(other)) for other in groups]
+    # Some settings have two symbols, C c c a and C c c b.
+    if any(same_operations(hall.operations, other.operations) for other in others):
+        return []
+    return others
 
 
 def _of_number(declared: Declaration, number: int) -> list[gemmi.SpaceGroup]:

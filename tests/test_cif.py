@@ -398,6 +398,12 @@ def test_two_symbols_that_name_different_settings_are_refused(symbols):
     assert Crystal.from_cif(text).num_atoms == 4
 
 
+def test_a_setting_with_two_symbols_does_not_contradict_itself():
+    symbols = "_space_group_name_H-M_alt 'A c a a'\n_space_group_name_Hall 'A 2 2 -1ab'\n"
+    box = text_of(cell(9, 10, 11), symbols, sites("Cu1 0.11 0.18 0.32"))
+    assert Crystal.from_cif(box).num_atoms == 16
+
+
 def test_of_two_symbols_the_more_telling_one_gives_the_origin():
     text = "_space_group_name_H-M_full 'F d -3 m:1'\n"
     assert Crystal.from_cif(text_of(DIAMOND, text, sites("C1 0 0 0"))).num_atoms == 8
