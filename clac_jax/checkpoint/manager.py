@@ -53,7 +53,7 @@ from clac_jax.errors import UserError
 from clac_jax.paths import explain
 from clac_jax.progress import RunProgress
 from clac_jax.run_log import MovedMetricsError
-from clac_jax.workdir import LostWorkdirError, check_writable
+from clac_jax.workdir import LOCK_FILE, LostWorkdirError, check_writable
 
 RECORDED_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -181,6 +181,9 @@ class Checkpoints:
         """
         self.drain()
         self.saved = None
+        if not os.path.lexists(self.directory.parent / LOCK_FILE):  # no other run has begun there
+            with contextlib.suppress(UserError):
+                finish_interrupted(self.directory)
         for folder in (self.directory, self.directory.parent):
             with contextlib.suppress(OSError):  # only what is empty goes
                 os.rmdir(folder)
