@@ -54,7 +54,7 @@ from clac_jax.errors import UserError, one_line
 from clac_jax.paths import explain
 from clac_jax.progress import RunProgress
 from clac_jax.run_log import MovedMetricsError
-from clac_jax.workdir import LostWorkdirError, check_writable
+from clac_jax.workdir import LOCK_FILE, LostWorkdirError, check_writable
 
 RECORDED_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -182,6 +182,9 @@ class Checkpoints:
         """
         self.drain()
         self.saved = None
+        if not os.path.lexists(self.directory.parent / LOCK_FILE):  # no other run has begun there
+            with contextlib.suppress(UserError):
+                finish_interrupted(self.directory)
         for folder in (self.directory, self.directory.parent):
             with contextlib.suppress(OSError):  # only what is empty goes
                 os.rmdir(folder)

@@ -418,7 +418,7 @@ def test_a_workdir_that_was_moved_during_a_save_leaves_no_empty_folder(tmp_path)
     checkpoints.save(STATE, RunProgress(step=1), None)
     checkpoints.wait()
     old.rename(new)
-    (old / "checkpoints").mkdir(parents=True)  # as Orbax does
+    (old / "checkpoints/2.orbax-checkpoint-tmp").mkdir(parents=True)  # as Orbax does
     checkpoints.follow(new)
     assert not old.exists()
     assert checkpoints.saved is None  # it may be in the old folder
