@@ -143,6 +143,6 @@ def test_a_table_whose_content_was_replaced_is_not_resumed_in_mid_epoch(
     capsys.readouterr()
     train(config, tmp_path / "run")
     said = capsys.readouterr().out
-    assert "the training data are not those of the checkpoint: epoch 0 starts at its begin" in said
+    assert "the training data are not those of the checkpoint: epoch 0 starts over" in said
     rows = [r["examples_seen"] for r in read_rows(tmp_path / "run" / "metrics.jsonl")]
     assert rows[-1] == 4 * (3 + 2 * STEPS_PER_EPOCH)

@@ -134,7 +134,7 @@ def test_told_to_stop_and_killed_it_equals_the_run_that_nobody_disturbed(begin, 
     assert until(lambda: len(read_rows(workdir / "metrics.jsonl")) >= 4, running[0])
     running[1].send_signal(signal.SIGTERM)  # to one alone: both save at the same step and end
     assert ended(running) == [EXIT_PREEMPTED, EXIT_PREEMPTED]
-    assert "a signal to another process: saved" in log_of(workdir, 0)
+    assert "a signal to another process: checkpoint saved" in log_of(workdir, 0)
     stopped_at = last_state(workdir)[0]
     assert 4 <= stopped_at < 20
 
