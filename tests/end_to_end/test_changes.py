@@ -59,6 +59,7 @@ def test_the_learning_rate_of_the_config_wins(stage1, small_config, tmp_path):
     assert rates == pytest.approx([1e-5] * 3)
 
 
+@pytest.mark.slow
 def test_the_plateau_schedule_goes_on_where_it_was(small_config, tmp_path, capsys):
     plateau = {"schedule": "plateau", "plateau__patience": 0, "warmup_steps": 0, "max_epochs": 3}
     # A metric that does not change while nothing is learned: a tie is no improvement.

@@ -182,6 +182,7 @@ def test_other_data_behind_the_same_command_are_named_by_all(begin, tmp_path, ta
         assert log_of(workdir, index).splitlines()[-1].startswith("error: The train split is ")
 
 
+@pytest.mark.slow
 def test_stopped_while_it_validates_one_process_is_lost_and_the_epoch_is_saved(begin, tmp_path):
     """A validation leaves the state intact; a step would have taken its memory."""
     workdir = tmp_path / "validating"
@@ -200,6 +201,7 @@ def test_stopped_while_it_validates_one_process_is_lost_and_the_epoch_is_saved(b
     assert "Process 1 stops because the others have ended" in log_of(workdir, 1)
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_where_two_have_stopped(run, whole, tmp_path):
     """From the middle of an epoch, on one device: the same examples in the same order."""
     done = run(tmp_path / "one", *FLAGS, f"--config.resume_from={whole}@step=10")

@@ -101,6 +101,7 @@ def test_a_checkpoint_knows_no_devices(finished):
     assert np.asarray(state["key"]).shape == (2,)
 
 
+@pytest.mark.slow
 def test_a_decoder_with_its_language_model_loss(run, tmp_path):
     done = run(
         tmp_path / "run",
@@ -156,6 +157,7 @@ def test_a_finished_run_started_again_trains_nothing(finished, run):
     assert without_timing(read_rows(workdir / "metrics.jsonl")) == before
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_numbers_of_one(finished, run, tmp_path):
     done = run(tmp_path / "two", *FLAGS, devices=2)
     assert done.returncode == 0, done.stderr
