@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from clac_jax.cif_block import Block, number
 from clac_jax.crystal import CrystalError
+from clac_jax.errors import one_line
 from clac_jax.space_groups import Declaration
 from clac_jax.symmetry import Operations, group_of, magnetic_group_of, same_operations
 
@@ -131,6 +132,6 @@ def refuse_other_symmetry(block: Block, others: Sequence[Block]) -> None:
             if tag in _SYSTEMS and value.lower() in ("triclinic", "anorthic"):
                 continue
             raise CrystalError(
-                f"The CIF declares a symmetry by {tag} {value[:40]!a}, which gives no "
-                "operations for its atoms. Write the symmetry operations out."
+                f"The CIF declares a symmetry by {one_line(tag, 80)} {value[:40]!a}, which gives "
+                "no operations for its atoms. Write the symmetry operations out."
             )
