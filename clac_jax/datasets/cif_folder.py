@@ -77,7 +77,7 @@ def rows(folder: Path, needs_text: bool = True) -> Iterator[Any]:
         elif len(by_name[name]) > 1:
             both = " and ".join(file.name for file in by_name[name])
             yield {**row, _PROBLEM: f"there are {both}; remove one"}
-        elif first != written:  # an id that is there twice is told of like any other
+        elif first != written:  # the same id twice is found where ids are compared
             file = by_name[name][0].name
             yield {**row, _PROBLEM: f"{file} is that of the row {shortened(first)!r} already"}
         else:
