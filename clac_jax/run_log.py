@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -168,6 +168,10 @@ class MetricsFile:
                 f"{self._path} was cut short while the run was writing to it, and rows are gone. "
                 "Do not change it during a run; start the same command again to resume."
             )
+        if not self._path.parent.is_dir():  # the open file has the row, wherever it is now
+            raise MovedMetricsError(
+                f"{self._path.parent} was moved or removed while the run was writing to it."
+            )
         try:
             self._file.seek(0)
             rows = self._file.read()
@@ -222,7 +226,7 @@ class RunLog:
         """
         lost = self._lost()
         for sink in reversed(self._sinks):  # metrics.jsonl last: it has what all others have
-            sink.write(row)
+            lost = self._unless_lost(lambda sink=sink: sink.write(row)) or lost
         if lost:
             raise lost
 
@@ -230,7 +234,7 @@ class RunLog:
         """Forces all rows to the disk, before the checkpoint that follows them; see `write`."""
         lost = self._lost()
         for sink in self._sinks:
-            sink.sync()
+            lost = self._unless_lost(sink.sync) or lost
         if lost:
             raise lost
 
@@ -239,6 +243,20 @@ class RunLog:
         for sink in self._sinks:
             sink.close()
         self._held.close()
+
+    def _unless_lost(self, action: Callable[[], None]) -> LostWorkdirError | None:
+        """Does something with a sink; the error if the workdir was moved since `_lost` looked.
+
+        The sinks write to files that are open, so that a row is safe even then.
+        """
+        try:
+            action()
+        except WorkdirError:
+            lost = self._lost()
+            if lost is None:
+                raise
+            return lost
+        return None
 
     def _lost(self) -> LostWorkdirError | None:
         """The error to raise when all is written, if the workdir was moved and is found elsewhere.

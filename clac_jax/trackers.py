@@ -87,6 +87,8 @@ class TensorBoard:
         with self._lock:
             if os.path.lexists(self._path):
                 return
+            if not self._directory.parent.is_dir():
+                raise WorkdirError(f"{self._directory.parent} was moved or removed.")
             print(
                 f"warning: {self._path} was removed while the run was writing to it. A new one is "
                 "begun; metrics.jsonl has the rows before.",

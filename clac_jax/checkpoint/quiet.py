@@ -2,8 +2,9 @@
 
 A save or a restore that fails raises its first error, which is reported in one line. The threads
 that were at work on the other arrays then fail, too, some of them much later: Orbax logs each with
-its traceback, and TensorStore's find the event loop closed that they report to. A full disk so
-prints hundreds of lines around the one that matters.
+its traceback, asyncio reports the error of each that nobody waits for any more, and TensorStore's
+find the event loop closed that they report to. A full disk so prints hundreds of lines around the
+one that matters.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ _hook_before: Callable[[Any], Any] = sys.__unraisablehook__
 
 
 def quiet_threads() -> None:
-    """From now on drops these two kinds of messages, and no others; may be called again."""
+    """From now on drops these three kinds of messages, and no others; may be called again."""
     global _hook_before
     with _lock:
-        logger = logging.getLogger("absl")  # which Orbax uses
-        if _is_news not in logger.filters:
-            logger.addFilter(_is_news)
+        for name, is_news in (("absl", _is_news), ("asyncio", _is_awaited)):  # Orbax uses absl's
+            logger = logging.getLogger(name)
+            if is_news not in logger.filters:
+                logger.addFilter(is_news)
         if sys.unraisablehook is not _unraisable:
             _hook_before, sys.unraisablehook = sys.unraisablehook, _unraisable
 
@@ -33,6 +35,11 @@ def _is_news(record: logging.LogRecord) -> bool:
     """Whether a record says what nothing else says: not the tracebacks of Orbax's threads."""
     parts = record.pathname.replace("\\", "/").split("/")
     return not ("orbax" in parts and parts[-1] == "future.py" and record.exc_info)
+
+
+def _is_awaited(record: logging.LogRecord) -> bool:
+    """Whether a record is not about the error of another array than the one that was reported."""
+    return "exception was never retrieved" not in record.getMessage()
 
 
 def _unraisable(error: Any) -> None:
