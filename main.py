@@ -11,11 +11,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's C++ notices; read wh
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from clac_jax.console import protect_output
+from clac_jax.cli.console import protect_output
+from clac_jax.cli.flag_errors import describe
+from clac_jax.distributed.preemption import EXIT_PREEMPTED, Preempted, StopSignals
 from clac_jax.errors import EXIT_USER_ERROR, UserError
-from clac_jax.flag_errors import describe
-from clac_jax.paths import check_local
-from clac_jax.preemption import EXIT_PREEMPTED, Preempted, StopSignals
+from clac_jax.files.paths import check_local
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file from configs/; override keys with --config.KEY=VALUE."
@@ -63,8 +63,8 @@ def fail(message: str, code: int = EXIT_USER_ERROR) -> None:
 
 def end(code: int, why: str) -> None:
     """Exits; as one of several processes without waiting for the others, who would not come."""
-    if "clac_jax.processes" in sys.modules:
-        sys.modules["clac_jax.processes"].leave(code, why)
+    if "clac_jax.distributed.processes" in sys.modules:
+        sys.modules["clac_jax.distributed.processes"].leave(code, why)
     sys.exit(code)
 
 

@@ -29,17 +29,17 @@ from benchmarks.step import (
     machine_facts,
     plan_for,
 )
-from clac_jax.batch import collate
 from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
-from clac_jax.losses import make_loss
+from clac_jax.input_pipeline.batch import collate
 from clac_jax.models import abstract_variables, build_model, init_variables
-from clac_jax.optim import make_optimizer, trainable_mask
-from clac_jax.parallel import Pmap, stack
-from clac_jax.progress import RunProgress
-from clac_jax.schedules import Timeline, make_schedule
-from clac_jax.train_state import create_train_state
+from clac_jax.training.losses import make_loss
+from clac_jax.training.optim import make_optimizer, trainable_mask
+from clac_jax.training.parallel import Pmap, stack
+from clac_jax.training.progress import RunProgress
+from clac_jax.training.schedules import Timeline, make_schedule
+from clac_jax.training.state import create_train_state
 
 
 def timed(call: Any) -> tuple[float, Any]:

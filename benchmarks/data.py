@@ -21,13 +21,13 @@ import jax
 import numpy as np
 
 from clac_jax import datasets
-from clac_jax.augment import perturb, smallest_distance, strain
-from clac_jax.crystal import Crystal
-from clac_jax.data import RunData, view_options
-from clac_jax.formula import replace_formulas
-from clac_jax.graph import build_graph
-from clac_jax.input_pipeline import train_views
-from clac_jax.text import Tokenizer, split_sentences, text_view
+from clac_jax.crystals.augment import perturb, smallest_distance, strain
+from clac_jax.crystals.crystal import Crystal
+from clac_jax.crystals.graph import build_graph
+from clac_jax.input_pipeline.pipeline import train_views
+from clac_jax.input_pipeline.run_data import RunData, view_options
+from clac_jax.text.formula import replace_formulas
+from clac_jax.text.sentences import Tokenizer, split_sentences, text_view
 from configs import base
 
 HERE = Path(__file__).parent

@@ -35,10 +35,10 @@ from benchmarks.step import (
     timed,
 )
 from clac_jax import datasets
-from clac_jax.batch import ExampleViews, TokenView, collate
-from clac_jax.crystal import Crystal
-from clac_jax.data import RunData
-from clac_jax.graph import build_graph
+from clac_jax.crystals.crystal import Crystal
+from clac_jax.crystals.graph import build_graph
+from clac_jax.input_pipeline.batch import ExampleViews, TokenView, collate
+from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.models import build_model, init_variables
 from clac_jax.models.build import build_graph_encoder
 from configs import base

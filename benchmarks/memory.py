@@ -31,7 +31,7 @@ from benchmarks.step import (
     plan_for,
     time_step,
 )
-from clac_jax.batch import Batch, BatchShape, ExampleViews, collate
+from clac_jax.input_pipeline.batch import Batch, BatchShape, ExampleViews, collate
 from clac_jax.models import build_model, init_variables
 
 TOWERS = ("graph_encoder", "text_encoder")

@@ -24,18 +24,18 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from clac_jax.batch import Batch, BatchShape, ExampleViews, TokenView, collate
-from clac_jax.config import default_config
-from clac_jax.graph import CrystalGraph
-from clac_jax.losses import clac_loss, make_loss
+from clac_jax.config.schema import default_config
+from clac_jax.crystals.graph import CrystalGraph
+from clac_jax.input_pipeline.batch import Batch, BatchShape, ExampleViews, TokenView, collate
+from clac_jax.input_pipeline.shape_plan import ShapePlan
 from clac_jax.models import CLaC, build_model, init_variables
 from clac_jax.models.clac import ClacOutput
 from clac_jax.models.heads import ContrastiveHead
-from clac_jax.optim import make_optimizer, trainable_mask
-from clac_jax.schedules import Timeline, make_schedule
-from clac_jax.shape_plan import ShapePlan
-from clac_jax.step import make_train_step
-from clac_jax.train_state import TrainState, create_train_state
+from clac_jax.training.losses import clac_loss, make_loss
+from clac_jax.training.optim import make_optimizer, trainable_mask
+from clac_jax.training.schedules import Timeline, make_schedule
+from clac_jax.training.state import TrainState, create_train_state
+from clac_jax.training.step import make_train_step
 
 HERE = Path(__file__).parent
 BATCH_FILE = HERE / "data" / "painn_minilm_batch.npz"

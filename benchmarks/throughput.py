@@ -35,10 +35,10 @@ from benchmarks.step import (
     time_step,
     timed,
 )
-from clac_jax.gradients import GradientFunction
-from clac_jax.losses import make_loss
 from clac_jax.models import build_model, init_variables
-from clac_jax.optim import trainable_mask
+from clac_jax.training.gradients import GradientFunction
+from clac_jax.training.losses import make_loss
+from clac_jax.training.optim import trainable_mask
 
 TEXTS: dict[str, dict[str, Any]] = {
     "minilm": {},

@@ -1,7 +1,8 @@
-"""The one base class of errors that a user, not a developer, has to act on."""
+"""Errors that a user, not a developer, has to act on: the base class, and the workdir's."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 
@@ -13,6 +14,32 @@ class UserError(Exception):
     """
 
     exit_code = 2
+
+
+class WorkdirError(UserError):
+    """The workdir cannot be used or written to."""
+
+    # Rows may be missing from metrics.jsonl: a checkpoint of this moment would not match them.
+    spoils_state = True
+
+
+class LostWorkdirError(WorkdirError):
+    """The workdir is no longer the folder that the run began in.
+
+    Attributes:
+        moved_to: where that folder is now, if that can be found; the run can still be saved there.
+    """
+
+    def __init__(self, message: str, moved_to: Path | None):
+        super().__init__(message)
+        self.moved_to = moved_to
+        self.spoils_state = moved_to is None
+
+
+class MovedMetricsError(WorkdirError):
+    """`metrics.jsonl` was taken away during the run; its rows are safe, and so is the state."""
+
+    spoils_state = False
 
 
 EXIT_USER_ERROR = UserError.exit_code

@@ -18,30 +18,32 @@ import ml_collections
 import numpy as np
 import optax
 
-from clac_jax import config as config_lib
-from clac_jax import config_check, optim, processes, program_facts
-from clac_jax.atomic import write_atomically
-from clac_jax.batch import Batch
 from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.saving import Saver
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
-from clac_jax.data import RunData
+from clac_jax.config import check as config_check
+from clac_jax.config import schema as config_lib
+from clac_jax.distributed import processes, program_facts
+from clac_jax.distributed.preemption import Preempted, StopSignals
+from clac_jax.distributed.workdir import Workdir
 from clac_jax.errors import UserError
-from clac_jax.meter import Meter
-from clac_jax.metric_rows import numbers, test_row, train_row, validation_row
+from clac_jax.files.atomic import write_atomically
+from clac_jax.files.paths import local_path
+from clac_jax.input_pipeline.batch import Batch
+from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.models import abstract_variables
-from clac_jax.parallel import Parallel, make_parallel
-from clac_jax.paths import local_path
-from clac_jax.preemption import Preempted, StopSignals
-from clac_jax.progress import RunProgress
-from clac_jax.run_end import has_ended, stopped_early, why_ended
-from clac_jax.run_log import ProgressLine, RunLog, SilentLog, read_rows
-from clac_jax.schedules import make_schedule
-from clac_jax.summary import describe_run
+from clac_jax.reporting.rows import numbers, test_row, train_row, validation_row
+from clac_jax.reporting.run_log import ProgressLine, RunLog, SilentLog, read_rows
+from clac_jax.reporting.summary import describe_run
+from clac_jax.reporting.throughput import Meter
 from clac_jax.tasks import Task, make_task
-from clac_jax.train_state import TrainState, create_train_state
-from clac_jax.workdir import Workdir
+from clac_jax.training import optim
+from clac_jax.training.parallel import Parallel, make_parallel
+from clac_jax.training.progress import RunProgress
+from clac_jax.training.run_end import has_ended, stopped_early, why_ended
+from clac_jax.training.schedules import make_schedule
+from clac_jax.training.state import TrainState, create_train_state
 
 
 class TrainingDivergedError(UserError):
@@ -93,7 +95,7 @@ def train(
     """Trains from the config, in the workdir, going on from its newest checkpoint if it has one.
 
     Args:
-        config: see `clac_jax.config.default_config`.
+        config: see `clac_jax.config.schema.default_config`.
         workdir: folder of the run; made if it is not there.
         stop: listens for the signals that ask the run to end; none by default.
 

@@ -6,7 +6,7 @@ classified. From scratch: add `--config.resume_from=`.
 
 import ml_collections
 
-from clac_jax.labels import CRYSTAL_SYSTEM
+from clac_jax.input_pipeline.labels import CRYSTAL_SYSTEM
 from configs import base
 
 

@@ -2,10 +2,10 @@
 
 import ml_collections
 
-from clac_jax.config import ConfigError, default_config
+from clac_jax.config.schema import ConfigError, default_config
 from clac_jax.errors import one_line
-from clac_jax.json_files import read_json_object
-from clac_jax.paths import explain, local_path
+from clac_jax.files.json import read_json_object
+from clac_jax.files.paths import explain, local_path
 
 
 def get_config(path: str) -> ml_collections.ConfigDict:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from clac_jax.datasets.record import PROPERTIES
-from clac_jax.text import split_sentences
+from clac_jax.text.sentences import split_sentences
 from tools.materials_project_mini.compound import Compound
 from tools.materials_project_mini.facts import Facts, compute_facts
 from tools.materials_project_mini.narrative import narrative

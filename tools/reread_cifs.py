@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 from vesin import NeighborList
 
-from clac_jax import cif, elements
-from clac_jax.crystal import Crystal, CrystalError
+from clac_jax.crystals import cif, elements
+from clac_jax.crystals.crystal import Crystal, CrystalError
 
 COMPARED_DISTANCES = 3.0  # angstrom
 DISTANCE_TOLERANCE = 0.02  # angstrom

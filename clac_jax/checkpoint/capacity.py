@@ -18,7 +18,7 @@ from etils import epath
 
 from clac_jax.checkpoint.retention import KEEP_ALL
 from clac_jax.errors import UserError
-from clac_jax.paths import explain
+from clac_jax.files.paths import explain
 
 OVERHEAD = 1 << 20  # bytes of a checkpoint beside its arrays: config, checksums, Orbax's own files
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 import ml_collections
 
-from clac_jax import config as config_lib
 from clac_jax.checkpoint.layout import CheckpointInfo
 from clac_jax.checkpoint.yardstick import unlike
-from clac_jax.progress import RunProgress
+from clac_jax.config import schema as config_lib
+from clac_jax.training.progress import RunProgress
 
 # The first pattern that matches a changed key says what the change does.
 _EFFECTS: tuple[tuple[str, str], ...] = (

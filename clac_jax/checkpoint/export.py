@@ -14,8 +14,6 @@ from etils import epath
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from clac_jax import config as config_lib
-from clac_jax.atomic import replacing, write_atomically
 from clac_jax.checkpoint.arrays import read_arrays
 from clac_jax.checkpoint.layout import (
     CHECKPOINTS,
@@ -24,12 +22,14 @@ from clac_jax.checkpoint.layout import (
     wrong_description,
 )
 from clac_jax.checkpoint.manager import Checkpoints
+from clac_jax.config import schema as config_lib
+from clac_jax.distributed.workdir import Workdir
 from clac_jax.errors import UserError, one_line
-from clac_jax.json_files import parse_object, read_json_object
-from clac_jax.paths import explain
-from clac_jax.progress import RunProgress
-from clac_jax.safetensors_files import read_safetensors
-from clac_jax.workdir import Workdir
+from clac_jax.files.atomic import replacing, write_atomically
+from clac_jax.files.json import parse_object, read_json_object
+from clac_jax.files.paths import explain
+from clac_jax.files.safetensors import read_safetensors
+from clac_jax.training.progress import RunProgress
 
 MODEL_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 PARTS = ("params/", "batch_stats/")

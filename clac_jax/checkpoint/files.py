@@ -18,9 +18,9 @@ from typing import Any
 
 from etils import epath
 
-from clac_jax.atomic import sync, write_atomically
 from clac_jax.errors import UserError
-from clac_jax.paths import explain
+from clac_jax.files.atomic import sync, write_atomically
+from clac_jax.files.paths import explain
 
 MANIFEST = "files.json"
 # Larger files hold arrays, which have checksums of their own: reading a few arrays out of a large

@@ -10,9 +10,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from clac_jax.atomic import write_atomically
 from clac_jax.checkpoint.layout import CheckpointInfo
-from clac_jax.progress import RunProgress
+from clac_jax.files.atomic import write_atomically
+from clac_jax.training.progress import RunProgress
 
 FINISHED_FILE = "finished.json"
 

@@ -146,7 +146,7 @@ def diff(a: CheckpointInfo, b: CheckpointInfo) -> Difference:
         DamagedCheckpointError: naming a file that is not what was written.
     """
     from clac_jax.checkpoint.arrays import read_arrays  # imports JAX, which takes a second
-    from clac_jax.config import differences
+    from clac_jax.config.schema import differences
 
     common = [path for path in a.leaves if path in b.leaves]
     same_shape = [path for path in common if a.leaves[path].shape == b.leaves[path].shape]

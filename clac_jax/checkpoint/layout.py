@@ -29,8 +29,8 @@ from clac_jax.checkpoint.files import (
     total_size,
 )
 from clac_jax.errors import UserError
-from clac_jax.paths import explain
-from clac_jax.progress import RunProgress
+from clac_jax.files.paths import explain
+from clac_jax.training.progress import RunProgress
 
 CHECKPOINTS = "checkpoints"
 STATE, RUN = "state", "run"

@@ -19,7 +19,7 @@ from clac_jax.checkpoint.layout import (
 )
 from clac_jax.checkpoint.yardstick import retention_of
 from clac_jax.errors import UserError
-from clac_jax.paths import local_path
+from clac_jax.files.paths import local_path
 
 FORMS = "DIR, DIR@last, DIR@best, DIR@step=5000, DIR@epoch=49, or a checkpoint's own folder"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib.metadata
 import os
 import re
 import sys
@@ -21,9 +20,6 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-import clac_jax
-from clac_jax import config as config_lib
-from clac_jax.atomic import sync
 from clac_jax.checkpoint import capacity
 from clac_jax.checkpoint.arrays import HostBuffers, describe, nested, this_process_alone
 from clac_jax.checkpoint.files import write_manifest
@@ -50,23 +46,17 @@ from clac_jax.checkpoint.removal import (
     strangers,
 )
 from clac_jax.checkpoint.yardstick import retention_of
-from clac_jax.errors import UserError, one_line
-from clac_jax.paths import explain
-from clac_jax.progress import RunProgress
-from clac_jax.run_log import MovedMetricsError
-from clac_jax.workdir import LOCK_FILE, LostWorkdirError, check_writable
-
-RECORDED_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+from clac_jax.config import schema as config_lib
+from clac_jax.distributed.workdir import LOCK_FILE, check_writable
+from clac_jax.errors import LostWorkdirError, MovedMetricsError, UserError, one_line
+from clac_jax.files.atomic import sync
+from clac_jax.files.paths import explain
+from clac_jax.training.progress import RunProgress
+from clac_jax.versions import package_versions
 
 
 class CheckpointError(UserError):
     """A checkpoint cannot be written."""
-
-
-def package_versions() -> dict[str, str]:
-    """Package name -> version of everything that shapes a run's numbers."""
-    installed = {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES}
-    return {"clac-jax": clac_jax.__version__, **installed}
 
 
 class Checkpoints:

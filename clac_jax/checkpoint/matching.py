@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from clac_jax.config import RESTORE_PARTS
+from clac_jax.config.schema import RESTORE_PARTS
 from clac_jax.errors import UserError
 
 Shape = tuple[int, ...]

@@ -25,7 +25,7 @@ from clac_jax.checkpoint.layout import (
     step_folders,
     unfinished,
 )
-from clac_jax.paths import explain
+from clac_jax.files.paths import explain
 
 ATTEMPTS, PAUSE = 3, 0.1  # threads of a save that has failed may still write for a moment
 

@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from clac_jax.atomic import write_atomically
 from clac_jax.checkpoint.arrays import read_arrays
 from clac_jax.checkpoint.layout import CheckpointInfo
 from clac_jax.checkpoint.matching import (
@@ -24,6 +23,7 @@ from clac_jax.checkpoint.matching import (
     suggest_rules,
 )
 from clac_jax.errors import UserError
+from clac_jax.files.atomic import write_atomically
 
 REPORT_FILE = "restore_report.json"
 _LISTED = 8  # modules of one outcome in the table; the report has every array

@@ -35,8 +35,8 @@ from clac_jax.checkpoint.restore import (
     write_report,
 )
 from clac_jax.errors import UserError
-from clac_jax.progress import RunProgress
-from clac_jax.run_end import has_ended
+from clac_jax.training.progress import RunProgress
+from clac_jax.training.run_end import has_ended
 
 
 class ResumeError(UserError):

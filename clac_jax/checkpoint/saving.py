@@ -6,21 +6,27 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from typing import Protocol
 
 import jax
 import ml_collections
 
-from clac_jax import processes
 from clac_jax.checkpoint.best import read_best
 from clac_jax.checkpoint.manager import CheckpointError, Checkpoints
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
-from clac_jax.errors import UserError
-from clac_jax.parallel import Parallel
-from clac_jax.preemption import Preempted
-from clac_jax.progress import RunProgress
-from clac_jax.run_log import RunLog, SilentLog
-from clac_jax.train_state import TrainState
-from clac_jax.workdir import LostWorkdirError
+from clac_jax.distributed import processes
+from clac_jax.distributed.preemption import Preempted
+from clac_jax.errors import LostWorkdirError, UserError
+from clac_jax.training.parallel import Parallel
+from clac_jax.training.progress import RunProgress
+from clac_jax.training.state import TrainState
+
+
+class Syncable(Protocol):
+    """What must be on the disk before a checkpoint that depends on it: the log of the run."""
+
+    def sync(self) -> None:
+        """Forces it to the disk."""
 
 
 class Saver:
@@ -33,7 +39,7 @@ class Saver:
         self,
         parallel: Parallel,
         checkpoints: Checkpoints | None,
-        log: RunLog | SilentLog,
+        log: Syncable,
         options: ml_collections.ConfigDict,
     ):
         """Starts the clock of `every_n_minutes`.

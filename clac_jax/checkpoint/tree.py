@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from clac_jax.train_state import TrainState
+from clac_jax.training.state import TrainState
 
 
 def to_arrays(state: TrainState) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from clac_jax.checkpoint.layout import CheckpointInfo
 from clac_jax.checkpoint.retention import Retention
-from clac_jax.config import flatten, with_defaults
+from clac_jax.config.schema import flatten, with_defaults
 
 Metrics = dict[str, float] | None
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from clac_jax.datasets.record import DataError
 from clac_jax.errors import in_words
-from clac_jax.json_files import read_text
+from clac_jax.files.json import read_text
 
 FILE = "prepared.txt"
 READ_WHOLE_BYTES = 64 << 20

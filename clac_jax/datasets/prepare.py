@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clac_jax.atomic import sync
 from clac_jax.datasets import builder as builder_lib
 from clac_jax.datasets import cif_folder, crystal_table, manifest, table
 from clac_jax.datasets.bad_rows import BadRowsError
@@ -26,7 +25,8 @@ from clac_jax.datasets.materials_project_mini.builder import PARQUET, MaterialsP
 from clac_jax.datasets.options import DEFAULTS, TableOptions
 from clac_jax.datasets.record import DataError, Record, shortened
 from clac_jax.errors import in_words
-from clac_jax.paths import local_path
+from clac_jax.files.atomic import sync
+from clac_jax.files.paths import local_path
 
 NAMES = ("materials_project_mini", "gpt_narratives", "jarvis_dft_3d")
 REFUSED_ROWS = "refused_rows.jsonl"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from clac_jax.crystal import Crystal
+from clac_jax.crystals.crystal import Crystal
 from clac_jax.errors import UserError
 
 PROPERTIES = (

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from clac_jax import cif
-from clac_jax.crystal import Crystal, CrystalError
+from clac_jax.crystals import cif
+from clac_jax.crystals.crystal import Crystal, CrystalError
 from clac_jax.datasets.options import DEFAULTS, TableOptions
 from clac_jax.datasets.readers import (
     ARRAY_COLUMNS,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import ml_collections
 import numpy as np
 
-from clac_jax.config import default_config
+from clac_jax.config.schema import default_config
 from clac_jax.interop.reference_config import ImportedConfig, ImportedConfigError
 
 _GRAPH = "graph_encoder."

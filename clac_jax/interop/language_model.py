@@ -7,14 +7,14 @@ import math
 import jax
 
 from clac_jax.errors import one_line
-from clac_jax.huggingface import CAUSAL, read_config, resolve_folder
-from clac_jax.models.pretrained import (
+from clac_jax.files.huggingface import CAUSAL, read_config, resolve_folder
+from clac_jax.models.text.pretrained import (
     checked_text_params,
     load_huggingface_config,
     load_tensors,
 )
 from clac_jax.models.torch_layout import SeenTensors
-from clac_jax.text import Tokenizer
+from clac_jax.text.sentences import Tokenizer
 
 MAX_LENGTH = 128  # what the method takes
 

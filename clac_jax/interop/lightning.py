@@ -14,17 +14,16 @@ import numpy as np
 import optax
 from etils import epath
 
-from clac_jax import config as config_lib
-from clac_jax import optim
-from clac_jax.atomic import write_atomically
-from clac_jax.batch import Batch, BatchShape, ExampleViews, TokenView, collate
 from clac_jax.checkpoint.layout import CHECKPOINTS, read_all
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.tree import to_arrays
-from clac_jax.config_check import validate
+from clac_jax.config import schema as config_lib
+from clac_jax.config.check import validate
+from clac_jax.crystals.graph import CrystalGraph
 from clac_jax.errors import UserError, one_line
-from clac_jax.graph import CrystalGraph
-from clac_jax.huggingface import is_causal
+from clac_jax.files.atomic import write_atomically
+from clac_jax.files.huggingface import is_causal
+from clac_jax.input_pipeline.batch import Batch, BatchShape, ExampleViews, TokenView, collate
 from clac_jax.interop.inferred_config import inferred_config
 from clac_jax.interop.lightning_file import (
     LightningFile,
@@ -42,9 +41,10 @@ from clac_jax.interop.reference_weights import model_params, model_statistics
 from clac_jax.models import abstract_variables, build_model
 from clac_jax.models.build import text_encoder_config
 from clac_jax.models.torch_layout import SeenTensors
-from clac_jax.progress import RunProgress
-from clac_jax.text import Tokenizer
-from clac_jax.train_state import create_train_state
+from clac_jax.text.sentences import Tokenizer
+from clac_jax.training import optim
+from clac_jax.training.progress import RunProgress
+from clac_jax.training.state import create_train_state
 
 # Registered buffers of the release's modules: in the state dict, not among the parameters.
 _BUFFERS = (

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from clac_jax.errors import UserError, one_line
-from clac_jax.torch_files import read_torch_file
+from clac_jax.files.torch import read_torch_file
 
 _MAX_COUNT = (1 << 31) - 1  # of steps and epochs, which are int32 in a run's state
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import ml_collections
 
-from clac_jax.config import default_config, flatten
-from clac_jax.elements import NUM_FEATURES
+from clac_jax.config.schema import default_config, flatten
+from clac_jax.crystals.elements import NUM_FEATURES
 from clac_jax.errors import UserError, one_line
 
 Values = Mapping[str, Any]

@@ -12,8 +12,8 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from clac_jax.elements import NUM_FEATURES
-from clac_jax.models.text_weights import TextConfig, text_params
+from clac_jax.crystals.elements import NUM_FEATURES
+from clac_jax.models.text.weights import TextConfig, text_params
 from clac_jax.models.torch_layout import TensorReader, Tensors
 
 Tree = dict[str, Any]

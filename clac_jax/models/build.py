@@ -10,19 +10,19 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from clac_jax.batch import Array, Batch
 from clac_jax.errors import UserError
-from clac_jax.huggingface import resolve_folder
-from clac_jax.models.bert import Bert, BertConfig
-from clac_jax.models.cgcnn import CGCNN
+from clac_jax.files.huggingface import resolve_folder
+from clac_jax.input_pipeline.batch import Array, Batch
 from clac_jax.models.clac import CLaC
-from clac_jax.models.composition import CompositionEncoder, WithComposition
-from clac_jax.models.decoder import Decoder, DecoderConfig
-from clac_jax.models.gemma import Gemma, GemmaConfig
-from clac_jax.models.orb import Orb
-from clac_jax.models.orb_weights import load_orb
-from clac_jax.models.painn import PaiNN
-from clac_jax.models.pretrained import TextConfig, load_huggingface, load_huggingface_config
+from clac_jax.models.graph.cgcnn import CGCNN
+from clac_jax.models.graph.composition import CompositionEncoder, WithComposition
+from clac_jax.models.graph.orb import Orb
+from clac_jax.models.graph.orb_weights import load_orb
+from clac_jax.models.graph.painn import PaiNN
+from clac_jax.models.text.bert import Bert, BertConfig
+from clac_jax.models.text.decoder import Decoder, DecoderConfig
+from clac_jax.models.text.gemma import Gemma, GemmaConfig
+from clac_jax.models.text.pretrained import TextConfig, load_huggingface, load_huggingface_config
 
 # The scores between crystals and texts, and between two views of either.
 CRITICS = {

@@ -9,7 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from clac_jax.batch import Array
+from clac_jax.input_pipeline.batch import Array
 from clac_jax.models.normalization import view_members
 from clac_jax.models.projection import ProjectionBlock
 

@@ -7,7 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from clac_jax.batch import Array, Batch
+from clac_jax.input_pipeline.batch import Array, Batch
 
 
 @flax.struct.dataclass

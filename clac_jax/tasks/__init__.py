@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ml_collections
 
-from clac_jax.data import RunData
-from clac_jax.parallel import Parallel
+from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.tasks.contrastive import Contrastive
 from clac_jax.tasks.property import Property
 from clac_jax.tasks.task import Task
+from clac_jax.training.parallel import Parallel
 
 __all__ = ["Task", "make_task"]
 

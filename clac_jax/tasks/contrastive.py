@@ -8,15 +8,15 @@ from typing import Any, ClassVar
 
 import ml_collections
 
-from clac_jax.batch import Batch
-from clac_jax.data import RunData
-from clac_jax.losses import loss_options, make_loss
+from clac_jax.input_pipeline.batch import Batch
+from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.models import build_model, init_variables
-from clac_jax.parallel import Parallel
-from clac_jax.report import write_report
-from clac_jax.step import make_eval_step, make_score
+from clac_jax.reporting.figures import write_report
 from clac_jax.tasks.retrieval import evaluate
 from clac_jax.tasks.task import Draw, Row
+from clac_jax.training.losses import loss_options, make_loss
+from clac_jax.training.parallel import Parallel
+from clac_jax.training.step import make_eval_step, make_score
 
 
 class Contrastive:

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from clac_jax.batch import Array, Batch
-from clac_jax.metrics import pool_metrics
-from clac_jax.parallel import Parallel
+from clac_jax.input_pipeline.batch import Array, Batch
+from clac_jax.tasks.metrics import pool_metrics
+from clac_jax.training.parallel import Parallel
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import flax.linen as nn
 
-from clac_jax.batch import Batch
-from clac_jax.losses import Loss
+from clac_jax.input_pipeline.batch import Batch
+from clac_jax.training.losses import Loss
 
 Row = dict[str, Any]
 Draw = Callable[[Path, Sequence[Row]], None]

@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from checkpoint.states import epochs, make_params, make_state, save_run, shapes_of
 from etils import epath
+from helpers.states import epochs, make_params, make_state, save_run, shapes_of
 
 from clac_jax.checkpoint.arrays import MissingArraysError, read_arrays
 from clac_jax.checkpoint.best import read_best

@@ -4,17 +4,17 @@ import dataclasses
 import shutil
 
 import pytest
-from checkpoint.states import FRESH, changed, make_config, save_run, shapes_of
-from checkpoint.states import begin as begin_with
 from etils import epath
+from helpers.states import FRESH, changed, make_config, save_run, shapes_of
+from helpers.states import begin as begin_with
 
 from clac_jax.checkpoint import locate
 from clac_jax.checkpoint.changes import effect_of
 from clac_jax.checkpoint.inspect import list_run
 from clac_jax.checkpoint.layout import read_all
 from clac_jax.checkpoint.manager import Checkpoints
-from clac_jax.config import default_config, flatten
-from clac_jax.progress import RunProgress
+from clac_jax.config.schema import default_config, flatten
+from clac_jax.training.progress import RunProgress
 
 DATA = {"train": "aaaa", "validation": "bbbb", "test": "cccc"}
 MIDDLE = RunProgress(step=15, epoch=1, examples_in_epoch=50, examples_seen=150)

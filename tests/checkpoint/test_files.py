@@ -4,8 +4,8 @@ import os
 
 import jax
 import pytest
-from checkpoint.states import assert_same, epochs, make_state, save_run
 from etils import epath
+from helpers.states import assert_same, epochs, make_state, save_run
 
 from clac_jax.checkpoint import files
 from clac_jax.checkpoint.arrays import read_arrays

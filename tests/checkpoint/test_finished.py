@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from checkpoint.states import begin, changed, epochs, make_config, save_run, shapes_of
 from etils import epath
+from helpers.states import begin, changed, epochs, make_config, save_run, shapes_of
 
 from clac_jax.checkpoint.finished import FINISHED_FILE, mark_finished, read_finished
 from clac_jax.checkpoint.layout import read_all
 from clac_jax.checkpoint.manager import Checkpoints
-from clac_jax.progress import RunProgress
+from clac_jax.training.progress import RunProgress
 
 END = RunProgress(step=30, epoch=3, examples_seen=300, best_value=0.2, best_step=20)
 

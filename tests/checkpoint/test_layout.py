@@ -6,12 +6,11 @@ import shutil
 import zlib
 
 import pytest
-from checkpoint.states import epochs, save_run
 from etils import epath
+from helpers.states import epochs, save_run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clac_jax import cli
 from clac_jax.checkpoint import files
 from clac_jax.checkpoint.files import (
     MANIFEST,
@@ -21,6 +20,7 @@ from clac_jax.checkpoint.files import (
     check_files,
 )
 from clac_jax.checkpoint.layout import is_step, read_all, read_info, step_folders
+from clac_jax.cli import main as cli
 from clac_jax.errors import UserError
 
 

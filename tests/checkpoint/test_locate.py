@@ -2,11 +2,11 @@ import os
 import shutil
 
 import pytest
-from checkpoint.states import epochs, make_config, save_run
+from helpers.states import epochs, make_config, save_run
 
 from clac_jax.checkpoint.files import DamagedCheckpointError
 from clac_jax.checkpoint.locate import CheckpointNotFoundError, locate
-from clac_jax.progress import RunProgress
+from clac_jax.training.progress import RunProgress
 
 
 @pytest.fixture(scope="module")

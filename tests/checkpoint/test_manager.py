@@ -7,22 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from checkpoint.states import assert_same, epochs, make_config, make_state, save_run, shapes_of
 from etils import epath
+from helpers.states import assert_same, epochs, make_config, make_state, save_run, shapes_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from orbax.checkpoint._src.path import gcs_utils, temporary_paths
 
-from clac_jax import optim
 from clac_jax.checkpoint import capacity, manager
 from clac_jax.checkpoint.arrays import HostBuffers, read_arrays
 from clac_jax.checkpoint.files import DamagedCheckpointError
 from clac_jax.checkpoint.layout import read_all, read_info
 from clac_jax.checkpoint.manager import CheckpointError, Checkpoints
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
-from clac_jax.parallel import Pmap
-from clac_jax.progress import RunProgress
-from clac_jax.train_state import create_train_state
+from clac_jax.training import optim
+from clac_jax.training.parallel import Pmap
+from clac_jax.training.progress import RunProgress
+from clac_jax.training.state import create_train_state
 
 STATE = to_arrays(make_state())
 SHAPES = shapes_of(STATE)

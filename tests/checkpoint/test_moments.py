@@ -9,15 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from checkpoint.states import epochs, make_config, make_params, make_state, save_run, shapes_of
 from etils import epath
+from helpers.states import epochs, make_config, make_params, make_state, save_run, shapes_of
 
-from clac_jax import optim
 from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.layout import read_info
 from clac_jax.checkpoint.matching import RestoreOptions, problems
 from clac_jax.checkpoint.restore import restore
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
+from clac_jax.training import optim
 
 FORMAT_1 = Path(__file__).parents[1] / "data" / "checkpoints" / "format_1"
 RATE = 1e-2

@@ -5,15 +5,15 @@ import os
 import shutil
 
 import pytest
-from checkpoint.states import epochs, make_config, make_state, save_run, shapes_of
 from etils import epath
+from helpers.states import epochs, make_config, make_state, save_run, shapes_of
 
-from clac_jax import cli
 from clac_jax.checkpoint import removal
 from clac_jax.checkpoint.layout import read_all, step_folders
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.tree import to_arrays
-from clac_jax.progress import RunProgress
+from clac_jax.cli import main as cli
+from clac_jax.training.progress import RunProgress
 
 STATE = to_arrays(make_state())
 SHAPES = shapes_of(STATE)

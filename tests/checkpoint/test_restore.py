@@ -6,7 +6,8 @@ import re
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from checkpoint.states import (
+from etils import epath
+from helpers.states import (
     assert_same,
     epochs,
     make_config,
@@ -15,7 +16,6 @@ from checkpoint.states import (
     save_run,
     shapes_of,
 )
-from etils import epath
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint.states import FRESH, assert_same, begin, changed, epochs, save_run
+from helpers.states import FRESH, assert_same, begin, changed, epochs, save_run
 
 from clac_jax.checkpoint import arrays as arrays_module
 from clac_jax.checkpoint import layout
 from clac_jax.checkpoint.arrays import UnreadableCheckpointError
 from clac_jax.checkpoint.files import DamagedCheckpointError
 from clac_jax.checkpoint.resume import ResumeError
-from clac_jax.progress import RunProgress
+from clac_jax.training.progress import RunProgress
 
 
 def test_fresh(tmp_path):

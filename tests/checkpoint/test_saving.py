@@ -3,16 +3,16 @@
 import jax
 import numpy as np
 import pytest
-from checkpoint.states import make_config, make_state, shapes_of
+from helpers.states import make_config, make_state, shapes_of
 
 from clac_jax.checkpoint import manager
 from clac_jax.checkpoint.manager import CheckpointError, Checkpoints
 from clac_jax.checkpoint.saving import Saver
 from clac_jax.checkpoint.tree import to_arrays
-from clac_jax.parallel import Pmap
-from clac_jax.preemption import Preempted
-from clac_jax.progress import RunProgress
-from clac_jax.run_log import SilentLog
+from clac_jax.distributed.preemption import Preempted
+from clac_jax.reporting.run_log import SilentLog
+from clac_jax.training.parallel import Pmap
+from clac_jax.training.progress import RunProgress
 
 AT_STEP_1 = RunProgress(step=1, examples_in_epoch=4, examples_seen=4)
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from end_to_end.small_runs import BATCH, STEPS_PER_EPOCH
+from helpers.small_runs import BATCH, STEPS_PER_EPOCH
 
 from clac_jax.train import train
 from configs import smoke

@@ -1,7 +1,7 @@
 """What a user gets wrong: one clear message, a non-zero exit, nothing half written."""
 
 import pytest
-from user_tables import load_all, row, write
+from helpers.user_tables import load_all, row, write
 
 from clac_jax.errors import EXIT_USER_ERROR
 

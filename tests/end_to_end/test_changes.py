@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from end_to_end.small_runs import (
+from etils import epath
+from helpers.small_runs import (
     BATCH,
     STEPS_PER_EPOCH,
     arrays_at,
@@ -12,15 +13,14 @@ from end_to_end.small_runs import (
     train_rows,
     untimed,
 )
-from etils import epath
 
 from clac_jax.checkpoint.layout import step_folders
 from clac_jax.checkpoint.restore import TreeMismatchError
-from clac_jax.data import RunData
-from clac_jax.metric_rows import numbers
-from clac_jax.progress import RunProgress
-from clac_jax.schedules import Timeline, make_schedule, timeline_of
+from clac_jax.input_pipeline.run_data import RunData
+from clac_jax.reporting.rows import numbers
 from clac_jax.train import train
+from clac_jax.training.progress import RunProgress
+from clac_jax.training.schedules import Timeline, make_schedule, timeline_of
 
 
 def test_another_workdir_goes_on_like_the_same_run(stage1, small_config, tmp_path):

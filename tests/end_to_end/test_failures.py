@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from end_to_end.small_runs import (
+from etils import epath
+from helpers.small_runs import (
     StopsAt,
     arrays_at,
     assert_same,
@@ -13,17 +14,16 @@ from end_to_end.small_runs import (
     train_rows,
     untimed,
 )
-from etils import epath
 
 from clac_jax.checkpoint.layout import step_folders
 from clac_jax.checkpoint.manager import CheckpointError, Checkpoints
-from clac_jax.config import to_json
-from clac_jax.data import RunData
+from clac_jax.config.schema import to_json
 from clac_jax.datasets.record import DataError
-from clac_jax.preemption import Preempted
-from clac_jax.run_log import MetricsFile
+from clac_jax.distributed.preemption import Preempted
+from clac_jax.errors import WorkdirError
+from clac_jax.input_pipeline.run_data import RunData
+from clac_jax.reporting.run_log import MetricsFile
 from clac_jax.train import TrainingDivergedError, train
-from clac_jax.workdir import WorkdirError
 
 
 def steps(workdir):
@@ -52,7 +52,7 @@ def test_a_state_spread_over_devices_is_saved_too(rare, environment, tmp_path):
     spread = {"parallel": "shard_map", "sharding__what": "everything", "sharding__min_elements": 1}
     config = tmp_path / "config.json"
     config.write_text(to_json(rare(**spread)))
-    script = Path(__file__).parents[1] / "train_that_fails.py"
+    script = Path(__file__).parents[1] / "helpers" / "train_that_fails.py"
     workdir = tmp_path / "run"
     done = subprocess.run(
         [sys.executable, script, config, workdir],

@@ -10,15 +10,14 @@ import time
 
 import pytest
 from end_to_end.conftest import ROOT
-from end_to_end.small_runs import arrays_at
-from event_files import points
+from helpers.event_files import points
+from helpers.small_runs import arrays_at
 
 from clac_jax.checkpoint.capacity import CapacityError
 from clac_jax.checkpoint.manager import CheckpointError
-from clac_jax.errors import EXIT_USER_ERROR
-from clac_jax.run_log import read_rows
+from clac_jax.errors import EXIT_USER_ERROR, WorkdirError
+from clac_jax.reporting.run_log import read_rows
 from clac_jax.train import train
-from clac_jax.workdir import WorkdirError
 
 FLAGS = (
     "--config.graph_encoder.name=composition",

@@ -7,15 +7,15 @@ import sys
 import numpy as np
 import pytest
 from end_to_end.conftest import ROOT
-from torch_writer import save
+from helpers.torch_writer import save
 
-from clac_jax import cli
 from clac_jax.checkpoint.arrays import read_arrays
 from clac_jax.checkpoint.locate import locate
+from clac_jax.cli import main as cli
 from clac_jax.errors import EXIT_USER_ERROR
+from clac_jax.files.torch import read_torch_file
 from clac_jax.interop.lightning import read_lightning
-from clac_jax.run_log import read_rows
-from clac_jax.torch_files import read_torch_file
+from clac_jax.reporting.run_log import read_rows
 
 FOLDER = ROOT / "tests" / "data" / "lightning"
 

@@ -13,9 +13,9 @@ from checkpoint.test_files import DAMAGES
 from end_to_end.conftest import ROOT
 from end_to_end.test_training import assert_same_arrays, last_state, without_timing
 
+from clac_jax.distributed.preemption import EXIT_PREEMPTED
 from clac_jax.errors import EXIT_USER_ERROR
-from clac_jax.preemption import EXIT_PREEMPTED
-from clac_jax.run_log import read_rows
+from clac_jax.reporting.run_log import read_rows
 
 # Saves every second step, so that many instants fall into one.
 FLAGS = (

@@ -4,13 +4,13 @@ import shutil
 
 import numpy as np
 import pytest
-from end_to_end.small_runs import STEPS_PER_EPOCH, StopsAt, arrays_at, assert_same
 from etils import epath
-from user_tables import row, write
+from helpers.small_runs import STEPS_PER_EPOCH, StopsAt, arrays_at, assert_same
+from helpers.user_tables import row, write
 
 from clac_jax.checkpoint.layout import read_info, step_folders
-from clac_jax.preemption import Preempted
-from clac_jax.run_log import read_rows
+from clac_jax.distributed.preemption import Preempted
+from clac_jax.reporting.run_log import read_rows
 from clac_jax.train import train
 
 

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from end_to_end.small_runs import arrays_at, assert_same, train_rows, untimed
+from helpers.small_runs import arrays_at, assert_same, train_rows, untimed
 
-from clac_jax.config import ConfigError
-from clac_jax.run_log import read_rows
+from clac_jax.config.schema import ConfigError
+from clac_jax.reporting.run_log import read_rows
 from clac_jax.train import train
 
 TASK = {

@@ -11,12 +11,12 @@ import pytest
 from end_to_end.conftest import ROOT
 from end_to_end.test_interruption import assert_equal_runs, until
 from end_to_end.test_training import assert_same_arrays, last_state
-from user_tables import row as table_row
-from user_tables import write
+from helpers.user_tables import row as table_row
+from helpers.user_tables import write
 
+from clac_jax.distributed.preemption import EXIT_PREEMPTED
 from clac_jax.errors import EXIT_USER_ERROR
-from clac_jax.preemption import EXIT_PREEMPTED
-from clac_jax.run_log import TIMING_FIELDS, read_rows
+from clac_jax.reporting.run_log import TIMING_FIELDS, read_rows
 
 # 20 steps with dropout, token masks and random views of the texts.
 FLAGS = (

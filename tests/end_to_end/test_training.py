@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 import pytest
 from end_to_end.conftest import ROOT
 
-from clac_jax.run_log import TIMING_FIELDS, read_rows
+from clac_jax.reporting.run_log import TIMING_FIELDS, read_rows
 
 TRAIN_FIELDS = {
     "split", "step", "epoch", "examples_seen", "loss", "cross_modal_loss", "visual_loss",

@@ -1,48 +1,25 @@
 from __future__ import annotations
 
-import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import pytest
-from parity_fixtures import (
+from helpers.parity_fixtures import (
     GRADIENT_TOLERANCE,
     OUTPUT_TOLERANCE,
     Fixture,
-    crystal_graphs,
     relative_error,
     tree_errors,
 )
-from test_projection import params_of as block_of
+from helpers.small_models import batch_of, examples, fresh_head_stats, heads_of, small_config
 
-from clac_jax.batch import BatchShape, ExampleViews, TokenView, collate
-from clac_jax.config import default_config
-from clac_jax.huggingface import PretrainedError
-from clac_jax.losses import LossOptions, clac_loss
+from clac_jax.files.huggingface import PretrainedError
 from clac_jax.models import ModelError, build_model, init_variables
 from clac_jax.models.clac import ClacOutput
 from clac_jax.models.heads import ContrastiveHead
-
-HEADS = {"cross": "global_d", "visual": "visual_d", "textual": "textual_d"}
-
-
-def heads_of(section):
-    return {
-        name: {
-            "left": block_of(section, f"{theirs}.img_block."),
-            "right": block_of(section, f"{theirs}.text_block."),
-            "log_scale": section[f"{theirs}.temperature"],
-        }
-        for name, theirs in HEADS.items()
-    }
-
-
-def fresh_head_stats(dtype):
-    block = {"norm": {"mean": np.zeros(64, dtype), "var": np.ones(64, dtype)}}
-    return {"left": block, "right": block}
+from clac_jax.training.losses import LossOptions, clac_loss
 
 
 @pytest.mark.parametrize(("dtype", "suffix"), [(np.float32, ""), (np.float64, "64")])
@@ -116,51 +93,6 @@ def test_running_averages_take_one_update_per_scored_pair_of_views():
         np.testing.assert_allclose(
             after["batch_stats"][side]["norm"]["mean"], mean, rtol=1e-4, atol=1e-6
         )
-
-
-def small_config(**changes) -> ml_collections.ConfigDict:
-    config = default_config()
-    with config.unlocked():
-        config.graph_encoder.update(
-            num_features=16, num_interactions=2, out_dim=8, atom_fea_len=16, nbr_fea_len=8, n_conv=2
-        )
-        config.text_encoder.config.update(
-            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
-        )
-        config.projection_dim = 12
-        config.update_from_flattened_dict(changes)
-    return config
-
-
-def examples(num_views=2, with_labels=False):
-    """Three examples, every view of a crystal and a text different."""
-    rng = np.random.default_rng(5)
-    graphs = crystal_graphs(Fixture("painn_small").section("in"))
-    result = []
-    for index, graph in enumerate(graphs):
-        views, tokens = [], []
-        for _ in range(num_views):
-            noise = 1 + 0.02 * rng.normal(size=(1, 3)).astype(np.float32)
-            views.append(dataclasses.replace(graph, edge_vectors=graph.edge_vectors * noise))
-            ids = rng.integers(5, 90, size=rng.integers(3, 10)).astype(np.int32)
-            labels = np.where(rng.random(len(ids)) < 0.5, ids, -100).astype(np.int32)
-            tokens.append(TokenView(ids, labels if with_labels else None))
-        result.append(ExampleViews(40 + index, tuple(views), tuple(tokens)))
-    return result
-
-
-def batch_of(examples_, num_examples=None, num_views=2, spare=0):
-    num_edges = sum(len(graph.senders) for e in examples_ for graph in e.graphs)
-    num_examples = num_examples or len(examples_)
-    shape = BatchShape(
-        num_examples=num_examples,
-        graph_views=num_views,
-        text_views=num_views,
-        node_tiles=((20 + spare, num_views * num_examples),),
-        num_edges=num_edges + spare,
-        token_tiles=((12 + spare, num_views * num_examples),),
-    )
-    return collate(examples_, shape)
 
 
 @pytest.mark.parametrize("name", ["painn", "cgcnn"])

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from parity_fixtures import (
+from helpers.parity_fixtures import (
     GRADIENT_TOLERANCE,
     OUTPUT_TOLERANCE,
     PARITY,
@@ -15,12 +15,12 @@ from parity_fixtures import (
     linear,
     relative_error,
 )
-from test_clac import batch_of, examples, fresh_head_stats, heads_of, small_config
+from helpers.small_models import batch_of, examples, fresh_head_stats, heads_of, small_config
 
-from clac_jax.losses import LossOptions, clac_loss
 from clac_jax.models import build_model, init_variables
 from clac_jax.models.clac import ClacOutput
 from clac_jax.models.heads import ContrastiveHead, CriticHead, PriorDiscriminator, prior_noise
+from clac_jax.training.losses import LossOptions, clac_loss
 from configs import losses as loss_configs
 
 PRIORS = {"crystal": "prior_d", "text": "text_prior_d"}

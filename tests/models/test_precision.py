@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from parity_fixtures import relative_error
-from test_clac import batch_of, examples, small_config
+from helpers.parity_fixtures import relative_error
+from helpers.small_models import batch_of, examples, small_config
 
-from clac_jax.losses import loss_options, make_loss
 from clac_jax.models import build_model, init_variables
+from clac_jax.training.losses import loss_options, make_loss
 
 SMALL_ORB = {"graph_encoder.hidden_features": 24}
 

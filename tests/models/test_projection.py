@@ -4,28 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from parity_fixtures import (
+from helpers.parity_fixtures import (
     GRADIENT_TOLERANCE,
     OUTPUT_TOLERANCE,
     Fixture,
-    linear,
-    norm,
     relative_error,
     tree_errors,
 )
+from helpers.projection_params import params_of
 
 from clac_jax.models.normalization import MaskedBatchNorm, view_members
 from clac_jax.models.projection import ProjectionBlock, near_identity
-
-
-def params_of(section, prefix=""):
-    return {
-        "hidden": linear(section, f"{prefix}feature_nonlinear.0"),
-        "norm": norm(section, f"{prefix}feature_nonlinear.1"),
-        "out": linear(section, f"{prefix}feature_nonlinear.3"),
-        "shortcut": linear(section, f"{prefix}feature_shortcut"),
-        "out_norm": norm(section, f"{prefix}feature_block_ln"),
-    }
 
 
 @pytest.mark.parametrize(("dtype", "suffix"), [(np.float32, ""), (np.float64, "64")])

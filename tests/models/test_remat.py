@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_clac import batch_of, examples, small_config
+from helpers.small_models import batch_of, examples, small_config
 
 from clac_jax.models.build import build_graph_encoder, build_text_encoder
 from clac_jax.models.dropout import DropoutStream

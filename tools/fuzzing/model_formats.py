@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from clac_jax.models import pretrained
-from clac_jax.safetensors_files import read_safetensors
-from clac_jax.text import Tokenizer
+from clac_jax.files.safetensors import read_safetensors
+from clac_jax.models.text import pretrained
+from clac_jax.text.sentences import Tokenizer
 from tools.fuzzing.format import MODELS, Format, as_json, spoil_one
 
 

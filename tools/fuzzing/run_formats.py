@@ -13,11 +13,11 @@ import jax
 import numpy as np
 from etils import epath
 
-from clac_jax import run_log
 from clac_jax.checkpoint import export, files, layout, locate, manager
-from clac_jax.config import default_config, to_json
-from clac_jax.config_check import ready
-from clac_jax.progress import RunProgress
+from clac_jax.config.check import ready
+from clac_jax.config.schema import default_config, to_json
+from clac_jax.reporting import run_log
+from clac_jax.training.progress import RunProgress
 from configs import saved
 from tools.fuzzing.format import Format, as_json, as_json_lines, spoil_one
 from tools.fuzzing.model_formats import safetensors_header

@@ -17,7 +17,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from clac_jax import datasets
-from clac_jax.crystal import Crystal
+from clac_jax.crystals.crystal import Crystal
 from clac_jax.datasets import __main__ as datasets_main
 from clac_jax.datasets import rows
 from clac_jax.errors import EXIT_USER_ERROR

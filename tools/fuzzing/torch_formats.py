@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from clac_jax.files.torch import read_torch_file
 from clac_jax.interop import lightning_file
-from clac_jax.torch_files import read_torch_file
 from tools.fuzzing import mutations
 from tools.fuzzing.format import MODELS, ROOT, Format, spoil_one
 
 
 def _torch_writer() -> Any:
     sys.path.insert(0, str(ROOT / "tests"))
-    import torch_writer  # the tests' own: PyTorch is not needed
+    from helpers import torch_writer  # the tests' own: PyTorch is not needed
 
     return torch_writer
 

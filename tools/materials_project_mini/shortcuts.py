@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from clac_jax.datasets.materials_project_mini.builder import PARQUET
-from clac_jax.formula import replace_formulas
+from clac_jax.text.formula import replace_formulas
 from tools.materials_project_mini.splits import splits_of
 
 LISTS = ("structure_question_list", "composition_question_list", "oxide_question_list")

@@ -1,0 +1,1 @@
+"""The command line: `clac-jax`, its output, and errors of flags."""

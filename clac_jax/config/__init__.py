@@ -1,0 +1,1 @@
+"""Every key of a run's config: defaults, checks and the JSON form."""

@@ -1,0 +1,232 @@
+"""A crystal: lattice, elements, positions; read from numbers or an atoms dict, and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from vesin import NeighborList
+
+from clac_jax.crystals import elements
+from clac_jax.crystals.numbers import (
+    MIN_DISTANCE,
+    CrystalError,
+    atomic_numbers_of,
+    boolean_of,
+    check_count,
+    check_parameters,
+    coordinates_of,
+    element_of,
+    floats_of,
+    lattice_from_parameters,
+    lattice_of,
+    shown,
+)
+
+# The limits, with their reasons for users in docs/data.md.
+MIN_RADII_SHARE = 0.4
+"""Of the sum of two covalent radii; the closest real contacts, under pressure, are near 0.55."""
+
+MIN_VOLUME_PER_ATOM = 0.5
+"""Cubic angstrom; a cell smaller than this has lost a dimension. Dense hydrogen has above 1."""
+
+MAX_DENSITY = 12.0
+"""Atoms in a cubic angstrom: more than the densest packing of spheres of MIN_DISTANCE."""
+
+MAX_SEARCH = 1e8
+"""Places that a search for neighbours within 6 angstrom looks at in a skewed cell: a second."""
+
+
+@dataclass(frozen=True)
+class Crystal:
+    """An ordered periodic crystal.
+
+    Attributes:
+        lattice: (3, 3) float64, rows are the cell vectors, angstrom.
+        atomic_numbers: (N,) int32.
+        positions: (N, 3) float64, Cartesian, angstrom.
+
+    Raises:
+        CrystalError: wrong shapes, no atoms or too many, values that are not numbers or outside the
+            limits, atomic numbers that are not integers, a cell without volume, an element
+            without an atom vector, or atoms closer than any two atoms of these elements.
+    """
+
+    lattice: np.ndarray
+    atomic_numbers: np.ndarray
+    positions: np.ndarray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lattice", lattice_of(self.lattice))
+        object.__setattr__(self, "atomic_numbers", atomic_numbers_of(self.atomic_numbers))
+        positions = coordinates_of(self.positions, len(self.atomic_numbers))
+        object.__setattr__(self, "positions", positions)
+        self._check_cell()
+        self._check_distances()
+
+    def _check_cell(self) -> None:
+        volume = self.volume
+        if volume < MIN_VOLUME_PER_ATOM * self.num_atoms:
+            raise CrystalError(
+                f"The cell has a volume of {volume:.3g} cubic angstrom for {self.num_atoms} "
+                "atoms. Check the cell vectors and their unit."
+            )
+        heights = self._heights()
+        # A cell whose opposite faces are closer than any two atoms is far from reduced.
+        if heights.min() < MIN_DISTANCE:
+            images = float(np.prod(2 * np.ceil(6.0 / heights) + 1))
+            boxes = float(np.prod(np.maximum(1.0, heights / 2.0)))
+            if images * (boxes + self.num_atoms**2) > MAX_SEARCH:
+                raise CrystalError(
+                    f"Opposite faces of the cell are only {heights.min():.2g} angstrom apart: it "
+                    "is too skewed to search for neighbours. Give a reduced cell."
+                )
+
+    def _heights(self) -> np.ndarray:
+        """(3,) angstrom between the opposite faces of the cell, which has a volume."""
+        return 1.0 / np.linalg.norm(np.linalg.inv(self.lattice), axis=0)
+
+    def _check_distances(self) -> None:
+        self._check_density(2.0)
+        radii = elements.covalent_radii()[self.atomic_numbers]
+        limit = max(MIN_DISTANCE, 2 * MIN_RADII_SHARE * float(radii.max()))
+        # Searched wider than needed: the library's cell list has a cell per cutoff cubed.
+        i, j, d = NeighborList(cutoff=max(2.0, limit), full_list=False).compute(
+            self.positions, self.lattice, periodic=True, quantities="ijd"
+        )
+        if not len(d) or d.min() > limit:
+            return
+        least = np.maximum(MIN_DISTANCE, MIN_RADII_SHARE * (radii[i] + radii[j]))
+        worst = int((d / least).argmin())
+        if d[worst] < least[worst]:
+            raise CrystalError(
+                f"Atoms {i[worst]} and {j[worst]} are {d[worst]:.3g} angstrom apart; two atoms of "
+                f"their elements keep at least {least[worst]:.2g}. Correct the positions, the "
+                "symmetry or the cell."
+            )
+
+    def _check_density(self, box: float) -> None:
+        """Refuses thousands of atoms in one place, whose pairs would fill the memory.
+
+        Args:
+            box: angstrom, the least height of the boxes that are counted.
+        """
+        if self.num_atoms < 256:
+            return
+        boxes = np.maximum(1, self._heights() // box).astype(np.int64)
+        places = np.minimum((self.fractional % 1.0 * boxes).astype(np.int64), boxes - 1)
+        most = int(np.bincount(places @ [boxes[1] * boxes[2], boxes[2], 1]).max())
+        if most > 256 + MAX_DENSITY * self.volume / boxes.prod():
+            raise CrystalError(
+                f"{most:,} atoms of the cell are in one place. Correct the positions."
+            )
+
+    @property
+    def num_atoms(self) -> int:
+        """Atoms in the cell."""
+        return len(self.atomic_numbers)
+
+    @property
+    def volume(self) -> float:
+        """Of the cell, cubic angstrom."""
+        return abs(float(np.linalg.det(self.lattice)))
+
+    @property
+    def fractional(self) -> np.ndarray:
+        """(N, 3) float64 fractional coordinates, not wrapped into the cell."""
+        return np.linalg.solve(self.lattice.T, self.positions.T).T
+
+    @property
+    def formula(self) -> str:
+        """The reduced formula, elements in alphabetical order ("AsCa", "Ca3O12P3")."""
+        counts = Counter(elements.symbol(int(z)) for z in self.atomic_numbers)
+        divisor = functools.reduce(math.gcd, counts.values())
+        parts = ((name, counts[name] // divisor) for name in sorted(counts))
+        return "".join(name + (str(count) if count > 1 else "") for name, count in parts)
+
+    def replace(self, **changes: np.ndarray) -> Crystal:
+        """A crystal with some arrays changed, checked again."""
+        return dataclasses.replace(self, **changes)
+
+    @classmethod
+    def from_arrays(cls, lattice: Any, atomic_numbers: Any, frac_coords: Any) -> Crystal:
+        """Reads three arrays or nested lists; nothing is converted that is not a number already.
+
+        Args:
+            lattice: 3 x 3 or 9 numbers, angstrom, rows are cell vectors.
+            atomic_numbers: N integers; 17.0 is one, 17.2, true and "17" are not.
+            frac_coords: N x 3 or 3 N numbers, fractional.
+
+        Raises:
+            CrystalError: they are not such arrays or do not describe a crystal.
+        """
+        cell = lattice_of(lattice, flat=True)
+        numbers = atomic_numbers_of(atomic_numbers)
+        fractions = coordinates_of(frac_coords, len(numbers), flat=True)
+        return cls(cell, numbers, fractions @ cell)
+
+    @classmethod
+    def from_atoms(cls, atoms: Mapping[str, Any]) -> Crystal:
+        """Reads an atoms dict.
+
+        Args:
+            atoms: `lattice_mat` (3 x 3, angstrom, rows are cell vectors), or `abc` (angstrom) and
+                `angles` (degrees), which must agree if both are given; `elements` (symbols);
+                `coords` (N x 3); `cartesian` (true or false, also as 0, 1 or text; if false or
+                missing the coordinates are fractional).
+
+        Raises:
+            CrystalError: a key is missing or what it holds is not a crystal.
+        """
+        if not isinstance(atoms, Mapping):
+            raise CrystalError("The atoms are not a dict with lattice_mat, elements and coords.")
+        for key in ("elements", "coords"):
+            value = atoms.get(key)
+            if isinstance(value, str | bytes) or not isinstance(value, Sequence | np.ndarray):
+                raise CrystalError(f'The atoms have no list "{key}". Add it.')
+        if atoms.get("lattice_mat") is not None:
+            lattice = lattice_of(atoms["lattice_mat"])
+            check_parameters(lattice, atoms.get("abc"), atoms.get("angles"))
+        elif atoms.get("abc") is not None and atoms.get("angles") is not None:
+            parameters = [
+                *floats_of(atoms["abc"], "abc", (3,)),
+                *floats_of(atoms["angles"], "angles", (3,)),
+            ]
+            lattice = lattice_from_parameters(*map(float, parameters))
+        else:
+            raise CrystalError('The atoms have no "lattice_mat" (or "abc" and "angles"). Add it.')
+        check_count(len(atoms["elements"]))
+        numbers = np.array([element_of(name) for name in atoms["elements"]], np.int32)
+        coords = coordinates_of(atoms["coords"], len(numbers))
+        for key in atoms:
+            if key != "cartesian" and "cartesian" in str(key).lower():
+                raise CrystalError(f'The atoms have a key {shown(key)}. Name it "cartesian".')
+        is_cartesian = boolean_of(atoms.get("cartesian"), "cartesian")
+        return cls(lattice, numbers, coords if is_cartesian else coords @ lattice)
+
+    @classmethod
+    def from_cif(cls, text: str) -> Crystal:
+        """Reads the first block with atoms of a CIF, with its symmetry applied; see `cif.read`.
+
+        Raises:
+            CrystalError: the text is not a CIF or does not describe one ordered crystal.
+            FormulaMismatch: its sites are not those of its formula sum.
+        """
+        from clac_jax.crystals import cif  # which reads into this class
+
+        return cif.read(text).checked()
+
+    def to_atoms(self) -> dict[str, Any]:
+        """The crystal as an atoms dict with Cartesian coordinates; `from_atoms` reads it back."""
+        return {
+            "lattice_mat": self.lattice.tolist(),
+            "elements": [elements.symbol(int(z)) for z in self.atomic_numbers],
+            "coords": self.positions.tolist(),
+            "cartesian": True,
+        }

@@ -1,0 +1,81 @@
+"""Crystal graphs: every periodic image pair of atoms within a cutoff."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from vesin import NeighborList
+
+from clac_jax.crystals.crystal import Crystal
+
+
+@dataclass(frozen=True)
+class CrystalGraph:
+    """The graph of one crystal; messages flow from senders to receivers.
+
+    Attributes:
+        atomic_numbers: (N,) int32.
+        senders: (E,) int32, atom i of the pair.
+        receivers: (E,) int32, atom j of the pair.
+        edge_vectors: (E, 3) float32, r_j + S @ cell - r_i, angstrom.
+        lattice: (3, 3) float32, rows are the cell vectors, angstrom.
+    """
+
+    atomic_numbers: np.ndarray
+    senders: np.ndarray
+    receivers: np.ndarray
+    edge_vectors: np.ndarray
+    lattice: np.ndarray
+
+
+def neighbour_list(
+    crystal: Crystal, cutoff: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """All pairs (i, j, S) with |r_j + S @ cell - r_i| <= cutoff, but no atom with itself (S = 0).
+
+    Args:
+        crystal: in any cell, smaller than the cutoff or skewed.
+        cutoff: angstrom.
+
+    Returns:
+        i (E,) int32, j (E,) int32, S (E, 3) int32 and the vectors (E, 3) float64, angstrom; sorted
+        by (j, i, S), so that equal crystals give equal graphs.
+    """
+    i, j, shifts, vectors = NeighborList(cutoff=cutoff, full_list=True).compute(
+        crystal.positions, crystal.lattice, periodic=True, quantities="ijSD"
+    )
+    order = np.lexsort((shifts[:, 2], shifts[:, 1], shifts[:, 0], i, j))
+    return (
+        i[order].astype(np.int32),
+        j[order].astype(np.int32),
+        shifts[order].astype(np.int32),
+        vectors[order],
+    )
+
+
+def build_graph(crystal: Crystal, cutoff: float, max_neighbours: int = 0) -> CrystalGraph:
+    """The radius graph of a crystal, or its k-nearest variant.
+
+    Args:
+        crystal: any.
+        cutoff: angstrom; a crystal with no pair inside it has a graph without edges.
+        max_neighbours: keep only so many nearest incoming edges per atom (ties by the order of
+            `neighbour_list`); 0 keeps all.
+    """
+    i, j, _, vectors = neighbour_list(crystal, cutoff)
+    if max_neighbours and len(i):
+        # Stable in the neighbour list's order; rounded so that symmetric ties are ties.
+        distances = np.round(np.linalg.norm(vectors, axis=1), 6)
+        order = np.lexsort((np.arange(len(j)), distances, j))
+        starts = np.searchsorted(j[order], np.arange(crystal.num_atoms))
+        rank = np.arange(len(j)) - starts[j[order]]
+        kept = np.sort(order[rank < max_neighbours])
+        i, j, vectors = i[kept], j[kept], vectors[kept]
+    return CrystalGraph(
+        atomic_numbers=crystal.atomic_numbers,
+        senders=i,
+        receivers=j,
+        edge_vectors=vectors.astype(np.float32),
+        lattice=crystal.lattice.astype(np.float32),
+    )

@@ -1,0 +1,206 @@
+"""Connections of two processes of a run: how they are made, and lines of JSON over them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from clac_jax.distributed.preemption import say
+from clac_jax.errors import UserError, in_words
+
+PROTOCOL = "clac-jax processes 1"
+MAX_LINE = 1 << 24  # bytes; the largest is the list of the state's arrays
+MAX_HELLO = 1 << 12  # bytes; of what has not said yet that it is a process of the run
+# What a line of another program raises where it is read as one of ours; RecursionError and
+# OverflowError are JSON's and `int`'s for what is nested deep and for Infinity.
+NOT_A_MESSAGE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
+)
+NOTICE_SECONDS = 10  # then a waiting process says what it waits for
+REPLY_SECONDS = 10  # the first process answers in milliseconds, also while it compiles
+PORT_SECONDS = 10  # a run that is ending frees its port by then
+RETRY_SECONDS = 0.25
+SEND_SECONDS = 10  # for a line that does not fit into the buffers of a stopped process
+
+
+class ProcessError(UserError):
+    """The processes of a run cannot find each other, or do not agree."""
+
+
+class _StrangerError(OSError):
+    """What answers is not a process of a run."""
+
+
+@dataclass
+class Connection:
+    """To one other process.
+
+    Attributes:
+        number: of the process; None while it has not said it.
+        name: the process in words.
+        silence: seconds for which nothing has come, not counting those in which this process was
+            stopped.
+    """
+
+    socket: socket.socket
+    number: int | None = None
+    name: str = "a connection"
+    silence: float = 0.0
+    _received: bytearray = field(default_factory=bytearray)
+    _sending: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.socket.settimeout(SEND_SECONDS)
+
+    def send(self, **message: Any) -> None:
+        """Sends a line; nothing if the connection is broken, which the reader will notice."""
+        line = json.dumps(message).encode() + b"\n"
+        with self._sending, contextlib.suppress(OSError):
+            self.socket.sendall(line)
+
+    def lines(self) -> list[bytes] | None:
+        """The lines that have come since the last call; None at the end of the connection."""
+        try:
+            piece = self.socket.recv(1 << 16)
+        except OSError:
+            return None
+        most = MAX_HELLO if self.number is None else MAX_LINE
+        if not piece or len(self._received) + len(piece) > most:
+            return None
+        self.silence = 0.0
+        self._received += piece
+        *lines, rest = bytes(self._received).split(b"\n")
+        self._received[:] = rest
+        return lines
+
+
+def own_name(index: int) -> str:
+    """This process in words."""
+    return f"process {index} (process id {os.getpid()} on {socket.gethostname()})"
+
+
+def listen(address: str) -> socket.socket:
+    """The port of the first process, for the others to connect to.
+
+    Args:
+        address: HOST:PORT; for a HOST other than this machine's loopback on all its networks.
+
+    Raises:
+        ProcessError: the port is in use.
+    """
+    host, port = _host_port(address)
+    give_up = time.monotonic() + PORT_SECONDS
+    while True:
+        try:
+            if host in ("127.0.0.1", "localhost"):
+                return socket.create_server(("127.0.0.1", port))
+            if socket.has_dualstack_ipv6():
+                return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+            return socket.create_server(("", port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > give_up:
+                reason = os.strerror(error.errno or 0)
+                raise ProcessError(
+                    f"Process 0 cannot listen at {address}: {reason}. Another run, another process "
+                    "with process_id=0 or another program may be there: stop it, or choose another "
+                    "port in config.distributed.coordinator_address."
+                ) from error
+            time.sleep(RETRY_SECONDS)
+
+
+def connect(address: str, index: int, count: int, deadline: float) -> Connection:
+    """The connection to the first process, once it has welcomed this one.
+
+    Args:
+        address: HOST:PORT of the first process.
+        index: number of this process.
+        count: of the processes.
+        deadline: by the monotonic clock, in seconds.
+
+    Raises:
+        ProcessError: the first process cannot be reached, or refuses.
+    """
+    hello = {"index": index, "count": count, "name": own_name(index)}
+    notice_at, give_up = time.monotonic() + NOTICE_SECONDS, deadline
+    while True:
+        try:
+            seconds = min(REPLY_SECONDS, max(1.0, deadline - time.monotonic()))
+            first, answer = call(address, hello, seconds)
+            break
+        except _StrangerError:
+            # Or the run before, which is about to end.
+            cause = "another program answers there"
+            give_up = min(give_up, time.monotonic() + PORT_SECONDS)
+        except (OSError, UnicodeError) as error:  # the latter for a host name that cannot be one
+            cause = in_words(error)
+        now = time.monotonic()
+        if now > give_up:
+            raise ProcessError(
+                f"Process {index} cannot reach process 0 at {address}: {cause}. Set "
+                "config.distributed.coordinator_address to HOST:PORT of the first process, and see "
+                "its own message: docs/clusters.md."
+            )
+        if now > notice_at:
+            say(f"waiting for process 0 at {address} ({cause})")
+            notice_at = math.inf
+        time.sleep(RETRY_SECONDS)
+    if refused := answer.get("refused"):
+        raise ProcessError(str(refused))
+    return Connection(first, number=0, name=str(answer["welcome"]))
+
+
+def call(
+    address: str, hello: dict[str, Any], seconds: float
+) -> tuple[socket.socket, dict[str, Any]]:
+    """A connection to the first process and its answer to the first line.
+
+    Raises:
+        OSError: it cannot be reached, or something else is there.
+    """
+    far = socket.create_connection(_host_port(address), timeout=seconds)
+    try:
+        far.sendall(json.dumps({"hello": PROTOCOL} | hello).encode() + b"\n")
+        return far, _answer(far)
+    except OSError:
+        far.close()
+        raise
+
+
+def _answer(far: socket.socket) -> dict[str, Any]:
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = far.recv(1)  # nothing of what follows the line
+        if not byte or len(line) > 1 << 16:
+            raise _StrangerError
+        line += byte
+    try:
+        answer = json.loads(line)
+    except NOT_A_MESSAGE as error:
+        raise _StrangerError from error
+    if not isinstance(answer, dict) or not {"welcome", "refused"} & answer.keys():
+        raise _StrangerError
+    return answer
+
+
+def _host_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise ProcessError(
+            f"config.distributed.coordinator_address is {address!r}. It must be HOST:PORT of the "
+            "first process, such as node1:1234."
+        )
+    return host.strip("[]"), int(port)

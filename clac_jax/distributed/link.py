@@ -1,0 +1,397 @@
+"""The connections between the processes of a run: they meet, agree, and notice when one is lost.
+
+The first process listens at HOST:PORT and every other one connects to it. Messages are lines of
+JSON. A thread in each process sends signs of life and listens for them; it does not depend on the
+devices, where a collective with a lost process may never return. When a process is lost the thread
+saves what there is, says why in one sentence and ends the program.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import selectors
+import socket
+import threading
+import time
+from typing import Any
+
+from clac_jax.distributed import tunnel
+from clac_jax.distributed.agreement import Facts, difference
+from clac_jax.distributed.connection import (
+    NOT_A_MESSAGE,
+    NOTICE_SECONDS,
+    PROTOCOL,
+    REPLY_SECONDS,
+    RETRY_SECONDS,
+    Connection,
+    ProcessError,
+    call,
+    connect,
+    listen,
+    own_name,
+)
+from clac_jax.distributed.lost_process import OWN_END_SECONDS, LostProcessError, ProcessLoss
+from clac_jax.distributed.preemption import EXIT_PREEMPTED, say
+
+MAX_BEAT_SECONDS = 5.0
+REFUSAL_SECONDS = 3.0  # in which those that come last hear the same
+MIN_STRANGERS = 64  # connections that have not said who they are; then the oldest must go
+FAREWELL_SECONDS = 0.2  # a connection that is closed immediately can take the last line with it
+
+
+class Link:
+    """This process's connections with the others of its run.
+
+    Attributes:
+        loss: why a process is lost, once one is, and what then becomes of this one.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        index: int,
+        count: int,
+        connect_seconds: float,
+        silence_seconds: float,
+        service_port: int = 0,
+    ):
+        """Opens the port (first process) or connects to it, which waits for the first process.
+
+        Args:
+            address: HOST:PORT of the first process.
+            index: number of this process.
+            count: of the processes.
+            connect_seconds: to wait for the others.
+            silence_seconds: after which a silent process is lost.
+            service_port: of JAX's service, which tunnels lead to, on the first process.
+
+        Raises:
+            ProcessError: the port is in use, the first process cannot be reached or refuses.
+        """
+        self.loss = ProcessLoss(index)
+        self._address = address
+        self._index, self._count = index, count
+        self._deadline = time.monotonic() + connect_seconds
+        self._connect_seconds = connect_seconds
+        self._silence_seconds = silence_seconds
+        self._service_port = service_port
+        self._changed = threading.Condition()
+        self._others: dict[int, Connection] = {}
+        self._strangers: list[Connection] = []
+        self._said: dict[str, dict[int, Facts]] = {}  # first process: facts by name
+        self._verdicts: dict[str, str] = {}
+        self._gone: set[int] = set()
+        self._refused = ""  # the meeting of all
+        self._met = self._closing = self._closed = False
+        self._slept, self._woke = 0.0, -math.inf  # seconds it was stopped, and when until
+        self._selector = selectors.DefaultSelector()
+        if index == 0:
+            self._listener = listen(address)
+            self._selector.register(self._listener, selectors.EVENT_READ, None)
+        else:
+            first = connect(address, index, count, self._deadline)
+            self._others[0] = first
+            self._selector.register(first.socket, selectors.EVENT_READ, first)
+        threading.Thread(target=self._watch, name="processes", daemon=True).start()
+
+    def agree(self, name: str, facts: Facts) -> None:
+        """Returns when all processes are here and the first finds no difference in their facts.
+
+        Args:
+            name: of the place in the run, which all pass in the same order.
+            facts: of this process.
+
+        Raises:
+            ProcessError: there is a difference (in all processes), or not all have come.
+        """
+        if self._index == 0:
+            with self._changed:
+                self._said.setdefault(name, {})[0] = facts
+            self._judge(name)
+        else:
+            self._others[0].send(agree=name, facts=facts)
+        notice_at = time.monotonic() + NOTICE_SECONDS
+        with self._changed:
+            while name not in self._verdicts:
+                self._changed.wait(RETRY_SECONDS)
+                now = time.monotonic()
+                if now > notice_at:
+                    where = f"({name})" if self._met else f"at {self._address}"
+                    say(f"waiting for {self._missing(name)} {where}")
+                    notice_at = math.inf
+                if self._index == 0 and not self._met and now > self._deadline:
+                    self._verdicts[name] = self._refused or (
+                        "The processes of this run cannot find each other: "
+                        f"{self._missing(name)} did not come to {self._address} within "
+                        f"{self._connect_seconds:g} seconds "
+                        "(config.distributed.connect_seconds). Its own message says why, or its "
+                        "coordinator_address, num_processes or process_id are wrong: "
+                        "docs/clusters.md."
+                    )
+                    self._tell(verdict=name, difference=self._verdicts[name], gone=[])
+            verdict, self._met = self._verdicts[name], True
+            self._closing = self._closing or bool(verdict)
+        if verdict:
+            raise ProcessError(verdict)
+
+    def collective_failed(self, reason: str) -> None:
+        """Does not return, unless the run has ended: the watching thread ends the program.
+
+        Args:
+            reason: the collective's; a process that was lost meanwhile is a better one.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self.loss.reason is not None, OWN_END_SECONDS)
+            if self._closing:
+                return
+        self._lose(f"a collective has failed ({reason})")
+        self.loss.wait_for_the_end()
+
+    def leaves(self, why: str, code: int) -> None:
+        """Tells the others that this process ends, why, and with which exit code."""
+        self._closing = True
+        self._tell(leaving=why, code=code)
+        time.sleep(FAREWELL_SECONDS)
+
+    def end(self) -> bool:
+        """Waits until all have done their work.
+
+        Returns:
+            Whether all are still there.
+        """
+        if self._index == 0:
+            with self._changed:
+                self._closing = True  # who is lost now has lost nothing
+                self._said.setdefault("end", {})[0] = {}
+            self._judge("end")
+            with self._changed:
+                self._changed.wait_for(lambda: "end" in self._verdicts)
+        else:
+            self.agree("end", {})
+            self._closing = True
+        return not self._gone and self.loss.reason is None
+
+    def close(self) -> None:
+        """Closes the connections; in the first process when the others have closed theirs."""
+        self._closing = True
+        if self._index == 0:
+            with self._changed:
+                self._changed.wait_for(lambda: len(self._gone) >= self._count - 1, REPLY_SECONDS)
+            self._listener.close()
+        self._closed = True
+        for connection in self._others.values():
+            with contextlib.suppress(OSError):
+                connection.socket.shutdown(socket.SHUT_RDWR)
+
+    def tunnel_entrance(self) -> int:
+        """A port of this machine that leads to JAX's service in the first process."""
+
+        def enter() -> socket.socket:
+            give_up = time.monotonic() + REPLY_SECONDS  # the service may not have started yet
+            while True:
+                try:
+                    return call(self._address, {"tunnel": True}, REPLY_SECONDS)[0]
+                except OSError:
+                    if time.monotonic() > give_up:
+                        raise
+                    time.sleep(0.05)
+
+        return tunnel.open_entrance(enter)
+
+    def _missing(self, name: str) -> str:
+        """The processes that have not come to a place, in words."""
+        if self._index:
+            return "the other processes"
+        missing = [n for n in range(1, self._count) if n not in self._said.get(name, {})]
+        return (
+            f"{len(missing)} of {self._count} processes ({', '.join(map(str, missing[:10]))}"
+            f"{', ...' if len(missing) > 10 else ''})"
+        )
+
+    # The watching thread.
+
+    def _watch(self) -> None:
+        beat = min(MAX_BEAT_SECONDS, self._silence_seconds / 6)
+        last = time.monotonic()
+        while not self._closed:
+            events = self._selector.select(max(0.0, last + beat - time.monotonic()))
+            now = time.monotonic()
+            if now - last > 2 * beat + 1:
+                self._slept, self._woke = now - last, now
+            for key, _ in events:
+                if key.data is None:
+                    self._accept()
+                else:
+                    self._receive(key.data)
+            now = time.monotonic()
+            if now - last < beat:
+                continue
+            elapsed, last = min(now - last, 2 * beat), now
+            self._tell()
+            for connection in [*self._others.values(), *self._strangers]:
+                connection.silence += elapsed
+            self._drop_the_silent()
+
+    def _drop_the_silent(self) -> None:
+        for stranger in [s for s in self._strangers if s.silence > REPLY_SECONDS]:
+            self._forget(stranger)
+        for connection in list(self._others.values()):
+            if connection.silence > self._silence_seconds:
+                connection.silence = 0.0
+                self._lost(
+                    connection,
+                    f"{connection.name} was not heard from for {self._silence_seconds:g} seconds "
+                    "(config.distributed.failure_seconds)",
+                )
+
+    def _accept(self) -> None:
+        if len(self._strangers) >= max(MIN_STRANGERS, 2 * self._count):
+            self._forget(self._strangers[0])
+        with contextlib.suppress(OSError):
+            accepted, _ = self._listener.accept()
+            connection = Connection(accepted)
+            self._strangers.append(connection)
+            self._selector.register(accepted, selectors.EVENT_READ, connection)
+
+    def _receive(self, connection: Connection) -> None:
+        lines = connection.lines()
+        if lines is None:
+            self._forget(connection)
+            if connection.number is not None:
+                self._lost(
+                    connection,
+                    f"the connection to {connection.name} was closed: it was killed, or its host "
+                    "or network failed",
+                )
+            return
+        for line in lines:
+            try:
+                message = json.loads(line)
+                if connection.number is None:
+                    self._welcome(connection, message)
+                else:
+                    self._obey(connection, message)
+            except NOT_A_MESSAGE:
+                self._forget(connection)
+                return
+
+    def _welcome(self, connection: Connection, message: dict[str, Any]) -> None:
+        """The first line of a process that has connected to the first one."""
+        if message["hello"] != PROTOCOL:
+            connection.send(refused=f"Process 0 runs another version of clac-jax ({PROTOCOL!r}).")
+            raise ValueError(message["hello"])
+        if message.get("tunnel"):
+            service = socket.create_connection(("127.0.0.1", self._service_port))
+            self._selector.unregister(connection.socket)
+            self._strangers.remove(connection)
+            connection.send(welcome="tunnel")
+            tunnel.carry(connection.socket, service)
+            return
+        number, count, name = int(message["index"]), int(message["count"]), str(message["name"])
+        refused = ""
+        if count != self._count:
+            refused = (
+                f"config.distributed.num_processes is {count} in process {number} and "
+                f"{self._count} in process 0. Start every process with the same command."
+            )
+        elif number in self._others:
+            refused = (
+                f"Process {number} of the run at {self._address} is there already: "
+                f"{self._others[number].name}. Give each process its own "
+                "config.distributed.process_id, and each run its own port."
+            )
+        elif self._met or not 0 < number < count:
+            refused = f"The run at {self._address} has no place for a process {number}."
+        if refused:
+            connection.send(refused=refused)
+            self._forget(connection)
+            if count != self._count and not self._met:
+                with self._changed:
+                    self._refused = refused
+                    self._deadline = min(self._deadline, time.monotonic() + REFUSAL_SECONDS)
+            return
+        self._strangers.remove(connection)
+        connection.number, connection.name = number, name
+        with self._changed:
+            self._others[number] = connection
+        connection.send(welcome=own_name(0))
+
+    def _obey(self, connection: Connection, message: dict[str, Any]) -> None:
+        assert connection.number is not None
+        if "agree" in message:
+            with self._changed:
+                said = self._said.setdefault(message["agree"], {})
+                said[connection.number] = dict(message["facts"])
+            self._judge(message["agree"])
+        elif "verdict" in message:
+            with self._changed:
+                self._verdicts[message["verdict"]] = str(message["difference"])
+                self._gone.update(message["gone"])
+                self._changed.notify_all()
+        elif "leaving" in message:
+            self._met = True  # what ends it would end another in its place
+            self._lost(
+                connection,
+                f"{connection.name} ended: {message['leaving']}",
+                stopped=message["code"] == EXIT_PREEMPTED,
+            )
+        elif "lost" in message:
+            reason = str(message["lost"])
+            about_this_one = reason.startswith(own_name(self._index))
+            self._lose(
+                f"the others have ended: {reason}" if about_this_one else reason,
+                stopped=bool(message["stopped"]),
+            )
+
+    def _judge(self, name: str) -> None:
+        """In the first process: compares when all have come, and tells them."""
+        with self._changed:
+            said = self._said.get(name, {})
+            absent = set(range(self._count)) - set(said)
+            if name in self._verdicts or absent - self._gone:
+                return
+            verdict, self._met = difference(said), True
+            self._verdicts[name] = verdict
+            self._changed.notify_all()
+        self._tell(verdict=name, difference=verdict, gone=sorted(self._gone))
+
+    def _forget(self, connection: Connection) -> None:
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(connection.socket)
+        with contextlib.suppress(ValueError):
+            self._strangers.remove(connection)
+        connection.socket.close()
+
+    def _lost(self, connection: Connection, reason: str, stopped: bool = False) -> None:
+        assert connection.number is not None
+        with self._changed:
+            if self._index == 0 and not self._met:  # another may come in its place
+                self._others.pop(connection.number, None)
+                for said in self._said.values():
+                    said.pop(connection.number, None)
+                self._forget(connection)  # if it is only slow, it notices that it is not counted
+                return
+            self._gone.add(connection.number)
+            self._changed.notify_all()
+        self._judge("end")
+        self._lose(reason, stopped)
+
+    def _lose(self, reason: str, stopped: bool = False) -> None:
+        """Begins the end of the program; `stopped`: where a process has ended on request."""
+        with self._changed:
+            if self.loss.reason is not None or self._closing:
+                return
+            self.loss.reason = reason
+            self._changed.notify_all()
+        code = EXIT_PREEMPTED if stopped else LostProcessError.exit_code
+        if self._index == 0:
+            self._tell(lost=reason, stopped=stopped)
+        lately = time.monotonic() - self._woke < self._silence_seconds
+        slept = self._slept if lately and self._slept > self._silence_seconds / 2 else 0.0
+        self.loss.end_program(slept, code, lambda: self._tell(leaving=reason, code=code))
+
+    def _tell(self, **message: Any) -> None:
+        for connection in list(self._others.values()):
+            connection.send(**message)

@@ -1,0 +1,84 @@
+"""What becomes of this process when another process of its run is lost."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from clac_jax.distributed.preemption import EXIT_PREEMPTED, say
+from clac_jax.errors import UserError
+
+# An error that ends all processes reaches this one from another first: its own is clearer.
+OWN_END_SECONDS = 2.0
+LAST_SAVE_SECONDS = 300.0
+
+
+class LostProcessError(UserError):
+    """Another process of the run is gone; its own message says why."""
+
+    # Less than the codes of errors and signals: a launcher reports the largest of all processes.
+    exit_code = 1
+
+
+class ProcessLoss:
+    """Ends the program from a thread of its own, since the main thread may never return.
+
+    The main thread waits in a collective with the lost process, or stops at the next place where it
+    calls `wait_if_lost`; so nothing changes the state while it is saved.
+
+    Attributes:
+        reason: why a process is lost; None while none is.
+        save_first: saves what it can and returns what it did, in a sentence; called before the end.
+        main_ends: whether the main thread is about to save and end the program without the others.
+    """
+
+    def __init__(self, index: int):
+        """Of the process with this number."""
+        self.reason: str | None = None
+        self.save_first: Callable[[], str] = lambda: ""
+        self.main_ends = False
+        self._index = index
+        self._main_waits = threading.Event()
+
+    def wait_if_lost(self) -> None:
+        """Does not return when a process is lost."""
+        if self.reason is not None:
+            self.wait_for_the_end()
+
+    def wait_for_the_end(self) -> None:
+        """Does not return."""
+        self._main_waits.set()
+        while True:
+            time.sleep(3600)
+
+    def end_program(self, slept: float, code: int, tell: Callable[[], None]) -> None:
+        """Saves, says why and exits, in the background.
+
+        Args:
+            slept: seconds for which this process itself was stopped, if that may be the cause.
+            code: to exit with.
+            tell: lets the other processes know.
+        """
+
+        def end() -> None:
+            self._main_waits.wait(OWN_END_SECONDS)
+            if self.main_ends:
+                self._main_waits.wait(LAST_SAVE_SECONDS)
+            saved: list[str] = []
+            saving = threading.Thread(target=lambda: saved.append(self.save_first()), daemon=True)
+            saving.start()
+            saving.join(LAST_SAVE_SECONDS)
+            tell()
+            prefix = "" if code == EXIT_PREEMPTED else "error: "
+            sentences = [
+                f"{prefix}Process {self._index} stops because {str(self.reason).rstrip('.')}.",
+                f"This process itself was stopped for {slept:.0f} seconds." if slept else "",
+                *saved,
+                "Start the same command on all hosts again.",
+            ]
+            say(" ".join(filter(None, sentences)))
+            os._exit(code)
+
+        threading.Thread(target=end, name="lost process", daemon=True).start()

@@ -1,0 +1,389 @@
+"""The processes of a run on several hosts: how they find each other and what they agree on.
+
+Every process runs the same program on its own part of each batch. Only the first one touches the
+workdir: it reads the checkpoint and sends it to the others, it saves and it writes. What one
+process has decided by itself (a signal came, a batch needs more room) is agreed on by collectives
+that all of them enter at the same point of the run. That they are the same program is checked
+beforehand, and that all are alive all the time, over connections of their own:
+`clac_jax.distributed.link`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from jax._src.clusters import ClusterEnv  # no public function finds the address only
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from clac_jax.distributed.agreement import Facts
+from clac_jax.distributed.connection import ProcessError
+from clac_jax.distributed.link import Link
+from clac_jax.distributed.lost_process import LostProcessError
+from clac_jax.distributed.preemption import EXIT_PREEMPTED
+from clac_jax.errors import one_line
+
+# JAX's own watch over the processes ends the program with a C++ stack. Ours comes first: `Link`.
+NEVER = 30 * 24 * 3600  # seconds
+END_SECONDS = 60  # of JAX's farewell, which begins when all have done their work
+SENT_WORDS = 1 << 24  # of four bytes, at a time
+Answer = Callable[[], np.ndarray]
+
+_link: Link | None = None
+
+
+def start(options: ml_collections.ConfigDict, facts: Callable[[], Facts]) -> None:
+    """Connects this process with the others of its run, if there are any, and compares them.
+
+    They are found under SLURM (`srun`), Open MPI, Kubernetes' indexed jobs and on TPU hosts;
+    elsewhere `options` says where they are. To be called before JAX touches a device.
+
+    Args:
+        options: the group `config.distributed`.
+        facts: what must be the same in all processes.
+
+    Raises:
+        ProcessError: the settings are incomplete, a process cannot be reached, or two differ.
+    """
+    global _link
+    if jax.distributed.is_initialized():
+        return
+    place = _place(options)
+    if place is None:
+        return
+    address, count, index, local_devices = place
+    port = _free_port()
+    _link = Link(
+        address, index, count, options.connect_seconds, options.failure_seconds, service_port=port
+    )
+    agree("program", facts())
+    # JAX's own service listens for SIGTERM, too, and would take it from ours.
+    jax.config.update("jax_enable_preemption_service", False)
+    # gRPC would ask a proxy of the environment for the way to this machine; JAX warns of that.
+    jax.config.update("jax_check_proxy_envs", False)
+    os.environ.setdefault("no_grpc_proxy", "127.0.0.1")
+    try:
+        jax.distributed.initialize(
+            coordinator_address=f"127.0.0.1:{_link.tunnel_entrance() if index else port}",
+            coordinator_bind_address=f"127.0.0.1:{port}",
+            num_processes=count,
+            process_id=index,
+            local_device_ids=local_devices,
+            initialization_timeout=options.connect_seconds,
+            heartbeat_timeout_seconds=NEVER,
+            shutdown_timeout_seconds=END_SECONDS,
+        )
+        devices = jax.local_devices()  # waits for the other processes
+    except (RuntimeError, ValueError) as error:
+        raise ProcessError(
+            f"JAX cannot connect the processes of this run: {one_line(error, 500)} See "
+            "docs/clusters.md."
+        ) from error
+    kinds = ", ".join(sorted({device.device_kind for device in devices}))
+    agree(
+        "devices",
+        {"the kind of devices": kinds, "the number of devices of a process": str(len(devices))},
+    )
+
+
+def _place(
+    options: ml_collections.ConfigDict,
+) -> tuple[str, int, int, Sequence[int] | None] | None:
+    """Address of the first process, number of processes, this one's number and its local devices.
+
+    None if there is one process only. The devices are None for all that JAX sees.
+    """
+    given = _given(options)
+    if not given and not _in_cluster(os.environ):
+        return None
+    try:
+        address, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(
+            given.get("coordinator_address"),
+            given.get("num_processes"),
+            given.get("process_id"),
+            list(options.local_devices) or None,
+            None,
+            options.connect_seconds,
+        )
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        raise ProcessError(
+            f"The launcher does not say where the processes are: {one_line(error, 500)} {_SETTINGS}"
+        ) from error
+    if address is None or count is None or index is None:
+        raise ProcessError(f"The launcher does not say where the processes are. {_SETTINGS}")
+    if not 0 <= index < count:
+        raise ProcessError(
+            f"config.distributed.process_id is {index}, and num_processes is {count}. Number the "
+            "processes from 0, and set num_processes to their number."
+        )
+    return address, count, index, devices
+
+
+_SETTINGS = (
+    "Set config.distributed.coordinator_address (HOST:PORT of the first process), num_processes "
+    "and process_id: docs/clusters.md."
+)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def agree(name: str, facts: Facts) -> None:
+    """Returns when all processes are here with the same facts.
+
+    Args:
+        name: of the place in the run.
+        facts: of this process.
+
+    Raises:
+        ProcessError: they differ, which is raised in every process.
+    """
+    if _link is not None:
+        _link.agree(name, facts)
+
+
+def _given(options: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What the config says about the processes; empty if it leaves that to the cluster."""
+    address, count, index = (
+        options.coordinator_address,
+        options.num_processes,
+        options.process_id,
+    )
+    if not address and count is None and index is None:
+        return {}
+    if not address or count is None or index is None:
+        raise ProcessError(
+            "config.distributed needs coordinator_address, num_processes and process_id together; "
+            f"they are {address!r}, {count} and {index}. Set all three, or none in a cluster that "
+            "tells them."
+        )
+    return {"coordinator_address": address, "num_processes": count, "process_id": index}
+
+
+def _in_cluster(environment: Mapping[str, str]) -> bool:
+    """Whether a launcher that JAX can ask has started this process, and others beside it."""
+    for size in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
+        if int(environment.get(size, "1")) > 1:
+            return True
+    if "KUBERNETES_SERVICE_HOST" in environment and "JOB_COMPLETION_INDEX" in environment:
+        return True
+    has_tpu = Path("/dev/accel0").exists() or Path("/dev/vfio/0").exists()
+    return has_tpu and importlib.util.find_spec("libtpu") is not None
+
+
+def are_several() -> bool:
+    """Whether there is another process."""
+    return jax.process_count() > 1
+
+
+def is_first() -> bool:
+    """Whether this process is the one that reads, writes and prints."""
+    return jax.process_index() == 0
+
+
+def end() -> None:
+    """Waits for the others and disconnects; the end of a process that has done its work.
+
+    Without it the first to end would look lost to the others, which may still be saving.
+    """
+    global _link
+    if _link is None or not _link.end():  # JAX would wait for the one that is gone
+        return
+    jax.distributed.shutdown()
+    _link.close()
+    _link = None
+
+
+def leave(code: int, why: str) -> None:
+    """Ends this process immediately if it is one of several, and tells the others why.
+
+    An orderly exit waits for the others, which wait for this one in a collective.
+    """
+    if _link is None:
+        return
+    _link.leaves(why, code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def stops(signal_name: str) -> None:
+    """Tells the others that a signal ends this process now, when there is nothing to save."""
+    if _link is not None:
+        _link.leaves(f"it received {signal_name} when there was nothing to save", EXIT_PREEMPTED)
+
+
+def first_ends_by_itself() -> None:
+    """Says that the first process is about to save and end, whatever becomes of the others."""
+    if _link is not None and is_first():
+        _link.loss.main_ends = True
+
+
+def save_if_lost(save: Callable[[], str]) -> None:
+    """Sets what is called if a process is lost, in another thread, before the program ends.
+
+    Args:
+        save: returns what it did, in a sentence.
+    """
+    if _link is not None:
+        _link.loss.save_first = save
+
+
+def end_if_lost(error: Exception) -> None:
+    """Does not return if the error is of a collective that has failed: the program ends.
+
+    Raises:
+        LostProcessError: it failed when the others had already done their work.
+    """
+    if not isinstance(error, jax.errors.JaxRuntimeError | ValueError):  # JAX raises either
+        return
+    signs = ("Gloo", "Connection closed", "Connection reset", "NCCL", "coordination")
+    if not (are_several() and any(sign in str(error) for sign in signs)):
+        return
+    reason = str(error).splitlines()[0]
+    if _link is not None:
+        _link.collective_failed(reason)
+    raise LostProcessError(
+        f"Process {jax.process_index()} has lost another process of this run ({reason}). Start the "
+        "same command on all hosts again."
+    ) from error
+
+
+@contextlib.contextmanager
+def losses_told() -> Iterator[None]:
+    """Applies `end_if_lost` to the errors of the body."""
+    try:
+        yield
+    except Exception as error:
+        end_if_lost(error)
+        raise
+
+
+@contextlib.contextmanager
+def first_goes_first(name: str) -> Iterator[None]:
+    """The first process runs the body, then the others do: they find what it has made."""
+    if not is_first():
+        wait_for_all(name)
+    yield
+    if is_first():
+        wait_for_all(name)
+
+
+def wait_for_all(name: str) -> None:
+    """Returns when every process is here; `name` tells one such place from another."""
+    if _link is None and are_several():  # connected by who calls us
+        multihost_utils.sync_global_devices(name)
+    agree(name, {})
+
+
+def from_first(
+    make: Callable[[], tuple[Mapping[str, Any], bytes]],
+    shapes: Mapping[str, jax.ShapeDtypeStruct],
+) -> tuple[Mapping[str, Any], bytes]:
+    """What the first process makes, in every process; a process alone keeps it as it is.
+
+    Arrays travel as their bytes, so each bit arrives (a sum, which is how JAX sends them, would
+    make -0 out of 0).
+
+    Args:
+        make: called in the first process: arrays by slash path, and anything else as bytes.
+        shapes: path -> shape and type of every array.
+    """
+    if not are_several():
+        return make()
+    arrays, rest = make() if is_first() else ({}, b"")
+    size = int(_from_first(np.array([len(rest)], np.uint32).view(np.uint8)).view(np.uint32)[0])
+    rest = _from_first(np.frombuffer(rest, np.uint8) if is_first() else np.zeros(size, np.uint8))
+    sizes = [int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in shapes.values()]
+    ends = np.cumsum(sizes, dtype=np.int64)
+    state = np.zeros(ends[-1], np.uint8)
+    if is_first():
+        for (path, leaf), stop, count in zip(shapes.items(), ends, sizes, strict=True):
+            flat = np.ascontiguousarray(np.asarray(arrays[path], leaf.dtype)).reshape(-1)
+            state[stop - count : stop] = flat.view(np.uint8)
+    state = _from_first(state)
+    received = {
+        path: state[stop - count : stop].view(leaf.dtype).reshape(leaf.shape)
+        for (path, leaf), stop, count in zip(shapes.items(), ends, sizes, strict=True)
+    }
+    return received, rest.tobytes()
+
+
+def _from_first(content: np.ndarray) -> np.ndarray:
+    """(n,) uint8 of the first process; the others give as many of any value."""
+    padded = np.zeros(-(-content.size // 4) * 4, np.uint8)
+    padded[: content.size] = content
+    words = padded.view(np.uint32)
+    for begin in range(0, words.size, SENT_WORDS):
+        piece = words[begin : begin + SENT_WORDS]
+        piece[:] = multihost_utils.broadcast_one_to_all(piece)
+    return padded[: content.size]
+
+
+def maximum(values: Sequence[int]) -> Answer:
+    """Elementwise maximum over the processes, which all call this at the same point of the run.
+
+    Returns:
+        A function that waits for the (len(values),) int32 answer. What was queued on the devices
+        before comes first, so who asks a step ahead does not hold them up.
+    """
+    row = np.asarray(values, np.int32)
+    if not are_several():
+        return lambda: row
+    mesh = _one_device_of_each()
+    found = _column_maxima(NamedSharding(mesh, PartitionSpec()), _rows(row, mesh))
+    return lambda: np.asarray(found.addressable_data(0))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _column_maxima(sharding: NamedSharding, rows: jax.Array) -> jax.Array:
+    return jax.lax.with_sharding_constraint(rows.max(axis=0), sharding)
+
+
+def _rows(row: np.ndarray, mesh: Mesh) -> jax.Array:
+    """(processes, n), of which this process holds its own row."""
+    mine = jax.device_put(row[None], mesh.local_devices[0])
+    sharding = NamedSharding(mesh, PartitionSpec("process"))
+    shape = (jax.process_count(), *row.shape)
+    return jax.make_array_from_single_device_arrays(shape, sharding, [mine])
+
+
+@functools.cache
+def _one_device_of_each() -> Mesh:
+    """One device of each process."""
+    first = {device.process_index: device for device in reversed(jax.devices())}
+    return Mesh(np.array([first[index] for index in sorted(first)]), ("process",))
+
+
+class Wishes:
+    """What some process wants, known to all of them at the same point of the run."""
+
+    def __init__(self) -> None:
+        self._asked: Answer | None = None
+
+    def ask(self, *wishes: bool) -> tuple[bool, ...]:
+        """Whether any process had each wish: now if there is one process, else at the last call.
+
+        The answer of a call comes at the next one, when the devices have had time for it.
+        """
+        if not are_several():
+            return wishes
+        if _link is not None:
+            _link.loss.wait_if_lost()
+        before, self._asked = self._asked, maximum([int(wish) for wish in wishes])
+        if before is None:
+            return tuple(False for _ in wishes)
+        return tuple(bool(wish) for wish in before())

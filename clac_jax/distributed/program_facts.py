@@ -1,0 +1,118 @@
+"""What all processes of a run must have in common.
+
+Each process trains with the program that its own config, packages and data make. Where these differ
+the replicas silently part, or wait for each other for ever; so they are compared first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+
+import clac_jax
+from clac_jax.config import schema as config_lib
+from clac_jax.distributed.agreement import Facts
+from clac_jax.files.huggingface import resolve_folder
+from clac_jax.versions import package_versions
+
+# May differ from host to host: where things are, and how fast they are prepared. What lies at the
+# paths is compared by its content.
+OWN_KEYS = re.compile(
+    r"distributed\.(?!num_processes).*|logging\..*|input\.(num_threads|prefetch)|compilation_cache"
+    r"|dataset\.(data_dir|path)|(text_encoder|graph_encoder)\.pretrained|text_encoder\.tokenizer"
+)
+# Of the examples' views, and of JAX's backends, each with its compiler; not all are installed.
+OTHER_PACKAGES = ("tokenizers", "spglib")
+OTHER_PACKAGES += ("jax-cuda12-plugin", "jax-cuda13-plugin", "jax-rocm7-plugin", "libtpu")
+SETTINGS = (
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+    "jax_numpy_dtype_promotion",
+    "jax_numpy_rank_promotion",
+    "jax_disable_jit",
+    "jax_debug_nans",
+    "jax_platforms",
+    "jax_cpu_collectives_implementation",
+)
+VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
+# What XLA writes about its work, and how many devices a CPU is, which is compared as a number.
+OWN_XLA_FLAGS = re.compile(r"--xla_(dump_|force_host_platform_device_count).*")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json")
+TOKENIZER_FILES += ("merges.txt", "special_tokens_map.json")
+
+
+def of_program(config: ml_collections.ConfigDict) -> Facts:
+    """The program of this process: versions, source, settings of JAX and the config.
+
+    Raises:
+        UserError: the folder of the tokenizer or of the pretrained model does not exist.
+    """
+    facts = {"the version of Python": ".".join(platform.python_version_tuple()[:2])}
+    for name, version in package_versions().items():
+        facts[f"the version of {name}"] = version
+    for name in OTHER_PACKAGES:
+        facts[f"the version of {name}"] = _installed(name)
+    facts["the source of clac-jax"] = _source_digest(Path(clac_jax.__file__).parent)
+    for name in SETTINGS:
+        facts[f"the JAX setting {name}"] = str(jax.config.values.get(name))
+    for name in VARIABLES:
+        words = os.environ.get(name, "").split()
+        facts[name] = " ".join(sorted(word for word in words if not OWN_XLA_FLAGS.match(word)))
+    for key, value in config_lib.flatten(config_lib.to_plain(config)).items():
+        if not OWN_KEYS.fullmatch(key):
+            facts[f"config key {key}"] = repr(value)
+    encoder = config.text_encoder
+    facts["the content of config key text_encoder.tokenizer"] = _digest_of_files(
+        resolve_folder(encoder.tokenizer), TOKENIZER_FILES
+    )
+    # The first process sends its weights to the others, which need the model's sizes only.
+    facts["the config.json of config key text_encoder.pretrained"] = (
+        "none"
+        if encoder.pretrained is None
+        else _digest_of_files(resolve_folder(encoder.pretrained), ("config.json",))
+    )
+    facts["config key graph_encoder.pretrained"] = (
+        "none" if config.graph_encoder.pretrained is None else "a file"
+    )
+    return facts
+
+
+def of_arrays(shapes: Mapping[str, jax.ShapeDtypeStruct]) -> Facts:
+    """The arrays of the state, by slash path."""
+    return {
+        f"the array {path}": f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
+        for path, leaf in shapes.items()
+    }
+
+
+def _installed(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _source_digest(folder: Path) -> str:
+    return _digest_of_files(folder, [str(f.relative_to(folder)) for f in folder.rglob("*.py")])
+
+
+def _digest_of_files(folder: Path, names: list[str] | tuple[str, ...]) -> str:
+    """A digest of those of the files that exist, by name and content."""
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        file = folder / name
+        if file.is_file():
+            content = hashlib.sha256(file.read_bytes()).hexdigest()
+            digest.update(f"{name} {content}\n".encode())
+    return f"of digest {digest.hexdigest()[:12]}"

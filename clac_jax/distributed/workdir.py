@@ -1,0 +1,170 @@
+"""The folder of a run: made, tried, and held by one process at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import socket
+import time
+from pathlib import Path
+from types import TracebackType
+
+from clac_jax.errors import LostWorkdirError, WorkdirError
+from clac_jax.files.paths import explain, local_path
+
+LOCK_FILE = ".lock"
+
+
+class Workdir:
+    """A run's folder, held while the context lasts.
+
+    Two processes writing one run would mix its rows and checkpoints, as when a scheduler starts a
+    job again before the old one is gone. The lock is the operating system's: it ends with the
+    process, however that ends.
+    """
+
+    def __init__(self, folder: str | Path):
+        """Names the folder; nothing is touched yet.
+
+        Raises:
+            PathError: it is not the name of a local folder.
+        """
+        self.folder = local_path(folder, "--workdir")
+
+    def __enter__(self) -> Path:
+        """Makes the folder, tries it and locks it.
+
+        Raises:
+            WorkdirError: it is a file, cannot be written, or another process holds it.
+        """
+        folder = self.folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            check_writable(folder)
+            self._lock = open(folder / LOCK_FILE, "a+", encoding="utf-8")
+        except FileExistsError as error:
+            what = "is a file" if folder.is_file() else "is not a folder"
+            raise WorkdirError(f"--workdir={folder} {what}. Name a folder.") from error
+        except OSError as error:
+            raise WorkdirError(f"Cannot write to --workdir={folder}: {explain(error)}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            content = _content(folder / LOCK_FILE) or ""
+            holder = content.split(",")[0].strip() or "another process"
+            self._lock.close()
+            raise WorkdirError(
+                f"--workdir={folder} is in use by {holder}. Wait for it to end, or choose another "
+                "folder."
+            ) from error
+        except OSError:
+            pass  # a file system without locks: only the content tells who came last
+        try:
+            self._lock.truncate(0)
+            started = f"{time.time_ns():x}{secrets.token_hex(4)}"  # no two starts have the same
+            self._lock.write(f"process {os.getpid()} on {socket.gethostname()}, start {started}\n")
+            self._lock.flush()
+        except OSError as error:
+            self._lock.close()
+            raise WorkdirError(f"Cannot write to --workdir={folder}: {explain(error)}") from error
+        return folder
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with contextlib.suppress(OSError):  # the disk that is full, once more
+            self._lock.close()
+
+
+class HeldFolder:
+    """Notices when a run's folder is no longer the one that this process has locked.
+
+    A folder that is moved away takes the lock with it, and a second run may start at its old path.
+    The content of the lock file says whose the folder is; numbers of inodes do not last on every
+    network file system.
+    """
+
+    def __init__(self, folder: Path):
+        """Remembers what the lock file of a folder says; nothing is checked if it has none."""
+        self._folder = folder
+        self._held = _content(folder / LOCK_FILE) or ""
+        self._descriptor: int | None = None
+        with contextlib.suppress(OSError):
+            self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+    def check(self) -> None:
+        """Reads the lock file again.
+
+        Raises:
+            LostWorkdirError: it is gone, or another process's.
+        """
+        now = _content(self._folder / LOCK_FILE)
+        if now is None or now == self._held:
+            return
+        if now:
+            what = f"is now that of another run ({now.split(',')[0].strip()})"
+        elif self._folder.is_dir():
+            what = f"is not the folder that this run has locked: its {LOCK_FILE} is gone"
+        else:
+            what = "was moved or removed while the run was writing to it"
+        moved_to = self._moved_to()
+        if moved_to:
+            advice = (
+                f"The folder is now {moved_to}; the run is saved there and stops. Resume it with "
+                "that --workdir, or move the folder back."
+            )
+        else:
+            advice = (
+                "The run stops and writes nothing there. If the folder was moved, its checkpoints "
+                "are where it went: move it back and run the same command again."
+            )
+        raise LostWorkdirError(f"--workdir={self._folder} {what}. {advice}", moved_to)
+
+    def follow(self, folder: Path) -> None:
+        """Takes a folder for the one that is held: where it was moved to."""
+        self._folder = folder
+
+    def close(self) -> None:
+        """Lets go of the folder."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _moved_to(self) -> Path | None:
+        """Where the folder that is still open lies now; only Linux tells."""
+        if self._descriptor is None or not self._held:
+            return None
+        try:
+            folder = Path(os.readlink(f"/proc/self/fd/{self._descriptor}"))
+        except OSError:
+            return None
+        return folder if _content(folder / LOCK_FILE) == self._held else None
+
+
+def check_writable(folder: Path) -> None:
+    """Writes a file into a folder and removes it.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    probe = folder / f".write_probe.{os.getpid()}"
+    try:
+        probe.write_bytes(b"ok")
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _content(path: Path) -> str | None:
+    """Of a lock file: empty if it is not there, None if that cannot be found out now."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(1000)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError:  # too many open files, a network file system that does not answer
+        return None

@@ -1,0 +1,1 @@
+"""Records to batches: order, views, labels and shapes. Knows no model and no device."""

@@ -1,0 +1,1 @@
+"""Graph encoders: a batch of crystals to one feature vector per crystal."""

@@ -1,0 +1,118 @@
+"""What the composition and the unit cell tell, without the arrangement of the atoms."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from clac_jax.crystals.elements import MAX_ATOMIC_NUMBER, atomic_weights
+from clac_jax.input_pipeline.batch import Array, GraphBatch
+from clac_jax.models.graph.ops import crystal_membership, node_features
+
+
+class _Smearing(NamedTuple):
+    """Gaussians of unit height, `count` of them from `low` to `high`, each as wide as their gap."""
+
+    low: float
+    high: float
+    count: int = 16
+
+    def __call__(self, values: jax.Array) -> jax.Array:
+        centres = jnp.linspace(self.low, self.high, self.count, dtype=values.dtype)
+        width = (self.high - self.low) / (self.count - 1)
+        return jnp.exp(-0.5 * jnp.square((values[..., None] - centres) / width))
+
+
+# The ranges of the crystals that are known; what lies beyond is told by the plain value.
+_ATOMS = _Smearing(0.0, 5.0, 24)  # log of their number: 1 to 150
+_VOLUME = _Smearing(1.5, 4.5, 24)  # log angstrom^3 per atom: 4.5 to 90
+_DENSITY = _Smearing(-0.7, 3.2, 24)  # log g/cm^3: 0.5 to 24
+_RATIO = _Smearing(-1.2, 1.2)  # log of a ratio of lengths: 0.3 to 3.3
+_COSINE = _Smearing(-0.7, 1.0)
+
+_DALTON = 1.66053906660  # g/cm^3 of one dalton per angstrom^3
+
+
+def cell_features(lattices: Array, num_atoms: Array, masses: Array) -> jax.Array:
+    """What a unit cell's size and shape tell, each number also smeared over Gaussians.
+
+    A perceptron on the plain numbers would take long to tell a cubic cell from a nearly cubic one.
+
+    Args:
+        lattices: (rows, 3, 3) angstrom.
+        num_atoms: (rows,) at least one.
+        masses: (rows,) of all atoms of the cell, dalton, greater than zero.
+
+    Returns:
+        (rows, 160): logs of the number of atoms, the volume per atom, the density, b/a and c/a, and
+        the cosines of the three angles; then their Gaussians.
+    """
+    lattices = jnp.asarray(lattices)
+    lengths = jnp.sqrt(jnp.sum(jnp.square(lattices), axis=-1))
+    a, b, c = lattices[:, 0], lattices[:, 1], lattices[:, 2]
+    products = jnp.stack([jnp.sum(b * c, -1), jnp.sum(a * c, -1), jnp.sum(a * b, -1)], axis=1)
+    cosines = products * lengths / jnp.prod(lengths, axis=1, keepdims=True)
+    ratios = jnp.log(lengths[:, 1:] / lengths[:, :1])
+    volume = jnp.abs(jnp.sum(a * jnp.cross(b, c), axis=-1))
+    sizes = jnp.log(jnp.stack([num_atoms, volume / num_atoms, _DALTON * masses / volume], axis=1))
+    plain = jnp.concatenate([sizes, ratios, cosines], axis=1)
+    laws = (_ATOMS, _VOLUME, _DENSITY, _RATIO, _RATIO, _COSINE, _COSINE, _COSINE)
+    smeared = [law(plain[:, k]) for k, law in enumerate(laws)]
+    return jnp.concatenate([plain, *smeared], axis=1)
+
+
+class CompositionEncoder(nn.Module):
+    """A perceptron on the mean atom vector, the elements there are, and the cell.
+
+    Attributes:
+        num_features: width of the hidden layers.
+        out_dim: width of the output.
+    """
+
+    num_features: int = 512
+    out_dim: int = 512
+
+    @nn.compact
+    def __call__(
+        self, graphs: GraphBatch, *, train: bool = False, axis_name: str | None = None
+    ) -> jax.Array:
+        """Encodes crystals -> (rows, out_dim); meaningless for padding rows."""
+        del train, axis_name
+        atoms = node_features(graphs)
+        members = crystal_membership(graphs, atoms.dtype)
+        num_atoms = jnp.maximum(jnp.sum(members, axis=1), 1)
+        mean = members @ atoms / num_atoms[:, None]
+        elements = jax.nn.one_hot(graphs.atomic_numbers, MAX_ATOMIC_NUMBER + 1, dtype=atoms.dtype)
+        present = jnp.minimum(members @ elements, 1)
+        weights = jnp.take(jnp.asarray(atomic_weights()), graphs.atomic_numbers)
+        masses = jnp.maximum(members @ weights, 1)
+        cell = cell_features(graphs.lattices, num_atoms, masses)
+        x = jnp.concatenate([mean, present, cell], axis=1)
+        for k in range(2):
+            x = nn.silu(nn.Dense(self.num_features, name=f"hidden_{k}")(x))
+        return nn.Dense(self.out_dim, name="out")(x)
+
+
+class WithComposition(nn.Module):
+    """An encoder of the structure, and what composition and cell alone tell added to its output.
+
+    A graph with a cutoff does not hold the cell: polytypes, whose atoms see the same neighbours,
+    differ in it alone.
+
+    Attributes:
+        encoder: of the structure.
+        composition: with an output of the same width.
+    """
+
+    encoder: nn.Module
+    composition: CompositionEncoder
+
+    def __call__(
+        self, graphs: GraphBatch, *, train: bool = False, axis_name: str | None = None
+    ) -> jax.Array:
+        """Encodes crystals -> (rows, out_dim); meaningless for padding rows."""
+        structure = self.encoder(graphs, train=train, axis_name=axis_name)
+        return structure + self.composition(graphs)

@@ -1,0 +1,45 @@
+"""What the graph encoders share."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from clac_jax.crystals.elements import atom_features
+from clac_jax.input_pipeline.batch import Array, GraphBatch
+from clac_jax.models.precision import at_least_float32
+
+
+def node_features(graphs: GraphBatch) -> jax.Array:
+    """(N, 92) CGCNN atom vectors; zeros at padding."""
+    return jnp.take(jnp.asarray(atom_features()), graphs.atomic_numbers, axis=0)
+
+
+def crystal_membership(graphs: GraphBatch, dtype: jnp.dtype) -> jax.Array:
+    """(rows, N), one where the node belongs to the crystal."""
+    rows = jnp.arange(graphs.lattices.shape[0])
+    return (graphs.crystal_index[None, :] == rows[:, None]).astype(dtype)
+
+
+def sum_pool(graphs: GraphBatch, nodes: Array) -> jax.Array:
+    """(N, F) -> (rows, F), the sum over each crystal's nodes; zeros for padding rows.
+
+    A product with a 0/1 matrix: there are few rows, and a scatter is slower on every device.
+    """
+    nodes = at_least_float32(nodes)
+    members = crystal_membership(graphs, nodes.dtype)
+    return jnp.matmul(members, nodes, precision=jax.lax.Precision.HIGHEST)
+
+
+def mean_pool(graphs: GraphBatch, nodes: Array) -> jax.Array:
+    """(N, F) -> (rows, F), the mean over each crystal's nodes; zeros for padding rows."""
+    total = sum_pool(graphs, nodes)
+    counts = jnp.sum(crystal_membership(graphs, total.dtype), axis=1, keepdims=True)
+    return total / jnp.maximum(counts, 1)
+
+
+def safe_norm(vectors: Array, axis: int) -> jax.Array:
+    """Euclidean norm whose gradient at the zero vector is zero."""
+    square = jnp.sum(jnp.square(vectors), axis=axis)
+    positive = square > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)

@@ -1,0 +1,1 @@
+"""Text encoders: packed texts to one feature vector per text."""

@@ -1,0 +1,193 @@
+"""Text encoder weights from a Hugging Face folder: config.json and the file of the tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clac_jax.errors import in_words, one_line
+from clac_jax.files.huggingface import PretrainedError, read_config, resolve_folder
+from clac_jax.files.json import read_json_object
+from clac_jax.files.safetensors import SafetensorsError, read_safetensors
+from clac_jax.files.torch import TorchFileError, read_torch_file
+from clac_jax.models.text.bert import BertConfig
+from clac_jax.models.text.decoder import DecoderConfig
+from clac_jax.models.text.gemma import GemmaConfig
+from clac_jax.models.text.weights import TextConfig, text_params
+from clac_jax.models.torch_layout import Tensors
+
+
+@dataclass(frozen=True)
+class PretrainedText:
+    """A text encoder as stored.
+
+    Attributes:
+        config: sizes.
+        params: nested dict of float32 arrays, the parameters of `Bert`, `Decoder` or `Gemma`.
+        has_lm_head: whether it can compute a language-model loss.
+    """
+
+    config: TextConfig
+    params: dict[str, Any]
+    has_lm_head: bool
+
+
+def load_huggingface_config(folder: str | Path) -> TextConfig:
+    """Reads config.json.
+
+    Raises:
+        PretrainedError: the file is missing or describes an architecture that is not known here.
+    """
+    path, values = Path(folder) / "config.json", read_config(folder)
+    kind = values.get("model_type", "bert")
+    if not isinstance(kind, str) or kind not in _ARCHITECTURES:
+        raise PretrainedError(
+            f"{path} has model_type = {one_line(repr(kind))}, which is not supported. "
+            f"Give a model of type {', '.join(_ARCHITECTURES)}."
+        )
+    architecture = _ARCHITECTURES[kind]
+    for key, allowed in architecture.required.items():
+        if values.get(key, allowed) != allowed:
+            raise PretrainedError(
+                f"{path} has {key} = {one_line(repr(values[key]))}; only {allowed!r} is supported. "
+                "Give the folder of another model."
+            )
+    try:
+        return architecture.read_config(values)
+    except KeyError as error:
+        raise PretrainedError(f"{path} lacks {error}. Download it again.") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise PretrainedError(
+            f"{path} cannot be used: {one_line(error)} Give the folder of another model."
+        ) from error
+
+
+def load_huggingface(name: str | Path) -> PretrainedText:
+    """Loads a text encoder from a Hugging Face folder, or "minilm".
+
+    Raises:
+        PretrainedError: a file or a tensor is missing, or a tensor has another shape.
+    """
+    folder = resolve_folder(name)
+    config = load_huggingface_config(folder)
+    path, tensors = load_tensors(folder)
+    params = checked_text_params(path, tensors, config)
+    has_lm_head = not isinstance(config, BertConfig) or "lm_head" in params
+    return PretrainedText(config, params, has_lm_head)
+
+
+def checked_text_params(path: Path, tensors: Tensors, config: TextConfig) -> dict[str, Any]:
+    """`text_params` of the tensors of a file.
+
+    Raises:
+        PretrainedError: a tensor is missing, or has another shape or numbers that are not floats.
+    """
+    try:
+        return text_params(tensors, config)
+    except (KeyError, ValueError) as error:
+        raise PretrainedError(
+            f"{path} does not hold the model of its config.json: {one_line(error.args[0])}. "
+            "Give a folder whose two files belong together."
+        ) from error
+
+
+def load_tensors(folder: Path) -> tuple[Path, Tensors]:
+    """The tensors of a folder by name, and the file that they or their list come from.
+
+    `model.safetensors` goes before `pytorch_model.bin`; either may be split into several files by
+    an index. A .bin is read without running the pickle inside it.
+
+    Raises:
+        PretrainedError: there is no such file, or one cannot be read.
+    """
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        path, index = folder / name, folder / f"{name}.index.json"
+        if path.exists():
+            return path, _read_tensors(path)
+        if index.exists():
+            return index, _read_split(index)
+    raise PretrainedError(
+        f"{folder} holds neither model.safetensors nor pytorch_model.bin. "
+        "Give a folder with config.json and one of them."
+    )
+
+
+def _read_tensors(path: Path) -> Tensors:
+    try:
+        is_torch = path.suffix != ".safetensors"
+        tensors = read_torch_file(path) if is_torch else read_safetensors(path)[0]
+    except (SafetensorsError, TorchFileError) as error:
+        raise PretrainedError(str(error)) from error
+    if not isinstance(tensors, dict) or not all(isinstance(name, str) for name in tensors):
+        raise PretrainedError(
+            f"{path} does not hold tensors by name. Give the folder of another model."
+        )
+    return {name: tensor for name, tensor in tensors.items() if isinstance(tensor, np.ndarray)}
+
+
+def _read_split(index: Path) -> Tensors:
+    try:
+        weight_map = read_json_object(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise ValueError("it has no weight_map")
+        files = set(map(_beside, weight_map.values()))
+    except (OSError, ValueError) as error:
+        reason = in_words(error)
+        raise PretrainedError(f"{index} cannot be read ({reason}). Download it again.") from error
+    tensors: dict[str, np.ndarray] = {}
+    for name in sorted(files):
+        tensors.update(_read_tensors(index.parent / name))
+    return tensors
+
+
+def _beside(name: Any) -> str:
+    """The name of a file in the folder of an index, which may point nowhere else."""
+    is_text = isinstance(name, str) and 0 < len(name) < 256
+    if not is_text or name in (".", "..") or "\0" in name or "/" in name:
+        raise ValueError(f"{one_line(repr(name))} is not the name of a file beside it")
+    return name
+
+
+@dataclass(frozen=True)
+class _Architecture:
+    """How a `model_type` is read.
+
+    Attributes:
+        read_config: config.json's values -> sizes.
+        required: key -> the only value that is supported where the key is given.
+    """
+
+    read_config: Callable[[Mapping[str, Any]], TextConfig]
+    required: dict[str, Any]
+
+
+_ARCHITECTURES = {
+    "bert": _Architecture(
+        BertConfig.from_mapping, {"hidden_act": "gelu", "position_embedding_type": "absolute"}
+    ),
+    "opt": _Architecture(DecoderConfig.from_opt, {"tie_word_embeddings": True}),
+    "gpt2": _Architecture(
+        DecoderConfig.from_gpt2,
+        {
+            "tie_word_embeddings": True,
+            "scale_attn_weights": True,
+            "scale_attn_by_inverse_layer_idx": False,
+            "add_cross_attention": False,
+        },
+    ),
+    "gemma3_text": _Architecture(
+        GemmaConfig.from_mapping,
+        {
+            "tie_word_embeddings": True,
+            "hidden_activation": "gelu_pytorch_tanh",
+            "attention_bias": False,
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+            "use_bidirectional_attention": False,
+        },
+    ),
+}

@@ -1,0 +1,179 @@
+"""`report.png`: what a run did, in one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # no display on a cluster node
+import matplotlib.pyplot as plt
+import numpy as np
+
+from clac_jax.files.atomic import replacing
+
+BLUE, ORANGE, GREEN, GRAY = "#3465a4", "#e07b39", "#4e9a58", "#8a8f98"
+SHOWN_PAIRS = 100
+
+
+def write_report(path: Path, rows: Sequence[dict[str, Any]], similarity: np.ndarray) -> None:
+    """Draws loss curves, retrieval by epoch and on the test pool, and the similarity matrix.
+
+    Args:
+        path: of the PNG.
+        rows: of metrics.jsonl.
+        similarity: (N, N) score of each test text (row) with each test crystal (column).
+    """
+    by_split = {
+        split: [r for r in rows if r["split"] == split] for split in ("train", "val", "test")
+    }
+    figure, axes = plt.subplots(2, 2, figsize=(11, 8.5), layout="constrained")
+    _draw_loss(axes[0, 0], by_split["train"], by_split["val"])
+    _draw_validation(axes[0, 1], by_split["val"])
+    if by_split["test"]:
+        _draw_test(axes[1, 0], by_split["test"][-1])
+    _draw_similarity(axes[1, 1], similarity[:SHOWN_PAIRS, :SHOWN_PAIRS])
+    _save(figure, path)
+
+
+def write_property_report(
+    path: Path,
+    rows: Sequence[dict[str, Any]],
+    *,
+    name: str,
+    predicted: np.ndarray,
+    labels: np.ndarray,
+) -> None:
+    """Draws loss curves, the measure by epoch, and predictions against labels of the test split.
+
+    Args:
+        path: of the PNG.
+        rows: of metrics.jsonl.
+        name: of the property.
+        predicted: (N,) of the test split.
+        labels: (N,) of the same crystals.
+    """
+    by_split = {split: [r for r in rows if r["split"] == split] for split in ("train", "val")}
+    figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
+    _draw_loss(axes[0], by_split["train"], by_split["val"], "validation loss")
+    measure = "mae" if any("val_mae" in row for row in by_split["val"]) else "accuracy"
+    points = [
+        (row["epoch"], row[f"val_{measure}"]) for row in _with(by_split["val"], f"val_{measure}")
+    ]
+    if points:  # none where the rows of the run are lost
+        axes[1].plot(*zip(*points, strict=True), "o-", color=BLUE, ms=4)
+    axes[1].set(title=f"Validation {measure.upper()}, {name}", xlabel="epoch")
+    if measure == "mae":
+        axes[2].plot(labels, predicted, ".", color=BLUE, ms=3)
+        axes[2].axline((float(labels.mean()),) * 2, slope=1, color=GRAY, lw=1)
+    else:
+        size = int(max(labels.max(), predicted.max())) + 1
+        table = np.zeros((size, size), int)
+        np.add.at(table, (predicted.astype(int), labels.astype(int)), 1)
+        image = axes[2].imshow(table, cmap="viridis")
+        figure.colorbar(image, ax=axes[2], shrink=0.8)
+    axes[2].set(title=f"{len(labels)} unseen crystals", xlabel=f"{name}", ylabel="predicted")
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    """Completely or not at all.
+
+    Raises:
+        WorkdirError: it cannot be written.
+    """
+    for axis in figure.axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    try:
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=110)
+    finally:
+        plt.close(figure)
+
+
+def _with(rows: Sequence[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
+    """The rows that have an epoch and a number under each name."""
+    return [
+        row
+        for row in rows
+        if all(isinstance(row.get(name), int | float) for name in ("epoch", *names))
+    ]
+
+
+def _draw_loss(
+    axis: Any,
+    train: list[dict[str, Any]],
+    val: list[dict[str, Any]],
+    label_of_val: str = "validation loss (full texts)",
+) -> None:
+    terms = {"loss": BLUE, "cross_modal_loss": ORANGE, "visual_loss": GREEN, "textual_loss": GRAY}
+    for name, color in terms.items():
+        points = [(row["step"], row[name]) for row in _with(train, name)]
+        if points and (name == "loss" or any(value for _, value in points)):
+            label = "train " + name.replace("_", " ")
+            axis.plot(*zip(*points, strict=True), color=color, lw=1, label=label)
+    val = _with(val, "val_loss")
+    axis.plot(
+        [row["step"] for row in val],
+        [row["val_loss"] for row in val],
+        "o-",
+        color="black",
+        ms=4,
+        lw=1,
+        label=label_of_val,
+    )
+    axis.set(title="Loss", xlabel="step", ylim=(0, None))
+    axis.legend(frameon=False, fontsize=8)
+
+
+def _draw_validation(axis: Any, val: list[dict[str, Any]]) -> None:
+    directions = ("text_to_crystal", "crystal_to_text")
+    val = _with(val, *(f"{name}_top{k}" for name in directions for k in (1, 3, 10)))
+    epochs = [row["epoch"] + 1 for row in val]
+    for name, style in (("text_to_crystal", "o-"), ("crystal_to_text", "s--")):
+        for k, color in ((1, BLUE), (3, GREEN), (10, ORANGE)):
+            values = [100 * row[f"{name}_top{k}"] for row in val]
+            label = f"{name.replace('_', ' ')}, top {k}"
+            axis.plot(epochs, values, style, color=color, ms=4, lw=1, label=label)
+    pool = val[-1].get("pool_size", 0) if val else 0
+    axis.set(
+        title=f"Validation retrieval among {pool} crystals",
+        xlabel="epochs done",
+        ylabel="right one found, %",
+        ylim=(0, 101),
+        xticks=epochs,
+    )
+    axis.legend(frameon=False, fontsize=8, loc="lower right")
+
+
+def _draw_test(axis: Any, test: dict[str, Any]) -> None:
+    variants = (("", "full text", BLUE), ("_no_formula", 'formulas read "material"', ORANGE))
+    labels = []
+    for group, direction in enumerate(("text_to_crystal", "crystal_to_text")):
+        for place, k in enumerate((1, 3, 10)):
+            center = group * 3.6 + place
+            arrow = " → ".join(direction.split("_to_")) if place == 1 else ""
+            labels.append((center, f"top {k}\n{arrow}"))
+            for offset, (suffix, label, color) in zip((-0.2, 0.2), variants, strict=True):
+                value = 100 * test[f"{direction}_top{k}{suffix}"]
+                first_bar = group == place == 0
+                axis.bar(center + offset, value, 0.38, color=color, label=label * first_bar)
+                axis.text(center + offset, value + 1, f"{value:.0f}", ha="center", fontsize=7)
+    centers, names = zip(*labels, strict=True)
+    axis.set_xticks(centers, names)
+    axis.set(
+        title=f"Test retrieval among {test['pool_size']} unseen crystals",
+        ylabel="right one found, %",
+        ylim=(0, 118),
+        yticks=range(0, 101, 20),
+    )
+    axis.legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
+
+
+def _draw_similarity(axis: Any, similarity: np.ndarray) -> None:
+    image = axis.imshow(similarity, cmap="viridis")
+    title = f"Scores (logits), first {len(similarity)} test pairs"
+    axis.set(title=title, xlabel="crystal", ylabel="text")
+    axis.figure.colorbar(image, ax=axis, shrink=0.8)

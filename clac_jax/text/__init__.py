@@ -1,0 +1,1 @@
+"""Texts: sentences and tokens, and the chemical formulas in them."""

@@ -1,0 +1,269 @@
+r"""The grammar of chemical formulas.
+
+A formula is a sequence of elements and groups in (), [] or {}, each with an optional count; further
+parts may follow a middle dot (hydrates). A count is a number (also ".35"), a fraction in lowest
+terms, a variable (x, y, z, w, n, m, δ ...) or a sum with one (1-x, 7-δ, n+1). It is written plain,
+as Unicode subscripts, or in the markup of LaTeX (`_2`, `_{2}`, `$_2$`, `\(_2\)`), HTML
+(`<sub>2</sub>`), Markdown and CIF (`~2~`) or plain text (`_2_`). LaTeX font commands around symbols
+are skipped (`{\mathrm{SrTiO}}_{3}`).
+
+A charge behind a formula belongs to it. Inside, a metal may carry its oxidation state (Fe2+Fe3+2O4,
+Fe(II)Fe(III)2O4); □ is a vacancy. Inside a group, alternatives are separated by commas:
+(Mg,Fe)2SiO4. MA, FA, PEA, BA and GA are the organic cations of halide perovskites, Tx the unknown
+surface groups of MXenes.
+
+Every function reads from left to right and tries nothing twice, so that the time for a text grows
+with its length, whatever it holds.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from dataclasses import dataclass, field
+
+from clac_jax.crystals.elements import atomic_number, is_symbol
+
+_HEAVIEST = 98  # californium: beyond it nobody has seen enough for a crystal
+_DEEPEST = 8  # nested brackets; also keeps hostile text from exhausting the stack
+
+NONMETALS = frozenset(
+    ("H", "D", "He", "B", "C", "N", "O", "F", "Ne", "Si", "P", "S", "Cl", "Ar", "Ge", "As", "Se",
+     "Br", "Kr", "Te", "I", "Xe", "At", "Rn")
+)  # fmt: skip
+"""Elements that are not metals, with the half-metals; deuterium (D) among them."""
+
+MINUS = r"(?:[-−–]|&minus;|\\ensuremath\{-\})"
+_VARIABLE = r"(?:(?:[xyzwnmδεη𝑥𝑦𝑧𝛿]|\\delta|\\epsilon)(?![a-zα-ω])|<i>[a-zδ]</i>)"
+_NUMBER = r"(?:(?:0?\.\d{1,6}|[1-9]\d{0,2}(?:\.\d{1,6})?)(?!\d))"
+_TERM = rf"(?:{_NUMBER}?{_VARIABLE}(?:/\d)?)"
+_SUM = rf"(?:(?:{MINUS}| [-−–] |[+±])(?:{_TERM}|(?:d|delta)(?![a-zα-ω])))"
+_EXPRESSION = (
+    rf"(?:{_TERM}(?:(?:{MINUS}|\+)[1-4](?![\d+]))?{_SUM}{{0,4}}"
+    rf"|{_NUMBER}(?:(?P<slash>/)(?P<denominator>[1-9]\d?)(?!\d))?{_SUM}{{0,4}})"
+)
+_UNICODE_COUNT = (
+    r"(?:[₀-₉ₓₙₘᵧ]{1,6}(?:[.][₀-₉]{1,6})?(?:[-−–+₋₊][0-9]{0,3}[xyzδ𝑥𝑦𝛿ₓₙᵧᵟ₀-₉]{1,6}){0,4}"
+    r"(?![₀-₉ₓₙₘᵧ]))"
+)
+
+
+def _unnamed(pattern: str) -> str:
+    return re.sub(r"\?P<\w+>", "?:", pattern)
+
+
+_INNER = _unnamed(_EXPRESSION)
+_PLAIN = rf"(?:{_INNER}|\\(?:mathrm|text|rm)\{{{_INNER}\}}|\\rm {_INNER})"
+# A "$" that closes behind a later part is found by parse().
+_MARKUP = "|".join(
+    opening + _PLAIN + closing
+    for opening, closing in (
+        (r"\$(?:\{\})?_\{", r"\}\$?"),
+        (r"\$(?:\{\})?_", r"\$?"),
+        (r"(?:\{\})?_\{", r"\}"),
+        (r"\\\(_\{", r"\}\\\)"),
+        (r"\\\(_", r"\\\)"),
+        (r"_", r"_(?!\{)"),
+        (r"_", r""),
+        (r"~", r"~"),
+        (r"<(?i:sub|inf)>", r"</(?i:sub|inf)>"),
+        (r"\\textsubscript\{", r"\}"),
+    )
+)
+_COUNT = re.compile(
+    rf"\d\(\d{MINUS}[xyz]\)|(?:{_EXPRESSION})|(?:{_UNICODE_COUNT})|{_MARKUP}"
+    rf"|\((?:(?:\d(?:\.\d{{1,6}})?(?:{MINUS}|\+))?(?:{_VARIABLE}|d|delta)|\d?\.\d{{1,6}})\)"
+)
+_SYMBOL = re.compile(r"[A-Z][a-z]?|□")
+_FONT = re.compile(r"\\(?:mathrm|mathsf|mathbf|mathit|textrm|text|rm|ce)(?=\{)|\\rm ")
+_ROMAN_STATE = re.compile(r"\((?:0|I{1,3}|I?V|VI{1,3})\)")
+_METAL_STATE = re.compile(
+    r"(?:[1-8]\+|[²³⁴-⁸]⁺|\^\{[1-8]\+\}|\^[1-8]\+\^?|\$\^\{[1-8]\+\}\$|<sup>[1-8]\+</sup>)"
+    r"(?=[A-Z(\[)\],~<_$₀-₉]|\d{1,2}(?:\.\d{1,6})?[A-Z(\[])"
+)
+_ORGANIC_CATION = re.compile(r"(?:MA|FA|PEA|BA|GA)(?![a-z])")
+_COEFFICIENT = re.compile(
+    r"(?:\d{0,4}\.?\d{1,4}|\d{1,3}/\d{1,3}|\d?[½⅓⅔¼¾⅕⅙⅛]|[nxmyz](?=[(\[]?[A-Z]))"
+)
+_WATER = r"\(?[HD](?:2|₂|_2_?|_\{2\}|\$_2\$|\$_\{2\}\$|~2~|<sub>2</sub>)O"
+_DOT = re.compile(
+    r"(?:[·•⋅∙‧・･*×]|\$?\\cdot\$?|&middot;)(?=[0-9nxmyzA-Z(\[½⅓⅔¼¾⅕⅙⅛])"
+    rf"|\.(?=(?:[nxmyz]|\d?[½⅓⅔¼¾⅕⅙⅛]|\d{{0,3}}[./]?\d{{0,3}}){_WATER})"
+)
+_CHARGE = re.compile(
+    r"(?:\$?\^\{\d*[+−–-]\}\$?|\^\d*[+−–-]\^|[²³⁴⁵⁶]?[⁺⁻]|<sup>\d*[+−–-]</sup>)(?![\w+−-])"
+    r"|\^?\d*\+(?![\w+−]|-\d)|\^?\d*[−–-](?![\w+−([-])"
+)
+# MXenes write their unknown surface groups as T: Ti3C2Tx.
+_TERMINATION = re.compile(
+    r"T(?:[xz]|ₓ|_x_?|_\{x\}|\$_x\$|\$_\{x\}\$|~x~|<sub>x</sub>)(?!\w)"
+)  # fmt: skip
+# Which polymorph it is: VO2(B).
+_POLYMORPH = re.compile(r"(?<=[\d₂₃}>$])\([BCHNOS]\)(?![\w₀-₉({\[<~$^])")
+CLOSING = {"(": ")", "[": "]", "{": "}"}
+
+
+@functools.cache
+def is_element(text: str) -> bool:
+    """Whether the text is the symbol of an element that a formula may hold."""
+    # Tritium and the heaviest elements would only make formulas of acronyms.
+    return text != "T" and is_symbol(text) and atomic_number(text) <= _HEAVIEST
+
+
+@dataclass
+class Parsed:
+    """What stands in one formula-like stretch of text."""
+
+    end: int
+    symbols: list[str] = field(default_factory=list)
+    counts: list[str] = field(default_factory=list)
+    items: list[int] = field(default_factory=list)
+    """Where the elements and groups outside of all groups start."""
+    groups: int = 0
+    bare_group: bool = False  # nothing but one uncounted group
+    charged: bool = False
+    states: bool = False  # oxidation states inside
+    organic: bool = False  # MA, FA ...
+    group_counted: bool = False
+
+    def absorb(self, other: Parsed) -> None:
+        """Adds a part that starts where this one ends."""
+        self.end = other.end
+        self.symbols += other.symbols
+        self.counts += other.counts
+        self.groups += other.groups
+        self.states |= other.states
+        self.organic |= other.organic
+        self.group_counted |= other.group_counted
+
+
+def _parse_count(text: str, at: int) -> int:
+    """The position behind the count that starts at `at`; `at` itself if there is none."""
+    match = _COUNT.match(text, at)
+    if match is None:
+        return at
+    if match["slash"]:
+        whole = text[at : match.start("slash")]
+        bottom = int(match["denominator"])
+        proper = whole.isdigit() and bottom > 1 and math.gcd(int(whole), bottom) == 1
+        if not proper:  # "SiO2/4H-SiC": a separator, not a fraction
+            return match.start("slash")
+    return match.end()
+
+
+def _read_symbol(text: str, result: Parsed) -> bool:
+    """Reads one element with its oxidation state, or one organic cation; whether there was any."""
+    cation = _ORGANIC_CATION.match(text, result.end)
+    if cation is not None:
+        result.organic = True
+        result.end = cation.end()
+        return True
+    match = _SYMBOL.match(text, result.end)
+    if match is None:
+        return False
+    name = match[0]
+    if name == "□":
+        result.end += 1
+        return True
+    if not is_element(name):
+        name = name[0]
+        if not is_element(name):
+            return False
+    result.symbols.append(name)
+    result.end += len(name)
+    state = _ROMAN_STATE.match(text, result.end)
+    if state is None and name not in NONMETALS:
+        state = _METAL_STATE.match(text, result.end)
+        result.states |= state is not None
+    if state is not None:
+        result.end = state.end()
+    return True
+
+
+def _parse_sequence(
+    text: str, at: int, closing: str, failed: set[int], depth: int = 0
+) -> Parsed | None:
+    """Elements and groups from `at` on, up to `closing` (if given) or as far as they go."""
+    result = Parsed(end=at)
+    counted = False
+    while result.end < len(text):
+        start = result.end
+        char = text[start]
+        if char == "\\":
+            font = _FONT.match(text, start)
+            if font is None:
+                break
+            result.end = font.end()
+            if text[result.end - 1] == " ":  # {\rm Al}
+                continue
+            char = "{"
+        if char == "(" and depth == 0 and _POLYMORPH.match(text, start):
+            break
+        is_group = char in CLOSING
+        if is_group:
+            group = None
+            if depth < _DEEPEST and start not in failed:
+                group = _parse_sequence(text, result.end + 1, CLOSING[char], failed, depth + 1)
+            if group is None or text[group.end : group.end + 1] != CLOSING[char]:
+                failed.add(start)
+                result.end = start
+                break
+            group.end += 1
+            group.groups += 1
+            result.absorb(group)
+        elif not _read_symbol(text, result):
+            break
+        result.items.append(start)
+        end = _parse_count(text, result.end)
+        counted = end > result.end
+        if counted:
+            result.counts.append(text[result.end : end])
+            result.group_counted |= is_group
+            result.end = end
+        if closing and text[result.end : result.end + 1] == ",":
+            # Alternatives on one site: (Mg,Fe); the separator belongs to the group only.
+            result.end += 1
+            while text[result.end : result.end + 1] == " ":
+                result.end += 1
+    if not result.items:
+        return None
+    result.bare_group = (
+        len(result.items) == 1 and result.groups > 0 and not counted and text[at] in "([{\\"
+    )
+    return result
+
+
+def parse(text: str, at: int, failed: set[int] | None = None) -> Parsed | None:
+    """The longest formula-like stretch that starts at `at`, with its parts after middle dots.
+
+    Args:
+        text: any text without spaces.
+        at: a position in it.
+        failed: brackets of this text that do not start a group; grows. With the same set for all
+            calls on one text, none of them is tried twice.
+    """
+    failed = set() if failed is None else failed
+    result = _parse_sequence(text, at, "", failed)
+    if result is None:
+        return None
+    while (dot := _DOT.match(text, result.end)) is not None:
+        start = dot.end()
+        coefficient = _COEFFICIENT.match(text, start)
+        part = _parse_sequence(text, coefficient.end() if coefficient else start, "", failed)
+        if part is None:
+            break
+        result.items += part.items
+        result.absorb(part)
+        result.bare_group = False
+    if len(result.counts) > 0:
+        termination = _TERMINATION.match(text, result.end)
+        if termination is not None:
+            result.end = termination.end()
+    charge = _CHARGE.match(text, result.end)
+    if charge is not None:
+        result.end = charge.end()
+        result.charged = True
+    if text.count("$", at, result.end) % 2 and text[result.end : result.end + 1] == "$":
+        result.end += 1
+    return result

@@ -1,0 +1,1 @@
+"""Loss, gradient, optimizer and step, on one device and on many."""

@@ -1,0 +1,264 @@
+"""The steps on all devices, by pmap or by shard_map: the same step, the same checkpoints.
+
+Both take host batches whose leaves begin with a device axis of this process's devices, and a host
+state without one.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from clac_jax.config.schema import ConfigError
+from clac_jax.input_pipeline.batch import Batch
+from clac_jax.training.losses import Loss
+from clac_jax.training.state import TrainState
+from clac_jax.training.step import AXIS, TrainStep, make_gradients, make_train_step, make_update
+
+WHOLE, SPLIT = PartitionSpec(), PartitionSpec(AXIS)
+
+
+def make_parallel(config: ml_collections.ConfigDict) -> Parallel:
+    """What `config.parallel` names, over the devices of all processes."""
+    if config.parallel == "shard_map":
+        return ShardMap(config.sharding.what, config.sharding.min_elements)
+    return Pmap()
+
+
+def check_batch_size(batch_size: int) -> int:
+    """The examples that each device gets of a global batch.
+
+    Raises:
+        ConfigError: the batch cannot be split evenly over the devices of all processes.
+    """
+    num_devices = jax.device_count()
+    if batch_size % num_devices:
+        lower = batch_size - batch_size % num_devices
+        raise ConfigError(
+            f"A batch of {batch_size} cannot be split evenly over {num_devices} devices. "
+            f"Use {lower + num_devices}" + (f" or {lower}." if lower else ".")
+        )
+    return batch_size // num_devices
+
+
+def check_chunks(per_device: int, num_chunks: int) -> int:
+    """The examples of a chunk, where each device encodes its part of a batch in so many.
+
+    Raises:
+        ConfigError: a device's examples cannot be split evenly into so many chunks.
+    """
+    if per_device % num_chunks:
+        fitting = ", ".join(str(n) for n in range(1, per_device + 1) if per_device % n == 0)
+        raise ConfigError(
+            f"The {per_device} examples that each device gets of a batch cannot be split evenly "
+            f"into gradient_cache_chunks = {num_chunks}. Use one of {fitting}, or another "
+            "batch_size."
+        )
+    return per_device // num_chunks
+
+
+class Parallel(abc.ABC):
+    """A way to run a step for one device on all devices."""
+
+    @abc.abstractmethod
+    def train(self, trainable: Any, schedule: optax.Schedule, loss: Loss) -> TrainStep:
+        """The training step; the state's buffers are reused for the new state.
+
+        Arguments as for `step.make_train_step`.
+        """
+
+    @abc.abstractmethod
+    def evaluate(self, eval_step: Callable[..., Any]) -> Callable[..., Any]:
+        """`eval_step(state, batch)`, whose result is the same on every device, on all of them."""
+
+    @abc.abstractmethod
+    def put(self, tree: Any) -> Any:
+        """A tree of host arrays, the state or a part of it, on the devices."""
+
+    @abc.abstractmethod
+    def whole(self, tree: Any) -> Any:
+        """Each array of a tree on one local device, maybe with leading axes of length 1.
+
+        A collective where arrays are sharded: every process calls it then.
+        """
+
+    @abc.abstractmethod
+    def is_whole(self, tree: Any) -> bool:
+        """Whether `whole` needs no other process."""
+
+    @abc.abstractmethod
+    def to_host(self, tree: Any) -> Any:
+        """The tree as NumPy arrays without a device axis; a collective as `whole`."""
+
+
+class Pmap(Parallel):
+    """pmap: every local device holds the whole state."""
+
+    def train(self, trainable: Any, schedule: optax.Schedule, loss: Loss) -> TrainStep:
+        """See `Parallel.train`."""
+        step = make_train_step(trainable, schedule, loss)
+        return jax.pmap(step, axis_name=AXIS, donate_argnums=(0,))
+
+    def evaluate(self, eval_step: Callable[..., Any]) -> Callable[..., Any]:
+        """See `Parallel.evaluate`."""
+        return jax.pmap(eval_step, axis_name=AXIS)
+
+    def put(self, tree: Any) -> Any:
+        """A copy on each local device, with a leading device axis.
+
+        Without weak types and sharded along the axis of the steps, like the state that a step
+        returns: a step whose inputs and outputs differ in such things compiles twice.
+        """
+        devices = jax.local_devices()
+        sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), SPLIT)
+        rows = jax.tree.map(lambda leaf: np.asarray(leaf)[None], tree)
+        copies = [jax.device_put(rows, device, may_alias=False) for device in devices]
+
+        def join(*copies_of_leaf: jax.Array) -> jax.Array:
+            shape = (len(devices), *copies_of_leaf[0].shape[1:])
+            return jax.make_array_from_single_device_arrays(shape, sharding, copies_of_leaf)
+
+        return jax.tree.map(join, *copies)
+
+    def whole(self, tree: Any) -> Any:
+        """The first local device's arrays, each with a leading axis of 1; nothing is copied."""
+        return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+
+    def is_whole(self, tree: Any) -> bool:
+        """Always."""
+        del tree
+        return True
+
+    def to_host(self, tree: Any) -> Any:
+        """See `Parallel.to_host`."""
+        return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0))[0], tree)
+
+
+class ShardMap(Parallel):
+    """shard_map over one mesh of all devices; large arrays may be spread over it.
+
+    The gradient is computed by the step for one device. The optimizer runs behind it, where XLA
+    divides the work on an array like the array itself: moments that are spread are updated where
+    they lie (ZeRO, arXiv:1910.02054), spread parameters are gathered for a step's forward pass.
+    """
+
+    def __init__(self, what: str = "nothing", min_elements: int = 1 << 16):
+        """Over the devices of all processes.
+
+        Args:
+            what: is spread over the devices: "nothing", the "optimizer" state, or "everything":
+                the parameters and it.
+            min_elements: smaller arrays stay whole on every device.
+        """
+        self._mesh = Mesh(np.array(jax.devices()), (AXIS,))
+        self._what = what
+        self._min_elements = min_elements
+
+    def train(self, trainable: Any, schedule: optax.Schedule, loss: Loss) -> TrainStep:
+        """See `Parallel.train`."""
+        gradients = self._mapped(make_gradients(trainable, loss))
+        update = make_update(schedule)
+
+        def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+            after, metrics = update(state, gradients(state.replace(opt_state=()), batch))
+            # As it came, so that the next call finds what this one was compiled for.
+            return jax.lax.with_sharding_constraint(after, self._shardings(after)), metrics
+
+        compiled = jax.jit(step, donate_argnums=(0,))
+        return lambda state, batch: compiled(state, self._global(batch))
+
+    def evaluate(self, eval_step: Callable[..., Any]) -> Callable[..., Any]:
+        """See `Parallel.evaluate`."""
+        compiled = jax.jit(self._mapped(eval_step))
+        return lambda state, batch: compiled(state.replace(opt_state=()), self._global(batch))
+
+    def put(self, tree: Any) -> Any:
+        """Each array on all devices, whole or in parts."""
+
+        def place(leaf: Any, sharding: NamedSharding) -> jax.Array:
+            array = np.asarray(leaf)
+            parts = sharding.addressable_devices_indices_map(array.shape)
+            shards = [
+                jax.device_put(array[part], device, may_alias=False)
+                for device, part in parts.items()
+            ]
+            return jax.make_array_from_single_device_arrays(array.shape, sharding, shards)
+
+        return jax.tree.map(place, tree, self._shardings(tree))
+
+    def whole(self, tree: Any) -> Any:
+        """See `Parallel.whole`."""
+        if not all(leaf.is_fully_replicated for leaf in jax.tree.leaves(tree)):
+            everywhere = NamedSharding(self._mesh, WHOLE)
+            tree = jax.jit(lambda x: x, out_shardings=everywhere)(tree)
+        return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+
+    def is_whole(self, tree: Any) -> bool:
+        """Whether no array of the tree is spread over devices of other processes."""
+        leaves = jax.tree.leaves(tree)
+        return all(leaf.is_fully_replicated or leaf.is_fully_addressable for leaf in leaves)
+
+    def to_host(self, tree: Any) -> Any:
+        """See `Parallel.to_host`."""
+        return jax.tree.map(np.asarray, self.whole(tree))
+
+    def _mapped(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function (state, batch) for one device, on all; the batch's device axis is gone."""
+
+        def on_one(state: TrainState, batch: Batch) -> Any:
+            return function(state, jax.tree.map(lambda leaf: leaf[0], batch))
+
+        return jax.shard_map(
+            on_one, mesh=self._mesh, in_specs=(WHOLE, SPLIT), out_specs=WHOLE, check_vma=False
+        )
+
+    def _global(self, batch: Batch) -> Batch:
+        """This process's part of a batch as its part of the global arrays."""
+        sharding = NamedSharding(self._mesh, SPLIT)
+        return jax.tree.map(
+            lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), batch
+        )
+
+    def _shardings(self, tree: Any) -> Any:
+        """Where each array of a state, or of a part of it, lies."""
+
+        def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+            part = str(getattr(path[0], "name", "")) if path else ""
+            spread = {"nothing": (), "optimizer": ("opt_state",)}.get(
+                self._what, ("opt_state", "params")
+            )
+            spec = WHOLE
+            if part in spread and np.size(leaf) >= self._min_elements:
+                spec = self._along_one_axis(np.shape(leaf))
+            return NamedSharding(self._mesh, spec)
+
+        return jax.tree.map_with_path(sharding, tree)
+
+    def _along_one_axis(self, shape: tuple[int, ...]) -> PartitionSpec:
+        """Along the first axis that the devices divide; whole where there is none."""
+        for axis, size in enumerate(shape):
+            if size % self._mesh.size == 0:
+                return PartitionSpec(*[None] * axis, AXIS)
+        return WHOLE
+
+
+def stack(parts: Sequence[Sequence[Batch]]) -> Batch:
+    """Batches of equal shape with two leading axes: device, accumulation.
+
+    Args:
+        parts: one row per local device, one column per accumulated batch.
+    """
+    rows = [jax.tree.map(lambda *leaves: np.stack(leaves), *row) for row in parts]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+
+
+def stack_devices(parts: Sequence[Batch]) -> Batch:
+    """Batches of equal shape, one per local device, with one leading axis."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *parts)

@@ -1,0 +1,37 @@
+"""When a run has ended, and why."""
+
+from __future__ import annotations
+
+import ml_collections
+
+from clac_jax.training.progress import RunProgress
+
+
+def has_ended(config: ml_collections.ConfigDict, progress: RunProgress) -> bool:
+    """Whether nothing is left to train: all epochs are done, or early stopping ends the run."""
+    return progress.epoch >= config.max_epochs or stopped_early(config, progress)
+
+
+def stopped_early(config: ml_collections.ConfigDict, progress: RunProgress) -> bool:
+    """Whether too many validations in a row brought no better value of the monitor."""
+    patience = config.early_stopping_patience
+    return bool(patience) and progress.validations_since_best >= patience
+
+
+def why_ended(config: ml_collections.ConfigDict, progress: RunProgress) -> str:
+    """The reason in words, and what to change to train further."""
+    if progress.epoch >= config.max_epochs:
+        return (
+            f"all {config.max_epochs} epochs are trained, step {progress.step:,}; raise max_epochs "
+            "to train further"
+        )
+    best = "none"
+    if progress.best_value is not None and progress.best_step is not None:
+        best = f"{progress.best_value:.4g} at step {progress.best_step:,}"
+    count = progress.validations_since_best
+    return (
+        f"stopped early after {progress.epoch} of {config.max_epochs} epochs, step "
+        f"{progress.step:,}: {count} validation{'s' if count > 1 else ''} without a better "
+        f"{config.checkpoint.monitor} (best {best}); raise early_stopping_patience, now "
+        f"{config.early_stopping_patience}, to train further"
+    )

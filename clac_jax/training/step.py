@@ -1,0 +1,165 @@
+"""One training step and one evaluation step, for ONE device; collectives run over axis "data"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from clac_jax.input_pipeline.batch import Array, Batch
+from clac_jax.models import CLaC
+from clac_jax.training.gradients import BatchGradient, GradientFunction
+from clac_jax.training.losses import Loss, LossOptions, clac_loss
+from clac_jax.training.state import TrainState
+
+AXIS = "data"
+
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+
+
+@flax.struct.dataclass
+class Embedded:
+    """What an evaluation step returns, the same on every device.
+
+    Attributes:
+        crystals: (D, B, P) float32 projections of each of D devices' crystals.
+        texts: (D, B, P) float32, of their texts.
+        example_mask: (D, B) bool, False at padding.
+        example_index: (D, B) int32 index of the example in its split.
+        metrics: loss and accuracies inside the global batch, scalars.
+    """
+
+    crystals: jax.Array
+    texts: jax.Array
+    example_mask: jax.Array
+    example_index: jax.Array
+    metrics: dict[str, jax.Array]
+
+
+def make_train_step(
+    trainable: Any,
+    schedule: optax.Schedule,
+    loss: Loss,
+    axis_name: str | None = AXIS,
+) -> TrainStep:
+    """`make_gradients` and `make_update` in one function (state, batch) -> (state, metrics)."""
+    gradients = make_gradients(trainable, loss, axis_name)
+    update = make_update(schedule)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        return update(state, gradients(state, batch))
+
+    return train_step
+
+
+def make_update(
+    schedule: optax.Schedule,
+) -> Callable[[TrainState, BatchGradient], tuple[TrainState, dict[str, jax.Array]]]:
+    """A function (state, gradients) -> (state, metrics), without collectives.
+
+    The metrics are the terms of the loss, `grad_norm` (before the clip) and `learning_rate`, which
+    is that of `schedule`.
+    """
+
+    def update(state: TrainState, found: BatchGradient) -> tuple[TrainState, dict[str, jax.Array]]:
+        metrics = {
+            **{name: term for name, term in found.terms.items() if not name.startswith("acc_")},
+            "grad_norm": optax.tree.norm(found.grads),
+            "learning_rate": schedule(state.step) * state.learning_rate_scale,
+        }
+        after = state.apply_gradients(grads=found.grads, batch_stats=found.batch_stats)
+        return after, metrics
+
+    return update
+
+
+def make_gradients(
+    trainable: Any, loss: Loss, axis_name: str | None = AXIS
+) -> Callable[[TrainState, Batch], BatchGradient]:
+    """A function (state, batch) -> gradient summed over devices; it reads no optimizer state.
+
+    The batch's leaves have a leading accumulation axis A: the gradient is the mean over the A
+    contrastive batches, each contrasted in itself over all devices, and so are the terms. An axis
+    of chunks may follow, see `GradientFunction`.
+
+    Args:
+        trainable: a tree of booleans like the parameters; no gradient is computed where False.
+        loss: what is minimized.
+        axis_name: the mapped axis of the devices, or None on one device without a map.
+    """
+
+    def gradients(state: TrainState, batch: Batch) -> BatchGradient:
+        key = jax.random.fold_in(state.key, state.step)
+        gradient = GradientFunction(state.apply_fn, loss, trainable, axis_name)
+
+        def accumulate(carry: Any, inputs: Any) -> tuple[Any, dict[str, jax.Array]]:
+            grads, batch_stats = carry
+            micro_batch, index = inputs
+            micro_grads, batch_stats, terms = gradient(
+                state.params, batch_stats, micro_batch, jax.random.fold_in(key, index)
+            )
+            return (jax.tree.map(jnp.add, grads, micro_grads), batch_stats), terms
+
+        num_micro_batches = batch.example_mask.shape[0]
+        if num_micro_batches == 1:
+            # Without the loop, which keeps XLA from fusing the sum with the optimizer.
+            grads, batch_stats, terms = gradient(
+                state.params,
+                state.batch_stats,
+                jax.tree.map(lambda leaf: leaf[0], batch),
+                jax.random.fold_in(key, 0),
+            )
+        else:
+            zeros = jax.tree.map(jnp.zeros_like, state.params)
+            (grads, batch_stats), terms = jax.lax.scan(
+                accumulate,
+                (zeros, state.batch_stats),
+                (batch, jnp.arange(num_micro_batches)),
+            )
+            grads = jax.tree.map(lambda leaf: leaf / num_micro_batches, grads)
+            terms = jax.tree.map(jnp.mean, terms)
+        if axis_name is not None:
+            grads = jax.lax.psum(grads, axis_name)
+        return BatchGradient(grads, batch_stats, terms)
+
+    return gradients
+
+
+def make_score(model: CLaC) -> Callable[[Any, Array, Array], jax.Array]:
+    """A jitted function (params, (N, P) crystals, (M, P) texts) -> (N, M) of their scores."""
+
+    @jax.jit
+    def score(params: Any, crystals: Array, texts: Array) -> jax.Array:
+        with jax.default_matmul_precision("highest"):
+            return model.apply({"params": params}, crystals, texts, method="scores")
+
+    return score
+
+
+def make_eval_step(
+    loss_options: LossOptions, axis_name: str | None = AXIS
+) -> Callable[[TrainState, Batch], Embedded]:
+    """A function (state, batch) -> Embedded for one device; plain crystals and full texts."""
+
+    def eval_step(state: TrainState, batch: Batch) -> Embedded:
+        output = state.apply_fn(
+            {"params": state.params, "batch_stats": state.batch_stats}, batch, train=False
+        )
+        _, metrics = clac_loss(output, batch.example_mask, loss_options, axis_name=axis_name)
+        local = (
+            output.graph_projections[0],
+            output.text_projections[0],
+            batch.example_mask,
+            batch.example_index,
+        )
+        if axis_name is None:
+            gathered = jax.tree.map(lambda leaf: leaf[None], local)
+        else:
+            gathered = jax.lax.all_gather(local, axis_name)
+        return Embedded(*gathered, metrics=metrics)
+
+    return eval_step

@@ -1,0 +1,183 @@
+"""`clac-jax ckpt`, mostly inside the test process."""
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from etils import epath
+from helpers.states import assert_same, epochs, make_config, save_run
+
+from clac_jax.checkpoint.arrays import read_arrays
+from clac_jax.checkpoint.layout import read_info
+from clac_jax.cli import main as cli
+from clac_jax.errors import EXIT_USER_ERROR
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("cli") / "run"
+    saved = save_run(workdir, epochs(0.5, 0.2, 0.4), make_config(save_top_k=-1))
+    return workdir, saved
+
+
+@pytest.fixture
+def run(original, tmp_path):
+    """A copy of a run with checkpoints at steps 10, 20 and 30."""
+    shutil.copytree(original[0], tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def ckpt(capsys):
+    """(*arguments) -> (exit code, stdout, stderr)."""
+
+    def call(*arguments):
+        code = cli.main(["ckpt", *map(str, arguments)])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def damage(run, step=20):
+    os.remove(run / "checkpoints" / str(step) / "run" / "metadata")
+
+
+def test_ls(run, ckpt):
+    code, out, _ = ckpt("ls", run)
+    assert code == 0
+    header, *rows = out.splitlines()
+    assert header.split()[:4] == ["step", "epoch", "example", "val_loss"]
+    assert [row.split()[:4] for row in rows] == [
+        ["10", "1", "0", "0.5000"],
+        ["20", "2", "0", "0.2000"],
+        ["30", "3", "0", "0.4000"],
+    ]
+    assert "best val_loss" in rows[1] and "last" in rows[2]
+    code, out, _ = ckpt("ls", run / "checkpoints", "--json")
+    assert [row["metrics"]["val_loss"] for row in json.loads(out)] == [0.5, 0.2, 0.4]
+    damage(run)
+    code, out, _ = ckpt("ls", run)
+    assert code == cli.EXIT_TROUBLE
+    assert "DAMAGED" in out and "run/metadata is missing" in out
+
+
+def test_show(run, original, ckpt):
+    code, out, _ = ckpt("show", f"{run}@best", "--json")
+    shown = json.loads(out)
+    assert (code, shown["step"], shown["metrics"]) == (0, 20, {"val_loss": 0.2})
+    assert set(shown["arrays"]) == set(original[1][20])
+    for path, array in shown["arrays"].items():
+        expected = original[1][20][path]
+        assert array["shape"] == list(expected.shape)
+        assert array["norm"] == pytest.approx(np.linalg.norm(expected.astype(float)), rel=1e-5)
+    out = ckpt("show", f"{run}@best")[1]
+    assert "params/graph/kernel" in out and "opt_state/inner_state/adam/mu" not in out
+    assert "opt_state/inner_state/adam/mu/graph/kernel" in ckpt("show", run, "--all")[1]
+
+
+def test_diff(run, original, ckpt):
+    _, out, _ = ckpt("diff", f"{run}@step=10", f"{run}@step=20", "--json")
+    found = json.loads(out)
+    a, b = original[1][10], original[1][20]
+    a, b = ({path: leaf.astype(float) for path, leaf in side.items()} for side in (a, b))
+    expected = {
+        path: np.linalg.norm(b[path] - a[path]) / np.linalg.norm(a[path])
+        for path in a
+        if np.any(a[path] != b[path])
+    }
+    assert {row[0] for row in found["changed"]} == set(expected)
+    for path, relative, largest in found["changed"]:
+        assert relative == pytest.approx(expected[path], rel=1e-5)
+        assert largest == pytest.approx(np.max(np.abs(b[path] - a[path])), rel=1e-5)
+    changes = [row[1] for row in found["changed"]]
+    assert changes == sorted(changes, reverse=True)
+    assert found["num_equal"] == len(a) - len(expected)
+    code, out, _ = ckpt("diff", f"{run}@step=10", f"{run}@step=10")
+    assert (code, out) == (0, f"{len(a)} arrays are equal bit for bit\n")
+
+
+def test_verify(run, ckpt):
+    assert ckpt("verify", run)[0] == 0
+    data = max((run / "checkpoints" / "20").rglob("d/*"), key=lambda path: path.stat().st_size)
+    content = bytearray(data.read_bytes())
+    content[100] ^= 1
+    data.write_bytes(content)
+    code, out, _ = ckpt("verify", run)
+    assert code == cli.EXIT_TROUBLE
+    whole, damaged, _ = out.splitlines()
+    assert whole.endswith("checkpoints/10: intact")
+    assert data.name in damaged
+    assert ckpt("verify", run / "checkpoints" / "20")[0] == cli.EXIT_TROUBLE
+    assert ckpt("verify", run / "checkpoints" / "30", "--json")[0] == 0
+
+
+def test_rm(run, ckpt):
+    code, _, err = ckpt("rm", run, 10, 30)
+    assert code == EXIT_USER_ERROR
+    assert "newest intact checkpoint" in err and (run / "checkpoints" / "10").exists()
+    assert ckpt("rm", run, 10)[0] == 0
+    code, _, err = ckpt("rm", run, 10)
+    assert (code, "There are 20, 30." in err) == (EXIT_USER_ERROR, True)
+    damage(run, 30)  # now 20 is the newest that is whole
+    assert ckpt("rm", run, 20)[0] == EXIT_USER_ERROR
+    assert ckpt("rm", run, 30)[0] == 0
+    assert ckpt("rm", run, 20, "--force")[0] == 0
+    assert list((run / "checkpoints").iterdir()) == []
+
+
+def test_export_and_back(run, original, ckpt, tmp_path):
+    assert ckpt("export", f"{run}@best", tmp_path / "model")[0] == 0
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {
+        "config.json",
+        "model.safetensors",
+    }
+    before = os.umask(0o022)
+    os.umask(before)
+    for path in (tmp_path / "model").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~before, "readable as other files are"
+    assert ckpt("export", run, tmp_path / "model")[0] == EXIT_USER_ERROR  # never over another
+    assert ckpt("import", tmp_path / "model", tmp_path / "back")[0] == 0
+    info = read_info(epath.Path(tmp_path) / "back" / "checkpoints" / "20")
+    expected = {
+        path: leaf
+        for path, leaf in original[1][20].items()
+        if path.startswith(("params/", "batch_stats/"))
+    }
+    assert_same(read_arrays(info, [p for p in info.leaves if p != "step"]), expected)
+    assert info.config == read_info(epath.Path(run) / "checkpoints" / "20").config
+    assert ckpt("import", tmp_path / "model", tmp_path / "back")[0] == EXIT_USER_ERROR
+    (tmp_path / "model" / "config.json").unlink()
+    assert "lacks" in ckpt("import", tmp_path / "model", tmp_path / "other")[2]
+
+
+@pytest.mark.parametrize("command", ["ls", "show", "verify"])
+def test_what_is_not_there(ckpt, command):
+    code, _, err = ckpt(command, "nothing")
+    assert code == EXIT_USER_ERROR
+    assert err.startswith("error: ") and "nothing" in err
+
+
+def test_looking_needs_no_jax(run):
+    """What a person types often answers at once: neither JAX nor Orbax is imported."""
+    program = (
+        "import sys; from clac_jax.cli import main as cli\n"
+        f"for name in ('ls', 'verify', 'show'): cli.main(['ckpt', name, {str(run)!r}])\n"
+        "assert not {'jax', 'orbax', 'flax', 'tensorstore'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,278 @@
+"""Processes that meet, agree, wait, are lost, or are not what they should be: on real sockets."""
+
+import http.server
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from clac_jax.distributed import connection, link
+from clac_jax.distributed.connection import PROTOCOL, ProcessError
+from clac_jax.distributed.link import Link
+from clac_jax.distributed.preemption import EXIT_PREEMPTED
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def address():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch):
+    monkeypatch.setattr(connection, "PORT_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "NOTICE_SECONDS", 0.2)
+    monkeypatch.setattr(link, "NOTICE_SECONDS", 0.2)
+    monkeypatch.setattr(link, "REFUSAL_SECONDS", 0.5)
+
+
+def outcome(address, index, count, facts, seconds=10.0):
+    """What a process gets of its meeting with the others: the message of its error, or ""."""
+    try:
+        met = Link(address, index, count, seconds, 60.0)
+        met.agree("program", facts)
+        met.agree("data", {})
+        met.end()
+        met.close()
+    except ProcessError as error:
+        return str(error)
+    return ""
+
+
+def outcomes(address, *arguments, **options):
+    with ThreadPoolExecutor(len(arguments)) as pool:
+        running = [pool.submit(outcome, address, *given, **options) for given in arguments]
+        return [one.result(timeout=30) for one in running]
+
+
+def test_equal_processes_agree_whoever_comes_first(address):
+    assert outcomes(address, (2, 3, {"a": "1"}), (0, 3, {"a": "1"}), (1, 3, {"a": "1"})) == [""] * 3
+
+
+def test_a_difference_is_told_to_every_process(address):
+    told = outcomes(address, (0, 3, {"a": "1"}), (1, 3, {"a": "2"}), (2, 3, {"a": "1"}))
+    assert len(set(told)) == 1
+    assert told[0].startswith("A is 2 in process 1 and 1 in process 0.")
+
+
+def test_a_process_that_does_not_come_is_waited_for_by_name(address, capfd, monkeypatch):
+    monkeypatch.setattr(link, "NOTICE_SECONDS", 1.0)  # by then the two that come are there
+    told = outcomes(address, (0, 3, {}), (1, 3, {}), seconds=2.5)
+    assert len(set(told)) == 1
+    assert "1 of 3 processes (2) did not come" in told[0]
+    waiting = capfd.readouterr().err
+    assert f"waiting for 1 of 3 processes (2) at {address}" in waiting
+    assert f"waiting for the other processes at {address}" in waiting
+
+
+@pytest.mark.parametrize(
+    "where, why",
+    [
+        ("127.0.0.1:1", "Connection refused"),
+        ("no-such-host.invalid:80", "at no-such-host.invalid:80: "),
+        ("127.0.0.1", "must be HOST:PORT"),
+        ("127.0.0.1:99999", "must be HOST:PORT"),
+    ],
+)
+def test_a_first_process_that_is_not_there_is_named_with_the_cause(where, why, capfd):
+    assert why in outcome(where, 1, 2, {}, seconds=0.5)
+    assert "HOST:PORT" in why or f"waiting for process 0 at {where} (" in capfd.readouterr().err
+
+
+def test_another_program_at_the_port_is_not_taken_for_the_first_process(address):
+    host, port = address.split(":")
+    server = http.server.HTTPServer((host, int(port)), http.server.SimpleHTTPRequestHandler)
+    server.RequestHandlerClass.log_message = lambda *_: None
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        told = outcomes(address, (0, 2, {}), (1, 2, {}))
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert told[0].startswith(f"Process 0 cannot listen at {address}: Address already in use.")
+    assert f"cannot reach process 0 at {address}: another program answers there" in told[1]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"[]\n",
+        b'{"hello": 3}\n',
+        b"\x00\xff\n",
+        b"{" * 70_000,
+        b"",
+        b"[" * 4_000 + b"\n",
+        json.dumps({"hello": PROTOCOL, "index": math.inf, "count": 2, "name": ""}).encode() + b"\n",
+    ],
+)
+def test_a_stranger_that_calls_changes_nothing(address, line):
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(outcome, address, 0, 2, {})
+        host, port = address.split(":")
+        while True:
+            try:
+                stranger = socket.create_connection((host, int(port)))
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.01)
+        stranger.sendall(line)
+        assert outcome(address, 1, 2, {}) == ""
+        assert first.result(timeout=20) == ""
+        stranger.close()
+
+
+def test_many_strangers_do_not_use_up_the_files_of_the_first_process(address):
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(outcome, address, 0, 2, {})
+        host, port = address.split(":")
+        silent = []
+        while len(silent) < 200:
+            try:
+                silent.append(socket.create_connection((host, int(port))))
+            except ConnectionRefusedError:
+                time.sleep(0.01)
+        assert outcome(address, 1, 2, {}) == ""
+        assert first.result(timeout=20) == ""
+        silent[0].settimeout(5)
+        assert silent[0].recv(1) == b"", "the oldest was closed"
+        for one in silent:
+            one.close()
+
+
+def test_two_of_one_number_and_one_too_many_are_refused_and_the_others_train(address):
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(outcome, address, 0, 3, {})
+        second = Link(address, 1, 3, 5.0, 60.0)
+        assert "Process 1 of the run at" in outcome(address, 1, 3, {})
+        assert "cannot listen" in outcome(address, 0, 3, {})
+        third = pool.submit(outcome, address, 2, 3, {})
+        second.agree("program", {})
+        assert "is there already" in outcome(address, 2, 3, {})
+        second.agree("data", {})
+        second.end()
+        second.close()
+        assert first.result(timeout=20) == third.result(timeout=20) == ""
+
+
+def test_another_number_of_processes_is_told_to_all(address):
+    told = outcomes(address, (0, 2, {}), (1, 3, {}), (2, 3, {}))
+    assert all("config.distributed.num_processes is 3 in process" in text for text in told)
+
+
+# Losses end the program, so they are tried on small programs of their own.
+
+PROGRAM = """
+import sys, time
+from clac_jax.distributed import lost_process
+from clac_jax.distributed.link import Link
+
+index, address, wait = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+lost_process.OWN_END_SECONDS = 0.3
+met = Link(address, index, 2, 20, 1.5)
+met.agree("program", {})
+if index == 0:
+    met.loss.save_first = lambda: "Step 7 is saved."
+print("met", flush=True)
+exec(wait)
+met.end()
+met.close()
+print("ended", flush=True)
+"""
+FOR_EVER = "time.sleep(60)"
+
+
+def pair(address, waits=(FOR_EVER, FOR_EVER)):
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(PROGRAM), str(index), address, waits[index]],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+        for index in (0, 1)
+    ]
+    assert [process.stdout.readline() for process in running] == ["met\n", "met\n"]
+    return running
+
+
+def end_of(process):
+    try:
+        _, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    return process.returncode, err.strip()
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_the_other_notices_a_killed_process_and_says_so_in_one_sentence(address, victim):
+    running = pair(address)
+    running[victim].kill()
+    code, err = end_of(running[1 - victim])
+    running[victim].communicate()
+    assert code == 1
+    assert err.startswith(f"error: Process {1 - victim} stops because the connection to process")
+    assert f"process {victim} (process id {running[victim].pid} on " in err
+    assert ("Step 7 is saved." in err) == (victim == 1), "the first process saves"
+    assert err.count("\n") == 0
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_stopped_process_is_lost_and_ends_with_a_sentence_when_it_is_continued(address, victim):
+    running = pair(address)
+    running[victim].send_signal(signal.SIGSTOP)
+    code, err = end_of(running[1 - victim])
+    assert code == 1
+    assert f"process {victim} (process id" in err and "was not heard from for 1.5 seconds" in err
+    running[victim].send_signal(signal.SIGCONT)
+    code, err = end_of(running[victim])
+    assert code == 1
+    assert f"error: Process {victim} stops because" in err
+    assert "This process itself was stopped for" in err
+
+
+def test_a_run_that_is_suspended_as_a_whole_loses_nobody(address):
+    """As by `scontrol suspend`: the time in which a process was stopped itself does not count."""
+    # The first sleep is over when they are continued, the second lets them look at the clock.
+    running = pair(address, ["time.sleep(1.5); time.sleep(1)"] * 2)
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for process in running:
+            process.send_signal(number)
+        time.sleep(2.5 if number == signal.SIGSTOP else 0.5)
+    assert [end_of(process) for process in running] == [(0, ""), (0, "")]
+
+
+def test_the_message_of_a_process_that_ends_reaches_the_others(address):
+    running = pair(address, [FOR_EVER, "met.leaves('row 7 is not a crystal.', 2); sys.exit(2)"])
+    code, err = end_of(running[0])
+    assert code == 1
+    assert "ended: row 7 is not a crystal. Step 7 is saved." in err
+    end_of(running[1])
+
+
+def test_a_signal_to_one_that_has_nothing_to_save_ends_the_others_with_its_code(address):
+    leaves = f"met.leaves('it received SIGTERM', {EXIT_PREEMPTED}); sys.exit({EXIT_PREEMPTED})"
+    running = pair(address, [leaves, FOR_EVER])
+    assert [end_of(process)[0] for process in running] == [EXIT_PREEMPTED, EXIT_PREEMPTED]
+
+
+def test_the_first_does_not_wait_at_the_end_for_one_that_is_gone(address):
+    running = pair(address, ["print('ending', flush=True)", FOR_EVER])
+    assert running[0].stdout.readline() == "ending\n"
+    time.sleep(0.3)
+    running[1].kill()
+    assert end_of(running[0]) == (0, "")
+    running[1].communicate()

@@ -1,0 +1,116 @@
+"""Signals, in a real process: what the first one does, and the second."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from clac_jax.distributed.preemption import EXIT_PREEMPTED, REPEAT_SECONDS, SIGNALS
+
+ROOT = Path(__file__).parents[2]
+
+PROGRAM = """
+import sys, time
+from clac_jax.distributed.preemption import Preempted, StopSignals
+
+with StopSignals() as stop:
+    stop.there_is_work_to_save({work})
+    print("ready", flush=True)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        {wait}
+        try:
+            if stop.requested:
+                stop.obey()
+        except Preempted as reason:
+            print("saved after", reason.signal_name, flush=True)
+            sys.exit(3)
+"""
+# At work in C for longer than the test lasts, as a compilation is; a signal would end a sleep.
+STUCK = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"
+
+IGNORE_SIGHUP = """
+import os, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def start(work, wait="time.sleep(0.01)", before=()):
+    process = subprocess.Popen(
+        [*before, sys.executable, "-c", textwrap.dedent(PROGRAM).format(work=work, wait=wait)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_signal_lets_the_step_finish(number):
+    process = start(work=True)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 3
+    assert out == f"saved after {number.name}\n"
+    assert "stopping after this step" in err
+
+
+def test_a_later_one_stops_immediately_whatever_the_program_is_in():
+    process = start(work=True, wait=STUCK)
+    process.send_signal(signal.SIGTERM)
+    assert "stopping after this step" in process.stderr.readline() + process.stderr.readline()
+    time.sleep(REPEAT_SECONDS)
+    before = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=20)
+    assert time.monotonic() - before < 15
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "stopping immediately" in err
+
+
+def test_with_nothing_to_save_the_first_one_ends_it():
+    process = start(work=False, wait=STUCK)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == EXIT_PREEMPTED
+    assert "nothing is lost" in err
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_repeat_within_milliseconds_belongs_to_the_first_signal(second):
+    """As from GNU `timeout`, which signals its child and the child's group."""
+    process = start(work=True, wait="time.sleep(0.3)")  # a step in which both signals come
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.01)
+    process.send_signal(second)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 3
+    assert out == "saved after SIGTERM\n"
+    assert "stopping immediately" not in err
+
+
+def test_a_run_under_nohup_outlives_its_terminal():
+    ignoring = (sys.executable, "-c", IGNORE_SIGHUP)
+    process = start(work=True, before=ignoring)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=20)
+    assert out == "saved after SIGTERM\n"
+
+
+def test_a_terminal_that_has_closed_does_not_keep_a_run_from_saving():
+    process = start(work=True)
+    process.stderr.close()  # what is written there fails from now on
+    process.send_signal(signal.SIGHUP)
+    assert process.stdout.read() == "saved after SIGHUP\n"
+    assert process.wait(20) == 3

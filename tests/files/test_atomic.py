@@ -1,0 +1,63 @@
+"""Small files are written completely or not at all, and every failure has its sentence."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from clac_jax.errors import WorkdirError
+from clac_jax.files.atomic import replacing, write_atomically
+
+
+def test_text_and_bytes_replace_what_was_there(tmp_path):
+    path = tmp_path / "config.json"
+    write_atomically(path, "old")
+    write_atomically(path, b"n\xffew")
+    assert path.read_bytes() == b"n\xffew"
+    assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_the_mode_follows_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "file", "x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+def test_a_failure_leaves_the_old_content_and_nothing_beside_it(tmp_path, monkeypatch):
+    path = tmp_path / "config.json"
+    path.write_text("old")
+
+    def write_bytes(self, content):
+        with open(self, "wb") as file:
+            file.write(content[:2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    with pytest.raises(WorkdirError, match=r"config\.json: No space left .* free some space"):
+        write_atomically(path, "new content")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_folder_in_its_place_is_named(tmp_path):
+    (tmp_path / "report.png" / "inside").mkdir(parents=True)
+    with pytest.raises(WorkdirError, match=r"report\.png: .*folder is in the place"):
+        write_atomically(tmp_path / "report.png", b"x")
+    assert (tmp_path / "report.png" / "inside").is_dir()
+
+
+def test_a_folder_that_is_gone_is_named(tmp_path):
+    with pytest.raises(WorkdirError, match=r"nothing/config\.json: No such file"):
+        write_atomically(tmp_path / "nothing" / "config.json", "x")
+
+
+def test_an_error_of_the_writer_leaves_nothing(tmp_path):
+    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "report.png") as temporary:
+        assert temporary.suffix == ".png"
+        temporary.write_bytes(b"half")
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []

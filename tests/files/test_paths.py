@@ -1,0 +1,151 @@
+"""Whatever names a file or folder is checked where it comes in."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clac_jax.cli import main as cli
+from clac_jax.config.check import validate
+from clac_jax.config.schema import default_config
+from clac_jax.errors import EXIT_USER_ERROR
+from clac_jax.files.paths import PathError, check_local, explain, local_path
+from clac_jax.train import train
+
+ROOT = Path(__file__).parents[2]
+URLS = [
+    "gs://bucket/run", "s3://bucket", "az://x", "abfs://x/y", "file:///tmp/x", "http://host/x",
+    "https://host/x", "hf://owner/name", "hdfs:///x", "weird+scheme://x", "GS://bucket",
+    "gs:/bucket/run", "s3:/bucket", "file:/tmp/x", " s3://bucket", "memory://",
+]  # fmt: skip
+NAMES = [
+    "outputs/exp", "/tmp/x", "~/runs", "a:b", "run:/x", "facebook/galactica-125m@main", "x@best",
+    "C:/x", "ünï/😀", " padded", "a b", "@step=3", "minilm", "x//y", "gs:", "a/gs:/b",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_urls_are_refused_in_one_sentence(url):
+    with pytest.raises(PathError, match=r"--workdir is a URL .* local path") as error:
+        local_path(url, "--workdir")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_of_files_are_not_taken_for_urls(name):
+    assert check_local(name, "it") == name
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("", "is empty"),
+        ("  ", "is empty"),
+        ("a\0b", "NUL"),
+        ("a\udcffb", "not UTF-8"),
+        ("x" * 256, "256 bytes"),
+        ("é" * 128, "256 bytes"),
+        ("d/" * 2000, "4,000 bytes long"),
+        ("~nobody-of-this-name/x", "home folder"),
+    ],
+)
+def test_what_no_file_can_be_called_is_refused(name, words):
+    with pytest.raises(PathError, match=words) as error:
+        local_path(name, "--workdir")
+    assert len(str(error.value)) < 300, "a name of any length is printed shortened"
+
+
+KEYS = [
+    "resume_from", "compilation_cache", "dataset.data_dir", "dataset.path",
+    "text_encoder.pretrained", "text_encoder.tokenizer", "graph_encoder.pretrained",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_key_that_names_a_file_is_checked_before_anything_else(key, tmp_path):
+    config = default_config()
+    if key.startswith("graph_encoder"):
+        config.graph_encoder.name = "orb"
+    config.update_from_flattened_dict({key: "gs://bucket/x"})
+    with pytest.raises(PathError, match=f'"{key}" is a URL'):
+        validate(config)
+    with pytest.raises(PathError):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ckpt", "ls", "URL"),
+        ("ckpt", "show", "URL"),
+        ("ckpt", "show", "URL@best"),
+        ("ckpt", "diff", "URL", "URL"),
+        ("ckpt", "verify", "URL"),
+        ("ckpt", "rm", "URL", "8"),
+        ("ckpt", "export", "URL", "out"),
+        ("ckpt", "import", "URL", "out"),
+        ("import", "lightning", "URL", "--workdir=out"),
+        ("import", "lightning", "x.ckpt", "--workdir=URL"),
+        ("import", "huggingface", "URL"),
+    ],
+)
+@pytest.mark.parametrize("url", ["s3://bucket/run", "gs:/bucket/run"])
+def test_every_command_refuses_urls(arguments, url, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = cli.main([argument.replace("URL", url) for argument in arguments])
+    error = capsys.readouterr().err
+    assert code == EXIT_USER_ERROR
+    assert error.startswith("error: ") and "is a URL" in error and error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--workdir=s3://bucket/run"], "--workdir is a URL"),
+        (["--workdir="], "--workdir is empty"),
+        ([b"--workdir=name-\xff"], "not UTF-8"),
+        (["--workdir=x", "--config=gs://bucket/base.py"], "--config is a URL"),
+        (["--workdir=x", "--config=configs/saved.py:s3://b/c.json"], "is a URL"),
+        (["--workdir=x", "--config=BROKEN"], "line 2: ZeroDivisionError"),
+    ],
+)
+def test_the_program_refuses_them_at_once(flags, words, tmp_path):
+    broken = tmp_path / "broken.py"
+    broken.write_text("import math\nx = 1 / 0\n")
+    flags = [f.replace("BROKEN", str(broken)) if isinstance(f, str) else f for f in flags]
+    if len(flags) == 1:
+        flags.append(f"--config={ROOT / 'configs' / 'smoke.py'}")
+    done = subprocess.run(
+        [sys.executable, ROOT / "main.py", *flags],
+        cwd=tmp_path if "saved" not in str(flags) else ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == EXIT_USER_ERROR
+    assert done.stderr.startswith("error: ") and words in done.stderr, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} <= {"broken.py"}
+
+
+@pytest.mark.parametrize(
+    "number, words",
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EDQUOT, "quota"),
+        (errno.EFBIG, "ulimit -f"),
+        (errno.EISDIR, "folder is in the place"),
+        (errno.ENAMETOOLONG, "shorter name"),
+        (errno.EROFS, "read-only"),
+        (errno.EACCES, "permission"),
+        (errno.EMFILE, "ulimit -n"),
+    ],
+)
+def test_each_error_of_the_system_says_what_to_do(number, words):
+    assert words in explain(OSError(number, os.strerror(number)))

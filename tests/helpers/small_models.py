@@ -1,0 +1,79 @@
+"""Small models of every kind with batches for them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import ml_collections
+import numpy as np
+
+from clac_jax.config.schema import default_config
+from clac_jax.input_pipeline.batch import BatchShape, ExampleViews, TokenView, collate
+from helpers.parity_fixtures import (
+    Fixture,
+    crystal_graphs,
+)
+from helpers.projection_params import params_of as block_of
+
+HEADS = {"cross": "global_d", "visual": "visual_d", "textual": "textual_d"}
+
+
+def heads_of(section):
+    return {
+        name: {
+            "left": block_of(section, f"{theirs}.img_block."),
+            "right": block_of(section, f"{theirs}.text_block."),
+            "log_scale": section[f"{theirs}.temperature"],
+        }
+        for name, theirs in HEADS.items()
+    }
+
+
+def fresh_head_stats(dtype):
+    block = {"norm": {"mean": np.zeros(64, dtype), "var": np.ones(64, dtype)}}
+    return {"left": block, "right": block}
+
+
+def small_config(**changes) -> ml_collections.ConfigDict:
+    config = default_config()
+    with config.unlocked():
+        config.graph_encoder.update(
+            num_features=16, num_interactions=2, out_dim=8, atom_fea_len=16, nbr_fea_len=8, n_conv=2
+        )
+        config.text_encoder.config.update(
+            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+        )
+        config.projection_dim = 12
+        config.update_from_flattened_dict(changes)
+    return config
+
+
+def examples(num_views=2, with_labels=False):
+    """Three examples, every view of a crystal and a text different."""
+    rng = np.random.default_rng(5)
+    graphs = crystal_graphs(Fixture("painn_small").section("in"))
+    result = []
+    for index, graph in enumerate(graphs):
+        views, tokens = [], []
+        for _ in range(num_views):
+            noise = 1 + 0.02 * rng.normal(size=(1, 3)).astype(np.float32)
+            views.append(dataclasses.replace(graph, edge_vectors=graph.edge_vectors * noise))
+            ids = rng.integers(5, 90, size=rng.integers(3, 10)).astype(np.int32)
+            labels = np.where(rng.random(len(ids)) < 0.5, ids, -100).astype(np.int32)
+            tokens.append(TokenView(ids, labels if with_labels else None))
+        result.append(ExampleViews(40 + index, tuple(views), tuple(tokens)))
+    return result
+
+
+def batch_of(examples_, num_examples=None, num_views=2, spare=0):
+    num_edges = sum(len(graph.senders) for e in examples_ for graph in e.graphs)
+    num_examples = num_examples or len(examples_)
+    shape = BatchShape(
+        num_examples=num_examples,
+        graph_views=num_views,
+        text_views=num_views,
+        node_tiles=((20 + spare, num_views * num_examples),),
+        num_edges=num_edges + spare,
+        token_tiles=((12 + spare, num_views * num_examples),),
+    )
+    return collate(examples_, shape)
