@@ -47,7 +47,7 @@ $(DATA): $(ENV) clac_jax/datasets/materials_project_mini/materials_project_mini.
 # Renews requirements.lock (for whoever changes a dependency; needs uv and the network).
 lock:
 	uv pip compile --quiet --universal --python-version=3.11 --no-emit-index-url --no-annotate \
-	  --no-header --generate-hashes --extra=dev pyproject.toml requirements.in -o requirements.lock
+	  --no-header --generate-hashes --extra=dev --extra=docs pyproject.toml requirements.in -o requirements.lock
 
 clean:
 	rm -rf $(VENV) data outputs
