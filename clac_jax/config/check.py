@@ -17,6 +17,8 @@ from clac_jax.config.schema import (
 )
 from clac_jax.errors import one_line
 from clac_jax.files.paths import check_local
+from clac_jax.models.graph import GRAPH_ENCODERS
+from clac_jax.models.text import TEXT_ENCODERS
 
 DEBUG_EXAMPLES = 64
 
@@ -64,8 +66,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_choice(config, "resume", ("auto", "must", "never"))
     _check_choice(config, "restore.on_shape_mismatch", ("error", "skip", "overlap"))
     _check_choice(config, "optimizer.name", ("adam", "adamw", "sgd", "lion"))
-    _check_choice(config, "graph_encoder.name", ("painn", "cgcnn", "orb", "composition"))
-    _check_choice(config, "text_encoder.config.model_type", ("bert", "opt", "gpt2", "gemma3_text"))
+    _check_choice(config, "graph_encoder.name", tuple(GRAPH_ENCODERS))
+    _check_choice(config, "text_encoder.config.model_type", tuple(TEXT_ENCODERS))
     _check_choice(config, "text_encoder.feature", ("first", "last", "mean", "attention"))
     _check_choice(config, "loss.name", ("infonce", "cosface", "siglip", "jsd"))
     _check_choice(config, "loss.critic", ("dot", "concat", "condot", "dotcon"))
@@ -130,11 +132,18 @@ def validate(config: ml_collections.ConfigDict) -> None:
             'Config key "cosine.epochs" is 0, and the schedule "cosine_restarts" needs the length '
             "of its first period. The reference's is 10."
         )
-    if config.graph_encoder.pretrained is not None and config.graph_encoder.name != "orb":
+    encoder = GRAPH_ENCODERS[config.graph_encoder.name]
+    if config.graph_encoder.pretrained is not None and not encoder.pretrained_files:
+        known = [
+            f"{name} takes {kind.pretrained_files}"
+            for name, kind in GRAPH_ENCODERS.items()
+            if kind.pretrained_files
+        ]
         raise ConfigError(
-            f'Config key "graph_encoder.pretrained" names a file of orb-models, and the encoder is '
-            f"{config.graph_encoder.name}. Set graph_encoder.name=orb, or leave the file out; "
-            "weights of this project come by resume_from."
+            'Config key "graph_encoder.pretrained" names a file, and the encoder '
+            f"{config.graph_encoder.name} takes none ({', '.join(known)}). Set another "
+            "graph_encoder.name, or leave the file out; weights of this project come by "
+            "resume_from."
         )
     _check_memory(config)
     _check_restore(config)
@@ -179,10 +188,11 @@ def _check_memory(config: ml_collections.ConfigDict) -> None:
             "nothing: its loss is a mean over crystals. Leave it at 1 and set accumulate_steps, "
             "whose gradient is that of the larger batch."
         )
-    if chunks > 1 and config.graph_encoder.name == "cgcnn":
+    if chunks > 1 and GRAPH_ENCODERS[config.graph_encoder.name].has_batch_statistics:
         raise ConfigError(
-            f'Config key "gradient_cache_chunks" is {chunks}, and CGCNN normalizes by the '
-            "statistics of the whole batch, which no chunk has. Leave it at 1 and set "
+            f'Config key "gradient_cache_chunks" is {chunks}, and {config.graph_encoder.name} '
+            "normalizes by the statistics of the whole batch, which no chunk has. Leave it at 1 "
+            "and set "
             "remat=('graph_encoder', 'text_encoder') to save memory, or take another "
             "graph_encoder.name."
         )

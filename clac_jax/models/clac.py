@@ -16,7 +16,7 @@ from clac_jax.models.heads import (
     ProjectedPair,
     prior_noise,
 )
-from clac_jax.models.text.encoder import TextOutput
+from clac_jax.models.text.output import TextOutput
 
 Head = ContrastiveHead | CriticHead
 

@@ -23,9 +23,10 @@ from helpers.parity_fixtures import (
 
 from clac_jax.input_pipeline.batch import BatchShape, ExampleViews, TokenView, collate
 from clac_jax.models.graph import cgcnn
-from clac_jax.models.graph.cgcnn import CGCNN, edge_features
+from clac_jax.models.graph.cgcnn import CGCNNSettings, edge_features
 
-MODEL = CGCNN(atom_fea_len=32, nbr_fea_len=16, n_conv=2, h_fea_len=32, n_h=1, out_dim=16)
+SETTINGS = CGCNNSettings(atom_fea_len=32, nbr_fea_len=16, n_conv=2, h_fea_len=32, n_h=1, out_dim=16)
+MODEL = SETTINGS.build()
 
 
 def params_of(section):

@@ -20,9 +20,10 @@ from helpers.parity_fixtures import (
 
 from clac_jax.crystals.graph import CrystalGraph
 from clac_jax.models.graph import painn
-from clac_jax.models.graph.painn import PaiNN, basis_product, radial_basis
+from clac_jax.models.graph.painn import PaiNNSettings, basis_product, radial_basis
 
-MODEL = PaiNN(num_features=32, num_interactions=2, num_rbf=20, cutoff=5.0, out_dim=32)
+SETTINGS = PaiNNSettings(num_features=32, num_interactions=2, num_rbf=20, cutoff=5.0, out_dim=32)
+MODEL = SETTINGS.build()
 
 
 def params_of(section, num_interactions=2):

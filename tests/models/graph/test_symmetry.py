@@ -14,19 +14,22 @@ from scipy.spatial.transform import Rotation
 
 from clac_jax.crystals.crystal import Crystal
 from clac_jax.crystals.graph import build_graph
-from clac_jax.models.graph.cgcnn import CGCNN
-from clac_jax.models.graph.composition import CompositionEncoder
-from clac_jax.models.graph.orb import Orb
-from clac_jax.models.graph.painn import PaiNN
+from clac_jax.models.graph.cgcnn import CGCNNSettings
+from clac_jax.models.graph.composition import CompositionSettings
+from clac_jax.models.graph.orb import OrbSettings
+from clac_jax.models.graph.painn import PaiNNSettings
 
 CUTOFF = 4.5
-ENCODERS = {
-    "painn": PaiNN(num_features=16, num_interactions=3, num_rbf=8, cutoff=CUTOFF, out_dim=6),
+SETTINGS = {
+    "painn": PaiNNSettings(
+        num_features=16, num_interactions=3, num_rbf=8, cutoff=CUTOFF, out_dim=6
+    ),
     # Without a perceptron behind the pool, so that its sum stays a sum.
-    "cgcnn": CGCNN(atom_fea_len=16, nbr_fea_len=12, n_conv=2, n_h=0, out_dim=6),
-    "orb": Orb(features=16, hidden=24, num_interactions=2, cutoff=CUTOFF),
-    "composition": CompositionEncoder(num_features=16, out_dim=6),
+    "cgcnn": CGCNNSettings(atom_fea_len=16, nbr_fea_len=12, n_conv=2, n_h=0, out_dim=6),
+    "orb": OrbSettings(num_features=16, hidden_features=24, num_interactions=2, cutoff=CUTOFF),
+    "composition": CompositionSettings(num_features=16, out_dim=6),
 }
+ENCODERS = {name: settings.build() for name, settings in SETTINGS.items()}
 SEEDS = (0, 4, 9)
 EDGES = 420  # room for those of all three and their supercells
 
