@@ -35,6 +35,7 @@ from benchmarks.step import (
     timed,
 )
 from clac_jax import datasets
+from clac_jax.config.encoders import graph_cutoff
 from clac_jax.crystals.crystal import Crystal
 from clac_jax.crystals.graph import build_graph
 from clac_jax.input_pipeline.batch import ExampleViews, TokenView, collate
@@ -82,7 +83,7 @@ def by_crystal() -> list[dict[str, Any]]:
     rows = []
     for repeats in REPEATS_OF_ROCK_SALT:
         crystal = rock_salt(repeats)
-        graph = build_graph(crystal, config.graph_encoder.cutoff)
+        graph = build_graph(crystal, graph_cutoff(config.graph_encoder))
         text = TokenView(np.ones(2, np.int32))
         examples = [ExampleViews(k, (graph,), (text,)) for k in range(NUM_CRYSTALS)]
         batch = collate(examples, plan_for(examples, NUM_CRYSTALS, 8).choose([examples]))

@@ -11,6 +11,7 @@ import ml_collections
 import numpy as np
 
 from clac_jax import datasets
+from clac_jax.config.encoders import graph_cutoff
 from clac_jax.datasets.crystal_table import CrystalTable
 from clac_jax.datasets.record import DataError, Record
 from clac_jax.distributed import processes
@@ -36,7 +37,7 @@ def view_options(config: ml_collections.ConfigDict) -> ViewOptions:
     masks = config.lm_weight > 0 or config.augment.mask_prob > 0
     is_property = config.task == "property"
     return ViewOptions(
-        cutoff=encoder.graph_cutoff if encoder.name in ("cgcnn", "orb") else encoder.cutoff,
+        cutoff=graph_cutoff(encoder),
         max_neighbours=encoder.max_neighbours,
         max_length=config.text_encoder.max_length,
         text_source=config.dataset.text_source,

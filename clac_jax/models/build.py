@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from clac_jax.config.encoders import graph_cutoff
 from clac_jax.errors import UserError
 from clac_jax.files.huggingface import resolve_folder
 from clac_jax.input_pipeline.batch import Array, Batch
@@ -57,7 +58,7 @@ def build_graph_encoder(config: ml_collections.ConfigDict) -> nn.Module:
             num_features=options.num_features,
             num_interactions=options.num_interactions,
             num_rbf=options.num_rbf,
-            cutoff=options.cutoff,
+            cutoff=graph_cutoff(options),
             out_dim=options.out_dim,
             dtype=dtype,
             remat=remat,
@@ -70,6 +71,7 @@ def build_graph_encoder(config: ml_collections.ConfigDict) -> nn.Module:
             h_fea_len=options.h_fea_len,
             n_h=options.n_h,
             out_dim=options.out_dim,
+            rbf_max=options.rbf_max,
             dtype=dtype,
             remat=remat,
         )
@@ -88,7 +90,7 @@ def _orb(options: ml_collections.ConfigDict, dtype: str | None = None, remat: bo
         features=options.num_features,
         hidden=options.hidden_features,
         num_interactions=options.num_interactions,
-        cutoff=options.graph_cutoff,
+        cutoff=graph_cutoff(options),
         dtype=dtype,
         remat=remat,
     )

@@ -78,7 +78,7 @@ class CGCNN(nn.Module):
         h_fea_len: width of the perceptron.
         n_h: its hidden layers.
         out_dim: width of the output.
-        cutoff: angstrom, last Gaussian center and zero of the envelope.
+        rbf_max: angstrom, last Gaussian center and zero of the envelope.
         dtype: of the convolutions' arithmetic; None: that of the parameters.
         remat: whether the backward pass computes the insides of a convolution again.
     """
@@ -89,7 +89,7 @@ class CGCNN(nn.Module):
     h_fea_len: int = 512
     n_h: int = 1
     out_dim: int = 512
-    cutoff: float = 8.0
+    rbf_max: float = 8.0
     dtype: Any = None
     remat: bool = False
 
@@ -108,7 +108,7 @@ class CGCNN(nn.Module):
             (rows, out_dim); meaningless for padding rows.
         """
         distances = safe_norm(jnp.asarray(graphs.edge_vectors), axis=1)
-        edges = edge_features(distances, self.nbr_fea_len, self.cutoff)
+        edges = edge_features(distances, self.nbr_fea_len, self.rbf_max)
         rows_per_view = graphs.lattices.shape[0] // graphs.num_views
         view = graphs.crystal_index // rows_per_view
         members = view[None, :] == jnp.arange(graphs.num_views)[:, None]
