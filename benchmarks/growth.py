@@ -82,7 +82,7 @@ def by_crystal() -> list[dict[str, Any]]:
     rows = []
     for repeats in REPEATS_OF_ROCK_SALT:
         crystal = rock_salt(repeats)
-        graph = build_graph(crystal, config.graph_encoder.cutoff)
+        graph = build_graph(crystal, encoder_needs(config).cutoff)
         text = TokenView(np.ones(2, np.int32))
         examples = [ExampleViews(k, (graph,), (text,)) for k in range(NUM_CRYSTALS)]
         batch = collate(examples, plan_for(examples, NUM_CRYSTALS, 8).choose([examples]))

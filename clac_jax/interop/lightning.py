@@ -19,6 +19,7 @@ from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.tree import to_arrays
 from clac_jax.config import schema as config_lib
 from clac_jax.config.check import validate
+from clac_jax.config.encoders import fill_defaults
 from clac_jax.crystals.graph import CrystalGraph
 from clac_jax.errors import UserError, one_line
 from clac_jax.files.atomic import write_atomically
@@ -112,6 +113,7 @@ def read_lightning(path: str | Path, text_encoder: str | None = None) -> Lightni
     progress, notes = _progress(saved, config)
     imported.notes += notes
     validate(config)
+    fill_defaults(config)  # so that the run keeps them, whatever a later version's are
     try:
         arrays, unmapped = _arrays(saved, imported, progress)
     except (KeyError, ValueError) as error:

@@ -28,10 +28,7 @@ def graph_settings(options: ml_collections.ConfigDict) -> GraphEncoderSettings:
         ModelError: no encoder has that name.
     """
     kind = kind_named(GRAPH_ENCODERS, options.name, "graph_encoder.name")
-    values = dict(options)
-    if kind.cutoff != GraphEncoderSettings.cutoff:  # has its own key so far
-        values["cutoff"] = options.graph_cutoff
-    return settings_of(kind, values)
+    return settings_of(kind, options)
 
 
 def build_graph_encoder(config: ml_collections.ConfigDict) -> nn.Module:

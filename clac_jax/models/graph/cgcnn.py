@@ -20,7 +20,7 @@ from clac_jax.config.key import key
 from clac_jax.crystals.elements import NUM_FEATURES
 from clac_jax.input_pipeline.batch import Array, GraphBatch
 from clac_jax.models.graph.ops import node_features, safe_norm, sum_pool
-from clac_jax.models.graph.settings import GraphEncoderSettings, Params
+from clac_jax.models.graph.settings import GraphEncoderSettings, Params, cutoff_key
 from clac_jax.models.normalization import MaskedBatchNorm
 from clac_jax.models.precision import at_least_float32
 from clac_jax.models.remat import remat_block
@@ -31,15 +31,15 @@ from clac_jax.models.torch_layout import TensorReader, count_layers
 class CGCNNSettings(GraphEncoderSettings):
     """Sizes of a CGCNN, under the names of the reference."""
 
-    cutoff: float = key(6.0, "longest edge of a crystal's graph, angstrom", low=0)
-    atom_fea_len: int = key(1024, "width of an atom's features in CGCNN", low=1)
-    nbr_fea_len: int = key(80, "Gaussians that CGCNN describes the length of an edge by", low=2)
-    n_conv: int = key(3, "convolutions of CGCNN", low=1)
-    h_fea_len: int = key(512, "width of CGCNN's perceptron behind the pooling", low=1)
-    n_h: int = key(1, "hidden layers of CGCNN's perceptron behind the pooling", low=0)
-    rbf_cutoff: float = key(
-        8.0, "last Gaussian centre of CGCNN and zero of its cosine envelope, angstrom", low=0.1
+    cutoff: float = cutoff_key(6.0)
+    atom_fea_len: int = key(1024, "width of an atom's features", low=1)
+    nbr_fea_len: int = key(80, "Gaussians of an edge's length", low=2)
+    rbf_max: float = key(
+        8.0, "centre of the last Gaussian and zero of the envelope, angstrom", low=0.1, high=100.0
     )
+    n_conv: int = key(3, "convolutions", low=0)
+    h_fea_len: int = key(512, "width of the perceptron behind the pooling", low=1)
+    n_h: int = key(1, "hidden layers of that perceptron", low=0)
 
     has_batch_statistics = True
     release_names = {  # noqa: RUF012
@@ -178,7 +178,7 @@ class CGCNN(nn.Module):
         """
         sizes = self.settings
         distances = safe_norm(jnp.asarray(graphs.edge_vectors), axis=1)
-        edges = edge_features(distances, sizes.nbr_fea_len, sizes.rbf_cutoff)
+        edges = edge_features(distances, sizes.nbr_fea_len, sizes.rbf_max)
         rows_per_view = graphs.lattices.shape[0] // graphs.num_views
         view = graphs.crystal_index // rows_per_view
         members = view[None, :] == jnp.arange(graphs.num_views)[:, None]

@@ -23,7 +23,7 @@ from clac_jax.files.paths import local_path
 from clac_jax.files.torch import read_torch_file
 from clac_jax.input_pipeline.batch import Array, GraphBatch
 from clac_jax.models.graph.ops import mean_pool, safe_norm
-from clac_jax.models.graph.settings import GraphEncoderSettings, Params
+from clac_jax.models.graph.settings import GraphEncoderSettings, Params, cutoff_key
 from clac_jax.models.precision import at_least_float32
 from clac_jax.models.remat import remat_block
 from clac_jax.models.torch_layout import TensorReader, Tensors
@@ -39,10 +39,10 @@ _ENVELOPE_ORDER = 4
 class OrbSettings(GraphEncoderSettings):
     """Sizes of an ORB v3; orb-v3-direct-20-omat has 256, 1024 and 5, and 20 neighbours."""
 
-    cutoff: float = key(6.0, "longest edge of a crystal's graph, angstrom", low=0)
+    cutoff: float = cutoff_key(6.0)
     num_features: int = key(512, "width of an atom's features", low=1)
-    num_interactions: int = key(5, "message-passing steps", low=1)
-    hidden_features: int = key(1024, "width of the hidden layers of ORB's perceptrons", low=1)
+    num_interactions: int = key(5, "message-passing steps", low=0)
+    hidden_features: int = key(1024, "width of the perceptrons' hidden layers", low=1)
 
     pretrained_files = "a file of orb-models"
 

@@ -44,8 +44,8 @@ class PaiNNSettings(GraphEncoderSettings):
     """Sizes of a PaiNN; edges longer than its cutoff cannot change its output."""
 
     num_features: int = key(512, "width of an atom's features", low=1)
-    num_interactions: int = key(5, "message-passing steps", low=1)
-    num_rbf: int = key(20, "radial basis functions of PaiNN", low=1)
+    num_interactions: int = key(5, "message-passing steps", low=0)
+    num_rbf: int = key(20, "radial basis functions", low=1)
 
     release_names = {  # noqa: RUF012
         "num_feat": "num_features",

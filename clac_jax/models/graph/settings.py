@@ -10,10 +10,23 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import numpy as np
 
+from clac_jax.config.effects import OTHER_EDGES
 from clac_jax.config.key import key
 from clac_jax.models.torch_layout import TensorReader
 
 Params = dict[str, Any]
+
+
+def cutoff_key(default: float) -> Any:
+    """The field `cutoff` of an encoder's settings; each kind has a default of its own."""
+    return key(
+        default,
+        "longest edge of a crystal's graph, angstrom; the encoder's envelope reaches zero there, "
+        "unless it has a key for that",
+        low=0.1,
+        high=100.0,
+        on_change=OTHER_EDGES,
+    )
 
 
 @dataclass(frozen=True)
@@ -34,9 +47,13 @@ class GraphEncoderSettings:
             encoder.
     """
 
-    out_dim: int = key(512, "width of the vector of a crystal; ORB's is num_features", low=1)
-    cutoff: float = key(5.0, "longest edge of a crystal's graph, angstrom", low=0)
-    max_neighbours: int = key(0, "nearest edges kept per atom; 0 keeps all", low=0)
+    cutoff: float = cutoff_key(5.0)
+    max_neighbours: int = key(
+        0, "nearest edges kept per atom; 0 keeps all", low=0, on_change=OTHER_EDGES
+    )
+    out_dim: int = key(
+        512, "width of a crystal's vector, unless another width of the encoder is also that", low=1
+    )
 
     has_batch_statistics: ClassVar[bool] = False
     sees_composition: ClassVar[bool] = False

@@ -38,10 +38,10 @@ class TextEncoderSettings:
 
     vocab_size: int
     hidden_size: int = key(384, "width of a token's features", low=1)
-    num_hidden_layers: int = key(6, "layers", low=1)
-    num_attention_heads: int = key(12, "attention heads of a layer", low=1)
-    intermediate_size: int = key(1536, "width of the hidden layer of a layer's perceptron", low=1)
-    max_position_embeddings: int = key(512, "tokens of the longest text", low=1)
+    num_hidden_layers: int = key(6, "transformer layers", low=1)
+    num_attention_heads: int = key(12, "attention heads; must divide hidden_size", low=1)
+    intermediate_size: int = key(1536, "width of the perceptrons' hidden layer", low=1)
+    max_position_embeddings: int = key(512, "tokens of the longest text with positions", low=1)
     layer_norm_eps: float = 1e-5
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
