@@ -85,6 +85,13 @@ def _merged(
         for each, declaration in declared(cls).items():
             owners.setdefault(each, {})[name] = declaration
     for each, by_encoder in owners.items():
+        kinds = {declaration.kind for declaration in by_encoder.values()}
+        if each in keys or len(kinds) > 1:
+            taken = "every encoder has that key" if each in keys else "their types differ"
+            raise TypeError(
+                f"The setting {each!r} of {' and '.join(by_encoder)} cannot be a config key: "
+                f"{taken}. Give the setting another name."
+            )
         keys[each] = _common(by_encoder, per_encoder, dotted)
     return keys
 
