@@ -22,7 +22,9 @@ EPOCH = 8  # steps
 
 def blocks(start):
     """The code blocks of the page whose first line begins so: (rest of that line, code)."""
-    return re.findall(rf"^```{re.escape(start)}([^\n]*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    return re.findall(
+        rf"^```{re.escape(start)}([^\n]*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL
+    )
 
 
 @pytest.fixture(scope="module")
