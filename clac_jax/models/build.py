@@ -12,7 +12,7 @@ import ml_collections
 
 from clac_jax.errors import UserError
 from clac_jax.files.huggingface import resolve_folder
-from clac_jax.input_pipeline.batch import Array, Batch
+from clac_jax.input_pipeline.batch import Batch
 from clac_jax.models.clac import CLaC
 from clac_jax.models.graph.cgcnn import CGCNN
 from clac_jax.models.graph.composition import CompositionEncoder, WithComposition
@@ -23,6 +23,7 @@ from clac_jax.models.text.bert import Bert, BertConfig
 from clac_jax.models.text.decoder import Decoder, DecoderConfig
 from clac_jax.models.text.gemma import Gemma, GemmaConfig
 from clac_jax.models.text.pretrained import TextConfig, load_huggingface, load_huggingface_config
+from clac_jax.typing import Array
 
 # The scores between crystals and texts, and between two views of either.
 CRITICS = {

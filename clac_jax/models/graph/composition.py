@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from clac_jax.crystals.elements import MAX_ATOMIC_NUMBER, atomic_weights
-from clac_jax.input_pipeline.batch import Array, GraphBatch
+from clac_jax.input_pipeline.batch import GraphBatch
 from clac_jax.models.graph.ops import crystal_membership, node_features
+from clac_jax.typing import Array
 
 
 class _Smearing(NamedTuple):

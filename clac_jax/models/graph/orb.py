@@ -13,10 +13,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from clac_jax.input_pipeline.batch import Array, GraphBatch
+from clac_jax.input_pipeline.batch import GraphBatch
 from clac_jax.models.graph.ops import mean_pool, safe_norm
 from clac_jax.models.precision import at_least_float32
 from clac_jax.models.remat import remat_block
+from clac_jax.typing import Array
 
 NUM_RADIAL = 8
 NUM_ANGULAR = 16

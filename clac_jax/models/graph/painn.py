@@ -27,9 +27,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from clac_jax.input_pipeline.batch import Array, GraphBatch, num_pairs
+from clac_jax.input_pipeline.batch import GraphBatch, num_pairs
 from clac_jax.models.graph.ops import node_features, safe_norm, sum_pool
 from clac_jax.models.remat import remat_block
+from clac_jax.typing import Array
 
 
 @dataclass(frozen=True)

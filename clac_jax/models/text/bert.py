@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from clac_jax.input_pipeline.batch import Array, TextBatch
+from clac_jax.input_pipeline.batch import TextBatch
 from clac_jax.models.dropout import DropoutStream
 from clac_jax.models.remat import remat_block
 from clac_jax.models.text.encoder import (
@@ -29,6 +29,7 @@ from clac_jax.models.text.encoder import (
     lm_loss_per_view,
     pool,
 )
+from clac_jax.typing import Array
 
 
 @dataclass(frozen=True)

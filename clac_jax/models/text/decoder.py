@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from clac_jax.input_pipeline.batch import Array, TextBatch
+from clac_jax.input_pipeline.batch import TextBatch
 from clac_jax.models.dropout import DropoutStream
 from clac_jax.models.remat import remat_block
 from clac_jax.models.text.encoder import (
@@ -32,6 +32,7 @@ from clac_jax.models.text.encoder import (
     pool,
 )
 from clac_jax.text.sentences import IGNORED_LABEL
+from clac_jax.typing import Array
 
 
 @dataclass(frozen=True)

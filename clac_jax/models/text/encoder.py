@@ -17,11 +17,12 @@ import jax
 import jax.numpy as jnp
 
 from clac_jax.errors import one_line
-from clac_jax.input_pipeline.batch import Array, TextBatch
+from clac_jax.input_pipeline.batch import TextBatch
 from clac_jax.models.dropout import DropoutStream, drop, keep_mask
 from clac_jax.models.precision import at_least_float32
 from clac_jax.models.text.pooling import AttentionPooling, text_features
 from clac_jax.text.sentences import IGNORED_LABEL
+from clac_jax.typing import Array
 
 
 @dataclass(frozen=True)

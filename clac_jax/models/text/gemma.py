@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from clac_jax.input_pipeline.batch import Array, TextBatch
+from clac_jax.input_pipeline.batch import TextBatch
 from clac_jax.models.dropout import DropoutStream
 from clac_jax.models.precision import at_least_float32
 from clac_jax.models.remat import remat_block
@@ -30,6 +30,7 @@ from clac_jax.models.text.encoder import (
     embed,
     pool,
 )
+from clac_jax.typing import Array
 
 _MAX_LAYERS = 10_000
 
