@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from clac_jax.input_pipeline.batch import Array, Batch
+from clac_jax.input_pipeline.batch import Batch
 from clac_jax.models.clac import CLaC
 from clac_jax.models.encoders import (
     build_graph_encoder,
@@ -17,6 +17,7 @@ from clac_jax.models.encoders import (
 )
 from clac_jax.models.settings import ModelError
 from clac_jax.models.text.pretrained import load_huggingface
+from clac_jax.typing import Array
 
 # The scores between crystals and texts, and between two views of either.
 CRITICS = {

@@ -7,7 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from clac_jax.input_pipeline.batch import Array, Batch, GraphBatch, TextBatch
+from clac_jax.input_pipeline.batch import Batch, GraphBatch, TextBatch
 from clac_jax.models.dropout import DropoutStream
 from clac_jax.models.heads import (
     ContrastiveHead,
@@ -17,6 +17,7 @@ from clac_jax.models.heads import (
     prior_noise,
 )
 from clac_jax.models.text.output import TextOutput
+from clac_jax.typing import Array
 
 Head = ContrastiveHead | CriticHead
 

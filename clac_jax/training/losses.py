@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from clac_jax.input_pipeline.batch import Array, Batch
+from clac_jax.input_pipeline.batch import Batch
 from clac_jax.models.clac import ClacOutput
 from clac_jax.models.heads import ProjectedPair
+from clac_jax.typing import Array
 
 
 @dataclass(frozen=True)

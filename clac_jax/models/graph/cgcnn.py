@@ -18,13 +18,14 @@ import numpy as np
 
 from clac_jax.config.key import key
 from clac_jax.crystals.elements import NUM_FEATURES
-from clac_jax.input_pipeline.batch import Array, GraphBatch
+from clac_jax.input_pipeline.batch import GraphBatch
 from clac_jax.models.graph.ops import node_features, safe_norm, sum_pool
 from clac_jax.models.graph.settings import GraphEncoderSettings, Params, cutoff_key
 from clac_jax.models.normalization import MaskedBatchNorm
 from clac_jax.models.precision import at_least_float32
 from clac_jax.models.remat import remat_block
 from clac_jax.models.torch_layout import TensorReader, count_layers
+from clac_jax.typing import Array
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 
 from clac_jax.config.key import key
 from clac_jax.crystals.elements import MAX_ATOMIC_NUMBER, atomic_weights
-from clac_jax.input_pipeline.batch import Array, GraphBatch
+from clac_jax.input_pipeline.batch import GraphBatch
 from clac_jax.models.graph.ops import crystal_membership, node_features
 from clac_jax.models.graph.settings import GraphEncoderSettings
+from clac_jax.typing import Array
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,13 @@ from clac_jax.errors import one_line
 from clac_jax.files.huggingface import PretrainedError
 from clac_jax.files.paths import local_path
 from clac_jax.files.torch import read_torch_file
-from clac_jax.input_pipeline.batch import Array, GraphBatch
+from clac_jax.input_pipeline.batch import GraphBatch
 from clac_jax.models.graph.ops import mean_pool, safe_norm
 from clac_jax.models.graph.settings import GraphEncoderSettings, Params, cutoff_key
 from clac_jax.models.precision import at_least_float32
 from clac_jax.models.remat import remat_block
 from clac_jax.models.torch_layout import TensorReader, Tensors
+from clac_jax.typing import Array
 
 NUM_RADIAL = 8
 NUM_ANGULAR = 16

@@ -32,11 +32,12 @@ import numpy as np
 
 from clac_jax.config.key import key
 from clac_jax.crystals.elements import NUM_FEATURES
-from clac_jax.input_pipeline.batch import Array, GraphBatch, num_pairs
+from clac_jax.input_pipeline.batch import GraphBatch, num_pairs
 from clac_jax.models.graph.ops import node_features, safe_norm, sum_pool
 from clac_jax.models.graph.settings import GraphEncoderSettings, Params
 from clac_jax.models.remat import remat_block
 from clac_jax.models.torch_layout import TensorReader, count_layers
+from clac_jax.typing import Array
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from clac_jax.input_pipeline.batch import Array, TextBatch
+from clac_jax.input_pipeline.batch import TextBatch
 from clac_jax.models.dropout import drop
 from clac_jax.models.precision import at_least_float32
 from clac_jax.models.text.dropout import TextDropout
 from clac_jax.models.text.layers import dense
 from clac_jax.models.text.settings import TextEncoderSettings
+from clac_jax.typing import Array
 
 
 class Heads(NamedTuple):

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from clac_jax.input_pipeline.batch import Array, TextBatch
+from clac_jax.input_pipeline.batch import TextBatch
 from clac_jax.models.dropout import DropoutStream
 from clac_jax.models.remat import remat_block
 from clac_jax.models.text.attention import Attention
@@ -26,6 +26,7 @@ from clac_jax.models.text.output import TextOutput
 from clac_jax.models.text.pooling import pool
 from clac_jax.models.text.settings import Params, TextEncoderSettings
 from clac_jax.models.torch_layout import TensorReader, Tensors
+from clac_jax.typing import Array
 
 
 @dataclass(frozen=True)

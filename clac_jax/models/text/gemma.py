@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from clac_jax.input_pipeline.batch import Array, TextBatch
+from clac_jax.input_pipeline.batch import TextBatch
 from clac_jax.models.dropout import DropoutStream
 from clac_jax.models.precision import at_least_float32
 from clac_jax.models.remat import remat_block
@@ -28,6 +28,7 @@ from clac_jax.models.text.output import TextOutput
 from clac_jax.models.text.pooling import pool
 from clac_jax.models.text.settings import Params, TextEncoderSettings
 from clac_jax.models.torch_layout import TensorReader, Tensors
+from clac_jax.typing import Array
 
 _MAX_LAYERS = 10_000
 

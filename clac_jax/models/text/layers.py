@@ -7,8 +7,8 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 
-from clac_jax.input_pipeline.batch import Array
 from clac_jax.models.text.settings import TextEncoderSettings
+from clac_jax.typing import Array
 
 
 def layer_norm(settings: TextEncoderSettings, name: str, affine: bool = True) -> nn.LayerNorm:

@@ -6,10 +6,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from clac_jax.input_pipeline.batch import Array, TextBatch
+from clac_jax.input_pipeline.batch import TextBatch
 from clac_jax.models.precision import at_least_float32
 from clac_jax.models.text.output import TextOutput
 from clac_jax.text.sentences import IGNORED_LABEL
+from clac_jax.typing import Array
 
 
 def lm_loss_per_view(logits: Array, texts: TextBatch, labels: Array) -> tuple[jax.Array, jax.Array]:

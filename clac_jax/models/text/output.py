@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import flax.struct
 
-from clac_jax.input_pipeline.batch import Array
+from clac_jax.typing import Array
 
 
 @flax.struct.dataclass

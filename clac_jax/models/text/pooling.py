@@ -6,8 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from clac_jax.input_pipeline.batch import Array, TextBatch
+from clac_jax.input_pipeline.batch import TextBatch
 from clac_jax.models.precision import at_least_float32
+from clac_jax.typing import Array
 
 
 def pool(hidden: Array, texts: TextBatch, feature: str, num_heads: int) -> jax.Array:
