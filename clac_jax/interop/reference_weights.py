@@ -12,6 +12,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
+from clac_jax.models.build import pair_loss_of
 from clac_jax.models.encoders import graph_settings
 from clac_jax.models.text.settings import TextEncoderSettings
 from clac_jax.models.torch_layout import TensorReader, Tensors
@@ -43,11 +44,11 @@ def model_params(
         "text_encoder": text_settings.huggingface_params(text_tensors),
         **{head: head_params(tensors, f"loss.{_HEADS[head]}.") for head in heads},
     }
-    if config.loss.name == "jsd":
-        wanted = (config.loss.crystal_prior, config.loss.text_prior)
-        for (ours, theirs), has_prior in zip(_PRIORS.items(), wanted, strict=True):
-            if has_prior:
-                params[ours] = discriminator_params(tensors, f"loss.{theirs}.")
+    wanted = pair_loss_of(config.loss).heads
+    has_priors = (wanted.crystal_prior, wanted.text_prior)
+    for (ours, theirs), has_prior in zip(_PRIORS.items(), has_priors, strict=True):
+        if has_prior:
+            params[ours] = discriminator_params(tensors, f"loss.{theirs}.")
     return params
 
 

@@ -15,17 +15,19 @@ from clac_jax.models.encoders import (
     build_text_encoder,
     with_pretrained_graph_encoder,
 )
-from clac_jax.models.settings import ModelError
+from clac_jax.models.losses import LOSSES
+from clac_jax.models.losses.settings import PairLoss
+from clac_jax.models.settings import ModelError, kind_named, settings_of
 from clac_jax.models.text.pretrained import load_huggingface
 from clac_jax.typing import Array
 
-# The scores between crystals and texts, and between two views of either.
-CRITICS = {
-    "dot": ("dot", "dot"),
-    "concat": ("concat", "concat"),
-    "condot": ("concat", "dot"),
-    "dotcon": ("dot", "concat"),
-}
+def pair_loss_of(options: ml_collections.ConfigDict) -> PairLoss:
+    """The contrastive loss of the config group `loss`.
+
+    Raises:
+        ModelError: no loss has that name.
+    """
+    return settings_of(kind_named(LOSSES, options.name, "loss.name"), options)
 
 
 def build_model(config: ml_collections.ConfigDict, vocab_size: int | None = None) -> CLaC:
@@ -39,8 +41,7 @@ def build_model(config: ml_collections.ConfigDict, vocab_size: int | None = None
         ModelError: a name is unknown, or sizes do not fit each other.
         PretrainedError: the folder of pretrained weights cannot be used.
     """
-    loss = config.loss
-    cross_critic, intra_critic = CRITICS[loss.critic if loss.name == "jsd" else "dot"]
+    heads = pair_loss_of(config.loss).heads
     return CLaC(
         graph_encoder=build_graph_encoder(config),
         text_encoder=build_text_encoder(config, vocab_size),
@@ -48,11 +49,11 @@ def build_model(config: ml_collections.ConfigDict, vocab_size: int | None = None
         use_visual=config.use_visual_intramodal_loss,
         use_textual=config.use_textual_intramodal_loss,
         logit_scale_init=config.logit_scale_init,
-        logit_bias_init=loss.logit_bias_init if loss.name == "siglip" else None,
-        cross_critic=cross_critic,
-        intra_critic=intra_critic,
-        crystal_prior=loss.name == "jsd" and loss.crystal_prior,
-        text_prior=loss.name == "jsd" and loss.text_prior,
+        logit_bias_init=heads.bias_init if heads.has_bias else None,
+        cross_critic=heads.cross_critic,
+        intra_critic=heads.intra_critic,
+        crystal_prior=heads.crystal_prior,
+        text_prior=heads.text_prior,
     )
 
 

@@ -1,10 +1,12 @@
-"""What the settings of graph and text encoders have in common: they come from a config group."""
+"""What the settings of encoders and losses have in common: they come from a config group."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
+
+import ml_collections
 
 from clac_jax.errors import UserError, one_line
 
@@ -15,10 +17,11 @@ class ModelError(UserError, ValueError):
     """A config asks for a model that does not exist or does not fit its weights."""
 
 
-def settings_of(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
-    """The settings of one kind of encoder, picked by name from a config group.
+def settings_of(kind: type[Settings], values: Mapping[str, Any] | ml_collections.ConfigDict
+) -> Settings:
+    """The settings of one kind of encoder or loss, picked by name from a config group.
 
-    The group holds the settings of every kind of encoder; those of the others are left alone.
+    The group holds the settings of every kind; those of the others are left alone.
 
     Args:
         kind: frozen dataclass.
@@ -33,7 +36,7 @@ def settings_of(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
 
 
 def kind_named(table: Mapping[str, type[Settings]], name: Any, key: str) -> type[Settings]:
-    """The entry of a table of encoders.
+    """The entry of a table of encoders or losses.
 
     Raises:
         ModelError: there is none of that name; lists those there are.
