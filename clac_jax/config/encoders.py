@@ -160,18 +160,26 @@ def _merged(shared: type, per_encoder: Mapping[str, type], chooser: str, dotted:
         for each, declaration in declared(cls).items():
             owners.setdefault(each, {})[name] = declaration
     for each, by_encoder in owners.items():
-        keys.setdefault(each, _common(by_encoder, per_encoder, dotted))
+        declaration = keys.get(each) or _common(by_encoder, per_encoder, dotted)
+        if declaration.default is None:
+            own = "; ".join(f"{name} {key.default}" for name, key in by_encoder.items())
+            meaning = f"{declaration.meaning}; None: the encoder's own ({own})"
+            declaration = dataclasses.replace(declaration, meaning=meaning)
+        keys[each] = declaration
     return Group("", keys)
 
 
 def _common(by_encoder: Mapping[str, Key], all_encoders: Mapping[str, type], dotted: str) -> Key:
-    """One key for the encoders that declare it."""
+    """One key for the encoders that declare it, None where their defaults differ."""
     first, *others = by_encoder.values()
-    meanings = dict.fromkeys(each.meaning for each in by_encoder.values() if each.meaning)
+    meanings: dict[str, list[str]] = {}
+    for name, each in by_encoder.items():
+        meanings.setdefault(each.meaning, []).append(name)
+    texts = [f"{', '.join(names)}: {meaning}" for meaning, names in meanings.items()]
     used_with = None if len(by_encoder) == len(all_encoders) else f"{dotted}={','.join(by_encoder)}"
     return dataclasses.replace(
         first,
-        meaning="; ".join(meanings),
+        meaning="; ".join(texts) if len(texts) > 1 else first.meaning,
         default=None if any(each.default != first.default for each in others) else first.default,
         used_with=first.used_with or used_with,
     )
@@ -213,7 +221,7 @@ def fill_defaults(config: Any) -> None:
     ):
         options = config
         for below in path:
-            options = options[below] if _is_group(options) else None
+            options = options.get(below) if _is_group(options) else None
         chosen = options.get(chooser) if _is_group(options) else None
         if not isinstance(chosen, str) or chosen not in encoders:
             continue  # refused by the checks
