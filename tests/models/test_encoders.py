@@ -71,7 +71,7 @@ def test_a_setting_that_encoders_share_keeps_the_default_of_each(monkeypatch):
 
 @pytest.mark.parametrize(
     ("setting", "default", "words"),
-    [("pretrained", 3, "every encoder has that key"), ("num_rbf", 3.0, "their types differ")],
+    [("pretrained", 3, "the group has that key"), ("num_rbf", 3.0, "their types differ")],
 )
 def test_a_setting_that_cannot_be_a_config_key_is_named(monkeypatch, setting, default, words):
     fields = [(setting, type(default), key(default, "a number"))]
