@@ -1,8 +1,7 @@
-"""Which validations can be compared: what their values depend on beside the parameters.
+"""Which validations can be compared: what their values depend on besides the parameters.
 
-A checkpoint keeps the metrics of its validation. After a change of the validation data, the batch
-in which the loss contrasts or the model itself they are measured in another way, and say nothing
-about which checkpoint is better.
+A checkpoint keeps the metrics of its validation. Once the validation data, the batch within which
+the loss contrasts, or the model itself has changed, they no longer tell which checkpoint is better.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def unlike(
 
     Args:
         then: the nested config of a run, and split name -> fingerprint of its data ({}: unknown).
-        now: the same of another; its `checkpoint.monitor` is what is compared.
+        now: config and data of the other run, whose `checkpoint.monitor` is compared.
     """
     (config_then, data_then), (config_now, data_now) = then, now
     fingerprints = data_then.get("validation", ""), data_now.get("validation", "")
