@@ -19,13 +19,18 @@ class Dataset:
         validation="data",
     )
     data_dir: str = key(
-        "data", "folder of the prepared data sets", is_path=True, on_change=SAME_EXAMPLES
+        "data",
+        "folder of the prepared data sets",
+        is_path=True,
+        on_change=SAME_EXAMPLES,
+        per_process=True,
     )
     path: str | None = key(
         None,
         "file of crystals and texts",
         kind=str,
         is_path=True,
+        per_process=True,
         used_with="dataset.name=gpt_narratives",
         on_change=OTHER_EXAMPLES,
         validation="data",
@@ -120,8 +125,10 @@ class Input:
         choices=("none", "formula", "elements"),
         on_change="the examples come in another order",
     )
-    num_threads: int = key(2, "threads that prepare examples", low=0, on_change=PLAIN)
-    prefetch: int = key(8, "batches prepared ahead", low=0, on_change=PLAIN)
+    num_threads: int = key(
+        2, "threads that prepare examples", low=0, on_change=PLAIN, per_process=True
+    )
+    prefetch: int = key(8, "batches prepared ahead", low=0, on_change=PLAIN, per_process=True)
     max_batch_shapes: int = key(
         3,
         "shapes that batches are padded to; each one more is compiled, and saves padding",

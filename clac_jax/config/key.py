@@ -27,6 +27,8 @@ class Key:
         validation: what of a validation depends on it, so that checkpoints with another value
             cannot be ranked together. "model": every value; "batch": the loss and the accuracies
             within a batch; "data": which examples they were measured on.
+        per_process: whether it may differ between the processes of a run: where things are on a
+            host, and how fast they are prepared.
     """
 
     meaning: str
@@ -41,6 +43,7 @@ class Key:
     used_with: str | None = None
     on_change: str | None = None
     validation: Literal["model", "batch", "data", ""] | None = None
+    per_process: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True)

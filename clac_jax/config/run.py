@@ -49,6 +49,7 @@ class TextEncoder:
         "minilm, a folder or the hub id of a Hugging Face model; None starts at random",
         kind=str,
         is_path=True,
+        per_process=True,
         on_change=FRESH_RUNS,
         validation="",
     )
@@ -59,6 +60,7 @@ class TextEncoder:
         "minilm",
         "minilm, or a folder or hub id with a tokenizer.json",
         is_path=True,
+        per_process=True,
         on_change="texts become other tokens from the next example",
         validation="",
     )
@@ -232,6 +234,7 @@ class Run:
         "~/.cache/clac_jax/xla",
         'folder of compiled steps; "" keeps none',
         is_path=True,
+        per_process=True,
         may_be_empty=True,
         on_change=PLAIN,
     )
@@ -291,7 +294,7 @@ class Run:
         Restore, "How much of another run's checkpoint is taken over.", on_change=PLAIN
     )
     input: None = group(Input, "The input pipeline.")
-    logging: None = group(Logging, "Logs besides metrics.jsonl.", on_change=PLAIN)
+    logging: None = group(Logging, "Logs besides metrics.jsonl.", on_change=PLAIN, per_process=True)
     sharding: None = group(
         Sharding,
         "What lies on which device.",
@@ -303,6 +306,7 @@ class Run:
         "Several processes, one per host or GPU. SLURM, Open MPI, Kubernetes and TPU hosts set the "
         "first three by themselves: see [Clusters](clusters.md).",
         on_change=PLAIN,
+        per_process=True,
     )
 
 

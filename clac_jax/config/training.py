@@ -173,7 +173,9 @@ class Distributed:
     """`config.distributed`."""
 
     coordinator_address: str = key("", "HOST:PORT of the first process")
-    num_processes: int | None = key(None, "processes of the run", kind=int, low=1)
+    num_processes: int | None = key(
+        None, "processes of the run", kind=int, low=1, per_process=False
+    )
     process_id: int | None = key(None, "number of this process, from 0", kind=int, low=0)
     local_devices: tuple[int, ...] = key(
         (), "numbers of the devices that this process uses; (): all, or as SLURM says"

@@ -20,16 +20,11 @@ import numpy as np
 
 import clac_jax
 from clac_jax.config import schema as config_lib
+from clac_jax.config.run import all_keys
 from clac_jax.distributed.agreement import Facts
 from clac_jax.files.huggingface import resolve_folder
 from clac_jax.versions import package_versions
 
-# May differ from host to host: where things are, and how fast they are prepared. What lies at the
-# paths is compared by its content.
-OWN_KEYS = re.compile(
-    r"distributed\.(?!num_processes).*|logging\..*|input\.(num_threads|prefetch)|compilation_cache"
-    r"|dataset\.(data_dir|path)|(text_encoder|graph_encoder)\.pretrained|text_encoder\.tokenizer"
-)
 # Of the examples' views, and of JAX's backends, each with its compiler; not all are installed.
 OTHER_PACKAGES = ("tokenizers", "spglib")
 OTHER_PACKAGES += ("jax-cuda12-plugin", "jax-cuda13-plugin", "jax-rocm7-plugin", "libtpu")
@@ -70,7 +65,7 @@ def of_program(config: ml_collections.ConfigDict) -> Facts:
         words = os.environ.get(name, "").split()
         facts[name] = " ".join(sorted(word for word in words if not OWN_XLA_FLAGS.match(word)))
     for key, value in config_lib.flatten(config_lib.to_plain(config)).items():
-        if not OWN_KEYS.fullmatch(key):
+        if not all_keys()[key].per_process:  # what lies at the paths is compared by its content
             facts[f"config key {key}"] = repr(value)
     encoder = config.text_encoder
     facts["the content of config key text_encoder.tokenizer"] = _digest_of_files(

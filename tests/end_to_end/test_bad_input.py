@@ -21,6 +21,12 @@ def test_misspelt_key(run, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_renamed_key(run, tmp_path):
+    done = run(tmp_path / "run", "--config.graph_encoder.graph_cutoff=7")
+    assert refused(done, 'is called "graph_encoder.cutoff" since version 0.2.0')
+    assert not (tmp_path / "run").exists()
+
+
 def test_batch_larger_than_the_split(run, tmp_path):
     done = run(tmp_path / "run", "--config.batch_size=64", "--config.dataset.max_examples=32")
     assert refused(done, "64", "32")
