@@ -30,7 +30,7 @@ prepare_lib = importlib.import_module("clac_jax.datasets.prepare")  # the name i
 
 
 def command(path, data_dir, *flags):
-    start = [sys.executable, "-m", "clac_jax.datasets", "--name=gpt_narratives"]
+    start = [sys.executable, "-m", "clac_jax", "data", "prepare", "--name=gpt_narratives"]
     return [*start, f"--path={path}", f"--data_dir={data_dir}", *flags]
 
 
