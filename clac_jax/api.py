@@ -201,6 +201,7 @@ class Model:
         Raises:
             InputError, LoadError: as for `embed_texts` and `embed_crystals`.
         """
+        self._needs_contrast("similarity")
         rows, columns = self.embed_texts(texts), self.embed_crystals(crystals)
         head = {"cross_head": self._variables["params"]["cross_head"]}
         return np.asarray(self._score(head, columns, rows)).T
@@ -368,18 +369,19 @@ def _shape(examples: Sequence[ExampleViews], rows: int) -> BatchShape:
     """One of few shapes: a tile for each row, in a few sizes."""
     atoms = _step(max(len(example.graphs[0].atomic_numbers) for example in examples))
     tokens = _step(max(len(example.tokens[0].ids) for example in examples))
+    edges = sum(len(example.graphs[0].senders) for example in examples)
     return BatchShape(
         num_examples=rows,
         graph_views=1,
         text_views=1,
         node_tiles=((atoms, rows),),
-        num_edges=_step(sum(len(example.graphs[0].senders) for example in examples), 256),
+        num_edges=max(2048, 1 << (edges - 1).bit_length()),
         token_tiles=((tokens, rows),),
     )
 
 
-def _step(size: int, smallest: int = 8) -> int:
-    """The next of 1, 1.5, 2, 3, 4, 6, 8, ... times the smallest."""
+def _step(size: int, smallest: int = 16) -> int:
+    """The next of 1, 1.5, 2, 3, 4, 6, 8, ... times the smallest, which is a power of 2."""
     step = smallest
     while step < size:
         step = step * 3 // 2 if step & (step - 1) == 0 else step * 4 // 3
