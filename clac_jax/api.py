@@ -41,6 +41,9 @@ from clac_jax.models.property_model import PropertyModel
 from clac_jax.text.sentences import Tokenizer
 from clac_jax.training.step import make_score
 
+Reader = Callable[[list[str]], Mapping[str, np.ndarray]]
+"""Slash paths -> the arrays of a checkpoint that have them."""
+
 CrystalLike = Any
 """A `Crystal`, the path of a CIF file, a pymatgen `Structure` or an ASE `Atoms` object."""
 
@@ -76,9 +79,9 @@ def load(run: str | os.PathLike[str]) -> Model:
     """
     if folder := _exported(run):
         config, about, arrays = read_export(folder)
+        read: Reader = functools.partial(_chosen, arrays)
         shapes: Mapping[str, tuple[int, ...]] = {path: a.shape for path, a in arrays.items()}
         values, step = to_plain(config), int(about["progress"]["step"])
-        read = functools.partial(_chosen, arrays)
     else:
         info = locate(os.fspath(run))
         shapes = {path: leaf.shape for path, leaf in info.leaves.items()}
@@ -106,7 +109,7 @@ class Model:
         config: ml_collections.FrozenConfigDict,
         step: int,
         shapes: Mapping[str, tuple[int, ...]],
-        read: Callable[[list[str]], Mapping[str, np.ndarray]],
+        read: Reader,
     ):
         """Builds the model of a config and reads its variables; errors as for `load`.
 
@@ -114,7 +117,7 @@ class Model:
             config: of the run.
             step: of the checkpoint.
             shapes: slash path -> shape of each array that the checkpoint holds.
-            read: slash paths -> those arrays.
+            read: reads some of them.
         """
         self.config = config
         self.step = step
@@ -228,7 +231,7 @@ class Model:
         if self.config.property.kind == "regression":
             return self._of_crystals(crystals, lambda b: self._predict(self._variables, b).values)
         logits = self._of_crystals(crystals, lambda b: self._predict(self._variables, b).outputs)
-        return logits.argmax(axis=1).astype(np.int32)
+        return np.asarray(np.argmax(logits, axis=1), np.int32)
 
     def _needs_contrast(self, what: str) -> None:
         if self._is_property:
@@ -310,9 +313,7 @@ def _chosen(arrays: Mapping[str, np.ndarray], paths: list[str]) -> Mapping[str, 
 
 
 def _variables(
-    model: nn.Module,
-    shapes: Mapping[str, tuple[int, ...]],
-    read: Callable[[list[str]], Mapping[str, np.ndarray]],
+    model: nn.Module, shapes: Mapping[str, tuple[int, ...]], read: Reader
 ) -> dict[str, Any]:
     """The variables that the model needs to evaluate; heads of training only are left out.
 

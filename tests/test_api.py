@@ -82,14 +82,15 @@ def one_batch(config, crystals, texts):
     return collate(examples, shape), tokenizer.vocab_size
 
 
-def made(config, seed=0):
-    """The variables of a fresh model, as (shapes, read) for `Model`, and its number of tokens."""
+def made(config):
+    """The variables of a fresh model, as `Model` takes them: (shapes, read)."""
     batch, vocab_size = one_batch(config, [rock_salt()], ["salt"])
     if config.task == "property":
         model = PropertyModel(build_graph_encoder(config), 3)
     else:
         model = build_model(config, vocab_size)
-    variables = model.init(jax.random.PRNGKey(seed), batch, train=False)
+    initialise = jax.jit(lambda key: model.init(key, batch, train=False))
+    variables = initialise(jax.random.PRNGKey(0))
     arrays = flax.traverse_util.flatten_dict(variables, sep="/")
     arrays = {path: np.asarray(leaf) for path, leaf in arrays.items()}
     shapes = {path: leaf.shape for path, leaf in arrays.items()}

@@ -18,7 +18,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Stopped(BaseException):
-    """A signal asked the build to stop; not an Exception, so that no library handles it."""
+    """Stops the build after a signal; not an Exception, so that no library catches it."""
 
     def __init__(self, number: int):
         super().__init__(number)
@@ -28,14 +28,14 @@ class _Stopped(BaseException):
 def add(group: argparse.ArgumentParser) -> None:
     """Adds the commands of the group."""
     command = commands(group)
-    prepare_ = command("prepare", _prepare, "build a data set, unless it is there already")
+    prepare_ = command("prepare", _prepare, "build a data set if it does not exist yet")
     prepare_.add_argument(
         "--name", default=NAMES[0], choices=NAMES, help="the data set (default: %(default)s)"
     )
     prepare_.add_argument(
         "--data_dir", default="data", help="the folder to build it in (default: %(default)s)"
     )
-    prepare_.add_argument("--path", help="your table, or your folder of CIF files")
+    prepare_.add_argument("--path", help="a table or a folder of CIF files")
     prepare_.add_argument(
         "--on_bad_row",
         default="error",
@@ -56,7 +56,9 @@ def add(group: argparse.ArgumentParser) -> None:
         help="split a table by row, or with each formula in one split only (default: %(default)s)",
     )
     prepare_.add_argument(
-        "--label", default="", help="a property: rows without it are left out (default: keep all)"
+        "--label",
+        default="",
+        help="the property to predict: rows without it are left out (default: none is needed)",
     )
 
 
@@ -66,7 +68,7 @@ def _prepare(options: argparse.Namespace) -> int:
             _build(options)
     except _Stopped as stop:
         name = signal.Signals(stop.number).name
-        print(f"{name}: stopped, and nothing was left behind.", file=sys.stderr)
+        print(f"{name}: stopped; no partial files remain.", file=sys.stderr)
         return 128 + stop.number
     return 0
 
@@ -76,7 +78,7 @@ def _build(options: argparse.Namespace) -> None:
         options.on_bad_row, options.split_by, options.label, options.on_formula_mismatch
     )
     folder, is_new = prepare(options.name, options.data_dir, options.path, table)
-    lines = [f"{options.name}: {'built in' if is_new else 'is there already,'} {folder}"]
+    lines = [f"{options.name}: {'built in' if is_new else 'already exists in'} {folder}"]
     for split in SPLITS:
         size = len(load(options.name, options.data_dir, split, options.path, table))
         lines.append(f"  {split:<10} {size:>9,}")
@@ -85,7 +87,7 @@ def _build(options: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """`_Stopped` is raised at the first signal; later ones wait for the end of the clean-up."""
+    """Raises `_Stopped` at the first signal; later signals are ignored during the clean-up."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         del frame

@@ -71,7 +71,7 @@ def run(arguments: Sequence[str]) -> NoReturn:
             for flag in (config, workdir):
                 if flag.value is None:
                     raise flags.ValidationError(f"--{flag.name} is missing. Add --{flag.name}=...")
-            check_local(workdir.value, "--workdir")
+            check_local(str(workdir.value), "--workdir")
             if len(rest) > 1:
                 raise flags.ValidationError(f"unexpected argument {rest[1]!r}: flags start with --")
             config.value.keys()  # a config file that cannot be loaded shows only when it is used
@@ -88,7 +88,7 @@ def run(arguments: Sequence[str]) -> NoReturn:
 
         def main(_: list[str]) -> NoReturn:
             logging.set_verbosity(logging.ERROR)  # the libraries' notices; ours are printed
-            _train(config.value, workdir.value, stop, listening)
+            _train(config.value, str(workdir.value), stop, listening)
 
         app.run(main, argv=["clac-jax train", *arguments], flags_parser=parse_or_exit)
     raise AssertionError("app.run exits")

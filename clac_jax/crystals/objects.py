@@ -63,7 +63,8 @@ def from_ase(atoms: Any) -> Crystal:
 def to_pymatgen(crystal: Crystal) -> Any:
     """See `Crystal.to_pymatgen`."""
     try:
-        from pymatgen.core import Lattice, Structure
+        from pymatgen.core.lattice import Lattice
+        from pymatgen.core.structure import Structure
     except ImportError as error:
         raise MissingPackageError(
             "to_pymatgen needs pymatgen, which is not installed. Install it with "

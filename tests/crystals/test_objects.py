@@ -104,7 +104,7 @@ def test_atoms_of_a_cif_with_full_occupancies():
 @pytest.mark.parametrize("library", ["ase", "pymatgen"])
 def test_a_library_that_is_not_installed_is_named(library, monkeypatch):
     crystal = rock_salt()
-    monkeypatch.setitem(sys.modules, library, None)
-    monkeypatch.setitem(sys.modules, "pymatgen.core", None)
+    for name in (library, f"{library}.core", f"{library}.core.lattice"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingPackageError, match=f"pip install {library}"):
         getattr(crystal, f"to_{library}")()

@@ -202,7 +202,7 @@ def test_a_build_that_is_told_to_stop_leaves_nothing(slow_table, tmp_path, numbe
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert said == f"{number.name}: stopped, and nothing was left behind.\n"
+    assert said == f"{number.name}: stopped; no partial files remain.\n"
     assert left_in(tmp_path) == []
 
 

@@ -366,7 +366,7 @@ def test_command_line_builds_once(tmp_path):
         for _ in range(2)
     )
     assert first[0].startswith(f"materials_project_mini: built in {tmp_path}")
-    assert second[0].startswith("materials_project_mini: is there already")
+    assert second[0].startswith("materials_project_mini: already exists in")
     assert first[1:] == second[1:]
     assert [line.split() for line in first[1:]] == [
         ["train", "5,054"],
