@@ -34,7 +34,6 @@ from clac_jax.errors import UserError
 from clac_jax.files.huggingface import resolve_folder
 from clac_jax.files.paths import local_path
 from clac_jax.input_pipeline.batch import Batch, BatchShape, ExampleViews, TokenView, collate
-from clac_jax.input_pipeline.pipeline import NO_TEXT
 from clac_jax.input_pipeline.run_data import view_options
 from clac_jax.models.build import build_graph_encoder, build_model
 from clac_jax.models.property_model import PropertyModel
@@ -258,7 +257,7 @@ class Model:
         except UserError as error:
             raise InputError(f"Crystal {index} cannot be used: {error}") from error
         graph = build_graph(crystal, self._cutoff, self._max_neighbours)
-        return ExampleViews(index, (graph,), (NO_TEXT,))
+        return ExampleViews(index, (graph,), (_NO_TEXT,))
 
     def _views_of_text(self, index: int, text: Any) -> ExampleViews:
         if not isinstance(text, str) or not text.strip():
@@ -287,6 +286,8 @@ class Model:
         return np.stack(rows)
 
 
+# What stands for the other side where only crystals or only texts are encoded.
+_NO_TEXT = TokenView(np.zeros(1, np.int32))
 _NO_CRYSTAL = CrystalGraph(
     atomic_numbers=np.ones(1, np.int32),
     senders=np.zeros(0, np.int32),
@@ -320,7 +321,7 @@ def _variables(
     Raises:
         MissingArraysError, LoadError: the checkpoint lacks some, or they have other shapes.
     """
-    example = [ExampleViews(0, (_NO_CRYSTAL,), (NO_TEXT,))]
+    example = [ExampleViews(0, (_NO_CRYSTAL,), (_NO_TEXT,))]
     batch = collate(example, _shape(example, 1))
     key = jax.random.PRNGKey(0)
     abstract = jax.eval_shape(lambda: model.init(key, batch, train=False))
