@@ -122,7 +122,7 @@ class Model:
         self.step = step
         options = view_options(config)
         self._cutoff, self._max_neighbours = options.cutoff, options.max_neighbours
-        self._max_length = options.max_length
+        self._max_length = config.text_encoder.max_length
         self._tokenizer: Tokenizer | None = None
         model: nn.Module
         if self._is_property:
