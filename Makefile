@@ -45,7 +45,7 @@ $(ENV): requirements.lock pyproject.toml
 	touch $@
 
 $(DATA): $(ENV) clac_jax/datasets/materials_project_mini/materials_project_mini.parquet
-	$(RUN) -m clac_jax.datasets --name=materials_project_mini --data_dir=data
+	$(RUN) -m clac_jax data prepare --name=materials_project_mini --data_dir=data
 	touch $@
 
 # Renews requirements.lock (for whoever changes a dependency; needs uv and the network).

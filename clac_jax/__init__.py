@@ -1,3 +1,50 @@
-"""clac_jax: contrastive language-crystal pretraining in JAX, built around Orbax checkpoints."""
+"""Contrastive language-crystal pretraining (CLaC) in JAX, built around Orbax checkpoints.
 
-__version__ = "0.1.0"
+This is the public door. What is not listed here, or documented as public, may change.
+
+    train           trains a model, or resumes its training
+    default_config  every key of a run's config at its default
+    load            a trained model, to embed crystals and texts or to predict a property
+    Model           what `load` returns
+    Crystal         a crystal, from a CIF, a pymatgen or an ASE object, or arrays
+
+Importing this package imports nothing else: each name is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clac_jax.api import Model as Model
+    from clac_jax.api import load as load
+    from clac_jax.config.schema import default_config as default_config
+    from clac_jax.crystals.crystal import Crystal as Crystal
+    from clac_jax.training_run import train as train
+
+__version__ = "0.2.0"
+
+__all__ = ["Crystal", "Model", "__version__", "default_config", "load", "train"]
+
+# Where each name is. None of them may be the name of a module of this package, which Python would
+# put in its place as soon as the module is imported.
+_HOMES = {
+    "Crystal": "clac_jax.crystals.crystal",
+    "Model": "clac_jax.api",
+    "default_config": "clac_jax.config.schema",
+    "load": "clac_jax.api",
+    "train": "clac_jax.training_run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value  # the next time it is found without this function
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,11 +2,11 @@
 
 import ml_collections
 
-from configs import base
+from clac_jax.config.shipped import shipped_config
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = base.get_config()
+    config = shipped_config("base")
     config.graph_encoder.name = "composition"
     config.text_encoder.num_layers = None
     config.text_encoder.feature = "mean"

@@ -10,7 +10,7 @@ pretrained one, give its folder or hub id:
 
 import ml_collections
 
-from configs import base
+from clac_jax.config.shipped import shipped_config
 
 _RANDOM_TEXT = {
     "text_encoder.pretrained": None,
@@ -60,7 +60,7 @@ ENCODERS = {
 def get_config(name: str = "painn") -> ml_collections.ConfigDict:
     if name not in ENCODERS:
         raise ValueError(f"There is no encoder {name!r}. Use one of {', '.join(ENCODERS)}.")
-    config = base.get_config()
+    config = shipped_config("base")
     for key, value in ENCODERS[name].items():
         config.update_from_flattened_dict({key: value})
     return config

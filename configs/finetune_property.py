@@ -6,12 +6,12 @@ classified. From scratch: add `--config.resume_from=`.
 
 import ml_collections
 
+from clac_jax.config.shipped import shipped_config
 from clac_jax.input_pipeline.labels import CRYSTAL_SYSTEM
-from configs import base
 
 
 def get_config(name: str = "band gap") -> ml_collections.ConfigDict:
-    config = base.get_config()
+    config = shipped_config("base")
     config.task = "property"
     config.property.name = name
     is_class = name == CRYSTAL_SYSTEM

@@ -2,7 +2,7 @@
 
 import ml_collections
 
-from configs import base
+from clac_jax.config.shipped import shipped_config
 
 # What each changes in the base run. "jsd" is CLIP-Lite's loss with its ablations.
 _PLAIN = {"use_visual_intramodal_loss": False, "use_textual_intramodal_loss": False}
@@ -28,6 +28,6 @@ LOSSES = {
 def get_config(name: str = "infonce") -> ml_collections.ConfigDict:
     if name not in LOSSES:
         raise ValueError(f"There is no loss {name!r}. Use one of {', '.join(LOSSES)}.")
-    config = base.get_config()
+    config = shipped_config("base")
     config.update_from_flattened_dict(LOSSES[name])
     return config

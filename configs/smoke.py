@@ -2,11 +2,11 @@
 
 import ml_collections
 
-from configs import base
+from clac_jax.config.shipped import shipped_config
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = base.get_config()
+    config = shipped_config("base")
     config.max_epochs = 2
     config.batch_size = 4
     config.eval_batch_size = 16

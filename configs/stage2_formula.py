@@ -2,11 +2,11 @@
 
 import ml_collections
 
-from configs import base
+from clac_jax.config.shipped import shipped_config
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = base.get_config()
+    config = shipped_config("base")
     config.resume_from = "outputs/base"  # or outputs/base@best, @epoch=1, a checkpoint's folder
     config.max_epochs += 2  # the epochs of stage 1 count
     config.batch_size = 32

@@ -99,7 +99,7 @@ def import_model(folder: Path, workdir: Path) -> str:
     Raises:
         ExportError: a file is missing or was not written by `export`.
     """
-    config, about, arrays = _read_export(folder)
+    config, about, arrays = read_export(folder)
     with Workdir(workdir):  # no run is writing there
         if read_all(epath.Path(workdir) / CHECKPOINTS)[0]:
             raise ExportError(f"{workdir} holds checkpoints already. Name another folder.")
@@ -116,7 +116,7 @@ def import_model(folder: Path, workdir: Path) -> str:
     return str(checkpoints.directory / str(progress.step))
 
 
-def _read_export(
+def read_export(
     folder: Path,
 ) -> tuple[ml_collections.ConfigDict, dict[str, Any], dict[str, np.ndarray]]:
     """The config, the header's account and the arrays of an exported model.

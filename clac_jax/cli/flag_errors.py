@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import traceback
+from pathlib import Path
 
 from absl import flags
 
 from clac_jax.config import renamed
+from clac_jax.config.shipped import config_folder, shipped_names
 from clac_jax.errors import UserError
 
 _TRACE = "Traceback (most recent call last)"  # in what the flags say of a failing config file
@@ -25,7 +27,10 @@ def describe(error: Exception, config: str = "--config") -> str:
     if isinstance(error, OSError):  # the parser's own, of a file that it cannot load
         cause = next((c for c in causes if isinstance(c, OSError) and c.strerror), None)
         reason = cause.strerror if cause else "No such file or directory"
-        return f"{config} cannot be loaded: {reason}. Give a file from configs/."
+        return (
+            f"{config} cannot be loaded: {reason}. Give the path of a config file, or the name of "
+            f"one of clac-jax's own: {', '.join(shipped_names())}."
+        )
     root: BaseException = error
     if _TRACE in str(error):  # the parser's, around what the file has raised
         root = next((cause for cause in causes if _TRACE not in str(cause)), error)
@@ -50,8 +55,14 @@ def _where(error: BaseException) -> str:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename.endswith(".py")
-        and "site-packages" not in frame.filename
-        and not frame.filename.endswith("main.py")
+        if frame.filename.endswith(".py") and _is_config_file(Path(frame.filename).resolve())
     ]
     return f"{frames[-1].filename}, line {frames[-1].lineno}: " if frames else ""
+
+
+def _is_config_file(file: Path) -> bool:
+    """Whether a file is neither a library's nor this package's, or is a shipped config."""
+    if file.parent == config_folder():
+        return True
+    ours = file.is_relative_to(Path(__file__).resolve().parents[1])
+    return not ours and file.name != "main.py" and "site-packages" not in file.parts

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import gemmi
 
-from clac_jax.crystals.crystal import CrystalError
+from clac_jax.crystals.numbers import CrystalError
 
 FRACTIONAL = tuple(f"_atom_site_fract_{axis}" for axis in "xyz")
 _CARTESIAN = tuple(f"_atom_site_cartn_{axis}" for axis in "xyz")

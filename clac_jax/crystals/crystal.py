@@ -1,12 +1,13 @@
-"""A crystal: lattice, elements, positions; read from numbers or an atoms dict, and checked."""
+"""A crystal: lattice, elements and positions, checked to be those of a possible crystal."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import math
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +19,8 @@ from clac_jax.crystals.numbers import (
     MIN_DISTANCE,
     CrystalError,
     atomic_numbers_of,
-    boolean_of,
-    check_count,
-    check_parameters,
     coordinates_of,
-    element_of,
-    floats_of,
-    lattice_from_parameters,
     lattice_of,
-    shown,
 )
 
 # The limits, with their reasons for users in docs/data.md.
@@ -154,6 +148,9 @@ class Crystal:
         """A crystal with some arrays changed, checked again."""
         return dataclasses.replace(self, **changes)
 
+    # The readers and writers are rooms of their own, above this class; each method calls the
+    # function of its name there, imported when it is first needed.
+
     @classmethod
     def from_arrays(cls, lattice: Any, atomic_numbers: Any, frac_coords: Any) -> Crystal:
         """Reads three arrays or nested lists; nothing is converted that is not a number already.
@@ -166,10 +163,9 @@ class Crystal:
         Raises:
             CrystalError: they are not such arrays or do not describe a crystal.
         """
-        cell = lattice_of(lattice, flat=True)
-        numbers = atomic_numbers_of(atomic_numbers)
-        fractions = coordinates_of(frac_coords, len(numbers), flat=True)
-        return cls(cell, numbers, fractions @ cell)
+        from clac_jax.crystals import reading
+
+        return reading.from_arrays(lattice, atomic_numbers, frac_coords)
 
     @classmethod
     def from_atoms(cls, atoms: Mapping[str, Any]) -> Crystal:
@@ -184,31 +180,9 @@ class Crystal:
         Raises:
             CrystalError: a key is missing or what it holds is not a crystal.
         """
-        if not isinstance(atoms, Mapping):
-            raise CrystalError("The atoms are not a dict with lattice_mat, elements and coords.")
-        for key in ("elements", "coords"):
-            value = atoms.get(key)
-            if isinstance(value, str | bytes) or not isinstance(value, Sequence | np.ndarray):
-                raise CrystalError(f'The atoms have no list "{key}". Add it.')
-        if atoms.get("lattice_mat") is not None:
-            lattice = lattice_of(atoms["lattice_mat"])
-            check_parameters(lattice, atoms.get("abc"), atoms.get("angles"))
-        elif atoms.get("abc") is not None and atoms.get("angles") is not None:
-            parameters = [
-                *floats_of(atoms["abc"], "abc", (3,)),
-                *floats_of(atoms["angles"], "angles", (3,)),
-            ]
-            lattice = lattice_from_parameters(*map(float, parameters))
-        else:
-            raise CrystalError('The atoms have no "lattice_mat" (or "abc" and "angles"). Add it.')
-        check_count(len(atoms["elements"]))
-        numbers = np.array([element_of(name) for name in atoms["elements"]], np.int32)
-        coords = coordinates_of(atoms["coords"], len(numbers))
-        for key in atoms:
-            if key != "cartesian" and "cartesian" in str(key).lower():
-                raise CrystalError(f'The atoms have a key {shown(key)}. Name it "cartesian".')
-        is_cartesian = boolean_of(atoms.get("cartesian"), "cartesian")
-        return cls(lattice, numbers, coords if is_cartesian else coords @ lattice)
+        from clac_jax.crystals import reading
+
+        return reading.from_atoms(atoms)
 
     @classmethod
     def from_cif(cls, text: str) -> Crystal:
@@ -218,9 +192,72 @@ class Crystal:
             CrystalError: the text is not a CIF or does not describe one ordered crystal.
             FormulaMismatch: its sites are not those of its formula sum.
         """
-        from clac_jax.crystals import cif  # which reads into this class
+        from clac_jax.crystals import cif
 
         return cif.read(text).checked()
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> Crystal:
+        """Reads a crystal's file.
+
+        Args:
+            path: a CIF (`.cif`); any other format is read by ASE where that is installed (POSCAR,
+                `.vasp`, `.xyz`, ...), and must hold one structure.
+
+        Raises:
+            CrystalError: naming the file: it is missing, or does not describe one ordered crystal.
+            MissingPackageError: it is not a CIF, and ASE is not installed.
+        """
+        from clac_jax.crystals import reading
+
+        return reading.from_file(path)
+
+    @classmethod
+    def from_pymatgen(cls, structure: Any) -> Crystal:
+        """Reads a pymatgen `Structure` by its attributes; pymatgen is not imported.
+
+        Charges of species are dropped and deuterium is read as hydrogen, as from a CIF.
+
+        Raises:
+            CrystalError: it is not a structure, is not periodic in three directions, has no sites,
+                or has a site that is not fully occupied by one element.
+        """
+        from clac_jax.crystals import objects
+
+        return objects.from_pymatgen(structure)
+
+    @classmethod
+    def from_ase(cls, atoms: Any) -> Crystal:
+        """Reads an ASE `Atoms` object by its attributes; ASE is not imported.
+
+        Raises:
+            CrystalError: it is not such an object, is not periodic in three directions, is empty,
+                or its `info["occupancy"]` (from a CIF) has a site that is not fully occupied by
+                one element.
+        """
+        from clac_jax.crystals import objects
+
+        return objects.from_ase(atoms)
+
+    def to_pymatgen(self) -> Any:
+        """A pymatgen `Structure` with the same cell vectors and positions, in the same order.
+
+        Raises:
+            MissingPackageError: pymatgen is not installed.
+        """
+        from clac_jax.crystals import objects
+
+        return objects.to_pymatgen(self)
+
+    def to_ase(self) -> Any:
+        """An ASE `Atoms` object with the same cell vectors and positions, in the same order.
+
+        Raises:
+            MissingPackageError: ASE is not installed.
+        """
+        from clac_jax.crystals import objects
+
+        return objects.to_ase(self)
 
     def to_atoms(self) -> dict[str, Any]:
         """The crystal as an atoms dict with Cartesian coordinates; `from_atoms` reads it back."""

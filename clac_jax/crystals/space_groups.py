@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import gemmi
 import spglib
 
-from clac_jax.crystals.crystal import CrystalError
+from clac_jax.crystals.numbers import CrystalError
 from clac_jax.crystals.symmetry import (
     OperationError,
     Operations,

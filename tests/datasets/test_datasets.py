@@ -250,7 +250,7 @@ def test_a_users_table_may_be_split_by_formula(tmp_path):
 
 def test_builds_at_once_do_not_collide(tmp_path):
     path = write(tmp_path / "t.parquet", [row(k) for k in range(20)])
-    command = [sys.executable, "-m", "clac_jax.datasets", "--name=gpt_narratives"]
+    command = [sys.executable, "-m", "clac_jax", "data", "prepare", "--name=gpt_narratives"]
     command += [f"--path={path}", f"--data_dir={tmp_path / 'data'}"]
 
     def run(_):
@@ -360,13 +360,13 @@ def test_sources_are_pickled_for_workers(embedded):
 
 
 def test_command_line_builds_once(tmp_path):
-    command = [sys.executable, "-m", "clac_jax.datasets", f"--data_dir={tmp_path}"]
+    command = [sys.executable, "-m", "clac_jax", "data", "prepare", f"--data_dir={tmp_path}"]
     first, second = (
         subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
         for _ in range(2)
     )
     assert first[0].startswith(f"materials_project_mini: built in {tmp_path}")
-    assert second[0].startswith("materials_project_mini: is there already")
+    assert second[0].startswith("materials_project_mini: already exists in")
     assert first[1:] == second[1:]
     assert [line.split() for line in first[1:]] == [
         ["train", "5,054"],

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers.small_runs import BATCH, STEPS_PER_EPOCH
 
-from clac_jax.train import train
+from clac_jax.training_run import train
 from configs import smoke
 
 ROOT = Path(__file__).parents[2]

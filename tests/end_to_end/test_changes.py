@@ -18,9 +18,9 @@ from clac_jax.checkpoint.layout import step_folders
 from clac_jax.checkpoint.restore import TreeMismatchError
 from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.reporting.rows import numbers
-from clac_jax.train import train
 from clac_jax.training.progress import RunProgress
 from clac_jax.training.schedules import Timeline, make_schedule, timeline_of
+from clac_jax.training_run import train
 
 
 def test_another_workdir_goes_on_like_the_same_run(stage1, small_config, tmp_path):

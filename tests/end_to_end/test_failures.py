@@ -23,7 +23,7 @@ from clac_jax.distributed.preemption import Preempted
 from clac_jax.errors import WorkdirError
 from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.reporting.run_log import MetricsFile
-from clac_jax.train import TrainingDivergedError, train
+from clac_jax.training_run import TrainingDivergedError, train
 
 
 def steps(workdir):

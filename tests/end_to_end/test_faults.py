@@ -17,7 +17,7 @@ from clac_jax.checkpoint.capacity import CapacityError
 from clac_jax.checkpoint.manager import CheckpointError
 from clac_jax.errors import EXIT_USER_ERROR, WorkdirError
 from clac_jax.reporting.run_log import read_rows
-from clac_jax.train import train
+from clac_jax.training_run import train
 
 FLAGS = (
     "--config.graph_encoder.name=composition",

@@ -8,7 +8,7 @@ from helpers.small_runs import arrays_at, assert_same, train_rows, untimed
 
 from clac_jax.config.schema import ConfigError
 from clac_jax.reporting.run_log import read_rows
-from clac_jax.train import train
+from clac_jax.training_run import train
 
 TASK = {
     "task": "property",

@@ -13,7 +13,7 @@ from clac_jax.config.check import validate
 from clac_jax.config.schema import default_config
 from clac_jax.errors import EXIT_USER_ERROR
 from clac_jax.files.paths import PathError, check_local, explain, local_path
-from clac_jax.train import train
+from clac_jax.training_run import train
 
 ROOT = Path(__file__).parents[2]
 URLS = [

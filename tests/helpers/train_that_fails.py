@@ -5,7 +5,7 @@ from pathlib import Path
 
 from clac_jax.datasets.record import DataError
 from clac_jax.input_pipeline.run_data import RunData
-from clac_jax.train import train
+from clac_jax.training_run import train
 from configs import saved
 from helpers.small_runs import batches_that_end_with
 

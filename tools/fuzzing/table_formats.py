@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import random
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from clac_jax import datasets
+from clac_jax.cli import main as cli
 from clac_jax.crystals.crystal import Crystal
-from clac_jax.datasets import __main__ as datasets_main
 from clac_jax.datasets import rows
 from clac_jax.errors import EXIT_USER_ERROR
 from tools.fuzzing import mutations
@@ -194,25 +193,17 @@ def _other_parquet(data: bytes, rng: random.Random) -> bytes:
 
 
 def _build(folder: Path, name: str, *flags: str) -> Any:
-    """`python -m clac_jax.datasets`, in this process."""
+    """`clac-jax data prepare`, in this process."""
     data = folder / "data"
-    arguments = [
-        "datasets",
-        "--name=gpt_narratives",
-        f"--data_dir={data}",
-        f"--path={folder / name}",
-    ]
-    told = io.StringIO()
-    sys.argv = [*arguments, *flags]
-    try:
-        with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
-            datasets_main.main()
-    except SystemExit as end:
-        if end.code != EXIT_USER_ERROR:
-            raise
+    arguments = ["--name=gpt_narratives", f"--data_dir={data}", f"--path={folder / name}"]
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        code = cli.main(["data", "prepare", *arguments, *flags])
+    if code == EXIT_USER_ERROR:
         left = list(data.glob("*/.building*"))
         assert not left, f"an unfinished build is left: {left}"
-        raise RefusedError(told.getvalue().removeprefix("error: ").strip()) from end
+        raise RefusedError(said.getvalue().removeprefix("error: ").strip())
+    assert code == 0, code
     return None
 
 

@@ -16,6 +16,7 @@ from helpers.states import assert_same, epochs, make_config, save_run
 from clac_jax.checkpoint.arrays import read_arrays
 from clac_jax.checkpoint.layout import read_info
 from clac_jax.cli import main as cli
+from clac_jax.cli.ckpt import EXIT_TROUBLE
 from clac_jax.errors import EXIT_USER_ERROR
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +67,7 @@ def test_ls(run, ckpt):
     assert [row["metrics"]["val_loss"] for row in json.loads(out)] == [0.5, 0.2, 0.4]
     damage(run)
     code, out, _ = ckpt("ls", run)
-    assert code == cli.EXIT_TROUBLE
+    assert code == EXIT_TROUBLE
     assert "DAMAGED" in out and "run/metadata is missing" in out
 
 
@@ -112,11 +113,11 @@ def test_verify(run, ckpt):
     content[100] ^= 1
     data.write_bytes(content)
     code, out, _ = ckpt("verify", run)
-    assert code == cli.EXIT_TROUBLE
+    assert code == EXIT_TROUBLE
     whole, damaged, _ = out.splitlines()
     assert whole.endswith("checkpoints/10: intact")
     assert data.name in damaged
-    assert ckpt("verify", run / "checkpoints" / "20")[0] == cli.EXIT_TROUBLE
+    assert ckpt("verify", run / "checkpoints" / "20")[0] == EXIT_TROUBLE
     assert ckpt("verify", run / "checkpoints" / "30", "--json")[0] == 0
 
 

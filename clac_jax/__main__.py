@@ -1,0 +1,6 @@
+"""`python -m clac_jax` is `clac-jax`."""
+
+from clac_jax.cli.main import run
+
+if __name__ == "__main__":
+    run()

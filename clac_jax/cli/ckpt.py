@@ -1,0 +1,152 @@
+"""`clac-jax ckpt`: checkpoints on the disk, read without JAX where that is possible."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+
+from etils import epath
+
+from clac_jax.checkpoint import inspect
+from clac_jax.checkpoint.layout import CHECKPOINTS, read_all, step_folders
+from clac_jax.checkpoint.locate import CheckpointNotFoundError, locate
+from clac_jax.checkpoint.removal import discard
+from clac_jax.cli.command import commands
+from clac_jax.distributed.workdir import Workdir
+from clac_jax.errors import UserError
+from clac_jax.files.paths import local_path
+
+EXIT_TROUBLE = 1
+"""Exit code where a command did its work and found a damaged checkpoint."""
+
+NAMED = "RUN, RUN@best, RUN@last, RUN@step=5000, RUN@epoch=49 or a checkpoint's folder"
+
+
+def add(group: argparse.ArgumentParser) -> None:
+    """Adds the commands of the group."""
+    command = commands(group)
+    ls = command("ls", _ls, "list the checkpoints of a run, and why each is kept")
+    ls.add_argument("run_folder", metavar="RUN")
+    show = command("show", _show, "show one checkpoint: progress, metrics, arrays with their norms")
+    show.add_argument("checkpoint", help=NAMED)
+    show.add_argument("--all", action="store_true", help="list the arrays of the optimizer as well")
+    diff = command("diff", _diff, "compare two checkpoints: config and arrays")
+    diff.add_argument("a", help=NAMED)
+    diff.add_argument("b")
+    diff.add_argument("--all", action="store_true", help="list every array that differs")
+    verify = command("verify", _verify, "compare every byte with the checksums")
+    verify.add_argument("checkpoint", metavar="RUN_OR_CHECKPOINT")
+    for parser in (ls, show, diff, verify):
+        parser.add_argument("--json", action="store_true", help="print JSON")
+    rm = command("rm", _rm, "remove checkpoints of a run, but not the newest intact one")
+    rm.add_argument("run_folder", metavar="RUN")
+    rm.add_argument("steps", metavar="STEP", type=int, nargs="+")
+    rm.add_argument("--force", action="store_true", help="remove the newest intact one as well")
+    export = command("export", _export, "write the model as one safetensors file with its config")
+    export.add_argument("checkpoint", help=NAMED)
+    export.add_argument("folder")
+    back = command("import", _import, "make an exported model the checkpoint of a new workdir")
+    back.add_argument("folder")
+    back.add_argument("workdir")
+
+
+def _ls(options: argparse.Namespace) -> int:
+    intact, damaged = read_all(_directory(options.run_folder))
+    rows = inspect.list_run(intact, damaged)
+    monitor = intact[max(intact)].config["checkpoint"]["monitor"] if intact else None
+    print(json.dumps(rows, indent=1) if options.json else inspect.format_list(rows, monitor))
+    return EXIT_TROUBLE if any(row["damage"] for row in rows) else 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    info = locate(options.checkpoint)
+    if options.json:
+        print(json.dumps(inspect.show(info), indent=1))
+    else:
+        print(inspect.format_show(info, options.all))
+    return 0
+
+
+def _diff(options: argparse.Namespace) -> int:
+    difference = inspect.diff(locate(options.a), locate(options.b))
+    if options.json:
+        print(json.dumps(dataclasses.asdict(difference), indent=1))
+    else:
+        print(inspect.format_diff(difference, None if options.all else 20))
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    try:
+        folders = list(step_folders(_directory(options.checkpoint)).values())
+    except CheckpointNotFoundError:
+        folders = [_folder(options.checkpoint)]
+    damages = {str(folder): inspect.verify(folder) for folder in folders}
+    if options.json:
+        print(json.dumps(damages, indent=1))
+    else:
+        for folder, damage in damages.items():
+            print(f"{folder}: {'intact' if damage is None else 'DAMAGED: ' + damage}")
+    return EXIT_TROUBLE if any(damages.values()) else 0
+
+
+def _rm(options: argparse.Namespace) -> int:
+    directory = _directory(options.run_folder)
+    with Workdir(str(directory.parent)):  # no run is writing there
+        folders = step_folders(directory)
+        intact, _ = read_all(directory)
+        for step in options.steps:
+            if step not in folders:
+                raise CheckpointNotFoundError(
+                    f"{directory} has no checkpoint of step {step}. "
+                    f"There are {', '.join(map(str, folders)) or 'none'}."
+                )
+            if step == max(intact, default=None) and not options.force:
+                raise UserError(
+                    f"Step {step} is the newest intact checkpoint of {directory}, from which the "
+                    "run would resume. Add --force to remove it anyway."
+                )
+        problems = []
+        for step in dict.fromkeys(options.steps):
+            problems = discard(directory, folders[step])
+            if not os.path.lexists(folders[step]):
+                print(f"removed {folders[step]}")
+            for problem in problems:
+                print(f"warning: {problem}", file=sys.stderr)
+    return EXIT_TROUBLE if problems else 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from clac_jax.checkpoint.export import export
+
+    folder = local_path(options.folder, "FOLDER")
+    print(export(locate(options.checkpoint), folder))
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from clac_jax.checkpoint.export import import_model
+
+    folder = local_path(options.folder, "FOLDER")
+    print(import_model(folder, local_path(options.workdir, "WORKDIR")))
+    return 0
+
+
+def _directory(run: str) -> epath.Path:
+    """The `checkpoints/` that a run's workdir holds, or that is given itself."""
+    folder = epath.Path(local_path(run, "RUN"))
+    for directory in (folder / CHECKPOINTS, folder):
+        if step_folders(directory):
+            return directory
+    raise CheckpointNotFoundError(
+        f"{folder} holds no checkpoints. Give a run's workdir or its {CHECKPOINTS}/."
+    )
+
+
+def _folder(name: str) -> epath.Path:
+    """A checkpoint's folder; one that is named directly may be damaged."""
+    folder = epath.Path(local_path(name, "CHECKPOINT"))
+    return folder if folder.is_dir() else locate(name).folder

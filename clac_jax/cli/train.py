@@ -1,0 +1,166 @@
+"""`clac-jax train`, which is `main.py`: flags in, one call of `train`, an exit code out.
+
+Exit codes: 0 where the run has ended, 2 for what the user has to correct, 75 where the run was
+asked to stop and can be resumed, 1 for any other error, whose traceback is printed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import textwrap
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from clac_jax.distributed.preemption import EXIT_PREEMPTED, Preempted, StopSignals
+from clac_jax.errors import EXIT_USER_ERROR, UserError
+from clac_jax.files.paths import check_local
+
+HELP = """\
+usage: clac-jax train --config=CONFIG --workdir=FOLDER [--config.KEY=VALUE ...]
+
+Train a model. The same command, run again, resumes from the newest checkpoint in the workdir.
+
+options:
+  --config=CONFIG       the name of a config of the package,
+{names}
+                        or the path of a Python file with a function get_config;
+                        CONFIG:ARGUMENT passes an argument to it
+  --workdir=FOLDER      the folder of the run, created if it does not exist
+  --config.KEY=VALUE    overrides a key of the config, e.g. --config.batch_size=64
+  --helpfull            lists the flags of all libraries
+
+exit codes:
+  0   the run has ended
+  2   the config, the data or the workdir cannot be used; one line says why
+  75  the run was asked to stop (SIGTERM, SIGINT, SIGUSR1, SIGHUP) and can be resumed
+  1   any other error
+"""
+
+_INDENTED: Any = {"initial_indent": 24 * " ", "subsequent_indent": 24 * " "}
+_NAME = re.compile(r"[A-Za-z_]\w*")
+
+
+def run(arguments: Sequence[str]) -> NoReturn:
+    """Runs the training that the flags describe, and exits.
+
+    Args:
+        arguments: the flags, without the name of the program.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's C++ notices; read by JAX's import
+    if set(arguments) & {"--help", "-help", "-h", "--h", "-?"}:
+        from clac_jax.config.shipped import shipped_names
+
+        names = textwrap.fill(f"({', '.join(shipped_names())}),", 100, **_INDENTED)
+        print(HELP.format(names=names), end="", flush=True)
+        sys.exit(0)
+    with contextlib.ExitStack() as listening:
+        stop = listening.enter_context(StopSignals())  # before the seconds that imports take
+        from absl import app, flags, logging
+        from ml_collections import config_flags
+
+        config = config_flags.DEFINE_config_file("config", None, "The config of the run.")
+        workdir = flags.DEFINE_string("workdir", None, "The folder of the run.")
+
+        def parse(argv: list[str]) -> list[str]:
+            argv[1:] = _with_files(argv[1:])
+            rest = flags.FLAGS(argv)
+            for flag in (config, workdir):
+                if flag.value is None:
+                    raise flags.ValidationError(f"--{flag.name} is missing. Add --{flag.name}=...")
+            check_local(str(workdir.value), "--workdir")
+            if len(rest) > 1:
+                raise flags.ValidationError(f"unexpected argument {rest[1]!r}: flags start with --")
+            config.value.keys()  # a config file that cannot be loaded shows only when it is used
+            return rest
+
+        def parse_or_exit(argv: list[str]) -> list[str]:
+            try:
+                return parse(list(argv))
+            except Exception as error:  # whatever the code of a config file raises
+                from clac_jax.cli.flag_errors import describe
+
+                given = next((each for each in arguments if _is_config(each)), "--config")
+                _fail(describe(error, given))
+
+        def main(_: list[str]) -> NoReturn:
+            logging.set_verbosity(logging.ERROR)  # the libraries' notices; ours are printed
+            _train(config.value, str(workdir.value), stop, listening)
+
+        app.run(main, argv=["clac-jax train", *arguments], flags_parser=parse_or_exit)
+    raise AssertionError("app.run exits")
+
+
+def _train(
+    config: Any, workdir: str, stop: StopSignals, listening: contextlib.ExitStack
+) -> NoReturn:
+    """Trains, and turns how that ended into an exit code.
+
+    Args:
+        config: of the run.
+        workdir: of the run.
+        stop: the signals that ask the run to stop.
+        listening: what holds `stop`; closed when training has ended.
+    """
+    try:
+        with listening:
+            from clac_jax.training_run import train
+
+            train(config, workdir, stop)
+    except UserError as error:
+        _fail(str(error), error.exit_code)
+    except Preempted as request:
+        saved = "checkpoint saved; rerun the same command to resume."
+        print(f"{request.signal_name}: {saved}", flush=True)
+        _end(EXIT_PREEMPTED, f"it was asked to stop ({request.signal_name})")
+    except Exception as error:
+        traceback.print_exc()
+        _end(1, f"{type(error).__name__}: {error}")
+    _end(0, "its work is done")
+
+
+def _is_config(argument: str) -> bool:
+    return argument.startswith(("--config=", "-config="))
+
+
+def _with_files(arguments: list[str]) -> list[str]:
+    """The flags, with the names of shipped configs replaced by the paths of their files.
+
+    Raises:
+        PathError: `--config` or `--workdir` cannot be a local path.
+        ConfigError: there is no config of that name.
+    """
+    from clac_jax.config.shipped import shipped_file
+
+    result = []
+    for place, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        if not equals and place and arguments[place - 1] in ("--config", "-config"):
+            flag, value = "", argument
+        elif not equals or not _is_config(argument):
+            if equals and argument.startswith(("--workdir=", "-workdir=")):
+                check_local(value, "--workdir")
+            result.append(argument)
+            continue
+        check_local(value, "--config")
+        name, colon, rest = value.partition(":")
+        if _NAME.fullmatch(name) and not os.path.exists(name):
+            value = f"{shipped_file(name)}{colon}{rest}"
+        result.append(f"{flag}{equals}{value}")
+    return result
+
+
+def _fail(message: str, code: int = EXIT_USER_ERROR) -> NoReturn:
+    """Prints the one thing that is wrong, and exits."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    _end(code, message)
+
+
+def _end(code: int, why: str) -> NoReturn:
+    """Exits; as one of several processes without waiting for the others, who would not come."""
+    if "clac_jax.distributed.processes" in sys.modules:
+        sys.modules["clac_jax.distributed.processes"].leave(code, why)
+    sys.exit(code)

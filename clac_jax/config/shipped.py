@@ -1,0 +1,65 @@
+"""The configs that come with the package, by name: `--config=base`, `shipped_config("base")`.
+
+They are the files of the top-level folder `configs/` of a clone, which a wheel has as
+`clac_jax/configs/`. Config files build on each other by name and not by an import, because the two
+have different module names.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from pathlib import Path
+
+import ml_collections
+
+from clac_jax.config.schema import ConfigError
+
+
+def config_folder() -> Path:
+    """The folder of the shipped configs."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def shipped_names() -> list[str]:
+    """The names of the shipped configs, in alphabetical order."""
+    return sorted(file.stem for file in config_folder().glob("[!_]*.py"))
+
+
+def shipped_file(name: str) -> Path:
+    """The file of a shipped config.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    names = shipped_names()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(
+            f"There is no config {name!r}. {hint}Give one of {', '.join(names)}, or the path of a "
+            "config file."
+        )
+    return config_folder() / f"{name}.py"
+
+
+def shipped_config(name: str, *argument: str) -> ml_collections.ConfigDict:
+    """A fresh copy of a shipped config, for a config file that changes some of its keys.
+
+    Args:
+        name: of the config ("base").
+        argument: what would stand behind a colon on the command line ("jsd" of `losses:jsd`).
+
+    Raises:
+        ConfigError: there is no config of that name.
+    """
+    file = shipped_file(name)
+    spec = importlib.util.spec_from_file_location(f"clac_jax_config_{name}", file)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{file} cannot be loaded. Install clac-jax again.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config: ml_collections.ConfigDict = module.get_config(*argument)
+    return config

@@ -1,0 +1,136 @@
+"""Crystals from and to the objects of pymatgen and ASE, which are read by their attributes.
+
+Neither library is imported to read; only `to_pymatgen` and `to_ase` need theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from clac_jax.crystals import elements
+from clac_jax.crystals.crystal import Crystal
+from clac_jax.crystals.numbers import CrystalError, check_count, element_of, shown
+from clac_jax.errors import UserError
+
+_FULL = 1e-3  # by which an occupancy may differ from 1
+
+
+class MissingPackageError(UserError, ImportError):
+    """What was asked for needs an optional package that is not installed."""
+
+
+def is_pymatgen(value: Any) -> bool:
+    """Whether an object looks like a pymatgen `Structure` (a `Molecule` has no lattice)."""
+    return all(hasattr(value, name) for name in ("lattice", "sites", "frac_coords"))
+
+
+def is_ase(value: Any) -> bool:
+    """Whether an object looks like an ASE `Atoms`."""
+    return all(hasattr(value, name) for name in ("cell", "pbc", "numbers", "positions"))
+
+
+def from_pymatgen(structure: Any) -> Crystal:
+    """See `Crystal.from_pymatgen`."""
+    if not is_pymatgen(structure):
+        raise CrystalError(f"{shown(structure)} is not a pymatgen Structure. Give one.")
+    _check_periodic(getattr(structure.lattice, "pbc", (True, True, True)))
+    sites = list(structure.sites)
+    check_count(len(sites))
+    numbers = [_element_of_site(k, dict(site.species.items())) for k, site in enumerate(sites)]
+    positions = np.array([site.coords for site in sites], np.float64)
+    lattice = np.array(structure.lattice.matrix, np.float64)
+    return Crystal(lattice, np.array(numbers, np.int32), positions)
+
+
+def from_ase(atoms: Any) -> Crystal:
+    """See `Crystal.from_ase`."""
+    if not is_ase(atoms):
+        raise CrystalError(f"{shown(atoms)} is not an ASE Atoms object. Give one.")
+    check_count(len(atoms.numbers))
+    _check_periodic(atoms.pbc)
+    for kind, occupancy in (_info(atoms).get("occupancy") or {}).items():
+        _check_occupancy(f"The site kind {kind}", occupancy)
+    return Crystal(
+        np.array(atoms.cell, np.float64),
+        np.array(atoms.numbers),
+        np.array(atoms.positions, np.float64),
+    )
+
+
+def to_pymatgen(crystal: Crystal) -> Any:
+    """See `Crystal.to_pymatgen`."""
+    try:
+        from pymatgen.core.lattice import Lattice
+        from pymatgen.core.structure import Structure
+    except ImportError as error:
+        raise MissingPackageError(
+            "to_pymatgen needs pymatgen, which is not installed. Install it with "
+            "`pip install pymatgen`."
+        ) from error
+    symbols = [elements.symbol(int(number)) for number in crystal.atomic_numbers]
+    lattice = Lattice(crystal.lattice)
+    return Structure(lattice, symbols, crystal.positions, coords_are_cartesian=True)
+
+
+def to_ase(crystal: Crystal) -> Any:
+    """See `Crystal.to_ase`."""
+    try:
+        from ase import Atoms
+    except ImportError as error:
+        raise MissingPackageError(
+            "to_ase needs ASE, which is not installed. Install it with `pip install ase`."
+        ) from error
+    return Atoms(
+        numbers=crystal.atomic_numbers,
+        positions=crystal.positions,
+        cell=crystal.lattice,
+        pbc=True,
+    )
+
+
+def _info(atoms: Any) -> Mapping[str, Any]:
+    info = getattr(atoms, "info", None)
+    return info if isinstance(info, Mapping) else {}
+
+
+def _check_periodic(pbc: Any) -> None:
+    """Refuses molecules, chains and slabs that say so.
+
+    Raises:
+        CrystalError: a direction is not periodic.
+    """
+    flags = [bool(flag) for flag in pbc]
+    if not all(flags):
+        axes = ", ".join(axis for axis, flag in zip("abc", flags, strict=True) if not flag)
+        raise CrystalError(
+            f"It is not periodic along {axes} (pbc). Only crystals can be used: set pbc to True in "
+            "all three directions if it is one."
+        )
+
+
+def _element_of_site(index: int, species: Mapping[Any, float]) -> int:
+    """The atomic number of a site that one element fills.
+
+    Args:
+        index: of the site, for messages.
+        species: element or species -> occupancy.
+
+    Raises:
+        CrystalError: the site is shared, partly occupied, or of something that is not an element.
+    """
+    symbols = {str(getattr(one, "symbol", one)): float(part) for one, part in species.items()}
+    _check_occupancy(f"Site {index}", symbols)
+    return element_of(next(iter(symbols)))
+
+
+def _check_occupancy(site: str, occupancy: Mapping[str, float]) -> None:
+    if len(occupancy) == 1 and abs(next(iter(occupancy.values())) - 1.0) <= _FULL:
+        return
+    shares = ", ".join(f"{name} {part:.3g}" for name, part in occupancy.items()) or "nothing"
+    raise CrystalError(
+        f"{site} is not fully occupied by one element ({shares}). Only ordered crystals can be "
+        "used: replace it with an ordered cell."
+    )

@@ -1,0 +1,139 @@
+"""Crystals from arrays, atoms dicts and files; what `Crystal.from_...` does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clac_jax.crystals import cif
+from clac_jax.crystals.crystal import Crystal
+from clac_jax.crystals.numbers import (
+    CrystalError,
+    atomic_numbers_of,
+    boolean_of,
+    check_count,
+    check_parameters,
+    coordinates_of,
+    element_of,
+    floats_of,
+    lattice_from_parameters,
+    lattice_of,
+    shown,
+)
+from clac_jax.crystals.objects import (
+    MissingPackageError,
+    from_ase,
+    from_pymatgen,
+    is_ase,
+    is_pymatgen,
+)
+from clac_jax.errors import in_words, one_line
+from clac_jax.files.paths import local_path
+
+
+def from_arrays(lattice: Any, atomic_numbers: Any, frac_coords: Any) -> Crystal:
+    """See `Crystal.from_arrays`."""
+    cell = lattice_of(lattice, flat=True)
+    numbers = atomic_numbers_of(atomic_numbers)
+    fractions = coordinates_of(frac_coords, len(numbers), flat=True)
+    return Crystal(cell, numbers, fractions @ cell)
+
+
+def from_atoms(atoms: Mapping[str, Any]) -> Crystal:
+    """See `Crystal.from_atoms`."""
+    if not isinstance(atoms, Mapping):
+        raise CrystalError("The atoms are not a dict with lattice_mat, elements and coords.")
+    for key in ("elements", "coords"):
+        value = atoms.get(key)
+        if isinstance(value, str | bytes) or not isinstance(value, Sequence | np.ndarray):
+            raise CrystalError(f'The atoms have no list "{key}". Add it.')
+    if atoms.get("lattice_mat") is not None:
+        lattice = lattice_of(atoms["lattice_mat"])
+        check_parameters(lattice, atoms.get("abc"), atoms.get("angles"))
+    elif atoms.get("abc") is not None and atoms.get("angles") is not None:
+        parameters = [
+            *floats_of(atoms["abc"], "abc", (3,)),
+            *floats_of(atoms["angles"], "angles", (3,)),
+        ]
+        lattice = lattice_from_parameters(*map(float, parameters))
+    else:
+        raise CrystalError('The atoms have no "lattice_mat" (or "abc" and "angles"). Add it.')
+    check_count(len(atoms["elements"]))
+    numbers = np.array([element_of(name) for name in atoms["elements"]], np.int32)
+    coords = coordinates_of(atoms["coords"], len(numbers))
+    for key in atoms:
+        if key != "cartesian" and "cartesian" in str(key).lower():
+            raise CrystalError(f'The atoms have a key {shown(key)}. Name it "cartesian".')
+    is_cartesian = boolean_of(atoms.get("cartesian"), "cartesian")
+    return Crystal(lattice, numbers, coords if is_cartesian else coords @ lattice)
+
+
+def from_file(path: str | os.PathLike[str]) -> Crystal:
+    """See `Crystal.from_file`."""
+    file = local_path(path, "The name of a crystal's file")
+    try:
+        if not file.exists():
+            raise CrystalError("There is no such file. Check the path.")
+        if not file.is_file():
+            raise CrystalError("It is not a file. Give a CIF file.")
+        if file.suffix.lower() != ".cif":
+            return from_ase(_read_by_ase(file))
+        read = cif.read(file.read_text(encoding="utf-8-sig", errors="replace"))
+    except OSError as error:
+        raise CrystalError(f"{file} cannot be read: {in_words(error)}.") from error
+    except CrystalError as error:
+        raise CrystalError(f"{file} cannot be used: {error}") from error
+    if read.mismatch:
+        raise cif.FormulaMismatch(
+            f"{file} cannot be used: {read.mismatch} Correct one of them, or take the sites as "
+            "they are: clac_jax.crystals.cif.read(TEXT).crystal."
+        )
+    return read.crystal
+
+
+def crystal_of(value: Any) -> Crystal:
+    """A crystal from whatever a user has: a `Crystal`, a file, a pymatgen or an ASE object.
+
+    Raises:
+        CrystalError: it is something else, or does not describe one ordered crystal.
+        MissingPackageError: it is a file in a format that only ASE reads, and ASE is not installed.
+    """
+    if isinstance(value, Crystal):
+        return value
+    if isinstance(value, str | os.PathLike):
+        return from_file(value)
+    if is_pymatgen(value):
+        return from_pymatgen(value)
+    if is_ase(value):
+        return from_ase(value)
+    raise CrystalError(
+        f"{shown(value)} is not a crystal. Give a Crystal, the path of a CIF file, a pymatgen "
+        "Structure or an ASE Atoms object."
+    )
+
+
+def _read_by_ase(file: Path) -> Any:
+    """The one structure of a file in any format that ASE knows.
+
+    Raises:
+        MissingPackageError: ASE is not installed.
+        CrystalError: ASE cannot read the file, or finds more than one structure in it.
+    """
+    try:
+        import ase.io
+    except ImportError as error:
+        raise MissingPackageError(
+            f"{file} is not a .cif file, and other formats are read by ASE, which is not "
+            "installed. Install it with `pip install ase`, or convert the file to CIF."
+        ) from error
+    try:
+        structures = ase.io.read(file, index=":")
+    except Exception as error:  # whatever its readers of some eighty formats raise
+        raise CrystalError(f"ASE cannot read it ({one_line(error)}). Convert it to CIF.") from error
+    if len(structures) != 1:
+        raise CrystalError(f"It holds {len(structures)} structures. Give a file with one.")
+    return structures[0]

@@ -1,0 +1,8 @@
+"""The packages of a wheel; everything else is in pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+setup(
+    packages=[*find_packages(include=["clac_jax*"]), "clac_jax.configs"],
+    package_dir={"clac_jax.configs": "configs"},
+)

@@ -1,0 +1,78 @@
+"""The command line as a whole: what it says of itself, and what it loads."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import clac_jax
+from clac_jax.cli import main as cli
+from clac_jax.errors import EXIT_USER_ERROR
+
+ROOT = Path(__file__).parents[2]
+
+
+def program(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "clac_jax", *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_the_version():
+    done = program("--version")
+    assert (done.returncode, done.stdout) == (0, f"clac-jax {clac_jax.__version__}\n")
+
+
+def test_the_help_names_every_command(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--help"])
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(f"    {group} " in shown for group in cli.GROUPS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("data", "prepare"), ("--data_dir", "CIF", "default: materials_project_mini")),
+        (("ckpt",), ("ls", "verify", "export")),
+        (("import", "lightning"), ("FILE.ckpt", "--workdir")),
+    ],
+)
+def test_every_command_has_a_help(arguments, words, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main([*arguments, "--help"])
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in words)
+
+
+@pytest.mark.parametrize("arguments", [(), ("trian",), ("ckpt",), ("ckpt", "sl", "x")])
+def test_commands_that_there_are_not(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    assert end.value.code == EXIT_USER_ERROR
+    assert "usage: clac-jax" in capsys.readouterr().err
+
+
+def test_helping_loads_neither_jax_nor_the_data():
+    code = (
+        "import sys\nfrom clac_jax.cli import main as cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit: print(not {'jax', 'tensorflow_datasets', 'etils'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.endswith("True\n"), done.stdout + done.stderr

@@ -1,0 +1,91 @@
+"""The flags of `clac-jax train` and of `main.py`, which are one program."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clac_jax.cli.train import _with_files
+from clac_jax.distributed.preemption import EXIT_PREEMPTED
+from clac_jax.errors import EXIT_USER_ERROR
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = {
+    "main.py": [str(ROOT / "main.py")],
+    "clac-jax train": ["-m", "clac_jax", "train"],
+}
+
+
+def start(arguments, cwd, program="clac-jax train"):
+    return subprocess.Popen(
+        [sys.executable, *PROGRAMS[program], *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_the_help(tmp_path, program, flag):
+    process = start([flag], tmp_path, program)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert all(word in out for word in ("--config=", "base", "--workdir=", "exit codes", "75"))
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--config=smok", "--workdir=x"], "Did you mean 'smoke'?"),
+        (["--config=./smok", "--workdir=x"], "--config=./smok cannot be loaded"),
+        (["--config=smoke"], "--workdir is missing"),
+        (["--workdir=x"], "--config is missing"),
+        (["--config=smoke", "--workdir=x", "more"], "unexpected argument 'more'"),
+        (["--config", "smoke", "--workdir=x", "--config.batch_siz=3"], '"batch_size"'),
+        (["--config=losses:jsdd", "--workdir=x"], "There is no loss 'jsdd'"),
+        (["--config=smoke", "--workdir=x", "--nonsense"], "nonsense"),
+    ],
+)
+def test_flags_that_are_wrong(tmp_path, program, flags, words):
+    process = start(flags, tmp_path, program)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == EXIT_USER_ERROR
+    assert err.startswith("error: ") and words in err and err.count("\n") == 1, err
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_become_the_files_of_the_shipped_configs():
+    folder = ROOT / "configs"
+    assert _with_files(["--config=base", "--workdir=base", "--config.seed=1"]) == [
+        f"--config={folder / 'base.py'}",
+        "--workdir=base",
+        "--config.seed=1",
+    ]
+    assert _with_files(["-config=losses:jsd"]) == [f"-config={folder / 'losses.py'}:jsd"]
+    assert _with_files(["--config", "smoke"]) == ["--config", str(folder / "smoke.py")]
+    for path in ("base.py", "./base", "configs/base.py:a", "/a/b.py"):
+        assert _with_files([f"--config={path}"]) == [f"--config={path}"]
+
+
+def test_a_file_of_the_users_comes_before_a_shipped_config(tmp_path, monkeypatch):
+    (tmp_path / "base").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert _with_files(["--config=base"]) == ["--config=base"]
+
+
+def test_a_signal_is_heard_before_the_flags_are_read(tmp_path):
+    (tmp_path / "slow.py").write_text("print('reading', flush=True)\nimport time\ntime.sleep(60)\n")
+    process = start(["--config=slow.py", "--workdir=run"], tmp_path)
+    assert process.stdout.readline() == "reading\n"
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == EXIT_PREEMPTED
+    assert "SIGTERM: stopping" in err and "Traceback" not in err
+    assert not (tmp_path / "run").exists()

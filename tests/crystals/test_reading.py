@@ -1,0 +1,99 @@
+"""Crystals from files."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.crystals import NACL, rock_salt
+
+from clac_jax.crystals import Crystal, CrystalError
+from clac_jax.crystals.cif import FormulaMismatch
+from clac_jax.crystals.objects import MissingPackageError
+from clac_jax.crystals.reading import crystal_of
+
+POSCAR = """NaCl
+1.0
+0.0 2.82 2.82
+2.82 0.0 2.82
+2.82 2.82 0.0
+Na Cl
+1 1
+Direct
+0.0 0.0 0.0
+0.5 0.5 0.5
+"""
+
+
+@pytest.mark.parametrize("name", ["a.cif", "A.CIF"])
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_a_cif_file(tmp_path, name, start):
+    (tmp_path / name).write_text(start + NACL, encoding="utf-8")
+    for path in (tmp_path / name, str(tmp_path / name)):
+        crystal = Crystal.from_file(path)
+        np.testing.assert_array_equal(crystal.positions, Crystal.from_cif(NACL).positions)
+
+
+def test_other_formats_are_read_by_ase(tmp_path):
+    (tmp_path / "POSCAR").write_text(POSCAR)
+    crystal = Crystal.from_file(tmp_path / "POSCAR")
+    assert crystal.formula == "ClNa" and crystal.num_atoms == 2
+    np.testing.assert_allclose(crystal.lattice[0], [0, 2.82, 2.82])
+
+
+def test_other_formats_without_ase(tmp_path, monkeypatch):
+    (tmp_path / "POSCAR").write_text(POSCAR)
+    monkeypatch.setitem(sys.modules, "ase", None)
+    monkeypatch.setitem(sys.modules, "ase.io", None)
+    with pytest.raises(MissingPackageError, match=r"POSCAR is not a .cif file.*pip install ase"):
+        Crystal.from_file(tmp_path / "POSCAR")
+
+
+def test_several_structures_in_one_file(tmp_path):
+    import ase.io
+
+    ase.io.write(tmp_path / "path.xyz", [rock_salt().to_ase()] * 3, format="extxyz")
+    with pytest.raises(CrystalError, match=r"path.xyz cannot be used: It holds 3 structures"):
+        Crystal.from_file(tmp_path / "path.xyz")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("none.cif", None, "There is no such file"),
+        ("bad.cif", b"not a cif", "does not parse"),
+        ("bytes.cif", b"\xff\xfe\x00", "CIF"),
+        ("empty.cif", b"", "no atom sites"),
+        ("noise.vasp", b"noise", "ASE cannot read it"),
+    ],
+)
+def test_files_that_are_not_crystals_are_named(tmp_path, name, content, words):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(CrystalError, match=f"{name} cannot be used: .*{words}"):
+        Crystal.from_file(tmp_path / name)
+
+
+def test_a_folder_is_not_a_crystal(tmp_path):
+    with pytest.raises(CrystalError, match="It is not a file"):
+        Crystal.from_file(tmp_path)
+
+
+def test_a_file_whose_sites_are_not_its_formula_is_refused(tmp_path):
+    (tmp_path / "a.cif").write_text(NACL + "_chemical_formula_sum 'Na Cl2'\n")
+    with pytest.raises(FormulaMismatch, match=r"a.cif cannot be used: .*'Na Cl2'"):
+        Crystal.from_file(tmp_path / "a.cif")
+
+
+def test_whatever_a_user_has_is_one_crystal(tmp_path):
+    (tmp_path / "a.cif").write_text(NACL)
+    crystal = Crystal.from_cif(NACL)
+    for value in (crystal, Path(tmp_path / "a.cif"), crystal.to_ase(), crystal.to_pymatgen()):
+        assert crystal_of(value).formula == "ClNa"
+        np.testing.assert_allclose(crystal_of(value).positions, crystal.positions, atol=1e-9)
+
+
+@pytest.mark.parametrize("value", [3, None, NACL.encode(), {"lattice": 3}, [rock_salt()]])
+def test_what_is_not_a_crystal(value):
+    with pytest.raises(CrystalError, match="is not a crystal"):
+        crystal_of(value)

@@ -1,0 +1,107 @@
+"""The wheel in an environment of its own, away from the clone: what `pip install clac-jax` gives.
+
+Nothing is downloaded: the new environment sees the packages of this one by a path, and of them all
+but clac_jax, whose editable install such a path leaves out.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import clac_jax
+
+ROOT = Path(__file__).parents[2]
+NEEDED = ("clac_jax", "configs", "pyproject.toml", "setup.py", "README.md", "LICENSE")
+
+
+def call(*command, cwd, **variables):
+    """Runs a command without the clone on its path."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    done = subprocess.run(
+        [*map(str, command)],
+        cwd=cwd,
+        env=environment | {"JAX_PLATFORMS": "cpu"} | variables,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel, built from a copy: setuptools leaves files beside what it builds."""
+    source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in NEEDED:
+        if (ROOT / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, source / name, ignore=ignored)
+        else:
+            shutil.copy(ROOT / name, source)
+    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check")
+    call(*pip, "--no-deps", "--no-build-isolation", "--wheel-dir", output, source, cwd=output)
+    (built,) = output.glob("clac_jax-*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """The folder of programs of a fresh environment that has the wheel."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=False)
+    paths = {"base": str(folder), "platbase": str(folder)}
+    site = Path(sysconfig.get_path("purelib", "venv", vars=paths))
+    (site / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    programs = Path(sysconfig.get_path("scripts", "venv", vars=paths))
+    pip = (sys.executable, "-m", "pip", "--python", programs / "python", "install", "--quiet")
+    call(*pip, "--disable-pip-version-check", "--no-deps", "--no-index", wheel, cwd=folder)
+    return programs
+
+
+def test_the_wheel_holds_the_configs_and_the_data_and_nothing_else(wheel):
+    assert wheel.name.startswith(f"clac_jax-{clac_jax.__version__}-py3")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {
+        "clac_jax/py.typed",
+        "clac_jax/resources/cgcnn_atom_features.json",
+        "clac_jax/datasets/materials_project_mini/materials_project_mini.parquet",
+        "clac_jax/datasets/materials_project_mini/DATA_LICENSE.md",
+    } <= names
+    for folder in ("clac_jax", "configs"):
+        files = {file.relative_to(ROOT) for file in (ROOT / folder).rglob("*.py")}
+        packed = {"clac_jax" / file if folder == "configs" else file for file in files}
+        assert {file.as_posix() for file in packed} <= names
+    assert {name.split("/")[0].partition("-")[0] for name in names} == {"clac_jax"}
+
+
+def test_in_an_empty_folder_it_prepares_data_trains_and_resumes(installed, tmp_path):
+    program = installed / "clac-jax"
+    where = "import clac_jax; print(clac_jax.__file__, clac_jax.__version__)"
+    file, version = call(installed / "python", "-c", where, cwd=tmp_path).split()
+    assert Path(file).is_relative_to(installed.parent)
+    assert call(program, "--version", cwd=tmp_path) == f"clac-jax {version}\n"
+
+    built = call(program, "data", "prepare", cwd=tmp_path)
+    assert built.startswith("materials_project_mini: built in data")
+    keys = ("logging.tensorboard=false", "dataset.max_examples=8", "graph_encoder.name=composition")
+    flags = ["--config=smoke", "--workdir=run", *(f"--config.{key}" for key in keys)]
+    begun = call(program, "train", *flags, "--config.max_epochs=1", cwd=tmp_path)
+    assert "fresh run" in begun and "test " in begun
+    resumed = call(program, "train", *flags, "--config.max_epochs=2", cwd=tmp_path)
+    assert "resumed from its checkpoint" in resumed and "epoch 1 done" in resumed
+    listed = call(program, "ckpt", "ls", "run", cwd=tmp_path)
+    assert listed.splitlines()[-1].split()[0] == "4"
+
+    use = (
+        "import clac_jax; from clac_jax.configs import smoke; config = smoke.get_config()\n"
+        "print(clac_jax.load('run').embed_texts(['salt']).shape, config.projection_dim)"
+    )
+    assert call(installed / "python", "-c", use, cwd=tmp_path) == "(1, 16) 16\n"

@@ -1,0 +1,78 @@
+"""What `import clac_jax` gives, and what it costs: each in a process of its own."""
+
+import os
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import clac_jax
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("jax", "flax", "numpy", "orbax", "ml_collections", "tensorflow_datasets", "absl", "rdkit")
+
+
+def fresh(program):
+    """What a program prints in a fresh process."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def loaded(statement):
+    """The modules that a statement loads."""
+    return set(fresh(f"import sys\n{statement}\nprint(*sys.modules)"))
+
+
+def test_importing_the_package_imports_nothing_else():
+    modules = loaded("import clac_jax")
+    assert not modules & set(HEAVY)
+    assert {name for name in modules if name.startswith("clac_jax")} == {"clac_jax"}
+
+
+def test_what_the_door_offers_is_seen_before_it_is_loaded():
+    names = fresh("import clac_jax, sys\nassert 'jax' not in sys.modules\nprint(*dir(clac_jax))")
+    assert set(clac_jax.__all__) <= set(names)
+
+
+def test_crystals_need_no_jax():
+    modules = loaded(
+        "import clac_jax; from clac_jax.crystals import CrystalError; clac_jax.Crystal"
+    )
+    assert "numpy" in modules
+    assert not modules & {"jax", "jaxlib", "flax", "pymatgen", "clac_jax.crystals.cif"}
+
+
+@pytest.mark.parametrize("name", clac_jax.__all__)
+def test_every_name_is_there_and_no_module_can_take_its_place(name):
+    assert getattr(clac_jax, name) is not None
+    assert name not in {module.name for module in pkgutil.iter_modules(clac_jax.__path__)}
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        "from clac_jax import train",
+        "import clac_jax.training_run; from clac_jax import train",
+        "from clac_jax import train; import clac_jax.training_run; from clac_jax import train",
+        "from clac_jax import *",
+    ],
+)
+def test_train_is_the_function_in_whatever_order_things_are_imported(statements):
+    assert fresh(f"{statements}\nprint(type(train).__name__, train.__module__)") == [
+        "function",
+        "clac_jax.training_run",
+    ]
+
+
+def test_what_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'trian'"):
+        clac_jax.trian  # noqa: B018
