@@ -1,8 +1,8 @@
-"""What saving costs a running step and how soon a resumed run takes its first one.
+"""What a save costs the training step, and how soon a resumed run takes its first step.
 
-The model and the batch of `benchmarks/step.py`: PaiNN 512 x 5 and MiniLM, 42.3 million parameters,
-AdamW, so about half a gigabyte of state. Saves in the middle of training, then starts over: once
-afresh and once from the checkpoint, both with the step compiled before.
+The model and batch of `benchmarks/comparison.py`: 42.1 million parameters with AdamW, about half a
+gigabyte of state. Saves in the middle of training, then starts again: once from random parameters
+and once from the checkpoint, both with the step already compiled.
 
     python -m benchmarks.checkpoint [--saves=5] [--output=benchmarks/results/checkpoint.json]
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import shutil
 import tempfile
 import time
@@ -21,18 +20,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.step import (
-    HERE,
-    NUM_EXAMPLES,
-    comparison_config,
-    load_examples,
-    machine_facts,
-    plan_for,
-)
+from benchmarks.common import RESULTS, write_results
+from benchmarks.comparison import NUM_EXAMPLES, comparison_config, load_examples, packed
 from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
-from clac_jax.input_pipeline.batch import collate
 from clac_jax.models import abstract_variables, build_model, init_variables
 from clac_jax.training.losses import make_loss
 from clac_jax.training.optim import make_optimizer, trainable_mask
@@ -42,7 +34,7 @@ from clac_jax.training.schedules import Timeline, make_schedule
 from clac_jax.training.state import create_train_state
 
 
-def timed(call: Any) -> tuple[float, Any]:
+def seconds_of(call: Any) -> tuple[float, Any]:
     start = time.perf_counter()
     result = call()
     return time.perf_counter() - start, result
@@ -52,14 +44,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--saves", type=int, default=5)
     parser.add_argument("--steps_between", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "checkpoint.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "checkpoint.json")
     options = parser.parse_args()
 
     config = comparison_config()
     config.checkpoint.save_top_k = 0
-    examples = load_examples()
-    plan = plan_for(examples, NUM_EXAMPLES, config.text_encoder.max_length)
-    one = collate(examples, plan.choose([examples]))
+    one, _ = packed(load_examples(), NUM_EXAMPLES, 1, config.text_encoder.max_length)
     batch = stack([[one]])
     parallel = Pmap()
     model = build_model(config)
@@ -95,7 +85,7 @@ def main() -> None:
     steps, after, blocked, committed = [], [], [], []
     try:
         checkpoints = Checkpoints(workdir, config, shapes)
-        checkpoints._buffers.result()  # found in the background while a run compiles
+        checkpoints._buffers.result()  # allocated in the background while a run compiles
         for number in range(options.saves):
             for _ in range(options.steps_between):
                 seconds, state = one_step(state)
@@ -114,7 +104,7 @@ def main() -> None:
 
         fresh, restored, resumed = [], [], []
         for _ in range(5):
-            fresh.append(timed(lambda: first_step(initialise()))[0])
+            fresh.append(seconds_of(lambda: first_step(initialise()))[0])
 
             begun = time.perf_counter()
             origin = resume.find_origin(config, workdir)
@@ -130,7 +120,6 @@ def main() -> None:
         shutil.rmtree(workdir)
 
     result = {
-        "machine": machine_facts(),
         "parameters": sum(int(np.prod(a.shape)) for p, a in shapes.items() if p[:7] == "params/"),
         "state_bytes": sum(int(np.prod(a.shape)) * a.dtype.itemsize for a in shapes.values()),
         "checkpoint_bytes": num_bytes,
@@ -144,8 +133,7 @@ def main() -> None:
     }
     for name, value in result.items():
         print(f"{name:32}{value}")
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(result, indent=2) + "\n")
+    write_results(options.output, result)
 
 
 if __name__ == "__main__":
