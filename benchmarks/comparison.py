@@ -120,19 +120,46 @@ def packed(
     return jax.tree.map(lambda *leaves: np.stack(leaves), *batches), shape
 
 
+@dataclasses.dataclass
+class CompiledStep:
+    """A compiled training step for one device, and what it is called with.
+
+    Attributes:
+        call: (state, batch) -> (state, metrics); the state is donated.
+        state: of the next call.
+        batch: with a leading axis of one micro-batch.
+        compile_s: seconds that the compilation took.
+        flops: floating-point operations per call by XLA's cost analysis of the program before
+            optimization, where the body of a loop counts once; None if XLA does not say.
+    """
+
+    call: Any
+    state: TrainState
+    batch: Batch
+    compile_s: float
+    flops: float | None
+
+    def time(self, repeats: int) -> dict[str, float]:
+        """Times it; each call continues from the state of the one before."""
+
+        def run() -> dict[str, jax.Array]:
+            self.state, metrics = self.call(self.state, self.batch)
+            jax.block_until_ready(self.state)
+            return metrics
+
+        return timed(run, repeats=repeats)
+
+
 def compile_step(
     model: CLaC, config: ml_collections.ConfigDict, batch: Batch, variables: dict[str, Any]
-) -> tuple[Any, TrainState, Batch, float]:
-    """Compiles the training step for one device, with a donated state.
+) -> CompiledStep:
+    """Compiles the training step for one device.
 
     Args:
         model: of the config.
         config: of the run.
         batch: of one device, with or without a leading axis of chunks.
-        variables: of the model.
-
-    Returns:
-        The compiled step, its state and batch, and the seconds of its compilation.
+        variables: of the model; the step takes their memory.
     """
     schedule = make_schedule(config, Timeline(1000, 1000))
     params = variables["params"]
@@ -143,22 +170,11 @@ def compile_step(
     step = make_train_step(trainable, schedule, make_loss(), axis_name=None)
     micro_batches = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], batch)
     start = time.perf_counter()
-    compiled = jax.jit(step, donate_argnums=0).lower(state, micro_batches).compile()
-    return compiled, state, micro_batches, time.perf_counter() - start
-
-
-def time_step(
-    compiled: Any, state: TrainState, micro_batches: Batch, repeats: int
-) -> dict[str, float]:
-    """Times a compiled step; each call continues from the state of the one before."""
-    holder: list[TrainState] = [state]
-
-    def run() -> dict[str, jax.Array]:
-        holder[0], metrics = compiled(holder[0], micro_batches)
-        jax.block_until_ready(holder[0])
-        return metrics
-
-    return timed(run, repeats=repeats)
+    lowered = jax.jit(step, donate_argnums=0).lower(state, micro_batches)
+    compiled = lowered.compile()
+    seconds = time.perf_counter() - start
+    flops = (lowered.cost_analysis() or {}).get("flops")
+    return CompiledStep(compiled, state, micro_batches, seconds, flops)
 
 
 def step_operations(

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from rdkit import Chem
 
 from benchmarks.common import RESULTS, machine_facts, timed
-from benchmarks.comparison import comparison_config, compile_step, plan_for, time_step
+from benchmarks.comparison import comparison_config, compile_step, plan_for
 from clac_jax import datasets
 from clac_jax.crystals.crystal import Crystal
 from clac_jax.crystals.graph import build_graph
@@ -53,8 +53,7 @@ def by_batch() -> list[dict[str, Any]]:
         batch = jax.tree.map(lambda leaf: leaf[0, 0], next(data.train_batches(0, 0)))
         model = build_model(config, data.vocab_size)
         variables = init_variables(model, config, batch)
-        *compiled, _ = compile_step(model, config, batch, variables)
-        seconds = time_step(*compiled, repeats=3)
+        seconds = compile_step(model, config, batch, variables).time(repeats=3)
         rows.append(
             {
                 "examples": size,

@@ -24,7 +24,6 @@ from benchmarks.comparison import (
     describe,
     load_examples,
     packed,
-    time_step,
 )
 from clac_jax.models import build_model, init_variables
 
@@ -57,17 +56,17 @@ def main() -> None:
             config.update(changes)
             chunks = config.gradient_cache_chunks
             batch, shape = packed(examples, num_examples, chunks, config.text_encoder.max_length)
-            *compiled, compile_s = compile_step(
+            compiled = compile_step(
                 build_model(config), config, batch, jax.tree.map(jnp.copy, variables)
             )
-            memory = compiled[0].memory_analysis()
+            memory = compiled.call.memory_analysis()
             row = {
                 "batch_size": num_examples,
                 "way": name,
                 "config": changes,
                 "temporary_gib": memory.temp_size_in_bytes / 2**30,
                 "arguments_gib": memory.argument_size_in_bytes / 2**30,
-                "compile_s": compile_s,
+                "compile_s": compiled.compile_s,
                 "slots": {
                     key: chunks * value
                     for key, value in describe(shape, []).items()
@@ -76,12 +75,15 @@ def main() -> None:
             }
             times = " " * 16
             if num_examples <= options.timed:
-                row["step"] = time_step(*compiled, options.repeats)
+                row["step"] = compiled.time(options.repeats)
                 times = f"{row['step']['min_s']:8.2f}{row['step']['cpu_s']:8.1f}"
-            del compiled
             rows.append(row)
+            del compiled
             memory_gib = f"{row['temporary_gib']:14.2f}"
-            print(f"{num_examples:5}  {name:16}{memory_gib}{times}{compile_s:11.0f}", flush=True)
+            print(
+                f"{num_examples:5}  {name:16}{memory_gib}{times}{row['compile_s']:11.0f}",
+                flush=True,
+            )
     result = {
         "note": SHARED_CORES,
         "repeats": options.repeats,

@@ -35,7 +35,6 @@ from benchmarks.comparison import (
     describe,
     load_examples,
     packed,
-    time_step,
 )
 from clac_jax.input_pipeline.batch import Batch
 from clac_jax.models import CLaC, build_model, init_variables
@@ -117,8 +116,8 @@ def measure(repeats: int, text: str = "minilm") -> dict[str, Any]:
     model = build_model(config)
     variables = init_variables(model, config, batch)
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    *compiled, compile_s = compile_step(model, config, batch, jax.tree.map(jnp.copy, variables))
-    step = time_step(*compiled, repeats)
+    compiled = compile_step(model, config, batch, jax.tree.map(jnp.copy, variables))
+    step = compiled.time(repeats)
     peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     parts = time_parts(model, config, batch, variables, repeats)
     return {
@@ -129,7 +128,7 @@ def measure(repeats: int, text: str = "minilm") -> dict[str, Any]:
         "batch": describe(shape, examples),
         "step": step,
         "parts": parts,
-        "compile_s": compile_s,
+        "compile_s": compiled.compile_s,
         "peak_memory_gib": peak_gib,
         "floor_gflop": FLOOR_GFLOP,
         "gflop_per_s_of_floor": FLOOR_GFLOP / step["min_s"],

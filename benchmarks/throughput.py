@@ -30,7 +30,6 @@ from benchmarks.comparison import (
     load_examples,
     packed,
     step_operations,
-    time_step,
 )
 from clac_jax.models import build_model, init_variables
 
@@ -51,9 +50,9 @@ def measure(text: str, precision: str, size: int, repeats: int) -> dict[str, Any
     model = build_model(config)
     variables = init_variables(model, config, batch)
     operations = step_operations(model, config, batch, variables)
-    *compiled, compile_s = compile_step(model, config, batch, variables)
-    analysis = compiled[0].memory_analysis()
-    seconds = time_step(*compiled, repeats=repeats)
+    compiled = compile_step(model, config, batch, variables)
+    analysis = compiled.call.memory_analysis()
+    seconds = compiled.time(repeats)
     in_use = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     planned = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes
     reached = large_product_rate(precision)
@@ -68,7 +67,8 @@ def measure(text: str, precision: str, size: int, repeats: int) -> dict[str, Any
         "share_of_large_product": operations / seconds["min_s"] / reached,
         "large_product_tflop_per_s": reached / 1e12,
         "memory_gib": (in_use or planned) / 2**30,
-        "compile_s": compile_s,
+        "xla_tflop": None if compiled.flops is None else compiled.flops / 1e12,
+        "compile_s": compiled.compile_s,
     }
 
 
