@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
 from benchmarks.common import (
@@ -108,9 +109,8 @@ def _encode_texts(model: CLaC, batch: Batch, key: jax.Array) -> jax.Array:
     return model.encode_texts(batch, key=key).features
 
 
-def measure(repeats: int, text: str = "minilm") -> dict[str, Any]:
+def measure(config: ml_collections.ConfigDict, repeats: int) -> dict[str, Any]:
     """Times the step and its parts on this process's first device."""
-    config = comparison_config(text)
     examples = load_examples()
     batch, shape = packed(examples, NUM_EXAMPLES, 1, config.text_encoder.max_length)
     model = build_model(config)
@@ -123,7 +123,6 @@ def measure(repeats: int, text: str = "minilm") -> dict[str, Any]:
     return {
         "note": SHARED_CORES,
         "repeats": repeats,
-        "text_encoder": text,
         "parameters": num_parameters,
         "batch": describe(shape, examples),
         "step": step,
@@ -142,7 +141,7 @@ def main() -> None:
     parser.add_argument("--text", choices=TEXTS, default="minilm", help="sizes of the text encoder")
     parser.add_argument("--output", type=Path, default=RESULTS / "step.json")
     options = parser.parse_args()
-    result = measure(options.repeats, options.text)
+    result = measure(comparison_config(options.text), options.repeats)
     print(f"{'':28}{'min ms':>9}{'median ms':>11}{'CPU ms':>9}")
     for name, times in {**result["parts"], "training step": result["step"]}.items():
         row = (times[key] * 1e3 for key in ("min_s", "median_s", "cpu_s"))
@@ -154,7 +153,7 @@ def main() -> None:
         f"registers: {width}); peak memory {result['peak_memory_gib']:.2f} GiB, compilation "
         f"{result['compile_s']:.0f} s"
     )
-    write_results(options.output, result)
+    write_results(options.output, {"text_encoder": options.text, **result})
 
 
 if __name__ == "__main__":

@@ -43,9 +43,8 @@ def case_config(text: str, precision: str) -> ml_collections.ConfigDict:
     return config
 
 
-def measure(text: str, precision: str, size: int, repeats: int) -> dict[str, Any]:
-    """One step's time, memory and matrix products on this process's first device."""
-    config = case_config(text, precision)
+def measure(config: ml_collections.ConfigDict, size: int, repeats: int) -> dict[str, Any]:
+    """Time, memory and matrix products of one step on this process's first device."""
     batch, _ = packed(load_examples(), size, 1, config.text_encoder.max_length)
     model = build_model(config)
     variables = init_variables(model, config, batch)
@@ -55,10 +54,8 @@ def measure(text: str, precision: str, size: int, repeats: int) -> dict[str, Any
     seconds = compiled.time(repeats)
     in_use = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     planned = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes
-    reached = large_product_rate(precision)
+    reached = large_product_rate(config.precision)
     return {
-        "text": text,
-        "precision": precision,
         "examples": size,
         **seconds,
         "examples_per_s": size / seconds["min_s"],
@@ -99,7 +96,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.case:
         text, precision, size, repeats = options.case
-        print(json.dumps(measure(text, precision, int(size), int(repeats))))
+        row = measure(case_config(text, precision), int(size), int(repeats))
+        print(json.dumps({"text": text, "precision": precision, **row}))
         return
     rows: list[dict[str, Any]] = []
     print("| text | precision | batch | examples/s | TFLOP/s | of a product | GiB | compile s |")

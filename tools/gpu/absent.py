@@ -46,6 +46,7 @@ class StandIn:
         return StandIn(f"{self._name}.{attribute}")
 
     def __call__(self, *args: Any, **options: Any) -> StandIn:
+        """Another stand-in."""
         return StandIn(f"{self._name}()")
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:

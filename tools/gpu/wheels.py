@@ -9,7 +9,6 @@ beside the repository's files and unpacks it there.
 from __future__ import annotations
 
 import argparse
-import re
 import subprocess
 import sys
 import zipfile
@@ -52,29 +51,41 @@ PACKAGES = (
 _PLATFORMS = ("manylinux2014_x86_64", "manylinux_2_17_x86_64", "manylinux_2_28_x86_64")
 
 
-def locked_versions(lock: str) -> dict[str, str]:
-    """Version by normalized name of package in the text of a requirements.lock."""
-    pairs = re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;\\]+)", lock, re.MULTILINE)
-    return {normalized(name): version for name, version in pairs}
+def locked_versions(lock: str, python: str) -> dict[str, str]:
+    """Version by normalized name of package, for Linux and that version of Python.
 
+    Args:
+        lock: text of a requirements.lock, which may list a package for several environments.
+        python: version of two numbers.
+    """
+    # Not at the top: unpacking, which imports this module too, does without it.
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
 
-def normalized(name: str) -> str:
-    """The name of a package as indexes compare it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+    environment = {"python_version": python, "python_full_version": f"{python}.0"}
+    environment |= {"sys_platform": "linux", "platform_machine": "x86_64"}
+    versions = {}
+    for line in lock.splitlines():
+        if not line[:1].isalnum():  # a comment, or a hash of the requirement before
+            continue
+        requirement = Requirement(line.rstrip("\\ "))
+        if requirement.marker is None or requirement.marker.evaluate(environment):
+            (version,) = requirement.specifier
+            versions[canonicalize_name(requirement.name)] = version.version
+    return versions
 
 
 def download(folder: Path, python: str) -> int:
     """Downloads the wheels for that version of Python on Linux; returns their bytes."""
-    versions = locked_versions((ROOT / "requirements.lock").read_text(encoding="utf-8"))
-    wanted = [f"{name}=={versions[name]}" for name in PACKAGES if name in versions]
-    missing = [name for name in PACKAGES if name not in versions]
+    versions = locked_versions((ROOT / "requirements.lock").read_text(encoding="utf-8"), python)
+    wanted = [f"{name}=={versions[name]}" for name in PACKAGES]
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.whl"):
         old.unlink()
     platforms = [f"--platform={platform}" for platform in _PLATFORMS]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", f"--dest={folder}"]
     command += [f"--python-version={python}", "--only-binary=:all:", *platforms]
-    subprocess.run([*command, *wanted, *missing], check=True)
+    subprocess.run([*command, *wanted], check=True)
     return sum(path.stat().st_size for path in folder.glob("*.whl"))
 
 
