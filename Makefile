@@ -7,18 +7,34 @@ DATA := data/.materials_project_mini
 CONFIG ?= configs/base.py
 WORKDIR ?= outputs/base
 FUZZ ?= --seconds=300 --seed=1
+GPU_CHECK ?=
+# Files are not split, since the tests of one share its fixtures, in the order of the folders: by default
+# those with the fewest tests come last, which are the long ones.
+TWO_PROCESSES := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: train test test-slow fuzz docs-config lint data env lock clean
+.PHONY: train test test-slow coverage fuzz gpu-check gpu-wheels docs-config lint data env lock clean
 
 # Huge pages for XLA's large buffers: fewer page faults, shorter steps on a CPU.
 train: $(DATA)
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(RUN) main.py --config=$(CONFIG) --workdir=$(WORKDIR)
 
 test: $(DATA)
-	$(RUN) -m pytest -m "not slow" --numprocesses=2 --dist=loadfile
+	$(RUN) -m pytest -m "not slow" $(TWO_PROCESSES)
 
 test-slow: $(DATA)
 	$(RUN) -m pytest -m slow
+
+# Lines and branches that `make test` runs, also in the programs that it starts.
+coverage: $(DATA)
+	$(RUN) -m pytest -m "not slow" $(TWO_PROCESSES) --cov --cov-report=term-missing:skip-covered
+
+# Correctness and speed on the accelerator of this machine: tools/gpu_check.py. With no network there,
+# what is missing comes from the folder gpu_wheels, made by `make gpu-wheels` where there is one.
+gpu-check:
+	$(firstword $(wildcard $(RUN)) $(PYTHON)) tools/gpu_check.py $(GPU_CHECK)
+
+gpu-wheels: $(ENV)
+	$(RUN) tools/gpu/wheels.py
 
 # Spoilt files of every format that is read; counts how the readers take them: tools/fuzz.py.
 fuzz: $(ENV)

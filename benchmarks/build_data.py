@@ -1,15 +1,14 @@
-"""Time and peak memory of preparing a user's table much larger than the memory that it may take.
+"""Time and peak memory of preparing a user's table much larger than the memory it may use.
 
     python -m benchmarks.build_data [--gigabytes 1 10] [--text_kb 5] [--folder /tmp/build_data]
 
 Writes a parquet of crystals with texts of random words, builds it in a process of its own, and
-reads some records. It needs about three times the size in free space and removes what it wrote.
+reads some records. It needs about three times the size in free space and removes its files.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -22,9 +21,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.step import machine_facts
+from benchmarks.common import RESULTS, write_results
 
-HERE = Path(__file__).parent
 ROWS_PER_GROUP = 10_000
 ATOMS = 20
 
@@ -63,11 +61,11 @@ def write_table(path: Path, rows: int, text_kb: float) -> None:
     writer = None
     for first in range(0, rows, ROWS_PER_GROUP):
         numbers = range(first, min(first + ROWS_PER_GROUP, rows))
-        places = pa.array(rng.integers(0, len(texts), len(numbers)), pa.int32())
+        indices = pa.array(rng.integers(0, len(texts), len(numbers)), pa.int32())
         table = pa.table(
             {
                 "id": [f"m-{number}" for number in numbers],
-                "gpt_text": pa.DictionaryArray.from_arrays(places, texts),
+                "gpt_text": pa.DictionaryArray.from_arrays(indices, texts),
                 "lattice": [(np.eye(3) * rng.uniform(8, 9)).tolist() for _ in numbers],
                 "atomic_numbers": rng.integers(1, 80, (len(numbers), ATOMS)).tolist(),
                 "frac_coords": (grid + rng.uniform(0, 0.02, (len(numbers), ATOMS, 3))).tolist(),
@@ -81,7 +79,7 @@ def write_table(path: Path, rows: int, text_kb: float) -> None:
 
 
 def measure(gigabytes: float, text_kb: float, folder: Path) -> dict[str, Any]:
-    """Builds a table of this many gigabytes of text, and removes it."""
+    """Writes and builds a table of this many gigabytes of text, and removes both."""
     folder.mkdir(parents=True, exist_ok=True)
     table, data_dir = folder / "table.parquet", folder / "data"
     rows = int(gigabytes * 1e9 / (text_kb * 1000))
@@ -91,7 +89,7 @@ def measure(gigabytes: float, text_kb: float, folder: Path) -> dict[str, Any]:
         command = [sys.executable, "-c", BUILD, str(table), str(data_dir)]
         start = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        whole = time.perf_counter() - start
+        total = time.perf_counter() - start
         at_import, built, cpu, memory, opened, read, train = map(float, done.stdout.split()[-7:])
         size = sum(file.stat().st_size for file in data_dir.rglob("*") if file.is_file())
     finally:
@@ -109,7 +107,7 @@ def measure(gigabytes: float, text_kb: float, folder: Path) -> dict[str, Any]:
         "peak_at_import_gib": round(at_import, 2),
         "open_s": round(opened, 2),
         "read_ms": round(read * 1e3, 3),
-        "process_s": round(whole, 1),
+        "process_s": round(total, 1),
         "load_average": os.getloadavg()[0],
     }
 
@@ -119,14 +117,13 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, nargs="+", default=[1, 10])
     parser.add_argument("--text_kb", type=float, default=5)
     parser.add_argument("--folder", type=Path, default=Path("build_data"))
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "build_data.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "build_data.json")
     options = parser.parse_args()
     rows = []
     for size in options.gigabytes:
         rows.append(measure(size, options.text_kb, options.folder))
         print(rows[-1], flush=True)
-    values = {"machine": machine_facts(), "rows": rows}
-    options.output.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_results(options.output, {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What saving costs a running step and how soon a resumed run takes its first one.
+"""What a save costs the training step, and how soon a resumed run takes its first step.
 
-The model and the batch of `benchmarks/step.py`: PaiNN 512 x 5 and MiniLM, 42.3 million parameters,
-AdamW, so about half a gigabyte of state. Saves in the middle of training, then starts over: once
-afresh and once from the checkpoint, both with the step compiled before.
+The model and batch of `benchmarks/comparison.py`: 42.1 million parameters with AdamW, about half a
+gigabyte of state. Saves in the middle of training, then starts again: once from random parameters
+and once from the checkpoint, both with the step already compiled.
 
     python -m benchmarks.checkpoint [--saves=5] [--output=benchmarks/results/checkpoint.json]
 """
@@ -10,142 +10,111 @@ afresh and once from the checkpoint, both with the step compiled before.
 from __future__ import annotations
 
 import argparse
-import functools
-import json
-import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
+import ml_collections
 import numpy as np
 
-from benchmarks.step import (
-    HERE,
+from benchmarks.common import RESULTS, write_results
+from benchmarks.comparison import (
     NUM_EXAMPLES,
+    TEXTS,
     comparison_config,
     load_examples,
-    machine_facts,
-    plan_for,
+    packed,
 )
-from clac_jax.checkpoint import resume
-from clac_jax.checkpoint.manager import Checkpoints
-from clac_jax.checkpoint.tree import from_arrays, to_arrays
-from clac_jax.input_pipeline.batch import collate
-from clac_jax.models import abstract_variables, build_model, init_variables
-from clac_jax.training.losses import make_loss
-from clac_jax.training.optim import make_optimizer, trainable_mask
-from clac_jax.training.parallel import Pmap, stack
+from benchmarks.stored_run import StoredRun
 from clac_jax.training.progress import RunProgress
-from clac_jax.training.schedules import Timeline, make_schedule
-from clac_jax.training.state import create_train_state
 
 
-def timed(call: Any) -> tuple[float, Any]:
+def seconds_of(call: Callable[..., Any], *args: Any) -> tuple[float, Any]:
+    """Wall seconds of one call, and what it returned."""
     start = time.perf_counter()
-    result = call()
+    result = call(*args)
     return time.perf_counter() - start, result
+
+
+def measure(
+    config: ml_collections.ConfigDict, saves: int, steps_between: int, starts: int = 5
+) -> dict[str, Any]:
+    """Times saves and starts on this process's devices.
+
+    Args:
+        config: of the run, trained on the stored batch.
+        saves: how many checkpoints are written.
+        steps_between: undisturbed steps before each.
+        starts: how often the run is started again, fresh and resumed.
+    """
+    config.checkpoint.save_top_k = 0
+    batch, _ = packed(load_examples(), NUM_EXAMPLES, 1, config.text_encoder.max_length)
+    run = StoredRun(config, batch)
+    first_s, state = seconds_of(run.step, run.put(run.initialise()))  # compiles
+    with tempfile.TemporaryDirectory() as folder:
+        workdir = Path(folder)
+        steps, after, blocked, committed = [], [], [], []
+        checkpoints = run.checkpoints(workdir)
+        for number in range(saves):
+            for _ in range(steps_between):
+                seconds, state = seconds_of(run.step, state)
+                steps.append(seconds)
+            arrays = run.arrays(state)
+            begun = time.perf_counter()
+            checkpoints.save(arrays, RunProgress(step=number + 1), None)
+            blocked.append(time.perf_counter() - begun)
+            del arrays
+            seconds, state = seconds_of(run.step, state)
+            after.append(seconds)
+            checkpoints.wait()
+            committed.append(time.perf_counter() - begun)
+        checkpoints.close()
+        to_host = [seconds_of(run.host_arrays, run.step(run.put(run.initialise())))[0]]
+        to_host += [seconds_of(run.host_arrays, state)[0]]
+        del state
+
+        fresh, restored, resumed = [], [], []
+        for _ in range(starts):
+            fresh.append(seconds_of(lambda: run.step(run.put(run.initialise())))[0])
+            begun = time.perf_counter()
+            state = run.put(run.resume(workdir)[0])
+            restored.append(time.perf_counter() - begun)
+            run.step(state)
+            resumed.append(time.perf_counter() - begun)
+            del state
+        num_bytes = sum(f.stat().st_size for f in workdir.rglob("*") if f.is_file())
+
+    sizes = {path: int(np.prod(a.shape)) for path, a in run.shapes.items()}
+    state_bytes = sum(size * run.shapes[path].dtype.itemsize for path, size in sizes.items())
+    return {
+        "parameters": sum(size for path, size in sizes.items() if path.startswith("params/")),
+        "state_bytes": state_bytes,
+        "checkpoint_bytes": num_bytes,
+        "first_step_s": first_s,
+        "step_s": {"min": min(steps), "median": float(np.median(steps))},
+        "blocked_by_save_s": {"min": min(blocked), "median": float(np.median(blocked))},
+        "step_while_saving_s": {"min": min(after), "median": float(np.median(after))},
+        "save_until_committed_s": float(np.median(committed)),
+        "device_to_host_gb_per_s": state_bytes / min(to_host) / 1e9,
+        "start_to_first_step_fresh_s": min(fresh),
+        "restored_on_the_device_s": {"min": min(restored), "median": float(np.median(restored))},
+        "start_to_first_step_resumed_s": min(resumed),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--saves", type=int, default=5)
     parser.add_argument("--steps_between", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "checkpoint.json")
+    parser.add_argument("--text", choices=TEXTS, default="minilm", help="sizes of the text encoder")
+    parser.add_argument("--output", type=Path, default=RESULTS / "checkpoint.json")
     options = parser.parse_args()
-
-    config = comparison_config()
-    config.checkpoint.save_top_k = 0
-    examples = load_examples()
-    plan = plan_for(examples, NUM_EXAMPLES, config.text_encoder.max_length)
-    one = collate(examples, plan.choose([examples]))
-    batch = stack([[one]])
-    parallel = Pmap()
-    model = build_model(config)
-    abstract = abstract_variables(model, one)
-    schedule = make_schedule(config, Timeline(1000, 1000))
-    create = functools.partial(
-        create_train_state,
-        model.apply,
-        tx=make_optimizer(config, abstract["params"], schedule),
-        seed=config.seed,
-    )
-    template = jax.eval_shape(create, abstract)
-    shapes = to_arrays(template)
-    trainable = trainable_mask(abstract["params"], config.frozen)
-    step = parallel.train(trainable, schedule, make_loss())
-
-    def initialise() -> dict[str, Any]:
-        return to_arrays(create(init_variables(model, config, one)))
-
-    def first_step(arrays: dict[str, Any]) -> Any:
-        state, metrics = step(parallel.put(from_arrays(template, arrays)), batch)
-        jax.block_until_ready((state, metrics))
-        return state
-
-    def one_step(state: Any) -> tuple[float, Any]:
-        begun = time.perf_counter()
-        state, metrics = step(state, batch)
-        jax.block_until_ready((state, metrics))
-        return time.perf_counter() - begun, state
-
-    state = first_step(initialise())  # compiles
-    workdir = Path(tempfile.mkdtemp())
-    steps, after, blocked, committed = [], [], [], []
-    try:
-        checkpoints = Checkpoints(workdir, config, shapes)
-        checkpoints._buffers.result()  # found in the background while a run compiles
-        for number in range(options.saves):
-            for _ in range(options.steps_between):
-                seconds, state = one_step(state)
-                steps.append(seconds)
-            arrays = to_arrays(parallel.whole(state))
-            begun = time.perf_counter()
-            checkpoints.save(arrays, RunProgress(step=number + 1), None)
-            blocked.append(time.perf_counter() - begun)
-            del arrays
-            seconds, state = one_step(state)
-            after.append(seconds)
-            checkpoints.wait()
-            committed.append(time.perf_counter() - begun)
-        checkpoints.close()
-        del state
-
-        fresh, restored, resumed = [], [], []
-        for _ in range(5):
-            fresh.append(timed(lambda: first_step(initialise()))[0])
-
-            begun = time.perf_counter()
-            origin = resume.find_origin(config, workdir)
-            start = resume.begin(origin, config, workdir, shapes, initialise, 0)
-            state = parallel.put(from_arrays(template, start.arrays))
-            jax.block_until_ready(state)
-            restored.append(time.perf_counter() - begun)
-            one_step(state)
-            resumed.append(time.perf_counter() - begun)
-            del start, state
-        num_bytes = sum(f.stat().st_size for f in workdir.rglob("*") if f.is_file())
-    finally:
-        shutil.rmtree(workdir)
-
-    result = {
-        "machine": machine_facts(),
-        "parameters": sum(int(np.prod(a.shape)) for p, a in shapes.items() if p[:7] == "params/"),
-        "state_bytes": sum(int(np.prod(a.shape)) * a.dtype.itemsize for a in shapes.values()),
-        "checkpoint_bytes": num_bytes,
-        "step_s": {"min": min(steps), "median": float(np.median(steps))},
-        "blocked_by_save_s": {"min": min(blocked), "median": float(np.median(blocked))},
-        "step_while_saving_s": {"min": min(after), "median": float(np.median(after))},
-        "save_until_committed_s": float(np.median(committed)),
-        "start_to_first_step_fresh_s": min(fresh),
-        "restored_on_the_device_s": {"min": min(restored), "median": float(np.median(restored))},
-        "start_to_first_step_resumed_s": min(resumed),
-    }
+    result = measure(comparison_config(options.text), options.saves, options.steps_between)
     for name, value in result.items():
         print(f"{name:32}{value}")
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(result, indent=2) + "\n")
+    write_results(options.output, result)
 
 
 if __name__ == "__main__":

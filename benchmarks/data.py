@@ -1,25 +1,23 @@
-"""Speed of the data alone: each part of an example's views on one core, and whole batches.
+"""Speed of the input pipeline: each part of an example's views on one core, and full batches.
 
     python -m benchmarks.data [--data_dir=data] [--output=benchmarks/results/data.json]
 
-Two views of a crystal count as two crystals, as in training. Beside the rates stand the shortest
-contacts that the two laws of displacement leave.
+Two views of a crystal count as two crystals, as in training. The shortest
+contacts that the two laws of displacement leave are measured too.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
 import numpy as np
 
+from benchmarks.common import RESULTS, write_results
 from clac_jax import datasets
 from clac_jax.crystals.augment import perturb, smallest_distance, strain
 from clac_jax.crystals.crystal import Crystal
@@ -31,12 +29,11 @@ from clac_jax.text.formula import replace_formulas
 from clac_jax.text.sentences import Tokenizer, split_sentences, text_view
 from configs import base
 
-HERE = Path(__file__).parent
 NUM_EXAMPLES = 1000
 
 
 def per_second(call: Callable[[int], object], views: int = 1) -> float:
-    """Calls a second times views, the best of three rounds over NUM_EXAMPLES examples."""
+    """Calls per second times views, the best of three rounds over NUM_EXAMPLES examples."""
     rates = []
     for _ in range(3):
         start = time.perf_counter()
@@ -47,7 +44,7 @@ def per_second(call: Callable[[int], object], views: int = 1) -> float:
 
 
 def contacts(law: str, crystals: list[Crystal]) -> dict[str, float]:
-    """What the displaced views of a law look like: shares of crystals, and a ratio of distances."""
+    """Shares of crystals whose atoms a law moves close together, and the smallest ratio."""
     rng = np.random.default_rng(0)
     ratios, below = [], 0
     for crystal in crystals:
@@ -65,7 +62,7 @@ def contacts(law: str, crystals: list[Crystal]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data_dir", default="data")
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "data.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "data.json")
     arguments = parser.parse_args()
 
     config = base.get_config()
@@ -111,26 +108,18 @@ def main() -> None:
     batches = sum(1 for _ in data.train_batches(0, 0))
     rows["examples in packed batches"] = batches * config.batch_size / (time.perf_counter() - start)
     atoms = float(np.mean([crystal.num_atoms for crystal in crystals]))
-    facts = {
-        "cpu": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "jax": jax.__version__,
-        "load_average": os.getloadavg()[0],
-        "atoms_per_crystal": round(atoms, 1),
-    }
-    print(f"{atoms:.1f} atoms a crystal; {facts['cores']} cores, load {facts['load_average']:.1f}")
+    print(f"{atoms:.1f} atoms per crystal; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     for name, rate in rows.items():
         print(f"{name:<54}{rate:>10,.0f} /s")
     laws = {law: contacts(law, crystals) for law in ("legacy", "bounded")}
-    for law, found in laws.items():
-        print(law, found)
-    arguments.output.parent.mkdir(exist_ok=True)
+    for law, shares in laws.items():
+        print(law, shares)
     result = {
-        "machine": facts,
+        "atoms_per_crystal": round(atoms, 1),
         "per_second": {name: round(rate) for name, rate in rows.items()},
         "displaced_views": laws,
     }
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_results(arguments.output, result)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,15 @@
-"""How the edges of a graph are best summed at their atoms: scatter, sorted segments, dense rows.
+"""How best to sum the messages of edges at their atoms: scatter, sorted segments, dense rows.
 
     python -m benchmarks.edge_sums [--repeats=20] [--output=benchmarks/results/edge_sums.json]
 
-CGCNN and ORB add up (E, F) messages at the atom that an edge ends at and, ORB and every backward
-pass, at the one where it begins. 1,500 atoms with their 24 nearest neighbours; milliseconds.
+CGCNN and ORB sum (E, F) messages at the receiving atom of each edge; ORB, and every backward pass,
+also at the sending atom. 1,500 atoms with their 24 nearest neighbours; milliseconds.
 Prints a table and writes it with the facts of the machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,14 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.step import HERE, machine_facts, timed
+from benchmarks.common import RESULTS, timed, write_results
 
 NUM_ATOMS, NEIGHBOURS = 1500, 24
 WIDTHS = (64, 256, 1024)
 
 
 def ways() -> dict[str, Callable[[jax.Array], jax.Array]]:
-    """Functions (E, F) -> (N, F) of messages that are in the order of their receivers."""
+    """Functions (E, F) -> (N, F) of messages in the order of their receivers."""
     rng = np.random.default_rng(0)
     receivers = np.repeat(np.arange(NUM_ATOMS), NEIGHBOURS)
     # Each atom has as many edges to it as from it, as in a graph that holds both directions.
@@ -56,7 +55,7 @@ def ways() -> dict[str, Callable[[jax.Array], jax.Array]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "edge_sums.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "edge_sums.json")
     options = parser.parse_args()
     rng = np.random.default_rng(1)
     rows: dict[str, dict[int, float]] = {name: {} for name in ways()}
@@ -70,8 +69,8 @@ def main() -> None:
     print("| --- |" + " --- |" * len(WIDTHS))
     for name, row in rows.items():
         print(f"| {name} | " + " | ".join(f"{row[width]:.2f}" for width in WIDTHS) + " |")
-    content = {"machine": machine_facts(), "atoms": NUM_ATOMS, "neighbours": NEIGHBOURS}
-    options.output.write_text(json.dumps(content | {"milliseconds": rows}, indent=2) + "\n")
+    content = {"atoms": NUM_ATOMS, "neighbours": NEIGHBOURS, "milliseconds": rows}
+    write_results(options.output, content)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,20 @@
-"""Properties of unseen crystals by a pretrained graph encoder, and without one: a table and JSON.
+"""Properties of unseen crystals with and without a pretrained graph encoder: a table and JSON.
 
 python -m benchmarks.fine_tuning outputs/base outputs/fine_tuning
 
 Each property is learned from the best checkpoint of the first run, from it with the encoder frozen
-(the head alone is trained), and from scratch, with the same settings; beside them stands the best
-constant guess. A run that was stopped goes on when the command is started again.
+(only the head is trained), and from scratch, with the same settings; the best constant guess is
+listed for comparison. Runs that were interrupted resume when the command is started again.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import RESULTS, train_if_unfinished, write_results
 from benchmarks.retrieval import test_row
-from benchmarks.step import HERE, machine_facts
 
 UNITS = {
     "band gap": "eV",
@@ -28,7 +25,7 @@ STARTS = ("pretrained", "pretrained, frozen", "from scratch")
 
 
 def flags(name: str, start: str, base: Path) -> list[str]:
-    """The command line of one run, workdir and length aside."""
+    """The command line of one run, without its workdir and length."""
     source = "" if start == "from scratch" else f"{base}@best"
     frozen = ["--config.frozen=('graph_encoder/.*',)"] if "frozen" in start else []
     return [
@@ -39,17 +36,13 @@ def flags(name: str, start: str, base: Path) -> list[str]:
 
 
 def train(name: str, start: str, base: Path, workdir: Path, epochs: int) -> dict[str, Any]:
-    """Runs one, or goes on with it, and returns its test row."""
-    metrics = workdir / "metrics.jsonl"
-    if not (metrics.exists() and '"split": "test"' in metrics.read_text()):
-        command = [sys.executable, "main.py", *flags(name, start, base)]
-        command += [f"--workdir={workdir}", f"--config.max_epochs={epochs}"]
-        subprocess.run(command, check=True, cwd=HERE.parent)
+    """Runs or resumes one training and returns its test row."""
+    train_if_unfinished([*flags(name, start, base), f"--config.max_epochs={epochs}"], workdir)
     return test_row(workdir)
 
 
 def table(rows: dict[str, dict[str, dict[str, Any]]]) -> str:
-    """MAE or accuracy on the test split, a property a row."""
+    """MAE or accuracy on the test split, one property per row."""
     lines = [
         "| property | " + " | ".join(STARTS) + " | constant guess |",
         "| --- |" + " --- |" * (len(STARTS) + 1),
@@ -69,7 +62,7 @@ def main() -> None:
     parser.add_argument("base", type=Path, help="workdir of a finished run of configs/base.py")
     parser.add_argument("workdir", type=Path, help="holds one run for each property and start")
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "fine_tuning.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "fine_tuning.json")
     options = parser.parse_args()
     base, workdir = options.base.resolve(), options.workdir.resolve()
     rows: dict[str, dict[str, dict[str, Any]]] = {}
@@ -79,8 +72,7 @@ def main() -> None:
             folder = workdir / f"{name}, {start}".replace(", ", "-").replace(" ", "_")
             rows[name][start] = train(name, start, base, folder, options.epochs)
     print(table(rows))
-    content = {"machine": machine_facts(), "runs": rows}
-    options.output.write_text(json.dumps(content, indent=2) + "\n")
+    write_results(options.output, {"runs": rows})
 
 
 if __name__ == "__main__":

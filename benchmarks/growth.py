@@ -1,10 +1,10 @@
-"""How time grows: with the batch, with the crystals (to 200 atoms), with the data (to 126,000).
+"""How time grows with the batch, the size of crystals (to 800 atoms) and the data (to 126,000).
 
     python -m benchmarks.growth [batch] [crystal] [data] [--output=benchmarks/results/growth.json]
 
 Batch: a training step of the base run. Crystal: forward and backward of the paper's graph encoder,
-and neighbour lists, for supercells of rock salt. Data: the embedded crystals written twenty times
-to one file; its preparation, a start, and the first batch from the middle of an epoch.
+and neighbour lists, for supercells of rock salt. Data: the embedded crystals repeated
+twenty times in one file; preparing it, starting a run, and the first batch from mid-epoch.
 """
 
 from __future__ import annotations
@@ -25,15 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rdkit import Chem
 
-from benchmarks.step import (
-    HERE,
-    comparison_config,
-    compile_step,
-    machine_facts,
-    plan_for,
-    time_step,
-    timed,
-)
+from benchmarks.common import RESULTS, machine_facts, timed
+from benchmarks.comparison import comparison_config, compile_step, plan_for
 from clac_jax import datasets
 from clac_jax.crystals.crystal import Crystal
 from clac_jax.crystals.graph import build_graph
@@ -60,8 +53,7 @@ def by_batch() -> list[dict[str, Any]]:
         batch = jax.tree.map(lambda leaf: leaf[0, 0], next(data.train_batches(0, 0)))
         model = build_model(config, data.vocab_size)
         variables = init_variables(model, config, batch)
-        *compiled, _ = compile_step(model, config, batch, variables)
-        seconds = time_step(*compiled, repeats=3)
+        seconds = compile_step(model, config, batch, variables).time(repeats=3)
         rows.append(
             {
                 "examples": size,
@@ -98,7 +90,7 @@ def by_crystal() -> list[dict[str, Any]]:
                 "atoms": atoms,
                 "edges": len(graph.senders),
                 **seconds,
-                "ms_an_atom": 1e3 * seconds["min_s"] / (NUM_CRYSTALS * atoms),
+                "ms_per_atom": 1e3 * seconds["min_s"] / (NUM_CRYSTALS * atoms),
                 "graphs_per_s": rate(lambda crystal=crystal: build_graph(crystal, 6.0)),
             }
         )
@@ -107,7 +99,7 @@ def by_crystal() -> list[dict[str, Any]]:
 
 
 def rock_salt(repeats: tuple[int, int, int]) -> Crystal:
-    """So many conventional cells of NaCl (8 atoms each) along each axis, 5.64 angstrom."""
+    """A supercell of NaCl: conventional cells (8 atoms, 5.64 angstrom) along each axis."""
     half = np.array([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0]]) / 2
     cell = np.concatenate([half, half + np.array([0.5, 0, 0])]) % 1
     shifts = np.stack(np.meshgrid(*map(np.arange, repeats), indexing="ij"), -1).reshape(-1, 1, 3)
@@ -120,7 +112,7 @@ def rock_salt(repeats: tuple[int, int, int]) -> Crystal:
 
 
 def rate(call: Callable[[], object]) -> float:
-    """Calls a second over half a second."""
+    """Calls per second, counted over half a second."""
     call()
     number, start = 0, time.perf_counter()
     while time.perf_counter() - start < 0.5:
@@ -158,7 +150,7 @@ def by_data() -> list[dict[str, Any]]:
 
 
 def users_table() -> pa.Table:
-    """The embedded crystals as a user's file has them, without their ids."""
+    """The embedded crystals in the columns of a user's file, without their ids."""
     symbol = Chem.GetPeriodicTable().GetElementSymbol
     source = Path(datasets.__file__).parent / "materials_project_mini"
     table = pq.read_table(next(source.glob("*.parquet")))
@@ -188,7 +180,7 @@ PARTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all by default")
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "growth.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "growth.json")
     options = parser.parse_args()
     known = json.loads(options.output.read_text()) if options.output.exists() else {}
     for name in [part for part in PARTS if part in (options.parts or PARTS)]:

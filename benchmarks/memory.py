@@ -1,10 +1,9 @@
 """Memory and time of a training step that keeps less for the backward pass.
 
-The step of `benchmarks/step.py` on its stored batch, repeated to larger ones: as it is, with
+The step of `benchmarks/comparison.py`, its batch repeated to larger ones: plain, with
 rematerialisation of both towers (`config.remat`), encoded in chunks (`gradient_cache_chunks`), and
-with both. The memory is XLA's own count of the step's temporary buffers, which parameters,
-optimizer state and batch come on top of. Prints a table and writes it with the facts of the
-machine.
+with both. The memory is XLA's own count of the step's temporary buffers; parameters, optimizer
+state and batch are not included. Prints a table and writes it with the facts of the machine.
 
     python -m benchmarks.memory [--repeats=2] [--sizes 16 32 64] [--timed=32] [--output=...json]
 """
@@ -12,26 +11,20 @@ machine.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from benchmarks.step import (
-    HERE,
+from benchmarks.common import RESULTS, SHARED_CORES, write_results
+from benchmarks.comparison import (
     comparison_config,
     compile_step,
     describe,
     load_examples,
-    machine_facts,
-    plan_for,
-    time_step,
+    packed,
 )
-from clac_jax.input_pipeline.batch import Batch, BatchShape, ExampleViews, collate
 from clac_jax.models import build_model, init_variables
 
 TOWERS = ("graph_encoder", "text_encoder")
@@ -43,35 +36,18 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def packed(
-    examples: list[ExampleViews], num_examples: int, chunks: int, max_length: int
-) -> tuple[Batch, BatchShape]:
-    """The examples over and over, in one piece or in chunks of one shape; and that shape."""
-    many = [
-        dataclasses.replace(examples[index % len(examples)], index=index)
-        for index in range(num_examples)
-    ]
-    size = num_examples // chunks
-    parts = [many[first : first + size] for first in range(0, num_examples, size)]
-    shape = plan_for(examples, size, max_length).choose(parts)
-    batches = [collate(part, shape) for part in parts]
-    if chunks == 1:
-        return batches[0], shape
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *batches), shape
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--sizes", type=int, nargs="+", default=[16, 32, 64])
     parser.add_argument("--timed", type=int, default=32, help="larger batches are only compiled")
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "memory.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "memory.json")
     options = parser.parse_args()
 
     examples = load_examples()
     config = comparison_config()
-    whole, _ = packed(examples, len(examples), 1, config.text_encoder.max_length)
-    variables = init_variables(build_model(config), config, whole)
+    batch, _ = packed(examples, len(examples), 1, config.text_encoder.max_length)
+    variables = init_variables(build_model(config), config, batch)
     rows = []
     print(f"{'batch':>5}  {'':16}{'temporary GiB':>14}{'min s':>8}{'CPU s':>8}{'compile s':>11}")
     for num_examples in options.sizes:
@@ -80,39 +56,40 @@ def main() -> None:
             config.update(changes)
             chunks = config.gradient_cache_chunks
             batch, shape = packed(examples, num_examples, chunks, config.text_encoder.max_length)
-            *compiled, compile_s = compile_step(
+            compiled = compile_step(
                 build_model(config), config, batch, jax.tree.map(jnp.copy, variables)
             )
-            memory = compiled[0].memory_analysis()
+            memory = compiled.call.memory_analysis()
             row = {
                 "batch_size": num_examples,
                 "way": name,
                 "config": changes,
                 "temporary_gib": memory.temp_size_in_bytes / 2**30,
                 "arguments_gib": memory.argument_size_in_bytes / 2**30,
-                "compile_s": compile_s,
-                "places": {
+                "compile_s": compiled.compile_s,
+                "slots": {
                     key: chunks * value
                     for key, value in describe(shape, []).items()
-                    if key.endswith("_places")
+                    if key.endswith("_slots")
                 },
             }
             times = " " * 16
             if num_examples <= options.timed:
-                row["step"] = time_step(*compiled, options.repeats)
+                row["step"] = compiled.time(options.repeats)
                 times = f"{row['step']['min_s']:8.2f}{row['step']['cpu_s']:8.1f}"
-            del compiled
             rows.append(row)
+            del compiled
             memory_gib = f"{row['temporary_gib']:14.2f}"
-            print(f"{num_examples:5}  {name:16}{memory_gib}{times}{compile_s:11.0f}", flush=True)
+            print(
+                f"{num_examples:5}  {name:16}{memory_gib}{times}{row['compile_s']:11.0f}",
+                flush=True,
+            )
     result = {
-        "machine": machine_facts(),
-        "note": "minimum and median over repeats; other work may have shared the machine's cores",
+        "note": SHARED_CORES,
         "repeats": options.repeats,
         "steps": rows,
     }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(result, indent=2) + "\n")
+    write_results(options.output, result)
 
 
 if __name__ == "__main__":

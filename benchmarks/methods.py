@@ -1,25 +1,22 @@
 """A short training of every loss and every encoder on the embedded data, as a table and JSON.
 
-python -m benchmarks.methods outputs/methods            # all; goes on where it was stopped
+python -m benchmarks.methods outputs/methods            # all; resumes those interrupted
 python -m benchmarks.methods outputs/methods cgcnn opt  # some
 python -m benchmarks.methods outputs/longer jsd_concat --epochs=16 --output=...json
 
 Each is two passes over 1,024 crystals in batches of 64, with texts of 128 tokens and the first two,
-frozen, layers of MiniLM: the same small model but for what its name says. None is tuned: the
-figures tell that a method learns, not which is best. The JSON holds the settings.
+frozen, layers of MiniLM: one small model, changed only by what its name says. None is tuned: the
+figures show that a method learns, not which is best. The JSON holds the settings.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import RESULTS, train_if_unfinished, write_results
 from benchmarks.retrieval import table, test_row
-from benchmarks.step import HERE, machine_facts
 from configs.encoders import ENCODERS
 from configs.losses import LOSSES
 
@@ -35,7 +32,7 @@ LEFT_OUT = ("minilm", "orb_v3")
 
 
 def flags(name: str, settings: dict[str, Any]) -> list[str]:
-    """The command line of one method with these settings, workdir aside."""
+    """The command line of one method with these settings, without its workdir."""
     kind = "losses" if name in LOSSES else "encoders"
     changes = ENCODERS.get(name, {})
     sizes = {} if "graph_encoder.name" in changes else SMALL_PAINN
@@ -47,11 +44,8 @@ def flags(name: str, settings: dict[str, Any]) -> list[str]:
 
 
 def train(name: str, settings: dict[str, Any], workdir: Path) -> dict[str, Any]:
-    """Runs one method, or goes on with it, and returns its test row."""
-    metrics = workdir / "metrics.jsonl"
-    if not (metrics.exists() and '"split": "test"' in metrics.read_text()):
-        command = [sys.executable, "main.py", *flags(name, settings), f"--workdir={workdir}"]
-        subprocess.run(command, check=True, cwd=HERE.parent)
+    """Runs or resumes the training of one method and returns its test row."""
+    train_if_unfinished(flags(name, settings), workdir)
     return test_row(workdir)
 
 
@@ -60,15 +54,14 @@ def main() -> None:
     parser.add_argument("workdir", type=Path, help="holds one run for each method")
     parser.add_argument("names", nargs="*", help="of configs/losses.py and configs/encoders.py")
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "methods.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "methods.json")
     options = parser.parse_args()
     every = [name for name in (*LOSSES, *ENCODERS) if name not in LEFT_OUT]
     workdir = options.workdir.resolve()
     settings = SETTINGS | {"max_epochs": options.epochs}
     rows = {name: train(name, settings, workdir / name) for name in options.names or every}
     print(table(rows))
-    content = {"machine": machine_facts(), "settings": settings, "runs": rows}
-    options.output.write_text(json.dumps(content, indent=2) + "\n")
+    write_results(options.output, {"settings": settings, "runs": rows})
 
 
 if __name__ == "__main__":

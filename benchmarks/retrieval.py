@@ -1,6 +1,6 @@
 """Retrieval on the test split of finished runs, side by side, as a Markdown table and JSON.
 
-python -m benchmarks.retrieval "base=outputs/base" "composition alone=outputs/composition"
+python -m benchmarks.retrieval "base=outputs/base" "composition only=outputs/composition"
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.step import HERE, machine_facts
+from benchmarks.common import RESULTS, write_results
 from clac_jax.reporting.run_log import read_rows
 
 COLUMNS = [
@@ -22,11 +22,11 @@ COLUMNS = [
 
 
 def test_row(workdir: Path) -> dict[str, Any]:
-    """The test metrics of a finished run, with its epochs and the steps' rate."""
+    """The test metrics of a finished run, its epochs and its median examples per second."""
     rows = read_rows(workdir / "metrics.jsonl")
     tests = [row for row in rows if row["split"] == "test"]
     if not tests:
-        raise SystemExit(f"{workdir} has no test row: the run has not come to its end.")
+        raise SystemExit(f"{workdir} has no test row: the run has not finished. Resume it.")
     rates = [row["examples_per_second"] for row in rows if row["split"] == "train"]
     config = json.loads((workdir / "config.json").read_text())
     return tests[-1] | {
@@ -36,7 +36,7 @@ def test_row(workdir: Path) -> dict[str, Any]:
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
-    """Top-1 / top-3 / top-10 in percent, both ways, with the full text and without formulas."""
+    """Top-1 / top-3 / top-10 in percent, both directions, with full texts and without formulas."""
     lines = [
         "| run | text → crystal | crystal → text | text → crystal, no formula "
         "| crystal → text, no formula |",
@@ -52,16 +52,14 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", metavar="NAME=WORKDIR")
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "retrieval.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "retrieval.json")
     options = parser.parse_args()
     rows = {
         name: test_row(Path(workdir))
         for name, _, workdir in (r.partition("=") for r in options.runs)
     }
     print(table(rows))
-    options.output.write_text(
-        json.dumps({"machine": machine_facts(), "runs": rows}, indent=2) + "\n"
-    )
+    write_results(options.output, {"runs": rows})
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
     python -m benchmarks.scaling ["4 devices" ...] [--steps=8] [--output=...]
 
-All layouts by default; the first is always there, for comparison. Starts `main.py` on each with the
+All layouts by default; the first always runs, for comparison. Starts `main.py` on each with the
 same batches and reads its metrics. Devices that share the cores of one machine cannot be faster
-than one; what they show is what a layout costs, and that the losses agree. The last layout takes
-about 40 s a step on a CPU, nearly all of it waiting for Gloo.
+than one; they show what a layout costs, and that the losses agree. The last layout takes about 40 s
+per step on a CPU, nearly all of it waiting for Gloo.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.step import HERE, machine_facts
+from benchmarks.common import RESULTS, ROOT, write_results
 
 BATCH = 64
 SPREAD = ("--config.parallel=shard_map", "--config.sharding.what=everything")
@@ -67,9 +67,7 @@ def train(processes: int, devices: int, flags: tuple[str, ...], steps: int) -> l
             ]
             arguments = command + (where if processes > 1 else [])
             running.append(
-                subprocess.Popen(
-                    arguments, env=environment, cwd=HERE.parent, stdout=subprocess.DEVNULL
-                )
+                subprocess.Popen(arguments, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL)
             )
         if codes := [code for code in [process.wait() for process in running] if code]:
             sys.exit(f"A process of this layout ended with {codes[0]}: {' '.join(command)}")
@@ -81,22 +79,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="LAYOUT", help="; ".join(LAYOUTS))
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "scaling.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "scaling.json")
     options = parser.parse_args()
     results: dict[str, dict[str, float]] = {}
     first: list[float] = []
     unknown = [name for name in options.names if name not in LAYOUTS]
     if unknown:
-        parser.error(f"there is no layout {unknown[0]!r}")
+        parser.error(f"{unknown[0]!r} is not a layout. Use one of: {'; '.join(LAYOUTS)}")
     for name, (processes, devices, flags) in LAYOUTS.items():
         if options.names and name not in options.names and name != next(iter(LAYOUTS)):
             continue
         rows = train(processes, devices, flags, options.steps)
         losses = [row["loss"] for row in rows]
         first = first or losses
-        later = rows[3:]  # behind the compilation of both shapes
+        later = rows[3:]  # after both shapes have been compiled
         results[name] = {
-            "seconds_a_step": BATCH
+            "seconds_per_step": BATCH
             / statistics.median(row["examples_per_second"] for row in later),
             "data_wait_fraction": statistics.mean(row["data_wait_fraction"] for row in later),
             "largest_difference_of_loss": max(
@@ -104,20 +102,19 @@ def main() -> None:
             ),
         }
         print(name, results[name], flush=True)
-        content = {"machine": machine_facts(), "batch_size": BATCH, "layouts": results}
-        options.output.write_text(json.dumps(content, indent=2) + "\n")
+        write_results(options.output, {"batch_size": BATCH, "layouts": results})
     print(table(results))
 
 
 def table(results: dict[str, dict[str, float]]) -> str:
-    """A layout a row."""
+    """One layout per row."""
     lines = [
-        "| layout | s a step | waits for data | loss differs by |",
+        "| layout | s per step | waits for data | loss differs by |",
         "| --- | --- | --- | --- |",
     ]
     for name, row in results.items():
         lines.append(
-            f"| {name} | {row['seconds_a_step']:.2f} | {row['data_wait_fraction']:.1%} "
+            f"| {name} | {row['seconds_per_step']:.2f} | {row['data_wait_fraction']:.1%} "
             f"| {row['largest_difference_of_loss']:.0e} |"
         )
     return "\n".join(lines)

@@ -3,11 +3,9 @@
 import importlib.metadata
 import os
 import tempfile
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
+from helpers.paths import ROOT
 
 # Nearly every program of the tests runs a few times on a few numbers, so that most of the time went
 # into compiling it: it is compiled with little care. Read when JAX is imported.

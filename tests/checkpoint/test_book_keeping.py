@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 from etils import epath
-from helpers.states import FRESH, changed, make_config, save_run, shapes_of
 from helpers.states import begin as begin_with
+from helpers.states import changed, fresh_arrays, make_config, save_run, shapes_of
 
 from clac_jax.checkpoint import locate
 from clac_jax.checkpoint.changes import effect_of
@@ -212,13 +212,13 @@ def test_the_best_is_chosen_among_values_of_one_measure(tmp_path):
 
 
 def test_a_value_of_other_validation_data_is_not_compared_with(tmp_path):
-    config, shapes = make_config(save_top_k=1), shapes_of(FRESH)
+    config, shapes = make_config(save_top_k=1), shapes_of(fresh_arrays())
     saved_as(tmp_path, {10: 0.1, 20: 0.2}, config)
     others = DATA | {"validation": "dddd"}
     checkpoints = Checkpoints(tmp_path, config, shapes, 100, data=others)
     assert checkpoints.best_first() == [10], "nothing has been measured on them yet"
     for step, loss in ((30, 0.8), (40, 0.7), (50, 0.9)):
-        checkpoints.save(FRESH, RunProgress(step=step), {"val_loss": loss})
+        checkpoints.save(fresh_arrays(), RunProgress(step=step), {"val_loss": loss})
     checkpoints.wait()
     assert checkpoints.best_first() == [40, 50, 10]
     checkpoints.close()

@@ -1,33 +1,15 @@
 """Damage to any file of a checkpoint is found and the file named."""
 
-import os
-
 import jax
 import pytest
 from etils import epath
+from helpers.damage import DAMAGES
 from helpers.states import assert_same, epochs, make_state, save_run
 
 from clac_jax.checkpoint import files
 from clac_jax.checkpoint.arrays import read_arrays
 from clac_jax.checkpoint.files import DamagedCheckpointError, check_files
 from clac_jax.checkpoint.layout import read_info
-
-
-def truncate(path):
-    os.truncate(path, path.stat().st_size // 2)
-
-
-def zero(path):
-    path.write_bytes(bytes(path.stat().st_size))
-
-
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-DAMAGES = {"truncated": truncate, "zeroed": zero, "removed": os.remove, "flipped": flip}
 
 
 @pytest.fixture

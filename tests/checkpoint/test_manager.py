@@ -8,7 +8,16 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from etils import epath
-from helpers.states import assert_same, epochs, make_config, make_state, save_run, shapes_of
+from helpers.states import (
+    assert_same,
+    epochs,
+    make_config,
+    make_state,
+    save_run,
+    shapes_of,
+    small_arrays,
+    small_shapes,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from orbax.checkpoint._src.path import gcs_utils, temporary_paths
@@ -24,12 +33,9 @@ from clac_jax.training.parallel import Pmap
 from clac_jax.training.progress import RunProgress
 from clac_jax.training.state import create_train_state
 
-STATE = to_arrays(make_state())
-SHAPES = shapes_of(STATE)
-
 
 def opened(workdir, **options):
-    return Checkpoints(workdir, make_config(**options), SHAPES, 100)
+    return Checkpoints(workdir, make_config(**options), small_shapes(), 100)
 
 
 def kept(workdir):
@@ -67,20 +73,20 @@ def test_a_save_does_not_change_with_the_state():
     parallel = Pmap()
     state = parallel.put(make_state())
     arrays = to_arrays(parallel.whole(state))
-    copy = HostBuffers(SHAPES).fill(arrays)
+    copy = HostBuffers(small_shapes()).fill(arrays)
     before = {path: np.array(leaf) for path, leaf in copy.items()}
     del arrays
     bump = jax.pmap(lambda s: jax.tree.map(lambda leaf: leaf + 1, s), donate_argnums=(0,))
     jax.block_until_ready(bump(state))
     assert_same(copy, before)
-    assert_same(copy, STATE)
+    assert_same(copy, small_arrays())
 
 
 def test_keeps_the_best_and_the_last(tmp_path):
     checkpoints = opened(tmp_path, save_top_k=2)
     for step, loss in enumerate([3.0, 1.0, float("nan"), 2.0, 5.0], start=1):
-        checkpoints.save(STATE, RunProgress(step=step), {"val_loss": loss})
-    checkpoints.save(STATE, RunProgress(step=6), None)
+        checkpoints.save(small_arrays(), RunProgress(step=step), {"val_loss": loss})
+    checkpoints.save(small_arrays(), RunProgress(step=6), None)
     checkpoints.close()
     assert kept(tmp_path) == {2, 4, 6}
 
@@ -88,7 +94,7 @@ def test_keeps_the_best_and_the_last(tmp_path):
 def test_a_run_started_again_remembers_which_were_best(tmp_path):
     for step, loss in enumerate([3.0, 1.0, 2.0, 5.0, 4.0], start=1):
         checkpoints = opened(tmp_path, save_top_k=1)
-        checkpoints.save(STATE, RunProgress(step=step), {"val_loss": loss})
+        checkpoints.save(small_arrays(), RunProgress(step=step), {"val_loss": loss})
         checkpoints.close()
     assert kept(tmp_path) == {2, 5}
     checkpoints = opened(tmp_path, save_top_k=1)
@@ -99,7 +105,7 @@ def test_a_run_started_again_remembers_which_were_best(tmp_path):
 def test_milestones_and_the_end(tmp_path):
     checkpoints = opened(tmp_path, save_top_k=1, keep_every_n_steps=2, save_last=False)
     for step, loss in enumerate([1.0, 2.0, 3.0, 4.0, 5.0], start=1):
-        checkpoints.save(STATE, RunProgress(step=step), {"val_loss": loss})
+        checkpoints.save(small_arrays(), RunProgress(step=step), {"val_loss": loss})
     checkpoints.wait()
     assert kept(tmp_path) == {1, 2, 4, 5}
     checkpoints.end(RunProgress(step=5))
@@ -110,8 +116,8 @@ def test_milestones_and_the_end(tmp_path):
 def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path):
     checkpoints = opened(tmp_path)
     before = RunProgress(step=1, examples_in_epoch=10)
-    checkpoints.save(STATE, before, None)
-    checkpoints.save(STATE, before.after_epoch(), {"val_loss": 1.0})
+    checkpoints.save(small_arrays(), before, None)
+    checkpoints.save(small_arrays(), before.after_epoch(), {"val_loss": 1.0})
     checkpoints.close()
     (info,) = read_all(checkpoints.directory)[0].values()
     assert (info.progress.epoch, info.metrics) == (1, {"val_loss": 1.0})
@@ -146,7 +152,7 @@ def test_what_a_killed_save_left_is_removed_and_not_taken(tmp_path, leftover):
 def test_damaged_checkpoints_are_set_aside(tmp_path):
     save_run(tmp_path, epochs(0.5, 0.4))
     for _ in range(2):
-        Checkpoints(tmp_path, make_config(), SHAPES, 100, damaged=[20]).close()
+        Checkpoints(tmp_path, make_config(), small_shapes(), 100, damaged=[20]).close()
         shutil.copytree(tmp_path / "checkpoints" / "10", tmp_path / "checkpoints" / "20")
     aside = {path.name for path in (tmp_path / "checkpoints" / "damaged").iterdir()}
     assert aside == {"20", "20-1"}
@@ -170,7 +176,7 @@ def break_saving(checkpoints, monkeypatch, failures):
 def test_a_save_that_fails_is_tried_again(tmp_path, monkeypatch, capsys):
     checkpoints = opened(tmp_path, retries=2)
     attempts = break_saving(checkpoints, monkeypatch, failures=2)
-    checkpoints.save(STATE, RunProgress(step=1), {"val_loss": 1.0})
+    checkpoints.save(small_arrays(), RunProgress(step=1), {"val_loss": 1.0})
     checkpoints.close()
     assert attempts == [1, 1, 1]
     assert kept(tmp_path) == {1}
@@ -180,7 +186,7 @@ def test_a_save_that_fails_is_tried_again(tmp_path, monkeypatch, capsys):
 def test_a_save_that_keeps_failing_stops_the_run(tmp_path, monkeypatch):
     checkpoints = opened(tmp_path, retries=1, on_failure="stop")
     break_saving(checkpoints, monkeypatch, failures=2)
-    checkpoints.save(STATE, RunProgress(step=1), None)
+    checkpoints.save(small_arrays(), RunProgress(step=1), None)
     with pytest.raises(CheckpointError, match=r"save step 1.*No space left on device"):
         checkpoints.wait()
     checkpoints.close()
@@ -189,11 +195,11 @@ def test_a_save_that_keeps_failing_stops_the_run(tmp_path, monkeypatch):
 def test_or_the_run_goes_on_and_says_so(tmp_path, monkeypatch, capsys):
     checkpoints = opened(tmp_path, retries=0, on_failure="continue")
     break_saving(checkpoints, monkeypatch, failures=1)
-    checkpoints.save(STATE, RunProgress(step=1), None)
+    checkpoints.save(small_arrays(), RunProgress(step=1), None)
     checkpoints.wait()
     assert "Training continues" in capsys.readouterr().err
     assert checkpoints.saved is None
-    checkpoints.save(STATE, RunProgress(step=2), None)
+    checkpoints.save(small_arrays(), RunProgress(step=2), None)
     checkpoints.close()
     assert kept(tmp_path) == {2}
 
@@ -201,7 +207,7 @@ def test_or_the_run_goes_on_and_says_so(tmp_path, monkeypatch, capsys):
 def test_a_last_save_that_failed_is_never_passed_over(tmp_path, monkeypatch):
     checkpoints = opened(tmp_path, retries=0, on_failure="continue")
     break_saving(checkpoints, monkeypatch, failures=1)
-    checkpoints.save(STATE, RunProgress(step=1), None)
+    checkpoints.save(small_arrays(), RunProgress(step=1), None)
     with pytest.raises(CheckpointError, match="save step 1"):
         checkpoints.wait_for_last()
     checkpoints.close()
@@ -212,7 +218,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     shutil.rmtree(tmp_path / "checkpoints")
     (tmp_path / "checkpoints").write_text("a file where the folder was")
     with pytest.raises(CheckpointError, match="Cannot save step 1"):
-        checkpoints.save(STATE, RunProgress(step=1), None)
+        checkpoints.save(small_arrays(), RunProgress(step=1), None)
 
 
 def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path, monkeypatch, capsys):
@@ -220,7 +226,7 @@ def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path, monkeypatch, caps
     checkpoints = opened(tmp_path, retries=1)
     monkeypatch.setattr(capacity, "_free", lambda directory: 1000)
     monkeypatch.setattr(ocp.CheckpointManager, "save", lambda *_, **__: pytest.fail("it was begun"))
-    checkpoints.save(STATE, RunProgress(step=1), None)
+    checkpoints.save(small_arrays(), RunProgress(step=1), None)
     with pytest.raises(CheckpointError, match=r"No space left .*0\.0 MB are free.*free some space"):
         checkpoints.wait()
     checkpoints.close()
@@ -239,7 +245,7 @@ def test_a_disk_without_room_for_one_checkpoint_is_refused_at_the_start(tmp_path
 )
 def test_a_disk_that_will_be_full_is_foreseen(tmp_path, monkeypatch, capsys, options, fits):
     """Those to keep and one that is being written; of five epochs each when all are kept."""
-    size = capacity.checkpoint_size(SHAPES)
+    size = capacity.checkpoint_size(small_shapes())
     for count in (fits, fits - 1):
         free = count * size
         monkeypatch.setattr(capacity, "_free", lambda directory, free=free: free)
@@ -249,7 +255,7 @@ def test_a_disk_that_will_be_full_is_foreseen(tmp_path, monkeypatch, capsys, opt
 
 def test_a_finished_run_needs_no_room(tmp_path, monkeypatch):
     checkpoints = opened(tmp_path)
-    checkpoints.save(STATE, RunProgress(step=50, epoch=5), None)
+    checkpoints.save(small_arrays(), RunProgress(step=50, epoch=5), None)
     checkpoints.close()
     monkeypatch.setattr(capacity, "_free", lambda directory: 1000)
     opened(tmp_path).close()
@@ -262,7 +268,7 @@ def test_too_few_file_descriptors_are_found_before_a_save(tmp_path, monkeypatch)
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(capacity, "_open_some", fail)
-    checkpoints.save(STATE, RunProgress(step=1), None)
+    checkpoints.save(small_arrays(), RunProgress(step=1), None)
     with pytest.raises(CheckpointError, match=r"Too many open files.*ulimit -n"):
         checkpoints.wait()
     checkpoints.close()
@@ -293,7 +299,7 @@ def test_a_failed_save_leaves_nothing_behind(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(manager, "write_manifest", fail)
-    checkpoints.save(STATE, RunProgress(step=1), None)
+    checkpoints.save(small_arrays(), RunProgress(step=1), None)
     with pytest.raises(CheckpointError):
         checkpoints.wait()
     checkpoints.close()
@@ -305,7 +311,7 @@ def test_a_name_taken_by_a_file_or_a_dead_link_does_not_stop_a_save(tmp_path, ca
     (tmp_path / "checkpoints" / "1").write_text("a note")
     (tmp_path / "checkpoints" / "2").symlink_to(tmp_path / "nothing")
     for step in (1, 2):
-        checkpoints.save(STATE, RunProgress(step=step), {"val_loss": float(step)})
+        checkpoints.save(small_arrays(), RunProgress(step=step), {"val_loss": float(step)})
     checkpoints.close()
     assert kept(tmp_path) == {1, 2}
     assert list(read_all(checkpoints.directory)[0]) == [1, 2]
@@ -348,7 +354,7 @@ def test_rows_are_on_the_disk_before_the_checkpoint(tmp_path):
     checkpoints = opened(tmp_path)
     there = []
     checkpoints.save(
-        STATE,
+        small_arrays(),
         RunProgress(step=1),
         None,
         before_commit=lambda: there.append((tmp_path / "checkpoints" / "1").exists()),
@@ -371,7 +377,7 @@ def test_trees_of_any_shape_survive_the_round_trip(shapes):
 def saved_after(tmp_path, monkeypatch, disturb):
     """A run whose first save of step 2 is disturbed just before it ends."""
     checkpoints = opened(tmp_path, async_save=False)
-    checkpoints.save(STATE, RunProgress(step=1), None)
+    checkpoints.save(small_arrays(), RunProgress(step=1), None)
     save, calls = ocp.CheckpointManager.save, []
 
     def disturbed(self, *args, **kwargs):
@@ -384,7 +390,7 @@ def saved_after(tmp_path, monkeypatch, disturb):
         return result
 
     monkeypatch.setattr(ocp.CheckpointManager, "save", disturbed)
-    checkpoints.save(STATE, RunProgress(step=2), None)
+    checkpoints.save(small_arrays(), RunProgress(step=2), None)
     assert len(calls) == 2
     return checkpoints
 
@@ -409,13 +415,13 @@ def test_arrays_that_orbax_could_not_merge_are_saved_again(tmp_path, monkeypatch
     checkpoints = saved_after(tmp_path, monkeypatch, unmerge)
     info = checkpoints.read_all()[0][2]
     checkpoints.close()
-    assert_same(read_arrays(info, STATE), STATE)
+    assert_same(read_arrays(info, small_arrays()), small_arrays())
 
 
 def test_a_workdir_that_was_moved_during_a_save_leaves_no_empty_folder(tmp_path):
     old, new = tmp_path / "old", tmp_path / "new"
     checkpoints = opened(old)
-    checkpoints.save(STATE, RunProgress(step=1), None)
+    checkpoints.save(small_arrays(), RunProgress(step=1), None)
     checkpoints.wait()
     old.rename(new)
     (old / "checkpoints/2.orbax-checkpoint-tmp").mkdir(parents=True)  # as Orbax does

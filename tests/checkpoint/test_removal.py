@@ -6,17 +6,20 @@ import shutil
 
 import pytest
 from etils import epath
-from helpers.states import epochs, make_config, make_state, save_run, shapes_of
+from helpers.states import (
+    epochs,
+    make_config,
+    save_run,
+    small_arrays,
+    small_shapes,
+)
 
 from clac_jax.checkpoint import removal
 from clac_jax.checkpoint.layout import read_all, step_folders
 from clac_jax.checkpoint.manager import Checkpoints
-from clac_jax.checkpoint.tree import to_arrays
 from clac_jax.cli import main as cli
 from clac_jax.training.progress import RunProgress
 
-STATE = to_arrays(make_state())
-SHAPES = shapes_of(STATE)
 FAILURES = [errno.EBUSY, errno.EACCES]  # a file inside is open; no permission
 
 
@@ -34,7 +37,7 @@ def names(workdir):
 
 
 def opened(workdir, **options):
-    return Checkpoints(workdir, make_config(**options), SHAPES, 100)
+    return Checkpoints(workdir, make_config(**options), small_shapes(), 100)
 
 
 @pytest.fixture
@@ -79,7 +82,7 @@ def test_a_checkpoint_that_cannot_be_removed_is_a_warning_and_is_tried_again(
     busy(what, number)
     checkpoints = opened(tmp_path, save_top_k=1, retries=0, async_save=False)
     for step in (30, 40, 50):
-        checkpoints.save(STATE, RunProgress(step=step), None)
+        checkpoints.save(small_arrays(), RunProgress(step=step), None)
     warnings = [line for line in capsys.readouterr().err.splitlines() if "warning: " in line]
     assert f"checkpoints/{'being_deleted/10' if what == 'rmtree' else '10'}" in warnings[0]
     assert os.strerror(number) in warnings[0] and "tried again" in warnings[0]
@@ -90,7 +93,7 @@ def test_a_checkpoint_that_cannot_be_removed_is_a_warning_and_is_tried_again(
     opened(tmp_path).close()  # starts while it still cannot be removed
     monkeypatch.undo()
     checkpoints = opened(tmp_path, save_top_k=1, async_save=False)
-    checkpoints.save(STATE, RunProgress(step=60), None)
+    checkpoints.save(small_arrays(), RunProgress(step=60), None)
     checkpoints.close()
     assert names(tmp_path) == {"20", "60"}
 
@@ -169,7 +172,7 @@ def test_damaged_ones_are_set_aside_on_the_disk_of_the_checkpoints(tmp_path):
     save_run(tmp_path / "scratch", epochs(0.5, 0.4))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "scratch" / "checkpoints")
-    Checkpoints(tmp_path / "run", make_config(), SHAPES, 100, damaged=[20]).close()
+    Checkpoints(tmp_path / "run", make_config(), small_shapes(), 100, damaged=[20]).close()
     assert (tmp_path / "scratch" / "checkpoints" / "damaged" / "20" / "files.json").exists()
     assert steps(tmp_path / "run") == [10]
 
@@ -178,9 +181,11 @@ def test_one_that_cannot_be_set_aside_is_left_and_passed_over(tmp_path, busy, ca
     save_run(tmp_path, epochs(0.5, 0.4))
     os.remove(tmp_path / "checkpoints" / "20" / "run" / "metadata")
     busy("rename", errno.EXDEV)
-    checkpoints = Checkpoints(tmp_path, make_config(async_save=False), SHAPES, 100, damaged=[20])
+    checkpoints = Checkpoints(
+        tmp_path, make_config(async_save=False), small_shapes(), 100, damaged=[20]
+    )
     assert "checkpoints/20 is damaged and cannot be set aside" in capsys.readouterr().err
-    checkpoints.save(STATE, RunProgress(step=30), None)
+    checkpoints.save(small_arrays(), RunProgress(step=30), None)
     checkpoints.close()
     intact, damaged = read_all(epath.Path(tmp_path) / "checkpoints")
     assert (list(intact), list(damaged)) == ([10, 30], [20])

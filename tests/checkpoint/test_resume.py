@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.states import FRESH, assert_same, begin, changed, epochs, save_run
+from helpers.states import assert_same, begin, changed, epochs, fresh_arrays, save_run
 
 from clac_jax.checkpoint import arrays as arrays_module
 from clac_jax.checkpoint import layout
@@ -17,7 +17,7 @@ from clac_jax.training.progress import RunProgress
 
 def test_fresh(tmp_path):
     start = begin(tmp_path)
-    assert_same(start.arrays, FRESH)
+    assert_same(start.arrays, fresh_arrays())
     assert start.progress == RunProgress()
     assert start.origin == "fresh run"
 
@@ -115,7 +115,7 @@ def test_parameters_of_another_run_alone_start_at_step_0(tmp_path):
     config = changed(resume_from=str(tmp_path / "stage1"), restore__parts=("params",))
     start = begin(tmp_path / "stage2", config)
     assert start.progress == RunProgress()
-    for path, leaf in FRESH.items():
+    for path, leaf in fresh_arrays().items():
         expected = saved[10][path] if path.startswith("params/") else leaf
         np.testing.assert_array_equal(start.arrays[path], expected, err_msg=path)
 

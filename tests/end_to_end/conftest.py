@@ -1,17 +1,17 @@
 """The real program, as a user runs it."""
 
 import os
+import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT
+from helpers.several_processes import FLAGS
 from helpers.small_runs import BATCH, STEPS_PER_EPOCH
 
 from clac_jax.training_run import train
 from configs import smoke
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +60,33 @@ def run(command, environment):
             env=environment(devices),
             cwd=ROOT,
         )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def begin_processes(command, environment):
+    """(workdir, *flags, processes=2, devices=2) -> running processes, output in WORKDIR.logN."""
+
+    def start(workdir, *flags, processes=2, devices=2, differing=None):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        running = []
+        for index in range(processes):
+            where = (
+                f"--config.distributed.coordinator_address=127.0.0.1:{port}",
+                f"--config.distributed.num_processes={processes}",
+                f"--config.distributed.process_id={index}",
+                *(differing or {}).get(index, ()),
+            )
+            with open(f"{workdir}.log{index}", "a", encoding="utf-8") as log:
+                arguments = command(workdir, *FLAGS, *flags, *where)
+                env = environment(devices)
+                running.append(
+                    subprocess.Popen(arguments, env=env, stdout=log, stderr=log, cwd=ROOT)
+                )
+        return running
 
     return start
 

@@ -9,8 +9,8 @@ import subprocess
 import time
 
 import pytest
-from end_to_end.conftest import ROOT
 from helpers.event_files import points
+from helpers.paths import ROOT
 from helpers.small_runs import arrays_at
 
 from clac_jax.checkpoint.capacity import CapacityError

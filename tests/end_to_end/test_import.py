@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from end_to_end.conftest import ROOT
+from helpers.paths import ROOT
 from helpers.torch_writer import save
 
 from clac_jax.checkpoint.arrays import read_arrays

@@ -9,9 +9,9 @@ import subprocess
 import time
 
 import pytest
-from checkpoint.test_files import DAMAGES
-from end_to_end.conftest import ROOT
-from end_to_end.test_training import assert_same_arrays, last_state, without_timing
+from helpers.damage import DAMAGES
+from helpers.paths import ROOT
+from helpers.workdirs import assert_equal_runs, last_state, until
 
 from clac_jax.distributed.preemption import EXIT_PREEMPTED
 from clac_jax.errors import EXIT_USER_ERROR
@@ -51,25 +51,6 @@ def start(command, environment):
             )
 
     return begin
-
-
-def assert_equal_runs(workdir, whole):
-    rows, expected = (read_rows(place / "metrics.jsonl") for place in (workdir, whole))
-    assert without_timing(rows) == without_timing(expected)
-    assert last_state(workdir)[0] == last_state(whole)[0]
-    assert_same_arrays(last_state(workdir)[1], last_state(whole)[1])
-
-
-def until(condition, process, seconds=120):
-    """Waits until the condition holds; False if the process ended before."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        if process.poll() is not None:
-            return False
-        time.sleep(0.002)
-    raise TimeoutError
 
 
 def kill_at_random(start, workdir, rng, kills, *flags):

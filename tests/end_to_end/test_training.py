@@ -6,11 +6,11 @@ import subprocess
 import time
 
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
-from end_to_end.conftest import ROOT
+from helpers.paths import ROOT
+from helpers.workdirs import assert_same_arrays, last_state, without_timing
 
-from clac_jax.reporting.run_log import TIMING_FIELDS, read_rows
+from clac_jax.reporting.run_log import read_rows
 
 TRAIN_FIELDS = {
     "split", "step", "epoch", "examples_seen", "loss", "cross_modal_loss", "visual_loss",
@@ -36,25 +36,6 @@ FLAGS = ("--config.checkpoint.every_n_steps=3", "--config.max_epochs=2")
 
 # Compiles fastest, for what no graph encoder has a part in.
 COMPOSITION = "--config.graph_encoder.name=composition"
-
-
-def without_timing(rows):
-    return [{k: v for k, v in row.items() if k not in TIMING_FIELDS} for row in rows]
-
-
-def last_state(workdir):
-    """The newest checkpoint's arrays, read by Orbax alone."""
-    steps = [int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
-    with ocp.StandardCheckpointer() as checkpointer:
-        tree = checkpointer.restore(workdir.resolve() / "checkpoints" / str(max(steps)) / "state")
-    return max(steps), tree
-
-
-def assert_same_arrays(left, right):
-    flat_left, flat_right = (dict(ocp.utils.to_flat_dict(tree)) for tree in (left, right))
-    assert flat_left.keys() == flat_right.keys()
-    for path, leaf in flat_left.items():
-        np.testing.assert_array_equal(leaf, flat_right[path], err_msg=str(path))
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ HEADS = {"cross": "global_d", "visual": "visual_d", "textual": "textual_d"}
 
 
 def heads_of(section):
+    """Parameters of the three contrasts from a fixture."""
     return {name: head_params(section, f"{theirs}.") for name, theirs in HEADS.items()}
 
 

@@ -1,5 +1,7 @@
 """Small training states and runs' checkpoints for the tests of this folder."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,11 +83,25 @@ def assert_same(left, right):
         np.testing.assert_array_equal(leaf, right[path], err_msg=path)
 
 
-FRESH = to_arrays(make_state(seed=77, step=False))
+@functools.cache
+def small_arrays():
+    """Those of `make_state()`; not to be changed."""
+    return to_arrays(make_state())
 
 
-def begin(workdir, config=None, num_train_examples=100, arrays=FRESH, data=None):
-    config = config or changed()
+@functools.cache
+def small_shapes():
+    return shapes_of(small_arrays())
+
+
+@functools.cache
+def fresh_arrays():
+    """Those of a state before its first step; not to be changed."""
+    return to_arrays(make_state(seed=77, step=False))
+
+
+def begin(workdir, config=None, num_train_examples=100, arrays=None, data=None):
+    config, arrays = config or changed(), fresh_arrays() if arrays is None else arrays
     origin = resume.find_origin(config, workdir)
     return resume.begin(
         origin, config, workdir, shapes_of(arrays), lambda: arrays, num_train_examples, data

@@ -1,61 +1,27 @@
 from __future__ import annotations
 
 import functools
-import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.parity_cases import PRIORS, RollByOne, closed_form
 from helpers.parity_fixtures import (
     GRADIENT_TOLERANCE,
     OUTPUT_TOLERANCE,
-    PARITY,
     Fixture,
-    linear,
     relative_error,
 )
 from helpers.small_models import batch_of, examples, fresh_head_stats, heads_of, small_config
 
+from clac_jax.interop.reference_weights import discriminator_params
 from clac_jax.models import build_model, init_variables
 from clac_jax.models.clac import ClacOutput
 from clac_jax.models.heads import ContrastiveHead, CriticHead, PriorDiscriminator, prior_noise
 from clac_jax.models.losses import JSD
 from clac_jax.training.losses import LossOptions, clac_loss, loss_options
 from configs import losses as loss_configs
-
-PRIORS = {"crystal": "prior_d", "text": "text_prior_d"}
-FACTS = json.loads((PARITY / "jsd_dot.json").read_text())["closed_form_weights"]["weights"]
-
-
-def closed_form(name, dtype):
-    """The weights that the fixture gives by a formula instead of numbers."""
-    rows, columns = FACTS[name]["shape"]
-    i, j = np.arange(rows)[:, None], np.arange(columns)[None]
-    angle = 12.9898 * i + 78.233 * j + 0.5 * i * j / columns + FACTS[name]["seed"]
-    return np.float32(FACTS[name]["scale"] * np.sin(angle)).astype(dtype)
-
-
-def discriminators(section, middle):
-    """Both discriminators; `middle(name)` gives the kernel of the second layer."""
-    return {
-        ours: {
-            "layer_0": linear(section, f"{theirs}.l0"),
-            "layer_1": {
-                "kernel": middle(f"{theirs}.l1.weight"),
-                "bias": section[f"{theirs}.l1.bias"],
-            },
-            "out": linear(section, f"{theirs}.l2"),
-        }
-        for ours, theirs in PRIORS.items()
-    }
-
-
-class RollByOne:
-    """Stands in for jax.random.randint: the reference's shift in the fixture."""
-
-    def __call__(self, key, shape, low, high):
-        return jnp.ones(shape, jnp.int32)
 
 
 @pytest.mark.parametrize(("dtype", "suffix"), [(np.float32, ""), (np.float64, "64")])
@@ -97,7 +63,11 @@ def test_jsd_with_priors_equals_the_reference(dtype, suffix, monkeypatch):
             return value, (terms, cosines)
 
         weights = fixture.section("w", dtype)
-        params = heads_of(weights) | discriminators(weights, lambda n: closed_form(n, dtype).T)
+        for theirs in PRIORS.values():
+            weights[f"{theirs}.l1.weight"] = closed_form(f"{theirs}.l1.weight", dtype)
+        params = heads_of(weights)
+        for name, theirs in PRIORS.items():
+            params[name] = discriminator_params(weights, f"{theirs}.")
         (value, (terms, cosines)), (grads, view_grads) = jax.jit(
             jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
         )(params, views)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 
 import jax
@@ -25,7 +26,11 @@ from clac_jax.models.text.decoder import Decoder, DecoderSettings, Gpt2Settings,
 from clac_jax.models.text.lm_loss import next_token_labels
 from clac_jax.models.text.pretrained import load_huggingface
 
-OPT = json.loads((PARITY / "opt_clm_relu.json").read_text())["config"]
+
+@functools.cache
+def opt_config():
+    """The config.json of the fixture's model; not to be changed."""
+    return json.loads((PARITY / "opt_clm_relu.json").read_text())["config"]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +50,7 @@ def packed_inputs(fixture, tiles):
 @pytest.mark.parametrize("tiles", [((20, 4),), ((20, 2), (40, 1))])
 @pytest.mark.parametrize(("dtype", "suffix"), [(np.float32, ""), (np.float64, "64")])
 def test_opt_equals_the_reference(fixture, dtype, suffix, tiles):
-    settings = OptSettings.from_huggingface(OPT)
+    settings = OptSettings.from_huggingface(opt_config())
     texts, starts = packed_inputs(fixture, tiles)
     with jax.enable_x64(dtype is np.float64):
         params = settings.huggingface_params(fixture.section("w", dtype))
@@ -215,9 +220,9 @@ def test_dropout_follows_the_example():
 @pytest.mark.parametrize("kind", ["opt", "gpt2"])
 def test_a_folder_chooses_the_decoder_by_its_config(tmp_path, kind):
     if kind == "opt":
-        values = OPT
+        values = opt_config()
         tensors = Fixture("opt_clm_relu").section("w")
-        expected = OptSettings.from_huggingface(OPT).huggingface_params(tensors)
+        expected = OptSettings.from_huggingface(opt_config()).huggingface_params(tensors)
     else:
         values = GPT2
         tensors = gpt2_tensors(np.random.default_rng(0))

@@ -1,0 +1,47 @@
+"""What runs leave in their workdirs, and whether two are the same."""
+
+import time
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+from clac_jax.reporting.run_log import TIMING_FIELDS, read_rows
+
+
+def without_timing(rows):
+    return [{k: v for k, v in row.items() if k not in TIMING_FIELDS} for row in rows]
+
+
+def last_state(workdir):
+    """The newest checkpoint's step and arrays, read only with Orbax."""
+    steps = [int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
+    with ocp.StandardCheckpointer() as checkpointer:
+        tree = checkpointer.restore(workdir.resolve() / "checkpoints" / str(max(steps)) / "state")
+    return max(steps), tree
+
+
+def assert_same_arrays(left, right):
+    flat_left, flat_right = (dict(ocp.utils.to_flat_dict(tree)) for tree in (left, right))
+    assert flat_left.keys() == flat_right.keys()
+    for path, leaf in flat_left.items():
+        np.testing.assert_array_equal(leaf, flat_right[path], err_msg=str(path))
+
+
+def assert_equal_runs(workdir, expected):
+    """The same rows, but for timings, and bit for bit the same last checkpoint."""
+    rows, expected_rows = (read_rows(place / "metrics.jsonl") for place in (workdir, expected))
+    assert without_timing(rows) == without_timing(expected_rows)
+    assert last_state(workdir)[0] == last_state(expected)[0]
+    assert_same_arrays(last_state(workdir)[1], last_state(expected)[1])
+
+
+def until(condition, process, seconds=120):
+    """Waits until the condition holds; False if the process ended before."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        if process.poll() is not None:
+            return False
+        time.sleep(0.002)
+    raise TimeoutError

@@ -1,0 +1,188 @@
+"""The layout of the tests: they mirror the package, share only helpers, and are cheap to import."""
+
+import ast
+
+import pytest
+from helpers.paths import ROOT
+
+TESTS = ROOT / "tests"
+
+# Module -> the test that covers it. A module is missing in its mirrored place where one test looks
+# at several modules together, or where a user meets it through a program.
+ELSEWHERE = {
+    "checkpoint.arrays": "checkpoint/test_files.py",
+    "checkpoint.capacity": "checkpoint/test_manager.py",
+    "checkpoint.changes": "checkpoint/test_book_keeping.py",
+    "checkpoint.export": "cli/test_cli.py",
+    "checkpoint.inspect": "cli/test_cli.py",
+    "checkpoint.tree": "checkpoint/test_restore.py",
+    "checkpoint.yardstick": "checkpoint/test_book_keeping.py",
+    "cli.console": "end_to_end/test_faults.py",
+    "cli.flag_errors": "end_to_end/test_bad_input.py",
+    "cli.main": "cli/test_cli.py",
+    "config.check": "config/test_config.py",
+    "config.key": "config/test_config.py",
+    "config.schema": "config/test_config.py",
+    "crystals.cif_block": "crystals/test_cif.py",
+    "crystals.cif_elements": "crystals/test_cif.py",
+    "crystals.cif_symmetry": "crystals/test_cif.py",
+    "crystals.numbers": "crystals/test_crystal.py",
+    "crystals.space_groups": "crystals/test_cif.py",
+    "crystals.symmetry": "crystals/test_cif.py",
+    "datasets.__main__": "datasets/test_building.py",
+    "datasets.bad_rows": "datasets/test_datasets.py",
+    "datasets.builder": "datasets/test_building.py",
+    "datasets.cif_folder": "datasets/test_user_data.py",
+    "datasets.crystal_table": "datasets/test_datasets.py",
+    "datasets.gpt_narratives.builder": "datasets/test_datasets.py",
+    "datasets.jarvis_dft_3d.builder": "datasets/test_datasets.py",
+    "datasets.manifest": "datasets/test_building.py",
+    "datasets.materials_project_mini.builder": "datasets/test_materials_project_mini.py",
+    "datasets.options": "datasets/test_user_data.py",
+    "datasets.prepare": "datasets/test_building.py",
+    "datasets.record": "datasets/test_datasets.py",
+    "datasets.split": "datasets/test_datasets.py",
+    "datasets.spool": "datasets/test_building.py",
+    "datasets.table": "datasets/test_building.py",
+    "distributed.connection": "distributed/test_link.py",
+    "distributed.lost_process": "distributed/test_link.py",
+    "distributed.program_facts": "distributed/test_agreement.py",
+    "distributed.tunnel": "distributed/test_link.py",
+    "distributed.workdir": "end_to_end/test_faults.py",
+    "errors": "end_to_end/test_bad_input.py",
+    "files.huggingface": "models/text/test_pretrained.py",
+    "files.json": "interop/test_hostile_models.py",
+    "files.plain_pickle": "files/test_hostile_torch_files.py",
+    "files.safetensors": "interop/test_hostile_models.py",
+    "files.torch": "files/test_torch_files.py",
+    "input_pipeline.shape_search": "input_pipeline/test_shape_plan.py",
+    "interop.inferred_config": "interop/test_lightning.py",
+    "interop.language_model": "interop/test_lightning.py",
+    "interop.lightning_file": "interop/test_lightning.py",
+    "interop.reference_config": "interop/test_lightning.py",
+    "interop.reference_weights": "interop/test_lightning.py",
+    "models.build": "models/test_clac.py",
+    "models.dropout": "models/text/test_bert.py",
+    "models.graph.ops": "models/graph/test_symmetry.py",
+    "models.graph.orb_weights": "models/graph/test_orb.py",
+    "models.normalization": "models/test_projection.py",
+    "models.property_model": "end_to_end/test_property.py",
+    "models.text.encoder": "models/text/test_bert.py",
+    "models.text.pooling": "models/text/test_bert.py",
+    "models.text.weights": "models/text/test_decoder.py",
+    "models.torch_layout": "models/text/test_pretrained.py",
+    "reporting.figures": "reporting/test_run_log.py",
+    "reporting.rows": "end_to_end/test_training.py",
+    "reporting.summary": "end_to_end/test_training.py",
+    "reporting.throughput": "end_to_end/test_training.py",
+    "reporting.trackers": "reporting/test_run_log.py",
+    "tasks.contrastive": "end_to_end/test_training.py",
+    "tasks.property": "end_to_end/test_property.py",
+    "tasks.retrieval": "tasks/test_metrics.py",
+    "tasks.task": "end_to_end/test_property.py",
+    "text.formula_grammar": "text/test_formula.py",
+    "text.formula_spaced": "text/test_formula.py",
+    "text.formula_words": "text/test_formula.py",
+    "train": "end_to_end/test_training.py",
+    "training.parallel": "training/test_losses.py",
+    "training.run_end": "end_to_end/test_own_workdir.py",
+    "training.state": "training/test_step.py",
+    "versions": "end_to_end/test_faults.py",
+}
+
+# What computes or reads files: these roots of a called name, and these methods.
+WORK = ("np", "jnp", "jax", "numpy")
+WORK_METHODS = {"read_text", "read_bytes", "open", "loads", "load"}
+# Cheap enough to stand in a table of cases.
+CHEAP = {"np.array", "np.diag", "np.dtype", "np.eye", "np.float32", "np.zeros", "np.ones"}
+
+
+def modules():
+    """Dotted paths of the package's modules below `clac_jax`."""
+    paths = (path for path in (ROOT / "clac_jax").rglob("*.py") if path.stem != "__init__")
+    return sorted(
+        ".".join(path.relative_to(ROOT / "clac_jax").with_suffix("").parts) for path in paths
+    )
+
+
+def mirrored(module):
+    *packages, name = module.split(".")
+    return TESTS.joinpath(*packages, f"test_{name}.py")
+
+
+def test_every_module_has_its_test_at_the_mirrored_place_or_elsewhere():
+    without = [m for m in modules() if not mirrored(m).exists() and m not in ELSEWHERE]
+    assert not without, f"add tests/<package>/test_<module>.py, or a line to ELSEWHERE: {without}"
+
+
+def test_the_list_of_those_elsewhere_is_up_to_date():
+    known = set(modules())
+    assert not [m for m in ELSEWHERE if m not in known], "modules that are gone"
+    assert not [m for m in ELSEWHERE if mirrored(m).exists()], "modules with a test in place"
+    assert not [test for test in ELSEWHERE.values() if not (TESTS / test).exists()]
+
+
+def files():
+    """Of the tests and their helpers."""
+    return sorted(path for path in TESTS.rglob("*.py") if "data" not in path.parts)
+
+
+def trees():
+    return [(path.relative_to(TESTS), ast.parse(path.read_text("utf-8"))) for path in files()]
+
+
+def test_no_test_imports_a_test_or_a_conftest():
+    folders = {path.name for path in TESTS.iterdir() if path.is_dir()} - {"helpers"}
+    folders -= {path.name for path in ROOT.iterdir()}  # `tools` is the project's own
+    wrong = []
+    for path, tree in trees():
+        for node in ast.walk(tree):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            parts = [part for name in names for part in name.split(".")]
+            first = {name.split(".")[0] for name in names}
+            if first & folders or any(p == "conftest" or p.startswith("test_") for p in parts):
+                wrong.append(f"{path}:{node.lineno}")
+    assert not wrong, "put what is shared into tests/helpers"
+
+
+def work_at_import(tree):
+    """Calls at the top level of a module that compute with arrays or read files."""
+    found = []
+
+    def visit(node):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            return
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            root, _, method = name.partition(".")[0], "", name.rpartition(".")[2]
+            if (root in WORK or method in WORK_METHODS) and name not in CHEAP:
+                found.append((node.lineno, name))
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    for statement in tree.body:
+        if not isinstance(statement, ast.If):  # of a script, or of the environment
+            visit(statement)
+    return found
+
+
+def test_nothing_is_computed_or_read_when_a_test_is_imported():
+    wrong = [
+        f"{path}:{line} {name}" for path, tree in trees() for line, name in work_at_import(tree)
+    ]
+    assert not wrong, "move it into a fixture"
+
+
+@pytest.mark.parametrize(
+    "code, names",
+    [
+        ("X = jnp.ones(3)", ["jnp.ones"]),
+        ("X = {1: json.loads(path.read_text())}", ["json.loads", "path.read_text"]),
+        ("def f():\n    return jnp.ones(3)", []),
+        ("X = lambda: np.load('x')", []),
+        ("X = np.diag([1.0, 2.0, 3.0])", []),
+    ],
+)
+def test_work_at_import_is_recognized(code, names):
+    assert [name for _, name in work_at_import(ast.parse(code))] == names

@@ -1,0 +1,136 @@
+"""Runs a function in a process of its own with a limit of time.
+
+Each measurement starts with an unused device, and whatever ends one (memory, time, a crash of the
+driver) leaves the others alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+CHECK = ROOT / "tools" / "gpu_check.py"
+LINES_OF_ERROR = 12
+
+
+class ChildError(Exception):
+    """A process did not finish.
+
+    Attributes:
+        partial: what it had measured before.
+    """
+
+    def __init__(self, message: str, partial: Any) -> None:
+        super().__init__(message)
+        self.partial = partial
+
+
+class Child:
+    """A running function of `tools/gpu/workers.py`.
+
+    Attributes:
+        folder: of its own; files that it writes there disappear with it.
+    """
+
+    def __init__(
+        self,
+        function: str,
+        arguments: Mapping[str, Any],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Starts it.
+
+        Args:
+            function: its name.
+            arguments: by keyword, as JSON.
+            environment: variables added to those of this process.
+        """
+        self.function = function
+        self._holder = tempfile.TemporaryDirectory(prefix="gpu_check_")
+        folder = Path(self._holder.name)
+        self._result, self._log = folder / "result.json", folder / "log"
+        order = {"function": function, "arguments": arguments, "result": str(self._result)}
+        with open(self._log, "w", encoding="utf-8") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(CHECK), f"--child={json.dumps(order)}"],
+                stdout=log,
+                stderr=log,
+                env=os.environ | dict(environment or {}),
+                cwd=ROOT,
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.kill()
+        self._holder.cleanup()
+
+    def kill(self) -> None:
+        """Ends it with SIGKILL, as it stands, if it still runs."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def partial(self) -> Any:
+        """What it has measured so far."""
+        if not self._result.exists():
+            return None
+        return json.loads(self._result.read_text(encoding="utf-8"))
+
+    def result(self, deadline: float) -> Any:
+        """What it has measured, once it has finished.
+
+        Args:
+            deadline: `time.monotonic()` at which it is killed.
+
+        Raises:
+            ChildError: it failed, or time ran out.
+        """
+        try:
+            code = self.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired as error:
+            self.kill()
+            raise ChildError("out of time", self.partial()) from error
+        if code != 0:
+            lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+            tail = "\n".join(lines[-LINES_OF_ERROR:])
+            raise ChildError(f"exit code {code}:\n{tail}", self.partial())
+        return self.partial()
+
+
+def call(
+    function: str,
+    arguments: Mapping[str, Any],
+    deadline: float,
+    environment: Mapping[str, str] | None = None,
+) -> Any:
+    """Runs a function to its end; errors as for `Child.result`."""
+    with Child(function, arguments, environment) as child:
+        return child.result(deadline)
+
+
+def serve(order: str, functions: Mapping[str, Callable[..., None]]) -> None:
+    """The child's side: runs the function that `Child` was given, in this process.
+
+    A function is called with `save`, which keeps a JSON value as its result so far.
+    """
+    wanted = json.loads(order)
+    result = Path(wanted["result"])
+
+    def save(value: Any) -> None:
+        temporary = result.with_suffix(".tmp")
+        temporary.write_text(json.dumps(value), encoding="utf-8")
+        temporary.replace(result)
+
+    functions[wanted["function"]](save=save, **wanted["arguments"])

@@ -1,0 +1,216 @@
+"""The parts of the check: which processes each starts, and what it makes of their results."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tools.gpu.children import Child, ChildError, call
+
+FORWARD_BAR, GRADIENT_BAR = 2e-5, 2e-4
+"""Largest relative errors that the parity tests allow in float32, on a CPU."""
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much each part does.
+
+    Attributes:
+        model: "full": that of `benchmarks/comparison.py`; "small": one that compiles in seconds.
+        fixtures: of the parity part; None: all.
+        parity_precisions: in this order; None: all.
+        repeats: timed calls of a step.
+        saves: checkpoints written.
+        starts: how often a run starts from one.
+        throughput_precisions: in this order.
+        examples: in the first batch of each precision.
+        largest: batch that is tried at most.
+        steps: of the run that is killed and resumed.
+    """
+
+    model: str
+    fixtures: tuple[str, ...] | None
+    parity_precisions: tuple[str, ...] | None
+    repeats: int
+    saves: int
+    starts: int
+    throughput_precisions: tuple[str, ...]
+    examples: int
+    largest: int
+    steps: int
+
+
+SIZES = {
+    "full": Sizes(
+        "full", None, None, 20, 5, 2, ("bfloat16", "tf32", "float32"), 64, 4096, steps=40
+    ),
+    "small": Sizes(
+        "small", ("projection",), ("float32", "float64"), 1, 1, 1, ("float32",), 16, 32, steps=8
+    ),
+}
+
+
+class PartError(Exception):
+    """A part did not finish.
+
+    Attributes:
+        partial: what it had measured before.
+    """
+
+    def __init__(self, message: str, partial: Any) -> None:
+        super().__init__(message)
+        self.partial = partial
+
+
+def machine(sizes: Sizes, deadline: float) -> Any:
+    """The machine, its device and the versions of what matters."""
+    del sizes
+    return call("machine", {}, deadline)
+
+
+def parity(sizes: Sizes, deadline: float) -> Rows:
+    """Every fixture in every precision: errors, and whether they are within the usual bars.
+
+    The bars are those for float32. They apply to "float32", where matrix products are exact to its
+    rounding; "float64" beside it says whether an error there is one of rounding at all.
+    """
+    arguments = {"fixtures": sizes.fixtures, "precisions": sizes.parity_precisions}
+    try:
+        return _judged(call("parity", arguments, deadline))
+    except ChildError as error:
+        raise PartError(str(error), _judged(error.partial or [])) from error
+
+
+def _judged(rows: Rows) -> Rows:
+    for row in rows:
+        row["within_bars"] = row["forward"] < FORWARD_BAR and row["gradient"] < GRADIENT_BAR
+    return rows
+
+
+def step(sizes: Sizes, deadline: float) -> Any:
+    """One training step, its parts and its compilation."""
+    return call("step", {"size": sizes.model, "repeats": sizes.repeats}, deadline)
+
+
+def checkpoint(sizes: Sizes, deadline: float) -> Any:
+    """How long a save blocks training, device to host, and how fast a run starts again."""
+    arguments = {"size": sizes.model, "saves": sizes.saves, "starts": sizes.starts}
+    return call("checkpoint", arguments, deadline)
+
+
+def kill_and_resume(sizes: Sizes, deadline: float) -> dict[str, Any]:
+    """A run that is killed and resumed, against one that is not, with deterministic operations.
+
+    All have one cache of compiled programs, so that the later ones show what it saves.
+    """
+    save_every = max(2, sizes.steps // 8)
+    with tempfile.TemporaryDirectory(prefix="gpu_check_runs_") as folder:
+        environment = {
+            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true",
+            "JAX_COMPILATION_CACHE_DIR": f"{folder}/cache",
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+
+        def arguments(name: str) -> dict[str, Any]:
+            workdir = f"{folder}/{name}"
+            Path(workdir).mkdir(exist_ok=True)
+            return {"size": sizes.model, "workdir": workdir, "steps": sizes.steps} | {
+                "save_every": save_every
+            }
+
+        undisturbed = call("train", arguments("undisturbed"), deadline, environment)
+        with Child("train", arguments("killed"), environment) as child:
+            killed_at = _kill_after(child, sizes.steps // 2, deadline)
+        resumed = call("train", arguments("killed"), deadline, environment)
+    ours, expected = resumed["arrays"], undisturbed["arrays"]
+    different = sorted(
+        path for path in ours.keys() | expected.keys() if ours.get(path) != expected.get(path)
+    )
+    return {
+        "steps": sizes.steps,
+        "killed_after_step": killed_at,
+        "resumed_from_step": resumed["first"],
+        "arrays": len(expected),
+        "equal_arrays": len(expected) - len(different),
+        "different": different[:20],
+        "first_step_cold_s": undisturbed["first_step_s"],
+        "first_step_with_compilation_cache_s": resumed["first_step_s"],
+    }
+
+
+def _kill_after(child: Child, step: int, deadline: float) -> int:
+    """Kills a run once it has taken that many steps; the last step that it reported."""
+    while time.monotonic() < deadline:
+        done = child.partial() or {"step": 0}
+        if done["step"] >= step:
+            child.kill()
+            return int((child.partial() or done)["step"])
+        if child.process.poll() is not None:
+            child.result(deadline)  # raises what it failed with
+            raise ChildError("the run had finished before it was killed", done)
+        time.sleep(0.005)
+    raise ChildError("out of time", child.partial())
+
+
+def throughput(sizes: Sizes, deadline: float) -> Rows:
+    """Examples per second and share of the peak, for one batch and for the largest that fits.
+
+    The largest is the power of two that should fit by the memory of the first batch; while one
+    does not, half of it is tried.
+    """
+    rows: Rows = []
+
+    def case(precision: str, examples: int) -> dict[str, Any]:
+        arguments = {"precision": precision, "examples": examples}
+        arguments |= {"size": sizes.model, "repeats": sizes.repeats}
+        # JAX takes three quarters of a GPU's memory by default; the largest batch needs more.
+        environment = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92"}
+        try:
+            return call("throughput", arguments, deadline, environment)
+        except ChildError as error:
+            if "RESOURCE_EXHAUSTED" in str(error) or "exit code -9" in str(error):
+                return {"precision": precision, "examples": examples, "fits": False}
+            raise PartError(f"{precision}, {examples} examples: {error}", rows) from error
+
+    for precision in sizes.throughput_precisions:
+        first = case(precision, sizes.examples)
+        rows.append(first)
+        examples = _largest(first, sizes.largest)
+        while examples > sizes.examples:
+            rows.append(case(precision, examples))
+            if rows[-1].get("fits", True):
+                break
+            examples //= 2
+    return rows
+
+
+def _largest(row: dict[str, Any], at_most: int) -> int:
+    """The largest power of two of examples whose step should fit, by the memory of a smaller."""
+    limit = row.get("device_memory_bytes")
+    if not row.get("fits", True):
+        return 0
+    examples = row["examples"]
+    while 2 * examples <= at_most and (
+        limit is None or 2 * examples / row["examples"] * row["memory_gib"] * 2**30 < 0.95 * limit
+    ):
+        examples *= 2
+    return examples
+
+
+# Name -> (function, seconds at most), of 480 for all. What comes first matters most; the last part
+# takes the time that is left.
+PARTS: dict[str, tuple[Callable[[Sizes, float], Any], float]] = {
+    "machine": (machine, 60),
+    "parity": (parity, 150),
+    "step": (step, 90),
+    "kill_and_resume": (kill_and_resume, 120),
+    "checkpoint": (checkpoint, 80),
+    "throughput": (throughput, 240),
+}

@@ -1,0 +1,37 @@
+"""Peak rates of devices, by the names that JAX gives them."""
+
+from __future__ import annotations
+
+# Dense matrix products in TFLOP/s, without structured sparsity, from the vendors' data sheets:
+# float32 outside the tensor cores, TF32 and bfloat16 on them.
+PEAKS: dict[str, dict[str, float]] = {
+    "NVIDIA B200": {"float32": 75, "tf32": 1100, "bfloat16": 2250},
+    "NVIDIA H200": {"float32": 67, "tf32": 494.5, "bfloat16": 989},
+    "NVIDIA H100 80GB HBM3": {"float32": 67, "tf32": 494.5, "bfloat16": 989},
+    "NVIDIA H100 PCIe": {"float32": 51, "tf32": 378, "bfloat16": 756},
+    "NVIDIA H100 NVL": {"float32": 60, "tf32": 417.5, "bfloat16": 835},
+    "NVIDIA A100-SXM4-40GB": {"float32": 19.5, "tf32": 156, "bfloat16": 312},
+    "NVIDIA A100-SXM4-80GB": {"float32": 19.5, "tf32": 156, "bfloat16": 312},
+    "NVIDIA A100-PCIE-40GB": {"float32": 19.5, "tf32": 156, "bfloat16": 312},
+    "NVIDIA A100 80GB PCIe": {"float32": 19.5, "tf32": 156, "bfloat16": 312},
+    "NVIDIA L40S": {"float32": 91.6, "tf32": 183, "bfloat16": 362},
+    "NVIDIA L4": {"float32": 30.3, "tf32": 60, "bfloat16": 121},
+    "NVIDIA GeForce RTX 4090": {"float32": 82.6, "tf32": 82.6, "bfloat16": 165.2},
+    "Tesla V100-SXM2-16GB": {"float32": 15.7},
+    "Tesla T4": {"float32": 8.1},
+}
+
+
+def model_flops_utilization(
+    device: str, arithmetic: str, flops: float | None, seconds: float
+) -> float | None:
+    """Share of the device's peak that a step's operations use; None where either is unknown.
+
+    Args:
+        device: `jax.Device.device_kind`.
+        arithmetic: "float32", "tf32" or "bfloat16".
+        flops: of one step.
+        seconds: of one step.
+    """
+    peak = PEAKS.get(device, {}).get(arithmetic)
+    return None if peak is None or flops is None else flops / seconds / (peak * 1e12)

@@ -1,0 +1,119 @@
+"""Checks correctness and speed on the accelerator of this machine, in at most eight minutes.
+
+    make gpu-check                              # = python tools/gpu_check.py
+    python tools/gpu_check.py --size=small      # a trial of the program itself, also on a CPU
+    python tools/gpu_check.py --parts parity    # some parts only
+
+Needs JAX with its accelerator and the project's other requirements; a machine without network
+takes these from the folder that `make gpu-wheels` makes elsewhere. Nothing is read from a data set.
+Each part has a limit of time and processes of its own: one that fails is reported and the others
+still run. Results are written after each part, as JSON and as Markdown tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tools.gpu import absent, children, parts, wheels, workers
+from tools.gpu.report import report
+
+ROOT = Path(__file__).parents[1]
+SECONDS = 480
+WHEELS_VARIABLE = "GPU_CHECK_WHEELS"
+"""In the environment of the processes of the parts: the folder of the wheels."""
+
+
+def prepare(folder: Path) -> list[str]:
+    """Makes the unpacked wheels importable, after what the machine has.
+
+    Args:
+        folder: of the wheels; need not exist.
+
+    Returns:
+        The packages that are stood in for, as they are not installed.
+    """
+    unpacked = wheels.unpack(folder)
+    if unpacked is not None:
+        sys.path.append(str(unpacked))
+    return absent.stand_in_for_absent()
+
+
+def run_part(name: str, sizes: parts.Sizes, limit: float, deadline: float) -> dict[str, Any]:
+    """Runs one part until it is done, fails or its time is over; its errors are its outcome.
+
+    Args:
+        name: of the part.
+        sizes: how much it does.
+        limit: seconds at most.
+        deadline: `time.monotonic()` at which it ends even if it began late.
+    """
+    function, start = parts.PARTS[name][0], time.monotonic()
+    error, result = "", None
+    try:
+        result = function(sizes, min(deadline, start + limit))
+    except (parts.PartError, children.ChildError) as failure:
+        error, result = str(failure), failure.partial
+    except Exception as failure:  # a part must not end the others
+        error = f"{type(failure).__name__}: {failure}"
+    outcome = "complete" if not error else error.splitlines()[0]
+    seconds = time.monotonic() - start
+    return {"outcome": outcome, "seconds": seconds, "error": error, "result": result}
+
+
+def check(names: list[str], size: str, seconds: float, output: Path, facts: dict[str, Any]) -> bool:
+    """Runs the parts and writes what they give; whether all were complete.
+
+    Args:
+        names: of parts.
+        size: of `parts.SIZES`.
+        seconds: for all together.
+        output: path of the two files, without their endings.
+        facts: written with the results.
+    """
+    deadline = time.monotonic() + seconds
+    content: dict[str, Any] = {"size": size, **facts, "parts": {}}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        limit = parts.PARTS[name][1] * seconds / SECONDS
+        done = run_part(name, parts.SIZES[size], limit, deadline)
+        print(f"{name:16}{done['outcome']}, {done['seconds']:.0f} s", flush=True)
+        content["parts"][name] = done
+        text = json.dumps(content, indent=2) + "\n"
+        output.with_suffix(".json").write_text(text, encoding="utf-8")
+        output.with_suffix(".md").write_text(report(content), encoding="utf-8")
+    print(f"written to {output.with_suffix('.json')} and {output.with_suffix('.md')}")
+    return all(part["outcome"] == "complete" for part in content["parts"].values())
+
+
+def main() -> int:
+    """The command line; returns 0 if all parts were complete, otherwise 1."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=parts.SIZES, default="full")
+    parser.add_argument("--parts", nargs="+", choices=parts.PARTS, default=list(parts.PARTS))
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="for all parts together")
+    parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "gpu_check")
+    parser.add_argument("--wheels", type=Path, default=ROOT / wheels.FOLDER)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    os.environ[WHEELS_VARIABLE] = os.environ.get(WHEELS_VARIABLE) or str(options.wheels.resolve())
+    missing = prepare(Path(os.environ[WHEELS_VARIABLE]))
+    if options.child:
+        children.serve(options.child, workers.WORKERS)
+        return 0
+    if missing:
+        print(f"not installed, and not needed: {', '.join(missing)}")
+    facts = {"not_installed": missing}
+    complete = check(options.parts, options.size, options.seconds, options.output, facts)
+    return 0 if complete else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
