@@ -33,10 +33,11 @@ from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
 from clac_jax.input_pipeline.batch import collate
+from clac_jax.input_pipeline.packing import stacked
 from clac_jax.models import abstract_variables, build_model, init_variables
 from clac_jax.training.losses import make_loss
 from clac_jax.training.optim import make_optimizer, trainable_mask
-from clac_jax.training.parallel import Pmap, stack
+from clac_jax.training.parallel import Pmap
 from clac_jax.training.progress import RunProgress
 from clac_jax.training.schedules import Timeline, make_schedule
 from clac_jax.training.state import create_train_state
@@ -60,7 +61,7 @@ def main() -> None:
     examples = load_examples()
     plan = plan_for(examples, NUM_EXAMPLES, config.text_encoder.max_length)
     one = collate(examples, plan.choose([examples]))
-    batch = stack([[one]])
+    batch = stacked([stacked([one])])
     parallel = Pmap()
     model = build_model(config)
     abstract = abstract_variables(model, one)

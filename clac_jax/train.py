@@ -26,6 +26,7 @@ from clac_jax.config import check as config_check
 from clac_jax.config import schema as config_lib
 from clac_jax.distributed import processes, program_facts
 from clac_jax.distributed.preemption import Preempted, StopSignals
+from clac_jax.distributed.share import share_of_process
 from clac_jax.distributed.workdir import Workdir
 from clac_jax.errors import UserError
 from clac_jax.files.atomic import write_atomically
@@ -42,7 +43,7 @@ from clac_jax.training import optim
 from clac_jax.training.parallel import Parallel, make_parallel
 from clac_jax.training.progress import RunProgress
 from clac_jax.training.run_end import has_ended, stopped_early, why_ended
-from clac_jax.training.schedules import make_schedule
+from clac_jax.training.schedules import make_schedule, timeline_of
 from clac_jax.training.state import TrainState, create_train_state
 
 
@@ -131,8 +132,8 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
     origin = resume.find_origin(config, workdir) if first else resume.Origin()
 
     # Crystals and texts -> batches.
-    data = RunData(config)
-    fingerprints = {split: data.fingerprint(split) for split in data.split_sizes}
+    data = RunData(config, share_of_process())
+    fingerprints = {split: data.splits.fingerprint(split) for split in data.split_sizes}
     processes.agree("data", {f"the {split} split": text for split, text in fingerprints.items()})
 
     # Model and optimizer: what their arrays will look like, before any is made or read.
@@ -155,7 +156,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
     num_examples = data.split_sizes["train"]
     start = _start(origin, config, workdir, shapes, initialise, num_examples, fingerprints)
     progress = start.progress
-    timeline = data.timeline(progress)
+    timeline = timeline_of(config, num_examples, progress)
     schedule = make_schedule(config, timeline)
     template = template.replace(tx=make_optimizer(schedule))
     host_state = from_arrays(template, start.arrays)
@@ -179,7 +180,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
                 config,
                 workdir,
                 data.split_sizes,
-                data.num_unlabelled,
+                data.splits.num_unlabelled,
                 host_state.params,
                 trainable,
                 data.steps_per_epoch,
@@ -314,7 +315,7 @@ def _train_epoch(
         if told_to_stop:
             stop.obey()
         is_due = due_by_time or saver.due_at_step(loop.progress)
-        if is_due and not data.ends_epoch(loop.progress):
+        if is_due and not data.ends_epoch(loop.progress.examples_in_epoch):
             loop.check_finite()
             saver.save(loop.state, loop.progress)
     loop.check_finite()

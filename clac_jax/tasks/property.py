@@ -38,8 +38,8 @@ class Property:
         self._data = data
         self._is_regression = config.property.kind == "regression"
         self._measure = "mae" if self._is_regression else "accuracy"
-        self._labels = data.train_labels()
-        num_outputs = 1 if self._is_regression else data.num_classes()
+        self._labels = data.splits.train_labels()
+        num_outputs = 1 if self._is_regression else data.splits.num_classes()
         self.model = PropertyModel(build_graph_encoder(config), num_outputs)
         self._parallel = parallel
         self._predict = parallel.evaluate(self._predict_step)

@@ -7,7 +7,7 @@ state without one.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,7 +16,6 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from clac_jax.config.schema import ConfigError
 from clac_jax.input_pipeline.batch import Batch
 from clac_jax.training.losses import Loss
 from clac_jax.training.state import TrainState
@@ -30,38 +29,6 @@ def make_parallel(config: ml_collections.ConfigDict) -> Parallel:
     if config.parallel == "shard_map":
         return ShardMap(config.sharding.what, config.sharding.min_elements)
     return Pmap()
-
-
-def check_batch_size(batch_size: int) -> int:
-    """The examples that each device gets of a global batch.
-
-    Raises:
-        ConfigError: the batch cannot be split evenly over the devices of all processes.
-    """
-    num_devices = jax.device_count()
-    if batch_size % num_devices:
-        lower = batch_size - batch_size % num_devices
-        raise ConfigError(
-            f"A batch of {batch_size} cannot be split evenly over {num_devices} devices. "
-            f"Use {lower + num_devices}" + (f" or {lower}." if lower else ".")
-        )
-    return batch_size // num_devices
-
-
-def check_chunks(per_device: int, num_chunks: int) -> int:
-    """The examples of a chunk, where each device encodes its part of a batch in so many.
-
-    Raises:
-        ConfigError: a device's examples cannot be split evenly into so many chunks.
-    """
-    if per_device % num_chunks:
-        fitting = ", ".join(str(n) for n in range(1, per_device + 1) if per_device % n == 0)
-        raise ConfigError(
-            f"The {per_device} examples that each device gets of a batch cannot be split evenly "
-            f"into gradient_cache_chunks = {num_chunks}. Use one of {fitting}, or another "
-            "batch_size."
-        )
-    return per_device // num_chunks
 
 
 class Parallel(abc.ABC):
@@ -247,18 +214,3 @@ class ShardMap(Parallel):
             if size % self._mesh.size == 0:
                 return PartitionSpec(*[None] * axis, AXIS)
         return WHOLE
-
-
-def stack(parts: Sequence[Sequence[Batch]]) -> Batch:
-    """Batches of equal shape with two leading axes: device, accumulation.
-
-    Args:
-        parts: one row per local device, one column per accumulated batch.
-    """
-    rows = [jax.tree.map(lambda *leaves: np.stack(leaves), *row) for row in parts]
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
-
-
-def stack_devices(parts: Sequence[Batch]) -> Batch:
-    """Batches of equal shape, one per local device, with one leading axis."""
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *parts)

@@ -22,17 +22,17 @@ def config(tmp_path):
 
 
 def test_a_fingerprint_is_of_the_examples_that_a_run_takes(config, tmp_path):
-    whole = RunData(config).fingerprint("train")
+    whole = RunData(config).splits.fingerprint("train")
     config.dataset.max_examples = 40
-    some = RunData(config).fingerprint("train")
-    assert len({whole, some, RunData(config).fingerprint("validation")}) == 3
+    some = RunData(config).splits.fingerprint("train")
+    assert len({whole, some, RunData(config).splits.fingerprint("validation")}) == 3
     # Rows behind the first 40 do not matter to a run that does not take them.
     config.dataset.data_dir = str(tmp_path / "elsewhere")
-    assert RunData(config).fingerprint("train") == some
+    assert RunData(config).splits.fingerprint("train") == some
     config.dataset.path = str(
         write(tmp_path / "u.jsonl", [row(k, gpt_text="Another.") for k in range(200)])
     )
-    assert RunData(config).fingerprint("train") != some
+    assert RunData(config).splits.fingerprint("train") != some
 
 
 def test_damage_in_mid_epoch_comes_through_the_threads_as_one_error(config, tmp_path):
