@@ -30,6 +30,7 @@ from benchmarks.step import (
     plan_for,
 )
 from clac_jax.checkpoint import resume
+from clac_jax.checkpoint.changes import Present
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
 from clac_jax.input_pipeline.batch import collate
@@ -101,7 +102,7 @@ def main() -> None:
             for _ in range(options.steps_between):
                 seconds, state = one_step(state)
                 steps.append(seconds)
-            arrays = to_arrays(parallel.whole(state))
+            arrays = to_arrays(parallel.gather(state))
             begun = time.perf_counter()
             checkpoints.save(arrays, RunProgress(step=number + 1), None)
             blocked.append(time.perf_counter() - begun)
@@ -119,7 +120,7 @@ def main() -> None:
 
             begun = time.perf_counter()
             origin = resume.find_origin(config, workdir)
-            start = resume.begin(origin, config, workdir, shapes, initialise, 0)
+            start = resume.begin(origin, workdir, Present(config, 0, {}), shapes, initialise)
             state = parallel.put(from_arrays(template, start.arrays))
             jax.block_until_ready(state)
             restored.append(time.perf_counter() - begun)

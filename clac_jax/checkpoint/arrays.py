@@ -69,7 +69,7 @@ def describe(arrays: Mapping[str, np.ndarray]) -> dict[str, Leaf]:
         return dict(zip(arrays, pool.map(_describe, arrays.values()), strict=True))
 
 
-def this_process_alone() -> ocp.options.MultiprocessingOptions:
+def only_this_process() -> ocp.options.MultiprocessingOptions:
     """For Orbax: of the processes of a run one saves and reads, and its state is whole."""
     index = jax.process_index()
     return ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
@@ -125,7 +125,7 @@ def _read(info: CheckpointInfo, paths: Collection[str]) -> Arrays:
         for path in paths
     }
     as_numpy = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in paths}
-    alone = this_process_alone()
+    alone = only_this_process()
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
     quiet_threads()
     with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:

@@ -21,7 +21,7 @@ from clac_jax.training.losses import Loss
 from clac_jax.training.state import TrainState
 from clac_jax.training.step import AXIS, TrainStep, make_gradients, make_train_step, make_update
 
-WHOLE, SPLIT = PartitionSpec(), PartitionSpec(AXIS)
+REPLICATED, SPLIT = PartitionSpec(), PartitionSpec(AXIS)
 
 
 def make_parallel(config: ml_collections.ConfigDict) -> Parallel:
@@ -50,19 +50,19 @@ class Parallel(abc.ABC):
         """A tree of host arrays, the state or a part of it, on the devices."""
 
     @abc.abstractmethod
-    def whole(self, tree: Any) -> Any:
+    def gather(self, tree: Any) -> Any:
         """Each array of a tree on one local device, maybe with leading axes of length 1.
 
         A collective where arrays are sharded: every process calls it then.
         """
 
     @abc.abstractmethod
-    def is_whole(self, tree: Any) -> bool:
-        """Whether `whole` needs no other process."""
+    def is_local(self, tree: Any) -> bool:
+        """Whether `gather` needs no other process."""
 
     @abc.abstractmethod
     def to_host(self, tree: Any) -> Any:
-        """The tree as NumPy arrays without a device axis; a collective as `whole`."""
+        """The tree as NumPy arrays without a device axis; a collective as `gather`."""
 
 
 class Pmap(Parallel):
@@ -94,11 +94,11 @@ class Pmap(Parallel):
 
         return jax.tree.map(join, *copies)
 
-    def whole(self, tree: Any) -> Any:
+    def gather(self, tree: Any) -> Any:
         """The first local device's arrays, each with a leading axis of 1; nothing is copied."""
         return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
-    def is_whole(self, tree: Any) -> bool:
+    def is_local(self, tree: Any) -> bool:
         """Always."""
         del tree
         return True
@@ -160,21 +160,21 @@ class ShardMap(Parallel):
 
         return jax.tree.map(place, tree, self._shardings(tree))
 
-    def whole(self, tree: Any) -> Any:
-        """See `Parallel.whole`."""
+    def gather(self, tree: Any) -> Any:
+        """See `Parallel.gather`."""
         if not all(leaf.is_fully_replicated for leaf in jax.tree.leaves(tree)):
-            everywhere = NamedSharding(self._mesh, WHOLE)
+            everywhere = NamedSharding(self._mesh, REPLICATED)
             tree = jax.jit(lambda x: x, out_shardings=everywhere)(tree)
         return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
-    def is_whole(self, tree: Any) -> bool:
+    def is_local(self, tree: Any) -> bool:
         """Whether no array of the tree is spread over devices of other processes."""
         leaves = jax.tree.leaves(tree)
         return all(leaf.is_fully_replicated or leaf.is_fully_addressable for leaf in leaves)
 
     def to_host(self, tree: Any) -> Any:
         """See `Parallel.to_host`."""
-        return jax.tree.map(np.asarray, self.whole(tree))
+        return jax.tree.map(np.asarray, self.gather(tree))
 
     def _mapped(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A function (state, batch) for one device, on all; the batch's device axis is gone."""
@@ -183,7 +183,11 @@ class ShardMap(Parallel):
             return function(state, jax.tree.map(lambda leaf: leaf[0], batch))
 
         return jax.shard_map(
-            on_one, mesh=self._mesh, in_specs=(WHOLE, SPLIT), out_specs=WHOLE, check_vma=False
+            on_one,
+            mesh=self._mesh,
+            in_specs=(REPLICATED, SPLIT),
+            out_specs=REPLICATED,
+            check_vma=False,
         )
 
     def _global(self, batch: Batch) -> Batch:
@@ -201,7 +205,7 @@ class ShardMap(Parallel):
             spread = {"nothing": (), "optimizer": ("opt_state",)}.get(
                 self._what, ("opt_state", "params")
             )
-            spec = WHOLE
+            spec = REPLICATED
             if part in spread and np.size(leaf) >= self._min_elements:
                 spec = self._along_one_axis(np.shape(leaf))
             return NamedSharding(self._mesh, spec)
@@ -213,4 +217,4 @@ class ShardMap(Parallel):
         for axis, size in enumerate(shape):
             if size % self._mesh.size == 0:
                 return PartitionSpec(*[None] * axis, AXIS)
-        return WHOLE
+        return REPLICATED

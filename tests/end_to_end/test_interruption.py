@@ -15,7 +15,7 @@ from end_to_end.test_training import assert_same_arrays, last_state, without_tim
 
 from clac_jax.distributed.preemption import EXIT_PREEMPTED
 from clac_jax.errors import EXIT_USER_ERROR
-from clac_jax.reporting.run_log import read_rows
+from clac_jax.reporting.metrics_file import read_rows
 
 # Saves every second step, so that many instants fall into one.
 FLAGS = (

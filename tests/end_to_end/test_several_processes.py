@@ -16,7 +16,7 @@ from helpers.user_tables import write
 
 from clac_jax.distributed.preemption import EXIT_PREEMPTED
 from clac_jax.errors import EXIT_USER_ERROR
-from clac_jax.reporting.run_log import TIMING_FIELDS, read_rows
+from clac_jax.reporting.metrics_file import TIMING_FIELDS, read_rows
 
 # 20 steps with dropout, token masks and random views of the texts.
 FLAGS = (

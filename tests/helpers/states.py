@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from clac_jax.checkpoint import resume
+from clac_jax.checkpoint.changes import Present
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.tree import to_arrays
 from clac_jax.config.schema import default_config
@@ -87,9 +88,8 @@ FRESH = to_arrays(make_state(seed=77, step=False))
 def begin(workdir, config=None, num_train_examples=100, arrays=FRESH, data=None):
     config = config or changed()
     origin = resume.find_origin(config, workdir)
-    return resume.begin(
-        origin, config, workdir, shapes_of(arrays), lambda: arrays, num_train_examples, data
-    )
+    now = Present(config, num_train_examples, data or {})
+    return resume.begin(origin, workdir, now, shapes_of(arrays), lambda: arrays)
 
 
 def changed(**values):
