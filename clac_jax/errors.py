@@ -17,6 +17,10 @@ class UserError(Exception):
     exit_code = 2
 
 
+class ConfigError(UserError, ValueError):
+    """A config key is unknown or its value cannot be used."""
+
+
 class WorkdirError(UserError):
     """The workdir cannot be used or written to."""
 

@@ -12,10 +12,9 @@ from clac_jax.config.schema import (
     PROPERTY_MONITORS,
     RESTORE_PARTS,
     TOWERS,
-    ConfigError,
     default_config,
 )
-from clac_jax.errors import one_line
+from clac_jax.errors import ConfigError, one_line
 from clac_jax.files.paths import check_local
 
 DEBUG_EXAMPLES = 64

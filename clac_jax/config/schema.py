@@ -8,7 +8,7 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from clac_jax.errors import UserError
+from clac_jax.errors import ConfigError as ConfigError  # where its readers look for it
 
 # What a validation measures, and `checkpoint.monitor` may name.
 MONITORS = (
@@ -27,10 +27,6 @@ PROPERTY_MONITORS = {
 }
 TOWERS = ("graph_encoder", "text_encoder")
 RESTORE_PARTS = ("params", "batch_stats", "opt_state", "key", "progress")
-
-
-class ConfigError(UserError, ValueError):
-    """A config key is unknown or its value cannot be used."""
 
 
 def default_config() -> ml_collections.ConfigDict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clac_jax.config.schema import ConfigError
+from clac_jax.errors import ConfigError
 from clac_jax.input_pipeline.share import ONE_PROCESS, Share
 
 ORDER_STREAM = 0

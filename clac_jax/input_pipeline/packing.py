@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from clac_jax.config.schema import ConfigError
+from clac_jax.errors import ConfigError
 from clac_jax.input_pipeline.batch import Batch, BatchShape, ExampleViews, collate
 from clac_jax.input_pipeline.shape_plan import ShapePlan
 from clac_jax.input_pipeline.share import Answer, Share

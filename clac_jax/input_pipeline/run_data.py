@@ -13,7 +13,7 @@ from clac_jax.input_pipeline.batch import Batch, ExampleViews, collate
 from clac_jax.input_pipeline.order import epoch_order, eval_rows, steps_in_epoch, train_rows
 from clac_jax.input_pipeline.packing import Packed, chunk_size, in_one_shape, pack_eval, pack_train
 from clac_jax.input_pipeline.prefetch import prefetched
-from clac_jax.input_pipeline.shape_plan import ShapePlan
+from clac_jax.input_pipeline.shape_plan import Planning, ShapePlan
 from clac_jax.input_pipeline.shape_search import MAX_BATCHES
 from clac_jax.input_pipeline.share import ONE_PROCESS, Share
 from clac_jax.input_pipeline.splits import Splits
@@ -117,7 +117,7 @@ class RunData:
         return collate(examples, self._train_shapes.choose([examples]))
 
     def ends_epoch(self, examples_in_epoch: int) -> bool:
-        """Whether the epoch has no full step left after so many of its examples."""
+        """Whether the epoch has no full step left after `examples_in_epoch` of its examples."""
         left = self.split_sizes["train"] - examples_in_epoch
         return left < self._config.batch_size * self._config.accumulate_steps
 
@@ -133,9 +133,11 @@ class RunData:
             self._per_chunk,
             config.text_encoder.max_length,
             self._atoms("train", [self._order(epoch) for epoch in range(epochs)]),
-            num_parts=config.accumulate_steps * config.batch_size // self._per_chunk,
-            num_batches=self.steps_per_epoch,
-            seed=config.seed,
+            Planning(
+                num_parts=config.accumulate_steps * config.batch_size // self._per_chunk,
+                num_batches=self.steps_per_epoch,
+                seed=config.seed,
+            ),
         )
 
     def _plan_eval(self, split: str) -> ShapePlan:
@@ -145,9 +147,11 @@ class RunData:
             self._eval_per_device,
             config.text_encoder.max_length,
             self._atoms(split, [np.arange(self.split_sizes[split])]),
-            num_parts=config.eval_batch_size // self._eval_per_device,
-            seed=config.seed,
-            max_programs=2,  # an epoch has few such batches
+            Planning(
+                num_parts=config.eval_batch_size // self._eval_per_device,
+                seed=config.seed,
+                max_programs=2,  # there are few such batches in an epoch
+            ),
         )
 
     def _sample(self, split: str) -> np.ndarray:

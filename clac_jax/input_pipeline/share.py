@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clac_jax.config.schema import ConfigError
+from clac_jax.errors import ConfigError
 
 Answer = Callable[[], np.ndarray]
 """Waits for what the processes have agreed on."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from clac_jax.config.schema import ConfigError
+from clac_jax.errors import ConfigError
 
 Params = Any
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers.small_runs import arrays_at, assert_same, train_rows, untimed
 
-from clac_jax.config.schema import ConfigError
+from clac_jax.errors import ConfigError
 from clac_jax.reporting.metrics_file import read_rows
 from clac_jax.train import train
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clac_jax.config.schema import ConfigError
 from clac_jax.datasets.crystal_table import CrystalTable
 from clac_jax.datasets.record import Record
+from clac_jax.errors import ConfigError
 from clac_jax.input_pipeline.order import epoch_order, eval_rows, train_rows
 from clac_jax.input_pipeline.share import Share
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from helpers.crystals import rock_salt
 
-from clac_jax.config.schema import ConfigError
 from clac_jax.crystals.graph import build_graph
+from clac_jax.errors import ConfigError
 from clac_jax.input_pipeline.batch import BatchShape, ExampleViews, TokenView
 from clac_jax.input_pipeline.packing import (
     chunk_size,

@@ -1,6 +1,6 @@
 import pytest
 
-from clac_jax.config.schema import ConfigError
+from clac_jax.errors import ConfigError
 from clac_jax.input_pipeline.share import Share
 
 
