@@ -131,14 +131,14 @@ def _set_up(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals)
         validated, resumed = progress.examples_in_epoch == 0, bool(origin.own)
         log = RunLog(workdir, config, progress.step, validated, resumed)
         write_atomically(workdir / "config.json", config_lib.to_json(config))
-        next_learning_rate = float(schedule(progress.step)) * progress.learning_rate_scale
+        next_rate = float(np.asarray(schedule(progress.step))) * progress.learning_rate_scale
         lines = [
             *summary.describe_program(),
             *summary.describe_data(config, data.split_sizes, data.splits.num_unlabelled),
             *summary.describe_parameters(abstract["params"], trainable),
             *summary.describe_steps(config, timeline, data.describe_shapes()),
             f"workdir   {workdir}",
-            *summary.describe_start(config, start, next_learning_rate),
+            *summary.describe_start(config, start, next_rate),
         ]
         print("\n".join(lines), flush=True)
         line = ProgressLine(timeline.total_steps, progress.step)

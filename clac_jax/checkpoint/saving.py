@@ -151,8 +151,8 @@ class Saver:
         step = int(processes.maximum([step])()[0])
         if step == last_step:
             return state, step
-        arrays, _ = processes.from_first(lambda: (arrays, b""), shapes)
-        best = self._parallel.put(from_arrays(model, arrays))
+        same_everywhere, _ = processes.from_first(lambda: (arrays, b""), shapes)
+        best = self._parallel.put(from_arrays(model, same_everywhere))
         return state.replace(params=best.params, batch_stats=best.batch_stats), step
 
     def _is_intact(self, state: TrainState, progress: RunProgress) -> bool:

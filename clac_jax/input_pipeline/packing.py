@@ -117,7 +117,8 @@ def in_one_shape(parts: Iterator[Packed], share: Share) -> Iterator[Batch]:
 
 def stacked(batches: Sequence[Batch]) -> Batch:
     """Batches of equal shape as one, with a leading axis."""
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+    batch: Batch = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+    return batch
 
 
 def chunk_size(per_device: int, num_chunks: int) -> int:

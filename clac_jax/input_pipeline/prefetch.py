@@ -6,17 +6,21 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import grain
+import numpy as np
 
 T = TypeVar("T")
 
 
 def prefetched(
-    items: Sequence[Any], build: Callable[[Any], T], num_threads: int = 2, prefetch: int = 8
+    items: Sequence[Any] | np.ndarray,
+    build: Callable[[Any], T],
+    num_threads: int = 2,
+    prefetch: int = 8,
 ) -> Iterator[T]:
     """`build` of each item, in order.
 
     Args:
-        items: what each batch is built from.
+        items: what each batch is built from; of an array, what each row of it holds.
         build: called in the threads; its errors are raised where the batch is taken.
         num_threads: their number changes nothing but the speed; 0 builds where the batch is taken.
         prefetch: batches held ready.

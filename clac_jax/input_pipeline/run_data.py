@@ -119,7 +119,7 @@ class RunData:
     def ends_epoch(self, examples_in_epoch: int) -> bool:
         """Whether the epoch has no full step left after `examples_in_epoch` of its examples."""
         left = self.split_sizes["train"] - examples_in_epoch
-        return left < self._config.batch_size * self._config.accumulate_steps
+        return bool(left < self._config.batch_size * self._config.accumulate_steps)
 
     def describe_shapes(self) -> str:
         """The planned batch shapes in words."""
@@ -166,7 +166,8 @@ class RunData:
 
     def _atoms(self, split: str, orders: Sequence[np.ndarray]) -> np.ndarray:
         """Atoms of all crystals in these orders, one after the other."""
-        return self.splits.crystals[split].atoms[np.concatenate(orders)]
+        atoms: np.ndarray = self.splits.crystals[split].atoms[np.concatenate(orders)]
+        return atoms
 
     def _train_views(self, epoch: int, index: int) -> ExampleViews:
         record = self.splits["train"][int(index)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -119,9 +120,9 @@ class Sizes:
         Edges and tokens are those of an example of the sample with as many atoms, or nearly.
         """
         part = num_parts, num_examples
-        count = min(max(SIMULATED_EXAMPLES // np.prod(part), MIN_BATCHES), MAX_BATCHES)
+        count = min(max(SIMULATED_EXAMPLES // math.prod(part), MIN_BATCHES), MAX_BATCHES)
         # Spread over the epochs, which may begin with other crystals than they end with.
-        num_full = max(len(atoms) // np.prod(part), 1)
+        num_full = max(len(atoms) // math.prod(part), 1)
         nodes = np.resize(atoms, (num_full, *part))[np.arange(count) * num_full // count]
         by_size = np.argsort(self.nodes[:, 0], kind="stable")
         ascending = self.nodes[by_size, 0]

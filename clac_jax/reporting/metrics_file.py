@@ -211,7 +211,7 @@ def _row(line: bytes) -> dict[str, Any] | str:
     for name in ("step", "epoch"):
         value = row.get(name, 0 if name == "epoch" else None)
         if type(value) is not int or not 0 <= value < 1 << 63:
-            return f'is not a row: "{name}" is not a whole number'
+            return f'is not a row: "{name}" is not an integer'
     return row
 
 

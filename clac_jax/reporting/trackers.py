@@ -77,7 +77,7 @@ class TensorBoard:
     def sync(self) -> None:
         """Begins a new file if the one that is open was removed; each row is on the disk already.
 
-        People tidy up `tensorboard/` during a run, which is no reason to lose a checkpoint.
+        People tidy up `tensorboard/` during a run, which should not cost a checkpoint.
 
         Raises:
             WorkdirError: it cannot be written.

@@ -11,7 +11,7 @@ import ml_collections
 
 from clac_jax.input_pipeline.batch import Batch
 from clac_jax.input_pipeline.run_data import RunData
-from clac_jax.models import build_model, init_variables
+from clac_jax.models import CLaC, build_model, init_variables
 from clac_jax.reporting.figures import write_report
 from clac_jax.tasks.retrieval import Evaluator
 from clac_jax.tasks.task import Measures, Report, Row, Task
@@ -24,6 +24,7 @@ from clac_jax.typing import Array
 class Contrastive(Task):
     """Each crystal is contrasted with all texts of a batch, and each text with all crystals."""
 
+    model: CLaC
     # Every train row has all terms; one whose contrast is switched off is 0.
     absent_terms: ClassVar[Mapping[str, float]] = {"visual_loss": 0.0, "textual_loss": 0.0}
 

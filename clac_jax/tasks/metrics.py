@@ -25,7 +25,7 @@ def top_k_accuracies(ranks: np.ndarray, ks: tuple[int, ...] = (1, 3, 10)) -> dic
 
 
 def pool_metrics(similarity: np.ndarray, suffix: str = "") -> dict[str, float]:
-    """Both-way retrieval accuracies over a whole pool.
+    """Retrieval accuracies over an entire pool, in both directions.
 
     Args:
         similarity: (N, N) score of each text (row) with each crystal (column), same order.

@@ -27,6 +27,8 @@ from clac_jax.typing import Array
 class Property(Task):
     """Regression minimizes the squared error, classification the cross entropy."""
 
+    model: PropertyModel
+
     def __init__(self, config: ml_collections.ConfigDict, data: RunData, parallel: Parallel):
         """Builds the model and looks through the labels of the training split.
 

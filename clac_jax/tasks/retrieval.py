@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import flax.struct
 import jax
@@ -60,7 +60,8 @@ def make_score(model: CLaC) -> Callable[[Any, Array, Array], jax.Array]:
     @jax.jit
     def score(params: Any, crystals: Array, texts: Array) -> jax.Array:
         with jax.default_matmul_precision("highest"):
-            return model.apply({"params": params}, crystals, texts, method="scores")
+            scores = model.apply({"params": params}, crystals, texts, method="scores")
+            return cast(jax.Array, scores)
 
     return score
 
@@ -85,7 +86,8 @@ def make_eval_step(
             gathered = jax.tree.map(lambda leaf: leaf[None], local)
         else:
             gathered = jax.lax.all_gather(local, axis_name)
-        return Embedded(*gathered, metrics=metrics)
+        crystals, texts, mask, index = gathered
+        return Embedded(crystals, texts, mask, index, metrics)
 
     return eval_step
 

@@ -58,7 +58,7 @@ class Parallel(abc.ABC):
 
     @abc.abstractmethod
     def is_local(self, tree: Any) -> bool:
-        """Whether `gather` needs no other process."""
+        """Whether `gather` needs no other process: all of the tree is on local devices."""
 
     @abc.abstractmethod
     def to_host(self, tree: Any) -> Any:
@@ -66,7 +66,7 @@ class Parallel(abc.ABC):
 
 
 class Pmap(Parallel):
-    """pmap: every local device holds the whole state."""
+    """pmap: every local device holds a copy of the entire state."""
 
     def train(self, trainable: Any, schedule: optax.Schedule, loss: Loss) -> TrainStep:
         """See `Parallel.train`."""
@@ -109,20 +109,20 @@ class Pmap(Parallel):
 
 
 class ShardMap(Parallel):
-    """shard_map over one mesh of all devices; large arrays may be spread over it.
+    """shard_map over one mesh of all devices; large arrays may be sharded over it.
 
     The gradient is computed by the step for one device. The optimizer runs behind it, where XLA
-    divides the work on an array like the array itself: moments that are spread are updated where
-    they lie (ZeRO, arXiv:1910.02054), spread parameters are gathered for a step's forward pass.
+    divides the work on an array like the array itself: moments that are sharded are updated where
+    they lie (ZeRO, arXiv:1910.02054), sharded parameters are gathered for a step's forward pass.
     """
 
     def __init__(self, what: str = "nothing", min_elements: int = 1 << 16):
         """Over the devices of all processes.
 
         Args:
-            what: is spread over the devices: "nothing", the "optimizer" state, or "everything":
+            what: is sharded over the devices: "nothing", the "optimizer" state, or "everything":
                 the parameters and it.
-            min_elements: smaller arrays stay whole on every device.
+            min_elements: smaller arrays are replicated.
         """
         self._mesh = Mesh(np.array(jax.devices()), (AXIS,))
         self._what = what
@@ -147,7 +147,7 @@ class ShardMap(Parallel):
         return lambda state, batch: compiled(state.replace(opt_state=()), self._global(batch))
 
     def put(self, tree: Any) -> Any:
-        """Each array on all devices, whole or in parts."""
+        """Each array on all devices, replicated or sharded."""
 
         def place(leaf: Any, sharding: NamedSharding) -> jax.Array:
             array = np.asarray(leaf)
@@ -168,7 +168,7 @@ class ShardMap(Parallel):
         return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
     def is_local(self, tree: Any) -> bool:
-        """Whether no array of the tree is spread over devices of other processes."""
+        """Whether no array of the tree is sharded over devices of other processes."""
         leaves = jax.tree.leaves(tree)
         return all(leaf.is_fully_replicated or leaf.is_fully_addressable for leaf in leaves)
 
@@ -202,18 +202,18 @@ class ShardMap(Parallel):
 
         def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
             part = str(getattr(path[0], "name", "")) if path else ""
-            spread = {"nothing": (), "optimizer": ("opt_state",)}.get(
+            sharded = {"nothing": (), "optimizer": ("opt_state",)}.get(
                 self._what, ("opt_state", "params")
             )
             spec = REPLICATED
-            if part in spread and np.size(leaf) >= self._min_elements:
+            if part in sharded and np.size(leaf) >= self._min_elements:
                 spec = self._along_one_axis(np.shape(leaf))
             return NamedSharding(self._mesh, spec)
 
         return jax.tree.map_with_path(sharding, tree)
 
     def _along_one_axis(self, shape: tuple[int, ...]) -> PartitionSpec:
-        """Along the first axis that the devices divide; whole where there is none."""
+        """Along the first axis that the devices divide; replicated where there is none."""
         for axis, size in enumerate(shape):
             if size % self._mesh.size == 0:
                 return PartitionSpec(*[None] * axis, AXIS)
