@@ -54,7 +54,9 @@ def _crystal_system(lattice: bytes, positions: bytes, atomic_numbers: bytes) -> 
     fractional = np.frombuffer(positions).reshape(-1, 3) @ np.linalg.inv(cell)
     numbers = np.frombuffer(atomic_numbers, np.int32)
     try:
-        data_set = spglib.get_symmetry_dataset((cell, fractional, numbers), SYMMETRY_TOLERANCE)
+        data_set = spglib.get_symmetry_dataset(
+            (cell.tolist(), fractional.tolist(), numbers.tolist()), SYMMETRY_TOLERANCE
+        )
     except spglib.SpglibError as error:  # where spglib.error.OLD_ERROR_HANDLING is False
         raise DataError(f"the symmetry of its crystal cannot be determined: {error}.") from error
     if data_set is None:

@@ -110,7 +110,7 @@ class Sizes:
     @property
     def graph_views(self) -> int:
         """Views of each crystal."""
-        return self.nodes.shape[1]
+        return int(self.nodes.shape[1])
 
     def simulated(
         self, num_examples: int, num_parts: int, rng: np.random.Generator, atoms: np.ndarray
@@ -272,7 +272,7 @@ class _Packing:
 
 def _of_largest(need: list[list[int]]) -> np.ndarray:
     """(batches, parts) -> (batches,): a batch needs what its largest part does."""
-    return np.max(need, axis=1)
+    return np.array([max(parts) for parts in need])
 
 
 def padding(
