@@ -22,8 +22,8 @@ from clac_jax import datasets
 from clac_jax.crystals.augment import perturb, smallest_distance, strain
 from clac_jax.crystals.crystal import Crystal
 from clac_jax.crystals.graph import build_graph
-from clac_jax.input_pipeline.pipeline import train_views
-from clac_jax.input_pipeline.run_data import RunData, view_options
+from clac_jax.input_pipeline.run_data import RunData
+from clac_jax.input_pipeline.views import train_views, view_options
 from clac_jax.models.encoders import encoder_needs
 from clac_jax.text.formula import replace_formulas
 from clac_jax.text.sentences import Tokenizer, split_sentences, text_view

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import RESULTS, write_results
-from clac_jax.reporting.run_log import read_rows
+from clac_jax.reporting.metrics_file import read_rows
 
 COLUMNS = [
     (direction, k, suffix)

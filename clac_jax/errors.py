@@ -1,7 +1,8 @@
-"""Errors that a user, not a developer, has to act on: the base class, and the workdir's."""
+"""Errors and warnings that a user, not a developer, has to act on."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ class UserError(Exception):
     """
 
     exit_code = 2
+
+
+class ConfigError(UserError, ValueError):
+    """A config key is unknown or its value cannot be used."""
 
 
 class WorkdirError(UserError):
@@ -43,6 +48,11 @@ class MovedMetricsError(WorkdirError):
 
 
 EXIT_USER_ERROR = UserError.exit_code
+
+
+def warn(message: str) -> None:
+    """Prints one line to the standard error: what is wrong and what becomes of it."""
+    print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
 def in_words(error: Exception) -> str:

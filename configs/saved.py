@@ -2,9 +2,8 @@
 
 import ml_collections
 
-from clac_jax.config import ConfigError
 from clac_jax.config.schema import from_plain
-from clac_jax.errors import one_line
+from clac_jax.errors import ConfigError, one_line
 from clac_jax.files.json import read_json_object
 from clac_jax.files.paths import explain, local_path
 

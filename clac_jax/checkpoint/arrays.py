@@ -42,7 +42,7 @@ class HostBuffers:
         """Allocates for a state with these arrays, by slash path."""
         self._buffers = {path: np.zeros(leaf.shape, leaf.dtype) for path, leaf in shapes.items()}
         for buffer in self._buffers.values():
-            buffer.fill(0)  # zeros alone are pages that do not exist yet
+            buffer.fill(0)  # pages that only hold zeros do not exist yet
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="host-copy")
 
     def fill(self, arrays: Mapping[str, Any]) -> Arrays:
@@ -69,8 +69,8 @@ def describe(arrays: Mapping[str, np.ndarray]) -> dict[str, Leaf]:
         return dict(zip(arrays, pool.map(_describe, arrays.values()), strict=True))
 
 
-def this_process_alone() -> ocp.options.MultiprocessingOptions:
-    """For Orbax: of the processes of a run one saves and reads, and its state is whole."""
+def only_this_process() -> ocp.options.MultiprocessingOptions:
+    """For Orbax: one process of a run saves and reads, and has all of the state."""
     index = jax.process_index()
     return ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
 
@@ -108,7 +108,7 @@ def read_arrays(info: CheckpointInfo, paths: Collection[str]) -> Arrays:
             raise DamagedCheckpointError(info.folder / STATE / MERGED, "is missing") from error
         raise UnreadableCheckpointError(
             f"{info.folder / STATE} cannot be read, although its files are what was written: "
-            f"{error}. Free memory or mend the file system, and start again."
+            f"{error}. Free memory or fix the file system, and start again."
         ) from error
     with ThreadPoolExecutor(_THREADS) as pool:
         sums = dict(zip(arrays, pool.map(_crc32, arrays.values()), strict=True))
@@ -125,10 +125,10 @@ def _read(info: CheckpointInfo, paths: Collection[str]) -> Arrays:
         for path in paths
     }
     as_numpy = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in paths}
-    alone = this_process_alone()
-    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    one = only_this_process()
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=one)
     quiet_threads()
-    with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
+    with ocp.Checkpointer(handler, multiprocessing_options=one) as checkpointer:
         tree = checkpointer.restore(
             epath.Path(info.folder).resolve() / STATE,  # Orbax takes no relative path
             args=ocp.args.PyTreeRestore(

@@ -10,6 +10,7 @@ from clac_jax.checkpoint.arrays import Arrays, read_arrays
 from clac_jax.checkpoint.files import DamagedCheckpointError
 from clac_jax.checkpoint.layout import CheckpointInfo
 from clac_jax.checkpoint.matching import STRICT_PARTS, part_of
+from clac_jax.errors import warn
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
 
@@ -38,12 +39,12 @@ def read_best(
             continue
         info = intact[step]
         if why := misfit(info, shapes):
-            _warn(f"{info.folder} is not tested: {why}. The next best is tested.")
+            warn(f"{info.folder} is not tested: {why}. The next best is tested.")
             continue
         try:
             arrays = read_arrays(info, shapes)
         except DamagedCheckpointError as error:
-            _warn(f"{error} The next best is tested.")
+            warn(f"{error} The next best is tested.")
             continue
         return step, {
             path: array.astype(shapes[path].dtype, copy=False) for path, array in arrays.items()
@@ -73,7 +74,3 @@ def misfit(info: CheckpointInfo, shapes: Shapes) -> str:
 
 def _some(paths: Sequence[str]) -> str:
     return paths[0] + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
-
-
-def _warn(text: str) -> None:
-    print(f"warning: {text}", flush=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import math
 import os
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 from etils import epath
 
 from clac_jax.checkpoint.retention import KEEP_ALL
-from clac_jax.errors import UserError
+from clac_jax.errors import UserError, warn
 from clac_jax.files.paths import explain
 
 OVERHEAD = 1 << 20  # bytes of a checkpoint beside its arrays: config, checksums, Orbax's own files
@@ -85,12 +84,10 @@ def check_at_start(
         kept = options.save_top_k + 1  # and the last
     needed = (max(kept - num_there, 0) + 1) * size  # one more while it is written
     if free < needed:
-        print(
-            f"warning: {directory} has {_mb(free)} free, and this run will need about "
-            f"{_mb(needed)} there for its checkpoints of {_mb(size)} each. Free some space before "
-            "it is used up, or keep fewer of them (config.checkpoint.save_top_k).",
-            file=sys.stderr,
-            flush=True,
+        warn(
+            f"{directory} has {_mb(free)} free, and this run will need about {_mb(needed)} there "
+            f"for its checkpoints of {_mb(size)} each. Free some space before it is used up, or "
+            "keep fewer of them (config.checkpoint.save_top_k)."
         )
 
 

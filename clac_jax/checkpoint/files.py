@@ -94,7 +94,7 @@ def check_files(folder: epath.Path, every_byte: bool = False) -> None:
 
 @contextlib.contextmanager
 def _unless_removed(folder: epath.Path) -> Iterator[None]:
-    """What looks like damage is none where the whole folder is gone."""
+    """What looks like damage is a removal where the entire folder is gone."""
     try:
         yield
     except DamagedCheckpointError as error:

@@ -253,15 +253,15 @@ def read_all(
 
     A run may be saving: what it has removed since the folder was listed is left out.
     """
-    whole, damaged = {}, {}
+    intact, damaged = {}, {}
     for step, folder in step_folders(directory).items():
         try:
-            whole[step] = read_info(folder)
+            intact[step] = read_info(folder)
         except RemovedCheckpointError:
             continue
         except DamagedCheckpointError as error:
             damaged[step] = error
-    return whole, damaged
+    return intact, damaged
 
 
 def wrong_description(info: CheckpointInfo) -> str | None:

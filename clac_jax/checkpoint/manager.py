@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import re
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,17 +15,15 @@ import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from orbax.checkpoint import checkpoint_managers
 
 from clac_jax.checkpoint import capacity
-from clac_jax.checkpoint.arrays import HostBuffers, describe, nested, this_process_alone
+from clac_jax.checkpoint.arrays import Arrays, HostBuffers, describe, nested
+from clac_jax.checkpoint.best import Shapes, read_best
 from clac_jax.checkpoint.files import write_manifest
 from clac_jax.checkpoint.finished import mark_finished
 from clac_jax.checkpoint.layout import (
     CHECKPOINTS,
     COMMITTED,
-    DELETED,
-    MERGED,
     REPLACED,
     RUN,
     STATE,
@@ -36,19 +31,18 @@ from clac_jax.checkpoint.layout import (
     CheckpointInfo,
     read_all,
 )
-from clac_jax.checkpoint.quiet import quiet_threads
+from clac_jax.checkpoint.orbax_manager import check_written, failure_reason, open_manager
 from clac_jax.checkpoint.removal import (
     empty_trash,
     finish_interrupted,
     move_away,
-    remove,
     set_aside,
     strangers,
 )
 from clac_jax.checkpoint.yardstick import retention_of
 from clac_jax.config import schema as config_lib
 from clac_jax.distributed.workdir import LOCK_FILE, check_writable
-from clac_jax.errors import LostWorkdirError, MovedMetricsError, UserError, one_line
+from clac_jax.errors import LostWorkdirError, MovedMetricsError, UserError, warn
 from clac_jax.files.atomic import sync
 from clac_jax.files.paths import explain
 from clac_jax.training.progress import RunProgress
@@ -109,10 +103,10 @@ class Checkpoints:
             raise CheckpointError(f"Cannot use {self.directory}: {reason}") from error
         self._report(finish_interrupted(self.directory) + set_aside(self.directory, damaged))
         for name in strangers(self.directory):
-            _say(f"warning: {self.directory / name} is not a folder, so it is not a checkpoint.")
+            warn(f"{self.directory / name} is not a folder, so it is not a checkpoint.")
         intact = self.read_all()[0]
         self._retention, self._metrics = retention_of(self._config, self._data, intact)
-        self._manager = self._open()
+        self._manager = open_manager(self.directory)
         ended = bool(intact) and intact[max(intact)].progress.epoch >= config.max_epochs
         if not ended:  # which needs no room
             capacity.check_at_start(self.directory, shapes, len(intact), config)
@@ -134,6 +128,17 @@ class Checkpoints:
         """
         earlier = [step for step in self._retention.earlier_best if step in self._metrics]
         return self._retention.best_first(self._metrics) + earlier
+
+    def read_best(self, shapes: Shapes, last_step: int) -> tuple[int, Arrays]:
+        """See `best.read_best`, of the intact checkpoints of the run."""
+        return read_best(self.read_all()[0], self.best_first(), shapes, last_step)
+
+    def describe_newest(self) -> str:
+        """Which step the newest checkpoint is of, in a sentence."""
+        intact = self.read_all()[0]
+        if not intact:
+            return "There is no checkpoint yet."
+        return f"The newest checkpoint is of step {max(intact)}."
 
     def save(
         self,
@@ -179,7 +184,7 @@ class Checkpoints:
             with contextlib.suppress(OSError):  # only what is empty goes
                 os.rmdir(folder)
         self.directory = epath.Path(workdir).resolve() / CHECKPOINTS
-        self._manager = self._open()
+        self._manager = open_manager(self.directory)
 
     def check(self) -> None:
         """Raises what the save in the background raised, if it has ended.
@@ -211,7 +216,7 @@ class Checkpoints:
             self._failure, self.saved = error, None
             if self._options.on_failure == "stop":
                 raise
-            _say(f"warning: {error} Training continues (config.checkpoint.on_failure).")
+            warn(f"{error} Training continues (config.checkpoint.on_failure).")
 
     def wait_for_last(self) -> None:
         """Blocks until the last save has been committed.
@@ -277,11 +282,14 @@ class Checkpoints:
                 raise
             except Exception as error:  # of Orbax, TensorStore or the disk: none may pass unseen
                 self._report(finish_interrupted(self.directory))
-                self._manager = self._open()  # one that has failed is not to be used again
-                what = f"Cannot save step {progress.step} in {self.directory}: {_reason(error)}"
+                self._manager = open_manager(self.directory)  # not the one that has failed
+                reason = failure_reason(error)
+                what = f"Cannot save step {progress.step} in {self.directory}: {reason}"
                 if attempt > self._options.retries:
-                    raise CheckpointError(f"{what} {_UNTOUCHED}") from error
-                _say(f"warning: {what} Attempt {attempt + 1} follows.")
+                    raise CheckpointError(
+                        f"{what} The checkpoints that are there are untouched."
+                    ) from error
+                warn(f"{what} Attempt {attempt + 1} follows.")
                 time.sleep(self._options.retry_seconds * 2 ** (attempt - 1))
 
     def _save(self, arrays: Mapping[str, np.ndarray], info: CheckpointInfo) -> None:
@@ -296,7 +304,7 @@ class Checkpoints:
             RUN: ocp.args.JsonSave(info.to_json()),
         }
         self._manager.save(info.step, args=ocp.args.Composite(**items), force=True)
-        self._check_written(info.folder, mark)
+        check_written(info.folder, mark)
         # In a bucket, where folders cannot be renamed, Orbax looks for this file as the commit.
         for part in (info.folder / STATE, info.folder / RUN, info.folder):
             (part / COMMITTED).write_text("committed")
@@ -308,23 +316,7 @@ class Checkpoints:
             self._report(finish_interrupted(self.directory))
             self._remove_all_but(self._retention.kept(self._metrics))
         except UserError as error:
-            _say(f"warning: {error}")
-
-    def _check_written(self, folder: epath.Path, mark: epath.Path) -> None:
-        """Looks for what Orbax does not notice.
-
-        It makes folders that are gone once more, and leaves the arrays unmerged, where nothing
-        finds them, if it cannot list their files.
-
-        Raises:
-            OSError: the save is to be tried again; nothing that looks like a checkpoint is there.
-        """
-        merged = folder / STATE / MERGED
-        if not os.path.lexists(mark):  # without which the folder would count as damaged
-            remove(folder)
-            raise FileNotFoundError(errno.ENOENT, "The folder was taken away during the save", mark)
-        if not os.path.lexists(merged):
-            raise OSError(errno.EIO, os.strerror(errno.EIO), merged)
+            warn(str(error))
 
     def _remove_all_but(self, kept: set[int]) -> None:
         for step in sorted(set(self._metrics) - kept):
@@ -339,53 +331,9 @@ class Checkpoints:
             del self._metrics[step]
         self._report(empty_trash(self.directory))
 
-    def _open(self) -> ocp.CheckpointManager:
-        """Orbax's manager of the folder, which never removes anything by itself."""
-        quiet_threads()
-        one = this_process_alone()
-        return ocp.CheckpointManager(
-            self.directory,
-            item_handlers={
-                STATE: ocp.PyTreeCheckpointHandler(
-                    use_compression=False, multiprocessing_options=one
-                ),
-                RUN: ocp.JsonCheckpointHandler(multiprocessing_options=one),
-            },
-            options=ocp.CheckpointManagerOptions(
-                # All of them: `Retention` decides, once the new checkpoint has its checksums.
-                preservation_policy=checkpoint_managers.LatestN(),
-                enable_async_checkpointing=False,  # the whole save is in a thread of ours
-                cleanup_tmp_directories=False,  # `finish_interrupted` does it
-                todelete_subdir=DELETED,
-                create=False,  # done, and not possible where other processes take no part
-                lightweight_initialize=True,  # reads nothing of the checkpoints, damaged or not
-                multiprocessing_options=one,
-            ),
-        )
-
     def _report(self, problems: list[str]) -> None:
         """Says what could not be removed, once; it is tried again after the next save."""
         for problem in problems:
             if problem not in self._problems:
-                _say(f"warning: {problem} It is tried again later.")
+                warn(f"{problem} It is tried again later.")
         self._problems.update(problems)
-
-
-_UNTOUCHED = "The checkpoints that are there are untouched."
-_OS_ERROR = re.compile(r"os[ _]error(?:_code)?\W+(\d+)", re.IGNORECASE)  # as TensorStore says it
-
-
-def _reason(error: Exception) -> str:
-    """What an error of a save says, in one line, and what to do."""
-    if isinstance(error, UserError):
-        return str(error)
-    if isinstance(error, OSError) and error.errno:
-        return explain(error)
-    found = _OS_ERROR.search(str(error))
-    if found:
-        return explain(OSError(int(found[1]), os.strerror(int(found[1]))))
-    return f"{one_line(f'{type(error).__name__}: {error}', 500)}."
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

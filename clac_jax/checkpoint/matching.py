@@ -1,4 +1,4 @@
-"""What becomes of every array when a checkpoint meets a model, from names and shapes alone."""
+"""What becomes of every array when a checkpoint meets a model, only from names and shapes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class RestoreOptions:
     Attributes:
         parts: of `PARTS`, which are taken; "progress" is step, epoch and position in the data.
         strict: whether a parameter or statistic that is on one side only is an error.
-        rules: ordered (regex, replacement or None). The first regex that matches a whole saved
+        rules: ordered (regex, replacement or None). The first regex that matches all of a saved
             name ("text_encoder/layer_0/query/kernel") renames it, or leaves it out for None.
             Parameters, their optimizer moments and batch statistics are renamed alike.
         on_shape_mismatch: "error"; "skip" starts the array afresh; "overlap" copies the common

@@ -1,4 +1,4 @@
-"""A checkpoint into a model, in whole or in part, and the account of what became of every array."""
+"""A checkpoint into a model, entirely or in part, and the account of what became of every array."""
 
 from __future__ import annotations
 

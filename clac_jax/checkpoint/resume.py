@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ from clac_jax.checkpoint.restore import (
     restore,
     write_report,
 )
+from clac_jax.distributed import processes
 from clac_jax.errors import UserError
 from clac_jax.training.progress import RunProgress
 from clac_jax.training.run_end import has_ended
@@ -63,7 +65,7 @@ class Start:
     """A run about to begin.
 
     Attributes:
-        arrays: slash path -> array, the whole state.
+        arrays: slash path -> array, of the entire state.
         progress: where the run is.
         origin: in words: fresh, resumed, or from another run.
         notes: lines on what was taken over, what changed and what was damaged.
@@ -115,28 +117,25 @@ def find_origin(config: ml_collections.ConfigDict, workdir: Path) -> Origin:
 
 def begin(
     origin: Origin,
-    config: ml_collections.ConfigDict,
     workdir: Path,
+    now: Present,
     shapes: Mapping[str, jax.ShapeDtypeStruct],
     initialise: Callable[[], Mapping[str, Any]],
-    num_train_examples: int,
-    data: Mapping[str, str] | None = None,
 ) -> Start:
     """The state to begin with; of the workdir's checkpoints the newest intact one.
 
     Args:
         origin: from `find_origin`.
-        config: of the run.
         workdir: of the run; an account of a restore is written there.
+        now: the run's config and data, which may differ from those of the checkpoint.
         shapes: slash path -> shape and dtype of every array of the state.
         initialise: makes the arrays of a fresh state.
-        num_train_examples: of the training split.
-        data: split name -> fingerprint of its data.
 
     Raises:
         TreeMismatchError, RestoreRuleError: see `restore.restore`.
         DamagedCheckpointError: no intact checkpoint is left.
     """
+    config = now.config
     options = RestoreOptions.from_config(config.restore)
     damaged = dict(origin.damaged)
     if origin.other is not None:
@@ -154,7 +153,6 @@ def begin(
         place = workdir / CHECKPOINTS / DAMAGED
         notes.append(f"          set aside in {place}; resumes from step {info.step}")
     is_own = origin.other is None
-    now = Present(config, num_train_examples, dict(data or {}))
     parts = PARTS if is_own else options.parts
     progress, position_notes = carried_over(info.progress, info, now, is_own, parts)
     notes += [f"renamed   {line}" for line in info.renamed]
@@ -182,8 +180,33 @@ def begin(
             f"          this run had ended; {gone}, so the steps up to it are trained again"
         )
     place = f"epoch {progress.epoch}, example {progress.examples_in_epoch:,}"
-    where = f"{words} {info.folder} ({place} of {num_train_examples:,})"
+    where = f"{words} {info.folder} ({place} of {now.num_train_examples:,})"
     return Start(arrays, progress, where, notes, sorted(damaged), is_own)
+
+
+def begin_in_all_processes(
+    origin: Origin,
+    workdir: Path,
+    now: Present,
+    shapes: Mapping[str, jax.ShapeDtypeStruct],
+    initialise: Callable[[], Mapping[str, Any]],
+) -> Start:
+    """`begin` in the first process, which sends the others its arrays and position.
+
+    Arguments as for `begin`; the words of the result are empty in the other processes.
+    """
+    start = Start({}, RunProgress(), "", [], [])
+    if processes.is_first():
+        start = begin(origin, workdir, now, shapes, initialise)
+
+    def sent() -> tuple[Mapping[str, Any], bytes]:
+        return start.arrays, json.dumps([start.progress.to_json(), start.is_own]).encode()
+
+    arrays, position = processes.from_first(sent, shapes)
+    progress, is_own = json.loads(position)
+    return dataclasses.replace(
+        start, arrays=arrays, progress=RunProgress.from_json(progress), is_own=is_own
+    )
 
 
 def _newest(
@@ -209,13 +232,13 @@ def _newest(
 def _for_own(
     info: CheckpointInfo, shapes: Mapping[str, jax.ShapeDtypeStruct], options: RestoreOptions
 ) -> RestoreOptions:
-    """A run's own checkpoint is taken whole; `config.restore` is for where that does not fit.
+    """All of a run's own checkpoint is taken; `config.restore` is for where that does not fit.
 
     Its rules and parts are mostly still those of the other run's checkpoint that it began with.
     """
-    whole = RestoreOptions()
-    fits = not problems(match_checkpoint(info, shapes, whole), whole)
-    return whole if fits else dataclasses.replace(options, parts=PARTS)
+    everything = RestoreOptions()
+    fits = not problems(match_checkpoint(info, shapes, everything), everything)
+    return everything if fits else dataclasses.replace(options, parts=PARTS)
 
 
 def _at(arrays: Mapping[str, Any], progress: RunProgress) -> dict[str, Any]:

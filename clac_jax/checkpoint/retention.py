@@ -17,7 +17,7 @@ class Retention:
     """Keeps the last checkpoint, the best `save_top_k` by a metric, and milestones.
 
     A checkpoint without the metric (saved between validations) or with NaN is never among the best.
-    Of equal values the earlier checkpoint is the better one: a tie is no improvement.
+    Of equal values the earlier checkpoint is the better one: a tie is not an improvement.
 
     Attributes:
         save_top_k: how many of the best to keep; 0 none, -1 every checkpoint there is.
@@ -67,7 +67,7 @@ class Retention:
 
         Args:
             metrics: of every checkpoint by step, None for one without a validation.
-            ended: whether the run has ended, so that nothing will go on from the last one.
+            ended: whether the run has ended, so that nothing will resume from the last one.
         """
         kept: dict[int, list[str]] = {step: [] for step in sorted(metrics)}
         if metrics and (self.save_last or not ended):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -11,12 +10,12 @@ from typing import Protocol
 import jax
 import ml_collections
 
-from clac_jax.checkpoint.best import read_best
-from clac_jax.checkpoint.manager import CheckpointError, Checkpoints
+from clac_jax.checkpoint.manager import CheckpointError
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
+from clac_jax.checkpoint.writer import CheckpointWriter
 from clac_jax.distributed import processes
 from clac_jax.distributed.preemption import Preempted
-from clac_jax.errors import LostWorkdirError, UserError
+from clac_jax.errors import LostWorkdirError, UserError, warn
 from clac_jax.training.parallel import Parallel
 from clac_jax.training.progress import RunProgress
 from clac_jax.training.state import TrainState
@@ -38,7 +37,7 @@ class Saver:
     def __init__(
         self,
         parallel: Parallel,
-        checkpoints: Checkpoints | None,
+        checkpoints: CheckpointWriter,
         log: Syncable,
         options: ml_collections.ConfigDict,
     ):
@@ -46,12 +45,12 @@ class Saver:
 
         Args:
             parallel: how the state lies on the devices.
-            checkpoints: of the run; None in the processes behind the first.
+            checkpoints: of the run; `NoCheckpoints` in the processes behind the first.
             log: whose rows must be on the disk before the checkpoint that follows them.
             options: the group `config.checkpoint`.
         """
         self._parallel = parallel
-        self._checkpoints = checkpoints
+        self.checkpoints = checkpoints
         self._log = log
         self._options = options
         self._last = time.monotonic()
@@ -85,10 +84,9 @@ class Saver:
             CheckpointError: see `Checkpoints.save`.
         """
         self._last = time.monotonic()
-        arrays = to_arrays(self._parallel.whole(state))
-        if self._checkpoints is not None:
-            with self._lock:
-                self._checkpoints.save(arrays, progress, metrics, before_commit=self._log.sync)
+        arrays = to_arrays(self._parallel.gather(state))
+        with self._lock:
+            self.checkpoints.save(arrays, progress, metrics, before_commit=self._log.sync)
 
     def save_before_leaving(
         self, state: TrainState, progress: RunProgress, error: Exception
@@ -105,20 +103,20 @@ class Saver:
         spoilt = isinstance(error, CheckpointError) or getattr(error, "spoils_state", False)
         deleted = any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
         safe = progress.step > 0 and not spoilt and not deleted
-        if self._checkpoints is not None and isinstance(error, LostWorkdirError) and error.moved_to:
-            self._checkpoints.follow(error.moved_to)
+        if isinstance(error, LostWorkdirError) and error.moved_to:
+            self.checkpoints.follow(error.moved_to)
         try:
-            if safe and (isinstance(error, Preempted) or self._parallel.is_whole(state)):
+            if safe and (isinstance(error, Preempted) or self._parallel.is_local(state)):
                 self._save_unless_saved(state, progress)
             if isinstance(error, Preempted):
-                self.wait_for_last()
-            self.wait()
+                self.checkpoints.wait_for_last()
+            self.checkpoints.wait()
         except UserError as second:  # the first error is the one to raise
             if isinstance(error, Preempted):  # which would say that all is saved
                 raise
-            print(f"warning: {second}", file=sys.stderr, flush=True)
+            warn(str(second))
 
-    def save_what_is_there(self, state: TrainState, progress: RunProgress) -> str:
+    def save_without_others(self, state: TrainState, progress: RunProgress) -> str:
         """Saves the state of a run that has lost a process, if it is intact, without the others.
 
         A step takes the memory of the state before it, so there is none while a step waits for the
@@ -131,43 +129,13 @@ class Saver:
         Returns:
             What the newest checkpoint is, in a sentence.
         """
-        if self._checkpoints is None:
-            return ""
         try:
             if progress.step > 0 and self._is_intact(state, progress):
                 self._save_unless_saved(state, progress)
-            self._checkpoints.drain()
+            self.checkpoints.drain()
         except (UserError, RuntimeError, ValueError) as error:  # JAX's, of a state that is gone
-            print(f"warning: {error}", file=sys.stderr, flush=True)
-        steps = self._checkpoints.read_all()[0]
-        if not steps:
-            return "There is no checkpoint yet."
-        return f"The newest checkpoint is of step {max(steps)}."
-
-    def check(self) -> None:
-        """See `Checkpoints.check`."""
-        if self._checkpoints is not None:
-            self._checkpoints.check()
-
-    def wait(self) -> None:
-        """See `Checkpoints.wait`."""
-        if self._checkpoints is not None:
-            self._checkpoints.wait()
-
-    def wait_for_last(self) -> None:
-        """See `Checkpoints.wait_for_last`."""
-        if self._checkpoints is not None:
-            self._checkpoints.wait_for_last()
-
-    def end(self, progress: RunProgress) -> None:
-        """See `Checkpoints.end`."""
-        if self._checkpoints is not None:
-            self._checkpoints.end(progress)
-
-    def close(self) -> None:
-        """See `Checkpoints.close`."""
-        if self._checkpoints is not None:
-            self._checkpoints.close()
+            warn(str(error))
+        return self.checkpoints.describe_newest()
 
     def best_state(self, template: TrainState, state: TrainState) -> tuple[TrainState, int]:
         """The state to test, on the devices, and the step of its parameters.
@@ -179,15 +147,12 @@ class Saver:
         last_step = int(self._parallel.to_host(state.step))
         model = template.model_only()
         shapes = to_arrays(model)
-        step, arrays = 0, {}
-        if self._checkpoints is not None:
-            intact, _ = self._checkpoints.read_all()
-            step, arrays = read_best(intact, self._checkpoints.best_first(), shapes, last_step)
+        step, arrays = self.checkpoints.read_best(shapes, last_step)
         step = int(processes.maximum([step])()[0])
         if step == last_step:
             return state, step
-        arrays, _ = processes.from_first(lambda: (arrays, b""), shapes)
-        best = self._parallel.put(from_arrays(model, arrays))
+        same_everywhere, _ = processes.from_first(lambda: (arrays, b""), shapes)
+        best = self._parallel.put(from_arrays(model, same_everywhere))
         return state.replace(params=best.params, batch_stats=best.batch_stats), step
 
     def _is_intact(self, state: TrainState, progress: RunProgress) -> bool:
@@ -195,7 +160,7 @@ class Saver:
         leaves = jax.tree.leaves(state)
         if any(leaf.is_deleted() or not leaf.is_ready() for leaf in leaves):
             return False
-        if not self._parallel.is_whole(state):
+        if not self._parallel.is_local(state):
             return False
         try:
             return int(self._parallel.to_host({"step": state.step})["step"]) == progress.step
@@ -204,6 +169,6 @@ class Saver:
 
     def _save_unless_saved(self, state: TrainState, progress: RunProgress) -> None:
         # Only the first process knows what it has saved; where all must help, all do.
-        saved = self._checkpoints is not None and self._checkpoints.saved == progress
-        if not (saved and self._parallel.is_whole(state)):
+        saved = self.checkpoints.saved == progress
+        if not (saved and self._parallel.is_local(state)):
             self.save(state, progress)

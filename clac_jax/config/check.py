@@ -12,8 +12,7 @@ from clac_jax.config.encoders import fill_defaults, graph_encoders
 from clac_jax.config.key import Group, Key
 from clac_jax.config.run import DEBUG_EXAMPLES, declaration
 from clac_jax.config.saving import MONITORS, PROPERTY_MONITORS
-from clac_jax.config.schema import ConfigError
-from clac_jax.errors import one_line
+from clac_jax.errors import ConfigError, one_line
 from clac_jax.files.paths import check_local
 
 ALL_KEYS = "docs/config.md lists all keys, and so does `python -m clac_jax.config.document`."

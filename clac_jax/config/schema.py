@@ -13,7 +13,7 @@ from clac_jax.config.key import Group
 from clac_jax.config.renamed import upgraded
 from clac_jax.config.run import TOWERS, declaration
 from clac_jax.config.saving import MONITORS, PROPERTY_MONITORS, RESTORE_PARTS
-from clac_jax.errors import UserError
+from clac_jax.errors import ConfigError as ConfigError  # where its readers look for it
 
 __all__ = [
     "MONITORS",
@@ -29,10 +29,6 @@ __all__ = [
     "to_plain",
     "with_defaults",
 ]
-
-
-class ConfigError(UserError, ValueError):
-    """A config key is unknown or its value cannot be used."""
 
 
 def default_config() -> ml_collections.ConfigDict:

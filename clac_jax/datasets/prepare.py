@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import fcntl
 import functools
 import hashlib
@@ -26,7 +25,7 @@ from clac_jax.datasets.options import DEFAULTS, TableOptions
 from clac_jax.datasets.record import DataError, Record, shortened
 from clac_jax.errors import in_words
 from clac_jax.files.atomic import sync
-from clac_jax.files.paths import local_path
+from clac_jax.files.paths import explain, local_path
 
 NAMES = ("materials_project_mini", "gpt_narratives", "jarvis_dft_3d")
 REFUSED_ROWS = "refused_rows.jsonl"
@@ -163,22 +162,11 @@ def _prepare(data_set: _DataSet, data_dir: Path) -> tuple[Path, bool]:
             _build(data_set, folder)
     except OSError as error:
         raise DataError(
-            f"Cannot write the data set to {shortened(str(folder), 300)}: "
-            f"{in_words(error)}. {_advice(error)}"
+            f"Cannot write the data set to {shortened(str(folder), 300)} (dataset.data_dir): "
+            f"{explain(error)} A build takes about twice what its table takes uncompressed."
         ) from error
     _tell(folder)
     return folder, is_missing
-
-
-def _advice(error: OSError) -> str:
-    if error.errno == errno.ENAMETOOLONG:
-        return "Choose a dataset.data_dir with a shorter name."
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-        return "Check its permissions, or choose another dataset.data_dir."
-    return (
-        "Free some space (a build takes about twice what its table takes uncompressed), raise the "
-        "limit on the size of files (ulimit -f), or choose another dataset.data_dir."
-    )
 
 
 def _build(data_set: _DataSet, folder: Path) -> None:

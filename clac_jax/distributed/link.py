@@ -272,7 +272,7 @@ class Link:
                 if connection.number is None:
                     self._welcome(connection, message)
                 else:
-                    self._obey(connection, message)
+                    self._handle(connection, message)
             except NOT_A_MESSAGE:
                 self._forget(connection)
                 return
@@ -318,7 +318,7 @@ class Link:
             self._others[number] = connection
         connection.send(welcome=own_name(0))
 
-    def _obey(self, connection: Connection, message: dict[str, Any]) -> None:
+    def _handle(self, connection: Connection, message: dict[str, Any]) -> None:
         assert connection.number is not None
         if "agree" in message:
             with self._changed:

@@ -55,7 +55,7 @@ class StopSignals:
     def __init__(self) -> None:
         self._name: str | None = None
         self._first_at = 0.0  # by the monotonic clock, in seconds
-        self._worth_saving = False
+        self._has_unsaved_work = False
         self._lock = threading.Lock()
         self.before_leaving: Callable[[str], None] = lambda name: None
 
@@ -64,19 +64,20 @@ class StopSignals:
         """Whether a first signal has come."""
         return self._name is not None
 
-    def obey(self) -> None:
-        """Raises `Preempted`, for a first signal that has come to this process or to another."""
-        raise Preempted(self._name or "a signal to another process")
+    def raise_if_requested(self, in_any_process: bool) -> None:
+        """Raises `Preempted` where the processes agree that one of them has received a signal."""
+        if in_any_process:
+            raise Preempted(self._name or "a signal to another process")
 
-    def there_is_work_to_save(self, worth_saving: bool) -> None:
-        """Says whether a first signal waits to be obeyed, or may end the program at once.
+    def set_unsaved_work(self, has_unsaved_work: bool) -> None:
+        """Says whether a first signal waits for `raise_if_requested`, or ends the program.
 
-        At once is right where nothing is lost: while the run starts and compiles, and in the test
-        at the end, which is repeated by starting again.
+        Ending immediately is right where nothing is lost: while the run starts and compiles, and in
+        the test at the end, which a rerun repeats.
         """
         with self._lock:
-            self._worth_saving = worth_saving
-            if not worth_saving and self.requested:
+            self._has_unsaved_work = has_unsaved_work
+            if not has_unsaved_work and self.requested:
                 self._leave()
 
     def __enter__(self) -> StopSignals:
@@ -115,7 +116,7 @@ class StopSignals:
                 say(f"{number.name} again: stopping immediately; the newest checkpoint is intact.")
                 os._exit(128 + number)
             self._name, self._first_at = number.name, now
-            if not self._worth_saving:
+            if not self._has_unsaved_work:
                 self._leave()
             say(
                 f"{number.name}: stopping after this step, with a checkpoint. The same signal "

@@ -220,14 +220,14 @@ def leave(code: int, why: str) -> None:
     os._exit(code)
 
 
-def stops(signal_name: str) -> None:
+def report_stop(signal_name: str) -> None:
     """Tells the others that a signal ends this process now, when there is nothing to save."""
     if _link is not None:
         _link.leaves(f"it received {signal_name} when there was nothing to save", EXIT_PREEMPTED)
 
 
-def first_ends_by_itself() -> None:
-    """Says that the first process is about to save and end, whatever becomes of the others."""
+def announce_last_save() -> None:
+    """Says that the first process is about to save and exit, whatever becomes of the others."""
     if _link is not None and is_first():
         _link.loss.main_ends = True
 
@@ -263,8 +263,8 @@ def end_if_lost(error: Exception) -> None:
 
 
 @contextlib.contextmanager
-def losses_told() -> Iterator[None]:
-    """Applies `end_if_lost` to the errors of the body."""
+def report_lost_processes() -> Iterator[None]:
+    """Applies `end_if_lost` to the errors that the body raises."""
     try:
         yield
     except Exception as error:
@@ -293,7 +293,7 @@ def from_first(
     make: Callable[[], tuple[Mapping[str, Any], bytes]],
     shapes: Mapping[str, jax.ShapeDtypeStruct],
 ) -> tuple[Mapping[str, Any], bytes]:
-    """What the first process makes, in every process; a process alone keeps it as it is.
+    """What the first process makes, in every process; the only process of a run keeps it as it is.
 
     Arrays travel as their bytes, so each bit arrives (a sum, which is how JAX sends them, would
     make -0 out of 0).
@@ -338,14 +338,14 @@ def maximum(values: Sequence[int]) -> Answer:
 
     Returns:
         A function that waits for the (len(values),) int32 answer. What was queued on the devices
-        before comes first, so who asks a step ahead does not hold them up.
+        before comes first, so asking one step ahead does not hold them up.
     """
     row = np.asarray(values, np.int32)
     if not are_several():
         return lambda: row
     mesh = _one_device_of_each()
-    found = _column_maxima(NamedSharding(mesh, PartitionSpec()), _rows(row, mesh))
-    return lambda: np.asarray(found.addressable_data(0))
+    maxima = _column_maxima(NamedSharding(mesh, PartitionSpec()), _rows(row, mesh))
+    return lambda: np.asarray(maxima.addressable_data(0))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -368,22 +368,22 @@ def _one_device_of_each() -> Mesh:
     return Mesh(np.array([first[index] for index in sorted(first)]), ("process",))
 
 
-class Wishes:
-    """What some process wants, known to all of them at the same point of the run."""
+class SharedRequests:
+    """What some process asks for, known to all of them at the same point of the run."""
 
     def __init__(self) -> None:
-        self._asked: Answer | None = None
+        self._pending: Answer | None = None
 
-    def ask(self, *wishes: bool) -> tuple[bool, ...]:
-        """Whether any process had each wish: now if there is one process, else at the last call.
+    def poll(self, *requests: bool) -> tuple[bool, ...]:
+        """Whether any process made each request: now for one process, else at the last call.
 
         The answer of a call comes at the next one, when the devices have had time for it.
         """
         if not are_several():
-            return wishes
+            return requests
         if _link is not None:
             _link.loss.wait_if_lost()
-        before, self._asked = self._asked, maximum([int(wish) for wish in wishes])
+        before, self._pending = self._pending, maximum([int(each) for each in requests])
         if before is None:
-            return tuple(False for _ in wishes)
-        return tuple(bool(wish) for wish in before())
+            return tuple(False for _ in requests)
+        return tuple(bool(each) for each in before())

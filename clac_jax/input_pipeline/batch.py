@@ -3,12 +3,12 @@
 Both views of a batch are encoded together: row ``view * num_examples + example`` of every per-view
 array belongs to that view of that example.
 
-Crystals and texts are packed whole into *tiles* of a fixed number of places (nodes, tokens),
-several small ones to a tile. Whatever couples two places (a message between atoms, attention
+Crystals and texts are packed undivided into *tiles* of a fixed number of slots (nodes, tokens),
+several small ones to a tile. Whatever couples two slots (a message between atoms, attention
 between tokens) then stays inside one ``size x size`` block: dense products, no scatter, little
-padding. Everything else sees one flat array, the places of all tiles one after the other.
+padding. Everything else sees one flat array, the slots of all tiles one after the other.
 
-Padding never changes a result: padded places, edges and examples are masked.
+Padding never changes a result: padded slots, edges and examples are masked.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from clac_jax.crystals.graph import CrystalGraph
 
 Tiles = tuple[tuple[int, int], ...]
-"""(places in a tile, number of such tiles), ...: the static layout of a packed axis."""
+"""(slots in a tile, number of such tiles), ...: the static layout of a packed axis."""
 
 
 class BatchShapeError(ValueError):
@@ -75,7 +75,7 @@ class BatchShape:
         node_tiles: (nodes in a tile, number of such tiles), ascending.
         num_edges: edges of all crystal views together.
         token_tiles: (tokens in a tile, number of such tiles), ascending.
-        labelled: whether a property is learned; also a part without examples has its places then.
+        labelled: whether a property is learned; also a part without examples has labels then.
     """
 
     num_examples: int
@@ -88,13 +88,13 @@ class BatchShape:
 
     @property
     def num_nodes(self) -> int:
-        """Node places of all tiles."""
-        return num_places(self.node_tiles)
+        """Node slots of all tiles."""
+        return num_slots(self.node_tiles)
 
     @property
     def num_tokens(self) -> int:
-        """Token places of all tiles."""
-        return num_places(self.token_tiles)
+        """Token slots of all tiles."""
+        return num_slots(self.token_tiles)
 
 
 @flax.struct.dataclass
@@ -109,7 +109,7 @@ class GraphBatch:
         receivers: (E,) int32 node a message goes to; 0 at padding.
         edge_vectors: (E, 3) float32 from sender to receiver, angstrom; 0 at padding.
         edge_mask: (E,) bool, False = padding.
-        pair_index: (E,) int32 place of (receiver, sender) among the P = sum(count * size**2) pairs
+        pair_index: (E,) int32 index of (receiver, sender) among the P = sum(count * size**2) pairs
             of all tiles, receiver major; P = padding.
         lattices: (rows, 3, 3) float32 cell vectors as rows, angstrom; identity at padding.
         tiles: static, layout of the nodes.
@@ -134,10 +134,10 @@ class TextBatch:
 
     Attributes:
         ids: (K,) int32 token ids, 0 at padding.
-        positions: (K,) int32 place of the token in its text, from 0; 0 at padding.
+        positions: (K,) int32 index of the token in its text, from 0; 0 at padding.
         text_index: (K,) int32 row (view * examples + example) of the token's text; the number of
             rows = padding.
-        first_token: (rows,) int32 place of each text's first token; 0 for padding examples.
+        first_token: (rows,) int32 slot of each text's first token; 0 for padding examples.
         lengths: (rows,) int32 number of tokens of each text; 0 for padding examples.
         labels: (K,) int32 targets of the language-model loss, -100 = ignored; None without one.
         tiles: static, layout of the tokens.
@@ -178,19 +178,19 @@ class Batch:
         return self.graphs.tiles, self.graphs.senders.shape[-1], self.texts.tiles
 
 
-def num_places(tiles: Tiles) -> int:
-    """Places of all tiles."""
+def num_slots(tiles: Tiles) -> int:
+    """Slots of all tiles."""
     return sum(size * count for size, count in tiles)
 
 
 def num_pairs(tiles: Tiles) -> int:
-    """Ordered pairs of places that share a tile."""
+    """Ordered pairs of slots that share a tile."""
     return sum(size * size * count for size, count in tiles)
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where one sequence lies: its first place; its tile's first pair, size; its offset there."""
+class _Span:
+    """Where one sequence lies: its first slot; its tile's first pair, size; its offset there."""
 
     first: int
     first_pair: int
@@ -198,27 +198,27 @@ class _Place:
     offset: int
 
 
-def _pack(sizes: Sequence[int], tiles: Tiles) -> list[_Place] | None:
-    """Places sequences of the given sizes, best fit, largest first; None where there is no room."""
+def _pack(sizes: Sequence[int], tiles: Tiles) -> list[_Span] | None:
+    """Packs sequences of the given sizes, best fit, largest first; None where they do not fit."""
     starts: list[tuple[int, int, int]] = []
-    place = pair = 0
+    slot = pair = 0
     for size, count in tiles:
         for _ in range(count):
-            starts.append((place, pair, size))
-            place += size
+            starts.append((slot, pair, size))
+            slot += size
             pair += size * size
     free = [size for _, _, size in starts]
-    places: dict[int, _Place] = {}
+    spans: dict[int, _Span] = {}
     for k in sorted(range(len(sizes)), key=lambda k: -sizes[k]):
-        rooms = [(room, tile) for tile, room in enumerate(free) if room >= sizes[k]]
-        if not rooms:
+        fitting = [(left, tile) for tile, left in enumerate(free) if left >= sizes[k]]
+        if not fitting:
             return None
-        room, tile = min(rooms)
+        left, tile = min(fitting)
         first, first_pair, tile_size = starts[tile]
-        offset = tile_size - room
-        places[k] = _Place(first + offset, first_pair, tile_size, offset)
+        offset = tile_size - left
+        spans[k] = _Span(first + offset, first_pair, tile_size, offset)
         free[tile] -= sizes[k]
-    return [places[k] for k in range(len(sizes))]
+    return [spans[k] for k in range(len(sizes))]
 
 
 def _crystals(examples: Sequence[ExampleViews], shape: BatchShape) -> list[CrystalGraph]:
@@ -232,7 +232,7 @@ def _texts(examples: Sequence[ExampleViews], shape: BatchShape) -> list[TokenVie
 def misfit(examples: Sequence[ExampleViews], shape: BatchShape) -> str | None:
     """Why these examples do not fit the shape, in words, or None if they do."""
     if len(examples) > shape.num_examples:
-        return f"{len(examples)} examples for {shape.num_examples} places"
+        return f"{len(examples)} examples for {shape.num_examples} slots"
     for example in examples:
         if len(example.graphs) < shape.graph_views or len(example.tokens) < shape.text_views:
             return (
@@ -243,7 +243,7 @@ def misfit(examples: Sequence[ExampleViews], shape: BatchShape) -> str | None:
     crystals = _crystals(examples, shape)
     num_edges = sum(len(crystal.senders) for crystal in crystals)
     if num_edges > shape.num_edges:
-        return f"{num_edges} edges for {shape.num_edges} places"
+        return f"{num_edges} edges for {shape.num_edges} slots"
     packed = (
         ("atoms", [len(crystal.atomic_numbers) for crystal in crystals], shape.node_tiles),
         ("tokens", [len(text.ids) for text in _texts(examples, shape)], shape.token_tiles),
@@ -285,8 +285,8 @@ def _rows(num_examples: int, shape: BatchShape, num_views: int) -> list[int]:
 
 def _collate_graphs(examples: Sequence[ExampleViews], shape: BatchShape) -> GraphBatch:
     crystals = _crystals(examples, shape)
-    places = _pack([len(crystal.atomic_numbers) for crystal in crystals], shape.node_tiles)
-    assert places is not None  # collate has checked
+    spans = _pack([len(crystal.atomic_numbers) for crystal in crystals], shape.node_tiles)
+    assert spans is not None  # collate has checked
     rows = shape.num_examples * shape.graph_views
     atomic_numbers = np.zeros(shape.num_nodes, np.int32)
     crystal_index = np.full(shape.num_nodes, rows, np.int32)
@@ -296,21 +296,21 @@ def _collate_graphs(examples: Sequence[ExampleViews], shape: BatchShape) -> Grap
     pair_index = np.full(shape.num_edges, num_pairs(shape.node_tiles), np.int32)
     lattices = np.tile(np.eye(3, dtype=np.float32), (rows, 1, 1))
     edge = 0
-    for row, crystal, place in zip(
-        _rows(len(examples), shape, shape.graph_views), crystals, places, strict=True
+    for row, crystal, span in zip(
+        _rows(len(examples), shape, shape.graph_views), crystals, spans, strict=True
     ):
-        nodes = slice(place.first, place.first + len(crystal.atomic_numbers))
+        nodes = slice(span.first, span.first + len(crystal.atomic_numbers))
         atomic_numbers[nodes] = crystal.atomic_numbers
         crystal_index[nodes] = row
         edges = slice(edge, edge + len(crystal.senders))
         edge = edges.stop
-        senders[edges] = crystal.senders + place.first
-        receivers[edges] = crystal.receivers + place.first
+        senders[edges] = crystal.senders + span.first
+        receivers[edges] = crystal.receivers + span.first
         edge_vectors[edges] = crystal.edge_vectors
         pair_index[edges] = (
-            place.first_pair
-            + (crystal.receivers + place.offset) * place.tile_size
-            + (crystal.senders + place.offset)
+            span.first_pair
+            + (crystal.receivers + span.offset) * span.tile_size
+            + (crystal.senders + span.offset)
         )
         lattices[row] = crystal.lattice
     return GraphBatch(
@@ -329,8 +329,8 @@ def _collate_graphs(examples: Sequence[ExampleViews], shape: BatchShape) -> Grap
 
 def _collate_texts(examples: Sequence[ExampleViews], shape: BatchShape) -> TextBatch:
     texts = _texts(examples, shape)
-    places = _pack([len(text.ids) for text in texts], shape.token_tiles)
-    assert places is not None  # collate has checked
+    spans = _pack([len(text.ids) for text in texts], shape.token_tiles)
+    assert spans is not None  # collate has checked
     rows = shape.num_examples * shape.text_views
     ids = np.zeros(shape.num_tokens, np.int32)
     positions = np.zeros(shape.num_tokens, np.int32)
@@ -339,14 +339,14 @@ def _collate_texts(examples: Sequence[ExampleViews], shape: BatchShape) -> TextB
     lengths = np.zeros(rows, np.int32)
     with_labels = any(text.labels is not None for text in texts)
     labels = np.full(shape.num_tokens, IGNORED_LABEL, np.int32) if with_labels else None
-    for row, text, place in zip(
-        _rows(len(examples), shape, shape.text_views), texts, places, strict=True
+    for row, text, span in zip(
+        _rows(len(examples), shape, shape.text_views), texts, spans, strict=True
     ):
-        tokens = slice(place.first, place.first + len(text.ids))
+        tokens = slice(span.first, span.first + len(text.ids))
         ids[tokens] = text.ids
         positions[tokens] = np.arange(len(text.ids))
         text_index[tokens] = row
-        first_token[row] = place.first
+        first_token[row] = span.first
         lengths[row] = len(text.ids)
         if labels is not None and text.labels is not None:
             labels[tokens] = text.labels

@@ -8,13 +8,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import spglib
-import spglib.error
 
 from clac_jax.datasets.crystal_table import CrystalTable
 from clac_jax.datasets.record import DataError, Record
-
-# Failures raise, instead of a result of None with a warning.
-spglib.error.OLD_ERROR_HANDLING = False
 
 CRYSTAL_SYSTEM = "crystal system"
 CRYSTAL_SYSTEMS = (
@@ -35,7 +31,7 @@ def label_of(record: Record, name: str) -> float | None:
         name: of a property, or "crystal system", whose classes are those of CRYSTAL_SYSTEMS.
 
     Raises:
-        DataError: the symmetry of the crystal cannot be found.
+        DataError: the symmetry of the crystal cannot be determined.
     """
     if name == CRYSTAL_SYSTEM:
         return float(crystal_system(record))
@@ -47,7 +43,7 @@ def crystal_system(record: Record) -> int:
     """Place in CRYSTAL_SYSTEMS, by spglib.
 
     Raises:
-        DataError: the symmetry cannot be found.
+        DataError: the symmetry cannot be determined.
     """
     crystal = record.crystal()
     arrays = crystal.lattice, crystal.positions, crystal.atomic_numbers.astype(np.int32)
@@ -60,9 +56,16 @@ def _crystal_system(lattice: bytes, positions: bytes, atomic_numbers: bytes) -> 
     fractional = np.frombuffer(positions).reshape(-1, 3) @ np.linalg.inv(cell)
     numbers = np.frombuffer(atomic_numbers, np.int32)
     try:
-        data_set = spglib.get_symmetry_dataset((cell, fractional, numbers), SYMMETRY_TOLERANCE)
-    except spglib.SpglibError as error:
-        raise DataError(f"the symmetry of its crystal cannot be found: {error}.") from error
+        data_set = spglib.get_symmetry_dataset(
+            (cell.tolist(), fractional.tolist(), numbers.tolist()), SYMMETRY_TOLERANCE
+        )
+    except spglib.SpglibError as error:  # where spglib.error.OLD_ERROR_HANDLING is False
+        raise DataError(f"the symmetry of its crystal cannot be determined: {error}.") from error
+    if data_set is None:
+        raise DataError(
+            "the symmetry of its crystal cannot be determined with a tolerance of "
+            f"{SYMMETRY_TOLERANCE} angstrom."
+        )
     return int(np.searchsorted(_LAST_SPACE_GROUP, data_set.number))
 
 

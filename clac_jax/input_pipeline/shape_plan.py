@@ -1,9 +1,9 @@
-"""Few shapes for all batches of a run: planned from simulated batches, grown when one is odd."""
+"""Few shapes for all batches of a run: planned from simulated batches, grown for outliers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,13 +17,34 @@ ROOM = 1.05  # for edges in the largest planned shape, over the largest batch th
 GROWTH = 1.5  # from one shape to the next larger one that nobody planned
 
 
+@dataclass(frozen=True)
+class Planning:
+    """How shapes are planned.
+
+    Attributes:
+        num_parts: of a batch that take one shape, on all devices.
+        num_batches: in an epoch; in a short one, fewer shapes are worth their compilation.
+        seed: of the simulated batches.
+        max_programs: shapes that are planned at most. A run compiles at most one more, except for
+            outlier batches.
+    """
+
+    num_parts: int = 1
+    num_batches: int = 1_000_000
+    seed: int = 0
+    max_programs: int = 3
+
+
+PLANNING = Planning()
+
+
 class ShapePlan:
     """The shapes of a run's batches, smallest first.
 
     A batch takes the first shape that it fits. Planned are one or two that most batches
     fit, as many as save enough work, and one for nearly all. A batch that fits none of them gets a
-    larger one, which later batches can use too; which shape a batch gets depends on the batch
-    alone, all processes' parts of it included.
+    larger one, which later batches can use too; which shape a batch gets depends only on the batch,
+    all processes' parts of it included.
     """
 
     def __init__(
@@ -32,11 +53,7 @@ class ShapePlan:
         num_examples: int,
         max_tokens: int,
         atoms: np.ndarray,
-        *,
-        num_parts: int = 1,
-        num_batches: int = 1_000_000,
-        seed: int = 0,
-        max_programs: int = 3,
+        planning: Planning = PLANNING,
     ):
         """Plans from a sample.
 
@@ -46,26 +63,22 @@ class ShapePlan:
             max_tokens: that a text can have.
             atoms: (examples,) of all crystals of the split, one after the other as batches have
                 them, once or more often.
-            num_parts: of a batch that take one shape, on all devices.
-            num_batches: in an epoch.
-            seed: of the simulated batches.
-            max_programs: shapes that are planned at most. A run compiles one more at most, but for
-                outlier batches.
+            planning: of batches in several parts, in short epochs or with fewer shapes.
         """
         self._num_examples = num_examples
         self._max_tokens = max_tokens
         self._sizes = sizes = Sizes.of(sample, max_tokens, atoms)
-        rng = np.random.default_rng(seed)
-        batches = sizes.simulated(num_examples, num_parts, rng, atoms)
-        program = PROGRAM_COST + COMPILATION / max(num_batches, 1)
-        rungs = search(batches, sizes, max_programs, program)
+        rng = np.random.default_rng(planning.seed)
+        batches = sizes.simulated(num_examples, planning.num_parts, rng, atoms)
+        program_cost = PROGRAM_COST + COMPILATION / max(planning.num_batches, 1)
+        chosen = search(batches, sizes, planning.max_programs, program_cost)
         # What fits a smaller shape fits the largest.
-        tiles = zip(*(rung.needs.node_tiles for rung in rungs), strict=True)
-        self._most = replace(rungs[-1].needs, node_tiles=tuple(map(max, tiles)))
-        shapes = [sizes.shape(num_examples, rung.needs) for rung in rungs[:-1]]
+        tiles = zip(*(each.needs.node_tiles for each in chosen), strict=True)
+        self._most = replace(chosen[-1].needs, node_tiles=tuple(map(max, tiles)))
+        shapes = [sizes.shape(num_examples, each.needs) for each in chosen[:-1]]
         shapes.append(self._grown(0))
         self.planned = tuple(dict.fromkeys(shapes))
-        taken = np.argmax([rung.fits for rung in rungs], axis=0)
+        taken = np.argmax([each.fits for each in chosen], axis=0)
         self.padding_share = padding(batches, [shapes[k] for k in taken])
 
     def choose(self, parts: Sequence[Sequence[ExampleViews]]) -> BatchShape:

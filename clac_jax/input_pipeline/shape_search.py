@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from clac_jax.input_pipeline.batch import BatchShape, ExampleViews, Tiles, num_pairs, num_places
+from clac_jax.input_pipeline.batch import BatchShape, ExampleViews, Tiles, num_pairs, num_slots
 
 # Batches that are simulated: many small ones, fewer large ones, which vary less.
 MIN_BATCHES, MAX_BATCHES = 16, 64
@@ -44,7 +45,7 @@ class Needs:
 
     Attributes:
         node_tiles: (size, number of tiles) of nodes, smallest size first.
-        edges: places of edges.
+        edges: slots of edges.
         token_tiles: tiles of tokens.
     """
 
@@ -54,8 +55,8 @@ class Needs:
 
 
 @dataclass(frozen=True)
-class Rung:
-    """A shape to choose, and the simulated batches it is made for.
+class Candidate:
+    """A candidate shape, and the simulated batches it is made for.
 
     Attributes:
         needs: of the largest of them.
@@ -72,7 +73,7 @@ class Sizes:
 
     Attributes:
         nodes: (sample, crystal views) atoms.
-        edges: likewise.
+        edges: (sample, crystal views).
         tokens: (sample, text views).
         node_tiles: sizes that the tiles of nodes may have, ascending: sets of them, to choose from.
         token_tile: size of the tiles of tokens.
@@ -109,20 +110,20 @@ class Sizes:
     @property
     def graph_views(self) -> int:
         """Views of each crystal."""
-        return self.nodes.shape[1]
+        return int(self.nodes.shape[1])
 
     def simulated(
         self, num_examples: int, num_parts: int, rng: np.random.Generator, atoms: np.ndarray
     ) -> list[list[Part]]:
-        """Batches of so many parts, of crystals with these `atoms`, one after the other.
+        """Batches of `num_parts` parts, of crystals with these `atoms`, one after the other.
 
         Edges and tokens are those of an example of the sample with as many atoms, or nearly.
         """
         part = num_parts, num_examples
-        count = min(max(SIMULATED_EXAMPLES // np.prod(part), MIN_BATCHES), MAX_BATCHES)
+        count = min(max(SIMULATED_EXAMPLES // math.prod(part), MIN_BATCHES), MAX_BATCHES)
         # Spread over the epochs, which may begin with other crystals than they end with.
-        whole = max(len(atoms) // np.prod(part), 1)
-        nodes = np.resize(atoms, (whole, *part))[np.arange(count) * whole // count]
+        num_full = max(len(atoms) // math.prod(part), 1)
+        nodes = np.resize(atoms, (num_full, *part))[np.arange(count) * num_full // count]
         by_size = np.argsort(self.nodes[:, 0], kind="stable")
         ascending = self.nodes[by_size, 0]
         first, last = (np.searchsorted(ascending, nodes, side) for side in ("left", "right"))
@@ -140,7 +141,7 @@ class Sizes:
         ]
 
     def shape(self, num_examples: int, needs: Needs) -> BatchShape:
-        """A shape with so many tiles and edges."""
+        """A shape with the tiles and edges of `needs`."""
         return BatchShape(
             num_examples=num_examples,
             graph_views=self.graph_views,
@@ -153,17 +154,17 @@ class Sizes:
 
 
 def search(
-    batches: Sequence[Sequence[Part]], sizes: Sizes, max_rungs: int, rung_cost: float
-) -> list[Rung]:
+    batches: Sequence[Sequence[Part]], sizes: Sizes, max_shapes: int, program_cost: float
+) -> list[Candidate]:
     """The shapes that cost the batches least, smallest first; the last fits all of them.
 
     Args:
         batches: simulated, each of one or several parts that take one shape.
         sizes: of the tiles.
-        max_rungs: as many at most.
-        rung_cost: what one more must save, as a share of the work on a batch without padding.
+        max_shapes: how many of them at most.
+        program_cost: what one more must save, as a share of the work on a batch without padding.
     """
-    best: tuple[float, list[Rung]] | None = None
+    best: tuple[float, list[Candidate]] | None = None
     edges = _of_largest([[part.edges for part in batch] for batch in batches])
     token_tiles = _of_largest(
         [[_tiles_needed(part.tokens, sizes.token_tile) for part in batch] for batch in batches]
@@ -171,13 +172,15 @@ def search(
     for node_tiles in sizes.node_tiles:
         packing = _Packing(batches, sizes, node_tiles, edges, token_tiles)
         candidates = packing.candidates()
-        costs = np.array([packing.cost(rung.needs) for rung in candidates])
-        shares = np.array([rung.fits.mean() for rung in candidates])
+        costs = np.array([packing.cost(each.needs) for each in candidates])
+        shares = np.array([each.fits.mean() for each in candidates])
         largest = len(candidates) - 1
-        for number in range(max_rungs):
+        for number in range(max_shapes):
             for smaller in itertools.combinations(range(largest), number):
                 chosen = [*smaller, largest]
-                cost = np.diff(shares[chosen], prepend=0) @ costs[chosen] + rung_cost * len(chosen)
+                cost = np.diff(shares[chosen], prepend=0) @ costs[chosen] + program_cost * len(
+                    chosen
+                )
                 if best is None or cost < best[0]:
                     best = cost, [candidates[k] for k in chosen]
     assert best is not None
@@ -213,30 +216,30 @@ class _Packing:
             ]
         )
 
-    def candidates(self) -> list[Rung]:
+    def candidates(self) -> list[Candidate]:
         """Shapes for more and more of the batches, the last for all.
 
         Found from the last: the batches whose absence saves most, for each of them, are left out.
         """
         fits = np.ones(len(self._batches), bool)
-        rungs = []
+        candidates = []
         while fits.any():
-            rungs.append(Rung(self._needs(fits), fits))
-            now, count = self.cost(rungs[-1].needs), fits.sum()
-            fewer = [left for left in self._without_largest(rungs[-1]) if left.any()]
+            candidates.append(Candidate(self._needs(fits), fits))
+            now, count = self.cost(candidates[-1].needs), fits.sum()
+            fewer = [left for left in self._without_largest(candidates[-1]) if left.any()]
             fits = max(
                 fewer,
                 key=lambda left: (now - self.cost(self._needs(left))) / (count - left.sum()),
                 default=np.zeros_like(fits),
             )
-        step = -(-len(rungs) // CANDIDATES)
-        return rungs[::step][::-1]
+        step = -(-len(candidates) // CANDIDATES)
+        return candidates[::step][::-1]
 
     def cost(self, needs: Needs) -> float:
-        """Places of nodes, pairs of nodes, edges and tokens, each relative to a mean batch."""
-        places = num_places(needs.node_tiles), num_pairs(needs.node_tiles)
+        """Slots of nodes, pairs of nodes, edges and tokens, each relative to a mean batch."""
+        slots = num_slots(needs.node_tiles), num_pairs(needs.node_tiles)
         tokens = needs.token_tiles * self._token_tile
-        return float(np.mean(np.array([*places, needs.edges, tokens]) / self._full))
+        return float(np.mean(np.array([*slots, needs.edges, tokens]) / self._full))
 
     def _needs(self, fits: np.ndarray) -> Needs:
         """What the largest of some batches need."""
@@ -245,12 +248,12 @@ class _Packing:
             tiles = ((size, int(self._more_tiles(tiles)[fits].max())), *tiles)
         return Needs(tiles, int(self._edges[fits].max()), int(self._token_tiles[fits].max()))
 
-    def _without_largest(self, rung: Rung) -> list[np.ndarray]:
-        """The batches of a rung but those which need the most of one kind: (batches,) bool each."""
-        tiles = rung.needs.node_tiles
+    def _without_largest(self, candidate: Candidate) -> list[np.ndarray]:
+        """A candidate's batches but those which need the most of one kind: (batches,) bool each."""
+        tiles = candidate.needs.node_tiles
         kinds = [self._more_tiles(tiles[k + 1 :]) for k in range(len(tiles))]
         return [
-            rung.fits & (kind < kind[rung.fits].max())
+            candidate.fits & (kind < kind[candidate.fits].max())
             for kind in (*kinds, self._edges, self._token_tiles)
         ]
 
@@ -269,21 +272,21 @@ class _Packing:
 
 def _of_largest(need: list[list[int]]) -> np.ndarray:
     """(batches, parts) -> (batches,): a batch needs what its largest part does."""
-    return np.max(need, axis=1)
+    return np.array([max(parts) for parts in need])
 
 
 def padding(
     batches: Sequence[Sequence[Part]], taken: Sequence[BatchShape]
 ) -> tuple[float, float, float]:
-    """Mean share of atom, edge and token places that stay empty in the shapes that batches take."""
+    """Mean share of atom, edge and token slots that stay empty in the shapes that batches take."""
     parts = [part for batch in batches for part in batch]
     full = (
         sum(part.nodes.sum() for part in parts),
         sum(part.edges for part in parts),
         sum(part.tokens.sum() for part in parts),
     )
-    places = np.sum([(s.num_nodes, s.num_edges, s.num_tokens) for s in taken], axis=0)
-    nodes, edges, tokens = 1 - np.array(full) / (places * len(batches[0]))
+    slots = np.sum([(s.num_nodes, s.num_edges, s.num_tokens) for s in taken], axis=0)
+    nodes, edges, tokens = 1 - np.array(full) / (slots * len(batches[0]))
     return float(nodes), float(edges), float(tokens)
 
 
@@ -297,13 +300,13 @@ def _tiles_needed(lengths: np.ndarray, size: int, beside: Tiles = ()) -> int:
 
     What fits neither is left out.
     """
-    room = sorted(size for size, count in beside for _ in range(count))
+    free = sorted(size for size, count in beside for _ in range(count))
     opened = 0
     for length in sorted(lengths.tolist(), reverse=True):
-        fitting = bisect_left(room, length)
-        if fitting < len(room):
-            insort(room, room.pop(fitting) - length)
+        fitting = bisect_left(free, length)
+        if fitting < len(free):
+            insort(free, free.pop(fitting) - length)
         elif length <= size:
-            insort(room, size - length)
+            insort(free, size - length)
             opened += 1
     return opened

@@ -58,8 +58,8 @@ def build_model(config: ml_collections.ConfigDict, vocab_size: int | None = None
     )
 
 
-def abstract_variables(model: CLaC, batch: Batch) -> dict[str, Any]:
-    """What `init_variables` returns, as shapes and types alone; nothing is computed or read."""
+def abstract_variables(model: nn.Module, batch: Batch) -> dict[str, Any]:
+    """What `init_variables` returns, only as shapes and types; nothing is computed or read."""
     key = jax.random.PRNGKey(0)
     return dict(jax.eval_shape(lambda: model.init(key, batch, train=True)))
 

@@ -6,11 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")  # no display on a cluster node
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure  # not pyplot, which would choose a backend for the process
 
 from clac_jax.files.atomic import replacing
 
@@ -29,7 +26,8 @@ def write_report(path: Path, rows: Sequence[dict[str, Any]], similarity: np.ndar
     by_split = {
         split: [r for r in rows if r["split"] == split] for split in ("train", "val", "test")
     }
-    figure, axes = plt.subplots(2, 2, figsize=(11, 8.5), layout="constrained")
+    figure = Figure(figsize=(11, 8.5), layout="constrained")
+    axes = figure.subplots(2, 2)
     _draw_loss(axes[0, 0], by_split["train"], by_split["val"])
     _draw_validation(axes[0, 1], by_split["val"])
     if by_split["test"]:
@@ -56,7 +54,8 @@ def write_property_report(
         labels: (N,) of the same crystals.
     """
     by_split = {split: [r for r in rows if r["split"] == split] for split in ("train", "val")}
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    axes = figure.subplots(1, 3)
     _draw_loss(axes[0], by_split["train"], by_split["val"], "validation loss")
     measure = "mae" if any("val_mae" in row for row in by_split["val"]) else "accuracy"
     points = [
@@ -78,7 +77,7 @@ def write_property_report(
     _save(figure, path)
 
 
-def _save(figure: Any, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     """Completely or not at all.
 
     Raises:
@@ -86,11 +85,8 @@ def _save(figure: Any, path: Path) -> None:
     """
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
-    try:
-        with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=110)
-    finally:
-        plt.close(figure)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
 
 
 def _with(rows: Sequence[dict[str, Any]], *names: str) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ import os
 import re
 import secrets
 import socket
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from typing import Any
 
 import ml_collections
 
-from clac_jax.errors import WorkdirError, in_words
+from clac_jax.errors import WorkdirError, in_words, warn
 from clac_jax.files.atomic import write_atomically
 from clac_jax.files.paths import explain
 
@@ -78,7 +77,7 @@ class TensorBoard:
     def sync(self) -> None:
         """Begins a new file if the one that is open was removed; each row is on the disk already.
 
-        People tidy up `tensorboard/` during a run, which is no reason to lose a checkpoint.
+        People tidy up `tensorboard/` during a run, which should not cost a checkpoint.
 
         Raises:
             WorkdirError: it cannot be written.
@@ -88,11 +87,9 @@ class TensorBoard:
                 return
             if not self._directory.parent.is_dir():
                 raise WorkdirError(f"{self._directory.parent} was moved or removed.")
-            print(
-                f"warning: {self._path} was removed while the run was writing to it. A new one is "
-                "begun; metrics.jsonl has the rows before.",
-                file=sys.stderr,
-                flush=True,
+            warn(
+                f"{self._path} was removed while the run was writing to it. A new one is begun; "
+                "metrics.jsonl has the earlier rows."
             )
             with contextlib.suppress(OSError):
                 self._writer.close()
@@ -191,8 +188,7 @@ def _wandb_id(workdir: Path) -> str:
     if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", found):
         return found
     if found:
-        what = "does not hold the id of a W&B run; a new one is created."
-        print(f"warning: {path} {what}", file=sys.stderr)
+        warn(f"{path} does not hold the id of a W&B run; a new one is created.")
     made = secrets.token_hex(8)
     write_atomically(path, made + "\n")
     return made

@@ -3,61 +3,76 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
+import jax
 import ml_collections
 
 from clac_jax.input_pipeline.batch import Batch
 from clac_jax.input_pipeline.run_data import RunData
-from clac_jax.models import build_model, init_variables
+from clac_jax.models import CLaC, build_model, init_variables
 from clac_jax.reporting.figures import write_report
-from clac_jax.tasks.retrieval import evaluate
-from clac_jax.tasks.task import Draw, Row
+from clac_jax.tasks.retrieval import Evaluator
+from clac_jax.tasks.task import Measures, Report, Row, Task
 from clac_jax.training.losses import loss_options, make_loss
 from clac_jax.training.parallel import Parallel
-from clac_jax.training.step import make_eval_step, make_score
+from clac_jax.training.state import TrainState
+from clac_jax.typing import Array
 
 
-class Contrastive:
-    """See `Task`."""
+class Contrastive(Task):
+    """Each crystal is contrasted with all texts of a batch, and each text with all crystals."""
 
+    model: CLaC
     # Every train row has all terms; one whose contrast is switched off is 0.
-    absent_terms: ClassVar = {"visual_loss": 0.0, "textual_loss": 0.0}
+    absent_terms: ClassVar[Mapping[str, float]] = {"visual_loss": 0.0, "textual_loss": 0.0}
 
     def __init__(self, config: ml_collections.ConfigDict, data: RunData, parallel: Parallel):
-        """Builds the model; errors as for `build_model`."""
+        """Builds the model.
+
+        Raises:
+            ModelError, PretrainedError: see `build_model`.
+        """
         self._config = config
         self._data = data
         options = loss_options(config)
-        self.loss = make_loss(options)
+        self._loss = make_loss(options)
         self.model = build_model(config, data.vocab_size)
-        eval_step = parallel.evaluate(make_eval_step(options))
-        self._evaluate = functools.partial(evaluate, parallel, eval_step, make_score(self.model))
+        self._evaluate = Evaluator(self.model, options, parallel)
 
     def initialise(self, example: Batch) -> dict[str, Any]:
         """Random weights, with the pretrained text encoder in its place."""
         return init_variables(self.model, self._config, example)
 
-    def validate(self, state: Any, batches: Iterable[Batch]) -> dict[str, Any]:
-        """Loss and accuracies in batch, and retrieval over the whole pool."""
-        found = self._evaluate(state, batches)
-        return {**_named(found.metrics, "val_loss"), "pool_size": len(found.similarity)}
+    def loss(
+        self, output: Any, batch: Batch, *, axis_name: str | None = None, key: Array | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """See `clac_jax.training.losses.clac_loss`."""
+        return self._loss(output, batch, axis_name=axis_name, key=key)
 
-    def test(self, state: Any) -> tuple[dict[str, Any], Draw]:
+    def validate(self, state: TrainState, batches: Iterable[Batch]) -> Measures:
+        """Loss and accuracies in batch, and retrieval over the entire pool."""
+        evaluation = self._evaluate(state, batches)
+        return {
+            **_renamed(evaluation.metrics, "val_loss"),
+            "pool_size": len(evaluation.similarity),
+        }
+
+    def test(self, state: TrainState) -> tuple[Measures, Report]:
         """The same on the test split, and retrieval by texts without formulas."""
-        found = self._evaluate(state, self._data.eval_batches("test"))
+        evaluation = self._evaluate(state, self._data.eval_batches("test"))
         plain = self._data.eval_batches("test", replace_formula=True)
         no_formula = self._evaluate(state, plain, suffix="_no_formula").metrics
         measures = {
-            **_named(found.metrics, "test_loss"),
+            **_renamed(evaluation.metrics, "test_loss"),
             **{name: value for name, value in no_formula.items() if name.endswith("_no_formula")},
-            "pool_size": len(found.similarity),
+            "pool_size": len(evaluation.similarity),
         }
-        return measures, functools.partial(write_report, similarity=found.similarity)
+        return measures, functools.partial(write_report, similarity=evaluation.similarity)
 
     def describe_validation(self, row: Row) -> str:
-        """One line."""
+        """Loss and text-to-crystal retrieval."""
         return (
             f"val_loss {row['val_loss']:.3f}  in batch top-1 {row['val_acc_top1']:.1%}  among "
             f"{row['pool_size']} crystals: text->crystal top-1 {row['text_to_crystal_top1']:.1%}, "
@@ -79,6 +94,7 @@ class Contrastive:
         return "\n".join(lines)
 
 
-def _named(metrics: dict[str, float], loss: str) -> dict[str, float]:
-    renamed = {"loss": loss, "acc_top1": "val_acc_top1", "acc_top3": "val_acc_top3"}
-    return {renamed.get(name, name): value for name, value in metrics.items()}
+def _renamed(metrics: dict[str, float], loss: str) -> dict[str, float]:
+    """The metrics by their names in metrics.jsonl; `loss` is that of the loss."""
+    names = {"loss": loss, "acc_top1": "val_acc_top1", "acc_top3": "val_acc_top3"}
+    return {names.get(name, name): value for name, value in metrics.items()}

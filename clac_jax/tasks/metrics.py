@@ -16,7 +16,8 @@ def retrieval_ranks(similarity: np.ndarray) -> np.ndarray:
         model whose vectors have collapsed to one point scores nothing.
     """
     right = np.diagonal(similarity)[:, None]
-    return (similarity >= right).sum(axis=1) - 1
+    ranks: np.ndarray = (similarity >= right).sum(axis=1) - 1
+    return ranks
 
 
 def top_k_accuracies(ranks: np.ndarray, ks: tuple[int, ...] = (1, 3, 10)) -> dict[str, float]:
@@ -25,7 +26,7 @@ def top_k_accuracies(ranks: np.ndarray, ks: tuple[int, ...] = (1, 3, 10)) -> dic
 
 
 def pool_metrics(similarity: np.ndarray, suffix: str = "") -> dict[str, float]:
-    """Both-way retrieval accuracies over a whole pool.
+    """Retrieval accuracies over an entire pool, in both directions.
 
     Args:
         similarity: (N, N) score of each text (row) with each crystal (column), same order.

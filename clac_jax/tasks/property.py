@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,15 +17,17 @@ from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.models.encoders import build_graph_encoder, with_pretrained_graph_encoder
 from clac_jax.models.property_model import PropertyModel, PropertyOutput
 from clac_jax.reporting.figures import write_property_report
-from clac_jax.tasks.task import Draw, Row
-from clac_jax.training.parallel import AXIS, Parallel
+from clac_jax.tasks.task import Measures, Report, Row, Task
+from clac_jax.training.parallel import Parallel
+from clac_jax.training.state import TrainState
+from clac_jax.training.step import AXIS
 from clac_jax.typing import Array
 
 
-class Property:
-    """See `Task`. Regression minimizes the squared error, classification the cross entropy."""
+class Property(Task):
+    """Regression minimizes the squared error, classification the cross entropy."""
 
-    absent_terms: ClassVar[dict[str, float]] = {}
+    model: PropertyModel
 
     def __init__(self, config: ml_collections.ConfigDict, data: RunData, parallel: Parallel):
         """Builds the model and looks through the labels of the training split.
@@ -38,8 +40,8 @@ class Property:
         self._data = data
         self._is_regression = config.property.kind == "regression"
         self._measure = "mae" if self._is_regression else "accuracy"
-        self._labels = data.train_labels()
-        num_outputs = 1 if self._is_regression else data.num_classes()
+        self._labels = data.splits.train_labels()
+        num_outputs = 1 if self._is_regression else data.splits.num_classes()
         self.model = PropertyModel(build_graph_encoder(config), num_outputs)
         self._parallel = parallel
         self._predict = parallel.evaluate(self._predict_step)
@@ -89,11 +91,11 @@ class Property:
             measure = share(jnp.argmax(output.outputs, axis=1) == classes)
         return loss, {"loss": total(loss), self._measure: total(measure)}
 
-    def validate(self, state: Any, batches: Iterable[Batch]) -> dict[str, Any]:
+    def validate(self, state: TrainState, batches: Iterable[Batch]) -> Measures:
         """`val_loss`, and `val_mae` or `val_accuracy`."""
         return self._measures("val", *self._predictions(state, batches))
 
-    def test(self, state: Any) -> tuple[dict[str, Any], Draw]:
+    def test(self, state: TrainState) -> tuple[Measures, Report]:
         """The same on the test split, beside what a constant guess reaches."""
         predicted, labels, loss = self._predictions(state, self._data.eval_batches("test"))
         if self._is_regression:
@@ -106,30 +108,30 @@ class Property:
             f"constant_guess_{self._measure}": guess,
         }
         name = self._config.property.name
-        drawn = functools.partial(
+        report = functools.partial(
             write_property_report, name=name, predicted=predicted, labels=labels
         )
-        return measures, drawn
+        return measures, report
 
     def describe_validation(self, row: Row) -> str:
-        """One line."""
-        return f"val_loss {row['val_loss']:.4f}  {self._words(row, 'val')}"
+        """Loss and measure."""
+        return f"val_loss {row['val_loss']:.4f}  {self._shown(row, 'val')}"
 
     def describe_test(self, row: Row) -> str:
-        """One line, with the constant guess."""
+        """The measure, beside that of a constant guess."""
         guess = "mean" if self._is_regression else "commonest class"
         return (
             f"test      {row['pool_size']} unseen crystals, checkpoint of step "
-            f"{row['checkpoint_step']}: {self._config.property.name} {self._words(row, 'test')} "
+            f"{row['checkpoint_step']}: {self._config.property.name} {self._shown(row, 'test')} "
             f"(always the {guess} of training: {row[f'constant_guess_{self._measure}']:.4f})"
         )
 
-    def _words(self, row: Row, split: str) -> str:
+    def _shown(self, row: Row, split: str) -> str:
         return f"{self._measure.upper()} {row[f'{split}_{self._measure}']:.4f}"
 
     def _measures(
         self, split: str, predicted: np.ndarray, labels: np.ndarray, loss: float
-    ) -> dict[str, Any]:
+    ) -> Measures:
         right = np.abs(predicted - labels) if self._is_regression else predicted == labels
         measure = float(np.mean(right))
         return {
@@ -138,7 +140,7 @@ class Property:
             "pool_size": len(labels),
         }
 
-    def _predict_step(self, state: Any, batch: Batch) -> tuple[jax.Array, ...]:
+    def _predict_step(self, state: TrainState, batch: Batch) -> tuple[jax.Array, ...]:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         output = state.apply_fn(variables, batch, train=False)
         loss, _ = self.loss(output, batch, axis_name=AXIS)
@@ -147,10 +149,10 @@ class Property:
         return *rows, jax.lax.psum(loss, AXIS)
 
     def _predictions(
-        self, state: Any, batches: Iterable[Batch]
+        self, state: TrainState, batches: Iterable[Batch]
     ) -> tuple[np.ndarray, np.ndarray, float]:
         """Predictions and labels of a split, and its mean loss."""
-        predicted, labels, losses = [], [], []
+        predicted, labels, losses = [], [], []  # one of each per batch
         for batch in batches:
             values, wanted, mask, loss = self._parallel.to_host(self._predict(state, batch))
             predicted.append(values[mask])

@@ -1,27 +1,51 @@
-"""Embeds a whole split with a trained model and measures loss and retrieval."""
+"""Embeds a split with a trained model on all devices, and measures loss and retrieval."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+import flax.struct
 import jax
 import numpy as np
 
 from clac_jax.input_pipeline.batch import Batch
+from clac_jax.models import CLaC
 from clac_jax.tasks.metrics import pool_metrics
+from clac_jax.training.losses import LossOptions, clac_loss
 from clac_jax.training.parallel import Parallel
+from clac_jax.training.state import TrainState
+from clac_jax.training.step import AXIS
 from clac_jax.typing import Array
+
+
+@flax.struct.dataclass
+class Embedded:
+    """What an evaluation step returns, the same on every device.
+
+    Attributes:
+        crystals: (D, B, P) float32 projections of each of D devices' crystals.
+        texts: (D, B, P) float32, of their texts.
+        example_mask: (D, B) bool, False at padding.
+        example_index: (D, B) int32 index of the example in its split.
+        metrics: loss and accuracies inside the global batch, scalars.
+    """
+
+    crystals: jax.Array
+    texts: jax.Array
+    example_mask: jax.Array
+    example_index: jax.Array
+    metrics: dict[str, jax.Array]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A split seen by a model.
+    """What an evaluation of a split gives.
 
     Attributes:
         metrics: `loss`, `acc_top1`, `acc_top3` (in batch, means over examples) and the retrieval
-            accuracies over the whole pool, see `metrics.pool_metrics`.
+            accuracies over the entire pool, see `metrics.pool_metrics`.
         similarity: (N, N) float32 score of each text (row) with each crystal (column), in the order
             of the split.
     """
@@ -30,39 +54,77 @@ class Evaluation:
     similarity: np.ndarray
 
 
-def evaluate(
-    parallel: Parallel,
-    eval_step: Callable[[Any, Batch], Any],
-    score: Callable[[Any, Array, Array], jax.Array],
-    state: Any,
-    batches: Iterable[Batch],
-    suffix: str = "",
-) -> Evaluation:
-    """Runs `eval_step` over the batches of a split.
+def make_score(model: CLaC) -> Callable[[Any, Array, Array], jax.Array]:
+    """A jitted function (params, (N, P) crystals, (M, P) texts) -> (N, M) of their scores."""
 
-    Args:
-        parallel: how steps run on all devices.
-        eval_step: from its `evaluate`.
-        score: from `step.make_score`.
-        state: TrainState on the devices.
-        batches: with a leading device axis; padding examples masked.
-        suffix: appended to the names of the retrieval accuracies ("_no_formula").
-    """
-    crystals, texts, order, sums = [], [], [], []
-    for batch in batches:
-        embedded = parallel.to_host(eval_step(state, batch))
-        mask = embedded.example_mask
-        crystals.append(embedded.crystals[mask])
-        texts.append(embedded.texts[mask])
-        order.append(embedded.example_index[mask])
-        sums.append((int(mask.sum()), jax.tree.map(float, embedded.metrics)))
-    ranked = np.argsort(np.concatenate(order))
-    pool = np.concatenate(crystals)[ranked], np.concatenate(texts)[ranked]
-    counts = [count for count, _ in sums]
-    metrics = {
-        name: float(np.average([values[name] for _, values in sums], weights=counts))
-        for name in ("loss", "acc_top1", "acc_top3")
-    }
-    head = parallel.to_host({"cross_head": state.params["cross_head"]})
-    similarity = np.asarray(score(head, *pool)).T
-    return Evaluation({**metrics, **pool_metrics(similarity, suffix)}, similarity)
+    @jax.jit
+    def score(params: Any, crystals: Array, texts: Array) -> jax.Array:
+        with jax.default_matmul_precision("highest"):
+            scores = model.apply({"params": params}, crystals, texts, method="scores")
+            return cast(jax.Array, scores)
+
+    return score
+
+
+def make_eval_step(
+    loss_options: LossOptions, axis_name: str | None = AXIS
+) -> Callable[[TrainState, Batch], Embedded]:
+    """A function (state, batch) -> Embedded for one device; plain crystals and full texts."""
+
+    def eval_step(state: TrainState, batch: Batch) -> Embedded:
+        output = state.apply_fn(
+            {"params": state.params, "batch_stats": state.batch_stats}, batch, train=False
+        )
+        _, metrics = clac_loss(output, batch.example_mask, loss_options, axis_name=axis_name)
+        local = (
+            output.graph_projections[0],
+            output.text_projections[0],
+            batch.example_mask,
+            batch.example_index,
+        )
+        if axis_name is None:
+            gathered = jax.tree.map(lambda leaf: leaf[None], local)
+        else:
+            gathered = jax.lax.all_gather(local, axis_name)
+        crystals, texts, mask, index = gathered
+        return Embedded(crystals, texts, mask, index, metrics)
+
+    return eval_step
+
+
+class Evaluator:
+    """Evaluates a contrastive model: one compiled step on all devices, and one for the scores."""
+
+    def __init__(self, model: CLaC, options: LossOptions, parallel: Parallel):
+        """Of the model on the devices that `parallel` runs on."""
+        self._parallel = parallel
+        self._step = parallel.evaluate(make_eval_step(options))
+        self._score = make_score(model)
+
+    def __call__(self, state: Any, batches: Iterable[Batch], suffix: str = "") -> Evaluation:
+        """Runs the evaluation step over the batches of a split.
+
+        Args:
+            state: TrainState on the devices.
+            batches: with a leading device axis; padding examples masked.
+            suffix: appended to the names of the retrieval accuracies ("_no_formula").
+        """
+        to_host = self._parallel.to_host
+        crystals, texts, order, sums = [], [], [], []
+        for batch in batches:
+            embedded = to_host(self._step(state, batch))
+            mask = embedded.example_mask
+            crystals.append(embedded.crystals[mask])
+            texts.append(embedded.texts[mask])
+            order.append(embedded.example_index[mask])
+            sums.append((int(mask.sum()), jax.tree.map(float, embedded.metrics)))
+        ranked = np.argsort(np.concatenate(order))
+        pool = np.concatenate(crystals)[ranked], np.concatenate(texts)[ranked]
+        counts = [count for count, _ in sums]
+        metrics = {
+            name: float(np.average([values[name] for _, values in sums], weights=counts))
+            for name in ("loss", "acc_top1", "acc_top3")
+        }
+        head = to_host({"cross_head": state.params["cross_head"]})
+        similarity = np.asarray(self._score(head, *pool)).T
+        return Evaluation({**metrics, **pool_metrics(similarity, suffix)}, similarity)

@@ -2,43 +2,81 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import flax.linen as nn
+import jax
 
 from clac_jax.input_pipeline.batch import Batch
-from clac_jax.training.losses import Loss
+from clac_jax.training.state import TrainState
+from clac_jax.typing import Array
 
 Row = dict[str, Any]
-Draw = Callable[[Path, Sequence[Row]], None]
+"""Of metrics.jsonl."""
+
+Measures = dict[str, Any]
+"""Name -> value, as a row of metrics.jsonl has them."""
+
+Report = Callable[[Path, Sequence[Row]], None]
+"""Draws the report to a path, from all rows of the run."""
 
 
-class Task(Protocol):
-    """A model, its loss and its measures.
+class Task(abc.ABC):
+    """A model, its loss and its measures: everything in which two kinds of training differ.
 
     Attributes:
         model: called with (batch, train=, key=, axis_name=).
-        loss: what is minimized.
         absent_terms: terms of the loss that every train row has, where the model lacks them.
     """
 
     model: nn.Module
-    loss: Loss
-    absent_terms: Mapping[str, float]
+    absent_terms: ClassVar[Mapping[str, float]] = {}
 
+    @abc.abstractmethod
     def initialise(self, example: Batch) -> dict[str, Any]:
-        """The variables of a fresh run; `example` is a training batch of any size."""
+        """The variables of a fresh run.
 
-    def validate(self, state: Any, batches: Iterable[Batch]) -> dict[str, Any]:
-        """The measures of a validation row, by their names there."""
+        Args:
+            example: a training batch of one device, of any size.
+        """
 
-    def test(self, state: Any) -> tuple[dict[str, Any], Draw]:
-        """The measures of the test row, and what draws the report from all rows."""
+    @abc.abstractmethod
+    def loss(
+        self, output: Any, batch: Batch, *, axis_name: str | None = None, key: Array | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """What is minimized; see `clac_jax.training.losses.Loss`.
 
+        Args:
+            output: of the model, for this device's examples.
+            batch: of this device.
+            axis_name: mapped axis of the devices that share the batch; None where it is here.
+            key: PRNG key of the step, the same on every device.
+
+        Returns:
+            This device's share of the loss, (), and its terms, each () and the same on every
+            device.
+        """
+
+    @abc.abstractmethod
+    def validate(self, state: TrainState, batches: Iterable[Batch]) -> Measures:
+        """The measures of a validation row.
+
+        Args:
+            state: on the devices.
+            batches: of the validation split, with a leading device axis.
+        """
+
+    @abc.abstractmethod
+    def test(self, state: TrainState) -> tuple[Measures, Report]:
+        """The measures of the test row, and what draws the report."""
+
+    @abc.abstractmethod
     def describe_validation(self, row: Row) -> str:
-        """One line on a validation row."""
+        """A validation row in one line."""
 
+    @abc.abstractmethod
     def describe_test(self, row: Row) -> str:
-        """Some lines on the test row."""
+        """The test row in a few lines."""

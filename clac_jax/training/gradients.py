@@ -1,7 +1,7 @@
 """Loss and gradient of one contrastive batch, for ONE device; sums over devices are the step's.
 
 A batch in chunks is encoded chunk by chunk with gradient caching (GradCache, arXiv:2101.06983): the
-activations of one chunk alone are in memory, and the gradient is still that of the whole batch,
+only the activations of one chunk are in memory, and the gradient is still that of the full batch,
 each example contrasted with all others. Every chunk is encoded twice: once for its features, and
 once more to carry the gradient of the loss by these features on to the parameters.
 """
@@ -91,8 +91,8 @@ class GradientFunction:
             )
             return encoded.replace(lm_num_tokens=None), encoded.lm_num_tokens
 
-        # The loss and the contrasts ask the batch for these two alone.
-        whole = batch.replace(
+        # The loss and the contrasts read only these two from the batch.
+        full = batch.replace(
             example_mask=batch.example_mask.reshape(-1),
             example_index=batch.example_index.reshape(-1),
         )
@@ -103,15 +103,15 @@ class GradientFunction:
             output, updated = self.apply_fn(
                 {"params": self._frozen(params), "batch_stats": batch_stats},
                 joined(chunks.replace(lm_num_tokens=num_tokens)),
-                whole.example_mask,
-                whole.example_index,
+                full.example_mask,
+                full.example_index,
                 train=True,
                 key=key,
                 axis_name=self.axis_name,
                 method="contrast",
                 mutable=["batch_stats"],
             )
-            value, terms = self.loss(output, whole, axis_name=self.axis_name, key=key)
+            value, terms = self.loss(output, full, axis_name=self.axis_name, key=key)
             return value, (updated.get("batch_stats", {}), terms)
 
         # Outside of what is differentiated, so that no activations are kept.
@@ -139,7 +139,7 @@ class GradientFunction:
 
 
 def joined(chunks: Encoded) -> Encoded:
-    """The whole batch from what its chunks gave.
+    """The full batch from what its chunks gave.
 
     Args:
         chunks: features (C, V, b, F), sums of the language-model loss (C, V).

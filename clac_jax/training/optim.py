@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from clac_jax.config.schema import ConfigError
+from clac_jax.errors import ConfigError
 
 Params = Any
 
@@ -25,7 +25,7 @@ def parameter_paths(params: Params) -> Params:
 
 
 def trainable_mask(params: Params, frozen: Sequence[str]) -> Params:
-    """A tree of booleans: False where a regex of `frozen` matches the whole parameter path.
+    """A tree of booleans: False where a regex of `frozen` matches a full parameter path.
 
     Raises:
         ConfigError: for a regex that matches no parameter.
@@ -141,7 +141,7 @@ def _corrected(moment: jax.Array, decay: float, count: jax.Array) -> jax.Array:
 def _first_match(
     params: Params, key: str, rules: Sequence[tuple[str, float]], otherwise: float | None
 ) -> dict[str, Any]:
-    """For each parameter path the number of the first rule whose regex matches the whole path."""
+    """For each parameter path the number of the first rule whose regex matches all of it."""
     paths = jax.tree.leaves(parameter_paths(params))
     for pattern, _ in rules:
         if not any(re.fullmatch(pattern, path) for path in paths):

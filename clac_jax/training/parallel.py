@@ -7,7 +7,7 @@ state without one.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,13 +16,12 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from clac_jax.config.schema import ConfigError
 from clac_jax.input_pipeline.batch import Batch
 from clac_jax.training.losses import Loss
 from clac_jax.training.state import TrainState
 from clac_jax.training.step import AXIS, TrainStep, make_gradients, make_train_step, make_update
 
-WHOLE, SPLIT = PartitionSpec(), PartitionSpec(AXIS)
+REPLICATED, SPLIT = PartitionSpec(), PartitionSpec(AXIS)
 
 
 def make_parallel(config: ml_collections.ConfigDict) -> Parallel:
@@ -30,38 +29,6 @@ def make_parallel(config: ml_collections.ConfigDict) -> Parallel:
     if config.parallel == "shard_map":
         return ShardMap(config.sharding.what, config.sharding.min_elements)
     return Pmap()
-
-
-def check_batch_size(batch_size: int) -> int:
-    """The examples that each device gets of a global batch.
-
-    Raises:
-        ConfigError: the batch cannot be split evenly over the devices of all processes.
-    """
-    num_devices = jax.device_count()
-    if batch_size % num_devices:
-        lower = batch_size - batch_size % num_devices
-        raise ConfigError(
-            f"A batch of {batch_size} cannot be split evenly over {num_devices} devices. "
-            f"Use {lower + num_devices}" + (f" or {lower}." if lower else ".")
-        )
-    return batch_size // num_devices
-
-
-def check_chunks(per_device: int, num_chunks: int) -> int:
-    """The examples of a chunk, where each device encodes its part of a batch in so many.
-
-    Raises:
-        ConfigError: a device's examples cannot be split evenly into so many chunks.
-    """
-    if per_device % num_chunks:
-        fitting = ", ".join(str(n) for n in range(1, per_device + 1) if per_device % n == 0)
-        raise ConfigError(
-            f"The {per_device} examples that each device gets of a batch cannot be split evenly "
-            f"into gradient_cache_chunks = {num_chunks}. Use one of {fitting}, or another "
-            "batch_size."
-        )
-    return per_device // num_chunks
 
 
 class Parallel(abc.ABC):
@@ -83,23 +50,23 @@ class Parallel(abc.ABC):
         """A tree of host arrays, the state or a part of it, on the devices."""
 
     @abc.abstractmethod
-    def whole(self, tree: Any) -> Any:
+    def gather(self, tree: Any) -> Any:
         """Each array of a tree on one local device, maybe with leading axes of length 1.
 
         A collective where arrays are sharded: every process calls it then.
         """
 
     @abc.abstractmethod
-    def is_whole(self, tree: Any) -> bool:
-        """Whether `whole` needs no other process."""
+    def is_local(self, tree: Any) -> bool:
+        """Whether `gather` needs no other process: all of the tree is on local devices."""
 
     @abc.abstractmethod
     def to_host(self, tree: Any) -> Any:
-        """The tree as NumPy arrays without a device axis; a collective as `whole`."""
+        """The tree as NumPy arrays without a device axis; a collective as `gather`."""
 
 
 class Pmap(Parallel):
-    """pmap: every local device holds the whole state."""
+    """pmap: every local device holds a copy of the entire state."""
 
     def train(self, trainable: Any, schedule: optax.Schedule, loss: Loss) -> TrainStep:
         """See `Parallel.train`."""
@@ -127,11 +94,11 @@ class Pmap(Parallel):
 
         return jax.tree.map(join, *copies)
 
-    def whole(self, tree: Any) -> Any:
+    def gather(self, tree: Any) -> Any:
         """The first local device's arrays, each with a leading axis of 1; nothing is copied."""
         return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
-    def is_whole(self, tree: Any) -> bool:
+    def is_local(self, tree: Any) -> bool:
         """Always."""
         del tree
         return True
@@ -142,20 +109,20 @@ class Pmap(Parallel):
 
 
 class ShardMap(Parallel):
-    """shard_map over one mesh of all devices; large arrays may be spread over it.
+    """shard_map over one mesh of all devices; large arrays may be sharded over it.
 
     The gradient is computed by the step for one device. The optimizer runs behind it, where XLA
-    divides the work on an array like the array itself: moments that are spread are updated where
-    they lie (ZeRO, arXiv:1910.02054), spread parameters are gathered for a step's forward pass.
+    divides the work on an array like the array itself: moments that are sharded are updated where
+    they lie (ZeRO, arXiv:1910.02054), sharded parameters are gathered for a step's forward pass.
     """
 
     def __init__(self, what: str = "nothing", min_elements: int = 1 << 16):
         """Over the devices of all processes.
 
         Args:
-            what: is spread over the devices: "nothing", the "optimizer" state, or "everything":
+            what: is sharded over the devices: "nothing", the "optimizer" state, or "everything":
                 the parameters and it.
-            min_elements: smaller arrays stay whole on every device.
+            min_elements: smaller arrays are replicated.
         """
         self._mesh = Mesh(np.array(jax.devices()), (AXIS,))
         self._what = what
@@ -180,7 +147,7 @@ class ShardMap(Parallel):
         return lambda state, batch: compiled(state.replace(opt_state=()), self._global(batch))
 
     def put(self, tree: Any) -> Any:
-        """Each array on all devices, whole or in parts."""
+        """Each array on all devices, replicated or sharded."""
 
         def place(leaf: Any, sharding: NamedSharding) -> jax.Array:
             array = np.asarray(leaf)
@@ -193,21 +160,21 @@ class ShardMap(Parallel):
 
         return jax.tree.map(place, tree, self._shardings(tree))
 
-    def whole(self, tree: Any) -> Any:
-        """See `Parallel.whole`."""
+    def gather(self, tree: Any) -> Any:
+        """See `Parallel.gather`."""
         if not all(leaf.is_fully_replicated for leaf in jax.tree.leaves(tree)):
-            everywhere = NamedSharding(self._mesh, WHOLE)
+            everywhere = NamedSharding(self._mesh, REPLICATED)
             tree = jax.jit(lambda x: x, out_shardings=everywhere)(tree)
         return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
-    def is_whole(self, tree: Any) -> bool:
-        """Whether no array of the tree is spread over devices of other processes."""
+    def is_local(self, tree: Any) -> bool:
+        """Whether no array of the tree is sharded over devices of other processes."""
         leaves = jax.tree.leaves(tree)
         return all(leaf.is_fully_replicated or leaf.is_fully_addressable for leaf in leaves)
 
     def to_host(self, tree: Any) -> Any:
         """See `Parallel.to_host`."""
-        return jax.tree.map(np.asarray, self.whole(tree))
+        return jax.tree.map(np.asarray, self.gather(tree))
 
     def _mapped(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A function (state, batch) for one device, on all; the batch's device axis is gone."""
@@ -216,7 +183,11 @@ class ShardMap(Parallel):
             return function(state, jax.tree.map(lambda leaf: leaf[0], batch))
 
         return jax.shard_map(
-            on_one, mesh=self._mesh, in_specs=(WHOLE, SPLIT), out_specs=WHOLE, check_vma=False
+            on_one,
+            mesh=self._mesh,
+            in_specs=(REPLICATED, SPLIT),
+            out_specs=REPLICATED,
+            check_vma=False,
         )
 
     def _global(self, batch: Batch) -> Batch:
@@ -231,34 +202,19 @@ class ShardMap(Parallel):
 
         def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
             part = str(getattr(path[0], "name", "")) if path else ""
-            spread = {"nothing": (), "optimizer": ("opt_state",)}.get(
+            sharded = {"nothing": (), "optimizer": ("opt_state",)}.get(
                 self._what, ("opt_state", "params")
             )
-            spec = WHOLE
-            if part in spread and np.size(leaf) >= self._min_elements:
+            spec = REPLICATED
+            if part in sharded and np.size(leaf) >= self._min_elements:
                 spec = self._along_one_axis(np.shape(leaf))
             return NamedSharding(self._mesh, spec)
 
         return jax.tree.map_with_path(sharding, tree)
 
     def _along_one_axis(self, shape: tuple[int, ...]) -> PartitionSpec:
-        """Along the first axis that the devices divide; whole where there is none."""
+        """Along the first axis that the devices divide; replicated where there is none."""
         for axis, size in enumerate(shape):
             if size % self._mesh.size == 0:
                 return PartitionSpec(*[None] * axis, AXIS)
-        return WHOLE
-
-
-def stack(parts: Sequence[Sequence[Batch]]) -> Batch:
-    """Batches of equal shape with two leading axes: device, accumulation.
-
-    Args:
-        parts: one row per local device, one column per accumulated batch.
-    """
-    rows = [jax.tree.map(lambda *leaves: np.stack(leaves), *row) for row in parts]
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
-
-
-def stack_devices(parts: Sequence[Batch]) -> Batch:
-    """Batches of equal shape, one per local device, with one leading axis."""
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
+        return REPLICATED

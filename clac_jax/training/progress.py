@@ -36,7 +36,7 @@ class RunProgress:
     plateau_validations: int = 0
 
     def after_step(self, examples: int) -> RunProgress:
-        """The progress one optimizer update of so many examples later."""
+        """The progress one optimizer update of `examples` examples later."""
         return dataclasses.replace(
             self,
             step=self.step + 1,

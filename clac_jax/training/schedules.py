@@ -19,7 +19,7 @@ class Timeline:
 
     Attributes:
         total_steps: steps at the end of the run, those done included.
-        steps_per_epoch: of an epoch from its beginning.
+        steps_per_epoch: optimizer updates in a full epoch.
         offset: steps more than `steps_per_epoch` times the epochs done; not 0 after the batch size
             changed in mid-run.
     """
@@ -78,8 +78,8 @@ def make_schedule(config: ml_collections.ConfigDict, timeline: Timeline) -> opta
     begins_late = config.schedule == "cosine" and not config.cosine.epochs and not per_epoch
     delay = warmup if begins_late else 0
     total = config.max_epochs if per_epoch else timeline.total_steps - timeline.offset
-    whole_run = total - delay
-    shape = _shape(config, peak, floor, in_one_epoch, max(whole_run, 1))
+    run_length = total - delay
+    shape = _shape(config, peak, floor, in_one_epoch, max(run_length, 1))
 
     def schedule(step: jax.Array | int) -> jax.Array:
         # Steps that would have been done by now, had all been like those to come.
@@ -96,19 +96,19 @@ def make_schedule(config: ml_collections.ConfigDict, timeline: Timeline) -> opta
 
 
 def _shape(
-    config: ml_collections.ConfigDict, peak: float, floor: float, in_one_epoch: int, whole_run: int
+    config: ml_collections.ConfigDict, peak: float, floor: float, in_one_epoch: int, run_length: int
 ) -> optax.Schedule:
-    """The schedule without warm-up, by a count of which an epoch has `in_one_epoch`."""
+    """The schedule without warm-up, by a count that grows by `in_one_epoch` per epoch."""
     if config.schedule in ("constant", "plateau"):
         return optax.constant_schedule(peak)
     if config.schedule == "one_cycle":
         options = config.one_cycle
-        rise = max(options.rise * whole_run, 1)
+        rise = max(options.rise * run_length, 1)
         start, end = peak * options.start_factor, peak * options.end_factor
         return optax.join_schedules(
             [
                 lambda count: _cosine(start, peak, count / rise),
-                lambda count: _cosine(peak, end, jnp.minimum(count / max(whole_run - rise, 1), 1)),
+                lambda count: _cosine(peak, end, jnp.minimum(count / max(run_length - rise, 1), 1)),
             ],
             [rise],
         )
@@ -116,9 +116,9 @@ def _shape(
         period = config.cosine.epochs * in_one_epoch
         if period:
             return lambda count: _cosine(peak, floor, count / period)
-        return lambda count: _cosine(peak, floor, jnp.minimum(count / whole_run, 1))
-    first = max(config.cosine.epochs, 1 / in_one_epoch)  # not less than a step
-    begins = in_one_epoch * _restarts(first, config.cosine.factor, whole_run / in_one_epoch)
+        return lambda count: _cosine(peak, floor, jnp.minimum(count / run_length, 1))
+    first = max(config.cosine.epochs, 1 / in_one_epoch)  # not less than one step
+    begins = in_one_epoch * _restarts(first, config.cosine.factor, run_length / in_one_epoch)
 
     def restarts(count: jax.Array) -> jax.Array:
         begin = jnp.asarray(begins, jnp.float32)

@@ -1,44 +1,22 @@
-"""One training step and one evaluation step, for ONE device; collectives run over axis "data"."""
+"""One training step for ONE device; collectives run over the mapped axis "data"."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
 from clac_jax.input_pipeline.batch import Batch
-from clac_jax.models import CLaC
 from clac_jax.training.gradients import BatchGradient, GradientFunction
-from clac_jax.training.losses import Loss, LossOptions, clac_loss
+from clac_jax.training.losses import Loss
 from clac_jax.training.state import TrainState
-from clac_jax.typing import Array
 
 AXIS = "data"
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
-
-
-@flax.struct.dataclass
-class Embedded:
-    """What an evaluation step returns, the same on every device.
-
-    Attributes:
-        crystals: (D, B, P) float32 projections of each of D devices' crystals.
-        texts: (D, B, P) float32, of their texts.
-        example_mask: (D, B) bool, False at padding.
-        example_index: (D, B) int32 index of the example in its split.
-        metrics: loss and accuracies inside the global batch, scalars.
-    """
-
-    crystals: jax.Array
-    texts: jax.Array
-    example_mask: jax.Array
-    example_index: jax.Array
-    metrics: dict[str, jax.Array]
 
 
 def make_train_step(
@@ -66,13 +44,15 @@ def make_update(
     is that of `schedule`.
     """
 
-    def update(state: TrainState, found: BatchGradient) -> tuple[TrainState, dict[str, jax.Array]]:
+    def update(
+        state: TrainState, gradient: BatchGradient
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
         metrics = {
-            **{name: term for name, term in found.terms.items() if not name.startswith("acc_")},
-            "grad_norm": optax.tree.norm(found.grads),
+            **{name: term for name, term in gradient.terms.items() if not name.startswith("acc_")},
+            "grad_norm": optax.tree.norm(gradient.grads),
             "learning_rate": schedule(state.step) * state.learning_rate_scale,
         }
-        after = state.apply_gradients(grads=found.grads, batch_stats=found.batch_stats)
+        after = state.apply_gradients(grads=gradient.grads, batch_stats=gradient.batch_stats)
         return after, metrics
 
     return update
@@ -128,39 +108,3 @@ def make_gradients(
         return BatchGradient(grads, batch_stats, terms)
 
     return gradients
-
-
-def make_score(model: CLaC) -> Callable[[Any, Array, Array], jax.Array]:
-    """A jitted function (params, (N, P) crystals, (M, P) texts) -> (N, M) of their scores."""
-
-    @jax.jit
-    def score(params: Any, crystals: Array, texts: Array) -> jax.Array:
-        with jax.default_matmul_precision("highest"):
-            return model.apply({"params": params}, crystals, texts, method="scores")
-
-    return score
-
-
-def make_eval_step(
-    loss_options: LossOptions, axis_name: str | None = AXIS
-) -> Callable[[TrainState, Batch], Embedded]:
-    """A function (state, batch) -> Embedded for one device; plain crystals and full texts."""
-
-    def eval_step(state: TrainState, batch: Batch) -> Embedded:
-        output = state.apply_fn(
-            {"params": state.params, "batch_stats": state.batch_stats}, batch, train=False
-        )
-        _, metrics = clac_loss(output, batch.example_mask, loss_options, axis_name=axis_name)
-        local = (
-            output.graph_projections[0],
-            output.text_projections[0],
-            batch.example_mask,
-            batch.example_index,
-        )
-        if axis_name is None:
-            gathered = jax.tree.map(lambda leaf: leaf[None], local)
-        else:
-            gathered = jax.lax.all_gather(local, axis_name)
-        return Embedded(*gathered, metrics=metrics)
-
-    return eval_step

@@ -59,7 +59,7 @@ MISFITS = {
 def test_a_checkpoint_of_another_model_is_passed_over_by_name(saved, make, why, capsys):
     intact = dict(saved[0])
     assert read_best(intact, BEST_FIRST, shapes(make()), 40) == (40, {})
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     for step in BEST_FIRST:
         assert f"checkpoints/{step} is not tested: its parameters are not the model's" in said
     assert why in said
@@ -72,7 +72,7 @@ def test_the_next_best_that_fits_is_taken(saved, tmp_path, capsys):
     step, arrays = read_best(intact, BEST_FIRST, shapes(make_params(width=5)), 40)
     assert step == 30
     np.testing.assert_array_equal(arrays["params/graph/kernel"], wide.params["graph"]["kernel"])
-    assert "20 is not tested" in capsys.readouterr().out
+    assert "20 is not tested" in capsys.readouterr().err
 
 
 def test_arrays_come_in_the_dtype_of_the_model(saved):

@@ -13,6 +13,7 @@ from helpers.formats import FORMATS
 from helpers.states import epochs, make_config, make_params, make_state, save_run, shapes_of
 
 from clac_jax.checkpoint import resume
+from clac_jax.checkpoint.changes import Present
 from clac_jax.checkpoint.layout import read_info
 from clac_jax.checkpoint.matching import RestoreOptions, problems
 from clac_jax.checkpoint.restore import restore
@@ -138,9 +139,8 @@ def test_a_checkpoint_with_one_count_for_all_restores_without_complaint(tmp_path
     shutil.copytree(FORMAT_1, tmp_path / "run")
     fresh = to_arrays(make_state(step=False))
     origin = resume.find_origin(make_config(), tmp_path / "run")
-    start = resume.begin(
-        origin, make_config(), tmp_path / "run", shapes_of(fresh), lambda: fresh, 100
-    )
+    now = Present(make_config(), 100, {})
+    start = resume.begin(origin, tmp_path / "run", now, shapes_of(fresh), lambda: fresh)
     assert start.progress.step == 5
     assert not [line for line in start.notes if "initialised" in line or "dropped" in line]
     counts = {path: int(leaf) for path, leaf in start.arrays.items() if "/adam/count/" in path}

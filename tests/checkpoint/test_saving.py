@@ -9,6 +9,7 @@ from clac_jax.checkpoint import manager
 from clac_jax.checkpoint.manager import CheckpointError, Checkpoints
 from clac_jax.checkpoint.saving import Saver
 from clac_jax.checkpoint.tree import to_arrays
+from clac_jax.checkpoint.writer import CheckpointWriter, NoCheckpoints
 from clac_jax.distributed.preemption import Preempted
 from clac_jax.reporting.run_log import SilentLog
 from clac_jax.training.parallel import Pmap
@@ -23,14 +24,14 @@ def saver(tmp_path):
     shapes = shapes_of({k: np.asarray(v) for k, v in to_arrays(make_state()).items()})
     result = Saver(Pmap(), Checkpoints(tmp_path, config, shapes), SilentLog(), config.checkpoint)
     yield result
-    result.close()
+    result.checkpoints.close()
 
 
 def test_a_state_between_steps_is_saved(saver, tmp_path):
     state = Pmap().put(make_state())
-    assert saver.save_what_is_there(state, AT_STEP_1) == "The newest checkpoint is of step 1."
+    assert saver.save_without_others(state, AT_STEP_1) == "The newest checkpoint is of step 1."
     assert (tmp_path / "checkpoints" / "1" / "files.json").is_file()
-    assert saver.save_what_is_there(state, AT_STEP_1) == "The newest checkpoint is of step 1."
+    assert saver.save_without_others(state, AT_STEP_1) == "The newest checkpoint is of step 1."
 
 
 def taken_by_a_step(state):
@@ -46,7 +47,7 @@ def of_another_step(state):
 @pytest.mark.parametrize("spoil", [taken_by_a_step, of_another_step])
 def test_a_state_that_is_gone_or_not_of_the_position_is_not(saver, tmp_path, spoil):
     state = spoil(Pmap().put(make_state()))
-    assert saver.save_what_is_there(state, AT_STEP_1) == "There is no checkpoint yet."
+    assert saver.save_without_others(state, AT_STEP_1) == "There is no checkpoint yet."
     assert not (tmp_path / "checkpoints" / "1").exists()
 
 
@@ -54,12 +55,12 @@ def test_the_save_under_way_is_ended(saver, tmp_path):
     state = Pmap().put(make_state())
     saver.save(state, AT_STEP_1)
     taken_by_a_step(state)
-    told = saver.save_what_is_there(state, AT_STEP_1.after_step(4))
-    assert told == "The newest checkpoint is of step 1."
+    newest = saver.save_without_others(state, AT_STEP_1.after_step(4))
+    assert newest == "The newest checkpoint is of step 1."
 
 
 @pytest.mark.parametrize("on_failure", ["stop", "continue"])
-def test_a_run_that_is_told_to_stop_does_not_say_saved_when_it_is_not(
+def test_a_run_that_is_asked_to_stop_does_not_say_saved_when_it_is_not(
     tmp_path, monkeypatch, on_failure
 ):
     config = make_config(retries=0, on_failure=on_failure)
@@ -73,4 +74,25 @@ def test_a_run_that_is_told_to_stop_does_not_say_saved_when_it_is_not(
     state = Pmap().put(make_state())
     with pytest.raises(CheckpointError, match="Cannot save step 1"):
         saver.save_before_leaving(state, AT_STEP_1, Preempted("SIGTERM"))
-    saver.close()
+    saver.checkpoints.close()
+
+
+def test_a_process_behind_the_first_does_all_the_same_and_writes_nothing(tmp_path):
+    config = make_config(every_n_minutes=0.0)
+    saver = Saver(Pmap(), NoCheckpoints(), SilentLog(), config.checkpoint)
+    state = Pmap().put(make_state())
+    saver.save(state, AT_STEP_1, {"val_loss": 1.0})
+    saver.save_before_leaving(state, AT_STEP_1, Preempted("SIGTERM"))
+    assert saver.save_without_others(state, AT_STEP_1) == "", "the first process says it"
+    saver.checkpoints.end(AT_STEP_1)
+    saver.checkpoints.close()
+    assert list(tmp_path.iterdir()) == []
+    # Smaller than any step of a checkpoint: what all processes test is what the first one found.
+    assert saver.checkpoints.read_best({}, last_step=7) == (0, {})
+
+
+def test_both_kinds_of_checkpoints_answer_everything_that_a_run_asks():
+    asked = {name for name in vars(CheckpointWriter) if not name.startswith("_")}
+    assert {"save", "saved", "read_best"} <= asked
+    assert asked <= set(dir(NoCheckpoints))
+    assert asked - {"saved"} <= set(dir(Checkpoints))

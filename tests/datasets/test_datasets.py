@@ -18,7 +18,7 @@ from clac_jax.datasets.crystal_table import CrystalTable
 from clac_jax.datasets.options import TableOptions
 from clac_jax.datasets.record import DataError
 from clac_jax.datasets.split import formula_key, split_by_formula, split_by_row
-from clac_jax.input_pipeline.pipeline import limited
+from clac_jax.input_pipeline.splits import limited
 
 prepare_lib = importlib.import_module("clac_jax.datasets.prepare")  # the name is a function too
 

@@ -19,14 +19,13 @@ import sys, time
 from clac_jax.distributed.preemption import Preempted, StopSignals
 
 with StopSignals() as stop:
-    stop.there_is_work_to_save({work})
+    stop.set_unsaved_work({work})
     print("ready", flush=True)
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         {wait}
         try:
-            if stop.requested:
-                stop.obey()
+            stop.raise_if_requested(stop.requested)
         except Preempted as reason:
             print("saved after", reason.signal_name, flush=True)
             sys.exit(3)

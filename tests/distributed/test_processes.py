@@ -40,10 +40,10 @@ def test_the_config_names_a_process_in_full_or_not_at_all():
             processes._given(options(**{k: v for k, v in given.items() if k != name}))
 
 
-def test_a_process_alone_decides_at_once():
-    wishes = processes.Wishes()
-    assert wishes.ask(True, False) == (True, False)
-    assert wishes.ask(False, False) == (False, False)
+def test_the_only_process_decides_immediately():
+    requests = processes.SharedRequests()
+    assert requests.poll(True, False) == (True, False)
+    assert requests.poll(False, False) == (False, False)
     np.testing.assert_array_equal(processes.maximum([3, -1])(), [3, -1])
     arrays = {"params/w": np.ones(2)}
     shapes = {"params/w": jax.ShapeDtypeStruct((2,), np.float64)}
@@ -53,5 +53,5 @@ def test_a_process_alone_decides_at_once():
 
 
 def test_only_a_broken_collective_is_a_lost_process():
-    with pytest.raises(ValueError, match="Gloo"), processes.losses_told():
+    with pytest.raises(ValueError, match="Gloo"), processes.report_lost_processes():
         raise ValueError("Gloo all-reduce failed")  # no: there is no other process

@@ -22,8 +22,9 @@ from clac_jax.datasets.record import DataError
 from clac_jax.distributed.preemption import Preempted
 from clac_jax.errors import WorkdirError
 from clac_jax.input_pipeline.run_data import RunData
-from clac_jax.reporting.run_log import MetricsFile
-from clac_jax.training_run import TrainingDivergedError, train
+from clac_jax.reporting.metrics_file import MetricsFile
+from clac_jax.run import TrainingDivergedError
+from clac_jax.training_run import train
 
 
 def steps(workdir):

@@ -16,7 +16,7 @@ from helpers.small_runs import arrays_at
 from clac_jax.checkpoint.capacity import CapacityError
 from clac_jax.checkpoint.manager import CheckpointError
 from clac_jax.errors import EXIT_USER_ERROR, WorkdirError
-from clac_jax.reporting.run_log import read_rows
+from clac_jax.reporting.metrics_file import read_rows
 from clac_jax.training_run import train
 
 FLAGS = (

@@ -15,7 +15,7 @@ from clac_jax.cli import main as cli
 from clac_jax.errors import EXIT_USER_ERROR
 from clac_jax.files.torch import read_torch_file
 from clac_jax.interop.lightning import read_lightning
-from clac_jax.reporting.run_log import read_rows
+from clac_jax.reporting.metrics_file import read_rows
 
 FOLDER = ROOT / "tests" / "data" / "lightning"
 

@@ -15,7 +15,7 @@ from helpers.workdirs import assert_equal_runs, last_state, until
 
 from clac_jax.distributed.preemption import EXIT_PREEMPTED
 from clac_jax.errors import EXIT_USER_ERROR
-from clac_jax.reporting.run_log import read_rows
+from clac_jax.reporting.metrics_file import read_rows
 
 # Saves every second step, so that many instants fall into one.
 FLAGS = (

@@ -10,7 +10,7 @@ from helpers.user_tables import row, write
 
 from clac_jax.checkpoint.layout import read_info, step_folders
 from clac_jax.distributed.preemption import Preempted
-from clac_jax.reporting.run_log import read_rows
+from clac_jax.reporting.metrics_file import read_rows
 from clac_jax.training_run import train
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from helpers.small_runs import arrays_at, assert_same, train_rows, untimed
 
-from clac_jax.config.schema import ConfigError
-from clac_jax.reporting.run_log import read_rows
+from clac_jax.errors import ConfigError
+from clac_jax.reporting.metrics_file import read_rows
 from clac_jax.training_run import train
 
 TASK = {

@@ -8,7 +8,7 @@ from helpers.several_processes import FLAGS, ended, log_of
 from helpers.workdirs import assert_equal_runs, assert_same_arrays, last_state, until
 
 from clac_jax.distributed.preemption import EXIT_PREEMPTED
-from clac_jax.reporting.run_log import TIMING_FIELDS, read_rows
+from clac_jax.reporting.metrics_file import TIMING_FIELDS, read_rows
 
 
 @pytest.fixture(scope="module")

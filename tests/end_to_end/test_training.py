@@ -10,7 +10,7 @@ import pytest
 from helpers.paths import ROOT
 from helpers.workdirs import assert_same_arrays, last_state, without_timing
 
-from clac_jax.reporting.run_log import read_rows
+from clac_jax.reporting.metrics_file import read_rows
 
 TRAIN_FIELDS = {
     "split", "step", "epoch", "examples_seen", "loss", "cross_modal_loss", "visual_loss",
@@ -68,7 +68,7 @@ def test_workdir_holds_all_that_was_promised(finished):
 
 def test_says_what_it_does(finished):
     _, done = finished
-    for words in ("fresh run", "8 an epoch x 2 epochs = 16", "text_encoder", "text -> crystal"):
+    for words in ("fresh run", "8 per epoch x 2 epochs = 16", "text_encoder", "text -> crystal"):
         assert words in done.stdout
     assert "Traceback" not in done.stderr
     assert "Warning" not in done.stderr
@@ -159,7 +159,7 @@ def test_debug_is_one_epoch_of_a_handful(run, tmp_path):
         tmp_path / "debug", "--config.debug=True", "--config.dataset.max_examples=8", COMPOSITION
     )
     assert done.returncode == 0, done.stderr
-    assert "2 an epoch x 1 epochs = 2" in done.stdout
+    assert "2 per epoch x 1 epochs = 2" in done.stdout
 
 
 def test_early_stopping(run, tmp_path):

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from clac_jax.models.text.weights import text_params
 
 from clac_jax.config.schema import default_config
 from clac_jax.interop.reference_weights import (
@@ -30,7 +31,6 @@ from clac_jax.models.heads import ContrastiveHead, PriorDiscriminator
 from clac_jax.models.projection import ProjectionBlock
 from clac_jax.models.text.bert import Bert, BertConfig
 from clac_jax.models.text.decoder import Decoder, DecoderConfig
-from clac_jax.models.text.weights import text_params
 from clac_jax.training.losses import LossOptions, clac_loss
 from helpers.packed_texts import pack, packed_inputs
 from helpers.parity_fixtures import (

@@ -7,7 +7,7 @@ from clac_jax.checkpoint.arrays import read_arrays
 from clac_jax.checkpoint.layout import read_info
 from clac_jax.distributed.preemption import StopSignals
 from clac_jax.input_pipeline.run_data import RunData
-from clac_jax.reporting.run_log import TIMING_FIELDS, read_rows
+from clac_jax.reporting.metrics_file import TIMING_FIELDS, read_rows
 
 STEPS_PER_EPOCH = 4
 BATCH = 4

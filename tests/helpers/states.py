@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from clac_jax.checkpoint import resume
+from clac_jax.checkpoint.changes import Present
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.tree import to_arrays
 from clac_jax.config.schema import default_config
@@ -103,9 +104,8 @@ def fresh_arrays():
 def begin(workdir, config=None, num_train_examples=100, arrays=None, data=None):
     config, arrays = config or changed(), fresh_arrays() if arrays is None else arrays
     origin = resume.find_origin(config, workdir)
-    return resume.begin(
-        origin, config, workdir, shapes_of(arrays), lambda: arrays, num_train_examples, data
-    )
+    now = Present(config, num_train_examples, data or {})
+    return resume.begin(origin, workdir, now, shapes_of(arrays), lambda: arrays)
 
 
 def changed(**values):

@@ -148,9 +148,9 @@ SHAPE = BatchShape(2, 1, 1, ((4, 2),), 12, ((5, 2),))
 @pytest.mark.parametrize(
     ("examples", "shape", "reason"),
     [
-        ([one_example()] * 3, SHAPE, "3 examples for 2 places"),
+        ([one_example()] * 3, SHAPE, "3 examples for 2 slots"),
         ([one_example(num_nodes=5)], SHAPE, "5 atoms"),
-        ([one_example(num_edges=13)], SHAPE, "13 edges for 12 places"),
+        ([one_example(num_edges=13)], SHAPE, "13 edges for 12 slots"),
         ([one_example(num_tokens=6)], SHAPE, "6 tokens"),
         (
             [one_example()],

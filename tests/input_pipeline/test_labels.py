@@ -2,10 +2,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+import spglib.error
 from helpers.crystals import rock_salt
 
 from clac_jax.datasets.record import DataError, Record
-from clac_jax.input_pipeline.labels import CRYSTAL_SYSTEMS, Labelled, label_of
+from clac_jax.input_pipeline.labels import CRYSTAL_SYSTEMS, Labelled, _crystal_system, label_of
 
 
 def record(lattice, atomic_numbers=(11,), fractional=((0.0, 0.0, 0.0),), **properties):
@@ -39,6 +40,15 @@ def test_a_larger_cell_is_of_the_same_system():
     lattice = salt.lattice * [[2], [1], [1]]
     doubled = Record("m", lattice, np.tile(salt.atomic_numbers, 2), positions, "NaCl")
     assert CRYSTAL_SYSTEMS[int(label_of(doubled, "crystal system"))] == "cubic"
+
+
+@pytest.mark.parametrize("old_handling", [True, False])
+def test_a_crystal_whose_symmetry_cannot_be_determined_is_refused(monkeypatch, old_handling):
+    """Two atoms at one place, however the process has set spglib's switch."""
+    monkeypatch.setattr(spglib.error, "OLD_ERROR_HANDLING", old_handling)
+    twice = np.zeros((2, 3)), np.array([11, 11], np.int32)
+    with pytest.raises(DataError, match="symmetry of its crystal cannot be determined"):
+        _crystal_system(np.diag([3.0, 4.0, 5.0]).tobytes(), *(array.tobytes() for array in twice))
 
 
 def test_numbers_and_their_absence():

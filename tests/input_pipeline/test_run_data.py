@@ -27,17 +27,17 @@ def config(tmp_path):
 
 
 def test_a_fingerprint_is_of_the_examples_that_a_run_takes(config, tmp_path):
-    whole = run_data(config).fingerprint("train")
+    whole = run_data(config).splits.fingerprint("train")
     config.dataset.max_examples = 40
-    some = run_data(config).fingerprint("train")
-    assert len({whole, some, run_data(config).fingerprint("validation")}) == 3
+    some = run_data(config).splits.fingerprint("train")
+    assert len({whole, some, run_data(config).splits.fingerprint("validation")}) == 3
     # Rows behind the first 40 do not matter to a run that does not take them.
     config.dataset.data_dir = str(tmp_path / "elsewhere")
-    assert run_data(config).fingerprint("train") == some
+    assert run_data(config).splits.fingerprint("train") == some
     config.dataset.path = str(
         write(tmp_path / "u.jsonl", [row(k, gpt_text="Another.") for k in range(200)])
     )
-    assert run_data(config).fingerprint("train") != some
+    assert run_data(config).splits.fingerprint("train") != some
 
 
 def test_damage_in_mid_epoch_comes_through_the_threads_as_one_error(config, tmp_path):

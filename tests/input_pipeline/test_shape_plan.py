@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from clac_jax.crystals.graph import CrystalGraph
 from clac_jax.input_pipeline.batch import BatchShapeError, ExampleViews, TokenView, collate, misfit
-from clac_jax.input_pipeline.shape_plan import ShapePlan
+from clac_jax.input_pipeline.shape_plan import Planning, ShapePlan
 
 
 def example(index, num_nodes, num_edges, num_tokens):
@@ -26,7 +26,7 @@ def sample(rng, count=200):
 
 
 def atoms_of(examples, *more):
-    """What a plan is told of all crystals: those of the sample and some larger ones."""
+    """What a plan knows of all crystals: those of the sample and some larger ones."""
     return np.array([len(e.graphs[0].atomic_numbers) for e in examples] + [*more])
 
 
@@ -55,18 +55,18 @@ def test_most_batches_take_a_planned_shape_and_all_fit_one():
 def test_more_shapes_are_planned_where_they_save_padding():
     examples = sample(np.random.default_rng(0))
     rng, atoms = np.random.default_rng(1), orders(examples)
-    few = ShapePlan(examples, 16, 64, atoms, max_programs=2)
+    few = ShapePlan(examples, 16, 64, atoms, Planning(max_programs=2))
     plan = ShapePlan(examples, 16, 64, atoms)
     assert len(few.planned) == 2 < len(plan.planned)
-    short = ShapePlan(examples, 16, 64, atoms, num_batches=8)
+    short = ShapePlan(examples, 16, 64, atoms, Planning(num_batches=8))
     assert len(short.planned) < len(plan.planned)  # compiling would take longer than it saves
     assert np.mean(plan.padding_share) < np.mean(few.padding_share) - 0.04
 
-    def places(shape):
+    def slots(shape):
         return np.array([shape.num_nodes, shape.num_edges, shape.num_tokens])
 
     batches = [[examples[k] for k in rng.choice(len(examples), 16)] for _ in range(200)]
-    used = np.mean([places(plan.choose([batch])) for batch in batches], axis=0)
+    used = np.mean([slots(plan.choose([batch])) for batch in batches], axis=0)
     real = np.mean(
         [
             [
@@ -94,21 +94,21 @@ def test_the_larger_of_two_sizes_fits_both_parts(seeds, large):
     assert plan.choose(parts) == shape
 
 
-def test_an_odd_batch_gets_a_larger_shape_and_always_the_same():
+def test_an_outlier_batch_gets_a_larger_shape_and_always_the_same():
     examples = sample(np.random.default_rng(0))
     plan = ShapePlan(examples, 4, 150, atoms_of(examples, 200))
-    odd = [example(k, 200, 9000, 150) for k in range(4)]
-    shape = plan.choose([odd])
+    outlier = [example(k, 200, 9000, 150) for k in range(4)]
+    shape = plan.choose([outlier])
     assert shape not in plan.planned
-    assert shape == plan.choose([odd])
-    collate(odd, shape)
+    assert shape == plan.choose([outlier])
+    collate(outlier, shape)
 
 
 def test_a_longer_text_than_any_in_the_sample_adds_few_shapes():
     examples = sample(np.random.default_rng(0))
     plan = ShapePlan(examples, 4, 256, atoms_of(examples))
-    odd = [[*examples[:3], example(9, 10, 100, tokens)] for tokens in range(64, 257, 8)]
-    shapes = {plan.choose([batch]) for batch in odd}
+    outliers = [[*examples[:3], example(9, 10, 100, tokens)] for tokens in range(64, 257, 8)]
+    shapes = {plan.choose([batch]) for batch in outliers}
     assert len(shapes - set(plan.planned)) <= 1
 
 
@@ -128,9 +128,9 @@ def test_all_parts_take_one_shape():
     assert misfit(large, shape) is None
 
 
-def test_a_plan_depends_on_its_arguments_alone():
+def test_a_plan_depends_only_on_its_arguments():
     examples = sample(np.random.default_rng(1))
-    plans = [ShapePlan(examples, 8, 64, atoms_of(examples), seed=5) for _ in range(2)]
+    plans = [ShapePlan(examples, 8, 64, atoms_of(examples), Planning(seed=5)) for _ in range(2)]
     assert plans[0].planned == plans[1].planned
 
 
@@ -144,12 +144,12 @@ def test_an_empty_part_fits_any_shape():
 def test_crystals_up_to_the_largest_known_add_one_shape():
     examples = sample(np.random.default_rng(0))
     plan = ShapePlan(examples, 4, 64, atoms_of(examples, 128))
-    odd = [
+    outliers = [
         [*examples[:2], example(8, other, 100, 20), example(9, atoms, 100, 20)]
         for atoms in range(64, 129, 8)
         for other in (90, 128)
     ]
-    assert len({plan.choose([batch]) for batch in odd} - set(plan.planned)) <= 1
+    assert len({plan.choose([batch]) for batch in outliers} - set(plan.planned)) <= 1
 
 
 def test_batches_that_follow_an_order_are_planned_for():

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from clac_jax.config.schema import ConfigError
+from clac_jax.errors import ConfigError
 from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.models import abstract_variables, build_model
 from clac_jax.models.encoders import encoder_needs

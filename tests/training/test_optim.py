@@ -4,7 +4,8 @@ import numpy as np
 import optax
 import pytest
 
-from clac_jax.config.schema import ConfigError, default_config
+from clac_jax.config.schema import default_config
+from clac_jax.errors import ConfigError
 from clac_jax.training import optim
 from clac_jax.training.schedules import Timeline, make_schedule
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clac_jax.config.check import validate
-from clac_jax.config.schema import ConfigError, default_config
+from clac_jax.config.schema import default_config
+from clac_jax.errors import ConfigError
 from clac_jax.training.progress import RunProgress
 from clac_jax.training.schedules import Timeline, make_schedule, timeline_of
 

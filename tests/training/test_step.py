@@ -8,10 +8,10 @@ from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.models import build_model, init_variables
 from clac_jax.models.encoders import encoder_needs
 from clac_jax.training import optim
-from clac_jax.training.losses import LossOptions, make_loss
+from clac_jax.training.losses import make_loss
 from clac_jax.training.schedules import Timeline, make_schedule
 from clac_jax.training.state import create_train_state
-from clac_jax.training.step import make_eval_step, make_train_step
+from clac_jax.training.step import make_train_step
 from configs import smoke
 
 
@@ -65,12 +65,3 @@ def test_accumulating_one_batch_twice_is_the_step_of_one(setup):
             jax.tree.leaves(once.batch_stats), jax.tree.leaves(both.batch_stats), strict=True
         )
     )
-
-
-def test_evaluation_returns_unit_vectors_and_ignores_padding(setup):
-    state, _, batch, _ = setup
-    plain = jax.tree.map(lambda leaf: leaf[0], batch)
-    embedded = jax.jit(make_eval_step(LossOptions(), axis_name=None))(state, plain)
-    assert embedded.crystals.shape[:2] == (1, plain.example_mask.shape[0])
-    for vectors in (embedded.crystals, embedded.texts):
-        np.testing.assert_allclose(np.linalg.norm(vectors, axis=-1), 1.0, rtol=1e-5)

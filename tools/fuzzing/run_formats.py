@@ -16,7 +16,7 @@ from etils import epath
 from clac_jax.checkpoint import export, files, layout, locate, manager
 from clac_jax.config.check import ready
 from clac_jax.config.schema import default_config, to_json
-from clac_jax.reporting import run_log
+from clac_jax.reporting import metrics_file
 from clac_jax.training.progress import RunProgress
 from configs import saved
 from tools.fuzzing.format import Format, as_json, as_json_lines, spoil_one
@@ -80,8 +80,8 @@ def _make_metrics(folder: Path) -> None:
 
 def _read_metrics(folder: Path) -> Any:
     path = folder / "metrics.jsonl"
-    table = run_log.read_rows(path)
-    run_log.MetricsFile(path, step=16).close()
+    table = metrics_file.read_rows(path)
+    metrics_file.MetricsFile(path, step=16).close()
     return table
 
 

@@ -1,23 +1,21 @@
-"""Records to batches: order and views are pure functions of (seed, epoch, example index)."""
+"""Records to the views of an example: pure functions of (seed, epoch, example index)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import grain
+import ml_collections
 import numpy as np
 
-from clac_jax.config.schema import ConfigError
 from clac_jax.crystals.augment import perturb, strain
 from clac_jax.crystals.crystal import Crystal
 from clac_jax.crystals.graph import CrystalGraph, build_graph
-from clac_jax.datasets.crystal_table import CrystalTable
 from clac_jax.datasets.record import DataError, Record, shortened
 from clac_jax.errors import UserError
 from clac_jax.input_pipeline.batch import ExampleViews, TokenView
 from clac_jax.input_pipeline.labels import label_of
+from clac_jax.input_pipeline.needs import EncoderNeeds
 from clac_jax.text.formula import replace_formulas
 from clac_jax.text.sentences import IGNORED_LABEL, Tokenizer, split_sentences, text_view
 
@@ -26,7 +24,8 @@ NO_TEXT = TokenView(np.zeros(1, np.int32))  # of an example whose text nobody re
 
 # What a generator is for, as the last part of its seed: each view draws from its own stream, so
 # that switching one augmentation leaves the others as they were.
-_ORDER, _CRYSTAL, _TEXT = 0, 1, 3
+# Stream 0 is `order.ORDER_STREAM`.
+_CRYSTAL, _TEXT = 1, 3
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,12 @@ class ViewOptions:
         max_neighbours: nearest incoming edges kept per atom; 0 keeps all.
         max_length: tokens of a text, special tokens included.
         text_source: "narratives" or "papers".
-        graph_views: 2, or 1 for the plain crystal alone.
-        text_views: 2, or 1 for the full text alone.
+        graph_views: 2, or 1 for only the plain crystal.
+        text_views: 2, or 1 for only the full text.
         perturb_law: of crystal view 1, see `augment.perturb`.
         strain_law: of crystal view 2, see `augment.strain`.
-        max_strain: of the same.
-        max_compression: of the same.
+        max_strain: of crystal view 2.
+        max_compression: of crystal view 2.
         sentence_keep_prob: see `text.text_view`.
         drop_in_single_text_view: whether sentences are dropped and shuffled also where there is
             only one text view; the reference then takes the full text.
@@ -75,38 +74,30 @@ class ViewOptions:
     label: str = ""
 
 
-def epoch_order(
-    seed: int, epoch: int, num_examples: int, groups: np.ndarray | None = None
-) -> np.ndarray:
-    """(num_examples,) int64: the order of the examples in an epoch.
-
-    Args:
-        seed: of the run.
-        epoch: its number.
-        num_examples: of the split.
-        groups: (num_examples,) integers; examples of equal number follow each other, from where the
-            first of them would have come. None shuffles the examples freely.
-    """
-    shuffled = np.random.default_rng((seed, epoch, _ORDER)).permutation(num_examples)
-    if groups is None:
-        return shuffled
-    # Large groups tend to come first so, which did no harm: docs/performance.md.
-    _, first, group = np.unique(groups[shuffled], return_index=True, return_inverse=True)
-    return shuffled[np.argsort(first[group], kind="stable")]
-
-
-def steps_in_epoch(num_examples: int, examples_per_step: int, start: int = 0) -> int:
-    """Optimizer updates from example `start` of an epoch to its end; the remainder is left out.
-
-    Raises:
-        ConfigError: not even one step fits into the split.
-    """
-    if examples_per_step > num_examples:
-        raise ConfigError(
-            f"An optimizer step takes {examples_per_step} examples (batch_size x accumulate_steps) "
-            f"but the training split has only {num_examples}. Use a smaller batch_size."
-        )
-    return (num_examples - start) // examples_per_step
+def view_options(config: ml_collections.ConfigDict, needs: EncoderNeeds) -> ViewOptions:
+    """The config's views of a training example, as its encoders need them."""
+    masks = config.lm_weight > 0 or config.augment.mask_prob > 0
+    is_property = config.task == "property"
+    return ViewOptions(
+        cutoff=needs.cutoff,
+        max_neighbours=needs.max_neighbours,
+        max_length=config.text_encoder.max_length,
+        text_source=config.dataset.text_source,
+        graph_views=1 + (config.use_visual_intramodal_loss and not is_property),
+        text_views=1 + (config.use_textual_intramodal_loss and not is_property),
+        perturb_law=config.augment.perturb_law,
+        strain_law=config.augment.strain_law,
+        max_strain=config.augment.max_strain,
+        max_compression=config.augment.max_compression,
+        sentence_keep_prob=config.augment.sentence_keep_prob,
+        drop_in_single_text_view=config.augment.drop_in_single_text_view,
+        mask_prob=config.augment.mask_prob if masks else 0.0,
+        with_labels=config.lm_weight > 0,
+        causal=needs.causal,
+        replace_formula_prob=config.replace_formula_prob,
+        replace_formula_start_epoch=config.replace_formula_start_epoch,
+        label=config.property.name if is_property else "",
+    )
 
 
 def train_views(
@@ -194,80 +185,6 @@ def without_formulas(words: str, record: Record) -> str:
     return replace_formulas(words, FORMULA_WORD, also=(record.formula,))
 
 
-def train_batches(
-    load: Callable[[int], ExampleViews],
-    pack: Callable[[list[list[ExampleViews]]], Any],
-    order: np.ndarray,
-    start: int,
-    batch_size: int,
-    accumulate_steps: int = 1,
-    process_index: int = 0,
-    process_count: int = 1,
-    num_threads: int = 2,
-    prefetch: int = 8,
-) -> Iterator[Any]:
-    """The batches of the rest of one epoch, built ahead of time in Grain's threads.
-
-    Args:
-        load: example index -> its views in this epoch.
-        pack: this process's examples of each accumulated batch -> what a step takes.
-        order: (N,) the epoch's order of example indices.
-        start: examples of the epoch that are done.
-        batch_size: examples contrasted with each other, over all processes.
-        accumulate_steps: such batches per optimizer update.
-        process_index: this process takes the slice of each batch with this number...
-        process_count: ...of so many equal ones.
-        num_threads: that load and pack; their number changes nothing but the speed. 0: none.
-        prefetch: batches held ready.
-
-    Yields:
-        One packed batch per optimizer update.
-    """
-    examples_per_step = batch_size * accumulate_steps
-    per_process = batch_size // process_count
-
-    def step_batch(step: int) -> Any:
-        first = start + step * examples_per_step
-        rows = order[first : first + examples_per_step].reshape(accumulate_steps, batch_size)
-        mine = rows[:, process_index * per_process : (process_index + 1) * per_process]
-        return pack([[load(int(index)) for index in row] for row in mine])
-
-    num_steps = steps_in_epoch(len(order), examples_per_step, start)
-    return _threaded(num_steps, step_batch, num_threads, prefetch)
-
-
-def eval_batches(
-    load: Callable[[int], ExampleViews],
-    pack: Callable[[list[ExampleViews]], Any],
-    num_examples: int,
-    batch_size: int,
-    process_index: int = 0,
-    process_count: int = 1,
-    num_threads: int = 2,
-    prefetch: int = 8,
-) -> Iterator[Any]:
-    """A whole split in its own order; the last batch may hold fewer examples, or none here.
-
-    Arguments as for `train_batches`.
-    """
-    per_process = batch_size // process_count
-
-    def batch(number: int) -> Any:
-        first = number * batch_size + process_index * per_process
-        return pack([load(i) for i in range(first, min(first + per_process, num_examples))])
-
-    return _threaded(-(-num_examples // batch_size), batch, num_threads, prefetch)
-
-
-def _threaded(
-    count: int, build: Callable[[int], Any], num_threads: int, prefetch: int
-) -> Iterator[Any]:
-    if not count:
-        return iter(())
-    dataset = grain.MapDataset.range(count).map(build)
-    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads, prefetch)))
-
-
 def _graph(crystal: Crystal, options: ViewOptions) -> CrystalGraph:
     return build_graph(crystal, options.cutoff, options.max_neighbours)
 
@@ -281,27 +198,3 @@ def _named(record: Record, index: int, build: Callable[[], ExampleViews]) -> Exa
             f"Example {index} ({shortened(record.material_id)}) cannot be used: {error} Remove or "
             "fix it in the data set and prepare the data again."
         ) from error
-
-
-def limited(source: Sequence[Record], max_examples: int) -> Sequence[Record]:
-    """The first `max_examples` records; all of them for 0."""
-    return _First(source, max_examples) if 0 < max_examples < len(source) else source
-
-
-@dataclass(frozen=True)
-class _First(Sequence[Record]):
-    source: Sequence[Record]
-    length: int
-
-    @property
-    def crystals(self) -> CrystalTable:
-        """The table of their crystals."""
-        return CrystalTable.of(self.source).take(range(self.length))
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: Any) -> Any:
-        if not 0 <= index < self.length:
-            raise IndexError(index)
-        return self.source[index]

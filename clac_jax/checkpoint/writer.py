@@ -1,0 +1,94 @@
+"""What a run asks of its checkpoints, and the answer of the processes that write none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from clac_jax.checkpoint.arrays import Arrays
+from clac_jax.checkpoint.best import Shapes
+from clac_jax.training.progress import RunProgress
+
+
+class CheckpointWriter(Protocol):
+    """What a run asks of its checkpoints; see `Checkpoints` for each."""
+
+    @property
+    def saved(self) -> RunProgress | None:
+        """The position that was saved last in this process, if any was and did not fail."""
+
+    def save(
+        self,
+        arrays: Mapping[str, Any],
+        progress: RunProgress,
+        metrics: Mapping[str, float] | None,
+        before_commit: Callable[[], None] = ...,
+    ) -> None:
+        """Saves the arrays under `progress.step`."""
+
+    def follow(self, workdir: Path) -> None:
+        """Saves in another folder from now on."""
+
+    def check(self) -> None:
+        """Raises what the save in the background raised, if it has ended."""
+
+    def drain(self) -> None:
+        """Blocks until no save is under way, in any thread."""
+
+    def wait(self) -> None:
+        """Blocks until the save in the background has been committed."""
+
+    def wait_for_last(self) -> None:
+        """Blocks until the last save has been committed; its failure is always an error."""
+
+    def describe_newest(self) -> str:
+        """Which step the newest checkpoint is of, in a sentence."""
+
+    def read_best(self, shapes: Shapes, last_step: int) -> tuple[int, Arrays]:
+        """The step and the model's arrays of the best checkpoint."""
+
+    def end(self, progress: RunProgress) -> None:
+        """Removes what was only kept to resume from."""
+
+    def close(self) -> None:
+        """Waits for the background and frees the threads."""
+
+
+class NoCheckpoints:
+    """The checkpoints of the processes behind the first, which write none."""
+
+    saved = None
+
+    def save(self, *arguments: Any, **options: Any) -> None:
+        """Does nothing."""
+
+    def follow(self, workdir: Path) -> None:
+        """Does nothing."""
+
+    def check(self) -> None:
+        """Does nothing."""
+
+    def drain(self) -> None:
+        """Does nothing."""
+
+    def wait(self) -> None:
+        """Does nothing."""
+
+    def wait_for_last(self) -> None:
+        """Does nothing."""
+
+    def describe_newest(self) -> str:
+        """Nothing: the first process says it."""
+        return ""
+
+    def read_best(self, shapes: Shapes, last_step: int) -> tuple[int, Arrays]:
+        """Step 0 without arrays: the first process reads them."""
+        del shapes, last_step
+        return 0, {}
+
+    def end(self, progress: RunProgress) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""

@@ -1,0 +1,149 @@
+"""Examples to the arrays of one step: devices, accumulated batches and chunks as leading axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from clac_jax.errors import ConfigError
+from clac_jax.input_pipeline.batch import Batch, BatchShape, ExampleViews, collate
+from clac_jax.input_pipeline.shape_plan import ShapePlan
+from clac_jax.input_pipeline.share import Answer, Share
+
+
+@dataclass(frozen=True)
+class Packed:
+    """This process's part of a batch.
+
+    Attributes:
+        plan: of the shapes.
+        number: of the shape that the part needs.
+        in_shape: packs it into a shape.
+        batch: it, in the shape it needs.
+    """
+
+    plan: ShapePlan
+    number: int
+    in_shape: Callable[[BatchShape], Batch]
+    batch: Batch
+
+    @classmethod
+    def from_parts(
+        cls,
+        plan: ShapePlan,
+        parts: Sequence[Sequence[ExampleViews]],
+        in_shape: Callable[[BatchShape], Batch],
+    ) -> Packed:
+        """Packs parts (of a device, of an accumulation step) into the shape that they need."""
+        number = plan.number_of(parts)
+        return cls(plan, number, in_shape, in_shape(plan.shape(number)))
+
+
+def pack_train(
+    micro_batches: Sequence[Sequence[ExampleViews]],
+    plan: ShapePlan,
+    num_devices: int,
+    per_device: int,
+    num_chunks: int = 1,
+) -> Packed:
+    """Packs the examples of one optimizer update.
+
+    Args:
+        micro_batches: this process's examples of each accumulated batch.
+        plan: of the shapes of a device's part, or of a chunk of it.
+        num_devices: local devices.
+        per_device: examples of an accumulated batch on each.
+        num_chunks: equal chunks of a device's part, for gradient caching.
+
+    Returns:
+        A batch whose leaves have leading axes (devices, accumulation), or (devices, accumulation,
+        chunks) where there are several chunks.
+    """
+    per_chunk = per_device // num_chunks
+    parts = [_sliced(examples, per_device, num_devices) for examples in micro_batches]
+    chunks = [chunk for row in parts for part in row for chunk in _in_chunks(part, per_chunk)]
+
+    def pack(part: Sequence[ExampleViews], shape: BatchShape) -> Batch:
+        if num_chunks == 1:
+            return collate(part, shape)
+        return stacked([collate(chunk, shape) for chunk in _in_chunks(part, per_chunk)])
+
+    def in_shape(shape: BatchShape) -> Batch:
+        by_device = zip(*parts, strict=True)
+        return stacked([stacked([pack(part, shape) for part in row]) for row in by_device])
+
+    return Packed.from_parts(plan, chunks, in_shape)
+
+
+def pack_eval(
+    examples: Sequence[ExampleViews], plan: ShapePlan, num_devices: int, per_device: int
+) -> Packed:
+    """Packs this process's examples of a batch of an evaluation; leaves (devices, ...).
+
+    Arguments as for `pack_train`.
+    """
+    parts = _sliced(examples, per_device, num_devices)
+    return Packed.from_parts(
+        plan, parts, lambda shape: stacked([collate(part, shape) for part in parts])
+    )
+
+
+def in_one_shape(parts: Iterator[Packed], share: Share) -> Iterator[Batch]:
+    """The batches, each in the shape that the process with the largest part of it needs.
+
+    A step is one program on all devices, so all parts of a batch have one shape. The processes
+    agree on it one batch ahead; few batches are packed a second time.
+    """
+    previous: tuple[Packed, Answer] | None = None
+
+    def agreed(part: Packed, answer: Answer) -> Batch:
+        number = int(answer()[0])
+        return part.batch if number == part.number else part.in_shape(part.plan.shape(number))
+
+    for part in parts:
+        if share.num_processes == 1:
+            yield part.batch
+            continue
+        current = part, share.maximum([part.number])
+        if previous is not None:
+            yield agreed(*previous)
+        previous = current
+    if previous is not None:
+        yield agreed(*previous)
+
+
+def stacked(batches: Sequence[Batch]) -> Batch:
+    """Batches of equal shape as one, with a leading axis."""
+    batch: Batch = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+    return batch
+
+
+def chunk_size(per_device: int, num_chunks: int) -> int:
+    """The examples of a chunk, where each device encodes its part of a batch in `num_chunks`.
+
+    Raises:
+        ConfigError: a device's examples cannot be split evenly into these chunks.
+    """
+    if per_device % num_chunks:
+        fitting = ", ".join(str(n) for n in range(1, per_device + 1) if per_device % n == 0)
+        raise ConfigError(
+            f"The {per_device} examples that each device gets of a batch cannot be split evenly "
+            f"into gradient_cache_chunks = {num_chunks}. Use one of {fitting}, or another "
+            "batch_size."
+        )
+    return per_device // num_chunks
+
+
+def _sliced(
+    examples: Sequence[ExampleViews], size: int, count: int
+) -> list[Sequence[ExampleViews]]:
+    """The examples in `count` slices; the last ones may be short or empty."""
+    return [examples[number * size : (number + 1) * size] for number in range(count)]
+
+
+def _in_chunks(examples: Sequence[ExampleViews], size: int) -> list[Sequence[ExampleViews]]:
+    """A device's examples in slices of equal size."""
+    return [examples[first : first + size] for first in range(0, len(examples), size)]

@@ -1,0 +1,111 @@
+"""The splits of a run: opened, cut to size, with their labels and their fingerprints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from clac_jax import datasets
+from clac_jax.datasets.crystal_table import CrystalTable
+from clac_jax.datasets.record import DataError, Record
+from clac_jax.input_pipeline.labels import CRYSTAL_SYSTEM, CRYSTAL_SYSTEMS, Labelled, label_of
+
+SPLITS = ("train", "validation", "test")
+
+
+class Splits:
+    """The records of each split that a run takes.
+
+    Attributes:
+        sizes: examples by split name ("train", "validation", "test").
+        crystals: split name -> the table of its crystals.
+        num_unlabelled: records left out because the property that is learned is not known.
+    """
+
+    def __init__(self, options: ml_collections.ConfigDict, label: str = ""):
+        """Opens the data set, and builds it first if it is not there.
+
+        Args:
+            options: the group `config.dataset`.
+            label: the property that is learned; "": none, and no record is left out.
+
+        Raises:
+            UserError: the data cannot be used.
+        """
+        self._label = label
+        self.num_unlabelled = 0
+        self._records = {split: self._open(options, split) for split in SPLITS}
+        self.sizes = {split: len(records) for split, records in self._records.items()}
+        self.crystals = {
+            split: CrystalTable.of(records) for split, records in self._records.items()
+        }
+
+    def __getitem__(self, split: str) -> Sequence[Record]:
+        """The records of a split."""
+        return self._records[split]
+
+    def _open(self, options: ml_collections.ConfigDict, split: str) -> Sequence[Record]:
+        table = datasets.TableOptions(
+            options.on_bad_row, options.split_by, self._label, options.on_formula_mismatch
+        )
+        records = datasets.load(options.name, options.data_dir, split, options.path, table)
+        if self._label:
+            records = Labelled(records, self._label)
+            self.num_unlabelled += records.num_dropped
+        return limited(records, options.max_examples)
+
+    def fingerprint(self, split: str) -> str:
+        """Of the content and the order of the examples that this run takes from a split.
+
+        Hexadecimal. It is the same wherever the same data are prepared, and another one with
+        another `dataset.max_examples` or another label, if they change which examples are taken.
+        """
+        return self.crystals[split].fingerprint()
+
+    def train_labels(self) -> np.ndarray:
+        """(examples,) float64: the labels of the training split."""
+        return np.array([label_of(record, self._label) for record in self["train"]])
+
+    def num_classes(self) -> int:
+        """Classes of a property whose labels are 0, 1, 2, ...
+
+        Raises:
+            DataError: a label is something else.
+        """
+        if self._label == CRYSTAL_SYSTEM:
+            return len(CRYSTAL_SYSTEMS)
+        labels = self.train_labels()
+        if np.any(labels < 0) or np.any(labels != np.round(labels)):
+            raise DataError(
+                f"The property {self._label!r} is not a class: its values are not 0, 1, 2, ... "
+                "Set config.property.kind=regression."
+            )
+        return int(labels.max()) + 1
+
+
+def limited(source: Sequence[Record], max_examples: int) -> Sequence[Record]:
+    """The first `max_examples` records; all of them for 0."""
+    return _First(source, max_examples) if 0 < max_examples < len(source) else source
+
+
+@dataclass(frozen=True)
+class _First(Sequence[Record]):
+    source: Sequence[Record]
+    length: int
+
+    @property
+    def crystals(self) -> CrystalTable:
+        """The table of their crystals."""
+        return CrystalTable.of(self.source).take(range(self.length))
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < self.length:
+            raise IndexError(index)
+        return self.source[index]

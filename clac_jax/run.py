@@ -1,0 +1,121 @@
+"""The parts of a run: what the training loop is given, and what changes while it trains."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+
+from clac_jax.checkpoint.saving import Saver
+from clac_jax.distributed.preemption import StopSignals
+from clac_jax.distributed.processes import SharedRequests
+from clac_jax.errors import UserError
+from clac_jax.input_pipeline.run_data import RunData
+from clac_jax.reporting.progress_line import ProgressLine, SilentLine
+from clac_jax.reporting.run_log import RunLog, SilentLog
+from clac_jax.tasks import Task
+from clac_jax.training.parallel import Parallel
+from clac_jax.training.progress import RunProgress
+from clac_jax.training.state import TrainState
+from clac_jax.training.step import TrainStep
+
+
+class TrainingDivergedError(UserError):
+    """The loss or the gradient is not finite any more."""
+
+    spoils_state = True
+
+
+@dataclass
+class Current:
+    """What changes during a run.
+
+    Attributes:
+        state: on the devices.
+        progress: where the run is; always that of `state`.
+        metrics: of the last step, on the devices, until it is known that they are finite.
+        layouts: of the batches so far; each has a compiled program of its own.
+    """
+
+    state: TrainState
+    progress: RunProgress
+    metrics: dict[str, jax.Array] | None = None
+    layouts: set[Any] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that the training loop works with.
+
+    Attributes:
+        config: of the run.
+        workdir: its folder; only the first process touches it.
+        data: yields the batches.
+        task: the model, its loss and its measures.
+        parallel: how steps run on the devices.
+        train_step: compiled for all devices; reuses the memory of the state it is given.
+        template: shapes and dtypes of the state on the host.
+        saver: saves and removes checkpoints.
+        log: takes the rows.
+        line: shows progress.
+        stop: listens for the signals that ask the run to stop.
+        requests: makes a request of one process known to all.
+        began_at: where the run was when it was set up.
+        is_own: whether it resumed from a checkpoint in its own workdir.
+        current: the only part that changes.
+    """
+
+    config: ml_collections.ConfigDict
+    workdir: Path
+    data: RunData
+    task: Task
+    parallel: Parallel
+    train_step: TrainStep
+    template: TrainState
+    saver: Saver
+    log: RunLog | SilentLog
+    line: ProgressLine | SilentLine
+    stop: StopSignals
+    requests: SharedRequests
+    began_at: RunProgress
+    is_own: bool
+    current: Current
+
+    def check_finite(self) -> None:
+        """Waits for the last step and checks its loss and gradient.
+
+        Raises:
+            TrainingDivergedError: one of them is not a finite number.
+        """
+        current = self.current
+        metrics, current.metrics = current.metrics, None
+        if metrics is None:
+            return
+        values = self.parallel.to_host({name: metrics[name] for name in ("loss", "grad_norm")})
+        loss, norm = float(values["loss"]), float(values["grad_norm"])
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise TrainingDivergedError(
+                f"At step {current.progress.step} the loss is {loss} and the gradient norm {norm}. "
+                "The newest checkpoint is from before that: lower learning_rate or gradient_clip, "
+                "raise warmup_steps, and start the same command again."
+            )
+
+    def poll(self, save_requested: bool = False) -> bool:
+        """Called by all processes at the same points of the run.
+
+        Args:
+            save_requested: whether this process asks for a save.
+
+        Returns:
+            Whether any process does.
+
+        Raises:
+            Preempted: a process was asked to stop.
+        """
+        stop, save = self.requests.poll(self.stop.requested, save_requested)
+        self.stop.raise_if_requested(stop)
+        return save

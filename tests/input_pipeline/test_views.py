@@ -1,0 +1,134 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from helpers.crystals import random_crystal
+
+from clac_jax.datasets.record import DataError, Record
+from clac_jax.input_pipeline.prefetch import prefetched
+from clac_jax.input_pipeline.views import ViewOptions, plain_views, train_views
+from clac_jax.text.sentences import Tokenizer
+
+OPTIONS = ViewOptions(cutoff=4.0, max_length=40)
+WORDS = (
+    "CsCl is a cubic salt. Each cesium atom has eight neighbors. The density is 3.9 g/cm3. "
+    "CsCl is an insulator."
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer.from_folder("minilm")
+
+
+@pytest.fixture(scope="module")
+def records():
+    rng = np.random.default_rng(0)
+    crystals = [random_crystal(rng) for _ in range(23)]
+    return [
+        Record(
+            material_id=f"m-{k}",
+            lattice=crystal.lattice,
+            atomic_numbers=crystal.atomic_numbers,
+            positions=crystal.positions,
+            formula="CsCl",
+            gpt_text=WORDS,
+        )
+        for k, crystal in enumerate(crystals)
+    ]
+
+
+def same(left, right):
+    """Whether two examples are equal to the bit."""
+    return (
+        left.index == right.index
+        and all(
+            np.array_equal(getattr(a, field.name), getattr(b, field.name))
+            for a, b in zip(left.graphs, right.graphs, strict=True)
+            for field in dataclasses.fields(a)
+        )
+        and all(
+            np.array_equal(a.ids, b.ids) for a, b in zip(left.tokens, right.tokens, strict=True)
+        )
+    )
+
+
+def test_a_decoder_predicts_every_token_but_the_first(records, tokenizer):
+    options = dataclasses.replace(OPTIONS, with_labels=True, causal=True)
+    for view in train_views(records[0], 0, 3, 1, options, tokenizer).tokens:
+        assert (view.labels[0], len(view.labels)) == (-100, len(view.ids))
+        np.testing.assert_array_equal(view.labels[1:], view.ids[1:])
+        assert tokenizer.mask_id not in view.ids  # nothing is masked
+
+
+def test_views_depend_only_on_seed_epoch_and_index(records, tokenizer):
+    def views(seed=3, epoch=1, index=5):
+        return train_views(records[5], index, seed, epoch, OPTIONS, tokenizer)
+
+    assert same(views(), views())
+    for other in (views(seed=4), views(epoch=2), views(index=6)):
+        assert not same(views(), dataclasses.replace(other, index=5))
+
+
+def test_views_of_one_example_differ_from_each_other(records, tokenizer):
+    example = train_views(records[5], 5, 0, 0, OPTIONS, tokenizer)
+    assert len(example.graphs) == len(example.tokens) == 2
+    assert not np.array_equal(example.graphs[0].lattice, example.graphs[1].lattice)
+    np.testing.assert_allclose(example.graphs[0].lattice, records[5].lattice, rtol=1e-6)
+
+
+def test_one_view_is_the_plain_crystal_and_the_full_text(records, tokenizer):
+    options = dataclasses.replace(OPTIONS, graph_views=1, text_views=1, mask_prob=0.0)
+    train = train_views(records[2], 2, 0, 0, options, tokenizer)
+    assert same(train, plain_views(records[2], 2, options, tokenizer))
+    dropping = dataclasses.replace(options, drop_in_single_text_view=True)
+    seen = {
+        train_views(records[2], 2, 0, e, dropping, tokenizer).tokens[0].ids.size for e in range(20)
+    }
+    assert len(seen) > 3
+
+
+def test_formulas_are_replaced_from_the_start_epoch_on(records, tokenizer):
+    options = dataclasses.replace(
+        OPTIONS,
+        text_views=1,
+        mask_prob=0.0,
+        replace_formula_prob=1.0,
+        replace_formula_start_epoch=2,
+    )
+    texts = [
+        tokenizer.decode(train_views(records[0], 0, 0, epoch, options, tokenizer).tokens[0].ids)
+        for epoch in (1, 2)
+    ]
+    assert "cscl" in texts[0].lower()
+    assert "cscl" not in texts[1].lower()
+    assert "material" in texts[1]
+    plain = plain_views(records[0], 0, options, tokenizer).tokens[0].ids
+    assert "cscl" in tokenizer.decode(plain).lower()
+
+
+def test_a_switched_augmentation_leaves_the_others_as_they_were(records, tokenizer):
+    other = dataclasses.replace(OPTIONS, sentence_keep_prob=0.9)
+    left, right = (train_views(records[1], 1, 0, 0, o, tokenizer) for o in (OPTIONS, other))
+    np.testing.assert_array_equal(left.graphs[0].edge_vectors, right.graphs[0].edge_vectors)
+    np.testing.assert_array_equal(left.graphs[1].edge_vectors, right.graphs[1].edge_vectors)
+
+
+@pytest.mark.parametrize("num_threads", [1, 4])
+def test_number_of_threads_changes_no_view(records, tokenizer, num_threads):
+    def view(index):
+        return train_views(records[index], index, 3, 1, OPTIONS, tokenizer)
+
+    threaded = prefetched(range(len(records)), view, num_threads)
+    assert all(same(a, b) for a, b in zip(threaded, map(view, range(len(records))), strict=True))
+
+
+def test_a_bad_record_is_named_in_the_main_thread(records, tokenizer):
+    broken = list(records)
+    broken[7] = dataclasses.replace(records[7], lattice=np.diag([1.0, 1.0, 0.0]))
+
+    def view(index):
+        return train_views(broken[index], index, 3, 1, OPTIONS, tokenizer)
+
+    with pytest.raises(DataError, match=r"Example 7 \(m-7\) cannot be used: .*volume"):
+        list(prefetched(range(23), view, num_threads=2))
