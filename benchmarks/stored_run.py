@@ -17,10 +17,11 @@ from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
 from clac_jax.input_pipeline.batch import Batch
+from clac_jax.input_pipeline.packing import stacked
 from clac_jax.models import abstract_variables, build_model, init_variables
 from clac_jax.training.losses import make_loss
 from clac_jax.training.optim import make_optimizer, trainable_mask
-from clac_jax.training.parallel import Pmap, stack
+from clac_jax.training.parallel import Pmap
 from clac_jax.training.progress import RunProgress
 from clac_jax.training.schedules import Timeline, make_schedule
 from clac_jax.training.state import create_train_state
@@ -41,7 +42,7 @@ class StoredRun:
             batch: of one device.
         """
         self._config, self._one, self._parallel = config, batch, Pmap()
-        self._batch = stack([[batch]])
+        self._batch = stacked([stacked([batch])])
         self._model = build_model(config)
         abstract = abstract_variables(self._model, batch)
         schedule = make_schedule(config, Timeline(1000, 1000))

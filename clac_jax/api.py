@@ -37,8 +37,8 @@ from clac_jax.input_pipeline.batch import Batch, BatchShape, ExampleViews, Token
 from clac_jax.input_pipeline.run_data import view_options
 from clac_jax.models.build import build_graph_encoder, build_model
 from clac_jax.models.property_model import PropertyModel
+from clac_jax.tasks.retrieval import make_score
 from clac_jax.text.sentences import Tokenizer
-from clac_jax.training.step import make_score
 
 Reader = Callable[[list[str]], Mapping[str, np.ndarray]]
 """Slash paths -> the arrays of a checkpoint that have them."""

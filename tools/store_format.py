@@ -31,7 +31,7 @@ def main() -> None:
     folder = parser.parse_args().folder
     # As the tests compile: tests/conftest.py.
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-    from clac_jax.train import train
+    from clac_jax.training_run import train
 
     with tempfile.TemporaryDirectory() as temporary:
         complete = Path(temporary) / "complete"

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from clac_jax.train import train
 from etils import epath
 from helpers.formats import FORMATS
 
@@ -14,7 +13,8 @@ from clac_jax.checkpoint.arrays import read_arrays
 from clac_jax.checkpoint.layout import FORMAT, READABLE, read_all, read_info
 from clac_jax.config.check import validate
 from clac_jax.config.schema import from_plain
-from clac_jax.reporting.run_log import read_rows
+from clac_jax.reporting.metrics_file import read_rows
+from clac_jax.training_run import train
 from configs import saved
 
 ROOT = Path(__file__).parents[2]

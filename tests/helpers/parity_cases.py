@@ -15,22 +15,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from clac_jax.models.text.weights import text_params
 
 from clac_jax.config.schema import default_config
 from clac_jax.interop.reference_weights import (
     block_params,
-    cgcnn_statistics,
     discriminator_params,
-    graph_params,
     head_params,
 )
-from clac_jax.models.build import build_graph_encoder
 from clac_jax.models.clac import ClacOutput
+from clac_jax.models.encoders import build_graph_encoder, graph_settings
 from clac_jax.models.heads import ContrastiveHead, PriorDiscriminator
+from clac_jax.models.losses import LOSSES
 from clac_jax.models.projection import ProjectionBlock
-from clac_jax.models.text.bert import Bert, BertConfig
-from clac_jax.models.text.decoder import Decoder, DecoderConfig
+from clac_jax.models.text.bert import Bert, BertSettings
+from clac_jax.models.text.decoder import Decoder, OptSettings
+from clac_jax.models.torch_layout import TensorReader
 from clac_jax.training.losses import LossOptions, clac_loss
 from helpers.packed_texts import pack, packed_inputs
 from helpers.parity_fixtures import (
@@ -121,8 +120,8 @@ def _graph_config(name: str, compute_dtype: str) -> Any:
     return config
 
 
-def _prefixed(section: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {f"graph_encoder.{name}": value for name, value in section.items()}
+def _graph_params(section: dict[str, np.ndarray], config: Any) -> Params:
+    return graph_settings(config.graph_encoder).release_params(TensorReader(section))
 
 
 def _suffix(dtype: Any) -> str:
@@ -141,7 +140,7 @@ def painn(dtype: Any, compute_dtype: str) -> Case:
         return jnp.sum(y**2), {"y": y}
 
     def mapped(name: str, dtype: Any = None) -> Params:
-        return graph_params(_prefixed(fixture.section(name, dtype)), config.graph_encoder)
+        return _graph_params(fixture.section(name, dtype), config)
 
     expected = {"y": fixture.section("out" + suffix)["y"]}
     return Case(mapped("w", dtype), {"loss": loss}, expected, {"loss": mapped("grad" + suffix)})
@@ -153,8 +152,8 @@ def _cgcnn(dtype: Any, compute_dtype: str, train: bool) -> Case:
     encoder = build_graph_encoder(config)
     graphs = graph_batch(crystal_graphs(fixture.section("in")), dtype=dtype)
     # The statistics that training starts from are stored with the other fixture.
-    statistics = cgcnn_statistics(
-        _prefixed(Fixture("cgcnn_eval").section("w", dtype)), config.graph_encoder
+    statistics = graph_settings(config.graph_encoder).release_statistics(
+        TensorReader(Fixture("cgcnn_eval").section("w", dtype))
     )
 
     def loss(params: Params) -> tuple[jax.Array, Outputs]:
@@ -163,7 +162,7 @@ def _cgcnn(dtype: Any, compute_dtype: str, train: bool) -> Case:
         return jnp.sum(y**2), {"y": y}
 
     def mapped(name: str, dtype: Any = None) -> Params:
-        return graph_params(_prefixed(fixture.section(name, dtype)), config.graph_encoder)
+        return _graph_params(fixture.section(name, dtype), config)
 
     expected = {"y": fixture.section("out" + suffix)["y"]}
     return Case(mapped("w", dtype), {"loss": loss}, expected, {"loss": mapped("grad" + suffix)})
@@ -180,7 +179,7 @@ def cgcnn_eval(dtype: Any, compute_dtype: str) -> Case:
 
 
 def _text(
-    fixture: Fixture, model: Any, config: Any, texts: Any, dtype: Any, keys: dict[str, str]
+    fixture: Fixture, model: Any, settings: Any, texts: Any, dtype: Any, keys: dict[str, str]
 ) -> Case:
     """A text encoder: the language-model loss, and the squares of its features."""
     suffix, options = _suffix(dtype), keys.get("options", {})
@@ -197,11 +196,11 @@ def _text(
 
     def gradients(name: str) -> Params:
         # What the features do not depend on has no gradient in the fixture.
-        return text_params(_absent(weights) | fixture.section(name + suffix), config)
+        return settings.huggingface_params(_absent(weights) | fixture.section(name + suffix))
 
     out = fixture.section("out" + suffix)
     return Case(
-        text_params(weights, config),
+        settings.huggingface_params(weights),
         {"lm": lm, "feature": feature},
         {"language-model loss": out[keys["loss"]], "features": out[keys["features"]]},
         {"lm": gradients("grad_lm"), "feature": gradients("grad_feat")},
@@ -217,7 +216,7 @@ def _absent(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def bert(dtype: Any, compute_dtype: str) -> Case:
     """BERT with its masked-language-model head."""
     fixture = Fixture("bert_mlm")
-    config = BertConfig.from_mapping(_facts("bert_mlm")["config"])
+    config = BertSettings.from_huggingface(_facts("bert_mlm")["config"])
     config = dataclasses.replace(config, compute_dtype=_towers(compute_dtype))
     texts, types, _ = packed_inputs(fixture)
     model = Bert(config, feature="first", with_lm_head=True)
@@ -228,7 +227,7 @@ def bert(dtype: Any, compute_dtype: str) -> Case:
 def opt(dtype: Any, compute_dtype: str) -> Case:
     """OPT with its language-model loss."""
     fixture = Fixture("opt_clm_relu")
-    config = DecoderConfig.from_opt(_facts("opt_clm_relu")["config"])
+    config = OptSettings.from_huggingface(_facts("opt_clm_relu")["config"])
     config = dataclasses.replace(config, compute_dtype=_towers(compute_dtype))
     inputs = fixture.section("in")
     starts = (inputs["attention_mask"] == 0).sum(1)  # padded on the left
@@ -356,7 +355,7 @@ def jsd(dtype: Any, compute_dtype: str) -> Case:
         output, mask = ClacOutput(**pairs, **priors), np.ones(8, bool)
         randint, jax.random.randint = jax.random.randint, RollByOne()  # while it is traced
         try:
-            value, _ = clac_loss(output, mask, LossOptions("jsd"), key=jax.random.key(0))
+            value, _ = clac_loss(output, mask, LossOptions(LOSSES["jsd"]()), key=jax.random.key(0))
         finally:
             jax.random.randint = randint
         return value, {"loss": value, "logits": pairs["cross"].left[0] @ pairs["cross"].right[0].T}

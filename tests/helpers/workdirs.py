@@ -5,7 +5,7 @@ import time
 import numpy as np
 import orbax.checkpoint as ocp
 
-from clac_jax.reporting.run_log import TIMING_FIELDS, read_rows
+from clac_jax.reporting.metrics_file import TIMING_FIELDS, read_rows
 
 
 def without_timing(rows):
