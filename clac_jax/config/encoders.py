@@ -42,10 +42,10 @@ class SharedGraphKeys:
         "file of an orb-models checkpoint to start from; None starts at random",
         kind=str,
         is_path=True,
-        per_process=True,
         used_with="graph_encoder.name=orb",
         on_change=FRESH_RUNS,
         validation="",
+        per_process=True,
     )
 
 
