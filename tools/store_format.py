@@ -37,19 +37,20 @@ def main() -> None:
         complete = Path(temporary) / "complete"
         train(_config(), complete)
         run = folder / "run"
-        (run / "checkpoints").mkdir(parents=True)
-        shutil.copytree(
-            complete / "checkpoints" / str(STOPPED_AT), run / "checkpoints" / str(STOPPED_AT)
-        )
+        run.mkdir(parents=True)
+        steps = {int(each.name): each for each in (complete / "checkpoints").glob("[0-9]*")}
+        for step, checkpoint in steps.items():
+            if step <= STOPPED_AT:  # the best so far too, where it has stayed the best
+                shutil.copytree(checkpoint, run / "checkpoints" / checkpoint.name)
         shutil.copy(complete / "config.json", run)
         rows = [json.loads(line) for line in (complete / "metrics.jsonl").open()]
         before = [row for row in rows if row["step"] <= STOPPED_AT]
         lines = "".join(json.dumps(row) + "\n" for row in before)
         (run / "metrics.jsonl").write_text(lines)
-        newest = max((complete / "checkpoints").iterdir(), key=lambda path: int(path.name))
-        leaves = json.loads((newest / "run" / "metadata").read_text())["leaves"]
+        newest = max(steps)
+        leaves = json.loads((steps[newest] / "run" / "metadata").read_text())["leaves"]
         after = [{k: v for k, v in row.items() if k not in TIMES} for row in rows[len(before) :]]
-        expected = {"step": int(newest.name), "rows": after, "arrays": leaves}
+        expected = {"step": newest, "rows": after, "arrays": leaves}
         (folder / "expected.json").write_text(json.dumps(expected, sort_keys=True) + "\n")
 
 

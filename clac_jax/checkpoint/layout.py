@@ -40,6 +40,8 @@ MERGED = "manifest.ocdbt"  # in the state's folder: where each array lies
 COMMITTED = "commit_success.txt"  # Orbax's mark, in the checkpoint and in each of its parts
 # Of that file; raised when an older version could not read it. Format 1 has one step count of Adam
 # for all parameters and does not say which data it was trained on.
+# A small run of each is stored for the tests, by tools/store_format.py. A renamed config key does
+# not need a new format: config/renamed.py.
 FORMAT, READABLE = 2, (1, 2)
 # Beside the steps in `checkpoints/`: what is on its way out. A folder is renamed into one of these
 # before anything in it is deleted, so a step that is there is complete.

@@ -32,9 +32,9 @@ class ChosenGraphEncoder:
         "file of another program's weights to start from; None starts at random",
         kind=str,
         is_path=True,
-        per_process=True,
         on_change=FRESH_RUNS,
         validation="",
+        per_process=True,
     )
 
 
