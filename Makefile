@@ -12,7 +12,7 @@ GPU_CHECK ?=
 # those with the fewest tests come last, which are the long ones.
 TWO_PROCESSES := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: train test test-slow coverage fuzz gpu-check gpu-wheels docs-config lint data env lock clean
+.PHONY: train test test-slow coverage fuzz gpu-check gpu-wheels docs-config lint data env lock wheel clean
 
 # Huge pages for XLA's large buffers: fewer page faults, shorter steps on a CPU.
 train: $(DATA)
@@ -69,5 +69,11 @@ lock:
 	uv pip compile --quiet --universal --python-version=3.11 --no-emit-index-url --no-annotate \
 	  --no-header --generate-hashes --extra=dev --extra=docs pyproject.toml requirements.in -o requirements.lock
 
+# What `pip install clac-jax` installs, in dist/.
+wheel: $(ENV)
+	rm -rf build
+	$(RUN) -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+	rm -rf build
+
 clean:
-	rm -rf $(VENV) data outputs
+	rm -rf $(VENV) data outputs dist

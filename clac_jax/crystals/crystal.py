@@ -41,6 +41,14 @@ MAX_SEARCH = 1e8
 class Crystal:
     """An ordered periodic crystal.
 
+    >>> caesium_chloride = Crystal.from_arrays(
+    ...     lattice=[[4.12, 0, 0], [0, 4.12, 0], [0, 0, 4.12]],
+    ...     atomic_numbers=[55, 17],
+    ...     frac_coords=[[0, 0, 0], [0.5, 0.5, 0.5]],
+    ... )
+    >>> caesium_chloride.formula, caesium_chloride.num_atoms, round(caesium_chloride.volume, 1)
+    ('ClCs', 2, 69.9)
+
     Attributes:
         lattice: (3, 3) float64, rows are the cell vectors, angstrom.
         atomic_numbers: (N,) int32.

@@ -181,8 +181,7 @@ def describe(run: LightningRun, workdir: Path) -> str:
         *(f"missing   {line}" for line in run.missing),
         *(f"assumed   {note}" for note in run.notes),
         *(f"unmapped  {name}" for name in run.unmapped),
-        f"resume    python main.py --config=configs/saved.py:{workdir / 'config.json'} "
-        f"--workdir={workdir}",
+        f"resume    clac-jax train --config=saved:{workdir / 'config.json'} --workdir={workdir}",
     ]
     return "\n".join(lines)
 

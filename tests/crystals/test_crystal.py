@@ -1,3 +1,4 @@
+import doctest
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from helpers.crystals import NACL, random_crystal, rock_salt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clac_jax.crystals import crystal as crystal_module
 from clac_jax.crystals.crystal import Crystal, CrystalError
 from clac_jax.crystals.graph import build_graph
 from clac_jax.crystals.numbers import MAX_LENGTH, lattice_from_parameters
@@ -289,3 +291,7 @@ def test_cell_vectors_that_their_lengths_and_angles_contradict_are_refused():
 def test_a_key_that_says_cartesian_in_other_words_is_not_overlooked():
     with pytest.raises(CrystalError, match="Name it"):
         Crystal.from_atoms(ATOMS | {"coords_are_cartesian": True})
+
+
+def test_the_examples_of_the_documentation():
+    assert doctest.testmod(crystal_module) == doctest.TestResults(failed=0, attempted=2)

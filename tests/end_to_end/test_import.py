@@ -36,12 +36,13 @@ def test_main_goes_on_from_an_import(tmp_path, capsys, data_dir, environment):
     assert cli.main(["import", "lightning", str(file), *arguments]) == EXIT_USER_ERROR
     assert "holds checkpoints already" in capsys.readouterr().err
 
+    program, command, *flags = printed.splitlines()[-1].removeprefix("resume").split()
+    assert (program, command) == ("clac-jax", "train")
     done = subprocess.run(
         [
             sys.executable,
             str(ROOT / "main.py"),
-            f"--config={ROOT}/configs/saved.py:{workdir}/config.json",
-            f"--workdir={workdir}",
+            *flags,
             f"--config.dataset.data_dir={data_dir}",
             f"--config.compilation_cache={os.environ['JAX_COMPILATION_CACHE_DIR']}",
             "--config.dataset.max_examples=16",
