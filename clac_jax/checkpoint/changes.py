@@ -223,5 +223,5 @@ def _other_order(info: CheckpointInfo, now: Present) -> bool:
 
 def _is_trained(progress: RunProgress, info: CheckpointInfo) -> bool:
     """Whether the checkpoint's epoch lacked nothing but its validation."""
-    step = info.config["batch_size"] * info.config["accumulate_steps"]
+    step: int = info.config["batch_size"] * info.config["accumulate_steps"]
     return info.num_train_examples - progress.examples_in_epoch < step

@@ -22,7 +22,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from clac_jax.checkpoint import capacity
 from clac_jax.checkpoint.arrays import HostBuffers, describe, nested, this_process_alone
-from clac_jax.checkpoint.files import write_manifest
+from clac_jax.checkpoint.files import DamagedCheckpointError, write_manifest
 from clac_jax.checkpoint.finished import mark_finished
 from clac_jax.checkpoint.layout import (
     CHECKPOINTS,
@@ -123,7 +123,7 @@ class Checkpoints:
         self._failure: CheckpointError | None = None  # of the last save
         self.saved: RunProgress | None = None
 
-    def read_all(self) -> tuple[dict[int, CheckpointInfo], dict[int, UserError]]:
+    def read_all(self) -> tuple[dict[int, CheckpointInfo], dict[int, DamagedCheckpointError]]:
         """See `layout.read_all`."""
         return read_all(self.directory)
 

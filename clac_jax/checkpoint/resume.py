@@ -151,8 +151,8 @@ def begin(
 
     notes = [f"damaged   {error}" for _, error in sorted(damaged.items())]
     if damaged:
-        place = workdir / CHECKPOINTS / DAMAGED
-        notes.append(f"          set aside in {place}; resumes from step {info.step}")
+        aside = workdir / CHECKPOINTS / DAMAGED
+        notes.append(f"          set aside in {aside}; resumes from step {info.step}")
     is_own = origin.other is None
     now = Present(config, num_train_examples, dict(data or {}))
     parts = PARTS if is_own else options.parts

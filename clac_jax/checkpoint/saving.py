@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import ml_collections
@@ -179,7 +179,8 @@ class Saver:
         last_step = int(self._parallel.to_host(state.step))
         model = template.model_only()
         shapes = to_arrays(model)
-        step, arrays = 0, {}
+        step = 0
+        arrays: Mapping[str, Any] = {}
         if self._checkpoints is not None:
             intact, _ = self._checkpoints.read_all()
             step, arrays = read_best(intact, self._checkpoints.best_first(), shapes, last_step)

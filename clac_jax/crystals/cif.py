@@ -19,8 +19,13 @@ from clac_jax.crystals.cif_symmetry import (
     refuse_other_symmetry,
     written_operations,
 )
-from clac_jax.crystals.crystal import Crystal, CrystalError
-from clac_jax.crystals.numbers import MAX_ATOMS, MAX_COORDINATE, lattice_from_parameters
+from clac_jax.crystals.crystal import Crystal
+from clac_jax.crystals.numbers import (
+    MAX_ATOMS,
+    MAX_COORDINATE,
+    CrystalError,
+    lattice_from_parameters,
+)
 from clac_jax.crystals.space_groups import Declaration, settings
 from clac_jax.crystals.symmetry import IDENTITY, Operations
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from clac_jax.crystals import elements
-from clac_jax.crystals.crystal import CrystalError
+from clac_jax.crystals.numbers import CrystalError
 
 _LETTERS = re.compile(r"[A-Za-z]+")
 _SEVERAL = re.compile(r"[A-Za-z][0-9+-]*\)?[/,]\s*[A-Z]")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from clac_jax.crystals.cif_block import Block, number
-from clac_jax.crystals.crystal import CrystalError
+from clac_jax.crystals.numbers import CrystalError
 from clac_jax.crystals.space_groups import Declaration
 from clac_jax.crystals.symmetry import Operations, group_of, magnetic_group_of, same_operations
 from clac_jax.errors import one_line

@@ -11,7 +11,7 @@ from fractions import Fraction
 import gemmi
 import numpy as np
 
-from clac_jax.crystals.crystal import CrystalError
+from clac_jax.crystals.numbers import CrystalError
 
 METRIC_TOLERANCE = 0.02
 """Of the metric tensor: the operations of a group fit a cell to 1 % in lengths, 1 degree."""
