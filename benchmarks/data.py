@@ -26,6 +26,7 @@ from clac_jax.crystals.crystal import Crystal
 from clac_jax.crystals.graph import build_graph
 from clac_jax.input_pipeline.pipeline import train_views
 from clac_jax.input_pipeline.run_data import RunData, view_options
+from clac_jax.models.encoders import encoder_needs
 from clac_jax.text.formula import replace_formulas
 from clac_jax.text.sentences import Tokenizer, split_sentences, text_view
 from configs import base
@@ -70,7 +71,7 @@ def main() -> None:
     config = base.get_config()
     config.dataset.data_dir = arguments.data_dir
     config.use_textual_intramodal_loss = True
-    options = view_options(config)
+    options = view_options(config, encoder_needs(config))
     source = datasets.load("materials_project_mini", arguments.data_dir, "train")
     records = [source[index] for index in range(NUM_EXAMPLES)]
     crystals = [record.crystal() for record in records]
@@ -105,7 +106,7 @@ def main() -> None:
             lambda k: train_views(records[k], k, 0, 0, options, tokenizer)
         ),
     }
-    data = RunData(config)
+    data = RunData(config, encoder_needs(config))
     start = time.perf_counter()
     batches = sum(1 for _ in data.train_batches(0, 0))
     rows["examples in packed batches"] = batches * config.batch_size / (time.perf_counter() - start)

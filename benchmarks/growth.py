@@ -40,7 +40,7 @@ from clac_jax.crystals.graph import build_graph
 from clac_jax.input_pipeline.batch import ExampleViews, TokenView, collate
 from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.models import build_model, init_variables
-from clac_jax.models.build import build_graph_encoder
+from clac_jax.models.encoders import build_graph_encoder, encoder_needs
 from configs import base
 
 BATCH_SIZES = (16, 32, 64, 128, 256)
@@ -56,7 +56,7 @@ def by_batch() -> list[dict[str, Any]]:
         config = base.get_config()
         config.batch_size = size
         config.frozen = ()
-        data = RunData(config)
+        data = RunData(config, encoder_needs(config))
         batch = jax.tree.map(lambda leaf: leaf[0, 0], next(data.train_batches(0, 0)))
         model = build_model(config, data.vocab_size)
         variables = init_variables(model, config, batch)
@@ -82,7 +82,7 @@ def by_crystal() -> list[dict[str, Any]]:
     rows = []
     for repeats in REPEATS_OF_ROCK_SALT:
         crystal = rock_salt(repeats)
-        graph = build_graph(crystal, config.graph_encoder.cutoff)
+        graph = build_graph(crystal, encoder_needs(config).cutoff)
         text = TokenView(np.ones(2, np.int32))
         examples = [ExampleViews(k, (graph,), (text,)) for k in range(NUM_CRYSTALS)]
         batch = collate(examples, plan_for(examples, NUM_CRYSTALS, 8).choose([examples]))
@@ -146,7 +146,7 @@ def by_data() -> list[dict[str, Any]]:
             seconds = {}
             for name in ("prepare", "start"):
                 begun = time.perf_counter()
-                data = RunData(config)
+                data = RunData(config, encoder_needs(config))
                 seconds[f"{name}_s"] = time.perf_counter() - begun
             begun = time.perf_counter()
             next(data.train_batches(1, data.split_sizes["train"] // 2))

@@ -178,7 +178,7 @@ def time_parts(
     opt_state = optimizer.init(params)
     features = [
         jnp.asarray(rng.normal(size=(2, NUM_EXAMPLES, width)).astype(np.float32))
-        for width in (config.graph_encoder.out_dim, model.text_encoder.config.hidden_size)
+        for width in (config.graph_encoder.out_dim, model.text_encoder.settings.hidden_size)
     ]
     parts = {
         "graph forward": (jax.jit(graph), params, batch),

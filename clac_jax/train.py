@@ -33,6 +33,7 @@ from clac_jax.files.paths import local_path
 from clac_jax.input_pipeline.batch import Batch
 from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.models import abstract_variables
+from clac_jax.models.encoders import encoder_needs
 from clac_jax.reporting.rows import numbers, test_row, train_row, validation_row
 from clac_jax.reporting.run_log import ProgressLine, RunLog, SilentLog, read_rows
 from clac_jax.reporting.summary import describe_run
@@ -131,7 +132,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
     origin = resume.find_origin(config, workdir) if first else resume.Origin()
 
     # Crystals and texts -> batches.
-    data = RunData(config)
+    data = RunData(config, encoder_needs(config))
     fingerprints = {split: data.fingerprint(split) for split in data.split_sizes}
     processes.agree("data", {f"the {split} split": text for split, text in fingerprints.items()})
 

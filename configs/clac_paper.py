@@ -2,7 +2,7 @@
 
 import ml_collections
 
-from clac_jax.config.schema import default_config
+from clac_jax.config import default_config
 
 
 def get_config() -> ml_collections.ConfigDict:

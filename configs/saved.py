@@ -2,19 +2,17 @@
 
 import ml_collections
 
-from clac_jax.config.schema import ConfigError, default_config
+from clac_jax.config import ConfigError
+from clac_jax.config.schema import from_plain
 from clac_jax.errors import one_line
 from clac_jax.files.json import read_json_object
 from clac_jax.files.paths import explain, local_path
 
 
 def get_config(path: str) -> ml_collections.ConfigDict:
-    config = default_config()
     file = local_path(path, "--config=configs/saved.py:FILE")
     try:
-        values = read_json_object(file)
-        with config.ignore_type():
-            config.update(ml_collections.ConfigDict(values))
+        return from_plain(read_json_object(file))
     except OSError as error:
         raise ConfigError(f"Cannot read the config {file}: {explain(error)}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -23,4 +21,3 @@ def get_config(path: str) -> ml_collections.ConfigDict:
             f"{file} is not the config.json of a run ({reason}). Give the one that is beside the "
             "checkpoints, or start from a file in configs/."
         ) from error
-    return config

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -12,77 +11,9 @@ import ml_collections
 from clac_jax.checkpoint.layout import CheckpointInfo
 from clac_jax.checkpoint.yardstick import unlike
 from clac_jax.config import schema as config_lib
+from clac_jax.config.run import all_keys
 from clac_jax.training.progress import RunProgress
 
-# The first pattern that matches a changed key says what the change does.
-_EFFECTS: tuple[tuple[str, str], ...] = (
-    (r"max_epochs", "the run and its schedule now end after that epoch"),
-    (
-        r"learning_rate|schedule.*|warmup_steps|min_learning_rate|(cosine|one_cycle)\..*"
-        r"|optimizer\.learning_rate_factors",
-        "the config's schedule applies from the next step",
-    ),
-    (
-        r"batch_size|accumulate_steps",
-        "the position in the epoch is kept in examples; the steps left are counted anew",
-    ),
-    (
-        r"optimizer\.name",
-        "parameters, step and epoch are kept; optimizer state only where both have it",
-    ),
-    (r"optimizer\..*|weight_decay|gradient_clip", "applies from the next step"),
-    (r"loss\.(margin|prior_weight)|text_encoder\.dropout", "applies from the next step"),
-    (r"remat|gradient_cache_chunks", "the same step, in more or less memory and time"),
-    (r"precision", "the encoders compute in it from the next step; the state stays float32"),
-    (
-        r"frozen",
-        "applies from the next step; newly trained parameters start with fresh moments",
-    ),
-    (r"replace_formula_start_epoch", "formulas are replaced from that epoch on"),
-    (
-        r"replace_formula_prob|augment\..*|text_encoder\.max_length",
-        "applies to every example from the next one",
-    ),
-    (r"dataset\.text_source", "other texts of the crystals"),
-    (
-        r"seed",
-        "the data follow the new seed; the key of dropout is the checkpoint's, unless "
-        "restore.parts leaves it out",
-    ),
-    (r"task|property\..*", "another model and other labels; see restore below"),
-    (
-        r"dataset\.(on_bad_row|on_formula_mismatch|data_dir)",
-        "the same examples, if the data are the same",
-    ),
-    (r"dataset\..*|debug", "other examples"),
-    (r"input\.group_by", "the examples come in another order"),
-    (
-        r"(graph_encoder|text_encoder)\.pretrained|logit_.*_init|loss\.logit_bias_init",
-        "where a fresh run begins; what the checkpoint holds is kept",
-    ),
-    (r"text_encoder\.tokenizer", "texts become other tokens from the next example"),
-    (
-        r"graph_encoder\.(cutoff|graph_cutoff|max_neighbours)",
-        "the graphs have other edges from the next example",
-    ),
-    (
-        r"(graph_encoder|text_encoder|loss)\..*|projection_dim|use_.*_loss|lm_weight",
-        "the model is another one; see restore below",
-    ),
-    (r"checkpoint\.(monitor|mode)", "the best checkpoints are chosen anew"),
-    (
-        r"checkpoint\.(save_top_k|save_last|keep_every_n_steps)",
-        "older checkpoints are kept or removed by it from the next save",
-    ),
-    (r"plateau\..*|early_stopping_patience", "applies from the next validation"),
-    (
-        r"eval_batch_size",
-        "val_loss and the accuracies in batch are no longer comparable with earlier rows",
-    ),
-    (r"deterministic|parallel|sharding\..*", "the same numbers up to rounding"),
-    (r"resume|resume_from|compilation_cache|log_every_n_steps", ""),
-    (r"(checkpoint|restore|logging|input)\..*", ""),
-)
 # Which examples a run without fingerprints was trained on.
 _DATA_KEYS = ("dataset.name", "dataset.path", "dataset.split_by", "task", "property.name")
 
@@ -117,7 +48,8 @@ def describe_changes(
     # A key that is newer than the checkpoint had its default in effect.
     saved = config_lib.with_defaults(info.config)
     same_data = bool(now.data) and dict(info.data) == dict(now.data)
-    for key, then, value in config_lib.differences(saved, now.config.to_dict()):
+    present = config_lib.with_defaults(config_lib.to_plain(now.config))
+    for key, then, value in config_lib.differences(saved, present):
         if key.startswith("distributed."):  # where the processes are, not what they compute
             continue
         effect = effect_of(key)
@@ -137,10 +69,10 @@ def describe_changes(
 
 def effect_of(key: str) -> str:
     """What a change of a config key does to a run that continues; "" where that is plain."""
-    return next(
-        (effect for pattern, effect in _EFFECTS if re.fullmatch(pattern, key)),
-        "applies from the next step",
-    )
+    declaration = all_keys().get(key)
+    if declaration is None:
+        return "a key that this version does not have; it has no effect"
+    return declaration.on_change or ""
 
 
 def carried_over(

@@ -142,9 +142,7 @@ def _read_export(
         )
         if problem := wrong_description(described):
             raise ValueError(problem)
-        config = config_lib.default_config()
-        with config.ignore_type():
-            config.update(ml_collections.ConfigDict(values))
+        config = config_lib.from_plain(values)
     except FileNotFoundError as error:
         raise ExportError(
             f"{folder} lacks {MODEL_FILE} or {CONFIG_FILE}. Give a folder from "

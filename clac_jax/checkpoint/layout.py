@@ -28,6 +28,7 @@ from clac_jax.checkpoint.files import (
     read_json,
     total_size,
 )
+from clac_jax.config.renamed import upgraded
 from clac_jax.errors import UserError
 from clac_jax.files.paths import explain
 from clac_jax.training.progress import RunProgress
@@ -93,13 +94,14 @@ class CheckpointInfo:
         folder: the checkpoint's own, `checkpoints/<step>`.
         progress: where the run was.
         metrics: of the validation at this step, or None between validations.
-        config: the nested config of the run that wrote it.
+        config: the nested config of the run that wrote it, its keys named as in this version.
         versions: package name -> version at that time.
         num_train_examples: of the split that the position in the epoch refers to.
         saved_at: seconds since 1970.
         leaves: slash path ("params/logit_scale") -> what was saved.
         data: split name -> fingerprint of the data that it was trained and measured on; {} in
             checkpoints of format 1, which do not say.
+        renamed: one line for each key of the config that has another name now.
     """
 
     folder: epath.Path
@@ -111,6 +113,7 @@ class CheckpointInfo:
     saved_at: float
     leaves: Mapping[str, Leaf]
     data: Mapping[str, str] = field(default_factory=dict)
+    renamed: tuple[str, ...] = ()
 
     @property
     def step(self) -> int:
@@ -129,7 +132,7 @@ class CheckpointInfo:
         return total_size(self.folder)
 
     def to_json(self) -> dict[str, Any]:
-        """All but the folder, as plain values."""
+        """All but the folder and what was renamed, as plain values."""
         return {
             "format": FORMAT,
             "progress": self.progress.to_json(),
@@ -149,7 +152,16 @@ class CheckpointInfo:
         leaves = {path: Leaf.from_json(leaf) for path, leaf in values.pop("leaves").items()}
         progress = RunProgress.from_json(values.pop("progress"))
         data = {str(split): str(text) for split, text in values.pop("data", {}).items()}
-        return cls(folder=folder, progress=progress, leaves=leaves, data=data, **values)
+        config, lines = upgraded(values.pop("config"))
+        return cls(
+            folder=folder,
+            progress=progress,
+            config=config,
+            leaves=leaves,
+            data=data,
+            renamed=tuple(lines),
+            **values,
+        )
 
 
 def step_folders(directory: epath.Path) -> dict[int, epath.Path]:

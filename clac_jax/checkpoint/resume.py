@@ -157,6 +157,7 @@ def begin(
     now = Present(config, num_train_examples, dict(data or {}))
     parts = PARTS if is_own else options.parts
     progress, position_notes = carried_over(info.progress, info, now, is_own, parts)
+    notes += [f"renamed   {line}" for line in info.renamed]
     notes += [f"changed   {line}" for line in describe_changes(info, now, progress, is_own)]
     if is_own and is_inside(config.resume_from, workdir):
         notes.append(

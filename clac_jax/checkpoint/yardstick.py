@@ -10,24 +10,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from clac_jax.checkpoint.layout import CheckpointInfo
 from clac_jax.checkpoint.retention import Retention
+from clac_jax.config.run import all_keys
 from clac_jax.config.schema import flatten, with_defaults
 
 Metrics = dict[str, float] | None
-
-# Where the weights came from and what acts in training only does not matter.
-_UNLIKE_MODELS = (
-    r"task|property\..*|projection_dim|loss\.(name|critic)|dataset\.text_source"
-    r"|graph_encoder\.(?!pretrained).*|text_encoder\.(?!pretrained|tokenizer|dropout).*"
-)
-_UNLIKE_LOSSES = r"eval_batch_size|loss\.(margin|prior_weight|crystal_prior|text_prior)"
-# Where a checkpoint does not say which data it was measured on.
-_UNLIKE_DATA = r"dataset\.(name|path|split_by|max_examples)"
 
 
 def unlike(
@@ -42,18 +33,19 @@ def unlike(
     """
     (config_then, data_then), (config_now, data_now) = then, now
     flat_then, flat_now = (_flat(json.dumps(c, sort_keys=True)) for c in (config_then, config_now))
-    pattern = _UNLIKE_MODELS
-    # Measured in batch; the retrieval accuracies are those of the whole split.
+    # Where the weights came from and what acts only in training does not matter.
+    matters = {"model"}
+    # Measured within a batch; the retrieval accuracies are those of the whole split.
     in_batch = flat_now["checkpoint.monitor"] in ("val_loss", "val_acc_top1", "val_acc_top3")
     if in_batch and flat_now["task"] == "contrastive":
-        pattern += "|" + _UNLIKE_LOSSES
+        matters.add("batch")
     fingerprints = data_then.get("validation", ""), data_now.get("validation", "")
     if not all(fingerprints):
-        pattern += "|" + _UNLIKE_DATA
+        matters.add("data")  # a checkpoint does not say which examples it was measured on
     found = [
-        f"another {key}"
-        for key in sorted(flat_then.keys() | flat_now.keys())
-        if re.fullmatch(pattern, key) and flat_then.get(key) != flat_now.get(key)
+        f"another {name}"
+        for name, key in sorted(all_keys().items())
+        if key.validation in matters and flat_then.get(name) != flat_now.get(name)
     ]
     if all(fingerprints) and fingerprints[0] != fingerprints[1]:
         found.append("other validation data")

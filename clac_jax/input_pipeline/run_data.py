@@ -14,10 +14,11 @@ from clac_jax import datasets
 from clac_jax.datasets.crystal_table import CrystalTable
 from clac_jax.datasets.record import DataError, Record
 from clac_jax.distributed import processes
-from clac_jax.files.huggingface import is_causal, resolve_folder
+from clac_jax.files.huggingface import resolve_folder
 from clac_jax.input_pipeline import pipeline as input_pipeline
 from clac_jax.input_pipeline.batch import Batch, BatchShape, ExampleViews, collate
 from clac_jax.input_pipeline.labels import CRYSTAL_SYSTEM, CRYSTAL_SYSTEMS, Labelled, label_of
+from clac_jax.input_pipeline.needs import EncoderNeeds
 from clac_jax.input_pipeline.pipeline import ViewOptions
 from clac_jax.input_pipeline.shape_plan import ShapePlan
 from clac_jax.input_pipeline.shape_search import MAX_BATCHES
@@ -30,14 +31,13 @@ from clac_jax.training.schedules import Timeline, timeline_of
 PLANNING_EXAMPLES = 512
 
 
-def view_options(config: ml_collections.ConfigDict) -> ViewOptions:
-    """The config's views of a training example."""
-    encoder = config.graph_encoder
+def view_options(config: ml_collections.ConfigDict, needs: EncoderNeeds) -> ViewOptions:
+    """The config's views of a training example, as its encoders need them."""
     masks = config.lm_weight > 0 or config.augment.mask_prob > 0
     is_property = config.task == "property"
     return ViewOptions(
-        cutoff=encoder.graph_cutoff if encoder.name in ("cgcnn", "orb") else encoder.cutoff,
-        max_neighbours=encoder.max_neighbours,
+        cutoff=needs.cutoff,
+        max_neighbours=needs.max_neighbours,
         max_length=config.text_encoder.max_length,
         text_source=config.dataset.text_source,
         graph_views=1 + (config.use_visual_intramodal_loss and not is_property),
@@ -50,7 +50,7 @@ def view_options(config: ml_collections.ConfigDict) -> ViewOptions:
         drop_in_single_text_view=config.augment.drop_in_single_text_view,
         mask_prob=config.augment.mask_prob if masks else 0.0,
         with_labels=config.lm_weight > 0,
-        causal=not is_property and is_causal(config.text_encoder),
+        causal=needs.causal,
         replace_formula_prob=config.replace_formula_prob,
         replace_formula_start_epoch=config.replace_formula_start_epoch,
         label=config.property.name if is_property else "",
@@ -67,7 +67,7 @@ class RunData:
         num_unlabelled: examples left out because the property that is learned is not known.
     """
 
-    def __init__(self, config: ml_collections.ConfigDict):
+    def __init__(self, config: ml_collections.ConfigDict, needs: EncoderNeeds):
         """Opens the data set (building it if need be) and plans the shapes of the batches.
 
         Raises:
@@ -75,7 +75,7 @@ class RunData:
         """
         self._config = config
         self.num_unlabelled = 0
-        self._options = view_options(config)
+        self._options = view_options(config, needs)
         self._per_device = parallel.check_batch_size(config.batch_size)
         self._num_chunks = config.gradient_cache_chunks
         self._per_chunk = parallel.check_chunks(self._per_device, self._num_chunks)

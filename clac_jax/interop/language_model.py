@@ -7,8 +7,9 @@ import math
 import jax
 
 from clac_jax.errors import one_line
-from clac_jax.files.huggingface import CAUSAL, read_config, resolve_folder
+from clac_jax.files.huggingface import read_config, resolve_folder
 from clac_jax.models.text.pretrained import (
+    DEFAULT_KIND,
     checked_text_params,
     load_huggingface_config,
     load_tensors,
@@ -29,25 +30,25 @@ def describe_language_model(name: str) -> str:
         PretrainedError, TokenizerError: a file is missing, damaged or of another architecture.
     """
     folder = resolve_folder(name)
-    config = load_huggingface_config(folder)
+    settings = load_huggingface_config(folder)
     path, tensors = load_tensors(folder)
     seen = SeenTensors(tensors)
-    params = checked_text_params(path, seen, config)
+    params = checked_text_params(path, seen, settings)
     tokenizer = Tokenizer.from_folder(folder)
-    kind = read_config(folder).get("model_type", "bert")
+    kind = read_config(folder).get("model_type", DEFAULT_KIND)
     number = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
-    feature = "last" if kind in CAUSAL else "first"
+    feature = "last" if settings.causal else "first"
     flags = [
         f"--config.text_encoder.pretrained={name}",
         f"--config.text_encoder.tokenizer={name}",
         f"--config.text_encoder.feature={feature}",
-        f"--config.text_encoder.max_length={min(MAX_LENGTH, config.max_position_embeddings)}",
+        f"--config.text_encoder.max_length={min(MAX_LENGTH, settings.max_position_embeddings)}",
     ]
     return "\n".join(
         [
-            f"model     {kind}, {number:,} parameters: {config.num_hidden_layers} layers of "
-            f"{config.hidden_size}, {config.num_attention_heads} heads",
-            f"tokenizer {tokenizer.vocab_size:,} tokens; the model has {config.vocab_size:,}",
+            f"model     {kind}, {number:,} parameters: {settings.num_hidden_layers} layers of "
+            f"{settings.hidden_size}, {settings.num_attention_heads} heads",
+            f"tokenizer {tokenizer.vocab_size:,} tokens; the model has {settings.vocab_size:,}",
             f"file      {path}",
             *(f"unused    tensor {one_line(tensor)}" for tensor in seen.unread()),
             f"use it    {' '.join(flags)}",

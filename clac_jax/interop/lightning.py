@@ -19,10 +19,10 @@ from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.tree import to_arrays
 from clac_jax.config import schema as config_lib
 from clac_jax.config.check import validate
+from clac_jax.config.encoders import fill_defaults
 from clac_jax.crystals.graph import CrystalGraph
 from clac_jax.errors import UserError, one_line
 from clac_jax.files.atomic import write_atomically
-from clac_jax.files.huggingface import is_causal
 from clac_jax.input_pipeline.batch import Batch, BatchShape, ExampleViews, TokenView, collate
 from clac_jax.interop.inferred_config import inferred_config
 from clac_jax.interop.lightning_file import (
@@ -39,7 +39,7 @@ from clac_jax.interop.reference_config import (
 )
 from clac_jax.interop.reference_weights import model_params, model_statistics
 from clac_jax.models import abstract_variables, build_model
-from clac_jax.models.build import text_encoder_config
+from clac_jax.models.encoders import text_kind, text_settings
 from clac_jax.models.torch_layout import SeenTensors
 from clac_jax.text.sentences import Tokenizer
 from clac_jax.training import optim
@@ -105,7 +105,7 @@ def read_lightning(path: str | Path, text_encoder: str | None = None) -> Lightni
         )
     config = imported.config
     config.text_encoder.pretrained = folder
-    use_text_encoder(imported, folder, is_causal(config.text_encoder))
+    use_text_encoder(imported, folder, text_kind(config.text_encoder).causal)
     use_data(imported)
     _widths(saved, config)
     imported.notes.append("dropout and the order of the data begin with the seed of the config")
@@ -113,6 +113,7 @@ def read_lightning(path: str | Path, text_encoder: str | None = None) -> Lightni
     progress, notes = _progress(saved, config)
     imported.notes += notes
     validate(config)
+    fill_defaults(config)  # so that the run keeps them, whatever a later version's are
     try:
         arrays, unmapped = _arrays(saved, imported, progress)
     except (KeyError, ValueError) as error:
@@ -205,10 +206,10 @@ def _arrays(
     config = imported.config
     tokenizer = Tokenizer.from_folder(config.text_encoder.tokenizer)
     model = build_model(config, tokenizer.vocab_size)
-    text_config = text_encoder_config(config, tokenizer.vocab_size)
+    settings = text_settings(config, tokenizer.vocab_size)
     seen = SeenTensors(saved.state_dict)
     variables = {
-        "params": model_params(seen, config, text_config),
+        "params": model_params(seen, config, settings),
         "batch_stats": model_statistics(seen, config),
     }
     _check_shapes(abstract_variables(model, _example(config)), variables)
@@ -220,7 +221,7 @@ def _arrays(
 
     moments = _moments(saved, imported.notes)
     by_kind = {
-        ours: _flat(model_params(moments[theirs], config, text_config))
+        ours: _flat(model_params(moments[theirs], config, settings))
         for ours, theirs in _KINDS.items()
         if moments and any(f"/{ours}/" in name for name in arrays)
     }

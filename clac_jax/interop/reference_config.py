@@ -12,6 +12,7 @@ import ml_collections
 from clac_jax.config.schema import default_config, flatten
 from clac_jax.crystals.elements import NUM_FEATURES
 from clac_jax.errors import UserError, one_line
+from clac_jax.models.graph import GRAPH_ENCODERS
 
 Values = Mapping[str, Any]
 
@@ -162,17 +163,7 @@ def _unknown(what: str, value: Any, known: str) -> ImportedConfigError:
 
 def _graph_encoder(reader: _Hyperparameters, config: ml_collections.ConfigDict) -> None:
     names = {
-        "painn": {
-            "num_feat": "num_features",
-            "out_dim": "out_dim",
-            "cut_off": "cutoff",
-            "n_rbf": "num_rbf",
-            "num_interactions": "num_interactions",
-        },
-        "cgcnn": {
-            key: key
-            for key in ("atom_fea_len", "nbr_fea_len", "n_conv", "h_fea_len", "n_h", "out_dim")
-        },
+        name: kind.release_names for name, kind in GRAPH_ENCODERS.items() if kind.release_names
     }
     kind = reader.take("graph_encoder.name")
     if kind not in names:

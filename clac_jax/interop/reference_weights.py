@@ -12,8 +12,9 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from clac_jax.crystals.elements import NUM_FEATURES
-from clac_jax.models.text.weights import TextConfig, text_params
+from clac_jax.models.build import pair_loss_of
+from clac_jax.models.encoders import graph_settings
+from clac_jax.models.text.settings import TextEncoderSettings
 from clac_jax.models.torch_layout import TensorReader, Tensors
 
 Tree = dict[str, Any]
@@ -26,7 +27,7 @@ _PRIOR_HIDDEN = (1000, 200)
 
 
 def model_params(
-    tensors: Tensors, config: ml_collections.ConfigDict, text_config: TextConfig
+    tensors: Tensors, config: ml_collections.ConfigDict, text_settings: TextEncoderSettings
 ) -> Tree:
     """The parameters of the model of a config.
 
@@ -39,15 +40,15 @@ def model_params(
     left_out = () if config.lm_weight > 0 else ("cls.",)
     text_tensors = _Below(tensors, "text_encoder.model.", left_out)
     params = {
-        "graph_encoder": graph_params(tensors, config.graph_encoder),
-        "text_encoder": text_params(text_tensors, text_config),
+        "graph_encoder": graph_settings(config.graph_encoder).release_params(_graph(tensors)),
+        "text_encoder": text_settings.huggingface_params(text_tensors),
         **{head: head_params(tensors, f"loss.{_HEADS[head]}.") for head in heads},
     }
-    if config.loss.name == "jsd":
-        wanted = (config.loss.crystal_prior, config.loss.text_prior)
-        for (ours, theirs), has_prior in zip(_PRIORS.items(), wanted, strict=True):
-            if has_prior:
-                params[ours] = discriminator_params(tensors, f"loss.{theirs}.")
+    wanted = pair_loss_of(config.loss).heads
+    has_priors = (wanted.crystal_prior, wanted.text_prior)
+    for (ours, theirs), has_prior in zip(_PRIORS.items(), has_priors, strict=True):
+        if has_prior:
+            params[ours] = discriminator_params(tensors, f"loss.{theirs}.")
     return params
 
 
@@ -56,9 +57,13 @@ def model_statistics(tensors: Tensors, config: ml_collections.ConfigDict) -> Tre
     statistics: Tree = {
         head: head_statistics(tensors, f"loss.{_HEADS[head]}.") for head in heads_of(config)
     }
-    if config.graph_encoder.name == "cgcnn":
-        statistics["graph_encoder"] = cgcnn_statistics(tensors, config.graph_encoder)
-    return statistics
+    of_encoder = graph_settings(config.graph_encoder).release_statistics(_graph(tensors))
+    return statistics | ({"graph_encoder": of_encoder} if of_encoder else {})
+
+
+def _graph(tensors: Tensors) -> TensorReader:
+    """The tensors of the graph encoder, by the rest of their names."""
+    return TensorReader(tensors, prefix="graph_encoder.")
 
 
 def heads_of(config: ml_collections.ConfigDict) -> list[str]:
@@ -66,83 +71,6 @@ def heads_of(config: ml_collections.ConfigDict) -> list[str]:
     heads = ["cross_head"]
     heads += ["visual_head"] if config.use_visual_intramodal_loss else []
     return heads + (["textual_head"] if config.use_textual_intramodal_loss else [])
-
-
-def graph_params(tensors: Tensors, options: ml_collections.ConfigDict) -> Tree:
-    """Those of the group `graph_encoder` of a config."""
-    encoder = painn_params if options.name == "painn" else cgcnn_params
-    return encoder(tensors, options)
-
-
-def painn_params(
-    tensors: Tensors, options: ml_collections.ConfigDict, prefix: str = "graph_encoder."
-) -> Tree:
-    """`PaiNN`."""
-    reader, size = TensorReader(tensors, prefix=prefix), options.num_features
-    params: Tree = {
-        "embedding": reader.dense("embedding", NUM_FEATURES, size),
-        "readout_hidden": reader.dense("lin1", size, size),
-        "readout": reader.dense("lin2", size, options.out_dim),
-    }
-    for k in range(options.num_interactions):
-        message, update = f"list_message.{k}", f"list_update.{k}"
-        kernel, bias = reader.dense(f"{message}.lin_rbf", options.num_rbf, 3 * size).values()
-        params[f"message_{k}"] = {
-            "hidden": reader.dense(f"{message}.lin1", size, size),
-            "phi": reader.dense(f"{message}.lin2", size, 3 * size),
-            "filter_kernel": kernel,
-            "filter_bias": bias,
-        }
-        params[f"update_{k}"] = {
-            "u": reader.dense(f"{update}.denseU", size, size, use_bias=False),
-            "v": reader.dense(f"{update}.denseV", size, size, use_bias=False),
-            "hidden": reader.dense(f"{update}.lin_up", 2 * size, size),
-            "gates": reader.dense(f"{update}.lin2", size, 3 * size),
-        }
-    return params
-
-
-def cgcnn_params(
-    tensors: Tensors, options: ml_collections.ConfigDict, prefix: str = "graph_encoder."
-) -> Tree:
-    """`CGCNN`."""
-    reader = TensorReader(tensors, prefix=prefix)
-    size, edge, hidden = options.atom_fea_len, options.nbr_fea_len, options.h_fea_len
-    params: Tree = {"embedding": reader.dense("embedding", NUM_FEATURES, size)}
-    for k in range(options.n_conv):
-        # The reference applies one map to [receiver, sender, edge], once for each gate.
-        gates = [
-            reader.dense(f"convs.{k}.{gate}", 2 * size + edge, size) for gate in ("lin_f", "lin_s")
-        ]
-        kernel = np.concatenate([gate["kernel"] for gate in gates], axis=1)
-        receiver, sender, edges = np.split(kernel, (size, 2 * size))
-        params[f"conv_{k}"] = {
-            "receiver": {
-                "kernel": receiver,
-                "bias": np.concatenate([gate["bias"] for gate in gates]),
-            },
-            "sender": {"kernel": sender},
-            "edge": {"kernel": edges},
-            "norm": reader.norm(f"convs.{k}.bn", size),
-        }
-    # Its perceptron alternates linear maps and activations: conv_to_fc.0, .2, .4, ...
-    width = size
-    for k in range(options.n_h):
-        params[f"hidden_{k}"] = reader.dense(f"conv_to_fc.{2 * k}", width, hidden)
-        width = hidden
-    params["out"] = reader.dense(f"conv_to_fc.{2 * options.n_h}", width, options.out_dim)
-    return params
-
-
-def cgcnn_statistics(
-    tensors: Tensors, options: ml_collections.ConfigDict, prefix: str = "graph_encoder."
-) -> Tree:
-    """The running averages of `CGCNN`."""
-    reader = TensorReader(tensors, prefix=prefix)
-    return {
-        f"conv_{k}": {"norm": reader.statistics(f"convs.{k}.bn", options.atom_fea_len)}
-        for k in range(options.n_conv)
-    }
 
 
 def head_params(tensors: Tensors, prefix: str) -> Tree:

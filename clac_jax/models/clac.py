@@ -7,7 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from clac_jax.input_pipeline.batch import Array, Batch, GraphBatch, TextBatch
+from clac_jax.input_pipeline.batch import Batch, GraphBatch, TextBatch
 from clac_jax.models.dropout import DropoutStream
 from clac_jax.models.heads import (
     ContrastiveHead,
@@ -16,7 +16,8 @@ from clac_jax.models.heads import (
     ProjectedPair,
     prior_noise,
 )
-from clac_jax.models.text.encoder import TextOutput
+from clac_jax.models.text.output import TextOutput
+from clac_jax.typing import Array
 
 Head = ContrastiveHead | CriticHead
 

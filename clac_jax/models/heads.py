@@ -9,9 +9,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from clac_jax.input_pipeline.batch import Array
 from clac_jax.models.normalization import view_members
 from clac_jax.models.projection import ProjectionBlock
+from clac_jax.typing import Array
 
 # Rows of a critic's score matrix computed at once: its hidden layer has a vector per entry.
 _CRITIC_ROWS = 8

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from clac_jax.input_pipeline.batch import Array
+from clac_jax.typing import Array
 
 
 class MaskedBatchNorm(nn.Module):

@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from clac_jax.input_pipeline.batch import Array
 from clac_jax.models.normalization import MaskedBatchNorm
+from clac_jax.typing import Array
 
 
 def near_identity(

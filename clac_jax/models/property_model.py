@@ -7,7 +7,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from clac_jax.input_pipeline.batch import Array, Batch
+from clac_jax.input_pipeline.batch import Batch
+from clac_jax.typing import Array
 
 
 @flax.struct.dataclass

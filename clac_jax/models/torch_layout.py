@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
 import ml_dtypes
 import numpy as np
@@ -92,3 +93,8 @@ class SeenTensors(dict[str, np.ndarray]):
     def unread(self) -> list[str]:
         """The names of those that nobody asked for."""
         return [name for name, tensor in self.items() if id(tensor) not in self._read]
+
+
+def count_layers(names: Iterable[str], pattern: str) -> int:
+    """How many names match a regular expression from end to end."""
+    return sum(re.fullmatch(pattern, name) is not None for name in names)

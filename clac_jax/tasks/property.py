@@ -12,13 +12,14 @@ import ml_collections
 import numpy as np
 import optax
 
-from clac_jax.input_pipeline.batch import Array, Batch
+from clac_jax.input_pipeline.batch import Batch
 from clac_jax.input_pipeline.run_data import RunData
-from clac_jax.models.build import build_graph_encoder, with_pretrained_graph_encoder
+from clac_jax.models.encoders import build_graph_encoder, with_pretrained_graph_encoder
 from clac_jax.models.property_model import PropertyModel, PropertyOutput
 from clac_jax.reporting.figures import write_property_report
 from clac_jax.tasks.task import Draw, Row
 from clac_jax.training.parallel import AXIS, Parallel
+from clac_jax.typing import Array
 
 
 class Property:

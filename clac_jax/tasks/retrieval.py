@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from clac_jax.input_pipeline.batch import Array, Batch
+from clac_jax.input_pipeline.batch import Batch
 from clac_jax.tasks.metrics import pool_metrics
 from clac_jax.training.parallel import Parallel
+from clac_jax.typing import Array
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from clac_jax.input_pipeline.batch import Array, Batch
+from clac_jax.input_pipeline.batch import Batch
 from clac_jax.models import CLaC
 from clac_jax.training.gradients import BatchGradient, GradientFunction
 from clac_jax.training.losses import Loss, LossOptions, clac_loss
 from clac_jax.training.state import TrainState
+from clac_jax.typing import Array
 
 AXIS = "data"
 

@@ -35,14 +35,14 @@ def test_missing_key_is_named():
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("batch_size", 1, "nothing to be contrasted"),
+        ("batch_size", 1, "at least 2"),
         ("max_epochs", 0, "at least 1"),
         ("replace_formula_prob", 1.5, "from 0.0 to 1.0"),
         ("text_encoder.num_layers", 0, "at least 1"),
         ("input.group_by", "element", "one of none, formula, elements"),
         ("gradient_cache_chunks", 0, "at least 1"),
         ("schedule", "cosin", "one of constant, cosine"),
-        ("remat", ("text_encodr",), "out of graph_encoder, text_encoder"),
+        ("remat", ("text_encodr",), "can hold graph_encoder, text_encoder"),
     ],
 )
 def test_values_that_cannot_be_used(key, value, message):
@@ -56,7 +56,7 @@ def test_values_that_cannot_be_used(key, value, message):
     ("changes", "message"),
     [
         ({"task": "property", "checkpoint.monitor": "val_mae"}, "set accumulate_steps"),
-        ({"graph_encoder.name": "cgcnn"}, "statistics of the whole batch"),
+        ({"graph_encoder.name": "cgcnn"}, "statistics of the full batch"),
     ],
 )
 def test_what_chunks_cannot_train_is_refused(changes, message):

@@ -46,16 +46,6 @@ def linear(section: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
     return dense
 
 
-def norm(section: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
-    """The affine part of a torch normalization."""
-    return {"scale": section[f"{name}.weight"], "bias": section[f"{name}.bias"]}
-
-
-def statistics(section: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
-    """The running averages of a torch BatchNorm."""
-    return {"mean": section[f"{name}.running_mean"], "var": section[f"{name}.running_var"]}
-
-
 def relative_error(ours: Any, theirs: Any) -> float:
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     assert ours.shape == theirs.shape

@@ -9,24 +9,17 @@ import numpy as np
 
 from clac_jax.config.schema import default_config
 from clac_jax.input_pipeline.batch import BatchShape, ExampleViews, TokenView, collate
+from clac_jax.interop.reference_weights import head_params
 from helpers.parity_fixtures import (
     Fixture,
     crystal_graphs,
 )
-from helpers.projection_params import params_of as block_of
 
 HEADS = {"cross": "global_d", "visual": "visual_d", "textual": "textual_d"}
 
 
 def heads_of(section):
-    return {
-        name: {
-            "left": block_of(section, f"{theirs}.img_block."),
-            "right": block_of(section, f"{theirs}.text_block."),
-            "log_scale": section[f"{theirs}.temperature"],
-        }
-        for name, theirs in HEADS.items()
-    }
+    return {name: head_params(section, f"{theirs}.") for name, theirs in HEADS.items()}
 
 
 def fresh_head_stats(dtype):

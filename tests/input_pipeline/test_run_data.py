@@ -7,7 +7,12 @@ from helpers.user_tables import row, write
 
 from clac_jax.datasets.record import DataError
 from clac_jax.input_pipeline.run_data import RunData
+from clac_jax.models.encoders import encoder_needs
 from configs import smoke
+
+
+def run_data(config):
+    return RunData(config, encoder_needs(config))
 
 
 @pytest.fixture
@@ -22,21 +27,21 @@ def config(tmp_path):
 
 
 def test_a_fingerprint_is_of_the_examples_that_a_run_takes(config, tmp_path):
-    whole = RunData(config).fingerprint("train")
+    whole = run_data(config).fingerprint("train")
     config.dataset.max_examples = 40
-    some = RunData(config).fingerprint("train")
-    assert len({whole, some, RunData(config).fingerprint("validation")}) == 3
+    some = run_data(config).fingerprint("train")
+    assert len({whole, some, run_data(config).fingerprint("validation")}) == 3
     # Rows behind the first 40 do not matter to a run that does not take them.
     config.dataset.data_dir = str(tmp_path / "elsewhere")
-    assert RunData(config).fingerprint("train") == some
+    assert run_data(config).fingerprint("train") == some
     config.dataset.path = str(
         write(tmp_path / "u.jsonl", [row(k, gpt_text="Another.") for k in range(200)])
     )
-    assert RunData(config).fingerprint("train") != some
+    assert run_data(config).fingerprint("train") != some
 
 
 def test_damage_in_mid_epoch_comes_through_the_threads_as_one_error(config, tmp_path):
-    data = RunData(config)
+    data = run_data(config)
     batches = data.train_batches(0, 0)
     next(batches)
     (file,) = (tmp_path / "data").rglob("*-train.array_record*")

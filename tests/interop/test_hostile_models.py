@@ -20,8 +20,7 @@ from clac_jax.cli import main as cli
 from clac_jax.errors import EXIT_USER_ERROR, UserError
 from clac_jax.files.huggingface import PretrainedError, resolve_folder
 from clac_jax.files.safetensors import SafetensorsError, read_safetensors
-from clac_jax.models.graph.orb import Orb
-from clac_jax.models.graph.orb_weights import load_orb
+from clac_jax.models.graph.orb import OrbSettings
 from clac_jax.models.text.pretrained import load_huggingface, load_huggingface_config, load_tensors
 from clac_jax.text.sentences import Tokenizer, TokenizerError
 
@@ -213,12 +212,13 @@ def test_integers_are_not_weights(folder):
 
 def test_a_torch_file_without_tensors_by_name_is_refused(tmp_path, folder):
     (folder / "model.safetensors").unlink()
+    settings = OrbSettings(num_features=16, hidden_features=24, num_interactions=2)
     for content in ([np.ones(3)], {1: np.ones(3)}, np.ones(3), None):
         save(content, folder / "pytorch_model.bin")
         with pytest.raises(PretrainedError, match="does not hold tensors by name"):
             load_huggingface(folder)
         with pytest.raises(PretrainedError, match="does not hold an ORB v3"):
-            load_orb(folder / "pytorch_model.bin", Orb(features=16, hidden=24, num_interactions=2))
+            settings.pretrained_params(folder / "pytorch_model.bin")
 
 
 def test_the_command_tells_a_folder_without_its_tensors_in_one_line(folder, capsys):

@@ -25,7 +25,7 @@ from clac_jax.interop.lightning_file import KEYS, LightningImportError, read_lig
 from clac_jax.interop.reference_config import ImportedConfigError, imported_config
 from clac_jax.interop.reference_weights import model_params
 from clac_jax.models import build_model
-from clac_jax.models.build import text_encoder_config
+from clac_jax.models.encoders import text_settings
 from clac_jax.training import optim
 from clac_jax.training.schedules import Timeline, make_schedule
 
@@ -65,11 +65,11 @@ def test_moments_are_the_optimizers(case):
     names = json.loads(str(expected["optim_param_names"]))
     numbers = dict(zip(names, expected["optim_param_index"], strict=True))
     state = saved["optimizer_states"][0]["state"]
-    text_config = text_encoder_config(run.config)
+    settings = text_settings(run.config)
     for ours, theirs in (("mu", "exp_avg"), ("nu", "exp_avg_sq")):
         # Under the release's names for its parameters, not under the order that was inferred.
         tensors = {n: state[int(k)][theirs] for n, k in numbers.items() if int(k) in state}
-        moments = model_params(tensors, run.config, text_config)
+        moments = model_params(tensors, run.config, settings)
         for path, leaf in jax.tree.leaves_with_path(moments):
             path = jax.tree_util.keystr(path, simple=True, separator="/")
             found = run.arrays[f"opt_state/inner_state/adam/{ours}/{path}"]
@@ -167,7 +167,7 @@ def test_other_files_are_refused(tmp_path):
         "lacks state_dict.* it holds a dict with weights": {"weights": np.ones(3)},
         "lacks state_dict.* a dict with model, epoch": {"model": {"a": np.ones(3)}, "epoch": 1},
         "lacks state_dict.* a tensor of shape": np.ones(3),
-        "not those of a PaiNN or a CGCNN": {"state_dict": {"a": np.ones(3)}},
+        "not those of a graph encoder": {"state_dict": {"a": np.ones(3)}},
     }
     for message, content in others.items():
         save(content, tmp_path / "other.ckpt")
@@ -217,7 +217,7 @@ def test_weights_without_hyperparameters_are_the_same_model(tmp_path, name):
     groups = ("graph_encoder", "text_encoder", "projection_dim", "use_")
     found, expected = flatten(run.config), flatten(whole.config)
     for key in expected:
-        if key.startswith(groups) and "graph_cutoff" not in key:
+        if key.startswith(groups):
             assert found[key] == expected[key], key
     for path in whole.arrays:
         if path.startswith(("params/", "batch_stats/")):

@@ -11,8 +11,8 @@ from helpers.parity_fixtures import (
     relative_error,
     tree_errors,
 )
-from helpers.projection_params import params_of
 
+from clac_jax.interop.reference_weights import block_params
 from clac_jax.models.normalization import MaskedBatchNorm, view_members
 from clac_jax.models.projection import ProjectionBlock, near_identity
 
@@ -34,13 +34,13 @@ def test_block_equals_the_reference(dtype, suffix):
             )
             return jnp.sum(inputs["c"] * y**2), y
 
-        params = params_of(fixture.section("w", dtype))
+        params = block_params(fixture.section("w", dtype))
         (value, y), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
         out = fixture.section("out" + suffix)
         assert y.dtype == dtype
         assert relative_error(y, out["y"]) < OUTPUT_TOLERANCE[dtype]
         assert relative_error(value, out["scalar_loss"]) < OUTPUT_TOLERANCE[dtype]
-        for path, error in tree_errors(grads, params_of(fixture.section("grad" + suffix))):
+        for path, error in tree_errors(grads, block_params(fixture.section("grad" + suffix))):
             assert error < GRADIENT_TOLERANCE[dtype], path
 
 

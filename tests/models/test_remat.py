@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from helpers.small_models import batch_of, examples, small_config
 
-from clac_jax.models.build import build_graph_encoder, build_text_encoder
 from clac_jax.models.dropout import DropoutStream
+from clac_jax.models.encoders import build_graph_encoder, build_text_encoder
 from clac_jax.models.remat import remat_block
 
 GRAPH_ENCODERS = ("painn", "cgcnn", "orb")

@@ -9,6 +9,7 @@ import pytest
 from clac_jax.config.schema import ConfigError
 from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.models import abstract_variables, build_model
+from clac_jax.models.encoders import encoder_needs
 from clac_jax.training import optim
 from clac_jax.training.gradients import GradientFunction
 from clac_jax.training.losses import loss_options, make_loss
@@ -35,12 +36,17 @@ def config_of(data_dir, **changes):
     return config
 
 
+def run_data(data_dir, chunks):
+    config = config_of(data_dir, gradient_cache_chunks=chunks)
+    return RunData(config, encoder_needs(config))
+
+
 @pytest.fixture(scope="module")
 def batches(data_dir):
     """Chunks -> one device's batch in so many, from the input pipeline; the examples are equal."""
     found = {}
     for chunks in (1, 2, 4):
-        data = RunData(config_of(data_dir, gradient_cache_chunks=chunks))
+        data = run_data(data_dir, chunks)
         batch = next(data.train_batches(0, 0))
         split = (BATCH,) if chunks == 1 else (chunks, BATCH // chunks)
         assert batch.example_mask.shape == (1, 1, *split)
@@ -121,4 +127,4 @@ def test_gradient_in_chunks_sums_over_devices(setup, batches):
 
 def test_chunks_that_do_not_divide_a_devices_examples_are_refused(data_dir):
     with pytest.raises(ConfigError, match="Use one of 1, 2, 4, 8, or another batch_size"):
-        RunData(config_of(data_dir, gradient_cache_chunks=3))
+        run_data(data_dir, 3)

@@ -6,6 +6,7 @@ import pytest
 
 from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.models import build_model, init_variables
+from clac_jax.models.encoders import encoder_needs
 from clac_jax.training import optim
 from clac_jax.training.losses import LossOptions, make_loss
 from clac_jax.training.schedules import Timeline, make_schedule
@@ -19,7 +20,7 @@ def setup(data_dir):
     config = smoke.get_config()
     config.dataset.data_dir = str(data_dir)
     config.dataset.max_examples = 8
-    data = RunData(config)
+    data = RunData(config, encoder_needs(config))
     model = build_model(config, data.vocab_size)
     variables = init_variables(model, config, data.example_batch())
     schedule = make_schedule(config, Timeline(10, 5))

@@ -7,17 +7,99 @@ prediction of material properties", arXiv:1710.10324, as used by CLaC (arXiv:250
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from clac_jax.input_pipeline.batch import Array, GraphBatch
+from clac_jax.config.key import key
+from clac_jax.crystals.elements import NUM_FEATURES
+from clac_jax.input_pipeline.batch import GraphBatch
 from clac_jax.models.graph.ops import node_features, safe_norm, sum_pool
+from clac_jax.models.graph.settings import GraphEncoderSettings, Params, cutoff_key
 from clac_jax.models.normalization import MaskedBatchNorm
 from clac_jax.models.precision import at_least_float32
 from clac_jax.models.remat import remat_block
+from clac_jax.models.torch_layout import TensorReader, count_layers
+from clac_jax.typing import Array
+
+
+@dataclass(frozen=True)
+class CGCNNSettings(GraphEncoderSettings):
+    """Sizes of a CGCNN, under the names of the reference."""
+
+    cutoff: float = cutoff_key(6.0)
+    atom_fea_len: int = key(1024, "width of an atom's features", low=1)
+    nbr_fea_len: int = key(80, "Gaussians of an edge's length", low=2)
+    rbf_max: float = key(
+        8.0, "centre of the last Gaussian and zero of the envelope, angstrom", low=0.1, high=100.0
+    )
+    n_conv: int = key(3, "convolutions", low=0)
+    h_fea_len: int = key(512, "width of the perceptron behind the pooling", low=1)
+    n_h: int = key(1, "hidden layers of that perceptron", low=0)
+
+    has_batch_statistics = True
+    release_names = {  # noqa: RUF012
+        name: name
+        for name in ("atom_fea_len", "nbr_fea_len", "n_conv", "h_fea_len", "n_h", "out_dim")
+    }
+
+    def build(self, dtype: str | None = None, remat: bool = False) -> CGCNN:  # noqa: D102
+        return CGCNN(self, dtype, remat)
+
+    @classmethod
+    def release_sizes(cls, tensors: Mapping[str, np.ndarray]) -> dict[str, Any] | None:  # noqa: D102
+        if "convs.0.lin_f.weight" not in tensors:
+            return None
+        width = tensors["embedding.weight"].shape[0]
+        # Linear maps and activations alternate: 0, 2, 4, ...
+        num_hidden = count_layers(tensors, r"conv_to_fc\.(\d+)\.weight") - 1
+        return {
+            "atom_fea_len": width,
+            "nbr_fea_len": tensors["convs.0.lin_f.weight"].shape[1] - 2 * width,
+            "n_conv": count_layers(tensors, r"convs\.(\d+)\.lin_f\.weight"),
+            "n_h": num_hidden,
+            "h_fea_len": tensors["conv_to_fc.0.weight"].shape[0],
+            "out_dim": tensors[f"conv_to_fc.{2 * num_hidden}.weight"].shape[0],
+        }
+
+    def release_params(self, tensors: TensorReader) -> Params:  # noqa: D102
+        size, edge, hidden = self.atom_fea_len, self.nbr_fea_len, self.h_fea_len
+        params: Params = {"embedding": tensors.dense("embedding", NUM_FEATURES, size)}
+        for k in range(self.n_conv):
+            # The reference applies one map to [receiver, sender, edge], once for each gate.
+            gates = [
+                tensors.dense(f"convs.{k}.{gate}", 2 * size + edge, size)
+                for gate in ("lin_f", "lin_s")
+            ]
+            kernel = np.concatenate([gate["kernel"] for gate in gates], axis=1)
+            receiver, sender, edges = np.split(kernel, (size, 2 * size))
+            params[f"conv_{k}"] = {
+                "receiver": {
+                    "kernel": receiver,
+                    "bias": np.concatenate([gate["bias"] for gate in gates]),
+                },
+                "sender": {"kernel": sender},
+                "edge": {"kernel": edges},
+                "norm": tensors.norm(f"convs.{k}.bn", size),
+            }
+        # Its perceptron alternates linear maps and activations: conv_to_fc.0, .2, .4, ...
+        width = size
+        for k in range(self.n_h):
+            params[f"hidden_{k}"] = tensors.dense(f"conv_to_fc.{2 * k}", width, hidden)
+            width = hidden
+        params["out"] = tensors.dense(f"conv_to_fc.{2 * self.n_h}", width, self.out_dim)
+        return params
+
+    def release_statistics(self, tensors: TensorReader) -> Params:  # noqa: D102
+        return {
+            f"conv_{k}": {"norm": tensors.statistics(f"convs.{k}.bn", self.atom_fea_len)}
+            for k in range(self.n_conv)
+        }
 
 
 def edge_features(distances: Array, num_centers: int, cutoff: float) -> jax.Array:
@@ -72,24 +154,12 @@ class CGCNN(nn.Module):
     """Gated graph convolutions, sum-pooled, then a perceptron.
 
     Attributes:
-        atom_fea_len: width of the nodes.
-        nbr_fea_len: Gaussian centers of an edge.
-        n_conv: convolutions.
-        h_fea_len: width of the perceptron.
-        n_h: its hidden layers.
-        out_dim: width of the output.
-        cutoff: angstrom, last Gaussian center and zero of the envelope.
+        settings: sizes.
         dtype: of the convolutions' arithmetic; None: that of the parameters.
         remat: whether the backward pass computes the insides of a convolution again.
     """
 
-    atom_fea_len: int = 1024
-    nbr_fea_len: int = 80
-    n_conv: int = 3
-    h_fea_len: int = 512
-    n_h: int = 1
-    out_dim: int = 512
-    cutoff: float = 8.0
+    settings: CGCNNSettings
     dtype: Any = None
     remat: bool = False
 
@@ -107,8 +177,9 @@ class CGCNN(nn.Module):
         Returns:
             (rows, out_dim); meaningless for padding rows.
         """
+        sizes = self.settings
         distances = safe_norm(jnp.asarray(graphs.edge_vectors), axis=1)
-        edges = edge_features(distances, self.nbr_fea_len, self.cutoff)
+        edges = edge_features(distances, sizes.nbr_fea_len, sizes.rbf_max)
         rows_per_view = graphs.lattices.shape[0] // graphs.num_views
         view = graphs.crystal_index // rows_per_view
         members = view[None, :] == jnp.arange(graphs.num_views)[:, None]
@@ -119,10 +190,10 @@ class CGCNN(nn.Module):
                 convolve(x, edges, graphs, members, train=train, axis_name=axis_name)
             )
 
-        x = nn.Dense(self.atom_fea_len, name="embedding")(node_features(graphs))
-        for k in range(self.n_conv):
+        x = nn.Dense(sizes.atom_fea_len, name="embedding")(node_features(graphs))
+        for k in range(sizes.n_conv):
             x = remat_block(self, functools.partial(convolution, k))(x)
         y = sum_pool(graphs, x)
-        for k in range(self.n_h):
-            y = nn.softplus(nn.Dense(self.h_fea_len, name=f"hidden_{k}")(y))
-        return nn.Dense(self.out_dim, name="out")(y)
+        for k in range(sizes.n_h):
+            y = nn.softplus(nn.Dense(sizes.h_fea_len, name=f"hidden_{k}")(y))
+        return nn.Dense(sizes.out_dim, name="out")(y)

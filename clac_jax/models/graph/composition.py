@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from clac_jax.config.key import key
 from clac_jax.crystals.elements import MAX_ATOMIC_NUMBER, atomic_weights
-from clac_jax.input_pipeline.batch import Array, GraphBatch
+from clac_jax.input_pipeline.batch import GraphBatch
 from clac_jax.models.graph.ops import crystal_membership, node_features
+from clac_jax.models.graph.settings import GraphEncoderSettings
+from clac_jax.typing import Array
+
+
+@dataclass(frozen=True)
+class CompositionSettings(GraphEncoderSettings):
+    """Sizes of the encoder that does not see where the atoms are."""
+
+    num_features: int = key(512, "width of an atom's features", low=1)
+
+    sees_composition = True
+
+    def build(self, dtype: str | None = None, remat: bool = False) -> CompositionEncoder:  # noqa: D102
+        return CompositionEncoder(self, dtype, remat)
 
 
 class _Smearing(NamedTuple):
@@ -68,12 +84,14 @@ class CompositionEncoder(nn.Module):
     """A perceptron on the mean atom vector, the elements there are, and the cell.
 
     Attributes:
-        num_features: width of the hidden layers.
-        out_dim: width of the output.
+        settings: sizes.
+        dtype: not used: the encoder is too small to gain from bfloat16.
+        remat: not used: it keeps a few vectors per crystal.
     """
 
-    num_features: int = 512
-    out_dim: int = 512
+    settings: CompositionSettings
+    dtype: Any = None
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -92,8 +110,8 @@ class CompositionEncoder(nn.Module):
         cell = cell_features(graphs.lattices, num_atoms, masses)
         x = jnp.concatenate([mean, present, cell], axis=1)
         for k in range(2):
-            x = nn.silu(nn.Dense(self.num_features, name=f"hidden_{k}")(x))
-        return nn.Dense(self.out_dim, name="out")(x)
+            x = nn.silu(nn.Dense(self.settings.num_features, name=f"hidden_{k}")(x))
+        return nn.Dense(self.settings.out_dim, name="out")(x)
 
 
 class WithComposition(nn.Module):

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from clac_jax.crystals.elements import atom_features
-from clac_jax.input_pipeline.batch import Array, GraphBatch
+from clac_jax.input_pipeline.batch import GraphBatch
 from clac_jax.models.precision import at_least_float32
+from clac_jax.typing import Array
 
 
 def node_features(graphs: GraphBatch) -> jax.Array:

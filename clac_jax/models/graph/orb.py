@@ -1,28 +1,77 @@
 """The trunk of ORB v3: message passing with gated edges, mean-pooled.
 
 Rhodes et al., "Orb-v3: atomistic simulation at scale", arXiv:2504.06231; the direct models of the
-package orb-models, whose weights `clac_jax.models.graph.orb_weights` reads.
+package orb-models, whose files of weights are read here without PyTorch.
 """
 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from clac_jax.input_pipeline.batch import Array, GraphBatch
+from clac_jax.config.key import key
+from clac_jax.errors import one_line
+from clac_jax.files.huggingface import PretrainedError
+from clac_jax.files.paths import local_path
+from clac_jax.files.torch import read_torch_file
+from clac_jax.input_pipeline.batch import GraphBatch
 from clac_jax.models.graph.ops import mean_pool, safe_norm
+from clac_jax.models.graph.settings import GraphEncoderSettings, Params, cutoff_key
 from clac_jax.models.precision import at_least_float32
 from clac_jax.models.remat import remat_block
+from clac_jax.models.torch_layout import TensorReader, Tensors
+from clac_jax.typing import Array
 
 NUM_RADIAL = 8
 NUM_ANGULAR = 16
 NUM_ELEMENTS = 119
 """Rows of the embedding: by atomic number, the first for none."""
 _ENVELOPE_ORDER = 4
+
+
+@dataclass(frozen=True)
+class OrbSettings(GraphEncoderSettings):
+    """Sizes of an ORB v3; orb-v3-direct-20-omat has 256, 1024 and 5, and 20 neighbours."""
+
+    cutoff: float = cutoff_key(6.0)
+    num_features: int = key(512, "width of an atom's features", low=1)
+    num_interactions: int = key(5, "message-passing steps", low=0)
+    hidden_features: int = key(1024, "width of the perceptrons' hidden layers", low=1)
+
+    pretrained_files = "a file of orb-models"
+
+    @property
+    def width(self) -> int:  # noqa: D102
+        return self.num_features
+
+    def build(self, dtype: str | None = None, remat: bool = False) -> Orb:  # noqa: D102
+        return Orb(self, dtype, remat)
+
+    def pretrained_params(self, path: str | Path) -> Params:
+        """Reads a checkpoint file of orb-models (`orb-v3-direct-20-omat-*.ckpt`).
+
+        Raises:
+            TorchFileError: the file cannot be read, or holds more than plain data.
+            PretrainedError: it is not an ORB v3 of these sizes.
+        """
+        content = read_torch_file(local_path(path, "graph_encoder.pretrained"))
+        try:
+            if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+                raise ValueError("it has no tensors by name")
+            return orb_params(content, self)
+        except (KeyError, ValueError, TypeError) as error:
+            raise PretrainedError(
+                f"{path} does not hold an ORB v3 of these sizes: {one_line(error.args[0])}. Give "
+                "an orb-v3-direct file, and set graph_encoder.num_features, hidden_features and "
+                "num_interactions to its sizes (256, 1024 and 5)."
+            ) from error
 
 
 def spherical_harmonics(units: Array) -> jax.Array:
@@ -147,18 +196,12 @@ class Orb(nn.Module):
     An edge belongs to the atom that chose its neighbour, its centre: in `GraphBatch` the receiver.
 
     Attributes:
-        features: width of nodes, edges and output.
-        hidden: width of the perceptrons.
-        num_interactions: steps.
-        cutoff: angstrom, where the envelope ends.
+        settings: sizes.
         dtype: of the arithmetic; None: that of the parameters.
         remat: whether the backward pass computes the insides of a step again.
     """
 
-    features: int = 256
-    hidden: int = 1024
-    num_interactions: int = 5
-    cutoff: float = 6.0
+    settings: OrbSettings
     dtype: Any = None
     remat: bool = False
 
@@ -166,7 +209,7 @@ class Orb(nn.Module):
     def __call__(
         self, graphs: GraphBatch, *, train: bool = False, axis_name: str | None = None
     ) -> jax.Array:
-        """Encodes crystals -> (rows, features), the mean over a crystal's nodes.
+        """Encodes crystals -> (rows, num_features), the mean over a crystal's nodes.
 
         Args:
             graphs: packed crystals; zeros come out for padding rows.
@@ -174,25 +217,89 @@ class Orb(nn.Module):
             axis_name: unused.
         """
         del train, axis_name
+        sizes = self.settings
 
         def encoder(width: int, name: str) -> tuple[nn.Dense, Perceptron]:
             first = nn.Dense(width, dtype=self.dtype, name=f"{name}_in")
-            return first, Perceptron(self.hidden, self.features, self.dtype, name=name)
+            return first, Perceptron(
+                sizes.hidden_features, sizes.num_features, self.dtype, name=name
+            )
 
         # From the centre to its neighbour.
         vectors = -jnp.asarray(graphs.edge_vectors)
-        embedding = nn.Embed(NUM_ELEMENTS, self.features, dtype=self.dtype, name="embedding")
-        node_in, node = encoder(self.hidden, "node_encoder")
-        edge_in, edge = encoder(self.hidden, "edge_encoder")
+        embedding = nn.Embed(NUM_ELEMENTS, sizes.num_features, dtype=self.dtype, name="embedding")
+        node_in, node = encoder(sizes.hidden_features, "node_encoder")
+        edge_in, edge = encoder(sizes.hidden_features, "edge_encoder")
         nodes = node(node_in(embedding(graphs.atomic_numbers)))
-        edges = edge(edge_in(edge_features(vectors, self.cutoff)))
-        weights = envelope(safe_norm(vectors, axis=1), self.cutoff)
+        edges = edge(edge_in(edge_features(vectors, sizes.cutoff)))
+        weights = envelope(safe_norm(vectors, axis=1), sizes.cutoff)
         weights = jnp.where(graphs.edge_mask, weights, 0).astype(nodes.dtype)
 
         def step(k: int, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            messages = GatedMessages(self.hidden, self.dtype, name=f"interaction_{k}")
+            messages = GatedMessages(sizes.hidden_features, self.dtype, name=f"interaction_{k}")
             return messages(*state, graphs, weights)
 
-        for k in range(self.num_interactions):
+        for k in range(sizes.num_interactions):
             nodes, edges = remat_block(self, functools.partial(step, k))((nodes, edges))
         return mean_pool(graphs, nodes)
+
+
+def orb_params(tensors: Tensors, settings: OrbSettings) -> Params:
+    """Renames the tensors of orb-models; the heads of the force field are left out.
+
+    Raises:
+        KeyError: a tensor is missing.
+        ValueError: a tensor has another shape, or there are more steps than the settings say.
+    """
+    features, hidden = settings.num_features, settings.hidden_features
+    steps = settings.num_interactions
+    reader = TensorReader(tensors, "atom_emb.embeddings.weight")
+    if f"gnn_stacks.{steps}._node_mlp.mlp.NN-0.weight" in reader:
+        raise ValueError(f"it has more than {steps} interactions")
+
+    def rest(name: str) -> dict[str, Any]:
+        return {
+            "second": reader.dense(f"{name}.mlp.NN-1", hidden, hidden),
+            "third": reader.dense(f"{name}.mlp.NN-2", hidden, features),
+            "norm": {"scale": reader.take(f"{name}.layer_norm.weight", features)},
+        }
+
+    def first_of_three(name: str, ours: tuple[str, str, str]) -> dict[str, Any]:
+        """One map of three inputs side by side, as three maps; the first has the bias."""
+        whole = reader.dense(f"{name}.mlp.NN-0", 3 * features, hidden)
+        kernels = np.split(whole["kernel"], 3, axis=0)
+        maps = {
+            part: {"kernel": np.ascontiguousarray(kernel)}
+            for part, kernel in zip(ours, kernels, strict=True)
+        }
+        maps[ours[0]]["bias"] = whole["bias"]
+        return maps
+
+    params: dict[str, Any] = {
+        "embedding": {
+            "embedding": reader.take("atom_emb.embeddings.weight", NUM_ELEMENTS, features)
+        },
+        "node_encoder_in": reader.dense("_encoder._node_fn.mlp.NN-0", features, hidden),
+        "node_encoder": rest("_encoder._node_fn"),
+        "edge_encoder_in": reader.dense(
+            "_encoder._edge_fn.mlp.NN-0", NUM_RADIAL * NUM_ANGULAR, hidden
+        ),
+        "edge_encoder": rest("_encoder._edge_fn"),
+    }
+    for k in range(steps):
+        layer = f"gnn_stacks.{k}"
+        params[f"interaction_{k}"] = {
+            # Their edges go from the centre, which sends, to its neighbour, which receives.
+            **first_of_three(
+                f"{layer}._edge_mlp", ("edge_from_edge", "edge_from_centre", "edge_from_neighbour")
+            ),
+            "edge": rest(f"{layer}._edge_mlp"),
+            **first_of_three(
+                f"{layer}._node_mlp",
+                ("node_from_node", "node_from_neighbour_sum", "node_from_centre_sum"),
+            ),
+            "node": rest(f"{layer}._node_mlp"),
+            "neighbour_gate": reader.dense(f"{layer}._receive_attn", features, 1),
+            "centre_gate": reader.dense(f"{layer}._send_attn", features, 1),
+        }
+    return params

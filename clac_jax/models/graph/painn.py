@@ -20,16 +20,83 @@ paper's sizes.
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from clac_jax.input_pipeline.batch import Array, GraphBatch, num_pairs
+from clac_jax.config.key import key
+from clac_jax.crystals.elements import NUM_FEATURES
+from clac_jax.input_pipeline.batch import GraphBatch, num_pairs
 from clac_jax.models.graph.ops import node_features, safe_norm, sum_pool
+from clac_jax.models.graph.settings import GraphEncoderSettings, Params
 from clac_jax.models.remat import remat_block
+from clac_jax.models.torch_layout import TensorReader, count_layers
+from clac_jax.typing import Array
+
+
+@dataclass(frozen=True)
+class PaiNNSettings(GraphEncoderSettings):
+    """Sizes of a PaiNN; edges longer than its cutoff cannot change its output."""
+
+    num_features: int = key(512, "width of an atom's features", low=1)
+    num_interactions: int = key(5, "message-passing steps", low=0)
+    num_rbf: int = key(20, "radial basis functions", low=1)
+
+    release_names = {  # noqa: RUF012
+        "num_feat": "num_features",
+        "out_dim": "out_dim",
+        "cut_off": "cutoff",
+        "n_rbf": "num_rbf",
+        "num_interactions": "num_interactions",
+    }
+
+    def build(self, dtype: str | None = None, remat: bool = False) -> PaiNN:  # noqa: D102
+        return PaiNN(self, dtype, remat)
+
+    @classmethod
+    def release_sizes(cls, tensors: Mapping[str, np.ndarray]) -> dict[str, Any] | None:  # noqa: D102
+        if "list_message.0.lin1.weight" not in tensors:
+            return None
+        sizes = {
+            "num_features": tensors["embedding.weight"].shape[0],
+            "out_dim": tensors["lin2.weight"].shape[0],
+            "num_rbf": tensors["list_message.0.lin_rbf.weight"].shape[1],
+            "num_interactions": count_layers(tensors, r"list_message\.(\d+)\.lin1\.weight"),
+        }
+        waves = tensors.get("list_message.0.RBF.freqs")  # pi / cutoff, 2 pi / cutoff, ...
+        if waves is not None and waves.size and 0.1 < float(waves.flat[0]) < 10:
+            sizes["cutoff"] = round(math.pi / float(waves.flat[0]), 4)
+        return sizes
+
+    def release_params(self, tensors: TensorReader) -> Params:  # noqa: D102
+        size = self.num_features
+        params: Params = {
+            "embedding": tensors.dense("embedding", NUM_FEATURES, size),
+            "readout_hidden": tensors.dense("lin1", size, size),
+            "readout": tensors.dense("lin2", size, self.out_dim),
+        }
+        for k in range(self.num_interactions):
+            message, update = f"list_message.{k}", f"list_update.{k}"
+            kernel, bias = tensors.dense(f"{message}.lin_rbf", self.num_rbf, 3 * size).values()
+            params[f"message_{k}"] = {
+                "hidden": tensors.dense(f"{message}.lin1", size, size),
+                "phi": tensors.dense(f"{message}.lin2", size, 3 * size),
+                "filter_kernel": kernel,
+                "filter_bias": bias,
+            }
+            params[f"update_{k}"] = {
+                "u": tensors.dense(f"{update}.denseU", size, size, use_bias=False),
+                "v": tensors.dense(f"{update}.denseV", size, size, use_bias=False),
+                "hidden": tensors.dense(f"{update}.lin_up", 2 * size, size),
+                "gates": tensors.dense(f"{update}.lin2", size, 3 * size),
+            }
+        return params
 
 
 @dataclass(frozen=True)
@@ -226,20 +293,12 @@ class PaiNN(nn.Module):
     """Equivariant message passing, sum-pooled to one vector per crystal.
 
     Attributes:
-        num_features: width F of scalars and vectors.
-        num_interactions: message and update steps.
-        num_rbf: radial basis functions.
-        cutoff: angstrom; longer edges change nothing.
-        out_dim: width of the output.
+        settings: sizes.
         dtype: of the arithmetic; None: that of the parameters.
         remat: whether the backward pass computes the insides of a message and its update again.
     """
 
-    num_features: int = 512
-    num_interactions: int = 5
-    num_rbf: int = 20
-    cutoff: float = 5.0
-    out_dim: int = 512
+    settings: PaiNNSettings
     dtype: Any = None
     remat: bool = False
 
@@ -258,14 +317,15 @@ class PaiNN(nn.Module):
             (rows, out_dim); zeros for padding rows.
         """
         del train, axis_name
+        sizes = self.settings
 
         def dense(width: int, name: str) -> nn.Dense:
             return nn.Dense(width, dtype=self.dtype, name=name)
 
-        s = dense(self.num_features, "embedding")(node_features(graphs))
+        s = dense(sizes.num_features, "embedding")(node_features(graphs))
         bases = [
             TileBasis(basis.scalar.astype(s.dtype), basis.vector.astype(s.dtype))
-            for basis in tile_basis(graphs, self.cutoff, self.num_rbf)
+            for basis in tile_basis(graphs, sizes.cutoff, sizes.num_rbf)
         ]
 
         def interaction(k: int, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -277,7 +337,7 @@ class PaiNN(nn.Module):
 
         # Not read: there are no vectors before the first interaction.
         v = jnp.zeros((s.shape[0], 3, s.shape[1]), s.dtype)
-        for k in range(self.num_interactions):
+        for k in range(sizes.num_interactions):
             s, v = remat_block(self, functools.partial(interaction, k))((s, v))
-        y = nn.silu(dense(self.num_features, "readout_hidden")(s))
-        return sum_pool(graphs, dense(self.out_dim, "readout")(y))
+        y = nn.silu(dense(sizes.num_features, "readout_hidden")(s))
+        return sum_pool(graphs, dense(sizes.out_dim, "readout")(y))

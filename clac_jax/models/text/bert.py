@@ -8,64 +8,98 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from clac_jax.input_pipeline.batch import Array, TextBatch
+from clac_jax.input_pipeline.batch import TextBatch
 from clac_jax.models.dropout import DropoutStream
 from clac_jax.models.remat import remat_block
-from clac_jax.models.text.encoder import (
-    Attention,
-    TextDropout,
-    TextOutput,
-    TransformerSizes,
-    dense,
-    embed,
-    exact_gelu,
-    layer_norm,
-    lm_loss_per_view,
-    pool,
-)
+from clac_jax.models.text.attention import Attention
+from clac_jax.models.text.dropout import TextDropout
+from clac_jax.models.text.layers import dense, embed, exact_gelu, layer_norm
+from clac_jax.models.text.lm_loss import lm_loss_per_view
+from clac_jax.models.text.output import TextOutput
+from clac_jax.models.text.pooling import pool
+from clac_jax.models.text.settings import Params, TextEncoderSettings
+from clac_jax.models.torch_layout import TensorReader, Tensors
+from clac_jax.typing import Array
 
 
 @dataclass(frozen=True)
-class BertConfig(TransformerSizes):
-    """Sizes of a BERT; the names are those of a Hugging Face config.json."""
+class BertSettings(TextEncoderSettings):
+    """Sizes of a BERT."""
 
     vocab_size: int = 30522
-    hidden_size: int = 384
-    num_hidden_layers: int = 6
-    num_attention_heads: int = 12
-    intermediate_size: int = 1536
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
     layer_norm_eps: float = 1e-12
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
-    initializer_range: float = 0.02
+    type_vocab_size: int = 2
+
+    required = {"hidden_act": "gelu", "position_embedding_type": "absolute"}  # noqa: RUF012
+
+    def build(  # noqa: D102
+        self, feature: str = "first", with_lm_loss: bool = False, remat: bool = False
+    ) -> Bert:
+        return Bert(self, feature, with_lm_loss, remat)
 
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> BertConfig:
-        """Takes the known keys; the others of a Hugging Face config do not concern the encoder."""
+    def from_huggingface(cls, values: Mapping[str, Any]) -> Self:
+        """Takes the known keys; the others of a config.json do not concern the encoder."""
         known = {field.name for field in fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
+
+    def huggingface_params(self, tensors: Tensors) -> Params:  # noqa: D102
+        hidden, wide = self.hidden_size, self.intermediate_size
+        reader = TensorReader(tensors, "embeddings.word_embeddings.weight")
+
+        def embedding(kind: str, count: int) -> dict[str, np.ndarray]:
+            return {"embedding": reader.take(f"embeddings.{kind}_embeddings.weight", count, hidden)}
+
+        params: dict[str, Any] = {
+            "word_embedding": embedding("word", self.vocab_size),
+            "position_embedding": embedding("position", self.max_position_embeddings),
+            "type_embedding": embedding("token_type", self.type_vocab_size),
+            "embedding_norm": reader.norm("embeddings.LayerNorm", hidden),
+        }
+        for k in range(self.num_hidden_layers):
+            layer = f"encoder.layer.{k}"
+            params[f"layer_{k}_attention"] = {
+                "query": reader.dense(f"{layer}.attention.self.query", hidden, hidden),
+                "key": reader.dense(f"{layer}.attention.self.key", hidden, hidden),
+                "value": reader.dense(f"{layer}.attention.self.value", hidden, hidden),
+                "out": reader.dense(f"{layer}.attention.output.dense", hidden, hidden),
+            }
+            params[f"layer_{k}_attention_norm"] = reader.norm(
+                f"{layer}.attention.output.LayerNorm", hidden
+            )
+            params[f"layer_{k}_intermediate"] = reader.dense(
+                f"{layer}.intermediate.dense", hidden, wide
+            )
+            params[f"layer_{k}_output"] = reader.dense(f"{layer}.output.dense", wide, hidden)
+            params[f"layer_{k}_output_norm"] = reader.norm(f"{layer}.output.LayerNorm", hidden)
+        if "cls.predictions.bias" in tensors:
+            params["lm_head"] = {
+                "transform": reader.dense("cls.predictions.transform.dense", hidden, hidden),
+                "norm": reader.norm("cls.predictions.transform.LayerNorm", hidden),
+                "bias": reader.take("cls.predictions.bias", self.vocab_size),
+            }
+        return params
 
 
 class MaskedLmHead(nn.Module):
     """Logits over the vocabulary; the last map is the transposed word embedding."""
 
-    config: BertConfig
+    settings: BertSettings
 
     @nn.compact
     def __call__(self, x: Array, word_embedding: Array) -> jax.Array:
         """(..., H), (vocabulary, H) -> (..., vocabulary)."""
-        config = self.config
-        x = exact_gelu(dense(config, config.hidden_size, "transform")(x))
-        x = layer_norm(config, "norm")(x)
-        bias = self.param("bias", nn.initializers.zeros, (config.vocab_size,))
+        settings = self.settings
+        x = exact_gelu(dense(settings, settings.hidden_size, "transform")(x))
+        x = layer_norm(settings, "norm")(x)
+        bias = self.param("bias", nn.initializers.zeros, (settings.vocab_size,))
         return x @ word_embedding.T.astype(x.dtype) + bias.astype(x.dtype)
 
 
@@ -73,16 +107,16 @@ class Bert(nn.Module):
     """BERT encoder with one feature vector per text and, if asked, a masked-language-model loss.
 
     Attributes:
-        config: sizes.
+        settings: sizes.
         feature: "first" or "last" token, "mean" over the text's tokens, or "attention": the mean
             beside learned weighted means.
-        with_lm_head: whether the head exists.
+        with_lm_loss: whether the head of the masked-language-model loss exists.
         remat: whether the backward pass computes the insides of a layer again.
     """
 
-    config: BertConfig
+    settings: BertSettings
     feature: str = "first"
-    with_lm_head: bool = False
+    with_lm_loss: bool = False
     remat: bool = False
 
     @nn.compact
@@ -103,36 +137,36 @@ class Bert(nn.Module):
         Returns:
             TextOutput; features of padding rows are finite and meaningless.
         """
-        config = self.config
-        rate = config.hidden_dropout_prob
+        settings = self.settings
+        rate = settings.hidden_dropout_prob
 
         def embedding(count: int, name: str) -> nn.Embed:
-            return embed(config, count, config.hidden_size, name)
+            return embed(settings, count, settings.hidden_size, name)
 
         dropout = TextDropout(texts, stream)
-        word = embedding(config.vocab_size, "word_embedding")
-        positions = embedding(config.max_position_embeddings, "position_embedding")
-        types = embedding(config.type_vocab_size, "type_embedding")
+        word = embedding(settings.vocab_size, "word_embedding")
+        positions = embedding(settings.max_position_embeddings, "position_embedding")
+        types = embedding(settings.type_vocab_size, "type_embedding")
         x = word(texts.ids) + positions(texts.positions)
         x = x + (types(jnp.zeros((), jnp.int32)) if token_types is None else types(token_types))
-        x = dropout.hidden(layer_norm(config, "embedding_norm")(x), rate, 0)
+        x = dropout.hidden(layer_norm(settings, "embedding_norm")(x), rate, 0)
 
         def layer(k: int, x: jax.Array) -> jax.Array:
-            y = Attention(config, name=f"layer_{k}_attention")(x, texts, dropout, 3 * k + 1)
+            y = Attention(settings, name=f"layer_{k}_attention")(x, texts, dropout, 3 * k + 1)
             y = dropout.hidden(y, rate, 3 * k + 2)
-            x = layer_norm(config, f"layer_{k}_attention_norm")(x + y)
-            y = dense(config, config.intermediate_size, f"layer_{k}_intermediate")(x)
-            y = dense(config, config.hidden_size, f"layer_{k}_output")(exact_gelu(y))
+            x = layer_norm(settings, f"layer_{k}_attention_norm")(x + y)
+            y = dense(settings, settings.intermediate_size, f"layer_{k}_intermediate")(x)
+            y = dense(settings, settings.hidden_size, f"layer_{k}_output")(exact_gelu(y))
             y = dropout.hidden(y, rate, 3 * k + 3)
-            return layer_norm(config, f"layer_{k}_output_norm")(x + y)
+            return layer_norm(settings, f"layer_{k}_output_norm")(x + y)
 
-        for k in range(config.num_hidden_layers):
+        for k in range(settings.num_hidden_layers):
             x = remat_block(self, functools.partial(layer, k))(x)
 
-        features = pool(x, texts, self.feature, config.num_attention_heads)
+        features = pool(x, texts, self.feature, settings.num_attention_heads)
         output = TextOutput(features=features, hidden=x)
-        if self.with_lm_head and texts.labels is not None:
-            logits = MaskedLmHead(config, name="lm_head")(x, word.embedding)
+        if self.with_lm_loss and texts.labels is not None:
+            logits = MaskedLmHead(settings, name="lm_head")(x, word.embedding)
             loss_sum, num_tokens = lm_loss_per_view(logits, texts, jnp.asarray(texts.labels))
             output = output.replace(lm_loss_sum=loss_sum, lm_num_tokens=num_tokens)
         return output

@@ -14,29 +14,27 @@ from typing import Any, Self
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
+import numpy as np
 
-from clac_jax.input_pipeline.batch import Array, TextBatch
+from clac_jax.input_pipeline.batch import TextBatch
 from clac_jax.models.dropout import DropoutStream
 from clac_jax.models.remat import remat_block
-from clac_jax.models.text.encoder import (
-    ACTIVATIONS,
-    Attention,
-    TextDropout,
-    TextOutput,
-    TransformerSizes,
-    dense,
-    embed,
-    layer_norm,
-    lm_loss_per_view,
-    pool,
-)
-from clac_jax.text.sentences import IGNORED_LABEL
+from clac_jax.models.text.attention import Attention
+from clac_jax.models.text.dropout import TextDropout
+from clac_jax.models.text.layers import ACTIVATIONS, dense, embed, layer_norm
+from clac_jax.models.text.lm_loss import with_next_token_loss
+from clac_jax.models.text.output import TextOutput
+from clac_jax.models.text.pooling import pool
+from clac_jax.models.text.settings import Params, TextEncoderSettings
+from clac_jax.models.torch_layout import TensorReader, Tensors
+
+_OPT_POSITION_OFFSET = 2
+"""Rows of OPT's position table that no token uses."""
 
 
 @dataclass(frozen=True)
-class DecoderConfig(TransformerSizes):
-    """Sizes and kind of a decoder; the names are those of BERT where BERT has them.
+class DecoderSettings(TextEncoderSettings):
+    """Sizes and kind of a decoder; OPT and GPT-2 are such, and differ in how they are stored.
 
     Attributes:
         activation: "relu", "gelu" or "gelu_new" (by tanh).
@@ -50,15 +48,6 @@ class DecoderConfig(TransformerSizes):
     """
 
     vocab_size: int = 50272
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    max_position_embeddings: int = 2048
-    layer_norm_eps: float = 1e-5
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
-    initializer_range: float = 0.02
     activation: str = "relu"
     norm_first: bool = True
     final_norm: bool = True
@@ -67,6 +56,8 @@ class DecoderConfig(TransformerSizes):
     embedding_size: int | None = None
     embedding_dropout_prob: float = 0.0
 
+    causal = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.activation not in ACTIVATIONS:
@@ -74,18 +65,24 @@ class DecoderConfig(TransformerSizes):
                 f"activation {self.activation!r} is unknown. Use one of {', '.join(ACTIVATIONS)}."
             )
 
+    def build(  # noqa: D102
+        self, feature: str = "last", with_lm_loss: bool = False, remat: bool = False
+    ) -> Decoder:
+        return Decoder(self, feature, with_lm_loss, remat)
+
     def with_dropout(self, rate: float) -> Self:  # noqa: D102
         embedding = rate if self.embedding_dropout_prob else 0.0
         return dataclasses.replace(super().with_dropout(rate), embedding_dropout_prob=embedding)
 
-    @classmethod
-    def from_opt(cls, values: Mapping[str, Any]) -> DecoderConfig:
-        """From the config.json of an OPT or a Galactica.
 
-        Raises:
-            KeyError: a size is missing.
-            ValueError: sizes do not fit each other.
-        """
+@dataclass(frozen=True)
+class OptSettings(DecoderSettings):
+    """Sizes of an OPT or a Galactica."""
+
+    required = {"tie_word_embeddings": True}  # noqa: RUF012
+
+    @classmethod
+    def from_huggingface(cls, values: Mapping[str, Any]) -> Self:  # noqa: D102
         norm_first = values.get("do_layer_norm_before", True)
         removed = values.get("_remove_final_layer_norm", False)
         size = values.get("word_embed_proj_dim", values["hidden_size"])
@@ -107,14 +104,58 @@ class DecoderConfig(TransformerSizes):
             embedding_size=None if size == values["hidden_size"] else size,
         )
 
-    @classmethod
-    def from_gpt2(cls, values: Mapping[str, Any]) -> DecoderConfig:
-        """From the config.json of a GPT-2.
+    def huggingface_params(self, tensors: Tensors) -> Params:  # noqa: D102
+        hidden, wide, bias = self.hidden_size, self.intermediate_size, self.use_bias
+        word_size = self.embedding_size or hidden
+        reader = TensorReader(tensors, "decoder.embed_tokens.weight")
 
-        Raises:
-            KeyError: a size is missing.
-            ValueError: sizes do not fit each other.
-        """
+        def norm(name: str) -> dict[str, np.ndarray]:
+            return reader.norm(name, hidden) if self.norm_affine else {}
+
+        rows = self.max_position_embeddings + _OPT_POSITION_OFFSET
+        positions = reader.take("decoder.embed_positions.weight", rows, hidden)
+        params: dict[str, Any] = {
+            "word_embedding": {
+                "embedding": reader.take("decoder.embed_tokens.weight", self.vocab_size, word_size)
+            },
+            "position_embedding": {"embedding": positions[_OPT_POSITION_OFFSET:]},
+        }
+        if self.embedding_size:
+            params["project_in"] = reader.dense("decoder.project_in", word_size, hidden, False)
+            params["project_out"] = reader.dense("decoder.project_out", hidden, word_size, False)
+        for k in range(self.num_hidden_layers):
+            layer = f"decoder.layers.{k}"
+            params[f"layer_{k}_attention"] = {
+                "query": reader.dense(f"{layer}.self_attn.q_proj", hidden, hidden, bias),
+                "key": reader.dense(f"{layer}.self_attn.k_proj", hidden, hidden, bias),
+                "value": reader.dense(f"{layer}.self_attn.v_proj", hidden, hidden, bias),
+                "out": reader.dense(f"{layer}.self_attn.out_proj", hidden, hidden, bias),
+            }
+            params[f"layer_{k}_attention_norm"] = norm(f"{layer}.self_attn_layer_norm")
+            params[f"layer_{k}_intermediate"] = reader.dense(f"{layer}.fc1", hidden, wide, bias)
+            params[f"layer_{k}_output"] = reader.dense(f"{layer}.fc2", wide, hidden, bias)
+            params[f"layer_{k}_output_norm"] = norm(f"{layer}.final_layer_norm")
+        if self.final_norm:
+            params["final_norm"] = norm("decoder.final_layer_norm")
+        return {name: value for name, value in params.items() if value}
+
+
+@dataclass(frozen=True)
+class Gpt2Settings(DecoderSettings):
+    """Sizes of a GPT-2, whose linear maps are stored input first."""
+
+    activation: str = "gelu_new"
+    embedding_dropout_prob: float = 0.1
+
+    required = {  # noqa: RUF012
+        "tie_word_embeddings": True,
+        "scale_attn_weights": True,
+        "scale_attn_by_inverse_layer_idx": False,
+        "add_cross_attention": False,
+    }
+
+    @classmethod
+    def from_huggingface(cls, values: Mapping[str, Any]) -> Self:  # noqa: D102
         return cls(
             vocab_size=values["vocab_size"],
             hidden_size=values["n_embd"],
@@ -130,12 +171,42 @@ class DecoderConfig(TransformerSizes):
             activation=values.get("activation_function", "gelu_new"),
         )
 
+    def huggingface_params(self, tensors: Tensors) -> Params:  # noqa: D102
+        hidden, wide = self.hidden_size, self.intermediate_size
+        reader = TensorReader(tensors, "wte.weight")
+
+        def dense(name: str, fan_in: int, fan_out: int) -> dict[str, np.ndarray]:
+            kernel = reader.take(f"{name}.weight", fan_in, fan_out)
+            return {"kernel": kernel, "bias": reader.take(f"{name}.bias", fan_out)}
+
+        params: dict[str, Any] = {
+            "word_embedding": {"embedding": reader.take("wte.weight", self.vocab_size, hidden)},
+            "position_embedding": {
+                "embedding": reader.take("wpe.weight", self.max_position_embeddings, hidden)
+            },
+            "final_norm": reader.norm("ln_f", hidden),
+        }
+        for k in range(self.num_hidden_layers):
+            joint = dense(f"h.{k}.attn.c_attn", hidden, 3 * hidden)
+            parts = {name: np.split(value, 3, axis=-1) for name, value in joint.items()}
+            attention = {
+                name: {leaf: np.ascontiguousarray(values[j]) for leaf, values in parts.items()}
+                for j, name in enumerate(("query", "key", "value"))
+            }
+            attention["out"] = dense(f"h.{k}.attn.c_proj", hidden, hidden)
+            params[f"layer_{k}_attention"] = attention
+            params[f"layer_{k}_attention_norm"] = reader.norm(f"h.{k}.ln_1", hidden)
+            params[f"layer_{k}_intermediate"] = dense(f"h.{k}.mlp.c_fc", hidden, wide)
+            params[f"layer_{k}_output"] = dense(f"h.{k}.mlp.c_proj", wide, hidden)
+            params[f"layer_{k}_output_norm"] = reader.norm(f"h.{k}.ln_2", hidden)
+        return params
+
 
 class Decoder(nn.Module):
     """A causal decoder with one feature vector per text and, if asked, its next-token loss.
 
     Attributes:
-        config: sizes and kind.
+        settings: sizes and kind.
         feature: "last" (the reference's) or "first" token, "mean" over the text's tokens, or
             "attention": the mean beside learned weighted means.
         with_lm_loss: whether the loss is computed for texts with labels; it has no parameters of
@@ -143,7 +214,7 @@ class Decoder(nn.Module):
         remat: whether the backward pass computes the insides of a layer again.
     """
 
-    config: DecoderConfig
+    settings: DecoderSettings
     feature: str = "last"
     with_lm_loss: bool = False
     remat: bool = False
@@ -160,64 +231,44 @@ class Decoder(nn.Module):
         Returns:
             TextOutput; features of padding rows are finite and meaningless.
         """
-        config = self.config
-        rate = config.hidden_dropout_prob
+        settings = self.settings
+        rate = settings.hidden_dropout_prob
         dropout = TextDropout(texts, stream)
-        word_size = config.embedding_size or config.hidden_size
-        word = embed(config, config.vocab_size, word_size, "word_embedding")
+        word_size = settings.embedding_size or settings.hidden_size
+        word = embed(settings, settings.vocab_size, word_size, "word_embedding")
         positions = embed(
-            config, config.max_position_embeddings, config.hidden_size, "position_embedding"
+            settings, settings.max_position_embeddings, settings.hidden_size, "position_embedding"
         )
 
         def norm(name: str) -> nn.LayerNorm:
-            return layer_norm(config, name, config.norm_affine)
+            return layer_norm(settings, name, settings.norm_affine)
 
         def layer(k: int, x: jax.Array) -> jax.Array:
             before, after = norm(f"layer_{k}_attention_norm"), norm(f"layer_{k}_output_norm")
-            attention = Attention(config, True, config.use_bias, name=f"layer_{k}_attention")
-            y = attention(before(x) if config.norm_first else x, texts, dropout, 3 * k + 1)
+            attention = Attention(settings, True, settings.use_bias, name=f"layer_{k}_attention")
+            y = attention(before(x) if settings.norm_first else x, texts, dropout, 3 * k + 1)
             x = x + dropout.hidden(y, rate, 3 * k + 2)
-            x = x if config.norm_first else before(x)
-            y = after(x) if config.norm_first else x
+            x = x if settings.norm_first else before(x)
+            y = after(x) if settings.norm_first else x
             wide = dense(
-                config, config.intermediate_size, f"layer_{k}_intermediate", config.use_bias
+                settings, settings.intermediate_size, f"layer_{k}_intermediate", settings.use_bias
             )
-            back = dense(config, config.hidden_size, f"layer_{k}_output", config.use_bias)
-            y = back(ACTIVATIONS[config.activation](wide(y)))
+            back = dense(settings, settings.hidden_size, f"layer_{k}_output", settings.use_bias)
+            y = back(ACTIVATIONS[settings.activation](wide(y)))
             x = x + dropout.hidden(y, rate, 3 * k + 3)
-            return x if config.norm_first else after(x)
+            return x if settings.norm_first else after(x)
 
         x = word(texts.ids)
-        if config.embedding_size:
-            x = dense(config, config.hidden_size, "project_in", use_bias=False)(x)
-        x = dropout.hidden(x + positions(texts.positions), config.embedding_dropout_prob, 0)
-        for k in range(config.num_hidden_layers):
+        if settings.embedding_size:
+            x = dense(settings, settings.hidden_size, "project_in", use_bias=False)(x)
+        x = dropout.hidden(x + positions(texts.positions), settings.embedding_dropout_prob, 0)
+        for k in range(settings.num_hidden_layers):
             x = remat_block(self, functools.partial(layer, k))(x)
-        if config.final_norm:
+        if settings.final_norm:
             x = norm("final_norm")(x)
-        if config.embedding_size:
-            x = dense(config, config.embedding_size, "project_out", use_bias=False)(x)
+        if settings.embedding_size:
+            x = dense(settings, settings.embedding_size, "project_out", use_bias=False)(x)
 
-        features = pool(x, texts, self.feature, config.num_attention_heads)
+        features = pool(x, texts, self.feature, settings.num_attention_heads)
         output = TextOutput(features=features, hidden=x)
         return with_next_token_loss(output, word, texts) if self.with_lm_loss else output
-
-
-def with_next_token_loss(output: TextOutput, word: nn.Embed, texts: TextBatch) -> TextOutput:
-    """The output with the loss of the next tokens, whose logits the word embedding gives.
-
-    Unchanged where the texts have no labels.
-    """
-    if texts.labels is None:
-        return output
-    logits = output.hidden @ word.embedding.T.astype(output.hidden.dtype)
-    loss_sum, num_tokens = lm_loss_per_view(logits, texts, next_token_labels(texts))
-    return output.replace(lm_loss_sum=loss_sum, lm_num_tokens=num_tokens)
-
-
-def next_token_labels(texts: TextBatch) -> Array:
-    """(K,) what each token place predicts: the label of the next token of its text, or -100."""
-    text, labels = jnp.asarray(texts.text_index), jnp.asarray(texts.labels)
-    follows = jnp.roll(text, -1) == text
-    follows = follows.at[-1].set(False)
-    return jnp.where(follows, jnp.roll(labels, -1), IGNORED_LABEL)

@@ -9,34 +9,33 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from clac_jax.input_pipeline.batch import Array, TextBatch
+from clac_jax.input_pipeline.batch import TextBatch
 from clac_jax.models.dropout import DropoutStream
 from clac_jax.models.precision import at_least_float32
 from clac_jax.models.remat import remat_block
-from clac_jax.models.text.decoder import with_next_token_loss
-from clac_jax.models.text.encoder import (
-    ACTIVATIONS,
-    TextDropout,
-    TextOutput,
-    TransformerSizes,
-    attend,
-    dense,
-    embed,
-    pool,
-)
+from clac_jax.models.text.attention import Heads, Sight, attend
+from clac_jax.models.text.dropout import TextDropout
+from clac_jax.models.text.layers import ACTIVATIONS, dense, embed
+from clac_jax.models.text.lm_loss import with_next_token_loss
+from clac_jax.models.text.output import TextOutput
+from clac_jax.models.text.pooling import pool
+from clac_jax.models.text.settings import Params, TextEncoderSettings
+from clac_jax.models.torch_layout import TensorReader, Tensors
+from clac_jax.typing import Array
 
 _MAX_LAYERS = 10_000
 
 
 @dataclass(frozen=True)
-class GemmaConfig(TransformerSizes):
-    """Sizes of a Gemma 3; the names are those of BERT where BERT has them.
+class GemmaSettings(TextEncoderSettings):
+    """Sizes of a Gemma 3.
 
     Attributes:
         num_key_value_heads: each serves several heads of queries.
@@ -50,15 +49,9 @@ class GemmaConfig(TransformerSizes):
     """
 
     vocab_size: int = 262144
-    hidden_size: int = 640
-    num_hidden_layers: int = 18
-    num_attention_heads: int = 4
-    intermediate_size: int = 2048
-    max_position_embeddings: int = 32768
     layer_norm_eps: float = 1e-6
     hidden_dropout_prob: float = 0.0
     attention_probs_dropout_prob: float = 0.0
-    initializer_range: float = 0.02
     num_key_value_heads: int = 1
     head_dim: int | None = None
     query_scalar: float | None = None
@@ -67,6 +60,16 @@ class GemmaConfig(TransformerSizes):
     rope_base: float = 1e6
     rope_scaling: float = 1.0
     local_rope_base: float = 1e4
+
+    causal = True
+    required = {  # noqa: RUF012
+        "tie_word_embeddings": True,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "attention_bias": False,
+        "attn_logit_softcapping": None,
+        "final_logit_softcapping": None,
+        "use_bidirectional_attention": False,
+    }
 
     def __post_init__(self) -> None:
         self._check_values()
@@ -87,8 +90,13 @@ class GemmaConfig(TransformerSizes):
         """Whether that layer sees a window alone."""
         return layer < len(self.local_layers) and self.local_layers[layer]
 
+    def build(  # noqa: D102
+        self, feature: str = "last", with_lm_loss: bool = False, remat: bool = False
+    ) -> Gemma:
+        return Gemma(self, feature, with_lm_loss, remat)
+
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> GemmaConfig:
+    def from_huggingface(cls, values: Mapping[str, Any]) -> Self:
         """From a config.json of type gemma3_text, of older or newer transformers.
 
         Raises:
@@ -131,6 +139,45 @@ class GemmaConfig(TransformerSizes):
             ),
         )
 
+    def huggingface_params(self, tensors: Tensors) -> Params:  # noqa: D102
+        hidden, wide, width = self.hidden_size, self.intermediate_size, self.head_width
+        queries, keys = self.num_attention_heads * width, self.num_key_value_heads * width
+        reader = TensorReader(tensors, "embed_tokens.weight")
+
+        def dense(name: str, fan_in: int, fan_out: int) -> dict[str, np.ndarray]:
+            return reader.dense(name, fan_in, fan_out, False)
+
+        def norm(name: str, size: int = hidden) -> dict[str, np.ndarray]:
+            return {"scale": reader.take(f"{name}.weight", size)}
+
+        params: dict[str, Any] = {
+            "word_embedding": {
+                "embedding": reader.take("embed_tokens.weight", self.vocab_size, hidden)
+            },
+            "final_norm": norm("norm"),
+        }
+        for k in range(self.num_hidden_layers):
+            layer = f"layers.{k}"
+            params[f"layer_{k}_attention"] = {
+                "query": dense(f"{layer}.self_attn.q_proj", hidden, queries),
+                "key": dense(f"{layer}.self_attn.k_proj", hidden, keys),
+                "value": dense(f"{layer}.self_attn.v_proj", hidden, keys),
+                "out": dense(f"{layer}.self_attn.o_proj", queries, hidden),
+                "query_norm": norm(f"{layer}.self_attn.q_norm", width),
+                "key_norm": norm(f"{layer}.self_attn.k_norm", width),
+            }
+            for ours, theirs in (
+                ("attention_norm", "input_layernorm"),
+                ("attention_out_norm", "post_attention_layernorm"),
+                ("perceptron_norm", "pre_feedforward_layernorm"),
+                ("perceptron_out_norm", "post_feedforward_layernorm"),
+            ):
+                params[f"layer_{k}_{ours}"] = norm(f"{layer}.{theirs}")
+            params[f"layer_{k}_gate"] = dense(f"{layer}.mlp.gate_proj", hidden, wide)
+            params[f"layer_{k}_up"] = dense(f"{layer}.mlp.up_proj", hidden, wide)
+            params[f"layer_{k}_down"] = dense(f"{layer}.mlp.down_proj", wide, hidden)
+        return params
+
 
 class RMSNorm(nn.Module):
     """Division by the root mean square, in float32 or more, then a scale stored as its excess of 1.
@@ -172,50 +219,42 @@ class GemmaAttention(nn.Module):
     """Grouped-query self-attention inside each text.
 
     Attributes:
-        config: of the encoder.
+        settings: of the encoder.
         layer: its number.
     """
 
-    config: GemmaConfig
+    settings: GemmaSettings
     layer: int
 
     @nn.compact
     def __call__(self, x: Array, texts: TextBatch, dropout: TextDropout) -> jax.Array:
         """(K, H) -> (K, H)."""
-        config, width = self.config, self.config.head_width
-        local = config.is_local(self.layer)
-        base = config.local_rope_base if local else config.rope_base
-        scaling = 1.0 if local else config.rope_scaling
+        settings, width = self.settings, self.settings.head_width
+        local = settings.is_local(self.layer)
+        base = settings.local_rope_base if local else settings.rope_base
+        scaling = 1.0 if local else settings.rope_scaling
 
-        def heads(name: str, count: int) -> jax.Array:
-            return dense(config, count * width, name, False)(x).reshape(-1, count, width)
+        def per_head(name: str, count: int) -> jax.Array:
+            return dense(settings, count * width, name, False)(x).reshape(-1, count, width)
 
         def turned(name: str, count: int) -> jax.Array:
-            normed = RMSNorm(config.layer_norm_eps, name=f"{name}_norm")(heads(name, count))
+            normed = RMSNorm(settings.layer_norm_eps, name=f"{name}_norm")(per_head(name, count))
             return rotate(normed, texts.positions, base, scaling)
 
-        query = turned("query", config.num_attention_heads)
-        key = turned("key", config.num_key_value_heads)
-        value = heads("value", config.num_key_value_heads)
-        mixed = attend(
-            config,
-            query * (config.query_scalar or width) ** -0.5,
-            key,
-            value,
-            texts,
-            dropout,
-            self.layer,
-            causal=True,
-            window=config.window if local else None,
-        )
-        return dense(config, config.hidden_size, "out", False)(mixed)
+        query = turned("query", settings.num_attention_heads)
+        key = turned("key", settings.num_key_value_heads)
+        value = per_head("value", settings.num_key_value_heads)
+        heads = Heads(query * (settings.query_scalar or width) ** -0.5, key, value)
+        sight = Sight(causal=True, window=settings.window if local else None)
+        mixed = attend(settings, heads, texts, dropout, self.layer, sight)
+        return dense(settings, settings.hidden_size, "out", False)(mixed)
 
 
 class Gemma(nn.Module):
     """Gemma 3 with one feature vector per text and, if asked, its next-token loss.
 
     Attributes:
-        config: sizes.
+        settings: sizes.
         feature: "last" (the reference's) or "first" token, "mean" over the text's tokens, or
             "attention": the mean beside learned weighted means.
         with_lm_loss: whether the loss is computed for texts with labels; it has no parameters of
@@ -223,7 +262,7 @@ class Gemma(nn.Module):
         remat: whether the backward pass computes the insides of a layer again.
     """
 
-    config: GemmaConfig
+    settings: GemmaSettings
     feature: str = "last"
     with_lm_loss: bool = False
     remat: bool = False
@@ -231,30 +270,30 @@ class Gemma(nn.Module):
     @nn.compact
     def __call__(self, texts: TextBatch, *, stream: DropoutStream | None = None) -> TextOutput:
         """Encodes texts; see `Decoder`."""
-        config = self.config
+        settings = self.settings
         dropout = TextDropout(texts, stream)
-        word = embed(config, config.vocab_size, config.hidden_size, "word_embedding")
+        word = embed(settings, settings.vocab_size, settings.hidden_size, "word_embedding")
         gelu = ACTIVATIONS["gelu_new"]
 
         def norm(name: str) -> RMSNorm:
-            return RMSNorm(config.layer_norm_eps, name=name)
+            return RMSNorm(settings.layer_norm_eps, name=name)
 
         def perceptron(x: jax.Array, k: int) -> jax.Array:
-            gate = dense(config, config.intermediate_size, f"layer_{k}_gate", False)(x)
-            up = dense(config, config.intermediate_size, f"layer_{k}_up", False)(x)
-            return dense(config, config.hidden_size, f"layer_{k}_down", False)(gelu(gate) * up)
+            gate = dense(settings, settings.intermediate_size, f"layer_{k}_gate", False)(x)
+            up = dense(settings, settings.intermediate_size, f"layer_{k}_up", False)(x)
+            return dense(settings, settings.hidden_size, f"layer_{k}_down", False)(gelu(gate) * up)
 
         def layer(k: int, x: jax.Array) -> jax.Array:
-            attention = GemmaAttention(config, k, name=f"layer_{k}_attention")
+            attention = GemmaAttention(settings, k, name=f"layer_{k}_attention")
             y = attention(norm(f"layer_{k}_attention_norm")(x), texts, dropout)
             x = x + norm(f"layer_{k}_attention_out_norm")(y)
             y = perceptron(norm(f"layer_{k}_perceptron_norm")(x), k)
             return x + norm(f"layer_{k}_perceptron_out_norm")(y)
 
-        x = word(texts.ids) * config.hidden_size**0.5
-        for k in range(config.num_hidden_layers):
+        x = word(texts.ids) * settings.hidden_size**0.5
+        for k in range(settings.num_hidden_layers):
             x = remat_block(self, functools.partial(layer, k))(x)
         x = norm("final_norm")(x)
-        features = pool(x, texts, self.feature, config.num_attention_heads)
+        features = pool(x, texts, self.feature, settings.num_attention_heads)
         output = TextOutput(features=features, hidden=x)
         return with_next_token_loss(output, word, texts) if self.with_lm_loss else output

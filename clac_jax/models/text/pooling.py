@@ -6,7 +6,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from clac_jax.input_pipeline.batch import Array, TextBatch
+from clac_jax.input_pipeline.batch import TextBatch
+from clac_jax.models.precision import at_least_float32
+from clac_jax.typing import Array
+
+
+def pool(hidden: Array, texts: TextBatch, feature: str, num_heads: int) -> jax.Array:
+    """(K, H) -> (rows, H), or (rows, 2 H) for "attention"; called inside a module's `__call__`."""
+    hidden = at_least_float32(hidden)
+    if feature == "attention":
+        return AttentionPooling(num_heads, name="pooling")(hidden, texts)
+    return text_features(hidden, texts, feature)
 
 
 class AttentionPooling(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,12 @@ from clac_jax.files.huggingface import PretrainedError, read_config, resolve_fol
 from clac_jax.files.json import read_json_object
 from clac_jax.files.safetensors import SafetensorsError, read_safetensors
 from clac_jax.files.torch import TorchFileError, read_torch_file
-from clac_jax.models.text.bert import BertConfig
-from clac_jax.models.text.decoder import DecoderConfig
-from clac_jax.models.text.gemma import GemmaConfig
-from clac_jax.models.text.weights import TextConfig, text_params
+from clac_jax.models.text import TEXT_ENCODERS
+from clac_jax.models.text.settings import TextEncoderSettings
 from clac_jax.models.torch_layout import Tensors
+
+# Of a config.json without a model_type, as old ones of BERT are.
+DEFAULT_KIND = next(iter(TEXT_ENCODERS))
 
 
 @dataclass(frozen=True)
@@ -26,38 +26,48 @@ class PretrainedText:
     """A text encoder as stored.
 
     Attributes:
-        config: sizes.
-        params: nested dict of float32 arrays, the parameters of `Bert`, `Decoder` or `Gemma`.
+        settings: sizes.
+        params: nested dict of float32 arrays, the parameters of the encoder's module.
         has_lm_head: whether it can compute a language-model loss.
     """
 
-    config: TextConfig
+    settings: TextEncoderSettings
     params: dict[str, Any]
     has_lm_head: bool
 
 
-def load_huggingface_config(folder: str | Path) -> TextConfig:
+def text_kind_of(folder: str | Path) -> type[TextEncoderSettings]:
+    """The kind of text encoder that a folder's config.json names.
+
+    Raises:
+        PretrainedError: the file is missing or names an architecture that is not known here.
+    """
+    path, values = Path(folder) / "config.json", read_config(folder)
+    name = values.get("model_type", DEFAULT_KIND)
+    if not isinstance(name, str) or name not in TEXT_ENCODERS:
+        raise PretrainedError(
+            f"{path} has model_type = {one_line(repr(name))}, which is not supported. "
+            f"Give a model of type {', '.join(TEXT_ENCODERS)}."
+        )
+    return TEXT_ENCODERS[name]
+
+
+def load_huggingface_config(folder: str | Path) -> TextEncoderSettings:
     """Reads config.json.
 
     Raises:
         PretrainedError: the file is missing or describes an architecture that is not known here.
     """
+    kind = text_kind_of(folder)
     path, values = Path(folder) / "config.json", read_config(folder)
-    kind = values.get("model_type", "bert")
-    if not isinstance(kind, str) or kind not in _ARCHITECTURES:
-        raise PretrainedError(
-            f"{path} has model_type = {one_line(repr(kind))}, which is not supported. "
-            f"Give a model of type {', '.join(_ARCHITECTURES)}."
-        )
-    architecture = _ARCHITECTURES[kind]
-    for key, allowed in architecture.required.items():
+    for key, allowed in kind.required.items():
         if values.get(key, allowed) != allowed:
             raise PretrainedError(
                 f"{path} has {key} = {one_line(repr(values[key]))}; only {allowed!r} is supported. "
                 "Give the folder of another model."
             )
     try:
-        return architecture.read_config(values)
+        return kind.from_huggingface(values)
     except KeyError as error:
         raise PretrainedError(f"{path} lacks {error}. Download it again.") from error
     except (ValueError, TypeError, AttributeError) as error:
@@ -73,21 +83,23 @@ def load_huggingface(name: str | Path) -> PretrainedText:
         PretrainedError: a file or a tensor is missing, or a tensor has another shape.
     """
     folder = resolve_folder(name)
-    config = load_huggingface_config(folder)
+    settings = load_huggingface_config(folder)
     path, tensors = load_tensors(folder)
-    params = checked_text_params(path, tensors, config)
-    has_lm_head = not isinstance(config, BertConfig) or "lm_head" in params
-    return PretrainedText(config, params, has_lm_head)
+    params = checked_text_params(path, tensors, settings)
+    # The logits of a decoder come from its word embedding.
+    return PretrainedText(settings, params, settings.causal or "lm_head" in params)
 
 
-def checked_text_params(path: Path, tensors: Tensors, config: TextConfig) -> dict[str, Any]:
-    """`text_params` of the tensors of a file.
+def checked_text_params(
+    path: Path, tensors: Tensors, settings: TextEncoderSettings
+) -> dict[str, Any]:
+    """`huggingface_params` of the tensors of a file.
 
     Raises:
         PretrainedError: a tensor is missing, or has another shape or numbers that are not floats.
     """
     try:
-        return text_params(tensors, config)
+        return settings.huggingface_params(tensors)
     except (KeyError, ValueError) as error:
         raise PretrainedError(
             f"{path} does not hold the model of its config.json: {one_line(error.args[0])}. "
@@ -150,44 +162,3 @@ def _beside(name: Any) -> str:
     if not is_text or name in (".", "..") or "\0" in name or "/" in name:
         raise ValueError(f"{one_line(repr(name))} is not the name of a file beside it")
     return name
-
-
-@dataclass(frozen=True)
-class _Architecture:
-    """How a `model_type` is read.
-
-    Attributes:
-        read_config: config.json's values -> sizes.
-        required: key -> the only value that is supported where the key is given.
-    """
-
-    read_config: Callable[[Mapping[str, Any]], TextConfig]
-    required: dict[str, Any]
-
-
-_ARCHITECTURES = {
-    "bert": _Architecture(
-        BertConfig.from_mapping, {"hidden_act": "gelu", "position_embedding_type": "absolute"}
-    ),
-    "opt": _Architecture(DecoderConfig.from_opt, {"tie_word_embeddings": True}),
-    "gpt2": _Architecture(
-        DecoderConfig.from_gpt2,
-        {
-            "tie_word_embeddings": True,
-            "scale_attn_weights": True,
-            "scale_attn_by_inverse_layer_idx": False,
-            "add_cross_attention": False,
-        },
-    ),
-    "gemma3_text": _Architecture(
-        GemmaConfig.from_mapping,
-        {
-            "tie_word_embeddings": True,
-            "hidden_activation": "gelu_pytorch_tanh",
-            "attention_bias": False,
-            "attn_logit_softcapping": None,
-            "final_logit_softcapping": None,
-            "use_bidirectional_attention": False,
-        },
-    ),
-}

@@ -13,44 +13,26 @@ from helpers.parity_fixtures import (
     Fixture,
     crystal_graphs,
     graph_batch,
-    linear,
-    norm,
     one_view_shape,
     relative_error,
-    statistics,
     tree_errors,
 )
 
 from clac_jax.input_pipeline.batch import BatchShape, ExampleViews, TokenView, collate
 from clac_jax.models.graph import cgcnn
-from clac_jax.models.graph.cgcnn import CGCNN, edge_features
+from clac_jax.models.graph.cgcnn import CGCNNSettings, edge_features
+from clac_jax.models.torch_layout import TensorReader
 
-MODEL = CGCNN(atom_fea_len=32, nbr_fea_len=16, n_conv=2, h_fea_len=32, n_h=1, out_dim=16)
+SETTINGS = CGCNNSettings(atom_fea_len=32, nbr_fea_len=16, n_conv=2, h_fea_len=32, n_h=1, out_dim=16)
+MODEL = SETTINGS.build()
 
 
 def params_of(section):
-    params = {
-        "embedding": linear(section, "embedding"),
-        "hidden_0": linear(section, "conv_to_fc.0"),
-        "out": linear(section, "conv_to_fc.2"),
-    }
-    for k in range(2):
-        # The reference applies one map to [receiver, sender, edge].
-        kernel = np.concatenate(
-            [section[f"convs.{k}.{part}.weight"].T for part in ("lin_f", "lin_s")], axis=1
-        )
-        bias = np.concatenate([section[f"convs.{k}.{part}.bias"] for part in ("lin_f", "lin_s")])
-        params[f"conv_{k}"] = {
-            "receiver": {"kernel": kernel[:32], "bias": bias},
-            "sender": {"kernel": kernel[32:64]},
-            "edge": {"kernel": kernel[64:]},
-            "norm": norm(section, f"convs.{k}.bn"),
-        }
-    return params
+    return SETTINGS.release_params(TensorReader(section))
 
 
 def statistics_of(section):
-    return {f"conv_{k}": {"norm": statistics(section, f"convs.{k}.bn")} for k in range(2)}
+    return SETTINGS.release_statistics(TensorReader(section))
 
 
 def reference_edge_features(distances, num_centers, cutoff):

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 from helpers.parity_fixtures import Fixture, crystal_graphs, graph_batch, one_view_shape
 
-from clac_jax.models.graph.composition import CompositionEncoder, WithComposition, cell_features
-from clac_jax.models.graph.painn import PaiNN
+from clac_jax.models.graph.composition import CompositionSettings, WithComposition, cell_features
+from clac_jax.models.graph.painn import PaiNNSettings
 
 
 def test_cell_features_are_sizes_ratios_and_cosines_and_their_gaussians():
@@ -34,7 +34,7 @@ def test_cell_features_are_sizes_ratios_and_cosines_and_their_gaussians():
 
 def test_it_sees_composition_and_cell_but_no_arrangement():
     graphs = crystal_graphs(Fixture("painn_small").section("in"))
-    model = CompositionEncoder(num_features=8, out_dim=4)
+    model = CompositionSettings(num_features=8, out_dim=4).build()
     batch = graph_batch(graphs)
     variables = jax.jit(model.init)(jax.random.key(0), batch)
     plain = jax.jit(model.apply)(variables, batch)
@@ -48,7 +48,7 @@ def test_it_sees_composition_and_cell_but_no_arrangement():
 def test_padding_changes_nothing():
     graphs = crystal_graphs(Fixture("painn_small").section("in"))
     num_edges = sum(len(g.senders) for g in graphs)
-    model = CompositionEncoder(num_features=8, out_dim=4)
+    model = CompositionSettings(num_features=8, out_dim=4).build()
     tight, loose = (
         graph_batch(graphs, one_view_shape(n, tiles, num_edges))
         for n, tiles in ((3, ((22, 1),)), (5, ((30, 3),)))
@@ -63,8 +63,8 @@ def test_padding_changes_nothing():
 
 def test_added_to_another_encoder_it_is_their_sum():
     batch = graph_batch(crystal_graphs(Fixture("painn_small").section("in")))
-    painn = PaiNN(num_features=8, num_interactions=1, out_dim=4)
-    composition = CompositionEncoder(num_features=8, out_dim=4)
+    painn = PaiNNSettings(num_features=8, num_interactions=1, out_dim=4).build()
+    composition = CompositionSettings(num_features=8, out_dim=4).build()
     both = WithComposition(painn, composition)
     variables = jax.jit(both.init)(jax.random.key(0), batch)
     parts = [

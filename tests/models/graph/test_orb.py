@@ -12,11 +12,17 @@ from scipy.special import sph_harm_y
 from clac_jax.crystals.graph import CrystalGraph
 from clac_jax.errors import UserError
 from clac_jax.models import build_model, init_variables
-from clac_jax.models.graph.orb import Orb, edge_features, envelope, spherical_harmonics
-from clac_jax.models.graph.orb_weights import load_orb, orb_params
+from clac_jax.models.graph.orb import (
+    OrbSettings,
+    edge_features,
+    envelope,
+    orb_params,
+    spherical_harmonics,
+)
 
 # tools/torch_references.py
-MODEL = Orb(features=16, hidden=24, num_interactions=2)
+SETTINGS = OrbSettings(num_features=16, hidden_features=24, num_interactions=2)
+MODEL = SETTINGS.build()
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +49,7 @@ def graphs_of(arrays):
 
 
 def test_equals_orb_models(fixture):
-    params = orb_params(fixture.section("w"), MODEL)
+    params = orb_params(fixture.section("w"), SETTINGS)
     graphs = graph_batch(graphs_of(fixture.arrays))
 
     def loss(params):
@@ -53,7 +59,7 @@ def test_equals_orb_models(fixture):
     (_, pooled), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     assert relative_error(pooled, fixture.arrays["pooled"]) < 2e-5
     # Their energy is not asked for, so the decoder has no part in it.
-    expected = orb_params(fixture.section("grad"), MODEL)
+    expected = orb_params(fixture.section("grad"), SETTINGS)
     for path, error in tree_errors(grads, expected):
         assert error < 2e-4, path
 
@@ -112,19 +118,21 @@ def test_a_run_starts_from_a_checkpoint_file(tmp_path, fixture, add_composition)
     variables = init_variables(build_model(config, vocab_size=200), config, batch)
     encoder = variables["params"]["graph_encoder"]
     encoder = encoder["encoder"] if add_composition else encoder
-    jax.tree.map(np.testing.assert_array_equal, encoder, orb_params(tensors, MODEL))
+    jax.tree.map(np.testing.assert_array_equal, encoder, orb_params(tensors, SETTINGS))
 
 
 @pytest.mark.parametrize(
-    ("model", "words"),
+    ("sizes", "words"),
     [
-        (Orb(16, 24, 1), "more than 1 interactions"),
-        (Orb(16, 24, 3), r"no tensor model\.gnn_stacks\.2"),
-        (Orb(16, 20, 2), r"has shape \(24, 16\) instead of \(20, 16\)"),
+        ((16, 24, 1), "more than 1 interactions"),
+        ((16, 24, 3), r"no tensor model\.gnn_stacks\.2"),
+        ((16, 20, 2), r"has shape \(24, 16\) instead of \(20, 16\)"),
     ],
 )
-def test_a_file_of_other_sizes_is_refused(tmp_path, fixture, model, words):
+def test_a_file_of_other_sizes_is_refused(tmp_path, fixture, sizes, words):
     path = tmp_path / "orb.ckpt"
     save(fixture.section("w"), path)
+    features, hidden, steps = sizes
+    settings = OrbSettings(num_features=features, hidden_features=hidden, num_interactions=steps)
     with pytest.raises(UserError, match=words):
-        load_orb(path, model)
+        settings.pretrained_params(path)

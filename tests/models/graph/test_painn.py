@@ -12,7 +12,6 @@ from helpers.parity_fixtures import (
     Fixture,
     crystal_graphs,
     graph_batch,
-    linear,
     one_view_shape,
     relative_error,
     tree_errors,
@@ -20,32 +19,15 @@ from helpers.parity_fixtures import (
 
 from clac_jax.crystals.graph import CrystalGraph
 from clac_jax.models.graph import painn
-from clac_jax.models.graph.painn import PaiNN, basis_product, radial_basis
+from clac_jax.models.graph.painn import PaiNNSettings, basis_product, radial_basis
+from clac_jax.models.torch_layout import TensorReader
 
-MODEL = PaiNN(num_features=32, num_interactions=2, num_rbf=20, cutoff=5.0, out_dim=32)
+SETTINGS = PaiNNSettings(num_features=32, num_interactions=2, num_rbf=20, cutoff=5.0, out_dim=32)
+MODEL = SETTINGS.build()
 
 
-def params_of(section, num_interactions=2):
-    params = {
-        "embedding": linear(section, "embedding"),
-        "readout_hidden": linear(section, "lin1"),
-        "readout": linear(section, "lin2"),
-    }
-    for k in range(num_interactions):
-        message, update = f"list_message.{k}", f"list_update.{k}"
-        params[f"message_{k}"] = {
-            "hidden": linear(section, f"{message}.lin1"),
-            "phi": linear(section, f"{message}.lin2"),
-            "filter_kernel": section[f"{message}.lin_rbf.weight"].T,
-            "filter_bias": section[f"{message}.lin_rbf.bias"],
-        }
-        params[f"update_{k}"] = {
-            "u": linear(section, f"{update}.denseU"),
-            "v": linear(section, f"{update}.denseV"),
-            "hidden": linear(section, f"{update}.lin_up"),
-            "gates": linear(section, f"{update}.lin2"),
-        }
-    return params
+def params_of(section):
+    return SETTINGS.release_params(TensorReader(section))
 
 
 @pytest.fixture(scope="module")

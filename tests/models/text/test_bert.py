@@ -17,9 +17,8 @@ from helpers.parity_fixtures import (
 )
 
 from clac_jax.models.dropout import DropoutStream, drop, keep_mask, threefry
-from clac_jax.models.text.bert import Bert, BertConfig, MaskedLmHead
+from clac_jax.models.text.bert import Bert, BertSettings, MaskedLmHead
 from clac_jax.models.text.pooling import AttentionPooling, text_features
-from clac_jax.models.text.weights import bert_params
 
 
 @pytest.fixture(scope="module")
@@ -28,17 +27,19 @@ def fixture():
 
 
 @pytest.fixture(scope="module")
-def config():
-    return BertConfig.from_mapping(json.loads((PARITY / "bert_mlm.json").read_text())["config"])
+def settings():
+    return BertSettings.from_huggingface(
+        json.loads((PARITY / "bert_mlm.json").read_text())["config"]
+    )
 
 
 @pytest.mark.parametrize("tiles", [((20, 4),), ((20, 2), (40, 1))])
 @pytest.mark.parametrize(("dtype", "suffix"), [(np.float32, ""), (np.float64, "64")])
-def test_features_loss_and_gradients_equal_the_reference(fixture, config, dtype, suffix, tiles):
+def test_features_loss_and_gradients_equal_the_reference(fixture, settings, dtype, suffix, tiles):
     texts, types, lengths = packed_inputs(fixture, tiles)
     with jax.enable_x64(dtype is np.float64):
-        params = bert_params(fixture.section("w", dtype), config)
-        model = Bert(config, feature="first", with_lm_head=True)
+        params = settings.huggingface_params(fixture.section("w", dtype))
+        model = Bert(settings, feature="first", with_lm_loss=True)
 
         def encode(params):
             return model.apply({"params": params}, texts, token_types=types)
@@ -64,7 +65,7 @@ def test_features_loss_and_gradients_equal_the_reference(fixture, config, dtype,
             if name == "grad_feat":
                 absent = {k: v for k, v in fixture.section("w").items() if k.startswith("cls.")}
                 expected |= {k: np.zeros_like(v) for k, v in absent.items()}
-            expected = bert_params(expected, config)
+            expected = settings.huggingface_params(expected)
             value, grads = jax.jit(jax.value_and_grad(function))(params)
             if name == "grad_lm":
                 assert relative_error(value, out["mlm_loss"]) < OUTPUT_TOLERANCE[dtype]
@@ -75,9 +76,9 @@ def test_features_loss_and_gradients_equal_the_reference(fixture, config, dtype,
                 assert error < GRADIENT_TOLERANCE[dtype], path
 
 
-def test_lm_logits_equal_the_reference(fixture, config):
-    params = bert_params(fixture.section("w"), config)
-    logits = jax.jit(MaskedLmHead(config).apply)(
+def test_lm_logits_equal_the_reference(fixture, settings):
+    params = settings.huggingface_params(fixture.section("w"))
+    logits = jax.jit(MaskedLmHead(settings).apply)(
         {"params": params["lm_head"]},
         fixture.section("out")["last_hidden"],
         params["word_embedding"]["embedding"],
@@ -86,10 +87,10 @@ def test_lm_logits_equal_the_reference(fixture, config):
 
 
 @pytest.mark.parametrize("feature", ["first", "last", "mean", "attention"])
-def test_packing_and_padding_change_nothing(fixture, config, feature):
-    params = bert_params(fixture.section("w"), config)
+def test_packing_and_padding_change_nothing(fixture, settings, feature):
+    params = settings.huggingface_params(fixture.section("w"))
     texts = random_texts(0, [3, 12, 7, 1, 9])
-    model = Bert(config, feature=feature)
+    model = Bert(settings, feature=feature)
     fresh = jax.jit(model.init)(jax.random.key(0), pack(texts, ((12, 5),)))["params"]
     params = {**fresh, **params}
 
@@ -137,10 +138,10 @@ def test_attention_pools_each_head_over_the_own_tokens():
         np.testing.assert_allclose(pooled[k], [*own.mean(0), *heads], rtol=1e-4, atol=1e-5)
 
 
-def test_dropout_masks_follow_the_example_and_not_the_layout(fixture, config):
-    params = bert_params(fixture.section("w"), config)
+def test_dropout_masks_follow_the_example_and_not_the_layout(fixture, settings):
+    params = settings.huggingface_params(fixture.section("w"))
     texts = random_texts(1, [5, 9, 4])
-    model = Bert(config, feature="mean")
+    model = Bert(settings, feature="mean")
 
     @jax.jit
     def encode(texts, ids, key):
@@ -188,4 +189,4 @@ def test_dropout_drops_the_asked_share_independently(rate):
 
 def test_a_size_that_heads_do_not_divide_is_refused():
     with pytest.raises(ValueError, match="cannot be split over 5"):
-        BertConfig(hidden_size=48, num_attention_heads=5)
+        BertSettings(hidden_size=48, num_attention_heads=5)

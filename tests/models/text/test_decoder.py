@@ -18,12 +18,12 @@ from helpers.parity_fixtures import (
 from helpers.small_models import batch_of, examples, small_config
 from safetensors.numpy import save_file
 
-from clac_jax.files.huggingface import is_causal
 from clac_jax.models import build_model, init_variables
 from clac_jax.models.dropout import DropoutStream
-from clac_jax.models.text.decoder import Decoder, DecoderConfig, next_token_labels
+from clac_jax.models.encoders import text_kind
+from clac_jax.models.text.decoder import Decoder, DecoderSettings, Gpt2Settings, OptSettings
+from clac_jax.models.text.lm_loss import next_token_labels
 from clac_jax.models.text.pretrained import load_huggingface
-from clac_jax.models.text.weights import gpt2_params, opt_params
 
 OPT = json.loads((PARITY / "opt_clm_relu.json").read_text())["config"]
 
@@ -45,11 +45,11 @@ def packed_inputs(fixture, tiles):
 @pytest.mark.parametrize("tiles", [((20, 4),), ((20, 2), (40, 1))])
 @pytest.mark.parametrize(("dtype", "suffix"), [(np.float32, ""), (np.float64, "64")])
 def test_opt_equals_the_reference(fixture, dtype, suffix, tiles):
-    config = DecoderConfig.from_opt(OPT)
+    settings = OptSettings.from_huggingface(OPT)
     texts, starts = packed_inputs(fixture, tiles)
     with jax.enable_x64(dtype is np.float64):
-        params = opt_params(fixture.section("w", dtype), config)
-        model = Decoder(config, feature="last", with_lm_loss=True)
+        params = settings.huggingface_params(fixture.section("w", dtype))
+        model = Decoder(settings, feature="last", with_lm_loss=True)
 
         def encode(params):
             return model.apply({"params": params}, texts)
@@ -76,7 +76,7 @@ def test_opt_equals_the_reference(fixture, dtype, suffix, tiles):
                 assert relative_error(hidden, out["last_hidden"][row, n:]) < 2e-5
         feature_grads = jax.jit(jax.grad(feature_loss))(params)
         for name, grads in (("grad_lm", lm_grads), ("grad_feat", feature_grads)):
-            expected = opt_params(fixture.section(name + suffix), config)
+            expected = settings.huggingface_params(fixture.section(name + suffix))
             bar = GRADIENT_TOLERANCE[dtype] * (100 if name + suffix == "grad_lm64" else 1)
             for path, error in tree_errors(grads, expected):
                 # A key's bias shifts all scores of a query alike: its true gradient is zero.
@@ -142,12 +142,12 @@ def gpt2_by_hand(tensors, ids):
 
 def test_gpt2_equals_its_equations():
     tensors = gpt2_tensors(np.random.default_rng(0))
-    config = DecoderConfig.from_gpt2(GPT2)
+    settings = Gpt2Settings.from_huggingface(GPT2)
     ids = random_texts(0, [7, 1, 12])
     texts = pack(ids, ((12, 2),), num_examples=4)
     with jax.enable_x64(True):
-        params = gpt2_params(tensors, config)
-        hidden = jax.jit(Decoder(config).apply)({"params": params}, texts).hidden
+        params = settings.huggingface_params(tensors)
+        hidden = jax.jit(Decoder(settings).apply)({"params": params}, texts).hidden
     for row, text in enumerate(ids):
         first = texts.first_token[row]
         expected = gpt2_by_hand(tensors, text)
@@ -164,9 +164,9 @@ def test_gpt2_equals_its_equations():
     ids=["plain", "norm after, projected", "no biases"],
 )
 def test_packing_padding_and_what_follows_change_nothing(changes):
-    config = DecoderConfig(200, 24, 2, 3, 48, 32, **changes)
+    settings = DecoderSettings(200, 24, 2, 3, 48, 32, **changes)
     ids = random_texts(0, [3, 12, 7, 1, 9])
-    model = Decoder(config, feature="last")
+    model = Decoder(settings, feature="last")
     alone = pack([ids[0]], ((12, 1),))
     apply = jax.jit(model.apply)
     params = jax.device_get(jax.jit(model.init)(jax.random.key(0), alone)["params"])
@@ -192,9 +192,9 @@ def test_a_token_predicts_the_next_one_of_its_own_text():
 
 
 def test_dropout_follows_the_example():
-    config = DecoderConfig(200, 24, 2, 3, 48, 32, embedding_dropout_prob=0.2)
+    settings = DecoderSettings(200, 24, 2, 3, 48, 32, embedding_dropout_prob=0.2)
     ids = random_texts(2, [5, 9])
-    model = Decoder(config)
+    model = Decoder(settings)
     params = jax.jit(model.init)(jax.random.key(0), pack(ids, ((16, 1),)))["params"]
 
     @jax.jit
@@ -209,7 +209,7 @@ def test_dropout_follows_the_example():
     swapped = features(pack(ids[::-1], ((12, 2),)), [6, 4], 0)
     np.testing.assert_allclose(first, swapped[::-1], rtol=1e-4, atol=1e-5)
     assert relative_error(features(pack(ids, ((16, 1),)), [4, 6], 1), first) > 1e-2
-    assert config.with_dropout(0.0).embedding_dropout_prob == 0
+    assert settings.with_dropout(0.0).embedding_dropout_prob == 0
 
 
 @pytest.mark.parametrize("kind", ["opt", "gpt2"])
@@ -217,12 +217,12 @@ def test_a_folder_chooses_the_decoder_by_its_config(tmp_path, kind):
     if kind == "opt":
         values = OPT
         tensors = Fixture("opt_clm_relu").section("w")
-        expected = opt_params(tensors, DecoderConfig.from_opt(OPT))
+        expected = OptSettings.from_huggingface(OPT).huggingface_params(tensors)
     else:
         values = GPT2
         tensors = gpt2_tensors(np.random.default_rng(0))
         tensors = {name: value.astype(np.float32) for name, value in tensors.items()}
-        expected = gpt2_params(tensors, DecoderConfig.from_gpt2(GPT2))
+        expected = Gpt2Settings.from_huggingface(GPT2).huggingface_params(tensors)
     (tmp_path / "config.json").write_text(json.dumps(values))
     save_file(
         {k: np.ascontiguousarray(v) for k, v in tensors.items()}, tmp_path / "model.safetensors"
@@ -237,7 +237,7 @@ def test_a_folder_chooses_the_decoder_by_its_config(tmp_path, kind):
             "lm_weight": 0.1,
         }
     )
-    assert is_causal(config.text_encoder)
+    assert text_kind(config.text_encoder).causal
     batch = batch_of(examples(with_labels=True))
     variables = init_variables(build_model(config, vocab_size=200), config, batch)
     jax.tree.map(np.testing.assert_array_equal, variables["params"]["text_encoder"], expected)

@@ -14,12 +14,11 @@ from helpers.small_models import batch_of, examples, small_config
 from safetensors.numpy import save_file
 
 from clac_jax.errors import UserError
-from clac_jax.files.huggingface import is_causal
 from clac_jax.models import build_model, init_variables
 from clac_jax.models.dropout import DropoutStream
-from clac_jax.models.text.gemma import Gemma, GemmaConfig
+from clac_jax.models.encoders import text_kind
+from clac_jax.models.text.gemma import Gemma, GemmaSettings
 from clac_jax.models.text.pretrained import load_huggingface
-from clac_jax.models.text.weights import gemma_params
 
 # The config.json of the fixture's model (tools/torch_references.py), as transformers 4 wrote it.
 VALUES = {
@@ -41,7 +40,7 @@ VALUES = {
     "rms_norm_eps": 1e-6,
     "hidden_activation": "gelu_pytorch_tanh",
 }
-CONFIG = GemmaConfig.from_mapping(VALUES)
+SETTINGS = GemmaSettings.from_huggingface(VALUES)
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +52,8 @@ def fixture():
 def test_equals_transformers(fixture, tiles):
     ids = [fixture.arrays[f"ids/{k}"] for k in range(3)]
     texts = pack([(text, text) for text in ids], tiles)
-    params = gemma_params(fixture.section("w"), CONFIG)
-    model = Gemma(CONFIG, feature="last", with_lm_loss=True)
+    params = SETTINGS.huggingface_params(fixture.section("w"))
+    model = Gemma(SETTINGS, feature="last", with_lm_loss=True)
 
     def encode(params):
         return model.apply({"params": params}, texts)
@@ -76,7 +75,7 @@ def test_equals_transformers(fixture, tiles):
     assert relative_error(value, fixture.arrays["lm_loss"]) < 2e-5
     feature_grads = jax.jit(jax.grad(feature_loss))(params)
     for name, grads in (("grad_lm", lm_grads), ("grad_features", feature_grads)):
-        expected = gemma_params(fixture.section(name), CONFIG)
+        expected = SETTINGS.huggingface_params(fixture.section(name))
         for path, error in tree_errors(grads, expected):
             assert error < 2e-4, path
 
@@ -84,7 +83,7 @@ def test_equals_transformers(fixture, tiles):
 def test_packing_changes_nothing_and_what_follows_neither():
     ids = random_texts(0, [3, 12, 7, 1, 9])
     ids = [text % 60 for text in ids]
-    model = Gemma(CONFIG, feature="last")
+    model = Gemma(SETTINGS, feature="last")
     apply = jax.jit(model.apply)
     params = jax.jit(model.init)(jax.random.key(0), pack([ids[0]], ((12, 1),)))["params"]
     together = apply({"params": params}, pack(ids, ((12, 2), (16, 1)), num_examples=7))
@@ -97,9 +96,9 @@ def test_packing_changes_nothing_and_what_follows_neither():
 
 
 def test_dropout_of_attention():
-    config = dataclasses.replace(CONFIG, attention_probs_dropout_prob=0.5)
+    settings = dataclasses.replace(SETTINGS, attention_probs_dropout_prob=0.5)
     texts = pack([np.arange(9, dtype=np.int32)], ((12, 1),))
-    model = Gemma(config)
+    model = Gemma(settings)
     params = jax.jit(model.init)(jax.random.key(0), texts)["params"]
     plain = jax.jit(model.apply)({"params": params}, texts).features
 
@@ -110,7 +109,7 @@ def test_dropout_of_attention():
 
     dropped = drop(jax.random.PRNGKey(0))
     assert relative_error(dropped, plain) > 1e-2
-    assert config.with_dropout(0.0).attention_probs_dropout_prob == 0
+    assert settings.with_dropout(0.0).attention_probs_dropout_prob == 0
 
 
 def test_config_of_newer_transformers():
@@ -119,13 +118,13 @@ def test_config_of_newer_transformers():
         "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
         "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
     }
-    assert GemmaConfig.from_mapping(newer) == dataclasses.replace(CONFIG, rope_scaling=8.0)
+    assert GemmaSettings.from_huggingface(newer) == dataclasses.replace(SETTINGS, rope_scaling=8.0)
     older = {name: value for name, value in VALUES.items() if name != "layer_types"}
     older |= {"num_hidden_layers": 7, "sliding_window_pattern": 3}
-    read = GemmaConfig.from_mapping(older)
+    read = GemmaSettings.from_huggingface(older)
     assert read.local_layers == (True, True, False, True, True, False, True)
     with pytest.raises(ValueError, match="rope_type 'yarn' is unknown"):
-        GemmaConfig.from_mapping(VALUES | {"rope_scaling": {"rope_type": "yarn"}})
+        GemmaSettings.from_huggingface(VALUES | {"rope_scaling": {"rope_type": "yarn"}})
 
 
 def test_a_folder_of_bfloat16_weights(tmp_path, fixture):
@@ -138,8 +137,8 @@ def test_a_folder_of_bfloat16_weights(tmp_path, fixture):
     save_file(rounded, tmp_path / "model.safetensors")
     loaded = load_huggingface(tmp_path)
     assert loaded.has_lm_head
-    assert loaded.config == CONFIG
-    expected = gemma_params({k: v.astype(np.float32) for k, v in rounded.items()}, CONFIG)
+    assert loaded.settings == SETTINGS
+    expected = SETTINGS.huggingface_params({k: v.astype(np.float32) for k, v in rounded.items()})
     jax.tree.map(np.testing.assert_array_equal, loaded.params, expected)
     config = small_config(
         **{
@@ -150,7 +149,7 @@ def test_a_folder_of_bfloat16_weights(tmp_path, fixture):
             "lm_weight": 0.1,
         }
     )
-    assert is_causal(config.text_encoder)
+    assert text_kind(config.text_encoder).causal
     batch = batch_of(examples(with_labels=True))
     variables = init_variables(build_model(config, vocab_size=60), config, batch)
     jax.tree.map(np.testing.assert_array_equal, variables["params"]["text_encoder"], expected)

@@ -15,7 +15,6 @@ from safetensors.numpy import load_file, save_file
 
 from clac_jax.files.huggingface import PretrainedError
 from clac_jax.models import ModelError, build_model, init_variables
-from clac_jax.models.text.bert import Bert
 from clac_jax.models.text.pretrained import load_huggingface
 
 
@@ -40,7 +39,7 @@ def test_a_loaded_folder_encodes_like_the_reference(folder):
     loaded = load_huggingface(folder)
     fixture = Fixture("bert_mlm")
     texts, types, _ = packed_inputs(fixture)
-    model = Bert(loaded.config, with_lm_head=True)
+    model = loaded.settings.build(with_lm_loss=True)
     encode = jax.jit(lambda params: model.apply({"params": params}, texts, token_types=types))
     output = encode(loaded.params)
     assert relative_error(output.features, fixture.section("out")["feature_cls"]) < 2e-5
@@ -91,7 +90,7 @@ def test_dropout_is_the_models_own_unless_the_config_says_otherwise(folder):
                 "text_encoder.dropout": dropout,
             }
         )
-        sizes = build_model(config).text_encoder.config
+        sizes = build_model(config).text_encoder.settings
         assert sizes.hidden_dropout_prob == sizes.attention_probs_dropout_prob == expected
 
 

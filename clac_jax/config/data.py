@@ -1,0 +1,124 @@
+"""The config keys of data, their views and the input pipeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clac_jax.config.effects import NEXT_EXAMPLE, OTHER_EXAMPLES, PLAIN, SAME_EXAMPLES
+from clac_jax.config.key import key
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """`config.dataset`."""
+
+    name: str = key(
+        "materials_project_mini",
+        "the data set: the embedded one, or gpt_narratives for a file of your own in `path`",
+        on_change=OTHER_EXAMPLES,
+        validation="data",
+    )
+    data_dir: str = key(
+        "data", "folder of the prepared data sets", is_path=True, on_change=SAME_EXAMPLES
+    )
+    path: str | None = key(
+        None,
+        "file of crystals and texts",
+        kind=str,
+        is_path=True,
+        used_with="dataset.name=gpt_narratives",
+        on_change=OTHER_EXAMPLES,
+        validation="data",
+    )
+    on_bad_row: str = key(
+        "error",
+        "a row that cannot be used stops the run, or is skipped and listed by name",
+        choices=("error", "skip"),
+        on_change=SAME_EXAMPLES,
+    )
+    on_formula_mismatch: str = key(
+        "refuse",
+        "what happens to a CIF whose atoms are not those of its formula sum",
+        choices=("refuse", "take"),
+        on_change=SAME_EXAMPLES,
+    )
+    split_by: str = key(
+        "row",
+        "rows are split at random, or so that no formula is in two splits",
+        choices=("row", "formula"),
+        used_with="dataset.name=gpt_narratives",
+        on_change=OTHER_EXAMPLES,
+        validation="data",
+    )
+    text_source: str = key(
+        "narratives",
+        "which texts of a crystal are used",
+        choices=("narratives", "papers"),
+        on_change="other texts of the crystals",
+        validation="model",
+    )
+    max_examples: int = key(
+        0,
+        "uses only the first examples of each split, this many; 0 uses all",
+        low=0,
+        on_change=OTHER_EXAMPLES,
+        validation="data",
+    )
+
+
+@dataclass(frozen=True)
+class Augment:
+    """`config.augment`."""
+
+    perturb_law: str = key(
+        "bounded",
+        "how atoms are displaced: by at most a share of the shortest distance, or as the "
+        "reference does (legacy)",
+        choices=("bounded", "legacy"),
+        on_change=NEXT_EXAMPLE,
+    )
+    strain_law: str = key(
+        "axial",
+        "how the cell is strained: along each axis (as the reference does), alike in all "
+        "directions, or with shear",
+        choices=("axial", "isotropic", "shear"),
+        on_change=NEXT_EXAMPLE,
+    )
+    max_strain: float = key(
+        0.05, "largest expansion of a view's cell", low=0.0, high=1.0, on_change=NEXT_EXAMPLE
+    )
+    max_compression: float = key(
+        0.0, "largest compression of a view's cell", low=0.0, high=0.5, on_change=NEXT_EXAMPLE
+    )
+    sentence_keep_prob: float = key(
+        0.5,
+        "probability that a sentence stays in a view of a text",
+        low=0.0,
+        high=1.0,
+        on_change=NEXT_EXAMPLE,
+    )
+    drop_in_single_text_view: bool = key(
+        False,
+        "whether the text drops and shuffles sentences too where there is only one view of it",
+        used_with="use_textual_intramodal_loss=False",
+        on_change=NEXT_EXAMPLE,
+    )
+    mask_prob: float = key(
+        0.15, "probability that a token is masked", low=0.0, high=1.0, on_change=NEXT_EXAMPLE
+    )
+
+
+@dataclass(frozen=True)
+class Input:
+    """`config.input`."""
+
+    group_by: str = key(
+        "none",
+        "none shuffles every epoch freely; formula puts the polymorphs of a compound side by side, "
+        "so that only structure tells the crystals of a batch apart; elements does so with all "
+        "crystals of one set of elements",
+        choices=("none", "formula", "elements"),
+        on_change="the examples come in another order",
+    )
+    num_threads: int = key(2, "threads that prepare examples", low=0, on_change=PLAIN)
+    prefetch: int = key(8, "batches prepared ahead", low=0, on_change=PLAIN)

@@ -1,0 +1,310 @@
+"""The declaration of a run's config: its keys and groups of keys."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from clac_jax.config.data import Augment, Dataset, Input
+from clac_jax.config.effects import (
+    COUNTED,
+    FRESH_RUNS,
+    NEXT_EXAMPLE,
+    NEXT_STEP,
+    NEXT_VALIDATION,
+    OTHER_EXAMPLES,
+    OTHER_MODEL,
+    OTHER_TASK,
+    PLAIN,
+    SAME_NUMBERS,
+    SAME_STEP,
+    SCHEDULE,
+)
+from clac_jax.config.encoders import graph_encoder, text_encoder_sizes
+from clac_jax.config.key import Group, Key, group, group_of, key
+from clac_jax.config.saving import Checkpoint, Logging, Restore
+from clac_jax.config.training import (
+    Cosine,
+    Distributed,
+    Loss,
+    OneCycle,
+    Optimizer,
+    Plateau,
+    Property,
+    Sharding,
+    wrong_regexes,
+)
+
+TOWERS = ("graph_encoder", "text_encoder")
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """`config.text_encoder`."""
+
+    pretrained: str | None = key(
+        None,
+        "minilm, a folder or the hub id of a Hugging Face model; None starts at random",
+        kind=str,
+        is_path=True,
+        on_change=FRESH_RUNS,
+        validation="",
+    )
+    num_layers: int | None = key(
+        None, "uses only the first layers, this many; None: all", kind=int, low=1
+    )
+    tokenizer: str = key(
+        "minilm",
+        "minilm, or a folder or hub id with a tokenizer.json",
+        is_path=True,
+        on_change="texts become other tokens from the next example",
+        validation="",
+    )
+    feature: str = key(
+        "mean",
+        "a text's feature: of its first or last token, the mean over its tokens, or that mean "
+        "beside learned weighted ones (attention)",
+        choices=("first", "last", "mean", "attention"),
+    )
+    max_length: int = key(
+        128, "tokens of a text; longer ones are cut", low=1, on_change=NEXT_EXAMPLE
+    )
+    dropout: float | None = key(
+        None,
+        "probability of every dropout; None: the model's own",
+        kind=float,
+        low=0.0,
+        high=1.0,
+        on_change=NEXT_STEP,
+        validation="",
+    )
+    config: None = group(
+        text_encoder_sizes,
+        "The sizes of a text encoder that starts at random (text_encoder.pretrained is None).",
+    )
+
+
+@dataclass(frozen=True)
+class Run:
+    """All keys of a run."""
+
+    task: str = key(
+        "contrastive",
+        "learns to match crystals and texts, or to predict a property of a crystal",
+        choices=("contrastive", "property"),
+        on_change=OTHER_TASK,
+        validation="model",
+    )
+    seed: int = key(
+        42,
+        "of the data's order, the views, the random weights and dropout",
+        low=0,
+        on_change="the data follow the new seed; the key of dropout is the checkpoint's, unless "
+        "restore.parts leaves it out",
+    )
+    max_epochs: int = key(
+        5,
+        "epochs of the run",
+        low=1,
+        on_change="the run and its schedule now end after that epoch",
+    )
+    batch_size: int = key(
+        32,
+        "crystals contrasted with each other, over all devices; one has nothing to be "
+        "contrasted with",
+        low=2,
+        on_change=COUNTED,
+    )
+    accumulate_steps: int = key(1, "batches per optimizer update", low=1, on_change=COUNTED)
+    gradient_cache_chunks: int = key(
+        1,
+        "chunks in which each device encodes its part of a batch: the memory of one chunk and the "
+        "gradient of the full batch (GradCache, arXiv:2101.06983), for a second forward pass",
+        low=1,
+        on_change=SAME_STEP,
+    )
+    learning_rate: float = key(
+        2e-5, "peak of the learning-rate schedule", low=0.0, on_change=SCHEDULE
+    )
+    weight_decay: float = key(
+        0.0,
+        "weight decay of matrices; biases, scales and temperatures have none",
+        low=0.0,
+        on_change=NEXT_STEP,
+    )
+    schedule: str = key(
+        "constant",
+        "the learning-rate schedule, after the warmup",
+        choices=("constant", "cosine", "cosine_restarts", "one_cycle", "plateau"),
+        on_change=SCHEDULE,
+    )
+    schedule_unit: str = key(
+        "step",
+        "whether the learning rate changes with every step, or only between epochs",
+        choices=("step", "epoch"),
+        on_change=SCHEDULE,
+    )
+    warmup_steps: int = key(
+        0, "steps in which the learning rate rises linearly from zero", low=0, on_change=SCHEDULE
+    )
+    min_learning_rate: float = key(
+        1e-7, "where a cosine ends and the plateau schedule stops", low=0.0, on_change=SCHEDULE
+    )
+    gradient_clip: float = key(
+        0.05, "largest global norm of a gradient; 0: no limit", low=0.0, on_change=NEXT_STEP
+    )
+    replace_formula_prob: float = key(
+        0.0,
+        "probability that the formula in a text is replaced by a placeholder",
+        low=0.0,
+        high=1.0,
+        on_change=NEXT_EXAMPLE,
+    )
+    replace_formula_start_epoch: int = key(
+        0,
+        "first epoch in which formulas are replaced",
+        low=0,
+        on_change="formulas are replaced from that epoch on",
+    )
+    early_stopping_patience: int = key(
+        0,
+        "validations without a better checkpoint.monitor after which the run ends; 0: never",
+        low=0,
+        on_change=NEXT_VALIDATION,
+    )
+    use_visual_intramodal_loss: bool = key(
+        True, "whether two views of each crystal are contrasted too", on_change=OTHER_MODEL
+    )
+    use_textual_intramodal_loss: bool = key(
+        True, "whether two views of each text are contrasted too", on_change=OTHER_MODEL
+    )
+    projection_dim: int = key(
+        512,
+        "width of the space in which crystals and texts are compared",
+        low=1,
+        on_change=OTHER_MODEL,
+        validation="model",
+    )
+    lm_weight: float = key(
+        0.0, "weight of the language-model loss; 0: none", low=0.0, on_change=OTHER_MODEL
+    )
+    logit_scale_init: float = key(
+        1 / 0.07,
+        "first value of the learned logit scale, the inverse of the temperature",
+        low=0.0,
+        on_change=FRESH_RUNS,
+    )
+    precision: str = key(
+        "float32",
+        "arithmetic of the two encoders; parameters, optimizer, statistics and losses stay float32",
+        choices=("float32", "bfloat16"),
+        on_change="the encoders compute in it from the next step; the state stays float32",
+    )
+    remat: tuple[str, ...] = key(
+        (),
+        "towers that keep only the inputs of their blocks for the backward pass and compute the "
+        "rest again: less memory, one more forward pass",
+        choices=TOWERS,
+        on_change=SAME_STEP,
+    )
+    frozen: tuple[str, ...] = key(
+        (),
+        'regexes on parameter paths ("text_encoder/.*") that are not trained',
+        check=wrong_regexes,
+        on_change="applies from the next step; newly trained parameters start with fresh moments",
+    )
+    debug: bool = key(False, "64 examples and one epoch", on_change=OTHER_EXAMPLES)
+    log_every_n_steps: int = key(10, "steps between rows of metrics.jsonl", low=1, on_change=PLAIN)
+    eval_batch_size: int = key(
+        64,
+        "crystals per batch of a validation, over all devices",
+        low=1,
+        on_change="val_loss and the accuracies in batch are no longer comparable with earlier rows",
+        validation="batch",
+    )
+    compilation_cache: str = key(
+        "~/.cache/clac_jax/xla",
+        'folder of compiled steps; "" keeps none',
+        is_path=True,
+        on_change=PLAIN,
+    )
+    deterministic: bool = key(
+        False, "on a GPU: the same bits every time, but slower", on_change=SAME_NUMBERS
+    )
+    parallel: str = key(
+        "pmap",
+        "how a step runs on all devices",
+        choices=("pmap", "shard_map"),
+        on_change=SAME_NUMBERS,
+    )
+    resume: str = key(
+        "auto",
+        "auto resumes where the workdir has a checkpoint; must never starts afresh; never refuses "
+        "a workdir that holds a run",
+        choices=("auto", "must", "never"),
+        on_change=PLAIN,
+    )
+    resume_from: str = key(
+        "",
+        "another run's checkpoint to start from: DIR, DIR@best, DIR@step=5000, or its folder",
+        is_path=True,
+        on_change=PLAIN,
+    )
+
+    dataset: None = group(Dataset, "Which crystals and texts.")
+    graph_encoder: None = group(
+        graph_encoder, "The graph encoder.", on_change=OTHER_MODEL, validation="model"
+    )
+    text_encoder: None = group(
+        TextEncoder, "The text encoder.", on_change=OTHER_MODEL, validation="model"
+    )
+    loss: None = group(Loss, "The contrastive loss.", used_with="task=contrastive")
+    property: None = group(
+        Property,
+        "The property that is learned.",
+        used_with="task=property",
+        on_change=OTHER_TASK,
+        validation="model",
+    )
+    augment: None = group(Augment, "The random views of crystals and texts.")
+    cosine: None = group(
+        Cosine,
+        "The cosine schedules.",
+        used_with="schedule=cosine,cosine_restarts",
+        on_change=SCHEDULE,
+    )
+    one_cycle: None = group(
+        OneCycle, "The one-cycle schedule.", used_with="schedule=one_cycle", on_change=SCHEDULE
+    )
+    plateau: None = group(Plateau, "The plateau schedule.", used_with="schedule=plateau")
+    optimizer: None = group(Optimizer, "The optimizer.", on_change=NEXT_STEP)
+    checkpoint: None = group(Checkpoint, "Which checkpoints are saved and kept.", on_change=PLAIN)
+    restore: None = group(
+        Restore, "How much of another run's checkpoint is taken over.", on_change=PLAIN
+    )
+    input: None = group(Input, "The input pipeline.")
+    logging: None = group(Logging, "Logs besides metrics.jsonl.", on_change=PLAIN)
+    sharding: None = group(
+        Sharding,
+        "What lies on which device.",
+        used_with="parallel=shard_map",
+        on_change=SAME_NUMBERS,
+    )
+    distributed: None = group(
+        Distributed,
+        "Several processes, one per host or GPU. SLURM, Open MPI, Kubernetes and TPU hosts set the "
+        "first three by themselves: docs/clusters.md.",
+        on_change=PLAIN,
+    )
+
+
+@functools.cache
+def declaration() -> Group:
+    """The group that holds all keys of a run."""
+    return group_of(Run, "")
+
+
+@functools.cache
+def all_keys() -> dict[str, Key]:
+    """Every key by its dotted name."""
+    return dict(declaration().keys())

@@ -1,0 +1,119 @@
+"""The config keys of checkpoints, resuming and logs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from clac_jax.config.effects import BEST_AGAIN, NEXT_SAVE, PLAIN
+from clac_jax.config.key import key
+from clac_jax.errors import one_line
+
+# What a validation measures, and `checkpoint.monitor` may name.
+MONITORS = (
+    "val_loss",
+    "val_acc_top1",
+    "val_acc_top3",
+    *(
+        f"{direction}_top{k}"
+        for direction in ("text_to_crystal", "crystal_to_text")
+        for k in (1, 3, 10)
+    ),
+)
+PROPERTY_MONITORS = {
+    "regression": ("val_loss", "val_mae"),
+    "classification": ("val_loss", "val_accuracy"),
+}
+RESTORE_PARTS = ("params", "batch_stats", "opt_state", "key", "progress")
+
+
+def wrong_rules(rules: Any) -> str:
+    """What is wrong with `restore.rules`; "" if nothing is."""
+    for rule in rules:
+        pair = isinstance(rule, tuple | list) and len(rule) == 2 and isinstance(rule[0], str)
+        if not pair or not (rule[1] is None or isinstance(rule[1], str)):
+            return (
+                f"It has {one_line(repr(rule))}. Each rule is a pair of a regular expression and "
+                "its replacement, or None: (('old/(.*)', r'new/\\1'),)."
+            )
+    return ""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`config.checkpoint`."""
+
+    save_top_k: int = key(
+        2,
+        "best checkpoints that are kept besides the last, by `monitor`; -1 keeps all",
+        low=-1,
+        on_change=NEXT_SAVE,
+    )
+    monitor: str = key(
+        "val_loss",
+        "the metric of a validation that decides which checkpoint is best",
+        choices=tuple(dict.fromkeys((*MONITORS, *sum(PROPERTY_MONITORS.values(), ())))),
+        on_change=BEST_AGAIN,
+    )
+    mode: str = key(
+        "min",
+        "whether a smaller or a larger value of `monitor` is better",
+        choices=("min", "max"),
+        on_change=BEST_AGAIN,
+    )
+    save_last: bool = key(
+        True,
+        "whether the last checkpoint stays after the end of the run even if it is not among the "
+        "best",
+        on_change=NEXT_SAVE,
+    )
+    keep_every_n_steps: int = key(
+        0,
+        "checkpoints at multiples of this step are saved and never removed; 0: none",
+        low=0,
+        on_change=NEXT_SAVE,
+    )
+    every_n_epochs: int = key(1, "epochs between saves; the run's end is always saved", low=1)
+    every_n_steps: int = key(0, "steps between further saves; 0: not by steps", low=0)
+    every_n_minutes: float = key(0.0, "minutes since the last save; 0: not by time", low=0.0)
+    async_save: bool = key(True, "whether training continues while a checkpoint is written")
+    retries: int = key(3, "further attempts after a save has failed", low=0)
+    retry_seconds: float = key(
+        2.0, "time before the first of them, doubled before each further one", low=0.0
+    )
+    on_failure: str = key(
+        "stop",
+        "what the run does when these have failed too",
+        choices=("stop", "continue"),
+    )
+
+
+@dataclass(frozen=True)
+class Restore:
+    """`config.restore`."""
+
+    parts: tuple[str, ...] = key(
+        RESTORE_PARTS, "what is taken from the other run's checkpoint", choices=RESTORE_PARTS
+    )
+    strict: bool = key(True, "whether a parameter that only one side has is an error")
+    rules: tuple[tuple[str, str | None], ...] = key(
+        (),
+        "((regex, replacement or None), ...) on parameter paths: renames, or leaves out",
+        check=wrong_rules,
+    )
+    on_shape_mismatch: str = key(
+        "error",
+        "an array of another shape stops the run, starts afresh, or keeps the common slice",
+        choices=("error", "skip", "overlap"),
+    )
+
+
+@dataclass(frozen=True)
+class Logging:
+    """`config.logging`."""
+
+    tensorboard: bool = key(True, "whether TensorBoard's event files are written")
+    wandb: bool = key(False, "whether the run is sent to Weights & Biases")
+    wandb_project: str = key(
+        "clac_jax", "project of Weights & Biases", used_with="logging.wandb=True", on_change=PLAIN
+    )

@@ -1,0 +1,220 @@
+"""The config keys of loss, optimizer, schedules and devices."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from clac_jax.config.effects import FRESH_RUNS, NEXT_STEP, NEXT_VALIDATION, OTHER_MODEL, SCHEDULE
+from clac_jax.config.key import key
+from clac_jax.errors import one_line
+
+
+def wrong_regexes(patterns: Any) -> str:
+    """What is wrong with a tuple of regular expressions; "" if nothing is."""
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            return f"It has {one_line(repr(pattern))}, which is not a regular expression."
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            return f"It has {one_line(repr(pattern))}, which is not a regular expression: {error}."
+    return ""
+
+
+def wrong_factors(pairs: Any) -> str:
+    """What is wrong with a tuple of pairs (regular expression, number); "" if nothing is."""
+    for pair in pairs:
+        is_pair = isinstance(pair, tuple | list) and len(pair) == 2
+        if not is_pair or isinstance(pair[1], bool) or not isinstance(pair[1], int | float):
+            return (
+                f"It has {one_line(repr(pair))}. Each entry is a pair of a regular expression "
+                'and a number: (("text_encoder/.*", 0.1),).'
+            )
+    return wrong_regexes(pair[0] for pair in pairs)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """`config.loss`."""
+
+    name: str = key(
+        "infonce",
+        "the loss; configs/losses.py has a config of each",
+        choices=("infonce", "cosface", "siglip", "jsd"),
+        on_change=OTHER_MODEL,
+        validation="model",
+    )
+    margin: float = key(
+        0.2,
+        "margin on the cosine of a matched pair",
+        low=0.0,
+        used_with="loss.name=cosface",
+        on_change=NEXT_STEP,
+        validation="batch",
+    )
+    logit_bias_init: float = key(
+        -10.0,
+        "first value of the learned bias; below zero because most pairs do not match",
+        used_with="loss.name=siglip",
+        on_change=FRESH_RUNS,
+    )
+    critic: str = key(
+        "dot",
+        "what scores crystals against texts, and two views of one modality against each other: "
+        "products for both, perceptrons for both (concat), or one of each",
+        choices=("dot", "concat", "condot", "dotcon"),
+        used_with="loss.name=jsd",
+        on_change=OTHER_MODEL,
+        validation="model",
+    )
+    crystal_prior: bool = key(
+        True,
+        "whether a prior draws the crystals' features towards a uniform distribution",
+        used_with="loss.name=jsd",
+        on_change=OTHER_MODEL,
+        validation="batch",
+    )
+    text_prior: bool = key(
+        True,
+        "whether a prior draws the texts' features towards a uniform distribution",
+        used_with="loss.name=jsd",
+        on_change=OTHER_MODEL,
+        validation="batch",
+    )
+    prior_weight: float = key(
+        0.1,
+        "weight of the priors; the contrastive terms get the rest",
+        low=0.0,
+        high=1.0,
+        used_with="loss.name=jsd",
+        on_change=NEXT_STEP,
+        validation="batch",
+    )
+
+
+@dataclass(frozen=True)
+class Property:
+    """`config.property`."""
+
+    name: str = key("band gap", 'a property of the data set, or "crystal system"')
+    kind: str = key(
+        "regression",
+        "whether the property is a number or a class",
+        choices=("regression", "classification"),
+    )
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """`config.optimizer`."""
+
+    name: str = key(
+        "adamw",
+        "the optimizer",
+        choices=("adam", "adamw", "sgd", "lion"),
+        on_change="parameters, step and epoch are kept; optimizer state only where both have it",
+    )
+    b1: float = key(
+        0.9,
+        "decay of the first moment",
+        low=0.0,
+        high=1.0,
+        used_with="optimizer.name=adam,adamw,lion",
+    )
+    b2: float = key(
+        0.999,
+        "decay of the second moment",
+        low=0.0,
+        high=1.0,
+        used_with="optimizer.name=adam,adamw,lion",
+    )
+    eps: float = key(
+        1e-8, "added to the denominator", low=0.0, used_with="optimizer.name=adam,adamw"
+    )
+    momentum: float = key(0.9, "momentum", low=0.0, high=1.0, used_with="optimizer.name=sgd")
+    learning_rate_factors: tuple[tuple[str, float], ...] = key(
+        (),
+        "((regex on parameter paths, factor), ...): the first that matches scales the learning "
+        "rate",
+        check=wrong_factors,
+        on_change=SCHEDULE,
+    )
+    weight_decays: tuple[tuple[str, float], ...] = key(
+        (),
+        "((regex on parameter paths, decay), ...): the first that matches replaces weight_decay, "
+        "on biases too",
+        check=wrong_factors,
+    )
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """`config.cosine`."""
+
+    epochs: float = key(
+        0.0,
+        "from the peak down to the minimum, then up again or a restart; 0: the length of the run",
+        low=0.0,
+    )
+    factor: float = key(
+        1.0,
+        "length of each period relative to the one before",
+        low=1.0,
+        used_with="schedule=cosine_restarts",
+    )
+
+
+@dataclass(frozen=True)
+class OneCycle:
+    """`config.one_cycle`."""
+
+    rise: float = key(0.3, "share of the run in which the learning rate rises", low=0.0, high=1.0)
+    start_factor: float = key(0.04, "first learning rate, relative to learning_rate", low=0.0)
+    end_factor: float = key(4e-6, "last learning rate, relative to learning_rate", low=0.0)
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """`config.plateau`."""
+
+    factor: float = key(
+        0.5,
+        "factor on the learning rate at a plateau",
+        low=0.0,
+        high=1.0,
+        on_change=NEXT_VALIDATION,
+    )
+    patience: int = key(
+        30,
+        "validations without a better checkpoint.monitor before that",
+        low=0,
+        on_change=NEXT_VALIDATION,
+    )
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """`config.sharding`."""
+
+    what: str = key(
+        "nothing",
+        "what is spread over the devices instead of replicated on each",
+        choices=("nothing", "optimizer", "everything"),
+    )
+    min_elements: int = key(1 << 16, "smaller arrays stay replicated", low=0)
+
+
+@dataclass(frozen=True)
+class Distributed:
+    """`config.distributed`."""
+
+    coordinator_address: str = key("", "HOST:PORT of the first process")
+    num_processes: int | None = key(None, "processes of the run", kind=int, low=1)
+    process_id: int | None = key(None, "number of this process, from 0", kind=int, low=0)
+    local_devices: tuple[int, ...] = key(
+        (), "numbers of the devices that this process uses; (): all, or as SLURM says"
+    )
+    connect_seconds: int = key(300, "time to wait for the other processes at the start", low=1)
+    failure_seconds: int = key(60, "silence after which a process is considered lost", low=1)

@@ -1,0 +1,152 @@
+"""From a config to its two encoders, and to what the data must know of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from clac_jax.files.huggingface import resolve_folder
+from clac_jax.input_pipeline.needs import EncoderNeeds
+from clac_jax.models.graph import GRAPH_ENCODERS
+from clac_jax.models.graph.composition import CompositionSettings, WithComposition
+from clac_jax.models.graph.settings import GraphEncoderSettings
+from clac_jax.models.settings import ModelError, kind_named, settings_of
+from clac_jax.models.text import TEXT_ENCODERS
+from clac_jax.models.text.pretrained import load_huggingface_config, text_kind_of
+from clac_jax.models.text.settings import TextEncoderSettings
+
+
+def graph_settings(options: ml_collections.ConfigDict) -> GraphEncoderSettings:
+    """The settings of the encoder that the config group `graph_encoder` names.
+
+    Raises:
+        ModelError: no encoder has that name.
+    """
+    kind = kind_named(GRAPH_ENCODERS, options.name, "graph_encoder.name")
+    return settings_of(kind, options)
+
+
+def build_graph_encoder(config: ml_collections.ConfigDict) -> nn.Module:
+    """The graph encoder of `config.graph_encoder`.
+
+    Raises:
+        ModelError: no encoder has that name.
+    """
+    settings = graph_settings(config.graph_encoder)
+    encoder = settings.build(compute_dtype(config), "graph_encoder" in config.remat)
+    if settings.sees_composition or not config.graph_encoder.add_composition:
+        return encoder
+    beside = settings_of(CompositionSettings, config.graph_encoder)
+    composition = dataclasses.replace(beside, out_dim=settings.width).build()
+    return WithComposition(encoder, composition)
+
+
+def with_pretrained_graph_encoder(
+    params: dict[str, Any], config: ml_collections.ConfigDict
+) -> dict[str, Any]:
+    """The parameters of a model, its graph encoder's from the file that the config names, if any.
+
+    Raises:
+        PretrainedError: the file holds other weights.
+        TorchFileError: the file cannot be read.
+    """
+    options = config.graph_encoder
+    if options.pretrained is None:
+        return params
+    settings = graph_settings(options)
+    loaded = jax.tree.map(jnp.asarray, settings.pretrained_params(options.pretrained))
+    if options.add_composition and not settings.sees_composition:
+        loaded = {**params["graph_encoder"], "encoder": loaded}
+    return {**params, "graph_encoder": loaded}
+
+
+def compute_dtype(config: ml_collections.ConfigDict) -> str | None:
+    """The type of the towers' arithmetic; None: that of their parameters."""
+    return None if config.precision == "float32" else config.precision
+
+
+def text_kind(options: ml_collections.ConfigDict) -> type[TextEncoderSettings]:
+    """The kind of text encoder that the config group `text_encoder` means.
+
+    Raises:
+        ModelError: no encoder has that name.
+        PretrainedError: the config.json of its pretrained weights cannot be used.
+    """
+    if options.pretrained is not None:
+        return text_kind_of(resolve_folder(options.pretrained))
+    return kind_named(TEXT_ENCODERS, options.config.model_type, "text_encoder.config.model_type")
+
+
+def text_settings(
+    config: ml_collections.ConfigDict, vocab_size: int | None = None
+) -> TextEncoderSettings:
+    """Settings of the text encoder: those of the pretrained weights, or of the config.
+
+    Args:
+        config: of the run.
+        vocab_size: of the tokenizer, for an encoder without pretrained weights.
+
+    Raises:
+        ModelError: the encoder has too few positions for `max_length`, too few words or layers.
+        PretrainedError: the folder of pretrained weights cannot be used.
+    """
+    options = config.text_encoder
+    if options.pretrained is not None:
+        settings = load_huggingface_config(resolve_folder(options.pretrained))
+    else:
+        try:
+            values = {**options.config, "vocab_size": vocab_size}
+            settings = settings_of(text_kind(options), values)
+        except ModelError:
+            raise
+        except ValueError as error:
+            raise ModelError(f"text_encoder.config cannot be used: {error}") from error
+    if options.max_length > settings.max_position_embeddings:
+        raise ModelError(
+            f"text_encoder.max_length = {options.max_length} is more than the encoder's "
+            f"{settings.max_position_embeddings} positions. Lower it or take another encoder."
+        )
+    if vocab_size is not None and vocab_size > settings.vocab_size:
+        raise ModelError(
+            f"The tokenizer has {vocab_size} tokens and the text encoder {settings.vocab_size}. "
+            "Take the tokenizer that belongs to the pretrained weights."
+        )
+    if options.num_layers is not None:
+        if options.num_layers > settings.num_hidden_layers:
+            raise ModelError(
+                f"text_encoder.num_layers = {options.num_layers} is more than the encoder "
+                f"has, {settings.num_hidden_layers}. Lower it, or leave it out for all of them."
+            )
+        settings = dataclasses.replace(settings, num_hidden_layers=options.num_layers)
+    if options.dropout is not None:
+        settings = settings.with_dropout(options.dropout)
+    return dataclasses.replace(settings, compute_dtype=compute_dtype(config))
+
+
+def build_text_encoder(
+    config: ml_collections.ConfigDict, vocab_size: int | None = None
+) -> nn.Module:
+    """The text encoder of `config.text_encoder`; arguments and errors of `text_settings`."""
+    return text_settings(config, vocab_size).build(
+        feature=config.text_encoder.feature,
+        with_lm_loss=config.lm_weight > 0,
+        remat="text_encoder" in config.remat,
+    )
+
+
+def encoder_needs(config: ml_collections.ConfigDict) -> EncoderNeeds:
+    """What the data must know of the encoders of a config.
+
+    Raises:
+        ModelError: no encoder has the name that the config gives.
+        PretrainedError: the config.json of the pretrained text encoder cannot be used.
+    """
+    graph = graph_settings(config.graph_encoder)
+    # A property is learned without texts.
+    causal = config.task != "property" and text_kind(config.text_encoder).causal
+    return EncoderNeeds(graph.cutoff, graph.max_neighbours, causal)

@@ -1,0 +1,67 @@
+"""What every contrastive loss declares of itself: the base class of their settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+
+from clac_jax.models.heads import ProjectedPair
+from clac_jax.models.losses.global_batch import GlobalBatch
+
+Side = tuple[jax.Array, jax.Array]
+"""A view on this device, (B, P), and the same on all devices, (devices * B, P)."""
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """What a loss asks of the heads of the model.
+
+    Attributes:
+        cross_critic: how crystals and texts score each other, "dot" or "concat" (a perceptron).
+        intra_critic: how two views of one modality do.
+        has_bias: whether every score has a learned bias.
+        bias_init: its first value.
+        crystal_prior: whether the features of crystals are drawn to a uniform prior.
+        text_prior: whether those of texts are.
+    """
+
+    cross_critic: str = "dot"
+    intra_critic: str = "dot"
+    has_bias: bool = False
+    bias_init: float = 0.0
+    crystal_prior: bool = False
+    text_prior: bool = False
+
+
+@dataclass(frozen=True)
+class PairLoss:
+    """A contrastive loss: its settings, and the loss of one pair of views.
+
+    A kind of loss is a frozen subclass in a file of its own, with its fields declared by
+    `config.key.key`, and one line in `LOSSES`. Its fields are read from the config group `loss` by
+    name.
+    """
+
+    def __call__(
+        self, batch: GlobalBatch, pair: ProjectedPair, left: Side, right: Side
+    ) -> jax.Array:
+        """This device's share of the loss of two views, (): the sum over devices is the loss.
+
+        Args:
+            batch: this device's rows among the columns of all devices.
+            pair: scores the views, `pair.scores(left[0], right[1])`.
+            left: one view of one modality.
+            right: one view of the other, or the second view of the same.
+        """
+        raise NotImplementedError
+
+    @property
+    def heads(self) -> HeadOptions:
+        """What the loss asks of the model."""
+        return HeadOptions()
+
+    @property
+    def share_of_priors(self) -> float:
+        """Weight of the priors, where the model has any; the contrasts get the rest."""
+        return 0.0

@@ -1,0 +1,51 @@
+"""Linear maps, norms, embeddings and activations as pretrained language models have them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+
+from clac_jax.models.text.settings import TextEncoderSettings
+from clac_jax.typing import Array
+
+
+def layer_norm(settings: TextEncoderSettings, name: str, affine: bool = True) -> nn.LayerNorm:
+    """Layer norm in PyTorch's arithmetic; `affine`: with a scale and a bias."""
+    return nn.LayerNorm(
+        epsilon=settings.layer_norm_eps,
+        use_scale=affine,
+        use_bias=affine,
+        use_fast_variance=False,
+        dtype=settings.compute_dtype,
+        name=name,
+    )
+
+
+def dense(
+    settings: TextEncoderSettings, features: int, name: str, use_bias: bool = True
+) -> nn.Dense:
+    """A linear map as these models initialize it."""
+    init = nn.initializers.normal(settings.initializer_range)
+    return nn.Dense(
+        features, use_bias=use_bias, kernel_init=init, dtype=settings.compute_dtype, name=name
+    )
+
+
+def embed(settings: TextEncoderSettings, count: int, features: int, name: str) -> nn.Embed:
+    """A table of vectors as these models initialize it."""
+    init = nn.initializers.normal(settings.initializer_range)
+    return nn.Embed(count, features, embedding_init=init, dtype=settings.compute_dtype, name=name)
+
+
+def exact_gelu(x: Array) -> jax.Array:
+    """GELU by erf, as PyTorch computes it; the erfc of jax.nn.gelu takes twice the time."""
+    return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
+
+
+ACTIVATIONS: dict[str, Callable[[Array], jax.Array]] = {
+    "relu": jax.nn.relu,
+    "gelu": exact_gelu,
+    "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
+}

@@ -1,0 +1,24 @@
+"""What a text encoder returns."""
+
+from __future__ import annotations
+
+import flax.struct
+
+from clac_jax.typing import Array
+
+
+@flax.struct.dataclass
+class TextOutput:
+    """What a text encoder returns.
+
+    Attributes:
+        features: (rows, H) one vector per text; (rows, 2 H) with "attention".
+        hidden: (K, H) last hidden state of every token place.
+        lm_loss_sum: (V,) summed language-model loss of each view; None without labels.
+        lm_num_tokens: (V,) labelled tokens of each view; None without labels.
+    """
+
+    features: Array
+    hidden: Array
+    lm_loss_sum: Array | None = None
+    lm_num_tokens: Array | None = None

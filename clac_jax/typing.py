@@ -1,0 +1,9 @@
+"""The few types that every package needs."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+Array = np.ndarray | jax.Array
+"""An array on the host or on a device."""
