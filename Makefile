@@ -27,6 +27,7 @@ fuzz: $(ENV)
 lint: $(ENV)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 env: $(ENV)
 

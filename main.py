@@ -31,6 +31,7 @@ def main(_: list[str]) -> None:
     with StopSignals() as stop:
         from clac_jax.train import train  # seconds, in which a signal may come
 
+        assert WORKDIR.value is not None, "`parse_flags` has checked it"
         train(CONFIG.value, WORKDIR.value, stop)
 
 
@@ -45,7 +46,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         for name in ("config", "workdir"):
             if flags.FLAGS[name].value is None:
                 raise flags.ValidationError(f"--{name} is missing, e.g. --{name}=...")
-        check_local(WORKDIR.value, "--workdir")
+        check_local(WORKDIR.value or "", "--workdir")
         if len(rest) > 1:
             raise flags.ValidationError(f"unexpected argument {rest[1]!r}: flags start with --")
         CONFIG.value.keys()  # a config file that cannot be loaded shows only when it is used

@@ -162,7 +162,8 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
     host_state = from_arrays(template, start.arrays)
 
     # What is written: by the first process alone.
-    checkpoints, log = None, SilentLog()
+    checkpoints: Checkpoints | None = None
+    log: RunLog | SilentLog = SilentLog()
     if first:
         checkpoints = Checkpoints(
             workdir, config, shapes, num_examples, start.damaged, fingerprints
@@ -187,7 +188,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) 
                 data.describe_shapes(),
                 start,
                 timeline.total_steps,
-                float(schedule(progress.step)) * progress.learning_rate_scale,
+                float(np.asarray(schedule(progress.step))) * progress.learning_rate_scale,
             ),
             flush=True,
         )

@@ -58,9 +58,13 @@ def _crystal_system(lattice: bytes, positions: bytes, atomic_numbers: bytes) -> 
     fractional = np.frombuffer(positions).reshape(-1, 3) @ np.linalg.inv(cell)
     numbers = np.frombuffer(atomic_numbers, np.int32)
     try:
-        data_set = spglib.get_symmetry_dataset((cell, fractional, numbers), SYMMETRY_TOLERANCE)
+        data_set = spglib.get_symmetry_dataset(
+            (cell, fractional, numbers),  # type: ignore[arg-type]  # arrays are as good as lists
+            SYMMETRY_TOLERANCE,
+        )
     except spglib.SpglibError as error:
         raise DataError(f"the symmetry of its crystal cannot be found: {error}.") from error
+    assert data_set is not None, "spglib raises where it finds no symmetry"
     return int(np.searchsorted(_LAST_SPACE_GROUP, data_set.number))
 
 

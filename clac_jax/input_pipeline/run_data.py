@@ -214,7 +214,7 @@ class RunData:
     def ends_epoch(self, progress: RunProgress) -> bool:
         """Whether no whole step of the epoch is left."""
         left = self.split_sizes["train"] - progress.examples_in_epoch
-        return left < self._config.batch_size * self._config.accumulate_steps
+        return bool(left < self._config.batch_size * self._config.accumulate_steps)
 
     def describe_shapes(self) -> str:
         """The planned batch shapes in words."""
@@ -234,7 +234,7 @@ class RunData:
 
     def _atoms(self, split: str, orders: Sequence[np.ndarray]) -> np.ndarray:
         """Atoms of all crystals in these orders, one after the other."""
-        return self._crystals[split].atoms[np.concatenate(orders)]
+        return np.take(self._crystals[split].atoms, np.concatenate(orders))
 
     def _train_views(self, epoch: int, index: int) -> ExampleViews:
         return input_pipeline.train_views(
@@ -263,7 +263,8 @@ class RunData:
             if self._num_chunks == 1:
                 return collate(part, shape)
             packed = [collate(chunk, shape) for chunk in _in_chunks(part, self._per_chunk)]
-            return jax.tree.map(lambda *leaves: np.stack(leaves), *packed)
+            chunked: Batch = jax.tree.map(lambda *leaves: np.stack(leaves), *packed)
+            return chunked
 
         def in_shape(shape: BatchShape) -> Batch:
             by_device = zip(*parts, strict=True)

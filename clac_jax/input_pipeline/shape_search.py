@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ class Sizes:
     @property
     def graph_views(self) -> int:
         """Views of each crystal."""
-        return self.nodes.shape[1]
+        return int(self.nodes.shape[1])
 
     def simulated(
         self, num_examples: int, num_parts: int, rng: np.random.Generator, atoms: np.ndarray
@@ -119,9 +120,9 @@ class Sizes:
         Edges and tokens are those of an example of the sample with as many atoms, or nearly.
         """
         part = num_parts, num_examples
-        count = min(max(SIMULATED_EXAMPLES // np.prod(part), MIN_BATCHES), MAX_BATCHES)
+        count = min(max(SIMULATED_EXAMPLES // math.prod(part), MIN_BATCHES), MAX_BATCHES)
         # Spread over the epochs, which may begin with other crystals than they end with.
-        whole = max(len(atoms) // np.prod(part), 1)
+        whole = max(len(atoms) // math.prod(part), 1)
         nodes = np.resize(atoms, (whole, *part))[np.arange(count) * whole // count]
         by_size = np.argsort(self.nodes[:, 0], kind="stable")
         ascending = self.nodes[by_size, 0]
@@ -269,7 +270,7 @@ class _Packing:
 
 def _of_largest(need: list[list[int]]) -> np.ndarray:
     """(batches, parts) -> (batches,): a batch needs what its largest part does."""
-    return np.max(need, axis=1)
+    return np.asarray(np.max(need, axis=1))
 
 
 def padding(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
+from jaxtyping import Key
 
 from clac_jax.input_pipeline.batch import Batch
 from clac_jax.models.clac import CLaC
@@ -19,7 +21,7 @@ from clac_jax.models.losses import LOSSES
 from clac_jax.models.losses.settings import PairLoss
 from clac_jax.models.settings import ModelError, kind_named, settings_of
 from clac_jax.models.text.pretrained import load_huggingface
-from clac_jax.typing import Array
+
 
 def pair_loss_of(options: ml_collections.ConfigDict) -> PairLoss:
     """The contrastive loss of the config group `loss`.
@@ -57,14 +59,17 @@ def build_model(config: ml_collections.ConfigDict, vocab_size: int | None = None
     )
 
 
-def abstract_variables(model: CLaC, batch: Batch) -> dict[str, Any]:
+def abstract_variables(model: nn.Module, batch: Batch) -> dict[str, Any]:
     """What `init_variables` returns, as shapes and types alone; nothing is computed or read."""
-    key = jax.random.PRNGKey(0)
+    key = jax.random.key(0)
     return dict(jax.eval_shape(lambda: model.init(key, batch, train=True)))
 
 
 def init_variables(
-    model: CLaC, config: ml_collections.ConfigDict, batch: Batch, key: Array | None = None
+    model: CLaC,
+    config: ml_collections.ConfigDict,
+    batch: Batch,
+    key: Key[jax.Array, ""] | None = None,
 ) -> dict[str, Any]:
     """Random weights, with the pretrained encoders in place of the random ones.
 
@@ -92,7 +97,7 @@ def init_variables(
         raise ModelError(
             "lm_weight > 0 needs token labels, and the batch has none. Use a training batch."
         )
-    key = jax.random.PRNGKey(config.seed) if key is None else key
+    key = jax.random.key(config.seed) if key is None else key
     variables = dict(jax.jit(lambda k: model.init(k, batch, train=True))(key))
     params = with_pretrained_graph_encoder(variables["params"], config)
     if config.text_encoder.pretrained is not None:

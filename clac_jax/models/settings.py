@@ -17,7 +17,8 @@ class ModelError(UserError, ValueError):
     """A config asks for a model that does not exist or does not fit its weights."""
 
 
-def settings_of(kind: type[Settings], values: Mapping[str, Any] | ml_collections.ConfigDict
+def settings_of(
+    kind: type[Settings], values: Mapping[str, Any] | ml_collections.ConfigDict
 ) -> Settings:
     """The settings of one kind of encoder or loss, picked by name from a config group.
 

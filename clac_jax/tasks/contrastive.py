@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import ml_collections
@@ -23,7 +23,7 @@ class Contrastive:
     """See `Task`."""
 
     # Every train row has all terms; one whose contrast is switched off is 0.
-    absent_terms: ClassVar = {"visual_loss": 0.0, "textual_loss": 0.0}
+    absent_terms: ClassVar[Mapping[str, float]] = {"visual_loss": 0.0, "textual_loss": 0.0}
 
     def __init__(self, config: ml_collections.ConfigDict, data: RunData, parallel: Parallel):
         """Builds the model; errors as for `build_model`."""

@@ -16,7 +16,7 @@ def retrieval_ranks(similarity: np.ndarray) -> np.ndarray:
         model whose vectors have collapsed to one point scores nothing.
     """
     right = np.diagonal(similarity)[:, None]
-    return (similarity >= right).sum(axis=1) - 1
+    return np.asarray(np.sum(similarity >= right, axis=1) - 1)
 
 
 def top_k_accuracies(ranks: np.ndarray, ks: tuple[int, ...] = (1, 3, 10)) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -18,14 +18,15 @@ from clac_jax.models.encoders import build_graph_encoder, with_pretrained_graph_
 from clac_jax.models.property_model import PropertyModel, PropertyOutput
 from clac_jax.reporting.figures import write_property_report
 from clac_jax.tasks.task import Draw, Row
-from clac_jax.training.parallel import AXIS, Parallel
+from clac_jax.training.parallel import Parallel
+from clac_jax.training.step import AXIS
 from clac_jax.typing import Array
 
 
 class Property:
     """See `Task`. Regression minimizes the squared error, classification the cross entropy."""
 
-    absent_terms: ClassVar[dict[str, float]] = {}
+    absent_terms: ClassVar[Mapping[str, float]] = {}
 
     def __init__(self, config: ml_collections.ConfigDict, data: RunData, parallel: Parallel):
         """Builds the model and looks through the labels of the training split.
@@ -46,7 +47,7 @@ class Property:
 
     def initialise(self, example: Batch) -> dict[str, Any]:
         """Random weights or those of the config's file, and the normalization of the labels."""
-        key = jax.random.PRNGKey(self._config.seed)
+        key = jax.random.key(self._config.seed)
         variables = dict(jax.jit(lambda k: self.model.init(k, example, train=True))(key))
         variables["params"] = with_pretrained_graph_encoder(variables["params"], self._config)
         if self._is_regression:

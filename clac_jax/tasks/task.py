@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import flax.linen as nn
 
@@ -24,9 +24,12 @@ class Task(Protocol):
         absent_terms: terms of the loss that every train row has, where the model lacks them.
     """
 
-    model: nn.Module
-    loss: Loss
-    absent_terms: Mapping[str, float]
+    absent_terms: ClassVar[Mapping[str, float]]
+
+    @property
+    def model(self) -> nn.Module: ...  # noqa: D102
+    @property
+    def loss(self) -> Loss: ...  # noqa: D102
 
     def initialise(self, example: Batch) -> dict[str, Any]:
         """The variables of a fresh run; `example` is a training batch of any size."""

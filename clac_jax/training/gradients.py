@@ -8,6 +8,7 @@ once more to carry the gradient of the loss by these features on to the paramete
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -89,10 +90,11 @@ class GradientFunction:
                 axis_name=self.axis_name,
                 method="encode",
             )
-            return encoded.replace(lm_num_tokens=None), encoded.lm_num_tokens
+            return dataclasses.replace(encoded, lm_num_tokens=None), encoded.lm_num_tokens
 
         # The loss and the contrasts ask the batch for these two alone.
-        whole = batch.replace(
+        whole = dataclasses.replace(
+            batch,
             example_mask=batch.example_mask.reshape(-1),
             example_index=batch.example_index.reshape(-1),
         )
@@ -102,7 +104,7 @@ class GradientFunction:
         ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
             output, updated = self.apply_fn(
                 {"params": self._frozen(params), "batch_stats": batch_stats},
-                joined(chunks.replace(lm_num_tokens=num_tokens)),
+                joined(dataclasses.replace(chunks, lm_num_tokens=num_tokens)),
                 whole.example_mask,
                 whole.example_index,
                 train=True,

@@ -104,11 +104,13 @@ class Pmap(Parallel):
     def train(self, trainable: Any, schedule: optax.Schedule, loss: Loss) -> TrainStep:
         """See `Parallel.train`."""
         step = make_train_step(trainable, schedule, loss)
-        return jax.pmap(step, axis_name=AXIS, donate_argnums=(0,))
+        mapped: TrainStep = jax.pmap(step, axis_name=AXIS, donate_argnums=(0,))
+        return mapped
 
     def evaluate(self, eval_step: Callable[..., Any]) -> Callable[..., Any]:
         """See `Parallel.evaluate`."""
-        return jax.pmap(eval_step, axis_name=AXIS)
+        mapped: Callable[..., Any] = jax.pmap(eval_step, axis_name=AXIS)
+        return mapped
 
     def put(self, tree: Any) -> Any:
         """A copy on each local device, with a leading device axis.
@@ -222,9 +224,10 @@ class ShardMap(Parallel):
     def _global(self, batch: Batch) -> Batch:
         """This process's part of a batch as its part of the global arrays."""
         sharding = NamedSharding(self._mesh, SPLIT)
-        return jax.tree.map(
+        everywhere: Batch = jax.tree.map(
             lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), batch
         )
+        return everywhere
 
     def _shardings(self, tree: Any) -> Any:
         """Where each array of a state, or of a part of it, lies."""
@@ -256,9 +259,11 @@ def stack(parts: Sequence[Sequence[Batch]]) -> Batch:
         parts: one row per local device, one column per accumulated batch.
     """
     rows = [jax.tree.map(lambda *leaves: np.stack(leaves), *row) for row in parts]
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+    stacked: Batch = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+    return stacked
 
 
 def stack_devices(parts: Sequence[Batch]) -> Batch:
     """Batches of equal shape, one per local device, with one leading axis."""
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
+    stacked: Batch = jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
+    return stacked

@@ -70,7 +70,7 @@ def make_update(
         metrics = {
             **{name: term for name, term in found.terms.items() if not name.startswith("acc_")},
             "grad_norm": optax.tree.norm(found.grads),
-            "learning_rate": schedule(state.step) * state.learning_rate_scale,
+            "learning_rate": jnp.asarray(schedule(state.step)) * state.learning_rate_scale,
         }
         after = state.apply_gradients(grads=found.grads, batch_stats=found.batch_stats)
         return after, metrics
@@ -94,7 +94,7 @@ def make_gradients(
     """
 
     def gradients(state: TrainState, batch: Batch) -> BatchGradient:
-        key = jax.random.fold_in(state.key, state.step)
+        key = state.step_key()
         gradient = GradientFunction(state.apply_fn, loss, trainable, axis_name)
 
         def accumulate(carry: Any, inputs: Any) -> tuple[Any, dict[str, jax.Array]]:
@@ -136,7 +136,10 @@ def make_score(model: CLaC) -> Callable[[Any, Array, Array], jax.Array]:
     @jax.jit
     def score(params: Any, crystals: Array, texts: Array) -> jax.Array:
         with jax.default_matmul_precision("highest"):
-            return model.apply({"params": params}, crystals, texts, method="scores")
+            scores: jax.Array = model.apply(  # type: ignore[assignment]  # nothing is mutable
+                {"params": params}, crystals, texts, method="scores"
+            )
+            return scores
 
     return score
 
@@ -161,6 +164,7 @@ def make_eval_step(
             gathered = jax.tree.map(lambda leaf: leaf[None], local)
         else:
             gathered = jax.lax.all_gather(local, axis_name)
-        return Embedded(*gathered, metrics=metrics)
+        crystals, texts, example_mask, example_index = gathered
+        return Embedded(crystals, texts, example_mask, example_index, metrics)
 
     return eval_step

@@ -27,8 +27,8 @@ def test_block_equals_the_reference(dtype, suffix):
         def loss(params):
             y, _ = ProjectionBlock(64).apply(
                 {"params": params, "batch_stats": stats},
-                inputs["x"],
-                np.ones((1, 8), bool),
+                jnp.asarray(inputs["x"]),
+                jnp.ones((1, 8), bool),
                 train=True,
                 mutable=["batch_stats"],
             )

@@ -20,7 +20,8 @@ def random_pair(seed, num_left, num_right, num_examples=6, width=4, log_scale=1.
     rng = np.random.default_rng(seed)
     left = rng.normal(size=(num_left, num_examples, width)).astype(np.float32)
     right = rng.normal(size=(num_right, num_examples, width)).astype(np.float32)
-    return ProjectedPair(l2_normalize(left), l2_normalize(right), np.float32(log_scale))
+    left, right = (l2_normalize(jnp.asarray(side)) for side in (left, right))
+    return ProjectedPair(left, right, jnp.float32(log_scale))
 
 
 def info_nce(left, right, scale):
