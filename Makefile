@@ -8,7 +8,7 @@ CONFIG ?= configs/base.py
 WORKDIR ?= outputs/base
 FUZZ ?= --seconds=300 --seed=1
 
-.PHONY: train test test-slow fuzz lint data env lock clean
+.PHONY: train test test-slow fuzz docs-config lint data env lock clean
 
 # Huge pages for XLA's large buffers: fewer page faults, shorter steps on a CPU.
 train: $(DATA)
@@ -23,6 +23,10 @@ test-slow: $(DATA)
 # Spoilt files of every format that is read; counts how the readers take them: tools/fuzz.py.
 fuzz: $(ENV)
 	nice $(RUN) tools/fuzz.py $(FUZZ)
+
+# The page of all config keys, from their declarations.
+docs-config: $(ENV)
+	$(RUN) -m clac_jax.config.document docs/config.md
 
 lint: $(ENV)
 	$(RUN) -m ruff check .

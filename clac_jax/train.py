@@ -96,7 +96,7 @@ def train(
     """Trains from the config, in the workdir, going on from its newest checkpoint if it has one.
 
     Args:
-        config: see `clac_jax.config.schema.default_config`.
+        config: see `clac_jax.config.default_config`.
         workdir: folder of the run; made if it is not there.
         stop: listens for the signals that ask the run to end; none by default.
 

@@ -1,4 +1,4 @@
-"""What the elements and the cell alone can do: no structure, and a frozen text encoder."""
+"""What only the elements and the cell can do: no structure, and a frozen text encoder."""
 
 import ml_collections
 

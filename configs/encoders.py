@@ -1,7 +1,7 @@
 """The base run with another encoder of crystals or of texts: `--config=configs/encoders.py:cgcnn`.
 
 The graph encoders have sizes that train on a CPU beside the base run's PaiNN. Of the text encoders
-the base run's MiniLM alone comes with weights; the others start at random here, small. To train a
+only the base run's MiniLM comes with weights; the others start at random here, small. To train a
 pretrained one, give its folder or hub id:
 
     --config=configs/encoders.py:opt --config.text_encoder.pretrained=facebook/galactica-125m

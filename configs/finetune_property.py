@@ -1,4 +1,4 @@
-"""One property from the crystal alone, starting from the graph encoder of the base run.
+"""One property from only the crystal, starting from the graph encoder of the base run.
 
 `--config=configs/finetune_property.py:NAME` takes another property; "crystal system" is
 classified. From scratch: add `--config.resume_from=`.
@@ -28,6 +28,6 @@ def get_config(name: str = "band gap") -> ml_collections.ConfigDict:
     config.restore.parts = ("params",)
     config.restore.rules = (("(text_encoder|(cross|visual|textual)_head)/.*", None),)
     config.restore.strict = False  # the head of the property starts at random
-    config.frozen = ()  # ("graph_encoder/.*",) trains the head alone
+    config.frozen = ()  # ("graph_encoder/.*",) trains only the head
     config.optimizer.learning_rate_factors = ()
     return config

@@ -1,4 +1,4 @@
-"""What a config or data that differ from the checkpoint's mean for the run that continues."""
+"""What it means for a run that resumes that its config or data differ from the checkpoint's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DATA_KEYS = ("dataset.name", "dataset.path", "dataset.split_by", "task", "prope
 
 @dataclass(frozen=True)
 class Present:
-    """The run that continues.
+    """The run that resumes.
 
     Attributes:
         config: of the run.
@@ -40,8 +40,8 @@ def describe_changes(
 
     Args:
         info: of the checkpoint.
-        now: the run that continues.
-        progress: where it continues.
+        now: the run that resumes.
+        progress: where it resumes.
         is_own: whether the checkpoint is in the run's own workdir.
     """
     lines = []
@@ -68,7 +68,7 @@ def describe_changes(
 
 
 def effect_of(key: str) -> str:
-    """What a change of a config key does to a run that continues; "" where that is plain."""
+    """What a change of a config key does to a run that resumes; "" where that is plain."""
     declaration = all_keys().get(key)
     if declaration is None:
         return "a key that this version does not have; it has no effect"
@@ -82,12 +82,12 @@ def carried_over(
     is_own: bool,
     parts: Collection[str],
 ) -> tuple[RunProgress, list[str]]:
-    """Where a run continues, and lines on what of a checkpoint's book-keeping no longer holds.
+    """Where a run resumes, and lines on what of a checkpoint's book-keeping no longer holds.
 
     Args:
         progress: of the checkpoint, or of the end of its run.
         info: of the checkpoint.
-        now: the run that continues.
+        now: the run that resumes.
         is_own: whether the checkpoint is in the run's own workdir.
         parts: of the checkpoint that are taken over.
     """
@@ -121,7 +121,7 @@ def carried_over(
 
 
 def _why_incomparable(info: CheckpointInfo, now: Present) -> str:
-    """Why a monitored value of then says nothing now; "" if they can be compared."""
+    """Why the checkpoint's monitored values cannot be compared with the run's; "" if they can."""
     config = config_lib.to_plain(now.config)
     monitors = [
         tree["checkpoint"][key] for tree in (info.config, config) for key in ("monitor", "mode")
@@ -143,7 +143,7 @@ def _same_training_data(info: CheckpointInfo, now: Present) -> bool:
         keys += _DATA_KEYS
     elif fingerprints[0] != fingerprints[1]:
         return False
-    same_keys = all(then_flat[key] == now_flat[key] for key in keys)
+    same_keys = all(bool(then_flat[key] == now_flat[key]) for key in keys)
     return same_keys and info.num_train_examples in (0, now.num_train_examples)
 
 
@@ -154,6 +154,6 @@ def _other_order(info: CheckpointInfo, now: Present) -> bool:
 
 
 def _is_trained(progress: RunProgress, info: CheckpointInfo) -> bool:
-    """Whether the checkpoint's epoch lacked nothing but its validation."""
+    """Whether only the validation of the checkpoint's epoch was left."""
     step: int = info.config["batch_size"] * info.config["accumulate_steps"]
     return info.num_train_examples - progress.examples_in_epoch < step

@@ -1,8 +1,7 @@
-"""Which validations can be compared: what their values depend on beside the parameters.
+"""Which validations can be compared: what their values depend on besides the parameters.
 
-A checkpoint keeps the metrics of its validation. After a change of the validation data, the batch
-in which the loss contrasts or the model itself they are measured in another way, and say nothing
-about which checkpoint is better.
+A checkpoint keeps the metrics of its validation. Once the validation data, the batch within which
+the loss contrasts, or the model itself has changed, they no longer tell which checkpoint is better.
 """
 
 from __future__ import annotations
@@ -29,27 +28,38 @@ def unlike(
 
     Args:
         then: the nested config of a run, and split name -> fingerprint of its data ({}: unknown).
-        now: the same of another; its `checkpoint.monitor` is what is compared.
+        now: config and data of the other run, whose `checkpoint.monitor` is compared.
     """
     (config_then, data_then), (config_now, data_now) = then, now
-    flat_then, flat_now = (_flat(json.dumps(c, sort_keys=True)) for c in (config_then, config_now))
+    fingerprints = data_then.get("validation", ""), data_now.get("validation", "")
+    found = []
+    texts = [json.dumps(config, sort_keys=True) for config in (config_then, config_now)]
+    # The declarations of the keys stand beside the encoders: `ckpt ls` of a run whose config never
+    # changed does without them, and so without JAX.
+    if texts[0] != texts[1]:
+        found = _other_keys(*map(_flat, texts), knows_data=all(fingerprints))
+    if all(fingerprints) and fingerprints[0] != fingerprints[1]:
+        found.append("other validation data")
+    return found
+
+
+def _other_keys(
+    flat_then: Mapping[str, Any], flat_now: Mapping[str, Any], knows_data: bool
+) -> list[str]:
+    """The keys that differ and on which a validation depends, in words."""
     # Where the weights came from and what acts only in training does not matter.
     matters = {"model"}
     # Measured within a batch; the retrieval accuracies are those of the whole split.
     in_batch = flat_now["checkpoint.monitor"] in ("val_loss", "val_acc_top1", "val_acc_top3")
     if in_batch and flat_now["task"] == "contrastive":
         matters.add("batch")
-    fingerprints = data_then.get("validation", ""), data_now.get("validation", "")
-    if not all(fingerprints):
-        matters.add("data")  # a checkpoint does not say which examples it was measured on
-    found = [
+    if not knows_data:  # a checkpoint does not say which examples it was measured on
+        matters.add("data")
+    return [
         f"another {name}"
         for name, key in sorted(all_keys().items())
         if key.validation in matters and flat_then.get(name) != flat_now.get(name)
     ]
-    if all(fingerprints) and fingerprints[0] != fingerprints[1]:
-        found.append("other validation data")
-    return found
 
 
 @functools.lru_cache(maxsize=64)

@@ -6,6 +6,7 @@ import traceback
 
 from absl import flags
 
+from clac_jax.config import renamed
 from clac_jax.errors import UserError
 
 _TRACE = "Traceback (most recent call last)"  # in what the flags say of a failing config file
@@ -30,6 +31,8 @@ def describe(error: Exception, config: str = "--config") -> str:
         root = next((cause for cause in causes if _TRACE not in str(cause)), error)
     if isinstance(root, flags.Error | UserError | AttributeError | KeyError):
         text = _unquoted(str(root))
+        if isinstance(root, AttributeError | KeyError) and (new_name := renamed.hint(text)):
+            return new_name
         return text if " " in text else f"There is no config key {text!r}."
     what = f"{type(root).__name__}: {_unquoted(str(root))}"
     return f"{config} cannot be loaded: {_where(root)}{what}"

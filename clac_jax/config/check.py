@@ -10,14 +10,11 @@ import ml_collections
 from clac_jax.config import renamed
 from clac_jax.config.encoders import fill_defaults, graph_encoders
 from clac_jax.config.key import Group, Key
-from clac_jax.config.run import declaration
+from clac_jax.config.run import DEBUG_EXAMPLES, declaration
 from clac_jax.config.saving import MONITORS, PROPERTY_MONITORS
 from clac_jax.config.schema import ConfigError
 from clac_jax.errors import one_line
 from clac_jax.files.paths import check_local
-
-# Of each split; a few batches of most configs, and prepared in seconds.
-DEBUG_EXAMPLES = 64
 
 ALL_KEYS = "docs/config.md lists all keys, and so does `python -m clac_jax.config.document`."
 
@@ -119,7 +116,7 @@ def _check_value(dotted: str, value: Any, key: Key) -> None:
         raise ConfigError(f'Config key "{dotted}" is {one_line(repr(value))}. It must be {bound}.')
     if key.check is not None and (problem := key.check(value)):
         raise ConfigError(f'Config key "{dotted}" cannot be used. {problem}')
-    if key.is_path and (value or key.default):  # an empty text may stand for none
+    if key.is_path and (value or not key.may_be_empty):
         check_local(value, f'Config key "{dotted}"')
 
 

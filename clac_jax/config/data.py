@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clac_jax.config.effects import NEXT_EXAMPLE, OTHER_EXAMPLES, PLAIN, SAME_EXAMPLES
+from clac_jax.config.effects import NEXT_EXAMPLE, OTHER_EXAMPLES, PLAIN, SAME_EXAMPLES, SAME_NUMBERS
 from clac_jax.config.key import key
 
 
@@ -122,3 +122,10 @@ class Input:
     )
     num_threads: int = key(2, "threads that prepare examples", low=0, on_change=PLAIN)
     prefetch: int = key(8, "batches prepared ahead", low=0, on_change=PLAIN)
+    max_batch_shapes: int = key(
+        3,
+        "shapes that batches are padded to; each one more is compiled, and saves padding",
+        low=1,
+        high=4,
+        on_change=SAME_NUMBERS,
+    )

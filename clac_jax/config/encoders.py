@@ -62,7 +62,7 @@ def text_encoders() -> Mapping[str, type[TextEncoderSettings]]:
 def graph_encoder() -> Group:
     """The group `config.graph_encoder`."""
     encoders = graph_encoders()
-    keys = _merged(declared(ChosenGraphEncoder), encoders, "name", "graph_encoder.name")
+    keys = merged_keys(ChosenGraphEncoder, encoders, "graph_encoder", "name")
     readers = [name for name, kind in encoders.items() if kind.pretrained_files]
     used_with = f"graph_encoder.name={','.join(readers)}"
     keys["pretrained"] = dataclasses.replace(keys["pretrained"], used_with=used_with)
@@ -71,39 +71,59 @@ def graph_encoder() -> Group:
 
 def text_encoder_sizes() -> Group:
     """The group `config.text_encoder.config`."""
-    dotted = "text_encoder.config.model_type"
-    return Group("", _merged(declared(ChosenTextEncoder), text_encoders(), "model_type", dotted))
+    keys = merged_keys(ChosenTextEncoder, text_encoders(), "text_encoder.config", "model_type")
+    return Group("", keys)
 
 
-def _merged(
-    keys: dict[str, Key], per_encoder: Mapping[str, type], chooser: str, dotted: str
+def merged_keys(
+    chosen: type, table: Mapping[str, type], group: str, chooser: str
 ) -> dict[str, Key]:
-    """The keys of a group of encoders: `keys`, then what its encoders declare."""
-    keys[chooser] = dataclasses.replace(keys[chooser], choices=tuple(per_encoder))
+    """The keys of a group in which one of several encoders, or losses, is chosen.
+
+    Args:
+        chosen: dataclass of the keys that do not depend on which one it is.
+        table: name of each -> dataclass of its settings.
+        group: dotted name of the group, for the docs.
+        chooser: key of `chosen` whose value is a name in the table.
+
+    Raises:
+        TypeError: a setting cannot be a key of the group.
+    """
+    keys = declared(chosen)
+    keys[chooser] = dataclasses.replace(keys[chooser], choices=tuple(table))
     owners: dict[str, dict[str, Key]] = {}
-    for name, cls in per_encoder.items():
+    for name, cls in table.items():
         for each, declaration in declared(cls).items():
             owners.setdefault(each, {})[name] = declaration
-    for each, by_encoder in owners.items():
-        kinds = {declaration.kind for declaration in by_encoder.values()}
+    for each, by_name in owners.items():
+        kinds = {declaration.kind for declaration in by_name.values()}
         if each in keys or len(kinds) > 1:
-            taken = "every encoder has that key" if each in keys else "their types differ"
+            taken = "the group has that key" if each in keys else "their types differ"
             raise TypeError(
-                f"The setting {each!r} of {' and '.join(by_encoder)} cannot be a config key: "
+                f"The setting {each!r} of {' and '.join(by_name)} cannot be a config key: "
                 f"{taken}. Give the setting another name."
             )
-        keys[each] = _common(by_encoder, per_encoder, dotted)
+        declaration = _common(by_name, table, f"{group}.{chooser}")
+        if declaration.default is None:
+            own = "; ".join(f"{name} {key.default}" for name, key in by_name.items())
+            what = group.split(".")[0].replace("_", " ")
+            meaning = f"{declaration.meaning}; None: the {what}'s own ({own})"
+            declaration = dataclasses.replace(declaration, meaning=meaning)
+        keys[each] = declaration
     return keys
 
 
-def _common(by_encoder: Mapping[str, Key], all_encoders: Mapping[str, type], dotted: str) -> Key:
-    """One key for the encoders that declare it."""
-    first, *others = by_encoder.values()
-    meanings = dict.fromkeys(each.meaning for each in by_encoder.values() if each.meaning)
-    used_with = None if len(by_encoder) == len(all_encoders) else f"{dotted}={','.join(by_encoder)}"
+def _common(by_name: Mapping[str, Key], table: Mapping[str, type], dotted: str) -> Key:
+    """One key for all that declare it, None where their defaults differ."""
+    first, *others = by_name.values()
+    meanings: dict[str, list[str]] = {}
+    for name, each in by_name.items():
+        meanings.setdefault(each.meaning, []).append(name)
+    texts = [f"{', '.join(names)}: {meaning}" for meaning, names in meanings.items()]
+    used_with = None if len(by_name) == len(table) else f"{dotted}={','.join(by_name)}"
     return dataclasses.replace(
         first,
-        meaning="; ".join(meanings),
+        meaning="; ".join(texts) if len(texts) > 1 else first.meaning,
         default=None if any(each.default != first.default for each in others) else first.default,
         used_with=first.used_with or used_with,
     )
@@ -123,7 +143,7 @@ def fill_defaults(config: Any) -> None:
     ):
         options = config
         for below in path:
-            options = options[below] if _is_group(options) else None
+            options = options.get(below) if _is_group(options) else None
         chosen = options.get(chooser) if _is_group(options) else None
         if not isinstance(chosen, str) or chosen not in encoders:
             continue  # refused by the checks

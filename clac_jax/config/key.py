@@ -20,6 +20,7 @@ class Key:
         high: largest number allowed.
         check: value -> what is wrong with it, as a sentence; "" where nothing is.
         is_path: whether it names a local file or folder.
+        may_be_empty: whether the empty text is allowed for a path, and means none.
         used_with: the keys and values with which it has an effect, "loss.name=jsd"; "": always.
         on_change: what another value means for a run that resumes, said in its `changed` line; ""
             where that is plain, None: what the group says.
@@ -36,6 +37,7 @@ class Key:
     high: float | None = None
     check: Callable[[Any], str] | None = None
     is_path: bool = False
+    may_be_empty: bool = False
     used_with: str | None = None
     on_change: str | None = None
     validation: Literal["model", "batch", "data", ""] | None = None

@@ -26,16 +26,18 @@ from clac_jax.config.saving import Checkpoint, Logging, Restore
 from clac_jax.config.training import (
     Cosine,
     Distributed,
-    Loss,
     OneCycle,
     Optimizer,
     Plateau,
     Property,
     Sharding,
+    loss_keys,
     wrong_regexes,
 )
 
 TOWERS = ("graph_encoder", "text_encoder")
+# Of each split with `debug`: some batches of most configs, prepared in seconds.
+DEBUG_EXAMPLES = 64
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Run:
     )
     seed: int = key(
         42,
-        "of the data's order, the views, the random weights and dropout",
+        "seed of the data's order, the views, the random weights and dropout",
         low=0,
         on_change="the data follow the new seed; the key of dropout is the checkpoint's, unless "
         "restore.parts leaves it out",
@@ -213,7 +215,11 @@ class Run:
         check=wrong_regexes,
         on_change="applies from the next step; newly trained parameters start with fresh moments",
     )
-    debug: bool = key(False, "64 examples and one epoch", on_change=OTHER_EXAMPLES)
+    debug: bool = key(
+        False,
+        f"only one epoch, of the first {DEBUG_EXAMPLES} examples of each split",
+        on_change=OTHER_EXAMPLES,
+    )
     log_every_n_steps: int = key(10, "steps between rows of metrics.jsonl", low=1, on_change=PLAIN)
     eval_batch_size: int = key(
         64,
@@ -226,6 +232,7 @@ class Run:
         "~/.cache/clac_jax/xla",
         'folder of compiled steps; "" keeps none',
         is_path=True,
+        may_be_empty=True,
         on_change=PLAIN,
     )
     deterministic: bool = key(
@@ -239,8 +246,8 @@ class Run:
     )
     resume: str = key(
         "auto",
-        "auto resumes where the workdir has a checkpoint; must never starts afresh; never refuses "
-        "a workdir that holds a run",
+        '"auto" resumes where the workdir has a checkpoint, "must" refuses to start afresh, '
+        '"never" refuses a workdir that holds a run',
         choices=("auto", "must", "never"),
         on_change=PLAIN,
     )
@@ -248,6 +255,7 @@ class Run:
         "",
         "another run's checkpoint to start from: DIR, DIR@best, DIR@step=5000, or its folder",
         is_path=True,
+        may_be_empty=True,
         on_change=PLAIN,
     )
 
@@ -258,7 +266,7 @@ class Run:
     text_encoder: None = group(
         TextEncoder, "The text encoder.", on_change=OTHER_MODEL, validation="model"
     )
-    loss: None = group(Loss, "The contrastive loss.", used_with="task=contrastive")
+    loss: None = group(loss_keys, "The contrastive loss.", used_with="task=contrastive")
     property: None = group(
         Property,
         "The property that is learned.",
@@ -293,7 +301,7 @@ class Run:
     distributed: None = group(
         Distributed,
         "Several processes, one per host or GPU. SLURM, Open MPI, Kubernetes and TPU hosts set the "
-        "first three by themselves: docs/clusters.md.",
+        "first three by themselves: see [Clusters](clusters.md).",
         on_change=PLAIN,
     )
 

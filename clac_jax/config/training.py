@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from clac_jax.config.effects import FRESH_RUNS, NEXT_STEP, NEXT_VALIDATION, OTHER_MODEL, SCHEDULE
-from clac_jax.config.key import key
+from clac_jax.config.effects import NEXT_VALIDATION, OTHER_MODEL, SCHEDULE
+from clac_jax.config.encoders import merged_keys
+from clac_jax.config.key import Group, key
 from clac_jax.errors import one_line
 
 
@@ -36,62 +37,23 @@ def wrong_factors(pairs: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Loss:
-    """`config.loss`."""
+class ChosenLoss:
+    """What is said of a contrastive loss from outside of it."""
 
     name: str = key(
         "infonce",
         "the loss; configs/losses.py has a config of each",
-        choices=("infonce", "cosface", "siglip", "jsd"),
         on_change=OTHER_MODEL,
         validation="model",
     )
-    margin: float = key(
-        0.2,
-        "margin on the cosine of a matched pair",
-        low=0.0,
-        used_with="loss.name=cosface",
-        on_change=NEXT_STEP,
-        validation="batch",
-    )
-    logit_bias_init: float = key(
-        -10.0,
-        "first value of the learned bias; below zero because most pairs do not match",
-        used_with="loss.name=siglip",
-        on_change=FRESH_RUNS,
-    )
-    critic: str = key(
-        "dot",
-        "what scores crystals against texts, and two views of one modality against each other: "
-        "products for both, perceptrons for both (concat), or one of each",
-        choices=("dot", "concat", "condot", "dotcon"),
-        used_with="loss.name=jsd",
-        on_change=OTHER_MODEL,
-        validation="model",
-    )
-    crystal_prior: bool = key(
-        True,
-        "whether a prior draws the crystals' features towards a uniform distribution",
-        used_with="loss.name=jsd",
-        on_change=OTHER_MODEL,
-        validation="batch",
-    )
-    text_prior: bool = key(
-        True,
-        "whether a prior draws the texts' features towards a uniform distribution",
-        used_with="loss.name=jsd",
-        on_change=OTHER_MODEL,
-        validation="batch",
-    )
-    prior_weight: float = key(
-        0.1,
-        "weight of the priors; the contrastive terms get the rest",
-        low=0.0,
-        high=1.0,
-        used_with="loss.name=jsd",
-        on_change=NEXT_STEP,
-        validation="batch",
-    )
+
+
+def loss_keys() -> Group:
+    """The group `config.loss`."""
+    # The settings stand beside the functions: imported only by who asks for them.
+    from clac_jax.models.losses import LOSSES
+
+    return Group("", merged_keys(ChosenLoss, LOSSES, "loss", "name"))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,9 @@ CRYSTAL_SYSTEMS = (
 )  # fmt: skip
 # The last space group of each crystal system (International Tables A, table 2.1.2.1).
 _LAST_SPACE_GROUP = (2, 15, 74, 142, 167, 194, 230)
-SYMMETRY_TOLERANCE = 0.01  # angstrom, how far atoms may be off a symmetric place
+# Angstrom, how far atoms may be off a symmetric place: pymatgen's default, so that the classes are
+# those of the Materials Project.
+SYMMETRY_TOLERANCE = 0.01
 
 
 def label_of(record: Record, name: str) -> float | None:

@@ -102,6 +102,7 @@ class RunData:
             num_parts=config.accumulate_steps * config.batch_size // self._per_chunk,
             num_batches=self.steps_per_epoch,
             seed=config.seed,
+            max_programs=config.input.max_batch_shapes,
         )
         self._eval_shapes: dict[str, ShapePlan] = {}
 
@@ -177,7 +178,7 @@ class RunData:
                 self._atoms(split, [np.arange(self.split_sizes[split])]),
                 num_parts=config.eval_batch_size // self._eval_per_device,
                 seed=config.seed,
-                max_programs=2,  # an epoch has few such batches
+                max_programs=min(2, config.input.max_batch_shapes),  # an epoch has few such batches
             )
         plan = self._eval_shapes[split]
 

@@ -10,7 +10,6 @@ import numpy as np
 from clac_jax.input_pipeline.batch import BatchShape, BatchShapeError, ExampleViews, misfit
 from clac_jax.input_pipeline.shape_search import Needs, Sizes, padding, rounded, search
 
-MAX_PROGRAMS = 3  # that are planned: a run compiles one more at most, but for very odd batches
 # A program more must save more than its compilation is worth:
 PROGRAM_COST = 0.02  # of a batch, and
 COMPILATION = 1.0  # batches in every epoch
@@ -37,7 +36,7 @@ class ShapePlan:
         num_parts: int = 1,
         num_batches: int = 1_000_000,
         seed: int = 0,
-        max_programs: int = MAX_PROGRAMS,
+        max_programs: int = 3,
     ):
         """Plans from a sample.
 
@@ -50,7 +49,8 @@ class ShapePlan:
             num_parts: of a batch that take one shape, on all devices.
             num_batches: in an epoch.
             seed: of the simulated batches.
-            max_programs: shapes that are planned.
+            max_programs: shapes that are planned at most. A run compiles one more at most, but for
+                outlier batches.
         """
         self._num_examples = num_examples
         self._max_tokens = max_tokens

@@ -6,7 +6,7 @@ however many devices hold it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -33,7 +33,7 @@ class LossOptions:
         lm_weight: factor of the language-model loss.
     """
 
-    pair: PairLoss = InfoNCE()
+    pair: PairLoss = field(default_factory=InfoNCE)
     lm_weight: float = 0.0
 
 

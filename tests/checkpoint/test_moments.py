@@ -2,7 +2,6 @@
 
 import functools
 import shutil
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from etils import epath
+from helpers.formats import FORMATS
 from helpers.states import epochs, make_config, make_params, make_state, save_run, shapes_of
 
 from clac_jax.checkpoint import resume
@@ -19,7 +19,7 @@ from clac_jax.checkpoint.restore import restore
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
 from clac_jax.training import optim
 
-FORMAT_1 = Path(__file__).parents[1] / "data" / "checkpoints" / "format_1"
+FORMAT_1 = FORMATS / "1" / "run"
 RATE = 1e-2
 ADAM = "opt_state/inner_state/adam"
 

@@ -1,4 +1,4 @@
-"""The tables of encoders: what they say is all that the rest of the package knows of an encoder."""
+"""The tables of encoders and losses: only they say which there are."""
 
 import dataclasses
 import re
@@ -14,21 +14,29 @@ from clac_jax.config.schema import default_config
 from clac_jax.models.encoders import encoder_needs, graph_settings, text_settings
 from clac_jax.models.graph import GRAPH_ENCODERS
 from clac_jax.models.graph.settings import GraphEncoderSettings, cutoff_key
+from clac_jax.models.losses import LOSSES
 from clac_jax.models.text import TEXT_ENCODERS
 
 PACKAGE = Path(clac_jax.__file__).parent
-# The defaults of the config, and what configs of earlier versions meant.
-MAY_NAME_ONE = ("config/encoders.py", "config/schema.py", "config/renamed.py")
+# The defaults of the config, what configs of earlier versions meant, and another program's names.
+MAY_NAME_ONE = {
+    "config/encoders.py",
+    "config/training.py",
+    "config/schema.py",
+    "config/renamed.py",
+    "interop/reference_config.py",
+}
 
 
-def test_no_other_file_names_an_encoder():
-    names = "|".join([*GRAPH_ENCODERS, *TEXT_ENCODERS])
+def test_no_other_file_names_an_encoder_or_a_loss():
+    names = "|".join([*GRAPH_ENCODERS, *TEXT_ENCODERS, *LOSSES])
     named = {
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("*.py")
         if re.search(rf"""["']({names})["']""", path.read_text())
     }
-    assert named - set(MAY_NAME_ONE) == {"models/graph/__init__.py", "models/text/__init__.py"}
+    tables = {f"models/{each}/__init__.py" for each in ("graph", "text", "losses")}
+    assert named - MAY_NAME_ONE == tables
 
 
 @pytest.mark.parametrize("name", GRAPH_ENCODERS)
@@ -71,7 +79,7 @@ def test_a_setting_that_encoders_share_keeps_the_default_of_each(monkeypatch):
 
 @pytest.mark.parametrize(
     ("setting", "default", "words"),
-    [("pretrained", 3, "every encoder has that key"), ("num_rbf", 3.0, "their types differ")],
+    [("pretrained", 3, "the group has that key"), ("num_rbf", 3.0, "their types differ")],
 )
 def test_a_setting_that_cannot_be_a_config_key_is_named(monkeypatch, setting, default, words):
     fields = [(setting, type(default), key(default, "a number"))]

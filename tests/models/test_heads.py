@@ -20,7 +20,8 @@ from helpers.small_models import batch_of, examples, fresh_head_stats, heads_of,
 from clac_jax.models import build_model, init_variables
 from clac_jax.models.clac import ClacOutput
 from clac_jax.models.heads import ContrastiveHead, CriticHead, PriorDiscriminator, prior_noise
-from clac_jax.training.losses import LossOptions, clac_loss
+from clac_jax.models.losses import JSD
+from clac_jax.training.losses import LossOptions, clac_loss, loss_options
 from configs import losses as loss_configs
 
 PRIORS = {"crystal": "prior_d", "text": "text_prior_d"}
@@ -90,7 +91,7 @@ def test_jsd_with_priors_equals_the_reference(dtype, suffix, monkeypatch):
                 )
             }
             output = ClacOutput(**pairs, **priors)
-            value, terms = clac_loss(output, mask, LossOptions("jsd"), key=jax.random.key(0))
+            value, terms = clac_loss(output, mask, LossOptions(JSD()), key=jax.random.key(0))
             cross = pairs["cross"]
             cosines = cross.left[0] @ cross.right[0].T
             return value, (terms, cosines)
@@ -194,7 +195,7 @@ def test_every_loss_of_the_configs_trains_the_parameters_it_has(name):
     views = 1 + config.use_visual_intramodal_loss
     model, batch = build_model(config, 200), batch_of(examples(views), num_views=views)
     variables = init_variables(model, config, batch)
-    options = LossOptions(config.loss.name, config.loss.margin, config.loss.prior_weight)
+    options = loss_options(config)
 
     params = variables["params"]
     encoders = {name: tree for name, tree in params.items() if "encoder" in name}

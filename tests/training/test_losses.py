@@ -13,6 +13,7 @@ import pytest
 
 from clac_jax.models.clac import ClacOutput
 from clac_jax.models.heads import ProjectedPair, l2_normalize
+from clac_jax.models.losses import JSD, LOSSES, CosFace, SigLIP
 from clac_jax.training.losses import LossOptions, clac_loss
 
 
@@ -68,7 +69,7 @@ def test_a_batch_of_padding_has_loss_zero():
 def test_accuracies_count_the_text_given_the_crystal():
     # Crystal 0 finds its text first, 1 second, 2 fourth, 3 is tied with a wrong one.
     scores = np.array([[9, 1, 2, 3], [9, 8, 1, 2], [9, 8, 2, 7], [1, 2, 5, 5]], np.float32)
-    pair = ProjectedPair(scores[None], np.eye(4, dtype=np.float32)[None], np.float32(0))
+    pair = ProjectedPair(jnp.asarray(scores)[None], jnp.eye(4)[None], jnp.float32(0))
     _, terms = clac_loss(ClacOutput(pair), np.ones(4, bool))
     assert float(terms["acc_top1"]) == pytest.approx(1 / 4)
     assert float(terms["acc_top3"]) == pytest.approx(3 / 4)
@@ -117,23 +118,23 @@ def test_cosface_is_infonce_of_smaller_own_cosines():
     pair = random_pair(6, 1, 1)
     logits = np.e * (cosines(pair) - 0.3 * np.eye(6))
     expected = info_nce(logits, np.eye(6), 1.0)
-    loss, _ = clac_loss(ClacOutput(pair), np.ones(6, bool), LossOptions("cosface", margin=0.3))
+    loss, _ = clac_loss(ClacOutput(pair), np.ones(6, bool), LossOptions(CosFace(0.3)))
     assert float(loss) == pytest.approx(expected, rel=1e-5)
-    without, _ = clac_loss(ClacOutput(pair), np.ones(6, bool), LossOptions("cosface"))
+    without, _ = clac_loss(ClacOutput(pair), np.ones(6, bool), LossOptions(CosFace(0.0)))
     assert float(without) == pytest.approx(info_nce(pair.left[0], pair.right[0], np.e), rel=1e-5)
 
 
 def test_siglip_classifies_every_pair_by_itself():
-    pair = random_pair(7, 1, 1).replace(logit_bias=np.float32(-2))
+    pair = random_pair(7, 1, 1).replace(logit_bias=jnp.float32(-2))
     logits = np.e * cosines(pair) - 2
     expected = softplus(np.where(np.eye(6, dtype=bool), -logits, logits)).sum() / 6
-    loss, _ = clac_loss(ClacOutput(pair), np.ones(6, bool), LossOptions("siglip"))
+    loss, _ = clac_loss(ClacOutput(pair), np.ones(6, bool), LossOptions(SigLIP()))
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["cosface", "siglip", "jsd"])
+@pytest.mark.parametrize("name", LOSSES)
 def test_padding_counts_in_no_loss(name):
-    options = LossOptions(name, margin=0.2)
+    options = LossOptions(LOSSES[name]())
     pair = random_pair(8, 1, 2)
     mask = np.array([False, True, True, False, True, True])
     kept = ProjectedPair(pair.left[:, mask], pair.right[:, mask], pair.log_scale)
@@ -152,7 +153,7 @@ def test_jsd_rolls_the_batch_by_one_random_shift():
         np.mean(softplus(-scores.diagonal()) + softplus(scores[np.arange(6), np.arange(6) - shift]))
         for shift in range(1, 6)
     ]
-    options = LossOptions("jsd")
+    options = LossOptions(JSD())
     seen = set()
     for seed in range(40):
         key = jax.random.key(seed)
@@ -168,9 +169,9 @@ def test_jsd_rolls_the_batch_by_one_random_shift():
 def test_the_prior_takes_its_weight_from_the_contrasts():
     pair = random_pair(10, 1, 1)
     mask = np.array([True, True, True, True, False, False])
-    prior = np.array([1.0, 2.0, 3.0, 6.0, 50.0, 50.0], np.float32)
+    prior = jnp.array([1.0, 2.0, 3.0, 6.0, 50.0, 50.0], jnp.float32)
     output = ClacOutput(pair, crystal_prior=prior, text_prior=2 * prior)
-    contrast, _ = clac_loss(ClacOutput(pair), mask, LossOptions("jsd"))
-    loss, terms = clac_loss(output, mask, LossOptions("jsd", prior_weight=0.25))
+    contrast, _ = clac_loss(ClacOutput(pair), mask, LossOptions(JSD()))
+    loss, terms = clac_loss(output, mask, LossOptions(JSD(prior_weight=0.25)))
     assert float(terms["prior_loss"]) == pytest.approx(9.0)
     assert float(loss) == pytest.approx(0.75 * float(contrast) + 0.25 * 9.0, rel=1e-6)

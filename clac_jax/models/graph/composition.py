@@ -22,7 +22,7 @@ from clac_jax.typing import Array
 class CompositionSettings(GraphEncoderSettings):
     """Sizes of the encoder that does not see where the atoms are."""
 
-    num_features: int = key(512, "width of an atom's features", low=1)
+    num_features: int = key(512, "width of the hidden layers", low=1)
 
     sees_composition = True
 

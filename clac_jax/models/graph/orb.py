@@ -42,7 +42,9 @@ class OrbSettings(GraphEncoderSettings):
     """Sizes of an ORB v3; orb-v3-direct-20-omat has 256, 1024 and 5, and 20 neighbours."""
 
     cutoff: float = cutoff_key(6.0)
-    num_features: int = key(512, "width of an atom's features", low=1)
+    num_features: int = key(
+        512, "width of the features of atoms and edges, and of a crystal's vector", low=1
+    )
     num_interactions: int = key(5, "message-passing steps", low=0)
     hidden_features: int = key(1024, "width of the perceptrons' hidden layers", low=1)
 
