@@ -23,7 +23,6 @@ from clac_jax.models.settings import ModelError, kind_named, settings_of
 from clac_jax.models.text.pretrained import load_huggingface
 
 
-
 def pair_loss_of(options: ml_collections.ConfigDict) -> PairLoss:
     """The contrastive loss of the config group `loss`.
 
