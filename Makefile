@@ -47,6 +47,7 @@ docs-config: $(ENV)
 lint: $(ENV)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 env: $(ENV)
 

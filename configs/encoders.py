@@ -8,6 +8,8 @@ pretrained one, give its folder or hub id:
         --config.text_encoder.tokenizer=facebook/galactica-125m
 """
 
+from typing import Any
+
 import ml_collections
 
 from clac_jax.config.shipped import shipped_config
@@ -23,7 +25,7 @@ _RANDOM_TEXT = {
     "frozen": (),
 }
 _DECODER = _RANDOM_TEXT | {"text_encoder.feature": "last"}
-ENCODERS = {
+ENCODERS: dict[str, dict[str, Any]] = {
     "painn": {},
     "painn_12_nearest": {"graph_encoder.max_neighbours": 12},
     "cgcnn": {

@@ -6,6 +6,8 @@ import tempfile
 
 import pytest
 from helpers.paths import ROOT
+from helpers.type_checks import checked
+from jaxtyping import install_import_hook
 
 # Nearly every program of the tests runs a few times on a few numbers, so that most of the time went
 # into compiling it: it is compiled with little care. Read when JAX is imported.
@@ -14,6 +16,12 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones do no
     QUICK_COMPILATION += " --xla_cpu_use_fusion_emitters=false"
 if QUICK_COMPILATION not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_COMPILATION}".strip()
+
+# Before anything of the package is imported: the axes that annotations name are compared with each
+# other on every call of these modules, also where JAX traces them.
+install_import_hook(
+    ["clac_jax.models", "clac_jax.training.losses"], f"{checked.__module__}.{checked.__name__}"
+)
 
 
 def pytest_configure(config):

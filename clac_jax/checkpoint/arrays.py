@@ -77,7 +77,8 @@ def only_this_process() -> ocp.options.MultiprocessingOptions:
 
 def nested(arrays: Mapping[str, Any]) -> dict[str, Any]:
     """Slash paths -> nested dicts, the form in which Orbax saves."""
-    return traverse_util.unflatten_dict(dict(arrays), sep="/")
+    tree: dict[str, Any] = traverse_util.unflatten_dict(dict(arrays), sep="/")
+    return tree
 
 
 def read_arrays(info: CheckpointInfo, paths: Collection[str]) -> Arrays:
@@ -148,4 +149,4 @@ def _describe(array: np.ndarray) -> Leaf:
 
 
 def _crc32(array: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)

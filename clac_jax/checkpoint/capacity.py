@@ -9,7 +9,7 @@ import errno
 import math
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Protocol
 
 import ml_collections
 import numpy as np
@@ -25,16 +25,25 @@ OVERHEAD = 1 << 20  # bytes of a checkpoint beside its arrays: config, checksums
 NEEDED_DESCRIPTORS = 24  # that Orbax and TensorStore open at a time for a small model
 
 
+class Shaped(Protocol):
+    """An array, or what describes one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def dtype(self) -> np.dtype: ...  # noqa: D102
+
+
 class CapacityError(UserError):
     """The disk or the process cannot take one checkpoint."""
 
 
-def check(directory: epath.Path, arrays: Mapping[str, Any]) -> None:
+def check(directory: epath.Path, arrays: Mapping[str, Shaped]) -> None:
     """Compares the free space with the size of one checkpoint, and opens some files for a moment.
 
     Args:
         directory: the `checkpoints/` of a run.
-        arrays: slash path -> array, or anything else with shape and dtype.
+        arrays: slash path -> array, or its shape and dtype.
 
     Raises:
         OSError: ENOSPC, the checkpoint does not fit; EMFILE, files cannot be opened.
@@ -50,7 +59,7 @@ def check(directory: epath.Path, arrays: Mapping[str, Any]) -> None:
 
 def check_at_start(
     directory: epath.Path,
-    shapes: Mapping[str, Any],
+    shapes: Mapping[str, Shaped],
     num_there: int,
     config: ml_collections.ConfigDict,
 ) -> None:
@@ -91,7 +100,7 @@ def check_at_start(
         )
 
 
-def checkpoint_size(arrays: Mapping[str, Any]) -> int:
+def checkpoint_size(arrays: Mapping[str, Shaped]) -> int:
     """Bytes that a checkpoint of these arrays takes; they are saved without compression."""
     return OVERHEAD + sum(
         math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in arrays.values()

@@ -155,5 +155,5 @@ def _other_order(info: CheckpointInfo, now: Present) -> bool:
 
 def _is_trained(progress: RunProgress, info: CheckpointInfo) -> bool:
     """Whether only the validation of the checkpoint's epoch was left."""
-    step = info.config["batch_size"] * info.config["accumulate_steps"]
+    step: int = info.config["batch_size"] * info.config["accumulate_steps"]
     return info.num_train_examples - progress.examples_in_epoch < step

@@ -212,5 +212,5 @@ def _crc32(path: epath.Path) -> int:
     crc = 0
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
-            crc = zlib.crc32(chunk, crc)
+            crc = zlib.crc32(chunk, crc)  # type: ignore[arg-type]  # text, says epath
     return crc

@@ -49,7 +49,9 @@ def list_run(
 
 def format_list(rows: list[dict[str, Any]], monitor: str | None) -> str:
     """`list_run` as a table."""
-    table = [("step", "epoch", "example", monitor or "metric", "top-1", "size", "age", "kept")]
+    table: list[tuple[str, ...]] = [
+        ("step", "epoch", "example", monitor or "metric", "top-1", "size", "age", "kept")
+    ]
     for row in rows:
         if row["damage"]:
             table.append((str(row["step"]), f"DAMAGED: {row['damage']}"))
@@ -104,7 +106,7 @@ def format_show(info: CheckpointInfo, all_arrays: bool = False) -> str:
         ", ".join(f"{name} {version}" for name, version in info.versions.items()),
         *(f"{name:<26}{value:.5g}" for name, value in (info.metrics or {}).items()),
     ]
-    table = [("array", "shape", "dtype", "norm")]
+    table: list[tuple[str, ...]] = [("array", "shape", "dtype", "norm")]
     for path, leaf in info.leaves.items():
         if all_arrays or not path.startswith("opt_state/"):
             table.append((path, _shape(leaf.shape), leaf.dtype, f"{leaf.norm:.4g}"))
@@ -183,7 +185,7 @@ def format_diff(difference: Difference, limit: int | None = 20) -> str:
         for path, then, now in difference.reshaped[:limit]
     ]
     if difference.changed:
-        table = [("array", "|B - A| / |A|", "largest change")]
+        table: list[tuple[str, ...]] = [("array", "|B - A| / |A|", "largest change")]
         table += [(p, f"{rel:.3g}", f"{most:.3g}") for p, rel, most in difference.changed[:limit]]
         lines += ["", _aligned(table)]
         if limit is not None and len(difference.changed) > limit:

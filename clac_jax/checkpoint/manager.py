@@ -117,7 +117,7 @@ class Checkpoints:
         self._failure: CheckpointError | None = None  # of the last save
         self.saved: RunProgress | None = None
 
-    def read_all(self) -> tuple[dict[int, CheckpointInfo], dict[int, UserError]]:
+    def read_all(self) -> tuple[dict[int, CheckpointInfo], dict[int, DamagedCheckpointError]]:
         """See `layout.read_all`."""
         return read_all(self.directory)
 

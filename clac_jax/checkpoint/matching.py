@@ -171,12 +171,13 @@ def suggest_rules(found: Sequence[Match]) -> list[tuple[str, str]]:
         images = {new + path[len(old) :]: path for path in inside}
         if all(image in wanted and shapes[image] == shapes[path] for image, path in images.items()):
             covers[old, new] = (inside, set(images))
-    rules, used = [], set()
-    for (old, new), (inside, images) in sorted(
+    rules: list[tuple[str, str]] = []
+    used: set[str] = set()
+    for (old, new), (inside, targets) in sorted(
         covers.items(), key=lambda item: (-len(item[1][0]), item[0])
     ):
-        if not (inside | images) & used:
-            used |= inside | images
+        if not (inside | targets) & used:
+            used |= inside | targets
             rules.append((f"{re.escape(old)}/(.*)", rf"{new}/\1"))
     return rules
 
@@ -201,8 +202,8 @@ def _renamed(
     for source in saved:
         prefix, name = _split(source, parameters)
         target: str | None = source
-        for number, (pattern, replacement) in enumerate(compiled):
-            found = pattern.fullmatch(name) if name else None
+        for number, (rule, replacement) in enumerate(compiled):
+            found = rule.fullmatch(name) if name else None
             if found:
                 used[number] = True
                 target = None if replacement is None else prefix + found.expand(replacement)
@@ -268,15 +269,15 @@ def _counts_beside_moments(matches: Sequence[Match], saved: Shapes) -> list[Matc
     result = list(matches)
     for (optimizer, name), members in families.items():
         by_path = {matches[number].path: number for number in members}
-        number = by_path.get(f"{optimizer}/count/{name}")
-        if number is None:  # moments that need no correction
+        counter = by_path.get(f"{optimizer}/count/{name}")
+        if counter is None:  # moments that need no correction
             continue
-        count, shared = matches[number], f"{optimizer}/count"
+        count, shared = matches[counter], f"{optimizer}/count"
         if count.source is None and saved.get(shared) == () and not count.reason:
             count = Match("restored", count.path, shared, (), ())
-        family = [count if n == number else matches[n] for n in members]
+        family = [count if n == counter else matches[n] for n in members]
         if all(m.outcome in ("restored", "renamed") for m in family):
-            result[number] = count
+            result[counter] = count
             continue
         for n in members:
             reason = matches[n].reason

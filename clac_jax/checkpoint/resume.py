@@ -150,8 +150,8 @@ def begin(
 
     notes = [f"damaged   {error}" for _, error in sorted(damaged.items())]
     if damaged:
-        place = workdir / CHECKPOINTS / DAMAGED
-        notes.append(f"          set aside in {place}; resumes from step {info.step}")
+        aside = workdir / CHECKPOINTS / DAMAGED
+        notes.append(f"          set aside in {aside}; resumes from step {info.step}")
     is_own = origin.other is None
     parts = PARTS if is_own else options.parts
     progress, position_notes = carried_over(info.progress, info, now, is_own, parts)

@@ -28,7 +28,8 @@ def from_arrays(template: TrainState, arrays: Mapping[str, Any]) -> TrainState:
     Raises:
         KeyError: a leaf is missing.
     """
-    return jax.tree.map_with_path(lambda path, _: arrays[_name(path)], template)
+    state: TrainState = jax.tree.map_with_path(lambda path, _: arrays[_name(path)], template)
+    return state
 
 
 def _name(path: tuple[Any, ...]) -> str:

@@ -37,7 +37,7 @@ def unlike(
     # The declarations of the keys stand beside the encoders: `ckpt ls` of a run whose config never
     # changed does without them, and so without JAX.
     if texts[0] != texts[1]:
-        found = _other_keys(*map(_flat, texts), knows_data=all(fingerprints))
+        found = _other_keys(_flat(texts[0]), _flat(texts[1]), knows_data=all(fingerprints))
     if all(fingerprints) and fingerprints[0] != fingerprints[1]:
         found.append("other validation data")
     return found

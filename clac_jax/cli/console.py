@@ -73,7 +73,7 @@ def _protected(stream: TextIO | None, descriptor: int) -> TextIO:
             stream.flush()
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return io.TextIOWrapper(
-        _LastingOutput(descriptor),  # type: ignore[arg-type]  (unbuffered, as a raw file is)
+        _LastingOutput(descriptor),  # type: ignore[type-var]  # unbuffered, as a raw file is
         encoding=encoding,
         errors="backslashreplace",
         line_buffering=True,

@@ -21,11 +21,12 @@ class Block:
     """The values of one data block by tag: lower case, with underscores only."""
 
     def __init__(self, block: gemmi.cif.Block):
-        self._items: dict[str, list[tuple[gemmi.cif.Loop | None, object]]] = {}
+        self._items: dict[str, list[str | tuple[gemmi.cif.Loop, int]]] = {}
         for item in block:
-            if item.pair is not None:
-                tag, value = item.pair
-                self._items.setdefault(_tag(tag), []).append((None, value))
+            pair: tuple[str, str] | None = item.pair  # type: ignore[assignment]  # object in the stub
+            if pair is not None:
+                tag, value = pair
+                self._items.setdefault(_tag(tag), []).append(value)
             elif item.loop is not None:
                 for column, tag in enumerate(item.loop.tags):
                     self._items.setdefault(_tag(tag), []).append((item.loop, column))
@@ -58,8 +59,12 @@ class Block:
 
     def _columns(self, tag: str) -> list[list[str | None]]:
         columns = []
-        for loop, value in self._items.get(tag, ()):
-            raw = [value] if loop is None else loop.values[value :: loop.width()]
+        for item in self._items.get(tag, ()):
+            if isinstance(item, str):
+                raw = [item]
+            else:
+                loop, column = item
+                raw = loop.values[column :: loop.width()]
             columns.append([_text(text) for text in raw])
         return columns
 

@@ -92,7 +92,7 @@ class Crystal:
 
     def _heights(self) -> np.ndarray:
         """(3,) angstrom between the opposite faces of the cell, which has a volume."""
-        return 1.0 / np.linalg.norm(np.linalg.inv(self.lattice), axis=0)
+        return np.asarray(1.0 / np.linalg.norm(np.linalg.inv(self.lattice), axis=0))
 
     def _check_distances(self) -> None:
         self._check_density(2.0)

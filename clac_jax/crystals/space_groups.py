@@ -191,9 +191,10 @@ def _of_number(declared: Declaration, number: int) -> list[gemmi.SpaceGroup]:
         if len(table) > 1 or not same_letter:
             raise _unknown(declared)
     coded = [group for group in table if _is_named_by(group, declared.code or "")]
-    if not coded and len(table) > 1 and _CODE.fullmatch(declared.code or "")[2]:
+    code = declared.code or ""
+    if not coded and len(table) > 1 and _origin_and_axes(code)[1]:
         raise CrystalError(
-            f"The CIF declares the space group {declared} in the setting {declared.code[:20]!a}, "
+            f"The CIF declares the space group {declared} in the setting {code[:20]!a}, "
             "which is unknown. Correct the code or write the symmetry operations out."
         )
     return [group for group in coded or table if group.hm == standard.hm] or coded
@@ -215,7 +216,7 @@ def _coded(groups: Sequence[gemmi.SpaceGroup], code: str | None) -> Sequence[gem
 
 def _is_named_by(group: gemmi.SpaceGroup, code: str) -> bool:
     """Whether a code ("2", "1cab", "b1", "h", or none) can mean a setting."""
-    ext, axes = _CODE.fullmatch(code.strip().lower()).groups()
+    ext, axes = _origin_and_axes(code.strip().lower())
     qualifier = group.qualifier or "abc"
     if group.ext in ("1", "2", "H", "R"):
         if ext and ext.upper() != group.ext:
@@ -223,6 +224,13 @@ def _is_named_by(group: gemmi.SpaceGroup, code: str) -> bool:
     elif ext and qualifier[-1].isdigit():  # the cell choice of a monoclinic group
         return not axes and qualifier[-1] == ext
     return qualifier.startswith(axes)
+
+
+def _origin_and_axes(code: str) -> tuple[str, str]:
+    """The parts of a code: "1cab" -> ("1", "cab")."""
+    match = _CODE.fullmatch(code)
+    assert match is not None, "the pattern matches every text"
+    return match[1], match[2]
 
 
 def _agreed(declared: Declaration, first: int | None, second: int | None) -> int | None:

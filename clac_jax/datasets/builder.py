@@ -92,7 +92,7 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             ),
         )
 
-    def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         """Writes all splits; the step of TFDS that a builder may replace."""
         del dl_manager, download_config  # nothing is downloaded
         with Spool(Path(self.data_dir), self.info.features.serialize_example) as spool:
@@ -120,6 +120,7 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         """Abstract in TFDS; the splits are written by `_download_and_prepare` here."""
+        return {}
 
     def _generate_examples(self) -> None:
         """Abstract in TFDS, see `_split_generators`."""
@@ -204,7 +205,9 @@ def open_split(
     manifest.check(folder, split, SPLITS)
     try:
         with quiet():
-            stored = make_builder(folder).as_data_source(split=split)
+            builder = make_builder(folder)
+            # TFDS wraps the method in a decorator whose types say that it takes nothing.
+            stored = builder.as_data_source(split=split)  # type: ignore[arg-type]
         source = RecordSource(stored, crystal_table.read(folder, split), folder)
         if len(source.crystals.atoms) != len(source):
             raise ValueError(f"{crystal_table.FILE} is of other data")

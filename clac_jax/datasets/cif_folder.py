@@ -78,8 +78,8 @@ def rows(folder: Path, needs_text: bool = True) -> Iterator[Any]:
             both = " and ".join(file.name for file in by_name[name])
             yield {**row, _PROBLEM: f"there are {both}; remove one"}
         elif first != written:  # the same id twice is found where ids are compared
-            file = by_name[name][0].name
-            yield {**row, _PROBLEM: f"{file} is that of the row {shortened(first)!r} already"}
+            taken = by_name[name][0].name
+            yield {**row, _PROBLEM: f"{taken} is that of the row {shortened(first)!r} already"}
         else:
             yield _with_cif(row, by_name[name][0])
     for name in sorted(unnamed):

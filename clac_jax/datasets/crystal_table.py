@@ -34,7 +34,7 @@ class CrystalTable:
     @classmethod
     def of(cls, records: Sequence[Record]) -> CrystalTable:
         """The table of a split; reads all records unless it is stored with them."""
-        stored = getattr(records, "crystals", None)
+        stored: CrystalTable | None = getattr(records, "crystals", None)
         if stored is not None:
             return stored
         rows = [

@@ -368,9 +368,9 @@ class _SeenKeys:
             _check_columns(self._path, self._keys, self._wanted)
 
 
-def _open_text(path: Path, **options: Any) -> TextIO:
+def _open_text(path: Path, errors: str = "strict", newline: str | None = None) -> TextIO:
     _refuse_wide_text(path)
-    return open(path, encoding="utf-8-sig", **options)
+    return open(path, encoding="utf-8-sig", errors=errors, newline=newline)
 
 
 def _refuse_wide_text(path: Path) -> None:

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from clac_jax.crystals import cif
-from clac_jax.crystals.crystal import Crystal, CrystalError
+from clac_jax.crystals.crystal import Crystal
+from clac_jax.crystals.numbers import CrystalError
 from clac_jax.datasets.options import DEFAULTS, TableOptions
 from clac_jax.datasets.readers import (
     ARRAY_COLUMNS,
@@ -206,9 +207,10 @@ def _strings(value: Any, name: str) -> tuple[str, ...]:
     if is_missing(value):
         return ()
     values = [_decoded(item) for item in value] if isinstance(value, list | tuple) else [None]
-    if not all(isinstance(item, str) for item in values):
+    texts = [item for item in values if isinstance(item, str)]
+    if len(texts) < len(values):
         raise DataError(f"its {name} is not a list of texts")
-    return tuple(_unicode(item, name) for item in values)
+    return tuple(_unicode(text, name) for text in texts)
 
 
 def _unicode(text: str, name: str) -> str:

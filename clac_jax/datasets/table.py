@@ -150,7 +150,7 @@ class TableBuilder(RecordBuilder, skip_registration=True):
 
     def _sides(self, spool: Spool, kept: np.ndarray, is_split: bool) -> np.ndarray:
         if is_split:
-            return spool.facts("file")[kept].astype(np.int8)
+            return np.asarray(spool.facts("file")[kept], np.int8)
         if self._options.split_by == "formula":
             return split_by_formula(spool.facts("formula_key")[kept])
         return split_by_row(int(kept.sum()))

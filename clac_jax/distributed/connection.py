@@ -159,6 +159,7 @@ def connect(address: str, index: int, count: int, deadline: float) -> Connection
             notice_at = math.inf
         time.sleep(RETRY_SECONDS)
     if refused := answer.get("refused"):
+        first.close()
         raise ProcessError(str(refused))
     return Connection(first, number=0, name=str(answer["welcome"]))
 

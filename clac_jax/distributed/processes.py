@@ -138,7 +138,7 @@ _SETTINGS = (
 
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])
 
 
 def agree(name: str, facts: Facts) -> None:
@@ -186,7 +186,7 @@ def _in_cluster(environment: Mapping[str, str]) -> bool:
 
 def are_several() -> bool:
     """Whether there is another process."""
-    return jax.process_count() > 1
+    return int(jax.process_count()) > 1
 
 
 def is_first() -> bool:
@@ -306,7 +306,7 @@ def from_first(
         return make()
     arrays, rest = make() if is_first() else ({}, b"")
     size = int(_from_first(np.array([len(rest)], np.uint32).view(np.uint8)).view(np.uint32)[0])
-    rest = _from_first(np.frombuffer(rest, np.uint8) if is_first() else np.zeros(size, np.uint8))
+    tail = _from_first(np.frombuffer(rest, np.uint8) if is_first() else np.zeros(size, np.uint8))
     sizes = [int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in shapes.values()]
     ends = np.cumsum(sizes, dtype=np.int64)
     state = np.zeros(ends[-1], np.uint8)
@@ -319,7 +319,7 @@ def from_first(
         path: state[stop - count : stop].view(leaf.dtype).reshape(leaf.shape)
         for (path, leaf), stop, count in zip(shapes.items(), ends, sizes, strict=True)
     }
-    return received, rest.tobytes()
+    return received, tail.tobytes()
 
 
 def _from_first(content: np.ndarray) -> np.ndarray:
@@ -350,7 +350,8 @@ def maximum(values: Sequence[int]) -> Answer:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _column_maxima(sharding: NamedSharding, rows: jax.Array) -> jax.Array:
-    return jax.lax.with_sharding_constraint(rows.max(axis=0), sharding)
+    maxima: jax.Array = jax.lax.with_sharding_constraint(rows.max(axis=0), sharding)
+    return maxima
 
 
 def _rows(row: np.ndarray, mesh: Mesh) -> jax.Array:

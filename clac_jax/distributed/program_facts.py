@@ -26,7 +26,7 @@ from clac_jax.files.huggingface import resolve_folder
 from clac_jax.versions import package_versions
 
 # Of the examples' views, and of JAX's backends, each with its compiler; not all are installed.
-OTHER_PACKAGES = ("tokenizers", "spglib")
+OTHER_PACKAGES: tuple[str, ...] = ("tokenizers", "spglib")
 OTHER_PACKAGES += ("jax-cuda12-plugin", "jax-cuda13-plugin", "jax-rocm7-plugin", "libtpu")
 SETTINGS = (
     "jax_enable_x64",
@@ -43,8 +43,8 @@ SETTINGS = (
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
 # What XLA writes about its work, and how many devices a CPU is, which is compared as a number.
 OWN_XLA_FLAGS = re.compile(r"--xla_(dump_|force_host_platform_device_count).*")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json")
-TOKENIZER_FILES += ("merges.txt", "special_tokens_map.json")
+TOKENIZER_FILES: tuple[str, ...] = ("tokenizer.json", "tokenizer_config.json")
+TOKENIZER_FILES += ("vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json")
 
 
 def of_program(config: ml_collections.ConfigDict) -> Facts:

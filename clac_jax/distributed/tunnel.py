@@ -39,7 +39,7 @@ def open_entrance(connect: Callable[[], socket.socket]) -> int:
             carry(local, remote, stays_open=local)
 
     threading.Thread(target=accept, name="tunnel", daemon=True).start()
-    return listener.getsockname()[1]
+    return int(listener.getsockname()[1])
 
 
 def carry(

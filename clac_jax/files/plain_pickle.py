@@ -114,7 +114,7 @@ class _Machine:
         self._instructions = self._unusual_keys = 0
 
     def run(self, file: _Bounded) -> Any:
-        for opcode, argument, _ in pickletools.genops(file):
+        for opcode, argument, _ in pickletools.genops(file):  # type: ignore[arg-type]  # calls only these three
             self._count(1)
             if opcode.name == "STOP":
                 return self._stack.pop()
@@ -122,7 +122,7 @@ class _Machine:
                 self._stack.append(_CONSTANTS[opcode.name])
             elif opcode.name in _LITERALS:
                 self._stack.append(_checked(argument))
-            elif opcode.name in _STRINGS_OF_PYTHON_2:
+            elif opcode.name in _STRINGS_OF_PYTHON_2 and isinstance(argument, str):
                 self._stack.append(argument.encode("latin-1").decode("utf-8"))
             else:
                 step = getattr(self, f"_{opcode.name.lower()}", None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import ml_dtypes
 import numpy as np
@@ -104,10 +104,10 @@ def _place(name: str, entry: Any) -> _Place:
         raise ValueError(f"tensor {name} has no valid shape or position")
     if len(offsets) != 2:
         raise ValueError(f"tensor {name} has {len(offsets)} offsets")
-    return np.dtype(_DTYPES[dtype]), tuple(shape), *offsets
+    return np.dtype(_DTYPES[dtype]), tuple(shape), offsets[0], offsets[1]
 
 
-def _are_counts(values: Any) -> bool:
+def _are_counts(values: Any) -> TypeGuard[list[int]]:
     return isinstance(values, list) and all(
         isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62
         for value in values

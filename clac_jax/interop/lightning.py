@@ -286,7 +286,8 @@ def _moments(saved: LightningFile, notes: list[str]) -> dict[str, dict[str, np.n
 def _progress(saved: LightningFile, config: Any) -> tuple[RunProgress, list[str]]:
     """Where the run resumes; its epochs count from 0 in both programs."""
     if saved.epoch is None or saved.global_step is None:
-        progress, notes = RunProgress(), []
+        progress = RunProgress()
+        notes: list[str] = []
     else:
         progress, notes = _position(saved, saved.epoch, saved.global_step, config)
     for monitor, mode, _ in saved.monitors:

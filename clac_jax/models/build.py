@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
+from jaxtyping import Key
 
 from clac_jax.input_pipeline.batch import Batch
 from clac_jax.models.clac import CLaC
@@ -20,7 +21,6 @@ from clac_jax.models.losses import LOSSES
 from clac_jax.models.losses.settings import PairLoss
 from clac_jax.models.settings import ModelError, kind_named, settings_of
 from clac_jax.models.text.pretrained import load_huggingface
-from clac_jax.typing import Array
 
 
 def pair_loss_of(options: ml_collections.ConfigDict) -> PairLoss:
@@ -66,7 +66,10 @@ def abstract_variables(model: nn.Module, batch: Batch) -> dict[str, Any]:
 
 
 def init_variables(
-    model: CLaC, config: ml_collections.ConfigDict, batch: Batch, key: Array | None = None
+    model: CLaC,
+    config: ml_collections.ConfigDict,
+    batch: Batch,
+    key: Key[jax.Array, ""] | None = None,
 ) -> dict[str, Any]:
     """Random weights, with the pretrained encoders in place of the random ones.
 
@@ -94,7 +97,7 @@ def init_variables(
         raise ModelError(
             "lm_weight > 0 needs token labels, and the batch has none. Use a training batch."
         )
-    key = jax.random.PRNGKey(config.seed) if key is None else key
+    key = jax.random.key(config.seed) if key is None else key
     variables = dict(jax.jit(lambda k: model.init(k, batch, train=True))(key))
     params = with_pretrained_graph_encoder(variables["params"], config)
     if config.text_encoder.pretrained is not None:

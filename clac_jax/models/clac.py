@@ -6,6 +6,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int, Key, UInt32
 
 from clac_jax.input_pipeline.batch import Batch, GraphBatch, TextBatch
 from clac_jax.models.dropout import DropoutStream
@@ -36,10 +37,10 @@ class Encoded:
         lm_num_tokens: (V_text,) labelled tokens, or None.
     """
 
-    graphs: Array
-    texts: Array
-    lm_loss_sum: Array | None = None
-    lm_num_tokens: Array | None = None
+    graphs: Float[jax.Array, "views_graph examples graph_features"]
+    texts: Float[jax.Array, "views_text examples text_features"]
+    lm_loss_sum: Float[jax.Array, "views_text"] | None = None
+    lm_num_tokens: Int[jax.Array, "views_text"] | None = None
 
 
 @flax.struct.dataclass
@@ -59,18 +60,18 @@ class ClacOutput:
     cross: ProjectedPair
     visual: ProjectedPair | None = None
     textual: ProjectedPair | None = None
-    lm_loss_sum: Array | None = None
-    lm_num_tokens: Array | None = None
-    crystal_prior: Array | None = None
-    text_prior: Array | None = None
+    lm_loss_sum: Float[jax.Array, "views_text"] | None = None
+    lm_num_tokens: Int[jax.Array, "views_text"] | None = None
+    crystal_prior: Float[jax.Array, "examples"] | None = None
+    text_prior: Float[jax.Array, "examples"] | None = None
 
     @property
-    def graph_projections(self) -> Array:
+    def graph_projections(self) -> Float[jax.Array, "views examples features"]:
         """(V, B, P) projections of the crystals into the joint space; view 0 first."""
         return self.cross.left
 
     @property
-    def text_projections(self) -> Array:
+    def text_projections(self) -> Float[jax.Array, "views examples features"]:
         """(V, B, P) projections of the texts into the joint space; view 0 first."""
         return self.cross.right
 
@@ -125,7 +126,7 @@ class CLaC(nn.Module):
         batch: Batch,
         *,
         train: bool = False,
-        key: Array | None = None,
+        key: Key[jax.Array, ""] | None = None,
         axis_name: str | None = None,
     ) -> ClacOutput:
         """Encodes and projects a batch.
@@ -155,7 +156,7 @@ class CLaC(nn.Module):
         batch: Batch,
         *,
         train: bool = False,
-        key: Array | None = None,
+        key: Key[jax.Array, ""] | None = None,
         axis_name: str | None = None,
     ) -> Encoded:
         """The towers alone; arguments as for `__call__`.
@@ -176,11 +177,11 @@ class CLaC(nn.Module):
     def contrast(
         self,
         encoded: Encoded,
-        example_mask: Array,
-        example_index: Array,
+        example_mask: Bool[Array, "examples"],
+        example_index: Int[Array, "examples"],
         *,
         train: bool = False,
-        key: Array | None = None,
+        key: Key[jax.Array, ""] | None = None,
         axis_name: str | None = None,
     ) -> ClacOutput:
         """The heads and priors on a whole batch's features.
@@ -196,11 +197,13 @@ class CLaC(nn.Module):
         graphs, texts = encoded.graphs, encoded.texts
 
         def contrast(head: Head, left: jax.Array, right: jax.Array) -> ProjectedPair:
-            return head(left, right, example_mask, train=train, axis_name=axis_name)
+            pair: ProjectedPair = head(left, right, example_mask, train=train, axis_name=axis_name)
+            return pair
 
         def prior(discriminator: PriorDiscriminator, x: jax.Array, stream: int) -> jax.Array:
-            noise_key = jax.random.fold_in(jax.random.PRNGKey(0) if key is None else key, stream)
-            return discriminator(x, prior_noise(noise_key, example_index, x.shape[-1]))
+            noise_key = jax.random.fold_in(jax.random.key(0) if key is None else key, stream)
+            loss: jax.Array = discriminator(x, prior_noise(noise_key, example_index, x.shape[-1]))
+            return loss
 
         visual = textual = crystal_prior = text_prior = None
         if self.use_visual and graphs.shape[0] == 2:
@@ -221,29 +224,37 @@ class CLaC(nn.Module):
             text_prior=text_prior,
         )
 
-    def encode_texts(self, batch: Batch, *, key: Array | None = None) -> TextOutput:
+    def encode_texts(self, batch: Batch, *, key: Key[jax.Array, ""] | None = None) -> TextOutput:
         """The text tower alone, before any projection; without a key nothing is dropped."""
         stream = None
         if key is not None:
             ids = dropout_ids(batch.example_index, batch.texts.num_views)
             stream = DropoutStream(key, ids)
-        return self.text_encoder(batch.texts, stream=stream)
+        output: TextOutput = self.text_encoder(batch.texts, stream=stream)
+        return output
 
-    def embed_graphs(self, graphs: GraphBatch) -> jax.Array:
+    def embed_graphs(self, graphs: GraphBatch) -> Float[jax.Array, "crystals features"]:
         """(rows, P) projections of plain crystals into the joint space."""
         return self.cross_head.project_left(self.graph_encoder(graphs, train=False))
 
-    def embed_texts(self, texts: TextBatch) -> jax.Array:
+    def embed_texts(self, texts: TextBatch) -> Float[jax.Array, "texts features"]:
         """(rows, P) projections of full texts into the joint space."""
         return self.cross_head.project_right(self.text_encoder(texts).features)
 
-    def scores(self, crystals: Array, texts: Array) -> jax.Array:
+    def scores(
+        self,
+        crystals: Float[jax.Array, "crystals features"],
+        texts: Float[jax.Array, "texts features"],
+    ) -> Float[jax.Array, "crystals texts"]:
         """(N, P), (M, P) projections -> (N, M) score of every crystal with every text."""
-        return self.cross_head.scores(crystals, texts)
+        scores: jax.Array = self.cross_head.scores(crystals, texts)
+        return scores
 
 
-def dropout_ids(example_index: Array, num_views: int) -> jax.Array:
+def dropout_ids(
+    example_index: Int[Array, "examples"], num_views: int
+) -> UInt32[jax.Array, "{num_views}*examples"]:
     """(B,) global indices -> (V * B,) uint32 ids, one per view of an example, view major."""
     index = jnp.asarray(example_index).astype(jnp.uint32)
     view = jnp.arange(num_views, dtype=jnp.uint32)
-    return (index[None, :] * jnp.uint32(2) + view[:, None]).reshape(-1)
+    return jnp.ravel(index[None, :] * jnp.uint32(2) + view[:, None])

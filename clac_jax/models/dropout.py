@@ -11,14 +11,16 @@ from __future__ import annotations
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Key, UInt32
 
-from clac_jax.typing import Array
+Word = UInt32[jax.Array, "..."]
+CipherKey = tuple[UInt32[jax.Array, ""], UInt32[jax.Array, ""]]
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
 
 
-def threefry(key: tuple[Array, Array], counter: tuple[Array, Array]) -> tuple[jax.Array, jax.Array]:
+def threefry(key: CipherKey, counter: tuple[Word, Word]) -> tuple[Word, Word]:
     """Threefry-2x32 with 20 rounds (Salmon et al., SC'11), elementwise over uint32 arrays."""
     keys = (key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(_PARITY))
     x0, x1 = counter[0] + keys[0], counter[1] + keys[1]
@@ -40,10 +42,10 @@ class DropoutStream:
         example_ids: (rows,) uint32, different for every view of every example.
     """
 
-    key: Array
-    example_ids: Array
+    key: Key[jax.Array, ""]
+    example_ids: UInt32[jax.Array, "rows"]
 
-    def site(self, index: int) -> tuple[jax.Array, jax.Array]:
+    def site(self, index: int) -> CipherKey:
         """The cipher key of one place in the network."""
         words = jax.random.bits(jax.random.fold_in(self.key, index), (2,), jnp.uint32)
         return words[0], words[1]
@@ -53,10 +55,10 @@ def keep_mask(
     size: int,
     axis: int,
     rate: float,
-    site: tuple[Array, Array],
-    example: Array,
-    element: Array,
-) -> jax.Array:
+    site: CipherKey,
+    example: Word,
+    element: Word,
+) -> Bool[jax.Array, "..."]:
     """True where an element stays, with probability ``1 - rate``.
 
     Args:
@@ -81,6 +83,8 @@ def keep_mask(
     return jax.lax.slice_in_dim(jnp.concatenate(halves, axis=axis), 0, size, axis=axis)
 
 
-def drop(x: Array, keep: Array, rate: float) -> jax.Array:
+def drop(
+    x: Float[jax.Array, "*shape"], keep: Bool[jax.Array, "*shape"], rate: float
+) -> Float[jax.Array, "*shape"]:
     """Zeroes what is not kept and scales the rest by 1 / (1 - rate)."""
     return jnp.where(keep, x / (1.0 - rate), 0)

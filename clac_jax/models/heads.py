@@ -8,6 +8,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int, Key
 
 from clac_jax.models.normalization import view_members
 from clac_jax.models.projection import ProjectionBlock
@@ -28,12 +29,12 @@ class CriticLayers:
         out_bias: ().
     """
 
-    hidden_kernel: Array
-    hidden_bias: Array
-    out_kernel: Array
-    out_bias: Array
+    hidden_kernel: Float[jax.Array, "hidden hidden"]
+    hidden_bias: Float[jax.Array, "hidden"]
+    out_kernel: Float[jax.Array, "hidden"]
+    out_bias: Float[jax.Array, ""]
 
-    def __call__(self, first: Array) -> jax.Array:
+    def __call__(self, first: Float[jax.Array, "*pairs hidden"]) -> Float[jax.Array, "*pairs"]:
         """(..., H) sum of both sides' first layers -> (...) scores."""
         hidden = nn.relu(nn.relu(first) @ self.hidden_kernel + self.hidden_bias)
         return hidden @ self.out_kernel + self.out_bias
@@ -51,31 +52,39 @@ class ProjectedPair:
         critic: scores instead of the dot product; None: the dot product does.
     """
 
-    left: Array
-    right: Array
-    log_scale: Array | None = None
-    logit_bias: Array | None = None
+    left: Float[jax.Array, "views_left examples features"]
+    right: Float[jax.Array, "views_right examples features"]
+    log_scale: Float[jax.Array, ""] | None = None
+    logit_bias: Float[jax.Array, ""] | None = None
     critic: CriticLayers | None = None
 
-    def scores(self, left: Array, right: Array) -> jax.Array:
+    def scores(
+        self, left: Float[jax.Array, "rows features"], right: Float[jax.Array, "columns features"]
+    ) -> Float[jax.Array, "rows columns"]:
         """(N, P), (M, P) -> (N, M) score of everything on the left with everything on the right."""
         critic = self.critic
         if critic is not None:
-            return jax.lax.map(lambda row: critic(row + right), left, batch_size=_CRITIC_ROWS)
+            by_row: jax.Array = jax.lax.map(
+                lambda row: critic(row + right), left, batch_size=_CRITIC_ROWS
+            )
+            return by_row
         return self._scaled(left @ right.T)
 
-    def scores_of_rows(self, left: Array, right: Array) -> jax.Array:
+    def scores_of_rows(
+        self, left: Float[jax.Array, "rows features"], right: Float[jax.Array, "rows features"]
+    ) -> Float[jax.Array, "rows"]:
         """(N, P), (N, P) -> (N,) score of each row on the left with the same row on the right."""
         if self.critic is not None:
             return self.critic(left + right)
         return self._scaled(jnp.sum(left * right, axis=-1))
 
     def _scaled(self, scores: jax.Array) -> jax.Array:
-        scores = scores * jnp.exp(self.log_scale)
+        if self.log_scale is not None:
+            scores = scores * jnp.exp(self.log_scale)
         return scores if self.logit_bias is None else scores + self.logit_bias
 
 
-def l2_normalize(x: Array) -> jax.Array:
+def l2_normalize(x: Float[jax.Array, "*shape"]) -> Float[jax.Array, "*shape"]:
     """Unit vectors along the last axis; the zero vector stays zero."""
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), 1e-24))
 
@@ -107,9 +116,9 @@ class ContrastiveHead(nn.Module):
 
     def __call__(
         self,
-        left: Array,
-        right: Array,
-        example_mask: Array,
+        left: Float[jax.Array, "views_left examples left_features"],
+        right: Float[jax.Array, "views_right examples right_features"],
+        example_mask: Bool[Array, "examples"],
         *,
         train: bool,
         axis_name: str | None = None,
@@ -130,7 +139,7 @@ class ContrastiveHead(nn.Module):
 
         def project(block: ProjectionBlock, x: jax.Array, order: tuple[int, ...]) -> jax.Array:
             num_views, num_examples, width = x.shape
-            y = block(
+            y: jax.Array = block(
                 x.reshape(-1, width),
                 view_members(num_views, example_mask),
                 train=train,
@@ -146,15 +155,19 @@ class ContrastiveHead(nn.Module):
             logit_bias=self.logit_bias,
         )
 
-    def project_left(self, x: Array) -> jax.Array:
+    def project_left(self, x: Float[jax.Array, "rows inputs"]) -> Float[jax.Array, "rows features"]:
         """(N, F_left) -> (N, P) with the running averages."""
         return l2_normalize(self.left(x, jnp.ones((1, x.shape[0]), bool), train=False))
 
-    def project_right(self, x: Array) -> jax.Array:
+    def project_right(
+        self, x: Float[jax.Array, "rows inputs"]
+    ) -> Float[jax.Array, "rows features"]:
         """(N, F_right) -> (N, P) with the running averages."""
         return l2_normalize(self.right(x, jnp.ones((1, x.shape[0]), bool), train=False))
 
-    def scores(self, left: Array, right: Array) -> jax.Array:
+    def scores(
+        self, left: Float[jax.Array, "rows features"], right: Float[jax.Array, "columns features"]
+    ) -> Float[jax.Array, "rows columns"]:
         """(N, P), (M, P) projections -> (N, M)."""
         return ProjectedPair(left, right, self.log_scale, self.logit_bias).scores(left, right)
 
@@ -184,9 +197,9 @@ class CriticHead(nn.Module):
 
     def __call__(
         self,
-        left: Array,
-        right: Array,
-        example_mask: Array,
+        left: Float[jax.Array, "views_left examples left_features"],
+        right: Float[jax.Array, "views_right examples right_features"],
+        example_mask: Bool[Array, "examples"],
         *,
         train: bool,
         axis_name: str | None = None,
@@ -195,15 +208,19 @@ class CriticHead(nn.Module):
         del example_mask, train, axis_name
         return ProjectedPair(self.left(left), self.right(right), critic=self.layers)
 
-    def project_left(self, x: Array) -> jax.Array:
+    def project_left(self, x: Float[jax.Array, "rows inputs"]) -> Float[jax.Array, "rows hidden"]:
         """(N, F_left) -> (N, H)."""
-        return self.left(x)
+        first: jax.Array = self.left(x)
+        return first
 
-    def project_right(self, x: Array) -> jax.Array:
+    def project_right(self, x: Float[jax.Array, "rows inputs"]) -> Float[jax.Array, "rows hidden"]:
         """(N, F_right) -> (N, H)."""
-        return self.right(x)
+        first: jax.Array = self.right(x)
+        return first
 
-    def scores(self, left: Array, right: Array) -> jax.Array:
+    def scores(
+        self, left: Float[jax.Array, "rows features"], right: Float[jax.Array, "columns features"]
+    ) -> Float[jax.Array, "rows columns"]:
         """(N, H), (M, H) first layers -> (N, M)."""
         return ProjectedPair(left, right, critic=self.layers).scores(left, right)
 
@@ -220,7 +237,11 @@ class PriorDiscriminator(nn.Module):
     hidden: tuple[int, ...] = (1000, 200)
 
     @nn.compact
-    def __call__(self, features: Array, noise: Array) -> jax.Array:
+    def __call__(
+        self,
+        features: Float[jax.Array, "examples features"],
+        noise: Float[jax.Array, "examples features"],
+    ) -> Float[jax.Array, "examples"]:
         """(B, F) features, (B, F) noise -> (B,) loss: -log d(noise) - log(1 - d(features))."""
         x = jnp.concatenate([noise, features])
         for k, width in enumerate(self.hidden):
@@ -230,7 +251,9 @@ class PriorDiscriminator(nn.Module):
         return nn.softplus(-of_noise) + nn.softplus(of_features)
 
 
-def prior_noise(key: Array, example_index: Array, width: int) -> jax.Array:
+def prior_noise(
+    key: Key[jax.Array, ""], example_index: Int[Array, "examples"], width: int
+) -> Float[jax.Array, "examples {width}"]:
     """(B, width) uniform in [0, 1); depends on the key and the example alone, not on the device."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.asarray(example_index))
     return jax.vmap(lambda k: jax.random.uniform(k, (width,)))(keys)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float
 
 from clac_jax.typing import Array
 
@@ -27,13 +28,13 @@ class MaskedBatchNorm(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Array,
-        members: Array,
+        x: Float[jax.Array, "rows features"],
+        members: Bool[jax.Array, "sets rows"],
         *,
         train: bool,
         update_order: tuple[int, ...] | None = None,
         axis_name: str | None = None,
-    ) -> jax.Array:
+    ) -> Float[jax.Array, "rows features"]:
         """Normalizes rows.
 
         Args:
@@ -60,7 +61,7 @@ class MaskedBatchNorm(nn.Module):
         weights = members.astype(x.dtype)
 
         def per_set_sum(rows: jax.Array) -> jax.Array:
-            total = jnp.matmul(weights, rows, precision=jax.lax.Precision.HIGHEST)
+            total: jax.Array = jnp.matmul(weights, rows, precision=jax.lax.Precision.HIGHEST)
             return total if axis_name is None else jax.lax.psum(total, axis_name)
 
         def per_row(values: jax.Array) -> jax.Array:
@@ -79,7 +80,9 @@ class MaskedBatchNorm(nn.Module):
         return centered * per_row(jax.lax.rsqrt(var + self.epsilon)) * scale + bias
 
 
-def view_members(num_views: int, example_mask: Array) -> jax.Array:
+def view_members(
+    num_views: int, example_mask: Bool[Array, "examples"]
+) -> Bool[jax.Array, "{num_views} {num_views}*examples"]:
     """(V, V * B) bool: which rows (view * B + example) are real examples of which view."""
     same_view = jnp.eye(num_views, dtype=bool)
     return (same_view[:, :, None] & example_mask[None, None, :]).reshape(num_views, -1)

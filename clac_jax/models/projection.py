@@ -7,17 +7,19 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float
 
 from clac_jax.models.normalization import MaskedBatchNorm
-from clac_jax.typing import Array
 
 
 def near_identity(
-    key: jax.Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32
-) -> jax.Array:
+    key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32
+) -> Float[jax.Array, "fan_in fan_out"]:
     """Uniform(-0.01, 0.01) with ones on the main diagonal."""
     noise = jax.random.uniform(key, shape, dtype, minval=-0.01, maxval=0.01)
-    return jnp.where(jnp.eye(*shape, dtype=bool), jnp.ones((), dtype), noise)
+    fan_in, fan_out = shape
+    return jnp.where(jnp.eye(fan_in, fan_out, dtype=bool), jnp.ones((), dtype), noise)
 
 
 class ProjectionBlock(nn.Module):
@@ -34,13 +36,13 @@ class ProjectionBlock(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Array,
-        members: Array,
+        x: Float[jax.Array, "rows inputs"],
+        members: Bool[jax.Array, "sets rows"],
         *,
         train: bool,
         update_order: tuple[int, ...] | None = None,
         axis_name: str | None = None,
-    ) -> jax.Array:
+    ) -> Float[jax.Array, "rows {self.features}"]:
         """(N, F) -> (N, features); the other arguments are those of MaskedBatchNorm."""
         hidden = nn.Dense(self.features, use_bias=False, name="hidden")(x)
         hidden = MaskedBatchNorm(name="norm")(
@@ -48,4 +50,6 @@ class ProjectionBlock(nn.Module):
         )
         y = nn.Dense(self.features, name="out")(nn.relu(hidden))
         y = y + nn.Dense(self.features, kernel_init=near_identity, name="shortcut")(x)
-        return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name="out_norm")(y)
+        norm = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name="out_norm")
+        normalized: jax.Array = norm(y)
+        return normalized

@@ -6,9 +6,9 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Key
 
 from clac_jax.input_pipeline.batch import Batch
-from clac_jax.typing import Array
 
 
 @flax.struct.dataclass
@@ -21,12 +21,12 @@ class PropertyOutput:
         std: () of them; 1 for classes.
     """
 
-    outputs: Array
-    mean: Array
-    std: Array
+    outputs: Float[jax.Array, "examples outputs"]
+    mean: Float[jax.Array, ""]
+    std: Float[jax.Array, ""]
 
     @property
-    def values(self) -> Array:
+    def values(self) -> Float[jax.Array, "examples"]:
         """(B,) predictions in the unit of the labels."""
         return self.outputs[:, 0] * self.std + self.mean
 
@@ -51,7 +51,7 @@ class PropertyModel(nn.Module):
         batch: Batch,
         *,
         train: bool = False,
-        key: Array | None = None,
+        key: Key[jax.Array, ""] | None = None,
         axis_name: str | None = None,
     ) -> PropertyOutput:
         """Predicts for each crystal; `key` is that of other models, here nothing is random."""

@@ -33,7 +33,8 @@ def remat_block(module: nn.Module, block: Callable[[State], State]) -> Callable[
         return nn.remat(inside)(module, x)
 
     def never(_: nn.Module, x: State) -> State:
-        return jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), x)
+        lost: State = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), x)
+        return lost
 
     def apart(x: State) -> State:
         # XLA for CPUs ignores the barriers by which `remat` puts the second computation off until

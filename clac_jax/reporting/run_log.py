@@ -59,7 +59,7 @@ class RunLog:
         """
         lost = self._lost()
         for sink in reversed(self._sinks):  # metrics.jsonl last: it has what all others have
-            lost = self._unless_lost(lambda sink=sink: sink.write(row)) or lost
+            lost = self._unless_lost(functools.partial(sink.write, row)) or lost
         if lost:
             raise lost
 

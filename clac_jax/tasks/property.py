@@ -48,7 +48,7 @@ class Property(Task):
 
     def initialise(self, example: Batch) -> dict[str, Any]:
         """Random weights or those of the config's file, and the normalization of the labels."""
-        key = jax.random.PRNGKey(self._config.seed)
+        key = jax.random.key(self._config.seed)
         variables = dict(jax.jit(lambda k: self.model.init(k, example, train=True))(key))
         variables["params"] = with_pretrained_graph_encoder(variables["params"], self._config)
         if self._is_regression:

@@ -260,7 +260,8 @@ def replace_formulas(text: str, word: str = "material", also: Iterable[str] = ()
     spans = find_formulas(text)
     for known in also:
         spans += [match.span() for match in _known_pattern(known).finditer(text)] if known else []
-    pieces, at = [], 0
+    pieces: list[str] = []
+    at = 0
     for start, end in sorted(spans, key=lambda span: (span[0], -span[1])):
         if start >= at:
             pieces += (text[at:start], word)

@@ -253,7 +253,7 @@ def _judge_uncounted(symbols: list[str], core: str) -> Verdict:
 
 def _is_salt(capitals: str) -> bool:
     """Whether capitals name a metal with anions that balance it, such as KCN."""
-    sums = {_SALT_METALS.get(capitals[0])} - {None}
+    sums = {_SALT_METALS[capitals[0]]} if capitals[0] in _SALT_METALS else set()
     for char in capitals[1:]:
         sums = {total + state for total in sums for state in _COMMON_STATES.get(char, ())}
     return 0 in sums

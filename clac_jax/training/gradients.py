@@ -8,6 +8,7 @@ once more to carry the gradient of the loss by these features on to the paramete
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -89,7 +90,7 @@ class GradientFunction:
                 axis_name=self.axis_name,
                 method="encode",
             )
-            return encoded.replace(lm_num_tokens=None), encoded.lm_num_tokens
+            return dataclasses.replace(encoded, lm_num_tokens=None), encoded.lm_num_tokens
 
         # The loss and the contrasts read only these two from the batch.
         full = batch.replace(

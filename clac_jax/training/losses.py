@@ -7,11 +7,12 @@ however many devices hold it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import ml_collections
+from jaxtyping import Bool, Float, Key
 
 from clac_jax.input_pipeline.batch import Batch
 from clac_jax.models.build import pair_loss_of
@@ -36,11 +37,17 @@ class LossOptions:
     lm_weight: float = 0.0
 
 
+@runtime_checkable
 class Loss(Protocol):
     """What a step minimizes: (output, batch) -> this device's share of the loss, and its terms."""
 
     def __call__(
-        self, output: Any, batch: Batch, *, axis_name: str | None = None, key: Array | None = None
+        self,
+        output: Any,
+        batch: Batch,
+        *,
+        axis_name: str | None = None,
+        key: Key[jax.Array, ""] | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Arguments and results as for `clac_loss`."""
 
@@ -49,7 +56,11 @@ def make_loss(options: LossOptions = LossOptions()) -> Loss:
     """`clac_loss` with these options."""
 
     def loss(
-        output: Any, batch: Batch, *, axis_name: str | None = None, key: Array | None = None
+        output: Any,
+        batch: Batch,
+        *,
+        axis_name: str | None = None,
+        key: Key[jax.Array, ""] | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         return clac_loss(output, batch.example_mask, options, axis_name=axis_name, key=key)
 
@@ -63,12 +74,12 @@ def loss_options(config: ml_collections.ConfigDict) -> LossOptions:
 
 def clac_loss(
     output: ClacOutput,
-    example_mask: Array,
+    example_mask: Bool[Array, "examples"],
     options: LossOptions = LossOptions(),
     *,
     axis_name: str | None = None,
-    key: Array | None = None,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
+    key: Key[jax.Array, ""] | None = None,
+) -> tuple[Float[jax.Array, ""], dict[str, Float[jax.Array, ""]]]:
     """The training loss and what it is made of.
 
     Args:
@@ -106,10 +117,10 @@ def clac_loss(
     loss = sum(shares.values(), start=jnp.zeros(()))
     priors = [x for x in (output.crystal_prior, output.text_prior) if x is not None]
     if priors:
-        shares["prior_loss"] = sum(batch.mean(prior) for prior in priors)
+        shares["prior_loss"] = sum((batch.mean(prior) for prior in priors), start=jnp.zeros(()))
         share = options.pair.share_of_priors
         loss = (1 - share) * loss + share * shares["prior_loss"]
-    if output.lm_loss_sum is not None:
+    if output.lm_loss_sum is not None and output.lm_num_tokens is not None:
         num_tokens = jnp.maximum(batch.total(output.lm_num_tokens), 1)
         shares["lm_loss"] = jnp.mean(output.lm_loss_sum / num_tokens)
         loss = loss + options.lm_weight * shares["lm_loss"]

@@ -115,7 +115,7 @@ def scale_by_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformat
         return AdamState(count, optax.tree.zeros_like(params), optax.tree.zeros_like(params))
 
     def update(
-        updates: Params, state: AdamState, params: Params | None = None
+        updates: Params, state: Any, params: Params | None = None
     ) -> tuple[Params, AdamState]:
         del params
         mu = optax.tree.update_moment(updates, state.mu, b1, 1)
@@ -123,7 +123,8 @@ def scale_by_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformat
         count = jax.tree.map(optax.safe_increment, state.count)
 
         def direction(count: jax.Array, mu: jax.Array, nu: jax.Array) -> jax.Array:
-            return _corrected(mu, b1, count) / (jnp.sqrt(_corrected(nu, b2, count)) + eps)
+            step: jax.Array = _corrected(mu, b1, count)
+            return step / (jnp.sqrt(_corrected(nu, b2, count)) + eps)
 
         return jax.tree.map(direction, count, mu, nu), AdamState(count, mu, nu)
 

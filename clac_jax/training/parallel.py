@@ -71,11 +71,13 @@ class Pmap(Parallel):
     def train(self, trainable: Any, schedule: optax.Schedule, loss: Loss) -> TrainStep:
         """See `Parallel.train`."""
         step = make_train_step(trainable, schedule, loss)
-        return jax.pmap(step, axis_name=AXIS, donate_argnums=(0,))
+        mapped: TrainStep = jax.pmap(step, axis_name=AXIS, donate_argnums=(0,))
+        return mapped
 
     def evaluate(self, eval_step: Callable[..., Any]) -> Callable[..., Any]:
         """See `Parallel.evaluate`."""
-        return jax.pmap(eval_step, axis_name=AXIS)
+        mapped: Callable[..., Any] = jax.pmap(eval_step, axis_name=AXIS)
+        return mapped
 
     def put(self, tree: Any) -> Any:
         """A copy on each local device, with a leading device axis.
@@ -193,9 +195,10 @@ class ShardMap(Parallel):
     def _global(self, batch: Batch) -> Batch:
         """This process's part of a batch as its part of the global arrays."""
         sharding = NamedSharding(self._mesh, SPLIT)
-        return jax.tree.map(
+        everywhere: Batch = jax.tree.map(
             lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), batch
         )
+        return everywhere
 
     def _shardings(self, tree: Any) -> Any:
         """Where each array of a state, or of a part of it, lies."""

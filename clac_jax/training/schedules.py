@@ -81,7 +81,7 @@ def make_schedule(config: ml_collections.ConfigDict, timeline: Timeline) -> opta
     run_length = total - delay
     shape = _shape(config, peak, floor, in_one_epoch, max(run_length, 1))
 
-    def schedule(step: jax.Array | int) -> jax.Array:
+    def schedule(step: jax.typing.ArrayLike) -> jax.typing.ArrayLike:
         # Steps that would have been done by now, had all been like those to come.
         count = jnp.asarray(step) - timeline.offset
         if per_epoch:
@@ -120,7 +120,8 @@ def _shape(
     first = max(config.cosine.epochs, 1 / in_one_epoch)  # not less than one step
     begins = in_one_epoch * _restarts(first, config.cosine.factor, run_length / in_one_epoch)
 
-    def restarts(count: jax.Array) -> jax.Array:
+    def restarts(count: jax.typing.ArrayLike) -> jax.Array:
+        count = jnp.asarray(count)
         begin = jnp.asarray(begins, jnp.float32)
         period = jnp.searchsorted(begin, count.astype(jnp.float32), side="right") - 1
         length = begin[period + 1] - begin[period]

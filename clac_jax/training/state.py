@@ -15,7 +15,8 @@ class TrainState(train_state.TrainState):
 
     Attributes:
         batch_stats: running statistics of the batch norms, a tree like Flax's collection.
-        key: (2,) uint32, the run's PRNG key; a step folds `step` into it and never changes it.
+        key: (2,) uint32, the words of the run's PRNG key, which a step never changes. They are what
+            checkpoints hold; a step derives its typed key from them, see `step_key`.
         learning_rate_scale: () float32, what the plateau schedule has made of 1 so far.
     """
 
@@ -23,9 +24,16 @@ class TrainState(train_state.TrainState):
     key: jax.Array
     learning_rate_scale: jax.Array
 
+    def step_key(self) -> jax.Array:
+        """(), the typed PRNG key of the step that comes next: the run's with `step` folded in."""
+        return jax.random.fold_in(jax.random.wrap_key_data(self.key), self.step)
+
     def model_only(self) -> TrainState:
         """The state with its parameters and batch statistics; the other fields are None."""
-        return self.replace(step=None, opt_state=None, key=None, learning_rate_scale=None)
+        model: TrainState = self.replace(
+            step=None, opt_state=None, key=None, learning_rate_scale=None
+        )
+        return model
 
     def apply_gradients(self, *, grads: Any, **changes: Any) -> TrainState:
         """The state one update later, with other fields changed as given."""
@@ -53,12 +61,13 @@ def create_train_state(
         tx: the optimizer.
         seed: of the run; dropout and other randomness on the device derive from it.
     """
-    state = TrainState.create(
+    state: TrainState = TrainState.create(  # type: ignore[no-untyped-call]  # Flax's base class
         apply_fn=apply_fn,
         params=variables["params"],
         tx=tx,
         batch_stats=variables.get("batch_stats", {}),
-        key=jax.random.PRNGKey(seed),
+        key=jax.random.key_data(jax.random.key(seed)),
         learning_rate_scale=jnp.ones((), jnp.float32),
     )
-    return state.replace(step=jnp.zeros((), jnp.int32))
+    state = state.replace(step=jnp.zeros((), jnp.int32))
+    return state

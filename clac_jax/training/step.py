@@ -74,7 +74,7 @@ def make_gradients(
     """
 
     def gradients(state: TrainState, batch: Batch) -> BatchGradient:
-        key = jax.random.fold_in(state.key, state.step)
+        key = state.step_key()
         gradient = GradientFunction(state.apply_fn, loss, trainable, axis_name)
 
         def accumulate(carry: Any, inputs: Any) -> tuple[Any, dict[str, jax.Array]]:

@@ -214,7 +214,7 @@ def test_what_a_killed_build_left_is_removed_by_the_next_but_not_what_is_under_w
     load_all(path, tmp_path)
     assert left_in(tmp_path).count("spool.records") == 1  # of a process that lives
     process.kill()
-    process.wait()
+    process.communicate()
     load_all(path, tmp_path, on_bad_row="skip")
     assert left_in(tmp_path).count("spool.records") == 0
 

@@ -111,5 +111,6 @@ def test_a_terminal_that_has_closed_does_not_keep_a_run_from_saving():
     process = start(work=True)
     process.stderr.close()  # what is written there fails from now on
     process.send_signal(signal.SIGHUP)
-    assert process.stdout.read() == "saved after SIGHUP\n"
+    with process.stdout as stdout:
+        assert stdout.read() == "saved after SIGHUP\n"
     assert process.wait(20) == 3

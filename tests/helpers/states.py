@@ -29,7 +29,7 @@ def make_config(**checkpoint_options):
 
 
 def make_params(seed=0, width=3):
-    key = jax.random.PRNGKey(seed)
+    key = jax.random.key(seed)
     return {
         "graph": {"kernel": jax.random.normal(key, (2, width)), "bias": jnp.zeros(width)},
         "text": {"kernel": jnp.full((4, 4), float(seed))},

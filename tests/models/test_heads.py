@@ -49,7 +49,7 @@ def test_jsd_with_priors_equals_the_reference(dtype, suffix, monkeypatch):
                 )
             priors = {
                 f"{name}_prior": PriorDiscriminator().apply(
-                    {"params": params[name]}, x, noise[f"{theirs}_prior_noise"]
+                    {"params": params[name]}, x, jnp.asarray(noise[f"{theirs}_prior_noise"])
                 )
                 for name, theirs, x in (
                     ("crystal", "image", views["image"]),
@@ -151,7 +151,7 @@ def test_a_critic_is_a_perceptron_on_both_features_together():
 
 
 def test_noise_follows_the_example():
-    key = jax.random.PRNGKey(3)
+    key = jax.random.key(3)
     noise = prior_noise(key, np.array([4, 7, 9]), 5)
     np.testing.assert_array_equal(noise[::-1], prior_noise(key, np.array([9, 7, 4]), 5))
     assert len(np.unique(noise)) == 15

@@ -27,8 +27,8 @@ def test_block_equals_the_reference(dtype, suffix):
         def loss(params):
             y, _ = ProjectionBlock(64).apply(
                 {"params": params, "batch_stats": stats},
-                inputs["x"],
-                np.ones((1, 8), bool),
+                jnp.asarray(inputs["x"]),
+                jnp.ones((1, 8), bool),
                 train=True,
                 mutable=["batch_stats"],
             )
@@ -64,11 +64,11 @@ def sequential_batch_norm(sets, order, momentum=0.1):
 
 def test_batch_norm_of_sets_equals_one_call_after_the_other():
     rng = np.random.default_rng(0)
-    x = rng.normal(3.0, 2.0, size=(10, 4)).astype(np.float32)
+    x = jnp.asarray(rng.normal(3.0, 2.0, size=(10, 4)).astype(np.float32))
     mask = np.array([True, True, False, True, True])
     rows = [np.array([0, 1, 3, 4]), np.array([5, 6, 8, 9])]
     order = (0, 1, 0, 1)
-    outputs, mean, var = sequential_batch_norm([x[r] for r in rows], order)
+    outputs, mean, var = sequential_batch_norm([np.asarray(x)[r] for r in rows], order)
     y, variables = MaskedBatchNorm().init_with_output(
         jax.random.key(0), x, view_members(2, mask), train=True
     )
@@ -90,10 +90,12 @@ def test_values_of_masked_rows_do_not_matter():
     x = rng.normal(size=(6, 3)).astype(np.float32)
     mask = np.array([True, True, True, True, False, False])
     norm_ = MaskedBatchNorm()
-    variables = norm_.init(jax.random.key(0), x, mask[None], train=True)
+    members = jnp.asarray(mask[None])
+    variables = norm_.init(jax.random.key(0), jnp.asarray(x), members, train=True)
 
     def apply(x):
-        return norm_.apply(variables, x, mask[None], train=True, mutable=["batch_stats"])
+        x = jnp.asarray(x)
+        return norm_.apply(variables, x, members, train=True, mutable=["batch_stats"])
 
     other = np.where(mask[:, None], x, 1e3).astype(np.float32)
     (y, stats), (y_other, stats_other) = apply(x), apply(other)

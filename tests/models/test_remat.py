@@ -35,7 +35,7 @@ def encoder_of(name, remat):
         changes |= {"text_encoder.config.model_type": name, "text_encoder.dropout": rate}
         encoder = build_text_encoder(small_config(lm_weight=1.0, **changes), vocab_size=100)
         ids = jnp.arange(6, dtype=jnp.uint32)
-        inputs = {"texts": batch.texts, "stream": DropoutStream(jax.random.PRNGKey(3), ids)}
+        inputs = {"texts": batch.texts, "stream": DropoutStream(jax.random.key(3), ids)}
 
     def loss(params, batch_stats):
         variables = {"params": params, "batch_stats": batch_stats}
@@ -60,8 +60,8 @@ def kept_bytes(loss, params, batch_stats):
 def test_rematerialisation_changes_the_memory_and_nothing_else(name, monkeypatch):
     init, plain = encoder_of(name, ())
     init_again, again = encoder_of(name, ("graph_encoder", "text_encoder"))
-    shapes = jax.eval_shape(init, jax.random.PRNGKey(0))
-    assert jax.eval_shape(init_again, jax.random.PRNGKey(0)) == shapes
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    assert jax.eval_shape(init_again, jax.random.key(0)) == shapes
     rng = np.random.default_rng(0)
 
     def random(x):
@@ -113,6 +113,6 @@ class Blocks(nn.Module):
 
 def test_parameters_start_the_same():
     x = np.ones((2, 3), np.float32)
-    plain, again = (Blocks(remat).init(jax.random.PRNGKey(0), x) for remat in (False, True))
+    plain, again = (Blocks(remat).init(jax.random.key(0), x) for remat in (False, True))
     assert set(plain["params"]) == {"block_0", "block_1"}
     jax.tree.map(np.testing.assert_array_equal, plain, again)

@@ -78,7 +78,7 @@ def setup(request, data_dir, batches):
         # In float64: batch norm makes much of float32's rounding.
         batch = jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, batch)
         with jax.enable_x64(True):
-            found = jax.jit(call, compiler_options=FAST)(batch, jax.random.PRNGKey(7))
+            found = jax.jit(call, compiler_options=FAST)(batch, jax.random.key(7))
         return jax.tree.map(np.asarray, found)
 
     return gradient_of, gradient_of(batches[1])

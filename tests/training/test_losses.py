@@ -21,7 +21,8 @@ def random_pair(seed, num_left, num_right, num_examples=6, width=4, log_scale=1.
     rng = np.random.default_rng(seed)
     left = rng.normal(size=(num_left, num_examples, width)).astype(np.float32)
     right = rng.normal(size=(num_right, num_examples, width)).astype(np.float32)
-    return ProjectedPair(l2_normalize(left), l2_normalize(right), np.float32(log_scale))
+    left, right = (l2_normalize(jnp.asarray(side)) for side in (left, right))
+    return ProjectedPair(left, right, jnp.float32(log_scale))
 
 
 def info_nce(left, right, scale):
@@ -68,7 +69,7 @@ def test_a_batch_of_padding_has_loss_zero():
 def test_accuracies_count_the_text_given_the_crystal():
     # Crystal 0 finds its text first, 1 second, 2 fourth, 3 is tied with a wrong one.
     scores = np.array([[9, 1, 2, 3], [9, 8, 1, 2], [9, 8, 2, 7], [1, 2, 5, 5]], np.float32)
-    pair = ProjectedPair(scores[None], np.eye(4, dtype=np.float32)[None], np.float32(0))
+    pair = ProjectedPair(jnp.asarray(scores)[None], jnp.eye(4)[None], jnp.float32(0))
     _, terms = clac_loss(ClacOutput(pair), np.ones(4, bool))
     assert float(terms["acc_top1"]) == pytest.approx(1 / 4)
     assert float(terms["acc_top3"]) == pytest.approx(3 / 4)
@@ -124,7 +125,7 @@ def test_cosface_is_infonce_of_smaller_own_cosines():
 
 
 def test_siglip_classifies_every_pair_by_itself():
-    pair = random_pair(7, 1, 1).replace(logit_bias=np.float32(-2))
+    pair = random_pair(7, 1, 1).replace(logit_bias=jnp.float32(-2))
     logits = np.e * cosines(pair) - 2
     expected = softplus(np.where(np.eye(6, dtype=bool), -logits, logits)).sum() / 6
     loss, _ = clac_loss(ClacOutput(pair), np.ones(6, bool), LossOptions(SigLIP()))
@@ -168,7 +169,7 @@ def test_jsd_rolls_the_batch_by_one_random_shift():
 def test_the_prior_takes_its_weight_from_the_contrasts():
     pair = random_pair(10, 1, 1)
     mask = np.array([True, True, True, True, False, False])
-    prior = np.array([1.0, 2.0, 3.0, 6.0, 50.0, 50.0], np.float32)
+    prior = jnp.array([1.0, 2.0, 3.0, 6.0, 50.0, 50.0], jnp.float32)
     output = ClacOutput(pair, crystal_prior=prior, text_prior=2 * prior)
     contrast, _ = clac_loss(ClacOutput(pair), mask, LossOptions(JSD()))
     loss, terms = clac_loss(output, mask, LossOptions(JSD(prior_weight=0.25)))

@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float
 
 from clac_jax.config.key import key
 from clac_jax.crystals.elements import NUM_FEATURES
@@ -25,7 +26,6 @@ from clac_jax.models.normalization import MaskedBatchNorm
 from clac_jax.models.precision import at_least_float32
 from clac_jax.models.remat import remat_block
 from clac_jax.models.torch_layout import TensorReader, count_layers
-from clac_jax.typing import Array
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,9 @@ class CGCNNSettings(GraphEncoderSettings):
         }
 
 
-def edge_features(distances: Array, num_centers: int, cutoff: float) -> jax.Array:
+def edge_features(
+    distances: Float[jax.Array, "edges"], num_centers: int, cutoff: float
+) -> Float[jax.Array, "edges {num_centers}"]:
     """(E,) angstrom -> (E, num_centers) Gaussians on [0, cutoff] under a cosine envelope."""
     centers = jnp.linspace(0.0, cutoff, num_centers, dtype=distances.dtype)
     gamma = (num_centers - 1) / cutoff
@@ -122,14 +124,14 @@ class GatedConvolution(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Array,
-        edges: Array,
+        x: Float[jax.Array, "nodes features"],
+        edges: Float[jax.Array, "edges edge_features"],
         graphs: GraphBatch,
-        members: Array,
+        members: Bool[jax.Array, "views nodes"],
         *,
         train: bool,
         axis_name: str | None,
-    ) -> jax.Array:
+    ) -> Float[jax.Array, "nodes features"]:
         """(N, F) nodes, (E, C) edge features -> (N, F)."""
         features = x.shape[-1]
 
@@ -147,7 +149,9 @@ class GatedConvolution(nn.Module):
         messages = jnp.where(graphs.edge_mask[:, None], nn.sigmoid(gate) * nn.softplus(core), 0)
         messages = at_least_float32(messages)
         total = jax.ops.segment_sum(messages, graphs.receivers, num_segments=x.shape[0])
-        return x + MaskedBatchNorm(name="norm")(total, members, train=train, axis_name=axis_name)
+        norm = MaskedBatchNorm(name="norm")
+        messages = norm(total, members, train=train, axis_name=axis_name)
+        return x + messages
 
 
 class CGCNN(nn.Module):
@@ -166,7 +170,7 @@ class CGCNN(nn.Module):
     @nn.compact
     def __call__(
         self, graphs: GraphBatch, *, train: bool = False, axis_name: str | None = None
-    ) -> jax.Array:
+    ) -> Float[jax.Array, "crystals {self.settings.out_dim}"]:
         """Encodes crystals; in training each view is batch-normalized by its own statistics.
 
         Args:

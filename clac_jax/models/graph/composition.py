@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from clac_jax.config.key import key
 from clac_jax.crystals.elements import MAX_ATOMIC_NUMBER, atomic_weights
@@ -30,15 +31,15 @@ class CompositionSettings(GraphEncoderSettings):
 
 
 class _Smearing(NamedTuple):
-    """Gaussians of unit height, `count` of them from `low` to `high`, each as wide as their gap."""
+    """Gaussians of unit height, `number` from `low` to `high`, each as wide as their gap."""
 
     low: float
     high: float
-    count: int = 16
+    number: int = 16
 
-    def __call__(self, values: jax.Array) -> jax.Array:
-        centres = jnp.linspace(self.low, self.high, self.count, dtype=values.dtype)
-        width = (self.high - self.low) / (self.count - 1)
+    def __call__(self, values: Float[jax.Array, "rows"]) -> Float[jax.Array, "rows gaussians"]:
+        centres = jnp.linspace(self.low, self.high, self.number, dtype=values.dtype)
+        width = (self.high - self.low) / (self.number - 1)
         return jnp.exp(-0.5 * jnp.square((values[..., None] - centres) / width))
 
 
@@ -52,7 +53,11 @@ _COSINE = _Smearing(-0.7, 1.0)
 _DALTON = 1.66053906660  # g/cm^3 of one dalton per angstrom^3
 
 
-def cell_features(lattices: Array, num_atoms: Array, masses: Array) -> jax.Array:
+def cell_features(
+    lattices: Float[Array, "rows 3 3"],
+    num_atoms: Float[jax.Array, "rows"],
+    masses: Float[jax.Array, "rows"],
+) -> Float[jax.Array, "rows 160"]:
     """What a unit cell's size and shape tell, each number also smeared over Gaussians.
 
     A perceptron on the plain numbers would take long to tell a cubic cell from a nearly cubic one.
@@ -96,7 +101,7 @@ class CompositionEncoder(nn.Module):
     @nn.compact
     def __call__(
         self, graphs: GraphBatch, *, train: bool = False, axis_name: str | None = None
-    ) -> jax.Array:
+    ) -> Float[jax.Array, "crystals features"]:
         """Encodes crystals -> (rows, out_dim); meaningless for padding rows."""
         del train, axis_name
         atoms = node_features(graphs)
@@ -111,7 +116,8 @@ class CompositionEncoder(nn.Module):
         x = jnp.concatenate([mean, present, cell], axis=1)
         for k in range(2):
             x = nn.silu(nn.Dense(self.settings.num_features, name=f"hidden_{k}")(x))
-        return nn.Dense(self.settings.out_dim, name="out")(x)
+        features: jax.Array = nn.Dense(self.settings.out_dim, name="out")(x)
+        return features
 
 
 class WithComposition(nn.Module):
@@ -130,7 +136,8 @@ class WithComposition(nn.Module):
 
     def __call__(
         self, graphs: GraphBatch, *, train: bool = False, axis_name: str | None = None
-    ) -> jax.Array:
+    ) -> Float[jax.Array, "crystals features"]:
         """Encodes crystals -> (rows, out_dim); meaningless for padding rows."""
         structure = self.encoder(graphs, train=train, axis_name=axis_name)
-        return structure + self.composition(graphs)
+        features: jax.Array = structure + self.composition(graphs)
+        return features

@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from clac_jax.config.key import key
 from clac_jax.errors import one_line
@@ -76,7 +77,7 @@ class OrbSettings(GraphEncoderSettings):
             ) from error
 
 
-def spherical_harmonics(units: Array) -> jax.Array:
+def spherical_harmonics(units: Float[jax.Array, "edges 3"]) -> Float[jax.Array, "edges 16"]:
     """(E, 3) unit vectors -> (E, 16) real harmonics of l = 0..3.
 
     In the order and the norm of e3nn's "component": y is the polar axis, and those of one l have
@@ -107,15 +108,17 @@ def spherical_harmonics(units: Array) -> jax.Array:
     )
 
 
-def envelope(distances: Array, cutoff: float) -> jax.Array:
+def envelope(distances: Float[jax.Array, "edges"], cutoff: float) -> Float[jax.Array, "edges"]:
     """(E,) angstrom -> (E,): 1 at 0, and 0 with two derivatives from the cutoff on."""
     p, x = _ENVELOPE_ORDER, distances / cutoff
-    value = 1 - (p + 1) * (p + 2) / 2 * x**p + p * (p + 2) * x ** (p + 1)
+    value: jax.Array = 1 - (p + 1) * (p + 2) / 2 * x**p + p * (p + 2) * x ** (p + 1)
     value -= p * (p + 1) / 2 * x ** (p + 2)
     return jnp.where(distances < cutoff, value, 0)
 
 
-def edge_features(vectors: Array, cutoff: float) -> jax.Array:
+def edge_features(
+    vectors: Float[jax.Array, "edges 3"], cutoff: float
+) -> Float[jax.Array, "edges 128"]:
     """(E, 3) angstrom -> (E, 128): Bessel functions times harmonics, under the envelope."""
     distances = safe_norm(vectors, axis=1)
     safe = jnp.where(distances > 0, distances, 1)
@@ -123,7 +126,7 @@ def edge_features(vectors: Array, cutoff: float) -> jax.Array:
     radial = jnp.sin(order * (jnp.pi / cutoff) * distances[:, None]) / safe[:, None]
     radial = (2 / cutoff) ** 0.5 * radial * envelope(distances, cutoff)[:, None]
     angular = spherical_harmonics(vectors / safe[:, None])
-    return (radial[:, :, None] * angular[:, None, :]).reshape(-1, NUM_RADIAL * NUM_ANGULAR)
+    return jnp.reshape(radial[:, :, None] * angular[:, None, :], (-1, NUM_RADIAL * NUM_ANGULAR))
 
 
 class Perceptron(nn.Module):
@@ -140,13 +143,16 @@ class Perceptron(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, first: Array) -> jax.Array:
+    def __call__(
+        self, first: Float[jax.Array, "rows hidden"]
+    ) -> Float[jax.Array, "rows {self.features}"]:
         """(N, hidden) -> (N, features)."""
         x = nn.Dense(self.hidden, dtype=self.dtype, name="second")(nn.silu(first))
         x = nn.Dense(self.features, dtype=self.dtype, name="third")(nn.silu(x))
         # PyTorch's default: the spacing of float32 at one.
         epsilon = float(jnp.finfo(jnp.float32).eps)
-        return nn.RMSNorm(epsilon=epsilon, dtype=self.dtype, name="norm")(x)
+        normalized: jax.Array = nn.RMSNorm(epsilon=epsilon, dtype=self.dtype, name="norm")(x)
+        return normalized
 
 
 class GatedMessages(nn.Module):
@@ -162,8 +168,12 @@ class GatedMessages(nn.Module):
 
     @nn.compact
     def __call__(
-        self, nodes: Array, edges: Array, graphs: GraphBatch, weights: Array
-    ) -> tuple[jax.Array, jax.Array]:
+        self,
+        nodes: Float[jax.Array, "nodes features"],
+        edges: Float[jax.Array, "edges features"],
+        graphs: GraphBatch,
+        weights: Float[jax.Array, "edges"],
+    ) -> tuple[Float[jax.Array, "nodes features"], Float[jax.Array, "edges features"]]:
         """(N, F), (E, F) -> the same; `weights` (E,) are the envelope, 0 at padding."""
         features = nodes.shape[-1]
 
@@ -210,7 +220,7 @@ class Orb(nn.Module):
     @nn.compact
     def __call__(
         self, graphs: GraphBatch, *, train: bool = False, axis_name: str | None = None
-    ) -> jax.Array:
+    ) -> Float[jax.Array, "crystals {self.settings.num_features}"]:
         """Encodes crystals -> (rows, num_features), the mean over a crystal's nodes.
 
         Args:

@@ -29,6 +29,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from clac_jax.config.key import key
 from clac_jax.crystals.elements import NUM_FEATURES
@@ -37,7 +38,6 @@ from clac_jax.models.graph.ops import node_features, safe_norm, sum_pool
 from clac_jax.models.graph.settings import GraphEncoderSettings, Params
 from clac_jax.models.remat import remat_block
 from clac_jax.models.torch_layout import TensorReader, count_layers
-from clac_jax.typing import Array
 
 
 @dataclass(frozen=True)
@@ -108,11 +108,13 @@ class TileBasis:
         vector: (K, n, T * 3, T) sum of R_k(d) times the unit vector's component.
     """
 
-    scalar: jax.Array
-    vector: jax.Array
+    scalar: Float[jax.Array, "basis tiles size size"]
+    vector: Float[jax.Array, "basis tiles 3*size size"]
 
 
-def radial_basis(distances: Array, cutoff: float, num_rbf: int) -> jax.Array:
+def radial_basis(
+    distances: Float[jax.Array, "edges"], cutoff: float, num_rbf: int
+) -> Float[jax.Array, "edges {num_rbf}+1"]:
     """(E, num_rbf + 1): sin(n pi d / cutoff) / d for n = 1.., and 1, times the cosine cutoff.
 
     The last column carries the bias of the filter. A zero distance divides by one, as in the
@@ -157,7 +159,11 @@ def tile_basis(graphs: GraphBatch, cutoff: float, num_rbf: int) -> list[TileBasi
 
 
 @jax.custom_vjp
-def basis_product(basis: Array, x: Array, weights: Array) -> jax.Array:
+def basis_product(
+    basis: Float[jax.Array, "basis tiles receivers senders"],
+    x: Float[jax.Array, "tiles senders channels"],
+    weights: Float[jax.Array, "basis channels"],
+) -> Float[jax.Array, "tiles receivers channels"]:
     """``sum_k weights[k] * (basis[k] @ x)``, without ever holding all K products.
 
     Sums are in float32 or more, whatever the operands are.
@@ -181,8 +187,8 @@ def basis_product(basis: Array, x: Array, weights: Array) -> jax.Array:
 
 
 def _basis_product_forward(
-    basis: Array, x: Array, weights: Array
-) -> tuple[jax.Array, tuple[Array, Array, Array]]:
+    basis: jax.Array, x: jax.Array, weights: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
     return basis_product(basis, x, weights), (basis, x, weights)
 
 
@@ -216,8 +222,11 @@ class Message(nn.Module):
 
     @nn.compact
     def __call__(
-        self, s: Array, v: Array | None, bases: list[TileBasis]
-    ) -> tuple[jax.Array, jax.Array]:
+        self,
+        s: Float[jax.Array, "nodes features"],
+        v: Float[jax.Array, "nodes 3 features"] | None,
+        bases: list[TileBasis],
+    ) -> tuple[Float[jax.Array, "nodes features"], Float[jax.Array, "nodes 3 features"]]:
         """Computes the residuals of one message step.
 
         Args:
@@ -272,7 +281,9 @@ class Update(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, s: Array, v: Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, s: Float[jax.Array, "nodes features"], v: Float[jax.Array, "nodes 3 features"]
+    ) -> tuple[Float[jax.Array, "nodes features"], Float[jax.Array, "nodes 3 features"]]:
         """(N, F), (N, 3, F) -> residuals of the same shapes."""
         features = s.shape[-1]
 
@@ -305,7 +316,7 @@ class PaiNN(nn.Module):
     @nn.compact
     def __call__(
         self, graphs: GraphBatch, *, train: bool = False, axis_name: str | None = None
-    ) -> jax.Array:
+    ) -> Float[jax.Array, "crystals {self.settings.out_dim}"]:
         """Encodes crystals.
 
         Args:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from clac_jax.config.effects import NEXT_STEP
 from clac_jax.config.key import key
@@ -31,7 +32,8 @@ class CosFace(PairLoss):
 
     def __call__(  # noqa: D102
         self, batch: GlobalBatch, pair: ProjectedPair, left: Side, right: Side
-    ) -> jax.Array:
+    ) -> Float[jax.Array, ""]:
+        assert pair.log_scale is not None, "a critic has no cosines: `heads` asks for none"
         margin = self.margin * jnp.exp(pair.log_scale) * batch.is_own()
         forward = batch.cross_entropy(pair.scores(left[0], right[1]) - margin)
         backward = batch.cross_entropy(pair.scores(right[0], left[1]) - margin)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int, Key, Shaped
 
 from clac_jax.models.heads import ProjectedPair
-from clac_jax.typing import Array
 
 
 class GlobalBatch:
     """This device's rows among the columns of all devices."""
 
-    def __init__(self, mask: jax.Array, axis_name: str | None, key: Array | None) -> None:
+    def __init__(
+        self,
+        mask: Bool[jax.Array, "rows"],
+        axis_name: str | None,
+        key: Key[jax.Array, ""] | None,
+    ) -> None:
         """For examples of which `mask`, (B,) bool, are real."""
         self.axis_name = axis_name
         self.key = key
@@ -22,44 +27,47 @@ class GlobalBatch:
         first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * mask.shape[0]
         self.own_column = first + jnp.arange(mask.shape[0])
 
-    def gather(self, x: jax.Array) -> jax.Array:
+    def gather(self, x: Shaped[jax.Array, "rows ..."]) -> Shaped[jax.Array, "columns ..."]:
         """(B, ...) of this device -> (devices * B, ...) of all, in device order."""
         if self.axis_name is None:
             return x
-        return jax.lax.all_gather(x, self.axis_name, tiled=True)
+        gathered: jax.Array = jax.lax.all_gather(x, self.axis_name, tiled=True)
+        return gathered
 
-    def total(self, x: jax.Array) -> jax.Array:
+    def total(self, x: Shaped[jax.Array, "*shape"]) -> Shaped[jax.Array, "*shape"]:
         """Sum over devices."""
         return x if self.axis_name is None else jax.lax.psum(x, self.axis_name)
 
-    def mean(self, x: jax.Array) -> jax.Array:
+    def mean(self, x: Shaped[jax.Array, "rows"]) -> Float[jax.Array, ""]:
         """(B,) -> (): this device's share of the mean over the real examples of all devices."""
         return jnp.sum(jnp.where(self.rows, x, 0)) / self.count
 
-    def own(self, scores: jax.Array) -> jax.Array:
+    def own(self, scores: Float[jax.Array, "rows columns"]) -> Float[jax.Array, "rows"]:
         """(B, devices * B) -> (B,): the score of each row with its own column."""
         return jnp.take_along_axis(scores, self.own_column[:, None], axis=1)[:, 0]
 
-    def is_own(self) -> jax.Array:
+    def is_own(self) -> Bool[jax.Array, "rows columns"]:
         """(B, devices * B) bool, where row and column are the same example."""
         return self.own_column[:, None] == jnp.arange(self.columns.shape[0])
 
-    def cross_entropy(self, scores: jax.Array) -> jax.Array:
+    def cross_entropy(self, scores: Float[jax.Array, "rows columns"]) -> Float[jax.Array, ""]:
         """(B, devices * B) -> (): share of the mean cross entropy; the own column is right."""
         scores = self.without_padding(scores)
         return self.mean(jax.nn.logsumexp(scores, axis=1) - self.own(scores))
 
-    def without_padding(self, scores: jax.Array) -> jax.Array:
+    def without_padding(
+        self, scores: Float[jax.Array, "rows columns"]
+    ) -> Float[jax.Array, "rows columns"]:
         """The lowest number at padding columns."""
         return jnp.where(self.columns, scores, jnp.finfo(scores.dtype).min)
 
-    def partner(self, shift: jax.Array) -> jax.Array:
+    def partner(self, shift: Int[jax.Array, ""]) -> Int[jax.Array, "rows"]:
         """(B,) column that each row has after the real columns were rolled by `shift` places."""
         real_first = jnp.argsort(~self.columns, stable=True)
         place = jnp.cumsum(self.columns)[self.own_column] - 1
         return real_first[(place - shift) % self.count]
 
-    def accuracies(self, pair: ProjectedPair) -> dict[str, jax.Array]:
+    def accuracies(self, pair: ProjectedPair) -> dict[str, Float[jax.Array, ""]]:
         """Shares of the top-1 and top-3 accuracy; a tie counts against the right text."""
         scores = self.without_padding(pair.scores(pair.left[0], self.gather(pair.right[0])))
         better = jnp.sum(scores >= self.own(scores)[:, None], axis=1) - 1

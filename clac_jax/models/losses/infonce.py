@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax
+from jaxtyping import Float
 
 from clac_jax.models.heads import ProjectedPair
 from clac_jax.models.losses.global_batch import GlobalBatch
@@ -17,7 +18,7 @@ class InfoNCE(PairLoss):
 
     def __call__(  # noqa: D102
         self, batch: GlobalBatch, pair: ProjectedPair, left: Side, right: Side
-    ) -> jax.Array:
+    ) -> Float[jax.Array, ""]:
         forward = batch.cross_entropy(pair.scores(left[0], right[1]))
         backward = batch.cross_entropy(pair.scores(right[0], left[1]))
         return 0.5 * (forward + backward)

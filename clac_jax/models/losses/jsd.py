@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from clac_jax.config.effects import NEXT_STEP, OTHER_MODEL
 from clac_jax.config.key import key
@@ -72,7 +73,7 @@ class JSD(PairLoss):
 
     def __call__(  # noqa: D102
         self, batch: GlobalBatch, pair: ProjectedPair, left: Side, right: Side
-    ) -> jax.Array:
+    ) -> Float[jax.Array, ""]:
         matched = jax.nn.softplus(-pair.scores_of_rows(left[0], right[0]))
         if batch.key is None:
             others = batch.columns & ~batch.is_own()

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax
+from jaxtyping import Float
 
 from clac_jax.models.heads import ProjectedPair
 from clac_jax.models.losses.global_batch import GlobalBatch
 
-Side = tuple[jax.Array, jax.Array]
+Side = tuple[Float[jax.Array, "examples features"], Float[jax.Array, "columns features"]]
 """A view on this device, (B, P), and the same on all devices, (devices * B, P)."""
 
 
@@ -45,7 +46,7 @@ class PairLoss:
 
     def __call__(
         self, batch: GlobalBatch, pair: ProjectedPair, left: Side, right: Side
-    ) -> jax.Array:
+    ) -> Float[jax.Array, ""]:
         """This device's share of the loss of two views, (): the sum over devices is the loss.
 
         Args:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from clac_jax.config.effects import FRESH_RUNS
 from clac_jax.config.key import key
@@ -30,7 +31,7 @@ class SigLIP(PairLoss):
 
     def __call__(  # noqa: D102
         self, batch: GlobalBatch, pair: ProjectedPair, left: Side, right: Side
-    ) -> jax.Array:
+    ) -> Float[jax.Array, ""]:
         scores = pair.scores(left[0], right[1])
         losses = jax.nn.softplus(jnp.where(batch.is_own(), -scores, scores))
         return batch.mean(jnp.sum(jnp.where(batch.columns, losses, 0), axis=1))

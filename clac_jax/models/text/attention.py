@@ -12,6 +12,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
 
 from clac_jax.input_pipeline.batch import TextBatch
 from clac_jax.models.dropout import drop
@@ -19,15 +20,14 @@ from clac_jax.models.precision import at_least_float32
 from clac_jax.models.text.dropout import TextDropout
 from clac_jax.models.text.layers import dense
 from clac_jax.models.text.settings import TextEncoderSettings
-from clac_jax.typing import Array
 
 
 class Heads(NamedTuple):
     """Queries, keys and values, (..., D) of each head."""
 
-    query: Array
-    key: Array
-    value: Array
+    query: Float[jax.Array, "*heads width"]
+    key: Float[jax.Array, "*heads width"]
+    value: Float[jax.Array, "*heads width"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,13 @@ class Attention(nn.Module):
     use_bias: bool = True
 
     @nn.compact
-    def __call__(self, x: Array, texts: TextBatch, dropout: TextDropout, site: int) -> jax.Array:
+    def __call__(
+        self,
+        x: Float[jax.Array, "tokens hidden"],
+        texts: TextBatch,
+        dropout: TextDropout,
+        site: int,
+    ) -> Float[jax.Array, "tokens hidden"]:
         """(K, H) -> (K, H); `site` is the number of the dropout's place in the network."""
         settings = self.settings
         num_heads = settings.num_attention_heads
@@ -70,7 +76,8 @@ class Attention(nn.Module):
         )
         heads = Heads(query * width**-0.5, key, value)
         mixed = attend(settings, heads, texts, dropout, site, Sight(self.causal))
-        return dense(settings, settings.hidden_size, "out", self.use_bias)(mixed)
+        out: jax.Array = dense(settings, settings.hidden_size, "out", self.use_bias)(mixed)
+        return out
 
 
 def attend(
@@ -80,7 +87,7 @@ def attend(
     dropout: TextDropout,
     site: int,
     sight: Sight,
-) -> jax.Array:
+) -> Float[jax.Array, "tokens mixed"]:
     """What each token gathers from the tokens of its own text, all heads side by side.
 
     Args:
@@ -100,7 +107,7 @@ def attend(
 
     # Recomputed in the backward pass: a tile's scores are cheaper to compute than to keep.
     @jax.checkpoint
-    def attend_tile(tile: tuple[Heads, Array, Array | None]) -> jax.Array:
+    def attend_tile(tile: tuple[Heads, jax.Array, jax.Array | None]) -> jax.Array:
         return tile_attention(*tile, rate, sight)
 
     outputs = []
@@ -130,11 +137,11 @@ def _tiles_at_once(count: int) -> int | None:
 
 def tile_attention(
     heads: Heads,
-    text: Array,
-    keep: Array | None,
+    text: Int[jax.Array, "tokens"],
+    keep: Bool[jax.Array, "heads tokens tokens"] | None,
     rate: float,
     sight: Sight = Sight(),
-) -> jax.Array:
+) -> Float[jax.Array, "heads tokens width"]:
     """Attention among the tokens of one tile that belong to the same text.
 
     Args:

@@ -5,6 +5,7 @@ Post-layer-norm blocks, exact GELU, learned absolute positions.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -14,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
 from clac_jax.input_pipeline.batch import TextBatch
 from clac_jax.models.dropout import DropoutStream
@@ -94,7 +96,11 @@ class MaskedLmHead(nn.Module):
     settings: BertSettings
 
     @nn.compact
-    def __call__(self, x: Array, word_embedding: Array) -> jax.Array:
+    def __call__(
+        self,
+        x: Float[jax.Array, "*tokens hidden"],
+        word_embedding: Float[jax.Array, "vocabulary hidden"],
+    ) -> Float[jax.Array, "*tokens vocabulary"]:
         """(..., H), (vocabulary, H) -> (..., vocabulary)."""
         settings = self.settings
         x = exact_gelu(dense(settings, settings.hidden_size, "transform")(x))
@@ -125,7 +131,7 @@ class Bert(nn.Module):
         texts: TextBatch,
         *,
         stream: DropoutStream | None = None,
-        token_types: Array | None = None,
+        token_types: Int[Array, "tokens"] | None = None,
     ) -> TextOutput:
         """Encodes texts.
 
@@ -158,7 +164,8 @@ class Bert(nn.Module):
             y = dense(settings, settings.intermediate_size, f"layer_{k}_intermediate")(x)
             y = dense(settings, settings.hidden_size, f"layer_{k}_output")(exact_gelu(y))
             y = dropout.hidden(y, rate, 3 * k + 3)
-            return layer_norm(settings, f"layer_{k}_output_norm")(x + y)
+            x = layer_norm(settings, f"layer_{k}_output_norm")(x + y)
+            return x
 
         for k in range(settings.num_hidden_layers):
             x = remat_block(self, functools.partial(layer, k))(x)
@@ -168,5 +175,5 @@ class Bert(nn.Module):
         if self.with_lm_loss and texts.labels is not None:
             logits = MaskedLmHead(settings, name="lm_head")(x, word.embedding)
             loss_sum, num_tokens = lm_loss_per_view(logits, texts, jnp.asarray(texts.labels))
-            output = output.replace(lm_loss_sum=loss_sum, lm_num_tokens=num_tokens)
+            output = dataclasses.replace(output, lm_loss_sum=loss_sum, lm_num_tokens=num_tokens)
         return output

@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
 from clac_jax.input_pipeline.batch import TextBatch
 from clac_jax.models.dropout import DropoutStream
@@ -189,7 +190,7 @@ class RMSNorm(nn.Module):
     epsilon: float
 
     @nn.compact
-    def __call__(self, x: Array) -> jax.Array:
+    def __call__(self, x: Float[jax.Array, "*shape"]) -> Float[jax.Array, "*shape"]:
         """(..., H) -> (..., H)."""
         scale = self.param("scale", nn.initializers.zeros, (x.shape[-1],))
         y = at_least_float32(x)
@@ -197,7 +198,12 @@ class RMSNorm(nn.Module):
         return (y * (1 + scale)).astype(x.dtype)
 
 
-def rotate(x: Array, positions: Array, base: float, scaling: float = 1.0) -> jax.Array:
+def rotate(
+    x: Float[jax.Array, "tokens heads width"],
+    positions: Int[Array, "tokens"],
+    base: float,
+    scaling: float = 1.0,
+) -> Float[jax.Array, "tokens heads width"]:
     """Rotary positions (arXiv:2104.09864): turns (x_i, x_{i + D/2}) by position / base^(2 i / D).
 
     Args:
@@ -227,7 +233,9 @@ class GemmaAttention(nn.Module):
     layer: int
 
     @nn.compact
-    def __call__(self, x: Array, texts: TextBatch, dropout: TextDropout) -> jax.Array:
+    def __call__(
+        self, x: Float[jax.Array, "tokens hidden"], texts: TextBatch, dropout: TextDropout
+    ) -> Float[jax.Array, "tokens hidden"]:
         """(K, H) -> (K, H)."""
         settings, width = self.settings, self.settings.head_width
         local = settings.is_local(self.layer)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax
+from jaxtyping import Float
 
 from clac_jax.models.text.settings import TextEncoderSettings
-from clac_jax.typing import Array
 
 
 def layer_norm(settings: TextEncoderSettings, name: str, affine: bool = True) -> nn.LayerNorm:
@@ -39,12 +39,12 @@ def embed(settings: TextEncoderSettings, count: int, features: int, name: str) -
     return nn.Embed(count, features, embedding_init=init, dtype=settings.compute_dtype, name=name)
 
 
-def exact_gelu(x: Array) -> jax.Array:
+def exact_gelu(x: Float[jax.Array, "*shape"]) -> Float[jax.Array, "*shape"]:
     """GELU by erf, as PyTorch computes it; the erfc of jax.nn.gelu takes twice the time."""
     return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
 
 
-ACTIVATIONS: dict[str, Callable[[Array], jax.Array]] = {
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
     "gelu": exact_gelu,
     "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),

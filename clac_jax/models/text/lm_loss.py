@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
 from clac_jax.input_pipeline.batch import TextBatch
 from clac_jax.models.precision import at_least_float32
 from clac_jax.models.text.output import TextOutput
 from clac_jax.text.sentences import IGNORED_LABEL
-from clac_jax.typing import Array
 
 
-def lm_loss_per_view(logits: Array, texts: TextBatch, labels: Array) -> tuple[jax.Array, jax.Array]:
+def lm_loss_per_view(
+    logits: Float[jax.Array, "tokens vocabulary"],
+    texts: TextBatch,
+    labels: Int[jax.Array, "tokens"],
+) -> tuple[Float[jax.Array, "views"], Int[jax.Array, "views"]]:
     """Summed cross entropy and number of labelled tokens of each view.
 
     Args:
@@ -43,10 +49,10 @@ def with_next_token_loss(output: TextOutput, word: nn.Embed, texts: TextBatch) -
         return output
     logits = output.hidden @ word.embedding.T.astype(output.hidden.dtype)
     loss_sum, num_tokens = lm_loss_per_view(logits, texts, next_token_labels(texts))
-    return output.replace(lm_loss_sum=loss_sum, lm_num_tokens=num_tokens)
+    return dataclasses.replace(output, lm_loss_sum=loss_sum, lm_num_tokens=num_tokens)
 
 
-def next_token_labels(texts: TextBatch) -> Array:
+def next_token_labels(texts: TextBatch) -> Int[jax.Array, "tokens"]:
     """(K,) what each token place predicts: the label of the next token of its text, or -100."""
     text, labels = jnp.asarray(texts.text_index), jnp.asarray(texts.labels)
     follows = jnp.roll(text, -1) == text

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import flax.struct
-
-from clac_jax.typing import Array
+import jax
+from jaxtyping import Float, Int
 
 
 @flax.struct.dataclass
@@ -18,7 +18,7 @@ class TextOutput:
         lm_num_tokens: (V,) labelled tokens of each view; None without labels.
     """
 
-    features: Array
-    hidden: Array
-    lm_loss_sum: Array | None = None
-    lm_num_tokens: Array | None = None
+    features: Float[jax.Array, "texts features"]
+    hidden: Float[jax.Array, "tokens hidden"]
+    lm_loss_sum: Float[jax.Array, "views"] | None = None
+    lm_num_tokens: Int[jax.Array, "views"] | None = None

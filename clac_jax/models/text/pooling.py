@@ -5,17 +5,21 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Float
 
 from clac_jax.input_pipeline.batch import TextBatch
 from clac_jax.models.precision import at_least_float32
-from clac_jax.typing import Array
 
 
-def pool(hidden: Array, texts: TextBatch, feature: str, num_heads: int) -> jax.Array:
+def pool(
+    hidden: Float[jax.Array, "tokens hidden"], texts: TextBatch, feature: str, num_heads: int
+) -> Float[jax.Array, "texts features"]:
     """(K, H) -> (rows, H), or (rows, 2 H) for "attention"; called inside a module's `__call__`."""
     hidden = at_least_float32(hidden)
     if feature == "attention":
-        return AttentionPooling(num_heads, name="pooling")(hidden, texts)
+        pooled: jax.Array = AttentionPooling(num_heads, name="pooling")(hidden, texts)
+        return pooled
     return text_features(hidden, texts, feature)
 
 
@@ -32,7 +36,9 @@ class AttentionPooling(nn.Module):
     num_heads: int = 12
 
     @nn.compact
-    def __call__(self, hidden: Array, texts: TextBatch) -> jax.Array:
+    def __call__(
+        self, hidden: Float[jax.Array, "tokens hidden"], texts: TextBatch
+    ) -> Float[jax.Array, "texts 2*hidden"]:
         """(K, H) -> (rows, 2 H); meaningless for padding rows."""
         places, width = hidden.shape
         rows = texts.lengths.shape[0]
@@ -51,13 +57,15 @@ class AttentionPooling(nn.Module):
         return jnp.concatenate([mean, pooled.reshape(rows, width)], axis=1)
 
 
-def text_membership(texts: TextBatch, dtype: jnp.dtype) -> jax.Array:
+def text_membership(texts: TextBatch, dtype: DTypeLike) -> Float[jax.Array, "texts tokens"]:
     """(rows, K), one where the token belongs to the text."""
     rows = jnp.arange(texts.lengths.shape[0])
     return (jnp.asarray(texts.text_index)[None, :] == rows[:, None]).astype(dtype)
 
 
-def text_features(hidden: Array, texts: TextBatch, feature: str) -> jax.Array:
+def text_features(
+    hidden: Float[jax.Array, "tokens hidden"], texts: TextBatch, feature: str
+) -> Float[jax.Array, "texts hidden"]:
     """(K, H) -> (rows, H): the hidden state of one token, or the mean over the text's tokens.
 
     Raises:

@@ -156,9 +156,14 @@ def _read_split(index: Path) -> Tensors:
     return tensors
 
 
-def _beside(name: Any) -> str:
+def _beside(name: object) -> str:
     """The name of a file in the folder of an index, which may point nowhere else."""
-    is_text = isinstance(name, str) and 0 < len(name) < 256
-    if not is_text or name in (".", "..") or "\0" in name or "/" in name:
+    if (
+        not isinstance(name, str)
+        or not 0 < len(name) < 256
+        or name in (".", "..")
+        or "\0" in name
+        or "/" in name
+    ):
         raise ValueError(f"{one_line(repr(name))} is not the name of a file beside it")
     return name

@@ -208,7 +208,7 @@ def test_dropout_follows_the_example():
 
     def features(texts, example_ids, key):
         ids = np.array(example_ids, np.uint32)
-        return encode(texts, ids, jax.random.PRNGKey(key)).features
+        return encode(texts, ids, jax.random.key(key)).features
 
     first = features(pack(ids, ((16, 1),)), [4, 6], 0)
     swapped = features(pack(ids[::-1], ((12, 2),)), [6, 4], 0)

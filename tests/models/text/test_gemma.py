@@ -107,7 +107,7 @@ def test_dropout_of_attention():
         stream = DropoutStream(key, np.array([3], np.uint32))
         return model.apply({"params": params}, texts, stream=stream).features
 
-    dropped = drop(jax.random.PRNGKey(0))
+    dropped = drop(jax.random.key(0))
     assert relative_error(dropped, plain) > 1e-2
     assert settings.with_dropout(0.0).attention_probs_dropout_prob == 0
 
