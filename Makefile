@@ -8,7 +8,7 @@ CONFIG ?= configs/base.py
 WORKDIR ?= outputs/base
 FUZZ ?= --seconds=300 --seed=1
 
-.PHONY: train test test-slow fuzz lint data env lock clean
+.PHONY: train test test-slow fuzz lint words data env lock clean
 
 # Huge pages for XLA's large buffers: fewer page faults, shorter steps on a CPU.
 train: $(DATA)
@@ -20,13 +20,17 @@ test: $(DATA)
 test-slow: $(DATA)
 	$(RUN) -m pytest -m slow
 
-# Spoilt files of every format that is read; counts how the readers take them: tools/fuzz.py.
+# Corrupted files of every format that is read; counts how the readers handle them: tools/fuzz.py.
 fuzz: $(ENV)
 	nice $(RUN) tools/fuzz.py $(FUZZ)
 
 lint: $(ENV)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+# Wording that is to be replaced, with what to write: tools/words.py.
+words: $(ENV)
+	$(RUN) tools/words.py
 
 env: $(ENV)
 
