@@ -1,4 +1,4 @@
-"""Prepares a data set: python -m clac_jax.datasets --name=NAME --data_dir=data."""
+"""Builds a data set: python -m clac_jax.datasets --name=NAME --data_dir=data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Stopped(BaseException):
-    """A signal asked the build to stop; not an Exception, so that no library handles it."""
+    """Stops the build after a signal; not an Exception, so that no library catches it."""
 
     def __init__(self, number: int):
         super().__init__(number)
@@ -28,20 +28,20 @@ class _Stopped(BaseException):
 
 
 def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Builds a data set unless it is there already.")
+    """Runs the command line; exits with 2 after a user error, 128 + N after signal N."""
+    parser = argparse.ArgumentParser(description="Builds a data set if it does not exist yet.")
     parser.add_argument("--name", default=NAMES[0], choices=NAMES)
     parser.add_argument("--data_dir", default="data")
-    parser.add_argument("--path", help="the user's table or folder of CIF files")
+    parser.add_argument("--path", help="table or folder of CIF files")
     parser.add_argument("--on_bad_row", default="error", choices=ON_BAD_ROW)
     parser.add_argument(
         "--on_formula_mismatch", default=ON_FORMULA_MISMATCH[0], choices=ON_FORMULA_MISMATCH
     )
     parser.add_argument("--split_by", default="row", choices=SPLIT_BY)
-    parser.add_argument("--label", default="", help="the property to learn, for jarvis_dft_3d")
+    parser.add_argument("--label", default="", help="property to predict, for jarvis_dft_3d")
     flags = parser.parse_args()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # where a terminal knows ASCII only
+        sys.stdout.reconfigure(errors="backslashreplace")  # for ASCII-only terminals
     try:
         with _stopped_by_signals():
             _run(flags)
@@ -50,7 +50,7 @@ def main() -> None:
         sys.exit(EXIT_USER_ERROR)
     except _Stopped as stop:
         name = signal.Signals(stop.number).name
-        print(f"{name}: stopped, and nothing was left behind.", file=sys.stderr)
+        print(f"{name}: stopped; no partial files remain.", file=sys.stderr)
         sys.exit(128 + stop.number)
 
 
@@ -58,19 +58,23 @@ def _run(flags: argparse.Namespace) -> None:
     options = TableOptions(flags.on_bad_row, flags.split_by, flags.label, flags.on_formula_mismatch)
     try:
         folder, is_new = prepare(flags.name, flags.data_dir, flags.path, options)
-        lines = [f"{flags.name}: {'built in' if is_new else 'is there already,'} {folder}"]
+        lines = [f"{flags.name}: {'built in' if is_new else 'already exists in'} {folder}"]
         for split in SPLITS:
             size = len(load(flags.name, flags.data_dir, split, flags.path, options))
             lines.append(f"  {split:<10} {size:>9,}")
         print("\n".join(lines), flush=True)
-    except OSError as error:  # of the output: a full disk, or a pipe that nobody reads
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can fail
-        raise UserError(f"The output cannot be written: {error.strerror}.") from error
+    except OSError as error:  # of the output: a full disk, or a closed pipe
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # so that the flush at exit cannot fail
+        raise UserError(
+            f"The output cannot be written: {error.strerror}. Check where it is redirected."
+        ) from error
 
 
 @contextlib.contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """`_Stopped` is raised at the first signal; later ones wait for the end of the clean-up."""
+    """Raises `_Stopped` at the first signal; later signals are ignored during the clean-up."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         del frame

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from clac_jax.errors import UserError, in_words, one_line
+from clac_jax.errors import UserError, error_reason, one_line
 
 # Longer than any name that is put behind a workdir: the files of a checkpoint, while it is written.
 ROOM_BELOW = 256
@@ -119,6 +119,6 @@ def local_path(text: str | os.PathLike[str], what: str) -> Path:
 
 def explain(error: OSError) -> str:
     """An error of the operating system in words, and what to do: two sentences."""
-    reason = in_words(error)
+    reason = error_reason(error)
     advice = _ADVICE.get(error.errno or 0)
     return f"{reason}. {advice}." if advice else f"{reason}."

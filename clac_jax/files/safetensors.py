@@ -13,7 +13,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from clac_jax.errors import UserError, in_words
+from clac_jax.errors import UserError, error_reason
 from clac_jax.files.json import parse_object
 
 # Eight-bit floats are left out: what they mean depends on scales that other tensors hold.
@@ -60,7 +60,7 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str,
             places = _places(header, size - length)
             return _tensors(places, file.read(size - length)), metadata
     except (OSError, ValueError, MemoryError) as error:
-        reason = in_words(error)
+        reason = error_reason(error)
         raise SafetensorsError(f"{path} cannot be read ({reason}). Download it again.") from error
 
 

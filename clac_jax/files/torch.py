@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from clac_jax.errors import UserError, in_words, one_line
+from clac_jax.errors import UserError, error_reason, one_line
 from clac_jax.files.plain_pickle import (
     MAX_INSTRUCTIONS,
     Inert,
@@ -71,7 +71,7 @@ def read_torch_file(path: str | Path) -> Any:
         with path.open("rb") as file:
             return _read_zip(file) if zipfile.is_zipfile(file) else _read_old(file)
     except OSError as error:
-        reason = in_words(error)
+        reason = error_reason(error)
         raise TorchFileError(f"{path} cannot be read ({reason}). Give another file.") from error
     except NotPlainDataError as error:
         raise TorchFileError(

@@ -360,7 +360,7 @@ def test_splits_that_have_been_exchanged_are_found(prepared, tmp_path):
 @pytest.mark.parametrize("damage", ["cut off", "one bit"])
 def test_of_large_splits_sizes_and_both_ends_are_looked_at(prepared, tmp_path, monkeypatch, damage):
     path, data_dir = prepared
-    monkeypatch.setattr(manifest, "READ_WHOLE_BYTES", 0)
+    monkeypatch.setattr(manifest, "FULL_CHECK_BYTES", 0)
     monkeypatch.setattr(manifest, "END_BYTES", 200)
     shutil.copytree(data_dir, tmp_path / "data")
     (listed,) = (tmp_path / "data").rglob(manifest.FILE)

