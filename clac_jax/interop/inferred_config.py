@@ -1,4 +1,4 @@
-"""The config of a model of the PyTorch release, from nothing but the shapes of its tensors."""
+"""Inference of the config of a PyTorch model from its tensors only."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _GRAPH = "graph_encoder."
 
 
 def inferred_config(state_dict: Mapping[str, np.ndarray]) -> ImportedConfig:
-    """The sizes of the model as its tensors tell them, and this project's defaults for the rest.
+    """A config with the model sizes of a state dict and the defaults of this project otherwise.
 
     Args:
-        state_dict: the tensors of the whole model by name.
+        state_dict: all tensors of the model by name.
 
     Raises:
-        ImportedConfigError: they are not those of a PaiNN or a CGCNN of the release.
+        ImportedConfigError: the tensors are not those of a PaiNN or CGCNN model of the release.
     """
     shapes = {name: tensor.shape for name, tensor in state_dict.items()}
     config = default_config()
@@ -36,13 +36,13 @@ def inferred_config(state_dict: Mapping[str, np.ndarray]) -> ImportedConfig:
             raise KeyError("graph_encoder.list_message.0.lin1.weight")
     except (KeyError, ValueError, IndexError) as error:
         raise ImportedConfigError(
-            "The checkpoint has no hyper_parameters, and its tensors are not those of a PaiNN or a "
-            f"CGCNN of the release ({error}). Give a checkpoint that the release's training wrote."
+            "The checkpoint has no hyper_parameters, and its tensors are not those of a PaiNN or "
+            f"CGCNN model ({error}). Use a checkpoint written by the training of the release."
         ) from error
     config.use_visual_intramodal_loss = any(name.startswith("loss.visual_d.") for name in shapes)
     config.use_textual_intramodal_loss = any(name.startswith("loss.textual_d.") for name in shapes)
     note = (
-        f"the model is a {config.graph_encoder.name} with the sizes of its tensors; optimizer, "
+        f"the model is a {config.graph_encoder.name} with the sizes of the tensors; optimizer, "
         "schedule, batch size, augmentation and data are the defaults of this project"
     )
     return ImportedConfig(config, [note])
@@ -68,7 +68,7 @@ def _cgcnn(shapes: Mapping[str, tuple[int, ...]], options: ml_collections.Config
     options.atom_fea_len = shapes[f"{_GRAPH}embedding.weight"][0]
     options.nbr_fea_len = shapes[f"{_GRAPH}convs.0.lin_f.weight"][1] - 2 * options.atom_fea_len
     options.n_conv = _count(shapes, r"convs\.(\d+)\.lin_f\.weight")
-    # Linear maps and activations alternate: 0, 2, 4, ...
+    # Linear layers have even indices; activations are between them.
     options.n_h = _count(shapes, r"conv_to_fc\.(\d+)\.weight") - 1
     options.h_fea_len = shapes[f"{_GRAPH}conv_to_fc.0.weight"][0]
     options.out_dim = shapes[f"{_GRAPH}conv_to_fc.{2 * options.n_h}.weight"][0]

@@ -72,7 +72,7 @@ def test_the_order_is_that_of_tfds(tmp_path):
         for record in records:
             spool.add(record)
         for split in SPLITS:
-            order = spool.in_order_of(split, np.arange(len(records)))
+            order = spool.tfds_order(split, np.arange(len(records)))
             written = [e["material_id"] for e in reference.as_data_source(split=split)]
             assert [spool.read(k) for k in order] == written
     assert not list(tmp_path.glob("spool.*"))
@@ -202,7 +202,7 @@ def test_a_build_that_is_told_to_stop_leaves_nothing(slow_table, tmp_path, numbe
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert said == f"{number.name}: stopped, and nothing was left behind.\n"
+    assert said == f"{number.name}: stopped; no partial files remain.\n"
     assert left_in(tmp_path) == []
 
 
@@ -221,16 +221,16 @@ def test_what_a_killed_build_left_is_removed_by_the_next_but_not_what_is_under_w
 
 def test_a_table_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
     path = write(tmp_path / "t.jsonl", [row(k) for k in range(20)])
-    original = Spool.same_ids
+    original = Spool.repeated_ids
 
-    def same_ids(self):
+    def repeated_ids(self):
         path.write_text(path.read_text().replace("salt", "SALT"))  # of the same length
         os.utime(path, (1e9, 1e9))
         return original(self)
 
     os.utime(path, (1e9, 1e9))
-    monkeypatch.setattr(Spool, "same_ids", same_ids)
-    with pytest.raises(DataError, match="was changed while it was read"):
+    monkeypatch.setattr(Spool, "repeated_ids", repeated_ids)
+    with pytest.raises(DataError, match="changed while it was read"):
         load_all(path, tmp_path / "data")
 
 
@@ -296,7 +296,9 @@ def test_errors_that_are_not_of_the_row_are_not_taken_for_one(tmp_path, monkeypa
 
 def test_where_all_rows_are_skipped_it_is_said_why(tmp_path):
     path = write(tmp_path / "t.jsonl", [row(k, atoms=None) for k in range(20)])
-    with pytest.raises(DataError, match=r"no example for the train split.*20 were .*neither atoms"):
+    with pytest.raises(
+        DataError, match=r"no usable row for the train split.*20 rows were .*neither atoms"
+    ):
         load_all(path, tmp_path / "data", on_bad_row="skip")
 
 
@@ -341,7 +343,7 @@ def test_damage_is_found_at_the_start(prepared, tmp_path, pattern, damage):
     shutil.copytree(data_dir, tmp_path / "data")
     (file,) = (tmp_path / "data").rglob(pattern)
     DAMAGE[damage](file)
-    with pytest.raises(DataError, match=r"is damaged: .*Remove that folder") as error:
+    with pytest.raises(DataError, match=r"is damaged: .*Delete that folder") as error:
         load_all(path, tmp_path / "data")
     assert file.name in str(error.value)
 

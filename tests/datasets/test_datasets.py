@@ -63,7 +63,7 @@ BAD_ROWS = {
     "bad cif": ({"atoms": None, "cif": "data_x\nloop_\n garbage"}, "CIF does not parse"),
     "question": (
         {"structure_question_list": "5"},
-        "structure_question_list is not a list of texts",
+        "structure_question_list is not a list of strings",
     ),
     "same id": ({"id": "m-1"}, r"already that of table\.parquet row 1"),
 }
@@ -97,7 +97,7 @@ def test_bad_rows_are_skipped_by_name_when_asked(tmp_path, capsys):
     assert said.startswith("2 rows skipped (1 x its text is empty; 1 x It has neither atoms")
     assert said.endswith(f"all listed in {listed}\n")
     assert said.count("\n") == 1  # though three splits were opened
-    prepare_lib._tell.cache_clear()  # as another process, which finds it built
+    prepare_lib._print_notices.cache_clear()  # as another process, which finds it built
     load_all(path, tmp_path / "data", on_bad_row="skip")
     assert capsys.readouterr().out == said
 
@@ -192,7 +192,7 @@ def test_missing_columns_are_named(tmp_path):
 
 
 def test_files_that_are_not_there_or_damaged(tmp_path):
-    with pytest.raises(DataError, match=r"There is no data file .*nothing\.parquet"):
+    with pytest.raises(DataError, match=r"The data file .*nothing\.parquet"):
         load_all(tmp_path / "nothing.parquet", tmp_path / "data")
     broken = tmp_path / "broken.parquet"
     broken.write_bytes(b"PAR1 but not really")
@@ -215,7 +215,7 @@ def test_sibling_files_are_the_splits(tmp_path):
 def test_sibling_files_share_no_row_and_none_may_be_missing(tmp_path):
     for name, numbers in (("train", range(5)), ("val", range(4, 7)), ("test", range(7, 10))):
         path = write(tmp_path / f"mp_{name}.parquet", [row(k) for k in numbers])
-    message = r"mp_val\.parquet row 0 \(m-4\): its id is already that of mp_train\.parquet row 4"
+    message = r"mp_val\.parquet row 0 \(m-4\): its id is also that of mp_train\.parquet row 4"
     with pytest.raises(DataError, match=message):
         load_all(path, tmp_path / "data")
     (tmp_path / "mp_val.parquet").unlink()
@@ -366,7 +366,7 @@ def test_command_line_builds_once(tmp_path):
         for _ in range(2)
     )
     assert first[0].startswith(f"materials_project_mini: built in {tmp_path}")
-    assert second[0].startswith("materials_project_mini: is there already")
+    assert second[0].startswith("materials_project_mini: already exists in")
     assert first[1:] == second[1:]
     assert [line.split() for line in first[1:]] == [
         ["train", "5,054"],

@@ -124,7 +124,7 @@ def test_one_key_twice_in_an_object_is_a_bad_row(tmp_path, suffix):
     path.write_text("\n".join(rows) if suffix == ".jsonl" else f"[{','.join(rows)}]")
     first, second = read_table(path)
     assert first["id"] == "a"
-    assert second == UnreadableRow("the key 'z' comes twice in one object")
+    assert second == UnreadableRow("the key 'z' occurs twice in an object")
 
 
 def test_rows_of_a_csv_with_too_many_or_too_few_cells_are_bad_rows(tmp_path):
@@ -145,7 +145,7 @@ def test_a_csv_that_ends_in_a_quoted_cell_is_not_complete(tmp_path):
 def test_a_csv_with_another_separator_is_named(tmp_path, separator):
     path = tmp_path / "a.csv"
     path.write_text("\ufeff" + separator.join(("id", "cif", "gpt_text")) + "\r\n")
-    with pytest.raises(DataError, match=r"separates its columns by .*Save it with commas"):
+    with pytest.raises(DataError, match=r"as the column separator.*Save it with commas"):
         list(read_table(path))
 
 
@@ -203,7 +203,7 @@ def test_a_list_is_read_as_json_reads_it(tmp_path_factory, rows, size, indent):
 )
 def test_a_file_that_is_not_a_list(tmp_path, text):
     (tmp_path / "t.json").write_text(text)
-    with pytest.raises(DataError, match=r"t\.json (is not JSON|does not hold a list)"):
+    with pytest.raises(DataError, match=r"t\.json (is not JSON|does not contain a list)"):
         list(read_table(tmp_path / "t.json"))
 
 

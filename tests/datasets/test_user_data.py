@@ -36,7 +36,7 @@ def test_jarvis_keeps_what_has_a_label_and_counts_the_rest(tmp_path, capsys):
     records = load_jarvis(path, tmp_path / "data")
     assert records.keys() == {f"JVASP-{k}" for k in range(20)}
     assert records["JVASP-7"].properties == {"optb88vdw_bandgap": pytest.approx(0.7)}
-    assert "3 rows without 'optb88vdw_bandgap' left out" in capsys.readouterr().out
+    assert "3 rows without 'optb88vdw_bandgap' skipped" in capsys.readouterr().out
 
 
 def test_another_label_is_another_data_set(tmp_path):
@@ -48,12 +48,12 @@ def test_another_label_is_another_data_set(tmp_path):
 
 def test_a_label_that_nobody_has_is_named_with_those_there_are(tmp_path):
     path = write(tmp_path / "jdft_3d.jsonl", [jarvis_row(k, 1.0) for k in range(20)])
-    with pytest.raises(DataError, match=r"no number in a column 'gap'.*optb88vdw_bandgap"):
+    with pytest.raises(DataError, match=r"no numbers in a column 'gap'.*optb88vdw_bandgap"):
         load_jarvis(path, tmp_path / "data", label="gap")
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "is not JSON"), ("{}", "does not hold a list")]
+    ("text", "message"), [("{", "is not JSON"), ("{}", "does not contain a list")]
 )
 def test_a_json_that_is_none(tmp_path, text, message):
     path = tmp_path / "jdft_3d.json"
@@ -134,7 +134,7 @@ def test_ids_that_mean_one_file(tmp_path, written):
 def test_two_ids_do_not_make_two_examples_of_one_file(tmp_path):
     names = [f"{k}" for k in range(12)]
     folder = cif_folder(tmp_path / "cifs", names, text_rows([*names, "3.cif"]))
-    with pytest.raises(DataError, match=r"3\.cif is that of the row '3' already"):
+    with pytest.raises(DataError, match=r"3\.cif already belongs to the row '3'"):
         load_folder(folder, tmp_path / "data")
     assert len(load_folder(folder, tmp_path / "data", on_bad_row="skip")) == 12
 
@@ -161,7 +161,7 @@ def test_a_cif_whose_name_differs_in_the_ending_only_is_not_guessed(tmp_path):
     folder = cif_folder(tmp_path / "cifs", ["a"], text_rows(["a"]))
     (folder / "a.CIF").write_text(NACL)
     (row,) = cif_folder_lib.rows(folder)
-    with pytest.raises(DataError, match=r"there are a\.CIF and a\.cif; remove one"):
+    with pytest.raises(DataError, match=r"both a\.CIF and a\.cif match its id; remove one"):
         cif_folder_lib.check(row)
 
 
@@ -185,9 +185,9 @@ def test_a_cif_that_changed_is_another_data_set(tmp_path):
 @pytest.mark.parametrize(
     ("tables", "cifs", "message"),
     [
-        ([], ["a"], "holds none"),
-        (["a.csv", "b.jsonl"], ["a"], r"holds a\.csv, b\.jsonl"),
-        (["a.csv"], [], r"holds no \.cif file"),
+        ([], ["a"], "contains none"),
+        (["a.csv", "b.jsonl"], ["a"], r"contains a\.csv, b\.jsonl"),
+        (["a.csv"], [], r"contains no \.cif files"),
     ],
 )
 def test_a_folder_that_is_none(tmp_path, tables, cifs, message):

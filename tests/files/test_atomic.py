@@ -45,7 +45,7 @@ def test_a_failure_leaves_the_old_content_and_nothing_beside_it(tmp_path, monkey
 
 def test_a_folder_in_its_place_is_named(tmp_path):
     (tmp_path / "report.png" / "inside").mkdir(parents=True)
-    with pytest.raises(WorkdirError, match=r"report\.png: .*folder is in the place"):
+    with pytest.raises(WorkdirError, match=r"report\.png: .*folder has the name"):
         write_atomically(tmp_path / "report.png", b"x")
     assert (tmp_path / "report.png" / "inside").is_dir()
 

@@ -140,7 +140,7 @@ def test_the_program_refuses_them_at_once(flags, words, tmp_path):
         (errno.ENOSPC, "free some space"),
         (errno.EDQUOT, "quota"),
         (errno.EFBIG, "ulimit -f"),
-        (errno.EISDIR, "folder is in the place"),
+        (errno.EISDIR, "folder has the name"),
         (errno.ENAMETOOLONG, "shorter name"),
         (errno.EROFS, "read-only"),
         (errno.EACCES, "permission"),

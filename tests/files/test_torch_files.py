@@ -70,7 +70,9 @@ class Harm:
 def test_a_program_inside_is_refused_by_name_and_not_run(tmp_path, monkeypatch, old):
     monkeypatch.setenv("HARM", str(tmp_path / "harm"))
     save({"weights": np.ones(2), "x": Harm()}, tmp_path / "file.bin", old)
-    with pytest.raises(TorchFileError, match=r"names (posix|nt)\.mkdir, which is not plain data"):
+    with pytest.raises(
+        TorchFileError, match=r"refers to (posix|nt)\.mkdir, which is not plain data"
+    ):
         read_torch_file(tmp_path / "file.bin")
     assert not (tmp_path / "harm").exists()
 
@@ -82,7 +84,7 @@ def test_nothing_else_can_be_named(tmp_path, name):
     module, _, attribute = name.rpartition(".")
     with zipfile.ZipFile(tmp_path / "file.bin", "w") as archive:
         archive.writestr("a/data.pkl", f"c{module}\n{attribute}\n.".encode())
-    with pytest.raises(TorchFileError, match=f"names {name}"):
+    with pytest.raises(TorchFileError, match=f"refers to {name}"):
         read_torch_file(tmp_path / "file.bin")
 
 

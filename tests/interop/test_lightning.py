@@ -164,7 +164,7 @@ def test_schedules(scheduler, expected):
 
 def test_other_files_are_refused(tmp_path):
     others = {
-        "lacks state_dict.* it holds a dict with weights": {"weights": np.ones(3)},
+        "lacks state_dict.* it contains a dict with weights": {"weights": np.ones(3)},
         "lacks state_dict.* a dict with model, epoch": {"model": {"a": np.ones(3)}, "epoch": 1},
         "lacks state_dict.* a tensor of shape": np.ones(3),
         "not those of a PaiNN or a CGCNN": {"state_dict": {"a": np.ones(3)}},
@@ -174,7 +174,7 @@ def test_other_files_are_refused(tmp_path):
         with pytest.raises(UserError, match=message):
             read_lightning(tmp_path / "other.ckpt")
     # The wrong language model.
-    with pytest.raises(UserError, match="name the right one with --text-encoder"):
+    with pytest.raises(UserError, match="set the correct one with --text-encoder"):
         read_lightning(FOLDER / "painn_bert" / "last.ckpt", str(FOLDER / "hf_opt"))
 
 
@@ -196,8 +196,9 @@ def test_a_checkpoint_of_weights_only_is_imported_and_what_is_missing_is_said(tm
         "lr_schedulers",
         "callbacks",
     ]
-    assert "missing   optimizer_states: the moments of the optimizer start at zero" in describe(
-        run, tmp_path
+    assert (
+        "missing   optimizer_states: the moments and the step count of the optimizer"
+        in describe(run, tmp_path)
     )
     assert run.progress == whole.progress and not whole.missing
     assert flatten(run.config) == flatten(whole.config)
@@ -300,7 +301,7 @@ def test_a_checkpoint_that_names_no_language_model_asks_for_it(tmp_path):
     saved = read_torch_file(FOLDER / "painn_bert" / "last.ckpt")
     del saved["hyper_parameters"]["datamodule"]["tokenizer_model"]
     save(saved, tmp_path / "variant.ckpt")
-    with pytest.raises(LightningImportError, match="Name it with --text-encoder"):
+    with pytest.raises(LightningImportError, match="Set it with --text-encoder"):
         read_lightning(tmp_path / "variant.ckpt")
 
 
