@@ -1,1 +1,1 @@
-"""Crystals: read from files and tables, checked, made into graphs, and displaced for views."""
+"""Crystal structures: reading, validation, graphs and augmentation."""

@@ -183,9 +183,9 @@ def test_a_number_is_not_needed_where_the_operations_are_listed(number):
 @pytest.mark.parametrize("kind", ["Fe/Mn", "Fe3+,Mn", "Al2,Si", "(Fe,Mg)"])
 def test_a_site_of_several_elements_is_refused(kind):
     columns = ("label", "type_symbol", "fract_x", "fract_y", "fract_z")
-    with pytest.raises(CrystalError, match=r"of several elements|not an element"):
+    with pytest.raises(CrystalError, match=r"has several elements|not an element"):
         Crystal.from_cif(text_of(cell(), sites(f"Q1 '{kind}' 0 0 0", columns=columns)))
-    with pytest.raises(CrystalError, match=r"of several elements|not an element"):
+    with pytest.raises(CrystalError, match=r"has several elements|not an element"):
         Crystal.from_cif(text_of(cell(), sites(f"'{kind}' 0 0 0")))
 
 
@@ -283,7 +283,7 @@ def test_a_site_of_two_elements_is_not_one_of_the_first(name):
     columns = ("type_symbol", "fract_x", "fract_y", "fract_z")
     for column in ("type_symbol", "label"):
         text = text_of(cell(), sites(f"{name} 0 0 0", columns=(column, *columns[1:])))
-        with pytest.raises(CrystalError, match="of several elements"):
+        with pytest.raises(CrystalError, match="has several elements"):
             Crystal.from_cif(text)
 
 
@@ -345,7 +345,7 @@ def test_an_origin_that_only_one_crystal_allows_is_found_and_another_is_refused(
             "_symmetry_space_group_name_H-M 'F d -3 m'", "_space_group_IT_number 227"
         ),
     ):
-        with pytest.raises(CrystalError, match="F d -3 m:1 and F d -3 m:2"):
+        with pytest.raises(CrystalError, match="F d -3 m:1 or F d -3 m:2"):
             Crystal.from_cif(text)
 
 
@@ -374,7 +374,7 @@ def test_a_code_that_speaks_against_the_symbol_is_not_overlooked():
     box = text_of(cell(9, 10, 11, (90, 100, 90)), sites("Cu1 0.11 0.18 0.32"))
     text = box + "_space_group_IT_coordinate_system_code {}\n_space_group_name_H-M_alt 'P 21/c'\n"
     assert Crystal.from_cif(text.format("b1")).num_atoms == 4
-    with pytest.raises(CrystalError, match="P 1 21/c 1 and P 1 21/n 1"):
+    with pytest.raises(CrystalError, match="P 1 21/c 1 or P 1 21/n 1"):
         Crystal.from_cif(text.format("b2"))
     with pytest.raises(CrystalError, match="in the setting 'xyz', which is unknown"):
         Crystal.from_cif(
@@ -391,7 +391,7 @@ def test_a_code_that_speaks_against_the_symbol_is_not_overlooked():
 )
 def test_two_symbols_that_name_different_settings_are_refused(symbols):
     box = text_of(cell(9, 10, 11, (90, 100, 90)), sites("Cu1 0.11 0.18 0.32"))
-    with pytest.raises(CrystalError, match="do not tell which"):
+    with pytest.raises(CrystalError, match="do not decide"):
         Crystal.from_cif(box + symbols)
     # The group's own symbol is that of its standard setting wherever the file is.
     text = box + symbols.replace("H-M_alt", "H-M_ref").replace("-P 2ybc", "-P 2yn")
@@ -425,10 +425,10 @@ def test_a_primitive_cell_may_have_the_symbol_of_the_conventional_one():
     assert crystal.num_atoms == 2
     lengths = np.linalg.norm(build_graph(crystal, 3.0).edge_vectors, axis=1)
     np.testing.assert_allclose(lengths, 5.64 / 2, rtol=1e-6)
-    with pytest.raises(CrystalError, match="are not its own"):  # not even all rotations
+    with pytest.raises(CrystalError, match="of a different one"):  # not even all rotations
         text = "_symmetry_space_group_name_H-M Fm-3m\n" + operations("x,y,z", "-x,-y,-z")
         Crystal.from_cif(text_of(primitive, text, sites("Na1 0 0 0", "Cl1 0.4 0.45 0.3")))
-    with pytest.raises(CrystalError, match="are not its own"):  # the list without its centring
+    with pytest.raises(CrystalError, match="of a different one"):  # the list without its centring
         triplets = [op.triplet() for op in group.operations().sym_ops]
         text = "_symmetry_space_group_name_H-M Fm-3m\n" + operations(*triplets)
         Crystal.from_cif(text_of(cell(5.64), text, NA_AND_CL))

@@ -65,7 +65,7 @@ BAD_ROWS = {
         {"structure_question_list": "5"},
         "structure_question_list is not a list of strings",
     ),
-    "same id": ({"id": "m-1"}, r"already that of table\.parquet row 1"),
+    "same id": ({"id": "m-1"}, r"also that of table\.parquet row 1"),
 }
 
 

@@ -167,7 +167,7 @@ def test_other_files_are_refused(tmp_path):
         "lacks state_dict.* it contains a dict with weights": {"weights": np.ones(3)},
         "lacks state_dict.* a dict with model, epoch": {"model": {"a": np.ones(3)}, "epoch": 1},
         "lacks state_dict.* a tensor of shape": np.ones(3),
-        "not those of a PaiNN or a CGCNN": {"state_dict": {"a": np.ones(3)}},
+        "not those of a PaiNN or CGCNN": {"state_dict": {"a": np.ones(3)}},
     }
     for message, content in others.items():
         save(content, tmp_path / "other.ckpt")
