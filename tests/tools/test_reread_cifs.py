@@ -21,7 +21,7 @@ def test_the_script_counts_what_is_read_and_refused_and_finds_the_crystals_it_wr
     assert run.returncode == 0, run.stderr
     assert "Traceback" not in run.stderr
     content = json.loads(counts.read_text())
-    of_faults, of_acwf = content[str(faults)], content["acwf's way of writing"]
+    of_faults, of_acwf = content[str(faults)], content["acwf format"]
     assert of_faults["texts"] == 17
     assert of_faults["kinds"]["read"] == 9
     assert of_faults["kinds"]["formula: H without a site"] == 1
