@@ -59,7 +59,7 @@ def build_graph(crystal: Crystal, cutoff: float, max_neighbours: int = 0) -> Cry
 
     Args:
         crystal: any crystal.
-        cutoff: cutoff radius, angstrom; without any pair inside it the graph has no edges.
+        cutoff: cutoff radius, angstrom; without pairs inside it the graph has no edges.
         max_neighbours: number of nearest incoming edges kept per atom, with ties in the order of
             `neighbour_list`; 0 keeps all edges.
     """

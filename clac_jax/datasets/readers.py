@@ -120,7 +120,7 @@ def repeated_key(keys: Iterable[Any]) -> RepeatedKeyError:
 
 def _parquet_rows(path: Path, required: RequiredColumns) -> Iterator[Any]:
     try:
-        # With a buffer, a column of a row group is not read into memory at once.
+        # With a buffer, the column of a row group is not read completely into memory.
         with pa.parquet.ParquetFile(path, buffer_size=READ_BYTES) as file:
             schema = file.schema_arrow
             names = schema.names

@@ -191,7 +191,7 @@ def _text(value: Any, name: str) -> str:
     """A text; a list of strings is joined as paragraphs; "" if the value is missing.
 
     Raises:
-        DataError: the value is of another type.
+        DataError: the value has the wrong type.
     """
     value = _decoded(value)
     if is_missing(value):

@@ -169,7 +169,7 @@ def _is_cluster(parsed: Parsed, core: str) -> bool:
 
 
 def _max_count(name: str) -> int:
-    """The largest number of atoms of an element per atom of another in any compound."""
+    """The largest number of atoms of an element per other atom in any compound."""
     if name in ("B", "C", "H", "D"):
         return 72
     return 14 if name in _HALOGENS or name == "O" else 22

@@ -23,7 +23,7 @@ def run(*arguments, **options):
     )
 
 
-def test_corrupted_files_of_other_programs_are_read_as_they_were_or_refused(tmp_path):
+def test_corrupted_files_are_read_unchanged_or_refused(tmp_path):
     formats = (
         "torch-zip,torch-legacy,lightning,safetensors,index,config.json,tokenizer.json,vocab.txt"
     )
@@ -100,5 +100,5 @@ def canaries():
         )
     ),
 )
-def test_each_kind_of_fault_is_seen(canaries, case, outcome):
+def test_each_kind_of_fault_is_detected(canaries, case, outcome):
     assert canaries[str(case)] == outcome

@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_script_counts_what_is_read_and_refused_and_finds_the_crystals_it_wrote(tmp_path):
+def test_the_script_counts_accepted_and_refused_texts_and_recovers_written_crystals(tmp_path):
     faults, counts = ROOT / "tests" / "data" / "faults", tmp_path / "counts.json"
     command = [sys.executable, "tools/reread_cifs.py", str(faults), "--acwf=12"]
     run = subprocess.run(

@@ -148,7 +148,7 @@ class _QuestionList:
         return rng.choices(range(len(weights)), weights)[0] if any(weights) else None
 
     def _fits(self, k: int, crystal: int, answer: Answer | None) -> bool:
-        """Whether a statement can be a choice: certainly true or false, not revealed by its words."""
+        """Whether a statement can be a choice: true or surely false, not revealed by its words."""
         if answer not in self.common[k] or self.telling[k][answer] & self.heard[crystal]:
             return False
         return answer == self.answers[k][crystal] or self._is_false(k, crystal, answer)
