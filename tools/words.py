@@ -28,7 +28,7 @@ UNCHECKED = ("tools/words.py", "tests/tools/test_words.py")
 STRINGS_ARE_DATA = ("tools/materials_project_mini/", "tests/text/")
 """Only comments, docstrings and names are checked there."""
 
-_GAP = r"(?:[\s#>*]|[\"']\s*f?[\"'])+"
+_GAP = r"(?:[\s#>*_]|[\"']\s*f?[\"'])+"
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,9 @@ RULES = (
     Rule("went on", "resumed, continued"),
     Rule("going on", "continuing; in progress"),
     Rule("told", "reported, given"),
+    Rule("is said", "is reported, is stated"),
+    Rule("comes? back", "returns, is read"),
+    Rule("knows? (?:no|nothing)", "does not support, is independent of"),
     Rule("tells? (?:whether|where|which|that|what|how|apart)", "shows, says, decides"),
     Rule("does not tell", "does not say"),
     Rule("do not tell", "do not say"),
@@ -71,7 +74,7 @@ RULES = (
     Rule("taken over", "imported, copied"),
     Rule("takes over", "imports, copies"),
     Rule("spoil(?:s|t|ed|ing)?", "corrupt, damage"),
-    Rule("lies? (?:in|on|at|there|beside|behind|where|outside|inside|below|under)", "is in, is at"),
+    Rule("lies? (?:in|at|there|beside|behind|where|outside|inside|below|under)", "is in, is at"),
     Rule("stands? (?:in|on|at|there|beside|behind|before|for none|outside|around)", "is, appears"),
     Rule("comes? (?:out|of it)", "results, is"),
     Rule("is made of", "consists of, is built from"),
@@ -92,9 +95,13 @@ RULES = (
     Rule(
         "alone", "only; on its own", allowed=r"standalone|stand-alone|let alone|leave.{0,20}alone"
     ),
+    Rule("the half(?! of|-)", "half"),
+    Rule("but for", "except for"),
+    Rule("for want of", "without, for lack of"),
+    Rule("(?:is|are) of (?:the|a|an|no)", "belongs to, has"),
     Rule("so many", "the number, or the thing itself"),
-    Rule("as many", "the number", allowed=r"as many .{1,40} as "),
-    Rule("of the same", "say the thing, or 'the same ...'", allowed=r"numbers of the same \w+"),
+    Rule("as many", "the number", allowed=r"as many (?:\w+ ){0,4}as "),
+    Rule("of the same(?=[.,;:)])", "name the thing"),
     Rule("of another", "another, a different", allowed=r"one of another|name of another"),
     Rule("another one", "a different one, say which"),
     Rule("likewise", "also"),
@@ -108,10 +115,13 @@ RULES = (
     Rule(
         "at once",
         "immediately; together; at a time",
-        allowed=r"all at once|two at once|more than one at once|many at once",
+        allowed=r"all (?:\w+ ){0,3}at once|(?:two|one|many|several|computed|evaluated) at once",
     ),
     Rule("ends at once", "stops immediately"),
     Rule("anew", "again"),
+    Rule("afresh", "from scratch"),
+    Rule("seldom", "rarely"),
+    Rule("till", "until"),
     Rule("for ever", "indefinitely"),
     Rule("beside", "next to; besides"),
     Rule("meanwhile", "in the meantime; say when"),
@@ -130,11 +140,16 @@ RULES = (
     ),
     Rule("in front of", "before"),
     Rule("the other way round", "the reverse"),
+    Rule("in (?:the|its|their) place of", "instead of, as"),
+    Rule("in (?:its|their) place(?=[.,;:)])", "instead"),
+    Rule("thereof", "of it"),
+    Rule("therein", "in it"),
+    Rule("thereby", "so"),
     # Nouns.
     Rule(
         "whole",
         "intact (checkpoint); replicated, gathered (array); entire, all of",
-        allowed=r"whole (?:number|word|process|program|file)s?",
+        allowed=r"whole (?:number|word)s?|as a whole|wholesale",
     ),
     Rule("rungs?", "candidate shape"),
     Rule("rooms?", "bin, slot; space", allowed=r"room(?: |-)temperature|MushroomPotential"),
@@ -148,6 +163,8 @@ RULES = (
     Rule("numbers? with single precision", "float32"),
     Rule("with single precision", "in float32"),
     Rule("bad luck", "collision"),
+    Rule("white space", "whitespace"),
+    Rule("check sum", "checksum"),
     Rule("by hand", "manually", allowed=r"written by hand|computed by hand|by hand"),
     # Forms.
     Rule('"""nothing\\.', "say what the function does"),
@@ -155,6 +172,8 @@ RULES = (
     Rule('"""what ', "a noun: 'The ...', 'Helpers of ...'"),
     Rule('"""of (?!course)', "a full noun phrase"),
     Rule('"""those ', "say what they are"),
+    Rule('"""how ', "a noun: 'The ...'"),
+    Rule("test_what_", "name the behaviour", only_in=".py"),
     Rule("options: see there", "repeat the option, or name where it is documented"),
     Rule("see there", "name where"),
     Rule("# what .{1,60} may ", "a noun as the heading", only_in=".md"),

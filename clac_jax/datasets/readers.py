@@ -34,7 +34,7 @@ SUFFIXES = (".parquet", ".csv", ".jsonl", ".json")
 RequiredColumns = tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]
 
 # A row may take megabytes.
-ROWS_AT_ONCE = 64
+BATCH_ROWS = 64
 READ_BYTES = 1 << 20
 # Limit for a cell of a csv file; the CIF of a large cell has about 100 kB.
 CSV_CELL_CHARACTERS = 1 << 26
@@ -127,7 +127,7 @@ def _parquet_rows(path: Path, required: RequiredColumns) -> Iterator[Any]:
             used = [field.name for field in schema if _is_used(field)]
             _check_columns(path, names, required)
             _check_repeated_names(path, used)
-            for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=used):
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=used):
                 yield from _batch_rows(batch)
     except DataError:
         raise

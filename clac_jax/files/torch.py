@@ -267,7 +267,7 @@ def _read_old(file: BinaryIO) -> Any:
     def load_storage(pid: Any) -> _Storage:
         dtype, key, count, (view,) = _parse_storage_id(pid, 6)
         if view is not None:
-            raise ValueError("a storage is a view of another, which is not supported")
+            raise ValueError("a storage is a view of a different one, which is not supported")
         kinds[key] = dtype, count
         return _registered(storages, key, dtype, count, lambda: numbers[key])
 

@@ -56,7 +56,7 @@ def entry(dtype="F32", shape=(1,), offsets=(0, 4)):
         ),
     )
 )
-def test_what_the_package_writes_is_read(tmp_path_factory, tensors):
+def test_files_written_by_the_safetensors_package_are_read(tmp_path_factory, tensors):
     path = tmp_path_factory.mktemp("tensors") / "model.safetensors"
     save_file(tensors, path, metadata={"who": "me"})
     found, metadata = read_safetensors(path)

@@ -204,8 +204,8 @@ def test_a_checkpoint_with_only_weights_is_imported_and_missing_parts_are_listed
     assert flatten(run.config) == flatten(complete.config)
     for path, leaf in run.arrays.items():
         # The bias correction belongs to the moments: with the old count, updates were too large.
-        starts_afresh = re.search(r"/(mu|nu|adam/count)(/|$)", path)
-        expected = np.zeros_like(leaf) if starts_afresh else complete.arrays[path]
+        starts_at_zero = re.search(r"/(mu|nu|adam/count)(/|$)", path)
+        expected = np.zeros_like(leaf) if starts_at_zero else complete.arrays[path]
         np.testing.assert_array_equal(leaf, expected, err_msg=path)
 
 

@@ -254,8 +254,8 @@ STATES: dict[str, tuple[int, ...]] = {
     "Ag": (1, 3), "Au": (1, 3, 5), "Hg": (1, 2), "Ac": (3,), "Th": (4,), "Pa": (4, 5),
     "U": (3, 4, 5, 6), "Np": (3, 4, 5, 6, 7), "Pu": (3, 4, 5, 6),
 }  # fmt: skip
-# Main-group elements and silver whose states go by two are seldom of mixed valence.
-_SELDOM_MIXED = frozenset({"Ga", "In", "Tl", "Ge", "Sn", "Pb", "As", "Sb", "Bi", "Ag", "Hg"})
+# Main-group elements and silver whose states differ by two rarely have mixed valence.
+_RARELY_MIXED = frozenset({"Ga", "In", "Tl", "Ge", "Sn", "Pb", "As", "Sb", "Bi", "Ag", "Hg"})
 # Center -> number of ligands around it -> state, for centers of complex anions.
 _CENTER_STATES = {
     "C": {3: 4}, "N": {3: 5, 2: 3}, "P": {4: 5}, "S": {4: 6, 3: 4}, "Se": {4: 6, 3: 4},
@@ -340,6 +340,6 @@ def _one_state_likely(facts: Facts, named: list[str], centers: set[str]) -> bool
     if any(e in facts.counts and e not in named and e not in centers for e in ("C", "N")):
         return False
     changeable = [e for e in facts.counts if e not in named and len(STATES.get(e, ())) > 1]
-    if sum(e not in _SELDOM_MIXED for e in changeable) > 1:
+    if sum(e not in _RARELY_MIXED for e in changeable) > 1:
         return False
     return all(len({site.coordination for site in facts.of(e)}) == 1 for e in changeable)

@@ -148,7 +148,7 @@ def dimensionality(bonds: Sequence[Sequence[Bond]]) -> tuple[int, ...]:
 def sharing(
     centers: Sequence[int], bonds: Sequence[Sequence[Bond]], ligands: frozenset[int]
 ) -> tuple[str, ...]:
-    """How coordination polyhedra are connected: "corner", "edge", "face"; empty if they are not.
+    """Connections of coordination polyhedra: "corner", "edge", "face"; empty if there are none.
 
     Args:
         centers: the central atoms of all polyhedra in the cell.

@@ -15,7 +15,7 @@ _TARGET = (92, 118)  # words; sentences are added up to a length drawn from this
 
 
 def words(sentences: list[str]) -> int:
-    """Number of words separated by white space."""
+    """Number of words separated by whitespace."""
     return sum(len(sentence.split()) for sentence in sentences)
 
 
