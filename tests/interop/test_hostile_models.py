@@ -175,7 +175,7 @@ def test_any_value_in_config_json_is_usable_or_refused_in_one_line(folder):
 )
 def test_an_invalid_config_json_is_refused(folder, content):
     (folder / "config.json").write_bytes(content)
-    with pytest.raises(PretrainedError, match=r"config\.json is not JSON"):
+    with pytest.raises(PretrainedError, match=r"config\.json is not valid JSON"):
         load_huggingface_config(folder)
 
 
