@@ -12,7 +12,7 @@ GPU_CHECK ?=
 # those with the fewest tests come last, which are the long ones.
 TWO_PROCESSES := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: train test test-slow coverage fuzz gpu-check gpu-wheels docs-config lint data env lock wheel clean
+.PHONY: train test test-slow coverage fuzz gpu-check gpu-wheels docs-config lint words data env lock wheel clean
 
 # Huge pages for XLA's large buffers: fewer page faults, shorter steps on a CPU.
 train: $(DATA)
@@ -36,7 +36,7 @@ gpu-check:
 gpu-wheels: $(ENV)
 	$(RUN) tools/gpu/wheels.py
 
-# Spoilt files of every format that is read; counts how the readers take them: tools/fuzz.py.
+# Corrupted files of every format that is read; counts how the readers handle them: tools/fuzz.py.
 fuzz: $(ENV)
 	nice $(RUN) tools/fuzz.py $(FUZZ)
 
@@ -48,6 +48,10 @@ lint: $(ENV)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+# Wording that is to be replaced, with what to write: tools/words.py.
+words: $(ENV)
+	$(RUN) tools/words.py
 
 env: $(ENV)
 

@@ -1,4 +1,4 @@
-"""Errors and warnings that a user, not a developer, has to act on."""
+"""Errors and warnings a user can act on: the base class and those of the workdir."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 class UserError(Exception):
-    """Something the user gave (config, file, data, disk) cannot be used.
+    """A problem with something the user provided: config, file, data or disk.
 
-    The message says in one sentence what is wrong with which file, row or key, and in one more what
-    to do. `main.py` prints it without a traceback and exits with its `exit_code`.
+    The message has two parts: what is wrong with which file, row or key, and what to do about it.
+    The command line prints it without a traceback and exits with `exit_code`.
     """
 
     exit_code = 2
@@ -22,17 +22,17 @@ class ConfigError(UserError, ValueError):
 
 
 class WorkdirError(UserError):
-    """The workdir cannot be used or written to."""
+    """The workdir cannot be read or written."""
 
-    # Rows may be missing from metrics.jsonl: a checkpoint of this moment would not match them.
+    # metrics.jsonl may lack rows, so a checkpoint saved now would disagree with it.
     spoils_state = True
 
 
 class LostWorkdirError(WorkdirError):
-    """The workdir is no longer the folder that the run began in.
+    """The workdir path no longer leads to the folder the run started in.
 
     Attributes:
-        moved_to: where that folder is now, if that can be found; the run can still be saved there.
+        moved_to: new path of that folder, where the run can still be saved; None if unknown.
     """
 
     def __init__(self, message: str, moved_to: Path | None):
@@ -42,7 +42,7 @@ class LostWorkdirError(WorkdirError):
 
 
 class MovedMetricsError(WorkdirError):
-    """`metrics.jsonl` was taken away during the run; its rows are safe, and so is the state."""
+    """`metrics.jsonl` was moved or deleted during the run; its rows and the state are intact."""
 
     spoils_state = False
 
@@ -51,21 +51,21 @@ EXIT_USER_ERROR = UserError.exit_code
 
 
 def warn(message: str) -> None:
-    """Prints one line to the standard error: what is wrong and what becomes of it."""
+    """Prints a warning to the standard error: what is wrong and what happens next."""
     print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
-def in_words(error: Exception) -> str:
-    """What an error says, on one line: without the number and file that the system's own have."""
+def error_reason(error: Exception) -> str:
+    """The message of an error on one line, without the errno and path of an `OSError`."""
     return getattr(error, "strerror", None) or one_line(error) or type(error).__name__
 
 
 def one_line(value: Any, limit: int = 200) -> str:
-    """What a file says, short enough for a message: one line, its middle left out where long.
+    """A value as one line of text, shortened in the middle, for use in a message.
 
     Args:
-        value: an error, or a value out of a file; its text is taken as it is.
-        limit: characters.
+        value: an error, or any value read from a file; `str` is applied to it.
+        limit: largest number of characters.
     """
     try:
         text = str(value)

@@ -1,9 +1,9 @@
-"""Writes the embedded data set: crystals, narratives, questions and properties in one parquet.
+"""Builds the embedded data set: crystals, narratives, questions and properties in a parquet file.
 
 python -m tools.build_materials_project_mini --crystals=CRYSTALS.parquet --facts_cache=facts.pkl
 
-The crystals may be the shipped file itself, whose texts are then written anew. Needs the extra
-`narratives` (pymatgen, spglib). The same crystals and package versions give the same file.
+The crystals may be the shipped file itself, whose texts are then regenerated. Requires the extra
+`narratives` (pymatgen, spglib). The output is reproducible for the same package versions.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ COORDINATE_DECIMALS = 7
 
 
 def load_facts(rows: list[dict[str, Any]], cache: Path | None) -> list[Facts]:
-    """The facts of all rows in order; computed in minutes and, with a cache file, once."""
+    """The facts of all rows, in order; computed in minutes, or loaded from the cache file."""
     known: dict[str, Facts] = {}
     if cache is not None and cache.exists():
         known = {facts.material_id: facts for facts in pickle.loads(cache.read_bytes())}
@@ -47,7 +47,7 @@ def load_facts(rows: list[dict[str, Any]], cache: Path | None) -> list[Facts]:
 
 
 def generator(material_id: str, purpose: str) -> random.Random:
-    """A generator for the narrative of one row, the same in every build."""
+    """The random generator for a row and purpose, the same in every build."""
     seed = hashlib.sha256(f"{purpose}/{material_id}".encode()).digest()
     return random.Random(int.from_bytes(seed[:8], "big"))
 
@@ -56,8 +56,8 @@ def narrative_of(compound: Compound, row: dict[str, Any]) -> dict[str, str]:
     """The two text columns of one row.
 
     Raises:
-        ValueError: the sentence splitter does not find the sentences that were written, or the
-            first text does not name the formula.
+        ValueError: the sentence splitter does not recover the sentences, or the first sentence
+            lacks the formula.
     """
     properties = {name: row[name] for name in PROPERTIES if row.get(name) is not None}
     rng = generator(row["material_id"], "narrative")
@@ -71,7 +71,7 @@ def narrative_of(compound: Compound, row: dict[str, Any]) -> dict[str, str]:
 
 
 def build(rows: list[dict[str, Any]], facts: list[Facts]) -> pa.Table:
-    """All columns of the embedded data set."""
+    """Builds the table of the embedded data set."""
     compounds = [Compound(one) for one in facts]
     texts = [narrative_of(c, row) for c, row in zip(compounds, rows, strict=True)]
     splits = splits_of(rows)
@@ -95,7 +95,7 @@ def _rounded(values: list[float]) -> list[float]:
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--crystals", type=Path, required=True)
     parser.add_argument("--facts_cache", type=Path)

@@ -1,12 +1,12 @@
-"""Spoils every kind of file that the project reads, and counts how its readers take it.
+"""Corrupts files of every format that the project reads, and counts how its readers respond.
 
     python tools/fuzz.py --seconds=60 --seed=1 [--only=torch-zip,csv] [--keep=FOLDER]
-    python tools/fuzz.py --only=torch-zip --seed=1 --case=1234    # one case again, with its error
+    python tools/fuzz.py --only=torch-zip --seed=1 --case=1234    # repeat one case, with its error
 
-Right is: read as it was, or refused by a `UserError` in one line. A traceback, a hang, a signal,
-memory out of proportion, numbers that a checksum should have stopped, or a program that was started
-is a fault. The inputs of faults are kept, a few of each place in the code; with any of them the
-exit code is 1.
+Correct responses are to read the original content, or to raise a `UserError` with a one-line
+message. Faults are a traceback, a hang, a crash, excessive memory, content that a checksum should
+have rejected, and the execution of code. The inputs of a few faults per code location are kept, and
+the exit code is 1 if there are any.
 """
 
 from __future__ import annotations
@@ -28,22 +28,28 @@ from tools.fuzzing import worker
 from tools.fuzzing.format import Format
 from tools.fuzzing.formats import FORMATS
 
-KEPT_OF_ONE_PLACE = 2
+KEPT_PER_LOCATION = 2
 
 
 def main() -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Spoils files of every format and reads them.")
-    parser.add_argument("--seconds", type=float, default=60, help="for all formats together")
-    parser.add_argument("--cases", type=int, default=1_000_000, help="of each format at most")
+    """Runs the command line and returns the exit code."""
+    parser = argparse.ArgumentParser(description="Corrupts files of every format and reads them.")
+    parser.add_argument("--seconds", type=float, default=60, help="time for all formats together")
+    parser.add_argument(
+        "--cases", type=int, default=1_000_000, help="largest number of cases per format"
+    )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", default=",".join(FORMATS), help="names of formats, with commas")
-    parser.add_argument("--case", type=int, help="run one case of one format, and show its error")
-    parser.add_argument("--keep", type=Path, default=Path("outputs/fuzz"), help="for faults")
+    parser.add_argument(
+        "--only", default=",".join(FORMATS), help="comma-separated names of formats"
+    )
+    parser.add_argument("--case", type=int, help="repeat one case of one format and show its error")
+    parser.add_argument(
+        "--keep", type=Path, default=Path("outputs/fuzz"), help="folder for the inputs of faults"
+    )
     options = parser.parse_args()
     unknown = set(options.only.split(",")) - set(FORMATS)
     if unknown:
-        parser.error(f"no format {', '.join(sorted(unknown))}; there are {', '.join(FORMATS)}")
+        parser.error(f"unknown format {', '.join(sorted(unknown))}; use {', '.join(FORMATS)}")
     formats = [FORMATS[name] for name in options.only.split(",")]
     with tempfile.TemporaryDirectory(prefix="fuzz_") as scratch:
         counts, faults = {}, collections.Counter()
@@ -51,7 +57,7 @@ def main() -> int:
             examples = Path(scratch) / format.name / "examples"
             _make_examples(format, examples)
             if options.case is not None:
-                return _again(format, examples, options.seed, options.case)
+                return _repeat_case(format, examples, options.seed, options.case)
             until = time.monotonic() + options.seconds / len(formats)
             counts[format.name] = collections.Counter()
             results = worker.run_cases(
@@ -62,7 +68,7 @@ def main() -> int:
                 if result.outcome in worker.FAULTS:
                     place = f"{format.name}: {result.outcome}: {_place(result)}"
                     faults[place] += 1
-                    if faults[place] <= KEPT_OF_ONE_PLACE:
+                    if faults[place] <= KEPT_PER_LOCATION:
                         _keep(options.keep, format, examples, options.seed, result)
             if k == 0:
                 print(_line("format", {name: name for name in worker.OUTCOMES}))
@@ -76,7 +82,7 @@ def main() -> int:
 
 
 def _make_examples(format: Format, folder: Path) -> None:
-    """In a process of its own, whose threads are gone before the cases are forked."""
+    """Runs in a separate process, so that none of its threads exist when the cases are forked."""
     folder.mkdir(parents=True)
     child = os.fork()
     if child == 0:
@@ -87,13 +93,13 @@ def _make_examples(format: Format, folder: Path) -> None:
         finally:
             os._exit(code)
     if os.waitpid(child, 0)[1]:
-        raise RuntimeError(f"the examples of {format.name} cannot be made")
+        raise RuntimeError(f"the examples of {format.name} could not be created")
 
 
-def _again(format: Format, examples: Path, seed: int, number: int) -> int:
+def _repeat_case(format: Format, examples: Path, seed: int, number: int) -> int:
     case = examples.parent / "case"
-    name, checked = worker.spoil(format, examples, case, seed, number)
-    print(f"example {name}{', whose checksums cover it' if checked else ''}: {case}")
+    name, checked = worker.corrupt(format, examples, case, seed, number)
+    print(f"example {name}{', covered by checksums' if checked else ''}: {case}")
     until = time.monotonic() + 3600
     for result in worker.run_cases(
         format, examples, examples.parent, seed, number, number + 1, until
@@ -104,7 +110,7 @@ def _again(format: Format, examples: Path, seed: int, number: int) -> int:
 
 
 def _place(result: worker.Result) -> str:
-    """Where in the code: the error and the project's last line, without what is in the file."""
+    """The code location of a fault and its error, without content of the file."""
     lines = [line for line in result.detail.splitlines() if line.strip()]
     if result.outcome != "traceback" or not lines:
         return re.sub(r"\d+", "N", lines[-1] if lines else "")[:100]
@@ -126,10 +132,10 @@ def _place(result: worker.Result) -> str:
 
 
 def _keep(folder: Path, format: Format, examples: Path, seed: int, result: worker.Result) -> None:
-    """The input of a fault, and how to meet it again."""
+    """Stores the input of a fault, and the command that reproduces it."""
     kept = folder / f"{format.name}-{seed}-{result.number}"
     case = examples.parent / "kept"
-    worker.spoil(format, examples, case, seed, result.number)
+    worker.corrupt(format, examples, case, seed, result.number)
     kept.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(kept / "input", ignore_errors=True)
     os.rename(case, examples.parent / "input")
@@ -142,7 +148,7 @@ def _keep(folder: Path, format: Format, examples: Path, seed: int, result: worke
 
 
 def _no_files(folder: str, names: list[str]) -> list[str]:
-    """Pipes, which cannot be copied."""
+    """Named pipes, which cannot be copied."""
     return [name for name in names if (Path(folder) / name).is_fifo()]
 
 

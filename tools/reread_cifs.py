@@ -1,14 +1,13 @@
-"""Reads collections of CIF files and counts what was read, what was refused and why.
+"""Reads collections of CIF files and counts accepted and rejected ones, with the reasons.
 
     python tools/reread_cifs.py FOLDER... [--acwf 200] [--against pymatgen] [--json counts.json]
 
-A source is a folder (every .cif below it), one file, or an AMCSD database (`amcsd_cif1.db` of the
-PyPI package larixite). `--acwf N` also writes N of the embedded crystals as the
-acwf-verification-scripts write theirs (the space-group number in quotes, the operations listed) and
-compares what is read with the crystal. `--against pymatgen` compares every crystal with what
-pymatgen makes of the text. The exit status is 1 if any text raised something else than a
-CrystalError, a crystal was accepted that the file's own formula contradicts, or one of the acwf
-files came back as another crystal.
+A source is a folder (searched recursively for .cif files), a file, or an AMCSD database
+(`amcsd_cif1.db` of the PyPI package larixite). `--acwf N` also writes N of the embedded crystals in
+the format of acwf-verification-scripts (the space-group number in quotes, the operations listed)
+and compares them after reading. `--against pymatgen` compares every crystal with that read by
+pymatgen. The exit status is 1 if a text raised anything but a CrystalError, if an accepted crystal
+contradicts the formula sum of its file, or if an acwf file was read as a different crystal.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ EXAMPLES = 5
 
 @dataclass
 class Counts:
-    """What became of the texts of one source; `examples` names a few texts of each kind."""
+    """The outcomes for one source; `examples` has the names of a few texts per outcome."""
 
     texts: int = 0
     seconds: float = 0.0
@@ -51,13 +50,13 @@ class Counts:
     examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, kind: str, name: str) -> None:
-        """One text of a kind."""
+        """Counts a text."""
         self.kinds[kind] += 1
         if len(self.examples[kind]) < EXAMPLES:
             self.examples[kind].append(name)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The counts as JSON-serializable values."""
         return {
             "texts": self.texts,
             "ms_per_text": round(1000 * self.seconds / max(1, self.texts), 3),
@@ -67,29 +66,29 @@ class Counts:
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("sources", nargs="*", type=Path, help="folders, .cif files, .db files")
     parser.add_argument("--acwf", type=int, default=0, metavar="N", help="embedded crystals")
     parser.add_argument("--against", choices=("pymatgen",))
-    parser.add_argument("--json", type=Path, help="where to write the counts")
+    parser.add_argument("--json", type=Path, help="output file for the counts")
     options = parser.parse_args()
     results: dict[str, Counts] = {}
     for source in options.sources:
         results[str(source)] = count(texts_of(source), bool(options.against))
     if options.acwf:
-        results["acwf's way of writing"] = count_acwf(options.acwf, bool(options.against))
+        results["acwf format"] = count_acwf(options.acwf, bool(options.against))
     for source, counts in results.items():
         print_table(source, counts)
     if options.json:
         content = {source: counts.as_dict() for source, counts in results.items()}
         options.json.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    faults = ("TRACEBACK", "ACCEPTED against its formula", "OTHER CRYSTAL")
+    faults = ("TRACEBACK", "ACCEPTED against its formula", "DIFFERENT CRYSTAL")
     sys.exit(any(kind.startswith(faults) for c in results.values() for kind in c.kinds))
 
 
 def texts_of(source: Path) -> Iterator[tuple[str, str]]:
-    """Names and texts of a source."""
+    """Yields (name, text) for each CIF of a source."""
     if source.suffix == ".db":
         yield from _amcsd(source)
         return
@@ -100,7 +99,7 @@ def texts_of(source: Path) -> Iterator[tuple[str, str]]:
 
 
 def count(texts: Iterator[tuple[str, str]], compare: bool) -> Counts:
-    """Reads every text."""
+    """Reads every text and counts the outcomes."""
     counts = Counts()
     for name, text in texts:
         counts.texts += 1
@@ -127,7 +126,7 @@ def count(texts: Iterator[tuple[str, str]], compare: bool) -> Counts:
 
 
 def count_acwf(number: int, compare: bool) -> Counts:
-    """Writes embedded crystals as acwf does, reads them and compares."""
+    """Writes embedded crystals in the format of acwf, reads them and compares."""
     import pyarrow.parquet
 
     from clac_jax.datasets.materials_project_mini.builder import PARQUET  # needs pyarrow
@@ -149,12 +148,12 @@ def count_acwf(number: int, compare: bool) -> Counts:
         except CrystalError:
             difference = "refused"
         if difference:
-            counts.add(f"OTHER CRYSTAL: {difference}", name)
+            counts.add(f"DIFFERENT CRYSTAL: {difference}", name)
     return counts
 
 
 def acwf_text(crystal: Crystal) -> str:
-    """A CIF with the space-group number in quotes, the operations and one site of each orbit."""
+    """A CIF with the space-group number in quotes, the operations and one site per orbit."""
     import spglib
 
     cell = (crystal.lattice, crystal.fractional, crystal.atomic_numbers)
@@ -187,7 +186,7 @@ def acwf_text(crystal: Crystal) -> str:
 
 
 def print_table(source: str, counts: Counts) -> None:
-    """The counts of one source, with a few names."""
+    """Prints the counts of one source, with a few names."""
     values = counts.as_dict()
     print(f"\n{source}: {counts.texts:,} texts, {values['ms_per_text']} ms each")
     for kind, number in counts.kinds.most_common():
@@ -208,7 +207,7 @@ def _triplet(rotation: np.ndarray, shift: np.ndarray) -> str:
 
 
 def _kind(message: str) -> str:
-    """A message without what differs from file to file."""
+    """A message without the parts that are specific to the file."""
     first = re.split(r"(?<=[a-z')])[.:] ", message.replace(" of the CIF", ""))[0]
     first = re.sub(r"Site \S+", "Site", first)
     return re.sub(r"-?\d[\d.e+-]*", "N", re.sub(r"'[^']*'|\"[^\"]*\"", "X", first))[:100]
@@ -217,12 +216,14 @@ def _kind(message: str) -> str:
 def _kind_of_mismatch(message: str) -> str:
     match = re.search(r"\(([^)]*)\)\.?$", message)
     if match is None:
-        return "other numbers of the same elements" if "formula sum" in message else message
-    return "H without a site" if match[1] == "H without a site" else "other elements: " + match[1]
+        return "different numbers of the same elements" if "formula sum" in message else message
+    return (
+        "H without a site" if match[1] == "H without a site" else "different elements: " + match[1]
+    )
 
 
 def _contradicts(text: str, crystal: Crystal) -> bool:
-    """Whether the plainest reading of the formula sum is another compound."""
+    """Whether a simple parse of the formula sum gives a different compound."""
     match = re.search(r"^_chemical_formula_sum\s+(?:'([^'\n]*)'|(\S+))\s*$", text, re.MULTILINE)
     formula = "" if match is None else (match[1] or match[2])
     if not re.fullmatch(r"([A-Z][a-z]?\d*\.?\d*\s*)+", formula):
@@ -251,7 +252,7 @@ def _against_pymatgen(text: str, crystal: Crystal) -> str:
                 structure.frac_coords.tolist(),
             )
         except CrystalError as error:
-            return f"its crystal is not one: {_kind(str(error))}"
+            return f"its crystal is invalid: {_kind(str(error))}"
         except Exception as error:
             return f"cannot read it ({type(error).__name__})"
     return _difference(crystal, other) or "equal"
@@ -259,17 +260,17 @@ def _against_pymatgen(text: str, crystal: Crystal) -> str:
 
 def _difference(crystal: Crystal, other: Crystal) -> str:
     if crystal.formula != other.formula or crystal.num_atoms != other.num_atoms:
-        return "another composition" if crystal.formula != other.formula else "another number"
+        return "different composition" if crystal.formula != other.formula else "different number"
     if abs(crystal.volume / other.volume - 1) > VOLUME_TOLERANCE:
-        return "another volume"
+        return "different volume"
     first, second = _distances(crystal), _distances(other)
     short = min(len(first), len(second))
-    # Pairs at the very cutoff may be counted in one and not in the other.
+    # Pairs at the cutoff may be counted for only one of the crystals.
     if short and np.abs(first[:short] - second[:short]).max() > DISTANCE_TOLERANCE:
-        return "other distances"
+        return "different distances"
     rest = np.concatenate([first[short:], second[short:]])
     is_short = len(rest) and rest.min() < COMPARED_DISTANCES - DISTANCE_TOLERANCE
-    return "other distances" if is_short else ""
+    return "different distances" if is_short else ""
 
 
 def _distances(crystal: Crystal) -> np.ndarray:
@@ -280,7 +281,7 @@ def _distances(crystal: Crystal) -> np.ndarray:
 
 
 def _amcsd(path: Path) -> Iterator[tuple[str, str]]:
-    """The CIF of every entry of the database, as the package that ships it writes them."""
+    """The CIF of every entry of the database, as written by larixite."""
     with sqlite3.connect(path) as database:
         database.row_factory = sqlite3.Row
         groups = {row["id"]: row for row in database.execute("select * from spacegroups")}
@@ -314,7 +315,7 @@ def _amcsd_number(text: str | None) -> str:
 
 
 def _amcsd_column(packed: str | int | None, count: int) -> list[str]:
-    """Numbers of six decimals, without the zeros at their end; 2 and 3 stand for ? and `.`."""
+    """Unpacks numbers with six decimals, without trailing zeros; 2 and 3 mean ? and `.`."""
     if packed in (None, 0, "0"):
         return ["0.0"] * count
     numbers = np.frombuffer(base64.b64decode(packed), np.int32) / 4e6

@@ -1,7 +1,7 @@
-"""Writes the fixtures of tests/data/torch: small models of other packages, and what they compute.
+"""Writes the fixtures in tests/data/torch: small models of other packages and their outputs.
 
-Run it in an environment with `pip install torch transformers orb-models` (last run with torch 2.15,
-transformers 5.23 and orb-models 0.5.5); the tests need none of them.
+Requires `pip install torch transformers orb-models` (last run with torch 2.15, transformers 5.23
+and orb-models 0.5.5); the tests need none of them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ORB = {"latent_dim": 16, "num_message_passing_steps": 2, "mlp_hidden_dim": 24, "
 
 
 def randomize(model: torch.nn.Module) -> None:
-    """Fills every parameter, norms too, so that each of them matters."""
+    """Randomizes all parameters, including those of norms, so that each affects the output."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             scale = 0.3 if parameter.ndim > 1 else 0.2
@@ -40,7 +40,7 @@ def randomize(model: torch.nn.Module) -> None:
 
 
 def record(model: torch.nn.Module, loss: torch.Tensor, prefix: str) -> dict[str, np.ndarray]:
-    """Gradients of a loss by parameter name."""
+    """Gradients of a loss by parameter name; zeros for unused parameters."""
     model.zero_grad()
     loss.backward(retain_graph=True)
     return {
@@ -50,7 +50,7 @@ def record(model: torch.nn.Module, loss: torch.Tensor, prefix: str) -> dict[str,
 
 
 def gemma() -> dict[str, np.ndarray]:
-    """Three texts of different lengths through a Gemma 3 with two kinds of attention."""
+    """Runs three texts of different lengths through a Gemma 3 with both types of attention."""
     from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
     torch.manual_seed(0)
@@ -76,7 +76,7 @@ def gemma() -> dict[str, np.ndarray]:
 
 
 def orb() -> dict[str, np.ndarray]:
-    """Two crystals, one atom without an edge, through the trunk of a direct ORB v3."""
+    """Runs two crystals, with an isolated atom, through the trunk of a direct ORB v3 model."""
     from orb_models.forcefield.angular import SphericalHarmonics
     from orb_models.forcefield.gns import MoleculeGNS
     from orb_models.forcefield.rbf import BesselBasis
@@ -118,7 +118,7 @@ def orb() -> dict[str, np.ndarray]:
         "nodes": nodes.detach().numpy(),
         "pooled": pooled.detach().numpy(),
     }
-    # As in a checkpoint file: the trunk is the member `model` of a regressor with more members.
+    # As in a checkpoint file, where the trunk is the attribute `model` of a regressor.
     out |= {f"w/model.{name}": p.detach().numpy().copy() for name, p in model.state_dict().items()}
     grads = record(model, torch.sum(pooled**2), "grad")
     return out | {name.replace("grad/", "grad/model."): value for name, value in grads.items()}

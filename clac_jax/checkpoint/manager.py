@@ -29,6 +29,7 @@ from clac_jax.checkpoint.layout import (
     STATE,
     UNFINISHED,
     CheckpointInfo,
+    DamagedCheckpointError,
     read_all,
 )
 from clac_jax.checkpoint.orbax_manager import check_written, failure_reason, open_manager

@@ -1,4 +1,4 @@
-"""Random views of a crystal: displaced atoms and a strained cell."""
+"""Random views of a crystal: displaced atoms, strained cell."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from vesin import NeighborList
 
 from clac_jax.crystals.crystal import Crystal
 
-# A displacement of at most this share of the smallest distance leaves every contact at least half:
-# two atoms can approach each other by twice the displacement.
-BOUNDED_SHARE = 0.25
+# Largest displacement as a fraction of the smallest distance. Two atoms can approach each other by
+# twice that, so every distance stays at least half of the smallest one.
+MAX_DISPLACEMENT = 0.25
 
 
 def smallest_distance(crystal: Crystal, own_images: bool = True) -> float:
     """The smallest distance between two atoms of the crystal, angstrom.
 
     Args:
-        crystal: with at least two atoms, or any if `own_images`.
-        own_images: whether the distance of an atom to its own periodic images counts.
+        crystal: any crystal; without `own_images`, one with at least two atoms.
+        own_images: whether to include the distance between an atom and its periodic images.
     """
-    cutoff = 3.0  # one search is enough for nearly all crystals
+    cutoff = 3.0  # angstrom; sufficient for nearly all crystals
     while True:
         i, j, distances = NeighborList(cutoff=cutoff, full_list=False).compute(
             crystal.positions, crystal.lattice, periodic=True, quantities="ijd"
@@ -32,18 +32,19 @@ def smallest_distance(crystal: Crystal, own_images: bool = True) -> float:
 
 
 def perturb(crystal: Crystal, rng: np.random.Generator, law: str = "bounded") -> Crystal:
-    """View 1: every atom displaced at random.
+    """View 1: displaces every atom at random.
 
     Args:
-        crystal: any; one with fewer than two atoms comes back unchanged.
-        rng: draws the displacements.
-        law: "bounded" displaces each atom by a vector uniform in a ball of radius d / 4, d the
-            smallest distance in the crystal, so no contact falls under half of d. "legacy" is the
-            reference's: uniform(-d / 2, d / 2) along each axis, d without own images, which leaves
-            most crystals with contacts under 1 angstrom.
+        crystal: any crystal; one with a single atom is returned unchanged.
+        rng: source of randomness.
+        law: "bounded" draws the displacements uniformly from a ball of radius d / 4, where d is the
+            smallest distance in the crystal, so that no distance falls below d / 2. "legacy", the
+            law of the PyTorch release, draws each Cartesian component from uniform(-d / 2, d / 2),
+            with d not including periodic images of the same atom; most crystals then have distances
+            below 1 angstrom.
 
     Raises:
-        ValueError: for another law.
+        ValueError: the law is unknown.
     """
     if law not in ("bounded", "legacy"):
         raise ValueError(f"There is no perturbation law {law!r}. Use bounded or legacy.")
@@ -52,11 +53,11 @@ def perturb(crystal: Crystal, rng: np.random.Generator, law: str = "bounded") ->
     distance = smallest_distance(crystal, own_images=law != "legacy")
     if law == "legacy":
         shift = rng.uniform(-0.5 * distance, 0.5 * distance, (crystal.num_atoms, 3))
-        # Overlaps are this law's nature, so the result is not checked.
+        # This law produces overlapping atoms, so the result is not checked.
         return _unchecked(crystal, crystal.lattice, crystal.positions + shift)
     direction = rng.standard_normal((crystal.num_atoms, 3))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    radius = BOUNDED_SHARE * distance * rng.uniform(size=(crystal.num_atoms, 1)) ** (1 / 3)
+    radius = MAX_DISPLACEMENT * distance * rng.uniform(size=(crystal.num_atoms, 1)) ** (1 / 3)
     return _unchecked(crystal, crystal.lattice, crystal.positions + radius * direction)
 
 
@@ -67,21 +68,21 @@ def strain(
     max_compression: float = 0.0,
     law: str = "axial",
 ) -> Crystal:
-    """View 2: the cell deformed at random, the atoms along with it: fractional coordinates stay.
+    """View 2: deforms the cell at random; fractional coordinates are unchanged.
 
     Args:
-        crystal: any.
-        rng: draws the deformation.
-        max_strain: largest stretch, or shear.
-        max_compression: largest compression, less than 1; a shear has none.
-        law: "axial", the reference's, scales the Cartesian axes by independent factors
-            uniform(1 - max_compression, 1 + max_strain); "isotropic" all axes by one such factor;
-            "shear" applies the identity plus a symmetric strain without diagonal, its three entries
-            uniform(-max_strain / 2, max_strain / 2), so that max_strain bounds the angle by which
-            two axes turn to each other, in radian.
+        crystal: any crystal.
+        rng: source of randomness.
+        max_strain: largest tensile or shear strain (0.05 is 5 %).
+        max_compression: largest compressive strain, less than 1; not used by "shear".
+        law: "axial", the law of the PyTorch release, scales the Cartesian axes by independent
+            factors from uniform(1 - max_compression, 1 + max_strain); "isotropic" scales all axes
+            by one such factor; "shear" applies the identity plus a symmetric strain tensor with
+            zero diagonal, whose three entries are drawn from uniform(-max_strain / 2,
+            max_strain / 2), so that max_strain bounds the change of angle between two axes, radian.
 
     Raises:
-        ValueError: for another law.
+        ValueError: the law is unknown.
     """
     low, high = 1.0 - max_compression, 1.0 + max_strain
     if law == "axial":
@@ -97,7 +98,7 @@ def strain(
 
 
 def _unchecked(crystal: Crystal, lattice: np.ndarray, positions: np.ndarray) -> Crystal:
-    """A crystal whose checks would only repeat those of the one it was made from."""
+    """A crystal without validation, which was done for the original."""
     view = object.__new__(Crystal)
     object.__setattr__(view, "lattice", lattice)
     object.__setattr__(view, "atomic_numbers", crystal.atomic_numbers)

@@ -1,4 +1,4 @@
-"""A CIF's text to a crystal: every problem with the text is a CrystalError."""
+"""Reading of crystals from CIF text; every problem with the text is a `CrystalError`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ import numpy as np
 from vesin import NeighborList
 
 from clac_jax.crystals import elements
-from clac_jax.crystals.cif_block import FRACTIONAL, Block, blocks_of, number
-from clac_jax.crystals.cif_elements import FormulaSum, chosen, counted, readings
+from clac_jax.crystals.cif_block import FRACTIONAL, Block, parse_blocks, parse_number
+from clac_jax.crystals.cif_elements import (
+    FormulaSum,
+    assign_elements,
+    count_atoms,
+    element_candidates,
+)
 from clac_jax.crystals.cif_symmetry import (
     declaration,
+    listed_operations,
     refuse_modulated,
     refuse_other_symmetry,
-    written_operations,
 )
 from clac_jax.crystals.crystal import Crystal
 from clac_jax.crystals.numbers import (
@@ -29,39 +34,41 @@ from clac_jax.crystals.numbers import (
 from clac_jax.crystals.space_groups import Declaration, settings
 from clac_jax.crystals.symmetry import IDENTITY, Operations
 
-MERGED = 0.05
-"""Angstrom; images of one site that are closer are one atom, however many digits it has."""
+MERGE_DISTANCE = 0.05
+"""Angstrom; images of a site that are closer are always merged."""
 
-MAX_MERGED = 0.35
-"""Angstrom; images farther apart than half the shortest bond (H2) are never one atom."""
+MAX_MERGE_DISTANCE = 0.35
+"""Angstrom, half the shortest bond (H2); images farther apart are never merged."""
 
 _CELL_LENGTHS = tuple(f"_cell_length_{edge}" for edge in "abc")
 _CELL_ANGLES = tuple(f"_cell_angle_{angle}" for angle in ("alpha", "beta", "gamma"))
 _DUMMIES = re.compile(r"(x|xx|du|dum|dummy|q)(?![a-z])", re.IGNORECASE)
-_VACANCIES = re.compile(r"(Va|VAC|[Vv]ac|[Vv]acan[a-z]+)(?![a-z])")  # of vanadium, if there is some
-_FULL, _OVERFULL = 1.0 - 1e-3, 1.0 + 0.05  # of an occupancy; refined ones pass one a little
+_VACANCIES = re.compile(
+    r"(Va|VAC|[Vv]ac|[Vv]acan[a-z]+)(?![a-z])"
+)  # vanadium if the formula has it
+_FULL, _OVERFULL = 1.0 - 1e-3, 1.0 + 0.05  # of an occupancy; refined ones may slightly exceed 1
 
 
 class FormulaMismatch(CrystalError):
-    """The sites of a CIF are not the atoms of its formula sum."""
+    """The sites of a CIF do not match its formula sum."""
 
 
 @dataclass(frozen=True)
 class CifCrystal:
-    """What was read: the crystal, and how its atoms differ from the file's formula ("" if not)."""
+    """A crystal, and how its atoms differ from the formula sum of the CIF ("" if they match)."""
 
     crystal: Crystal
     mismatch: str = ""
 
     def checked(self) -> Crystal:
-        """The crystal.
+        """The crystal, if it matches the formula sum.
 
         Raises:
-            FormulaMismatch: it is not that of the file's formula.
+            FormulaMismatch: it does not.
         """
         if self.mismatch:
             raise FormulaMismatch(
-                f"{self.mismatch} Correct one of them, or take such crystals as they are with "
+                f"{self.mismatch} Correct one of them, or accept such crystals with "
                 "--config.dataset.on_formula_mismatch=take."
             )
         return self.crystal
@@ -69,28 +76,28 @@ class CifCrystal:
 
 @dataclass(frozen=True)
 class _Site:
-    """One site as written; `precision` in angstrom, see `Operations.images`."""
+    """A site of the CIF; `precision` is in angstrom, see `Operations.images`."""
 
     label: str | None
     type_symbol: str | None
-    fraction: tuple[float, float, float]
+    fractional: tuple[float, float, float]
     precision: float
 
 
 def read(text: str) -> CifCrystal:
-    """The crystal of the first block with atoms, with its symmetry applied.
+    """Reads the first block with atoms and applies its symmetry.
 
-    What is read, what is refused and why is listed in docs/data.md.
+    docs/data.md describes what is supported, what is rejected, and why.
 
     Raises:
-        CrystalError: the text is not a CIF or does not describe one ordered crystal.
+        CrystalError: the text is not a CIF or does not describe an ordered crystal.
     """
-    blocks = blocks_of(text)
+    blocks = parse_blocks(text)
     for block in blocks:
         if block.has_sites():
             others = [other for other in blocks if other is not block and not other.has_sites()]
             return _read_block(block, others)
-    raise CrystalError("The CIF has no atom sites. Give some with _atom_site_fract_x and so on.")
+    raise CrystalError("The CIF has no atom sites. Add them with _atom_site_fract_x, _y and _z.")
 
 
 def _read_block(block: Block, others: Sequence[Block]) -> CifCrystal:
@@ -100,7 +107,7 @@ def _read_block(block: Block, others: Sequence[Block]) -> CifCrystal:
     formula = next(iter(_formulas(block)), None)
     sites = _sites(block, lengths, formula)
     refuse_modulated(block)
-    operations = written_operations(block)
+    operations = listed_operations(block)
     try:
         declared = declaration(block)
     except CrystalError:
@@ -111,11 +118,11 @@ def _read_block(block: Block, others: Sequence[Block]) -> CifCrystal:
         refuse_other_symmetry(block, others)
         return _build(sites, IDENTITY, lattice, formula, block)
     if operations is None:
-        return _decided(block, declared, sites, lattice, angles, formula)
+        return _build_in_declared_setting(block, declared, sites, lattice, angles, formula)
     if not operations.fit(lattice):
         raise CrystalError(
-            "The symmetry operations of the CIF do not fit its cell: they do not leave its lengths "
-            "and angles as they are. Correct the cell or the operations."
+            "The symmetry operations of the CIF do not fit its cell: they do not preserve its "
+            "lengths and angles. Correct the cell or the operations."
         )
     found = _build(sites, operations, lattice, formula, block)
     if declared:
@@ -127,7 +134,7 @@ def _cell_number(block: Block, tag: str) -> float:
     text = block.value(tag)
     if text is None:
         raise CrystalError(f"The CIF has no unit cell: {tag} is missing. Add it.")
-    return number(text, tag)[0]
+    return parse_number(text, tag)[0]
 
 
 def _sites(block: Block, lengths: Sequence[float], formula: FormulaSum | None) -> list[_Site]:
@@ -135,25 +142,27 @@ def _sites(block: Block, lengths: Sequence[float], formula: FormulaSum | None) -
     for tag, column in zip(FRACTIONAL, columns, strict=True):
         if not column:
             raise CrystalError(
-                f"The CIF has no {tag}. Give fractional coordinates of every site (Cartesian ones "
-                "are not read)."
+                f"The CIF has no {tag}. Add fractional coordinates for every site (Cartesian ones "
+                "are not supported)."
             )
     count = len(columns[0])
     if count > MAX_ATOMS:
-        raise CrystalError(f"The CIF has {count:,} sites; the limit is {MAX_ATOMS:,}.")
+        raise CrystalError(
+            f"The CIF has {count:,} sites; the limit is {MAX_ATOMS:,}. Use a smaller cell."
+        )
     names = ("label", "type_symbol", "occupancy", "calc_flag", "disorder_group")
     rest = {name: block.column(f"_atom_site_{name}") or [None] * count for name in names}
     if not block.column("_atom_site_label"):
         rest["label"] = block.column("_atom_site_label_atom_id") or rest["label"]
     if any(len(column) != count for column in (*columns, *rest.values())):
         raise CrystalError(
-            "The columns _atom_site_... of the CIF do not have one value for each site. Write them "
-            "in one loop."
+            "The columns _atom_site_... of the CIF do not have one value per site. Write them in "
+            "one loop."
         )
     if len(set(rest["disorder_group"]) - {None}) > 1:
         raise CrystalError(
-            "The CIF has sites of several disorder groups. Only ordered crystals can be used: keep "
-            "one of them."
+            "The CIF has sites of several disorder groups. Only ordered crystals are supported: "
+            "keep one group."
         )
     sites = []
     for row in range(count):
@@ -170,14 +179,16 @@ def _sites(block: Block, lengths: Sequence[float], formula: FormulaSum | None) -
             *(length * 10.0**-digits for length, (_, digits) in zip(lengths, numbers, strict=True))
         )
         x, y, z = (value for value, _ in numbers)
-        sites.append(_Site(label, kind, (x, y, z), min(max(spread, MERGED), MAX_MERGED)))
+        sites.append(
+            _Site(label, kind, (x, y, z), min(max(spread, MERGE_DISTANCE), MAX_MERGE_DISTANCE))
+        )
     if not sites:
-        raise CrystalError("The CIF has dummy sites only. Give its atoms.")
+        raise CrystalError("The CIF has only dummy sites. Add its atoms.")
     return sites
 
 
 def _is_dummy(name: str | None, formula: FormulaSum | None) -> bool:
-    """Whether a site is a place and no atom, which only a formula without it can tell."""
+    """Whether a site is a dummy or a vacancy, which only a formula sum can confirm."""
     is_vacancy = name is not None and _VACANCIES.match(name) is not None
     if is_vacancy and formula is not None and formula.has("V"):
         return False
@@ -185,26 +196,26 @@ def _is_dummy(name: str | None, formula: FormulaSum | None) -> bool:
         return False
     if formula is None:
         raise CrystalError(
-            f"The site {name[:20]!a} of the CIF is not an element. Remove it, or give the element."
+            f"The site {name[:20]!a} of the CIF is not an element. Remove it or name its element."
         )
     return True
 
 
 def _check_occupancy(text: str | None, name: str) -> None:
-    occupancy = 1.0 if text is None else number(text, "_atom_site_occupancy")[0]
+    occupancy = 1.0 if text is None else parse_number(text, "_atom_site_occupancy")[0]
     if not _FULL <= occupancy <= _OVERFULL:
         raise CrystalError(
-            f"Site {name} of the CIF has the occupancy {occupancy:g}. Only ordered crystals can be "
-            "used: replace it with an ordered cell."
+            f"Site {name} of the CIF has the occupancy {occupancy:g}. Only ordered crystals are "
+            "supported: use an ordered cell."
         )
 
 
 def _coordinate(text: str | None, tag: str, name: str) -> tuple[float, int]:
     if text is None:
         raise CrystalError(
-            f"Site {name} of the CIF has no {tag}. Give all coordinates of every site."
+            f"Site {name} of the CIF has no {tag}. Add all coordinates of every site."
         )
-    value, digits = number(text, tag)
+    value, digits = parse_number(text, tag)
     if not abs(value) <= MAX_COORDINATE:
         raise CrystalError(f"Site {name} of the CIF has {tag} {value:g}. Correct it.")
     return value, min(max(digits, 0), 12)
@@ -218,46 +229,48 @@ def _build(
     block: Block,
 ) -> CifCrystal:
     images = operations.images(
-        np.array([site.fraction for site in sites]),
+        np.array([site.fractional for site in sites]),
         np.array([site.precision for site in sites]),
         lattice,
         MAX_ATOMS,
     )
     multiplicities = [len(image) for image in images]
-    symbols = chosen(
-        [readings(site.type_symbol, site.label) for site in sites], multiplicities, formula
+    symbols = assign_elements(
+        [element_candidates(site.type_symbol, site.label) for site in sites],
+        multiplicities,
+        formula,
     )
     numbers = np.repeat([elements.atomic_number(symbol) for symbol in symbols], multiplicities)
     crystal = Crystal(lattice, numbers.astype(np.int32), np.concatenate(images) @ lattice)
-    counts = counted(symbols, multiplicities)
+    counts = count_atoms(symbols, multiplicities)
     mismatches = [mismatch for one in _formulas(block) if (mismatch := one.mismatch(counts))]
     return CifCrystal(crystal, mismatches[0] if mismatches else _attached_hydrogen(block))
 
 
 def _formulas(block: Block) -> list[FormulaSum]:
-    """The formula sums of a block that can be compared; some programs write two."""
-    parsed = map(FormulaSum.parse, block.everything("_chemical_formula_sum"))
+    """The formula sums of a block that can be parsed; some programs write two."""
+    parsed = map(FormulaSum.parse, block.all_values("_chemical_formula_sum"))
     return [formula for formula in parsed if formula is not None]
 
 
-def _units(block: Block) -> float | None:
-    """`_cell_formula_units_Z`, if it is a number and the only one."""
-    written = block.everything("_cell_formula_units_z")
+def _declared_units(block: Block) -> float | None:
+    """The value of `_cell_formula_units_Z`, if it is a number and unique."""
+    written = block.all_values("_cell_formula_units_z")
     try:
-        return number(written[0], "")[0] if len(written) == 1 else None
+        return parse_number(written[0], "")[0] if len(written) == 1 else None
     except CrystalError:
         return None
 
 
 def _attached_hydrogen(block: Block) -> str:
-    """Hydrogen that the file counts and gives no sites."""
+    """A sentence on hydrogen atoms that are declared without sites, or ""."""
     column = block.column("_atom_site_attached_hydrogens")
     if not any(text is not None and text.strip("0.+") for text in column):
         return ""
     return "The CIF declares hydrogen (_atom_site_attached_hydrogens) that has no sites of its own."
 
 
-def _decided(
+def _build_in_declared_setting(
     block: Block,
     declared: Declaration,
     sites: Sequence[_Site],
@@ -265,10 +278,10 @@ def _decided(
     angles: Sequence[float],
     formula: FormulaSum | None,
 ) -> CifCrystal:
-    """The crystal in the one setting of the declared group that the file allows.
+    """Builds the crystal in the only setting of the declared group that the file allows.
 
     Raises:
-        CrystalError: it allows none, or several that give different crystals.
+        CrystalError: no setting is possible, or several that give different crystals.
     """
     possible = [
         setting
@@ -278,7 +291,7 @@ def _decided(
     if not possible:
         raise CrystalError(
             f"The space group {declared} of the CIF does not fit its cell: its operations do not "
-            "leave the lengths and angles as they are. Correct one of them."
+            "preserve the lengths and angles. Correct one of them."
         )
     built: list[CifCrystal] = []
     problems: list[CrystalError] = []
@@ -289,27 +302,27 @@ def _decided(
             problems.append(error)
     if not built:
         raise problems[0]
-    agreeing = _agreeing(built, formula, _units(block))
+    agreeing = _best_matches(built, formula, _declared_units(block))
     if all(_same_crystal(agreeing[0].crystal, other.crystal) for other in agreeing[1:]):
         return agreeing[0]
-    names = " and ".join(setting.name for setting in possible)
+    names = " or ".join(setting.name for setting in possible)
     raise CrystalError(
-        f"The space group {declared} of the CIF can mean {names}, and its atoms do not tell which. "
-        "Add _space_group_IT_coordinate_system_code, or write the symmetry operations out."
+        f"The space group {declared} of the CIF can mean {names}, and the atoms do not decide. Add "
+        "_space_group_IT_coordinate_system_code, or list the symmetry operations."
     )
 
 
-def _agreeing(
+def _best_matches(
     built: list[CifCrystal], formula: FormulaSum | None, written: float | None
 ) -> list[CifCrystal]:
-    """Those that agree best with the formula and the number of its units in the cell."""
+    """The crystals that best match the formula and the number of formula units in the cell."""
     if formula is None or len(built) == 1:
         return built
-    for compared in (formula, formula.without_hydrogen()):  # whose sites are often missing
+    for compared in (formula, formula.without_hydrogen()):  # hydrogen sites are often missing
         units = {
             place: count
             for place, one in enumerate(built)
-            if (count := compared.units(_counts(one.crystal, compared))) is not None
+            if (count := compared.formula_units(_counts(one.crystal, compared))) is not None
         }
         if units:
             fitting = [
@@ -332,9 +345,9 @@ def _counts(crystal: Crystal, formula: FormulaSum) -> dict[str, int]:
 
 
 def _same_crystal(first: Crystal, second: Crystal) -> bool:
-    """Whether two crystals in one cell have the same atoms at the same distances.
+    """Whether two crystals with the same cell have the same interatomic distances by element.
 
-    They are compared as far as each atom has some hundred neighbours, whatever the density.
+    The cutoff is such that each atom has about a hundred neighbours at any density.
     """
     if first.num_atoms != second.num_atoms:
         return False
@@ -363,14 +376,14 @@ def _compare_with_symbol(
     lattice: np.ndarray,
     angles: Sequence[float],
 ) -> None:
-    """Operations are taken if a larger declared group does not speak against them.
+    """Checks listed operations against a declared group that has more of them.
 
-    It does not if it is unknown, if it is a symmetry of the crystal that was read, as where a cell
-    is written out atom by atom under its symbol, or if the operations are its own in another cell,
-    as where a primitive cell is written under the symbol of the conventional one.
+    They are accepted if the declared group is unknown; if it is a symmetry of the crystal, as in
+    files that list all atoms of the cell under its symbol; or if the operations are those of the
+    group in a different cell, as in files with a primitive cell under the conventional symbol.
 
     Raises:
-        CrystalError: the operations listed are too few of those declared.
+        CrystalError: the list of operations is incomplete.
     """
     try:
         possible = settings(declared, angles[0], angles[2])
@@ -379,18 +392,18 @@ def _compare_with_symbol(
     if any(len(setting.operations) <= len(operations) for setting in possible):
         return
     if not any(setting.operations.fit(lattice) for setting in possible):
-        kinds = operations.kinds()
-        if any(setting.operations.kinds() == kinds for setting in possible):
+        kinds = operations.rotation_types()
+        if any(setting.operations.rotation_types() == kinds for setting in possible):
             return
     if not any(_is_symmetry(setting.operations, crystal) for setting in possible):
         raise CrystalError(
-            f"The CIF declares the space group {declared} and lists {len(operations)} operations "
-            "that are not its own, and the atoms do not have that symmetry. Correct one of them."
+            f"The CIF declares the space group {declared} but lists {len(operations)} operations "
+            "of a different one, and the atoms do not have the declared symmetry. Correct it."
         )
 
 
 def _is_symmetry(operations: Operations, crystal: Crystal, tolerance: float = 0.3) -> bool:
-    """Whether operations take the crystal to itself within a tolerance in angstrom."""
+    """Whether operations map the crystal onto itself, within a tolerance in angstrom."""
     fractions = crystal.fractional
     probes = fractions[: max(1, 5_000_000 // (len(operations) * len(fractions)))]
     species = crystal.atomic_numbers

@@ -1,4 +1,4 @@
-"""The text of a CIF as blocks of plain values: the one place where the CIF library is called."""
+"""Parsing of CIF text into data blocks of plain values; the only module that uses gemmi.cif."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NUMBER = re.compile(
 
 
 class Block:
-    """The values of one data block by tag: lower case, with underscores only."""
+    """The values of a data block by tag; tags are in lower case, with underscores for dots."""
 
     def __init__(self, block: gemmi.cif.Block):
         self._items: dict[str, list[str | tuple[gemmi.cif.Loop, int]]] = {}
@@ -32,14 +32,14 @@ class Block:
                     self._items.setdefault(_tag(tag), []).append((item.loop, column))
 
     def tags(self) -> Iterable[str]:
-        """All of them."""
+        """All tags of the block."""
         return self._items
 
     def column(self, tag: str) -> list[str | None]:
-        """The values of a tag, none if it is not there; None where one is not known.
+        """The values of a tag, with None for unknown ones; empty if the tag is missing.
 
         Raises:
-            CrystalError: the tag is there twice and with different values.
+            CrystalError: the tag occurs repeatedly, with different values.
         """
         columns = self._columns(tag)
         if any(column != columns[0] for column in columns[1:]):
@@ -49,11 +49,11 @@ class Block:
         return columns[0] if columns else []
 
     def value(self, *tags: str) -> str | None:
-        """The first known value of the tags."""
+        """The first known value of any of the tags, or None."""
         return next((v for tag in tags for v in self.column(tag) if v is not None), None)
 
-    def everything(self, tag: str) -> list[str]:
-        """The known values of all occurrences of a tag, each once."""
+    def all_values(self, tag: str) -> list[str]:
+        """The distinct known values of all occurrences of a tag."""
         values = (value for column in self._columns(tag) for value in column)
         return [value for value in dict.fromkeys(values) if value is not None]
 
@@ -69,25 +69,25 @@ class Block:
         return columns
 
     def has_sites(self) -> bool:
-        """Whether any coordinate of an atom is given."""
+        """Whether the block has coordinates of any atom."""
         return self.value(*FRACTIONAL, *_CARTESIAN) is not None
 
 
-def blocks_of(text: str) -> list[Block]:
-    """All blocks of a CIF; tolerates a byte order mark, any line ends and repeated tags.
+def parse_blocks(text: str) -> list[Block]:
+    """Parses all blocks of a CIF; allows a byte order mark, any line endings, and repeated tags.
 
     Raises:
-        CrystalError: the text is not a CIF.
+        CrystalError: the text is not a valid CIF.
     """
     if not isinstance(text, str):
-        raise CrystalError("The CIF is not text. Give the content of the file.")
+        raise CrystalError("The CIF is not a string. Pass the content of the file.")
     try:
         text = text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-        data = text.rstrip("\x1a").encode("utf-8")  # with which DOS ends a file
+        data = text.rstrip("\x1a").encode("utf-8")  # end-of-file mark of DOS
         return [Block(block) for block in gemmi.cif.read_string(data, check_level=0)]
     except UnicodeError as error:
         raise CrystalError(
-            "The CIF has a character that no file can hold (half of a surrogate pair). Remove it."
+            "The CIF has an invalid character (a lone surrogate). Remove it."
         ) from error
     except (RuntimeError, ValueError, TypeError, IndexError, OverflowError) as error:
         reason = " ".join(str(error).split()).removeprefix("string:")
@@ -95,24 +95,29 @@ def blocks_of(text: str) -> list[Block]:
 
 
 def _tag(name: str) -> str:
-    """`_Space_Group.name_H-M_alt` and `_space_group_name_H-M_alt` are one tag."""
+    """`_Space_Group.name_H-M_alt` and `_space_group_name_H-M_alt` are the same tag."""
     return name.lower().replace(".", "_")
 
 
 def _text(raw: str) -> str | None:
-    """An unquoted value; None for `?` and `.`, and for nothing."""
+    """An unquoted value; None for `?`, `.` and an empty one."""
     try:
         value = gemmi.cif.as_string(raw).strip()
     except (RuntimeError, ValueError) as error:
-        raise CrystalError(f"The CIF has a value that cannot be read: {raw[:40]!r}.") from error
+        raise CrystalError(
+            f"The CIF has a value that cannot be read: {raw[:40]!r}. Correct it."
+        ) from error
     return None if value in ("", "?", ".") else value
 
 
-def number(text: str, tag: str) -> tuple[float, int]:
-    """A number such as 4.05(2), and how many decimals it has.
+def parse_number(text: str, tag: str) -> tuple[float, int]:
+    """Parses a number such as 4.05(2), with or without standard uncertainty.
+
+    Returns:
+        The value, and the number of its decimal places.
 
     Raises:
-        CrystalError: it is something else.
+        CrystalError: the text is not a number.
     """
     match = _NUMBER.fullmatch(text)
     value = math.inf if match is None else float(f"{match[1]}{match[2]}e{match[5] or 0}")

@@ -1,4 +1,4 @@
-"""Element facts: RDKit's periodic table and the 92-dimensional CGCNN atom vectors."""
+"""Element data: RDKit's periodic table and the 92-dimensional CGCNN atom features."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from rdkit import Chem
 from clac_jax.errors import UserError
 
 MAX_ATOMIC_NUMBER = 100
-"""The heaviest element that has an atom vector."""
+"""The heaviest element with an atom feature vector."""
 NUM_FEATURES = 92
-"""The width of an atom vector."""
+"""The length of an atom feature vector."""
 
 _TABLE = Chem.GetPeriodicTable()
-# RDKit prints a stack trace when asked for a symbol it does not know, so it is asked by number.
+# Looked up by number, because RDKit prints a stack trace for an unknown symbol.
 _SYMBOLS = tuple(_TABLE.GetElementSymbol(z) for z in range(119))
 _NUMBERS = {symbol: z for z, symbol in enumerate(_SYMBOLS) if z > 0} | {"D": 1, "T": 1}
 
 
 class ElementError(UserError, ValueError):
-    """Not a chemical element, or one without an atom vector."""
+    """Not a symbol or atomic number of a chemical element."""
 
 
 def is_symbol(text: str) -> bool:
@@ -32,10 +32,10 @@ def is_symbol(text: str) -> bool:
 
 
 def atomic_number(symbol: str) -> int:
-    """Atomic number of an element symbol.
+    """Atomic number of an element symbol; D and T give 1.
 
     Raises:
-        ElementError: there is no such element.
+        ElementError: the symbol is unknown.
     """
     if symbol not in _NUMBERS:
         raise ElementError(f"{symbol!r} is not an element. Use symbols such as Fe.")
@@ -55,10 +55,11 @@ def symbol(number: int) -> str:
 
 @functools.cache
 def atom_features() -> np.ndarray:
-    """The atom vectors of Xie and Grossman, PRL 120, 145301 (2018).
+    """The atom feature vectors of Xie and Grossman, PRL 120, 145301 (2018).
 
     Returns:
-        (MAX_ATOMIC_NUMBER + 1, 92) float32, read-only; row Z is element Z, row 0 (padding) is zero.
+        (MAX_ATOMIC_NUMBER + 1, 92) float32, read-only; indexed by atomic number, row 0 (padding) is
+        zero.
         One-hot blocks: group, period, electronegativity, covalent radius, valence electrons, first
         ionization energy, electron affinity, block, atomic volume.
     """
@@ -73,7 +74,7 @@ def atom_features() -> np.ndarray:
 
 @functools.cache
 def atomic_weights() -> np.ndarray:
-    """(MAX_ATOMIC_NUMBER + 1,) float32, read-only: dalton by atomic number; padding (row 0): 0."""
+    """(MAX_ATOMIC_NUMBER + 1,) float32, read-only: atomic weights, dalton; 0 for padding."""
     table = np.array(
         [0, *(_TABLE.GetAtomicWeight(z) for z in range(1, MAX_ATOMIC_NUMBER + 1))], np.float32
     )
@@ -83,7 +84,7 @@ def atomic_weights() -> np.ndarray:
 
 @functools.cache
 def covalent_radii() -> np.ndarray:
-    """(MAX_ATOMIC_NUMBER + 1,) float64, read-only: angstrom; padding (row 0): 0."""
+    """(MAX_ATOMIC_NUMBER + 1,) float64, read-only: covalent radii, angstrom; 0 for padding."""
     table = np.array([0, *(_TABLE.GetRcovalent(z) for z in range(1, MAX_ATOMIC_NUMBER + 1))])
     table.flags.writeable = False
     return table

@@ -1,4 +1,4 @@
-"""Crystal graphs: every periodic image pair of atoms within a cutoff."""
+"""Crystal graphs: all pairs of atoms within a cutoff, including periodic images."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from clac_jax.crystals.crystal import Crystal
 
 @dataclass(frozen=True)
 class CrystalGraph:
-    """The graph of one crystal; messages flow from senders to receivers.
+    """The graph of one crystal; messages are passed from senders to receivers.
 
     Attributes:
         atomic_numbers: (N,) int32.
-        senders: (E,) int32, atom i of the pair.
-        receivers: (E,) int32, atom j of the pair.
+        senders: (E,) int32, index i of the pair.
+        receivers: (E,) int32, index j of the pair.
         edge_vectors: (E, 3) float32, r_j + S @ cell - r_i, angstrom.
-        lattice: (3, 3) float32, rows are the cell vectors, angstrom.
+        lattice: (3, 3) float32, angstrom; the rows are the cell vectors.
     """
 
     atomic_numbers: np.ndarray
@@ -32,15 +32,15 @@ class CrystalGraph:
 def neighbour_list(
     crystal: Crystal, cutoff: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """All pairs (i, j, S) with |r_j + S @ cell - r_i| <= cutoff, but no atom with itself (S = 0).
+    """All pairs (i, j, S) with |r_j + S @ cell - r_i| <= cutoff, except i = j with S = 0.
 
     Args:
-        crystal: in any cell, smaller than the cutoff or skewed.
-        cutoff: angstrom.
+        crystal: any crystal; its cell may be skewed or smaller than the cutoff.
+        cutoff: cutoff radius, angstrom.
 
     Returns:
-        i (E,) int32, j (E,) int32, S (E, 3) int32 and the vectors (E, 3) float64, angstrom; sorted
-        by (j, i, S), so that equal crystals give equal graphs.
+        i (E,) int32, j (E,) int32, S (E, 3) int32 in units of the cell vectors, and the edge
+        vectors (E, 3) float64, angstrom; sorted by (j, i, S), so equal crystals have equal graphs.
     """
     i, j, shifts, vectors = NeighborList(cutoff=cutoff, full_list=True).compute(
         crystal.positions, crystal.lattice, periodic=True, quantities="ijSD"
@@ -58,14 +58,14 @@ def build_graph(crystal: Crystal, cutoff: float, max_neighbours: int = 0) -> Cry
     """The radius graph of a crystal, or its k-nearest variant.
 
     Args:
-        crystal: any.
-        cutoff: angstrom; a crystal with no pair inside it has a graph without edges.
-        max_neighbours: keep only so many nearest incoming edges per atom (ties by the order of
-            `neighbour_list`); 0 keeps all.
+        crystal: any crystal.
+        cutoff: cutoff radius, angstrom; without pairs inside it the graph has no edges.
+        max_neighbours: number of nearest incoming edges kept per atom, with ties in the order of
+            `neighbour_list`; 0 keeps all edges.
     """
     i, j, _, vectors = neighbour_list(crystal, cutoff)
     if max_neighbours and len(i):
-        # Stable in the neighbour list's order; rounded so that symmetric ties are ties.
+        # Ties keep the order of the neighbour list; rounding makes symmetric distances equal.
         distances = np.round(np.linalg.norm(vectors, axis=1), 6)
         order = np.lexsort((np.arange(len(j)), distances, j))
         starts = np.searchsorted(j[order], np.arange(crystal.num_atoms))

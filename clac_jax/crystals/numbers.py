@@ -1,4 +1,4 @@
-"""What a crystal is made from: numbers, and only numbers, of the right shapes and within limits."""
+"""Strict conversion and validation of the numbers that define a crystal."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ import numpy as np
 from clac_jax.crystals import elements
 from clac_jax.errors import UserError
 
-# The limits, with their reasons for users in docs/data.md.
+# The limits; docs/data.md gives the reasons.
 MIN_DISTANCE = 0.5
-"""Angstrom; no two atoms of any crystal are closer. H2 is 0.74; X-rays see O-H as short as 0.58."""
+"""Smallest distance in any crystal, angstrom; H-H is 0.74 in H2, an X-ray O-H as short as 0.58."""
 
 MAX_LENGTH = 500.0
-"""Angstrom of a cell vector; in thin cells of more, the neighbour search divides by zero."""
+"""Longest cell vector, angstrom; in thin, longer cells the neighbour search divides by zero."""
 
 MAX_COORDINATE = 1e5
-"""Angstrom, and cells: a position farther out has lost digits when it is wrapped into the cell."""
+"""Largest coordinate, angstrom or fractional; wrapping a larger one into the cell loses digits."""
 
 PARAMETER_TOLERANCE = 0.02
-"""Of lengths, and of cosines, that are written beside the cell vectors."""
+"""Relative tolerance of lengths, and tolerance of cosines, given in addition to cell vectors."""
 
 MAX_ATOMS = 20_000
-"""In the cell."""
+"""Largest number of atoms in the cell."""
 
 _NUMBER_TYPES = (int, float, np.integer, np.floating, Decimal)
 
 
 class CrystalError(UserError, ValueError):
-    """The data does not describe a crystal."""
+    """The data do not describe a valid crystal."""
 
 
 def lattice_from_parameters(
@@ -40,10 +40,11 @@ def lattice_from_parameters(
     """Cell vectors from lengths (angstrom) and angles (degrees).
 
     Returns:
-        (3, 3) float64 rows: a along x, b in the xy plane, right-handed.
+        (3, 3) float64, angstrom; the rows are the cell vectors: a along x, b in the xy plane,
+        right-handed.
 
     Raises:
-        CrystalError: no cell has these lengths and angles.
+        CrystalError: a length or angle is out of range, or the volume would be zero.
     """
     for name, length in (("a", a), ("b", b), ("c", c)):
         if not MIN_DISTANCE <= length <= MAX_LENGTH:
@@ -75,10 +76,12 @@ def lattice_from_parameters(
 
 
 def check_parameters(lattice: np.ndarray, abc: Any, angles: Any) -> None:
-    """Lengths and angles beside cell vectors tell where their rows were taken for columns.
+    """Checks cell vectors against lengths (angstrom) and angles (degrees) given in addition.
+
+    A mismatch reveals cell vectors that were stored as columns instead of rows.
 
     Raises:
-        CrystalError: they are not those of the vectors.
+        CrystalError: the lengths or angles are not those of the cell vectors.
     """
     lengths = np.linalg.norm(lattice, axis=1)
     if abc is not None:
@@ -100,10 +103,14 @@ def check_parameters(lattice: np.ndarray, abc: Any, angles: Any) -> None:
 
 
 def lattice_of(value: Any, flat: bool = False) -> np.ndarray:
-    """A (3, 3) float64 copy or view of cell vectors, angstrom.
+    """Cell vectors as a (3, 3) float64 array (copy or view), angstrom.
+
+    Args:
+        value: 3 x 3 numbers.
+        flat: whether 9 numbers in a row are accepted, too.
 
     Raises:
-        CrystalError: they are not 3 x 3 numbers, or longer than MAX_LENGTH.
+        CrystalError: they are not such numbers, or a vector is longer than MAX_LENGTH.
     """
     lattice = floats_of(value, "lattice", (9,) if flat and _length(value) == 9 else (3, 3))
     lattice = lattice.reshape(3, 3)
@@ -119,10 +126,15 @@ def lattice_of(value: Any, flat: bool = False) -> np.ndarray:
 
 
 def coordinates_of(value: Any, num_atoms: int, flat: bool = False) -> np.ndarray:
-    """(num_atoms, 3) float64 coordinates, finite and near the cell.
+    """Coordinates as a (num_atoms, 3) float64 array.
+
+    Args:
+        value: num_atoms x 3 numbers.
+        num_atoms: number of atoms.
+        flat: whether 3 num_atoms numbers in a row are accepted, too.
 
     Raises:
-        CrystalError: they are not such numbers, or beyond MAX_COORDINATE.
+        CrystalError: they are not such numbers, not finite, or larger than MAX_COORDINATE.
     """
     is_flat = flat and _length(value) == 3 * num_atoms
     coordinates = floats_of(value, "coordinates", (3 * num_atoms,) if is_flat else (num_atoms, 3))
@@ -137,10 +149,11 @@ def coordinates_of(value: Any, num_atoms: int, flat: bool = False) -> np.ndarray
 
 
 def atomic_numbers_of(value: Any) -> np.ndarray:
-    """(N,) int32 numbers of elements that have an atom vector.
+    """Atomic numbers as an (N,) int32 array.
 
     Raises:
-        CrystalError: they are none or too many, not integers, or without an atom vector.
+        CrystalError: there are none or too many, or one is not the integer atomic number of an
+            element with an atom feature vector.
     """
     count = _length(value)
     check_count(count)
@@ -154,19 +167,24 @@ def atomic_numbers_of(value: Any) -> np.ndarray:
     if len(bad):
         raise CrystalError(
             f"Atom {bad[0]} has atomic number {numbers[bad[0]]:.12g}, which has no atom vector. "
-            f"Elements 1 to {elements.MAX_ATOMIC_NUMBER} can be used."
+            f"Use elements 1 to {elements.MAX_ATOMIC_NUMBER}."
         )
     return numbers.astype(np.int32)
 
 
 def floats_of(value: Any, what: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Numbers, and only numbers, as finite float64 of a shape; texts and booleans are refused.
+    """Numbers as a finite float64 array; strings and booleans are rejected.
+
+    Args:
+        value: an array, or nested lists.
+        what: name of the quantity, for messages.
+        shape: required shape.
 
     Raises:
-        CrystalError: naming `what`, if they are anything else.
+        CrystalError: there is anything but finite numbers, or the shape is wrong.
     """
     if isinstance(value, np.ndarray) and value.dtype.kind in "iuf":
-        with np.errstate(over="ignore"):  # of longer floats: found not finite below
+        with np.errstate(over="ignore"):  # longer floats may overflow; they are rejected below
             array = value.astype(np.float64, copy=False)
     else:
         array = _float_array(value, what, shape)
@@ -184,28 +202,28 @@ def floats_of(value: Any, what: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _float_array(value: Any, what: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Lists of numbers, or lists of them, as a float64 array of the shape they have."""
+    """Nested lists of numbers as a float64 array with as many dimensions as `shape`."""
     items, row_length = [value], 0
     for _ in shape:
         if not all(isinstance(row, list | tuple | np.ndarray) for row in items):
             raise CrystalError(
-                f"The {what} must be a {len(shape)}-dimensional list of numbers. Give one."
+                f"The {what} must be a {len(shape)}-dimensional list of numbers. Correct them."
             )
         lengths = sorted(set(map(_length, items)))
         if len(lengths) > 1:
             raise CrystalError(
-                f"Rows of unequal length ({lengths[:3]}) in the {what}. Correct them."
+                f"The {what} have rows of unequal length ({lengths[:3]}). Correct them."
             )
         row_length = lengths[0] if lengths else 0
         if row_length * len(items) > 3 * MAX_ATOMS:
             raise CrystalError(
-                f"More numbers than {MAX_ATOMS:,} atoms need in the {what}. Give a smaller cell."
+                f"The {what} have more numbers than {MAX_ATOMS:,} atoms need. Use a smaller cell."
             )
         items = [item for row in items for item in row]
     wrong = [kind for kind in set(map(type, items)) if not _is_number(kind)]
     if wrong:
         item = next(item for item in items if type(item) in wrong)
-        raise CrystalError(f"{shown(item)} in the {what} is not a number. Give numbers only.")
+        raise CrystalError(f"{shown(item)} in the {what} is not a number. Use numbers only.")
     try:
         array = np.array([float(item) for item in items], np.float64)
     except (OverflowError, ValueError) as error:
@@ -214,10 +232,10 @@ def _float_array(value: Any, what: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def boolean_of(value: Any, what: str) -> bool:
-    """One strict reading of a yes or no; missing is no.
+    """A boolean, also from 0, 1 or text; a missing value is False.
 
     Raises:
-        CrystalError: naming `what`, if it is neither.
+        CrystalError: the value is neither true nor false; the message contains `what`.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return False
@@ -235,10 +253,10 @@ def boolean_of(value: Any, what: str) -> bool:
 
 
 def element_of(name: Any) -> int:
-    """The atomic number of a symbol.
+    """The atomic number of an element symbol.
 
     Raises:
-        CrystalError: it is not the symbol of an element.
+        CrystalError: the value is not the symbol of an element.
     """
     if not isinstance(name, str):
         raise CrystalError(f"{shown(name)} is not an element. Use symbols such as Fe.")
@@ -252,7 +270,7 @@ def _length(value: Any) -> int:
     try:
         return len(value)
     except TypeError as error:
-        raise CrystalError(f"{shown(value)} is not a list of numbers. Give one.") from error
+        raise CrystalError(f"{shown(value)} is not a list of numbers. Use one.") from error
 
 
 def _is_number(kind: type) -> bool:
@@ -260,7 +278,7 @@ def _is_number(kind: type) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A short form of any value for a message."""
+    """A short description of any value, for the start of a message."""
     if isinstance(value, int) and abs(value) > 10**12:
         return "An integer of more than 12 digits"
     if isinstance(value, str | int | float):
@@ -270,14 +288,14 @@ def shown(value: Any) -> str:
 
 
 def check_count(num_atoms: int) -> None:
-    """Refuses crystals without atoms, and those of more than MAX_ATOMS.
+    """Checks the number of atoms.
 
     Raises:
-        CrystalError: there are none or too many.
+        CrystalError: there are no atoms, or more than MAX_ATOMS.
     """
     if num_atoms == 0:
-        raise CrystalError("The crystal has no atoms. Give at least one.")
+        raise CrystalError("The crystal has no atoms. Add at least one.")
     if num_atoms > MAX_ATOMS:
         raise CrystalError(
-            f"The cell has {num_atoms:,} atoms; the limit is {MAX_ATOMS:,}. Give a smaller cell."
+            f"The cell has {num_atoms:,} atoms; the limit is {MAX_ATOMS:,}. Use a smaller cell."
         )

@@ -31,7 +31,7 @@ from clac_jax.crystals.objects import (
     is_ase,
     is_pymatgen,
 )
-from clac_jax.errors import in_words, one_line
+from clac_jax.errors import error_reason, one_line
 from clac_jax.files.paths import local_path
 
 
@@ -84,7 +84,7 @@ def from_file(path: str | os.PathLike[str]) -> Crystal:
             return from_ase(_read_by_ase(file))
         read = cif.read(file.read_text(encoding="utf-8-sig", errors="replace"))
     except OSError as error:
-        raise CrystalError(f"{file} cannot be read: {in_words(error)}.") from error
+        raise CrystalError(f"{file} cannot be read: {error_reason(error)}.") from error
     except CrystalError as error:
         raise CrystalError(f"{file} cannot be used: {error}") from error
     if read.mismatch:

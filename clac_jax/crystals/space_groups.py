@@ -1,4 +1,4 @@
-"""Which groups of operations a declared space group can mean: settings, origins, axes."""
+"""The settings (origin and axes) that a declared space group can mean."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from clac_jax.crystals.numbers import CrystalError
 from clac_jax.crystals.symmetry import (
     OperationError,
     Operations,
-    group_of,
-    group_of_hall,
+    group_from_hall_symbol,
+    group_from_triplets,
     same_operations,
 )
 
@@ -24,24 +24,26 @@ _ORIGIN = (
     (re.compile(r"origin[^0-9]*1", re.IGNORECASE), "1"),
     (re.compile(r"origin[^0-9]*2", re.IGNORECASE), "2"),
 )
-MAX_SYMBOL = 100  # characters; with remarks on the origin
+MAX_SYMBOL = 100  # characters, including remarks on the origin
 _REMARK = re.compile(r"[({\[][^)}\]]*[a-zA-Z]{4,}[^)}\]]*[)}\]]")
-_CODE = re.compile(r"([12hr]?)(.*)", re.DOTALL)  # "1cab": the origin or the axes, their order
+_CODE = re.compile(
+    r"([12hr]?)(.*)", re.DOTALL
+)  # "1cab": origin choice or type of axes, and their order
 _COLON = re.compile(r"^(.*?)\s*:\s*([12hr])$", re.IGNORECASE)
-# As one public database marks the first origin and the one at a centre of symmetry.
+# Notation of a public database for origin choices 1 (S) and 2 (Z, at a centre of symmetry).
 _LETTER = re.compile(r"^(.*\S)\s*([SZ])$")
 
 
 @dataclass(frozen=True)
 class Declaration:
-    """What a file says of its space group, apart from operations; None where it does not.
+    """The space group that a file declares, apart from operations; None for missing items.
 
     Attributes:
-        symbols: Hermann-Mauguin symbols, the most telling first.
-        hall: the Hall symbol.
-        number: from 1 to 230.
-        schoenflies: the Schoenflies symbol.
-        code: of the coordinate system, "1", "2", "h", "r", "b1", "-cba", ...
+        symbols: Hermann-Mauguin symbols, the most specific first.
+        hall: Hall symbol.
+        number: number from 1 to 230.
+        schoenflies: Schoenflies symbol.
+        code: code of the coordinate system: "1", "2", "h", "r", "b1", "-cba", ...
     """
 
     symbols: tuple[str, ...] = ()
@@ -60,26 +62,27 @@ class Declaration:
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to read a declaration: its extended symbol, and its operations."""
+    """A setting of a space group: its extended Hermann-Mauguin symbol and its operations."""
 
     name: str
     operations: Operations
 
 
 def settings(declared: Declaration, alpha: float, gamma: float) -> list[Setting]:
-    """All settings that a declaration can mean, whether or not they fit the cell.
+    """All settings that a declaration can mean, whether they fit the cell or not.
 
     Args:
-        declared: of a file without operations.
-        alpha: of the cell, degrees: tells which axis of a monoclinic symbol is unique.
-        gamma: of the cell, degrees.
+        declared: the declared space group.
+        alpha: cell angle, degrees; with gamma it determines the unique axis of a short monoclinic
+            symbol.
+        gamma: cell angle, degrees.
 
     Raises:
-        CrystalError: the declaration is unknown or contradicts itself.
+        CrystalError: the declaration is unknown or contradictory.
     """
     number = declared.number
     if declared.schoenflies:
-        by_schoenflies = _schoenflies_numbers().get(_plain(declared.schoenflies))
+        by_schoenflies = _schoenflies_numbers().get(_normalized(declared.schoenflies))
         if by_schoenflies is None and not (declared.symbols or declared.hall or number):
             raise _unknown(declared)
         number = _agreed(declared, number, by_schoenflies)
@@ -101,8 +104,8 @@ def settings(declared: Declaration, alpha: float, gamma: float) -> list[Setting]
 
 
 def _of_symbol(symbol: str, alpha: float, gamma: float) -> list[gemmi.SpaceGroup]:
-    """The setting of a Hermann-Mauguin symbol, with every origin or axes that it leaves open."""
-    if len(symbol) > MAX_SYMBOL:  # the patterns below take a time that grows with its cube
+    """The settings of a Hermann-Mauguin symbol, with all origins or axes that it leaves open."""
+    if len(symbol) > MAX_SYMBOL:  # the time of the patterns below is cubic in the length
         return []
     ext = next((code for pattern, code in _ORIGIN if pattern.search(symbol)), None)
     name = " ".join(_REMARK.sub(" ", symbol).split())
@@ -116,30 +119,31 @@ def _of_symbol(symbol: str, alpha: float, gamma: float) -> list[gemmi.SpaceGroup
         return []
     siblings = [other for other in _table()[group.number] if other.hm == group.hm]
     if group.ext in ("H", "R"):
-        return siblings  # the cell tells, and some remarks on the axes are wrong
+        return siblings  # the cell decides, as some remarks on the axes are wrong
     return [other for other in siblings if other.ext == ext] or siblings
 
 
 def _named(name: str, alpha: float, gamma: float) -> gemmi.SpaceGroup | None:
-    """The group of a symbol in any of the ways to write its screw axes."""
+    """The group of a symbol in any notation of screw axes."""
     bare = re.sub(r"\((\d)\)", r"\1", name)
     for text in dict.fromkeys((name, bare, bare.replace("_", ""), bare.replace("_", " "))):
         if text and len(text) < 40 and text.isascii():
             group = gemmi.find_spacegroup_by_name(text, alpha, gamma)
             if group is not None:
                 return group
-    return _full_symbols().get(_plain(bare))
+    return _full_symbols().get(_normalized(bare))
 
 
 def _of_hall(declared: Declaration, number: int | None) -> Setting | None:
-    """The setting of the Hall symbol; None if it is not one and there is another declaration.
+    """The setting of the Hall symbol; None if it is invalid but the group is declared otherwise.
 
     Raises:
-        CrystalError: it is of another group than the rest.
+        CrystalError: it contradicts the number of the space group, or is the only declaration and
+            invalid.
     """
     assert declared.hall is not None
     try:
-        operations = group_of_hall(declared.hall)
+        operations = group_from_hall_symbol(declared.hall)
     except OperationError:
         if declared.symbols or number is not None:
             return None
@@ -153,7 +157,7 @@ def _of_hall(declared: Declaration, number: int | None) -> Setting | None:
 def _combined(
     groups: list[gemmi.SpaceGroup], found: list[gemmi.SpaceGroup]
 ) -> list[gemmi.SpaceGroup]:
-    """Settings that two symbols allow; all of both where they contradict each other."""
+    """The settings that two symbols allow; those of both if they contradict each other."""
     if any(group.hm == found[0].hm for group in groups):
         names = {group.xhm() for group in found}
         return [group for group in groups if group.xhm() in names] or groups
@@ -161,22 +165,22 @@ def _combined(
 
 
 def _others(hall: Setting, groups: Sequence[gemmi.SpaceGroup]) -> list[Setting]:
-    """The settings of a symbol that a Hall symbol contradicts, as another origin does not."""
+    """The settings of the symbols if they contradict the Hall symbol in more than the origin."""
     group = gemmi.find_spacegroup_by_ops(gemmi.symops_from_hall(hall.name))
     others = [Setting(other.xhm(), _operations(other)) for other in groups]
     if group is None or any(group.hm == other.hm for other in groups):
         return []
-    # Some settings have two symbols, C c c a and C c c b.
+    # Some settings have two symbols, such as C c c a and C c c b.
     if any(same_operations(hall.operations, other.operations) for other in others):
         return []
     return others
 
 
 def _of_number(declared: Declaration, number: int) -> list[gemmi.SpaceGroup]:
-    """The standard setting of a number, where nothing else is said.
+    """The standard setting of a number, or that of the coordinate-system code.
 
-    Where a symbol is unknown, only a number with a single setting tells what it means, if the
-    centring is that of the symbol: 'P 2(1)/n' is not the P 21/c of its number 14.
+    With an unknown symbol, the number is only sufficient if it has a single setting and the same
+    centring as the symbol: an unreadable spelling of P 21/n must not become P 21/c (number 14).
     """
     table = _table().get(number)
     if table is None:
@@ -195,16 +199,16 @@ def _of_number(declared: Declaration, number: int) -> list[gemmi.SpaceGroup]:
     if not coded and len(table) > 1 and _origin_and_axes(code)[1]:
         raise CrystalError(
             f"The CIF declares the space group {declared} in the setting {code[:20]!a}, "
-            "which is unknown. Correct the code or write the symmetry operations out."
+            "which is unknown. Correct the code or list the symmetry operations."
         )
     return [group for group in coded or table if group.hm == standard.hm] or coded
 
 
 def _coded(groups: Sequence[gemmi.SpaceGroup], code: str | None) -> Sequence[gemmi.SpaceGroup]:
-    """Those of the coordinate system that a code names.
+    """The settings with the coordinate system of a code.
 
-    Where the code and the symbol name different ones, it is not known which of them is meant: both
-    are given, and the cell and the atoms must tell.
+    If the code and the symbol contradict each other, both settings are returned, and the cell and
+    the atoms decide.
     """
     if not code:
         return groups
@@ -215,7 +219,7 @@ def _coded(groups: Sequence[gemmi.SpaceGroup], code: str | None) -> Sequence[gem
 
 
 def _is_named_by(group: gemmi.SpaceGroup, code: str) -> bool:
-    """Whether a code ("2", "1cab", "b1", "h", or none) can mean a setting."""
+    """Whether a code ("2", "1cab", "b1", "h", or "") can mean a setting."""
     ext, axes = _origin_and_axes(code.strip().lower())
     qualifier = group.qualifier or "abc"
     if group.ext in ("1", "2", "H", "R"):
@@ -237,7 +241,7 @@ def _agreed(declared: Declaration, first: int | None, second: int | None) -> int
     if first is not None and second is not None and first != second:
         raise CrystalError(
             f"The CIF declares two space groups, number {first} and number {second}, "
-            f"one of them as {declared}. Correct one, or write the symmetry operations out."
+            f"one of them as {declared}. Correct one, or list the symmetry operations."
         )
     return first if second is None else second
 
@@ -245,12 +249,12 @@ def _agreed(declared: Declaration, first: int | None, second: int | None) -> int
 def _unknown(declared: Declaration) -> CrystalError:
     return CrystalError(
         f"The CIF declares the space group {declared}, which is unknown. Correct the symbol or "
-        "write the symmetry operations out."
+        "list the symmetry operations."
     )
 
 
 def _operations(group: gemmi.SpaceGroup) -> Operations:
-    return group_of(tuple(operation.triplet() for operation in group.operations()))
+    return group_from_triplets(tuple(operation.triplet() for operation in group.operations()))
 
 
 @functools.cache
@@ -263,8 +267,8 @@ def _table() -> dict[int, list[gemmi.SpaceGroup]]:
 
 @functools.cache
 def _types() -> list[spglib.SpaceGroupType]:
-    """All settings that spglib lists, with their Schoenflies and full symbols."""
-    with warnings.catch_warnings():  # of what will raise errors of another kind in a later version
+    """All settings listed by spglib, with their Schoenflies and full symbols."""
+    with warnings.catch_warnings():  # about the errors of later versions
         warnings.simplefilter("ignore", DeprecationWarning)
         found = [spglib.get_spacegroup_type(hall_number) for hall_number in range(1, 531)]
     return [kind for kind in found if kind is not None]
@@ -272,19 +276,19 @@ def _types() -> list[spglib.SpaceGroupType]:
 
 @functools.cache
 def _schoenflies_numbers() -> dict[str, int]:
-    return {_plain(kind.schoenflies): kind.number for kind in _types()}
+    return {_normalized(kind.schoenflies): kind.number for kind in _types()}
 
 
 @functools.cache
 def _full_symbols() -> dict[str, gemmi.SpaceGroup]:
-    """Groups by their full symbol, "f4/m-32/m"; the standard setting where several share it."""
+    """Groups by full symbol ("f4/m-32/m"); if it is shared, the standard setting."""
     groups: dict[str, gemmi.SpaceGroup] = {}
     for kind in _types():
         group = gemmi.find_spacegroup_by_ops(gemmi.symops_from_hall(kind.hall_symbol))
         if group is not None:
-            groups.setdefault(_plain(kind.international_full), group)
+            groups.setdefault(_normalized(kind.international_full), group)
     return groups
 
 
-def _plain(symbol: str) -> str:
+def _normalized(symbol: str) -> str:
     return re.sub(r"[\s_.^{}]", "", symbol).lower()

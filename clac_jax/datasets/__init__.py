@@ -1,4 +1,4 @@
-"""Data sets as random-access sequences of records, built by TFDS into array_record files."""
+"""Data sets: random-access sequences of records in array_record files built by TFDS."""
 
 from clac_jax.datasets.options import TableOptions
 from clac_jax.datasets.prepare import load, prepare

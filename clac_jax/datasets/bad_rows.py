@@ -1,4 +1,4 @@
-"""Rows of a table that cannot be used: listed on the disk, counted and shown by their reasons."""
+"""Unusable rows of a table: listed in a file, counted, and summarized by reason."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from clac_jax.datasets.record import DataError, shortened
 SHOWN_ROWS = 20
 SHOWN_REASONS = 3
 MAX_KINDS = 1000
-"""Kinds of reasons that are distinguished; a million rows may each have their own."""
+"""Largest number of distinct reasons that are counted, as every row may have its own."""
 
 REASON_LETTERS = 300
 
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that cannot be used: its file, its number (the first is 0), its id, and why."""
+    """An unusable row: its file, number (from 0), id if it has one, and the reason."""
 
     file: str
     row: int
@@ -36,39 +36,39 @@ class BadRow:
 
 
 class BadRowsError(DataError):
-    """Rows of a table cannot be used.
+    """A table has unusable rows.
 
     Attributes:
-        listing: the file that has them all, where the message does not.
+        listing: file that lists all of them; None if the message does.
     """
 
     def __init__(self, rows: BadRows):
-        """Names the first rows."""
+        """Lists the first rows in the message."""
         self.listing = rows.path if rows.count > SHOWN_ROWS else None
         listed = "".join(f"\n  {row}" for row in rows.first)
         more = rows.count - SHOWN_ROWS
         super().__init__(
             f"{_count(rows.count)} cannot be used:{listed}"
             + (f"\n  and {more:,} more" if more > 0 else "")
-            + "\nFix them, or leave them out with --config.dataset.on_bad_row=skip."
+            + "\nFix them, or skip them with --config.dataset.on_bad_row=skip."
         )
 
 
 class BadRows:
-    """Collects bad rows in a file, one JSON object per line: file, row, id, reason.
+    """Collects bad rows in a JSON Lines file with the keys file, row, id and reason.
 
     Attributes:
-        path: of that file, which is there once `finish` has been called with any row.
-        count: of all.
+        path: path of the file, which `finish` writes if there are bad rows.
+        count: number of bad rows, once `finish` was called.
         first: the first SHOWN_ROWS of them.
     """
 
     def __init__(self, path: Path, files: Iterable[str]):
-        """Opens it.
+        """Starts an empty list.
 
         Args:
-            path: of the list.
-            files: names of the tables, in the order in which they are read.
+            path: path of the file to write.
+            files: names of the tables in the order in which they are read.
         """
         self.path = path
         self.count = 0
@@ -79,13 +79,13 @@ class BadRows:
         self._file: TextIO | None = None
 
     def add(self, file: str, row: int, name: str | None, reason: str) -> None:
-        """Notes a row; rows are given in the order of the tables."""
+        """Adds a row; must be called in the order of files and rows."""
         if self._file is None:
             self._file = _open(self._part)
         self._file.write(_line(bad_row(file, row, name, reason)))
 
     def finish(self, others: Iterable[BadRow]) -> None:
-        """Writes the list, with other rows, in the same order, sorted in."""
+        """Writes the file, merging in other rows that are sorted in the same way."""
         if self._file is not None:
             self._file.close()
 
@@ -99,7 +99,7 @@ class BadRows:
             self.count += 1
             if len(self.first) < SHOWN_ROWS:
                 self.first.append(row)
-            # "Atoms 3 and 7 are 0.02 angstrom apart" and the like, with any numbers, is one.
+            # Reasons that differ only in numbers ("Atoms 3 and 7 are 0.02 ...") count as one.
             kind = re.sub(r"\d+(\.\d+)?", "N", row.reason)
             self._kinds[kind if kind in self._kinds or len(self._kinds) < MAX_KINDS else ""] += 1
         if self.count:
@@ -107,11 +107,11 @@ class BadRows:
         self._part.unlink(missing_ok=True)
 
     def notice(self, path: Path, what: str = "skipped") -> str:
-        """One line on the rows, "" without any.
+        """A one-line summary for the user; "" if there are no bad rows.
 
         Args:
-            path: where the list will be found.
-            what: became of them.
+            path: final path of the list.
+            what: what was done with the rows.
         """
         if not self.count:
             return ""
@@ -129,13 +129,13 @@ class BadRows:
 
 
 def bad_row(file: str, row: int, name: str | None, reason: str) -> BadRow:
-    """A bad row, with what came from the table short and printable."""
+    """A `BadRow` whose id and reason are shortened and printable."""
     shown = None if name is None else shortened(name)
     return BadRow(file, row, shown, shortened(reason, REASON_LETTERS))
 
 
 def _open(path: Path) -> TextIO:
-    # A file's name may have bytes that are not UTF-8; JSON reads them back.
+    # The name of a file may contain bytes that are not UTF-8.
     return open(path, "w", encoding="utf-8", errors="backslashreplace")
 
 

@@ -1,4 +1,4 @@
-"""What the TFDS builders here share: records to array_record splits, without TensorFlow."""
+"""Base of the TFDS builders: writes and reads array_record splits without TensorFlow."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from clac_jax.datasets.split import SPLITS
 from clac_jax.datasets.spool import Spool
 
 FORMAT = "1.2.0"
-"""Of the prepared files; with another one every data set is built anew."""
+"""Version of the prepared files; changing it rebuilds every data set."""
 
 LEFT_OUT = -1
-"""In place of the number of a split: the record is not stored."""
+"""Split index of a record that is not stored."""
 
-# What a library raises where the bytes of a prepared data set are not what was written.
+# Errors that the libraries raise for a damaged data set.
 _DAMAGE = (
     AssertionError,
     AttributeError,
@@ -44,7 +44,7 @@ _DAMAGE = (
     TypeError,
     ValueError,
 )
-# Threads that array_record starts with its first reader.
+# Number of threads that array_record starts with its first reader.
 _READER_THREADS = 65
 _MALLOC_ARENA_BYTES = 64 << 20
 
@@ -52,13 +52,12 @@ _MALLOC_ARENA_BYTES = 64 << 20
 class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A TFDS builder whose examples are `Record`s.
 
-    The splits are written as TFDS writes them, in the same order and into the same shards, but with
-    the records on the disk instead of in memory: TFDS itself would need TensorFlow for more than
-    1,000 MiB.
+    The splits are written in the same order and to the same shards as by TFDS, but via a file
+    instead of memory: TFDS itself would need TensorFlow for more than 1,000 MiB.
 
     Attributes:
-        tables: the table of crystals of each split that has been written.
-        notices: lines for the user about what was left out of it.
+        tables: split -> its crystal table, once written.
+        notices: lines for the user about skipped rows.
     """
 
     VERSION = tfds.core.Version(FORMAT)
@@ -73,7 +72,7 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Adds the records to a spool.
 
         Returns:
-            (records,) int8: the place in SPLITS of each one's split, or LEFT_OUT.
+            (num_records,) int8 index into SPLITS of each record, or LEFT_OUT.
         """
         raise NotImplementedError
 
@@ -93,19 +92,19 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
-        """Writes all splits; the step of TFDS that a builder may replace."""
+        """Writes all splits; overrides the method of TFDS."""
         del dl_manager, download_config  # nothing is downloaded
         with Spool(Path(self.data_dir), self.info.features.serialize_example) as spool:
-            sides = self.fill(spool)
+            splits = self.fill(spool)
             written = [
-                self._write_split(name, spool, np.flatnonzero(sides == place))
+                self._write_split(name, spool, np.flatnonzero(splits == place))
                 for place, name in enumerate(SPLITS)
             ]
         self.info.set_splits(tfds.core.SplitDict(written))
 
     def _write_split(self, name: str, spool: Spool, places: np.ndarray) -> tfds.core.SplitInfo:
-        order = spool.in_order_of(name, places)
-        size = spool.size_of(order)
+        order = spool.tfds_order(name, places)
+        size = spool.num_bytes(order)
         count = shard_utils.ShardConfig().get_number_shards(size, len(order))
         ends = shard_utils.get_shard_boundaries(len(order), count)
         template = self._get_filename_template(split_name=name)
@@ -119,26 +118,26 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        """Abstract in TFDS; the splits are written by `_download_and_prepare` here."""
+        """Abstract in TFDS, but not used: `_download_and_prepare` writes the splits."""
         return {}
 
     def _generate_examples(self) -> None:
-        """Abstract in TFDS, see `_split_generators`."""
+        """Abstract in TFDS, but not used; see `_split_generators`."""
 
 
 def _write_shard(path: str, records: Iterator[bytes]) -> None:
     """Writes one array_record file.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
-    # So that each record is found without reading others, as TFDS writes it.
+    # One record per group, as in TFDS, so that each can be read without others.
     try:
         writer = ArrayRecordWriter(path, "group_size:1")
         for record in records:
             writer.write(record)
         writer.close()
-    except RuntimeError as error:  # a C++ status in words, with the path and more behind them
+    except RuntimeError as error:  # the message of a C++ status, followed by the path and more
         reason = str(error).split(";")[0]
         raise OSError(f"{Path(path).name}: {reason}") from error
 
@@ -147,16 +146,16 @@ class RecordSource(Sequence[Record]):
     """Random access to the records of one prepared split; picklable.
 
     Attributes:
-        crystals: the table of its crystals.
+        crystals: crystal table of the split.
     """
 
     def __init__(self, source: Any, crystals: crystal_table.CrystalTable, folder: Path):
         """Wraps a TFDS data source.
 
         Args:
-            source: of TFDS.
-            crystals: the table of its crystals.
-            folder: of the prepared data set, for messages.
+            source: the TFDS data source.
+            crystals: crystal table of the split.
+            folder: folder of the prepared data set, for messages.
         """
         self._source = source
         self._folder = folder
@@ -164,7 +163,7 @@ class RecordSource(Sequence[Record]):
 
     @property
     def fingerprint(self) -> str:
-        """Of the content of all records in their order, hexadecimal."""
+        """Hash of the content and order of all records, 32 hexadecimal digits."""
         return self.crystals.fingerprint()
 
     def __len__(self) -> int:
@@ -173,31 +172,31 @@ class RecordSource(Sequence[Record]):
     def __getitem__(self, index: int) -> Record:  # type: ignore[override]  # no slices
         place = operator.index(index)
         if not -len(self) <= place < len(self):
-            raise IndexError(f"There is no record {place} in a split of {len(self)}.")
+            raise IndexError(f"Record {place} is out of range for a split of {len(self)} records.")
         place %= len(self)
         try:
             example = self._source[place]
             if not isinstance(example["rest"], str | bytes):
-                raise ValueError("nothing is stored there: the file was cut off")
+                raise ValueError("it is empty: the file is truncated")
             return Record.from_example(example)
         except _DAMAGE as error:
-            reason = f"record {place} of {self._source.split} cannot be read ({_words(error)})"
+            reason = f"record {place} of {self._source.split} cannot be read ({_first_line(error)})"
             raise manifest.damaged(self._folder, reason) from error
 
 
 def open_split(
     make_builder: Callable[[Path], RecordBuilder], folder: Path, split: str
 ) -> RecordSource:
-    """Random access to a split of a prepared data set.
+    """Opens a split of a prepared data set for random access.
 
     Args:
-        make_builder: the builder of the data set, given the folder.
-        folder: of the prepared data set.
+        make_builder: creates the builder of the data set for a folder.
+        folder: folder of the prepared data set.
         split: one of SPLITS.
 
     Raises:
-        DataError: there is no such split, its files are missing or damaged, or the process may not
-            use as much memory as reading takes.
+        DataError: the split does not exist, its files are missing or damaged, or the limit on
+            address space is too low to read them.
     """
     if split not in SPLITS:
         raise DataError(f"There is no split {split!r}. Use one of {', '.join(SPLITS)}.")
@@ -210,23 +209,23 @@ def open_split(
             stored = builder.as_data_source(split=split)  # type: ignore[arg-type]
         source = RecordSource(stored, crystal_table.read(folder, split), folder)
         if len(source.crystals.atoms) != len(source):
-            raise ValueError(f"{crystal_table.FILE} is of other data")
+            raise ValueError(f"{crystal_table.FILE} does not match the records")
     except DataError:
         raise
     except _DAMAGE as error:
-        raise manifest.damaged(folder, _words(error)) from error
+        raise manifest.damaged(folder, _first_line(error)) from error
     _ = source[0]  # files are opened at the first read
     return source
 
 
-@functools.cache  # the threads are there then, and serve all readers
+@functools.cache  # the threads are started once and serve all readers
 def check_address_space() -> None:
-    """Compares what array_record's reader reserves with what this process may have (`ulimit -v`).
+    """Checks that the limit on address space (`ulimit -v`) suffices for array_record's reader.
 
-    With less its threads cannot start, and it waits for them for ever or crashes.
+    Below what it reserves, its threads cannot start, and it hangs or crashes.
 
     Raises:
-        DataError: it is too little.
+        DataError: the limit is too low.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY:
@@ -240,7 +239,7 @@ def check_address_space() -> None:
         raise DataError(
             f"This process may use {limit / 2**30:.1f} GiB of address space (ulimit -v) and has "
             f"taken {used / 2**30:.1f} GiB; reading records reserves {needed / 2**30:.1f} GiB. "
-            "Raise that limit, or limit the memory in another way."
+            "Raise that limit, or limit memory in a different way."
         )
 
 
@@ -248,13 +247,13 @@ def _address_space_in_use() -> int:
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[0]) * resource.getpagesize()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return 0
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without TFDS's progress bars and notices, which tell a user nothing."""
+    """Suppresses the progress bars and log messages of TFDS, which do not help the user."""
     tfds.disable_progress_bar()
     verbosity = absl_logging.get_verbosity()
     absl_logging.set_verbosity(absl_logging.ERROR)
@@ -268,7 +267,7 @@ def quiet() -> Iterator[None]:
         absl_logging.set_verbosity(verbosity)
 
 
-def _words(error: Exception) -> str:
-    """An error of a library in one line."""
+def _first_line(error: Exception) -> str:
+    """The first line of the message of an error, or its type."""
     first_line = str(error).strip().split("\n")[0]
     return first_line or type(error).__name__

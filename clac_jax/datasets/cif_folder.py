@@ -1,4 +1,4 @@
-"""A folder of CIF files with one table of their texts: each row names its file by its id."""
+"""A folder of CIF files and a table of their texts, whose ids are the names of the files."""
 
 from __future__ import annotations
 
@@ -17,39 +17,40 @@ from clac_jax.datasets.readers import (
 )
 from clac_jax.datasets.record import DataError, shortened
 from clac_jax.datasets.rows import row_name
-from clac_jax.errors import in_words
+from clac_jax.errors import error_reason
 
 TABLES = (".csv", ".jsonl", ".parquet")
-_PROBLEM = "cif folder problem"  # a key that no table has a column for
+_PROBLEM = "cif folder problem"  # a key that does not occur as a column
 
 
 def files(folder: Path) -> list[Path]:
-    """Everything that a folder's data are made of, sorted: its table and its CIF files.
+    """The table and the sorted CIF files of a folder.
 
     Raises:
-        DataError: it has no CIF file, or not exactly one table.
+        DataError: the folder has no CIF file, or not exactly one table.
     """
     return [table(folder), *_cif_files(folder)]
 
 
 def table(folder: Path) -> Path:
-    """The table of a folder; errors as for `files`."""
+    """The path of the table in a folder; raises the errors of `files`."""
     tables = [path for path in _files(folder) if path.suffix.lower() in TABLES]
     if len(tables) != 1:
         found = ", ".join(path.name for path in tables) or "none"
         raise DataError(
-            f"{folder} must hold one table ({', '.join(TABLES)}) with the ids and texts of its CIF "
-            f"files, and holds {found}. Add it, or move the others elsewhere."
+            f"{folder} must contain one table ({', '.join(TABLES)}) with the ids and texts of its "
+            f"CIF files, but contains {found}. Keep exactly one."
         )
     if not _cif_files(folder):
-        raise DataError(f"{folder} holds no .cif file. Give the folder that does.")
+        raise DataError(f"{folder} contains no .cif files. Set dataset.path to a folder that does.")
     return tables[0]
 
 
 def rows(folder: Path, needs_text: bool = True) -> Iterator[Any]:
-    """The rows of the table, each with the text of its file as `cif`, and the files without a row.
+    """Reads the table, with the content of each row's CIF file as the column `cif`.
 
-    What is wrong with a row is told by `check`.
+    Also yields a row for each CIF file that no row of the table names. Problems are only marked in
+    the rows; `check` raises them.
 
     Raises:
         DataError: see `files` and `read_table`.
@@ -57,7 +58,7 @@ def rows(folder: Path, needs_text: bool = True) -> Iterator[Any]:
     path = table(folder)
     by_name: dict[str, list[Path]] = {}
     for file in _cif_files(folder):
-        by_name.setdefault(_composed(file.stem), []).append(file)
+        by_name.setdefault(_normalized(file.stem), []).append(file)
     unnamed = set(by_name)
     named_by: dict[str, str] = {}
     for row in read_table(path, needs_text, needs_crystal=False):
@@ -76,10 +77,10 @@ def rows(folder: Path, needs_text: bool = True) -> Iterator[Any]:
             yield {**row, _PROBLEM: f"there is no {folder / shortened(written)}.cif"}
         elif len(by_name[name]) > 1:
             both = " and ".join(file.name for file in by_name[name])
-            yield {**row, _PROBLEM: f"there are {both}; remove one"}
-        elif first != written:  # the same id twice is found where ids are compared
+            yield {**row, _PROBLEM: f"both {both} match its id; remove one"}
+        elif first != written:  # repeated ids are reported with those of other tables
             taken = by_name[name][0].name
-            yield {**row, _PROBLEM: f"{taken} is that of the row {shortened(first)!r} already"}
+            yield {**row, _PROBLEM: f"{taken} already belongs to the row {shortened(first)!r}"}
         else:
             yield _with_cif(row, by_name[name][0])
     for name in sorted(unnamed):
@@ -87,17 +88,17 @@ def rows(folder: Path, needs_text: bool = True) -> Iterator[Any]:
 
 
 def check(row: Any) -> None:
-    """What `rows` found wrong.
+    """Raises the problem that `rows` marked in a row, if any.
 
     Raises:
-        DataError: naming it.
+        DataError: describes the problem.
     """
     if isinstance(row, Mapping) and _PROBLEM in row:
         raise DataError(row[_PROBLEM])
 
 
 def _files(folder: Path) -> list[Path]:
-    """Without hidden ones: macOS writes a "._NAME" beside each file on foreign disks."""
+    """The files of a folder without hidden ones, such as the "._NAME" files of macOS."""
     return sorted(
         path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file()
     )
@@ -108,18 +109,18 @@ def _cif_files(folder: Path) -> list[Path]:
 
 
 def _stem(name: str, known: Mapping[str, Any]) -> str:
-    """The name of a file's stem that an id means: with or without its ending, or 12.0 for 12."""
-    name = _composed(name)
+    """The stem of a file that an id refers to: with or without .cif, or 12.0 for 12."""
+    name = _normalized(name)
     without_ending = re.sub(r"\.cif$", "", name, flags=re.IGNORECASE)
-    # A column of integers with a gap is one of floats, and is written to a csv so.
+    # pandas writes a column of integers with missing values as floats.
     for candidate in (name, without_ending, re.sub(r"^(\d+)\.0+$", r"\1", without_ending)):
         if candidate in known:
             return candidate
     return name
 
 
-def _composed(name: str) -> str:
-    """The name with composed letters: macOS writes those of files as two characters."""
+def _normalized(name: str) -> str:
+    """The name in Unicode form NFC; file names on macOS may be decomposed."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -127,6 +128,6 @@ def _with_cif(row: Mapping[str, Any], file: Path) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
-        return {**row, _PROBLEM: f"{file.name} cannot be read: {in_words(error)}"}
-    others = {*CRYSTAL_COLUMNS, *ARRAY_COLUMNS}  # the file is the crystal, whatever is beside it
+        return {**row, _PROBLEM: f"{file.name} cannot be read: {error_reason(error)}"}
+    others = {*CRYSTAL_COLUMNS, *ARRAY_COLUMNS}  # the CIF takes precedence over columns
     return {name: value for name, value in row.items() if name not in others} | {"cif": text}

@@ -1,4 +1,4 @@
-"""What a start asks of every crystal, kept beside the records so that none has to be read."""
+"""Facts about every crystal that a run needs at the start, stored next to the records."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ FILE = "crystals.npz"
 
 @dataclass(frozen=True)
 class CrystalTable:
-    """A row for each record of a split, in its order.
+    """One row per record of a split, in the order of the records.
 
     Attributes:
-        atoms: (records,) int32, of the cell.
-        formula: (records,) int32, the same number for the same formula.
-        elements: (records,) int32, the same number for the same set of elements.
-        digest: (records,) uint64, of the content of the record.
+        atoms: (num_records,) int32, number of atoms in the cell.
+        formula: (num_records,) int32, equal for equal formulas.
+        elements: (num_records,) int32, equal for equal sets of elements.
+        digest: (num_records,) uint64, hash of the content of the record.
     """
 
     atoms: np.ndarray
@@ -33,7 +33,7 @@ class CrystalTable:
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> CrystalTable:
-        """The table of a split; reads all records unless it is stored with them."""
+        """The table of the records; reads all of them unless the table is stored with them."""
         stored: CrystalTable | None = getattr(records, "crystals", None)
         if stored is not None:
             return stored
@@ -47,28 +47,28 @@ class CrystalTable:
             for record in records
         ]
         atoms, formulas, elements, digests = np.array(rows, np.uint64).reshape(-1, 4).T
-        return cls(atoms.astype(np.int32), numbered(formulas), numbered(elements), digests)
+        return cls(atoms.astype(np.int32), dense_ids(formulas), dense_ids(elements), digests)
 
     def take(self, places: np.ndarray | range | Sequence[int]) -> CrystalTable:
-        """The rows of some records."""
+        """The rows of the given records, in this order."""
         chosen = np.asarray(places, np.int64)
         return CrystalTable(*(column[chosen] for column in vars(self).values()))
 
     def fingerprint(self) -> str:
-        """Of the content of the records and their order, 32 hexadecimal digits.
+        """Hash of the content and order of the records, 32 hexadecimal digits.
 
-        Equal wherever the same table is prepared: it does not depend on the files' encoding.
+        Equal wherever the same table is prepared: independent of how the files are encoded.
         """
         return hashlib.sha256(self.digest.astype("<u8").tobytes()).hexdigest()[:32]
 
 
 def hash64(content: bytes) -> int:
-    """An unsigned 64-bit number that is different for different contents, but for bad luck."""
+    """A 64-bit hash (BLAKE2b)."""
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
-def numbered(keys: np.ndarray) -> np.ndarray:
-    """(keys,) int32: keys numbered in the order in which they first come."""
+def dense_ids(keys: np.ndarray) -> np.ndarray:
+    """Renumbers keys from 0 in order of first appearance; (num_keys,) int32."""
     _, first, number = np.unique(keys, return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int32)
     rank[np.argsort(first)] = np.arange(len(first), dtype=np.int32)
@@ -76,7 +76,7 @@ def numbered(keys: np.ndarray) -> np.ndarray:
 
 
 def write(folder: Path, tables: dict[str, CrystalTable]) -> None:
-    """Writes the tables of a data set's splits into its folder."""
+    """Writes the tables of all splits to the folder of the data set."""
     np.savez(
         folder / FILE,
         **{
@@ -88,7 +88,7 @@ def write(folder: Path, tables: dict[str, CrystalTable]) -> None:
 
 
 def read(folder: Path, split: str) -> CrystalTable:
-    """The table of a split.
+    """Loads the table of a split.
 
     Raises:
         OSError, ValueError, KeyError: the file is missing or damaged.

@@ -1,4 +1,4 @@
-"""What a prepared data set should consist of, written at its end and compared at every start."""
+"""The manifest of a prepared data set: sizes and checksums, verified at every start."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from clac_jax.datasets.record import DataError
-from clac_jax.errors import in_words
+from clac_jax.errors import error_reason
 from clac_jax.files.json import read_text
 
 FILE = "prepared.txt"
-READ_WHOLE_BYTES = 64 << 20
-"""Up to this size the files of a split are read whole at the start: some 0.1 s."""
+FULL_CHECK_BYTES = 64 << 20
+"""The files of a split are read in full at the start up to this size, in about 0.1 s."""
 
 END_BYTES = 1 << 16
-"""Of larger splits this much at the start and at the end of each file is read."""
+"""In larger splits, the number of bytes that are read at both ends of each file."""
 
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What belongs to a prepared data set.
+    """The content of a manifest.
 
     Attributes:
-        files: path within its folder -> size in bytes, CRC-32 of the whole, CRC-32 of both ends.
-        notices: lines for the user about rows that were left out.
+        files: relative path -> size in bytes, CRC-32 of the file, CRC-32 of its two ends.
+        notices: lines for the user about rows that were skipped.
     """
 
     files: dict[str, tuple[int, int, int]]
@@ -36,59 +36,59 @@ class Manifest:
 
 
 def damaged(folder: Path, what: str) -> DataError:
-    """The one error for a prepared data set that is not what was written."""
+    """The error for a prepared data set that differs from what was written."""
     return DataError(
-        f"The prepared data set in {folder} is damaged: {what}. Remove that folder; the next start "
-        "builds it again."
+        f"The prepared data set in {folder} is damaged: {what}. Delete that folder; the next run "
+        "rebuilds it."
     )
 
 
 def write(folder: Path, notices: list[str]) -> None:
-    """Lists everything that lies in a folder now."""
+    """Writes the manifest of all files that are in the folder."""
     files = {
         str(path.relative_to(folder)): (path.stat().st_size, _crc(path), _crc_of_ends(path))
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
     content = json.dumps({"files": files, "notices": notices}, indent=1) + "\n"
-    check_sum = f"{zlib.crc32(content.encode()):08x}\n"
-    (folder / FILE).write_text(content + check_sum, encoding="utf-8")
+    checksum = f"{zlib.crc32(content.encode()):08x}\n"
+    (folder / FILE).write_text(content + checksum, encoding="utf-8")
 
 
 def read(folder: Path) -> Manifest:
-    """What a folder should hold.
+    """Loads the manifest of a folder.
 
     Raises:
-        DataError: the list is missing or damaged.
+        DataError: the manifest is missing or damaged.
     """
     try:
         written = read_text(folder / FILE).encode()
-        content, check_sum = written[:-9], written[-9:-1]  # the last line has eight digits
-        if f"{zlib.crc32(content):08x}".encode() != check_sum:
-            raise ValueError("it is not what was written")
+        content, checksum = written[:-9], written[-9:-1]  # the last line has eight digits
+        if f"{zlib.crc32(content):08x}".encode() != checksum:
+            raise ValueError("its checksum does not match")
         values: Any = json.loads(content)
         files = {str(path): tuple(map(int, facts)) for path, facts in values["files"].items()}
         notices = [str(line) for line in values["notices"]]
         if not files or any(len(facts) != 3 for facts in files.values()):
-            raise ValueError("it does not list the files")
+            raise ValueError("it does not list any files")
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise damaged(folder, f"{FILE}: {in_words(error)}") from error
+        raise damaged(folder, f"{FILE}: {error_reason(error)}") from error
     return Manifest(files, notices)  # type: ignore[arg-type]  # of three each, see above
 
 
 def check(folder: Path, split: str, splits: tuple[str, ...]) -> None:
-    """Compares what one split is read from with the list.
+    """Verifies the files of one split.
 
-    Everything is read where the records of the split are small; of larger ones the sizes and both
-    ends of each file, so that the start stays quick: damage elsewhere is met when a record is read.
+    Small splits are read in full. For larger ones only the size and both ends of each file are
+    checked, which keeps the start fast; other damage is detected when a record is read.
 
     Args:
-        folder: of the prepared data set.
-        split: the one that is opened.
-        splits: all there are.
+        folder: folder of the prepared data set.
+        split: the split to open.
+        splits: all splits of the data set.
 
     Raises:
-        DataError: a file is missing or is not what was written.
+        DataError: a file is missing or differs from what was written.
     """
     others = tuple(f"-{name}." for name in splits if name != split)
     files = {
@@ -97,7 +97,7 @@ def check(folder: Path, split: str, splits: tuple[str, ...]) -> None:
         if not any(other in Path(path).name for other in others)
     }
     records = {path: facts for path, facts in files.items() if f"-{split}." in Path(path).name}
-    is_small = sum(size for size, _, _ in records.values()) <= READ_WHOLE_BYTES
+    is_small = sum(size for size, _, _ in records.values()) <= FULL_CHECK_BYTES
     if not records:
         raise damaged(folder, f"{FILE} lists no file of the {split} split")
     for name, (size, crc, crc_of_ends) in files.items():
@@ -105,12 +105,12 @@ def check(folder: Path, split: str, splits: tuple[str, ...]) -> None:
         try:
             found = path.stat().st_size
             if found != size:
-                raise damaged(folder, f"{name} has {found:,} bytes and was written with {size:,}")
-            whole = is_small if name in records else size <= READ_WHOLE_BYTES
-            if (_crc(path) != crc) if whole else (_crc_of_ends(path) != crc_of_ends):
-                raise damaged(folder, f"{name} is not what was written")
+                raise damaged(folder, f"{name} has {found:,} bytes instead of {size:,}")
+            in_full = is_small if name in records else size <= FULL_CHECK_BYTES
+            if (_crc(path) != crc) if in_full else (_crc_of_ends(path) != crc_of_ends):
+                raise damaged(folder, f"the checksum of {name} does not match")
         except OSError as error:
-            raise damaged(folder, f"{name}: {in_words(error)}") from error
+            raise damaged(folder, f"{name}: {error_reason(error)}") from error
 
 
 def _crc(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""How a user's table becomes records: the options that its build takes."""
+"""Options for building a data set from a table of the user."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ ON_FORMULA_MISMATCH = ("refuse", "take")
 
 @dataclass(frozen=True)
 class TableOptions:
-    """What decides, beside the content of the table, which records are written.
+    """Options that, together with the table, determine the records.
 
     Attributes:
-        on_bad_row: "error" refuses the table and names its bad rows; "skip" leaves them out and
-            lists them in `skipped_rows.jsonl` beside the splits.
-        split_by: of a single file: "row" (seeded shuffle, the rule of the public data set) or
-            "formula" (no compound on two sides).
-        on_formula_mismatch: of a CIF whose sites are not the atoms of its own formula sum: "refuse"
-            makes it a bad row; "take" uses the crystal as it is and lists it in
-            `formula_mismatches.jsonl` beside the splits.
-        label: a property; rows where it is not known are left out and counted. "": none is needed.
+        on_bad_row: "error" rejects the table and lists its bad rows; "skip" omits them and lists
+            them in `skipped_rows.jsonl` next to the splits.
+        split_by: how to split a single file: "row" shuffles the rows with a fixed seed, as the
+            public data set does; "formula" keeps all rows of a compound in one split.
+        on_formula_mismatch: how to handle a CIF whose sites do not match its formula sum: "refuse"
+            treats it as a bad row; "take" uses the crystal and lists it in
+            `formula_mismatches.jsonl` next to the splits.
+        label: name of a property; rows without it are omitted and counted. "" requires none.
 
     Raises:
-        DataError: an option has a value that does not exist.
+        DataError: an option has an unknown value.
     """
 
     on_bad_row: str = "error"
@@ -45,7 +45,7 @@ class TableOptions:
                 raise DataError(f"There is no {name} {value!r}. Use one of {', '.join(allowed)}.")
 
     def key(self) -> str:
-        """A text that is different for different options."""
+        """A string that identifies the values of all options."""
         return repr([(field.name, getattr(self, field.name)) for field in fields(self)])
 
 

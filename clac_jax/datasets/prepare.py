@@ -1,4 +1,4 @@
-"""Builds data sets where they are missing, whole or not at all, and opens them."""
+"""Builds missing data sets atomically, and opens prepared ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from clac_jax.datasets.jarvis_dft_3d import JarvisDft3d
 from clac_jax.datasets.materials_project_mini.builder import PARQUET, MaterialsProjectMini
 from clac_jax.datasets.options import DEFAULTS, TableOptions
 from clac_jax.datasets.record import DataError, Record, shortened
-from clac_jax.errors import in_words
+from clac_jax.errors import error_reason
 from clac_jax.files.atomic import sync
 from clac_jax.files.paths import explain, local_path
 
@@ -34,7 +34,7 @@ _TABLES: dict[str, type[table.TableBuilder]] = {
     "jarvis_dft_3d": JarvisDft3d,
 }
 _BUILDING, _LOCK = ".building-", "lock"
-# Where locks do not work, an unfinished build of this age was killed.
+# Without working locks, an unfinished build of this age is considered abandoned.
 ABANDONED_SECONDS = 24 * 3600
 
 
@@ -45,14 +45,14 @@ def load(
     path: str | Path | None = None,
     options: TableOptions = DEFAULTS,
 ) -> Sequence[Record]:
-    """Random access to one split, built first if it is not there.
+    """Opens one split for random access, after building the data set if necessary.
 
     Args:
         name: one of NAMES.
-        data_dir: folder that holds the prepared data sets.
+        data_dir: folder of the prepared data sets.
         split: "train", "validation" or "test".
-        path: the user's table or folder of CIF files, for the other names than the first.
-        options: of the user's table.
+        path: table or folder of CIF files; not used for the embedded data set.
+        options: options of the table.
 
     Raises:
         DataError: the data cannot be used.
@@ -68,23 +68,23 @@ def prepare(
     path: str | Path | None = None,
     options: TableOptions = DEFAULTS,
 ) -> tuple[Path, bool]:
-    """Builds a data set unless it is there already; arguments as for `load`.
+    """Builds a data set if it does not exist; arguments as for `load`.
 
-    The folder is named for the content of what it was made from, is written under a temporary name
-    and renamed when it is whole: a build that was cut off or runs twice at once does no harm.
+    The name of the folder is a hash of the source files and options. The folder is written under a
+    temporary name and renamed when complete, so interrupted or concurrent builds do no harm.
 
     Returns:
-        The folder of the prepared data set, and whether it was built now.
+        The folder of the prepared data set, and whether it was built by this call.
 
     Raises:
-        DataError: the data cannot be used, or the folder not be written.
+        DataError: the data cannot be used, or the folder cannot be written.
     """
     return _prepare(_DataSet(name, path, options), local_path(data_dir, "dataset.data_dir"))
 
 
 @dataclass(frozen=True)
 class _DataSet:
-    """What to build; arguments as for `load`."""
+    """A data set to build or open; arguments as for `load`."""
 
     name: str
     path: str | Path | None
@@ -94,19 +94,19 @@ class _DataSet:
         if self.name not in NAMES:
             raise DataError(f"There is no data set {self.name!r}. Use one of {', '.join(NAMES)}.")
         if self.name != "jarvis_dft_3d":
-            # The others keep their rows without the label, which serve other tasks.
+            # The other data sets keep rows without the label, which other tasks use.
             object.__setattr__(self, "options", dataclasses.replace(self.options, label=""))
         if self.name in _TABLES and not self.path:
             raise DataError(
-                f"The data set {self.name} needs a file. Give --config.dataset.path=FILE."
+                f"The data set {self.name} needs a file. Set --config.dataset.path=FILE."
             )
         with _read_errors(self.path):
             for file in self.files().values():
                 if not file.is_file():
-                    raise DataError(f"There is no data file {file}. Check dataset.path.")
+                    raise DataError(f"The data file {file} does not exist. Check dataset.path.")
 
     def files(self) -> dict[str, Path]:
-        """What it is made from."""
+        """The source files by role."""
         if self.name == "materials_project_mini":
             return {"all": PARQUET}
         path = self._source()
@@ -115,7 +115,7 @@ class _DataSet:
         return table.split_files(path)
 
     def key(self) -> str:
-        """A name that changes with the content of the files, the options and the format."""
+        """Hash of the content of the source files, the options and the format."""
         options = self.options.key() if self.name in _TABLES else ""
         digest = hashlib.sha256(f"{builder_lib.FORMAT} {options}".encode())
         with _read_errors(self.path):
@@ -125,12 +125,12 @@ class _DataSet:
         return digest.hexdigest()[:12]
 
     def state(self) -> list[tuple[int, ...]]:
-        """What changes when one of the files is changed."""
+        """The `_state` of each source file."""
         with _read_errors(self.path):
             return [_state(file) for file in self.files().values()]
 
     def builder(self, folder: Path) -> builder_lib.RecordBuilder:
-        """The builder that writes it to and reads it from a folder."""
+        """The builder that writes the data set to, or reads it from, a folder."""
         if self.name == "materials_project_mini":
             return MaterialsProjectMini(data_dir=folder)
         return _TABLES[self.name](
@@ -145,12 +145,14 @@ class _DataSet:
 
 @contextlib.contextmanager
 def _read_errors(path: str | Path | None) -> Iterator[None]:
-    """Says of which path of the user an error of the file system is."""
+    """Converts file-system errors to `DataError`, naming the path."""
     try:
         yield
-    except (OSError, RuntimeError) as error:  # the latter: no such user's home folder
+    except (OSError, RuntimeError) as error:  # the latter: the home folder in ~user does not exist
         shown = shortened(str(getattr(error, "filename", None) or path), 300)
-        raise DataError(f"Cannot read {shown}: {in_words(error)}. Check dataset.path.") from error
+        raise DataError(
+            f"Cannot read {shown}: {error_reason(error)}. Check dataset.path."
+        ) from error
 
 
 def _prepare(data_set: _DataSet, data_dir: Path) -> tuple[Path, bool]:
@@ -163,9 +165,9 @@ def _prepare(data_set: _DataSet, data_dir: Path) -> tuple[Path, bool]:
     except OSError as error:
         raise DataError(
             f"Cannot write the data set to {shortened(str(folder), 300)} (dataset.data_dir): "
-            f"{explain(error)} A build takes about twice what its table takes uncompressed."
+            f"{explain(error)} A build needs about twice the uncompressed size of its table."
         ) from error
-    _tell(folder)
+    _print_notices(folder)
     return folder, is_missing
 
 
@@ -183,9 +185,9 @@ def _build(data_set: _DataSet, folder: Path) -> None:
                 raise
             listing = folder.with_name(REFUSED_ROWS)
             error.listing.replace(listing)
-            raise DataError(f"{error}\nAll of them are listed in {listing}.") from error
+            raise DataError(f"{error}\nAll bad rows are listed in {listing}.") from error
         if data_set.state() != source:
-            raise DataError(f"{data_set.path} was changed while it was read. Start again.")
+            raise DataError(f"{data_set.path} changed while it was read. Run the command again.")
         shutil.rmtree(temporary / "downloads", ignore_errors=True)  # TFDS makes it, empty
         (temporary / _LOCK).unlink()
         crystal_table.write(temporary, builder.tables)
@@ -195,18 +197,18 @@ def _build(data_set: _DataSet, folder: Path) -> None:
         try:
             temporary.rename(folder)
         except OSError:
-            if not folder.is_dir():  # another process was first: its folder holds the same
+            if not folder.is_dir():  # another process finished first, with the same result
                 raise
 
 
 @contextlib.contextmanager
 def _temporary_folder(folder: Path) -> Iterator[Path]:
-    """A folder beside one, which is removed at the end; locked, so that others see it in use."""
+    """A locked temporary folder next to `folder`, removed on exit; the lock shows it is in use."""
     temporary = folder.with_name(f"{_BUILDING}{folder.name}-{uuid.uuid4().hex[:8]}")
     temporary.mkdir()
     try:
         with open(temporary / _LOCK, "w", encoding="utf-8") as lock:
-            with contextlib.suppress(OSError):  # some network file systems cannot
+            with contextlib.suppress(OSError):  # not supported by some network file systems
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 lock.write(socket.gethostname())
                 lock.flush()
@@ -216,7 +218,7 @@ def _temporary_folder(folder: Path) -> Iterator[Path]:
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """Frees the space of builds that were killed; one that is under way holds its lock."""
+    """Deletes the folders of builds that were killed; a running build holds a lock."""
     for folder in parent.glob(f"{_BUILDING}*"):
         try:
             if _is_abandoned(folder):
@@ -230,7 +232,7 @@ def _is_abandoned(folder: Path) -> bool:
         return True
     try:
         with open(folder / _LOCK, encoding="utf-8") as lock:
-            # Only locks of this machine tell whether their process lives.
+            # A lock only shows that its process is alive if that runs on this machine.
             if lock.read() != socket.gethostname():
                 return False
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -240,25 +242,25 @@ def _is_abandoned(folder: Path) -> bool:
 
 
 def _flush(folder: Path) -> None:
-    """Forces files to the disk, so that a crash after the rename leaves no empty ones."""
+    """Flushes files to disk, so that a crash after the rename leaves no empty files."""
     for file in folder.rglob("*"):
         if file.is_file():
             sync(file)
 
 
-@functools.cache  # once per process, though each split is opened on its own
-def _tell(folder: Path) -> None:
+@functools.cache  # once per process, although each split is opened separately
+def _print_notices(folder: Path) -> None:
     for notice in manifest.read(folder).notices:
         print(notice, flush=True)
 
 
 def _state(file: Path) -> tuple[int, ...]:
-    """What changes with a file's content, whatever its name and times are set to."""
+    """Metadata that change whenever the content of a file does."""
     stat = file.stat()
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
-@functools.cache  # by its state too, for a file that is replaced meanwhile
+@functools.cache  # also by state, in case the file is replaced during the run
 def _content_hash(file: Path, state: tuple[int, ...]) -> str:
     del state
     with open(file, "rb") as handle:

@@ -1,7 +1,7 @@
-"""Tables to rows: parquet, csv, jsonl and json, a piece at a time, and only the columns in use.
+"""Readers of parquet, csv, jsonl and json tables, in chunks and with only the columns in use.
 
-A row that cannot be read is given as an `UnreadableRow`, which becomes a bad row like any other; a
-file that cannot be read is a `DataError`.
+A row that cannot be read is yielded as an `UnreadableRow` and later treated as a bad row; a file
+that cannot be read raises `DataError`.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from clac_jax.datasets.record import PROPERTIES, QUESTIONS, DataError, is_unicode, shortened
-from clac_jax.errors import in_words
+from clac_jax.errors import error_reason
 
 ID_COLUMNS = ("material_id", "id", "jid")
 CRYSTAL_COLUMNS = ("atoms", "cif")
 ARRAY_COLUMNS = ("lattice", "atomic_numbers", "frac_coords")
 TEXT_COLUMNS = ("gpt_text", "gpt_explanation", "text")
 RESERVED = {*ID_COLUMNS, *CRYSTAL_COLUMNS, *ARRAY_COLUMNS, *TEXT_COLUMNS, *QUESTIONS, "formula"}
-"""Columns that are never a property, whatever they hold."""
+"""Columns that are never properties, whatever their values."""
 
 SUFFIXES = (".parquet", ".csv", ".jsonl", ".json")
 
-# What a table must have a column for, and the groups of columns of which one will do.
-Wanted = tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]
+# Pairs of a purpose and the groups of columns, one of which the table must have.
+RequiredColumns = tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]
 
-# Rows may hold megabytes each.
-ROWS_AT_ONCE = 64
+# A row may take megabytes.
+BATCH_ROWS = 64
 READ_BYTES = 1 << 20
-# One cell of a csv; a CIF of a large cell is some 100 kB.
+# Limit for a cell of a csv file; the CIF of a large cell has about 100 kB.
 CSV_CELL_CHARACTERS = 1 << 26
 # JARVIS writes a missing number as "na".
 CSV_MISSING = frozenset(("", "na", "NA", "N/A", "nan", "NaN", "null", "None"))
@@ -47,36 +47,37 @@ _WIDE_TEXT = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 @dataclass(frozen=True)
 class UnreadableRow:
-    """In place of a row: why it cannot be read, and its id where that can."""
+    """Placeholder for a row: the reason why it cannot be read, and its id if known."""
 
     reason: str
     id: str | None = None
 
 
 class RepeatedKeyError(ValueError):
-    """A JSON object has two values under one key."""
+    """A JSON object repeats a key."""
 
 
 def read_table(path: Path, needs_text: bool = True, needs_crystal: bool = True) -> Iterator[Any]:
-    """The rows of a parquet, csv, jsonl or json file as dicts, a piece at a time.
+    """Reads the rows of a parquet, csv, jsonl or json file in chunks.
 
-    Only the columns that a record is made of are read: those with a name in `RESERVED` or
-    `PROPERTIES`, and every other one that holds numbers.
+    Only the columns that a record uses are read: those in `RESERVED` or `PROPERTIES`, and all other
+    columns of numbers.
 
     Args:
-        path: of the file; a .json holds one list of objects, as JARVIS's does.
-        needs_text: whether a column for a text must be there.
-        needs_crystal: whether one for a crystal must.
+        path: path of the file; a .json file must contain a list of objects, as that of JARVIS does.
+        needs_text: whether a column for texts is required.
+        needs_crystal: whether a column for crystals is required.
 
     Yields:
-        Dicts; an `UnreadableRow` in place of a row that cannot be read; any JSON value.
+        Dicts, or other JSON values where a row is not an object; an `UnreadableRow` for a row that
+        cannot be read.
 
     Raises:
-        DataError: there is no such file, it is not what its name says, two of its columns have one
-            name, or it has no column for a crystal or for a text.
+        DataError: the file is missing or not of the type of its suffix, two columns in use have the
+            same name, or a required column is missing.
     """
     if not path.is_file():
-        raise DataError(f"There is no data file {path}. Check dataset.path.")
+        raise DataError(f"The data file {path} does not exist. Check dataset.path.")
     readers = {
         ".parquet": _parquet_rows,
         ".csv": _csv_rows,
@@ -86,20 +87,20 @@ def read_table(path: Path, needs_text: bool = True, needs_crystal: bool = True) 
     read = readers.get(path.suffix.lower())
     if read is None:
         raise DataError(
-            f"The ending of {path} is not one of {', '.join(SUFFIXES)}. Convert it to such a file."
+            f"The suffix of {path} is not one of {', '.join(SUFFIXES)}. Convert the file."
         )
     try:
-        yield from read(path, _wanted(needs_text, needs_crystal))
+        yield from read(path, _required_columns(needs_text, needs_crystal))
     except OSError as error:
-        raise _unreadable(path, in_words(error)) from error
+        raise _unreadable(path, error_reason(error)) from error
 
 
 def loads(text: str | bytes) -> Any:
-    """`json.loads`, where an object with two values under one key is an error.
+    """`json.loads` that rejects repeated keys.
 
     Raises:
-        ValueError: it is not JSON; `RepeatedKeyError` for such an object.
-        RecursionError: it is nested too deeply.
+        ValueError: the text is not JSON, or (`RepeatedKeyError`) an object repeats a key.
+        RecursionError: the text is nested too deeply.
     """
     return json.loads(text, object_pairs_hook=_object)
 
@@ -112,21 +113,21 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def repeated_key(keys: Iterable[Any]) -> RepeatedKeyError:
-    """The error for the key that comes most often."""
+    """The error for the most frequent of the keys."""
     ((name, _),) = Counter(keys).most_common(1)
-    return RepeatedKeyError(f"the key {shortened(str(name))!r} comes twice in one object")
+    return RepeatedKeyError(f"the key {shortened(str(name))!r} occurs twice in an object")
 
 
-def _parquet_rows(path: Path, wanted: Wanted) -> Iterator[Any]:
+def _parquet_rows(path: Path, required: RequiredColumns) -> Iterator[Any]:
     try:
-        # A buffer, so that not all of a column's share of a row group is in memory.
+        # With a buffer, the column of a row group is not read completely into memory.
         with pa.parquet.ParquetFile(path, buffer_size=READ_BYTES) as file:
             schema = file.schema_arrow
             names = schema.names
             used = [field.name for field in schema if _is_used(field)]
-            _check_columns(path, names, wanted)
-            _check_twice(path, used)
-            for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=used):
+            _check_columns(path, names, required)
+            _check_repeated_names(path, used)
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=used):
                 yield from _batch_rows(batch)
     except DataError:
         raise
@@ -143,12 +144,12 @@ def _is_used(field: pa.Field) -> bool:
 
 
 def _batch_rows(batch: pa.RecordBatch) -> Iterator[Any]:
-    """The rows of a batch; one by one where a value cannot be converted."""
+    """The rows of a batch; row by row if some value cannot be converted."""
     try:
         yield from batch.to_pylist()
         return
     except (pa.ArrowException, ValueError, OverflowError):
-        pass  # reported of the rows that have it
+        pass  # reported below, for the rows that have it
     for number in range(batch.num_rows):
         row, problem = {}, ""
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
@@ -162,21 +163,21 @@ def _batch_rows(batch: pa.RecordBatch) -> Iterator[Any]:
         yield UnreadableRow(problem, next(named, None)) if problem else row
 
 
-def _csv_rows(path: Path, wanted: Wanted) -> Iterator[Any]:
+def _csv_rows(path: Path, required: RequiredColumns) -> Iterator[Any]:
     with _open_text(path, errors="surrogateescape", newline="") as file:
         rows = _csv_records(path, file)
         names = next(rows, None)
         if names is None:
-            raise DataError(f"{path} is empty. Give a file with data.")
+            raise DataError(f"{path} is empty. Use a file with data.")
         _check_separator(path, names)
-        _check_columns(path, names, wanted)
+        _check_columns(path, names, required)
         others = _number_columns(rows, names)
     chosen = [
         (place, name)
         for place, name in enumerate(names)
         if place in others or name in RESERVED or name in PROPERTIES
     ]
-    _check_twice(path, [name for _, name in chosen])
+    _check_repeated_names(path, [name for _, name in chosen])
     with _open_text(path, errors="surrogateescape", newline="") as file:
         rows = _csv_records(path, file)
         next(rows)
@@ -191,17 +192,17 @@ def _csv_rows(path: Path, wanted: Wanted) -> Iterator[Any]:
 
 
 def _check_separator(path: Path, names: list[str]) -> None:
-    """Spreadsheets of many languages write semicolons, some programs tabs."""
+    """Rejects other separators, such as the semicolons of many spreadsheet programs."""
     for separator in (";", "\t", "|"):
         if len(names) == 1 and separator in names[0]:
             raise DataError(
-                f"{path} separates its columns by {separator!r}. Save it with commas (and decimal "
-                "points), or as .jsonl or .parquet."
+                f"{path} uses {separator!r} as the column separator. Save it with commas (and "
+                "decimal points), or as .jsonl or .parquet."
             )
 
 
 def _csv_records(path: Path, file: TextIO) -> Iterator[list[str]]:
-    """The lines of cells; empty ones are left out."""
+    """The rows of cells, without empty rows."""
     csv.field_size_limit(CSV_CELL_CHARACTERS)
     reader = csv.reader(file, strict=True)
     try:
@@ -214,7 +215,7 @@ def _csv_records(path: Path, file: TextIO) -> Iterator[list[str]]:
 
 
 def _number_columns(rows: Iterator[list[str]], names: list[str]) -> set[int]:
-    """The columns, besides those that are known by name, in which every value is a number."""
+    """Indices of the columns, other than those known by name, that contain only numbers."""
     left = {
         place
         for place, name in enumerate(names)
@@ -235,14 +236,16 @@ def _number_columns(rows: Iterator[list[str]], names: list[str]) -> set[int]:
 
 def _csv_number(cell: str) -> float | None:
     try:
-        return None if "_" in cell else float(cell)  # Python's "1_000" is nobody's number
+        return (
+            None if "_" in cell else float(cell)
+        )  # Python accepts "1_000"; data files do not mean it
     except ValueError:
         return None
 
 
-def _json_lines(path: Path, wanted: Wanted) -> Iterator[Any]:
-    """The value of each line; empty lines are not rows."""
-    seen = _SeenKeys(path, wanted)
+def _json_lines(path: Path, required: RequiredColumns) -> Iterator[Any]:
+    """The value on each line; empty lines are skipped."""
+    seen = _SeenKeys(path, required)
     _refuse_wide_text(path)
     with open(path, "rb") as file:
         for line in filter(bytes.strip, file):
@@ -252,20 +255,20 @@ def _json_lines(path: Path, wanted: Wanted) -> Iterator[Any]:
                 row = UnreadableRow(str(error))
             except (ValueError, RecursionError) as error:
                 row = UnreadableRow(f"it is not JSON ({error})")
-            yield seen.through(row)
+            yield seen.record(row)
     seen.check()
 
 
-def _json_list(path: Path, wanted: Wanted) -> Iterator[Any]:
-    """The values of a list, one in memory at a time."""
-    seen = _SeenKeys(path, wanted)
+def _json_list(path: Path, required: RequiredColumns) -> Iterator[Any]:
+    """The values of a list, with one in memory at a time."""
+    seen = _SeenKeys(path, required)
     for row in _JsonList(path):
-        yield seen.through(row)
+        yield seen.record(row)
     seen.check()
 
 
 class _JsonList:
-    """Iterates over a list in a file of JSON."""
+    """Iterates over the list in a JSON file without loading all of it."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -285,9 +288,9 @@ class _JsonList:
 
     def _values(self, file: TextIO) -> Iterator[Any]:
         if self._next_character(file) != "[":
-            json.loads(self._text + file.read())  # tells what is wrong with it, if anything
+            json.loads(self._text + file.read())  # raises if it is not JSON
             raise DataError(
-                f"{self._path} does not hold a list of objects. Convert it to one, or to .jsonl."
+                f"{self._path} does not contain a list of objects. Convert it to one, or to .jsonl."
             )
         self._place += 1
         if self._next_character(file) == "]":
@@ -299,7 +302,7 @@ class _JsonList:
                 character = self._next_character(file)
                 self._place += 1
             if character != "]":
-                raise ValueError(f"{character or 'the end of the file'!r} where , or ] should be")
+                raise ValueError(f"{character or 'the end of the file'!r} instead of ',' or ']'")
         if rest := self._next_character(file):
             raise ValueError(f"{rest!r} after the end of the list")
 
@@ -312,7 +315,7 @@ class _JsonList:
                 if self._is_all:
                     raise
             else:
-                # What has been read so far may end within a number.
+                # The text read so far may end within a number.
                 if self._text[end : end + 1] in _JSON_DELIMITERS or self._is_all:
                     self._place = end
                     return value
@@ -326,7 +329,7 @@ class _JsonList:
             return UnreadableRow(str(error)), end
 
     def _next_character(self, file: TextIO) -> str:
-        """The next one that is not white space, which is not passed over; "" at the end."""
+        """The next character that is not whitespace, without consuming it; "" at the end."""
         while True:
             while self._place < len(self._text):
                 if self._text[self._place] not in " \t\r\n":
@@ -343,29 +346,29 @@ class _JsonList:
 
 
 class _SeenKeys:
-    """Checks the columns of JSON rows: keys may be left out of a row, so once all are seen."""
+    """Checks the columns of JSON rows once all are read, since rows may omit keys."""
 
-    def __init__(self, path: Path, wanted: Wanted):
-        self._path, self._wanted = path, wanted
+    def __init__(self, path: Path, required: RequiredColumns):
+        self._path, self._required = path, required
         self._keys: set[str] = set()
         self._number = 0
         self._unreadable = 0
 
-    def through(self, row: Any) -> Any:
-        """The row itself."""
+    def record(self, row: Any) -> Any:
+        """Records the keys of a row and returns it."""
         self._number += 1
         self._unreadable += isinstance(row, UnreadableRow)
         if isinstance(row, dict):
-            has_room = len(self._keys) < _SHOWN_KEYS  # each row may have its own
-            self._keys.update(row if has_room else row.keys() & RESERVED)
+            below_limit = len(self._keys) < _SHOWN_KEYS  # every row may have new keys
+            self._keys.update(row if below_limit else row.keys() & RESERVED)
         return row
 
     def check(self) -> None:
-        """Raises `DataError` where there is no row, or no column that is needed."""
+        """Raises `DataError` if there are no rows or a required column is missing."""
         if self._number == 0:
-            raise DataError(f"{self._path} has no rows. Give a file with data.")
+            raise DataError(f"{self._path} has no rows. Use a file with data.")
         if self._unreadable < self._number:
-            _check_columns(self._path, self._keys, self._wanted)
+            _check_columns(self._path, self._keys, self._required)
 
 
 def _open_text(path: Path, errors: str = "strict", newline: str | None = None) -> TextIO:
@@ -379,24 +382,24 @@ def _refuse_wide_text(path: Path) -> None:
             raise DataError(f"{path} is UTF-16. Save it as UTF-8.")
 
 
-def _wanted(needs_text: bool, needs_crystal: bool) -> Wanted:
+def _required_columns(needs_text: bool, needs_crystal: bool) -> RequiredColumns:
     crystal = ("a crystal", (CRYSTAL_COLUMNS, ARRAY_COLUMNS[:1]))
     text = ("a text", (TEXT_COLUMNS,))
     return (*([crystal] if needs_crystal else []), *([text] if needs_text else []))
 
 
-def _check_columns(path: Path, names: Iterable[str], wanted: Wanted) -> None:
+def _check_columns(path: Path, names: Iterable[str], required: RequiredColumns) -> None:
     names = set(names)
-    for what, groups in wanted:
+    for what, groups in required:
         if not any(names & set(group) for group in groups):
             listed = shortened(", ".join(sorted(names)), 400)
             raise DataError(
                 f"{path} has no column for {what} ({' or '.join(groups[0])}); its columns are "
-                f"{listed}. Rename or add one."
+                f"{listed}. Rename or add a column."
             )
 
 
-def _check_twice(path: Path, names: Iterable[str]) -> None:
+def _check_repeated_names(path: Path, names: Iterable[str]) -> None:
     for name, count in Counter(names).items():
         if count > 1:
             raise DataError(

@@ -1,4 +1,4 @@
-"""One example of a data set: a crystal with its texts, questions and properties."""
+"""One example of a data set: a crystal with texts, questions and properties."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ PROPERTIES = (
     "electronic dielectric constant",
     "piezoelectric modulus",
 )
-"""Property columns that are kept, as the public data names them."""
+"""Property columns of the public data set, which are always read."""
 
 QUESTIONS = ("structure_question_list", "composition_question_list", "oxide_question_list")
 
 
 class DataError(UserError, ValueError):
-    """A data set, one of its files or one of its rows cannot be used."""
+    """A data set, one of its files, or a row cannot be used."""
 
 
 def shortened(text: str, limit: int = 80) -> str:
-    """A text from a file as a message shows it: its beginning, in one line of printable letters."""
+    """The first `limit` characters of a text, escaped to be printable, for use in a message."""
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:limit])
     return shown + ("..." if len(text) > limit else "")
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be stored: not what was decoded from other bytes, nor half an emoji."""
+    """Whether a text can be encoded as UTF-8, that is, has no lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -57,16 +57,16 @@ class Record:
     """One example.
 
     Attributes:
-        material_id: its name in the data set.
-        lattice: (3, 3) float64, rows are cell vectors, angstrom.
+        material_id: unique id in the data set.
+        lattice: (3, 3) float64, angstrom; the rows are the cell vectors.
         atomic_numbers: (N,) int32.
         positions: (N, 3) float64, Cartesian, angstrom.
-        formula: as the data set and its texts write it.
-        gpt_text: first part of the narrative, may be empty.
-        gpt_explanation: second part, may be empty.
-        text: the "papers" source, a list of entries, each a list of paragraphs.
-        questions: list name -> statements, the right one first.
-        properties: name -> value, those that are known.
+        formula: the formula as written in the data set and its texts.
+        gpt_text: first part of the narrative; may be empty.
+        gpt_explanation: second part of the narrative; may be empty.
+        text: the "papers" source: entries, each a tuple of paragraphs.
+        questions: name of a question list -> its statements, the correct one first.
+        properties: name -> value, for the properties that are known.
     """
 
     material_id: str
@@ -81,23 +81,23 @@ class Record:
     properties: dict[str, float] = field(default_factory=dict)
 
     def crystal(self) -> Crystal:
-        """The crystal.
+        """The crystal, checked.
 
         Raises:
-            CrystalError: the arrays do not describe one.
+            CrystalError: the arrays do not describe a crystal.
         """
         return Crystal(self.lattice, self.atomic_numbers, self.positions)
 
     def text_of(self, source: str, rng: np.random.Generator | None) -> str:
-        """The text of one source.
+        """The text of a source.
 
         Args:
-            source: "narratives" joins gpt_text and gpt_explanation; "papers" is one random entry
-                of `text`.
-            rng: draws the entry; None joins all of them, as an evaluation does.
+            source: "narratives" joins `gpt_text` and `gpt_explanation`; "papers" selects a random
+                entry of `text`.
+            rng: source of randomness for "papers"; None joins all entries, as in evaluation.
 
         Raises:
-            DataError: the record has no such text.
+            DataError: the record has no text of this source.
         """
         if source == "narratives":
             words = " ".join(part for part in (self.gpt_text, self.gpt_explanation) if part)
@@ -111,9 +111,9 @@ class Record:
         return words
 
     def to_example(self) -> dict[str, Any]:
-        """The record as TFDS stores it: three arrays and one JSON text, which is quick to read.
+        """The record as a TFDS example: three arrays, and the rest as JSON, which is fast to read.
 
-        The numbers of the crystal are stored with single precision.
+        The coordinates have been rounded to float32 when the table was read.
         """
         return {
             "material_id": self.material_id,
@@ -124,7 +124,7 @@ class Record:
         }
 
     def digest(self) -> int:
-        """An unsigned 64-bit number that is another one for other content."""
+        """A 64-bit hash of the content."""
         digest = hashlib.blake2b(digest_size=8)
         rest = json.dumps(self._rest(), sort_keys=True)
         for content in (

@@ -1,7 +1,7 @@
-"""Rows of a user's table to records, with what is wrong reported by row.
+"""Conversion of the rows of a user's table to records; errors are reported per row.
 
-A row is untrusted: every value has one strict reading here. None and NaN (what pandas writes for
-None) mean that it is missing; anything else that is not of its kind makes the row a bad one.
+Rows are untrusted, so every value is parsed strictly. None and NaN (which pandas writes for None)
+mean that a value is missing; any other value of the wrong type makes the row a bad row.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from clac_jax.datasets.readers import (
 )
 from clac_jax.datasets.record import PROPERTIES, QUESTIONS, DataError, Record, is_unicode, shortened
 
-# The largest integer that a float of a table holds exactly, as numbers of rows and of files are.
+# Integers up to this size are exact in a float64 column.
 _MAX_EXACT = 2**53
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def row_name(row: Any) -> str | None:
-    """The id of a row, None if it has none that can be read."""
+    """The id of a row; None if it is missing or unreadable."""
     if isinstance(row, UnreadableRow):
         return row.id
     if not isinstance(row, Mapping):
@@ -45,7 +45,7 @@ def row_name(row: Any) -> str | None:
     for column in ID_COLUMNS:
         value = _decoded(row.get(column))
         if isinstance(value, float) and value.is_integer() and abs(value) < _MAX_EXACT:
-            return str(int(value))  # an integer, in a column that has gaps
+            return str(int(value))  # an integer id in a column with missing values
         is_name = isinstance(value, str | numbers.Number | Decimal) and not is_missing(value)
         if is_name and (name := str(value).strip()):
             return name
@@ -59,21 +59,22 @@ def record_of_row(
     options: TableOptions = DEFAULTS,
     remarks: list[str] | None = None,
 ) -> Record:
-    """One row as a checked record.
+    """Converts one row to a checked record.
+
+    The coordinates are rounded to float32, as they are used in training.
 
     Args:
-        row: column name -> value, see `Record`. The crystal is `atoms` (a dict, or its JSON or
-            Python text), `cif`, or the three ARRAY_COLUMNS. Every other column with a number is a
-            property.
-        number: of the row, its name when it has no id.
-        needs_text: whether it must have a text.
-        options: of the table.
-        remarks: gets a sentence on what is wrong with the row and was taken as the options say.
+        row: column name -> value, see `Record`. The crystal is in `atoms` (a dict, or a dict as
+            JSON or Python literal), in `cif`, or in the three ARRAY_COLUMNS. Every other column
+            with numbers is a property.
+        number: index of the row, which names it if it has no id.
+        needs_text: whether a text is required.
+        options: options of the table.
+        remarks: receives a sentence on a problem that the options tolerate.
 
     Raises:
-        DataError: it cannot be read, is without a text that it needs, or has a column that holds
-            something else.
-        CrystalError: without a crystal, or what it has is not one.
+        DataError: the row is unreadable, lacks a required text, or has a value of the wrong type.
+        CrystalError: the crystal is missing or invalid.
     """
     if isinstance(row, UnreadableRow):
         raise DataError(row.reason)
@@ -81,7 +82,7 @@ def record_of_row(
         raise DataError("it is not a JSON object with the columns as keys")
     with np.errstate(all="ignore"):  # numbers out of range are reported by the checks
         crystal, mismatch = _crystal(row, options)
-        crystal = _stored(crystal)
+        crystal = _rounded(crystal)
     if mismatch and remarks is not None:
         remarks.append(mismatch)
     texts = [_text(row.get(name), name) for name in ("gpt_text", "gpt_explanation")]
@@ -105,7 +106,7 @@ def record_of_row(
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value of a table stands for none: None, or NaN, which pandas writes for it."""
+    """Whether a value of a table is missing: None, or NaN, which pandas writes for None."""
     return value is None or (isinstance(value, numbers.Number | Decimal) and value != value)
 
 
@@ -113,12 +114,12 @@ def _id(row: Mapping[str, Any]) -> str | None:
     for column in ID_COLUMNS:
         value = row.get(column)
         if isinstance(value, Mapping | list | tuple | bool):
-            raise DataError(f"its {column} is not a text or a number")
+            raise DataError(f"its {column} is neither a string nor a number")
     return row_name(row)
 
 
 def _crystal(row: Mapping[str, Any], options: TableOptions) -> tuple[Crystal, str]:
-    """The crystal, and how it differs from the formula sum of its CIF, if that is taken."""
+    """The crystal, and how it differs from the formula sum of its CIF if that is tolerated."""
     if (atoms := _parsed(row.get("atoms"), "atoms")) is not None:
         if not isinstance(atoms, Mapping):
             raise CrystalError("Its atoms are not a dict with lattice_mat, elements and coords.")
@@ -135,11 +136,11 @@ def _crystal(row: Mapping[str, Any], options: TableOptions) -> tuple[Crystal, st
     )
 
 
-def _stored(crystal: Crystal) -> Crystal:
-    """The crystal with single precision, as it is stored and will be checked in training.
+def _rounded(crystal: Crystal) -> Crystal:
+    """The crystal rounded to float32, the precision of training.
 
     Raises:
-        CrystalError: a number is too large for that, or atoms fall together by it.
+        CrystalError: a number overflows, or atoms coincide after rounding.
     """
     arrays = {
         name: getattr(crystal, name).astype(np.float32).astype(np.float64)
@@ -151,7 +152,7 @@ def _stored(crystal: Crystal) -> Crystal:
 
 
 def _parsed(value: Any, name: str) -> Any:
-    """A nested value, also where a table holds it as JSON or as a Python literal; or None."""
+    """A nested value, decoded if it is text with JSON or a Python literal; None if missing."""
     value = _decoded(value)
     if not isinstance(value, str):
         return None if is_missing(value) else value
@@ -163,14 +164,14 @@ def _parsed(value: Any, name: str) -> Any:
         except RepeatedKeyError as error:
             raise DataError(f"its {name} cannot be read: {error}") from error
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-            continue  # the two last: nested without end
+            continue  # the last two: nested too deeply
         return None if is_missing(parsed) else parsed
     raise DataError(f"its {name}, {shortened(value, 40)!r}, is neither JSON nor a Python literal")
 
 
 def _literal(text: str) -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the compiler, on what looks like a mistake
+        warnings.simplefilter("ignore")  # of the compiler, about suspicious literals
         tree = ast.parse(text.strip(), mode="eval")
         for node in ast.walk(tree):
             if isinstance(node, ast.Dict):
@@ -181,17 +182,17 @@ def _literal(text: str) -> Any:
 
 
 def _decoded(value: Any) -> Any:
-    """Text where a table holds its UTF-8 bytes."""
+    """The value, decoded from UTF-8 if it is bytes."""
     if not isinstance(value, bytes):
         return value
     return value.decode("utf-8", "surrogateescape")
 
 
 def _text(value: Any, name: str) -> str:
-    """A text; a list of texts is its paragraphs; "" where it is missing.
+    """A text; a list of strings is joined as paragraphs; "" if the value is missing.
 
     Raises:
-        DataError: it is something else.
+        DataError: the value has the wrong type.
     """
     value = _decoded(value)
     if is_missing(value):
@@ -199,7 +200,7 @@ def _text(value: Any, name: str) -> str:
     if isinstance(value, list | tuple):
         return " ".join(part for part in map(str.strip, _strings(value, name)) if part)
     if not isinstance(value, str):
-        raise DataError(f"its {name} is not a text ({shortened(str(value), 40)})")
+        raise DataError(f"its {name} is not a string ({shortened(str(value), 40)})")
     return _unicode(value.strip(), name)
 
 
@@ -209,34 +210,34 @@ def _strings(value: Any, name: str) -> tuple[str, ...]:
     values = [_decoded(item) for item in value] if isinstance(value, list | tuple) else [None]
     texts = [item for item in values if isinstance(item, str)]
     if len(texts) < len(values):
-        raise DataError(f"its {name} is not a list of texts")
+        raise DataError(f"its {name} is not a list of strings")
     return tuple(_unicode(text, name) for text in texts)
 
 
 def _unicode(text: str, name: str) -> str:
-    """The text, if it can be stored.
+    """The text, if it can be encoded as UTF-8.
 
     Raises:
-        DataError: it was read from bytes that are not UTF-8, or has half of a surrogate pair.
+        DataError: it was decoded from bytes that are not UTF-8, or has a lone surrogate.
     """
     try:
         text.encode()
     except UnicodeEncodeError as error:
         bad = text[error.start]
-        what = "a byte that is not UTF-8" if "\udc80" <= bad <= "\udcff" else "half a character"
-        raise DataError(f"its {name} has {what} ({bad!a}, letter {error.start})") from error
+        what = "a byte that is not UTF-8" if "\udc80" <= bad <= "\udcff" else "a lone surrogate"
+        raise DataError(f"its {name} has {what} ({bad!a} at position {error.start})") from error
     return text
 
 
 def _papers(value: Any) -> tuple[tuple[str, ...], ...]:
-    """A list of paragraph lists; a plain string is one paragraph."""
+    """Entries of paragraphs; a plain string is a single paragraph."""
     value = _decoded(value)
     if isinstance(value, str):
         value = _papers_of_text(value.strip())
     if is_missing(value):
         return ()
     if not isinstance(value, list | tuple):
-        raise DataError("its text is not a list of paragraph lists")
+        raise DataError("its text is not a list of lists of paragraphs")
     return tuple(
         _strings((entry,) if isinstance(entry, str | bytes) else entry, "text entry")
         for entry in value
@@ -254,11 +255,11 @@ def _papers_of_text(text: str) -> list[Any]:
 
 
 def _properties(row: Mapping[str, Any]) -> dict[str, float]:
-    """Numbers by column; text counts as a number only where the column is a known property."""
+    """Numeric columns by name; numbers written as text count only in known property columns."""
     found = {}
     for name, value in row.items():
         is_number = isinstance(value, numbers.Real | Decimal)
-        # A column whose name is not Unicode cannot be asked for either.
+        # A name that is not valid Unicode could not be selected in the config.
         if name in PROPERTIES or (is_number and name not in RESERVED and is_unicode(name)):
             number = _number(value)
             if number is not None:
@@ -267,10 +268,7 @@ def _properties(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _number(value: Any) -> float | None:
-    """A number, or None where it is not known ("na" in some public files) or is not such a number.
-
-    Models learn with single precision, so what that cannot hold is not one.
-    """
+    """A number that is finite in float32; None for anything else, such as "na" in JARVIS."""
     if isinstance(value, bool | np.bool_):
         return None
     try:

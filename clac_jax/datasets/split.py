@@ -1,4 +1,4 @@
-"""Which example is on which side: train, validation or test."""
+"""Assignment of examples to the splits train, validation and test."""
 
 from __future__ import annotations
 
@@ -7,48 +7,48 @@ import hashlib
 import numpy as np
 
 SPLITS = ("train", "validation", "test")
-SHARES = (0.8, 0.1, 0.1)
+FRACTIONS = (0.8, 0.1, 0.1)
 
 
 def formula_key(formula: str, salt: str = "clac_jax") -> int:
-    """The place of a formula in the fixed shuffle of `split_by_formula`, an unsigned 64-bit number.
+    """The 64-bit sort key of a formula in the fixed shuffle of `split_by_formula`.
 
     Args:
-        formula: the reduced one.
-        salt: another one gives another split.
+        formula: reduced formula.
+        salt: changing it gives a different split.
     """
     return int.from_bytes(hashlib.sha256((salt + formula).encode()).digest()[:8], "big")
 
 
 def split_by_formula(keys: np.ndarray) -> np.ndarray:
-    """A split for each example, 80/10/10, with all examples of one formula on one side.
+    """Splits examples 80/10/10, with all examples of a formula in one split.
 
-    The formulas are put in the order of their keys, a fixed shuffle, and dealt out in that order
-    until each split has its share of the examples.
+    Formulas are sorted by key, which shuffles them in a fixed way, and assigned in that order until
+    each split has its fraction of the examples.
 
     Args:
-        keys: (examples,) uint64, the `formula_key` of each.
+        keys: (num_examples,) uint64, the `formula_key` of each example.
 
     Returns:
-        (examples,) int8 places in SPLITS.
+        (num_examples,) int8 indices into SPLITS.
     """
     _, formula, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    # By the middle of its examples, so that a formula with many of them lands where most fit.
+    # The midpoint of its examples decides, so a formula with many goes where most of them fit.
     middles = np.cumsum(counts) - counts / 2
-    ends = np.cumsum(SHARES) * len(keys)
-    sides = np.minimum(np.searchsorted(ends, middles), len(SPLITS) - 1)
-    return sides.astype(np.int8)[formula]
+    ends = np.cumsum(FRACTIONS) * len(keys)
+    splits = np.minimum(np.searchsorted(ends, middles), len(SPLITS) - 1)
+    return splits.astype(np.int8)[formula]
 
 
 def split_by_row(num_rows: int, seed: int = 42) -> np.ndarray:
-    """A split for each row, 80/10/10 of a seeded shuffle: the rule of the public data set.
+    """Splits rows 80/10/10 after a seeded shuffle, as the public data set does.
 
     Returns:
-        (num_rows,) int8 places in SPLITS.
+        (num_rows,) int8 indices into SPLITS.
     """
     order = np.random.default_rng(seed).permutation(num_rows)
-    ends = np.round(np.cumsum(SHARES) * num_rows).astype(int)
-    sides = np.empty(num_rows, np.int8)
+    ends = np.round(np.cumsum(FRACTIONS) * num_rows).astype(int)
+    splits = np.empty(num_rows, np.int8)
     for place, (first, last) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
-        sides[order[first:last]] = place
-    return sides
+        splits[order[first:last]] = place
+    return splits

@@ -1,8 +1,8 @@
-"""The records of a build on the disk, written once in the order of the table and read in any other.
+"""Temporary on-disk storage of the records of a build: sequential writes, random reads.
 
-A table may be far larger than the memory, and its rows are shuffled among and within the splits.
-Some 70 bytes per record stay in memory: where it lies, and what decides its split and place. With
-what sorting takes it is 250 at the peak.
+A table may be much larger than memory, and its rows are shuffled among and within the splits. About
+70 bytes per record are kept in memory: its offset, and what determines its split and position. The
+peak during sorting is 250 bytes per record.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from typing import Any
 
 import numpy as np
 
-from clac_jax.datasets.crystal_table import CrystalTable, hash64, numbered
+from clac_jax.datasets.crystal_table import CrystalTable, dense_ids, hash64
 from clac_jax.datasets.record import Record
 from clac_jax.datasets.split import formula_key
 
 
 class Spool:
-    """Serialized records in a temporary file, with a row of facts for each in memory.
+    """Serialized records in a temporary file, with a few facts about each in memory.
 
-    A context manager, which removes its files.
+    A context manager; the files are removed on exit.
     """
 
     def __init__(self, folder: Path, serialize: Callable[[dict[str, Any]], bytes]):
-        """Opens it.
+        """Prepares an empty spool.
 
         Args:
-            folder: where its files lie while it is open.
-            serialize: an example of TFDS -> its bytes.
+            folder: folder of the temporary files.
+            serialize: converts a TFDS example to bytes.
         """
         self._paths = folder / "spool.records", folder / "spool.ids"
         self._serialize = serialize
@@ -57,7 +57,7 @@ class Spool:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for path in self._paths:  # first, so that closing cannot fail for want of space
+        for path in self._paths:  # before closing, which may fail on a full disk
             path.unlink(missing_ok=True)
         for file in self._files:
             try:
@@ -81,11 +81,11 @@ class Spool:
         """Appends a record.
 
         Args:
-            record: what is stored.
-            reduced_formula: where the split is by formula.
-            file: number of the file that it came from.
-            row: its number there.
-            has_label: whether the label that is asked for is known.
+            record: the record to store.
+            reduced_formula: reduced formula, if the split is by formula.
+            file: index of the file that the record comes from.
+            row: index of the row in that file.
+            has_label: whether the property to be learned is known.
 
         Raises:
             OSError: the disk is full.
@@ -107,11 +107,11 @@ class Spool:
         self._digests.append(record.digest())
 
     def facts(self, name: str) -> np.ndarray:
-        """(records,) what `add` was given: "file", "row", "has_label" or "formula_key"."""
+        """(num_records,) argument of `add`: "file", "row", "has_label" or "formula_key"."""
         return np.array(self._facts[name])
 
-    def same_ids(self) -> Iterator[tuple[int, int]]:
-        """Each record whose id an earlier one has, with the first of these, in order."""
+    def repeated_ids(self) -> Iterator[tuple[int, int]]:
+        """Pairs (index of a record, index of the first record with the same id), in order."""
         keys = np.array(self._ids)
         order = np.argsort(keys, kind="stable")
         repeated = keys[order][1:] == keys[order][:-1]
@@ -122,37 +122,37 @@ class Spool:
             if first.setdefault(name, place) != place:
                 yield place, first[name]
 
-    def in_order_of(self, salt: str, places: np.ndarray) -> np.ndarray:
-        """The places in TFDS's order of a split: by the md5 of its name and the example's key.
+    def tfds_order(self, salt: str, places: np.ndarray) -> np.ndarray:
+        """Sorts records as TFDS does: by the MD5 of the name of the split and the example's key.
 
         Args:
             salt: name of the split.
-            places: of its records.
+            places: indices of the records of the split.
         """
         hashed = hashlib.md5(salt.encode())
         keys = np.empty((len(places), 2), ">u8")
         for number, place in enumerate(map(int, places)):
             md5 = hashed.copy()
-            # As TFDS does with keys, which may be paths of another operating system.
+            # As in TFDS, whose keys may be Windows paths.
             md5.update(self._read(1, place).replace(b"\\", b"/"))
             keys[number] = np.frombuffer(md5.digest(), ">u8")
         return places[np.lexsort((keys[:, 1], keys[:, 0]))]
 
-    def size_of(self, places: np.ndarray) -> int:
-        """Bytes of some records, serialized."""
+    def num_bytes(self, places: np.ndarray) -> int:
+        """Total size of serialized records, bytes."""
         ends = np.array(self._ends)
         return int((np.diff(ends, prepend=ends.dtype.type(0)))[places].sum())
 
     def read(self, place: int) -> bytes:
-        """A record, serialized."""
+        """A serialized record."""
         return self._read(0, place)
 
     def table(self, places: np.ndarray) -> CrystalTable:
-        """The table of crystals of some records, in this order."""
+        """The crystal table of the given records, in this order."""
         return CrystalTable(
             atoms=np.array(self._atoms)[places].astype(np.int32),
-            formula=numbered(np.array(self._formulas)[places]),
-            elements=numbered(np.array(self._elements)[places]),
+            formula=dense_ids(np.array(self._formulas)[places]),
+            elements=dense_ids(np.array(self._elements)[places]),
             digest=np.array(self._digests)[places],
         )
 

@@ -1,4 +1,4 @@
-"""What the builders share that read a table which the user gives by path."""
+"""Base class of the builders that read a table of the user."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from clac_jax.datasets.split import SPLITS, split_by_formula, split_by_row
 from clac_jax.datasets.spool import Spool
 from clac_jax.errors import UserError
 
-# Sibling files of the public data set -> splits, in their order.
+# Split -> suffix of its file in the public data set.
 SIBLINGS = {"train": "_train", "validation": "_val", "test": "_test"}
 SKIPPED_ROWS = "skipped_rows.jsonl"
 FORMULA_MISMATCHES = "formula_mismatches.jsonl"
 MAX_KNOWN = 1000
-"""Names of properties that are kept for a message; a million rows may each have their own."""
+"""Largest number of property names kept for a message, as every row may have new ones."""
 
-# What reading one row raises where nobody thought of what it holds. Errors of the disk and of the
-# memory are not among them: those are not the row's.
+# Unforeseen errors while a row is converted. Errors of the disk and of memory are not included, as
+# the row does not cause them.
 _ERRORS_OF_A_ROW = (
     ArithmeticError,
     AttributeError,
@@ -39,34 +39,37 @@ _ERRORS_OF_A_ROW = (
 
 
 class TableBuilder(RecordBuilder, skip_registration=True):
-    """Crystals from a table that the user gives; a subclass says which columns it must have."""
+    """Crystals from a table of the user; subclasses set the required columns."""
 
     needs_text = True
 
     def __init__(self, *, path: str | Path, options: TableOptions = DEFAULTS, **kwargs: Any):
-        """Prepares to read a table.
+        """Initializes the builder; nothing is read yet.
 
         Args:
-            path: parquet, csv, jsonl or json, see `split_files`; or a folder of CIF files with a
-                table of their texts, see `cif_folder`.
-            options: what to do with bad rows, and how to split.
-            kwargs: see RecordBuilder.
+            path: parquet, csv, jsonl or json file, see `split_files`; or a folder of CIF files with
+                a table of their texts, see `cif_folder`.
+            options: options of the table.
+            kwargs: arguments of `RecordBuilder`.
         """
         self._path = Path(path)
         self._options = options
         super().__init__(**kwargs)
 
     def fill(self, spool: Spool) -> np.ndarray:
-        """The good rows of the file, or of the three files.
+        """Adds the good rows of the file, or of the three split files, to the spool.
+
+        Returns:
+            (num_records,) int8 index into SPLITS of each record, or LEFT_OUT.
 
         Raises:
-            DataError: a file is missing or cannot be read, or a split is left without a row.
-            BadRowsError: rows are bad and none may be skipped.
+            DataError: a file is missing or cannot be read, or a split would be empty.
+            BadRowsError: there are bad rows, and the options do not allow skipping them.
         """
         files = split_files(self._path)
         names = [path.name for path in files.values()]
-        bad = BadRows(self._beside(SKIPPED_ROWS), names)
-        mismatched = BadRows(self._beside(FORMULA_MISMATCHES), names)
+        bad = BadRows(self._next_to_splits(SKIPPED_ROWS), names)
+        mismatched = BadRows(self._next_to_splits(FORMULA_MISMATCHES), names)
         known: set[str] = set()
         for number, path in enumerate(files.values()):
             for row, record in self._good_rows(path, bad, mismatched):
@@ -81,7 +84,7 @@ class TableBuilder(RecordBuilder, skip_registration=True):
                     has_label=not self._options.label or self._options.label in record.properties,
                 )
         kept = np.ones(len(spool), bool)
-        bad.finish(self._repeated(spool, names, kept))
+        bad.finish(self._repeated_id_rows(spool, names, kept))
         if bad.count and self._options.on_bad_row == "error":
             raise BadRowsError(bad)
         mismatched.finish(())
@@ -91,23 +94,23 @@ class TableBuilder(RecordBuilder, skip_registration=True):
             if (notice := rows.notice(rows.path, what))
         ]
         self._leave_out_unlabelled(spool, kept, known)
-        sides = np.full(len(spool), LEFT_OUT, np.int8)
-        sides[kept] = self._sides(spool, kept, len(files) > 1)
-        self._check_none_is_empty(sides, bad)
-        return sides
+        splits = np.full(len(spool), LEFT_OUT, np.int8)
+        splits[kept] = self._assign_splits(spool, kept, len(files) > 1)
+        self._check_none_is_empty(splits, bad)
+        return splits
 
-    def _check_none_is_empty(self, sides: np.ndarray, bad: BadRows) -> None:
+    def _check_none_is_empty(self, splits: np.ndarray, bad: BadRows) -> None:
         for place, split in enumerate(SPLITS):
-            if not (sides == place).any():
-                message = f"{self._path} leaves no example for the {split} split. Give more rows."
+            if not (splits == place).any():
+                message = f"{self._path} has no usable row for the {split} split. Add more rows."
                 if bad.count:
-                    message += f" {bad.count:,} were skipped, the first: {bad.first[0]}"
+                    message += f" {bad.count:,} rows were skipped, the first: {bad.first[0]}"
                 raise DataError(message)
 
     def _good_rows(
         self, path: Path, bad: BadRows, mismatched: BadRows
     ) -> Iterator[tuple[int, Record]]:
-        """The records of a file by their number; reports the others to `bad`."""
+        """Yields (row index, record) for the good rows of a file; adds the others to `bad`."""
         is_folder = path.is_dir()
         rows = cif_folder.rows if is_folder else read_table
         for number, row in enumerate(rows(path, self.needs_text)):
@@ -126,13 +129,15 @@ class TableBuilder(RecordBuilder, skip_registration=True):
                     mismatched.add(path.name, number, row_name(row), remark)
                 yield number, record
 
-    def _repeated(self, spool: Spool, names: list[str], kept: np.ndarray) -> Iterator[BadRow]:
-        """The rows whose id came before, which are no longer `kept`."""
+    def _repeated_id_rows(
+        self, spool: Spool, names: list[str], kept: np.ndarray
+    ) -> Iterator[BadRow]:
+        """Yields the rows with an id that occurred before, and clears `kept` for them."""
         files, rows = spool.facts("file"), spool.facts("row")
-        for place, first in spool.same_ids():
+        for place, first in spool.repeated_ids():
             kept[place] = False
             where = f"{names[files[first]]} row {rows[first]}"
-            reason = f"its id is already that of {where}"
+            reason = f"its id is also that of {where}"
             yield bad_row(names[files[place]], int(rows[place]), spool.id(place), reason)
 
     def _leave_out_unlabelled(self, spool: Spool, kept: np.ndarray, known: set[str]) -> None:
@@ -142,33 +147,35 @@ class TableBuilder(RecordBuilder, skip_registration=True):
         if before and dropped == before:
             listed = ", ".join(shortened(name) for name in sorted(known)[:50])
             raise DataError(
-                f"{self._path} has no number in a column {self._options.label!r}. Set "
+                f"{self._path} has no numbers in a column {self._options.label!r}. Set "
                 f"config.property.name to one of {listed}."
             )
         if dropped:
-            self.notices.append(f"{dropped:,} rows without {self._options.label!r} left out")
+            self.notices.append(f"{dropped:,} rows without {self._options.label!r} skipped")
 
-    def _sides(self, spool: Spool, kept: np.ndarray, is_split: bool) -> np.ndarray:
+    def _assign_splits(self, spool: Spool, kept: np.ndarray, is_split: bool) -> np.ndarray:
         if is_split:
             return np.asarray(spool.facts("file")[kept], np.int8)
         if self._options.split_by == "formula":
             return split_by_formula(spool.facts("formula_key")[kept])
         return split_by_row(int(kept.sum()))
 
-    def _beside(self, name: str) -> Path:
+    def _next_to_splits(self, name: str) -> Path:
         path = Path(self.data_dir).parent / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
 
 def split_files(path: Path) -> dict[str, Path]:
-    """The files that a path stands for.
+    """The files of a data set by split.
 
-    Where its name ends in `_train`, `_val` or `_test` and the other two lie beside it, the three
-    are the splits. Any other file stands for itself and is split; it is called "train".
+    If the stem of the path ends in `_train`, `_val` or `_test` and the two sibling files exist, the
+    three files are the splits. Otherwise the only file is returned under "train"; its rows are
+    split later.
 
     Raises:
-        DataError: one of the three is missing, so that rows of the others might be dealt out anew.
+        DataError: one of the three files is missing; splitting the others again could move test
+            rows to the train split.
     """
     for ending in SIBLINGS.values():
         if path.stem.endswith(ending):
@@ -179,7 +186,7 @@ def split_files(path: Path) -> dict[str, Path]:
                 return files
             if len(missing) < len(files) - 1:
                 raise DataError(
-                    f"{path} is one of three split files, and {missing[0]} is missing. Add it, or "
-                    "rename the file to have it split."
+                    f"{path} is one of three split files, but {missing[0]} is missing. Add it, or "
+                    "rename the file to have its rows split."
                 )
     return {"train": path}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clac_jax.distributed.preemption import say
-from clac_jax.errors import UserError, in_words
+from clac_jax.errors import UserError, error_reason
 
 PROTOCOL = "clac-jax processes 1"
 MAX_LINE = 1 << 24  # bytes; the largest is the list of the state's arrays
@@ -146,7 +146,7 @@ def connect(address: str, index: int, count: int, deadline: float) -> Connection
             cause = "another program answers there"
             give_up = min(give_up, time.monotonic() + PORT_SECONDS)
         except (OSError, UnicodeError) as error:  # the latter for a host name that cannot be one
-            cause = in_words(error)
+            cause = error_reason(error)
         now = time.monotonic()
         if now > give_up:
             raise ProcessError(

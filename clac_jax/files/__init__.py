@@ -1,1 +1,1 @@
-"""Files of other programs and our own, read as data and written completely or not at all."""
+"""Safe readers for files of other programs, atomic writing, and validation of paths."""

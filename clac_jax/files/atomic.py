@@ -1,4 +1,4 @@
-"""Small files, written completely or not at all."""
+"""Atomic writes of small files."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from clac_jax.files.paths import explain
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file under a temporary name beside it and renames that.
+    """Writes a file under a temporary name in the same folder and renames it.
 
-    Whoever reads `path` sees the old content or all of the new, whatever ends the program.
+    A reader sees either the old or the complete new content, even if the program is killed.
 
     Args:
-        path: of the file; replaced if it is there. Its mode follows the umask.
-        content: text (UTF-8) or bytes.
+        path: path of the file; an existing file is replaced. Its mode follows the umask.
+        content: bytes, or text to be encoded as UTF-8.
 
     Raises:
-        WorkdirError: naming the file, what is wrong and what to do; the old content is still there.
+        WorkdirError: the file cannot be written; the old content is unchanged.
     """
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
@@ -29,12 +29,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, whose file takes the place of `path` when the body ends.
+    """Yields a temporary path in the same folder; its file replaces `path` on exit.
 
-    If the body or the replacement fails, the temporary file is removed and `path` is as before.
+    If the body or the replacement fails, the temporary file is deleted and `path` is unchanged.
 
     Raises:
-        WorkdirError: the body or the replacement raised an error of the operating system.
+        WorkdirError: the body or the replacement raised an `OSError`.
     """
     temporary = path.with_name(f".{path.stem[:100]}.{os.getpid()}.tmp{path.suffix[:20]}")
     try:
@@ -46,15 +46,15 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise WorkdirError(f"Cannot write {path}: {explain(error)}") from error
     finally:
-        with contextlib.suppress(OSError):  # after the rename it is not there
+        with contextlib.suppress(OSError):  # missing after the rename
             temporary.unlink()
 
 
 def sync(path: str | os.PathLike[str]) -> None:
-    """Forces a file or folder to the disk.
+    """Flushes a file or folder to disk.
 
     Raises:
-        OSError: it cannot be opened or written.
+        OSError: the path cannot be opened or flushed.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:

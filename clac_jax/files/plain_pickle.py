@@ -1,9 +1,9 @@
-"""Pickles read as data: their instructions are interpreted here, and nothing in them is called.
+"""A pickle reader that treats pickles as data and calls nothing that they name.
 
-A pickle is a program. Python's own unpickler runs it, so that a file may call what it names, change
-the classes it names for all files after it, and ask for any amount of memory. The interpreter below
-keeps to the instructions that make plain values, hands the few calls that it knows to functions of
-its caller, and counts: time and memory grow with the size of the file, whatever is in it.
+A pickle is a program. Python's unpickler executes it, so a file may call any function, modify
+classes for all files read later, and allocate any amount of memory. The interpreter below supports
+only the instructions for plain values, passes the few permitted calls to functions of its caller,
+and limits their number: time and memory are bounded by the size of the file.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 MAX_INSTRUCTIONS = 10_000_000
-"""In one pickle; a tensor takes about 30, an item that is copied by a call one."""
+"""Limit per pickle; a tensor takes about 30 instructions, an item copied by a call one."""
 
 MAX_INTEGER_BYTES = 1000
 MAX_TEXT_BYTES = 1 << 28
-MAX_LINE_BYTES = 1 << 20  # of numbers and names as pickles of protocol 0 write them
-MAX_UNUSUAL_KEYS = 10_000  # whose hashes can be made to collide, which takes quadratic time
-MAX_KEY_PARTS = 64  # of a tuple that is a key, nested ones included
+MAX_LINE_BYTES = 1 << 20  # of a number or name in protocol 0
+MAX_UNUSUAL_KEYS = 10_000  # their hashes may collide, which takes quadratic time
+MAX_KEY_PARTS = 64  # of a tuple used as a key, including nested ones
 
 
 class NotPlainDataError(Exception):
-    """A pickle names a class or function that is not on its reader's list."""
+    """A pickle refers to a class or function that is not permitted."""
 
 
 @dataclass(frozen=True)
 class Named:
-    """A class or function that a pickle names, which is never imported.
+    """A reference to a class or function, which is never imported.
 
     Attributes:
         name: "module.Class".
@@ -40,12 +40,12 @@ class Named:
 
 @dataclass(eq=False)
 class Inert:
-    """An object that a pickle makes, as what it would have been made from.
+    """The description of an object that was not created.
 
     Attributes:
         name: "module.Class".
-        args: what the class would have been called with.
-        state: what the object would have been given as its state; None without any.
+        args: arguments of the call that would have created it.
+        state: state that the object would have been given; None if there is none.
     """
 
     name: str
@@ -62,24 +62,24 @@ def read_pickle(
     is_harmless: Callable[[str], bool],
     load_persistent: Callable[[Any], Any],
 ) -> Any:
-    """Reads one pickle; the file is then at the first byte behind it.
+    """Reads one pickle and leaves the file at the first byte after it.
 
     Args:
-        file: seekable, at the pickle's first byte.
-        calls: name -> what makes the object of its arguments, where the pickle calls it; those of
-            Python's own containers are known.
-        is_harmless: whether another name may stand in the pickle; its objects become `Inert`.
-        load_persistent: what a persistent id, as PyTorch gives to its storages, stands for.
+        file: seekable file, at the first byte of the pickle.
+        calls: "module.function" -> function to call instead. The built-in containers are included
+            automatically.
+        is_harmless: whether the pickle may refer to another name; its objects become `Inert`.
+        load_persistent: resolves a persistent id, which PyTorch uses for storages.
 
     Raises:
-        NotPlainDataError: something else is named.
-        ValueError, IndexError, KeyError, TypeError: it is damaged, or too large.
+        NotPlainDataError: the pickle refers to any other name.
+        ValueError, IndexError, KeyError, TypeError: the pickle is damaged or exceeds a limit.
     """
     return _Machine(calls, is_harmless, load_persistent).run(_Bounded(file))
 
 
 class _Bounded:
-    """A file that never tries to read more than it holds, whatever length a pickle declares."""
+    """A file whose reads are limited to its size, whatever length a pickle declares."""
 
     def __init__(self, file: BinaryIO):
         self._file = file
@@ -91,7 +91,7 @@ class _Bounded:
     def read(self, count: int) -> bytes:
         count = max(0, min(count, self._size - self._file.tell()))
         if count > MAX_TEXT_BYTES:
-            raise ValueError(f"it holds a text of {count:,} bytes")
+            raise ValueError(f"it has a string of {count:,} bytes")
         return self._file.read(count)
 
     def readline(self) -> bytes:
@@ -99,7 +99,7 @@ class _Bounded:
 
 
 class _Machine:
-    """The stack machine of one pickle."""
+    """The stack machine that interprets one pickle."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class _Machine:
     ):
         self._calls, self._is_harmless, self._load = calls, is_harmless, load_persistent
         self._stack: list[Any] = []
-        self._below: list[list[Any]] = []  # the stacks under each mark
+        self._below: list[list[Any]] = []  # the stacks below each mark
         self._memo: dict[int, Any] = {}
         self._instructions = self._unusual_keys = 0
 
@@ -137,7 +137,7 @@ class _Machine:
             raise ValueError(f"its pickle has more than {MAX_INSTRUCTIONS:,} instructions")
 
     def _proto(self, _: Any) -> None:
-        """Nothing depends on the protocol."""
+        """Ignored: the protocol version does not matter."""
 
     _frame = _proto
 
@@ -246,12 +246,14 @@ class _Machine:
         target.update(map(self._key, items))
 
     def _key(self, key: Any) -> Any:
-        """A key that is plain and whose hash is cheap."""
+        """Returns a key after checking that it is plain and cheap to hash."""
         if isinstance(key, str) or (isinstance(key, int) and abs(key) < 1 << 60):
             return key
         self._unusual_keys += 1
         if self._unusual_keys > MAX_UNUSUAL_KEYS:
-            raise ValueError(f"more than {MAX_UNUSUAL_KEYS:,} keys are not text or small integers")
+            raise ValueError(
+                f"more than {MAX_UNUSUAL_KEYS:,} keys are neither strings nor small integers"
+            )
         parts, seen = [key], 0
         while parts:
             part = parts.pop()
@@ -289,7 +291,7 @@ class _Machine:
         self._stack.append(value)
 
     def _container(self, kind: type, items: Any = (), *rest: Any) -> Any:
-        """A container of Python's own; items that are keys are checked before they are hashed."""
+        """Creates a built-in container; keys are checked before they are hashed."""
         if kind is complex:
             return complex(*map(float, (items, *rest)))
         if isinstance(items, Named):  # a defaultdict's factory
@@ -308,7 +310,7 @@ class _Machine:
         self._reduce(None)
 
     def _build(self, _: Any) -> None:
-        """The attributes of dicts and tensors are of no interest; nothing here is ever changed."""
+        """Stores the state of an `Inert` object; that of dicts and tensors is ignored."""
         state = self._stack.pop()
         if isinstance(self._stack[-1], Inert):
             self._stack[-1].state = state
@@ -338,5 +340,5 @@ _STRINGS_OF_PYTHON_2 = {"STRING", "BINSTRING", "SHORT_BINSTRING"}
 
 def _checked(value: Any) -> Any:
     if isinstance(value, int) and value.bit_length() > 8 * MAX_INTEGER_BYTES:
-        raise ValueError(f"it holds an integer of {value.bit_length() // 8:,} bytes")
+        raise ValueError(f"it has an integer of {value.bit_length() // 8:,} bytes")
     return value

@@ -1,7 +1,7 @@
-"""Reads safetensors files: 8 bytes of length, a JSON header of names and places, and the numbers.
+"""Reader of safetensors files: header length (8 bytes), JSON header, tensor data.
 
-The package of that name knows no NumPy type for bfloat16, in which language models come, and fails
-in several ways on files that are not right; writing is its own.
+The safetensors package does not read bfloat16, the usual dtype of language models, into NumPy and
+raises errors of several types for invalid files. It is only used for writing.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any, TypeGuard
 import ml_dtypes
 import numpy as np
 
-from clac_jax.errors import UserError, in_words
+from clac_jax.errors import UserError, error_reason
 from clac_jax.files.json import parse_object
 
-# Eight-bit floats are left out: what they mean depends on scales that other tensors hold.
+# Without 8-bit floats, whose values depend on scales in other tensors.
 _DTYPES = {
     "F64": np.float64,
     "F32": np.float32,
@@ -41,10 +41,13 @@ class SafetensorsError(UserError, ValueError):
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """All tensors of a file by name, read-only, and the texts of its `__metadata__`.
+    """Reads all tensors of a file.
+
+    Returns:
+        The read-only tensors by name, and the strings of `__metadata__`.
 
     Raises:
-        SafetensorsError: the file is missing, or is not such a file; says why.
+        SafetensorsError: the file is missing or invalid.
     """
     path = Path(path)
     try:
@@ -54,38 +57,40 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str,
             size = path.stat().st_size - 8
             length = int.from_bytes(file.read(8), "little")
             if not 2 <= length <= min(size, _MAX_HEADER):
-                raise ValueError(f"its header has {length} bytes, and the file {max(0, size)}")
+                raise ValueError(
+                    f"its header is {length} bytes long, but the file has {max(0, size)}"
+                )
             header = parse_object(file.read(length).decode("utf-8"), object_pairs_hook=_unique)
             metadata = _texts(header.pop("__metadata__", {}))
-            places = _places(header, size - length)
-            return _tensors(places, file.read(size - length)), metadata
+            locations = _locations(header, size - length)
+            return _tensors(locations, file.read(size - length)), metadata
     except (OSError, ValueError, MemoryError) as error:
-        reason = in_words(error)
+        reason = error_reason(error)
         raise SafetensorsError(f"{path} cannot be read ({reason}). Download it again.") from error
 
 
-_Place = tuple[np.dtype, tuple[int, ...], int, int]
+_Location = tuple[np.dtype, tuple[int, ...], int, int]
 
 
-def _places(header: dict[str, Any], size: int) -> dict[str, _Place]:
-    """Where each tensor is: one directly behind the other, and nothing between or behind them."""
-    places = {name: _place(name, entry) for name, entry in header.items()}
+def _locations(header: dict[str, Any], size: int) -> dict[str, _Location]:
+    """The location of each tensor. They must be contiguous and fill the rest of the file."""
+    locations = {name: _location(name, entry) for name, entry in header.items()}
     at = 0
-    for name, (dtype, shape, start, end) in sorted(places.items(), key=lambda item: item[1][2:]):
+    for name, (dtype, shape, start, end) in sorted(locations.items(), key=lambda item: item[1][2:]):
         if start != at or end - start != math.prod(shape) * dtype.itemsize or end > size:
             raise ValueError(
-                f"tensor {name} of shape {shape} is at bytes {start} to {end} of {size}, and the "
-                f"one before ends at {at}"
+                f"tensor {name} of shape {shape} is at bytes {start} to {end} of {size}, but the "
+                f"previous one ends at {at}"
             )
         at = end
     if at != size:
-        raise ValueError(f"it has {size} bytes of numbers, and its header describes {at}")
-    return places
+        raise ValueError(f"it has {size} bytes of data, but its header describes {at}")
+    return locations
 
 
-def _tensors(places: dict[str, _Place], data: bytes) -> dict[str, np.ndarray]:
+def _tensors(locations: dict[str, _Location], data: bytes) -> dict[str, np.ndarray]:
     tensors = {}
-    for name, (dtype, shape, start, _) in places.items():
+    for name, (dtype, shape, start, _) in locations.items():
         is_bool = dtype == np.bool_
         stored = np.uint8 if is_bool else dtype
         values = np.frombuffer(data, stored, math.prod(shape), start)
@@ -93,13 +98,13 @@ def _tensors(places: dict[str, _Place], data: bytes) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _place(name: str, entry: Any) -> _Place:
-    """Number type, shape, first byte and the byte behind the last."""
+def _location(name: str, entry: Any) -> _Location:
+    """Dtype, shape, start and end (exclusive) of a tensor."""
     if not isinstance(entry, dict):
         raise ValueError(f"tensor {name} has no description")
     dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
     if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise ValueError(f"tensor {name} has numbers of the type {dtype!r}, which is not supported")
+        raise ValueError(f"tensor {name} has the dtype {dtype!r}, which is not supported")
     if not _are_counts(shape) or len(shape) > _MAX_DIMENSIONS or not _are_counts(offsets):
         raise ValueError(f"tensor {name} has no valid shape or position")
     if len(offsets) != 2:
@@ -116,7 +121,7 @@ def _are_counts(values: Any) -> TypeGuard[list[int]]:
 
 def _texts(metadata: Any) -> dict[str, str]:
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise ValueError("its __metadata__ are not texts")
+        raise ValueError("its __metadata__ are not strings")
     return metadata
 
 

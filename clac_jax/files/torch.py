@@ -1,7 +1,7 @@
-"""Reads files written by `torch.save`, without PyTorch and without running what they contain.
+"""Reader of `torch.save` files that neither needs PyTorch nor executes their code.
 
-Such a file holds a pickle, which `plain_pickle` reads as data: it may name a short list of harmless
-things and nothing else. What is read is never larger than the file.
+Such a file contains a pickle, which `plain_pickle` reads as data: it may refer only to a short list
+of harmless names. The memory for the result is bounded by the size of the file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from clac_jax.errors import UserError, in_words, one_line
+from clac_jax.errors import UserError, error_reason, one_line
 from clac_jax.files.plain_pickle import (
     MAX_INSTRUCTIONS,
     Inert,
@@ -39,45 +39,45 @@ _DTYPES = {
     "BoolStorage": np.bool_,
 }
 _ORDERS = ("little", "big")
-# How files from before PyTorch 1.6 begin: a number, a version and facts about the machine.
+# Files from before PyTorch 1.6 start with this number, a version and facts about the machine.
 _OLD_MAGIC = 0x1950A86A20F9469CFC6C
-_MAX_PICKLE = 1 << 28  # bytes, of which a tensor takes about 200
-_MAX_DEPTH = 100  # of containers in containers
-# Numbers that tensors may show beyond those that the file holds, by strides of 0 and overlaps.
+_MAX_PICKLE = 1 << 28  # bytes; a tensor takes about 200
+_MAX_DEPTH = 100  # of nested containers
+# Limit for elements that tensors repeat, by strides of 0 and overlaps, beyond those in the file.
 _MAX_REPEATED = 1 << 24
 
 
 class TorchFileError(UserError, ValueError):
-    """A file cannot be read, or names something that is not plain data."""
+    """A file cannot be read, or refers to something that is not plain data."""
 
 
 def read_torch_file(path: str | Path) -> Any:
-    """The content of a file written by `torch.save`.
+    """Reads a file written by `torch.save`.
 
     Returns:
-        The saved object: dicts, lists, numbers and strings as they were, each tensor as a read-only
-        ndarray of its type (bfloat16 as ml_dtypes' own), OmegaConf containers as dicts and lists.
-        Tensors that were one in memory, like tied weights, are one ndarray; those that were views
-        of one storage still are, so that they take no more memory than in the file.
+        The saved object: dicts, lists, numbers and strings; tensors as read-only ndarrays of the
+        same dtype (bfloat16 as `ml_dtypes.bfloat16`); OmegaConf containers as dicts and lists. A
+        tensor that occurs repeatedly, like tied weights, is one ndarray, and views of one storage
+        still share memory.
 
     Raises:
-        TorchFileError: the file is missing, is not such a file, is damaged, or names a function or
-            a class that is not on the list of harmless ones; says which.
+        TorchFileError: the file is missing, damaged, not written by `torch.save`, or refers to a
+            function or class that is not on the list, which the message names.
     """
     path = Path(path)
     try:
         if path.exists() and not path.is_file():
-            raise TorchFileError(f"{path} is not a file. Give a file that torch.save wrote.")
+            raise TorchFileError(f"{path} is not a file. Use a file written by torch.save.")
         with path.open("rb") as file:
             return _read_zip(file) if zipfile.is_zipfile(file) else _read_old(file)
     except OSError as error:
-        reason = in_words(error)
-        raise TorchFileError(f"{path} cannot be read ({reason}). Give another file.") from error
+        reason = error_reason(error)
+        raise TorchFileError(f"{path} cannot be read ({reason}). Check the path.") from error
     except NotPlainDataError as error:
         raise TorchFileError(
-            f"{path} names {one_line(error)}, which is not plain data, so it is not opened: "
-            "loading it could run any program. Save only its state dict, or convert it to "
-            "safetensors."
+            f"{path} refers to {one_line(error)}, which is not plain data. It was not loaded, "
+            "because that could run arbitrary code. Save only the state dict, or convert the file "
+            "to safetensors."
         ) from error
     except TorchFileError:
         raise
@@ -88,8 +88,8 @@ def read_torch_file(path: str | Path) -> Any:
         ) from error
 
 
-# What zipfile, NumPy and the pickle's reader raise for bytes that make no sense; RuntimeError is
-# zipfile's for a member that is encrypted, and Python's for what is nested too deep.
+# Errors of zipfile, NumPy and the pickle reader for invalid bytes. RuntimeError is that of zipfile
+# for an encrypted member, and of Python for deep nesting.
 _DAMAGED = (
     zipfile.BadZipFile, zlib.error, EOFError, KeyError, IndexError, ValueError, TypeError,
     AttributeError, OverflowError, MemoryError, RuntimeError,
@@ -97,7 +97,7 @@ _DAMAGED = (
 
 
 class _Storage:
-    """Numbers that may not be read yet, and the arrays that show them."""
+    """A storage that is read when first needed, and the arrays that are views of it."""
 
     def __init__(self, dtype: np.dtype, count: int, read: Callable[[], np.ndarray]):
         self.dtype, self.count = dtype, count
@@ -117,16 +117,16 @@ class _Tensor:
     def __init__(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any):
         if not isinstance(storage, _Storage):
             raise ValueError("a tensor has no storage")
-        self.storage, self.offset = storage, _whole(offset)
-        self.size, self.stride = tuple(map(_whole, size)), tuple(map(_whole, stride))
+        self.storage, self.offset = storage, _as_int(offset)
+        self.size, self.stride = tuple(map(_as_int, size)), tuple(map(_as_int, stride))
 
-    def array(self, shown: _Shown) -> np.ndarray:
+    def array(self, counter: _RepeatCounter) -> np.ndarray:
         view = self.offset, self.size, self.stride
         if view not in self.storage.views:
-            self.storage.views[view] = self._view(shown)
+            self.storage.views[view] = self._view(counter)
         return self.storage.views[view]
 
-    def _view(self, shown: _Shown) -> np.ndarray:
+    def _view(self, counter: _RepeatCounter) -> np.ndarray:
         dimensions = list(zip(self.size, self.stride, strict=True))
         if self.offset < 0 or any(n < 0 or step < 0 for n, step in dimensions):
             raise ValueError("a tensor has a negative size, stride or offset")
@@ -136,19 +136,19 @@ class _Tensor:
             return np.zeros(self.size, values.dtype)
         reach = self.offset + sum((n - 1) * step for n, step in dimensions)
         if reach >= values.size:
-            raise ValueError(f"a tensor reaches beyond its storage of {values.size} numbers")
-        shown.add(count, values.size)
-        # The step of a dimension of one item is never taken, and may be any number.
+            raise ValueError(f"a tensor extends beyond its storage of {values.size} elements")
+        counter.add(count, values.size)
+        # The stride of a dimension of length 1 is never used and may be any number.
         steps = tuple(step * values.itemsize if n > 1 else 0 for n, step in dimensions)
-        # NumPy compares the reach with the buffer once more; bytes, as it knows no bfloat16 there.
+        # NumPy checks the bounds again. The buffer must be bytes, as it may not be bfloat16.
         start = self.offset * values.itemsize
         array = np.ndarray(self.size, values.dtype, values.view(np.uint8).data, start, steps)
         array.flags.writeable = False
         return array
 
 
-class _Shown:
-    """Counts what tensors show beyond what the file holds."""
+class _RepeatCounter:
+    """Counts the elements that tensors repeat beyond those in the file."""
 
     def __init__(self) -> None:
         self._repeated = 0
@@ -156,12 +156,10 @@ class _Shown:
     def add(self, count: int, stored: int) -> None:
         self._repeated += max(0, count - stored)
         if self._repeated > _MAX_REPEATED:
-            raise ValueError(
-                f"its tensors repeat stored numbers: {count:,} are shown of {stored:,}"
-            )
+            raise ValueError(f"its tensors repeat stored elements: {count:,} from {stored:,}")
 
 
-def _whole(value: Any) -> int:
+def _as_int(value: Any) -> int:
     if not isinstance(value, int):
         raise ValueError(f"a size, stride or offset is a {type(value).__name__}")
     return int(value)
@@ -172,7 +170,7 @@ _CALLS: Mapping[str, Callable[..., Any]] = {
     "torch._utils._rebuild_parameter": lambda data, *_: data,
     "torch.Size": tuple,
 }
-# Named as the types of values, never called.
+# Types of values, which are never called.
 _HARMLESS = {
     "typing.Any",
     *(f"{module}.{kind}" for module in ("__builtin__", "builtins") for kind in
@@ -196,15 +194,15 @@ def _load(file: BinaryIO, load_storage: Callable[[Any], _Storage]) -> Any:
     return read_pickle(file, _CALLS, _is_harmless, load_storage)
 
 
-def _parts(pid: Any, number: int) -> tuple[np.dtype, str, int, Any]:
-    """Number type, key, count and what comes after them of a storage's persistent id."""
+def _parse_storage_id(pid: Any, number: int) -> tuple[np.dtype, str, int, Any]:
+    """Dtype, key, number of elements, and further items of the persistent id of a storage."""
     if not isinstance(pid, tuple) or len(pid) != number or pid[0] != "storage":
-        raise ValueError("it refers to something that is not a storage")
+        raise ValueError("it refers to an object that is not a storage")
     kind, key, count = pid[1], pid[2], pid[4]
     if not isinstance(kind, Named) or kind.name.rpartition(".")[2] not in _DTYPES:
-        raise ValueError("a storage has no number type")
+        raise ValueError("a storage has an unknown dtype")
     if not isinstance(key, str) or not isinstance(count, int) or count < 0:
-        raise ValueError("a storage has no name or no size")
+        raise ValueError("a storage has no key or no size")
     return np.dtype(_DTYPES[kind.name.rpartition(".")[2]]), key, count, pid[5:]
 
 
@@ -221,7 +219,7 @@ def _read_zip(file: BinaryIO) -> Any:
         left = size
 
         def read_member(name: str, most: int = _MAX_PICKLE) -> bytes:
-            """A member; torch.save compresses none, so all of them together fit the file."""
+            """Reads a member; torch.save does not compress, so together they fit the file."""
             nonlocal left
             info = archive.getinfo(name)
             if info.file_size > most:
@@ -230,7 +228,7 @@ def _read_zip(file: BinaryIO) -> Any:
             if not is_stored or info.compress_size != info.file_size or info.file_size > left:
                 raise ValueError(f"its member {name} is compressed, or larger than the file")
             left -= info.file_size
-            return archive.read(info)  # zipfile compares the CRC
+            return archive.read(info)  # zipfile verifies the CRC
 
         order = "little"
         if root + "byteorder" in names:
@@ -238,28 +236,28 @@ def _read_zip(file: BinaryIO) -> Any:
         storages: dict[str, _Storage] = {}
 
         def load_storage(pid: Any) -> _Storage:
-            dtype, key, count, _ = _parts(pid, 5)
+            dtype, key, count, _ = _parse_storage_id(pid, 5)
 
             def read() -> np.ndarray:
                 data = read_member(f"{root}data/{key}", count * dtype.itemsize)
                 return _numbers(data, dtype, count, order)
 
-            return _known(storages, key, dtype, count, read)
+            return _registered(storages, key, dtype, count, read)
 
         with io.BytesIO(read_member(pickles[0])) as content:
             return _plain(_load(content, load_storage))
 
 
 def _read_old(file: BinaryIO) -> Any:
-    """From before PyTorch 1.6: pickles one after the other, then the numbers of all storages."""
+    """Reads the format before PyTorch 1.6: several pickles, then the data of all storages."""
 
     def refuse(pid: Any) -> Any:
-        raise ValueError("a storage stands outside the saved object")
+        raise ValueError("a storage is outside the saved object")
 
     size = file.seek(0, 2)
     file.seek(0)
     if _load(file, refuse) != _OLD_MAGIC:
-        raise ValueError("it does not begin like such a file")
+        raise ValueError("it does not start with the magic number")
     _load(file, refuse)  # the version of the protocol
     order = "little" if _load(file, refuse).get("little_endian", True) else "big"
     kinds: dict[str, tuple[np.dtype, int]] = {}
@@ -267,38 +265,38 @@ def _read_old(file: BinaryIO) -> Any:
     storages: dict[str, _Storage] = {}
 
     def load_storage(pid: Any) -> _Storage:
-        dtype, key, count, (view,) = _parts(pid, 6)
+        dtype, key, count, (view,) = _parse_storage_id(pid, 6)
         if view is not None:
-            raise ValueError("a storage is a view of another, which is not supported")
+            raise ValueError("a storage is a view of a different one, which is not supported")
         kinds[key] = dtype, count
-        return _known(storages, key, dtype, count, lambda: numbers[key])
+        return _registered(storages, key, dtype, count, lambda: numbers[key])
 
     content = _load(file, load_storage)
     keys = _load(file, refuse)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise ValueError("its storages have no names")
+        raise ValueError("its storages have no keys")
     if len(set(keys)) != len(keys):
         raise ValueError("a storage is stored twice")
     for key in keys:
         dtype, count = kinds[key]
         (stored,) = np.frombuffer(file.read(8), "<i8" if order == "little" else ">i8")
         if stored != count or count * dtype.itemsize > size:
-            raise ValueError(f"storage {key} holds {stored} numbers instead of {count}")
+            raise ValueError(f"storage {key} has {stored} elements instead of {count}")
         numbers[key] = _numbers(file.read(count * dtype.itemsize), dtype, count, order)
     return _plain(content)
 
 
-def _known(
+def _registered(
     storages: dict[str, _Storage],
     key: str,
     dtype: np.dtype,
     count: int,
     read: Callable[[], np.ndarray],
 ) -> _Storage:
-    """The storage of a key, which is the same wherever it is named."""
+    """The storage of a key, created once; its dtype and size must always be the same."""
     storage = storages.setdefault(key, _Storage(dtype, count, read))
     if (storage.dtype, storage.count) != (dtype, count):
-        raise ValueError(f"storage {key} has two types or sizes")
+        raise ValueError(f"storage {key} has conflicting dtypes or sizes")
     return storage
 
 
@@ -307,29 +305,28 @@ def _numbers(data: bytes, dtype: np.dtype, count: int, order: str) -> np.ndarray
         raise ValueError(f"its byte order is {order!r}")
     is_bool = dtype == np.bool_
     values = np.frombuffer(data, np.uint8 if is_bool else dtype)
-    values = values != 0 if is_bool else values  # any byte but 0 is true
+    values = values != 0 if is_bool else values  # any byte except 0 is true
     if values.size != count:
-        raise ValueError(f"a storage holds {values.size} numbers instead of {count}")
+        raise ValueError(f"a storage has {values.size} elements instead of {count}")
     return values.byteswap() if order == "big" else values
 
 
 def _plain(content: Any) -> Any:
-    """The same with every tensor as an array, and OmegaConf's containers as dicts and lists.
+    """Converts tensors to arrays, and OmegaConf containers to dicts and lists.
 
-    An object that stands in several places is converted once: a list of two references to a list of
-    two references and so on is small in memory. As a tree it is not, so its size as a tree is
-    limited, for whoever walks the content next.
+    An object that occurs repeatedly is converted once. Nested lists that repeat their items are
+    small in memory but huge when traversed, so the number of values in a traversal is limited.
     """
-    shown = _Shown()
+    counter = _RepeatCounter()
     done: dict[int, _Node] = {}
 
     def convert(value: Any, depth: int) -> _Node:
         if isinstance(value, _Tensor):
-            return _Node(value.array(shown), 1, 0)
+            return _Node(value.array(counter), 1, 0)
         if not isinstance(value, dict | list | tuple | Inert):
             return _Node(value, 1, 0)
         if depth > _MAX_DEPTH:
-            raise ValueError(f"it is nested more than {_MAX_DEPTH} deep")
+            raise ValueError(f"it is nested more than {_MAX_DEPTH} levels deep")
         if id(value) not in done:
             node = converted(value, depth + 1)
             if node.size > MAX_INSTRUCTIONS or node.height > _MAX_DEPTH:
@@ -356,7 +353,7 @@ def _plain(content: Any) -> Any:
 
 
 class _Node(NamedTuple):
-    """A converted value, the number of values in it as a tree, and how deep it is nested."""
+    """A converted value, the number of values in a traversal, and its nesting depth."""
 
     value: Any
     size: int

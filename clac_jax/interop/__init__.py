@@ -1,1 +1,1 @@
-"""Runs of the PyTorch release, read without PyTorch."""
+"""Import of runs of the PyTorch release, without PyTorch."""

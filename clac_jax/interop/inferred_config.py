@@ -1,4 +1,4 @@
-"""The config of a model of the PyTorch release, from nothing but the shapes of its tensors."""
+"""Inference of the config of a PyTorch model from its tensors only."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _GRAPH = "graph_encoder."
 
 
 def inferred_config(state_dict: Mapping[str, np.ndarray]) -> ImportedConfig:
-    """The sizes of the model as its tensors show them, and this project's defaults for the rest.
+    """A config with the model sizes of a state dict and the defaults of this project otherwise.
 
     Args:
-        state_dict: the tensors of the model by name.
+        state_dict: all tensors of the model by name.
 
     Raises:
-        ImportedConfigError: they are not those of a graph encoder of the release.
+        ImportedConfigError: the tensors are not those of a graph encoder of the release.
     """
     tensors = {
         name.removeprefix(_GRAPH): tensor
@@ -44,14 +44,14 @@ def inferred_config(state_dict: Mapping[str, np.ndarray]) -> ImportedConfig:
         known = [name for name, kind in GRAPH_ENCODERS.items() if kind.release_names]
         raise ImportedConfigError(
             "The checkpoint has no hyper_parameters, and its tensors are not those of a graph "
-            f"encoder of the release, {' or '.join(known)} ({reason}). Give a checkpoint that the "
-            "release's training wrote."
+            f"encoder of the release, {' or '.join(known)} ({reason}). Use a checkpoint "
+            "written by the training of the release."
         )
     losses = {name.split(".")[1] for name in state_dict if name.startswith("loss.")}
     config.use_visual_intramodal_loss = "visual_d" in losses
     config.use_textual_intramodal_loss = "textual_d" in losses
     note = (
-        f"the model is a {config.graph_encoder.name} with the sizes of its tensors; optimizer, "
+        f"the model is a {config.graph_encoder.name} with the sizes of the tensors; optimizer, "
         "schedule, batch size, augmentation and data are the defaults of this project"
     )
     return ImportedConfig(config, [note])

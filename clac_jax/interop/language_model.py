@@ -1,4 +1,4 @@
-"""What of a Hugging Face language model is used here, in words."""
+"""Text summary of a Hugging Face language model for the command line."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from clac_jax.models.text.pretrained import (
 from clac_jax.models.torch_layout import SeenTensors
 from clac_jax.text.sentences import Tokenizer
 
-MAX_LENGTH = 128  # what the method takes
+MAX_LENGTH = 128  # tokens, as in the paper
 
 
 def describe_language_model(name: str) -> str:
-    """Reads all of a folder or hub id as a run would, and says what it found.
+    """Loads the model of a folder or Hub id as a run would, and describes it.
 
     Returns:
-        The architecture, its sizes, the tensors that are not used, and the flags of a run.
+        Lines with the architecture, its sizes, unused tensors, and the flags for a run.
 
     Raises:
-        PretrainedError, TokenizerError: a file is missing, damaged or of another architecture.
+        PretrainedError, TokenizerError: a file is missing, damaged or not supported.
     """
     folder = resolve_folder(name)
     settings = load_huggingface_config(folder)

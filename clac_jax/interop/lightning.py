@@ -1,4 +1,4 @@
-"""A checkpoint of the PyTorch release as a run to resume here."""
+"""Import of a checkpoint of the PyTorch release as a run that can be resumed."""
 
 from __future__ import annotations
 
@@ -46,27 +46,27 @@ from clac_jax.training import optim
 from clac_jax.training.progress import RunProgress
 from clac_jax.training.state import create_train_state
 
-# Registered buffers of the release's modules: in the state dict, not among the parameters.
+# Buffers of the modules of the release: in the state dict, but not parameters.
 _BUFFERS = (
     "running_mean", "running_var", "num_batches_tracked", "RBF.freqs", "rbf.centers",
     "position_ids", "token_type_ids",
 )  # fmt: skip
-# Parts of our optimizers' states -> PyTorch's, each of them an array for every parameter.
+# Optimizer state per parameter: Optax name -> PyTorch name.
 _KINDS = {"mu": "exp_avg", "nu": "exp_avg_sq", "trace": "momentum_buffer", "count": "step"}
 
 
 @dataclass
 class LightningRun:
-    """A run of the release, read.
+    """A run of the release, converted.
 
     Attributes:
-        config: of the run here.
-        arrays: slash path -> array, the whole state.
-        progress: where it resumes.
-        metrics: of its last validation, as far as the file has them.
-        notes: what was assumed, one line each.
-        unmapped: names of tensors and hyperparameters that have no counterpart here.
-        missing: what the file lacks and what the run starts with instead, one line each.
+        config: config for resuming the run.
+        arrays: path with slashes -> array, the complete training state.
+        progress: position at which the run resumes.
+        metrics: metrics of its last validation that are in the file; None if there are none.
+        notes: assumptions, one line each.
+        unmapped: tensors and hyperparameters without a counterpart in this project.
+        missing: keys that the file lacks, with the values used instead, one line each.
     """
 
     config: ml_collections.ConfigDict
@@ -79,17 +79,17 @@ class LightningRun:
 
 
 def read_lightning(path: str | Path, text_encoder: str | None = None) -> LightningRun:
-    """Reads a checkpoint that the PyTorch release wrote.
+    """Reads a checkpoint written by the PyTorch release.
 
     Args:
-        path: of the `.ckpt`.
-        text_encoder: folder or hub id of the language model that the run began with, for its
-            config.json and its tokenizer; by default what the checkpoint names.
+        path: path of the `.ckpt` file.
+        text_encoder: folder or Hub id of the pretrained language model of the run, for its
+            config.json and tokenizer; by default the one named in the checkpoint.
 
     Raises:
-        TorchFileError: the file cannot be read, or holds more than plain data.
-        LightningImportError: it is not such a checkpoint, or its tensors do not fit.
-        ImportedConfigError: its hyperparameters ask for something that is not known here.
+        TorchFileError: the file cannot be read, or contains more than plain data.
+        LightningImportError: it is not such a checkpoint, or its tensors do not match.
+        ImportedConfigError: its hyperparameters are not supported.
         PretrainedError, TokenizerError: the language model cannot be used.
     """
     saved = read_lightning_file(path)
@@ -100,15 +100,15 @@ def read_lightning(path: str | Path, text_encoder: str | None = None) -> Lightni
     folder = text_encoder or imported.unmapped.get("datamodule.tokenizer_model")
     if not isinstance(folder, str) or not folder:
         raise LightningImportError(
-            f"{path} does not name the language model that its run began with. Name it with "
+            f"{path} does not name the pretrained language model of its run. Set it with "
             "--text-encoder."
         )
     config = imported.config
     config.text_encoder.pretrained = folder
     use_text_encoder(imported, folder, text_kind(config.text_encoder).causal)
     use_data(imported)
-    _widths(saved, config)
-    imported.notes.append("dropout and the order of the data begin with the seed of the config")
+    _set_projection_dim(saved, config)
+    imported.notes.append("dropout and data order start from the seed of the config")
 
     progress, notes = _progress(saved, config)
     imported.notes += notes
@@ -120,8 +120,8 @@ def read_lightning(path: str | Path, text_encoder: str | None = None) -> Lightni
         if isinstance(error, UserError):
             raise
         raise LightningImportError(
-            f"{path} does not hold the model that it describes: {one_line(error.args[0])}. If its "
-            f"language model is not {folder!r}, name the right one with --text-encoder."
+            f"{path} does not match the model it describes: {one_line(error.args[0])}. If its "
+            f"language model is not {folder!r}, set the correct one with --text-encoder."
         ) from error
     unmapped += [
         f"hyperparameter {one_line(name)} = {one_line(repr(value))}"
@@ -133,32 +133,34 @@ def read_lightning(path: str | Path, text_encoder: str | None = None) -> Lightni
 
 
 _STARTS_WITH = {
-    "hyper_parameters": "what is assumed of the config is listed below",
+    "hyper_parameters": "the assumed config is listed below",
     "epoch": "the run starts at epoch 0, step 0",
     "global_step": "the run starts at epoch 0, step 0",
-    "loops": "its last epoch is taken for finished, with one batch for each step",
-    "optimizer_states": "the moments of the optimizer start at zero, and its count of steps too",
-    "lr_schedulers": "the learning rate follows from the step; a plateau schedule starts anew",
-    "callbacks": "the run monitors the default metric, and has no best value yet",
+    "loops": "the last epoch is assumed to be complete, with one batch per step",
+    "optimizer_states": "the moments and the step count of the optimizer start at zero",
+    "lr_schedulers": "the learning rate follows from the step; a plateau schedule is reset",
+    "callbacks": "the run monitors the default metric and has no best value yet",
 }
 
 
 def import_lightning(path: str | Path, workdir: Path, text_encoder: str | None = None) -> str:
-    """Writes the run of a checkpoint of the release into a new workdir.
+    """Converts a checkpoint of the release to a run in a new workdir.
 
     Args:
-        path: of the `.ckpt`.
-        workdir: gets `checkpoints/<step>` and `config.json`.
-        text_encoder: see `read_lightning`.
+        path: path of the `.ckpt` file.
+        workdir: workdir of the new run; receives `checkpoints/<step>` and `config.json`.
+        text_encoder: folder or Hub id of the language model; see `read_lightning`.
 
     Returns:
-        What was taken over, what was assumed and what was not mapped, for a person to read.
+        A report for the user; see `describe`.
 
     Raises:
-        LightningImportError: the workdir holds a run already; and see `read_lightning`.
+        LightningImportError: the workdir already contains a run; and see `read_lightning`.
     """
     if read_all(epath.Path(workdir) / CHECKPOINTS)[0]:
-        raise LightningImportError(f"{workdir} holds checkpoints already. Name another folder.")
+        raise LightningImportError(
+            f"{workdir} already contains checkpoints. Choose a different folder."
+        )
     run = read_lightning(path, text_encoder)
     shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in run.arrays.items()}
     checkpoints = Checkpoints(workdir, run.config, shapes)
@@ -169,14 +171,14 @@ def import_lightning(path: str | Path, workdir: Path, text_encoder: str | None =
 
 
 def describe(run: LightningRun, workdir: Path) -> str:
-    """What was taken over, what was assumed, what was not mapped, and how to resume."""
+    """A report: what was imported, missing, assumed and unmapped, and how to resume."""
     groups = {"params": 0, "batch_stats": 0, "opt_state": 0}
     for name in run.arrays:
         group = name.split("/")[0]
         groups[group] = groups.get(group, 0) + 1
     lines = [
         f"imported  {groups['params']} parameters, {groups['batch_stats']} running averages, "
-        f"{groups['opt_state']} arrays of the optimizer",
+        f"{groups['opt_state']} optimizer arrays",
         f"next      epoch {run.progress.epoch}, step {run.progress.step + 1}",
         *(f"missing   {line}" for line in run.missing),
         *(f"assumed   {note}" for note in run.notes),
@@ -186,14 +188,13 @@ def describe(run: LightningRun, workdir: Path) -> str:
     return "\n".join(lines)
 
 
-def _widths(saved: LightningFile, config: Any) -> None:
-    """The width of the projections, which the hyperparameters do not tell."""
+def _set_projection_dim(saved: LightningFile, config: Any) -> None:
+    """Sets the width of the projections, which is not among the hyperparameters."""
     name = "loss.global_d.img_block.feature_shortcut.weight"
     tensor = saved.state_dict.get(name)
     if tensor is None or tensor.ndim != 2:
         raise LightningImportError(
-            f"{saved.path} lacks the matrix {name}. Give a checkpoint of the whole model of the "
-            "release."
+            f"{saved.path} lacks the matrix {name}. Use a checkpoint of the complete model."
         )
     config.projection_dim = int(tensor.shape[0])
 
@@ -201,7 +202,7 @@ def _widths(saved: LightningFile, config: Any) -> None:
 def _arrays(
     saved: LightningFile, imported: ImportedConfig, progress: RunProgress
 ) -> tuple[dict[str, Any], list[str]]:
-    """The state by slash path, and the names of tensors that have no place in it."""
+    """The training state by path with slashes, and the unmapped tensors."""
     config = imported.config
     tokenizer = Tokenizer.from_folder(config.text_encoder.tokenizer)
     model = build_model(config, tokenizer.vocab_size)
@@ -229,11 +230,11 @@ def _arrays(
         for kind, leaves in by_kind.items():
             before, _, parameter = name.partition(f"/{kind}/")
             if parameter and before.startswith("opt_state/"):
-                # A count is one number for all elements of a parameter.
+                # The count is the same for all elements of a parameter.
                 value = leaves[parameter].max() if kind == "count" else leaves[parameter]
                 arrays[name] = np.asarray(value, leaf.dtype)
         if name.endswith("/count"):
-            # That of the moments belongs to them: it corrects their bias. The others are of steps.
+            # The count of the moments corrects their bias; the other counts are of steps.
             of_moments = name.endswith(("/adam/count", "/lion/count"))
             steps = max(counts, default=0) if of_moments else progress.step
             arrays[name] = np.asarray(steps, leaf.dtype)
@@ -242,16 +243,16 @@ def _arrays(
 
 
 def _moments(saved: LightningFile, notes: list[str]) -> dict[str, dict[str, np.ndarray]]:
-    """The optimizer's arrays by kind and by the name of their parameter; {} without an optimizer.
+    """The optimizer state by kind and parameter name; {} without an optimizer.
 
-    The optimizer numbers the parameters in the order of the state dict, which also holds buffers,
-    and tied weights twice. Its "step" is shown as an array of the shape of the parameter.
+    The optimizer numbers the parameters in the order of the state dict, which also contains buffers
+    and repeats tied weights. "step" is returned as an array with the shape of the parameter.
     """
     if len(saved.optimizers) != 1:
         if "optimizer_states" not in saved.missing:
             notes.append(
-                f"the file has {len(saved.optimizers)} optimizer states instead of 1; moments and "
-                "their count of steps start at zero"
+                f"the file has {len(saved.optimizers)} optimizer states instead of 1; the moments "
+                "and the step count start at zero"
             )
         return {}
     optimizer = saved.optimizers[0]
@@ -263,7 +264,7 @@ def _moments(saved: LightningFile, notes: list[str]) -> dict[str, dict[str, np.n
             tied.add(id(tensor))
     if sorted(optimizer.numbers) != list(range(len(parameters))):
         raise ValueError(
-            f"its optimizer has {len(optimizer.numbers)} parameters and its model {len(parameters)}"
+            f"its optimizer has {len(optimizer.numbers)} parameters, its model {len(parameters)}"
         )
     moments: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in _KINDS.values()}
     for number, (name, tensor) in enumerate(parameters.items()):
@@ -275,16 +276,16 @@ def _moments(saved: LightningFile, notes: list[str]) -> dict[str, dict[str, np.n
                 if value is None or not 0 <= value < 1 << 31:
                     raise ValueError(f"the optimizer's step of {name} is not a count")
                 value = np.broadcast_to(np.float64(value), tensor.shape)
-            elif value is None:  # a view of one zero: it costs nothing where nobody needs it
+            elif value is None:  # a broadcast zero, which takes no memory
                 value = np.broadcast_to(np.zeros((), tensor.dtype), tensor.shape)
             if not isinstance(value, np.ndarray) or value.shape != tensor.shape:
-                raise ValueError(f"the optimizer's {kind} of {name} has another shape")
+                raise ValueError(f"the optimizer's {kind} of {name} has the wrong shape")
             of_kind[name] = value
     return moments
 
 
 def _progress(saved: LightningFile, config: Any) -> tuple[RunProgress, list[str]]:
-    """Where the run resumes; its epochs count from 0 in both programs."""
+    """The position at which the run resumes. Both programs count epochs from 0."""
     if saved.epoch is None or saved.global_step is None:
         progress = RunProgress()
         notes: list[str] = []
@@ -309,18 +310,18 @@ def _position(
 ) -> tuple[RunProgress, list[str]]:
     notes = []
     if saved.stopped_inside_epoch:
-        notes.append(f"the run stopped inside epoch {epoch}, which starts over here")
+        notes.append(f"the run stopped during epoch {epoch}, which is repeated")
     else:
         epoch += 1
     done = step if saved.batches is None else saved.batches
     if step and done > step and done % step == 0:
         config.accumulate_steps = done // step
-        notes.append(f"accumulate_steps {done // step}: {done} batches made {step} steps")
+        notes.append(f"accumulate_steps is {done // step}: {done} batches for {step} steps")
     return RunProgress(step=step, epoch=epoch, examples_seen=done * config.batch_size), notes
 
 
 def _metrics(saved: LightningFile, config: Any) -> dict[str, float] | None:
-    """The monitored value of the last validation, if the file has it and the data are the same."""
+    """The monitored metric of the last validation, if known and if the data are the same."""
     if config.dataset.path is None:
         return None
     for monitor, _, score in saved.monitors:
@@ -330,7 +331,7 @@ def _metrics(saved: LightningFile, config: Any) -> dict[str, float] | None:
 
 
 def _example(config: ml_collections.ConfigDict) -> Batch:
-    """The smallest batch that has everything the model of a config reads."""
+    """The smallest batch with all inputs of the model."""
     graph = CrystalGraph(
         atomic_numbers=np.array([1], np.int32),
         senders=np.array([0], np.int32),
@@ -356,7 +357,7 @@ def _check_shapes(expected: Mapping[str, Any], found: Mapping[str, Any]) -> None
     wanted, given = _flat(expected), _flat(found)
     for name in sorted(wanted.keys() | given.keys()):
         if name not in given or name not in wanted:
-            raise ValueError(f"{name} is {'missing' if name in wanted else 'too much'}")
+            raise ValueError(f"{name} is {'missing' if name in wanted else 'unexpected'}")
         if given[name].shape != wanted[name].shape:
             raise ValueError(
                 f"{name} has shape {given[name].shape} instead of {wanted[name].shape}"

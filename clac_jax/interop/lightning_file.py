@@ -1,4 +1,4 @@
-"""The parts of a PyTorch Lightning checkpoint, each checked before anything is made of it."""
+"""Reads and validates the parts of a PyTorch Lightning checkpoint."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import numpy as np
 from clac_jax.errors import UserError, one_line
 from clac_jax.files.torch import read_torch_file
 
-_MAX_COUNT = (1 << 31) - 1  # of steps and epochs, which are int32 in a run's state
+_MAX_COUNT = (1 << 31) - 1  # of steps and epochs, which are int32 in the training state
 
 
 class LightningImportError(UserError, ValueError):
-    """A file is not a checkpoint of the PyTorch release, or does not fit its own description."""
+    """A file is not a checkpoint of the PyTorch release, or is inconsistent."""
 
 
 @dataclass(frozen=True)
 class OptimizerState:
-    """An optimizer of PyTorch.
+    """The state of a PyTorch optimizer.
 
     Attributes:
-        numbers: of its parameters, in the order of its groups.
-        state: number -> what it keeps of that parameter: "step", "exp_avg", ...
-        learning_rate: of its first group, if given.
+        numbers: the numbers of its parameters, in the order of the groups.
+        state: number of a parameter -> its state: "step", "exp_avg", ...
+        learning_rate: learning rate of the first group, if given.
     """
 
     numbers: list[int]
@@ -37,20 +37,20 @@ class OptimizerState:
 
 @dataclass(frozen=True)
 class LightningFile:
-    """A checkpoint, as far as the file has it: with `save_weights_only=True` the half is missing.
+    """A checkpoint; one saved with `save_weights_only=True` lacks most of the fields.
 
     Attributes:
-        path: of the file.
-        state_dict: the model's tensors.
-        hyper_parameters: of the run; None without any.
-        epoch: the epoch of the last batch, from 0.
-        global_step: optimizer updates done.
-        stopped_inside_epoch: whether batches of that epoch were left.
-        batches: done in all epochs; None if not known.
-        optimizers: their states.
-        schedule: the state of the learning-rate schedule.
-        monitors: of its ModelCheckpoint callbacks: (metric, mode, last value or None).
-        missing: the keys that the file lacks, in the order of `KEYS`.
+        path: path of the file.
+        state_dict: tensors of the model by name.
+        hyper_parameters: hyperparameters of the run; None if missing.
+        epoch: epoch of the last batch, from 0; None if missing.
+        global_step: number of optimizer steps; None if missing.
+        stopped_inside_epoch: whether the epoch was incomplete.
+        batches: number of batches in all epochs; None if unknown.
+        optimizers: states of the optimizers.
+        schedule: state of the learning-rate schedule.
+        monitors: (metric, mode, last value or None) of each ModelCheckpoint callback.
+        missing: keys that the file lacks, in the order of `KEYS`.
     """
 
     path: str | Path
@@ -73,17 +73,17 @@ KEYS = (
 
 
 def read_lightning_file(path: str | Path) -> LightningFile:
-    """Reads a `.ckpt` and checks the type of everything that an import uses.
+    """Reads a `.ckpt` file and validates the types of all values that are used.
 
     Raises:
-        TorchFileError: the file cannot be read, or holds more than plain data.
-        LightningImportError: it has no `state_dict`, or something in it is not what its name says.
+        TorchFileError: the file cannot be read, or contains more than plain data.
+        LightningImportError: there is no `state_dict`, or a value has the wrong type.
     """
     saved = read_torch_file(path)
     if not isinstance(saved, dict) or "state_dict" not in saved:
         raise LightningImportError(
-            f"{path} lacks state_dict, so it is not a checkpoint of a training run: it holds "
-            f"{_described(saved)}. Give a .ckpt that the release's training wrote."
+            f"{path} lacks state_dict, so it is not a checkpoint of a training run: it contains "
+            f"{_described(saved)}. Use a .ckpt written by the training of the release."
         )
     part = _Part(path, "", saved)
     tensors = part.mapping("state_dict")
@@ -109,15 +109,15 @@ def read_lightning_file(path: str | Path) -> LightningFile:
 
 
 class _Part:
-    """One dict of the file, whose values are taken by name and checked."""
+    """A dict of the file with accessors that check the types of its values."""
 
     def __init__(self, path: str | Path, name: str, values: Mapping[str, Any]):
         self.path, self.name, self.values = path, name, dict(values)
 
     def wrong(self, name: str, value: Any, wanted: str) -> LightningImportError:
         return LightningImportError(
-            f"{self.path} is not a checkpoint that the release's training wrote: its "
-            f"{self.name}{name} is {_described(value)} instead of {wanted}. Give another file."
+            f"{self.path} is not a checkpoint written by the training of the release: its "
+            f"{self.name}{name} is {_described(value)} instead of {wanted}. Use another file."
         )
 
     def mapping(self, name: str) -> dict[Any, Any]:
@@ -145,10 +145,10 @@ class _Part:
         value = self.values.get(name)
         if value is None:
             return None
-        whole = as_number(value)
-        if whole is None or whole != int(whole) or not 0 <= whole <= _MAX_COUNT:
+        count = as_number(value)
+        if count is None or count != int(count) or not 0 <= count <= _MAX_COUNT:
             raise self.wrong(name, value, "a count")
-        return int(whole)
+        return int(count)
 
     def flag(self, name: str, default: bool) -> bool:
         value = self.values.get(name, default)
@@ -158,7 +158,7 @@ class _Part:
 
 
 def as_number(value: Any) -> float | None:
-    """A finite number, or None for anything else; a tensor of one number is one."""
+    """A finite number, also from a tensor with one element; None for anything else."""
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.reshape(()).astype(np.float64).item()
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -199,7 +199,7 @@ def _monitors(callbacks: _Part) -> list[tuple[str, str, float | None]]:
 
 
 def _described(value: Any) -> str:
-    """What a value is, in a few words: its type, and its keys or itself where that is short."""
+    """A short description of a value: its type, and its keys or content if short."""
     kind = type(value).__name__
     if isinstance(value, dict):
         keys = ", ".join(one_line(key, 40) for key in list(value)[:3])

@@ -1,4 +1,4 @@
-"""The hyperparameters of the PyTorch release as a config of this project."""
+"""Conversion of the hyperparameters of the PyTorch release to a config of this project."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from clac_jax.models.graph import GRAPH_ENCODERS
 
 Values = Mapping[str, Any]
 
-_MAX_TEXT = 1000  # of a value, for messages
-_MAX_NUMBER = 1e12  # no size, count or rate of a run comes near
+_MAX_TEXT = 1000  # characters of a value
+_MAX_NUMBER = 1e12  # far above any size, count or rate
 
 
 class ImportedConfigError(UserError, ValueError):
-    """Hyperparameters ask for something that is not known here."""
+    """Hyperparameters are not supported or invalid."""
 
 
 @dataclass
 class ImportedConfig:
-    """A config, and what of the hyperparameters is not in it.
+    """A config, with the assumptions that were made.
 
     Attributes:
-        config: of the run.
-        notes: what was assumed, one line each.
-        unmapped: dotted names of hyperparameters that say nothing here, with their values.
+        config: config of the run.
+        notes: assumptions, one line each.
+        unmapped: dotted name -> value of the hyperparameters without a counterpart.
     """
 
     config: ml_collections.ConfigDict
@@ -40,14 +40,14 @@ class ImportedConfig:
 
 
 def imported_config(hyperparameters: Values) -> ImportedConfig:
-    """The config of a run of the release.
+    """Converts the hyperparameters of a run of the release.
 
     Args:
-        hyperparameters: `hyper_parameters` of its checkpoint, as plain values.
+        hyperparameters: `hyper_parameters` of the checkpoint, as plain values.
 
     Raises:
-        ImportedConfigError: an encoder, a loss, an optimizer or a schedule is not known here, or a
-            value is missing.
+        ImportedConfigError: an encoder, loss, optimizer or schedule is not supported, or a value is
+            missing or invalid.
     """
     reader = _Hyperparameters(hyperparameters)
     try:
@@ -57,14 +57,14 @@ def imported_config(hyperparameters: Values) -> ImportedConfig:
             raise
         raise ImportedConfigError(
             f"The checkpoint's hyperparameter {one_line(reader.last)} cannot be used "
-            f"({one_line(error)}). Give a checkpoint that the release's training wrote."
+            f"({one_line(error)}). Use a checkpoint written by the training of the release."
         ) from error
 
 
 def _imported(reader: _Hyperparameters) -> ImportedConfig:
     config = default_config()
     notes: list[str] = []
-    # What the release does without saying so in its hyperparameters.
+    # Behaviour of the release that is not among its hyperparameters.
     config.checkpoint.save_top_k = 3
     config.input.group_by = "none"
     _graph_encoder(reader, config)
@@ -75,12 +75,14 @@ def _imported(reader: _Hyperparameters) -> ImportedConfig:
     config.lm_weight = reader.number("lm_weight", 0.0)
     config.batch_size = reader.integer("datamodule.batch_size")
     notes.append(
-        f"batch_size {config.batch_size} is that of one device there, whose examples were "
-        "contrasted with each other alone; here all devices share it"
+        f"batch_size {config.batch_size} was per device, with negatives from the same device only; "
+        "here it is the global batch size"
     )
     for key in ("max_epochs", "gradient_clip", "seed"):
-        notes.append(f"{key} is not in the file; it is {config[key]}, the release's default")
-    # Nothing here depends on them.
+        notes.append(
+            f"{key} is not in the file; it is set to {config[key]}, the default of the release"
+        )
+    # Not used in this project.
     for name in (
         "graph_encoder._type",
         "datamodule._target_",
@@ -96,12 +98,12 @@ def _imported(reader: _Hyperparameters) -> ImportedConfig:
 
 
 class _Hyperparameters:
-    """Takes values by dotted name and knows which were not taken."""
+    """Hyperparameters by dotted name, keeping track of those that were not read."""
 
     def __init__(self, values: Values):
         self._flat = flatten(_with_text_keys(dict(values)))
         self._left = dict(self._flat)
-        self.last = ""  # the name that was taken last, for messages
+        self.last = ""  # the name that was read last, for messages
 
     def take(self, name: str, *default: Any) -> Any:
         self.last = name
@@ -113,8 +115,8 @@ class _Hyperparameters:
         if default:
             return default[0]
         raise ImportedConfigError(
-            f"The checkpoint's hyper_parameters lack {name!r}, so the run cannot be rebuilt. Give "
-            "a checkpoint that the release's training wrote."
+            f"The checkpoint's hyper_parameters lack {name!r}, so the run cannot be reconstructed. "
+            "Use a checkpoint written by the training of the release."
         )
 
     def flag(self, name: str, *default: bool) -> bool:
@@ -124,10 +126,10 @@ class _Hyperparameters:
         return bool(value)
 
     def number(self, name: str, *default: float) -> float:
-        """A finite number that is not negative; a text of one counts."""
+        """A finite, non-negative number; may be given as a string."""
         value = self.take(name, *default)
         if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise ValueError(f"it is a {type(value).__name__} and not a number")
+            raise ValueError(f"it is a {type(value).__name__}, not a number")
         number = float(value)
         if not 0 <= number < _MAX_NUMBER:
             raise ValueError(f"{number} is not between 0 and {_MAX_NUMBER:,}")
@@ -136,7 +138,7 @@ class _Hyperparameters:
     def integer(self, name: str, *default: int) -> int:
         number = self.number(name, *default)
         if number != int(number):
-            raise ValueError(f"{number} is not a whole number")
+            raise ValueError(f"{number} is not an integer")
         return int(number)
 
     def drop(self, prefix: str) -> None:
@@ -193,8 +195,8 @@ def _loss(reader: _Hyperparameters, config: ml_collections.ConfigDict) -> None:
 def _views(reader: _Hyperparameters, config: ml_collections.ConfigDict, notes: list[str]) -> None:
     config.augment.perturb_law = "legacy"
     notes.append(
-        "augment.perturb_law is the release's, 'legacy', which leaves atoms closer than they can "
-        "be; 'bounded' does not"
+        "augment.perturb_law is 'legacy', as in the release; it can move atoms unphysically close "
+        "to each other, unlike 'bounded'"
     )
     config.augment.mask_prob = reader.number("text_augmentation.mask_prob", 0.15)
     reader.drop("text_augmentation.")
@@ -206,9 +208,9 @@ def _views(reader: _Hyperparameters, config: ml_collections.ConfigDict, notes: l
     if not reader.flag("datamodule.sentencewise", True):
         config.augment.sentence_keep_prob = 1.0
     if not reader.flag("augmentation", True):
-        notes.append("augmentation is off there; here the two views of a crystal stay")
+        notes.append("augmentation was off; here the two views of a crystal are still augmented")
     if reader.flag("datamodule.debug", False):
-        notes.append("debug was on there; it is off here")
+        notes.append("debug was on; it has no counterpart")
 
 
 def _optimizer(reader: _Hyperparameters, config: ml_collections.ConfigDict) -> None:
@@ -266,7 +268,7 @@ def _schedule(reader: _Hyperparameters, config: ml_collections.ConfigDict) -> No
 
 
 def use_text_encoder(imported: ImportedConfig, folder: str, is_causal: bool) -> None:
-    """Sets the text encoder of a config to a pretrained model's folder or hub id."""
+    """Sets the text encoder of a config to the folder or Hub id of a pretrained model."""
     encoder = imported.config.text_encoder
     encoder.pretrained = encoder.tokenizer = folder
     encoder.feature = "last" if is_causal else "first"
@@ -274,7 +276,7 @@ def use_text_encoder(imported: ImportedConfig, folder: str, is_causal: bool) -> 
 
 
 def use_data(imported: ImportedConfig) -> None:
-    """Takes over the data of the run, where they are on this machine."""
+    """Sets the data of the run, if they exist on this machine."""
     path = imported.unmapped.get("datamodule.data_path")
     if isinstance(path, str) and path and _exists(path):
         imported.config.dataset.name = "gpt_narratives"
@@ -285,5 +287,5 @@ def use_data(imported: ImportedConfig) -> None:
 def _exists(path: str) -> bool:
     try:
         return Path(path).exists()
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # not a valid file name
         return False

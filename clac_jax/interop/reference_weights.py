@@ -1,7 +1,7 @@
-"""The tensors of the PyTorch release as this project's parameters and batch statistics.
+"""Conversion of the state dict of the PyTorch release to parameters and batch statistics.
 
-Names and shapes are those of its state dict. The same functions serve the moments of its optimizer,
-which have the names and shapes of the parameters.
+The same functions convert the moments of the optimizer, which have the names and shapes of the
+parameters.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from clac_jax.models.torch_layout import TensorReader, Tensors
 
 Tree = dict[str, Any]
 
-# Ours -> the reference's, whose blocks are named for images.
+# This project -> the release, whose blocks are named after images.
 _HEADS = {"cross_head": "global_d", "visual_head": "visual_d", "textual_head": "textual_d"}
 _SIDES = {"left": "img_block", "right": "text_block"}
 _PRIORS = {"crystal_discriminator": "prior_d", "text_discriminator": "text_prior_d"}
@@ -29,16 +29,16 @@ _PRIOR_HIDDEN = (1000, 200)
 def model_params(
     tensors: Tensors, config: ml_collections.ConfigDict, text_settings: TextEncoderSettings
 ) -> Tree:
-    """The parameters of the model of a config.
+    """Converts the parameters of the model of a config.
 
     Raises:
         KeyError: a tensor is missing.
-        ValueError: a tensor has another shape.
+        ValueError: a tensor has the wrong shape.
     """
     heads = heads_of(config)
-    # Without the language-model loss the model has no head for it.
+    # Without the language-model loss, the model has no head for it.
     left_out = () if config.lm_weight > 0 else ("cls.",)
-    text_tensors = _Below(tensors, "text_encoder.model.", left_out)
+    text_tensors = _WithoutPrefix(tensors, "text_encoder.model.", left_out)
     params = {
         "graph_encoder": graph_settings(config.graph_encoder).release_params(_graph(tensors)),
         "text_encoder": text_settings.huggingface_params(text_tensors),
@@ -53,7 +53,7 @@ def model_params(
 
 
 def model_statistics(tensors: Tensors, config: ml_collections.ConfigDict) -> Tree:
-    """The running averages of the model of a config; errors as for `model_params`."""
+    """Converts the BatchNorm statistics of the model; errors as for `model_params`."""
     statistics: Tree = {
         head: head_statistics(tensors, f"loss.{_HEADS[head]}.") for head in heads_of(config)
     }
@@ -67,14 +67,14 @@ def _graph(tensors: Tensors) -> TensorReader:
 
 
 def heads_of(config: ml_collections.ConfigDict) -> list[str]:
-    """The contrasts that the model of a config has."""
+    """The names of the contrastive heads of the model of a config."""
     heads = ["cross_head"]
     heads += ["visual_head"] if config.use_visual_intramodal_loss else []
     return heads + (["textual_head"] if config.use_textual_intramodal_loss else [])
 
 
 def head_params(tensors: Tensors, prefix: str) -> Tree:
-    """`ContrastiveHead`."""
+    """Converts the parameters of a `ContrastiveHead`."""
     params: Tree = {
         side: block_params(tensors, f"{prefix}{theirs}.") for side, theirs in _SIDES.items()
     }
@@ -82,14 +82,14 @@ def head_params(tensors: Tensors, prefix: str) -> Tree:
 
 
 def head_statistics(tensors: Tensors, prefix: str) -> Tree:
-    """The running averages of `ContrastiveHead`."""
+    """Converts the BatchNorm statistics of a `ContrastiveHead`."""
     return {
         side: block_statistics(tensors, f"{prefix}{theirs}.") for side, theirs in _SIDES.items()
     }
 
 
 def block_params(tensors: Tensors, prefix: str = "") -> Tree:
-    """`ProjectionBlock`, whose sizes are those of its shortcut."""
+    """Converts the parameters of a `ProjectionBlock`, with the sizes of its shortcut."""
     reader = TensorReader(tensors, prefix=prefix)
     size, width = reader.shape("feature_shortcut.weight")
     return {
@@ -102,14 +102,14 @@ def block_params(tensors: Tensors, prefix: str = "") -> Tree:
 
 
 def block_statistics(tensors: Tensors, prefix: str = "") -> Tree:
-    """The running averages of `ProjectionBlock`."""
+    """Converts the BatchNorm statistics of a `ProjectionBlock`."""
     reader = TensorReader(tensors, prefix=prefix)
     size, _ = reader.shape("feature_shortcut.weight")
     return {"norm": reader.statistics("feature_nonlinear.1", size)}
 
 
 def discriminator_params(tensors: Tensors, prefix: str) -> Tree:
-    """`PriorDiscriminator`."""
+    """Converts the parameters of a `PriorDiscriminator`."""
     reader = TensorReader(tensors, prefix=prefix)
     first, second = _PRIOR_HIDDEN
     return {
@@ -119,8 +119,8 @@ def discriminator_params(tensors: Tensors, prefix: str) -> Tree:
     }
 
 
-class _Below(Mapping[str, np.ndarray]):
-    """The tensors whose names begin with a prefix, under the rest of their names."""
+class _WithoutPrefix(Mapping[str, np.ndarray]):
+    """A view of the tensors with a common name prefix, which is removed from the names."""
 
     def __init__(self, tensors: Tensors, prefix: str, left_out: tuple[str, ...]):
         self._tensors = tensors

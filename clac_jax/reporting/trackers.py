@@ -15,7 +15,7 @@ from typing import Any
 
 import ml_collections
 
-from clac_jax.errors import WorkdirError, in_words, warn
+from clac_jax.errors import WorkdirError, error_reason, warn
 from clac_jax.files.atomic import write_atomically
 from clac_jax.files.paths import explain
 
@@ -156,8 +156,8 @@ class WeightsAndBiases:
             raise
         except Exception as error:  # of the service, the network or the account
             raise WorkdirError(
-                f"Weights & Biases cannot be started: {in_words(error)}. Run `wandb login`, set "
-                "WANDB_MODE=offline, or set --config.logging.wandb=False."
+                f"Weights & Biases cannot be started: {error_reason(error)}. Run `wandb login`, "
+                "set WANDB_MODE=offline, or set --config.logging.wandb=False."
             ) from error
 
     def write(self, row: Mapping[str, Any]) -> None:

@@ -1,1 +1,1 @@
-"""Texts: sentences and tokens, and the chemical formulas in them."""
+"""Sentence splitting, tokenization and chemical formulas in text."""

@@ -1,18 +1,18 @@
-"""Chemical formulas in running text: finding them and replacing them by a word.
+"""Detection and replacement of chemical formulas in running text.
 
-`formula_grammar` reads what looks like a formula, `formula_words` decides whether
-the word is meant as one, and `formula_spaced` finds those with spaces inside. This module
-finds the words and looks at what stands around them:
+`formula_grammar` parses candidates, `formula_words` classifies each one without its context, and
+`formula_spaced` handles formulas written with spaces. This module locates the candidates and
+applies the context rules:
 
-* "NO crystallizes ...", "the compound KF" make formulas of acronyms and two capitals; for two
-  capitals that name a well-known compound "BN nanosheets", "CO molecules", "HF solution", "h-BN",
-  "cubic BN" do as well (and "hBN").
-* A counted element before "site" or "atom", or beside another label, is a site's label ("the Fe2
-  site", "atoms Na1 and Cl2", "Fe1–O1–Fe2").
-* Only the formula is replaced, so the grammar around it stays: "SiO2-based" is "material-based",
-  "4H-SiC" is "4H-material" and "SiC-3C" is "material-3C", "Y2O3:Eu3+" is "material:Eu3+",
-  "VO2(B)" is "material(B)", "SrO- and TiO2-terminated" is "material- and material-terminated".
-* No formula starts or ends inside a word or a number, or at a combining character ("Pm3̅m").
+* Acronyms and pairs of capitals are formulas in contexts such as "NO crystallizes ..." and "the
+  compound KF". For pairs that name a well-known compound, "BN nanosheets", "CO molecules", "HF
+  solution", "h-BN", "hBN" and "cubic BN" are sufficient, too.
+* An element with a number before "site" or "atom", or next to another label, is a site label ("the
+  Fe2 site", "atoms Na1 and Cl2", "Fe1–O1–Fe2").
+* Only the formula is replaced, and the surrounding grammar is preserved: "SiO2-based" becomes
+  "material-based", "4H-SiC" "4H-material", "SiC-3C" "material-3C", "Y2O3:Eu3+" "material:Eu3+",
+  "VO2(B)" "material(B)", and "SrO- and TiO2-terminated" "material- and material-terminated".
+* A formula cannot start or end inside a word or a number, or at a combining character ("Pm3̅m").
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from collections.abc import Iterable
 from clac_jax.crystals.elements import is_symbol
 from clac_jax.text.formula_grammar import CLOSING, NONMETALS, Parsed, parse
 from clac_jax.text.formula_spaced import ENGLISH_SYMBOLS, UNIT_SYMBOLS, find_spaced, starts_spaced
-from clac_jax.text.formula_words import Verdict, judge
+from clac_jax.text.formula_words import Verdict, classify
 
 _TWO_LETTER_COMPOUNDS = frozenset(
     ("BN", "BP", "CO", "HF", "HI", "KF", "KH", "KI", "NO", "PN", "UC", "UN", "VC", "VN", "VO", "VP",
@@ -69,7 +69,7 @@ def _context_decides(text: str, start: int, end: int) -> bool:
 
 
 def _is_site_label(text: str, start: int, end: int) -> bool:
-    """Whether one counted element, which is not a fullerene, names an atom of a structure."""
+    """Whether an element with a number labels a site of a structure; fullerenes do not."""
     if _FULLERENE.match(text, start):
         return False
     return bool(
@@ -82,12 +82,12 @@ _ENGLISH_USE = (
     r"both|two|three|four|which|addition|contrast|general|particular|terms|well|such|comparison|"
     r"order)\b))"
 )
-# Every formula has a symbol directly followed by a symbol, a count or a bracket. This one test
-# rejects nearly all words, so that only the others are parsed.
+# In every formula some symbol is followed directly by a symbol, a count or a bracket. This cheap
+# test rejects nearly all words before they are parsed.
 _HINT = re.compile(
     r"[A-Z][a-z]?[)\]}]{0,3}(?:[A-Z0-9(\[{_$<~\\₀-₉ₓₙδ²-⁹]|\.\d|[xyznm𝑥𝑦](?![a-z])|[·⋅•])"
 )
-# "La2 − xSrxCuO4" and "YBa2Cu3O7 − δ" are written with spaces too.
+# Also "La2 − xSrxCuO4" and "YBa2Cu3O7 − δ", with spaces around the minus sign.
 _CHUNK = re.compile(
     r"\S*(?: (?:(?<=\\rm )|[-−–] (?<=[A-Za-z]\d...)"
     r"(?=[δ𝛿](?!\w)|([xyz])[A-Z]\w{0,9}\1|(?<=[NOFS]\d...)[xyz](?![\w-])))\S*)*"
@@ -95,7 +95,7 @@ _CHUNK = re.compile(
 _SITE_LIST = re.compile(r"[(\[](?:[A-Z][a-z]?[\d.]*,\s)+$")
 _ISOTOPE = r"[⁰¹²³⁴-⁹]{1,3}|\$?\^\{?\d{1,3}\}?\$?|\^\d{1,3}\^|<sup>\d{1,3}</sup>"
 _SHARE = r"\((?:\d(?:\.\d{1,6})?[-−–])?(?:[xyz][-−–])?[xyz]\)(?=[A-Z(])|[xyz](?=[A-Z][a-z]|\()"
-# In (1-x)BiFeO3-xPbTiO3 the share of the second compound is not subtracted from a count.
+# In (1-x)BiFeO3-xPbTiO3 the "-x" is the fraction of the second compound, not part of a count.
 _MIXTURE = re.compile(r"\(1(?:[-−–][xyz]){1,2}\)(?=[A-Z(])")
 _BEFORE_SHARE = re.compile(r"(?<!1)[-−–](?=[xyz][A-Z(])")
 _BORON_NITRIDE = r"[hcw](?=BN(?![A-Za-z\d]))"
@@ -109,18 +109,18 @@ _IS_CUT = re.compile(r"\([A-Za-z]")
 _JOINED = re.compile(r"_(?:[a-z]{2}|[^\w{~$\\]|$)")
 # "SrO- and TiO2-terminated"
 _SUSPENDED = re.compile(r"(?:,\s\S+-)*,?\s(?:and|or|versus)\s[^\s-]+-[a-z]")
-# Behind the digit of a space group: Pm2(1)n.
+# Follows the digit of a space-group symbol: Pm2(1)n.
 _SCREW_AXIS = re.compile(r"\([1-5]\)[a-z]|<sub>|~\d")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Chunk:
-    """What a stretch of text without spaces holds, whatever stands around it."""
+    """The formula candidates of a text without spaces, found without regard to its context."""
 
     spans: tuple[tuple[int, int, int, Verdict, bool], ...]
-    """(start, core start, end, verdict, one element) of what may be formulas."""
+    """(start, start of the core, end, verdict, single element) of each candidate."""
     may_be_spaced: bool
-    """Whether it may be a word of a formula with spaces."""
+    """Whether the chunk may be part of a formula with spaces."""
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -130,43 +130,43 @@ def _read_chunk(chunk: str) -> _Chunk:
     if _MIXTURE.search(chunk):
         chunk = _BEFORE_SHARE.sub("\0", chunk)
     spans = []
-    # What was read once as part of something that is not a formula is not read again from there,
-    # so that the time grows with the length.
+    # A symbol that was parsed as part of a rejected candidate is not parsed again, which keeps the
+    # time linear in the length.
     settled: set[int] = set()
     failed: set[int] = set()
     at = 0
     while (match := _START.search(chunk, at)) is not None:
         start, core = match.start(), match.end()
         in_word = start > 0 and unicodedata.category(chunk[start - 1])[0] == "M"
-        # A share of a mixture stands in front of a counted formula only: (1-x)BiScO3, not xRD.
+        # The fraction in a mixture only precedes a formula with counts: (1-x)BiScO3, not xRD.
         has_share = core > start and chunk[start] in "xyz("
         parsed = None if in_word or core in settled else parse(chunk, core, failed)
         if parsed is None:
             at = max(core, start + 1)
             continue
-        verdict = Verdict.WORD
+        verdict = Verdict.NOT_FORMULA
         if _ends_well(chunk, parsed.end) and (parsed.counts or not has_share):
-            verdict = judge(parsed, _core(chunk[core : parsed.end], parsed))
+            verdict = classify(parsed, _core(chunk[core : parsed.end], parsed))
         if core > start and chunk[start] in "hcw":
             verdict = Verdict.FORMULA
         if parsed.symbols[1:] == ["I"] and f"{parsed.symbols[0]}II" in chunk:  # CuI/CuII
-            verdict = Verdict.WORD
+            verdict = Verdict.NOT_FORMULA
         if (
             chunk[start : start + 2].isdigit()
             and core > start
             and NONMETALS.isdisjoint({*parsed.symbols} - {"Si"})
         ):
-            verdict = Verdict.WORD  # a steel: 42CrMo4
-        if verdict is Verdict.WORD:
+            verdict = Verdict.NOT_FORMULA  # a steel: 42CrMo4
+        if verdict is Verdict.NOT_FORMULA:
             settled.update(parsed.items)
-            # Continue inside a group ("(NaCl)"), else behind what was read.
+            # Continue inside a group ("(NaCl)"), otherwise after the candidate.
             inside = chunk[core] in CLOSING or chunk[core] == "\\"
             at = core + 1 if inside or parsed.end == core else parsed.end
             continue
         at = parsed.end
         single = len(set(parsed.symbols)) == 1
         if single and (chunk[start - 1 : start] in tuple(")]}") or _IS_CUT.match(chunk, at)):
-            continue  # part of something else: [Co(en)3]Cl3, Cu3(BTC)2
+            continue  # part of a complex: [Co(en)3]Cl3, Cu3(BTC)2
         spans.append((start, core, parsed.end, verdict, single))
     return _Chunk(tuple(spans), may_be_spaced=starts_spaced(chunk))
 
@@ -178,7 +178,7 @@ def _core(stretch: str, parsed: Parsed) -> str:
 
 
 def _ends_well(text: str, end: int) -> bool:
-    """Whether a formula may end here: not inside a word or a number."""
+    """Whether a formula may end at this position, which must not be inside a word or a number."""
     following = text[end : end + 2]
     if not following:
         return True
@@ -193,10 +193,10 @@ def _ends_well(text: str, end: int) -> bool:
 
 
 def find_formulas(text: str) -> list[tuple[int, int]]:
-    """The chemical formulas of a text by the rules of this module.
+    """The spans of all chemical formulas in a text.
 
     Returns:
-        (start, end) character positions, in order, without overlap.
+        (start, end) character offsets, sorted and without overlap.
     """
     found: list[tuple[int, int]] = []
     done = run_end = 0
@@ -217,24 +217,26 @@ def find_formulas(text: str) -> list[tuple[int, int]]:
         if read.may_be_spaced and start >= run_end:
             spaced, run_end = find_spaced(text, start, done)
             if spaced is not None:
-                _append(text, found, spaced)
+                _add_span(text, found, spaced)
                 done = spaced[1]
                 continue
         done = end
         for first, core, last, verdict, single in read.spans:
             span = (start + first, start + last)
-            if verdict is Verdict.ASK and not _context_decides(text, start + core, span[1]):
+            if verdict is Verdict.NEEDS_CONTEXT and not _context_decides(
+                text, start + core, span[1]
+            ):
                 continue
             if single and _is_site_label(text, *span):
                 continue
             if text[span[1] - 1] == "-" and _SUSPENDED.match(text, span[1]):
                 span = (span[0], span[1] - 1)
-            _append(text, found, span)
+            _add_span(text, found, span)
     return found
 
 
-def _append(text: str, found: list[tuple[int, int]], span: tuple[int, int]) -> None:
-    """Adds a formula, which may be a further part of the last one: CaSO4 · 2H2O."""
+def _add_span(text: str, found: list[tuple[int, int]], span: tuple[int, int]) -> None:
+    """Adds a formula to `found`, or extends the last one, as in CaSO4 · 2H2O."""
     start = span[0]
     if found and start - found[-1][1] < 12 and _BETWEEN_PARTS.match(text[found[-1][1] : start]):
         start = found.pop()[0]
@@ -242,20 +244,20 @@ def _append(text: str, found: list[tuple[int, int]], span: tuple[int, int]) -> N
 
 
 def is_formula(token: str) -> bool:
-    """Whether a token, without any context, is one chemical formula from end to end."""
+    """Whether the entire token is one chemical formula, judged without context."""
     return find_formulas(token) == [(0, len(token))]
 
 
 def replace_formulas(text: str, word: str = "material", also: Iterable[str] = ()) -> str:
-    """Replaces every chemical formula of a text by a word.
+    """Replaces every chemical formula in a text by a word.
 
     Args:
         text: any text.
-        word: what stands there afterwards.
-        also: formulas known to be meant, such as the compound's own. They are replaced whatever
-            their shape ("KF", "In"), wherever they stand as a word of their own and, for an element
-            symbol, do not read as the English word, a unit behind a number, or part of a symbol.
-            Spaces between their elements ("Pb S") are allowed for.
+        word: the replacement.
+        also: formulas to replace in any case, such as that of the crystal described. They are
+            replaced even if ambiguous ("KF", "In"), where they form a separate word; an element
+            symbol is kept where it reads as an English word, as a unit after a number, or as part
+            of a longer symbol. Spaces between the elements ("Pb S") are allowed.
     """
     spans = find_formulas(text)
     for known in also:

@@ -1,19 +1,19 @@
 r"""The grammar of chemical formulas.
 
-A formula is a sequence of elements and groups in (), [] or {}, each with an optional count; further
-parts may follow a middle dot (hydrates). A count is a number (also ".35"), a fraction in lowest
-terms, a variable (x, y, z, w, n, m, δ ...) or a sum with one (1-x, 7-δ, n+1). It is written plain,
-as Unicode subscripts, or in the markup of LaTeX (`_2`, `_{2}`, `$_2$`, `\(_2\)`), HTML
+A formula is a sequence of elements and groups in (), [] or {}, each with an optional count; more
+parts may follow after a middle dot (hydrates). A count is a number (".35" included), a fraction in
+lowest terms, a variable (x, y, z, w, n, m, δ ...) or a sum with a variable (1-x, 7-δ, n+1). Counts
+are plain, Unicode subscripts, or marked up as LaTeX (`_2`, `_{2}`, `$_2$`, `\(_2\)`), HTML
 (`<sub>2</sub>`), Markdown and CIF (`~2~`) or plain text (`_2_`). LaTeX font commands around symbols
 are skipped (`{\mathrm{SrTiO}}_{3}`).
 
-A charge behind a formula belongs to it. Inside, a metal may carry its oxidation state (Fe2+Fe3+2O4,
-Fe(II)Fe(III)2O4); □ is a vacancy. Inside a group, alternatives are separated by commas:
-(Mg,Fe)2SiO4. MA, FA, PEA, BA and GA are the organic cations of halide perovskites, Tx the unknown
-surface groups of MXenes.
+A formula includes a trailing charge. Metals may carry oxidation states (Fe2+Fe3+2O4,
+Fe(II)Fe(III)2O4), and □ is a vacancy. Commas separate the species that share a site: (Mg,Fe)2SiO4.
+MA, FA, PEA, BA and GA are the organic cations of halide perovskites, and Tx the unspecified surface
+terminations of MXenes.
 
-Every function reads from left to right and tries nothing twice, so that the time for a text grows
-with its length, whatever it holds.
+The parser reads from left to right and never retries a failed group, so its time is linear in the
+length of any text.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from dataclasses import dataclass, field
 
 from clac_jax.crystals.elements import atomic_number, is_symbol
 
-_HEAVIEST = 98  # californium: beyond it nobody has seen enough for a crystal
-_DEEPEST = 8  # nested brackets; also keeps hostile text from exhausting the stack
+_HEAVIEST = 98  # californium: of heavier elements no crystal could be made
+_DEEPEST = 8  # nested brackets; also protects the stack from hostile text
 
 NONMETALS = frozenset(
     ("H", "D", "He", "B", "C", "N", "O", "F", "Ne", "Si", "P", "S", "Cl", "Ar", "Ge", "As", "Se",
      "Br", "Kr", "Te", "I", "Xe", "At", "Rn")
 )  # fmt: skip
-"""Elements that are not metals, with the half-metals; deuterium (D) among them."""
+"""Nonmetals and metalloids, including deuterium (D)."""
 
 MINUS = r"(?:[-−–]|&minus;|\\ensuremath\{-\})"
 _VARIABLE = r"(?:(?:[xyzwnmδεη𝑥𝑦𝑧𝛿]|\\delta|\\epsilon)(?![a-zα-ω])|<i>[a-zδ]</i>)"
@@ -55,7 +55,7 @@ def _unnamed(pattern: str) -> str:
 
 _INNER = _unnamed(_EXPRESSION)
 _PLAIN = rf"(?:{_INNER}|\\(?:mathrm|text|rm)\{{{_INNER}\}}|\\rm {_INNER})"
-# A "$" that closes behind a later part is found by parse().
+# A "$" that closes after a later part is handled by parse().
 _MARKUP = "|".join(
     opening + _PLAIN + closing
     for opening, closing in (
@@ -95,40 +95,40 @@ _CHARGE = re.compile(
     r"(?:\$?\^\{\d*[+−–-]\}\$?|\^\d*[+−–-]\^|[²³⁴⁵⁶]?[⁺⁻]|<sup>\d*[+−–-]</sup>)(?![\w+−-])"
     r"|\^?\d*\+(?![\w+−]|-\d)|\^?\d*[−–-](?![\w+−([-])"
 )
-# MXenes write their unknown surface groups as T: Ti3C2Tx.
+# The surface terminations of MXenes: Ti3C2Tx.
 _TERMINATION = re.compile(
     r"T(?:[xz]|ₓ|_x_?|_\{x\}|\$_x\$|\$_\{x\}\$|~x~|<sub>x</sub>)(?!\w)"
 )  # fmt: skip
-# Which polymorph it is: VO2(B).
+# The name of a polymorph: VO2(B).
 _POLYMORPH = re.compile(r"(?<=[\d₂₃}>$])\([BCHNOS]\)(?![\w₀-₉({\[<~$^])")
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
 @functools.cache
 def is_element(text: str) -> bool:
-    """Whether the text is the symbol of an element that a formula may hold."""
-    # Tritium and the heaviest elements would only make formulas of acronyms.
+    """Whether the text is the symbol of an element that may occur in a formula."""
+    # Tritium and the heaviest elements would only turn acronyms into formulas.
     return text != "T" and is_symbol(text) and atomic_number(text) <= _HEAVIEST
 
 
 @dataclass
 class Parsed:
-    """What stands in one formula-like stretch of text."""
+    """The parts of one formula-like substring."""
 
     end: int
     symbols: list[str] = field(default_factory=list)
     counts: list[str] = field(default_factory=list)
     items: list[int] = field(default_factory=list)
-    """Where the elements and groups outside of all groups start."""
+    """Offsets of the elements and groups at the top level."""
     groups: int = 0
-    bare_group: bool = False  # nothing but one uncounted group
+    bare_group: bool = False  # a single group without a count
     charged: bool = False
-    states: bool = False  # oxidation states inside
+    states: bool = False  # has oxidation states
     organic: bool = False  # MA, FA ...
     group_counted: bool = False
 
     def absorb(self, other: Parsed) -> None:
-        """Adds a part that starts where this one ends."""
+        """Appends a part that starts at the end of this one."""
         self.end = other.end
         self.symbols += other.symbols
         self.counts += other.counts
@@ -139,21 +139,22 @@ class Parsed:
 
 
 def _parse_count(text: str, at: int) -> int:
-    """The position behind the count that starts at `at`; `at` itself if there is none."""
+    """The end of the count that starts at `at`, or `at` if there is no count."""
     match = _COUNT.match(text, at)
     if match is None:
         return at
     if match["slash"]:
-        whole = text[at : match.start("slash")]
-        bottom = int(match["denominator"])
-        proper = whole.isdigit() and bottom > 1 and math.gcd(int(whole), bottom) == 1
+        numerator = text[at : match.start("slash")]
+        denominator = int(match["denominator"])
+        coprime = numerator.isdigit() and math.gcd(int(numerator), denominator) == 1
+        proper = coprime and denominator > 1
         if not proper:  # "SiO2/4H-SiC": a separator, not a fraction
             return match.start("slash")
     return match.end()
 
 
 def _read_symbol(text: str, result: Parsed) -> bool:
-    """Reads one element with its oxidation state, or one organic cation; whether there was any."""
+    """Reads an element with its oxidation state, or an organic cation; False if there is none."""
     cation = _ORGANIC_CATION.match(text, result.end)
     if cation is not None:
         result.organic = True
@@ -184,7 +185,7 @@ def _read_symbol(text: str, result: Parsed) -> bool:
 def _parse_sequence(
     text: str, at: int, closing: str, failed: set[int], depth: int = 0
 ) -> Parsed | None:
-    """Elements and groups from `at` on, up to `closing` (if given) or as far as they go."""
+    """Parses elements and groups from `at` to the `closing` bracket, or as far as possible."""
     result = Parsed(end=at)
     counted = False
     while result.end < len(text):
@@ -222,7 +223,7 @@ def _parse_sequence(
             result.group_counted |= is_group
             result.end = end
         if closing and text[result.end : result.end + 1] == ",":
-            # Alternatives on one site: (Mg,Fe); the separator belongs to the group only.
+            # Species that share a site: (Mg,Fe). The comma is only valid inside a group.
             result.end += 1
             while text[result.end : result.end + 1] == " ":
                 result.end += 1
@@ -235,13 +236,16 @@ def _parse_sequence(
 
 
 def parse(text: str, at: int, failed: set[int] | None = None) -> Parsed | None:
-    """The longest formula-like stretch that starts at `at`, with its parts after middle dots.
+    """Parses the longest formula-like substring that starts at `at`, hydrate parts included.
 
     Args:
         text: any text without spaces.
-        at: a position in it.
-        failed: brackets of this text that do not start a group; grows. With the same set for all
-            calls on one text, none of them is tried twice.
+        at: offset in it.
+        failed: offsets of brackets that do not open a group; updated in place. Sharing one set
+            among all calls for a text avoids parsing a bracket twice.
+
+    Returns:
+        The parts, or None if neither an element nor a group starts at `at`.
     """
     failed = set() if failed is None else failed
     result = _parse_sequence(text, at, "", failed)

@@ -1,20 +1,20 @@
-"""Formulas with spaces between the elements, as CIF files write them: "Al2 O3", "Ca5 (P O4)3 F".
+"""Formulas with spaces between the elements, as in CIF files: "Al2 O3", "Ca5 (P O4)3 F".
 
-English text has runs of symbols too ("In As I see"), so a run of words is a formula only if
+English text has runs of element symbols, too ("In As I see"). A run of words is a formula only if
 
-* every word is one element with an optional count ("Al2", "O", "Ti0.7"), with brackets around it,
-  or a counted group ("(OH)2"), and exactly one space or no-break space stands between two of them;
-* there are at least two words, two different elements and one count: "Na Cl" and "Fe K" are not
-  replaced, "Na1 Cl1" is;
-* no element occurs twice, as in site labels ("Si1 O1 Si2"), unless the run has brackets or a word
-  without a count; no word about sites or bonds follows ("the Fe1 O2 bond"); and the words are not
-  all labels of one letter and one digit ("P1 C2", "S1 P2").
+* every word is one element with an optional count ("Al2", "O", "Ti0.7"), possibly in brackets, or a
+  group with a count ("(OH)2"), and the words are separated by exactly one space or no-break space;
+* there are at least two words, two different elements and one count: "Na1 Cl1" is a formula, "Na
+  Cl" and "Fe K" are not;
+* no element occurs twice, as it does in site labels ("Si1 O1 Si2"), unless the run has brackets or
+  a word without a count; no word about sites or bonds follows ("the Fe1 O2 bond"); and the words
+  are not all labels of one letter and one digit ("P1 C2", "S1 P2").
 
-At its ends a run is cut where the word reads as English or as a unit: In, As, At, Be, He, I, No and
-Am without a count at the start of a sentence ("In Al2 O3 the"), or behind the run before a capital
-("Al2 O3 In Air"); a unit behind a number ("300 K Fe2 O3"); the K of an edge; a Roman numeral behind
-"phase" or "type". At the start of a text such a word belongs to the formula if nothing else
-follows, or "crystallizes".
+A word at either end of a run is dropped if it reads as English or as a unit: In, As, At, Be, He, I,
+No and Am without a count at the start of a sentence ("In Al2 O3 the") or at the end of the run
+before a capital ("Al2 O3 In Air"); a unit after a number ("300 K Fe2 O3"); the K of an absorption
+edge; a Roman numeral after "phase" or "type". At the start of a text such a word is part of the
+formula if the run is followed by the end of the text or by "crystallizes".
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _WORD = (
     rf"|[(\[]{_ELEMENT}{{2,8}}[)\]]{_COUNT}?)"
 )
 _RUN = re.compile(rf"{_WORD}(?:[{_SPACE}]{_WORD}(?![^\s.,;:!?'\"”’)\]/–-])){{1,{_MOST_WORDS}}}")
-# In front of the first word: a quotation mark, or what separates it from another formula.
+# May precede the first word: a quotation mark, or a separator from another formula.
 _LEAD = r"[\"'“‘/:+=–—-]?"
 _ONE = re.compile(rf"{_LEAD}({_WORD})")
 _ONE_AT_END = re.compile(rf"{_LEAD}{_WORD}(?![^\s.,;:!?'\"”’)\]/–-])")
@@ -47,9 +47,9 @@ _NOT_SPACE = re.compile(rf"[^{_SPACE}]+")
 _SYMBOL = re.compile(r"[A-Z][a-z]?")
 
 ENGLISH_SYMBOLS = frozenset(("Am", "As", "At", "Be", "He", "I", "In", "No"))
-"""Symbols of elements that are English words."""
+"""Element symbols that are also English words."""
 UNIT_SYMBOLS = frozenset(("C", "F", "H", "K", "N", "Pa", "S", "V", "W"))
-"""Symbols of elements that are units behind a number."""
+"""Element symbols that are units after a number."""
 _SENTENCE_STARTS = re.compile(r"(?:^|[.!?:;][\"'”’)\]]?\s+|[\n\"“]\s*)$")
 _AFTER_NUMBER = re.compile(r"\d\s?$")
 _AFTER_KIND = re.compile(
@@ -66,25 +66,25 @@ _SITES = re.compile(
 )
 _DISTANCE = re.compile(r"\s\d\.\d")  # a table of bonds: "Fe1 O2 2.05(3)"
 _SITE = re.compile(r"[A-Z][a-z]?\d+")
-_WHOLE = re.compile(r"\s*$|\s+crystalli[sz]e[sd]?\b")
+_ONLY_FORMULA = re.compile(r"\s*$|\s+crystalli[sz]e[sd]?\b")
 _LABEL = re.compile(r"[PCFIRBS]\d")
 
 
 def starts_spaced(chunk: str) -> bool:
-    """Whether a stretch of text without spaces starts like a word of a formula with spaces."""
+    """Whether a text without spaces may be the first word of a formula with spaces."""
     return _ONE_AT_END.match(chunk) is not None
 
 
 def find_spaced(text: str, chunk: int, after: int) -> tuple[tuple[int, int] | None, int]:
-    """The spaced formula that a word belongs to.
+    """The formula with spaces that a word is part of.
 
     Args:
         text: any text.
-        chunk: where the word starts: behind a space, or at the start of the text.
-        after: no word before this position is looked at.
+        chunk: offset of the word, which follows a space or starts the text.
+        after: offset before which no word is considered.
 
     Returns:
-        Its start and end, or None; and where the run of words ends that was looked at.
+        The (start, end) span of the formula or None, and the end of the run that was examined.
     """
     first = _ONE.match(text, chunk)
     if first is None:
@@ -95,12 +95,12 @@ def find_spaced(text: str, chunk: int, after: int) -> tuple[tuple[int, int] | No
     run = _RUN.match(text, start)
     if run is None:
         return None, chunk
-    words = _cut(text, [match.span() for match in _NOT_SPACE.finditer(text, start, run.end())])
+    words = _trimmed(text, [match.span() for match in _NOT_SPACE.finditer(text, start, run.end())])
     return (None if len(words) < 2 else _checked(text, words)), run.end()
 
 
 def _leftmost(text: str, start: int, after: int) -> int:
-    """Where the run of words that ends before `start` begins."""
+    """Start of the run of words that extends to the left of `start`."""
     for _ in range(_MOST_WORDS):
         if start <= after or text[start - 1] not in _SPACE:
             break
@@ -111,19 +111,19 @@ def _leftmost(text: str, start: int, after: int) -> int:
         if match is None:
             break
         start = match.start(1)
-        if start > left:  # behind a quotation mark
+        if start > left:  # after a quotation mark
             break
     return start
 
 
-def _cut(text: str, words: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The words without those at the ends that read as English, units or edges."""
+def _trimmed(text: str, words: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The run without words at its ends that read as English, units or absorption edges."""
     start, end = words[0]
     name, before = text[start:end], text[max(0, start - 12) : start]
     starts = (start <= 12 and not before.strip()) or _SENTENCE_STARTS.search(before)
-    is_whole = not text[:start].strip() and _WHOLE.match(text, words[-1][1])
+    is_only_formula = not text[:start].strip() and _ONLY_FORMULA.match(text, words[-1][1])
     if (
-        (name in ENGLISH_SYMBOLS and starts and not is_whole)
+        (name in ENGLISH_SYMBOLS and starts and not is_only_formula)
         or (name in UNIT_SYMBOLS and _AFTER_NUMBER.search(before))
         or (name in ("I", "V") and _AFTER_KIND.search(before))
     ):
@@ -142,7 +142,7 @@ def _cut(text: str, words: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _checked(text: str, words: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
-    """Start and end of the words if they are one formula."""
+    """The span of the words if together they are one formula."""
     start, end = _without_outer_brackets(text, words[0][0], words[-1][1])
     if not _is_formula(text[start:end]) or _SITES.match(text, end):
         return None
@@ -153,7 +153,7 @@ def _checked(text: str, words: Sequence[tuple[int, int]]) -> tuple[int, int] | N
 
 @functools.lru_cache(maxsize=1 << 14)
 def _is_formula(stretch: str) -> bool:
-    """Whether words that look like elements are a formula, whatever stands around them."""
+    """Whether a run of element-like words is a formula, judged without context."""
     pieces = stretch.split()
     joined = "".join(pieces)
     parsed = parse(joined, 0)
@@ -169,7 +169,7 @@ def _is_formula(stretch: str) -> bool:
 
 
 def _without_outer_brackets(text: str, start: int, end: int) -> tuple[int, int]:
-    """Brackets around the whole, or open to one side, belong to the text."""
+    """The span without brackets that enclose all of it or are unbalanced."""
     depth = 0
     for at in range(start, end):
         depth += (text[at] in "([") - (text[at] in ")]")

@@ -1,4 +1,4 @@
-"""Text views: sentences, tokens and masked tokens."""
+"""Sentence splitting, random text views, tokenization and token masking."""
 
 from __future__ import annotations
 
@@ -17,57 +17,59 @@ from clac_jax.files.huggingface import resolve_folder
 from clac_jax.files.json import read_json_object, read_text
 
 IGNORED_LABEL = -100
-"""Label of a token that the language-model loss skips."""
+"""Label of the tokens that do not contribute to the language-model loss."""
 
 _ENDS_SENTENCE = re.compile(r"""[.!?…]["'”’)\]]*$""")
-# Abbreviations of papers that sentencex does not know; what follows one is the same sentence.
+# Abbreviations in papers that sentencex does not know; the sentence continues after them.
 _ENDS_ABBREVIATED = re.compile(
-    # "Ca.", "Cf." and "No." with a capital may be elements at the end of a sentence.
+    # Not "Ca.", "Cf." and "No.", which may be elements at the end of a sentence.
     r"(?:^|[\s(\[])(?:[Aa]pprox|ca|cf|vs|[Ee]qs?|[Rr]efs?|[Ff]igs?|[Tt]abs?|resp|nos?)\.$"
     r"|\b(?:e\.g|i\.e|et al)\.$"
 )
 _STARTS_LIKE_A_SENTENCE = re.compile(r"""["'“‘(\[]*(?:[^\W\da-zα-ω]|[a-zα-ω][-‐–]|\d)""")
-# sentencex takes element symbols, units and the end of "C2/m" for titles or abbreviations.
+# sentencex mistakes element symbols, units and the end of "C2/m" for titles or abbreviations.
 _SYMBOL_THEN_SENTENCE = re.compile(
     r"(?<=[\s,/(–-])(?:Sr|Mg|Mo|No|Co|[A-Z]|[a-dhmns])\)?\.\s+"
     r"(?=(?:A|An|All|Each|Every|In|It|Its|Of|On|The|There|These|This|Those|Both|Two|With)\s)"
 )
 
 
-# A word, a number, signs, and letters that a vocabulary may lack.
-_EVERY_KIND = "a Zx9qj 0.5 \u00c5 \u03b1 \u65e5\u672c \U0001f701 \x7f\n"
-_UNUSED_IDS = 100_000  # that a vocabulary may leave out
+# A word, a number, symbols, and characters that a vocabulary may lack.
+_ALL_KINDS_OF_TEXT = "a Zx9qj 0.5 \u00c5 \u03b1 \u65e5\u672c \U0001f701 \x7f\n"
+_MAX_UNUSED_IDS = 100_000  # gaps that a vocabulary may have
 
 
 class TokenizerError(UserError, ValueError):
-    """A tokenizer cannot be read or lacks what was asked of it."""
+    """A tokenizer cannot be read or lacks a token that is required."""
 
 
 def split_sentences(text: str) -> list[str]:
-    """Splits a narrative into its sentences, white space reduced to single spaces.
+    """Splits a narrative into sentences, with whitespace normalized to single spaces.
 
-    The cuts are sentencex's, mended where crystallography misleads it: an abbreviation ("approx.",
-    "eq.") or a wrapped line does not end a sentence; an element symbol, a unit or a space group
-    ("Sr.", "3 K.", "C2/m.") before an opening word does. A text without any sentence (empty, only
-    white space) gives an empty list.
+    The boundaries are those of sentencex, corrected for crystallographic text: an abbreviation
+    ("approx.", "eq.") or a line break does not end a sentence; an element symbol, a unit or a space
+    group ("Sr.", "3 K.", "C2/m.") followed by a word that opens a sentence does.
+
+    Returns:
+        The sentences; an empty list for a text that is empty or only whitespace.
     """
     sentences: list[str] = []
-    open_end = False  # whether the sentence before goes on
+    continues = False  # whether the last sentence is unfinished
     for raw in sentencex.segment("en", text):
         piece = " ".join(raw.split())
         if not piece:
             continue
-        if open_end and sentences:
+        if continues and sentences:
             sentences[-1] += " " + piece
         else:
             sentences.append(piece)
-        # A wrapped line: no stop before the break, no capital after it (seen at the next piece).
-        open_end = _ENDS_ABBREVIATED.search(piece) is not None
+        # Wrapped lines are joined later, where the start of the next piece is known.
+        continues = _ENDS_ABBREVIATED.search(piece) is not None
     return _split_after_symbols(_join_wrapped(sentences))
 
 
 def _join_wrapped(sentences: list[str]) -> list[str]:
-    """Joins a piece without a final stop to a next one that starts in the middle of a sentence."""
+    """Joins a piece without a final period to a next one that does not start a sentence."""
     joined: list[str] = []
     for piece in sentences:
         if (
@@ -93,10 +95,15 @@ def _split_after_symbols(sentences: list[str]) -> list[str]:
 
 
 def text_view(sentences: Sequence[str], rng: np.random.Generator, keep_prob: float = 0.5) -> str:
-    """One random view of a text: some of its sentences in random order, joined by a space.
+    """A random view of a text: a random subset of its sentences in random order.
 
-    Each sentence is kept with probability `keep_prob`; if none is, one drawn uniformly is. No
-    sentence at all gives "".
+    Args:
+        sentences: the sentences of the text; an empty sequence gives "".
+        rng: source of randomness.
+        keep_prob: probability of keeping each sentence. If none is kept, one drawn uniformly is.
+
+    Raises:
+        ValueError: `keep_prob` is not between 0 and 1.
     """
     if not 0.0 <= keep_prob <= 1.0:
         raise ValueError(f"keep_prob is {keep_prob}; it must lie between 0 and 1")
@@ -109,13 +116,13 @@ def text_view(sentences: Sequence[str], rng: np.random.Generator, keep_prob: flo
 
 
 class Tokenizer:
-    """A Hugging Face tokenizer; immutable after construction, hence thread safe, and picklable.
+    """A Hugging Face tokenizer: immutable, hence thread-safe, and picklable.
 
     Attributes:
-        pad_id: id that fills a batch.
-        mask_id: id of the mask token, None if the vocabulary has none.
-        special_ids: every special token, never masked.
-        vocab_size: number of ids, special ones included.
+        pad_id: id of the padding token.
+        mask_id: id of the mask token; None if the vocabulary has none.
+        special_ids: ids of the special tokens, which are never masked.
+        vocab_size: number of ids, including special and unused ones.
     """
 
     pad_id: int
@@ -129,25 +136,25 @@ class Tokenizer:
         pad_token: str | None = None,
         mask_token: str | None = None,
     ):
-        """Wraps a backend, whose own padding and truncation are switched off.
+        """Wraps a backend and disables its padding and truncation.
 
         Args:
-            backend: owned by this object from now on.
-            pad_token: its pad token; the usual names are tried if None.
-            mask_token: its mask token; the usual names are tried if None.
+            backend: the tokenizer, which must not be used elsewhere afterwards.
+            pad_token: padding token; None tries the usual names.
+            mask_token: mask token; None tries the usual names.
 
         Raises:
-            TokenizerError: no pad token.
+            TokenizerError: there is no padding token, or the ids are far from contiguous.
         """
         backend.no_padding()
         backend.no_truncation()
         self._backend = backend
         self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
         largest = max(backend.get_vocab(with_added_tokens=True).values(), default=0)
-        if largest >= self.vocab_size + _UNUSED_IDS:
+        if largest >= self.vocab_size + _MAX_UNUSED_IDS:
             raise TokenizerError(
-                f"The tokenizer has {self.vocab_size:,} tokens, and one with the id {largest:,}. "
-                "Give another one."
+                f"The tokenizer has {self.vocab_size:,} tokens but ids up to {largest:,}. Use a "
+                "tokenizer with contiguous ids."
             )
         self.vocab_size = max(self.vocab_size, largest + 1)
         self.special_ids = frozenset(
@@ -160,8 +167,8 @@ class Tokenizer:
             )
         self.pad_id = pad_id
         self.mask_id = self._first_id((mask_token, "[MASK]", "<mask>"))
-        # What the post-processor puts around a text, found once so that truncation keeps it.
-        backend.encode(_EVERY_KIND)  # fails where a token for unknown words is missing
+        # The tokens that the post-processor adds around a text, which truncation must keep.
+        backend.encode(_ALL_KINDS_OF_TEXT)  # fails where a token for unknown words is missing
         around = backend.encode("a").ids
         bare = backend.encode("a", add_special_tokens=False).ids
         starts = range(len(around) - len(bare) + 1)
@@ -173,55 +180,56 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, name: str | Path) -> Tokenizer:
-        """Reads the tokenizer of a folder: tokenizer.json, or a BERT's vocab.txt.
+        """Loads a tokenizer from tokenizer.json or, for BERT, vocab.txt.
 
-        The token names come from tokenizer_config.json, if there is one.
+        The special tokens are taken from tokenizer_config.json if it exists.
 
         Args:
-            name: "minilm", the path of a Hugging Face folder, or a hub id.
+            name: "minilm", path of a Hugging Face folder, or Hub id.
 
         Raises:
-            PretrainedError: there is no such folder.
+            PretrainedError: the folder does not exist.
             TokenizerError: a file is missing or cannot be read.
         """
         folder = resolve_folder(name)
         path = folder / "tokenizer.json"
         vocabulary = folder / "vocab.txt"
         if not path.exists() and vocabulary.exists():
-            with _errors_of_rust(vocabulary):
+            with _tokenizer_errors(vocabulary):
                 return cls(_word_pieces(vocabulary))
         try:
             content = read_text(path)
         except (OSError, ValueError) as error:
             raise TokenizerError(
-                f"{path} cannot be read ({one_line(error)}). Give a folder with a tokenizer.json, "
-                "or the vocab.txt of a BERT."
+                f"{path} cannot be read ({one_line(error)}). Use a folder with tokenizer.json, or "
+                "with the vocab.txt of a BERT model."
             ) from error
         names = _token_names(folder / "tokenizer_config.json")
-        with _errors_of_rust(path):
+        with _tokenizer_errors(path):
             backend = tokenizers.Tokenizer.from_str(content)
             return cls(backend, names.get("pad_token"), names.get("mask_token"))
 
     def encode(self, text: str, max_length: int) -> np.ndarray:
-        """Ids of a text with its special tokens.
+        """Token ids of a text, special tokens included.
 
         Returns:
-            (L,) int32, L <= max_length; a text too long loses its end, never its special tokens.
+            (L,) int32 with L <= max_length. Text beyond that is cut off; the special tokens are
+            kept.
 
         Raises:
-            TokenizerError: max_length leaves no room for a token besides the special ones.
+            TokenizerError: max_length leaves no space for text next to the special tokens.
         """
-        room = max_length - len(self._prefix) - len(self._suffix)
-        if room < 1:
+        budget = max_length - len(self._prefix) - len(self._suffix)
+        if budget < 1:
             raise TokenizerError(
-                f"max_length is {max_length}, and the tokenizer puts {max_length - room} tokens "
-                f"around a text. Set it to at least {max_length - room + 1}."
+                f"max_length is {max_length}, but the tokenizer adds {max_length - budget} special "
+                f"tokens to a text. Set it to at least {max_length - budget + 1}."
             )
-        ids = self._backend.encode(text, add_special_tokens=False).ids[:room]
+        ids = self._backend.encode(text, add_special_tokens=False).ids[:budget]
         return np.array([*self._prefix, *ids, *self._suffix], np.int32)
 
     def decode(self, ids: np.ndarray) -> str:
-        """The text of ids, special tokens left out."""
+        """The text of token ids, without special tokens."""
         return self._backend.decode(np.asarray(ids).tolist(), skip_special_tokens=True)
 
     def mask_tokens(
@@ -229,16 +237,17 @@ class Tokenizer:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Masks tokens for the masked-language-model loss (Devlin et al., NAACL 2019, section 3.1).
 
-        Every ordinary token is chosen with probability `prob`. Of the chosen ones 80 % become the
-        mask token, 10 % a random ordinary token and 10 % stay.
+        Each token that is not special is selected with probability `prob`. Of those, 80 % become
+        the mask token, 10 % a random token that is not special, and 10 % stay the same.
 
         Args:
             ids: (L,) int32.
-            rng: source of randomness; the same number of draws is made whatever the ids.
-            prob: between 0 and 1.
+            rng: source of randomness; the number of draws depends only on L.
+            prob: probability of selecting a token, between 0 and 1.
 
         Returns:
-            ids (L,) int32, and labels (L,) int32: the old id where chosen, else IGNORED_LABEL.
+            Masked ids (L,) int32, and labels (L,) int32: the original id where a token was
+            selected, IGNORED_LABEL elsewhere.
 
         Raises:
             TokenizerError: the vocabulary has no mask token.
@@ -261,23 +270,23 @@ class Tokenizer:
 
 
 @contextlib.contextmanager
-def _errors_of_rust(path: Path) -> Iterator[None]:
-    """Whatever the tokenizers library, which is written in Rust, raises for a file."""
+def _tokenizer_errors(path: Path) -> Iterator[None]:
+    """Converts every error that the tokenizers library raises for a file to `TokenizerError`."""
     try:
         yield
     except TokenizerError as error:
         raise TokenizerError(f"{path} cannot be used: {error}") from error
     except BaseException as error:
-        # It raises Exception itself; a panic of Rust is not even that.
+        # The library raises plain Exception; a Rust panic derives from BaseException only.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise TokenizerError(
-            f"{path} is not a tokenizer ({one_line(error)}). Download it again."
+            f"{path} is not a valid tokenizer file ({one_line(error)}). Download it again."
         ) from error
 
 
 def _word_pieces(vocabulary: Path) -> tokenizers.Tokenizer:
-    """BERT's tokenizer from its list of word pieces, as older models (SciBERT) come."""
+    """BERT's tokenizer from a WordPiece vocabulary; older models such as SciBERT have no other."""
     path = vocabulary.with_name("tokenizer_config.json")
     settings = _read_json(path) if path.exists() else {}
     try:
@@ -290,7 +299,8 @@ def _word_pieces(vocabulary: Path) -> tokenizers.Tokenizer:
     for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"):
         if token not in ids:
             raise TokenizerError(
-                f"it lacks {token}, so it is not a BERT's. Give the folder of another model."
+                f"it lacks {token}, so it is not a BERT vocabulary. Use the folder of a "
+                "different model."
             )
     backend = tokenizers.BertWordPieceTokenizer(
         ids,
@@ -302,7 +312,7 @@ def _word_pieces(vocabulary: Path) -> tokenizers.Tokenizer:
 
 
 def _token_names(path: Path) -> dict[str, str]:
-    """The special tokens named in a tokenizer_config.json; none if there is no such file."""
+    """The special tokens named in tokenizer_config.json; empty if the file is missing."""
     if not path.exists():
         return {}
     config = _read_json(path)

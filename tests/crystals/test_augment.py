@@ -34,7 +34,7 @@ def test_legacy_law_is_uniform_on_each_axis():
 
 
 @pytest.mark.parametrize("law", ["bounded", "legacy"])
-def test_one_atom_stays(law):
+def test_a_single_atom_is_not_displaced(law):
     crystal = Crystal(3 * np.eye(3), [26], [[0.1, 0.2, 0.3]])
     assert perturb(crystal, np.random.default_rng(0), law) is crystal
 
@@ -64,7 +64,7 @@ def test_views_are_pure_functions_of_the_generator():
 
 
 @pytest.mark.parametrize("law", ["axial", "isotropic", "shear"])
-def test_laws_of_strain(law):
+def test_strain_laws(law):
     crystal = rock_salt()
     rng = np.random.default_rng(0)
     views = [strain(crystal, rng, 0.06, 0.03, law) for _ in range(300)]
@@ -84,6 +84,6 @@ def test_laws_of_strain(law):
     assert np.allclose(diagonal, diagonal[:, :1]) == (law == "isotropic")
 
 
-def test_a_law_of_strain_that_does_not_exist():
+def test_an_unknown_strain_law_is_refused():
     with pytest.raises(ValueError, match="Use axial, isotropic or shear"):
         strain(rock_salt(), np.random.default_rng(0), law="twist")

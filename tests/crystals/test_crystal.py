@@ -89,13 +89,13 @@ def test_bad_atoms(change, message):
 
 
 @pytest.mark.parametrize("text", ["False", "false", "0", "no", "F", " FALSE ", "", 0, 0.0, None])
-def test_what_means_not_cartesian_is_not_taken_for_true(text):
+def test_texts_for_false_mean_fractional_coordinates(text):
     crystal = Crystal.from_atoms(ATOMS | {"cartesian": text})
     np.testing.assert_allclose(crystal.positions[1], 1.5)
 
 
 @pytest.mark.parametrize("text", ["True", "true", "1", "yes", 1, np.True_])
-def test_what_means_cartesian_is_taken_for_true(text):
+def test_texts_for_true_mean_cartesian_coordinates(text):
     crystal = Crystal.from_atoms(
         ATOMS | {"cartesian": text, "coords": [[0, 0, 0], [1.5, 1.5, 1.5]]}
     )
@@ -173,7 +173,7 @@ def test_atomic_numbers_are_integers_or_refused(numbers, message):
         np.diag([0.2, 20.0, 20.0]),
     ],
 )
-def test_cells_that_a_neighbour_search_cannot_take_are_refused(lattice):
+def test_cells_too_skewed_for_a_neighbour_search_are_refused(lattice):
     with pytest.raises(CrystalError):
         Crystal.from_arrays(lattice, [55], [[0, 0, 0]])
 
@@ -203,7 +203,7 @@ def test_no_content_of_an_atoms_dict_raises_anything_but_a_crystal_error(value, 
     st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=9, max_size=9),
     st.integers(1, 3),
 )
-def test_cells_of_any_numbers_are_crystals_or_crystal_errors(lattice, num_atoms):
+def test_any_cell_gives_a_crystal_or_a_crystal_error(lattice, num_atoms):
     fractions = [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.2, 0.4, 0.7]][:num_atoms]
     try:
         crystal = Crystal.from_arrays(lattice, [1] * num_atoms, fractions)
@@ -226,7 +226,7 @@ def test_cells_of_any_numbers_are_crystals_or_crystal_errors(lattice, num_atoms)
         (["Hg", "Hg"], 1.0, False),
     ],
 )
-def test_two_atoms_are_as_far_apart_as_two_such_atoms_can_be(elements, distance, is_real):
+def test_the_smallest_distance_depends_on_the_elements(elements, distance, is_real):
     atoms = {
         "abc": [8, 8, 8],
         "angles": [90, 90, 90],
@@ -266,7 +266,7 @@ def test_a_crystal_is_the_same_from_a_cif_and_from_its_atoms():
     np.testing.assert_array_equal(again.positions, crystal.positions)
 
 
-def test_thousands_of_atoms_in_one_place_are_refused_at_once():
+def test_thousands_of_coincident_atoms_are_refused_quickly():
     fractions = np.random.default_rng(0).uniform(0, 0.003, (20_000, 3))
     with pytest.raises(CrystalError, match="20,000 atoms of the cell are in one place"):
         Crystal.from_arrays(400.0 * np.eye(3), [1] * 20_000, fractions)
@@ -288,7 +288,7 @@ def test_cell_vectors_that_their_lengths_and_angles_contradict_are_refused():
         Crystal.from_atoms(atoms | {"angles": [90, 90, 104.04]})
 
 
-def test_a_key_that_says_cartesian_in_other_words_is_not_overlooked():
+def test_a_similar_key_for_cartesian_is_detected():
     with pytest.raises(CrystalError, match="Name it"):
         Crystal.from_atoms(ATOMS | {"coords_are_cartesian": True})
 

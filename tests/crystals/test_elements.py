@@ -10,7 +10,7 @@ def test_symbols_and_numbers_are_inverse():
 
 
 @pytest.mark.parametrize("text", ["Xx", "fe", "FE", "", "Fe2", "*"])
-def test_what_is_no_element(text, capfd):
+def test_unknown_symbols_and_numbers_are_refused(text, capfd):
     assert not is_symbol(text)
     with pytest.raises(ElementError, match="is not an element"):
         atomic_number(text)

@@ -101,10 +101,10 @@ def test_k_nearest_keeps_the_nearest_of_each_atom(k):
     rng = np.random.default_rng(k)
     for _ in range(20):
         crystal = random_crystal(rng)
-        whole, kept = build_graph(crystal, 6.0), build_graph(crystal, 6.0, max_neighbours=k)
+        full, kept = build_graph(crystal, 6.0), build_graph(crystal, 6.0, max_neighbours=k)
         for atom in range(crystal.num_atoms):
             lengths = [
                 np.sort(np.linalg.norm(g.edge_vectors[g.receivers == atom], axis=1))
-                for g in (whole, kept)
+                for g in (full, kept)
             ]
             np.testing.assert_allclose(lengths[1], lengths[0][:k], rtol=1e-5)

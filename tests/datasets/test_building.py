@@ -1,4 +1,4 @@
-"""Data sets prepared from tables: order, memory, and a machine that fails meanwhile."""
+"""Data sets prepared from tables: order, memory, and failures during a build."""
 
 import errno
 import importlib
@@ -35,17 +35,17 @@ def command(path, data_dir, *flags):
 
 
 def limited(limit, arguments):
-    """Runs a command under a limit of the shell."""
+    """Runs a command with a `ulimit` of the shell."""
     shell = ["sh", "-c", f'ulimit {limit} && exec "$@"', "sh"]
     return subprocess.run([*shell, *arguments], capture_output=True, text=True)
 
 
-def left_in(data_dir):
+def files_in(data_dir):
     return sorted(path.name for path in Path(data_dir).rglob("*") if path.is_file())
 
 
-class OfTfds(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """The same records, written by TFDS itself."""
+class TfdsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A builder with the same records that TFDS itself writes."""
 
     VERSION = tfds.core.Version("1.0.0")
     records = ()
@@ -64,7 +64,7 @@ class OfTfds(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 def test_the_order_is_that_of_tfds(tmp_path):
     names = ["a/b", "a\\c", "Å", *(f"m-{k}" for k in range(200))]
     records = [record_of_row(row(k, id=name)) for k, name in enumerate(names)]
-    reference = OfTfds(data_dir=str(tmp_path), file_format="array_record")
+    reference = TfdsBuilder(data_dir=str(tmp_path), file_format="array_record")
     reference.records = records
     with builder_lib.quiet():
         reference.download_and_prepare()
@@ -72,7 +72,7 @@ def test_the_order_is_that_of_tfds(tmp_path):
         for record in records:
             spool.add(record)
         for split in SPLITS:
-            order = spool.in_order_of(split, np.arange(len(records)))
+            order = spool.tfds_order(split, np.arange(len(records)))
             written = [e["material_id"] for e in reference.as_data_source(split=split)]
             assert [spool.read(k) for k in order] == written
     assert not list(tmp_path.glob("spool.*"))
@@ -100,11 +100,11 @@ def test_a_split_is_written_in_shards_of_tfds_sizes(tmp_path, monkeypatch):
 def test_a_split_larger_than_tfds_shuffles_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr("tensorflow_datasets.core.shuffle.MAX_MEM_BUFFER_SIZE", 1000)
     path = write(tmp_path / "t.jsonl", [row(k) for k in range(50)])
-    assert len(records_of(path, tmp_path / "data")) == 50  # and not: no module named 'tensorflow'
+    assert len(records_of(path, tmp_path / "data")) == 50  # without importing TensorFlow
 
 
 def test_memory_does_not_grow_with_the_table(tmp_path):
-    # 150 MB of text that compress to nothing.
+    # 150 MB of highly compressible text.
     text = pa.array(["word " * 20_000])
     texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(1500, np.int32)), text)
     atoms = [row(0)["atoms"]] * 1500
@@ -124,17 +124,17 @@ print(peak() - before)
     assert int(done.stdout) < 75
 
 
-def test_a_file_that_may_not_grow_ends_the_build_in_one_line(tmp_path):
+def test_a_file_size_limit_stops_the_build_with_one_line(tmp_path):
     path = write(tmp_path / "t.jsonl", [row(k, gpt_text="x" * 10_000) for k in range(300)])
 
     done = limited("-f 2048", command(path, tmp_path / "data"))  # in units of 512 bytes or 1 KiB
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "File too large. Free some space" in done.stderr
-    assert left_in(tmp_path / "data") == []
+    assert "raise it (ulimit -f)" in done.stderr
+    assert files_in(tmp_path / "data") == []
 
 
-def test_a_disk_that_fills_up_while_the_records_are_written(tmp_path, monkeypatch):
+def test_a_full_disk_during_the_build_is_reported(tmp_path, monkeypatch):
     class Full:
         def __init__(self, path, options):
             pass
@@ -144,17 +144,17 @@ def test_a_disk_that_fills_up_while_the_records_are_written(tmp_path, monkeypatc
 
     monkeypatch.setattr(builder_lib, "ArrayRecordWriter", Full)
     path = write(tmp_path / "t.jsonl", [row(k) for k in range(20)])
-    with pytest.raises(DataError, match=r"No space left on device\. Free some space"):
+    with pytest.raises(DataError, match=r"No space left on device\. A build needs about twice"):
         load_all(path, tmp_path / "data")
-    assert left_in(tmp_path / "data") == []
+    assert files_in(tmp_path / "data") == []
 
 
 @pytest.mark.parametrize(
     ("number", "advice"),
     [
-        (errno.ENOSPC, "Free some space"),
-        (errno.EACCES, "Check its permissions"),
-        (errno.EROFS, "Check its permissions"),
+        (errno.ENOSPC, "free some space"),
+        (errno.EACCES, "Get permission"),
+        (errno.EROFS, "mounted read-only"),
         (errno.ENAMETOOLONG, "shorter name"),
     ],
 )
@@ -168,15 +168,18 @@ def test_the_advice_fits_what_went_wrong(tmp_path, monkeypatch, number, advice):
         load_all(path, tmp_path / "data")
 
 
-def test_a_name_that_is_too_long(tmp_path):
+def test_a_name_that_is_too_long_is_refused(tmp_path):
     path = write(tmp_path / "t.jsonl", [row(k) for k in range(20)])
     with pytest.raises(PathError, match="shorter name") as error:
         load_all(path, tmp_path / ("x" * 300))
     assert len(str(error.value)) < 600
 
 
-def test_a_path_that_cannot_be_used(tmp_path):
-    for path, reason in (("x" * 300, "Choose a shorter"), ("~nobody-here/t.csv", "Write the path")):
+def test_an_unusable_path_is_refused(tmp_path):
+    for path, reason in (
+        ("x" * 300, "Choose a shorter"),
+        ("~unknown-here/t.csv", "Write the path"),
+    ):
         with pytest.raises(PathError, match=rf"dataset\.path .*{reason}"):
             load_all(path, tmp_path)
 
@@ -197,44 +200,44 @@ def start_build(path, data_dir):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_build_that_is_told_to_stop_leaves_nothing(slow_table, tmp_path, number):
+def test_a_build_stopped_by_a_signal_leaves_no_files(slow_table, tmp_path, number):
     process = start_build(slow_table, tmp_path)
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert said == f"{number.name}: stopped; no partial files remain.\n"
-    assert left_in(tmp_path) == []
+    assert files_in(tmp_path) == []
 
 
-def test_what_a_killed_build_left_is_removed_by_the_next_but_not_what_is_under_way(
+def test_the_next_build_removes_the_files_of_a_killed_one_but_not_of_a_running_one(
     slow_table, tmp_path
 ):
     process = start_build(slow_table, tmp_path)
     path = write(tmp_path / "t.jsonl", [row(k) for k in range(20)])
     load_all(path, tmp_path)
-    assert left_in(tmp_path).count("spool.records") == 1  # of a process that lives
+    assert files_in(tmp_path).count("spool.records") == 1  # of a running process
     process.kill()
-    process.communicate()
+    process.wait()
     load_all(path, tmp_path, on_bad_row="skip")
-    assert left_in(tmp_path).count("spool.records") == 0
+    assert files_in(tmp_path).count("spool.records") == 0
 
 
 def test_a_table_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
     path = write(tmp_path / "t.jsonl", [row(k) for k in range(20)])
-    original = Spool.same_ids
+    original = Spool.repeated_ids
 
-    def same_ids(self):
-        path.write_text(path.read_text().replace("salt", "SALT"))  # of the same length
+    def repeated_ids(self):
+        path.write_text(path.read_text().replace("salt", "SALT"))  # equal length
         os.utime(path, (1e9, 1e9))
         return original(self)
 
     os.utime(path, (1e9, 1e9))
-    monkeypatch.setattr(Spool, "same_ids", same_ids)
-    with pytest.raises(DataError, match="was changed while it was read"):
+    monkeypatch.setattr(Spool, "repeated_ids", repeated_ids)
+    with pytest.raises(DataError, match="changed while it was read"):
         load_all(path, tmp_path / "data")
 
 
-def test_other_content_of_the_same_size_and_time_is_another_data_set(tmp_path):
+def test_content_with_unchanged_size_and_time_is_a_different_data_set(tmp_path):
     path = write(tmp_path / "t.jsonl", [row(k) for k in range(20)])
     os.utime(path, (1e9, 1e9))
     before = load_all(path, tmp_path / "data")["train"]
@@ -245,7 +248,7 @@ def test_other_content_of_the_same_size_and_time_is_another_data_set(tmp_path):
     assert before.fingerprint != after.fingerprint
 
 
-def test_the_fingerprint_is_that_of_the_content_wherever_it_is_prepared(tmp_path):
+def test_the_fingerprint_depends_only_on_the_content(tmp_path):
     rows = [row(k) for k in range(20)]
     first = load_all(write(tmp_path / "t.jsonl", rows), tmp_path / "one")
     second = load_all(write(tmp_path / "u.parquet", rows), tmp_path / "two")
@@ -270,7 +273,7 @@ def test_many_bad_rows_are_listed_in_order_with_repeated_ids_among_them(tmp_path
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, OverflowError, RecursionError, KeyError])
-def test_what_nobody_thought_of_in_a_row_makes_a_bad_row(tmp_path, monkeypatch, error):
+def test_an_unforeseen_error_in_a_row_makes_a_bad_row(tmp_path, monkeypatch, error):
     def fail(row, number, *others):
         if number == 3:
             raise error("surprise")
@@ -283,7 +286,7 @@ def test_what_nobody_thought_of_in_a_row_makes_a_bad_row(tmp_path, monkeypatch, 
     assert len(records_of(path, tmp_path / "data", on_bad_row="skip")) == 19
 
 
-def test_errors_that_are_not_of_the_row_are_not_taken_for_one(tmp_path, monkeypatch):
+def test_system_errors_are_not_attributed_to_a_row(tmp_path, monkeypatch):
     def fail(*arguments):
         raise MemoryError
 
@@ -291,22 +294,24 @@ def test_errors_that_are_not_of_the_row_are_not_taken_for_one(tmp_path, monkeypa
     path = write(tmp_path / "t.jsonl", [row(k) for k in range(20)])
     with pytest.raises(MemoryError):
         load_all(path, tmp_path / "data", on_bad_row="skip")
-    assert left_in(tmp_path / "data") == []
+    assert files_in(tmp_path / "data") == []
 
 
-def test_where_all_rows_are_skipped_it_is_said_why(tmp_path):
+def test_the_reason_is_given_if_all_rows_are_skipped(tmp_path):
     path = write(tmp_path / "t.jsonl", [row(k, atoms=None) for k in range(20)])
-    with pytest.raises(DataError, match=r"no example for the train split.*20 were .*neither atoms"):
+    with pytest.raises(
+        DataError, match=r"no usable row for the train split.*20 rows were .*neither atoms"
+    ):
         load_all(path, tmp_path / "data", on_bad_row="skip")
 
 
-def test_long_and_odd_ids_are_shown_short(tmp_path):
+def test_long_and_unusual_ids_are_shortened(tmp_path):
     rows = [row(k, gpt_text="", gpt_explanation="", id="i\n\ud83d" * 50_000) for k in range(9)]
     path = write(tmp_path / "t.jsonl", rows)
     done = subprocess.run(command(path, tmp_path / "data"), capture_output=True, text=True)
     assert done.returncode == 2
     assert len(done.stderr) < 3000
-    assert done.stderr.count("\n") == 11  # a head, nine rows, advice
+    assert done.stderr.count("\n") == 11  # a header, nine rows, advice
 
 
 DAMAGE = {
@@ -341,12 +346,12 @@ def test_damage_is_found_at_the_start(prepared, tmp_path, pattern, damage):
     shutil.copytree(data_dir, tmp_path / "data")
     (file,) = (tmp_path / "data").rglob(pattern)
     DAMAGE[damage](file)
-    with pytest.raises(DataError, match=r"is damaged: .*Remove that folder") as error:
+    with pytest.raises(DataError, match=r"is damaged: .*Delete that folder") as error:
         load_all(path, tmp_path / "data")
     assert file.name in str(error.value)
 
 
-def test_splits_that_have_been_exchanged_are_found(prepared, tmp_path):
+def test_swapped_splits_are_detected(prepared, tmp_path):
     path, data_dir = prepared
     shutil.copytree(data_dir, tmp_path / "data")
     (one,), (other,) = ((tmp_path / "data").rglob(f"*-{s}.array*") for s in ("train", "test"))
@@ -358,9 +363,9 @@ def test_splits_that_have_been_exchanged_are_found(prepared, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut off", "one bit"])
-def test_of_large_splits_sizes_and_both_ends_are_looked_at(prepared, tmp_path, monkeypatch, damage):
+def test_sizes_and_both_ends_of_large_splits_are_checked(prepared, tmp_path, monkeypatch, damage):
     path, data_dir = prepared
-    monkeypatch.setattr(manifest, "READ_WHOLE_BYTES", 0)
+    monkeypatch.setattr(manifest, "FULL_CHECK_BYTES", 0)
     monkeypatch.setattr(manifest, "END_BYTES", 200)
     shutil.copytree(data_dir, tmp_path / "data")
     (listed,) = (tmp_path / "data").rglob(manifest.FILE)
@@ -377,7 +382,7 @@ def test_of_large_splits_sizes_and_both_ends_are_looked_at(prepared, tmp_path, m
 
 
 @pytest.mark.parametrize("damage", ["cut off", "one bit"])
-def test_damage_that_comes_later_is_named_when_the_record_is_read(prepared, tmp_path, damage):
+def test_later_damage_is_reported_when_the_record_is_read(prepared, tmp_path, damage):
     path, data_dir = prepared
     shutil.copytree(data_dir, tmp_path / "data")
     records = load_all(path, tmp_path / "data")["train"]
@@ -391,7 +396,7 @@ def test_damage_that_comes_later_is_named_when_the_record_is_read(prepared, tmp_
         list(records)
 
 
-def test_too_little_address_space_is_said_at_the_start(tmp_path):
+def test_too_little_address_space_is_reported_at_the_start(tmp_path):
     path = write(tmp_path / "t.jsonl", [row(k) for k in range(20)])
 
     done = limited("-v 1000000", command(path, tmp_path / "data"))  # KiB

@@ -24,7 +24,7 @@ prepare_lib = importlib.import_module("clac_jax.datasets.prepare")  # the name i
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
-def test_a_users_table_comes_back_as_it_was(tmp_path, suffix):
+def test_a_table_is_read_back_unchanged(tmp_path, suffix):
     path = write(tmp_path / f"table{suffix}", [row(k) for k in range(20)])
     splits = load_all(path, tmp_path / "data")
     assert [len(split) for split in splits.values()] == [16, 2, 2]
@@ -63,9 +63,9 @@ BAD_ROWS = {
     "bad cif": ({"atoms": None, "cif": "data_x\nloop_\n garbage"}, "CIF does not parse"),
     "question": (
         {"structure_question_list": "5"},
-        "structure_question_list is not a list of texts",
+        "structure_question_list is not a list of strings",
     ),
-    "same id": ({"id": "m-1"}, r"already that of table\.parquet row 1"),
+    "same id": ({"id": "m-1"}, r"also that of table\.parquet row 1"),
 }
 
 
@@ -83,7 +83,7 @@ def test_a_bad_row_is_named_and_refused(tmp_path, kind):
     assert not list((tmp_path / "data" / "gpt_narratives").iterdir())
 
 
-def test_bad_rows_are_skipped_by_name_when_asked(tmp_path, capsys):
+def test_bad_rows_are_skipped_and_listed_on_request(tmp_path, capsys):
     rows = [row(k) for k in range(20)]
     rows[5] = row(5, gpt_text="", gpt_explanation="")
     rows[9] = row(9, atoms=None)
@@ -97,12 +97,12 @@ def test_bad_rows_are_skipped_by_name_when_asked(tmp_path, capsys):
     assert said.startswith("2 rows skipped (1 x its text is empty; 1 x It has neither atoms")
     assert said.endswith(f"all listed in {listed}\n")
     assert said.count("\n") == 1  # though three splits were opened
-    prepare_lib._tell.cache_clear()  # as another process, which finds it built
+    prepare_lib._print_notices.cache_clear()  # as another process, which finds it built
     load_all(path, tmp_path / "data", on_bad_row="skip")
     assert capsys.readouterr().out == said
 
 
-def test_cifs_against_their_own_formula_sum_are_bad_rows_or_taken_and_listed(tmp_path, capsys):
+def test_cifs_that_contradict_their_formula_sum_are_bad_rows_or_used_and_listed(tmp_path, capsys):
     text = (Path(__file__).parents[1] / "data" / "faults" / "20_missing_hydrogen.cif").read_text()
     rows = [row(k, atoms=None, cif=NACL) for k in range(19)] + [row(19, atoms=None, cif=text)]
     path = write(tmp_path / "table.parquet", rows)
@@ -120,7 +120,7 @@ def test_cifs_against_their_own_formula_sum_are_bad_rows_or_taken_and_listed(tmp
     assert capsys.readouterr().out.startswith("1 row used despite its formula sum (1 x ")
 
 
-def test_a_build_survives_every_odd_cif_and_names_those_that_it_refuses(tmp_path):
+def test_a_build_survives_unusual_cifs_and_names_refused_ones(tmp_path):
     faults = sorted((Path(__file__).parents[1] / "data" / "faults").glob("*.cif"))
     odd = {path.name[:2]: path.read_text(encoding="utf-8") for path in faults}
     rows = [row(k, atoms=None, cif=NACL) for k in range(20)]
@@ -174,7 +174,7 @@ def test_every_column_of_numbers_is_a_property(tmp_path):
     assert records["m-5"].properties == {"band gap": 5.0}
 
 
-def test_json_lines_may_leave_keys_out_but_must_be_json(tmp_path):
+def test_json_lines_may_omit_keys_but_must_be_json(tmp_path):
     rows = [row(k) for k in range(12)]
     del rows[0]["gpt_text"]
     path = write(tmp_path / "t.jsonl", rows)
@@ -191,8 +191,8 @@ def test_missing_columns_are_named(tmp_path):
         load_all(write(tmp_path / "t.parquet", rows), tmp_path / "data")
 
 
-def test_files_that_are_not_there_or_damaged(tmp_path):
-    with pytest.raises(DataError, match=r"There is no data file .*nothing\.parquet"):
+def test_missing_and_damaged_files_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"The data file .*nothing\.parquet"):
         load_all(tmp_path / "nothing.parquet", tmp_path / "data")
     broken = tmp_path / "broken.parquet"
     broken.write_bytes(b"PAR1 but not really")
@@ -212,10 +212,10 @@ def test_sibling_files_are_the_splits(tmp_path):
     assert [len(split) for split in splits.values()] == [5, 2, 3]
 
 
-def test_sibling_files_share_no_row_and_none_may_be_missing(tmp_path):
+def test_sibling_files_share_no_row_and_must_be_complete(tmp_path):
     for name, numbers in (("train", range(5)), ("val", range(4, 7)), ("test", range(7, 10))):
         path = write(tmp_path / f"mp_{name}.parquet", [row(k) for k in numbers])
-    message = r"mp_val\.parquet row 0 \(m-4\): its id is already that of mp_train\.parquet row 4"
+    message = r"mp_val\.parquet row 0 \(m-4\): its id is also that of mp_train\.parquet row 4"
     with pytest.raises(DataError, match=message):
         load_all(path, tmp_path / "data")
     (tmp_path / "mp_val.parquet").unlink()
@@ -224,7 +224,7 @@ def test_sibling_files_share_no_row_and_none_may_be_missing(tmp_path):
 
 
 @pytest.mark.parametrize("changed", ["train", "val"])
-def test_another_content_is_another_data_set(tmp_path, changed):
+def test_changed_content_is_a_different_data_set(tmp_path, changed):
     for k, name in enumerate(("train", "val", "test")):
         write(tmp_path / f"mp_{name}.parquet", [row(k)])
     path = tmp_path / "mp_train.parquet"
@@ -248,7 +248,7 @@ def test_a_users_table_may_be_split_by_formula(tmp_path):
     assert sum(map(len, formulas)) == len(pairs)
 
 
-def test_builds_at_once_do_not_collide(tmp_path):
+def test_concurrent_builds_do_not_collide(tmp_path):
     path = write(tmp_path / "t.parquet", [row(k) for k in range(20)])
     command = [sys.executable, "-m", "clac_jax", "data", "prepare", "--name=gpt_narratives"]
     command += [f"--path={path}", f"--data_dir={tmp_path / 'data'}"]
@@ -264,7 +264,7 @@ def test_builds_at_once_do_not_collide(tmp_path):
     assert folder.stat().st_mode & 0o777 == tmp_path.joinpath("data").stat().st_mode & 0o777
 
 
-def test_what_a_killed_build_left_is_not_taken_and_later_removed(tmp_path):
+def test_files_of_a_killed_build_are_not_used_and_later_removed(tmp_path):
     path = write(tmp_path / "t.parquet", [row(k) for k in range(20)])
     key = prepare_lib._DataSet("gpt_narratives", path, TableOptions()).key()
     left = tmp_path / "data" / "gpt_narratives" / f".building-{key}-12345678"

@@ -1,4 +1,4 @@
-"""The shipped data: what its texts say is what its numbers are."""
+"""The embedded data: its texts agree with its numbers."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tools.materials_project_mini.choice_sets import drawn, quartets, shared
 QUESTIONS = ("structure_question_list", "composition_question_list", "oxide_question_list")
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
          "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen")  # fmt: skip
-# Property -> patterns of its value, and what stands there in words with the values it is right for.
-SAID = {
+# Property -> pattern of its value, pattern of a verbal statement, range in which that is correct.
+STATED = {
     "formation energy per atom": (
         r"formation energy.*?([+-]?\d+\.\d+) eV/atom|costs (\d+\.\d+)|releases (\d+\.\d+)"
         r"|(\d+\.\d+) eV/atom above the reference",
@@ -94,7 +94,7 @@ def test_the_folder_is_small_and_the_rows_are_all_there(rows):
     assert all(row["source"] for row in rows)
 
 
-def test_every_crystal_is_one(rows):
+def test_every_crystal_is_valid(rows):
     for row in rows[::40]:
         assert crystal(row).num_atoms == len(row["atomic_numbers"])
 
@@ -107,7 +107,7 @@ def test_length_and_formula_of_every_narrative(rows):
         assert "  " not in narrative(row)
 
 
-def test_texts_differ_without_their_formulas_and_hold_none_of_them(rows):
+def test_texts_without_formulas_are_distinct(rows):
     texts = set()
     for row in rows:
         text = replace_formulas(narrative(row), also=(row["formula"],))
@@ -116,7 +116,7 @@ def test_texts_differ_without_their_formulas_and_hold_none_of_them(rows):
     assert len(texts) == len(rows)
 
 
-def test_sentences_are_told_apart_and_stand_alone(rows):
+def test_sentences_are_split_correctly_and_self_contained(rows):
     for row in rows[::7]:
         sentences = split_sentences(narrative(row))
         assert len(sentences) >= 7
@@ -155,11 +155,11 @@ def test_sites_and_densities_are_right(rows):
         assert float(said[0] or said[1]) == pytest.approx(mass * 1.66054 / volume, abs=0.011)
         n = len(row["atomic_numbers"])
         count = WORDS[n] if n < len(WORDS) else str(n)
-        told = re.search(
+        stated = re.search(
             rf"\b{count} (?:atoms|sites|atomic sites)\b|single atom|only one atom", row["gpt_text"]
         )
-        assert told is not None, row["gpt_text"]
-        assert ("atom" in told[0] and told[0].endswith(("single atom", "one atom"))) == (n == 1)
+        assert stated is not None, row["gpt_text"]
+        assert ("atom" in stated[0] and stated[0].endswith(("single atom", "one atom"))) == (n == 1)
 
 
 def test_crystal_systems_belong_to_their_space_groups(rows):
@@ -174,12 +174,12 @@ def test_crystal_systems_belong_to_their_space_groups(rows):
         assert [name for name in last if name in sentence] == [system]
 
 
-def test_all_known_properties_are_said_as_they_are(rows):
+def test_all_known_properties_are_stated_correctly(rows):
     for row in rows:
         text = row["gpt_explanation"]
         for name, (pattern, words, (low, high)) in {
             name: (pattern, words, bounds or (0, 0))
-            for name, (pattern, words, bounds) in SAID.items()
+            for name, (pattern, words, bounds) in STATED.items()
         }.items():
             value = row[name]
             if value is None:
@@ -212,9 +212,9 @@ def _is_about(name: str, sentence: str) -> bool:
     return re.search(key, sentence) is not None
 
 
-def test_unknown_properties_are_not_said(rows):
+def test_unknown_properties_are_not_stated(rows):
     for row in rows[::3]:
-        for name in SAID:
+        for name in STATED:
             if row[name] is None and name not in ("formation energy per atom",):
                 sentences = split_sentences(row["gpt_explanation"])
                 assert not any(_is_about(name, s) for s in sentences), (name, sentences)
@@ -258,7 +258,7 @@ def test_oxidation_states_balance(rows):
     assert checked > 500
 
 
-def test_questions_have_one_right_and_three_other_answers(rows):
+def test_questions_have_one_right_and_three_wrong_answers(rows):
     for row in rows:
         for name in QUESTIONS:
             assert len(row[name]) == len(set(row[name])) == 4, (row["material_id"], name)
@@ -275,7 +275,7 @@ FAMILIES = {
     "chalcogen": {8, 16, 34, 52, 84},
     "halogen": {9, 17, 35, 53, 85},
 }
-# What a compound of a class needs an element of.
+# Class -> elements of which a compound must contain at least one.
 NEEDED = {
     "oxo materials": {8}, "oxoacid salts": {8}, "halides": FAMILIES["halogen"],
     "materials of heavy chalcogens": {16, 34, 52}, "pnictides": FAMILIES["pnictogen"],
@@ -298,7 +298,7 @@ def composition_statement_is_true(statement: str, row: dict) -> bool:
         named = set(re.split(", | and ", found[1]))
         assert named <= FAMILIES.keys()
         if named <= families(row):
-            assert named == families(row)  # a part of the truth is not offered as a wrong choice
+            assert named == families(row)  # an incomplete list is not used as a wrong choice
             assert set(row["atomic_numbers"]) <= set().union(*(FAMILIES[name] for name in named))
             return True
         return False
@@ -333,11 +333,11 @@ def oxide_statement_is_true(statement: str, row: dict) -> bool:
             return None if NEEDED[found[1]] & present else False
         return None
     if found := re.fullmatch(r"The highest formal oxidation state in it is (\w+)\.", statement):
-        told = re.search(r"(?:[Ff]ormal oxidation states are|Charge balance gives|Formally,) "
+        stated = re.search(r"(?:[Ff]ormal oxidation states are|Charge balance gives|Formally,) "
                          r"(.*?)\.(?: |$)", row["gpt_explanation"])  # fmt: skip
-        if told is None:
+        if stated is None:
             return None
-        return ROMAN.index(found[1]) == max(map(int, re.findall(r"[+-]\d", told[1])))
+        return ROMAN.index(found[1]) == max(map(int, re.findall(r"[+-]\d", stated[1])))
     assert re.fullmatch(r"By Pauling's formula, .* about \d+% ionic character\.", statement)
     return None
 
@@ -412,7 +412,7 @@ def test_questions_are_in_english(rows):
         assert statement[0].isupper() and statement.endswith(".")
 
 
-# --- shortcuts: what tells the right choice without the crystal ---
+# --- shortcuts to the right choice without the crystal ---
 
 TOLERANCE = 0.03
 
@@ -423,11 +423,11 @@ def asked(rows):
     for remembered in (
         shortcuts.words, shortcuts.tokens, shortcuts.prefixes, shortcuts.without_formulas
     ):  # fmt: skip
-        remembered.cache_clear()  # they hold all narratives
+        remembered.cache_clear()  # they contain all narratives
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_no_rule_and_no_learner_tells_the_right_choice_without_the_crystal(asked, name):
+def test_no_rule_or_learner_finds_the_right_choice_without_the_crystal(asked, name):
     some = [q for k, q in enumerate(asked[name]) if q.split != "train" or k % 5 == 0]
     found = shortcuts.measured(some)
     assert len(found) > 60
@@ -441,39 +441,39 @@ def test_no_rule_and_no_learner_tells_the_right_choice_without_the_crystal(asked
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_statements_are_right_once_in_four_times_in_the_splits_that_are_evaluated(asked, name):
+def test_statements_are_right_once_in_four_times_in_evaluated_splits(asked, name):
     for split in ("validation", "test"):
         right, given = Counter(), Counter()
         for question in asked[name]:
             if question.split == split:
                 right[question.choices[0]] += 1
                 given.update(question.choices)
-        # A few crystals that were left over have choices of their own: 3 + 1 + 1 + 1 for each.
+        # A few unmatched crystals have their own choices: 3 + 1 + 1 + 1 for each.
         assert sum(abs(4 * right[s] - given[s]) for s in given) <= 6 * 8
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_the_words_that_tell_choices_apart_are_not_in_the_narrative(asked, name):
-    told = 0
+def test_words_that_distinguish_choices_are_not_in_the_narrative(asked, name):
+    num_revealing = 0
     for question in asked[name]:
         sets = [shortcuts.words(choice) for choice in question.choices]
         telling = frozenset.union(*sets) - frozenset.intersection(*sets)
-        told += bool(telling & shortcuts.words(question.narrative))
-    assert told <= 0.005 * len(asked[name])
+        num_revealing += bool(telling & shortcuts.words(question.narrative))
+    assert num_revealing <= 0.005 * len(asked[name])
 
 
 def question(*choices: str, narrative: str = "Some text.", split: str = "test"):
     return shortcuts.Question(choices, narrative, "NaCl", split)
 
 
-def test_a_tie_counts_as_a_share_of_the_right_answer():
+def test_a_tie_counts_as_a_fraction_of_a_right_answer():
     two_of_three = [question("aa", "bb", "c")]
     assert shortcuts.accuracy(lambda q: [len(c) for c in q.choices], two_of_three) == 0.5
     assert shortcuts.accuracy(lambda q: [-len(c) for c in q.choices], two_of_three) == 0.0
     assert shortcuts.accuracy(lambda q: [1.0] * 3, two_of_three) == pytest.approx(1 / 3)
 
 
-def test_questions_that_give_themselves_away_are_found():
+def test_questions_with_shortcuts_are_detected():
     letters = "abcdefghijkl"
     given = [
         question(f"It is not {x} but {x}{y}.", f"It is {y}.", f"It is {x}.", "It is z.",
@@ -493,7 +493,7 @@ def test_questions_that_give_themselves_away_are_found():
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 7), max_size=60), st.integers(0, 99))
 def test_groups_share_their_choices_and_no_answer_is_favored(answers, seed):
-    def fits(crystal, answer):  # 0 and 1 cannot stand beside each other
+    def fits(crystal, answer):  # 0 and 1 must not be in one group
         return {answers[crystal], answer} != {0, 1}
 
     rng = random.Random(seed)

@@ -1,4 +1,4 @@
-"""Rows of a user's table: one strict reading of each value, and a bad row for anything else."""
+"""Strict conversion of the rows of a table; anything unexpected makes a bad row."""
 
 import json
 from decimal import Decimal
@@ -36,13 +36,13 @@ def with_arrays(**changes):
 @pytest.mark.parametrize(
     "column", ["text", "gpt_explanation", "structure_question_list", "cif", "formula", "jid"]
 )
-def test_nan_where_none_is_meant(column, missing):
-    whole = row(3, gpt_explanation=None)
-    assert record_of_row(whole | {column: missing}).digest() == record_of_row(whole).digest()
+def test_nan_means_missing(column, missing):
+    complete = row(3, gpt_explanation=None)
+    assert record_of_row(complete | {column: missing}).digest() == record_of_row(complete).digest()
 
 
 @pytest.mark.parametrize("missing", [None, NAN, "NaN", "null", "None", " "])
-def test_nan_in_atoms_beside_arrays_or_a_cif(missing):
+def test_nan_in_atoms_does_not_hide_arrays_or_a_cif(missing):
     assert len(record_of_row(with_arrays(atoms=missing)).atomic_numbers) == 2
 
 
@@ -54,13 +54,13 @@ def test_nan_as_text_in_a_row_of_json():
     ("value", "name"),
     [(12.0, "12"), (12, "12"), (1.5, "1.5"), ("12.0", "12.0"), (NAN, "row 7"), (None, "row 7")],
 )
-def test_ids_of_columns_with_gaps(value, name):
+def test_ids_of_columns_with_missing_values(value, name):
     assert record_of_row(row(0, id=value), 7).material_id == name
 
 
 @pytest.mark.parametrize("value", [["a"], {"a": 1}, True])
-def test_an_id_that_names_nothing(value):
-    with pytest.raises(UserError, match="its id is not a text"):
+def test_an_id_of_the_wrong_type_is_refused(value):
+    with pytest.raises(UserError, match="its id is neither a string"):
         record_of_row(row(0, id=value))
 
 
@@ -69,7 +69,7 @@ def test_a_list_of_paragraphs_is_a_text():
 
 
 @pytest.mark.parametrize("value", [5, True, {"a": "b"}, ["One.", 5], [["One."]]])
-def test_a_text_that_is_none_is_not_passed_over(value):
+def test_a_text_of_the_wrong_type_is_refused(value):
     with pytest.raises(UserError, match="its gpt_text is not"):
         record_of_row(row(0, gpt_text=value))
 
@@ -81,8 +81,8 @@ def test_bytes_of_utf8_are_text_and_others_are_a_bad_row():
 
 
 @pytest.mark.parametrize("name", ["r2_lone_surrogate.jsonl", "r3_lone_surrogate_cif.jsonl"])
-def test_half_a_surrogate_pair_in_a_file(name):
-    with pytest.raises(UserError, match=r"has (half a character|a byte that is not UTF-8)"):
+def test_a_lone_surrogate_in_a_file_is_a_bad_row(name):
+    with pytest.raises(UserError, match=r"has (a lone surrogate|a byte that is not UTF-8)"):
         record_of_row(fault(name))
 
 
@@ -95,8 +95,8 @@ def test_half_a_surrogate_pair_in_a_file(name):
         ("oxide_question_list", ["yes", "\udc00"]),
     ],
 )
-def test_half_a_surrogate_pair_anywhere(column, value):
-    with pytest.raises(UserError, match="half a character"):
+def test_a_lone_surrogate_in_any_column_is_a_bad_row(column, value):
+    with pytest.raises(UserError, match="a lone surrogate"):
         record_of_row(row(0, **{column: value}))
 
 
@@ -125,32 +125,32 @@ def test_cells_and_coordinates_out_of_range(big, recwarn):
     assert not recwarn.list
 
 
-def test_properties_are_numbers_that_single_precision_holds():
+def test_properties_are_float32_numbers():
     values = {"density": True, "label": True, "x": 10**400, "y": 1e39, "z": Decimal("2.5")}
     values |= {"bulk modulus": "2e3", "poisson ratio": "na", "w": np.float32(0.5), "nan": NAN}
     properties = record_of_row(row(1, **values)).properties
     assert properties == {"band gap": 1.0, "z": 2.5, "bulk modulus": 2000.0, "w": 0.5}
 
 
-def test_what_is_checked_is_what_is_stored():
+def test_the_stored_crystal_is_the_checked_one():
     record = record_of_row(with_arrays(lattice=[[4.1, 0, 0], [0, 4.1, 0], [0, 0, 4.1]]))
     for array in (record.lattice, record.positions):
         np.testing.assert_array_equal(array, array.astype(np.float32))
 
 
-def test_two_values_under_one_key_of_atoms():
+def test_a_repeated_key_in_atoms_is_a_bad_row():
     atoms = row(0)["atoms"].replace('"cartesian"', '"elements": ["Na", "Cl"], "cartesian"')
     for text in (atoms, atoms.replace("false", "False")):  # JSON, and Python's way of writing
-        with pytest.raises(UserError, match="'elements' comes twice"):
+        with pytest.raises(UserError, match="'elements' occurs twice"):
             record_of_row(row(0, atoms=text))
 
 
-def test_a_row_that_could_not_be_read():
+def test_an_unreadable_row_keeps_its_reason():
     with pytest.raises(UserError, match="its id is not UTF-8"):
         record_of_row(UnreadableRow("its id is not UTF-8"))
 
 
-def test_the_digest_is_that_of_the_content():
+def test_the_digest_depends_on_the_content():
     same = record_of_row(row(1, density=2.0)).digest()
     shuffled = dict(reversed(row(1, density=2.0).items()))
     assert record_of_row(shuffled).digest() == same
@@ -168,7 +168,7 @@ columns = st.sampled_from(sorted({*RESERVED, *PROPERTIES, "other"}))
 
 @settings(max_examples=60, deadline=None)
 @given(st.dictionaries(columns, anything, max_size=3) | anything, st.booleans())
-def test_any_row_is_a_record_or_a_bad_row(changes, has_atoms):
+def test_any_row_gives_a_record_or_a_bad_row(changes, has_atoms):
     values = row(0) | changes if isinstance(changes, dict) and has_atoms else changes
     assert row_name(values) is None or isinstance(row_name(values), str)
     try:

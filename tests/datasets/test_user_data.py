@@ -1,4 +1,4 @@
-"""Data of users besides the table with texts: JARVIS-DFT 3D, and a folder of CIF files."""
+"""Other data of users: JARVIS-DFT 3D and folders of CIF files."""
 
 import json
 
@@ -27,8 +27,8 @@ def load_jarvis(path, data_dir, label="optb88vdw_bandgap", **options):
     return {record.material_id: record for split in splits.values() for record in split}
 
 
-def test_jarvis_keeps_what_has_a_label_and_counts_the_rest(tmp_path, capsys):
-    # As JARVIS writes what is missing; None and NaN stand for other tables.
+def test_jarvis_keeps_rows_with_a_label_and_counts_the_rest(tmp_path, capsys):
+    # Missing values as in JARVIS ("na") and in other tables (None, NaN).
     rows = [jarvis_row(k, 0.1 * k) for k in range(20)]
     rows += [jarvis_row(20 + k, gap) for k, gap in enumerate(("na", None, float("nan")))]
     path = tmp_path / "jdft_3d.json"
@@ -36,26 +36,26 @@ def test_jarvis_keeps_what_has_a_label_and_counts_the_rest(tmp_path, capsys):
     records = load_jarvis(path, tmp_path / "data")
     assert records.keys() == {f"JVASP-{k}" for k in range(20)}
     assert records["JVASP-7"].properties == {"optb88vdw_bandgap": pytest.approx(0.7)}
-    assert "3 rows without 'optb88vdw_bandgap' left out" in capsys.readouterr().out
+    assert "3 rows without 'optb88vdw_bandgap' skipped" in capsys.readouterr().out
 
 
-def test_another_label_is_another_data_set(tmp_path):
+def test_a_different_label_is_a_different_data_set(tmp_path):
     rows = [jarvis_row(k, 1.0) | {"ehull": 0.5 if k < 30 else "na"} for k in range(40)]
     path = write(tmp_path / "jdft_3d.jsonl", rows)
     assert len(load_jarvis(path, tmp_path / "data")) == 40
     assert len(load_jarvis(path, tmp_path / "data", label="ehull")) == 30
 
 
-def test_a_label_that_nobody_has_is_named_with_those_there_are(tmp_path):
+def test_an_unknown_label_is_named_with_the_existing_ones(tmp_path):
     path = write(tmp_path / "jdft_3d.jsonl", [jarvis_row(k, 1.0) for k in range(20)])
-    with pytest.raises(DataError, match=r"no number in a column 'gap'.*optb88vdw_bandgap"):
+    with pytest.raises(DataError, match=r"no numbers in a column 'gap'.*optb88vdw_bandgap"):
         load_jarvis(path, tmp_path / "data", label="gap")
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "is not JSON"), ("{}", "does not hold a list")]
+    ("text", "message"), [("{", "is not JSON"), ("{}", "does not contain a list")]
 )
-def test_a_json_that_is_none(tmp_path, text, message):
+def test_a_file_without_a_json_list_is_refused(tmp_path, text, message):
     path = tmp_path / "jdft_3d.json"
     path.write_text(text)
     with pytest.raises(DataError, match=message):
@@ -86,7 +86,7 @@ def load_folder(folder, data_dir, **options):
 def test_a_folder_of_cif_files_with_a_table_of_texts(tmp_path):
     names = [f"salt{k}" for k in range(12)]
     rows = text_rows(names)
-    rows[3]["id"] = "salt3.cif"  # with or without the ending
+    rows[3]["id"] = "salt3.cif"  # with or without the suffix
     records = load_folder(cif_folder(tmp_path / "cifs", names, rows), tmp_path / "data")
     assert len(records) == 12
     record = records["salt7"]
@@ -107,13 +107,13 @@ def test_files_without_a_row_and_rows_without_a_file_are_named(tmp_path, capsys)
     assert "2 rows skipped" in capsys.readouterr().out
 
 
-def test_files_as_other_systems_name_them(tmp_path):
+def test_file_names_of_other_systems(tmp_path):
     names = [str(k) for k in range(12)]
-    rows = text_rows([float(k) for k in range(12)])  # as pandas has integers with a gap
+    rows = text_rows([float(k) for k in range(12)])  # as pandas reads integers with a missing value
     folder = cif_folder(tmp_path / "cifs", names, rows)
     (folder / "3.cif").rename(folder / "3.CIF")
     (folder / "4.cif").write_bytes(b"\xef\xbb\xbf" + NACL.encode())
-    (folder / "._5.cif").write_bytes(b"\x00\x05\x16\x07")  # macOS's, beside each file
+    (folder / "._5.cif").write_bytes(b"\x00\x05\x16\x07")  # written by macOS for each file
     (folder / "._texts.csv").write_bytes(b"\x00\x05\x16\x07")
     (folder / "texts.csv").rename(folder / "TEXTS.CSV")
     (folder / "more.cif").mkdir()
@@ -122,7 +122,7 @@ def test_files_as_other_systems_name_them(tmp_path):
 
 
 @pytest.mark.parametrize("written", ["12", "12.0", "12.00", "12.cif", "12.CIF", "12.0.cif", 12.0])
-def test_ids_that_mean_one_file(tmp_path, written):
+def test_ids_in_several_forms_name_the_file(tmp_path, written):
     folder = tmp_path / "cifs"
     folder.mkdir()
     (folder / "12.cif").write_text(NACL)
@@ -131,15 +131,15 @@ def test_ids_that_mean_one_file(tmp_path, written):
     assert found["cif"] == NACL
 
 
-def test_two_ids_do_not_make_two_examples_of_one_file(tmp_path):
+def test_two_ids_cannot_name_the_same_file(tmp_path):
     names = [f"{k}" for k in range(12)]
     folder = cif_folder(tmp_path / "cifs", names, text_rows([*names, "3.cif"]))
-    with pytest.raises(DataError, match=r"3\.cif is that of the row '3' already"):
+    with pytest.raises(DataError, match=r"3\.cif already belongs to the row '3'"):
         load_folder(folder, tmp_path / "data")
     assert len(load_folder(folder, tmp_path / "data", on_bad_row="skip")) == 12
 
 
-def test_the_file_is_the_crystal_whatever_the_table_has(tmp_path):
+def test_the_cif_file_takes_precedence_over_columns(tmp_path):
     atoms = {"lattice_mat": np.eye(3).tolist(), "elements": ["H"], "coords": [[0, 0, 0]]}
     names = [f"{k}" for k in range(12)]
     folder = cif_folder(tmp_path / "cifs", names, text_rows(names))
@@ -148,20 +148,20 @@ def test_the_file_is_the_crystal_whatever_the_table_has(tmp_path):
     assert load_folder(folder, tmp_path / "data")["7"].crystal().num_atoms == 8
 
 
-def test_a_name_is_the_same_with_letters_composed_or_not(tmp_path):
+def test_composed_and_decomposed_file_names_are_equal(tmp_path):
     folder = tmp_path / "cifs"
     folder.mkdir()
-    (folder / "e\u0301.cif").write_text(NACL)  # as macOS writes the name of a file
+    (folder / "e\u0301.cif").write_text(NACL)  # as in file names on macOS
     write(folder / "t.jsonl", [{"id": "\u00e9", "gpt_text": "x"}])
     (found,) = cif_folder_lib.rows(folder)
     assert found["cif"] == NACL
 
 
-def test_a_cif_whose_name_differs_in_the_ending_only_is_not_guessed(tmp_path):
+def test_cifs_that_differ_only_in_the_suffix_are_ambiguous(tmp_path):
     folder = cif_folder(tmp_path / "cifs", ["a"], text_rows(["a"]))
     (folder / "a.CIF").write_text(NACL)
     (row,) = cif_folder_lib.rows(folder)
-    with pytest.raises(DataError, match=r"there are a\.CIF and a\.cif; remove one"):
+    with pytest.raises(DataError, match=r"both a\.CIF and a\.cif match its id; remove one"):
         cif_folder_lib.check(row)
 
 
@@ -173,7 +173,7 @@ def test_an_id_cannot_name_a_file_elsewhere(tmp_path):
         load_folder(folder, tmp_path / "data")
 
 
-def test_a_cif_that_changed_is_another_data_set(tmp_path):
+def test_a_changed_cif_is_a_different_data_set(tmp_path):
     names = [f"salt{k}" for k in range(12)]
     folder = cif_folder(tmp_path / "cifs", names, text_rows(names))
     before = load_folder(folder, tmp_path / "data")["salt5"].lattice
@@ -185,12 +185,12 @@ def test_a_cif_that_changed_is_another_data_set(tmp_path):
 @pytest.mark.parametrize(
     ("tables", "cifs", "message"),
     [
-        ([], ["a"], "holds none"),
-        (["a.csv", "b.jsonl"], ["a"], r"holds a\.csv, b\.jsonl"),
-        (["a.csv"], [], r"holds no \.cif file"),
+        ([], ["a"], "contains none"),
+        (["a.csv", "b.jsonl"], ["a"], r"contains a\.csv, b\.jsonl"),
+        (["a.csv"], [], r"contains no \.cif files"),
     ],
 )
-def test_a_folder_that_is_none(tmp_path, tables, cifs, message):
+def test_a_folder_without_one_table_or_cifs_is_refused(tmp_path, tables, cifs, message):
     folder = tmp_path / "cifs"
     folder.mkdir()
     for name in tables:

@@ -80,5 +80,5 @@ def test_prepared_data_that_are_damaged(run, tmp_path):
         f"--config.dataset.path={table}",
         f"--config.dataset.data_dir={tmp_path / 'data'}",
     )
-    assert refused(done, file.name, "is damaged", "Remove that folder")
+    assert refused(done, file.name, "is damaged", "Delete that folder")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()  # not only after hours, in the test

@@ -170,7 +170,7 @@ def copy(stage1, tmp_path):
 def test_a_report_that_cannot_be_drawn_costs_no_result(small_config, copy):
     (copy / "report.png").unlink()
     (copy / "report.png" / "inside").mkdir(parents=True)
-    with pytest.raises(WorkdirError, match=r"report\.png: .*folder is in the place of the file"):
+    with pytest.raises(WorkdirError, match=r"report\.png: .*folder has the name of the file"):
         train(small_config(), copy)
     assert read_rows(copy / "metrics.jsonl")[-1]["split"] == "test"
     assert not [path for path in copy.iterdir() if "tmp" in path.name]

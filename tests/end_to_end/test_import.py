@@ -34,7 +34,7 @@ def test_main_goes_on_from_an_import(tmp_path, capsys, data_dir, environment):
         np.testing.assert_array_equal(leaf, expected[path], err_msg=path)
     # A second import would hide the first.
     assert cli.main(["import", "lightning", str(file), *arguments]) == EXIT_USER_ERROR
-    assert "holds checkpoints already" in capsys.readouterr().err
+    assert "already contains checkpoints" in capsys.readouterr().err
 
     program, command, *flags = printed.splitlines()[-1].removeprefix("resume").split()
     assert (program, command) == ("clac-jax", "train")

@@ -1,4 +1,4 @@
-"""Small files are written completely or not at all, and every failure has its sentence."""
+"""Small files are written atomically, and every failure has a helpful message."""
 
 import os
 import stat
@@ -10,7 +10,7 @@ from clac_jax.errors import WorkdirError
 from clac_jax.files.atomic import replacing, write_atomically
 
 
-def test_text_and_bytes_replace_what_was_there(tmp_path):
+def test_text_and_bytes_replace_existing_content(tmp_path):
     path = tmp_path / "config.json"
     write_atomically(path, "old")
     write_atomically(path, b"n\xffew")
@@ -27,7 +27,7 @@ def test_the_mode_follows_the_umask(tmp_path):
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
 
 
-def test_a_failure_leaves_the_old_content_and_nothing_beside_it(tmp_path, monkeypatch):
+def test_a_failure_leaves_the_old_content_and_no_temporary_file(tmp_path, monkeypatch):
     path = tmp_path / "config.json"
     path.write_text("old")
 
@@ -45,12 +45,12 @@ def test_a_failure_leaves_the_old_content_and_nothing_beside_it(tmp_path, monkey
 
 def test_a_folder_in_its_place_is_named(tmp_path):
     (tmp_path / "report.png" / "inside").mkdir(parents=True)
-    with pytest.raises(WorkdirError, match=r"report\.png: .*folder is in the place"):
+    with pytest.raises(WorkdirError, match=r"report\.png: .*folder has the name"):
         write_atomically(tmp_path / "report.png", b"x")
     assert (tmp_path / "report.png" / "inside").is_dir()
 
 
-def test_a_folder_that_is_gone_is_named(tmp_path):
+def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(WorkdirError, match=r"nothing/config\.json: No such file"):
         write_atomically(tmp_path / "nothing" / "config.json", "x")
 

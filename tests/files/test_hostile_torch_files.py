@@ -1,4 +1,4 @@
-"""Torch files that nobody's `torch.save` wrote: refused in one line, in bounded time and memory."""
+"""Hostile torch files are refused with one line, in bounded time and memory."""
 
 import io
 import os
@@ -49,7 +49,7 @@ def tensor(size, stride, offset=0, **of_storage):
 
 
 def write(path, program, members=None, **options):
-    """A torch file of these instructions, with a storage of 4 numbers unless told otherwise."""
+    """A torch file with these instructions and, by default, a storage of 4 elements."""
     members = {"data/0": np.arange(4, dtype=np.float32).tobytes()} if members is None else members
     with zipfile.ZipFile(path, "w", **options) as archive:
         archive.writestr("a/data.pkl", b"\x80\x02" + program + b".")
@@ -59,7 +59,7 @@ def write(path, program, members=None, **options):
 
 
 def refusal(path):
-    """The one line with which a file is refused."""
+    """The one-line message with which a file is refused."""
     with pytest.raises(TorchFileError) as caught:
         read_torch_file(path)
     message = str(caught.value)
@@ -94,7 +94,7 @@ HOSTILE = {
     "an integer of 10,000 bytes": b"\x8b" + struct.pack("<i", 10_000) + b"\x7f" * 10_000,
     "an integer of 5,000 digits": b"I" + b"9" * 5000 + b"\n",
     "text without an end": b"V" + b"a" * 1000,
-    "memo of another file": b"h\x05",
+    "a missing memo": b"h\x05",
     "a memo at 2^32": b"Nr\xff\xff\xff\xff",
     "stack empty": b"a",
     "an extension": b"\x82\x01",
@@ -115,7 +115,7 @@ HOSTILE = {
     "a negative offset": tensor((4,), (1,), offset=-1),
     "a negative stride": tensor((4,), (-1,)),
     "other numbers of sizes and strides": tensor((4,), (1, 1)),
-    "a storage that is not there": tensor((4,), (1,), key=b"1"),
+    "a missing storage": tensor((4,), (1,), key=b"1"),
     "a storage above the folder": tensor((4,), (1,), key=b"../../0"),
     "a storage of 2^63": tensor((4,), (1,), count=1 << 63),
     "a storage of -1": tensor((4,), (1,), count=-1),
@@ -129,7 +129,7 @@ HOSTILE = {
 HARMLESS = ("an object without state", "the state of a function", "a memo at 2^32")
 
 
-# The long ones once: how they are read does not depend on the file around them.
+# Long ones are tried once, as the surrounding file does not matter.
 CASES = [
     (name, old)
     for name, program in HOSTILE.items()
@@ -159,15 +159,15 @@ def test_hostile_instructions_are_refused_or_read_within_a_bounded_memory(tmp_pa
         tracemalloc.stop()
 
 
-def test_names_of_old_storages_that_take_for_ever_to_compare_are_refused(tmp_path):
+def test_storage_keys_that_are_slow_to_compare_are_refused(tmp_path):
     path = tmp_path / "file.pt"
     head = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, {}]
     names = b"\x80\x02N\x85" + b"2\x86" * 60 + b"\x85."
     path.write_bytes(b"".join(pickle.dumps(value, 2) for value in head) + names)
-    assert "have no names" in refusal(path)
+    assert "have no keys" in refusal(path)
 
 
-def test_what_one_file_sets_is_not_there_for_the_next(tmp_path):
+def test_a_file_does_not_affect_the_next_one(tmp_path):
     set_slots = b"N}" + text(b"array") + b"K\x01s\x86b0"
     names = (TENSOR, b"comegaconf.nodes\nAnyNode\n", ORDERED, b"ctorch\nFloatStorage\n")
     program = b"".join(name + set_slots for name in names) + b"}"
@@ -176,7 +176,7 @@ def test_what_one_file_sets_is_not_there_for_the_next(tmp_path):
     np.testing.assert_array_equal(read_torch_file(tmp_path / "second.pt")["a"], np.arange(3.0))
 
 
-def test_an_expanded_tensor_shows_its_numbers_and_takes_no_memory(tmp_path):
+def test_an_expanded_tensor_takes_no_memory(tmp_path):
     tracemalloc.start()
     found = read_torch_file(write(tmp_path / "file.pt", tensor((1000, 1000, 4), (0, 0, 1))))
     assert tracemalloc.get_traced_memory()[1] < 1_000_000
@@ -200,7 +200,7 @@ def test_any_byte_but_zero_is_true(tmp_path):
 
 
 @pytest.mark.parametrize(("order", "expected"), [("little", 1), ("big", 1 << 24)])
-def test_the_byte_order_is_the_files(tmp_path, order, expected):
+def test_the_byte_order_of_the_file_is_respected(tmp_path, order, expected):
     members = {"data/0": np.ones(4, "<i4").tobytes(), "byteorder": order}
     path = write(tmp_path / "file.pt", tensor((4,), (1,), kind=b"IntStorage"), members)
     np.testing.assert_array_equal(read_torch_file(path), [expected] * 4)
@@ -225,7 +225,7 @@ def test_one_member_under_many_names_is_not_read_many_times(tmp_path):
         tensor((250_000,), (1,), key=b"%d" % k, count=250_000) + b"a" for k in range(200)
     )
     path = write(tmp_path / "file.pt", program, {"data/000": numbers})
-    # 200 entries of the directory that all point at the one member.
+    # 200 directory entries that all point to the same member.
     data = path.read_bytes()
     end = data.rindex(b"PK\x05\x06")
     start = struct.unpack_from("<I", data, end + 16)[0]
@@ -246,7 +246,7 @@ def test_one_member_under_many_names_is_not_read_many_times(tmp_path):
 def test_a_member_that_declares_two_gigabytes_is_not_read(tmp_path):
     path = write(tmp_path / "file.pt", tensor((4,), (1,)))
     data = bytearray(path.read_bytes())
-    at = data.rindex(b"PK\x01\x02")  # the directory's entry of the last member
+    at = data.rindex(b"PK\x01\x02")  # central directory entry of the last member
     data[at + 20 : at + 24] = (1 << 31).to_bytes(4, "little")
     path.write_bytes(data)
     tracemalloc.start()
@@ -269,7 +269,7 @@ def test_members_of_one_name_and_encrypted_ones_are_refused(tmp_path):
     assert "encrypted" in refusal(path)
 
 
-def test_a_long_name_in_several_lines_is_told_in_one(tmp_path):
+def test_a_long_name_with_line_breaks_is_reported_on_one_line(tmp_path):
     name = b"os\nsystem" + b"x" * 100_000
     path = write(tmp_path / "file.pt", text(name) + text(b"evil") + b"\x93")
     assert "which is not plain data" in refusal(path)
@@ -280,7 +280,7 @@ def test_too_many_instructions_are_refused(tmp_path, monkeypatch):
     assert "instructions" in refusal(write(tmp_path / "file.pt", b"N0" * 1000 + b"N"))
 
 
-def test_what_is_not_a_file_is_not_opened(tmp_path):
+def test_only_regular_files_are_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("/dev/zero")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
@@ -289,7 +289,7 @@ def test_what_is_not_a_file_is_not_opened(tmp_path):
 
 
 @given(data=st.data())
-def test_what_pickle_reads_is_read_alike(data):
+def test_plain_values_are_read_as_by_pickle(data):
     leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
     keys = st.text() | st.integers() | st.tuples(st.integers(), st.text())
     values = st.recursive(

@@ -1,4 +1,4 @@
-"""Whatever names a file or folder is checked where it comes in."""
+"""Paths from the user are validated before use."""
 
 import errno
 import os
@@ -35,7 +35,7 @@ def test_urls_are_refused_in_one_sentence(url):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_names_of_files_are_not_taken_for_urls(name):
+def test_file_names_are_not_treated_as_urls(name):
     assert check_local(name, "it") == name
 
 
@@ -49,13 +49,13 @@ def test_names_of_files_are_not_taken_for_urls(name):
         ("x" * 256, "256 bytes"),
         ("é" * 128, "256 bytes"),
         ("d/" * 2000, "4,000 bytes long"),
-        ("~nobody-of-this-name/x", "home folder"),
+        ("~no-such-user/x", "home folder"),
     ],
 )
-def test_what_no_file_can_be_called_is_refused(name, words):
+def test_impossible_file_names_are_refused(name, words):
     with pytest.raises(PathError, match=words) as error:
         local_path(name, "--workdir")
-    assert len(str(error.value)) < 300, "a name of any length is printed shortened"
+    assert len(str(error.value)) < 300, "a long name is shortened in the message"
 
 
 KEYS = [
@@ -114,7 +114,7 @@ def test_every_command_refuses_urls(arguments, url, capsys, tmp_path, monkeypatc
         (["--workdir=x", "--config=BROKEN"], "line 2: ZeroDivisionError"),
     ],
 )
-def test_the_program_refuses_them_at_once(flags, words, tmp_path):
+def test_the_program_refuses_them_before_loading_anything(flags, words, tmp_path):
     broken = tmp_path / "broken.py"
     broken.write_text("import math\nx = 1 / 0\n")
     flags = [f.replace("BROKEN", str(broken)) if isinstance(f, str) else f for f in flags]
@@ -140,12 +140,12 @@ def test_the_program_refuses_them_at_once(flags, words, tmp_path):
         (errno.ENOSPC, "free some space"),
         (errno.EDQUOT, "quota"),
         (errno.EFBIG, "ulimit -f"),
-        (errno.EISDIR, "folder is in the place"),
+        (errno.EISDIR, "folder has the name"),
         (errno.ENAMETOOLONG, "shorter name"),
         (errno.EROFS, "read-only"),
         (errno.EACCES, "permission"),
         (errno.EMFILE, "ulimit -n"),
     ],
 )
-def test_each_error_of_the_system_says_what_to_do(number, words):
+def test_each_operating_system_error_says_what_to_do(number, words):
     assert words in explain(OSError(number, os.strerror(number)))

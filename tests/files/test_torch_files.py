@@ -38,7 +38,7 @@ plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) |
 
 
 @given(content=st.dictionaries(st.text(), arrays | plain | st.lists(plain)), old=st.booleans())
-def test_what_was_saved_is_read(tmp_path_factory, content, old):
+def test_saved_content_is_read_unchanged(tmp_path_factory, content, old):
     path = tmp_path_factory.mktemp("torch") / "file.bin"
     save(content, path, old)
     assert_same(read_torch_file(path), content)
@@ -48,7 +48,7 @@ def test_what_was_saved_is_read(tmp_path_factory, content, old):
 def test_views_of_one_storage(tmp_path, old):
     base = np.arange(24, dtype=np.float32)
     content = OrderedDict(
-        whole=base,
+        weight=base,
         again=base,
         part=base[4:10],
         transposed=np.lib.stride_tricks.as_strided(base, (4, 6), (4, 16)),
@@ -58,7 +58,7 @@ def test_views_of_one_storage(tmp_path, old):
     save(content, tmp_path / "file.bin", old)
     found = read_torch_file(tmp_path / "file.bin")
     assert_same(found, content)
-    assert found["again"] is found["whole"]  # tied weights
+    assert found["again"] is found["weight"]  # tied weights
 
 
 class Harm:
@@ -67,10 +67,12 @@ class Harm:
 
 
 @pytest.mark.parametrize("old", [False, True])
-def test_a_program_inside_is_refused_by_name_and_not_run(tmp_path, monkeypatch, old):
+def test_code_in_a_file_is_named_and_not_executed(tmp_path, monkeypatch, old):
     monkeypatch.setenv("HARM", str(tmp_path / "harm"))
     save({"weights": np.ones(2), "x": Harm()}, tmp_path / "file.bin", old)
-    with pytest.raises(TorchFileError, match=r"names (posix|nt)\.mkdir, which is not plain data"):
+    with pytest.raises(
+        TorchFileError, match=r"refers to (posix|nt)\.mkdir, which is not plain data"
+    ):
         read_torch_file(tmp_path / "file.bin")
     assert not (tmp_path / "harm").exists()
 
@@ -78,16 +80,16 @@ def test_a_program_inside_is_refused_by_name_and_not_run(tmp_path, monkeypatch, 
 @pytest.mark.parametrize(
     "name", ["builtins.eval", "builtins.getattr", "functools.partial", "torch._utils.anything"]
 )
-def test_nothing_else_can_be_named(tmp_path, name):
+def test_other_names_are_refused(tmp_path, name):
     module, _, attribute = name.rpartition(".")
     with zipfile.ZipFile(tmp_path / "file.bin", "w") as archive:
         archive.writestr("a/data.pkl", f"c{module}\n{attribute}\n.".encode())
-    with pytest.raises(TorchFileError, match=f"names {name}"):
+    with pytest.raises(TorchFileError, match=f"refers to {name}"):
         read_torch_file(tmp_path / "file.bin")
 
 
 @pytest.mark.parametrize("old", [False, True])
-def test_a_cut_file_is_damaged(tmp_path, old):
+def test_a_truncated_file_is_damaged(tmp_path, old):
     path = tmp_path / "file.bin"
     save({"a": np.arange(100.0), "b": [1, 2]}, path, old)
     data = path.read_bytes()
@@ -97,7 +99,7 @@ def test_a_cut_file_is_damaged(tmp_path, old):
             read_torch_file(path)
 
 
-def test_a_flipped_byte_of_a_zip_is_noticed(tmp_path):
+def test_a_flipped_byte_of_a_zip_is_detected(tmp_path):
     path = tmp_path / "file.bin"
     save({"a": np.arange(100.0)}, path)
     data = bytearray(path.read_bytes())
@@ -110,7 +112,7 @@ def test_a_flipped_byte_of_a_zip_is_noticed(tmp_path):
 @pytest.mark.parametrize(
     ("size", "stride"), [((5,), (1,)), ((2, 2), (3, 2)), ((-1,), (1,)), ((2,), (-1,))]
 )
-def test_a_tensor_cannot_reach_outside_its_storage(tmp_path, size, stride):
+def test_a_tensor_cannot_extend_beyond_its_storage(tmp_path, size, stride):
     class Wrong:
         def __reduce__(self):
             import torch
@@ -124,7 +126,7 @@ def test_a_tensor_cannot_reach_outside_its_storage(tmp_path, size, stride):
         read_torch_file(tmp_path / "file.bin")
 
 
-def test_a_missing_file_and_another_pickle(tmp_path):
+def test_a_missing_file_and_a_different_pickle_are_refused(tmp_path):
     with pytest.raises(TorchFileError, match="cannot be read"):
         read_torch_file(tmp_path / "none.bin")
     (tmp_path / "other.bin").write_bytes(pickle.dumps({"a": 1}))

@@ -1,4 +1,4 @@
-"""Crystals for the tests: known ones, and random ones with no atoms too close."""
+"""Crystals for the tests: known ones, and random ones without overlapping atoms."""
 
 import numpy as np
 
@@ -32,13 +32,13 @@ def rock_salt(a=5.64):
 
 
 def random_crystal(rng, max_atoms=8):
-    """Cells of any shape, from needles to cells smaller than the cutoff; atoms anywhere."""
+    """A random crystal; cells range from needles to cells smaller than the cutoff."""
     while True:
         kind = rng.integers(4)
         lattice = rng.normal(size=(3, 3)) * rng.uniform(2, 8)
         if kind == 0:
             lattice = np.diag(rng.uniform(2.0, 12.0, 3))
-        elif kind == 1:  # far from reduced: the same lattice in a skewed basis
+        elif kind == 1:  # far from reduced: a skewed basis of the same lattice
             lattice = np.diag(rng.uniform(3.0, 7.0, 3))
             lattice[1] += rng.integers(-3, 4) * lattice[0]
             lattice[2] += rng.integers(-3, 4) * lattice[1] + rng.integers(-3, 4) * lattice[0]
@@ -46,7 +46,7 @@ def random_crystal(rng, max_atoms=8):
         volume = abs(np.linalg.det(lattice))
         if volume / num_atoms < 8 or np.linalg.norm(lattice, axis=1).min() < 1.5:
             continue
-        # Some atoms lie outside the cell.
+        # Some atoms are outside the cell.
         positions = rng.uniform(-0.7, 1.7, (num_atoms, 3)) @ lattice
         try:
             crystal = Crystal(lattice, rng.integers(1, 101, num_atoms), positions)

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of the event files of a run."""
+"""The scalars that TensorBoard shows for the event files of a run."""
 
 import struct
 
@@ -6,7 +6,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 
 def points(directory):
-    """{(tag, step): value} as TensorBoard shows them: a start with a step hides what was later."""
+    """{(tag, step): value} as in TensorBoard, where a restart at a step hides later values."""
     shown = {}
     for path in sorted(directory.iterdir()):
         content, at = path.read_bytes(), 0

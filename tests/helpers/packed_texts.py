@@ -1,4 +1,4 @@
-"""Texts packed into rows, as the text encoders take them."""
+"""Texts packed into rows, the input of the text encoders."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ATOM = CrystalGraph(
 
 
 def pack(texts, tiles, num_examples=None, indices=None):
-    """TextBatch of one view of each text, a (ids, labels) pair or ids alone."""
+    """TextBatch with one view per text, given as an (ids, labels) pair or as ids only."""
     views = [TokenView(*text) if isinstance(text, tuple) else TokenView(text) for text in texts]
     num_examples = num_examples or len(texts)
     shape = BatchShape(num_examples, 1, 1, ((num_examples, 1),), 0, tiles)

@@ -1,4 +1,4 @@
-"""Reading the parity fixtures: arrays of a PyTorch implementation under its own names."""
+"""Access to the parity fixtures: arrays of PyTorch implementations under their names there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GRADIENT_TOLERANCE = {np.float32: 2e-4, np.float64: 1e-8}
 
 
 class Fixture:
-    """One npz file; `section("w")` is what its keys hold behind "w/", in one precision."""
+    """An npz file; `section("w")` returns the arrays with the key prefix "w/" in one dtype."""
 
     def __init__(self, name: str, folder: Path = PARITY) -> None:
         with np.load(folder / f"{name}.npz") as arrays:
@@ -39,7 +39,7 @@ class Fixture:
 
 
 def linear(section: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
-    """A torch Linear as Flax's Dense."""
+    """The parameters of a torch Linear for a Flax Dense."""
     dense = {"kernel": section[f"{name}.weight"].T}
     if f"{name}.bias" in section:
         dense["bias"] = section[f"{name}.bias"]
@@ -62,7 +62,7 @@ def tree_errors(ours: Any, theirs: Any) -> Iterator[tuple[str, float]]:
 
 
 def crystal_graphs(inputs: dict[str, np.ndarray]) -> list[CrystalGraph]:
-    """The crystals of a fixture's flat arrays, one graph each."""
+    """The crystals of a fixture, stored in flat arrays, as one graph each."""
     graphs = []
     for crystal in range(inputs["batch"].max() + 1):
         nodes = np.flatnonzero(inputs["batch"] == crystal)
@@ -87,7 +87,7 @@ def tokens(*ids: int) -> TokenView:
 def graph_batch(
     graphs: list[CrystalGraph], shape: BatchShape | None = None, dtype: Any = None
 ) -> Any:
-    """One-view GraphBatch; by default each crystal in a tile that several share."""
+    """GraphBatch with one view; by default several crystals share a tile."""
     if shape is None:
         size = max(len(graph.atomic_numbers) for graph in graphs) + 3
         num_edges = sum(len(graph.senders) for graph in graphs)

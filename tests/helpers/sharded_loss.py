@@ -76,7 +76,7 @@ def main(how: str) -> None:
     variables = [head.init(k, *features, mask, train=True) for k in keys]
     params = {n: v["params"] for n, v in zip(("cross", "visual"), variables, strict=True)}
     stats = variables[0]["batch_stats"]
-    alone = jax.jit(step)(params, stats, features, mask)
+    single = jax.jit(step)(params, stats, features, mask)
 
     sharded = functools.partial(step, axis_name=AXIS)
     if how == "pmap":
@@ -101,12 +101,12 @@ def main(how: str) -> None:
         param_grads, feature_grads, terms, after = jax.jit(run)(params, stats, features, mask)
         devices = [(param_grads, terms, after)]
     errors = {
-        "features": largest_error(feature_grads, alone[1]),
-        "params": max(largest_error(d[0], alone[0]) for d in devices),
-        "terms": max(largest_error(d[1], alone[2]) for d in devices),
-        "statistics": max(largest_error(d[2], alone[3]) for d in devices),
+        "features": largest_error(feature_grads, single[1]),
+        "params": max(largest_error(d[0], single[0]) for d in devices),
+        "terms": max(largest_error(d[1], single[2]) for d in devices),
+        "statistics": max(largest_error(d[2], single[3]) for d in devices),
     }
-    scale = {"grad": max(float(np.abs(x).max()) for x in jax.tree.leaves(alone[0]))}
+    scale = {"grad": max(float(np.abs(x).max()) for x in jax.tree.leaves(single[0]))}
     print(json.dumps({"errors": errors, "scale": scale, "devices": jax.device_count()}))
 
 

@@ -1,4 +1,4 @@
-"""Small models of every kind with batches for them."""
+"""Small models of every kind, and batches for them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def small_config(**changes) -> ml_collections.ConfigDict:
 
 
 def examples(num_views=2, with_labels=False):
-    """Three examples, every view of a crystal and a text different."""
+    """Three examples with distinct views of crystals and texts."""
     rng = np.random.default_rng(5)
     graphs = crystal_graphs(Fixture("painn_small").section("in"))
     result = []

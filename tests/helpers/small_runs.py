@@ -1,4 +1,4 @@
-"""Runs of seconds inside the test process, and what they leave."""
+"""Short runs inside the test process, and their results."""
 
 import numpy as np
 from etils import epath
@@ -19,7 +19,7 @@ def arrays_at(workdir, step):
 
 
 def batches_that_end_with(error, after):
-    """`RunData.train_batches`, but for an error in the second epoch."""
+    """`RunData.train_batches` with an error in the second epoch."""
     original = RunData.train_batches
 
     def train_batches(self, epoch, start):
@@ -32,7 +32,7 @@ def batches_that_end_with(error, after):
 
 
 class StopsAt(StopSignals):
-    """A signal that comes at the n-th question."""
+    """Requests a stop at the n-th query."""
 
     def __init__(self, questions):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Small training states and runs' checkpoints for the tests of this folder."""
+"""Small training states, and checkpoints of runs."""
 
 import functools
 
@@ -37,7 +37,7 @@ def make_params(seed=0, width=3):
 
 
 def make_state(seed=0, width=3, params=None, config=None, step=True):
-    """A state with statistics and, after one optimizer step, moments."""
+    """A training state with statistics and, by default after one step, optimizer moments."""
     config = config or make_config()
     params = make_params(seed, width) if params is None else params
     variables = {"params": params, "batch_stats": {"norm": {"mean": jnp.full(3, seed + 0.5)}}}
@@ -68,7 +68,7 @@ def save_run(workdir, steps, config=None, num_train_examples=100, state=make_sta
 
 
 def epochs(*losses, steps_per_epoch=10):
-    """{step: (progress, metrics)} of runs whose epochs ended with these validation losses."""
+    """{step: (progress, metrics)} of a run with these validation losses at the ends of epochs."""
     return {
         steps_per_epoch * number: (
             RunProgress(step=steps_per_epoch * number, epoch=number, examples_seen=100 * number),

@@ -1,4 +1,4 @@
-"""Writes files as `torch.save` does, of NumPy arrays, without PyTorch."""
+"""Writes NumPy arrays in the format of `torch.save`, without PyTorch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STORAGES = {
 
 @contextmanager
 def pretended_torch():
-    """Modules of PyTorch's names, so that pickle can write references to them."""
+    """Fake modules with the names of those of PyTorch, so that pickle can refer to them."""
     torch, inner = types.ModuleType("torch"), types.ModuleType("torch._utils")
     torch._utils = inner
 
@@ -70,7 +70,7 @@ class _Pickler(pickle.Pickler):
             return NotImplemented
         base = item if item.base is None else item.base
         if not isinstance(base, np.ndarray) or base.dtype != item.dtype:
-            base = item = np.array(item)  # of something else's memory
+            base = item = np.array(item)  # whose memory belongs to a different object
         offset = (
             item.__array_interface__["data"][0] - base.__array_interface__["data"][0]
         ) // item.itemsize
@@ -85,7 +85,7 @@ class _Storage:
 
 
 def save(content, path, old=False):
-    """`torch.save(content, path)`; `old`: as before version 1.6. Views share their base."""
+    """`torch.save(content, path)`, or its format before PyTorch 1.6; views share storage."""
     with pretended_torch() as torch:
         buffer = io.BytesIO()
         pickler = _Pickler(buffer, torch, old)

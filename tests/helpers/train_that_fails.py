@@ -1,4 +1,4 @@
-"""Trains the config of the file argv[1] in argv[2] until example data of step 7 cannot be read."""
+"""Trains the config file argv[1] in the workdir argv[2] until the data of step 7 fail."""
 
 import sys
 from pathlib import Path

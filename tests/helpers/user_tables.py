@@ -1,4 +1,4 @@
-"""Tables such as users bring, and what is prepared from them."""
+"""Tables of users, and the data sets prepared from them."""
 
 import json
 
@@ -49,7 +49,7 @@ def load_all(path, data_dir, **options):
 
 
 def records_of(path, data_dir, **options):
-    """All records of a table by their ids."""
+    """All records of a table by id."""
     return {
         r.material_id: r for split in load_all(path, data_dir, **options).values() for r in split
     }

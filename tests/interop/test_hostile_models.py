@@ -1,4 +1,4 @@
-"""Folders of models that come from elsewhere, damaged or hostile: one line, and no more memory."""
+"""Damaged or hostile model folders are refused with one line, in bounded memory."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def entry(dtype="F32", shape=(1,), offsets=(0, 4)):
         ),
     )
 )
-def test_what_the_package_writes_is_read(tmp_path_factory, tensors):
+def test_files_written_by_the_safetensors_package_are_read(tmp_path_factory, tensors):
     path = tmp_path_factory.mktemp("tensors") / "model.safetensors"
     save_file(tensors, path, metadata={"who": "me"})
     found, metadata = read_safetensors(path)
@@ -109,7 +109,7 @@ TWO = {"a": entry(), "b": entry(offsets=(4, 8))}
         (b'{"a":%s,"a":%s}' % ((json.dumps(entry()).encode(),) * 2), bytes(4), None),
     ],
 )
-def test_other_safetensors_are_refused_in_one_line(tmp_path, header, data, length):
+def test_invalid_safetensors_are_refused_in_one_line(tmp_path, header, data, length):
     path = safetensors(tmp_path / "a.safetensors", header, data, length)
     tracemalloc.start()
     with pytest.raises(SafetensorsError) as caught:
@@ -120,7 +120,7 @@ def test_other_safetensors_are_refused_in_one_line(tmp_path, header, data, lengt
 
 
 @pytest.mark.parametrize("name", ["../a.safetensors", "/etc/passwd", "..", "", "a\0b", 7, ["a"]])
-def test_an_index_names_files_beside_it_only(folder, name):
+def test_an_index_may_only_name_files_in_its_folder(folder, name):
     (folder / "model.safetensors").rename(folder.parent / "a.safetensors")
     index = {"weight_map": {"a": name}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -130,7 +130,7 @@ def test_an_index_names_files_beside_it_only(folder, name):
 
 
 @pytest.mark.parametrize("text", ["[]", '{"weight_map": []}', "{}", "[" * 100_000, '"\\ud800"'])
-def test_an_index_of_something_else_is_refused(folder, text):
+def test_an_invalid_index_is_refused(folder, text):
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(text)
     with pytest.raises(PretrainedError, match=r"index\.json cannot be read"):
@@ -172,19 +172,19 @@ def test_any_value_in_config_json_is_usable_or_refused_in_one_line(folder):
     "content",
     [b"", b"[]", b"\xff", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}", b"{}\0", b'"\\ud800"'],
 )
-def test_a_config_json_of_something_else_is_refused(folder, content):
+def test_an_invalid_config_json_is_refused(folder, content):
     (folder / "config.json").write_bytes(content)
-    with pytest.raises(PretrainedError, match=r"config\.json is not JSON"):
+    with pytest.raises(PretrainedError, match=r"config\.json is not valid JSON"):
         load_huggingface_config(folder)
 
 
-def test_a_byte_order_mark_before_config_json_is_no_fault(folder):
+def test_a_byte_order_mark_in_config_json_is_ignored(folder):
     path = folder / "config.json"
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     load_huggingface(folder)
 
 
-def test_what_is_not_a_file_is_not_opened(folder):
+def test_only_regular_files_are_opened(folder):
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         (folder / name).unlink()
         os.mkfifo(folder / name)
@@ -193,8 +193,8 @@ def test_what_is_not_a_file_is_not_opened(folder):
             read(folder)
 
 
-@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "~nobody-of-this-name/x", "a\nb"])
-def test_names_that_no_folder_can_have_are_refused(name):
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "~no-such-user/x", "a\nb"])
+def test_impossible_folder_names_are_refused(name):
     with pytest.raises(UserError) as caught:
         resolve_folder(name)
     assert_one_line(caught.value)
@@ -221,11 +221,11 @@ def test_a_torch_file_without_tensors_by_name_is_refused(tmp_path, folder):
             settings.pretrained_params(folder / "pytorch_model.bin")
 
 
-def test_the_command_tells_a_folder_without_its_tensors_in_one_line(folder, capsys):
+def test_the_command_reports_a_folder_without_tensors_in_one_line(folder, capsys):
     save_file({"a": np.ones(3, np.float32)}, folder / "model.safetensors")
     assert cli.main(["import", "huggingface", str(folder)]) == EXIT_USER_ERROR
-    told = capsys.readouterr().err
-    assert told.startswith("error: ") and told.count("\n") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
 
 
 def with_tokenizer(folder, change):
@@ -256,7 +256,7 @@ def huge_id(values):
         huge_id,
     ],
 )
-def test_another_tokenizer_json_is_refused_in_one_line(folder, change):
+def test_an_invalid_tokenizer_json_is_refused_in_one_line(folder, change):
     with pytest.raises(TokenizerError) as caught:
         with_tokenizer(folder, change)
     assert_one_line(caught.value)
@@ -265,7 +265,7 @@ def test_another_tokenizer_json_is_refused_in_one_line(folder, change):
 @pytest.mark.parametrize(
     "text", ["[]", "7", "[" * 100_000, '{"pad_token": 7}', '{"pad_token": {}}']
 )
-def test_another_tokenizer_config_is_refused_or_names_nothing(folder, text):
+def test_an_invalid_tokenizer_config_is_refused_or_ignored(folder, text):
     (folder / "tokenizer_config.json").write_text(text)
     try:
         assert Tokenizer.from_folder(folder).vocab_size > 0
@@ -275,7 +275,7 @@ def test_another_tokenizer_config_is_refused_or_names_nothing(folder, text):
 
 
 @pytest.mark.parametrize("settings", [{"do_lower_case": "x"}, {"strip_accents": []}, []])
-def test_settings_of_a_word_piece_list_are_checked(tmp_path, settings):
+def test_settings_of_a_wordpiece_vocabulary_are_checked(tmp_path, settings):
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"]
     (tmp_path / "vocab.txt").write_text("\n".join(pieces))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))

@@ -1,4 +1,4 @@
-"""Checkpoints of the PyTorch release: two real small ones, and what their models compute."""
+"""Import of two small checkpoints of the PyTorch release, compared with their outputs there."""
 
 import functools
 import json
@@ -35,7 +35,7 @@ LANGUAGE_MODELS = {"painn_bert": "hf_bert", "cgcnn_opt": "hf_opt"}
 
 @pytest.fixture(scope="module", params=LANGUAGE_MODELS)
 def case(request):
-    """(name, the run as read, what the release computes with it)."""
+    """(name, the imported run, the outputs of the release)."""
     run = read_lightning(
         FOLDER / request.param / "last.ckpt", str(FOLDER / LANGUAGE_MODELS[request.param])
     )
@@ -43,7 +43,7 @@ def case(request):
         return request.param, run, dict(arrays)
 
 
-def test_features_and_projections_are_the_releases(case):
+def test_features_and_projections_equal_those_of_the_release(case):
     _, run, expected = case
     model = build_model(run.config, 200)
     tree = nested(run.arrays)
@@ -59,7 +59,7 @@ def test_features_and_projections_are_the_releases(case):
     assert relative_error(scores, expected["out/logits"]) < 2e-5
 
 
-def test_moments_are_the_optimizers(case):
+def test_moments_equal_those_of_the_optimizer(case):
     name, run, expected = case
     saved = read_torch_file(FOLDER / name / "last.ckpt")
     names = json.loads(str(expected["optim_param_names"]))
@@ -67,7 +67,7 @@ def test_moments_are_the_optimizers(case):
     state = saved["optimizer_states"][0]["state"]
     settings = text_settings(run.config)
     for ours, theirs in (("mu", "exp_avg"), ("nu", "exp_avg_sq")):
-        # Under the release's names for its parameters, not under the order that was inferred.
+        # By the parameter names of the release, independent of the inferred order.
         tensors = {n: state[int(k)][theirs] for n, k in numbers.items() if int(k) in state}
         moments = model_params(tensors, run.config, settings)
         for path, leaf in jax.tree.leaves_with_path(moments):
@@ -75,31 +75,31 @@ def test_moments_are_the_optimizers(case):
             found = run.arrays[f"opt_state/inner_state/adam/{ours}/{path}"]
             np.testing.assert_array_equal(found, leaf, err_msg=path)
     assert any(np.any(run.arrays[p]) for p in run.arrays if "/mu/" in p)
-    # Those without a gradient have no state there, and begin here.
+    # Parameters without a gradient have no state there; here it starts at zero.
     counts = {int(run.arrays[path]) for path in run.arrays if "/adam/count/" in path}
     assert counts - {0} == set(map(int, expected["optim_step"]))
 
 
-def test_goes_on_at_the_epoch_and_step(case):
+def test_resumes_at_the_epoch_and_step(case):
     name, run, _ = case
     assert (run.progress.epoch, run.progress.step, int(run.arrays["step"])) == (2, 6, 6)
     assert run.config.accumulate_steps == (2 if name == "cgcnn_opt" else 1)
     schedule = make_schedule(run.config, Timeline(15, 3))
-    # The release has stepped its cosine twice, over 4 epochs from 2e-5 to 1e-7.
+    # The cosine schedule of the release made two steps of 4 epochs from 2e-5 to 1e-7.
     rate = 1.005e-5 if name == "cgcnn_opt" else 2e-5
     assert float(schedule(6)) == pytest.approx(rate, rel=1e-5)
 
 
-def test_what_has_no_place_is_named(case):
+def test_unmapped_tensors_are_named(case):
     name, run, _ = case
     tensors = [line for line in run.unmapped if line.startswith("tensor ")]
-    # The masked-language-model head, which a run with lm_weight 0 lacks.
+    # The masked-language-model head, which does not exist with lm_weight 0.
     assert bool(tensors) == (name == "painn_bert")
     assert all(".cls.predictions." in line for line in tensors)
     assert any("datamodule.data_path" in line for line in run.unmapped)
 
 
-def test_the_next_step_is_adamws(case):
+def test_the_next_step_is_that_of_adamw(case):
     _, run, _ = case
     params = nested(run.arrays)["params"]
     tx = optim.make_optimizer(run.config, params, lambda _: 1e-3)
@@ -164,7 +164,7 @@ def test_schedules(scheduler, expected):
 
 def test_other_files_are_refused(tmp_path):
     others = {
-        "lacks state_dict.* it holds a dict with weights": {"weights": np.ones(3)},
+        "lacks state_dict.* it contains a dict with weights": {"weights": np.ones(3)},
         "lacks state_dict.* a dict with model, epoch": {"model": {"a": np.ones(3)}, "epoch": 1},
         "lacks state_dict.* a tensor of shape": np.ones(3),
         "not those of a graph encoder": {"state_dict": {"a": np.ones(3)}},
@@ -174,12 +174,12 @@ def test_other_files_are_refused(tmp_path):
         with pytest.raises(UserError, match=message):
             read_lightning(tmp_path / "other.ckpt")
     # The wrong language model.
-    with pytest.raises(UserError, match="name the right one with --text-encoder"):
+    with pytest.raises(UserError, match="set the correct one with --text-encoder"):
         read_lightning(FOLDER / "painn_bert" / "last.ckpt", str(FOLDER / "hf_opt"))
 
 
 def variant(tmp_path, name, **changes):
-    """A copy of a checkpoint with other values at its top; None leaves the key out."""
+    """A copy of a checkpoint with changed top-level values; None removes the key."""
     saved = read_torch_file(FOLDER / name / "last.ckpt") | changes
     path = tmp_path / "variant.ckpt"
     save({key: value for key, value in saved.items() if value is not None}, path)
@@ -187,45 +187,46 @@ def variant(tmp_path, name, **changes):
 
 
 @pytest.mark.parametrize("name", LANGUAGE_MODELS)
-def test_a_checkpoint_of_weights_only_is_imported_and_what_is_missing_is_said(tmp_path, name):
-    # What `save_weights_only=True` leaves out.
+def test_a_checkpoint_with_only_weights_is_imported_and_missing_parts_are_listed(tmp_path, name):
+    # Missing with `save_weights_only=True`.
     run = variant(tmp_path, name, optimizer_states=None, lr_schedulers=None, callbacks=None)
-    whole = variant(tmp_path, name)
+    complete = variant(tmp_path, name)
     assert [line.split(":")[0] for line in run.missing] == [
         "optimizer_states",
         "lr_schedulers",
         "callbacks",
     ]
-    assert "missing   optimizer_states: the moments of the optimizer start at zero" in describe(
-        run, tmp_path
+    assert (
+        "missing   optimizer_states: the moments and the step count of the optimizer"
+        in describe(run, tmp_path)
     )
-    assert run.progress == whole.progress and not whole.missing
-    assert flatten(run.config) == flatten(whole.config)
+    assert run.progress == complete.progress and not complete.missing
+    assert flatten(run.config) == flatten(complete.config)
     for path, leaf in run.arrays.items():
         # The bias correction belongs to the moments: with the old count, updates were too large.
-        starts_afresh = re.search(r"/(mu|nu|adam/count)(/|$)", path)
-        expected = np.zeros_like(leaf) if starts_afresh else whole.arrays[path]
+        starts_at_zero = re.search(r"/(mu|nu|adam/count)(/|$)", path)
+        expected = np.zeros_like(leaf) if starts_at_zero else complete.arrays[path]
         np.testing.assert_array_equal(leaf, expected, err_msg=path)
 
 
 @pytest.mark.parametrize("name", LANGUAGE_MODELS)
 def test_weights_without_hyperparameters_are_the_same_model(tmp_path, name):
     keys = {key: None for key in (*KEYS, "pytorch-lightning_version", "hparams_name")}
-    run, whole = variant(tmp_path, name, **keys), variant(tmp_path, name)
+    run, complete = variant(tmp_path, name, **keys), variant(tmp_path, name)
     assert tuple(line.split(":")[0] for line in run.missing) == KEYS
     assert (run.progress.epoch, run.progress.step) == (0, 0)
     groups = ("graph_encoder", "text_encoder", "projection_dim", "use_")
-    found, expected = flatten(run.config), flatten(whole.config)
+    found, expected = flatten(run.config), flatten(complete.config)
     for key in expected:
         if key.startswith(groups):
             assert found[key] == expected[key], key
-    for path in whole.arrays:
+    for path in complete.arrays:
         if path.startswith(("params/", "batch_stats/")):
-            np.testing.assert_array_equal(run.arrays[path], whole.arrays[path], err_msg=path)
+            np.testing.assert_array_equal(run.arrays[path], complete.arrays[path], err_msg=path)
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_each_missing_key_is_said_and_never_an_error(tmp_path, key):
+def test_each_missing_key_is_listed_and_not_an_error(tmp_path, key):
     run = variant(tmp_path, "painn_bert", **{key: None})
     assert [line.split(":")[0] for line in run.missing] == [key]
     counts = {int(run.arrays[path]) for path in run.arrays if re.search("/adam/count(/|$)", path)}
@@ -236,7 +237,7 @@ WRONG = (7, -1, 2**70, float("nan"), "text", [], [3], {"a": 1}, np.ones(3), (), 
 
 
 @pytest.mark.parametrize("key", ["state_dict", *KEYS])
-def test_a_value_of_a_wrong_type_is_told_in_one_line_by_its_key(tmp_path, key):
+def test_a_value_of_the_wrong_type_is_reported_in_one_line_with_its_key(tmp_path, key):
     path = tmp_path / "variant.ckpt"
     saved = read_torch_file(FOLDER / "painn_bert" / "last.ckpt")
     saved |= {"state_dict": {"a": np.ones(2)}, "optimizer_states": []}
@@ -272,7 +273,7 @@ def with_value(values, path, value):
 
 
 @pytest.mark.parametrize("part", ["loops", "optimizer_states", "lr_schedulers", "callbacks"])
-def test_a_wrong_value_inside_a_part_is_a_users_error_or_does_not_matter(tmp_path, part):
+def test_a_wrong_value_inside_a_part_is_a_user_error_or_ignored(tmp_path, part):
     path = tmp_path / "variant.ckpt"
     saved = read_torch_file(FOLDER / "cgcnn_opt" / "last.ckpt")
     saved["optimizer_states"][0]["state"] = {0: saved["optimizer_states"][0]["state"][0]}
@@ -287,7 +288,7 @@ def test_a_wrong_value_inside_a_part_is_a_users_error_or_does_not_matter(tmp_pat
             assert "\n" not in str(error) and len(str(error)) < 500
 
 
-def test_a_wrong_hyperparameter_is_a_users_error_or_does_not_matter():
+def test_a_wrong_hyperparameter_is_a_user_error_or_ignored():
     values = read_torch_file(FOLDER / "cgcnn_opt" / "last.ckpt")["hyper_parameters"]
     for number, place in enumerate(leaves_of(values)):
         try:
@@ -296,11 +297,11 @@ def test_a_wrong_hyperparameter_is_a_users_error_or_does_not_matter():
             assert "\n" not in str(error) and len(str(error)) < 500
 
 
-def test_a_checkpoint_that_names_no_language_model_asks_for_it(tmp_path):
+def test_a_checkpoint_without_a_language_model_requires_the_flag(tmp_path):
     saved = read_torch_file(FOLDER / "painn_bert" / "last.ckpt")
     del saved["hyper_parameters"]["datamodule"]["tokenizer_model"]
     save(saved, tmp_path / "variant.ckpt")
-    with pytest.raises(LightningImportError, match="Name it with --text-encoder"):
+    with pytest.raises(LightningImportError, match="Set it with --text-encoder"):
         read_lightning(tmp_path / "variant.ckpt")
 
 

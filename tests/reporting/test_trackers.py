@@ -47,7 +47,7 @@ def test_a_tensorboard_folder_that_is_removed_is_begun_again(tmp_path, capsys):
 
 def test_a_file_in_the_place_of_tensorboards_folder_is_named(tmp_path):
     (tmp_path / "tensorboard").write_text("x")
-    with pytest.raises(WorkdirError, match=r"tensorboard: .*file is in the place of a folder"):
+    with pytest.raises(WorkdirError, match=r"tensorboard: .*file has the name of a folder"):
         TensorBoard(tmp_path / "tensorboard", 0)
 
 

@@ -1,4 +1,4 @@
-"""A list of words and sentences labelled by hand, and formulas and words that are made up."""
+"""Formula detection on a hand-labelled list of texts and on generated formulas and words."""
 
 import hashlib
 import itertools
@@ -16,11 +16,11 @@ from clac_jax.crystals.elements import symbol
 from clac_jax.text.formula import find_formulas, is_formula, replace_formulas
 
 LIST = Path(__file__).parents[1] / "data" / "formulas.tsv"
-"""Category, tab, text in which every formula stands between ⟦ and ⟧."""
+"""Tab-separated category and text; every formula is enclosed in ⟦ and ⟧."""
 
 
 def _labelled() -> list[tuple[str, str, list[tuple[int, int]]]]:
-    """(category, text, spans of its formulas) of every row of the list."""
+    """(category, text, spans of its formulas) for every row of the list."""
     rows = []
     for line in LIST.read_text(encoding="utf-8").split("\n")[1:-1]:
         category, marked = line.split("\t")
@@ -35,7 +35,7 @@ def _labelled() -> list[tuple[str, str, list[tuple[int, int]]]]:
 
 
 def _half(text: str) -> int:
-    """Most rules were written on half 0 only, and first tried on half 1 when they were done."""
+    """0 or 1: most rules were developed on half 0 and only then evaluated on half 1."""
     return hashlib.sha256(text.encode()).digest()[0] % 2
 
 
@@ -49,8 +49,8 @@ def test_the_list_is_large_and_covers_every_kind():
 
 
 @pytest.mark.parametrize("half", [0, 1])
-def test_precision_and_recall_of_each_half_of_the_list(half):
-    """Every word also in a sentence that gives no hint; a formula must be found as a whole."""
+def test_precision_and_recall_on_each_half_of_the_list(half):
+    """Every word is also tested in a neutral sentence; spans must match exactly."""
     right = missed = wrong = 0
     reports = []
     for category, text, spans in _labelled():
@@ -72,7 +72,7 @@ def test_precision_and_recall_of_each_half_of_the_list(half):
 
 
 @pytest.mark.parametrize("row", [r for r in _labelled() if r[0].startswith("required")])
-def test_required_words_have_no_exception(row):
+def test_required_words_are_all_classified_correctly(row):
     category, token, _ = row
     text = f"We made {token}, it ({token}) is {token}."
     if category == "required: formula":
@@ -106,7 +106,7 @@ def test_the_grammar_around_a_formula_is_kept(text, expected):
     assert replace_formulas(text, word="X") == (text if expected is None else expected)
 
 
-def test_known_formulas_are_replaced_whatever_their_shape():
+def test_known_formulas_are_replaced_in_any_form():
     text = "In crystallizes in I4/mmm. In the In cell, 3 In atoms. In In2O3, KF and K at 300 K."
     assert replace_formulas(text, also=("In", "KF", "K")) == (
         "material crystallizes in I4/mmm. In the material cell, 3 material atoms. "
@@ -124,8 +124,8 @@ def test_known_formulas_are_replaced_whatever_their_shape():
 
 
 def _spellings(group: gemmi.SpaceGroup) -> set[str]:
-    """Ways to write one symbol: full or short, the bar before, on or behind the digit, screw axes
-    with or without a mark, the old cubic symbols without their bar."""
+    """Notations of a symbol: full or short, the bar before, on or after the digit, screw axes with
+    or without a mark, and the old cubic symbols without their bar."""
     parts = group.hm.split()
     spellings = {group.hm, "".join(parts), group.short_name(), "".join(parts).replace("-", "")}
     bars = {group.short_name(), "".join(parts)}
@@ -152,7 +152,7 @@ def test_no_spelling_of_a_space_group_is_replaced():
     assert wrong == []
 
 
-# Made-up formulas.
+# Generated formulas.
 
 ELEMENTS = [symbol(z) for z in range(3, 95) if z not in (10, 18, 36, 54, 85, 86)] + ["H"]
 COUNTS = ["", "", "2", "3", "4", "12", "0.5", ".35", "1.75", "1/3", "x", "1-x", "3-δ", "2+x"]
@@ -175,7 +175,7 @@ WATERS = [
 def compositions(draw):
     """Different elements with counts, the last one counted and one of two letters.
 
-    That makes a formula for sure, whatever the symbols spell.
+    Such a composition is always a formula, whatever the symbols spell.
     """
     names = draw(st.lists(st.sampled_from(ELEMENTS), min_size=2, max_size=5, unique=True))
     assume(any(len(name) == 2 for name in names))
@@ -184,36 +184,36 @@ def compositions(draw):
     return list(zip(names, counts, strict=True))
 
 
-def _found_whole(formula: str) -> bool:
+def _is_one_match(formula: str) -> bool:
     return find_formulas(f"We saw {formula} there.") == [(7, 7 + len(formula))]
 
 
 @given(compositions(), st.sampled_from(MARKUPS))
 @settings(max_examples=130, deadline=None)
-def test_any_composition_is_found_whole_in_any_markup(parts, markup):
+def test_any_composition_in_any_markup_is_one_match(parts, markup):
     formula = "".join(name + (markup.format(count) if count else "") for name, count in parts)
-    assert _found_whole(formula)
-    assert _found_whole(f"Ca{markup.format(2)}({formula}){markup.format(3)}")
+    assert _is_one_match(formula)
+    assert _is_one_match(f"Ca{markup.format(2)}({formula}){markup.format(3)}")
 
 
 @given(compositions(), compositions(), st.sampled_from(WATERS))
 @settings(max_examples=130, deadline=None)
-def test_groups_and_hydrates_are_found_whole(parts, others, water):
+def test_groups_and_hydrates_are_one_match(parts, others, water):
     inner, outer = ("".join(itertools.chain(*p)) for p in (parts, others))
-    assert _found_whole(f"{outer}{water}")
-    assert _found_whole(f"Li2({inner})3{outer}")
-    assert _found_whole(f"[{inner}]2({outer})4{water}")
+    assert _is_one_match(f"{outer}{water}")
+    assert _is_one_match(f"Li2({inner})3{outer}")
+    assert _is_one_match(f"[{inner}]2({outer})4{water}")
     assert replace_formulas(f"{inner}/{outer}-based", "X") == "X/X-based"
 
 
 @given(compositions(), st.sampled_from([" ", "\u00a0"]))
 @settings(max_examples=120, deadline=None)
-def test_any_composition_with_spaces_is_found_whole(parts, space):
+def test_any_composition_with_spaces_is_one_match(parts, space):
     formula = space.join(name + count for name, count in parts)
-    assert _found_whole(formula)
+    assert _is_one_match(formula)
     assert replace_formulas(f"({formula}), {formula}-like", "X") == "(X), X-like"
     grouped = space.join(["Ca3", f"({formula})2"])
-    assert _found_whole(grouped)
+    assert _is_one_match(grouped)
 
 
 SYMBOLS = st.sampled_from(ELEMENTS)
@@ -233,7 +233,7 @@ OTHER_WORDS = st.one_of(
 
 @given(st.lists(OTHER_WORDS, min_size=1, max_size=8), st.sampled_from([", ", "; ", " and "]))
 @settings(max_examples=130, deadline=None)
-def test_words_that_are_not_formulas_stay(words, between):
+def test_words_that_are_not_formulas_are_kept(words, between):
     text = f"We saw {between.join(words)} there."
     assert replace_formulas(text) == text
 
@@ -264,7 +264,7 @@ UNITS = [
 
 
 def _calls(text: str) -> int:
-    """How many functions are called to find the formulas of a text."""
+    """The number of function calls for finding the formulas of a text."""
     count = 0
 
     def profile(_frame, event, _argument):
@@ -280,7 +280,7 @@ def _calls(text: str) -> int:
 
 
 @pytest.mark.parametrize("end", ["", "q", ")2!"])
-def test_the_work_grows_with_the_length_of_a_text(end):
+def test_the_work_is_linear_in_the_length_of_the_text(end):
     for unit in UNITS:
         short, long = (_calls(unit * n + end) for n in (60, 240))
         assert long <= 4.5 * short + 100, unit
@@ -293,8 +293,8 @@ def test_the_work_grows_with_the_length_of_a_text(end):
      "C" + "1" * 10**6, "C" + "\u0661" * 10**6, "(" * 10**4 + "NaCl" + ")" * 10**4],
     ids=lambda text: f"{text[:6]!a}",
 )  # fmt: skip
-def test_a_very_long_text_comes_to_an_end(text):
-    """Backtracking over these would take longer than anybody waits."""
+def test_a_very_long_text_finishes(text):
+    """Backtracking would take practically forever."""
     assert all(0 <= start < end <= len(text) for start, end in find_formulas(text))
 
 
@@ -307,7 +307,7 @@ PROTOTYPES = {
 """Compounds that name the structure of others in the embedded narratives."""
 
 
-def test_in_the_embedded_narratives_the_own_formula_is_found_and_nothing_else():
+def test_in_embedded_narratives_only_the_formula_of_the_crystal_is_found():
     path = (
         Path(clac_jax.__file__).parent
         / "datasets/materials_project_mini/materials_project_mini.parquet"
@@ -322,7 +322,7 @@ def test_in_the_embedded_narratives_the_own_formula_is_found_and_nothing_else():
     for formula in sorted(formulas)[::5]:
         assert len(formula) <= 2 or find_formulas(f"{formula} {rest}") == [(0, len(formula))]
         assert replace_formulas(f"{formula} {rest}", also=(formula,)) == f"material {rest}"
-    # Of capitals without a count only the record itself knows that they are a formula.
+    # Capitals without a count are formulas only if the record says so.
     plain = re.compile(r"[A-Z]+s?")
     for row in rows[::5]:
         formula = row["formula"]

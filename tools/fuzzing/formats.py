@@ -1,4 +1,4 @@
-"""Every format that the project reads, by its name."""
+"""All formats that the project reads, by name."""
 
 from __future__ import annotations
 

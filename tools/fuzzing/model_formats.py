@@ -1,4 +1,4 @@
-"""Models of other programs: safetensors, their index, config.json and tokenizers."""
+"""Model files of other programs: safetensors and its index, config.json, tokenizers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from clac_jax.files.safetensors import read_safetensors
 from clac_jax.models.text import pretrained
 from clac_jax.text.sentences import Tokenizer
-from tools.fuzzing.format import MODELS, Format, as_json, spoil_one
+from tools.fuzzing.format import MODELS, Format, as_json, corrupt_one
 
 
 def _copy_models(*names: str) -> Callable[[Path], None]:
@@ -37,7 +37,7 @@ def _make_safetensors(folder: Path) -> None:
 
 
 def safetensors_header(data: bytes, rng: random.Random) -> bytes:
-    """The numbers behind another header, of a length that fits."""
+    """The original data after a mutated header with a correct length."""
     length = int.from_bytes(data[:8], "little")
     header = as_json(data[8 : 8 + length], rng)
     return len(header).to_bytes(8, "little") + header + data[8 + length :]
@@ -65,36 +65,36 @@ def _read_tokenizer(folder: Path) -> Any:
     return ids
 
 
-def _spoil_word_pieces(folder: Path, rng: random.Random) -> bool:
+def _corrupt_word_pieces(folder: Path, rng: random.Random) -> bool:
     if rng.random() < 0.6:
-        return spoil_one("vocab.txt")(folder, rng)
-    return spoil_one("tokenizer_config.json", as_json)(folder, rng)
+        return corrupt_one("vocab.txt")(folder, rng)
+    return corrupt_one("tokenizer_config.json", as_json)(folder, rng)
 
 
 FORMATS = (
     Format(
         "safetensors",
         _make_safetensors,
-        spoil_one("*.safetensors", safetensors_header),
+        corrupt_one("*.safetensors", safetensors_header),
         lambda folder: read_safetensors(folder / "model.safetensors"),
     ),
     Format(
         "index",
         _make_index,
-        spoil_one("*.index.json", as_json, as_json),
+        corrupt_one("*.index.json", as_json, as_json),
         lambda folder: pretrained.load_tensors(folder)[1],
     ),
     Format(
         "config.json",
         _copy_models("config.json"),
-        spoil_one("config.json", as_json, as_json),
+        corrupt_one("config.json", as_json, as_json),
         lambda folder: repr(pretrained.load_huggingface_config(folder)),
     ),
     Format(
         "tokenizer.json",
         _copy_models("tokenizer.json", "tokenizer_config.json"),
-        spoil_one("tokenizer*.json", as_json, as_json),
+        corrupt_one("tokenizer*.json", as_json, as_json),
         _read_tokenizer,
     ),
-    Format("vocab.txt", _make_word_pieces, _spoil_word_pieces, _read_tokenizer),
+    Format("vocab.txt", _make_word_pieces, _corrupt_word_pieces, _read_tokenizer),
 )

@@ -1,4 +1,4 @@
-"""Ways to spoil bytes, JSON values, zip archives, pickles and files. All follow a random source."""
+"""Random corruptions of bytes, JSON values, zip archives, pickles and files."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ ODD_VALUES: tuple[Any, ...] = (
 DEEP = 50_000
 
 
-def spoil_bytes(data: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
-    """Bytes with one to three faults of a disk, a transfer or an editor."""
+def corrupt_bytes(data: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
+    """Bytes with one to three faults, such as those of disks, transfers and editors."""
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         data = rng.choice(_BYTE_FAULTS)(data, others, rng)
     return data
 
 
 def _flip(data: bytes, _: Sequence[bytes], rng: random.Random) -> bytes:
-    spoilt = bytearray(data or b"\0")
-    spoilt[rng.randrange(len(spoilt))] ^= 1 << rng.randrange(8)
-    return bytes(spoilt)
+    corrupted = bytearray(data or b"\0")
+    corrupted[rng.randrange(len(corrupted))] ^= 1 << rng.randrange(8)
+    return bytes(corrupted)
 
 
 def _cut(data: bytes, _: Sequence[bytes], rng: random.Random) -> bytes:
@@ -136,14 +136,14 @@ _BYTE_FAULTS: tuple[Callable[[bytes, Sequence[bytes], random.Random], bytes], ..
 )  # fmt: skip
 
 
-def spoil_json(value: Any, rng: random.Random) -> Any:
-    """A JSON value with one to three of its parts replaced, removed, renamed or nested."""
+def corrupt_json(value: Any, rng: random.Random) -> Any:
+    """A JSON value with one to three parts replaced, removed, renamed or nested."""
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        value = _spoil_json_once(value, rng)
+        value = _corrupt_json_once(value, rng)
     return value
 
 
-def _spoil_json_once(value: Any, rng: random.Random) -> Any:
+def _corrupt_json_once(value: Any, rng: random.Random) -> Any:
     if isinstance(value, dict) and value and rng.random() < 0.85:
         key = rng.choice(list(value))
         fault = rng.random()
@@ -151,7 +151,7 @@ def _spoil_json_once(value: Any, rng: random.Random) -> Any:
             return {k: v for k, v in value.items() if k != key}
         if fault < 0.2:
             return value | {rng.choice(NAMES): value[key]}
-        return value | {key: _spoil_json_once(value[key], rng)}
+        return value | {key: _corrupt_json_once(value[key], rng)}
     if isinstance(value, list) and value and rng.random() < 0.7:
         place = rng.randrange(len(value))
         fault = rng.random()
@@ -159,19 +159,19 @@ def _spoil_json_once(value: Any, rng: random.Random) -> Any:
             return value[:place] + value[place + 1 :]
         if fault < 0.2:
             return value[:place] + [value[place]] * rng.choice((2, 100)) + value[place + 1 :]
-        return [*value[:place], _spoil_json_once(value[place], rng), *value[place + 1 :]]
+        return [*value[:place], _corrupt_json_once(value[place], rng), *value[place + 1 :]]
     if rng.random() < 0.2:
         for _ in range(rng.choice((1, 5, 200))):
             value = [value] if rng.random() < 0.5 else {"a": value}
         return value
     if isinstance(value, str) and rng.random() < 0.5:
-        raw = spoil_bytes(value.encode("utf-8", "surrogatepass"), (), rng)
+        raw = corrupt_bytes(value.encode("utf-8", "surrogatepass"), (), rng)
         return raw[:100_000].decode("utf-8", rng.choice(("replace", "surrogateescape")))
     return rng.choice(ODD_VALUES)
 
 
 def json_text(value: Any, rng: random.Random) -> bytes:
-    """A JSON text of it, at times with a key twice, a byte order mark or no end of nesting."""
+    """The JSON text of a value, at times with a repeated key, byte order mark or deep nesting."""
     text = _dumps(value)
     fault = rng.random()
     if fault < 0.05 and text.startswith("{"):
@@ -188,12 +188,12 @@ def json_text(value: Any, rng: random.Random) -> bytes:
 def _dumps(value: Any) -> str:
     try:
         return json.dumps(value)
-    except ValueError:  # an integer with more digits than Python writes
+    except ValueError:  # an integer with more digits than Python converts
         return json.dumps(str(type(value)))
 
 
-def spoil_zip(data: bytes, rng: random.Random) -> bytes:
-    """A zip archive written again, with other members, compressed, or with another directory."""
+def corrupt_zip(data: bytes, rng: random.Random) -> bytes:
+    """A rewritten zip archive with changed members, compression or central directory."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = [(info.filename, archive.read(info)) for info in archive.infolist()]
     place = rng.randrange(len(members))
@@ -201,7 +201,7 @@ def spoil_zip(data: bytes, rng: random.Random) -> bytes:
     fault = rng.randrange(7)
     compression = zipfile.ZIP_STORED
     if fault == 0:
-        members.append((name, content[::-1]))  # a name twice
+        members.append((name, content[::-1]))  # a repeated name
     elif fault == 1:
         members[place] = (rng.choice(NAMES[:4]) or "x", content)
     elif fault == 2:
@@ -212,17 +212,17 @@ def spoil_zip(data: bytes, rng: random.Random) -> bytes:
         members[place] = (name, bytes(1 << 26))
         compression = zipfile.ZIP_DEFLATED
     elif fault == 5:
-        members[place] = (name, spoil_bytes(content, [c for _, c in members], rng))
+        members[place] = (name, corrupt_bytes(content, [c for _, c in members], rng))
     else:
         members += [(f"{name}{k}", b"x") for k in range(300)]
     written = write_zip(members, compression)
     if rng.random() < 0.2:
-        written = _spoil_directory(written, rng)
+        written = _corrupt_directory(written, rng)
     return written
 
 
 def write_zip(members: Sequence[tuple[str, bytes]], compression: int = zipfile.ZIP_STORED) -> bytes:
-    """An archive of these members."""
+    """A zip archive of the members."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as archive:
         for name, content in members:
@@ -232,18 +232,18 @@ def write_zip(members: Sequence[tuple[str, bytes]], compression: int = zipfile.Z
     return buffer.getvalue()
 
 
-def _spoil_directory(data: bytes, rng: random.Random) -> bytes:
-    """Another size, place or flag (encrypted) in the central directory."""
+def _corrupt_directory(data: bytes, rng: random.Random) -> bytes:
+    """A wrong size, offset or flag (encrypted) in the central directory."""
     at = data.rfind(b"PK\x01\x02")
     if at < 0:
         return data
     field, size = rng.choice(((8, 2), (10, 2), (20, 4), (24, 4), (42, 4)))
     value = rng.choice((0, 1, 9, 0x7FFFFFFF, 0xFFFFFFFF, rng.randrange(1 << 16)))
-    spoilt = bytearray(data)
-    spoilt[at + field : at + field + size] = (value & ((1 << 8 * size) - 1)).to_bytes(
+    corrupted = bytearray(data)
+    corrupted[at + field : at + field + size] = (value & ((1 << 8 * size) - 1)).to_bytes(
         size, "little"
     )
-    return bytes(spoilt)
+    return bytes(corrupted)
 
 
 _FRAGMENTS = (
@@ -272,17 +272,17 @@ _FRAGMENTS = (
 )  # fmt: skip
 
 
-def spoil_pickle(data: bytes, rng: random.Random) -> bytes:
-    """A pickle with instructions in between that nobody's program writes, or other numbers."""
+def corrupt_pickle(data: bytes, rng: random.Random) -> bytes:
+    """A pickle with inserted hostile instructions, or with changed bytes."""
     if rng.random() < 0.4:
-        return spoil_bytes(data, (), rng)
+        return corrupt_bytes(data, (), rng)
     start = rng.randrange(2, len(data))
     taken = rng.choice((0, 0, 1, 2, 5, 30))
     return data[:start] + rng.choice(_FRAGMENTS) + data[start + taken :]
 
 
-def spoil_file(path: Path, rng: random.Random) -> None:
-    """Puts something that is not a file in its place, or a link."""
+def corrupt_file(path: Path, rng: random.Random) -> None:
+    """Replaces a file by a folder, a pipe, a link or an empty file."""
     content = path.read_bytes()
     path.unlink()
     fault = rng.randrange(7)

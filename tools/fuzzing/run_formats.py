@@ -1,4 +1,4 @@
-"""What a run writes and reads again: checkpoints, rows of metrics, exported models."""
+"""Files that a run writes and reads: checkpoints, metrics, exported models."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from clac_jax.config.schema import default_config, to_json
 from clac_jax.reporting import metrics_file
 from clac_jax.training.progress import RunProgress
 from configs import saved
-from tools.fuzzing.format import Format, as_json, as_json_lines, spoil_one
+from tools.fuzzing.format import Format, as_json, as_json_lines, corrupt_one
 from tools.fuzzing.model_formats import safetensors_header
 
 
@@ -33,21 +33,21 @@ def _make_checkpoint(folder: Path) -> None:
     checkpoints.close()
 
 
-def _spoil_checkpoint(folder: Path, rng: random.Random) -> bool:
+def _corrupt_checkpoint(folder: Path, rng: random.Random) -> bool:
     checkpoint = folder / "checkpoints" / "8"
     fault = rng.random()
     if fault < 0.5:
-        return spoil_one("*/metadata", checked=True)(checkpoint, rng)
+        return corrupt_one("*/metadata", checked=True)(checkpoint, rng)
     if fault < 0.7:
-        return spoil_one("files.json", as_json, checked=True)(checkpoint, rng)
+        return corrupt_one("files.json", as_json, checked=True)(checkpoint, rng)
     if fault < 0.8:
         odd = (
             folder / "checkpoints" / rng.choice(("²", "99", "-1", "8.5", "1" * 5000, "a\nb", "007"))
         )
-        with contextlib.suppress(OSError):  # no such name can be
+        with contextlib.suppress(OSError):  # not a valid name
             rng.choice((Path.mkdir, Path.touch, lambda path: path.symlink_to(path.name)))(odd)
         return False
-    path = checkpoint / "run" / "metadata"  # with checksums that fit
+    path = checkpoint / "run" / "metadata"  # with updated checksums
     path.write_bytes(as_json(path.read_bytes(), rng))
     files.write_manifest(epath.Path(checkpoint))
     return False
@@ -55,9 +55,9 @@ def _spoil_checkpoint(folder: Path, rng: random.Random) -> bool:
 
 def _read_checkpoint(folder: Path) -> Any:
     directory = epath.Path(folder / "checkpoints")
-    whole, _ = layout.read_all(directory)
+    intact, _ = layout.read_all(directory)
     found = [locate.locate(f"{folder}{which}").to_json() for which in ("@last", "@step=8")]
-    return found, sorted(whole)
+    return found, sorted(intact)
 
 
 def _make_metrics(folder: Path) -> None:
@@ -91,10 +91,10 @@ def _make_export(folder: Path) -> None:
     shutil.rmtree(folder / "0")
 
 
-def _spoil_export(folder: Path, rng: random.Random) -> bool:
+def _corrupt_export(folder: Path, rng: random.Random) -> bool:
     if rng.random() < 0.5:
-        return spoil_one("config.json", as_json)(folder, rng)
-    return spoil_one("model.safetensors", safetensors_header)(folder, rng)
+        return corrupt_one("config.json", as_json)(folder, rng)
+    return corrupt_one("model.safetensors", safetensors_header)(folder, rng)
 
 
 def _read_export(folder: Path) -> Any:
@@ -110,10 +110,10 @@ FORMATS = (
     Format(
         "run-config",
         _make_run_config,
-        spoil_one("config.json", as_json, as_json),
+        corrupt_one("config.json", as_json, as_json),
         lambda folder: to_json(ready(saved.get_config(str(folder / "config.json")))),
     ),
-    Format("checkpoint", _make_checkpoint, _spoil_checkpoint, _read_checkpoint, 2 << 30),
-    Format("metrics.jsonl", _make_metrics, spoil_one("*.jsonl", as_json_lines), _read_metrics),
-    Format("export", _make_export, _spoil_export, _read_export, 4 << 30),
+    Format("checkpoint", _make_checkpoint, _corrupt_checkpoint, _read_checkpoint, 2 << 30),
+    Format("metrics.jsonl", _make_metrics, corrupt_one("*.jsonl", as_json_lines), _read_metrics),
+    Format("export", _make_export, _corrupt_export, _read_export, 4 << 30),
 )

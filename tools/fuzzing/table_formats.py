@@ -1,4 +1,4 @@
-"""Data of users: rows, CIF texts and folders, tables of four kinds, and what is built of them."""
+"""User data: rows, CIF texts and folders, four table formats, and prepared data sets."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from clac_jax.crystals.crystal import Crystal
 from clac_jax.datasets import rows
 from clac_jax.errors import EXIT_USER_ERROR
 from tools.fuzzing import mutations
-from tools.fuzzing.format import Format, RefusedError, as_json, as_json_lines, spoil_one
+from tools.fuzzing.format import Format, RefusedError, as_json, as_json_lines, corrupt_one
 
 SPLITS = ("train", "validation", "test")
-THREADS = 4 << 30  # bytes of address space, most of them stacks that are never touched
+THREADS = 4 << 30  # bytes of address space, mostly unused stacks
 
 
 def _rows() -> list[dict[str, Any]]:
@@ -100,7 +100,7 @@ def _read_row(folder: Path) -> Any:
     try:
         row = json.loads((folder / "row.json").read_bytes())
     except (ValueError, OSError, RecursionError) as error:
-        raise RefusedError("the table's reader refuses it first") from error
+        raise RefusedError("rejected by the table reader") from error
     return _numbers_of(rows.record_of_row(row))
 
 
@@ -125,7 +125,7 @@ def _read_cif(folder: Path) -> Any:
     try:
         text = (folder / "a.cif").read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        raise RefusedError("the folder's reader refuses it first") from error
+        raise RefusedError("rejected by the folder reader") from error
     return _numbers_of(rows.record_of_row({"id": "x", "cif": text, "gpt_text": "A text."}))
 
 
@@ -157,14 +157,14 @@ def _make_table(suffix: str) -> Callable[[Path], None]:
 
 
 def _other_parquet(data: bytes, rng: random.Random) -> bytes:
-    """A sound file of other values, types or names of columns."""
+    """A valid file with mutated values, column types or column names."""
     table = pa.parquet.read_table(io.BytesIO(data))
     buffer = io.BytesIO()
     fault = rng.random()
     try:
         if fault < 0.5:
-            table = pa.Table.from_pylist(mutations.spoil_json(table.to_pylist(), rng))
-        elif fault < 0.7:  # a name twice, or an odd one
+            table = pa.Table.from_pylist(mutations.corrupt_json(table.to_pylist(), rng))
+        elif fault < 0.7:  # a repeated or unusual name
             names = table.column_names
             names[rng.randrange(len(names))] = rng.choice([*names, "a\0b", "", "²", "x" * 5000])
             table = table.rename_columns(names)
@@ -188,21 +188,21 @@ def _other_parquet(data: bytes, rng: random.Random) -> bytes:
                 table = table.append_column("odd", odd)
         pa.parquet.write_table(table, buffer)
     except (pa.ArrowException, ArithmeticError, TypeError, ValueError, AttributeError, LookupError):
-        return data  # no such table can be written
+        return data  # the table cannot be written
     return buffer.getvalue()
 
 
 def _build(folder: Path, name: str, *flags: str) -> Any:
-    """`clac-jax data prepare`, in this process."""
+    """Runs `clac-jax data prepare` in this process."""
     data = folder / "data"
     arguments = ["--name=gpt_narratives", f"--data_dir={data}", f"--path={folder / name}"]
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
         code = cli.main(["data", "prepare", *arguments, *flags])
     if code == EXIT_USER_ERROR:
         left = list(data.glob("*/.building*"))
-        assert not left, f"an unfinished build is left: {left}"
-        raise RefusedError(said.getvalue().removeprefix("error: ").strip())
+        assert not left, f"an unfinished build remains: {left}"
+        raise RefusedError(errors.getvalue().removeprefix("error: ").strip())
     assert code == 0, code
     return None
 
@@ -227,19 +227,19 @@ def _table(suffix: str, *ways: Callable[[bytes, random.Random], bytes]) -> Forma
     return Format(
         suffix.removeprefix("."),
         _make_table(suffix),
-        spoil_one(name, *ways),
+        corrupt_one(name, *ways),
         lambda folder: _build(folder, name, "--on_bad_row=skip"),
         THREADS,
     )
 
 
 FORMATS = (
-    Format("row", _make_rows, spoil_one("row.json", as_json, as_json, as_file=False), _read_row),
-    Format("cif", _make_cif, spoil_one("a.cif", as_file=False), _read_cif),
+    Format("row", _make_rows, corrupt_one("row.json", as_json, as_json, as_file=False), _read_row),
+    Format("cif", _make_cif, corrupt_one("a.cif", as_file=False), _read_cif),
     Format(
         "cif-folder",
         _make_cif_folder,
-        spoil_one("crystals/*"),
+        corrupt_one("crystals/*"),
         lambda folder: _build(folder, "crystals", "--on_bad_row=skip"),
         THREADS,
     ),
@@ -250,7 +250,7 @@ FORMATS = (
     Format(
         "prepared",
         _make_prepared,
-        spoil_one("data/*/*/**/*", checked=True),
+        corrupt_one("data/*/*/**/*", checked=True),
         _read_prepared,
         THREADS,
     ),

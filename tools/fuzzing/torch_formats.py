@@ -1,4 +1,4 @@
-"""Files of `torch.save`, and the checkpoints of PyTorch Lightning among them."""
+"""Files of `torch.save`, including PyTorch Lightning checkpoints."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import numpy as np
 from clac_jax.files.torch import read_torch_file
 from clac_jax.interop import lightning_file
 from tools.fuzzing import mutations
-from tools.fuzzing.format import MODELS, ROOT, Format, spoil_one
+from tools.fuzzing.format import MODELS, ROOT, Format, corrupt_one
 
 
 def _torch_writer() -> Any:
     sys.path.insert(0, str(ROOT / "tests"))
-    from helpers import torch_writer  # the tests' own: PyTorch is not needed
+    from helpers import torch_writer  # of the tests, which does not need PyTorch
 
     return torch_writer
 
@@ -53,12 +53,12 @@ def _make_torch(old: bool) -> Callable[[Path], None]:
 
 
 def _torch_pickle(data: bytes, rng: random.Random) -> bytes:
-    """A sound archive around other instructions."""
+    """A valid archive with mutated pickle instructions."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = [(name, archive.read(name)) for name in archive.namelist()]
     return mutations.write_zip(
         [
-            (name, mutations.spoil_pickle(content, rng) if name.endswith(".pkl") else content)
+            (name, mutations.corrupt_pickle(content, rng) if name.endswith(".pkl") else content)
             for name, content in members
         ]
     )
@@ -75,11 +75,11 @@ def _make_lightning(folder: Path) -> None:
         for optimizer in saved["optimizer_states"]:
             optimizer["state"] = {0: optimizer["state"][0]}
         (folder / str(k)).mkdir()
-        (folder / str(k) / "saved.pickle").write_bytes(pickle.dumps(saved))  # ours, read below
+        (folder / str(k) / "saved.pickle").write_bytes(pickle.dumps(saved))  # trusted; read below
 
 
-def _spoil_lightning(folder: Path, rng: random.Random) -> bool:
-    saved = mutations.spoil_json(pickle.loads((folder / "saved.pickle").read_bytes()), rng)
+def _corrupt_lightning(folder: Path, rng: random.Random) -> bool:
+    saved = mutations.corrupt_json(pickle.loads((folder / "saved.pickle").read_bytes()), rng)
     try:
         _torch_writer().save(saved, folder / "last.ckpt")
     except (ValueError, OverflowError, RecursionError):
@@ -97,14 +97,14 @@ FORMATS = (
     Format(
         "torch-zip",
         _make_torch(False),
-        spoil_one("file.pt", mutations.spoil_zip, _torch_pickle, _torch_pickle, checked=True),
+        corrupt_one("file.pt", mutations.corrupt_zip, _torch_pickle, _torch_pickle, checked=True),
         _read_torch,
     ),
     Format(
         "torch-legacy",
         _make_torch(True),
-        spoil_one("file.pt", mutations.spoil_pickle),
+        corrupt_one("file.pt", mutations.corrupt_pickle),
         _read_torch,
     ),
-    Format("lightning", _make_lightning, _spoil_lightning, _read_lightning),
+    Format("lightning", _make_lightning, _corrupt_lightning, _read_lightning),
 )

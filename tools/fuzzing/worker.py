@@ -1,4 +1,4 @@
-"""Runs the cases of one format in child processes that have limits, and says how each one ended."""
+"""Runs the cases of a format in child processes with limits and reports their outcomes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from clac_jax.errors import UserError
 from tools.fuzzing.format import Format
 
 SECONDS = 20.0
-"""That a case may take, of which a reader needs a few thousandths; the machine may be busy."""
+"""Time limit per case. A reader needs milliseconds, but the machine may be busy."""
 
-MAX_GROWTH = 400 << 20  # bytes of memory that reading some kilobytes may take
+MAX_GROWTH = 400 << 20  # bytes of memory for reading a few kilobytes
 MAX_MESSAGE = 2000  # characters; a path may be long
-_EXAMPLES = -1  # the number of a result that is about the examples, before any case
+_EXAMPLES = -1  # case number of a failure in the examples
 FAULTS = ("traceback", "message", "memory", "wrong", "ran code", "hang", "killed")
 OUTCOMES = ("accepted", "refused", *FAULTS)
 _FORBIDDEN = (
@@ -43,12 +43,12 @@ _FORBIDDEN = (
 
 @dataclass(frozen=True)
 class Result:
-    """How a case ended.
+    """The outcome of a case.
 
     Attributes:
-        number: of the case.
+        number: number of the case.
         outcome: one of OUTCOMES.
-        detail: the message, or the traceback.
+        detail: message or traceback.
     """
 
     number: int
@@ -56,25 +56,29 @@ class Result:
     detail: str = ""
 
 
-def seed_of(seed: int, format_name: str, number: int) -> random.Random:
-    """The random source of a case: the same case whenever it is run again."""
+def generator_of(seed: int, format_name: str, number: int) -> random.Random:
+    """The random generator of a case, which makes it reproducible."""
     return random.Random(f"{seed}/{format_name}/{number}")
 
 
-def spoil(format: Format, examples: Path, case: Path, seed: int, number: int) -> tuple[str, bool]:
-    """Makes the folder of a case; the name of its example, and whether a change must be noticed."""
-    rng = seed_of(seed, format.name, number)
+def corrupt(format: Format, examples: Path, case: Path, seed: int, number: int) -> tuple[str, bool]:
+    """Creates the folder of a case.
+
+    Returns:
+        The name of its example, and whether a change must be detected.
+    """
+    rng = generator_of(seed, format.name, number)
     names = sorted(path.name for path in examples.iterdir())
     name = rng.choice(names)
     shutil.rmtree(case, ignore_errors=True)
     shutil.copytree(examples / name, case)
-    return name, format.spoil(case, rng)
+    return name, format.corrupt(case, rng)
 
 
 def run_cases(
     format: Format, examples: Path, scratch: Path, seed: int, first: int, last: int, until: float
 ) -> Iterator[Result]:
-    """The cases from `first` to before `last`, until a time of `time.monotonic`."""
+    """Runs the cases in range(first, last) until `time.monotonic()` reaches `until`."""
     number = first
     while number < last and time.monotonic() < until:
         reader, writer = os.pipe()
@@ -85,14 +89,14 @@ def run_cases(
         os.close(writer)
         for result in _results(reader, child, number):
             if result.number == _EXAMPLES:
-                raise RuntimeError(f"a sound example of {format.name}: {result.detail}")
+                raise RuntimeError(f"a valid example of {format.name} failed: {result.detail}")
             yield result
             number = result.number + 1
         os.close(reader)
 
 
 def _results(reader: int, child: int, number: int) -> Iterator[Result]:
-    """What a child tells, and how it ended if that was before its time."""
+    """Yields the results of a child, and its failure if it ended early."""
     buffer = b""
     while True:
         ready, _, _ = select.select([reader], [], [], SECONDS)
@@ -115,7 +119,7 @@ def _results(reader: int, child: int, number: int) -> Iterator[Result]:
             name = signal.Signals(os.WTERMSIG(status)).name
             yield Result(number, "killed", f"by {name}")
         elif os.WEXITSTATUS(status):
-            yield Result(number, "killed", f"ended with {os.WEXITSTATUS(status)}")
+            yield Result(number, "killed", f"exited with {os.WEXITSTATUS(status)}")
         return
 
 
@@ -129,7 +133,7 @@ def _child(
     until: float,
     writer: int,
 ) -> None:
-    """Runs cases and writes one line for each; never returns."""
+    """Runs cases in the child and writes a line per case; never returns."""
     code, number = 3, _EXAMPLES
     try:
         quiet = os.open(os.devnull, os.O_WRONLY)
@@ -143,7 +147,7 @@ def _child(
         }
         for number in range(first, last):
             case = scratch / "case"
-            name, checked = spoil(format, examples, case, seed, number)
+            name, checked = corrupt(format, examples, case, seed, number)
             result = _run(format, case, number, originals[name] if checked else None, audit)
             os.write(writer, json.dumps(asdict(result)).encode() + b"\n")
             if time.monotonic() > until:
@@ -171,7 +175,7 @@ def _run(format: Format, case: Path, number: int, original: str | None, audit: _
         if original is not None and found != original:
             outcome, detail = (
                 "wrong",
-                "bytes were changed, and other content is read without an error",
+                "bytes were changed, and different content was read without an error",
             )
         del content
     except UserError as error:
@@ -181,7 +185,7 @@ def _run(format: Format, case: Path, number: int, original: str | None, audit: _
     except BaseException as error:
         outcome, detail = "traceback", traceback.format_exc()
         if "PanicException" in type(error).__name__:
-            detail = "panic of Rust\n" + detail
+            detail = "Rust panic\n" + detail
     growth = _memory("VmHWM") - before
     if audit.seen:
         outcome, detail = "ran code", audit.seen
@@ -197,7 +201,7 @@ def _refused(error: UserError) -> tuple[str, str]:
         if isinstance(cause, MemoryError):
             return "memory", f"{message} (after a MemoryError)"
         cause = cause.__cause__
-    # Rows that cannot be used are listed one a line; anything else is one.
+    # Bad rows are listed one per line; any other message is one line.
     lines = [line for line in message.splitlines() if not line.startswith("  ")]
     if len(lines) > 3 or len(message) > MAX_MESSAGE or error.exit_code != UserError.exit_code:
         return "message", message
@@ -205,7 +209,7 @@ def _refused(error: UserError) -> tuple[str, str]:
 
 
 class _Audit:
-    """Notices what no reader of data does: starting programs, opening connections."""
+    """Detects actions that no reader may take: starting programs, opening connections."""
 
     def __init__(self) -> None:
         self.seen, self._is_on = "", False
@@ -243,12 +247,12 @@ def digest(content: Any) -> str:
                 add(item)
         elif isinstance(value, np.ndarray):
             sha.update(f"{value.dtype} {value.shape}".encode())
-            if value.size < 1 << 20:  # an expanded tensor shows more
+            if value.size < 1 << 20:  # expanded tensors can be larger
                 sha.update(np.ascontiguousarray(value).tobytes())
         else:
             try:
                 sha.update(repr(value).encode("utf-8", "surrogatepass"))
-            except ValueError:  # an integer with more digits than Python writes
+            except ValueError:  # an integer with more digits than Python converts
                 sha.update(b"large")
         sha.update(b";")
 
@@ -263,7 +267,7 @@ def _limit_memory(more: int) -> None:
 
 
 def _memory(key: str) -> int:
-    """Bytes of this process, by a key of /proc/self/status."""
+    """Memory of this process in bytes, by a key of /proc/self/status."""
     with open("/proc/self/status", encoding="ascii") as file:
         return next(int(line.split()[1]) << 10 for line in file if line.startswith(key))
 

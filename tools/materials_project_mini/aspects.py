@@ -1,8 +1,8 @@
-"""What the questions ask for: each aspect of a crystal has one answer, worded as a statement.
+"""The aspects of a crystal that questions are about, with answers worded as statements.
 
-The statements are worded apart from the narratives ("halides" for "chloride", "a cube" for "cubic",
-picometers for angstroms), so that a choice is not found by looking for its words in the narrative.
-Each aspect has few answers, and hundreds of crystals share each.
+The statements use other words than the narratives ("halides" for "chloride", "a cube" for "cubic",
+picometers for angstroms), so that the right choice cannot be found by word overlap. Each aspect has
+few answers, and each answer is shared by hundreds of crystals.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Answer = str | int | tuple[str, ...] | tuple[str, int]
 
 @dataclass(frozen=True)
 class Aspect:
-    """One thing that can be asked of a crystal.
+    """An aspect of a crystal that questions can be about.
 
     Attributes:
-        name: names it in messages.
-        answer: the answer of a compound; None where it does not apply or is open to dispute.
-        statement: an answer as a sentence.
-        is_false: whether an answer that is another compound's is certainly false of this one.
-        weight: how often the aspect is asked, relative to the other ones of its list.
+        name: name for messages.
+        answer: computes the answer for a compound; None where it does not apply or is debatable.
+        statement: words an answer as a sentence.
+        is_false: whether the answer of a different compound is certainly false for this one.
+        weight: relative frequency of the aspect within its list.
     """
 
     name: str
@@ -50,11 +50,11 @@ _CELLS = {
     "monoclinic": "a box that leans sideways",
     "triclinic": "a fully skewed box",
 }
-_LENGTH_MARGIN, _ANGLE_MARGIN = 0.02, 2.0  # relative; degrees. Under them a difference is not seen.
+_LENGTH_MARGIN, _ANGLE_MARGIN = 0.02, 2.0  # relative; degrees. Smaller differences are ignored.
 
 
 def _cell(compound: Compound) -> str | None:
-    """The crystal family, where the conventional cell does not look like that of another."""
+    """The crystal family, unless the conventional cell resembles that of a different family."""
     a, b, c, *angles = compound.facts.lattice
     system = compound.facts.crystal_system
     oblique = [abs(angle - 90) > _ANGLE_MARGIN for angle in angles]
@@ -78,7 +78,7 @@ def _cell_is_false(compound: Compound, answer: Answer) -> bool:
 
 
 def _centering(compound: Compound) -> str | None:
-    """Of the Bravais lattice; None where another choice of axes would change it."""
+    """The centring of the Bravais lattice; None if it depends on the choice of axes."""
     letter, system = compound.facts.space_group[0], compound.facts.crystal_system
     if letter == "R" or (letter in "AC" and system == "monoclinic"):
         return None
@@ -165,10 +165,10 @@ _FAMILY_ORDER = (
 
 
 def family(symbol: str) -> str | None:
-    """The family of an element by its place in the periodic table.
+    """The family of an element in the periodic table.
 
-    None for hydrogen and the noble gases, whose families would name them, and for the elements that
-    some tables count among the d block and some among the f block.
+    None for hydrogen and the noble gases, whose family would reveal them, and for elements that
+    tables assign to either the d or the f block.
     """
     element = Element(symbol)
     if symbol in ("H", "La", "Lu", "Ac", "Lr") or element.group == 18:
@@ -189,7 +189,7 @@ def _families(compound: Compound) -> tuple[str, ...] | None:
 
 
 def _families_are_false(compound: Compound, answer: Answer) -> bool:
-    """A family is named that the compound lacks, so the statement is false however it is read."""
+    """Whether the answer has a family that the compound lacks, which is false in any reading."""
     return not set(answer) <= {family(symbol) for symbol in compound.elements}
 
 
@@ -207,7 +207,7 @@ def _percent(part: int, total: int) -> int:
 
 
 def _majority(compound: Compound) -> tuple[str, int] | None:
-    """Number of elements, and percent of the atoms that are of the most abundant one."""
+    """Number of elements, and the percentage of atoms of the most abundant element."""
     counts = compound.facts.counts.values()
     arity = _ARITY.get(len(counts))
     return None if arity is None else (arity, _percent(max(counts), sum(counts)))
@@ -224,14 +224,14 @@ _MASSES = (13, 16, 19, 24, 30, 37, 46, 58, 72, 90, 110, 140, 170, 210, 250)
 
 
 def _mean_mass(compound: Compound) -> float:
-    """Of an atom, u."""
+    """Mean atomic mass, u."""
     counts = compound.facts.counts
     total = sum(n * float(Element(symbol).atomic_mass) for symbol, n in counts.items())
     return total / sum(counts.values())
 
 
 def _mass(compound: Compound) -> int:
-    """The nearest of the masses; the first stands for all that is lighter."""
+    """The nearest of the masses; the first one includes everything lighter."""
     mean = _mean_mass(compound)
     return min(_MASSES, key=lambda mass: abs(math.log(mass / mean)))
 
@@ -294,7 +294,7 @@ _SINGLE = {
     "silicide": "tetrelide", "germanide": "tetrelide", "intermetallic compound": "alloy",
     "elemental metal": "element", "elemental solid": "element", "noble-gas solid": "element",
 }  # fmt: skip
-# A compound without any of these elements is certainly not of the class.
+# A compound with none of these elements is certainly not of the class.
 _REQUIRED = {
     "oxide": frozenset({"O"}),
     "oxysalt": frozenset({"O"}),
@@ -324,7 +324,7 @@ def _class(compound: Compound) -> str | None:
 
 
 def _class_is_false(compound: Compound, answer: Answer) -> bool:
-    """By the elements only, so that no way of naming compounds makes the statement true."""
+    """Decided by the elements only, so the statement is false in any nomenclature."""
     present = set(compound.facts.counts)
     if answer == "element":
         return len(present) > 1
@@ -339,7 +339,7 @@ _ROMAN = ("0", "I", "II", "III", "IV", "V", "VI", "VII", "VIII")
 
 
 def _valence(compound: Compound) -> int | None:
-    """The highest oxidation state, where all are sure."""
+    """The highest oxidation state, if all states are certain."""
     return None if compound.states is None else max(compound.states.values())
 
 
@@ -355,11 +355,11 @@ def _oxygen_share_is_false(compound: Compound, answer: Answer) -> bool:
     return own is not None and abs(own - answer) >= _SHARE_MARGIN
 
 
-_NEARLY = 0.1  # electronegativities that differ by less are not ranked
+_NEARLY = 0.1  # smaller differences in electronegativity are not ranked
 
 
 def _electropositive(compound: Compound) -> str | None:
-    """The family of the most electropositive element, where that is certain."""
+    """The family of the most electropositive element, if that is certain."""
     values = {symbol: Element(symbol).X for symbol in compound.elements}
     if len(values) < 2 or any(math.isnan(value) for value in values.values()):
         return None

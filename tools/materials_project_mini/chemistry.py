@@ -1,4 +1,4 @@
-"""Element names, the class of a compound and its oxidation states, from bonds and distances."""
+"""Element names, and compound classes and oxidation states from bonds and distances."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ def paired(facts: Facts, symbol: str) -> bool:
 
 
 def anions(facts: Facts) -> list[str]:
-    """The elements that the compound is named for, the most electronegative first.
+    """The elements that the compound is named after, the most electronegative first.
 
-    An element counts when some atom of it is bonded to something less electronegative: the sulfur
-    of a sulfide does, the sulfur of a sulfate, which sees oxygen alone, does not.
+    An element counts if one of its atoms is bonded to a less electronegative element: the sulfur of
+    a sulfide does, but not that of a sulfate, which is only bonded to oxygen.
     """
     found = []
     for symbol in _IDES:
@@ -76,7 +76,7 @@ def anions(facts: Facts) -> list[str]:
         if any(_RANK.get(other, 99) > _RANK[symbol] for other in others):
             found.append(symbol)
     if not found and any(map(is_metal, facts.counts)):
-        # CrystalNN sees no bonds of a nonmetal deep inside a metal (Ce3SnC) or a cage (YB6).
+        # CrystalNN finds no bonds for a nonmetal inside a metal (Ce3SnC) or a cage (YB6).
         found = [symbol for symbol in _IDES if symbol in facts.counts][:1]
     return found
 
@@ -104,7 +104,7 @@ def oxysalts(facts: Facts) -> list[tuple[str, str]]:
 
 
 def compound_class(facts: Facts) -> str:
-    """What kind of compound it is: "phosphate", "oxyfluoride", "intermetallic compound", ..."""
+    """The class of the compound: "phosphate", "oxyfluoride", "intermetallic compound", ..."""
     counts = facts.counts
     if len(counts) == 1:
         (symbol,) = counts
@@ -130,7 +130,7 @@ def compound_class(facts: Facts) -> str:
 
 
 def _molecular_anion(facts: Facts) -> str | None:
-    """Classes that are told by short bonds between nonmetals."""
+    """The class of a compound with short bonds between nonmetals, or None."""
     counts = facts.counts
     metals = any(map(is_metal, counts))
     if {"C", "H"} <= counts.keys() and closest(facts, "C", "H") < 1.25:
@@ -235,8 +235,8 @@ def _bonded_oxygen_class(facts: Facts, others: list[str]) -> str:
     return "peroxo compound" if closest(facts, "O", "O") > 1.41 else "dioxygen compound"
 
 
-# The states that an element is known to take in ordinary solids. Elements of one state are listed
-# with it alone; a solution counts only if it is the only one, so a long list is the careful one.
+# The common oxidation states of an element in solids. A solution of the charge balance counts only
+# if it is unique, so a longer list is the more cautious one.
 STATES: dict[str, tuple[int, ...]] = {
     "Li": (1,), "Na": (1,), "K": (1,), "Rb": (1,), "Cs": (1,),
     "Be": (2,), "Mg": (2,), "Ca": (2,), "Sr": (2,), "Ba": (2,), "Zn": (2,), "Cd": (2,),
@@ -254,8 +254,8 @@ STATES: dict[str, tuple[int, ...]] = {
     "Ag": (1, 3), "Au": (1, 3, 5), "Hg": (1, 2), "Ac": (3,), "Th": (4,), "Pa": (4, 5),
     "U": (3, 4, 5, 6), "Np": (3, 4, 5, 6, 7), "Pu": (3, 4, 5, 6),
 }  # fmt: skip
-# Main-group elements and silver whose states go by two are seldom of mixed valence.
-_SELDOM_MIXED = frozenset({"Ga", "In", "Tl", "Ge", "Sn", "Pb", "As", "Sb", "Bi", "Ag", "Hg"})
+# Main-group elements and silver whose states differ by two rarely have mixed valence.
+_RARELY_MIXED = frozenset({"Ga", "In", "Tl", "Ge", "Sn", "Pb", "As", "Sb", "Bi", "Ag", "Hg"})
 # Center -> number of ligands around it -> state, for centers of complex anions.
 _CENTER_STATES = {
     "C": {3: 4}, "N": {3: 5, 2: 3}, "P": {4: 5}, "S": {4: 6, 3: 4}, "Se": {4: 6, 3: 4},
@@ -269,10 +269,10 @@ _SALT_FORMERS = HALOGENS | {"O", "S", "Se"}
 
 
 def oxidation_states(facts: Facts) -> dict[str, int] | None:
-    """Integer states where charge balance leaves one choice, else None.
+    """Integer oxidation states if charge balance determines them, otherwise None.
 
-    None for elements, intermetallics, bonds between like atoms, and anions such as carbide that
-    take no fixed charge. Nitrides, phosphides, arsenides, tellurides and hydrides count only with
+    None for elements, intermetallics, bonds between like atoms, and anions such as carbide without
+    a fixed charge. Nitrides, phosphides, arsenides, tellurides and hydrides count only with
     cations of one known state (the heavier group 13 included), because they are often metallic.
     """
     counts = facts.counts
@@ -309,7 +309,7 @@ def oxidation_states(facts: Facts) -> dict[str, int] | None:
             if states is None or (soft and len(states) > 1 and symbol not in ("Ga", "In")):
                 return None
             choices.append(states)
-    # An element that is both center and anion (thiosulfate) has no one state.
+    # An element that is both center and anion (thiosulfate) has no single state.
     for symbol in set(named) - {named[0]}:
         higher = set(named[: named.index(symbol)])
         if any(set(site.neighbors) <= higher for site in facts.of(symbol)):
@@ -331,15 +331,15 @@ _NO_STATES = frozenset({
 
 
 def _one_state_likely(facts: Facts, named: list[str], centers: set[str]) -> bool:
-    """Whether charge balance can tell a state: no second element, and no second kind of site.
+    """Whether charge balance can determine the states: one variable element, with like sites.
 
-    Two transition metals or lanthanides of several states could share the charge in other ways
-    (BaPrMn2O6), and so could unlike sites of one element (the chromium of KCr3O8). Carbon and
-    nitrogen that are neither anions nor centers of complex anions take no clear state.
+    The charge could be distributed in several ways among two elements of variable state
+    (BaPrMn2O6), or among unlike sites of one element (the chromium in KCr3O8). Carbon and nitrogen
+    that are neither anions nor centers of complex anions have no clear state.
     """
     if any(e in facts.counts and e not in named and e not in centers for e in ("C", "N")):
         return False
     changeable = [e for e in facts.counts if e not in named and len(STATES.get(e, ())) > 1]
-    if sum(e not in _SELDOM_MIXED for e in changeable) > 1:
+    if sum(e not in _RARELY_MIXED for e in changeable) > 1:
         return False
     return all(len({site.coordination for site in facts.of(e)}) == 1 for e in changeable)

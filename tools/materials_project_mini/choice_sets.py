@@ -1,8 +1,8 @@
-"""Which answers stand beside each other: no text but the crystal's own tells the right one.
+"""Balanced sets of choices: only the text of the crystal reveals the right one.
 
-Four crystals with four different answers, each false of the other three, share one set of choices.
-Each choice is then right for one crystal of the four, so whatever is computed from the choices
-(their lengths, their words, what a model has learned about them) is right once in four times.
+Four crystals with four different answers, each false for the other three, share one set of choices.
+Each choice is right for one of the four crystals, so anything computed from the choices (length,
+words, a model fitted to them) has an accuracy of one in four.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ CHOICES = 4
 
 Answer = Hashable
 Fits = Callable[[int, Answer], bool]
-"""Whether another crystal's answer can stand among the choices of a crystal."""
+"""Whether the answer of a different crystal can be a choice for a crystal."""
 
 
 def quartets(
     answers: Mapping[int, Answer], fits: Fits, rng: random.Random
 ) -> list[dict[int, Answer]]:
-    """Groups of four crystals whose answers can stand beside each other.
+    """Groups of four crystals whose answers can be combined into a set of choices.
 
     Args:
-        answers: crystal -> its answer. Crystals that find no group are in none of the result.
-        fits: see `Fits`; asked for each crystal and each answer of the other three.
-        rng: makes all choices.
+        answers: crystal -> its answer. Crystals for which no group is found are omitted.
+        fits: see `Fits`; must hold for each crystal and each answer of the other three.
+        rng: source of randomness.
     """
     pools: dict[Answer, list[int]] = defaultdict(list)
     for crystal in rng.sample(sorted(answers), len(answers)):
         pools[answers[crystal]].append(crystal)
     groups = []
     while len(pools) >= CHOICES:
-        # The most common answer must take part, or its crystals would be left over.
+        # The most common answer must be included, or its crystals would remain.
         first = max(pools, key=lambda answer: len(pools[answer]))
         group = {pools[first][-1]: first}
         for answer in _shuffled(pools, rng):
@@ -44,7 +44,7 @@ def quartets(
                 groups.append(group)
                 break
         else:
-            group = {pools[first][-1]: first}  # nothing fits it: leave this crystal out
+            group = {pools[first][-1]: first}  # nothing fits this crystal: omit it
         for crystal, answer in group.items():
             pools[answer].remove(crystal)
             if not pools[answer]:
@@ -61,7 +61,7 @@ def _shuffled(pools: Mapping[Answer, list[int]], rng: random.Random) -> list[Ans
 def _member(
     pool: Sequence[int], answer: Answer, group: Mapping[int, Answer], fits: Fits
 ) -> int | None:
-    """A crystal of the pool that fits the group and that the group fits."""
+    """A crystal of the pool that fits the group, and vice versa."""
     if not all(fits(other, answer) for other in group):
         return None
     for crystal in pool[-20:]:  # enough: most misfits are between answers, not crystals
@@ -71,7 +71,7 @@ def _member(
 
 
 def shared(groups: Sequence[Mapping[int, Answer]]) -> dict[int, tuple[Answer, ...]]:
-    """The choices of each crystal of each group: those of its group, its own answer first."""
+    """The choices for each crystal: the answers of its group, with its own first."""
     return {
         crystal: (answer, *dict.fromkeys(other for other in group.values() if other != answer))
         for group in groups
@@ -82,10 +82,10 @@ def shared(groups: Sequence[Mapping[int, Answer]]) -> dict[int, tuple[Answer, ..
 def drawn(
     groups: Sequence[Mapping[int, Answer]], fits: Fits, rng: random.Random
 ) -> dict[int, tuple[Answer, ...]]:
-    """As `shared`, but each crystal draws its choices from all groups that hold its answer.
+    """Like `shared`, but each crystal draws its choices from all groups with its answer.
 
-    A choice is right with a probability of one in four still, now for each crystal by itself: the
-    other crystals of a group tell nothing, so folds of a cross-validation may part them.
+    A choice is still right with a probability of one in four, now independently for each crystal:
+    other crystals give no information, so cross-validation folds may separate them.
     """
     holding: dict[Answer, list[Mapping[int, Answer]]] = defaultdict(list)
     for group in groups:

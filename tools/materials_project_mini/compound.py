@@ -1,4 +1,4 @@
-"""A crystal with its chemistry, and the words that stand for it in a sentence."""
+"""A crystal with its chemistry, and the words for it in a sentence."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from tools.materials_project_mini.prototypes import prototype
 
 @dataclass(frozen=True)
 class Compound:
-    """Facts of a crystal and what chemistry says of them."""
+    """The facts of a crystal and their chemical interpretation."""
 
     facts: Facts
 
     @cached_property
     def kind(self) -> str:
-        """The class, "phosphate"."""
+        """The class of the compound, such as "phosphate"."""
         return compound_class(self.facts)
 
     @cached_property
     def states(self) -> dict[str, int] | None:
-        """Oxidation states where they are sure."""
+        """Oxidation states by symbol; None if uncertain."""
         return oxidation_states(self.facts)
 
     @cached_property
     def structure_type(self) -> str | None:
-        """The prototype where it is sure."""
+        """The structure prototype; None if uncertain."""
         return prototype(self.facts)
 
     @cached_property
     def elements(self) -> list[str]:
-        """Symbols, the least electronegative first."""
+        """Element symbols, the least electronegative first."""
         return sorted(self.facts.counts, key=_electronegativity)
 
     @property
     def is_element(self) -> bool:
-        """Whether there is one element only."""
+        """Whether there is only one element."""
         return len(self.facts.counts) == 1
 
     @property

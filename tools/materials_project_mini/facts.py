@@ -1,4 +1,4 @@
-"""What can be computed about a crystal: symmetry, neighbors, bond lengths, connectivity."""
+"""Computed facts about a crystal: symmetry, neighbors, bond lengths, connectivity."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ _CENTRIC = frozenset(
 
 @dataclass(frozen=True)
 class Site:
-    """One kind of atom (a symmetry orbit) and its surroundings.
+    """A symmetry orbit of atoms and its coordination.
 
     Attributes:
-        element: symbol.
-        multiplicity: atoms of the orbit in the given cell.
-        wyckoff: letter of the orbit.
+        element: element symbol.
+        multiplicity: number of atoms of the orbit in the given cell.
+        wyckoff: Wyckoff letter.
         neighbors: symbol -> number of bonded atoms (CrystalNN).
         lengths: symbol -> (shortest, longest) bond, angstrom.
-        shape: "octahedral", ..., None without a simple name.
+        shape: "octahedral", ...; None if it has no simple name.
         sharing: how polyhedra around this element join through shared atoms.
     """
 
@@ -62,16 +62,16 @@ class Site:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that a narrative may say of a crystal's structure.
+    """The facts about the structure of a crystal that a narrative can use.
 
     Attributes:
-        material_id: name of the row.
-        formula: as the data set writes it.
-        counts: symbol -> atoms per reduced formula unit.
-        num_sites: atoms in the given (primitive) cell.
+        material_id: id of the row.
+        formula: formula as written in the data set.
+        counts: symbol -> number of atoms per reduced formula unit.
+        num_sites: number of atoms in the given (primitive) cell.
         space_group: international symbol, "P6_3/mmc".
         space_group_number: 1 to 230.
-        crystal_system: of the space group.
+        crystal_system: crystal system of the space group.
         centric: whether there is an inversion center.
         polar: whether the point group is polar.
         density: g/cm^3.
@@ -109,7 +109,7 @@ def crystal_system(number: int) -> str:
 
 
 def compute_facts(row: dict[str, Any]) -> Facts:
-    """The facts of one row (material_id, formula, lattice, atomic_numbers, frac_coords)."""
+    """Computes the facts of a row (material_id, formula, lattice, atomic_numbers, frac_coords)."""
     structure = Structure(
         Lattice(np.reshape(row["lattice"], (3, 3))),
         [Element.from_Z(z) for z in row["atomic_numbers"]],
@@ -177,7 +177,7 @@ def _bonds(structure: Structure, symmetry: Any) -> list[list[Bond]]:
 def _carried(
     points: np.ndarray, matrix: np.ndarray, symmetry: Any, first: int, atom: int, ends: np.ndarray
 ) -> list[Bond]:
-    """The bonds of an atom that a symmetry operation makes of those of the first of its orbit."""
+    """The bonds of an atom, mapped by a symmetry operation from the first atom of its orbit."""
     for rotation, translation in zip(symmetry.rotations, symmetry.translations, strict=True):
         shift = points[first] @ rotation.T + translation - points[atom]
         if np.linalg.norm((shift - shift.round()) @ matrix) > 2 * SYMMETRY_TOLERANCE:

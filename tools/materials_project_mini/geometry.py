@@ -1,4 +1,4 @@
-"""Shapes around an atom, how the polyhedra join, and how far bonds reach."""
+"""Coordination shapes, connections of polyhedra, and dimensionality of bonded networks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 Bond = tuple[int, tuple[int, int, int]]
 """The bonded atom: index and lattice translation of its image."""
 
-# Root mean square difference of the sorted angles, degrees: up to these a shape is named as it is,
-# or as distorted. Polyhedra with many corners resemble each other, so they get no second chance.
+# Largest root mean square difference of the sorted angles, degrees, for a regular and a distorted
+# shape. Polyhedra with many corners resemble each other, so distorted ones are not named.
 _AS_IT_IS = 6.0
 _DISTORTED = 13.0
 
@@ -79,7 +79,7 @@ def _sorted_angles(vectors: np.ndarray) -> np.ndarray:
 
 
 def shape(vectors: np.ndarray) -> str | None:
-    """Names the arrangement of the neighbors, or None where it resembles no simple shape.
+    """The name of the arrangement of the neighbors; None if it resembles no simple shape.
 
     Args:
         vectors: (n, 3) from the central atom to its neighbors, any length unit.
@@ -115,10 +115,10 @@ def _shape_of_three(angles: np.ndarray) -> str | None:
 
 
 def dimensionality(bonds: Sequence[Sequence[Bond]]) -> tuple[int, ...]:
-    """In how many directions each bonded piece of the crystal repeats (3 framework ... 0 molecule).
+    """The dimensionality of each bonded network of the crystal (3 framework ... 0 molecule).
 
     Args:
-        bonds: of every atom of the cell.
+        bonds: bonds of every atom of the cell.
     """
     both_ways: list[list[tuple[int, np.ndarray]]] = [[] for _ in bonds]
     for atom, of_atom in enumerate(bonds):
@@ -148,12 +148,12 @@ def dimensionality(bonds: Sequence[Sequence[Bond]]) -> tuple[int, ...]:
 def sharing(
     centers: Sequence[int], bonds: Sequence[Sequence[Bond]], ligands: frozenset[int]
 ) -> tuple[str, ...]:
-    """How the polyhedra around some atoms join: "corner", "edge", "face"; empty when they do not.
+    """Connections of coordination polyhedra: "corner", "edge", "face"; empty if there are none.
 
     Args:
-        centers: the atoms at the middle of the polyhedra, all of them in the cell.
-        bonds: of every atom of the cell.
-        ligands: the atoms that make corners.
+        centers: the central atoms of all polyhedra in the cell.
+        bonds: bonds of every atom of the cell.
+        ligands: the atoms at the corners.
     """
     around: dict[int, list[tuple[int, np.ndarray]]] = defaultdict(list)
     for center in centers:

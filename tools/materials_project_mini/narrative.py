@@ -1,4 +1,4 @@
-"""Narratives in varied English from computed facts: every sentence can stand alone."""
+"""Narratives in varied English from computed facts; every sentence is self-contained."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tools.materials_project_mini.structure import StructureWriter
 from tools.materials_project_mini.surroundings import SurroundingsWriter
 
 MIN_WORDS, MAX_WORDS = 80, 150
-_TARGET = (92, 118)  # a narrative is filled up to a length drawn from here
+_TARGET = (92, 118)  # words; sentences are added up to a length drawn from this range
 
 
 def words(sentences: list[str]) -> int:
-    """Number of words separated by white space."""
+    """Number of words separated by whitespace."""
     return sum(len(sentence.split()) for sentence in sentences)
 
 
@@ -25,14 +25,14 @@ def narrative(
     """The sentences of the two texts: structure first, then chemistry and known properties.
 
     Together they have MIN_WORDS to MAX_WORDS words. All known properties, the symmetry, the number
-    of sites, the density and the surroundings of one kind of atom are always told; the structure
-    type, layers or molecules and a second kind of atom where there is room; other facts in random
-    order up to a random length.
+    of sites, the density and the coordination of one element are always included; the structure
+    type, layers or molecules and a second element if space permits; other facts in random order up
+    to a random length.
 
     Args:
         compound: facts and chemistry.
-        properties: name -> value of the known ones.
-        rng: makes all choices.
+        properties: name -> value of the known properties.
+        rng: source of randomness.
 
     Raises:
         ValueError: the facts are too few or too many for the word limits.

@@ -12,12 +12,12 @@ from tools.materials_project_mini.english import article, capital
 def property_sentences(
     compound: Compound, properties: Mapping[str, float], rng: random.Random
 ) -> list[str]:
-    """One sentence per group of known properties; all values are told.
+    """One sentence per group of known properties, with all values.
 
     Args:
-        compound: for the words that stand for it.
+        compound: the compound, for the words that refer to it.
         properties: name -> value, in the units of the data set (eV/atom, eV, GPa, C/m^2).
-        rng: chooses the wording.
+        rng: source of randomness for the wording.
     """
     makers = (_formation, _hull, _gap, _elastic, _dielectric, _piezoelectric)
     sentences = [sentence for make in makers for sentence in make(compound, properties, rng)]

@@ -1,4 +1,4 @@
-"""Well-known structure types, named only where symmetry, sites and neighbors leave no doubt."""
+"""Well-known structure types, named only if symmetry, sites and neighbors agree."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tools.materials_project_mini.facts import Facts
 
 @dataclass(frozen=True)
 class _Sites:
-    """A crystal as a table entry sees it: elements in the order of the entry's parts."""
+    """A crystal matched to a table entry: elements in the order of the parts of the entry."""
 
     facts: Facts
     elements: tuple[str, ...]
@@ -29,7 +29,7 @@ class _Sites:
         return is_metal(element) and all(s.coordination >= 7 for s in self.facts.of(element))
 
     def joined(self, part: int) -> set[str]:
-        """How the polyhedra around a part are joined."""
+        """The connections of the polyhedra around a part."""
         return {kind for site in self.facts.of(self.elements[part]) for kind in site.sharing}
 
     def anion(self, part: int) -> bool:
@@ -38,7 +38,7 @@ class _Sites:
 
     @property
     def metallic(self) -> bool:
-        """Whether metals, metalloids, pnictogens and tellurium are all there is."""
+        """Whether there are only metals, metalloids, pnictogens and tellurium."""
         return not set(self.elements) & ({"O", "N", "S", "Se", "H", "B", "C"} | HALOGENS)
 
     @property
@@ -55,7 +55,7 @@ _TYPES: dict[
 
 
 def _add(name: str, number: int, *forms: str, check: _Check = lambda _: True) -> None:
-    """Registers a type; letters that an origin shift swaps are given in each of their forms."""
+    """Registers a type; Wyckoff letters that an origin shift swaps are listed in all forms."""
     for form in forms:
         parts = tuple((int(p.split(":")[0]), p.split(":")[1]) for p in form.split())
         _TYPES.setdefault((number, tuple(sorted(parts))), []).append((parts, name, check))
@@ -355,7 +355,7 @@ _add(
 
 
 def prototype(facts: Facts) -> str | None:
-    """The structure type, or None where none is certain."""
+    """The structure type; None if uncertain."""
     letters = {
         symbol: (count, "".join(sorted({site.wyckoff for site in facts.of(symbol)})))
         for symbol, count in facts.counts.items()
@@ -370,7 +370,7 @@ def prototype(facts: Facts) -> str | None:
 def _orders(
     parts: tuple[tuple[int, str], ...], letters: dict[str, tuple[int, str]]
 ) -> list[tuple[str, ...]]:
-    """All ways to give the elements to the parts of an entry."""
+    """All assignments of the elements to the parts of an entry."""
     if not parts:
         return [()]
     return [

@@ -1,4 +1,4 @@
-"""Multiple choice: four statements about a crystal, of which only the first is true."""
+"""Multiple-choice questions: four statements about a crystal, of which only the first is true."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ LISTS = {
     "composition_question_list": COMPOSITION,
     "oxide_question_list": OXIDE,
 }
-_COMMON = 60  # crystals that share an answer: rarer ones are not asked for
-_MATCHINGS = 4  # of the training split
-_ROUNDS, _TAKEN_APART = 200, 0.05  # of the matching, see _QuestionList._matched
+_COMMON = 60  # smallest number of crystals that share an answer
+_MATCHINGS = 4  # number of matchings for the training split
+_ROUNDS, _DISSOLVED = 200, 0.05  # of the matching, see _QuestionList._matched
 
 
 def question_columns(
@@ -28,12 +28,12 @@ def question_columns(
     """The three question columns.
 
     Args:
-        compounds: the crystals, all of them.
-        narratives: of the crystals; no choice is told from the others by its words in them.
-        splits: of the crystals; sets of choices are balanced within each.
+        compounds: all crystals.
+        narratives: the narratives of the crystals, whose words must not reveal the right choice.
+        splits: the splits of the crystals; choices are balanced within each split.
 
     Raises:
-        ValueError: nothing can be asked of a crystal.
+        ValueError: there is no possible question for a crystal.
     """
     return {
         name: _QuestionList(name, aspects, compounds, narratives).column(splits)
@@ -42,7 +42,7 @@ def question_columns(
 
 
 class _QuestionList:
-    """Makes one of the columns."""
+    """Creates one of the columns."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class _QuestionList:
             rng = random.Random(f"{self.name}/{split}")
             sets = self._independent(members, rng) if split == "train" else self._sets(members, rng)
             for crystal in members:
-                k, answers = sets.get(crystal) or self._alone(crystal, rng)
+                k, answers = sets.get(crystal) or self._unmatched(crystal, rng)
                 right, *wrong = map(self.aspects[k].statement, answers)
                 found[crystal] = [right, *rng.sample(wrong, len(wrong))]
         return [found[i] for i in range(len(splits))]
@@ -93,11 +93,11 @@ class _QuestionList:
     def _independent(
         self, members: Sequence[int], rng: random.Random
     ) -> dict[int, tuple[int, tuple[Answer, ...]]]:
-        """As `_sets` for the training split, where the crystals must not tell of each other.
+        """Like `_sets`, for the training split, with crystals independent of each other.
 
-        Were each statement right for exactly a fourth of the crystals that it is a choice of, the
-        rest of a split would tell a learner the answers of what it has not seen: those that were
-        right too seldom so far. So each crystal draws from several matchings by itself.
+        If each statement were right for exactly a quarter of the crystals it is a choice for, a
+        learner could infer the answers of unseen crystals: the statements that were right too
+        rarely so far. Each crystal therefore draws independently from several matchings.
         """
         matchings = [self._sets(members, rng, drawn=True) for _ in range(_MATCHINGS)]
         found = {}
@@ -109,10 +109,10 @@ class _QuestionList:
         return found
 
     def _matched(self, members: Sequence[int], rng: random.Random) -> list[list[dict[int, Answer]]]:
-        """Groups of four for each aspect, which leave out fewer than four crystals where possible.
+        """Groups of four for each aspect; if possible, fewer than four crystals remain unmatched.
 
-        Each crystal is first matched in an aspect that it draws. To match the rest as well, some
-        groups are taken apart, over and over, and their crystals are matched in any aspect.
+        Each crystal is first matched in a randomly drawn aspect. To match the rest, some groups are
+        repeatedly dissolved, and their crystals are matched in any aspect.
         """
         drawn = {i: self._preferred(i, rng) for i in members}
         groups = [
@@ -121,7 +121,7 @@ class _QuestionList:
         ]
         left = set(members) - {i for made in groups for group in made for i in group}
         for turn in range(_ROUNDS):
-            kept = [[g for g in made if not turn or rng.random() > _TAKEN_APART] for made in groups]
+            kept = [[g for g in made if not turn or rng.random() > _DISSOLVED] for made in groups]
             loose = set(members) - {i for made in kept for group in made for i in group}
             for k in range(len(self.aspects)):
                 made = self._quartets(k, sorted(loose), rng)
@@ -148,7 +148,7 @@ class _QuestionList:
         return rng.choices(range(len(weights)), weights)[0] if any(weights) else None
 
     def _fits(self, k: int, crystal: int, answer: Answer | None) -> bool:
-        """Whether a statement can stand among the choices: false, or right; in unheard words."""
+        """Whether a statement can be a choice: true or surely false, not revealed by its words."""
         if answer not in self.common[k] or self.telling[k][answer] & self.heard[crystal]:
             return False
         return answer == self.answers[k][crystal] or self._is_false(k, crystal, answer)
@@ -156,8 +156,8 @@ class _QuestionList:
     def _is_false(self, k: int, crystal: int, answer: Answer) -> bool:
         return self.aspects[k].is_false(self.compounds[crystal], answer)
 
-    def _alone(self, crystal: int, rng: random.Random) -> tuple[int, tuple[Answer, ...]]:
-        """(index of an aspect, four answers) for one of the few crystals that are in no group."""
+    def _unmatched(self, crystal: int, rng: random.Random) -> tuple[int, tuple[Answer, ...]]:
+        """(index of an aspect, four answers) for one of the few unmatched crystals."""
         for unheard in (True, False):
             for k in rng.sample(range(len(self.aspects)), len(self.aspects)):
                 own = self.answers[k][crystal]
@@ -172,4 +172,4 @@ class _QuestionList:
                 if len(others) >= choice_sets.CHOICES - 1:
                     return k, (own, *rng.sample(others, choice_sets.CHOICES - 1))
         compound = self.compounds[crystal].facts
-        raise ValueError(f"{self.name}: nothing can be asked of {compound.material_id}.")
+        raise ValueError(f"{self.name}: no question is possible for {compound.material_id}.")

@@ -1,9 +1,9 @@
-"""How far one gets with the multiple-choice questions without the crystal: a table of shortcuts.
+"""Accuracy of shortcuts on the multiple-choice questions, without the crystal.
 
 python -m tools.materials_project_mini.shortcuts [--parquet=FILE]
 
-A rule gives a score to each choice of a question and takes the best; among k best ones it is right
-once in k times. Rules see the choices, some the narrative too, none the order of the choices.
+A rule scores the choices of a question and selects the best one; a tie of k choices counts as 1/k.
+Rules see the choices, some also the narrative, but not the order of the choices.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def words(text: str) -> frozenset[str]:
 
 @cache
 def tokens(text: str) -> frozenset[str]:
-    """All that stands between punctuation and spaces, stop words included; "2.10" is two tokens."""
+    """All alphanumeric tokens, including stop words; "2.10" is two tokens."""
     return frozenset(map(intern, re.findall(r"\w+", text.lower())))
 
 
@@ -66,19 +66,19 @@ def grams(text: str, n: int) -> frozenset[str]:
 
 @cache
 def without_formulas(text: str, formula: str) -> str:
-    """A text in which formulas, and this one in any case, are replaced."""
+    """The text with all formulas replaced, including the given one."""
     return replace_formulas(text, also=(formula,))
 
 
 @dataclass(frozen=True)
 class Question:
-    """One question.
+    """A multiple-choice question.
 
     Attributes:
-        choices: statements; the first is right, which no rule makes use of.
-        narrative: of the crystal.
-        formula: of the crystal, as its narrative writes it.
-        split: of the crystal.
+        choices: statements; the first is right, which no rule uses.
+        narrative: narrative of the crystal.
+        formula: formula of the crystal as written in the narrative.
+        split: split of the crystal.
     """
 
     choices: tuple[str, ...]
@@ -93,17 +93,17 @@ Rule = Callable[[Question], Sequence[float]]
 
 def questions(rows: Sequence[dict], names: Sequence[str] = LISTS) -> dict[str, list[Question]]:
     """List name -> its questions, with narratives and splits."""
-    sides = splits_of(rows)
+    splits = splits_of(rows)
     found: dict[str, list[Question]] = {name: [] for name in names}
-    for row, side in zip(rows, sides, strict=True):
+    for row, split in zip(rows, splits, strict=True):
         text = f"{row['gpt_text']} {row['gpt_explanation']}"
         for name in names:
-            found[name].append(Question(tuple(row[name]), text, row["formula"], side))
+            found[name].append(Question(tuple(row[name]), text, row["formula"], split))
     return found
 
 
 def accuracy(rule: Rule, asked: Sequence[Question]) -> float:
-    """The share of right answers; a tie among k best choices counts as 1/k where one is right."""
+    """The fraction of right answers; a tie of k choices with the right one counts as 1/k."""
     return _share_right(_scores(rule, asked))
 
 
@@ -114,7 +114,7 @@ def _scores(rule: Rule, asked: Sequence[Question]) -> np.ndarray:
 
 
 def _share_right(scores: np.ndarray) -> float:
-    """Of scores (questions, choices)."""
+    """The fraction of right answers from scores (questions, choices)."""
     best = scores >= scores.max(1, keepdims=True) - 1e-9
     return float(np.mean(best[:, 0] / best.sum(1)))
 
@@ -148,7 +148,7 @@ def _median(choices: Sequence[str]) -> list[float]:
 
 
 def rules_of_choices(asked: Sequence[Question]) -> dict[str, Rule]:
-    """Rules that see the choices only. Each is tried both ways: most and least."""
+    """Rules that only see the choices; each is tried with the highest and the lowest score."""
     seen = Counter(choice for question in asked for choice in question.choices)
     in_choices = Counter(word for choice, n in seen.items() for word in [*tokens(choice)] * n)
     in_narratives = Counter(word for question in asked for word in tokens(question.narrative))
@@ -186,7 +186,7 @@ def rules_of_choices(asked: Sequence[Question]) -> dict[str, Rule]:
 
 
 def rules_of_overlap(asked: Sequence[Question]) -> dict[str, Rule]:
-    """Rules that look for the words of each choice in the crystal's own narrative."""
+    """Rules that use the overlap between a choice and the narrative of the crystal."""
     holding = Counter(word for question in asked for word in words(question.narrative))
     rarity = {word: np.log(len(asked) / n) for word, n in holding.items()}
 
@@ -232,7 +232,7 @@ def rules_of_overlap(asked: Sequence[Question]) -> dict[str, Rule]:
 
 @dataclass
 class Prior:
-    """How often each statement is the right one in the questions that it was fitted to."""
+    """The rate at which each statement is right in the training questions."""
 
     right: Counter[str] = field(default_factory=Counter)
     given: Counter[str] = field(default_factory=Counter)
@@ -249,7 +249,7 @@ class Prior:
 
 
 class NaiveBayes:
-    """Log-odds of words and of pairs of words in right choices against wrong ones."""
+    """Naive Bayes classifier with the words and word pairs of right and wrong choices."""
 
     def fit(self, asked: Sequence[Question]) -> NaiveBayes:
         """Counts."""
@@ -284,7 +284,7 @@ class Ranker:
     """A linear ranker, softmax over the choices, on hashed n-grams and on the scores of rules.
 
     Args:
-        rules: whose scores, scaled to unit deviation, are features beside the n-grams.
+        rules: rules whose scores, scaled to unit deviation, are features in addition to n-grams.
         use_words: whether the n-grams are features.
     """
 
@@ -292,7 +292,7 @@ class Ranker:
         self.rules, self.use_words = tuple(rules), use_words
 
     def fit(self, asked: Sequence[Question], steps: int = 100, penalty: float = 1e-4) -> Ranker:
-        """Adam on the whole set."""
+        """Fits the weights with Adam on the full set."""
         self.scale = np.ones(len(self.rules))
         x, which, grams_of = self._features(asked)
         self.scale = x.std((0, 1)) + 1e-9
@@ -343,7 +343,7 @@ class Ranker:
 def learners(
     of_choices: Sequence[Rule], of_overlap: Sequence[Rule]
 ) -> dict[str, Callable[[Sequence[Question]], Rule]]:
-    """Name -> what makes a rule from the questions that it may learn from."""
+    """Name -> function that fits a rule to training questions."""
     return {
         "learned: rate of the statement": lambda known: Prior().fit(known),
         "learned: naive Bayes of words": lambda known: NaiveBayes().fit(known),
@@ -355,8 +355,8 @@ def learners(
 def measured(asked: Sequence[Question], folds: int = 0) -> dict[str, dict[str, float]]:
     """Shortcut -> accuracy on "all" questions, on "held out" ones (validation and test), on "test".
 
-    Rules are tried for the most and for the least of what they score. Learners are fitted to the
-    training split; "all" is a cross-validation over all questions, with folds > 1.
+    Rules are tried with the highest and with the lowest score. Learners are fitted to the training
+    split; "all" is a cross-validation over all questions, with folds > 1.
     """
     splits = np.array([question.split for question in asked])
     parts = {"all": splits != "", "held out": splits != "train", "test": splits == "test"}
@@ -392,7 +392,7 @@ def _cross_validated(
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parquet", type=Path, default=PARQUET)
     parser.add_argument("--folds", type=int, default=5)

@@ -1,4 +1,4 @@
-"""Which split each crystal of the embedded data set is in."""
+"""The split of each crystal of the embedded data set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from clac_jax.datasets.split import SPLITS, formula_key, split_by_formula
 
 
 def splits_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The name of the split of each row, as the data set is built."""
+    """The name of the split of each row, as assigned by the builder of the data set."""
     records = (record_of_row(row, needs_text=False) for row in rows)
     keys = [formula_key(record.crystal().formula) for record in records]
     return [SPLITS[side] for side in split_by_formula(np.array(keys, np.uint64))]

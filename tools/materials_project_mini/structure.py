@@ -20,11 +20,11 @@ from tools.materials_project_mini.surroundings import SOLIDS
 
 
 class StructureWriter:
-    """Makes sentences about one crystal; each call draws a wording.
+    """Writes sentences about one crystal; each call draws a random wording.
 
     Args:
         compound: facts and chemistry.
-        rng: makes all choices.
+        rng: source of randomness.
     """
 
     def __init__(self, compound: Compound, rng: random.Random) -> None:
@@ -41,7 +41,7 @@ class StructureWriter:
         return it if it != "the crystal" else "this phase"
 
     def opening(self) -> str:
-        """What the crystal is made of; always holds the formula."""
+        """The elements of the crystal; always contains the formula."""
         f, c = self.f, self.c
         if c.is_element:
             element = name(c.elements[0])
@@ -82,7 +82,7 @@ class StructureWriter:
         )
 
     def structure_type(self) -> str | None:
-        """The prototype, where there is one."""
+        """The structure prototype, if certain."""
         kind = self.c.structure_type
         if kind is None:
             return None
@@ -118,7 +118,7 @@ class StructureWriter:
         return self._pick(*choices)
 
     def polyhedra(self) -> str | None:
-        """How the polyhedra around one cation join."""
+        """The connections of the polyhedra around one cation."""
         named = anions(self.f)
         choices = []
         for element in self.c.elements:
@@ -146,7 +146,7 @@ class StructureWriter:
         return self._pick(*choices) if choices else None
 
     def dimensions(self) -> str | None:
-        """Layers, chains and molecules; nothing where the bonds make a framework."""
+        """Layers, chains and molecules; None for a framework."""
         f = self.f
         if self.c.is_metallic_bonded or set(f.counts) & NOBLE_GASES:
             return None
@@ -154,7 +154,7 @@ class StructureWriter:
             return None
         hard = HALOGENS | CHALCOGENS | {"O", "N"}
         if any(map(is_metal, f.counts)) and not set(anions(f)) & hard:
-            return None  # the bonds between the metal atoms join what CrystalNN leaves apart
+            return None  # bonds between metal atoms, missed by CrystalNN, connect the pieces
         pieces = set(f.pieces)
         it = self.c.it(self.rng)
         if pieces == {2}:
@@ -191,7 +191,7 @@ class StructureWriter:
         )
 
     def oxidation(self) -> str | None:
-        """Oxidation states, where they are sure."""
+        """Oxidation states, if certain."""
         states = self.c.states
         if states is None:
             return None
@@ -279,7 +279,7 @@ class StructureWriter:
         )
 
     def shortest(self) -> str | None:
-        """The shortest distance of all."""
+        """The shortest interatomic distance."""
         if not self.f.contacts:
             return None
         first, second = min(self.f.contacts, key=lambda pair: self.f.contacts[pair])
@@ -297,7 +297,7 @@ class StructureWriter:
         )
 
     def family(self) -> str | None:
-        """Where elements stand in the periodic table."""
+        """The positions of the elements in the periodic table."""
         element = Element(self.c.elements[0])
         return self._pick(
             f"{name(element.symbol)} has atomic number {element.Z} and stands in period "

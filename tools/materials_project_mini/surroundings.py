@@ -1,4 +1,4 @@
-"""Sentences about what each kind of atom is surrounded by."""
+"""Sentences about the coordination of each element."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SOLIDS = {
 
 
 def ligand_sites(compound: Compound, element: str) -> list[Site]:
-    """The sites of an element without contacts that are no bonds.
+    """The sites of an element, without contacts that are not bonds.
 
     CrystalNN lets a metal see through its ligands: the hydrogen of a hydroxide and the centers of
     complex anions are left out. The nitrogen of a nitrite does bind to metals.
@@ -72,11 +72,11 @@ def ligand_sites(compound: Compound, element: str) -> list[Site]:
 
 
 class SurroundingsWriter:
-    """Makes sentences about coordination; each call draws a wording.
+    """Writes sentences about coordination; each call draws a random wording.
 
     Args:
         compound: facts and chemistry.
-        rng: makes all choices.
+        rng: source of randomness.
     """
 
     def __init__(self, compound: Compound, rng: random.Random) -> None:
@@ -84,7 +84,7 @@ class SurroundingsWriter:
         self.rng = rng
 
     def sentences(self) -> list[str]:
-        """A sentence per element on what it is bonded to, the centers of polyhedra first."""
+        """A sentence per element on its bonds, the centers of polyhedra first."""
         sentences = []
         for element in sorted(self.c.elements, key=self._order):
             sites = ligand_sites(self.c, element)
@@ -158,7 +158,7 @@ class SurroundingsWriter:
         return self.rng.choice(choices)
 
     def _one_partner(self, element: str, sites: list[Site]) -> str:
-        """Different surroundings of atoms of one kind, such as two to four oxygen atoms."""
+        """Sites with different numbers of the same neighbor, such as two to four oxygen atoms."""
         (other,) = sites[0].neighbors
         ligand = name(other) if other != element else f"other {name(element)}"
         counts = sorted({site.coordination for site in sites})
@@ -186,7 +186,7 @@ class SurroundingsWriter:
         ])  # fmt: skip
 
     def _several_kinds(self, element: str, sites: list[Site]) -> str:
-        """Surroundings that differ in kind: the numbers and all partners are told."""
+        """Sites with different neighbors; gives the coordination numbers and all neighbors."""
         counts = sorted({site.coordination for site in sites})
         low, high = number(counts[0]), number(counts[-1])
         many = low if len(counts) == 1 else f"{low} to {high}"

@@ -1,4 +1,4 @@
-"""A user's own table: the public GPT-Narratives parquet, or any file with its columns."""
+"""The public GPT-Narratives table, or any table of the user with the same columns."""
 
 from clac_jax.datasets.gpt_narratives.builder import GptNarratives
 

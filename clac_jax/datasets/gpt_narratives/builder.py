@@ -1,4 +1,4 @@
-"""TFDS builder for a table of crystals and texts that the user gives by path."""
+"""TFDS builder for a table of crystals and texts; its path is given by the user."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from clac_jax.datasets.table import TableBuilder
 
 
 class GptNarratives(TableBuilder):
-    """Crystals with texts from a table that the user gives (columns of GPT-Narratives)."""
+    """Crystals with texts from a table with the columns of GPT-Narratives."""

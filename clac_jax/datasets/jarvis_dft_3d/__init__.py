@@ -1,4 +1,4 @@
-"""The user's copy of JARVIS-DFT 3D, for learning one of its properties."""
+"""JARVIS-DFT 3D, read from a file of the user, for property prediction."""
 
 from clac_jax.datasets.jarvis_dft_3d.builder import JarvisDft3d
 

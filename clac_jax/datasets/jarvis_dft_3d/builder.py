@@ -1,4 +1,4 @@
-"""TFDS builder for the JARVIS-DFT 3D data set, whose file the user gives by path."""
+"""TFDS builder for JARVIS-DFT 3D; the path of its file is given by the user."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from clac_jax.datasets.table import TableBuilder
 
 
 class JarvisDft3d(TableBuilder):
-    """Crystals with properties and without texts: JARVIS-DFT 3D (Choudhary et al., 2020)."""
+    """JARVIS-DFT 3D (Choudhary et al., 2020): crystals with properties but no texts."""
 
     needs_text = False

@@ -1,4 +1,4 @@
-"""TFDS builder of the embedded data set, from the parquet beside this file."""
+"""TFDS builder of the embedded data set; reads the parquet file next to this module."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ PARQUET = Path(__file__).parent / "materials_project_mini.parquet"
 
 
 class MaterialsProjectMini(RecordBuilder):
-    """6,317 ordered crystals of the Materials Project with DFT properties and narratives."""
+    """6,317 ordered Materials Project crystals with DFT properties and narratives."""
 
     def fill(self, spool: Spool) -> np.ndarray:
-        """80/10/10 by reduced formula, so that no compound is on two sides."""
+        """Splits 80/10/10 by reduced formula, so that no compound is in two splits."""
         for row in read_table(PARQUET):
             record = record_of_row(row)
             spool.add(record, reduced_formula=record.crystal().formula)

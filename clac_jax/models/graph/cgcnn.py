@@ -56,7 +56,7 @@ class CGCNNSettings(GraphEncoderSettings):
         if "convs.0.lin_f.weight" not in tensors:
             return None
         width = tensors["embedding.weight"].shape[0]
-        # Linear maps and activations alternate: 0, 2, 4, ...
+        # Linear layers have even indices; activations are between them.
         num_hidden = count_layers(tensors, r"conv_to_fc\.(\d+)\.weight") - 1
         return {
             "atom_fea_len": width,
@@ -71,7 +71,7 @@ class CGCNNSettings(GraphEncoderSettings):
         size, edge, hidden = self.atom_fea_len, self.nbr_fea_len, self.h_fea_len
         params: Params = {"embedding": tensors.dense("embedding", NUM_FEATURES, size)}
         for k in range(self.n_conv):
-            # The reference applies one map to [receiver, sender, edge], once for each gate.
+            # The release applies a linear layer per gate to [receiver, sender, edge].
             gates = [
                 tensors.dense(f"convs.{k}.{gate}", 2 * size + edge, size)
                 for gate in ("lin_f", "lin_s")
@@ -87,7 +87,7 @@ class CGCNNSettings(GraphEncoderSettings):
                 "edge": {"kernel": edges},
                 "norm": tensors.norm(f"convs.{k}.bn", size),
             }
-        # Its perceptron alternates linear maps and activations: conv_to_fc.0, .2, .4, ...
+        # Linear layers have even indices (conv_to_fc.0, .2, ...); activations are between them.
         width = size
         for k in range(self.n_h):
             params[f"hidden_{k}"] = tensors.dense(f"conv_to_fc.{2 * k}", width, hidden)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from clac_jax.errors import in_words, one_line
+from clac_jax.errors import error_reason, one_line
 from clac_jax.files.huggingface import PretrainedError, read_config, resolve_folder
 from clac_jax.files.json import read_json_object
 from clac_jax.files.safetensors import SafetensorsError, read_safetensors
@@ -148,7 +148,7 @@ def _read_split(index: Path) -> Tensors:
             raise ValueError("it has no weight_map")
         files = set(map(_beside, weight_map.values()))
     except (OSError, ValueError) as error:
-        reason = in_words(error)
+        reason = error_reason(error)
         raise PretrainedError(f"{index} cannot be read ({reason}). Download it again.") from error
     tensors: dict[str, np.ndarray] = {}
     for name in sorted(files):

@@ -105,7 +105,7 @@ def test_damaged_files_are_named(folder):
     with pytest.raises(PretrainedError, match=r"model\.safetensors cannot be read"):
         load_huggingface(folder)
     (folder / "config.json").write_text("{")
-    with pytest.raises(PretrainedError, match=r"config\.json is not JSON"):
+    with pytest.raises(PretrainedError, match=r"config\.json is not valid JSON"):
         load_huggingface(folder)
 
 
