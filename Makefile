@@ -8,7 +8,7 @@ CONFIG ?= configs/base.py
 WORKDIR ?= outputs/base
 FUZZ ?= --seconds=300 --seed=1
 
-.PHONY: train test test-slow fuzz lint data env lock clean
+.PHONY: train test test-slow fuzz lint docs data env lock clean
 
 # Huge pages for XLA's large buffers: fewer page faults, shorter steps on a CPU.
 train: $(DATA)
@@ -27,6 +27,11 @@ fuzz: $(ENV)
 lint: $(ENV)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+# The documentation site, in site/: builds offline, and any warning (a dead link, say) is an error.
+docs: $(ENV)
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	$(RUN) tools/check_site.py site
 
 env: $(ENV)
 
@@ -50,4 +55,4 @@ lock:
 	  --no-header --generate-hashes --extra=dev --extra=docs pyproject.toml requirements.in -o requirements.lock
 
 clean:
-	rm -rf $(VENV) data outputs
+	rm -rf $(VENV) data outputs site
