@@ -32,7 +32,14 @@ ROWS = [
         ),
         ("text", *RIGHT, "input_pipeline/ + text/", "views: sentences dropped → tokens"),
     ],
-    [("both", *WIDE, "input_pipeline/", "order of the epoch; views packed into a Batch, few shapes")],
+    [
+        (
+            "both",
+            *WIDE,
+            "input_pipeline/",
+            "order of the epoch; views packed into a Batch, few shapes",
+        )
+    ],
     [
         ("crystal", *LEFT, "models/graph/", "PaiNN, CGCNN, ORB → one vector per crystal"),
         ("text", *RIGHT, "models/text/", "BERT, OPT, GPT-2, Gemma → one vector per text"),
@@ -66,7 +73,8 @@ def svg() -> str:
                 f"stroke='{edge}'/>"
                 f"<text x='{x + GAP}' y='{top + 24}' {FONT} font-size='15' font-weight='600' "
                 f"fill='{edge}'>{package}</text>"
-                f"<text x='{x + GAP}' y='{top + 45}' {FONT} font-size='14' fill='#222'>{what}</text>"
+                f"<text x='{x + GAP}' y='{top + 45}' {FONT} font-size='14' fill='#222'>"
+                f"{what}</text>"
             )
         if number + 1 < len(ROWS):
             parts += [_arrow(x, top + BOX, top + ROW) for x in _between(row, ROWS[number + 1])]
