@@ -53,5 +53,7 @@ def test_importing_chooses_no_backend():
         "import matplotlib, clac_jax.reporting.figures as f, sys;"
         "print(matplotlib.rcParams._get_backend_or_none(), 'matplotlib.pyplot' in sys.modules)"
     )
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert output.stdout.split() == ["None", "False"]
