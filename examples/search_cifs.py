@@ -34,6 +34,6 @@ for text, row in zip(texts, scores, strict=True):
     for k in np.argsort(-row)[:3]:
         print(f"  {row[k]:6.3f}  {crystals[k].formula:10} {files[k].name}")
 
-# %% The other way round: which description fits a crystal best?
+# %% The reverse: which description fits a crystal best?
 best = texts[int(scores[:, 0].argmax())]
 print(f"\n{files[0].name}: {best}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 LOADED = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src"}
-"""Elements that a browser fetches by itself, and the attribute with the address."""
+"""Elements that a browser loads on its own, and the attribute with the address."""
 HARMLESS = {"canonical", "next", "prev", "edit"}
 """Relations of <link> that a browser does not fetch."""
 

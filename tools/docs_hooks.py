@@ -14,7 +14,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 MARKER = "<!-- the commands -->"
 INCLUDED = re.compile(r"<!-- include (\S+) -->")
-COLUMNS = "96"
+COLUMNS = "88"
 """Width of the help texts, in characters."""
 
 

@@ -142,14 +142,14 @@ def draw(path: Path, records: Sequence[Any], scores: np.ndarray, texts: Sequence
     """Draws one row per text: the text and the best crystals.
 
     Args:
-        path: of the PNG.
-        records: that were ranked.
+        path: the PNG file.
+        records: the crystals that were ranked.
         scores: (texts, records) cosines.
         texts: the descriptions.
     """
-    figure = Figure(figsize=(11, 2.25 * len(texts)), layout="constrained")
+    figure = Figure(figsize=(11, 2.3 * len(texts)), layout="constrained")
     FigureCanvasAgg(figure)
-    ratios = [1.5, *[1] * NUM_FOUND]
+    ratios = [1.25, *[1] * NUM_FOUND]
     grid = figure.subplots(len(texts), 1 + NUM_FOUND, squeeze=False, width_ratios=ratios)
     for row, text in enumerate(texts):
         words = "“" + textwrap.fill(text, 24) + "”"

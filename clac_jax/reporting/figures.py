@@ -23,8 +23,8 @@ def write_report(path: Path, rows: Sequence[dict[str, Any]], similarity: np.ndar
     """Draws loss curves, retrieval by epoch and on the test pool, and the similarity matrix.
 
     Args:
-        path: of the PNG.
-        rows: of metrics.jsonl.
+        path: the PNG file.
+        rows: the rows of metrics.jsonl.
         similarity: (N, N) score of each test text (row) with each test crystal (column).
     """
     by_split = {
@@ -51,11 +51,11 @@ def write_property_report(
     """Draws loss curves, the measure by epoch, and predictions against labels of the test split.
 
     Args:
-        path: of the PNG.
-        rows: of metrics.jsonl.
-        name: of the property.
-        predicted: (N,) of the test split.
-        labels: (N,) of the same crystals.
+        path: the PNG file.
+        rows: the rows of metrics.jsonl.
+        name: the property.
+        predicted: (N,) values or classes predicted for the test split.
+        labels: (N,) those of the data set.
     """
     by_split = {split: [r for r in rows if r["split"] == split] for split in ("train", "val")}
     figure = _figure(13, 4.2)
@@ -117,7 +117,7 @@ def _smoothed(values: Sequence[float], per_epoch: int) -> np.ndarray:
     flattens.
 
     Args:
-        values: of all rows.
+        values: one value per row.
         per_epoch: rows in an epoch.
     """
     half = int(min(per_epoch, MAX_SMOOTHED * len(values)) / 2)

@@ -1,4 +1,4 @@
-"""What the documentation tells a reader to type is what the program takes."""
+"""The commands, flags and keys that the documentation quotes exist."""
 
 import re
 import shlex

@@ -21,7 +21,7 @@ def drawn_losses(rows):
     return {line.get_label(): line for line in axis.lines}
 
 
-def test_a_loss_that_equals_one_of_its_terms_is_seen_behind_it():
+def test_a_loss_that_equals_one_of_its_terms_stays_visible():
     lines = drawn_losses(train_rows(2, 8, lambda k: {"loss": 1.0, "cross_modal_loss": 1.0}))
     total, term = lines["train loss"], lines["train cross modal loss"]
     np.testing.assert_array_equal(total.get_xydata(), term.get_xydata())
