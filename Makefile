@@ -12,7 +12,7 @@ GPU_CHECK ?=
 # those with the fewest tests come last, which are the long ones.
 TWO_PROCESSES := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: train test test-slow coverage fuzz gpu-check gpu-wheels docs-config lint words data env lock wheel clean
+.PHONY: train test test-slow coverage fuzz gpu-check gpu-wheels docs docs-config lint words data env lock wheel clean
 
 # Huge pages for XLA's large buffers: fewer page faults, shorter steps on a CPU.
 train: $(DATA)
@@ -53,6 +53,11 @@ lint: $(ENV)
 words: $(ENV)
 	$(RUN) tools/words.py
 
+# The documentation site, in site/: builds offline, and any warning (a dead link, say) is an error.
+docs: $(ENV)
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	$(RUN) tools/check_site.py site
+
 env: $(ENV)
 
 data: $(DATA)
@@ -81,4 +86,4 @@ wheel: $(ENV)
 	rm -rf build
 
 clean:
-	rm -rf $(VENV) data outputs dist
+	rm -rf $(VENV) data outputs dist site

@@ -7,26 +7,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure  # not pyplot, which would choose a backend for the process
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from clac_jax.files.atomic import replacing
 
 BLUE, ORANGE, GREEN, GRAY = "#3465a4", "#e07b39", "#4e9a58", "#8a8f98"
 SHOWN_PAIRS = 100
+MAX_SMOOTHED = 0.2
+"""Share of a run's rows that one point of a smoothed curve averages, at most."""
 
 
 def write_report(path: Path, rows: Sequence[dict[str, Any]], similarity: np.ndarray) -> None:
     """Draws loss curves, retrieval by epoch and on the test pool, and the similarity matrix.
 
     Args:
-        path: of the PNG.
-        rows: of metrics.jsonl.
+        path: the PNG file.
+        rows: the rows of metrics.jsonl.
         similarity: (N, N) score of each test text (row) with each test crystal (column).
     """
     by_split = {
         split: [r for r in rows if r["split"] == split] for split in ("train", "val", "test")
     }
-    figure = Figure(figsize=(11, 8.5), layout="constrained")
+    figure = _figure(11, 8.5)
     axes = figure.subplots(2, 2)
     _draw_loss(axes[0, 0], by_split["train"], by_split["val"])
     _draw_validation(axes[0, 1], by_split["val"])
@@ -47,14 +51,14 @@ def write_property_report(
     """Draws loss curves, the measure by epoch, and predictions against labels of the test split.
 
     Args:
-        path: of the PNG.
-        rows: of metrics.jsonl.
-        name: of the property.
-        predicted: (N,) of the test split.
-        labels: (N,) of the same crystals.
+        path: the PNG file.
+        rows: the rows of metrics.jsonl.
+        name: the property.
+        predicted: (N,) values or classes predicted for the test split.
+        labels: (N,) those of the data set.
     """
     by_split = {split: [r for r in rows if r["split"] == split] for split in ("train", "val")}
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    figure = _figure(13, 4.2)
     axes = figure.subplots(1, 3)
     _draw_loss(axes[0], by_split["train"], by_split["val"], "validation loss")
     measure = "mae" if any("val_mae" in row for row in by_split["val"]) else "accuracy"
@@ -77,8 +81,15 @@ def write_property_report(
     _save(figure, path)
 
 
+def _figure(width: float, height: float) -> Figure:
+    """A figure of its own canvas: pyplot would choose a backend for the caller's program too."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)  # needs no display
+    return figure
+
+
 def _save(figure: Figure, path: Path) -> None:
-    """Completely or not at all.
+    """Writes the PNG completely or not at all.
 
     Raises:
         WorkdirError: it cannot be written.
@@ -98,18 +109,44 @@ def _with(rows: Sequence[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
     ]
 
 
+def _smoothed(values: Sequence[float], per_epoch: int) -> np.ndarray:
+    """The mean of the rows around each row: of one epoch, and of fewer at the ends.
+
+    Where batches hold similar crystals (`input.group_by`), the loss depends on which crystals they
+    hold, and large groups come early in every epoch: the curve is a saw that a mean over an epoch
+    flattens.
+
+    Args:
+        values: one value per row.
+        per_epoch: rows in an epoch.
+    """
+    half = int(min(per_epoch, MAX_SMOOTHED * len(values)) / 2)
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    places = np.arange(len(values))
+    reach = np.minimum(half, np.minimum(places, places[::-1]))
+    return np.asarray((total[places + reach + 1] - total[places - reach]) / (2 * reach + 1))
+
+
 def _draw_loss(
-    axis: Any,
+    axis: Axes,
     train: list[dict[str, Any]],
     val: list[dict[str, Any]],
     label_of_val: str = "validation loss (full texts)",
 ) -> None:
+    """Draws the training loss with its terms, smoothed, and the loss of each validation."""
     terms = {"loss": BLUE, "cross_modal_loss": ORANGE, "visual_loss": GREEN, "textual_loss": GRAY}
     for name, color in terms.items():
-        points = [(row["step"], row[name]) for row in _with(train, name)]
-        if points and (name == "loss" or any(value for _, value in points)):
-            label = "train " + name.replace("_", " ")
-            axis.plot(*zip(*points, strict=True), color=color, lw=1, label=label)
+        rows = _with(train, name)
+        steps, values = [row["step"] for row in rows], [row[name] for row in rows]
+        is_total = name == "loss"
+        if not values or not (is_total or any(values)):
+            continue
+        if is_total:
+            axis.plot(steps, values, color=color, lw=0.8, alpha=0.35, zorder=1)
+        # The terms are dashed and in front: where the loss is one of its terms, both are seen.
+        style = {"lw": 2.5, "zorder": 2} if is_total else {"lw": 1.2, "ls": "--", "zorder": 3}
+        smooth = _smoothed(values, len(rows) // len({row["epoch"] for row in rows}))
+        axis.plot(steps, smooth, color=color, label="train " + name.replace("_", " "), **style)
     val = _with(val, "val_loss")
     axis.plot(
         [row["step"] for row in val],
@@ -119,39 +156,41 @@ def _draw_loss(
         ms=4,
         lw=1,
         label=label_of_val,
+        zorder=4,
     )
-    axis.set(title="Loss", xlabel="step", ylim=(0, None))
+    axis.set(title="Loss (mean over an epoch; single steps in light blue)", xlabel="step")
+    axis.set_ylim(0, None)
     axis.legend(frameon=False, fontsize=8)
 
 
-def _draw_validation(axis: Any, val: list[dict[str, Any]]) -> None:
+def _draw_validation(axis: Axes, val: list[dict[str, Any]]) -> None:
     directions = ("text_to_crystal", "crystal_to_text")
     val = _with(val, *(f"{name}_top{k}" for name in directions for k in (1, 3, 10)))
     epochs = [row["epoch"] + 1 for row in val]
     for name, style in (("text_to_crystal", "o-"), ("crystal_to_text", "s--")):
         for k, color in ((1, BLUE), (3, GREEN), (10, ORANGE)):
             values = [100 * row[f"{name}_top{k}"] for row in val]
-            label = f"{name.replace('_', ' ')}, top {k}"
+            label = f"{' → '.join(name.split('_to_'))}, Recall@{k}"
             axis.plot(epochs, values, style, color=color, ms=4, lw=1, label=label)
     pool = val[-1].get("pool_size", 0) if val else 0
     axis.set(
         title=f"Validation retrieval among {pool} crystals",
         xlabel="epochs done",
-        ylabel="right one found, %",
+        ylabel="Recall@k (%)",
         ylim=(0, 101),
         xticks=epochs,
     )
     axis.legend(frameon=False, fontsize=8, loc="lower right")
 
 
-def _draw_test(axis: Any, test: dict[str, Any]) -> None:
+def _draw_test(axis: Axes, test: dict[str, Any]) -> None:
     variants = (("", "full text", BLUE), ("_no_formula", 'formulas read "material"', ORANGE))
     labels = []
     for group, direction in enumerate(("text_to_crystal", "crystal_to_text")):
         for place, k in enumerate((1, 3, 10)):
             center = group * 3.6 + place
             arrow = " → ".join(direction.split("_to_")) if place == 1 else ""
-            labels.append((center, f"top {k}\n{arrow}"))
+            labels.append((center, f"@{k}\n{arrow}"))
             for offset, (suffix, label, color) in zip((-0.2, 0.2), variants, strict=True):
                 value = 100 * test[f"{direction}_top{k}{suffix}"]
                 first_bar = group == place == 0
@@ -161,14 +200,14 @@ def _draw_test(axis: Any, test: dict[str, Any]) -> None:
     axis.set_xticks(centers, names)
     axis.set(
         title=f"Test retrieval among {test['pool_size']} unseen crystals",
-        ylabel="right one found, %",
+        ylabel="Recall@k (%)",
         ylim=(0, 118),
         yticks=range(0, 101, 20),
     )
     axis.legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
 
 
-def _draw_similarity(axis: Any, similarity: np.ndarray) -> None:
+def _draw_similarity(axis: Axes, similarity: np.ndarray) -> None:
     image = axis.imshow(similarity, cmap="viridis")
     title = f"Scores (logits), first {len(similarity)} test pairs"
     axis.set(title=title, xlabel="crystal", ylabel="text")

@@ -1,0 +1,33 @@
+"""Continues a run with one more layer, and shows what became of every array.
+
+python examples/change_architecture.py outputs/base outputs/deeper
+"""
+
+# %% The config of the run, with another architecture.
+import json
+import sys
+from pathlib import Path
+
+import clac_jax
+from clac_jax.config.shipped import shipped_config
+from clac_jax.errors import UserError
+
+RUN, WORKDIR = sys.argv[1:3] if len(sys.argv) > 2 else ("outputs/base", "outputs/deeper")
+config = shipped_config("saved", f"{RUN}/config.json")
+config.graph_encoder.num_interactions += 1
+config.max_epochs += 1
+
+# %% By default a checkpoint that does not fit is an error, which names every array.
+config.resume_from = RUN
+try:
+    clac_jax.train(config, WORKDIR)
+except UserError as error:
+    print(error)
+
+# %% Accept it: the new layer starts from random weights, everything else is restored.
+config.restore.strict = False
+clac_jax.train(config, WORKDIR)
+
+# %% The account; `report["arrays"]` has it array by array.
+report = json.loads((Path(WORKDIR) / "restore_report.json").read_text())
+print(report["counts"])

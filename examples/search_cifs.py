@@ -1,0 +1,39 @@
+"""Searches a folder of CIF files with a description.
+
+python examples/search_cifs.py outputs/base@best examples/cifs
+"""
+
+# %% A trained model, and the crystals.
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import clac_jax
+
+RUN, FOLDER = sys.argv[1:3] if len(sys.argv) > 2 else ("outputs/base@best", "examples/cifs")
+model = clac_jax.load(RUN)
+files = sorted(Path(FOLDER).glob("*.cif"))
+crystals = [clac_jax.Crystal.from_file(file) for file in files]
+print(model)
+
+# %% Embed them once: unit vectors, one per crystal. Keep them in a file for the next search.
+vectors = model.embed_crystals(crystals)
+np.savez("embedded.npz", names=[file.name for file in files], vectors=vectors)
+print(f"{len(files)} crystals, vectors of {vectors.shape[1]} numbers in embedded.npz")
+
+# %% Ask. A score is the cosine between description and crystal.
+texts = [
+    "An insulating cubic rock-salt compound of an alkali metal and a halogen.",
+    "A cubic perovskite oxide with corner-sharing octahedra.",
+    "A close-packed elemental metal.",
+]
+scores = model.embed_texts(texts) @ vectors.T
+for text, row in zip(texts, scores, strict=True):
+    print(f"\n{text}")
+    for k in np.argsort(-row)[:3]:
+        print(f"  {row[k]:6.3f}  {crystals[k].formula:10} {files[k].name}")
+
+# %% The reverse: which description fits a crystal best?
+best = texts[int(scores[:, 0].argmax())]
+print(f"\n{files[0].name}: {best}")
