@@ -14,6 +14,7 @@ import jax
 import ml_collections
 
 from clac_jax.checkpoint import resume
+from clac_jax.checkpoint.changes import Present
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
 from clac_jax.input_pipeline.batch import Batch
@@ -74,7 +75,7 @@ class StoredRun:
 
     def arrays(self, state: Any) -> dict[str, Any]:
         """The arrays of a state as a checkpoint takes them, still on a device."""
-        return to_arrays(self._parallel.whole(state))
+        return to_arrays(self._parallel.gather(state))
 
     def host_arrays(self, state: Any) -> dict[str, Any]:
         """Copies of the arrays of a state in the memory of the host."""
@@ -89,5 +90,6 @@ class StoredRun:
     def resume(self, workdir: Path) -> tuple[dict[str, Any], RunProgress]:
         """The arrays and progress that a run in this workdir starts with: its own, or fresh."""
         origin = resume.find_origin(self._config, workdir)
-        start = resume.begin(origin, self._config, workdir, self.shapes, self.initialise, 0)
+        present = Present(self._config, 0, {})
+        start = resume.begin(origin, workdir, present, self.shapes, self.initialise)
         return start.arrays, start.progress

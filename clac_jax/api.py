@@ -34,8 +34,8 @@ from clac_jax.errors import UserError
 from clac_jax.files.huggingface import resolve_folder
 from clac_jax.files.paths import local_path
 from clac_jax.input_pipeline.batch import Batch, BatchShape, ExampleViews, TokenView, collate
-from clac_jax.input_pipeline.run_data import view_options
-from clac_jax.models.build import build_graph_encoder, build_model
+from clac_jax.models.build import build_model
+from clac_jax.models.encoders import build_graph_encoder, encoder_needs
 from clac_jax.models.property_model import PropertyModel
 from clac_jax.tasks.retrieval import make_score
 from clac_jax.text.sentences import Tokenizer
@@ -120,8 +120,7 @@ class Model:
         """
         self.config = config
         self.step = step
-        options = view_options(config)
-        self._cutoff, self._max_neighbours = options.cutoff, options.max_neighbours
+        self._needs = encoder_needs(config)
         self._max_length = config.text_encoder.max_length
         self._tokenizer: Tokenizer | None = None
         model: nn.Module
@@ -256,7 +255,7 @@ class Model:
             crystal = crystal_of(value)
         except UserError as error:
             raise InputError(f"Crystal {index} cannot be used: {error}") from error
-        graph = build_graph(crystal, self._cutoff, self._max_neighbours)
+        graph = build_graph(crystal, self._needs.cutoff, self._needs.max_neighbours)
         return ExampleViews(index, (graph,), (_NO_TEXT,))
 
     def _views_of_text(self, index: int, text: Any) -> ExampleViews:

@@ -19,7 +19,7 @@ from etils import epath
 from clac_jax.checkpoint import capacity
 from clac_jax.checkpoint.arrays import Arrays, HostBuffers, describe, nested
 from clac_jax.checkpoint.best import Shapes, read_best
-from clac_jax.checkpoint.files import write_manifest
+from clac_jax.checkpoint.files import DamagedCheckpointError, write_manifest
 from clac_jax.checkpoint.finished import mark_finished
 from clac_jax.checkpoint.layout import (
     CHECKPOINTS,
@@ -29,7 +29,6 @@ from clac_jax.checkpoint.layout import (
     STATE,
     UNFINISHED,
     CheckpointInfo,
-    DamagedCheckpointError,
     read_all,
 )
 from clac_jax.checkpoint.orbax_manager import check_written, failure_reason, open_manager

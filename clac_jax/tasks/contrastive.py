@@ -18,7 +18,6 @@ from clac_jax.tasks.task import Measures, Report, Row, Task
 from clac_jax.training.losses import loss_options, make_loss
 from clac_jax.training.parallel import Parallel
 from clac_jax.training.state import TrainState
-from clac_jax.typing import Array
 
 
 class Contrastive(Task):
@@ -46,7 +45,12 @@ class Contrastive(Task):
         return init_variables(self.model, self._config, example)
 
     def loss(
-        self, output: Any, batch: Batch, *, axis_name: str | None = None, key: Array | None = None
+        self,
+        output: Any,
+        batch: Batch,
+        *,
+        axis_name: str | None = None,
+        key: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """See `clac_jax.training.losses.clac_loss`."""
         return self._loss(output, batch, axis_name=axis_name, key=key)

@@ -21,7 +21,6 @@ from clac_jax.tasks.task import Measures, Report, Row, Task
 from clac_jax.training.parallel import Parallel
 from clac_jax.training.state import TrainState
 from clac_jax.training.step import AXIS
-from clac_jax.typing import Array
 
 
 class Property(Task):
@@ -66,7 +65,7 @@ class Property(Task):
         batch: Batch,
         *,
         axis_name: str | None = None,
-        key: Array | None = None,
+        key: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Mean over the real examples of all devices; terms: `loss`, and `mae` or `accuracy`."""
         del key

@@ -12,7 +12,6 @@ import jax
 
 from clac_jax.input_pipeline.batch import Batch
 from clac_jax.training.state import TrainState
-from clac_jax.typing import Array
 
 Row = dict[str, Any]
 """Of metrics.jsonl."""
@@ -45,7 +44,12 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def loss(
-        self, output: Any, batch: Batch, *, axis_name: str | None = None, key: Array | None = None
+        self,
+        output: Any,
+        batch: Batch,
+        *,
+        axis_name: str | None = None,
+        key: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """What is minimized; see `clac_jax.training.losses.Loss`.
 

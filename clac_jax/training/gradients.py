@@ -93,7 +93,8 @@ class GradientFunction:
             return dataclasses.replace(encoded, lm_num_tokens=None), encoded.lm_num_tokens
 
         # The loss and the contrasts read only these two from the batch.
-        full = batch.replace(
+        full = dataclasses.replace(
+            batch,
             example_mask=batch.example_mask.reshape(-1),
             example_index=batch.example_index.reshape(-1),
         )
@@ -103,7 +104,7 @@ class GradientFunction:
         ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
             output, updated = self.apply_fn(
                 {"params": self._frozen(params), "batch_stats": batch_stats},
-                joined(chunks.replace(lm_num_tokens=num_tokens)),
+                joined(dataclasses.replace(chunks, lm_num_tokens=num_tokens)),
                 full.example_mask,
                 full.example_index,
                 train=True,

@@ -50,7 +50,7 @@ def make_update(
         metrics = {
             **{name: term for name, term in gradient.terms.items() if not name.startswith("acc_")},
             "grad_norm": optax.tree.norm(gradient.grads),
-            "learning_rate": schedule(state.step) * state.learning_rate_scale,
+            "learning_rate": jnp.asarray(schedule(state.step)) * state.learning_rate_scale,
         }
         after = state.apply_gradients(grads=gradient.grads, batch_stats=gradient.batch_stats)
         return after, metrics
