@@ -99,7 +99,7 @@ class MaskedLmHead(nn.Module):
     def __call__(
         self,
         x: Float[jax.Array, "*tokens hidden"],
-        word_embedding: Float[jax.Array, "vocabulary hidden"],
+        word_embedding: Float[Array, "vocabulary hidden"],
     ) -> Float[jax.Array, "*tokens vocabulary"]:
         """(..., H), (vocabulary, H) -> (..., vocabulary)."""
         settings = self.settings

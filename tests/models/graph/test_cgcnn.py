@@ -121,7 +121,7 @@ def test_padding_changes_nothing():
 
 def test_edge_features_are_the_formula():
     d = np.array([0.0, 1.3, 4.0, 8.0], np.float32)
-    ours = np.asarray(edge_features(d, num_centers=5, cutoff=8.0))
+    ours = np.asarray(edge_features(jnp.asarray(d), num_centers=5, cutoff=8.0))
     for row, distance in zip(ours, d, strict=True):
         expected = [
             np.exp(-0.5 * (distance - center) ** 2) * np.cos(np.pi * distance / 16)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from helpers.parity_fixtures import Fixture, crystal_graphs, graph_batch, one_view_shape
 
@@ -12,7 +13,7 @@ from clac_jax.models.graph.painn import PaiNNSettings
 
 def test_cell_features_are_sizes_ratios_and_cosines_and_their_gaussians():
     lattice = np.array([[2.0, 0, 0], [1.5, 1.5 * 3**0.5, 0], [0, 0, 4]], np.float32)
-    ours = cell_features(lattice[None], np.array([3.0]), np.array([60.0]))[0]
+    ours = cell_features(lattice[None], jnp.array([3.0]), jnp.array([60.0]))[0]
     volume = 12 * 3**0.5
     expected = [
         *np.log([3, volume / 3, 60 * 1.66053906660 / volume, 3 / 2, 4 / 2]),

@@ -147,7 +147,7 @@ def test_values_and_gradients_are_finite_without_edges_and_at_zero_distance(para
 
 def test_radial_basis_is_the_formula():
     d = np.array([0.0, 0.7, 2.5, 4.999, 5.0, 7.0], np.float32)
-    basis = np.asarray(radial_basis(d, cutoff=5.0, num_rbf=3))
+    basis = np.asarray(radial_basis(jnp.asarray(d), cutoff=5.0, num_rbf=3))
     for row, distance in zip(basis, d, strict=True):
         envelope = (np.cos(np.pi * distance / 5) + 1) / 2 if distance < 5 else 0.0
         waves = [np.sin(n * np.pi * distance / 5) / (distance or 1) for n in (1, 2, 3)]
@@ -156,9 +156,8 @@ def test_radial_basis_is_the_formula():
 
 def test_basis_product_is_the_sum_and_its_gradients_are_right():
     rng = np.random.default_rng(1)
-    basis = rng.normal(size=(4, 2, 9, 3)).astype(np.float32)
-    x = rng.normal(size=(2, 3, 5)).astype(np.float32)
-    weights = rng.normal(size=(4, 5)).astype(np.float32)
+    sizes = (4, 2, 9, 3), (2, 3, 5), (4, 5)
+    basis, x, weights = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in sizes)
 
     def plain(x, weights):
         return jnp.einsum("knst,ntc,kc->nsc", basis, x, weights)

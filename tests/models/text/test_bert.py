@@ -114,11 +114,11 @@ def test_features_are_taken_over_the_own_tokens():
         ("last", lambda r: hidden[r[-1]]),
         ("mean", lambda r: hidden[r].mean(0)),
     ):
-        features = text_features(hidden, texts, feature)
+        features = text_features(jnp.asarray(hidden), texts, feature)
         for k, tokens in rows.items():
             np.testing.assert_allclose(features[k], pick(tokens))
     with pytest.raises(ValueError, match="Use one of first, last, mean"):
-        text_features(hidden, texts, "middle")
+        text_features(jnp.asarray(hidden), texts, "middle")
 
 
 def test_attention_pools_each_head_over_the_own_tokens():
