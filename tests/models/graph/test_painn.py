@@ -167,6 +167,6 @@ def test_basis_product_is_the_sum_and_its_gradients_are_right():
 
     np.testing.assert_allclose(ours(x, weights), plain(x, weights), rtol=1e-5, atol=1e-5)
     pull_ours, pull_plain = (jax.vjp(f, x, weights)[1] for f in (ours, plain))
-    grad = rng.normal(size=(2, 9, 5)).astype(np.float32)
+    grad = jnp.asarray(rng.normal(size=(2, 9, 5)), jnp.float32)
     for a, b in zip(pull_ours(grad), pull_plain(grad), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
