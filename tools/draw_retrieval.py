@@ -29,8 +29,8 @@ from clac_jax.text.formula import replace_formulas
 
 ROOT = Path(__file__).resolve().parents[1]
 ASKED = ("mp-3163", "mp-5693", "mp-16376")
-"""Crystals of the test split whose descriptions are the queries: a perovskite, a layered sulfide and
-a half-Heusler compound, chosen by their chemistry and not by what a model finds."""
+"""Crystals of the test split whose descriptions are the queries: a perovskite, a layered sulfide,
+a half-Heusler compound. They were chosen by their chemistry, not by what a model finds."""
 SHOWN = 190  # characters of a description
 NUM_FOUND = 4
 BOND = 1.15  # bonds are drawn up to this times the sum of the covalent radii
