@@ -24,9 +24,9 @@ print(f"{len(files)} crystals, vectors of {vectors.shape[1]} numbers in embedded
 
 # %% Ask. A score is the cosine between description and crystal.
 texts = [
-    "An insulating cubic rock-salt compound of an alkali metal and a halogen.",
-    "A cubic perovskite oxide with corner-sharing octahedra.",
-    "A close-packed elemental metal.",
+    "A cubic chloride of sodium with the rock-salt structure. The compound is an insulator.",
+    "A cubic oxide with the perovskite structure. Titanium-centered octahedra share corners.",
+    "An elemental metal. Every atom has twelve neighbors. The structure is cubic.",
 ]
 scores = model.embed_texts(texts) @ vectors.T
 for text, row in zip(texts, scores, strict=True):

@@ -1,4 +1,6 @@
-"""Draws docs/pictures/retrieval.png: descriptions, and the crystals of a data set that they find.
+"""Draws docs/pictures/retrieval.png: descriptions, and the crystals that they find.
+
+Every formula of a description is read "material". The crystal that it was written for has a frame.
 
 python tools/draw_retrieval.py outputs/base@best
 """
@@ -12,26 +14,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gemmi
 import numpy as np
 import spglib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle
+from matplotlib.patches import Circle, Rectangle
 
 import clac_jax
 from clac_jax.crystals.elements import covalent_radii, symbol
 from clac_jax.datasets.prepare import load as load_records
+from clac_jax.text.formula import replace_formulas
 
 ROOT = Path(__file__).resolve().parents[1]
-QUERIES = (
-    "An insulating cubic rock-salt compound of a metal and a halogen.",
-    "A layered transition-metal dichalcogenide in which the metal is six-coordinate.",
-    "A cubic perovskite oxide with corner-sharing octahedra.",
-)
+ASKED = ("mp-3163", "mp-5693", "mp-16376")
+"""Crystals of the test split whose descriptions are the queries: a perovskite, a layered sulfide,
+a half-Heusler compound. They were chosen by their chemistry, not by what a model finds."""
+SHOWN = 190  # characters of a description
 NUM_FOUND = 4
 BOND = 1.15  # bonds are drawn up to this times the sum of the covalent radii
-INK, GRAY = "#1d2430", "#6b7280"
+INK, GRAY, FRAME = "#1d2430", "#6b7280", "#3f8049"
 
 # Colors of common elements, and of the others by their atomic number, so that neighbours differ.
 OTHERS = ("#7f9bb3", "#9b7fd1", "#3aa58f", "#b98f5f", "#6f86c9", "#b9798f", "#7da06a")
@@ -42,9 +45,14 @@ COLORS = {
 }  # fmt: skip
 
 
-def color_of(number: int) -> str:
-    """A color for the spheres of an element."""
-    return COLORS.get(symbol(number), OTHERS[number % len(OTHERS)])
+def colors_of(numbers: np.ndarray) -> dict[int, str]:
+    """A color for each element of a crystal; no two of them share one."""
+    colors: dict[int, str] = {}
+    for number in sorted(set(numbers.tolist())):
+        start = number % len(OTHERS)
+        free = [c for c in (*OTHERS[start:], *OTHERS[:start]) if c not in colors.values()]
+        colors[number] = COLORS.get(symbol(number)) or free[0]
+    return colors
 
 
 def atoms_to_draw(crystal: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -83,6 +91,8 @@ def draw_crystal(axes: Axes, crystal: Any) -> None:
     lattice, positions, numbers = atoms_to_draw(crystal)
     axis = view_of(lattice)
     seen, radii = positions @ axis.T, covalent_radii()[numbers]
+    colors = colors_of(numbers)
+    metals = np.array([gemmi.Element(int(number)).is_metal for number in numbers])
     items: list[tuple[float, Any]] = []
     corners = np.array(list(np.ndindex(2, 2, 2)))
     for a in corners:
@@ -92,7 +102,7 @@ def draw_crystal(axes: Axes, crystal: Any) -> None:
                 items.append((line[:, 2].min() - 1e-3, ("edge", line)))
     for i, j in zip(*np.triu_indices(len(seen), 1), strict=True):
         is_bond = np.linalg.norm(seen[i] - seen[j]) < BOND * (radii[i] + radii[j])
-        if is_bond and (numbers[i] != numbers[j] or len(set(numbers)) == 1):
+        if is_bond and not (metals[i] and metals[j] and not metals.all()):
             middle = (seen[i] + seen[j]) / 2
             items.append((min(seen[i, 2], seen[j, 2]) + 1e-3, ("bond", (i, j, middle))))
     items += [(seen[k, 2], ("atom", k)) for k in range(len(seen))]
@@ -103,17 +113,18 @@ def draw_crystal(axes: Axes, crystal: Any) -> None:
             i, j, middle = what
             for k in (i, j):
                 line = np.stack([seen[k], middle])
-                axes.plot(line[:, 0], line[:, 1], color=color_of(numbers[k]), lw=2.2, zorder=depth)
+                axes.plot(line[:, 0], line[:, 1], color=colors[numbers[k]], lw=2.2, zorder=depth)
         else:
-            _sphere(axes, seen[what], 0.42 * radii[what], color_of(numbers[what]), depth)
+            _sphere(axes, seen[what], 0.42 * radii[what], colors[numbers[what]], depth)
     drawn = np.concatenate([seen, corners @ lattice @ axis.T])[:, :2]
     low, high = drawn.min(axis=0), drawn.max(axis=0)
     center, half = (low + high) / 2, max((high - low).max() / 2, 1.5) + 0.9
-    axes.set(xlim=(center[0] - half, center[0] + half), ylim=(center[1] - half, center[1] + half))
+    left = center[0] - 1.3 * half  # room for the names of the elements
+    axes.set(xlim=(left, center[0] + half), ylim=(center[1] - half, center[1] + half))
     axes.set_aspect("equal")
     axes.axis("off")
-    for row, number in enumerate(sorted(set(numbers.tolist()))):
-        style = {"color": color_of(number), "fontsize": 10, "fontweight": "bold", "va": "top"}
+    for row, (number, color) in enumerate(colors.items()):
+        style = {"color": color, "fontsize": 10, "fontweight": "bold", "va": "top"}
         axes.text(0, 1 - 0.11 * row, symbol(number), transform=axes.transAxes, **style)
 
 
@@ -138,7 +149,13 @@ def space_group(crystal: Any) -> str:
     return re.sub(r"-(\d)", r"$\\overline{\1}$", name)
 
 
-def draw(path: Path, records: Sequence[Any], scores: np.ndarray, texts: Sequence[str]) -> None:
+def draw(
+    path: Path,
+    records: Sequence[Any],
+    scores: np.ndarray,
+    texts: Sequence[str],
+    own: Sequence[int | None],
+) -> None:
     """Draws one row per text: the text and the best crystals.
 
     Args:
@@ -146,14 +163,15 @@ def draw(path: Path, records: Sequence[Any], scores: np.ndarray, texts: Sequence
         records: the crystals that were ranked.
         scores: (texts, records) cosines.
         texts: the descriptions.
+        own: for each text, the index of the record that it was written for, if there is one.
     """
     figure = Figure(figsize=(11, 2.3 * len(texts)), layout="constrained")
     FigureCanvasAgg(figure)
     ratios = [1.25, *[1] * NUM_FOUND]
     grid = figure.subplots(len(texts), 1 + NUM_FOUND, squeeze=False, width_ratios=ratios)
     for row, text in enumerate(texts):
-        words = "“" + textwrap.fill(text, 24) + "”"
-        grid[row, 0].text(0.97, 0.5, words, fontsize=12, color=INK, ha="right", va="center")
+        words = "“" + textwrap.fill(textwrap.shorten(text, SHOWN, placeholder=" …"), 32) + "”"
+        grid[row, 0].text(0.97, 0.5, words, fontsize=10, color=INK, ha="right", va="center")
         grid[row, 0].axis("off")
         for place, index in enumerate(np.argsort(-scores[row])[:NUM_FOUND]):
             axes = grid[row, 1 + place]
@@ -163,26 +181,42 @@ def draw(path: Path, records: Sequence[Any], scores: np.ndarray, texts: Sequence
             caption = f"{space_group(crystal)}    score {scores[row, index]:.2f}"
             below = {"transform": axes.transAxes, "ha": "center", "fontsize": 9, "color": GRAY}
             axes.text(0.5, -0.06, caption, **below)
+            if index == own[row]:
+                frame = {"transform": axes.transAxes, "fill": False, "clip_on": False}
+                axes.add_patch(Rectangle((-0.03, -0.1), 1.06, 1.24, ec=FRAME, lw=2, **frame))
     figure.savefig(path, dpi=110)
 
 
 def main() -> None:
-    """Ranks the crystals of a split for each query, and draws the best."""
+    """Ranks the crystals of a split for each text, and draws the best."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", help="RUN@best, as for clac_jax.load")
     parser.add_argument("--output", type=Path, default=ROOT / "docs/pictures/retrieval.png")
     parser.add_argument("--data_dir", default="data")
     parser.add_argument("--split", default="test")
-    parser.add_argument("--texts", nargs="+", default=QUERIES)
+    parser.add_argument("--texts", nargs="+", help="texts of your own, instead of descriptions")
     options = parser.parse_args()
     model = clac_jax.load(options.run)
     records = load_records("materials_project_mini", options.data_dir, options.split, None)
+    own: list[int | None] = []
+    texts = options.texts or []
+    if texts:
+        own = [None] * len(texts)
+    else:
+        places = {record.material_id: k for k, record in enumerate(records)}
+        own = [places[name] for name in ASKED]
+        asked = [records[k] for k in own]
+        texts = [
+            replace_formulas(each.text_of("narratives", None), "material", also=(each.formula,))
+            for each in asked
+        ]
     crystals = model.embed_crystals([record.crystal() for record in records])
-    scores = model.embed_texts(options.texts) @ crystals.T
-    for text, row in zip(options.texts, scores, strict=True):
+    scores = model.embed_texts(texts) @ crystals.T
+    for text, row in zip(texts, scores, strict=True):
         best = np.argsort(-row)[:NUM_FOUND]
-        print(text, *(f"  {row[k]:.3f}  {records[k].formula}" for k in best), sep="\n")
-    draw(options.output, records, scores, options.texts)
+        found = (f"  {row[k]:.3f}  {records[k].formula} {records[k].material_id}" for k in best)
+        print(text, *found, sep="\n")
+    draw(options.output, records, scores, texts, own)
 
 
 if __name__ == "__main__":
