@@ -50,7 +50,7 @@ def shipped_config(name: str, *argument: str) -> ml_collections.ConfigDict:
 
     Args:
         name: of the config ("base").
-        argument: what would stand behind a colon on the command line ("jsd" of `losses:jsd`).
+        argument: what would stand behind a colon on the command line (NAME of `losses:NAME`).
 
     Raises:
         ConfigError: there is no config of that name.

@@ -18,6 +18,7 @@ from clac_jax.checkpoint import removal
 from clac_jax.checkpoint.layout import read_all, step_folders
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.cli import main as cli
+from clac_jax.cli.ckpt import EXIT_TROUBLE
 from clac_jax.training.progress import RunProgress
 
 FAILURES = [errno.EBUSY, errno.EACCES]  # a file inside is open; no permission
@@ -161,7 +162,7 @@ def test_what_was_replaced_and_half_removed_never_comes_back(tmp_path, monkeypat
 def test_rm_says_what_it_could_not_remove(tmp_path, busy, capsys):
     save_run(tmp_path, epochs(0.5, 0.4))
     busy("rename", errno.EACCES)
-    assert cli.main(["ckpt", "rm", str(tmp_path), "10"]) == cli.EXIT_TROUBLE
+    assert cli.main(["ckpt", "rm", str(tmp_path), "10"]) == EXIT_TROUBLE
     captured = capsys.readouterr()
     assert "checkpoints/10 cannot be removed: Permission denied" in captured.err
     assert captured.out == "" and steps(tmp_path) == [10, 20]

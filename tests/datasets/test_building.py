@@ -217,7 +217,7 @@ def test_the_next_build_removes_the_files_of_a_killed_one_but_not_of_a_running_o
     load_all(path, tmp_path)
     assert files_in(tmp_path).count("spool.records") == 1  # of a running process
     process.kill()
-    process.wait()
+    process.communicate()
     load_all(path, tmp_path, on_bad_row="skip")
     assert files_in(tmp_path).count("spool.records") == 0
 

@@ -12,8 +12,6 @@ from clac_jax.models.heads import ContrastiveHead, ProjectedPair, l2_normalize
 from clac_jax.models.normalization import MaskedBatchNorm
 from clac_jax.training.losses import clac_loss
 
-ROWS = jnp.ones((6, 4))
-
 
 def normalize(rows, members):
     return MaskedBatchNorm().init_with_output(jax.random.key(0), rows, members, train=True)[0]
@@ -22,16 +20,16 @@ def normalize(rows, members):
 @pytest.mark.parametrize(
     ("rows", "members"),
     [
-        (ROWS, jnp.ones((1, 5), bool)),  # a row too few
-        (ROWS, jnp.ones(6, bool)),  # no axis of sets
-        (ROWS, jnp.ones((1, 6))),  # not bool
-        (jnp.ones((6, 4), int), jnp.ones((1, 6), bool)),  # not floating point
+        (((6, 4), float), ((1, 5), bool)),  # a row too few
+        (((6, 4), float), ((6,), bool)),  # no axis of sets
+        (((6, 4), float), ((1, 6), float)),  # not bool
+        (((6, 4), int), ((1, 6), bool)),  # not floating point
     ],
 )
 @pytest.mark.parametrize("how", [lambda f: f, jax.jit], ids=["called", "traced"])
 def test_arrays_that_do_not_fit_each_other_are_refused(rows, members, how):
     with pytest.raises(TypeCheckError, match=r"MaskedBatchNorm\.__call__"):
-        how(normalize)(rows, members)
+        how(normalize)(jnp.ones(*rows), jnp.ones(*members))
 
 
 def test_a_mask_of_other_examples_is_refused_by_the_head():
@@ -64,4 +62,4 @@ def test_a_raw_key_is_refused_where_typed_ones_are_used():
     ids=["jit", "grad", "vmap", "pmap", "shard_map"],
 )
 def test_what_jax_traces_passes(transform):
-    jax.block_until_ready(transform(lambda rows: l2_normalize(rows).sum())(ROWS[None]))
+    jax.block_until_ready(transform(lambda rows: l2_normalize(rows).sum())(jnp.ones((1, 6, 4))))

@@ -193,7 +193,7 @@ def _basis_product_forward(
 
 
 def _basis_product_backward(
-    saved: tuple[jax.Array, jax.Array, jax.Array], grad: jax.Array
+    saved: tuple[jax.Array, jax.Array, jax.Array], grad: Array
 ) -> tuple[None, jax.Array, jax.Array]:
     basis, x, weights = saved
 
