@@ -38,6 +38,7 @@ from clac_jax.models.graph.ops import node_features, safe_norm, sum_pool
 from clac_jax.models.graph.settings import GraphEncoderSettings, Params
 from clac_jax.models.remat import remat_block
 from clac_jax.models.torch_layout import TensorReader, count_layers
+from clac_jax.typing import Array
 
 
 @dataclass(frozen=True)
