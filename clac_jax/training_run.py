@@ -77,6 +77,7 @@ def train(
         stack.enter_context(processes.report_lost_processes())
         try:
             run = _set_up(config, folder, stop)
+            stack.callback(run.log.close_files)
             _train_epochs(run)
             row = _test(run)
         except Preempted:  # in all processes at the same step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -78,6 +79,18 @@ class RunLog:
             sink.close()
         self._held.close()
 
+    def close_files(self) -> None:
+        """Closes what is still open on the disk, for a run that an error has ended.
+
+        That error is the one to report, so one of closing is not raised. Weights & Biases is left
+        to notice by itself that the run did not finish.
+        """
+        for sink in self._sinks:
+            if isinstance(sink, MetricsFile | TensorBoard):
+                with contextlib.suppress(OSError, WorkdirError):
+                    sink.close()
+        self._held.close()
+
     def _unless_lost(self, action: Callable[[], None]) -> LostWorkdirError | None:
         """Does something with a sink; the error if the workdir was moved since `_lost` looked.
 
@@ -120,4 +133,7 @@ class SilentLog:
         """Does nothing."""
 
     def close(self) -> None:
+        """Does nothing."""
+
+    def close_files(self) -> None:
         """Does nothing."""

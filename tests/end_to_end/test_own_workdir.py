@@ -52,7 +52,7 @@ def test_a_run_ends_whose_best_checkpoint_is_older_than_a_change(again, change, 
     assert row["step"] == 3 * STEPS_PER_EPOCH
     if "use_visual_intramodal_loss" in change:  # the old ones are another model's
         assert row["checkpoint_step"] == row["step"]
-        assert "8 is not tested: its parameters are not the model's" in capsys.readouterr().out
+        assert "8 is not tested: its parameters are not the model's" in capsys.readouterr().err
     else:
         assert row["checkpoint_step"] <= 2 * STEPS_PER_EPOCH
 
