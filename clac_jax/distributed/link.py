@@ -45,7 +45,7 @@ class Link:
     """The connections of this process to the others of its run.
 
     Attributes:
-        loss: why a process is lost, and what happens to this one; None while none is lost.
+        loss: the reason once a process is lost, and how this one then ends (`ProcessLoss`).
     """
 
     def __init__(

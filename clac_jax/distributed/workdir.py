@@ -21,8 +21,8 @@ class Workdir:
     """A run's folder, locked while the context lasts.
 
     Two processes writing to one run would mix their rows and checkpoints, for example if a
-    scheduler restarts a job before the old one has ended. The lock belongs to the operating system: it is
-    released when the process ends, for whatever reason.
+    scheduler restarts a job before the old one has ended. The operating system releases the
+    lock when the process ends, for whatever reason.
     """
 
     def __init__(self, folder: str | Path):
