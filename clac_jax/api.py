@@ -352,7 +352,7 @@ def _listed(values: Any, what: str) -> list[Any]:
 def _grouped(
     views: Sequence[ExampleViews], size_of: Callable[[ExampleViews], int], max_pairs: int
 ) -> Iterator[tuple[list[ExampleViews], int]]:
-    """Groups of examples in ascending order of size, with the number of rows of each batch."""
+    """Splits examples, in ascending order of size, into groups; yields each with its batch rows."""
 
     def rows(example: ExampleViews) -> int:
         return max(1, min(_BATCH, max_pairs // _step(size_of(example)) ** 2))

@@ -31,7 +31,7 @@ def read_best(
 
     Returns:
         The step and its arrays, in the dtypes of `shapes`; (`last_step`, {}) for the state in
-            memory.
+        memory.
     """
     for step in best_first:
         if step == last_step:

@@ -122,7 +122,7 @@ def reading(path: epath.Path) -> Iterator[None]:
     """Converts errors of the operating system into those of a checkpoint's file.
 
     Raises:
-        DamagedCheckpointError: the file is missing, or is not a regular file.
+        DamagedCheckpointError: the file is missing, or its path does not lead to a file.
         UnreadableCheckpointError: any other error.
     """
     try:

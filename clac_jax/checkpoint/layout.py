@@ -48,8 +48,8 @@ FORMAT, READABLE = 2, (1, 2)
 DELETED, REPLACED = "being_deleted", "being_replaced"
 DAMAGED = "damaged"  # next to them, so on the same disk: what a resumed run set aside
 EARLIER_DAMAGED = "damaged_checkpoints"  # in the workdir: their location in older versions
-# Suffix of a step's number: a file that exists while the step is being written. Until it ends, the
-# step lacks its list of files and is not a checkpoint; without this file, the list was lost.
+# Suffix of a step's number: this file exists while the step is being written, and the step is not
+# yet a checkpoint. A step with neither this file nor its list of files has lost the list.
 UNFINISHED = ".unfinished"
 ORBAX_UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a folder that Orbax is writing into
 MAX_NUMBERS = 1 << 50  # elements of one array
@@ -267,7 +267,7 @@ def read_all(
 
 
 def wrong_description(info: CheckpointInfo) -> str | None:
-    """The first field of a description that has the wrong type, or None."""
+    """A phrase on the first field of a description that has the wrong type, or None."""
     counts = ("step", "epoch", "examples_in_epoch", "examples_seen", "validations_since_best")
     for name in counts:
         if not _is_count(getattr(info.progress, name)):

@@ -232,7 +232,7 @@ def _newest(
 def _for_own(
     info: CheckpointInfo, shapes: Mapping[str, jax.ShapeDtypeStruct], options: RestoreOptions
 ) -> RestoreOptions:
-    """Options to restore all of a run's own checkpoint, or `config.restore` if that does not fit.
+    """Options to restore all parts of a run's own checkpoint, by `config.restore` only if needed.
 
     The rules and parts in the config usually refer to the other run's checkpoint it started from.
     """

@@ -1,4 +1,4 @@
-"""`clac-jax import`: converts models that were trained by other programs."""
+"""`clac-jax import`: imports models that other programs have trained."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ def _fail(message: str, code: int = EXIT_USER_ERROR) -> NoReturn:
 
 
 def _end(code: int, why: str) -> NoReturn:
-    """Exits; one of several processes does not wait for the others, which would not come."""
+    """Exits; one of several processes does not wait for the others, which may hang."""
     if "clac_jax.distributed.processes" in sys.modules:
         sys.modules["clac_jax.distributed.processes"].leave(code, why)
     sys.exit(code)

@@ -25,7 +25,7 @@ from clac_jax.crystals.numbers import (
 
 # The limits, with their reasons for users in docs/data.md.
 MIN_RADII_SHARE = 0.4
-"""Times the sum of two covalent radii; the closest real contacts, under pressure, have 0.55."""
+"""Fraction of the sum of two covalent radii; the closest real contacts, under pressure: 0.55."""
 
 MIN_VOLUME_PER_ATOM = 0.5
 """Cubic angstrom; a smaller cell has lost a dimension. Dense hydrogen has more than 1."""

@@ -99,7 +99,7 @@ def crystal_of(value: Any) -> Crystal:
     """A crystal from any supported input: a `Crystal`, a file, a pymatgen or an ASE object.
 
     Raises:
-        CrystalError: it is of a different type, or does not describe one ordered crystal.
+        CrystalError: it has a different type, or does not describe one ordered crystal.
         MissingPackageError: it is a file in a format that only ASE reads, and ASE is missing.
     """
     if isinstance(value, Crystal):

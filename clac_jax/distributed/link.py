@@ -104,7 +104,7 @@ class Link:
             facts: the facts of this process.
 
         Raises:
-            ProcessError: the facts differ (raised in all processes), or a process has not come.
+            ProcessError: the facts differ (raised in all processes), or not all have called it in time.
         """
         if self._index == 0:
             with self._changed:
@@ -346,7 +346,7 @@ class Link:
             )
 
     def _judge(self, name: str) -> None:
-        """In the first process: compares the facts when all have come, and sends the result."""
+        """In the first process: compares the facts once all have sent theirs, and sends the result."""
         with self._changed:
             said = self._said.get(name, {})
             absent = set(range(self._count)) - set(said)

@@ -1,4 +1,4 @@
-"""The end of this process when a different process of its run is lost."""
+"""Handling of a lost process: how this one saves and ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LAST_SAVE_SECONDS = 300.0
 
 
 class LostProcessError(UserError):
-    """Another process of the run is gone; its own message gives the reason."""
+    """Another process of the run was lost; its own message gives the reason."""
 
     # Lower than the codes of errors and signals: a launcher reports the highest of all processes.
     exit_code = 1

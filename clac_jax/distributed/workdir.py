@@ -126,7 +126,7 @@ class HeldFolder:
         raise LostWorkdirError(f"--workdir={self._folder} {what}. {advice}", moved_to)
 
     def follow(self, folder: Path) -> None:
-        """Treats a folder, the new location, as the one that is held."""
+        """Sets the new location of the folder that is held."""
         self._folder = folder
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ MAX_SMOOTHED = 0.2
 
 
 def write_report(path: Path, rows: Sequence[dict[str, Any]], similarity: np.ndarray) -> None:
-    """Draws the loss curves, the retrieval by epoch and in the test, and the similarity matrix.
+    """Draws loss curves, retrieval by epoch and on the test pool, and the similarity matrix.
 
     Args:
         path: the PNG file.
