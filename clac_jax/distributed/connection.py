@@ -30,7 +30,7 @@ NOT_A_MESSAGE = (
     RecursionError,
     OverflowError,
 )
-NOTICE_SECONDS = 10  # after which a process reports what it is waiting for
+NOTICE_SECONDS = 10  # until a process reports what it waits for
 REPLY_SECONDS = 10  # the first process answers in milliseconds, also while it compiles
 PORT_SECONDS = 10  # enough for a run that is ending to free its port
 RETRY_SECONDS = 0.25

@@ -45,7 +45,7 @@ class Link:
     """The connections of this process to the others of its run.
 
     Attributes:
-        loss: the reason once a process is lost, and how this one then ends (`ProcessLoss`).
+        loss: the reason if another process is lost, and how this one then ends (`ProcessLoss`).
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Link:
             facts: the facts of this process.
 
         Raises:
-            ProcessError: the facts differ (raised in all processes), or not all have called it in time.
+            ProcessError: the facts differ (raised in all processes), or not all called it in time.
         """
         if self._index == 0:
             with self._changed:
@@ -346,7 +346,7 @@ class Link:
             )
 
     def _judge(self, name: str) -> None:
-        """In the first process: compares the facts once all have sent theirs, and sends the result."""
+        """In the first process: compares the facts when all have arrived, and sends the result."""
         with self._changed:
             said = self._said.get(name, {})
             absent = set(range(self._count)) - set(said)
