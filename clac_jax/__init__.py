@@ -1,14 +1,14 @@
 """Contrastive language-crystal pretraining (CLaC) in JAX, built around Orbax checkpoints.
 
-This is the public door. What is not listed here, or documented as public, may change.
+The public interface. Anything not listed here, or documented as public, may change.
 
     train           trains a model, or resumes its training
     default_config  every key of a run's config at its default
-    load            a trained model, to embed crystals and texts or to predict a property
+    load            loads a trained model, to embed crystals and texts or to predict a property
     Model           what `load` returns
     Crystal         a crystal, from a CIF, a pymatgen or an ASE object, or arrays
 
-Importing this package imports nothing else: each name is imported when it is first used.
+Importing this package imports no submodule: each name is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ __version__ = "0.2.0"
 
 __all__ = ["Crystal", "Model", "__version__", "default_config", "load", "train"]
 
-# Where each name is. None of them may be the name of a module of this package, which Python would
-# put in its place as soon as the module is imported.
+# The module of each name. No name may equal that of a module of this package: Python would replace
+# it by the module as soon as that is imported.
 _HOMES = {
     "Crystal": "clac_jax.crystals.crystal",
     "Model": "clac_jax.api",
@@ -42,7 +42,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value  # the next time it is found without this function
+    globals()[name] = value  # so the next access bypasses this function
     return value
 
 

@@ -1,4 +1,4 @@
-"""`python -m clac_jax` is `clac-jax`."""
+"""Makes `python -m clac_jax` equivalent to `clac-jax`."""
 
 from clac_jax.cli.main import run
 

@@ -41,15 +41,15 @@ from clac_jax.tasks.retrieval import make_score
 from clac_jax.text.sentences import Tokenizer
 
 Reader = Callable[[list[str]], Mapping[str, np.ndarray]]
-"""Slash paths -> the arrays of a checkpoint that have them."""
+"""Slash paths -> the arrays of a checkpoint at these paths."""
 
 CrystalLike = Any
 """A `Crystal`, the path of a CIF file, a pymatgen `Structure` or an ASE `Atoms` object."""
 
-_BATCH = 32  # crystals or texts that are encoded together, and fewer where they are large:
-_MAX_ATOM_PAIRS = _BATCH * 64**2  # that share a tile, in one batch
-_MAX_TOKEN_PAIRS = _BATCH * 256**2  # likewise; heads of attention need less memory per pair
-_WINDOW = 1024  # crystals or texts that are held in memory and ordered by size
+_BATCH = 32  # crystals or texts per batch; fewer if they are large:
+_MAX_ATOM_PAIRS = _BATCH * 64**2  # pairs of atoms in a tile, per batch
+_MAX_TOKEN_PAIRS = _BATCH * 256**2  # per batch; attention heads need less memory per pair
+_WINDOW = 1024  # crystals or texts held in memory at a time, to be sorted by size
 _HEAD_BIAS = "params/property_head/bias"
 
 
@@ -58,22 +58,22 @@ class LoadError(UserError):
 
 
 class InputError(UserError, ValueError):
-    """Crystals or texts that a model cannot take."""
+    """Crystals or texts that a model cannot process."""
 
 
 def load(run: str | os.PathLike[str]) -> Model:
     """Loads a trained model.
 
     Args:
-        run: a run's workdir (its newest checkpoint), or it with `@best`, `@last`, `@step=5000` or
-            `@epoch=49` behind it, as in `config.resume_from`; a checkpoint's folder; or a model
-            that `clac-jax ckpt export` has written: its folder or its `model.safetensors`.
+        run: a run's workdir (its newest checkpoint), optionally with the suffix `@best`, `@last`,
+            `@step=5000` or `@epoch=49`, as in `config.resume_from`; a checkpoint's folder; or a
+            model exported by `clac-jax ckpt export`: its folder or its `model.safetensors`.
 
     Raises:
         CheckpointNotFoundError: there is no checkpoint of that name.
-        DamagedCheckpointError: its files are not what was written.
+        DamagedCheckpointError: a file of the checkpoint differs from what was written.
         ExportError: an exported model cannot be read.
-        PretrainedError: the folder or package that the run took its tokenizer from is not there.
+        PretrainedError: the folder or package that provides the run's tokenizer does not exist.
         LoadError: the checkpoint does not hold the model that its config describes.
     """
     if folder := _exported(run):
@@ -90,14 +90,14 @@ def load(run: str | os.PathLike[str]) -> Model:
 
 
 class Model:
-    """A trained model; from `load`.
+    """A trained model, as returned by `load`.
 
     A contrastive model embeds crystals and texts (`embed_crystals`, `embed_texts`, `similarity`); a
-    property model predicts (`predict`). Results do not depend on which inputs are given together.
+    property model predicts (`predict`). Each result is independent of the other inputs in a call.
 
     Attributes:
-        config: of the run that trained it, read-only.
-        step: optimizer updates that it was trained for.
+        config: the config of the run that trained it, read-only.
+        step: number of optimizer updates in its training.
     """
 
     config: ml_collections.FrozenConfigDict
@@ -110,13 +110,13 @@ class Model:
         shapes: Mapping[str, tuple[int, ...]],
         read: Reader,
     ):
-        """Builds the model of a config and reads its variables; errors as for `load`.
+        """Builds the model of a config and reads its variables; raises the errors of `load`.
 
         Args:
-            config: of the run.
-            step: of the checkpoint.
-            shapes: slash path -> shape of each array that the checkpoint holds.
-            read: reads some of them.
+            config: the run's config.
+            step: step of the checkpoint.
+            shapes: slash path -> shape of each array in the checkpoint.
+            read: reads the arrays at given paths.
         """
         self.config = config
         self.step = step
@@ -149,35 +149,35 @@ class Model:
         return f"<clac_jax.Model: {kind}, {graphs} crystals, step {self.step}>"
 
     def embed_crystals(self, crystals: Iterable[CrystalLike]) -> np.ndarray:
-        """Embeds crystals in the space that they share with texts.
+        """Embeds crystals in the space shared with texts.
 
         Args:
             crystals: `Crystal` objects, paths of CIF files, pymatgen `Structure` or ASE `Atoms`
-                objects, also mixed.
+                objects, in any mixture.
 
         Returns:
-            (n, d) float32 unit vectors in the order given, as the loss compares them. The vectors
-            of a model with a "concat" critic (`config.loss.critic`) are the inputs of the critic
-            instead: not of unit length, and to be compared by `similarity` only.
+            (n, d) float32 unit vectors in the order given, as compared by the loss. For a model
+            with a "concat" critic (`config.loss.critic`) they are the inputs of the critic instead:
+            not normalised, and to be compared only by `similarity`.
 
         Raises:
-            InputError: the list is empty, or a crystal cannot be used; names it.
+            InputError: the list is empty, or a crystal cannot be used; the message names it.
             LoadError: a property model has no shared space.
         """
         self._needs_contrast("embed_crystals")
         return self._of_crystals(crystals, lambda b: self._embed_graphs(self._variables, b.graphs))
 
     def embed_texts(self, texts: Iterable[str]) -> np.ndarray:
-        """Embeds texts in the space that they share with crystals.
+        """Embeds texts in the space shared with crystals.
 
         Args:
-            texts: of any length; what is behind `config.text_encoder.max_length` tokens is cut off.
+            texts: texts of any length; tokens beyond `config.text_encoder.max_length` are cut off.
 
         Returns:
             (n, d) float32 in the order given, as from `embed_crystals`.
 
         Raises:
-            InputError: the list is empty, or a text is.
+            InputError: the list or one of the texts is empty.
             LoadError: a property model has no text encoder.
         """
         self._needs_contrast("embed_texts")
@@ -190,14 +190,14 @@ class Model:
         )
 
     def similarity(self, texts: Iterable[str], crystals: Iterable[CrystalLike]) -> np.ndarray:
-        """Scores each text with each crystal: the logits that the loss and the evaluation rank.
+        """Scores each text against each crystal, by the logits used in the loss and the evaluation.
 
-        Without a critic they are the cosine of the two embeddings times the learned inverse
-        temperature (plus the learned bias of a sigmoid loss); the cosines themselves are
+        Without a critic these are the cosine similarity of the two embeddings times the learned
+        inverse temperature (plus the learned bias of a sigmoid loss); the cosine similarities are
         `embed_texts(texts) @ embed_crystals(crystals).T`.
 
         Returns:
-            (texts, crystals) float32; higher is more similar.
+            (n_texts, n_crystals) float32; higher is more similar.
 
         Raises:
             InputError, LoadError: as for `embed_texts` and `embed_crystals`.
@@ -211,14 +211,14 @@ class Model:
         """Predicts the property that the model was trained on.
 
         Args:
-            crystals: as for `embed_crystals`.
+            crystals: as in `embed_crystals`.
 
         Returns:
-            (n,) float32 in the unit of the training data; or (n,) int32 numbers of classes (for
-            "crystal system": places in `clac_jax.input_pipeline.labels.CRYSTAL_SYSTEMS`).
+            (n,) float32 in the unit of the training data; or (n,) int32 class indices (for
+            "crystal system": indices into `clac_jax.input_pipeline.labels.CRYSTAL_SYSTEMS`).
 
         Raises:
-            InputError: as for `embed_crystals`.
+            InputError: the list is empty, or a crystal cannot be used.
             LoadError: the model is not a property model.
         """
         if not self._is_property:
@@ -261,7 +261,7 @@ class Model:
     def _views_of_text(self, index: int, text: Any) -> ExampleViews:
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"Text {index} is empty or not a string. Give one with words.")
-        assert self._tokenizer is not None  # of a contrastive model
+        assert self._tokenizer is not None  # contrastive models have one
         tokens = TokenView(self._tokenizer.encode(text, self._max_length))
         return ExampleViews(index, (_NO_CRYSTAL,), (tokens,))
 
@@ -273,19 +273,19 @@ class Model:
         max_pairs: int,
         compute: Callable[[Batch], jax.Array],
     ) -> np.ndarray:
-        """The rows that `compute` gives for all values, in their order."""
+        """The rows that `compute` returns for all values, in the order of the values."""
         rows: list[np.ndarray] = [np.zeros(0)] * len(values)
         for start in range(0, len(values), _WINDOW):
             window = enumerate(values[start : start + _WINDOW], start)
             views = sorted((views_of(k, value) for k, value in window), key=size_of)
             for examples, num_rows in _grouped(views, size_of, max_pairs):
                 computed = np.asarray(compute(collate(examples, _shape(examples, num_rows))))
-                for example, row in zip(examples, computed, strict=False):  # then padding
+                for example, row in zip(examples, computed, strict=False):  # the rest is padding
                     rows[example.index] = row
         return np.stack(rows)
 
 
-# What stands for the other side where only crystals or only texts are encoded.
+# Placeholders for the other input when only crystals or only texts are encoded.
 _NO_TEXT = TokenView(np.zeros(1, np.int32))
 _NO_CRYSTAL = CrystalGraph(
     atomic_numbers=np.ones(1, np.int32),
@@ -297,7 +297,7 @@ _NO_CRYSTAL = CrystalGraph(
 
 
 def _exported(run: str | os.PathLike[str]) -> Path | None:
-    """The folder of an exported model, if that is what is named."""
+    """The folder of an exported model, if `run` names one; otherwise None."""
     path = local_path(run, "The name of a model")
     if path.name == MODEL_FILE and path.is_file():
         return path.parent
@@ -315,10 +315,10 @@ def _chosen(arrays: Mapping[str, np.ndarray], paths: list[str]) -> Mapping[str, 
 def _variables(
     model: nn.Module, shapes: Mapping[str, tuple[int, ...]], read: Reader
 ) -> dict[str, Any]:
-    """The variables that the model needs to evaluate; heads of training only are left out.
+    """The variables needed for evaluation, without heads that are used only in training.
 
     Raises:
-        MissingArraysError, LoadError: the checkpoint lacks some, or they have other shapes.
+        MissingArraysError, LoadError: some are missing from the checkpoint, or differ in shape.
     """
     example = [ExampleViews(0, (_NO_CRYSTAL,), (_NO_TEXT,))]
     batch = collate(example, _shape(example, 1))
@@ -336,10 +336,10 @@ def _variables(
 
 
 def _listed(values: Any, what: str) -> list[Any]:
-    """The values as a list.
+    """The values as a list; `what` names them in messages.
 
     Raises:
-        InputError: it is one value and not a list of them, or there is none.
+        InputError: a single value was given instead of a list, or the list is empty.
     """
     is_single = isinstance(values, str | os.PathLike | Crystal | Mapping)
     if is_single or is_pymatgen(values) or is_ase(values) or not isinstance(values, Iterable):
@@ -352,7 +352,7 @@ def _listed(values: Any, what: str) -> list[Any]:
 def _grouped(
     views: Sequence[ExampleViews], size_of: Callable[[ExampleViews], int], max_pairs: int
 ) -> Iterator[tuple[list[ExampleViews], int]]:
-    """Examples in ascending order of size, in groups, and the rows of each group's batch."""
+    """Splits examples, in ascending order of size, into groups; yields each with its batch rows."""
 
     def rows(example: ExampleViews) -> int:
         return max(1, min(_BATCH, max_pairs // _step(size_of(example)) ** 2))
@@ -367,7 +367,7 @@ def _grouped(
 
 
 def _shape(examples: Sequence[ExampleViews], rows: int) -> BatchShape:
-    """One of few shapes: a tile for each row, in a few sizes."""
+    """A batch shape with one tile per row; sizes are rounded up so that few shapes occur."""
     atoms = _step(max(len(example.graphs[0].atomic_numbers) for example in examples))
     tokens = _step(max(len(example.tokens[0].ids) for example in examples))
     edges = sum(len(example.graphs[0].senders) for example in examples)
@@ -382,7 +382,7 @@ def _shape(examples: Sequence[ExampleViews], rows: int) -> BatchShape:
 
 
 def _step(size: int, smallest: int = 16) -> int:
-    """The next of 1, 1.5, 2, 3, 4, 6, 8, ... times the smallest, which is a power of 2."""
+    """The size rounded up to 1, 1.5, 2, 3, 4, 6, 8, ... times `smallest`, a power of 2."""
     step = smallest
     while step < size:
         step = step * 3 // 2 if step & (step - 1) == 0 else step * 4 // 3

@@ -1,4 +1,4 @@
-"""Errors and warnings a user can act on: the base class and those of the workdir."""
+"""Errors and warnings that a user can act on: the base class, and the errors of the workdir."""
 
 from __future__ import annotations
 

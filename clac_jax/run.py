@@ -1,4 +1,4 @@
-"""The parts of a run: what the training loop is given, and what changes while it trains."""
+"""The parts of a run: what the training loop receives, and what changes during training."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from clac_jax.training.step import TrainStep
 
 
 class TrainingDivergedError(UserError):
-    """The loss or the gradient is not finite any more."""
+    """The loss or the gradient is no longer finite."""
 
     spoils_state = True
 
 
 @dataclass
 class Current:
-    """What changes during a run.
+    """The part of a run that changes during training.
 
     Attributes:
-        state: on the devices.
-        progress: where the run is; always that of `state`.
-        metrics: of the last step, on the devices, until it is known that they are finite.
-        layouts: of the batches so far; each has a compiled program of its own.
+        state: the state of the training, on the devices.
+        progress: position of the run; always that of `state`.
+        metrics: metrics of the last step, on the devices, until they are known to be finite.
+        layouts: layouts of the batches so far; each requires its own compiled program.
     """
 
     state: TrainState
@@ -49,22 +49,22 @@ class Current:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that the training loop works with.
+    """Everything that the training loop uses.
 
     Attributes:
-        config: of the run.
-        workdir: its folder; only the first process touches it.
-        data: yields the batches.
+        config: the run's config.
+        workdir: its folder; only the first process accesses it.
+        data: provides the batches.
         task: the model, its loss and its measures.
-        parallel: how steps run on the devices.
-        train_step: compiled for all devices; reuses the memory of the state it is given.
+        parallel: placement of the state and the steps on the devices.
+        train_step: compiled for all devices; reuses the memory of the state that it receives.
         template: shapes and dtypes of the state on the host.
         saver: saves and removes checkpoints.
-        log: takes the rows.
-        line: shows progress.
-        stop: listens for the signals that ask the run to stop.
+        log: receives the rows.
+        line: shows the progress.
+        stop: listens for the signals that request a stop.
         requests: makes a request of one process known to all.
-        began_at: where the run was when it was set up.
+        began_at: position at which the run was set up.
         is_own: whether it resumed from a checkpoint in its own workdir.
         current: the only part that changes.
     """
@@ -89,7 +89,7 @@ class Run:
         """Waits for the last step and checks its loss and gradient.
 
         Raises:
-            TrainingDivergedError: one of them is not a finite number.
+            TrainingDivergedError: one of them is not finite.
         """
         current = self.current
         metrics, current.metrics = current.metrics, None
@@ -105,16 +105,16 @@ class Run:
             )
 
     def poll(self, save_requested: bool = False) -> bool:
-        """Called by all processes at the same points of the run.
+        """Exchanges requests; called by all processes at the same points of the run.
 
         Args:
-            save_requested: whether this process asks for a save.
+            save_requested: whether this process requests a save.
 
         Returns:
-            Whether any process does.
+            Whether any process requests a save.
 
         Raises:
-            Preempted: a process was asked to stop.
+            Preempted: a process has received a signal to stop.
         """
         stop, save = self.requests.poll(self.stop.requested, save_requested)
         self.stop.raise_if_requested(stop)

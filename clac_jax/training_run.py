@@ -1,4 +1,4 @@
-"""The training run, top to bottom: data, model, state, epochs of steps, checkpoints, report."""
+"""The training run in order: data, model, state, epochs of steps, checkpoints, report."""
 
 from __future__ import annotations
 
@@ -50,20 +50,20 @@ from clac_jax.training.state import create_train_state
 def train(
     config: ml_collections.ConfigDict, workdir: str | Path, stop: StopSignals | None = None
 ) -> dict[str, Any]:
-    """Trains from the config, in the workdir, resuming from its newest checkpoint if it has one.
+    """Trains the model of a config, resuming from the newest checkpoint in the workdir, if any.
 
     Args:
-        config: see `clac_jax.config.default_config`.
-        workdir: folder of the run; made if it is not there.
-        stop: listens for the signals that ask the run to stop; by default nothing does.
+        config: the run's config; see `clac_jax.config.default_config`.
+        workdir: folder of the run; created if it does not exist.
+        stop: listens for the signals that request a stop; by default there is no listener.
 
     Returns:
-        The test row: the measures of the best checkpoint on the test split, by their names in
+        The test row: measures of the best checkpoint on the test split, named as in
         metrics.jsonl.
 
     Raises:
-        UserError: the config, the data, the workdir or the numbers cannot be used.
-        Preempted: the run was asked to stop, and has saved.
+        UserError: the config, data or workdir cannot be used, or training has diverged.
+        Preempted: a stop was requested, and the run has been saved.
     """
     config = config_check.ready(config)
     _configure_jax(config)
@@ -92,13 +92,13 @@ def _set_up(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals)
     parallel = make_parallel(config)
     origin = resume.find_origin(config, workdir) if first else resume.Origin()
 
-    # Crystals and texts -> batches.
+    # Data: from crystals and texts to batches.
     data = RunData(config, encoder_needs(config), share_of_process())
     num_examples = data.split_sizes["train"]
     fingerprints = {split: data.splits.fingerprint(split) for split in data.split_sizes}
     processes.agree("data", {f"the {split} split": text for split, text in fingerprints.items()})
 
-    # Model and optimizer: what their arrays will look like, before any is made or read.
+    # Model and optimizer: shapes of their arrays, before any array is allocated or read.
     task = make_task(config, data, parallel)
     example = data.example_batch()
     abstract = abstract_variables(task.model, example)
@@ -114,7 +114,7 @@ def _set_up(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals)
     def initialise() -> dict[str, Any]:
         return to_arrays(create(task.initialise(example), seed=config.seed))
 
-    # The state to begin with: fresh, or from a checkpoint.
+    # Initial state: fresh, or from a checkpoint.
     now = Present(config, num_examples, fingerprints)
     start = resume.begin_in_all_processes(origin, workdir, now, shapes, initialise)
     progress = start.progress
@@ -122,7 +122,7 @@ def _set_up(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals)
     schedule = make_schedule(config, timeline)
     template = template.replace(tx=make_optimizer(schedule))
 
-    # What is written and shown: only by the first process.
+    # Output: only in the first process.
     checkpoints: CheckpointWriter = NoCheckpoints()
     log: RunLog | SilentLog = SilentLog()
     line: ProgressLine | SilentLine = SilentLine()
@@ -165,7 +165,7 @@ def _set_up(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals)
 
 
 def _train_epochs(run: Run) -> None:
-    """Trains to the end of the run; whatever ends it earlier, what is safe is saved."""
+    """Trains to the end of the run; if it ends early for any reason, saves what is safe."""
     config, current, saver = run.config, run.current, run.saver
     processes.save_if_lost(lambda: saver.save_without_others(current.state, current.progress))
     try:
@@ -175,7 +175,7 @@ def _train_epochs(run: Run) -> None:
             is_last = has_ended(config, current.progress)
             if save_is_due or saver.due_after_validation(current.progress, is_last):
                 saver.save(current.state, current.progress, numbers(row))
-        if current.progress == run.began_at and not run.is_own:  # another run has trained it
+        if current.progress == run.began_at and not run.is_own:  # trained by a different run
             saver.save(current.state, current.progress)
         saver.checkpoints.wait_for_last()
     except Exception as error:
@@ -194,10 +194,10 @@ def _train_epochs(run: Run) -> None:
 
 
 def _train_epoch(run: Run) -> bool:
-    """The rest of the epoch that the run is in, one optimizer update after the other.
+    """Trains for the rest of the current epoch, one optimizer update at a time.
 
     Returns:
-        Whether a save fell due at its last step, which waits for the validation.
+        Whether a save is due at its last step; it is deferred until after the validation.
     """
     config, current, saver = run.config, run.current, run.saver
     examples_per_step = config.batch_size * config.accumulate_steps
@@ -206,7 +206,7 @@ def _train_epoch(run: Run) -> bool:
     for batch in meter.timed(run.data.train_batches(epoch, examples_done)):
         current.layouts.add(batch.layout)
         state, metrics = run.train_step(current.state, batch)
-        # After the next step is queued, so that the device always has one to do.
+        # The next step is already queued, so that the device is never idle.
         run.check_finite()
         current.state, current.metrics = state, metrics
         current.progress = current.progress.after_step(examples_per_step)
@@ -230,7 +230,7 @@ def _train_epoch(run: Run) -> bool:
 
 
 def _validate(run: Run) -> Row:
-    """Validates at the end of an epoch, and takes the run into the next one."""
+    """Validates at the end of an epoch, and advances the run to the next one."""
     config, current = run.config, run.current
     batches = _until_stopped(run, run.data.eval_batches("validation"))
     measures = run.task.validate(current.state, batches)
@@ -246,7 +246,7 @@ def _validate(run: Run) -> Row:
 
 
 def _lower_on_plateau(run: Run, value: float) -> None:
-    """Gives the plateau schedule the monitored value, and the state the learning rate it sets."""
+    """Passes the monitored value to the plateau schedule, and its learning rate to the state."""
     config, current = run.config, run.current
     options = config.plateau
     min_scale = config.min_learning_rate / max(config.learning_rate, config.min_learning_rate)
@@ -261,21 +261,21 @@ def _lower_on_plateau(run: Run, value: float) -> None:
 
 
 def _until_stopped(run: Run, batches: Iterable[Batch]) -> Iterator[Batch]:
-    """The batches, as long as no process is asked to stop."""
+    """The batches, until a process receives a signal to stop."""
     for batch in batches:
         run.poll()
         yield batch
 
 
 def _test(run: Run) -> Row:
-    """Measures the best checkpoint on the test split, and draws the report."""
+    """Evaluates the best checkpoint on the test split, and draws the report."""
     current, log, checkpoints = run.current, run.log, run.saver.checkpoints
     state, tested_step = run.saver.best_state(run.template, current.state)
     measures, write_report = run.task.test(state)
     row = test_row(measures, current.progress, tested_step)
     log.write(row)
     log.sync()
-    checkpoints.end(current.progress)  # the last one may go, now that nothing resumes from it
+    checkpoints.end(current.progress)  # may remove the last one, which is no longer needed
     checkpoints.close()
     log.close()
     if processes.is_first():

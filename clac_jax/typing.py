@@ -1,4 +1,4 @@
-"""The few types that every package needs."""
+"""The few types that are used by all packages."""
 
 from __future__ import annotations
 

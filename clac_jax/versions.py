@@ -1,4 +1,4 @@
-"""The versions of this package and of those that shape a run's numbers."""
+"""Versions of the packages that affect a run's numbers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ RECORDED_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "nump
 
 
 def package_versions() -> dict[str, str]:
-    """Package name -> version of everything that shapes a run's numbers."""
+    """Package name -> version, for this package and all others that affect a run's numbers."""
     installed = {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES}
     return {"clac-jax": clac_jax.__version__, **installed}

@@ -29,27 +29,28 @@ _THREADS = max(2, min(8, os.cpu_count() or 2))
 
 
 class MissingArraysError(UserError):
-    """A checkpoint does not hold an array that is wanted of it: it is another model's."""
+    """A checkpoint lacks an array that was requested: it belongs to a different model."""
 
 
 class HostBuffers:
-    """Memory that a state is copied to for a save, allocated once.
+    """Preallocated host memory that a state is copied to for a save.
 
-    A fresh allocation of the size of a model costs many times the copy itself, in page faults.
+    Page faults make a fresh allocation of a model's size many times slower than the copy itself.
     """
 
     def __init__(self, shapes: Mapping[str, jax.ShapeDtypeStruct]):
-        """Allocates for a state with these arrays, by slash path."""
+        """Allocates memory for a state with these arrays, given by slash path."""
         self._buffers = {path: np.zeros(leaf.shape, leaf.dtype) for path, leaf in shapes.items()}
         for buffer in self._buffers.values():
-            buffer.fill(0)  # pages that only hold zeros do not exist yet
+            buffer.fill(0)  # np.zeros allocates lazily; this touches every page
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="host-copy")
 
     def fill(self, arrays: Mapping[str, Any]) -> Arrays:
         """Copies the arrays; the result is valid until the next call.
 
         Args:
-            arrays: slash path -> array of the shape given before; axes of length 1 may lead it.
+            arrays: slash path -> array of the shape allocated before; leading axes of length 1 are
+                allowed.
         """
         for leaf in arrays.values():
             if isinstance(leaf, jax.Array):
@@ -64,19 +65,19 @@ class HostBuffers:
 
 
 def describe(arrays: Mapping[str, np.ndarray]) -> dict[str, Leaf]:
-    """Shape, type, checksum and norm of every array."""
+    """Shape, dtype, checksum and norm of every array."""
     with ThreadPoolExecutor(_THREADS) as pool:
         return dict(zip(arrays, pool.map(_describe, arrays.values()), strict=True))
 
 
 def only_this_process() -> ocp.options.MultiprocessingOptions:
-    """For Orbax: one process of a run saves and reads, and has all of the state."""
+    """Orbax options for a run in which one process saves and reads the complete state."""
     index = jax.process_index()
     return ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
 
 
 def nested(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Slash paths -> nested dicts, the form in which Orbax saves."""
+    """Slash paths -> nested dicts, the layout in which Orbax saves."""
     tree: dict[str, Any] = traverse_util.unflatten_dict(dict(arrays), sep="/")
     return tree
 
@@ -85,13 +86,13 @@ def read_arrays(info: CheckpointInfo, paths: Collection[str]) -> Arrays:
     """Reads some arrays of a checkpoint and compares each with its checksum.
 
     Args:
-        info: of the checkpoint.
+        info: description of the checkpoint.
         paths: slash paths of the arrays; nothing else is read.
 
     Raises:
-        MissingArraysError: the checkpoint does not hold them all.
-        DamagedCheckpointError: naming the file that is not what was written.
-        UnreadableCheckpointError: every file is what was written, and yet reading fails.
+        MissingArraysError: the checkpoint lacks some of them.
+        DamagedCheckpointError: a file differs from what was written; the message names it.
+        UnreadableCheckpointError: all files are intact, but reading them fails.
     """
     if not paths:
         return {}
@@ -103,7 +104,7 @@ def read_arrays(info: CheckpointInfo, paths: Collection[str]) -> Arrays:
         )
     try:
         arrays = _read(info, paths)
-    except Exception as error:  # whatever Orbax and TensorStore raise for damaged files
+    except Exception as error:  # Orbax and TensorStore raise many types for damaged files
         check_files(info.folder, every_byte=True)
         if not os.path.lexists(info.folder / STATE / MERGED):
             raise DamagedCheckpointError(info.folder / STATE / MERGED, "is missing") from error
@@ -115,7 +116,7 @@ def read_arrays(info: CheckpointInfo, paths: Collection[str]) -> Arrays:
         sums = dict(zip(arrays, pool.map(_crc32, arrays.values()), strict=True))
     for path, crc in sums.items():
         if crc != info.leaves[path].crc32:
-            check_files(info.folder, every_byte=True)  # names the file, where it is the file
+            check_files(info.folder, every_byte=True)  # raises, naming the file, if one is damaged
             raise DamagedCheckpointError(info.folder / STATE, f"has wrong numbers in {path}")
     return arrays
 
@@ -131,7 +132,7 @@ def _read(info: CheckpointInfo, paths: Collection[str]) -> Arrays:
     quiet_threads()
     with ocp.Checkpointer(handler, multiprocessing_options=one) as checkpointer:
         tree = checkpointer.restore(
-            epath.Path(info.folder).resolve() / STATE,  # Orbax takes no relative path
+            epath.Path(info.folder).resolve() / STATE,  # Orbax rejects relative paths
             args=ocp.args.PyTreeRestore(
                 item=nested(wanted), restore_args=nested(as_numpy), partial_restore=True
             ),
@@ -142,7 +143,7 @@ def _read(info: CheckpointInfo, paths: Collection[str]) -> Arrays:
 
 def _describe(array: np.ndarray) -> Leaf:
     flat = array.ravel()
-    if array.dtype != np.float32:  # for which BLAS needs no copy
+    if array.dtype != np.float32:  # BLAS needs no copy of float32
         flat = flat.astype(np.float64)
     norm = float(np.sqrt(np.dot(flat, flat)))
     return Leaf(tuple(array.shape), str(array.dtype), _crc32(array), norm)

@@ -1,4 +1,4 @@
-"""Which checkpoint of a run the final test takes: the best one that holds the model."""
+"""Selection of the checkpoint for the final test: the best one that fits the model."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ Shapes = Mapping[str, jax.ShapeDtypeStruct]
 def read_best(
     intact: Mapping[int, CheckpointInfo], best_first: Sequence[int], shapes: Shapes, last_step: int
 ) -> tuple[int, Arrays]:
-    """Reads the parameters and statistics of the best checkpoint that holds the model.
+    """Reads the parameters and statistics of the best checkpoint that fits the model.
 
-    A run's best checkpoint may be older than a change of its architecture. One that does not fit,
-    or whose files are damaged, is passed over with a warning that names it.
+    A run's best checkpoint may predate a change of its architecture. A checkpoint that does not
+    fit, or whose files are damaged, is skipped with a warning that names it.
 
     Args:
         intact: the run's checkpoints by step.
-        best_first: steps, from the best validation down.
+        best_first: steps in order of their validation, best first.
         shapes: slash path -> shape and dtype of every parameter and batch statistic of the model.
-        last_step: of the state at hand, which needs no reading.
+        last_step: step of the state in memory, which does not need to be read.
 
     Returns:
-        The step and its arrays, in the dtypes of `shapes`; (`last_step`, {}) for the state at hand.
+        The step and its arrays, in the dtypes of `shapes`; (`last_step`, {}) for the state in
+        memory.
     """
     for step in best_first:
         if step == last_step:
@@ -53,7 +54,7 @@ def read_best(
 
 
 def misfit(info: CheckpointInfo, shapes: Shapes) -> str:
-    """Why a checkpoint's parameters and statistics are not those of a model; "" where they are."""
+    """Why a checkpoint's parameters and statistics do not fit a model; "" if they do."""
     saved = {path: leaf for path, leaf in info.leaves.items() if part_of(path) in STRICT_PARTS}
     missing = sorted(shapes.keys() - saved.keys())
     extra = sorted(saved.keys() - shapes.keys())

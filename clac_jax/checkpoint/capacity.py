@@ -1,6 +1,6 @@
-"""Whether the disk and the process can take the next checkpoint, before any of it is written.
+"""Checks that disk and process can take the next checkpoint before any of it is written.
 
-A save that runs out of space or of file descriptors half-way leaves threads that report to nobody.
+A save that runs out of space or file descriptors half-way leaves threads whose errors are lost.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from clac_jax.checkpoint.retention import KEEP_ALL
 from clac_jax.errors import UserError, warn
 from clac_jax.files.paths import explain
 
-OVERHEAD = 1 << 20  # bytes of a checkpoint beside its arrays: config, checksums, Orbax's own files
+OVERHEAD = 1 << 20  # bytes of a checkpoint besides its arrays: config, checksums, Orbax's own files
 
 
-NEEDED_DESCRIPTORS = 24  # that Orbax and TensorStore open at a time for a small model
+NEEDED_DESCRIPTORS = 24  # open at a time in Orbax and TensorStore, for a small model
 
 
 class Shaped(Protocol):
-    """An array, or what describes one."""
+    """An array, or a description of its shape and dtype."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...  # noqa: D102
@@ -35,18 +35,18 @@ class Shaped(Protocol):
 
 
 class CapacityError(UserError):
-    """The disk or the process cannot take one checkpoint."""
+    """The disk or the process cannot take a checkpoint."""
 
 
 def check(directory: epath.Path, arrays: Mapping[str, Shaped]) -> None:
-    """Compares the free space with the size of one checkpoint, and opens some files for a moment.
+    """Compares the free space with the size of one checkpoint, and briefly opens some files.
 
     Args:
-        directory: the `checkpoints/` of a run.
+        directory: the run's `checkpoints/`.
         arrays: slash path -> array, or its shape and dtype.
 
     Raises:
-        OSError: ENOSPC, the checkpoint does not fit; EMFILE, files cannot be opened.
+        OSError: ENOSPC if the checkpoint does not fit; EMFILE if files cannot be opened.
     """
     _open_some()
     free, size = _free(directory), checkpoint_size(arrays)
@@ -63,13 +63,13 @@ def check_at_start(
     num_there: int,
     config: ml_collections.ConfigDict,
 ) -> None:
-    """Says on standard error when the checkpoints that the run will keep do not all fit.
+    """Warns on standard error if the checkpoints that the run will keep do not all fit.
 
     Args:
-        directory: the `checkpoints/` of the run.
+        directory: the run's `checkpoints/`.
         shapes: slash path -> shape and dtype of every array.
-        num_there: checkpoints that are there already.
-        config: of the run.
+        num_there: number of existing checkpoints.
+        config: the run's config.
 
     Raises:
         CapacityError: not even one fits, or too few files can be open at a time.
@@ -90,8 +90,8 @@ def check_at_start(
     if options.save_top_k == KEEP_ALL:
         kept = math.ceil(config.max_epochs / options.every_n_epochs)
     else:
-        kept = options.save_top_k + 1  # and the last
-    needed = (max(kept - num_there, 0) + 1) * size  # one more while it is written
+        kept = options.save_top_k + 1  # plus the last
+    needed = (max(kept - num_there, 0) + 1) * size  # plus the one being written
     if free < needed:
         warn(
             f"{directory} has {_mb(free)} free, and this run will need about {_mb(needed)} there "
@@ -101,7 +101,7 @@ def check_at_start(
 
 
 def checkpoint_size(arrays: Mapping[str, Shaped]) -> int:
-    """Bytes that a checkpoint of these arrays takes; they are saved without compression."""
+    """Size of a checkpoint of these arrays, bytes; they are saved uncompressed."""
     return OVERHEAD + sum(
         math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in arrays.values()
     )
@@ -123,7 +123,7 @@ def _open_some() -> None:
 
 
 def _free(directory: epath.Path) -> int | None:
-    """Bytes that this user can still write there; None where the file system does not tell."""
+    """Free space for this user, bytes; None if the file system does not report it."""
     try:
         found = os.statvfs(directory)
     except OSError:

@@ -1,4 +1,4 @@
-"""What it means for a run that resumes that its config or data differ from the checkpoint's."""
+"""Differences of config and data between a resumed run and its checkpoint, and their effects."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from clac_jax.config import schema as config_lib
 from clac_jax.config.run import all_keys
 from clac_jax.training.progress import RunProgress
 
-# Which examples a run without fingerprints was trained on.
+# The keys that decide which examples a run without fingerprints was trained on.
 _DATA_KEYS = ("dataset.name", "dataset.path", "dataset.split_by", "task", "property.name")
 
 
 @dataclass(frozen=True)
 class Present:
-    """The run that resumes.
+    """The run that resumes, as configured now.
 
     Attributes:
-        config: of the run.
-        num_train_examples: of its training split.
-        data: split name -> fingerprint of its data; {}: unknown.
+        config: the run's config.
+        num_train_examples: size of its training split.
+        data: split name -> fingerprint of its data; {} if unknown.
     """
 
     config: ml_collections.ConfigDict
@@ -36,21 +36,21 @@ class Present:
 def describe_changes(
     info: CheckpointInfo, now: Present, progress: RunProgress, is_own: bool = True
 ) -> list[str]:
-    """One line for each key that differs from the checkpoint's config: then, now, and the effect.
+    """One line per key that differs from the checkpoint's config: then, now, and the effect.
 
     Args:
-        info: of the checkpoint.
+        info: description of the checkpoint.
         now: the run that resumes.
-        progress: where it resumes.
+        progress: position at which it resumes.
         is_own: whether the checkpoint is in the run's own workdir.
     """
     lines = []
-    # A key that is newer than the checkpoint had its default in effect.
+    # A key that is newer than the checkpoint had its default value.
     saved = config_lib.with_defaults(info.config)
     same_data = bool(now.data) and dict(info.data) == dict(now.data)
     present = config_lib.with_defaults(config_lib.to_plain(now.config))
     for key, then, value in config_lib.differences(saved, present):
-        if key.startswith("distributed."):  # where the processes are, not what they compute
+        if key.startswith("distributed."):  # location of the processes, not what they compute
             continue
         effect = effect_of(key)
         if key == "replace_formula_start_epoch" and value is not None:
@@ -68,7 +68,7 @@ def describe_changes(
 
 
 def effect_of(key: str) -> str:
-    """What a change of a config key does to a run that resumes; "" where that is plain."""
+    """The effect of changing a config key on a run that resumes; "" if it is obvious."""
     declaration = all_keys().get(key)
     if declaration is None:
         return "a key that this version does not have; it has no effect"
@@ -82,14 +82,14 @@ def carried_over(
     is_own: bool,
     parts: Collection[str],
 ) -> tuple[RunProgress, list[str]]:
-    """Where a run resumes, and lines on what of a checkpoint's book-keeping no longer holds.
+    """Where a run resumes, and a line for each item of book-keeping that is no longer valid.
 
     Args:
-        progress: of the checkpoint, or of the end of its run.
-        info: of the checkpoint.
+        progress: position of the checkpoint, or of the end of its run.
+        info: description of the checkpoint.
         now: the run that resumes.
         is_own: whether the checkpoint is in the run's own workdir.
-        parts: of the checkpoint that are taken over.
+        parts: parts of the checkpoint that are restored.
     """
     if "progress" not in parts:
         return RunProgress(), ["restore.parts leaves out progress: starts at step 0, epoch 0"]
@@ -102,7 +102,7 @@ def carried_over(
             notes.append(f"the best value so far was {why} and is forgotten")
         progress = progress.without_best().without_plateau_memory()
     if not is_own:
-        progress = progress.without_best()  # the best of this run is among its own checkpoints
+        progress = progress.without_best()  # this run has its own best
     other_data = not _same_training_data(info, now)
     reason = "the order of the data is different" if _other_order(info, now) else ""
     if other_data:
@@ -121,7 +121,7 @@ def carried_over(
 
 
 def _why_incomparable(info: CheckpointInfo, now: Present) -> str:
-    """Why the checkpoint's monitored values cannot be compared with the run's; "" if they can."""
+    """Why the checkpoint's monitored values are not comparable with the run's; "" if they are."""
     config = config_lib.to_plain(now.config)
     monitors = [
         tree["checkpoint"][key] for tree in (info.config, config) for key in ("monitor", "mode")
@@ -154,6 +154,6 @@ def _other_order(info: CheckpointInfo, now: Present) -> bool:
 
 
 def _is_trained(progress: RunProgress, info: CheckpointInfo) -> bool:
-    """Whether only the validation of the checkpoint's epoch was left."""
+    """Whether only the validation of the checkpoint's epoch remained to be done."""
     step: int = info.config["batch_size"] * info.config["accumulate_steps"]
     return info.num_train_examples - progress.examples_in_epoch < step

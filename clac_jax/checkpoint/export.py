@@ -1,4 +1,4 @@
-"""A checkpoint's model as one safetensors file with its config, and back."""
+"""Export of a checkpoint's model to one safetensors file with its config, and the import."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ class ExportError(UserError):
 
 
 def export(info: CheckpointInfo, folder: Path) -> Path:
-    """Writes parameters and batch statistics by their slash paths, and the run's config.
+    """Writes parameters and batch statistics under their slash paths, and the run's config.
 
     Args:
-        info: of the checkpoint.
-        folder: gets `model.safetensors`, with step, metrics and versions as JSON in its header, and
-            `config.json`.
+        info: description of the checkpoint.
+        folder: receives `model.safetensors`, with step, metrics and versions as JSON in its
+            header, and `config.json`.
 
     Returns:
-        The safetensors file.
+        Path of the safetensors file.
 
     Raises:
-        ExportError: the folder holds another file already, or cannot be written.
-        DamagedCheckpointError: naming a file that is not what was written.
+        ExportError: the folder already holds a different file, or cannot be written.
+        DamagedCheckpointError: a file differs from what was written; the message names it.
     """
     arrays = read_arrays(info, [path for path in info.leaves if path.startswith(PARTS)])
     about = {
@@ -70,37 +70,37 @@ def export(info: CheckpointInfo, folder: Path) -> Path:
         write_atomically(folder / CONFIG_FILE, config + "\n")
         with replacing(target) as temporary:
             save_file(arrays, temporary, metadata={"clac_jax": json.dumps(about)})
-            temporary.chmod(0o666 & ~_umask())  # the library makes it readable by its owner only
-    except (OSError, SafetensorError) as error:  # the library's own error tells no number
+            temporary.chmod(0o666 & ~_umask())  # the library makes it private to its owner
+    except (OSError, SafetensorError) as error:  # the library's error has no errno
         reason = explain(error) if isinstance(error, OSError) else f"{error}."
         raise ExportError(f"Cannot write {folder}: {reason}") from error
     return target
 
 
 def _umask() -> int:
-    """Bits that new files of this process do not get; it can only be read by setting it."""
+    """The umask of this process; it can only be read by setting it."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
 
 
 def import_model(folder: Path, workdir: Path) -> str:
-    """Makes a checkpoint of an exported model, which `config.resume_from` can name.
+    """Turns an exported model into a checkpoint that `config.resume_from` can name.
 
-    It has no optimizer state: a run that starts from it begins with fresh moments.
+    It has no optimizer state: a run that starts from it begins with zero moments.
 
     Args:
-        folder: from `export`.
-        workdir: gets `checkpoints/<step>`.
+        folder: folder written by `export`.
+        workdir: receives `checkpoints/<step>`.
 
     Returns:
-        The checkpoint's folder.
+        Path of the checkpoint's folder.
 
     Raises:
         ExportError: a file is missing or was not written by `export`.
     """
     config, about, arrays = read_export(folder)
-    with Workdir(workdir):  # no run is writing there
+    with Workdir(workdir):  # fails if a run is writing there
         if read_all(epath.Path(workdir) / CHECKPOINTS)[0]:
             raise ExportError(f"{workdir} holds checkpoints already. Name another folder.")
         progress = RunProgress.from_json(about["progress"])
@@ -119,7 +119,7 @@ def import_model(folder: Path, workdir: Path) -> str:
 def read_export(
     folder: Path,
 ) -> tuple[ml_collections.ConfigDict, dict[str, Any], dict[str, np.ndarray]]:
-    """The config, the header's account and the arrays of an exported model.
+    """Reads the config, the metadata in the header, and the arrays of an exported model.
 
     Raises:
         ExportError: a file is missing or was not written by `export`.

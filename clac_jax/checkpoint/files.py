@@ -1,7 +1,7 @@
-"""The files of one checkpoint, and the checksums that tell whether they are what was written.
+"""The files of one checkpoint, and the checksums that show whether they are intact.
 
-Orbax notices a file that is missing or too short, but reads a flipped byte as a wrong number. So
-the last file written into a checkpoint lists every other one, and makes it a checkpoint.
+Orbax notices a file that is missing or too short, but reads a flipped bit as a wrong number. So the
+last file written into a checkpoint lists all others with their checksums, and commits it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from clac_jax.files.atomic import sync, write_atomically
 from clac_jax.files.paths import explain
 
 MANIFEST = "files.json"
-# Larger files hold arrays, which have checksums of their own: reading a few arrays out of a large
-# checkpoint does not read it all.
+# Larger files hold arrays, which have checksums of their own, so that a few arrays of a large
+# checkpoint can be read and verified without reading all of it.
 SMALL_FILE = 1 << 20
 MAX_JSON_BYTES = 1 << 28  # far more than the description of any checkpoint
 _CHUNK = 1 << 24
 
 
 class DamagedCheckpointError(UserError):
-    """A file of a checkpoint is not what was written."""
+    """A file of a checkpoint differs from what was written."""
 
     def __init__(self, path: Any, what: str):
         super().__init__(
@@ -43,11 +43,11 @@ class DamagedCheckpointError(UserError):
 
 
 class UnreadableCheckpointError(UserError):
-    """A checkpoint that cannot be read here and now; nothing says that it is damaged."""
+    """A checkpoint cannot be read at present, with no sign that it is damaged."""
 
 
 class RemovedCheckpointError(UnreadableCheckpointError):
-    """A checkpoint that was there, and was removed while it was read."""
+    """A checkpoint was removed while it was being read."""
 
     def __init__(self, folder: epath.Path):
         super().__init__(
@@ -57,10 +57,10 @@ class RemovedCheckpointError(UnreadableCheckpointError):
 
 
 def write_manifest(folder: epath.Path) -> None:
-    """Writes `files.json` with the size and CRC-32 of every file, and syncs all to the disk.
+    """Writes `files.json` with the size and CRC-32 of every file, and syncs all files to disk.
 
     Args:
-        folder: of a checkpoint that is complete; this makes it one.
+        folder: folder of a completely written checkpoint; this call commits it.
 
     Raises:
         WorkdirError: the file cannot be written.
@@ -77,15 +77,15 @@ def write_manifest(folder: epath.Path) -> None:
 
 
 def check_files(folder: epath.Path, every_byte: bool = False) -> None:
-    """Compares the files with the manifest: all sizes, and the bytes of the small ones.
+    """Compares the files with the manifest: all sizes, and the contents of the small ones.
 
     Args:
-        folder: of a committed checkpoint.
-        every_byte: whether large files are read too.
+        folder: folder of a committed checkpoint.
+        every_byte: whether to read the large files, too.
 
     Raises:
-        DamagedCheckpointError: naming the first file that differs.
-        UnreadableCheckpointError: permissions, memory or the file system stop the reading.
+        DamagedCheckpointError: a file differs; the message names the first one.
+        UnreadableCheckpointError: permissions, memory or the file system prevent reading.
         RemovedCheckpointError: it was removed in the meantime.
     """
     with _unless_removed(folder):
@@ -94,7 +94,7 @@ def check_files(folder: epath.Path, every_byte: bool = False) -> None:
 
 @contextlib.contextmanager
 def _unless_removed(folder: epath.Path) -> Iterator[None]:
-    """What looks like damage is a removal where the entire folder is gone."""
+    """Reports apparent damage as a removal if the entire folder is gone."""
     try:
         yield
     except DamagedCheckpointError as error:
@@ -109,7 +109,7 @@ def _check_files(folder: epath.Path, every_byte: bool) -> None:
         path = folder / name
         with reading(path):
             found = os.stat(path)
-            if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+            if not stat.S_ISREG(found.st_mode):  # reading a pipe would block
                 raise DamagedCheckpointError(path, "is not a file")
             if found.st_size != size:
                 raise DamagedCheckpointError(path, f"has {found.st_size} bytes instead of {size}")
@@ -119,10 +119,10 @@ def _check_files(folder: epath.Path, every_byte: bool) -> None:
 
 @contextlib.contextmanager
 def reading(path: epath.Path) -> Iterator[None]:
-    """Turns errors of the operating system into what they say of a checkpoint's file.
+    """Converts errors of the operating system into those of a checkpoint's file.
 
     Raises:
-        DamagedCheckpointError: the body found that it is not there, or is something else.
+        DamagedCheckpointError: the file is missing, or its path does not lead to a file.
         UnreadableCheckpointError: any other error.
     """
     try:
@@ -140,7 +140,7 @@ def reading(path: epath.Path) -> Iterator[None]:
 
 
 def read_json(path: epath.Path) -> Any:
-    """The value of a checkpoint's JSON file, whatever is in it.
+    """Parses a JSON file of a checkpoint, whatever it contains.
 
     Raises:
         DamagedCheckpointError: it is not JSON, not a file, or far too large.
@@ -155,16 +155,16 @@ def read_json(path: epath.Path) -> Any:
         content = path.read_bytes()
     try:
         return json.loads(content)
-    except (ValueError, RecursionError) as error:  # also what is not UTF-8
+    except (ValueError, RecursionError) as error:  # includes invalid UTF-8
         raise DamagedCheckpointError(path, "cannot be read") from error
 
 
 def total_size(folder: epath.Path) -> int:
-    """Bytes of all files of a checkpoint, by its manifest.
+    """Total size of a checkpoint's files according to its manifest, bytes.
 
     Raises:
         DamagedCheckpointError: the manifest itself is damaged.
-        RemovedCheckpointError: it is gone.
+        RemovedCheckpointError: the checkpoint was removed.
     """
     with _unless_removed(folder):
         return sum(size for size, _ in _read_manifest(folder).values())

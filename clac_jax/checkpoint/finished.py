@@ -1,7 +1,7 @@
-"""The mark of a run that has ended and whose last checkpoint is gone (`checkpoint.save_last`).
+"""Marker of a finished run whose last checkpoint was removed (`checkpoint.save_last`).
 
-Without it the newest checkpoint that is left, the best one, would look like one to resume from. The
-mark may be lost: then the steps after that checkpoint are trained once more.
+Without it the newest remaining checkpoint, the best one, would look like one to resume from. If the
+marker is lost, the steps after that checkpoint are trained again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FINISHED_FILE = "finished.json"
 
 
 def mark_finished(workdir: Path, progress: RunProgress, newest: CheckpointInfo) -> None:
-    """Notes where a run ended and beside which checkpoint, before the last one is removed.
+    """Records where a run ended and its newest other checkpoint, before the last one is removed.
 
     Raises:
         WorkdirError: the file cannot be written.
@@ -28,10 +28,10 @@ def mark_finished(workdir: Path, progress: RunProgress, newest: CheckpointInfo) 
 
 
 def read_finished(workdir: Path, own: Mapping[int, CheckpointInfo]) -> RunProgress | None:
-    """Where the run of these checkpoints has ended, if they are what it left; else None.
+    """The end of the run that left these checkpoints; None if it is unknown or has not ended.
 
-    A mark of another time, or one that cannot be read, means nothing: training has continued since,
-    or the checkpoints were replaced.
+    An unreadable or outdated marker is ignored: training has continued since, or the checkpoints
+    were replaced.
     """
     try:
         content = json.loads((workdir / FINISHED_FILE).read_text(encoding="utf-8"))

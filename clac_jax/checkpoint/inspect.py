@@ -1,4 +1,4 @@
-"""Looking at checkpoints: listing, showing, comparing and verifying them, without the model."""
+"""Listing, showing, comparing and verifying checkpoints, without the model."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from clac_jax.checkpoint.yardstick import retention_of
 def list_run(
     intact: Mapping[int, CheckpointInfo], damaged: Mapping[int, DamagedCheckpointError]
 ) -> list[dict[str, Any]]:
-    """One object for every checkpoint of a run, oldest first; arguments from `layout.read_all`.
+    """One object per checkpoint of a run, oldest first; arguments from `layout.read_all`.
 
     Each has `step`, `epoch`, `examples_in_epoch`, `metrics`, `bytes`, `saved_at` (seconds since
-    1970), `kept` (the reasons, by the rules of the newest one's config) and `damage` (None, or what
-    is wrong, and then the other fields but `step` are None).
+    1970), `kept` (the reasons, by the rules of the newest config) and `damage` (None, or a
+    description of the damage; then all other fields except `step` are None).
     """
     reasons: dict[int, list[str]] = {}
     if intact:
@@ -97,7 +97,7 @@ def show(info: CheckpointInfo) -> dict[str, Any]:
 
 
 def format_show(info: CheckpointInfo, all_arrays: bool = False) -> str:
-    """`show` as text; without `all_arrays` the optimizer's are summed up."""
+    """`show` as text; without `all_arrays` the optimizer's arrays are summarised."""
     progress = info.progress
     lines = [
         f"{info.folder}",
@@ -121,16 +121,16 @@ def format_show(info: CheckpointInfo, all_arrays: bool = False) -> str:
 
 @dataclass(frozen=True)
 class Difference:
-    """How two checkpoints differ.
+    """The differences between two checkpoints.
 
     Attributes:
         config: (dotted key, value in A, value in B).
-        changed: (path, l2 norm of the change over that of A, largest absolute change), largest
-            first.
+        changed: (path, l2 norm of the change relative to that of A, largest absolute change), in
+            descending order.
         reshaped: (path, shape in A, shape in B).
         only_a: paths of arrays that only A has.
         only_b: paths of arrays that only B has.
-        num_equal: arrays that are the same bit for bit.
+        num_equal: number of bitwise equal arrays.
     """
 
     config: list[tuple[str, Any, Any]]
@@ -142,10 +142,10 @@ class Difference:
 
 
 def diff(a: CheckpointInfo, b: CheckpointInfo) -> Difference:
-    """Compares configs and arrays; only arrays whose checksums differ are read.
+    """Compares configs and arrays; only arrays with different checksums are read.
 
     Raises:
-        DamagedCheckpointError: naming a file that is not what was written.
+        DamagedCheckpointError: a file differs from what was written; the message names it.
     """
     from clac_jax.checkpoint.arrays import read_arrays  # imports JAX, which takes a second
     from clac_jax.config.schema import differences
@@ -176,7 +176,7 @@ def diff(a: CheckpointInfo, b: CheckpointInfo) -> Difference:
 
 
 def format_diff(difference: Difference, limit: int | None = 20) -> str:
-    """`diff` as text, at most `limit` arrays of a kind."""
+    """`diff` as text, with at most `limit` arrays of each kind."""
     lines = [f"config    {key}: {then!r} -> {now!r}" for key, then, now in difference.config]
     lines += [f"only in A {path}" for path in difference.only_a[:limit]]
     lines += [f"only in B {path}" for path in difference.only_b[:limit]]
@@ -195,7 +195,7 @@ def format_diff(difference: Difference, limit: int | None = 20) -> str:
 
 
 def verify(folder: epath.Path) -> str | None:
-    """Compares every byte of a checkpoint with its checksums; says what is wrong, if anything."""
+    """Checks every byte of a checkpoint against its checksums; returns the damage or None."""
     try:
         check_files(folder, every_byte=True)
     except DamagedCheckpointError as error:

@@ -1,11 +1,11 @@
-"""What lies in a run's `checkpoints/`, read without Orbax, JAX or the model.
+"""The layout of a run's `checkpoints/`, read without Orbax, JAX or the model.
 
 checkpoints/<step>/state/          the arrays, in Orbax's OCDBT format
 checkpoints/<step>/run/metadata    JSON: `CheckpointInfo`
 checkpoints/<step>/files.json      size and checksum of every file, written last
-checkpoints/<step>.unfinished      there while the step is written
-checkpoints/being_deleted/         on its way out, also being_replaced/
-checkpoints/damaged/               what a resumed run could not trust
+checkpoints/<step>.unfinished      exists while the step is being written
+checkpoints/being_deleted/         checkpoints being removed; also being_replaced/
+checkpoints/damaged/               damaged checkpoints that a resumed run set aside
 """
 
 from __future__ import annotations
@@ -36,30 +36,30 @@ from clac_jax.training.progress import RunProgress
 CHECKPOINTS = "checkpoints"
 STATE, RUN = "state", "run"
 RUN_FILE = "run/metadata"
-MERGED = "manifest.ocdbt"  # in the state's folder: where each array lies
+MERGED = "manifest.ocdbt"  # in the state's folder: the location of each array
 COMMITTED = "commit_success.txt"  # Orbax's mark, in the checkpoint and in each of its parts
-# Of that file; raised when an older version could not read it. Format 1 has one step count of Adam
-# for all parameters and does not say which data it was trained on.
-# A small run of each is stored for the tests, by tools/store_format.py. A renamed config key does
-# not need a new format: config/renamed.py.
+# Version of the metadata file; incremented when an older version cannot read it. Format 1 has a
+# single step count of Adam for all parameters and no fingerprints of the training data.
+# A small run of each format is stored for the tests, by tools/store_format.py. A renamed config key
+# does not need a new format: config/renamed.py.
 FORMAT, READABLE = 2, (1, 2)
-# Beside the steps in `checkpoints/`: what is on its way out. A folder is renamed into one of these
-# before anything in it is deleted, so a step that is there is complete.
+# Next to the steps in `checkpoints/`: folders that are being removed. A folder is moved into one of
+# these before anything in it is deleted, so every existing step is complete.
 DELETED, REPLACED = "being_deleted", "being_replaced"
-DAMAGED = "damaged"  # beside them, and so on their disk: what a resumed run could not trust
-EARLIER_DAMAGED = "damaged_checkpoints"  # in the workdir: where they were put first
-# Behind a step's number: a file that is there while the step is written. Until then the step lacks
-# its list of files and is not a checkpoint; a step that lacks it without this mark has lost it.
+DAMAGED = "damaged"  # next to them, so on the same disk: what a resumed run set aside
+EARLIER_DAMAGED = "damaged_checkpoints"  # in the workdir: their location in older versions
+# Suffix of a step's number: this file exists while the step is being written, and the step is not
+# yet a checkpoint. A step with neither this file nor its list of files has lost the list.
 UNFINISHED = ".unfinished"
 ORBAX_UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a folder that Orbax is writing into
-MAX_NUMBERS = 1 << 50  # in one array
+MAX_NUMBERS = 1 << 50  # elements of one array
 DTYPES = {"bool", "bfloat16", "complex64", "complex128", "float16", "float32", "float64"} | {
     f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
 }
 
 
 class CheckpointFormatError(UserError):
-    """A checkpoint of a version that writes it in another way."""
+    """A checkpoint was written in the format of a different version."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ class Leaf:
     """One saved array.
 
     Attributes:
-        shape: of the array.
-        dtype: its NumPy name.
-        crc32: of its bytes in C order.
-        norm: its l2 norm.
+        shape: shape of the array.
+        dtype: NumPy name of its dtype.
+        crc32: CRC-32 of its bytes in C order.
+        norm: l2 norm.
     """
 
     shape: tuple[int, ...]
@@ -90,20 +90,20 @@ class Leaf:
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """Everything about a checkpoint but its arrays.
+    """Everything about a checkpoint except its arrays.
 
     Attributes:
-        folder: the checkpoint's own, `checkpoints/<step>`.
-        progress: where the run was.
-        metrics: of the validation at this step, or None between validations.
+        folder: the checkpoint's own folder, `checkpoints/<step>`.
+        progress: position of the run.
+        metrics: results of the validation at this step, or None between validations.
         config: the nested config of the run that wrote it, its keys named as in this version.
-        versions: package name -> version at that time.
-        num_train_examples: of the split that the position in the epoch refers to.
+        versions: package name -> version at the time of writing.
+        num_train_examples: size of the split that the position in the epoch refers to.
         saved_at: seconds since 1970.
-        leaves: slash path ("params/logit_scale") -> what was saved.
-        data: split name -> fingerprint of the data that it was trained and measured on; {} in
-            checkpoints of format 1, which do not say.
-        renamed: one line for each key of the config that has another name now.
+        leaves: slash path ("params/logit_scale") -> description of the saved array.
+        data: split name -> fingerprint of the data used for training and validation; {} in
+            checkpoints of format 1, which lack it.
+        renamed: one line per key of the config that has been renamed since.
     """
 
     folder: epath.Path
@@ -119,22 +119,22 @@ class CheckpointInfo:
 
     @property
     def step(self) -> int:
-        """The optimizer updates done."""
+        """Number of optimizer updates done."""
         return self.progress.step
 
     @property
     def ended_epoch(self) -> int | None:
-        """The epoch that had just ended, or None in the middle of one."""
+        """The epoch that had just ended, or None within an epoch."""
         ended = self.progress.examples_in_epoch == 0 and self.progress.epoch > 0
         return self.progress.epoch - 1 if ended else None
 
     @property
     def num_bytes(self) -> int:
-        """On the disk."""
+        """Size on disk, bytes."""
         return total_size(self.folder)
 
     def to_json(self) -> dict[str, Any]:
-        """All but the folder and what was renamed, as plain values."""
+        """Plain values of all attributes except `folder` and `renamed`."""
         return {
             "format": FORMAT,
             "progress": self.progress.to_json(),
@@ -167,7 +167,7 @@ class CheckpointInfo:
 
 
 def step_folders(directory: epath.Path) -> dict[int, epath.Path]:
-    """Step -> folder of every committed checkpoint in a `checkpoints/`, oldest first.
+    """Step -> folder of every committed checkpoint in `checkpoints/`, oldest first.
 
     Raises:
         UnreadableCheckpointError: the folder cannot be read.
@@ -183,7 +183,7 @@ def step_folders(directory: epath.Path) -> dict[int, epath.Path]:
 
 
 def unfinished(directory: epath.Path) -> list[epath.Path]:
-    """The folders in a `checkpoints/` whose saves were cut off before the list of files.
+    """The folders in `checkpoints/` whose saves were interrupted before the list of files.
 
     Raises:
         UnreadableCheckpointError: the folder cannot be read.
@@ -194,7 +194,7 @@ def unfinished(directory: epath.Path) -> list[epath.Path]:
 
 
 def entries(directory: epath.Path) -> list[epath.Path]:
-    """What lies in a `checkpoints/`; nothing if it is not there.
+    """The entries of `checkpoints/`; empty if it does not exist.
 
     Raises:
         UnreadableCheckpointError: the folder cannot be read.
@@ -208,24 +208,24 @@ def entries(directory: epath.Path) -> list[epath.Path]:
 
 
 def is_step(name: str) -> bool:
-    """Whether a checkpoint's folder can have this name; "²" and "007" are not."""
+    """Whether this is a valid name of a checkpoint's folder; "²" and "007" are not."""
     return re.fullmatch("0|[1-9][0-9]{0,18}", name, re.ASCII) is not None
 
 
 def read_info(folder: epath.Path) -> CheckpointInfo:
-    """Reads a checkpoint's description, after a check of its small files and of all sizes.
+    """Reads a checkpoint's description, after checking its small files and all sizes.
 
     Raises:
-        DamagedCheckpointError: naming the file that is not what was written.
-        UnreadableCheckpointError: permissions or the file system stop the reading.
-        CheckpointFormatError: it is intact, but of another version's format.
+        DamagedCheckpointError: a file differs from what was written; the message names it.
+        UnreadableCheckpointError: permissions or the file system prevent reading.
+        CheckpointFormatError: it is intact, but in the format of a different version.
     """
     check_files(folder)
     path = folder / RUN_FILE
     try:
         values = read_json(path)
     except DamagedCheckpointError:
-        check_files(folder)  # it was there a moment ago
+        check_files(folder)  # it existed a moment ago
         raise
     if not isinstance(values, dict):
         raise DamagedCheckpointError(path, "does not describe a checkpoint")
@@ -251,9 +251,9 @@ def read_info(folder: epath.Path) -> CheckpointInfo:
 def read_all(
     directory: epath.Path,
 ) -> tuple[dict[int, CheckpointInfo], dict[int, DamagedCheckpointError]]:
-    """The checkpoints of a `checkpoints/`, and what is wrong with those that cannot be trusted.
+    """Reads all checkpoints in `checkpoints/`: the intact ones, and the damage of the others.
 
-    A run may be saving: what it has removed since the folder was listed is left out.
+    A run may be saving: checkpoints removed since the folder was listed are left out.
     """
     intact, damaged = {}, {}
     for step, folder in step_folders(directory).items():
@@ -267,7 +267,7 @@ def read_all(
 
 
 def wrong_description(info: CheckpointInfo) -> str | None:
-    """What in a description has another type than what is written there, or None."""
+    """A phrase on the first field of a description that has the wrong type, or None."""
     counts = ("step", "epoch", "examples_in_epoch", "examples_seen", "validations_since_best")
     for name in counts:
         if not _is_count(getattr(info.progress, name)):

@@ -1,4 +1,4 @@
-"""`config.resume_from`: the words that name another run's checkpoint, and the checkpoint."""
+"""`config.resume_from`: finds the checkpoint that a name refers to."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ FORMS = "DIR, DIR@last, DIR@best, DIR@step=5000, DIR@epoch=49, or a checkpoint's
 
 
 class CheckpointNotFoundError(UserError):
-    """No checkpoint is where a name points."""
+    """There is no checkpoint of this name."""
 
 
 def locate(name: str) -> CheckpointInfo:
-    """Finds the checkpoint that a name means.
+    """Finds the checkpoint that a name refers to.
 
     Args:
-        name: a run's workdir (its newest intact checkpoint) or its `checkpoints/`, either with
-            "@last", "@best" (by the monitor of that run's config), "@step=N" or "@epoch=N" (the one
-            saved when epoch N had ended) behind it; or the folder of one checkpoint. Absolute,
-            relative to the current folder, or with "~".
+        name: a run's workdir (its newest intact checkpoint) or its `checkpoints/`, either with the
+            suffix "@last", "@best" (by the monitor of that run's config), "@step=N" or "@epoch=N"
+            (saved at the end of epoch N); or the folder of one checkpoint. Absolute, relative to
+            the current folder, or with "~".
 
     Raises:
-        PathError: it is a URL, or nothing that a folder can be called.
-        CheckpointNotFoundError: naming what is there instead.
-        DamagedCheckpointError: the only one that the name can mean is damaged.
+        PathError: it is a URL, or not a valid name of a folder.
+        CheckpointNotFoundError: there is none; the message lists the existing ones.
+        DamagedCheckpointError: the only one that the name can refer to is damaged.
     """
     place, which = name.strip(), ""
-    if "@" in place and not _path(place).exists():  # a folder may have an @ in its own name
+    if "@" in place and not _path(place).exists():  # the name of a folder may contain an @
         place, _, which = place.rpartition("@")
     folder = _path(place)
     if not folder.exists():
@@ -68,7 +68,7 @@ def locate(name: str) -> CheckpointInfo:
 
 
 def is_inside(name: str, workdir: os.PathLike[str]) -> bool:
-    """Whether a name of a checkpoint, as for `locate`, means one of the run in this workdir."""
+    """Whether a name, as for `locate`, refers to a checkpoint of the run in this workdir."""
     places = {name.strip(), name.strip().rpartition("@")[0]} - {""}
     folder = str(_path(os.fspath(workdir)))
     return any(f"{_path(place)}/".startswith(f"{folder}/") for place in places)
@@ -89,7 +89,7 @@ def _choose(
         return newest
     if which == "best":
         options = newest.config["checkpoint"]
-        for step in sorted(intact, reverse=True):  # by the newest measure that there is
+        for step in sorted(intact, reverse=True):  # by the newest metrics
             if options["monitor"] in (intact[step].metrics or {}):
                 config = intact[step].config | {"checkpoint": options}
                 retention, metrics = retention_of(config, intact[step].data, intact)
@@ -125,7 +125,7 @@ def _there(intact: dict[int, CheckpointInfo]) -> str:
 
 
 def _near(folder: epath.Path) -> str:
-    """The nearest name beside a folder that is not there."""
+    """The name most similar to that of a missing folder, among its siblings."""
     if not folder.parent.is_dir():
         return ""
     names = [path.name for path in entries(folder.parent)]

@@ -1,4 +1,4 @@
-"""The checkpoints of one run: written by Orbax in the background, kept by rule, never half."""
+"""The checkpoints of one run: written atomically in the background, and kept by rule."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ class CheckpointError(UserError):
 
 
 class Checkpoints:
-    """Saves checkpoints in `workdir/checkpoints` and removes those that are no longer to be kept.
+    """Saves checkpoints in `workdir/checkpoints` and removes those that need not be kept.
 
-    A save is atomic: Orbax's manager writes a step under a temporary name and renames it, and the
-    list of all its files with their checksums, written last, makes it a checkpoint. Nothing older
-    is removed before that. What a killed save left behind is removed at the next start. At most one
-    save is under way; the next one waits for it.
+    A save is atomic: Orbax's manager writes a step under a temporary name and renames it; the list
+    of all its files with their checksums, written last, commits it. Nothing older is removed
+    before that. The remains of a killed save are removed at the next start. At most one save is in
+    progress; the next one waits for it.
     """
 
     def __init__(
@@ -71,25 +71,26 @@ class Checkpoints:
         damaged: Sequence[int] = (),
         data: Mapping[str, str] | None = None,
     ):
-        """Opens (or makes) the folder.
+        """Opens the folder, or makes it.
 
         Args:
-            workdir: of the run.
-            config: of the run; `config.checkpoint` says what is kept and what a failed save does.
+            workdir: the run's workdir.
+            config: the run's config; `config.checkpoint` decides what is kept and whether a failed
+                save stops the run.
             shapes: slash path -> shape and dtype of every array that will be saved.
-            num_train_examples: of the split that the position in the epoch refers to.
+            num_train_examples: size of the split that the position in the epoch refers to.
             damaged: steps to move out of the way, into `checkpoints/damaged`.
             data: split name -> fingerprint of its data.
 
         Raises:
-            CheckpointError: the folder cannot be used, or has no room for one checkpoint.
+            CheckpointError: the folder cannot be used, or has no space for one checkpoint.
         """
         self.directory = epath.Path(workdir).resolve() / CHECKPOINTS
         self._options = config.checkpoint
         self._config = config_lib.to_plain(config)
         self._num_train_examples = num_train_examples
         self._data = dict(data or {})
-        self._problems: set[str] = set()  # of removals, said once
+        self._problems: set[str] = set()  # of removals, each reported once
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             check_writable(Path(self.directory))
@@ -108,33 +109,33 @@ class Checkpoints:
         self._retention, self._metrics = retention_of(self._config, self._data, intact)
         self._manager = open_manager(self.directory)
         ended = bool(intact) and intact[max(intact)].progress.epoch >= config.max_epochs
-        if not ended:  # which needs no room
+        if not ended:  # an ended run needs no more space
             capacity.check_at_start(self.directory, shapes, len(intact), config)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        # Memory for the copy of the state is found while the first step compiles.
+        # Memory for the copy of the state is allocated while the first step compiles.
         self._buffers = self._worker.submit(HostBuffers, shapes)
         self._pending: Future[None] | None = None
         self._failure: CheckpointError | None = None  # of the last save
         self.saved: RunProgress | None = None
 
     def read_all(self) -> tuple[dict[int, CheckpointInfo], dict[int, DamagedCheckpointError]]:
-        """See `layout.read_all`."""
+        """Reads all checkpoints of the run; see `layout.read_all`."""
         return read_all(self.directory)
 
     def best_first(self) -> list[int]:
-        """The steps that have the monitored metric, best first, and then those of earlier measures.
+        """The steps that have the monitored metric, best first, then those of earlier metrics.
 
-        So the best of a run that is started again only to be tested in another way is still that.
+        So a finished run that is restarted only to be tested differently keeps its best checkpoint.
         """
         earlier = [step for step in self._retention.earlier_best if step in self._metrics]
         return self._retention.best_first(self._metrics) + earlier
 
     def read_best(self, shapes: Shapes, last_step: int) -> tuple[int, Arrays]:
-        """See `best.read_best`, of the intact checkpoints of the run."""
+        """Reads the model of the best intact checkpoint of the run; see `best.read_best`."""
         return read_best(self.read_all()[0], self.best_first(), shapes, last_step)
 
     def describe_newest(self) -> str:
-        """Which step the newest checkpoint is of, in a sentence."""
+        """A sentence with the step of the newest checkpoint."""
         intact = self.read_all()[0]
         if not intact:
             return "There is no checkpoint yet."
@@ -147,14 +148,14 @@ class Checkpoints:
         metrics: Mapping[str, float] | None,
         before_commit: Callable[[], None] = lambda: None,
     ) -> None:
-        """Copies the arrays and saves them under `progress.step`, in the background if so set.
+        """Copies the arrays and saves them as step `progress.step`, possibly in background.
 
-        A checkpoint of the same step is replaced.
+        An existing checkpoint of the same step is replaced.
 
         Args:
-            arrays: by slash path, as announced in `shapes`; they may change when this returns.
-            progress: where the run is.
-            metrics: of the validation at this step, or None between validations.
+            arrays: slash path -> array, as announced in `shapes`; they may change after the return.
+            progress: position of the run.
+            metrics: results of the validation at this step, or None between validations.
             before_commit: called before the checkpoint becomes visible.
 
         Raises:
@@ -171,23 +172,23 @@ class Checkpoints:
             self.wait()
 
     def follow(self, workdir: Path) -> None:
-        """Saves in another folder from now on: where the workdir was moved to.
+        """Saves in a different folder from now on: the new location of a moved workdir.
 
-        A save that was under way may have made the old folder again, and even have ended there.
+        A save that was in progress may have recreated the old folder, and even have finished there.
         """
         self.drain()
         self.saved = None
-        if not os.path.lexists(self.directory.parent / LOCK_FILE):  # no other run has begun there
+        if not os.path.lexists(self.directory.parent / LOCK_FILE):  # no other run has started there
             with contextlib.suppress(UserError):
                 finish_interrupted(self.directory)
         for folder in (self.directory, self.directory.parent):
-            with contextlib.suppress(OSError):  # only what is empty goes
+            with contextlib.suppress(OSError):  # only empty folders are removed
                 os.rmdir(folder)
         self.directory = epath.Path(workdir).resolve() / CHECKPOINTS
         self._manager = open_manager(self.directory)
 
     def check(self) -> None:
-        """Raises what the save in the background raised, if it has ended.
+        """Raises the error of the background save, if it has ended with one.
 
         Raises:
             CheckpointError: it failed and `config.checkpoint.on_failure` is "stop".
@@ -196,9 +197,9 @@ class Checkpoints:
             self.wait()
 
     def drain(self) -> None:
-        """Blocks until no save is under way, in any thread; says nothing of how it went."""
-        with contextlib.suppress(RuntimeError):  # of a worker that is closed
-            self._worker.submit(lambda: None).result()  # the only one takes save after save
+        """Blocks until no save is in progress, in any thread; ignores failures."""
+        with contextlib.suppress(RuntimeError):  # the worker is closed
+            self._worker.submit(lambda: None).result()  # its single thread runs saves in order
 
     def wait(self) -> None:
         """Blocks until the save in the background has been committed.
@@ -229,13 +230,13 @@ class Checkpoints:
             raise self._failure
 
     def end(self, progress: RunProgress) -> None:
-        """Removes the last checkpoint, too, if the rules keep it for the running time only.
+        """Removes the last checkpoint, too, if the rules keep it only while the run is in progress.
 
         Args:
-            progress: where the run has ended, which is marked if its checkpoint goes.
+            progress: position at which the run ended; it is recorded if its checkpoint is removed.
 
         Raises:
-            WorkdirError: the mark cannot be written.
+            WorkdirError: the record cannot be written.
         """
         self.wait_for_last()
         kept = self._retention.kept(self._metrics, ended=True)
@@ -246,10 +247,10 @@ class Checkpoints:
         self._remove_all_but(kept)
 
     def close(self) -> None:
-        """Waits for the background and frees the threads.
+        """Waits for the background save and stops the threads.
 
         Raises:
-            CheckpointError: see `wait`.
+            CheckpointError: the save failed, see `wait`.
         """
         self.wait()
         self._worker.shutdown(wait=True)
@@ -278,11 +279,11 @@ class Checkpoints:
                 before_commit()
                 self._save(arrays, info)
                 return
-            except (LostWorkdirError, MovedMetricsError):  # the run is to stop, whatever the disk
+            except (LostWorkdirError, MovedMetricsError):  # the run must stop, whatever the disk
                 raise
-            except Exception as error:  # of Orbax, TensorStore or the disk: none may pass unseen
+            except Exception as error:  # of Orbax, TensorStore or the disk: report all
                 self._report(finish_interrupted(self.directory))
-                self._manager = open_manager(self.directory)  # not the one that has failed
+                self._manager = open_manager(self.directory)  # replaces the one that failed
                 reason = failure_reason(error)
                 what = f"Cannot save step {progress.step} in {self.directory}: {reason}"
                 if attempt > self._options.retries:
@@ -305,13 +306,13 @@ class Checkpoints:
         }
         self._manager.save(info.step, args=ocp.args.Composite(**items), force=True)
         check_written(info.folder, mark)
-        # In a bucket, where folders cannot be renamed, Orbax looks for this file as the commit.
+        # In a bucket, where folders cannot be renamed, Orbax treats this file as the commit.
         for part in (info.folder / STATE, info.folder / RUN, info.folder):
             (part / COMMITTED).write_text("committed")
         write_manifest(info.folder)
         sync(self.directory)
         self._metrics[info.step] = info.metrics
-        # The checkpoint is there: whatever cannot be removed now does not undo that.
+        # The checkpoint is committed: a removal that fails now does not undo that.
         try:
             self._report(finish_interrupted(self.directory))
             self._remove_all_but(self._retention.kept(self._metrics))
@@ -321,8 +322,8 @@ class Checkpoints:
     def _remove_all_but(self, kept: set[int]) -> None:
         for step in sorted(set(self._metrics) - kept):
             try:
-                self._manager.delete(step)  # which moves it into DELETED
-            except FileNotFoundError:  # someone has removed it
+                self._manager.delete(step)  # moves it into DELETED
+            except FileNotFoundError:  # removed by someone else
                 self._manager.reload()
             except OSError as error:
                 folder = self.directory / str(step)
@@ -332,7 +333,7 @@ class Checkpoints:
         self._report(empty_trash(self.directory))
 
     def _report(self, problems: list[str]) -> None:
-        """Says what could not be removed, once; it is tried again after the next save."""
+        """Reports failed removals, each once; they are tried again after the next save."""
         for problem in problems:
             if problem not in self._problems:
                 warn(f"{problem} It is tried again later.")

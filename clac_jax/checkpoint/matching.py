@@ -1,4 +1,4 @@
-"""What becomes of every array when a checkpoint meets a model, only from names and shapes."""
+"""Matching of a checkpoint's arrays to a model's, by names and shapes only."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Outcome = Literal["restored", "renamed", "resized", "initialised", "dropped"]
 
 PARTS = RESTORE_PARTS
 OUTCOMES: tuple[Outcome, ...] = ("restored", "renamed", "resized", "initialised", "dropped")
-# Where a difference is an error under `strict`. Optimizer state follows its parameters and changes
-# with the optimizer, so it is only reported.
+# Parts in which a difference is an error under `strict`. Optimizer state depends on the parameters
+# and the optimizer, so differences there are only reported.
 STRICT_PARTS = ("params", "batch_stats")
 
 
@@ -30,16 +30,17 @@ class RestoreRuleError(UserError):
 
 @dataclass(frozen=True)
 class RestoreOptions:
-    """What is taken from a checkpoint and how (`config.restore`).
+    """The choice of what to restore from a checkpoint, and how (`config.restore`).
 
     Attributes:
-        parts: of `PARTS`, which are taken; "progress" is step, epoch and position in the data.
-        strict: whether a parameter or statistic that is on one side only is an error.
-        rules: ordered (regex, replacement or None). The first regex that matches all of a saved
-            name ("text_encoder/layer_0/query/kernel") renames it, or leaves it out for None.
-            Parameters, their optimizer moments and batch statistics are renamed alike.
-        on_shape_mismatch: "error"; "skip" starts the array afresh; "overlap" copies the common
-            slice from the first index of each axis and starts the rest afresh.
+        parts: the members of `PARTS` to restore; "progress" is step, epoch and position in
+            the data.
+        strict: whether a parameter or statistic that only one side has is an error.
+        rules: ordered (regex, replacement or None). The first regex that matches an entire saved
+            name ("text_encoder/layer_0/query/kernel") renames the array, or leaves it out if None.
+            Parameters, their optimizer moments and batch statistics are renamed together.
+        on_shape_mismatch: "error"; "skip" initialises the array; "overlap" copies the common slice
+            from the first index of each axis and initialises the rest.
     """
 
     parts: tuple[str, ...] = PARTS
@@ -49,7 +50,7 @@ class RestoreOptions:
 
     @classmethod
     def from_config(cls, group: Any) -> RestoreOptions:
-        """From the group `restore` of a config."""
+        """The options in the group `restore` of a config."""
         return cls(
             parts=tuple(group.parts),
             strict=group.strict,
@@ -60,16 +61,16 @@ class RestoreOptions:
 
 @dataclass(frozen=True)
 class Match:
-    """What becomes of one array.
+    """The outcome for one array.
 
     Attributes:
         outcome: restored (same name), renamed, resized (renamed or not), initialised (as in a fresh
             run) or dropped (not in the model).
         path: slash path in the model; None if dropped.
-        source: slash path in the checkpoint; None if it has none.
-        shape: in the model; None if dropped.
-        saved_shape: in the checkpoint; None if it has none.
-        reason: why, in a few words; "" where it is plain.
+        source: slash path in the checkpoint; None if the array is not in it.
+        shape: shape in the model; None if dropped.
+        saved_shape: shape in the checkpoint; None if the array is not in it.
+        reason: short explanation; "" if it is obvious.
     """
 
     outcome: Outcome
@@ -86,27 +87,27 @@ class Match:
 
     @property
     def part(self) -> str:
-        """Which of `PARTS` the array belongs to."""
+        """The member of `PARTS` to which the array belongs."""
         return part_of(self.name)
 
 
 def part_of(path: str) -> str:
-    """The part of the state, of `PARTS`, that a slash path belongs to."""
+    """The part of the state, one of `PARTS`, to which a slash path belongs."""
     head = path.split("/", 1)[0]
     return "progress" if head in ("step", "learning_rate_scale") else head
 
 
 def match(saved: Shapes, wanted: Shapes, options: RestoreOptions) -> list[Match]:
-    """One `Match` for every wanted array and every saved one that is dropped.
+    """One `Match` per array of the model and per saved array that is dropped.
 
     Args:
         saved: slash path -> shape in the checkpoint; the first name is the part, as in
             "params/logit_scale" and "opt_state/inner_state/adam/mu/logit_scale".
-        wanted: the same of the model.
-        options: see there.
+        wanted: slash path -> shape in the model.
+        options: the rules and the handling of mismatches.
 
     Raises:
-        RestoreRuleError: a rule is not a regex, matches nothing, or sends two arrays to one name.
+        RestoreRuleError: a rule is not a regex, matches nothing, or maps two arrays to one name.
     """
     sources, left_out = _renamed(saved, wanted, options)
     matches: list[Match] = []
@@ -131,7 +132,7 @@ def match(saved: Shapes, wanted: Shapes, options: RestoreOptions) -> list[Match]
 
 
 def problems(matches: Iterable[Match], options: RestoreOptions) -> list[Match]:
-    """The matches that the options do not accept."""
+    """The matches that the options treat as errors."""
     found = []
     for candidate in matches:
         if candidate.part not in STRICT_PARTS or candidate.part not in options.parts:
@@ -147,7 +148,7 @@ def problems(matches: Iterable[Match], options: RestoreOptions) -> list[Match]:
 
 
 def suggest_rules(found: Sequence[Match]) -> list[tuple[str, str]]:
-    """Renames that would pair arrays on one side with those on the other, largest group first.
+    """Renames that would pair arrays of the two sides, largest group first.
 
     A group is a module: every array under its old name must have a counterpart of the same shape
     under the new one.
@@ -185,7 +186,7 @@ def suggest_rules(found: Sequence[Match]) -> list[tuple[str, str]]:
 def _renamed(
     saved: Shapes, wanted: Shapes, options: RestoreOptions
 ) -> tuple[dict[str, str], set[str]]:
-    """(name in the model -> saved name, saved names that a rule leaves out)."""
+    """(name in the model -> saved name, saved names that a rule drops)."""
     compiled = []
     for pattern, replacement in options.rules:
         try:
@@ -228,7 +229,7 @@ def _renamed(
 
 
 def _split(path: str, parameters: set[str]) -> tuple[str, str]:
-    """("opt_state/adam/mu/", "graph/kernel"): what comes before the module's name, and the name.
+    """("opt_state/adam/mu/", "graph/kernel"): the prefix before the module's name, and the name.
 
     The name is "" for an array that belongs to no module, like the step.
     """
@@ -253,12 +254,12 @@ def _pair(path: str, source: str, shape: Shape, saved_shape: Shape, on_mismatch:
 
 
 def _counts_beside_moments(matches: Sequence[Match], saved: Shapes) -> list[Match]:
-    """The matches, with each parameter's moments and their step count taken over all or not at all.
+    """The matches, with the moments and step count of each parameter restored both or not at all.
 
-    The count says since when the moments have been gathered (`optim.scale_by_adam`), so neither is
-    worth anything without the other, and a moment that is new in part has no one count. Where a
-    checkpoint has a single count for all parameters, as those of format 1 do, it is the count of
-    each parameter whose moments are taken over.
+    The count is the number of updates in the moments (`optim.scale_by_adam`), so neither is usable
+    without the other, and a partly new moment has no single count. If a checkpoint has a single
+    count for all parameters, as in format 1, it is the count of each parameter whose moments are
+    restored.
     """
     parameters = _parameters(m.path for m in matches if m.part == "params")
     families: dict[tuple[str, str], list[int]] = collections.defaultdict(list)
@@ -270,7 +271,7 @@ def _counts_beside_moments(matches: Sequence[Match], saved: Shapes) -> list[Matc
     for (optimizer, name), members in families.items():
         by_path = {matches[number].path: number for number in members}
         counter = by_path.get(f"{optimizer}/count/{name}")
-        if counter is None:  # moments that need no correction
+        if counter is None:  # moments without bias correction
             continue
         count, shared = matches[counter], f"{optimizer}/count"
         if count.source is None and saved.get(shared) == () and not count.reason:
@@ -292,7 +293,7 @@ def _parameters(paths: Iterable[str | None]) -> set[str]:
 
 
 def _without_common_end(left: str, right: str) -> tuple[str, str]:
-    """Both paths without their longest common end, which leaves each at least one name."""
+    """Both paths without their longest common suffix; at least one name of each remains."""
     a, b = left.split("/"), right.split("/")
     while len(a) > 1 and len(b) > 1 and a[-1] == b[-1]:
         a.pop()

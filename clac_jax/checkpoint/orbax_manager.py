@@ -1,4 +1,4 @@
-"""Orbax's `CheckpointManager` as this program uses it, and what it does not notice by itself."""
+"""Orbax's `CheckpointManager` as configured here, and checks that it does not make itself."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from clac_jax.checkpoint.removal import remove
 from clac_jax.errors import UserError, one_line
 from clac_jax.files.paths import explain
 
-_OS_ERROR = re.compile(r"os[ _]error(?:_code)?\W+(\d+)", re.IGNORECASE)  # as TensorStore says it
+_OS_ERROR = re.compile(r"os[ _]error(?:_code)?\W+(\d+)", re.IGNORECASE)  # TensorStore's wording
 
 
 def open_manager(directory: epath.Path) -> ocp.CheckpointManager:
-    """Orbax's manager of a `checkpoints/`, which never removes anything by itself."""
+    """Opens Orbax's manager of a `checkpoints/`; it never removes anything on its own."""
     quiet_threads()
     one = only_this_process()
     return ocp.CheckpointManager(
@@ -31,33 +31,33 @@ def open_manager(directory: epath.Path) -> ocp.CheckpointManager:
             RUN: ocp.JsonCheckpointHandler(multiprocessing_options=one),
         },
         options=ocp.CheckpointManagerOptions(
-            # All of them: `Retention` decides, once the new checkpoint has its checksums.
+            # Keep all: `Retention` decides, once the new checkpoint has its checksums.
             preservation_policy=checkpoint_managers.LatestN(),
-            enable_async_checkpointing=False,  # the entire save is in a thread of ours
-            cleanup_tmp_directories=False,  # `finish_interrupted` does it
+            enable_async_checkpointing=False,  # the entire save runs in our own thread
+            cleanup_tmp_directories=False,  # done by `finish_interrupted`
             todelete_subdir=DELETED,
-            create=False,  # done, and not possible where other processes take no part
-            lightweight_initialize=True,  # reads nothing of the checkpoints, damaged or not
+            create=False,  # exists; Orbax would need all processes to create it
+            lightweight_initialize=True,  # does not read the checkpoints
             multiprocessing_options=one,
         ),
     )
 
 
 def check_written(folder: epath.Path, mark: epath.Path) -> None:
-    """Looks for what Orbax does not notice.
+    """Checks a save for failures that Orbax does not notice.
 
-    It makes folders that are gone once more, and leaves the arrays unmerged, where nothing finds
-    them, if it cannot list their files.
+    It recreates folders that were removed, and leaves the arrays unmerged, where they cannot be
+    read, if it cannot list their files.
 
     Args:
-        folder: of the step that was saved.
-        mark: the file that says that the step is being written.
+        folder: folder of the saved step.
+        mark: the file that marks the step as being written.
 
     Raises:
-        OSError: the save is to be tried again; nothing that looks like a checkpoint is there.
+        OSError: the save must be retried; nothing that looks like a checkpoint is left.
     """
     merged = folder / STATE / MERGED
-    if not os.path.lexists(mark):  # without which the folder would count as damaged
+    if not os.path.lexists(mark):  # without it the folder would count as damaged
         remove(folder)
         raise FileNotFoundError(errno.ENOENT, "The folder was taken away during the save", mark)
     if not os.path.lexists(merged):
@@ -65,7 +65,7 @@ def check_written(folder: epath.Path, mark: epath.Path) -> None:
 
 
 def failure_reason(error: Exception) -> str:
-    """What an error of a save says, in one line, and what to do."""
+    """One line on why a save failed, and what to do."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.errno:

@@ -1,10 +1,9 @@
-"""Silence for what the threads of Orbax and TensorStore print about an error that is raised anyway.
+"""Suppresses what threads of Orbax and TensorStore print about an error that is raised anyway.
 
 A save or a restore that fails raises its first error, which is reported in one line. The threads
-that were at work on the other arrays then fail, too, some of them much later: Orbax logs each with
-its traceback, asyncio reports the error of each that nobody waits for any more, and TensorStore's
-find the event loop closed that they report to. A full disk so prints hundreds of lines around the
-one that matters.
+that handle the other arrays then fail as well, some of them much later: Orbax logs each with its
+traceback, asyncio reports every error that is no longer awaited, and TensorStore finds its event
+loop closed. A full disk thus prints hundreds of lines around the one that matters.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ _hook_before: Callable[[Any], Any] = sys.__unraisablehook__
 
 
 def quiet_threads() -> None:
-    """From now on drops these three kinds of messages, and no others; may be called again."""
+    """Drops these three kinds of messages, and no others, from now on; may be called repeatedly."""
     global _hook_before
     with _lock:
-        for name, is_news in (("absl", _is_news), ("asyncio", _is_awaited)):  # Orbax uses absl's
+        for name, is_news in (("absl", _is_news), ("asyncio", _is_awaited)):  # Orbax logs to absl
             logger = logging.getLogger(name)
             if is_news not in logger.filters:
                 logger.addFilter(is_news)
@@ -32,13 +31,13 @@ def quiet_threads() -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a record says what nothing else says: not the tracebacks of Orbax's threads."""
+    """Whether a log record is new information, not a traceback of Orbax's threads."""
     parts = record.pathname.replace("\\", "/").split("/")
     return not ("orbax" in parts and parts[-1] == "future.py" and record.exc_info)
 
 
 def _is_awaited(record: logging.LogRecord) -> bool:
-    """Whether a record is not about the error of another array than the one that was reported."""
+    """Whether a log record is not about an error that follows the reported one."""
     return "exception was never retrieved" not in record.getMessage()
 
 

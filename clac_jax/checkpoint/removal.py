@@ -1,8 +1,8 @@
-"""Taking checkpoints away: those no longer kept, the remains of a killed save, and damaged ones.
+"""Removal of checkpoints: expired ones, the remains of a killed save, and damaged ones.
 
-A removal that fails never costs a run anything: what cannot be removed is reported, and tried again
-after the next save and at the next start. On network file systems that is an everyday matter: a
-file that someone holds open cannot be removed with its folder.
+A failed removal never stops a run: it is reported, and tried again after the next save and at the
+next start. It is common on network file systems, where a file that someone holds open cannot be
+removed with its folder.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from clac_jax.checkpoint.layout import (
 )
 from clac_jax.files.paths import explain
 
-ATTEMPTS, PAUSE = 3, 0.1  # threads of a save that has failed may still write for a moment
+ATTEMPTS, PAUSE = 3, 0.1  # threads of a failed save may still write briefly
 
 
 def remove(path: epath.Path) -> None:
-    """Removes a file, a link or a folder with all in it, if it is there.
+    """Removes a file, a link, or a folder with its content; a missing path is not an error.
 
     Raises:
-        OSError: it cannot be removed; part of it may be gone.
+        OSError: it cannot be removed; part of it may already be removed.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -52,10 +52,10 @@ def remove(path: epath.Path) -> None:
 
 
 def finish_interrupted(directory: epath.Path) -> list[str]:
-    """Finishes or removes what a killed save had begun in a `checkpoints/`.
+    """Finishes or removes what a killed save has left in a `checkpoints/`.
 
     Returns:
-        What could not be removed and why, one sentence each.
+        A sentence for each item that could not be removed, with the reason.
     """
     problems = [p for path in unfinished(directory) for p in _moved_to_trash(directory, path)]
     is_cleared = not problems
@@ -78,18 +78,18 @@ def finish_interrupted(directory: epath.Path) -> list[str]:
 
 
 def discard(directory: epath.Path, path: epath.Path) -> list[str]:
-    """Moves a checkpoint out of sight of everything that reads `checkpoints/`, and removes it.
+    """Moves a checkpoint to where nothing that reads `checkpoints/` sees it, and removes it.
 
-    The folder is renamed before anything in it is deleted, so a step that is there is complete.
+    The folder is renamed before anything in it is deleted, so every existing step is complete.
 
     Returns:
-        Why it is still there, or why a part of it still takes space; empty if neither is so.
+        Sentences on why it still exists, or why part of it still takes space; empty on success.
     """
     return _moved_to_trash(directory, path) or empty_trash(directory)
 
 
 def empty_trash(directory: epath.Path) -> list[str]:
-    """Removes what earlier removals have left; the same result as `discard`."""
+    """Removes what earlier removals have left; returns a list like `discard`."""
     place = directory / DELETED
     problems = [problem for path in entries(place) for problem in _removed(path)]
     return problems or _removed(place)
@@ -99,7 +99,7 @@ def set_aside(directory: epath.Path, steps: Sequence[int]) -> list[str]:
     """Moves damaged checkpoints into `checkpoints/damaged`.
 
     Returns:
-        Which had to stay where they are and why; they are passed over there, too.
+        A sentence for each that could not be moved, with the reason; readers skip it there, too.
     """
     problems = []
     for step in steps:
@@ -112,10 +112,10 @@ def set_aside(directory: epath.Path, steps: Sequence[int]) -> list[str]:
 
 
 def move_away(path: epath.Path, place: epath.Path) -> None:
-    """Renames something into a folder, which is made, under a name that is free there.
+    """Moves something into a folder, which is created, under an unused name.
 
     Raises:
-        OSError: it stays where it is.
+        OSError: it could not be moved.
     """
     os.makedirs(place, exist_ok=True)
     target, number = place / path.name, 1
@@ -125,7 +125,7 @@ def move_away(path: epath.Path, place: epath.Path) -> None:
 
 
 def strangers(directory: epath.Path) -> list[str]:
-    """Names in a `checkpoints/` that look like a step and are not a folder."""
+    """Names in a `checkpoints/` that look like a step but are not folders."""
     return [path.name for path in entries(directory) if is_step(path.name) and not path.is_dir()]
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint into a model, entirely or in part, and the account of what became of every array."""
+"""Restores a checkpoint into a model, fully or in part, and reports the outcome of every array."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from clac_jax.errors import UserError
 from clac_jax.files.atomic import write_atomically
 
 REPORT_FILE = "restore_report.json"
-_LISTED = 8  # modules of one outcome in the table; the report has every array
+_LISTED = 8  # modules per outcome in the table; the report lists all arrays
 
 
 class TreeMismatchError(UserError):
-    """The arrays of a checkpoint are not the model's, and the config does not say what to do."""
+    """The checkpoint's arrays do not fit the model, and the config does not accept that."""
 
 
 @dataclass(frozen=True)
 class Restored:
-    """The arrays of a state, and where each comes from.
+    """The arrays of a state, and the origin of each.
 
     Attributes:
         arrays: slash path -> array, for every array of the state.
-        matches: what became of each array of the state and of the checkpoint.
+        matches: outcome for each array of the state and of the checkpoint.
     """
 
     arrays: dict[str, Any]
@@ -49,10 +49,10 @@ class Restored:
 def match_checkpoint(
     info: CheckpointInfo, shapes: Mapping[str, jax.ShapeDtypeStruct], options: RestoreOptions
 ) -> list[Match]:
-    """`matching.match` of a checkpoint with the arrays of a state; arguments as for `restore`.
+    """Matches a checkpoint to the arrays of a state; arguments as for `restore`.
 
     Raises:
-        RestoreRuleError: see `matching.match`.
+        RestoreRuleError: a rule cannot be applied, see `matching.match`.
     """
     return match(
         {path: leaf.shape for path, leaf in info.leaves.items()},
@@ -67,18 +67,18 @@ def restore(
     options: RestoreOptions,
     initialise: Callable[[], Mapping[str, Any]],
 ) -> Restored:
-    """Takes from a checkpoint what fits the model and is asked for.
+    """Restores the parts of a checkpoint that are requested and fit the model.
 
     Args:
-        info: of the checkpoint.
+        info: description of the checkpoint.
         shapes: slash path -> shape and dtype of every array of the state.
-        options: what is taken, what is renamed, and what is an error.
-        initialise: makes the arrays of a fresh state, by slash path; called only when needed.
+        options: what to restore, what to rename, and what is an error.
+        initialise: returns the arrays of a fresh state by slash path; called only when needed.
 
     Raises:
-        TreeMismatchError: naming every array on which the two differ and the flags to accept it.
-        RestoreRuleError: see `matching.match`.
-        DamagedCheckpointError: naming the file that is not what was written.
+        TreeMismatchError: the message names every array that differs and the flags to accept it.
+        RestoreRuleError: a rule cannot be applied, see `matching.match`.
+        DamagedCheckpointError: a file differs from what was written; the message names it.
     """
     matches = match_checkpoint(info, shapes, options)
     if found := problems(matches, options):
@@ -98,7 +98,7 @@ def restore(
 
 
 def describe(matches: Sequence[Match], info: CheckpointInfo) -> str:
-    """The account as a table: arrays and bytes of each outcome, and the modules that changed."""
+    """A table of the arrays and bytes with each outcome, and the modules that changed."""
     lines = []
     for outcome in OUTCOMES:
         some = [m for m in matches if m.outcome == outcome]
@@ -115,7 +115,7 @@ def describe(matches: Sequence[Match], info: CheckpointInfo) -> str:
 
 
 def write_report(path: Path, info: CheckpointInfo, matches: Sequence[Match]) -> None:
-    """Writes the account of every array as JSON.
+    """Writes the outcome for every array as JSON.
 
     The file holds `checkpoint` (its folder), `step`, `counts` by outcome, and `arrays`: one object
     with `outcome`, `path`, `source`, `shape`, `saved_shape` and `reason` for each.
@@ -146,7 +146,7 @@ def _overlap(fresh: np.ndarray, saved: np.ndarray) -> np.ndarray:
 
 
 def _megabytes(some: Sequence[Match], info: CheckpointInfo) -> str:
-    """Bytes on the side of the model, or of the checkpoint for what is dropped."""
+    """Megabytes of the arrays in the model, or in the checkpoint for dropped arrays."""
     total = 0
     for m in some:
         shape = m.shape if m.shape is not None else m.saved_shape
@@ -157,7 +157,7 @@ def _megabytes(some: Sequence[Match], info: CheckpointInfo) -> str:
 
 
 def _group(m: Match) -> str:
-    """The module of an array, two names deep, and why."""
+    """The module of an array, to a depth of two names, and the reason for its outcome."""
     module = _module(m.name)
     text = module if m.outcome != "renamed" else f"{_module(m.source or '')} -> {module}"
     return f"{text} ({m.reason})" if m.reason else text

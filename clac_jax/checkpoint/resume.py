@@ -1,4 +1,4 @@
-"""How a run starts: afresh, where it was, or from another run; and what is no longer the same."""
+"""The start of a run: fresh, resumed, or from another run; and what has changed since."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ from clac_jax.training.run_end import has_ended
 
 
 class ResumeError(UserError):
-    """The run cannot start in the way that `config.resume` asks for."""
+    """The run cannot start in the way that `config.resume` requires."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a run may start from, before anything large is read.
+    """The checkpoints that a run may start from, before any arrays are read.
 
     Attributes:
-        own: the intact checkpoints of the workdir by step.
-        damaged: what is wrong with the others.
-        other: another run's checkpoint, where the workdir has none.
+        own: step -> intact checkpoint in the workdir.
+        damaged: step -> damage of the others.
+        other: another run's checkpoint, used if the workdir has none.
     """
 
     own: dict[int, CheckpointInfo] = field(default_factory=dict)
@@ -62,13 +62,13 @@ class Origin:
 
 @dataclass(frozen=True)
 class Start:
-    """A run about to begin.
+    """The initial state of a run.
 
     Attributes:
-        arrays: slash path -> array, of the entire state.
-        progress: where the run is.
-        origin: in words: fresh, resumed, or from another run.
-        notes: lines on what was taken over, what changed and what was damaged.
+        arrays: slash path -> array, for the entire state.
+        progress: position of the run.
+        origin: description of the start: fresh, resumed, or from another run.
+        notes: lines on what was restored, what has changed and what was damaged.
         damaged: steps whose checkpoints must be set aside.
         is_own: whether it resumes from a checkpoint in its own workdir.
     """
@@ -82,12 +82,12 @@ class Start:
 
 
 def find_origin(config: ml_collections.ConfigDict, workdir: Path) -> Origin:
-    """Looks for what the run can start from, as `config.resume` and `config.resume_from` say.
+    """Finds what the run can start from, by `config.resume` and `config.resume_from`.
 
     Raises:
-        ResumeError: "must" finds nothing, "never" finds a run.
-        CheckpointNotFoundError: `resume_from` names nothing.
-        DamagedCheckpointError: the checkpoint it names is damaged.
+        ResumeError: "must" finds no run, "never" finds one.
+        CheckpointNotFoundError: `resume_from` names no checkpoint.
+        DamagedCheckpointError: the checkpoint that it names is damaged.
     """
     directory = epath.Path(workdir) / CHECKPOINTS
     finish_interrupted(directory)
@@ -122,17 +122,17 @@ def begin(
     shapes: Mapping[str, jax.ShapeDtypeStruct],
     initialise: Callable[[], Mapping[str, Any]],
 ) -> Start:
-    """The state to begin with; of the workdir's checkpoints the newest intact one.
+    """The initial state; of the workdir's checkpoints the newest intact one is used.
 
     Args:
-        origin: from `find_origin`.
-        workdir: of the run; an account of a restore is written there.
+        origin: the result of `find_origin`.
+        workdir: the run's workdir; the report of a restore is written there.
         now: the run's config and data, which may differ from those of the checkpoint.
         shapes: slash path -> shape and dtype of every array of the state.
-        initialise: makes the arrays of a fresh state.
+        initialise: returns the arrays of a fresh state.
 
     Raises:
-        TreeMismatchError, RestoreRuleError: see `restore.restore`.
+        TreeMismatchError, RestoreRuleError: the checkpoint does not fit, see `restore.restore`.
         DamagedCheckpointError: no intact checkpoint is left.
     """
     config = now.config
@@ -191,9 +191,9 @@ def begin_in_all_processes(
     shapes: Mapping[str, jax.ShapeDtypeStruct],
     initialise: Callable[[], Mapping[str, Any]],
 ) -> Start:
-    """`begin` in the first process, which sends the others its arrays and position.
+    """Runs `begin` in the first process, which sends arrays and position to the others.
 
-    Arguments as for `begin`; the words of the result are empty in the other processes.
+    Arguments as for `begin`; `origin` and `notes` of the result are empty in the other processes.
     """
     start = Start({}, RunProgress(), "", [], [])
     if processes.is_first():
@@ -216,7 +216,7 @@ def _newest(
     options: RestoreOptions,
     initialise: Callable[[], Mapping[str, Any]],
 ) -> tuple[CheckpointInfo, Restored]:
-    """The newest checkpoint whose arrays are what was written; adds the others to `damaged`."""
+    """The newest checkpoint with intact arrays; adds the damaged ones to `damaged`."""
     for step in sorted(own, reverse=True):
         info = own[step]
         try:
@@ -232,9 +232,9 @@ def _newest(
 def _for_own(
     info: CheckpointInfo, shapes: Mapping[str, jax.ShapeDtypeStruct], options: RestoreOptions
 ) -> RestoreOptions:
-    """All of a run's own checkpoint is taken; `config.restore` is for where that does not fit.
+    """Options to restore all parts of a run's own checkpoint, by `config.restore` only if needed.
 
-    Its rules and parts are mostly still those of the other run's checkpoint that it began with.
+    The rules and parts in the config usually refer to the other run's checkpoint it started from.
     """
     everything = RestoreOptions()
     fits = not problems(match_checkpoint(info, shapes, everything), everything)
@@ -242,9 +242,9 @@ def _for_own(
 
 
 def _at(arrays: Mapping[str, Any], progress: RunProgress) -> dict[str, Any]:
-    """The arrays with the state's own step, and the schedule's, at the step of the progress.
+    """The arrays, with the step of the state and of the schedule set to that of `progress`.
 
-    They differ where only one of them was taken over, or where the schedule has changed.
+    They differ if only one of them was restored, or if the schedule has changed.
     """
     counters = [path for path in arrays if path.endswith("/learning_rate/count")]
     return {

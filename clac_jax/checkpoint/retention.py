@@ -1,4 +1,4 @@
-"""Which checkpoints of a run are kept, and why: pure rules on steps and metrics."""
+"""The rules, on steps and metrics only, for which checkpoints of a run are kept."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class Retention:
     """Keeps the last checkpoint, the best `save_top_k` by a metric, and milestones.
 
     A checkpoint without the metric (saved between validations) or with NaN is never among the best.
-    Of equal values the earlier checkpoint is the better one: a tie is not an improvement.
+    Of equal values the earlier checkpoint is better: a tie is not an improvement.
 
     Attributes:
-        save_top_k: how many of the best to keep; 0 none, -1 every checkpoint there is.
+        save_top_k: number of best checkpoints to keep; 0 for none, -1 for all.
         monitor: name of the metric.
-        mode: "min" or "max", which values are better.
-        keep_every_n_steps: a checkpoint whose step is a multiple is kept for good; 0 none.
-        save_last: whether the last is kept when the run has ended; until then it always is.
-        earlier_best: steps that were the best by measures that no longer hold, best of the latest
-            measure first; they stay.
+        mode: "min" or "max", the better direction.
+        keep_every_n_steps: checkpoints at multiples of this step are kept permanently; 0 for none.
+        save_last: whether the last one is kept after the run has ended; until then it always is.
+        earlier_best: steps that were best by metrics that are no longer comparable, the latest
+            metric first; they are kept.
     """
 
     save_top_k: int
@@ -38,12 +38,12 @@ class Retention:
 
     @property
     def num_best(self) -> int | None:
-        """How many of the best are kept; None for all."""
+        """Number of best checkpoints to keep; None for all."""
         return None if self.save_top_k == KEEP_ALL else self.save_top_k
 
     @classmethod
     def from_config(cls, options: Any) -> Retention:
-        """From the group `checkpoint` of a config, a ConfigDict or the dict a checkpoint holds."""
+        """The rules in the group `checkpoint` of a config, a ConfigDict or a checkpoint's dict."""
         return cls(
             save_top_k=options["save_top_k"],
             monitor=options["monitor"],
@@ -63,11 +63,11 @@ class Retention:
         return sorted(scores, key=lambda step: (scores[step], step))
 
     def reasons(self, metrics: StepMetrics, ended: bool = False) -> dict[int, list[str]]:
-        """Why each step is kept, in words; those that are not kept are left out.
+        """Step -> the reasons to keep it, in words; steps that are not kept are left out.
 
         Args:
-            metrics: of every checkpoint by step, None for one without a validation.
-            ended: whether the run has ended, so that nothing will resume from the last one.
+            metrics: step -> metrics of its checkpoint, or None without a validation.
+            ended: whether the run has ended, so that nothing will resume from the last checkpoint.
         """
         kept: dict[int, list[str]] = {step: [] for step in sorted(metrics)}
         if metrics and (self.save_last or not ended):
@@ -84,5 +84,5 @@ class Retention:
         return {step: why for step, why in kept.items() if why}
 
     def kept(self, metrics: StepMetrics, ended: bool = False) -> set[int]:
-        """The steps to keep; never none of them."""
+        """The steps to keep; never empty if there are any."""
         return set(self.reasons(metrics, ended)) or set(sorted(metrics)[-1:])

@@ -1,4 +1,4 @@
-"""When a run saves: by epochs, steps and minutes, when it is asked to stop, and when it fails."""
+"""The times at which a run saves: by epoch, step or minute, on a stop request, and on failure."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from clac_jax.training.state import TrainState
 
 
 class Syncable(Protocol):
-    """What must be on the disk before a checkpoint that depends on it: the log of the run."""
+    """The run's log, which must be on disk before a checkpoint that depends on it."""
 
     def sync(self) -> None:
-        """Forces it to the disk."""
+        """Forces all rows to the disk."""
 
 
 class Saver:
-    """Saves a run's state at the times that `config.checkpoint` names.
+    """Saves a run's state at the times set in `config.checkpoint`.
 
-    Every process has one and calls it at the same points of the run; the first one writes.
+    Every process has one and calls it at the same points of the run; only the first one writes.
     """
 
     def __init__(
@@ -44,9 +44,9 @@ class Saver:
         """Starts the clock of `every_n_minutes`.
 
         Args:
-            parallel: how the state lies on the devices.
-            checkpoints: of the run; `NoCheckpoints` in the processes behind the first.
-            log: whose rows must be on the disk before the checkpoint that follows them.
+            parallel: placement of the state on the devices.
+            checkpoints: the run's checkpoints; `NoCheckpoints` in all processes except the first.
+            log: the log, whose rows must be on disk before the checkpoint that follows them.
             options: the group `config.checkpoint`.
         """
         self._parallel = parallel
@@ -58,7 +58,7 @@ class Saver:
         self._lock = threading.RLock()
 
     def due_at_step(self, progress: RunProgress) -> bool:
-        """Whether a save is due after this step by its number."""
+        """Whether the number of this step makes a save due."""
         options = self._options
         return any(
             every and progress.step % every == 0
@@ -66,19 +66,19 @@ class Saver:
         )
 
     def due_by_time(self) -> bool:
-        """Whether `every_n_minutes` are over, by the clock of this process."""
+        """Whether `every_n_minutes` have passed, by the clock of this process."""
         minutes = (time.monotonic() - self._last) / 60
         return bool(self._options.every_n_minutes and minutes >= self._options.every_n_minutes)
 
     def due_after_validation(self, progress: RunProgress, is_last: bool) -> bool:
-        """Whether a save is due behind epoch `progress.epoch - 1`, by it or by its last step."""
+        """Whether a save is due after epoch `progress.epoch - 1`, by epoch or by last step."""
         by_epoch = progress.epoch % self._options.every_n_epochs == 0
         return is_last or by_epoch or self.due_at_step(progress)
 
     def save(
         self, state: TrainState, progress: RunProgress, metrics: Mapping[str, float] | None = None
     ) -> None:
-        """Saves the state; in the background if so configured.
+        """Saves the state, in the background if configured.
 
         Raises:
             CheckpointError: see `Checkpoints.save`.
@@ -91,11 +91,11 @@ class Saver:
     def save_before_leaving(
         self, state: TrainState, progress: RunProgress, error: Exception
     ) -> None:
-        """Saves what is safe when `error` ends the loop, and ends the save that is under way.
+        """Saves what is safe when `error` ends the loop, and finishes the save in progress.
 
-        Nothing is saved where the numbers, the rows or the saving itself are what failed, where the
-        failed step has already taken the state's memory, or where the other processes, which do not
-        know of the error, would have to help.
+        Nothing is saved if the numbers, the rows or the saving itself failed, if the failed step
+        has already consumed the state's memory, or if a save would need the other processes, which
+        do not know of the error.
 
         Raises:
             UserError: the run was asked to stop, and its last state could not be saved.
@@ -112,28 +112,29 @@ class Saver:
                 self.checkpoints.wait_for_last()
             self.checkpoints.wait()
         except UserError as second:  # the first error is the one to raise
-            if isinstance(error, Preempted):  # which would say that all is saved
+            if isinstance(error, Preempted):  # its message would say that all is saved
                 raise
             warn(str(second))
 
     def save_without_others(self, state: TrainState, progress: RunProgress) -> str:
-        """Saves the state of a run that has lost a process, if it is intact, without the others.
+        """Saves the state of a run that has lost a process, if it is available, without the others.
 
-        A step takes the memory of the state before it, so there is none while a step waits for the
-        lost process; there is one in a validation and between steps. The save under way is ended.
+        A step consumes the memory of the previous state, so no state is available while a step
+        waits for the lost process; one is during a validation and between steps. The save in
+        progress is finished first.
 
         Args:
             state: may be in use by the main thread, or be the result of a step that never ends.
-            progress: where the run is.
+            progress: position of the run.
 
         Returns:
-            What the newest checkpoint is, in a sentence.
+            A sentence on the newest checkpoint.
         """
         try:
             if progress.step > 0 and self._is_intact(state, progress):
                 self._save_unless_saved(state, progress)
             self.checkpoints.drain()
-        except (UserError, RuntimeError, ValueError) as error:  # JAX's, of a state that is gone
+        except (UserError, RuntimeError, ValueError) as error:  # JAX's, for a deleted state
             warn(str(error))
         return self.checkpoints.describe_newest()
 
@@ -142,7 +143,7 @@ class Saver:
 
         Args:
             template: shapes and dtypes of a state on the host.
-            state: at the end of the run; it is tested where no checkpoint of the model is better.
+            state: the final state; it is tested if no checkpoint of the model is better.
         """
         last_step = int(self._parallel.to_host(state.step))
         model = template.model_only()
@@ -156,7 +157,7 @@ class Saver:
         return state.replace(params=best.params, batch_stats=best.batch_stats), step
 
     def _is_intact(self, state: TrainState, progress: RunProgress) -> bool:
-        """Whether the state is here in full, computed, and of the step that `progress` says."""
+        """Whether the state is complete on this host, computed, and at the step of `progress`."""
         leaves = jax.tree.leaves(state)
         if any(leaf.is_deleted() or not leaf.is_ready() for leaf in leaves):
             return False
@@ -164,11 +165,11 @@ class Saver:
             return False
         try:
             return int(self._parallel.to_host({"step": state.step})["step"]) == progress.step
-        except (RuntimeError, ValueError):  # the result of a step that has failed
+        except (RuntimeError, ValueError):  # the result of a failed step
             return False
 
     def _save_unless_saved(self, state: TrainState, progress: RunProgress) -> None:
-        # Only the first process knows what it has saved; where all must help, all do.
+        # Only the first process knows what was saved; a distributed state needs all to save.
         saved = self.checkpoints.saved == progress
         if not (saved and self._parallel.is_local(state)):
             self.save(state, progress)

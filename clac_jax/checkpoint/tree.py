@@ -1,4 +1,4 @@
-"""A TrainState as flat arrays, by slash path, and back."""
+"""Conversion of a TrainState to flat arrays by slash path, and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run asks of its checkpoints, and the answer of the processes that write none."""
+"""The interface of a run to its checkpoints, and its version for processes that write none."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from clac_jax.training.progress import RunProgress
 
 
 class CheckpointWriter(Protocol):
-    """What a run asks of its checkpoints; see `Checkpoints` for each."""
+    """The interface of a run to its checkpoints; see `Checkpoints` for details."""
 
     @property
     def saved(self) -> RunProgress | None:
-        """The position that was saved last in this process, if any was and did not fail."""
+        """The position saved last by this process; None if there is none or the save failed."""
 
     def save(
         self,
@@ -25,16 +25,16 @@ class CheckpointWriter(Protocol):
         metrics: Mapping[str, float] | None,
         before_commit: Callable[[], None] = ...,
     ) -> None:
-        """Saves the arrays under `progress.step`."""
+        """Saves the arrays as step `progress.step`."""
 
     def follow(self, workdir: Path) -> None:
-        """Saves in another folder from now on."""
+        """Saves in a different folder from now on."""
 
     def check(self) -> None:
-        """Raises what the save in the background raised, if it has ended."""
+        """Raises the error of the background save, if it has ended with one."""
 
     def drain(self) -> None:
-        """Blocks until no save is under way, in any thread."""
+        """Blocks until no save is in progress, in any thread."""
 
     def wait(self) -> None:
         """Blocks until the save in the background has been committed."""
@@ -43,20 +43,20 @@ class CheckpointWriter(Protocol):
         """Blocks until the last save has been committed; its failure is always an error."""
 
     def describe_newest(self) -> str:
-        """Which step the newest checkpoint is of, in a sentence."""
+        """A sentence with the step of the newest checkpoint."""
 
     def read_best(self, shapes: Shapes, last_step: int) -> tuple[int, Arrays]:
         """The step and the model's arrays of the best checkpoint."""
 
     def end(self, progress: RunProgress) -> None:
-        """Removes what was only kept to resume from."""
+        """Removes what was kept only for resuming."""
 
     def close(self) -> None:
-        """Waits for the background and frees the threads."""
+        """Waits for the background save and stops the threads."""
 
 
 class NoCheckpoints:
-    """The checkpoints of the processes behind the first, which write none."""
+    """The checkpoints of all processes except the first, which write none."""
 
     saved = None
 
@@ -79,7 +79,7 @@ class NoCheckpoints:
         """Does nothing."""
 
     def describe_newest(self) -> str:
-        """Nothing: the first process says it."""
+        """An empty text: the first process describes it."""
         return ""
 
     def read_best(self, shapes: Shapes, last_step: int) -> tuple[int, Arrays]:

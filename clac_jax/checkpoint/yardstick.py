@@ -1,7 +1,7 @@
-"""Which validations can be compared: what their values depend on besides the parameters.
+"""Comparability of validations: what their values depend on besides the parameters.
 
 A checkpoint keeps the metrics of its validation. Once the validation data, the batch within which
-the loss contrasts, or the model itself has changed, they no longer tell which checkpoint is better.
+the loss contrasts, or the model itself has changed, these cannot be ranked against new ones.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ def unlike(
     then: tuple[Mapping[str, Any], Mapping[str, str]],
     now: tuple[Mapping[str, Any], Mapping[str, str]],
 ) -> list[str]:
-    """What makes the validations of two runs incomparable, in words; [] if nothing does.
+    """The reasons why the validations of two runs are not comparable, in words; [] if they are.
 
     Args:
-        then: the nested config of a run, and split name -> fingerprint of its data ({}: unknown).
-        now: config and data of the other run, whose `checkpoint.monitor` is compared.
+        then: the nested config of a run, and split name -> fingerprint of its data ({} if unknown).
+        now: config and data of the other run; its `checkpoint.monitor` is compared.
     """
     (config_then, data_then), (config_now, data_now) = then, now
     fingerprints = data_then.get("validation", ""), data_now.get("validation", "")
     found = []
     texts = [json.dumps(config, sort_keys=True) for config in (config_then, config_now)]
-    # The declarations of the keys stand beside the encoders: `ckpt ls` of a run whose config never
-    # changed does without them, and so without JAX.
+    # The keys are declared next to the encoders, which import JAX: `ckpt ls` of a run whose config
+    # never changed does without them.
     if texts[0] != texts[1]:
         found = _other_keys(_flat(texts[0]), _flat(texts[1]), knows_data=all(fingerprints))
     if all(fingerprints) and fingerprints[0] != fingerprints[1]:
@@ -46,14 +46,14 @@ def unlike(
 def _other_keys(
     flat_then: Mapping[str, Any], flat_now: Mapping[str, Any], knows_data: bool
 ) -> list[str]:
-    """The keys that differ and on which a validation depends, in words."""
-    # Where the weights came from and what acts only in training does not matter.
+    """The keys that differ and that affect a validation, in words."""
+    # The origin of the weights and settings that act only in training do not matter.
     matters = {"model"}
-    # Measured within a batch; the retrieval accuracies are those of the whole split.
+    # Computed within a batch; the retrieval accuracies are computed over the entire split.
     in_batch = flat_now["checkpoint.monitor"] in ("val_loss", "val_acc_top1", "val_acc_top3")
     if in_batch and flat_now["task"] == "contrastive":
         matters.add("batch")
-    if not knows_data:  # a checkpoint does not say which examples it was measured on
+    if not knows_data:  # the checkpoint does not identify its examples
         matters.add("data")
     return [
         f"another {name}"
@@ -64,30 +64,30 @@ def _other_keys(
 
 @functools.lru_cache(maxsize=64)
 def _flat(config: str) -> dict[str, Any]:
-    """A nested config as JSON -> one dict from dotted keys, defaults included."""
+    """A nested config as JSON -> one dict by dotted key, including defaults."""
     return flatten(with_defaults(json.loads(config)))
 
 
 def retention_of(
     config: Mapping[str, Any], data: Mapping[str, str], intact: Mapping[int, CheckpointInfo]
 ) -> tuple[Retention, dict[int, Metrics]]:
-    """The rules for a run's checkpoints, and the metrics to rank them by.
+    """The rules for a run's checkpoints, and the metrics by which to rank them.
 
-    Those that were measured in another way than the run measures now have no metrics here; the best
-    of each such way stay.
+    Checkpoints validated differently from how the run validates now get no metrics here; the best
+    of each such group are kept.
 
     Args:
-        config: nested, of the run.
+        config: the run's nested config.
         data: split name -> fingerprint of its data.
-        intact: its checkpoints by step.
+        intact: step -> intact checkpoint of the run.
     """
     retention = Retention.from_config(config["checkpoint"])
     ways = [(config, data)]
     groups: list[dict[int, Metrics]] = [{}]
-    places: dict[str, int] = {}  # most checkpoints of a run have one config
+    places: dict[str, int] = {}  # most checkpoints of a run share one config
     for step in sorted(intact, reverse=True):
         info = intact[step]
-        # By what is monitored now, as everything is.
+        # All checkpoints are compared by the present group `checkpoint`.
         way = {**info.config, "checkpoint": config["checkpoint"]}, info.data
         key = json.dumps([way[0], dict(way[1])], sort_keys=True)
         if key not in places:

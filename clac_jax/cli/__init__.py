@@ -1,1 +1,1 @@
-"""The command line: `clac-jax`, its output, and errors of flags."""
+"""The command line `clac-jax`: commands, output, and errors in flags."""

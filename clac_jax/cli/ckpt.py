@@ -1,4 +1,4 @@
-"""`clac-jax ckpt`: checkpoints on the disk, read without JAX where that is possible."""
+"""`clac-jax ckpt`: commands on checkpoints, without JAX where possible."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from clac_jax.errors import UserError
 from clac_jax.files.paths import local_path
 
 EXIT_TROUBLE = 1
-"""Exit code where a command did its work and found a damaged checkpoint."""
+"""Exit code of a command that succeeded and found a damaged checkpoint."""
 
 NAMED = "RUN, RUN@best, RUN@last, RUN@step=5000, RUN@epoch=49 or a checkpoint's folder"
 
 
 def add(group: argparse.ArgumentParser) -> None:
-    """Adds the commands of the group."""
+    """Adds the `ckpt` commands."""
     command = commands(group)
     ls = command("ls", _ls, "list the checkpoints of a run, and why each is kept")
     ls.add_argument("run_folder", metavar="RUN")
@@ -95,7 +95,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _rm(options: argparse.Namespace) -> int:
     directory = _directory(options.run_folder)
-    with Workdir(str(directory.parent)):  # no run is writing there
+    with Workdir(str(directory.parent)):  # fails if a run is writing there
         folders = step_folders(directory)
         intact, _ = read_all(directory)
         for step in options.steps:
@@ -136,7 +136,7 @@ def _import(options: argparse.Namespace) -> int:
 
 
 def _directory(run: str) -> epath.Path:
-    """The `checkpoints/` that a run's workdir holds, or that is given itself."""
+    """The `checkpoints/` of a run, from its workdir or its own path."""
     folder = epath.Path(local_path(run, "RUN"))
     for directory in (folder / CHECKPOINTS, folder):
         if step_folders(directory):
@@ -147,6 +147,6 @@ def _directory(run: str) -> epath.Path:
 
 
 def _folder(name: str) -> epath.Path:
-    """A checkpoint's folder; one that is named directly may be damaged."""
+    """The folder of a checkpoint; if it is named directly it may be damaged."""
     folder = epath.Path(local_path(name, "CHECKPOINT"))
     return folder if folder.is_dir() else locate(name).folder

@@ -1,4 +1,4 @@
-"""What the commands of `clac-jax` share."""
+"""Shared helpers of the `clac-jax` commands."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def commands(group: argparse.ArgumentParser) -> Callable[..., argparse.ArgumentParser]:
-    """Adds commands to a group.
+    """A function that adds commands to a group.
 
     Returns:
         (name, function, text) -> the parser of a new command. `function` takes the parsed options

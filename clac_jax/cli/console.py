@@ -1,7 +1,7 @@
 """Standard output and error that cannot end a run: a closed pipe, a full disk, an ASCII terminal.
 
-What a run prints is a convenience; its record is the workdir. So a terminal that went away, or
-`main.py | head -1`, must not stop a training of days.
+The output is a convenience; the record of a run is its workdir. So a closed terminal, or
+`main.py | head -1`, must not stop a training of several days.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any, TextIO
 
 
 class _LastingOutput(io.RawIOBase):
-    """A file descriptor whose first failure to write ends the writing, silently.
+    """A file descriptor that silently stops writing at the first failure.
 
     Attributes:
-        failure: that first error, or None.
+        failure: the first error, or None.
     """
 
     def __init__(self, descriptor: int):
@@ -45,23 +45,23 @@ class _LastingOutput(io.RawIOBase):
 
 
 def protect_output() -> None:
-    """Makes standard output and error streams to which every write succeeds.
+    """Replaces standard output and error by streams on which writing never fails.
 
-    Characters that their encoding lacks are written as escapes. A descriptor that was closed
-    (`>&-`) is opened on /dev/null: the next file of the run would get its number, and with it
+    Characters that the encoding lacks are written as escapes. A closed descriptor (`>&-`) is opened
+    on /dev/null: otherwise the next file that the run opens would get its number, and with it
     everything that libraries print.
     """
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
     sys.stdout = _protected(sys.stdout, 1)
     sys.stderr = _protected(sys.stderr, 2)
 
 
 def output_failure() -> OSError | None:
-    """Why standard output has not taken everything, if so; flushes it first."""
+    """The error for which standard output is incomplete, or None; flushes it first."""
     sys.stdout.flush()
     raw = getattr(sys.stdout, "buffer", None)
     return raw.failure if isinstance(raw, _LastingOutput) else None

@@ -1,4 +1,4 @@
-"""`clac-jax data`: prepares the data sets that runs read."""
+"""`clac-jax data`: prepares the data sets for training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Stopped(BaseException):
-    """Stops the build after a signal; not an Exception, so that no library catches it."""
+    """Stops the build after a signal; not an Exception, so that libraries do not catch it."""
 
     def __init__(self, number: int):
         super().__init__(number)
@@ -26,7 +26,7 @@ class _Stopped(BaseException):
 
 
 def add(group: argparse.ArgumentParser) -> None:
-    """Adds the commands of the group."""
+    """Adds the `data` commands."""
     command = commands(group)
     prepare_ = command("prepare", _prepare, "build a data set if it does not exist yet")
     prepare_.add_argument(

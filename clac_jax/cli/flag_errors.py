@@ -1,4 +1,4 @@
-"""What is wrong with the flags of a run or with its config file, in one line."""
+"""One-line messages for errors in the flags of a run or in its config file."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from clac_jax.config import renamed
 from clac_jax.config.shipped import config_folder, shipped_names
 from clac_jax.errors import UserError
 
-_TRACE = "Traceback (most recent call last)"  # in what the flags say of a failing config file
+_TRACE = "Traceback (most recent call last)"  # in the parser's message on a failing config file
 
 
 def describe(error: Exception, config: str = "--config") -> str:
-    """The message for an error of the flags' parser or of the config file that it runs.
+    """The message for an error from the flag parser or from the config file that it runs.
 
     Args:
-        error: what was raised; a config file is code and may raise anything.
-        config: the flag that names the file, as it was given.
+        error: the exception; a config file is code and may raise any type.
+        config: the flag that names the file, as given by the user.
     """
     causes: list[BaseException] = [error]
     while cause := causes[-1].__cause__ or causes[-1].__context__:
         causes.append(cause)
-    if isinstance(error, OSError):  # the parser's own, of a file that it cannot load
+    if isinstance(error, OSError):  # raised by the parser for an unreadable file
         cause = next((c for c in causes if isinstance(c, OSError) and c.strerror), None)
         reason = cause.strerror if cause else "No such file or directory"
         return (
@@ -32,7 +32,7 @@ def describe(error: Exception, config: str = "--config") -> str:
             f"one of clac-jax's own: {', '.join(shipped_names())}."
         )
     root: BaseException = error
-    if _TRACE in str(error):  # the parser's, around what the file has raised
+    if _TRACE in str(error):  # the parser's error wraps that of the file
         root = next((cause for cause in causes if _TRACE not in str(cause)), error)
     if isinstance(root, flags.Error | UserError | AttributeError | KeyError):
         text = _unquoted(str(root))
@@ -45,13 +45,13 @@ def describe(error: Exception, config: str = "--config") -> str:
 
 def _unquoted(text: str) -> str:
     text = " ".join(text.replace("\\n", " ").split())
-    if text[:1] in "'\"" and text[:1] == text[-1:]:  # the repr that a KeyError prints
+    if text[:1] in "'\"" and text[:1] == text[-1:]:  # a KeyError prints a repr
         text = text[1:-1].replace("\\'", "'")
     return text[1:-1] if text[:1] == text[-1:] == "'" else text
 
 
 def _where(error: BaseException) -> str:
-    """The line of the config file that an error comes from."""
+    """The location in the config file at which an error was raised."""
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -61,7 +61,7 @@ def _where(error: BaseException) -> str:
 
 
 def _is_config_file(file: Path) -> bool:
-    """Whether a file is neither a library's nor this package's, or is a shipped config."""
+    """Whether a file belongs neither to a library nor to this package, or is a shipped config."""
     if file.parent == config_folder():
         return True
     ours = file.is_relative_to(Path(__file__).resolve().parents[1])

@@ -1,4 +1,4 @@
-"""`clac-jax import`: what other programs have trained."""
+"""`clac-jax import`: imports models that other programs have trained."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from clac_jax.files.paths import local_path
 
 
 def add(group: argparse.ArgumentParser) -> None:
-    """Adds the commands of the group."""
+    """Adds the `import` commands."""
     command = commands(group)
     lightning = command(
         "lightning",

@@ -13,8 +13,8 @@ from clac_jax.cli.console import output_failure, protect_output
 from clac_jax.errors import EXIT_USER_ERROR, UserError
 from clac_jax.files.paths import explain
 
-# Group -> what it does. `train` has flags of its own; of the others only the module of the group
-# that is asked for is imported, so that looking at a checkpoint needs neither JAX nor the data.
+# Group -> description. `train` has its own flags; of the others, only the module of the requested
+# group is imported, so that inspecting a checkpoint needs neither JAX nor the data.
 GROUPS = {
     "train": "train a model, or resume its training",
     "data": "prepare the data that runs read",
@@ -25,7 +25,7 @@ MODULES = {"data": "data", "ckpt": "ckpt", "import": "imports"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Runs the command line; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["train"]:
         from clac_jax.cli import train
@@ -41,11 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(argv: Sequence[str] | None = None) -> None:
-    """The entry point `clac-jax`: `main`, and an error where its output could not be written."""
+    """The entry point `clac-jax`: `main`, with an error if its output could not be written."""
     protect_output()
     code = main(argv)
     failure = output_failure()
-    if failure is not None and failure.errno != errno.EPIPE:  # `... | head` has what it wants
+    if failure is not None and failure.errno != errno.EPIPE:  # `... | head` ended normally
         print(f"error: Cannot write the output: {explain(failure)}", file=sys.stderr)
         code = code or EXIT_USER_ERROR
     sys.exit(code)

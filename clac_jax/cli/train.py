@@ -1,7 +1,7 @@
-"""`clac-jax train`, which is `main.py`: flags in, one call of `train`, an exit code out.
+"""`clac-jax train`, also `main.py`: parses flags, calls `train` once, returns an exit code.
 
-Exit codes: 0 where the run has ended, 2 for what the user has to correct, 75 where the run was
-asked to stop and can be resumed, 1 for any other error, whose traceback is printed.
+Exit codes: 0 if the run has ended, 2 for errors that the user must correct, 75 if the run was
+stopped on request and can be resumed, 1 for any other error, with its traceback.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def run(arguments: Sequence[str]) -> NoReturn:
     Args:
         arguments: the flags, without the name of the program.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's C++ notices; read by JAX's import
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides XLA's notices; read by JAX's import
     if set(arguments) & {"--help", "-help", "-h", "--h", "-?"}:
         from clac_jax.config.shipped import shipped_names
 
@@ -58,7 +58,7 @@ def run(arguments: Sequence[str]) -> NoReturn:
         print(HELP.format(names=names), end="", flush=True)
         sys.exit(0)
     with contextlib.ExitStack() as listening:
-        stop = listening.enter_context(StopSignals())  # before the seconds that imports take
+        stop = listening.enter_context(StopSignals())  # before the slow imports
         from absl import app, flags, logging
         from ml_collections import config_flags
 
@@ -74,20 +74,20 @@ def run(arguments: Sequence[str]) -> NoReturn:
             check_local(str(workdir.value), "--workdir")
             if len(rest) > 1:
                 raise flags.ValidationError(f"unexpected argument {rest[1]!r}: flags start with --")
-            config.value.keys()  # a config file that cannot be loaded shows only when it is used
+            config.value.keys()  # loads the config file, which may fail
             return rest
 
         def parse_or_exit(argv: list[str]) -> list[str]:
             try:
                 return parse(list(argv))
-            except Exception as error:  # whatever the code of a config file raises
+            except Exception as error:  # a config file may raise any type
                 from clac_jax.cli.flag_errors import describe
 
                 given = next((each for each in arguments if _is_config(each)), "--config")
                 _fail(describe(error, given))
 
         def main(_: list[str]) -> NoReturn:
-            logging.set_verbosity(logging.ERROR)  # the libraries' notices; ours are printed
+            logging.set_verbosity(logging.ERROR)  # hides notices of libraries; ours are printed
             _train(config.value, str(workdir.value), stop, listening)
 
         app.run(main, argv=["clac-jax train", *arguments], flags_parser=parse_or_exit)
@@ -97,13 +97,13 @@ def run(arguments: Sequence[str]) -> NoReturn:
 def _train(
     config: Any, workdir: str, stop: StopSignals, listening: contextlib.ExitStack
 ) -> NoReturn:
-    """Trains, and turns how that ended into an exit code.
+    """Trains, and exits with a code for the outcome.
 
     Args:
-        config: of the run.
-        workdir: of the run.
-        stop: the signals that ask the run to stop.
-        listening: what holds `stop`; closed when training has ended.
+        config: the run's config.
+        workdir: the run's workdir.
+        stop: the signals that request a stop.
+        listening: context that holds `stop`; closed when training has ended.
     """
     try:
         with listening:
@@ -154,13 +154,13 @@ def _with_files(arguments: list[str]) -> list[str]:
 
 
 def _fail(message: str, code: int = EXIT_USER_ERROR) -> NoReturn:
-    """Prints the one thing that is wrong, and exits."""
+    """Prints the error message, and exits."""
     print(f"error: {message}", file=sys.stderr, flush=True)
     _end(code, message)
 
 
 def _end(code: int, why: str) -> NoReturn:
-    """Exits; as one of several processes without waiting for the others, who would not come."""
+    """Exits; one of several processes does not wait for the others, which may hang."""
     if "clac_jax.distributed.processes" in sys.modules:
         sys.modules["clac_jax.distributed.processes"].leave(code, why)
     sys.exit(code)

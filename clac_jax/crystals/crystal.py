@@ -1,4 +1,4 @@
-"""A crystal: lattice, elements and positions, checked to be those of a possible crystal."""
+"""A crystal: lattice, elements and positions, checked to be physically possible."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from clac_jax.crystals.numbers import (
 
 # The limits, with their reasons for users in docs/data.md.
 MIN_RADII_SHARE = 0.4
-"""Of the sum of two covalent radii; the closest real contacts, under pressure, are near 0.55."""
+"""Fraction of the sum of two covalent radii; the closest real contacts, under pressure: 0.55."""
 
 MIN_VOLUME_PER_ATOM = 0.5
-"""Cubic angstrom; a cell smaller than this has lost a dimension. Dense hydrogen has above 1."""
+"""Cubic angstrom; a smaller cell has lost a dimension. Dense hydrogen has more than 1."""
 
 MAX_DENSITY = 12.0
-"""Atoms in a cubic angstrom: more than the densest packing of spheres of MIN_DISTANCE."""
+"""Atoms per cubic angstrom: above the densest packing of spheres of diameter MIN_DISTANCE."""
 
 MAX_SEARCH = 1e8
-"""Places that a search for neighbours within 6 angstrom looks at in a skewed cell: a second."""
+"""Positions visited by a neighbour search within 6 angstrom in a skewed cell, in about 1 s."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Crystal:
         positions: (N, 3) float64, Cartesian, angstrom.
 
     Raises:
-        CrystalError: wrong shapes, no atoms or too many, values that are not numbers or outside the
-            limits, atomic numbers that are not integers, a cell without volume, an element
-            without an atom vector, or atoms closer than any two atoms of these elements.
+        CrystalError: wrong shapes, no atoms or too many, values that are not numbers or out of
+            range, atomic numbers that are not integers, a cell without volume, an element without
+            an atom feature vector, or atoms closer than any two atoms of these elements.
     """
 
     lattice: np.ndarray
@@ -80,7 +80,7 @@ class Crystal:
                 "atoms. Check the cell vectors and their unit."
             )
         heights = self._heights()
-        # A cell whose opposite faces are closer than any two atoms is far from reduced.
+        # If opposite faces are closer than any two atoms, the cell is far from reduced.
         if heights.min() < MIN_DISTANCE:
             images = float(np.prod(2 * np.ceil(6.0 / heights) + 1))
             boxes = float(np.prod(np.maximum(1.0, heights / 2.0)))
@@ -91,7 +91,7 @@ class Crystal:
                 )
 
     def _heights(self) -> np.ndarray:
-        """(3,) angstrom between the opposite faces of the cell, which has a volume."""
+        """(3,) float64, distances between opposite faces of the cell, angstrom; needs a volume."""
         return np.asarray(1.0 / np.linalg.norm(np.linalg.inv(self.lattice), axis=0))
 
     def _check_distances(self) -> None:
@@ -114,10 +114,10 @@ class Crystal:
             )
 
     def _check_density(self, box: float) -> None:
-        """Refuses thousands of atoms in one place, whose pairs would fill the memory.
+        """Rejects thousands of atoms in a small space, whose pairs would fill the memory.
 
         Args:
-            box: angstrom, the least height of the boxes that are counted.
+            box: smallest height of the boxes in which atoms are counted, angstrom.
         """
         if self.num_atoms < 256:
             return
@@ -131,12 +131,12 @@ class Crystal:
 
     @property
     def num_atoms(self) -> int:
-        """Atoms in the cell."""
+        """Number of atoms in the cell."""
         return len(self.atomic_numbers)
 
     @property
     def volume(self) -> float:
-        """Of the cell, cubic angstrom."""
+        """Volume of the cell, cubic angstrom."""
         return abs(float(np.linalg.det(self.lattice)))
 
     @property
@@ -153,15 +153,15 @@ class Crystal:
         return "".join(name + (str(count) if count > 1 else "") for name, count in parts)
 
     def replace(self, **changes: np.ndarray) -> Crystal:
-        """A crystal with some arrays changed, checked again."""
+        """A crystal with some arrays replaced, checked again."""
         return dataclasses.replace(self, **changes)
 
-    # The readers and writers are rooms of their own, above this class; each method calls the
-    # function of its name there, imported when it is first needed.
+    # The readers and writers are separate modules that import this class; each method imports the
+    # function of its name when it is first called.
 
     @classmethod
     def from_arrays(cls, lattice: Any, atomic_numbers: Any, frac_coords: Any) -> Crystal:
-        """Reads three arrays or nested lists; nothing is converted that is not a number already.
+        """Reads three arrays or nested lists; only numbers are accepted, not text or booleans.
 
         Args:
             lattice: 3 x 3 or 9 numbers, angstrom, rows are cell vectors.
@@ -169,7 +169,7 @@ class Crystal:
             frac_coords: N x 3 or 3 N numbers, fractional.
 
         Raises:
-            CrystalError: they are not such arrays or do not describe a crystal.
+            CrystalError: the arrays are not of this form, or do not describe a crystal.
         """
         from clac_jax.crystals import reading
 
@@ -186,7 +186,7 @@ class Crystal:
                 missing the coordinates are fractional).
 
         Raises:
-            CrystalError: a key is missing or what it holds is not a crystal.
+            CrystalError: a key is missing, or its value is not that of a crystal.
         """
         from clac_jax.crystals import reading
 
@@ -198,7 +198,7 @@ class Crystal:
 
         Raises:
             CrystalError: the text is not a CIF or does not describe one ordered crystal.
-            FormulaMismatch: its sites are not those of its formula sum.
+            FormulaMismatch: its sites do not match its formula sum.
         """
         from clac_jax.crystals import cif
 
@@ -206,14 +206,14 @@ class Crystal:
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Crystal:
-        """Reads a crystal's file.
+        """Reads the file of a crystal.
 
         Args:
             path: a CIF (`.cif`); any other format is read by ASE where that is installed (POSCAR,
                 `.vasp`, `.xyz`, ...), and must hold one structure.
 
         Raises:
-            CrystalError: naming the file: it is missing, or does not describe one ordered crystal.
+            CrystalError: the file is missing, or does not describe one ordered crystal.
             MissingPackageError: it is not a CIF, and ASE is not installed.
         """
         from clac_jax.crystals import reading

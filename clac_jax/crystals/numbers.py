@@ -107,7 +107,7 @@ def lattice_of(value: Any, flat: bool = False) -> np.ndarray:
 
     Args:
         value: 3 x 3 numbers.
-        flat: whether 9 numbers in a row are accepted, too.
+        flat: whether a flat list of 9 numbers is accepted, too.
 
     Raises:
         CrystalError: they are not such numbers, or a vector is longer than MAX_LENGTH.
@@ -131,7 +131,7 @@ def coordinates_of(value: Any, num_atoms: int, flat: bool = False) -> np.ndarray
     Args:
         value: num_atoms x 3 numbers.
         num_atoms: number of atoms.
-        flat: whether 3 num_atoms numbers in a row are accepted, too.
+        flat: whether a flat list of 3 num_atoms numbers is accepted, too.
 
     Raises:
         CrystalError: they are not such numbers, not finite, or larger than MAX_COORDINATE.

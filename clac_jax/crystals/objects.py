@@ -1,6 +1,6 @@
-"""Crystals from and to the objects of pymatgen and ASE, which are read by their attributes.
+"""Conversion between crystals and the objects of pymatgen and ASE, by their attributes.
 
-Neither library is imported to read; only `to_pymatgen` and `to_ase` need theirs.
+Reading imports neither library; only `to_pymatgen` and `to_ase` need the respective package.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from clac_jax.crystals.crystal import Crystal
 from clac_jax.crystals.numbers import CrystalError, check_count, element_of, shown
 from clac_jax.errors import UserError
 
-_FULL = 1e-3  # by which an occupancy may differ from 1
+_FULL = 1e-3  # tolerance of an occupancy of 1
 
 
 class MissingPackageError(UserError, ImportError):
-    """What was asked for needs an optional package that is not installed."""
+    """An operation needs an optional package that is not installed."""
 
 
 def is_pymatgen(value: Any) -> bool:
@@ -33,7 +33,7 @@ def is_ase(value: Any) -> bool:
 
 
 def from_pymatgen(structure: Any) -> Crystal:
-    """See `Crystal.from_pymatgen`."""
+    """Reads a pymatgen `Structure`; see `Crystal.from_pymatgen`."""
     if not is_pymatgen(structure):
         raise CrystalError(f"{shown(structure)} is not a pymatgen Structure. Give one.")
     _check_periodic(getattr(structure.lattice, "pbc", (True, True, True)))
@@ -46,7 +46,7 @@ def from_pymatgen(structure: Any) -> Crystal:
 
 
 def from_ase(atoms: Any) -> Crystal:
-    """See `Crystal.from_ase`."""
+    """Reads an ASE `Atoms` object; see `Crystal.from_ase`."""
     if not is_ase(atoms):
         raise CrystalError(f"{shown(atoms)} is not an ASE Atoms object. Give one.")
     check_count(len(atoms.numbers))
@@ -61,7 +61,7 @@ def from_ase(atoms: Any) -> Crystal:
 
 
 def to_pymatgen(crystal: Crystal) -> Any:
-    """See `Crystal.to_pymatgen`."""
+    """Converts to a pymatgen `Structure`; see `Crystal.to_pymatgen`."""
     try:
         from pymatgen.core.lattice import Lattice
         from pymatgen.core.structure import Structure
@@ -76,7 +76,7 @@ def to_pymatgen(crystal: Crystal) -> Any:
 
 
 def to_ase(crystal: Crystal) -> Any:
-    """See `Crystal.to_ase`."""
+    """Converts to an ASE `Atoms` object; see `Crystal.to_ase`."""
     try:
         from ase import Atoms
     except ImportError as error:
@@ -97,7 +97,7 @@ def _info(atoms: Any) -> Mapping[str, Any]:
 
 
 def _check_periodic(pbc: Any) -> None:
-    """Refuses molecules, chains and slabs that say so.
+    """Rejects molecules, chains and slabs, if declared as such.
 
     Raises:
         CrystalError: a direction is not periodic.
@@ -112,14 +112,14 @@ def _check_periodic(pbc: Any) -> None:
 
 
 def _element_of_site(index: int, species: Mapping[Any, float]) -> int:
-    """The atomic number of a site that one element fills.
+    """The atomic number of the element that fully occupies a site.
 
     Args:
-        index: of the site, for messages.
+        index: index of the site, for messages.
         species: element or species -> occupancy.
 
     Raises:
-        CrystalError: the site is shared, partly occupied, or of something that is not an element.
+        CrystalError: the site is mixed, partially occupied, or not occupied by an element.
     """
     symbols = {str(getattr(one, "symbol", one)): float(part) for one, part in species.items()}
     _check_occupancy(f"Site {index}", symbols)

@@ -1,4 +1,4 @@
-"""Crystals from arrays, atoms dicts and files; what `Crystal.from_...` does."""
+"""Crystals from arrays, atoms dicts and files: implementation of `Crystal.from_...`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from clac_jax.files.paths import local_path
 
 
 def from_arrays(lattice: Any, atomic_numbers: Any, frac_coords: Any) -> Crystal:
-    """See `Crystal.from_arrays`."""
+    """Reads three arrays; see `Crystal.from_arrays`."""
     cell = lattice_of(lattice, flat=True)
     numbers = atomic_numbers_of(atomic_numbers)
     fractions = coordinates_of(frac_coords, len(numbers), flat=True)
@@ -44,7 +44,7 @@ def from_arrays(lattice: Any, atomic_numbers: Any, frac_coords: Any) -> Crystal:
 
 
 def from_atoms(atoms: Mapping[str, Any]) -> Crystal:
-    """See `Crystal.from_atoms`."""
+    """Reads an atoms dict; see `Crystal.from_atoms`."""
     if not isinstance(atoms, Mapping):
         raise CrystalError("The atoms are not a dict with lattice_mat, elements and coords.")
     for key in ("elements", "coords"):
@@ -73,7 +73,7 @@ def from_atoms(atoms: Mapping[str, Any]) -> Crystal:
 
 
 def from_file(path: str | os.PathLike[str]) -> Crystal:
-    """See `Crystal.from_file`."""
+    """Reads a file; see `Crystal.from_file`."""
     file = local_path(path, "The name of a crystal's file")
     try:
         if not file.exists():
@@ -96,11 +96,11 @@ def from_file(path: str | os.PathLike[str]) -> Crystal:
 
 
 def crystal_of(value: Any) -> Crystal:
-    """A crystal from whatever a user has: a `Crystal`, a file, a pymatgen or an ASE object.
+    """A crystal from any supported input: a `Crystal`, a file, a pymatgen or an ASE object.
 
     Raises:
-        CrystalError: it is something else, or does not describe one ordered crystal.
-        MissingPackageError: it is a file in a format that only ASE reads, and ASE is not installed.
+        CrystalError: it has a different type, or does not describe one ordered crystal.
+        MissingPackageError: it is a file in a format that only ASE reads, and ASE is missing.
     """
     if isinstance(value, Crystal):
         return value
@@ -117,7 +117,7 @@ def crystal_of(value: Any) -> Crystal:
 
 
 def _read_by_ase(file: Path) -> Any:
-    """The one structure of a file in any format that ASE knows.
+    """The only structure in a file of any format that ASE supports.
 
     Raises:
         MissingPackageError: ASE is not installed.
@@ -132,7 +132,7 @@ def _read_by_ase(file: Path) -> Any:
         ) from error
     try:
         structures = ase.io.read(file, index=":")
-    except Exception as error:  # whatever its readers of some eighty formats raise
+    except Exception as error:  # its many readers raise many types
         raise CrystalError(f"ASE cannot read it ({one_line(error)}). Convert it to CIF.") from error
     if len(structures) != 1:
         raise CrystalError(f"It holds {len(structures)} structures. Give a file with one.")

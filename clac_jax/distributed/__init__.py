@@ -1,1 +1,1 @@
-"""Several processes as one run: how they meet, agree, stop together and notice a loss."""
+"""Several processes as one run: connection, agreement, joint stop, and detection of a loss."""

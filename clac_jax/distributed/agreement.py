@@ -1,18 +1,18 @@
-"""What processes have in common, and how a difference is reported."""
+"""Facts that all processes must share, and the report of a difference."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 Facts = dict[str, str]
-"""What is compared -> its value, as text."""
+"""Name of a compared item -> its value, as text."""
 
 
 def difference(values: Mapping[int, Facts]) -> str:
-    """The first difference of the other processes from the first one, and the names of more.
+    """The first difference between the first process and the others, and the names of further ones.
 
     Args:
-        values: process number -> its facts; 0 is among them.
+        values: process number -> its facts; must include 0.
 
     Returns:
         Two sentences, or "" if all agree.

@@ -1,4 +1,4 @@
-"""Connections of two processes of a run: how they are made, and lines of JSON over them."""
+"""Connections between two processes of a run, and the exchange of JSON lines over them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from clac_jax.distributed.preemption import say
 from clac_jax.errors import UserError, error_reason
 
 PROTOCOL = "clac-jax processes 1"
-MAX_LINE = 1 << 24  # bytes; the largest is the list of the state's arrays
-MAX_HELLO = 1 << 12  # bytes; of what has not said yet that it is a process of the run
-# What a line of another program raises where it is read as one of ours; RecursionError and
-# OverflowError are JSON's and `int`'s for what is nested deep and for Infinity.
+MAX_LINE = 1 << 24  # bytes; the largest message lists the state's arrays
+MAX_HELLO = 1 << 12  # bytes; from a peer that has not identified itself yet
+# Exceptions from parsing a line of a foreign program as one of ours; RecursionError and
+# OverflowError come from JSON and `int`, for deep nesting and for Infinity.
 NOT_A_MESSAGE = (
     OSError,
     ValueError,
@@ -30,30 +30,30 @@ NOT_A_MESSAGE = (
     RecursionError,
     OverflowError,
 )
-NOTICE_SECONDS = 10  # then a waiting process says what it waits for
+NOTICE_SECONDS = 10  # until a process reports what it waits for
 REPLY_SECONDS = 10  # the first process answers in milliseconds, also while it compiles
-PORT_SECONDS = 10  # a run that is ending frees its port by then
+PORT_SECONDS = 10  # enough for a run that is ending to free its port
 RETRY_SECONDS = 0.25
-SEND_SECONDS = 10  # for a line that does not fit into the buffers of a stopped process
+SEND_SECONDS = 10  # for a line that fills the buffers of a stopped process
 
 
 class ProcessError(UserError):
-    """The processes of a run cannot find each other, or do not agree."""
+    """The processes of a run cannot reach each other, or do not agree."""
 
 
 class _StrangerError(OSError):
-    """What answers is not a process of a run."""
+    """The peer is not a process of a run."""
 
 
 @dataclass
 class Connection:
-    """To one other process.
+    """A connection to one other process.
 
     Attributes:
-        number: of the process; None while it has not said it.
-        name: the process in words.
-        silence: seconds for which nothing has come, not counting those in which this process was
-            stopped.
+        number: number of the process; None until it has identified itself.
+        name: name of the process, for messages.
+        silence: time without data, seconds, excluding the time for which this process was
+            suspended.
     """
 
     socket: socket.socket
@@ -67,13 +67,13 @@ class Connection:
         self.socket.settimeout(SEND_SECONDS)
 
     def send(self, **message: Any) -> None:
-        """Sends a line; nothing if the connection is broken, which the reader will notice."""
+        """Sends a line; does nothing if the connection is broken, which the reader will notice."""
         line = json.dumps(message).encode() + b"\n"
         with self._sending, contextlib.suppress(OSError):
             self.socket.sendall(line)
 
     def lines(self) -> list[bytes] | None:
-        """The lines that have come since the last call; None at the end of the connection."""
+        """The lines received since the last call; None at the end of the connection."""
         try:
             piece = self.socket.recv(1 << 16)
         except OSError:
@@ -89,15 +89,15 @@ class Connection:
 
 
 def own_name(index: int) -> str:
-    """This process in words."""
+    """The name of this process, for messages."""
     return f"process {index} (process id {os.getpid()} on {socket.gethostname()})"
 
 
 def listen(address: str) -> socket.socket:
-    """The port of the first process, for the others to connect to.
+    """Opens the port of the first process, to which the others connect.
 
     Args:
-        address: HOST:PORT; for a HOST other than this machine's loopback on all its networks.
+        address: HOST:PORT; unless HOST is a loopback address, it listens on all networks.
 
     Raises:
         ProcessError: the port is in use.
@@ -123,13 +123,13 @@ def listen(address: str) -> socket.socket:
 
 
 def connect(address: str, index: int, count: int, deadline: float) -> Connection:
-    """The connection to the first process, once it has welcomed this one.
+    """Connects to the first process, and returns once it has welcomed this one.
 
     Args:
         address: HOST:PORT of the first process.
         index: number of this process.
-        count: of the processes.
-        deadline: by the monotonic clock, in seconds.
+        count: number of processes.
+        deadline: time limit on the monotonic clock, seconds.
 
     Raises:
         ProcessError: the first process cannot be reached, or refuses.
@@ -142,10 +142,10 @@ def connect(address: str, index: int, count: int, deadline: float) -> Connection
             first, answer = call(address, hello, seconds)
             break
         except _StrangerError:
-            # Or the run before, which is about to end.
+            # Or the previous run, which is about to end.
             cause = "another program answers there"
             give_up = min(give_up, time.monotonic() + PORT_SECONDS)
-        except (OSError, UnicodeError) as error:  # the latter for a host name that cannot be one
+        except (OSError, UnicodeError) as error:  # UnicodeError: an invalid host name
             cause = error_reason(error)
         now = time.monotonic()
         if now > give_up:
@@ -167,10 +167,10 @@ def connect(address: str, index: int, count: int, deadline: float) -> Connection
 def call(
     address: str, hello: dict[str, Any], seconds: float
 ) -> tuple[socket.socket, dict[str, Any]]:
-    """A connection to the first process and its answer to the first line.
+    """A connection to the first process, and its answer to the first line.
 
     Raises:
-        OSError: it cannot be reached, or something else is there.
+        OSError: it cannot be reached, or a foreign program answers.
     """
     far = socket.create_connection(_host_port(address), timeout=seconds)
     try:
@@ -184,7 +184,7 @@ def call(
 def _answer(far: socket.socket) -> dict[str, Any]:
     line = b""
     while not line.endswith(b"\n"):
-        byte = far.recv(1)  # nothing of what follows the line
+        byte = far.recv(1)  # nothing beyond the end of the line
         if not byte or len(line) > 1 << 16:
             raise _StrangerError
         line += byte

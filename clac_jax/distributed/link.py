@@ -1,9 +1,9 @@
-"""The connections between the processes of a run: they meet, agree, and notice when one is lost.
+"""Connections between the processes of a run: they meet, agree, and detect the loss of one.
 
-The first process listens at HOST:PORT and every other one connects to it. Messages are lines of
-JSON. A thread in each process sends signs of life and listens for them; it does not depend on the
-devices, where a collective with a lost process may never return. When a process is lost the thread
-saves what there is, says why in one sentence and ends the program.
+The first process listens at HOST:PORT and all others connect to it. Messages are lines of JSON. A
+thread in each process sends heartbeats and listens for them; it does not depend on the devices,
+where a collective with a lost process may never return. When a process is lost, the thread saves
+what is available, gives the reason in one sentence and ends the program.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from clac_jax.distributed.lost_process import OWN_END_SECONDS, LostProcessError,
 from clac_jax.distributed.preemption import EXIT_PREEMPTED, say
 
 MAX_BEAT_SECONDS = 5.0
-REFUSAL_SECONDS = 3.0  # in which those that come last hear the same
-MIN_STRANGERS = 64  # connections that have not said who they are; then the oldest must go
-FAREWELL_SECONDS = 0.2  # a connection that is closed immediately can take the last line with it
+REFUSAL_SECONDS = 3.0  # so that late processes get the same answer
+MIN_STRANGERS = 64  # unidentified connections; beyond these the oldest is closed
+FAREWELL_SECONDS = 0.2  # closing a connection immediately can lose the last line
 
 
 class Link:
-    """This process's connections with the others of its run.
+    """The connections of this process to the others of its run.
 
     Attributes:
-        loss: why a process is lost, once one is, and what then becomes of this one.
+        loss: the reason if another process is lost, and how this one then ends (`ProcessLoss`).
     """
 
     def __init__(
@@ -57,18 +57,18 @@ class Link:
         silence_seconds: float,
         service_port: int = 0,
     ):
-        """Opens the port (first process) or connects to it, which waits for the first process.
+        """Opens the port (first process), or connects to it and waits for the first process.
 
         Args:
             address: HOST:PORT of the first process.
             index: number of this process.
-            count: of the processes.
-            connect_seconds: to wait for the others.
-            silence_seconds: after which a silent process is lost.
-            service_port: of JAX's service, which tunnels lead to, on the first process.
+            count: number of processes.
+            connect_seconds: time to wait for the others, seconds.
+            silence_seconds: time after which a silent process is considered lost, seconds.
+            service_port: port of JAX's service on the first process, the target of the tunnels.
 
         Raises:
-            ProcessError: the port is in use, the first process cannot be reached or refuses.
+            ProcessError: the port is in use; the first process cannot be reached, or refuses.
         """
         self.loss = ProcessLoss(index)
         self._address = address
@@ -83,9 +83,9 @@ class Link:
         self._said: dict[str, dict[int, Facts]] = {}  # first process: facts by name
         self._verdicts: dict[str, str] = {}
         self._gone: set[int] = set()
-        self._refused = ""  # the meeting of all
+        self._refused = ""  # why the meeting is refused
         self._met = self._closing = self._closed = False
-        self._slept, self._woke = 0.0, -math.inf  # seconds it was stopped, and when until
+        self._slept, self._woke = 0.0, -math.inf  # seconds suspended, and time of waking up
         self._selector = selectors.DefaultSelector()
         if index == 0:
             self._listener = listen(address)
@@ -97,14 +97,14 @@ class Link:
         threading.Thread(target=self._watch, name="processes", daemon=True).start()
 
     def agree(self, name: str, facts: Facts) -> None:
-        """Returns when all processes are here and the first finds no difference in their facts.
+        """Returns when all processes have called it and the first one finds their facts equal.
 
         Args:
-            name: of the place in the run, which all pass in the same order.
-            facts: of this process.
+            name: name of this point of the run; all processes pass these points in the same order.
+            facts: the facts of this process.
 
         Raises:
-            ProcessError: there is a difference (in all processes), or not all have come.
+            ProcessError: the facts differ (raised in all processes), or not all called it in time.
         """
         if self._index == 0:
             with self._changed:
@@ -137,10 +137,10 @@ class Link:
             raise ProcessError(verdict)
 
     def collective_failed(self, reason: str) -> None:
-        """Does not return, unless the run has ended: the watching thread ends the program.
+        """Waits while the watching thread ends the program; returns only if the run has ended.
 
         Args:
-            reason: the collective's; a process that was lost meanwhile is a better one.
+            reason: the collective's error; the loss of a process, if detected, takes precedence.
         """
         with self._changed:
             self._changed.wait_for(lambda: self.loss.reason is not None, OWN_END_SECONDS)
@@ -150,20 +150,20 @@ class Link:
         self.loss.wait_for_the_end()
 
     def leaves(self, why: str, code: int) -> None:
-        """Tells the others that this process ends, why, and with which exit code."""
+        """Reports to the others that this process exits, why, and with which exit code."""
         self._closing = True
         self._tell(leaving=why, code=code)
         time.sleep(FAREWELL_SECONDS)
 
     def end(self) -> bool:
-        """Waits until all have done their work.
+        """Waits until all processes have done their work.
 
         Returns:
-            Whether all are still there.
+            Whether all are still connected.
         """
         if self._index == 0:
             with self._changed:
-                self._closing = True  # who is lost now has lost nothing
+                self._closing = True  # a loss is harmless from now on
                 self._said.setdefault("end", {})[0] = {}
             self._judge("end")
             with self._changed:
@@ -174,7 +174,7 @@ class Link:
         return not self._gone and self.loss.reason is None
 
     def close(self) -> None:
-        """Closes the connections; in the first process when the others have closed theirs."""
+        """Closes the connections; the first process waits until the others have closed theirs."""
         self._closing = True
         if self._index == 0:
             with self._changed:
@@ -186,7 +186,7 @@ class Link:
                 connection.socket.shutdown(socket.SHUT_RDWR)
 
     def tunnel_entrance(self) -> int:
-        """A port of this machine that leads to JAX's service in the first process."""
+        """A port on this machine that leads to JAX's service in the first process."""
 
         def enter() -> socket.socket:
             give_up = time.monotonic() + REPLY_SECONDS  # the service may not have started yet
@@ -201,7 +201,7 @@ class Link:
         return tunnel.open_entrance(enter)
 
     def _missing(self, name: str) -> str:
-        """The processes that have not come to a place, in words."""
+        """The processes that have not reached a point of the run, in words."""
         if self._index:
             return "the other processes"
         missing = [n for n in range(1, self._count) if n not in self._said.get(name, {})]
@@ -210,7 +210,7 @@ class Link:
             f"{', ...' if len(missing) > 10 else ''})"
         )
 
-    # The watching thread.
+    # Methods of the watching thread.
 
     def _watch(self) -> None:
         beat = min(MAX_BEAT_SECONDS, self._silence_seconds / 6)
@@ -278,7 +278,7 @@ class Link:
                 return
 
     def _welcome(self, connection: Connection, message: dict[str, Any]) -> None:
-        """The first line of a process that has connected to the first one."""
+        """Handles the first line of a process that has connected to the first one."""
         if message["hello"] != PROTOCOL:
             connection.send(refused=f"Process 0 runs another version of clac-jax ({PROTOCOL!r}).")
             raise ValueError(message["hello"])
@@ -331,7 +331,7 @@ class Link:
                 self._gone.update(message["gone"])
                 self._changed.notify_all()
         elif "leaving" in message:
-            self._met = True  # what ends it would end another in its place
+            self._met = True  # the cause of its end would end a replacement, too
             self._lost(
                 connection,
                 f"{connection.name} ended: {message['leaving']}",
@@ -346,7 +346,7 @@ class Link:
             )
 
     def _judge(self, name: str) -> None:
-        """In the first process: compares when all have come, and tells them."""
+        """In the first process: compares the facts when all have arrived, and sends the result."""
         with self._changed:
             said = self._said.get(name, {})
             absent = set(range(self._count)) - set(said)
@@ -367,11 +367,11 @@ class Link:
     def _lost(self, connection: Connection, reason: str, stopped: bool = False) -> None:
         assert connection.number is not None
         with self._changed:
-            if self._index == 0 and not self._met:  # another may come in its place
+            if self._index == 0 and not self._met:  # a replacement may connect
                 self._others.pop(connection.number, None)
                 for said in self._said.values():
                     said.pop(connection.number, None)
-                self._forget(connection)  # if it is only slow, it notices that it is not counted
+                self._forget(connection)  # if it is only slow, it will notice
                 return
             self._gone.add(connection.number)
             self._changed.notify_all()
@@ -379,7 +379,7 @@ class Link:
         self._lose(reason, stopped)
 
     def _lose(self, reason: str, stopped: bool = False) -> None:
-        """Begins the end of the program; `stopped`: where a process has ended on request."""
+        """Starts the end of the program; `stopped`: whether a process has ended on request."""
         with self._changed:
             if self.loss.reason is not None or self._closing:
                 return

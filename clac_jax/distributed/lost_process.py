@@ -1,4 +1,4 @@
-"""What becomes of this process when another process of its run is lost."""
+"""Handling of a lost process: how this one saves and ends."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from collections.abc import Callable
 from clac_jax.distributed.preemption import EXIT_PREEMPTED, say
 from clac_jax.errors import UserError
 
-# An error that ends all processes reaches this one from another first: its own is clearer.
+# An error that ends all processes may reach this one from another first: its own is clearer.
 OWN_END_SECONDS = 2.0
 LAST_SAVE_SECONDS = 300.0
 
 
 class LostProcessError(UserError):
-    """Another process of the run is gone; its own message says why."""
+    """Another process of the run was lost; its own message gives the reason."""
 
-    # Less than the codes of errors and signals: a launcher reports the largest of all processes.
+    # Lower than the codes of errors and signals: a launcher reports the highest of all processes.
     exit_code = 1
 
 
 class ProcessLoss:
-    """Ends the program from a thread of its own, since the main thread may never return.
+    """Ends the program from a separate thread, since the main thread may never return.
 
-    The main thread waits in a collective with the lost process, or stops at the next place where it
-    calls `wait_if_lost`; so nothing changes the state while it is saved.
+    The main thread waits in a collective with the lost process, or stops at the next call of
+    `wait_if_lost`; so nothing changes the state while it is saved.
 
     Attributes:
         reason: why a process is lost; None while none is.
-        save_first: saves what it can and returns what it did, in a sentence; called before the end.
+        save_first: called before the end; saves what it can and returns a sentence on the result.
         main_ends: whether the main thread is about to save and end the program without the others.
     """
 
     def __init__(self, index: int):
-        """Of the process with this number."""
+        """Prepares for the process with number `index`."""
         self.reason: str | None = None
         self.save_first: Callable[[], str] = lambda: ""
         self.main_ends = False
@@ -43,23 +43,23 @@ class ProcessLoss:
         self._main_waits = threading.Event()
 
     def wait_if_lost(self) -> None:
-        """Does not return when a process is lost."""
+        """Blocks for the rest of the program if a process is lost."""
         if self.reason is not None:
             self.wait_for_the_end()
 
     def wait_for_the_end(self) -> None:
-        """Does not return."""
+        """Blocks for the rest of the program."""
         self._main_waits.set()
         while True:
             time.sleep(3600)
 
     def end_program(self, slept: float, code: int, tell: Callable[[], None]) -> None:
-        """Saves, says why and exits, in the background.
+        """Saves, reports the reason and exits, in the background.
 
         Args:
-            slept: seconds for which this process itself was stopped, if that may be the cause.
-            code: to exit with.
-            tell: lets the other processes know.
+            slept: seconds for which this process itself was suspended, if that may be the cause.
+            code: the exit code.
+            tell: informs the other processes.
         """
 
         def end() -> None:

@@ -1,9 +1,9 @@
 """Signals that stop a run: the first lets the step finish and saves, a later one stops immediately.
 
-SIGTERM is what schedulers and cloud machines send before they take a machine away (SLURM's
-pre-emption and `scancel`, Kubernetes, Google Cloud's notice on GPU and TPU machines), SIGUSR1 what
-`sbatch --signal=USR1@120` sends ahead of a time limit, SIGINT is Ctrl-C, and SIGHUP comes when a
-terminal or its connection closes.
+SIGTERM is what schedulers and cloud machines send before they take a machine away (pre-emption and
+`scancel` in SLURM, Kubernetes, the notice of Google Cloud on GPU and TPU machines), SIGUSR1 is sent
+by `sbatch --signal=USR1@120` before a time limit, SIGINT by Ctrl-C, and SIGHUP when a terminal or
+its connection closes.
 """
 
 from __future__ import annotations
@@ -42,38 +42,38 @@ class Preempted(Exception):
 
 
 class StopSignals:
-    """Listens for the signals that ask a run to stop, as a context manager around it.
+    """Context manager that listens for the signals that request a stop of the run.
 
     Attributes:
-        before_leaving: called with the signal's name before the program ends with nothing to save.
+        before_leaving: called with the signal's name before the program ends without saving.
 
-    A thread reads them from a socket that the C-level handler writes to. Python's own handlers run
-    in the main thread between two bytecodes, so they would wait for a step, or for a compilation of
-    minutes, to return; the second signal must not.
+    A thread reads the signals from a socket that the C-level handler writes to. Python's own
+    handlers run in the main thread between two bytecodes, so they would wait for a step, or for
+    minutes of compilation, to return; the second signal must not wait.
     """
 
     def __init__(self) -> None:
         self._name: str | None = None
-        self._first_at = 0.0  # by the monotonic clock, in seconds
+        self._first_at = 0.0  # monotonic clock, seconds
         self._has_unsaved_work = False
         self._lock = threading.Lock()
         self.before_leaving: Callable[[str], None] = lambda name: None
 
     @property
     def requested(self) -> bool:
-        """Whether a first signal has come."""
+        """Whether a first signal has arrived."""
         return self._name is not None
 
     def raise_if_requested(self, in_any_process: bool) -> None:
-        """Raises `Preempted` where the processes agree that one of them has received a signal."""
+        """Raises `Preempted` if the processes agree that one of them has received a signal."""
         if in_any_process:
             raise Preempted(self._name or "a signal to another process")
 
     def set_unsaved_work(self, has_unsaved_work: bool) -> None:
-        """Says whether a first signal waits for `raise_if_requested`, or ends the program.
+        """Sets whether a first signal waits for `raise_if_requested` or ends the program.
 
-        Ending immediately is right where nothing is lost: while the run starts and compiles, and in
-        the test at the end, which a rerun repeats.
+        Ending immediately is right if nothing would be lost: while the run starts and compiles, and
+        during the final test, which a rerun repeats.
         """
         with self._lock:
             self._has_unsaved_work = has_unsaved_work
@@ -130,12 +130,12 @@ class StopSignals:
 
 
 def _noted(number: int, frame: FrameType | None) -> None:
-    """Nothing: the signal is already in the socket."""
+    """Does nothing: the signal is already in the socket."""
 
 
 def say(text: str) -> None:
-    """Writes a line to the standard error from a thread."""
-    # Not print: the main thread may hold the lock of the buffered stream. A closed terminal refuses
-    # the text, and the run is to be saved all the same.
+    """Writes a line to standard error from any thread."""
+    # Not print: the main thread may hold the lock of the buffered stream. A closed terminal rejects
+    # the text, but the run must be saved nevertheless.
     with contextlib.suppress(OSError):
         os.write(sys.stderr.fileno(), f"\n{text}\n".encode())

@@ -1,11 +1,10 @@
-"""The processes of a run on several hosts: how they find each other and what they agree on.
+"""The processes of a run on several hosts: how they connect, and what they agree on.
 
-Every process runs the same program on its own part of each batch. Only the first one touches the
-workdir: it reads the checkpoint and sends it to the others, it saves and it writes. What one
-process has decided by itself (a signal came, a batch needs more room) is agreed on by collectives
-that all of them enter at the same point of the run. That they are the same program is checked
-beforehand, and that all are alive all the time, over connections of their own:
-`clac_jax.distributed.link`.
+Every process runs the same program on its own part of each batch. Only the first one accesses the
+workdir: it reads the checkpoint and sends it to the others, saves, and writes. What one process has
+decided on its own (to stop after a signal, to enlarge a batch) is agreed on by collectives that all
+enter at the same point of the run. Separate connections (`clac_jax.distributed.link`) serve to
+check beforehand that all run the same program, and throughout the run that all are alive.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from jax._src.clusters import ClusterEnv  # no public function finds the address only
+from jax._src.clusters import ClusterEnv  # no public function returns only the address
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -34,27 +33,27 @@ from clac_jax.distributed.lost_process import LostProcessError
 from clac_jax.distributed.preemption import EXIT_PREEMPTED
 from clac_jax.errors import one_line
 
-# JAX's own watch over the processes ends the program with a C++ stack. Ours comes first: `Link`.
+# JAX's own watchdog ends the program with a C++ stack trace. Ours acts first: `Link`.
 NEVER = 30 * 24 * 3600  # seconds
-END_SECONDS = 60  # of JAX's farewell, which begins when all have done their work
-SENT_WORDS = 1 << 24  # of four bytes, at a time
+END_SECONDS = 60  # for JAX's shutdown, after all have done their work
+SENT_WORDS = 1 << 24  # four bytes each, per transfer
 Answer = Callable[[], np.ndarray]
 
 _link: Link | None = None
 
 
 def start(options: ml_collections.ConfigDict, facts: Callable[[], Facts]) -> None:
-    """Connects this process with the others of its run, if there are any, and compares them.
+    """Connects this process to the others of its run, if there are any, and compares their facts.
 
-    They are found under SLURM (`srun`), Open MPI, Kubernetes' indexed jobs and on TPU hosts;
-    elsewhere `options` says where they are. To be called before JAX touches a device.
+    They are located under SLURM (`srun`), Open MPI, indexed jobs of Kubernetes and on TPU hosts;
+    elsewhere `options` must give their addresses. Must be called before JAX initialises a device.
 
     Args:
         options: the group `config.distributed`.
-        facts: what must be the same in all processes.
+        facts: returns what must be equal in all processes.
 
     Raises:
-        ProcessError: the settings are incomplete, a process cannot be reached, or two differ.
+        ProcessError: settings are missing, a process cannot be reached, or two processes differ.
     """
     global _link
     if jax.distributed.is_initialized():
@@ -68,9 +67,9 @@ def start(options: ml_collections.ConfigDict, facts: Callable[[], Facts]) -> Non
         address, index, count, options.connect_seconds, options.failure_seconds, service_port=port
     )
     agree("program", facts())
-    # JAX's own service listens for SIGTERM, too, and would take it from ours.
+    # JAX's own service also handles SIGTERM, and would replace our handler.
     jax.config.update("jax_enable_preemption_service", False)
-    # gRPC would ask a proxy of the environment for the way to this machine; JAX warns of that.
+    # gRPC would use a proxy set in the environment to reach this machine; JAX warns of that.
     jax.config.update("jax_check_proxy_envs", False)
     os.environ.setdefault("no_grpc_proxy", "127.0.0.1")
     try:
@@ -100,9 +99,9 @@ def start(options: ml_collections.ConfigDict, facts: Callable[[], Facts]) -> Non
 def _place(
     options: ml_collections.ConfigDict,
 ) -> tuple[str, int, int, Sequence[int] | None] | None:
-    """Address of the first process, number of processes, this one's number and its local devices.
+    """Address of the first process, number of processes, number of this one, and its local devices.
 
-    None if there is one process only. The devices are None for all that JAX sees.
+    None if there is only one process. The devices are None for all that JAX detects.
     """
     given = _given(options)
     if not given and not _in_cluster(os.environ):
@@ -142,21 +141,21 @@ def _free_port() -> int:
 
 
 def agree(name: str, facts: Facts) -> None:
-    """Returns when all processes are here with the same facts.
+    """Returns when all processes have called it with the same facts.
 
     Args:
-        name: of the place in the run.
-        facts: of this process.
+        name: name of this point of the run.
+        facts: the facts of this process.
 
     Raises:
-        ProcessError: they differ, which is raised in every process.
+        ProcessError: the facts differ; raised in every process.
     """
     if _link is not None:
         _link.agree(name, facts)
 
 
 def _given(options: ml_collections.ConfigDict) -> dict[str, Any]:
-    """What the config says about the processes; empty if it leaves that to the cluster."""
+    """The process settings given in the config; empty if they are left to the cluster."""
     address, count, index = (
         options.coordinator_address,
         options.num_processes,
@@ -174,7 +173,7 @@ def _given(options: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def _in_cluster(environment: Mapping[str, str]) -> bool:
-    """Whether a launcher that JAX can ask has started this process, and others beside it."""
+    """Whether a launcher that JAX supports has started this process together with others."""
     for size in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
         if int(environment.get(size, "1")) > 1:
             return True
@@ -185,7 +184,7 @@ def _in_cluster(environment: Mapping[str, str]) -> bool:
 
 
 def are_several() -> bool:
-    """Whether there is another process."""
+    """Whether the run has more than one process."""
     return int(jax.process_count()) > 1
 
 
@@ -195,12 +194,12 @@ def is_first() -> bool:
 
 
 def end() -> None:
-    """Waits for the others and disconnects; the end of a process that has done its work.
+    """Waits for the others and disconnects, after this process has done its work.
 
-    Without it the first to end would look lost to the others, which may still be saving.
+    Otherwise the first one to exit would look lost to the others, which may still be saving.
     """
     global _link
-    if _link is None or not _link.end():  # JAX would wait for the one that is gone
+    if _link is None or not _link.end():  # JAX would wait for the lost process
         return
     jax.distributed.shutdown()
     _link.close()
@@ -208,7 +207,7 @@ def end() -> None:
 
 
 def leave(code: int, why: str) -> None:
-    """Ends this process immediately if it is one of several, and tells the others why.
+    """Exits immediately if there are other processes, and reports the reason to them.
 
     An orderly exit waits for the others, which wait for this one in a collective.
     """
@@ -221,32 +220,32 @@ def leave(code: int, why: str) -> None:
 
 
 def report_stop(signal_name: str) -> None:
-    """Tells the others that a signal ends this process now, when there is nothing to save."""
+    """Reports to the others that a signal ends this process now, with nothing to save."""
     if _link is not None:
         _link.leaves(f"it received {signal_name} when there was nothing to save", EXIT_PREEMPTED)
 
 
 def announce_last_save() -> None:
-    """Says that the first process is about to save and exit, whatever becomes of the others."""
+    """Announces that the first process will save and exit, whatever happens to the others."""
     if _link is not None and is_first():
         _link.loss.main_ends = True
 
 
 def save_if_lost(save: Callable[[], str]) -> None:
-    """Sets what is called if a process is lost, in another thread, before the program ends.
+    """Sets the function to call, in a separate thread, when a process is lost, before the exit.
 
     Args:
-        save: returns what it did, in a sentence.
+        save: saves, and returns a sentence on the result.
     """
     if _link is not None:
         _link.loss.save_first = save
 
 
 def end_if_lost(error: Exception) -> None:
-    """Does not return if the error is of a collective that has failed: the program ends.
+    """Does not return if the error comes from a failed collective: the program ends.
 
     Raises:
-        LostProcessError: it failed when the others had already done their work.
+        LostProcessError: it failed after the others had done their work.
     """
     if not isinstance(error, jax.errors.JaxRuntimeError | ValueError):  # JAX raises either
         return
@@ -264,7 +263,7 @@ def end_if_lost(error: Exception) -> None:
 
 @contextlib.contextmanager
 def report_lost_processes() -> Iterator[None]:
-    """Applies `end_if_lost` to the errors that the body raises."""
+    """Context in which errors are handled by `end_if_lost`."""
     try:
         yield
     except Exception as error:
@@ -274,7 +273,7 @@ def report_lost_processes() -> Iterator[None]:
 
 @contextlib.contextmanager
 def first_goes_first(name: str) -> Iterator[None]:
-    """The first process runs the body, then the others do: they find what it has made."""
+    """Runs the body in the first process, then in the others, which can use what it has made."""
     if not is_first():
         wait_for_all(name)
     yield
@@ -283,8 +282,8 @@ def first_goes_first(name: str) -> Iterator[None]:
 
 
 def wait_for_all(name: str) -> None:
-    """Returns when every process is here; `name` tells one such place from another."""
-    if _link is None and are_several():  # connected by who calls us
+    """Returns when every process has called it; `name` distinguishes these calls."""
+    if _link is None and are_several():  # connected by the caller
         multihost_utils.sync_global_devices(name)
     agree(name, {})
 
@@ -293,14 +292,13 @@ def from_first(
     make: Callable[[], tuple[Mapping[str, Any], bytes]],
     shapes: Mapping[str, jax.ShapeDtypeStruct],
 ) -> tuple[Mapping[str, Any], bytes]:
-    """What the first process makes, in every process; the only process of a run keeps it as it is.
+    """Returns in every process what `make` returns in the first; unchanged if there is only one.
 
-    Arrays travel as their bytes, so each bit arrives (a sum, which is how JAX sends them, would
-    make -0 out of 0).
+    Arrays are sent as bytes, so every bit is preserved (JAX sends a sum, which turns -0 into 0).
 
     Args:
-        make: called in the first process: arrays by slash path, and anything else as bytes.
-        shapes: path -> shape and type of every array.
+        make: called in the first process; returns arrays by slash path, and other data as bytes.
+        shapes: slash path -> shape and dtype of every array.
     """
     if not are_several():
         return make()
@@ -323,7 +321,7 @@ def from_first(
 
 
 def _from_first(content: np.ndarray) -> np.ndarray:
-    """(n,) uint8 of the first process; the others give as many of any value."""
+    """(n,) uint8 of the first process; the others pass n arbitrary values."""
     padded = np.zeros(-(-content.size // 4) * 4, np.uint8)
     padded[: content.size] = content
     words = padded.view(np.uint32)
@@ -337,8 +335,8 @@ def maximum(values: Sequence[int]) -> Answer:
     """Elementwise maximum over the processes, which all call this at the same point of the run.
 
     Returns:
-        A function that waits for the (len(values),) int32 answer. What was queued on the devices
-        before comes first, so asking one step ahead does not hold them up.
+        A function that waits for the (len(values),) int32 result. Work queued earlier on the
+        devices comes first, so a request one step ahead does not delay them.
     """
     row = np.asarray(values, np.int32)
     if not are_several():
@@ -355,7 +353,7 @@ def _column_maxima(sharding: NamedSharding, rows: jax.Array) -> jax.Array:
 
 
 def _rows(row: np.ndarray, mesh: Mesh) -> jax.Array:
-    """(processes, n), of which this process holds its own row."""
+    """(processes, n) array, of which this process holds its own row."""
     mine = jax.device_put(row[None], mesh.local_devices[0])
     sharding = NamedSharding(mesh, PartitionSpec("process"))
     shape = (jax.process_count(), *row.shape)
@@ -364,21 +362,21 @@ def _rows(row: np.ndarray, mesh: Mesh) -> jax.Array:
 
 @functools.cache
 def _one_device_of_each() -> Mesh:
-    """One device of each process."""
+    """A mesh of one device per process."""
     first = {device.process_index: device for device in reversed(jax.devices())}
     return Mesh(np.array([first[index] for index in sorted(first)]), ("process",))
 
 
 class SharedRequests:
-    """What some process asks for, known to all of them at the same point of the run."""
+    """Requests of any process, made known to all of them at the same point of the run."""
 
     def __init__(self) -> None:
         self._pending: Answer | None = None
 
     def poll(self, *requests: bool) -> tuple[bool, ...]:
-        """Whether any process made each request: now for one process, else at the last call.
+        """Whether any process made each request: now (one process) or at the last call (several).
 
-        The answer of a call comes at the next one, when the devices have had time for it.
+        The result of a call is returned by the next one, to give the devices time to compute it.
         """
         if not are_several():
             return requests

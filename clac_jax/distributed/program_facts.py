@@ -1,7 +1,7 @@
-"""What all processes of a run must have in common.
+"""Facts about the program that all processes of a run must share.
 
-Each process trains with the program that its own config, packages and data make. Where these differ
-the replicas silently part, or wait for each other for ever; so they are compared first.
+Each process builds its program from its own config, packages and data. If these differ, the
+replicas silently diverge, or wait for each other indefinitely; so they are compared first.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from clac_jax.distributed.agreement import Facts
 from clac_jax.files.huggingface import resolve_folder
 from clac_jax.versions import package_versions
 
-# Of the examples' views, and of JAX's backends, each with its compiler; not all are installed.
+# Packages of the examples' views, and of JAX's backends with their compilers; some may be missing.
 OTHER_PACKAGES: tuple[str, ...] = ("tokenizers", "spglib")
 OTHER_PACKAGES += ("jax-cuda12-plugin", "jax-cuda13-plugin", "jax-rocm7-plugin", "libtpu")
 SETTINGS = (
@@ -41,14 +41,14 @@ SETTINGS = (
     "jax_cpu_collectives_implementation",
 )
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
-# What XLA writes about its work, and how many devices a CPU is, which is compared as a number.
+# XLA's diagnostic output, and the number of CPU devices, which is compared separately.
 OWN_XLA_FLAGS = re.compile(r"--xla_(dump_|force_host_platform_device_count).*")
 TOKENIZER_FILES: tuple[str, ...] = ("tokenizer.json", "tokenizer_config.json")
 TOKENIZER_FILES += ("vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json")
 
 
 def of_program(config: ml_collections.ConfigDict) -> Facts:
-    """The program of this process: versions, source, settings of JAX and the config.
+    """Facts about the program of this process: versions, source, JAX settings and the config.
 
     Raises:
         UserError: the folder of the tokenizer or of the pretrained model does not exist.
@@ -65,13 +65,13 @@ def of_program(config: ml_collections.ConfigDict) -> Facts:
         words = os.environ.get(name, "").split()
         facts[name] = " ".join(sorted(word for word in words if not OWN_XLA_FLAGS.match(word)))
     for key, value in config_lib.flatten(config_lib.to_plain(config)).items():
-        if not all_keys()[key].per_process:  # what lies at the paths is compared by its content
+        if not all_keys()[key].per_process:  # files at these paths are compared by content
             facts[f"config key {key}"] = repr(value)
     encoder = config.text_encoder
     facts["the content of config key text_encoder.tokenizer"] = _digest_of_files(
         resolve_folder(encoder.tokenizer), TOKENIZER_FILES
     )
-    # The first process sends its weights to the others, which need the model's sizes only.
+    # The first process sends its weights to the others, which only need the sizes of the model.
     facts["the config.json of config key text_encoder.pretrained"] = (
         "none"
         if encoder.pretrained is None
@@ -84,7 +84,7 @@ def of_program(config: ml_collections.ConfigDict) -> Facts:
 
 
 def of_arrays(shapes: Mapping[str, jax.ShapeDtypeStruct]) -> Facts:
-    """The arrays of the state, by slash path."""
+    """Facts about the arrays of the state, by slash path."""
     return {
         f"the array {path}": f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
         for path, leaf in shapes.items()
@@ -103,7 +103,7 @@ def _source_digest(folder: Path) -> str:
 
 
 def _digest_of_files(folder: Path, names: list[str] | tuple[str, ...]) -> str:
-    """A digest of those of the files that exist, by name and content."""
+    """A digest of the names and contents of those files that exist."""
     digest = hashlib.sha256()
     for name in sorted(names):
         file = folder / name

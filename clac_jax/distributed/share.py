@@ -1,4 +1,4 @@
-"""The share that this process takes of each batch, by JAX's processes and devices."""
+"""The share of each batch that this process handles, by JAX's processes and devices."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from clac_jax.input_pipeline.share import Share
 
 
 def share_of_process() -> Share:
-    """This process's share; to be called when the processes are connected: asks for the devices."""
+    """This process's share; initialises the devices, so call it once they are connected."""
     return Share(
         process_index=jax.process_index(),
         num_processes=jax.process_count(),

@@ -1,10 +1,10 @@
 """Carries JAX's own connections between processes through ours.
 
 As soon as the connection to JAX's service in the first process breaks, JAX's client aborts its own
-process with a C++ stack. No option prevents that, and a callback in Python aborts as well: its
-argument, `absl::Status`, has no Python type. Behind a tunnel the client never sees it: the local
-end stays open, and `clac_jax.distributed.link` decides when a process is lost. Besides, everything
-goes through the one port that the user has named and opened.
+process with a C++ stack trace. No option prevents that, and a callback in Python aborts as well:
+its argument, `absl::Status`, has no Python type. With a tunnel the client never notices: the local
+end stays open, and `clac_jax.distributed.link` decides when a process is lost. In addition, all
+traffic uses the single port that the user has named and opened.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ PIECE = 1 << 16  # bytes
 
 
 def open_entrance(connect: Callable[[], socket.socket]) -> int:
-    """Listens on this machine, and carries each connection to what `connect` connects to.
+    """Listens on this machine, and forwards each connection to one made by `connect`.
 
     Args:
-        connect: makes a connection; an OSError closes the local one.
+        connect: opens a connection; an OSError closes the local one.
 
     Returns:
         The port on 127.0.0.1.
@@ -45,12 +45,12 @@ def open_entrance(connect: Callable[[], socket.socket]) -> int:
 def carry(
     one: socket.socket, other: socket.socket, stays_open: socket.socket | None = None
 ) -> None:
-    """Copies what arrives at either of two connections to the other, in two threads.
+    """Copies what arrives on either of two connections to the other one, in two threads.
 
     Args:
-        one: a connection.
-        other: another one.
-        stays_open: the one of them that is not closed when the other side has gone.
+        one: first connection.
+        other: second connection.
+        stays_open: the one of the two that is not closed when the other one has ended.
     """
     for source, target in ((one, other), (other, one)):
         arguments = (source, target, target is not stays_open)

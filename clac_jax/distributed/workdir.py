@@ -1,4 +1,4 @@
-"""The folder of a run: made, tried, and held by one process at a time."""
+"""The folder of a run: created, checked, and locked by one process at a time."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ LOCK_FILE = ".lock"
 
 
 class Workdir:
-    """A run's folder, held while the context lasts.
+    """A run's folder, locked while the context lasts.
 
-    Two processes writing one run would mix its rows and checkpoints, as when a scheduler starts a
-    job again before the old one is gone. The lock is the operating system's: it ends with the
-    process, however that ends.
+    Two processes writing to one run would mix their rows and checkpoints, for example if a
+    scheduler restarts a job before the old one has ended. The operating system releases the
+    lock when the process ends, for whatever reason.
     """
 
     def __init__(self, folder: str | Path):
-        """Names the folder; nothing is touched yet.
+        """Sets the folder; nothing is accessed yet.
 
         Raises:
-            PathError: it is not the name of a local folder.
+            PathError: it is not a valid name of a local folder.
         """
         self.folder = local_path(folder, "--workdir")
 
     def __enter__(self) -> Path:
-        """Makes the folder, tries it and locks it.
+        """Creates the folder, checks that it is writable, and locks it.
 
         Raises:
-            WorkdirError: it is a file, cannot be written, or another process holds it.
+            WorkdirError: it is a file, is not writable, or is locked by a different process.
         """
         folder = self.folder
         try:
@@ -60,10 +60,10 @@ class Workdir:
                 "folder."
             ) from error
         except OSError:
-            pass  # a file system without locks: only the content tells who came last
+            pass  # a file system without locks: only the content shows who was last
         try:
             self._lock.truncate(0)
-            started = f"{time.time_ns():x}{secrets.token_hex(4)}"  # no two starts have the same
+            started = f"{time.time_ns():x}{secrets.token_hex(4)}"  # unique to this start
             self._lock.write(f"process {os.getpid()} on {socket.gethostname()}, start {started}\n")
             self._lock.flush()
         except OSError as error:
@@ -77,20 +77,20 @@ class Workdir:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with contextlib.suppress(OSError):  # the disk that is full, once more
+        with contextlib.suppress(OSError):  # the disk may be full
             self._lock.close()
 
 
 class HeldFolder:
-    """Notices when a run's folder is no longer the one that this process has locked.
+    """Detects when a run's folder is no longer the one that this process has locked.
 
-    A folder that is moved away takes the lock with it, and a second run may start at its old path.
-    The content of the lock file says whose the folder is; numbers of inodes do not last on every
-    network file system.
+    A folder that is moved takes its lock along, and a second run may start at the old path. The
+    content of the lock file identifies the owner of the folder; inode numbers are not stable on
+    some network file systems.
     """
 
     def __init__(self, folder: Path):
-        """Remembers what the lock file of a folder says; nothing is checked if it has none."""
+        """Stores the content of the folder's lock file; without one, nothing is checked."""
         self._folder = folder
         self._held = _content(folder / LOCK_FILE) or ""
         self._descriptor: int | None = None
@@ -101,7 +101,7 @@ class HeldFolder:
         """Reads the lock file again.
 
         Raises:
-            LostWorkdirError: it is gone, or another process's.
+            LostWorkdirError: it is gone, or belongs to a different process.
         """
         now = _content(self._folder / LOCK_FILE)
         if now is None or now == self._held:
@@ -126,17 +126,17 @@ class HeldFolder:
         raise LostWorkdirError(f"--workdir={self._folder} {what}. {advice}", moved_to)
 
     def follow(self, folder: Path) -> None:
-        """Takes a folder for the one that is held: where it was moved to."""
+        """Sets the new location of the folder that is held."""
         self._folder = folder
 
     def close(self) -> None:
-        """Lets go of the folder."""
+        """Releases the folder."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def _moved_to(self) -> Path | None:
-        """Where the folder that is still open lies now; only Linux tells."""
+        """The present path of the open folder; None unless on Linux."""
         if self._descriptor is None or not self._held:
             return None
         try:
@@ -160,7 +160,7 @@ def check_writable(folder: Path) -> None:
 
 
 def _content(path: Path) -> str | None:
-    """Of a lock file: empty if it is not there, None if that cannot be found out now."""
+    """The content of a lock file: empty if it does not exist, None if that is unknown now."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read(1000)

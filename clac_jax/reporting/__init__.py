@@ -1,1 +1,1 @@
-"""What a run writes down: rows, trackers, the progress line, the picture and the summary."""
+"""The output of a run: rows, trackers, the progress line, the figure and the summary."""

@@ -1,4 +1,4 @@
-"""`report.png`: what a run did, in one picture."""
+"""`report.png`: a summary of a run in one figure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clac_jax.files.atomic import replacing
 BLUE, ORANGE, GREEN, GRAY = "#3465a4", "#e07b39", "#4e9a58", "#8a8f98"
 SHOWN_PAIRS = 100
 MAX_SMOOTHED = 0.2
-"""Share of a run's rows that one point of a smoothed curve averages, at most."""
+"""Largest fraction of a run's rows averaged in one point of a smoothed curve."""
 
 
 def write_report(path: Path, rows: Sequence[dict[str, Any]], similarity: np.ndarray) -> None:
@@ -25,7 +25,7 @@ def write_report(path: Path, rows: Sequence[dict[str, Any]], similarity: np.ndar
     Args:
         path: the PNG file.
         rows: the rows of metrics.jsonl.
-        similarity: (N, N) score of each test text (row) with each test crystal (column).
+        similarity: (N, N) scores of test texts (rows) against test crystals (columns).
     """
     by_split = {
         split: [r for r in rows if r["split"] == split] for split in ("train", "val", "test")
@@ -48,14 +48,14 @@ def write_property_report(
     predicted: np.ndarray,
     labels: np.ndarray,
 ) -> None:
-    """Draws loss curves, the measure by epoch, and predictions against labels of the test split.
+    """Draws the loss curves, the measure by epoch, and predictions against labels (test split).
 
     Args:
         path: the PNG file.
         rows: the rows of metrics.jsonl.
-        name: the property.
-        predicted: (N,) values or classes predicted for the test split.
-        labels: (N,) those of the data set.
+        name: name of the property.
+        predicted: (N,) predicted values or classes of the test split.
+        labels: (N,) values or classes in the data set.
     """
     by_split = {split: [r for r in rows if r["split"] == split] for split in ("train", "val")}
     figure = _figure(13, 4.2)
@@ -65,7 +65,7 @@ def write_property_report(
     points = [
         (row["epoch"], row[f"val_{measure}"]) for row in _with(by_split["val"], f"val_{measure}")
     ]
-    if points:  # none where the rows of the run are lost
+    if points:  # none if the rows of the run were lost
         axes[1].plot(*zip(*points, strict=True), "o-", color=BLUE, ms=4)
     axes[1].set(title=f"Validation {measure.upper()}, {name}", xlabel="epoch")
     if measure == "mae":
@@ -82,14 +82,14 @@ def write_property_report(
 
 
 def _figure(width: float, height: float) -> Figure:
-    """A figure of its own canvas: pyplot would choose a backend for the caller's program too."""
+    """A figure with its own canvas; pyplot would also choose a backend for the caller's program."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)  # needs no display
     return figure
 
 
 def _save(figure: Figure, path: Path) -> None:
-    """Writes the PNG completely or not at all.
+    """Writes the PNG atomically.
 
     Raises:
         WorkdirError: it cannot be written.
@@ -101,7 +101,7 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def _with(rows: Sequence[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
-    """The rows that have an epoch and a number under each name."""
+    """The rows that have an epoch and a number under each of the names."""
     return [
         row
         for row in rows
@@ -110,15 +110,15 @@ def _with(rows: Sequence[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
 
 
 def _smoothed(values: Sequence[float], per_epoch: int) -> np.ndarray:
-    """The mean of the rows around each row: of one epoch, and of fewer at the ends.
+    """A moving average over the rows of one epoch, with a smaller window at the ends.
 
-    Where batches hold similar crystals (`input.group_by`), the loss depends on which crystals they
-    hold, and large groups come early in every epoch: the curve is a saw that a mean over an epoch
-    flattens.
+    If batches hold similar crystals (`input.group_by`), the loss depends on which crystals they
+    hold, and large groups come early in every epoch: the curve is a sawtooth, which averaging over
+    an epoch flattens.
 
     Args:
         values: one value per row.
-        per_epoch: rows in an epoch.
+        per_epoch: number of rows per epoch.
     """
     half = int(min(per_epoch, MAX_SMOOTHED * len(values)) / 2)
     total = np.concatenate([[0.0], np.cumsum(values)])
@@ -133,7 +133,7 @@ def _draw_loss(
     val: list[dict[str, Any]],
     label_of_val: str = "validation loss (full texts)",
 ) -> None:
-    """Draws the training loss with its terms, smoothed, and the loss of each validation."""
+    """Draws the training loss and its terms, smoothed, and the validation losses."""
     terms = {"loss": BLUE, "cross_modal_loss": ORANGE, "visual_loss": GREEN, "textual_loss": GRAY}
     for name, color in terms.items():
         rows = _with(train, name)
@@ -143,7 +143,7 @@ def _draw_loss(
             continue
         if is_total:
             axis.plot(steps, values, color=color, lw=0.8, alpha=0.35, zorder=1)
-        # The terms are dashed and in front: where the loss is one of its terms, both are seen.
+        # The terms are dashed and on top, so that a term that equals the loss leaves both visible.
         style = {"lw": 2.5, "zorder": 2} if is_total else {"lw": 1.2, "ls": "--", "zorder": 3}
         smooth = _smoothed(values, len(rows) // len({row["epoch"] for row in rows}))
         axis.plot(steps, smooth, color=color, label="train " + name.replace("_", " "), **style)

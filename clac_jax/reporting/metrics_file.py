@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: the rows of a run, each step once, however often the run restarts."""
+"""`metrics.jsonl`: the rows of a run, each step only once, however often the run restarts."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from clac_jax.errors import MovedMetricsError, WorkdirError, warn
 from clac_jax.files.atomic import write_atomically
 from clac_jax.files.paths import explain
 
-# Train-row fields that measure the machine, not the run: two runs of one seed differ in them.
+# Train-row fields that measure the machine, not the run: they differ between runs with one seed.
 TIMING_FIELDS = ("examples_per_second", "data_wait_fraction")
-MAX_LINE = 1 << 20  # bytes; a row has some hundreds
+MAX_LINE = 1 << 20  # bytes; a row has a few hundred
 
 
 class MetricsFile:
-    """`metrics.jsonl`: one JSON object per row, each step once, however often a run restarts."""
+    """`metrics.jsonl`: one JSON object per row, each step only once, also after restarts."""
 
     def __init__(self, path: Path, step: int, validated: bool = True, resumed: bool = True):
         """Opens the file and drops the rows that a resumed run is about to write again.
 
         Args:
-            path: of the file.
-            step: the step the run resumes from; later rows go, and a last line cut off by a kill.
-                Test rows go too: the end of the run writes them anew.
-            validated: whether the validation at `step`, if any, is behind the run.
-            resumed: whether the rows that are there belong to this run. If not, its checkpoints are
-                gone, and the file is renamed and a new one begun.
+            path: path of the file.
+            step: step from which the run resumes; later rows are dropped, and so is a last line cut
+                off by a kill. Test rows are dropped, too: the end of the run writes them again.
+            validated: whether the validation at `step`, if any, has been done.
+            resumed: whether the existing rows belong to this run. If not, its checkpoints are
+                missing: the file is renamed and a new one started.
 
         Raises:
             WorkdirError: the file cannot be read or written.
         """
         self._path = path
-        self._lock = threading.Lock()  # rows come from the run, and syncs from a save beside it
+        self._lock = threading.Lock()  # a save in a different thread syncs the file
         if not resumed:
             if kept := _rename_away(path):
                 warn(
@@ -57,10 +57,10 @@ class MetricsFile:
         self._open()
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Appends one row.
+        """Appends a row.
 
         Raises:
-            MovedMetricsError: the file was removed, moved or cut short; the row is safe.
+            MovedMetricsError: the file was removed, moved or truncated; the row is safe.
             WorkdirError: the disk is full.
         """
         with self._lock:
@@ -74,17 +74,17 @@ class MetricsFile:
             self._stop_unless_there(before)
 
     def sync(self) -> None:
-        """Forces all rows to the disk; a checkpoint must never be newer than its rows.
+        """Forces all rows to disk; a checkpoint must never be newer than its rows.
 
         Raises:
-            MovedMetricsError: the file was removed, moved or cut short.
-            WorkdirError: they cannot be written.
+            MovedMetricsError: the file was removed, moved or truncated.
+            WorkdirError: the rows cannot be written.
         """
         try:
             with self._lock:
                 descriptor = os.dup(self._file.fileno())
             try:
-                os.fsync(descriptor)  # which can take long, and no row need wait for it
+                os.fsync(descriptor)  # outside the lock, as it can take long
             finally:
                 os.close(descriptor)
             with self._lock:
@@ -93,7 +93,7 @@ class MetricsFile:
             raise self._cannot_write(error) from error
 
     def follow(self, workdir: Path) -> None:
-        """Learns where the workdir was moved to; the open file went with it."""
+        """Sets the new location of the workdir; the open file was moved with it."""
         self._path = workdir / self._path.name
 
     def close(self) -> None:
@@ -108,10 +108,10 @@ class MetricsFile:
             raise self._cannot_write(error) from error
 
     def _state(self) -> str:
-        """What has become of the file: "there", "moved" or "cut short".
+        """The state of the file: "there", "moved" or "cut short".
 
-        Numbers of inodes do not last on every network file system, so another one tells nothing as
-        long as the size is right.
+        Inode numbers are not stable on some network file systems, so a different one is ignored if
+        the size is right.
         """
         own = os.fstat(self._file.fileno())
         if own.st_size < self._size:
@@ -124,9 +124,9 @@ class MetricsFile:
         return "there" if same else "moved"
 
     def _stop_unless_there(self, state: str) -> None:
-        """Ends the run if the file is not what it was; writes the rows again if it has them.
+        """Stops the run unless the file is "there"; writes the rows again if they are available.
 
-        They are read out of the file that is still open, wherever its name has gone.
+        They are read from the file that is still open, wherever it is now.
 
         Raises:
             MovedMetricsError: the state of the run can be saved.
@@ -140,7 +140,7 @@ class MetricsFile:
                 f"{self._path} was cut short while the run was writing to it, and rows are gone. "
                 "Do not change it during a run; start the same command again to resume."
             )
-        if not self._path.parent.is_dir():  # the open file has the row, wherever it is now
+        if not self._path.parent.is_dir():  # the open file still has the row
             raise MovedMetricsError(
                 f"{self._path.parent} was moved or removed while the run was writing to it."
             )
@@ -170,10 +170,10 @@ class MetricsFile:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; a last line that a kill cut off is left out.
+    """Reads the rows of a metrics.jsonl, without a last line that was cut off by a kill.
 
     Raises:
-        WorkdirError: the file cannot be read, or another line is not a row.
+        WorkdirError: the file cannot be read, or a line other than the last is invalid.
     """
     rows = []
     try:
@@ -184,7 +184,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         with open(path, "rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), start=1):
                 if not line.endswith(b"\n") and len(line) < MAX_LINE:
-                    break  # the last one
+                    break  # the last line
                 row = _row(line)
                 if isinstance(row, str):
                     raise WorkdirError(f"{path}, line {number} {row}. Fix or remove that line.")
@@ -195,14 +195,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _row(line: bytes) -> dict[str, Any] | str:
-    """A row, or what is wrong with its line."""
+    """A row, or a description of what is wrong with its line."""
     if len(line) == MAX_LINE:
         return "is longer than any row"
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         return f"is not JSON ({error.msg})"
-    except (ValueError, RecursionError):  # not UTF-8, a number of thousands of digits, deep nesting
+    except (ValueError, RecursionError):  # not UTF-8, too many digits, deep nesting
         return "is not JSON"
     if not isinstance(row, dict):
         return "is not a row: it has no names"
@@ -216,7 +216,7 @@ def _row(line: bytes) -> dict[str, Any] | str:
 
 
 def _rename_away(path: Path) -> Path | None:
-    """Gives what is at a path another name, unless it is an empty file; returns that.
+    """Renames what exists at a path, unless it is an empty file; returns the new path.
 
     Raises:
         WorkdirError: it cannot be renamed.

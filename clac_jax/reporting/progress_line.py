@@ -1,4 +1,4 @@
-"""How far a run is, for who watches it."""
+"""The progress of a run, as shown to the user."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 
 class ProgressLine:
-    """A progress bar on a terminal; elsewhere a plain line now and then."""
+    """A progress bar on a terminal; elsewhere a plain line at intervals."""
 
     def __init__(
         self,
@@ -19,7 +19,7 @@ class ProgressLine:
         step: int,
         seconds_between_lines: float = 15.0,
     ):
-        """Starts at `step` of `total_steps`."""
+        """Starts at `step` of `total_steps`; the plain lines are a minimum time apart."""
         self._is_terminal = sys.stderr.isatty()
         self._every = seconds_between_lines
         self._bar = tqdm(
@@ -34,7 +34,7 @@ class ProgressLine:
         self._started = self._printed = time.monotonic()
 
     def update(self, row: Mapping[str, Any]) -> None:
-        """Shows a train row: the loss, examples per second and the time left."""
+        """Shows a train row: the loss, examples per second and the remaining time."""
         step, epoch, loss = row["step"], row["epoch"], row["loss"]
         rate = row["examples_per_second"]
         self._bar.set_description(f"epoch {epoch}")
@@ -60,12 +60,12 @@ class ProgressLine:
             print(text, flush=True)
 
     def close(self) -> None:
-        """Ends the bar."""
+        """Closes the bar."""
         self._bar.close()
 
 
 class SilentLine:
-    """The progress line of the processes behind the first."""
+    """The progress line of all processes except the first; it shows nothing."""
 
     def update(self, row: Mapping[str, Any]) -> None:
         """Does nothing."""

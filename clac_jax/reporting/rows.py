@@ -14,10 +14,10 @@ def train_row(progress: RunProgress, metrics: Mapping[str, float], rate: float, 
     """The row of one optimizer update.
 
     Args:
-        progress: after the update.
-        metrics: of the step.
+        progress: position after the update.
+        metrics: metrics of the step.
         rate: examples per second.
-        wait: share of the time spent waiting for data.
+        wait: fraction of the time spent waiting for data, from 0 to 1.
     """
     return {
         "split": "train",
@@ -42,7 +42,7 @@ def validation_row(measures: Mapping[str, Any], progress: RunProgress) -> Row:
 
 
 def test_row(measures: Mapping[str, Any], progress: RunProgress, checkpoint_step: int) -> Row:
-    """The row of the test at the end of the run, with the parameters of `checkpoint_step`."""
+    """The row of the test at the end of the run, done with the parameters of `checkpoint_step`."""
     return {
         "split": "test",
         "step": progress.step,
@@ -54,5 +54,5 @@ def test_row(measures: Mapping[str, Any], progress: RunProgress, checkpoint_step
 
 
 def numbers(row: Row) -> dict[str, float]:
-    """The metrics of a row: what a checkpoint keeps and `checkpoint.monitor` may name."""
+    """The metrics of a row, which a checkpoint keeps and `checkpoint.monitor` can name."""
     return {name: value for name, value in row.items() if isinstance(value, float)}

@@ -1,4 +1,4 @@
-"""The log of a run: its rows, to metrics.jsonl and to the trackers that the config names."""
+"""The log of a run: writes rows to metrics.jsonl and to the trackers that the config names."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from clac_jax.reporting.trackers import TensorBoard, WeightsAndBiases
 
 
 class Sink(Protocol):
-    """Something that takes metric rows."""
+    """A destination of metric rows."""
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Takes one row."""
+        """Writes one row."""
 
     def sync(self) -> None:
-        """Forces what it was given to the disk."""
+        """Forces all rows written so far to disk."""
 
     def follow(self, workdir: Path) -> None:
-        """Learns where the workdir was moved to; files that are open went with it."""
+        """Sets the new location of the workdir; open files were moved with it."""
 
     def close(self) -> None:
-        """Ends it."""
+        """Closes the destination."""
 
 
 class RunLog:
-    """Everything that takes rows, behind one `write`."""
+    """Writes each row to all destinations."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class RunLog:
         validated: bool = True,
         resumed: bool = True,
     ):
-        """Opens what the config asks for; see `MetricsFile` for where a resumed run continues."""
+        """Opens the configured destinations; see `MetricsFile` for the effect of a resumed run."""
         self._held = HeldFolder(workdir)
         self._file = MetricsFile(workdir / "metrics.jsonl", step, validated, resumed)
         self._sinks: list[Sink] = [self._file]
@@ -53,20 +53,20 @@ class RunLog:
             self._sinks.append(WeightsAndBiases(workdir, config))
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """One row to everything.
+        """Writes one row to all destinations.
 
         Raises:
-            LostWorkdirError: the workdir is no longer the folder that the run began in.
+            LostWorkdirError: the workdir is no longer the folder in which the run started.
             WorkdirError: the row cannot be written.
         """
         lost = self._lost()
-        for sink in reversed(self._sinks):  # metrics.jsonl last: it has what all others have
+        for sink in reversed(self._sinks):  # metrics.jsonl last: it has all that the others have
             lost = self._unless_lost(functools.partial(sink.write, row)) or lost
         if lost:
             raise lost
 
     def sync(self) -> None:
-        """Forces all rows to the disk, before the checkpoint that follows them; see `write`."""
+        """Forces all rows to disk, before the checkpoint that follows them; see `write`."""
         lost = self._lost()
         for sink in self._sinks:
             lost = self._unless_lost(sink.sync) or lost
@@ -74,7 +74,7 @@ class RunLog:
             raise lost
 
     def close(self) -> None:
-        """Closes everything."""
+        """Closes all destinations."""
         for sink in self._sinks:
             sink.close()
         self._held.close()
@@ -92,9 +92,9 @@ class RunLog:
         self._held.close()
 
     def _unless_lost(self, action: Callable[[], None]) -> LostWorkdirError | None:
-        """Does something with a sink; the error if the workdir was moved since `_lost` looked.
+        """Runs an action; returns the error if the workdir has moved since the last `_lost`.
 
-        The sinks write to files that are open, so that a row is safe even then.
+        The destinations write to open files, so a row is safe even then.
         """
         try:
             action()
@@ -106,10 +106,10 @@ class RunLog:
         return None
 
     def _lost(self) -> LostWorkdirError | None:
-        """The error to raise when all is written, if the workdir was moved and is found elsewhere.
+        """The error to raise after writing, if the workdir was moved and its new path is known.
 
         Raises:
-            LostWorkdirError: it is nowhere to be found.
+            LostWorkdirError: its new path is unknown.
         """
         try:
             self._held.check()
@@ -124,7 +124,7 @@ class RunLog:
 
 
 class SilentLog:
-    """The log of the processes behind the first."""
+    """The log of all processes except the first; it writes nothing."""
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Does nothing."""

@@ -1,4 +1,4 @@
-"""The start-up summary: what is about to run, on what, and from where."""
+"""The summary at the start: what is run, on which devices, and from where."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clac_jax.training.schedules import Timeline
 
 
 def describe_program() -> list[str]:
-    """Versions and devices."""
+    """Lines on versions and devices."""
     devices, count = jax.devices(), jax.process_count()
     return [
         f"clac_jax {clac_jax.__version__}, jax {jax.__version__}",
@@ -27,7 +27,7 @@ def describe_program() -> list[str]:
 def describe_data(
     config: ml_collections.ConfigDict, split_sizes: Mapping[str, int], num_unlabelled: int
 ) -> list[str]:
-    """The data set, examples by split name, and how many were left out for want of a label."""
+    """Lines on the data set, examples per split, and how many were left out for lack of a label."""
     line = f"data      {config.dataset.name}: "
     line += ", ".join(f"{size:,} {name}" for name, size in split_sizes.items())
     if num_unlabelled:
@@ -36,11 +36,11 @@ def describe_data(
 
 
 def describe_parameters(params: Mapping[str, Any], trainable: Mapping[str, Any]) -> list[str]:
-    """The number of parameters, in total and by module.
+    """Lines on the number of parameters, in total and by module.
 
     Args:
-        params: arrays or their shapes.
-        trainable: a tree of booleans like the parameters.
+        params: tree of arrays or their shapes.
+        trainable: tree of booleans with the same structure.
     """
 
     def count(tree: Any, mask: Any | None = None) -> int:
@@ -61,7 +61,7 @@ def describe_parameters(params: Mapping[str, Any], trainable: Mapping[str, Any])
 def describe_steps(
     config: ml_collections.ConfigDict, timeline: Timeline, shapes: str
 ) -> Sequence[str]:
-    """Steps and batches of the run; `shapes` is what the input pipeline says about the batches'."""
+    """Lines on steps and batches; `shapes` is the input pipeline's description of batch shapes."""
     chunks, accumulated = config.gradient_cache_chunks, config.accumulate_steps
     per_device = config.batch_size // jax.device_count()
     return [
@@ -77,7 +77,7 @@ def describe_steps(
 def describe_start(
     config: ml_collections.ConfigDict, start: Start, next_learning_rate: float
 ) -> list[str]:
-    """Where the run starts from, what changed, and the rate of the first update to come."""
+    """Lines on where the run starts, what changed, and the learning rate of the next update."""
     lines = [f"start     {start.origin}", *start.notes]
     step, scale = start.progress.step, start.progress.learning_rate_scale
     if has_ended(config, start.progress):

@@ -1,4 +1,4 @@
-"""How fast a run is and how long it waits for data."""
+"""The throughput of a run, and the time it spends waiting for data."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ T = TypeVar("T")
 
 
 class Meter:
-    """Examples per second and the share of time spent waiting for data, since the last reading."""
+    """Examples per second and the fraction of time spent waiting for data, between readings."""
 
     def __init__(self, examples_per_step: int):
-        """Starts to measure."""
+        """Starts measuring."""
         self._examples_per_step = examples_per_step
         self._reset()
 
     def timed(self, batches: Iterable[T]) -> Iterator[T]:
-        """The batches, while the time each one takes to come is counted."""
+        """Yields the batches, and adds up the time spent waiting for each of them."""
         iterator = iter(batches)
         while True:
             before = time.perf_counter()
@@ -30,7 +30,7 @@ class Meter:
             yield batch
 
     def read(self) -> tuple[float, float]:
-        """(examples per second, share of time waited); starts anew."""
+        """(examples per second, fraction of time spent waiting); restarts the measurement."""
         elapsed = time.perf_counter() - self._since
         result = self._steps * self._examples_per_step / elapsed, self._waited / elapsed
         self._reset()

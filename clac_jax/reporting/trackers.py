@@ -1,4 +1,4 @@
-"""The rows of a run for programs that draw them: TensorBoard's event files and Weights & Biases."""
+"""Trackers that display the rows of a run: TensorBoard event files and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ WANDB_ID = "wandb_id"  # in the workdir
 
 
 class TensorBoard:
-    """Rows as TensorBoard scalars, in `workdir/tensorboard`.
+    """Writes rows as TensorBoard scalars, in `workdir/tensorboard`.
 
-    Each row is in the file when `write` returns, as in `metrics.jsonl`: a run that is killed has
-    lost no points. No thread writes, so a full disk is an error of the row that meets it.
+    Each row is in the file when `write` returns, as in `metrics.jsonl`: a run that is killed loses
+    no points. There is no writer thread, so a full disk raises an error for the row concerned.
     """
 
     def __init__(self, directory: Path, step: int):
-        """Starts an event file that replaces what earlier ones say after `step`.
+        """Starts an event file that supersedes earlier ones after `step`.
 
         Raises:
             WorkdirError: the folder cannot be written to.
@@ -39,7 +39,7 @@ class TensorBoard:
 
         self._proto = event_pb2
         self._directory, self._step = directory, step
-        self._lock = threading.Lock()  # rows come from the run, and syncs from a save beside it
+        self._lock = threading.Lock()  # a save in a different thread syncs the file
         self._begin()
 
     def _begin(self) -> None:
@@ -58,7 +58,7 @@ class TensorBoard:
         self._add(step=self._step + 1, session_log=start)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Adds every number of the row under "split/name".
+        """Adds every number of the row as "split/name".
 
         Raises:
             WorkdirError: the disk is full.
@@ -75,12 +75,12 @@ class TensorBoard:
             self._step = row["step"]
 
     def sync(self) -> None:
-        """Begins a new file if the one that is open was removed; each row is on the disk already.
+        """Starts a new file if the open one was removed; each row is already on disk.
 
-        People tidy up `tensorboard/` during a run, which should not cost a checkpoint.
+        Users tidy up `tensorboard/` during a run, which should not cost a checkpoint.
 
         Raises:
-            WorkdirError: it cannot be written.
+            WorkdirError: the new file cannot be written.
         """
         with self._lock:
             if os.path.lexists(self._path):
@@ -96,7 +96,7 @@ class TensorBoard:
             self._begin()
 
     def follow(self, workdir: Path) -> None:
-        """Learns where the workdir was moved to."""
+        """Sets the new location of the workdir."""
         with self._lock:
             self._directory = workdir / self._directory.name
             self._path = self._directory / self._path.name
@@ -121,15 +121,15 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """The same rows on Weights & Biases (extra `wandb`); a resumed run continues its own.
+    """Logs rows to Weights & Biases (extra `wandb`); a resumed run continues its W&B run.
 
-    Its id is random and kept in the workdir: two workdirs of one name are two runs there. Steps are
-    a column of the rows and not W&B's own counter, which never goes back and would drop the rows
-    that a run writes again after it was killed.
+    The run id is random and kept in the workdir: two workdirs of one name are separate runs. Steps
+    are logged as a metric instead of W&B's own counter, which never goes back and would drop the
+    rows that a run writes again after it was killed.
     """
 
     def __init__(self, workdir: Path, config: ml_collections.ConfigDict):
-        """Starts the W&B run of the workdir, or resumes it.
+        """Starts or resumes the W&B run of the workdir.
 
         Raises:
             WorkdirError: the wandb package is not installed, or cannot start.
@@ -154,19 +154,19 @@ class WeightsAndBiases:
             self._run.define_metric("*", step_metric="step")
         except WorkdirError:
             raise
-        except Exception as error:  # of the service, the network or the account
+        except Exception as error:  # from the service, the network or the account
             raise WorkdirError(
                 f"Weights & Biases cannot be started: {error_reason(error)}. Run `wandb login`, "
                 "set WANDB_MODE=offline, or set --config.logging.wandb=False."
             ) from error
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Logs the row's numbers under "split/name", with its step beside them."""
+        """Logs the row's numbers as "split/name", with its step."""
         named = {f"{row['split']}/{k}": v for k, v in row.items() if k not in ("split", "step")}
         self._run.log({"step": row["step"], **named})
 
     def sync(self) -> None:
-        """Does nothing: W&B sends by itself."""
+        """Does nothing: W&B sends rows on its own."""
 
     def follow(self, workdir: Path) -> None:
         """Does nothing: W&B has its own folder."""
@@ -177,7 +177,7 @@ class WeightsAndBiases:
 
 
 def _wandb_id(workdir: Path) -> str:
-    """The id of the workdir's run, made at its first start."""
+    """The id of the workdir's run, created at its first start."""
     path = workdir / WANDB_ID
     try:
         found = path.read_text(encoding="utf-8").strip()
