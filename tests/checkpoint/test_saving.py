@@ -1,4 +1,4 @@
-"""What a run that has lost a process can still save: an intact state of the position it is at."""
+"""A run that has lost a process can still save an intact state of its current position."""
 
 import jax
 import numpy as np

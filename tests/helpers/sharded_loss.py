@@ -1,6 +1,6 @@
 """Compares loss, gradients and statistics of one batch on one device and on four; prints JSON.
 
-Run in a process of its own: the number of CPU devices is fixed when JAX starts.
+Run it in a separate process: the number of CPU devices is fixed when JAX starts.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def records():
 
 
 def same(left, right):
-    """Whether two examples are equal to the bit."""
+    """Whether two examples are equal bit for bit."""
     return (
         left.index == right.index
         and all(
