@@ -44,7 +44,7 @@ def per_second(call: Callable[[int], object], views: int = 1) -> float:
 
 
 def contacts(law: str, crystals: list[Crystal]) -> dict[str, float]:
-    """Fractions of crystals whose atoms a law moves close together, and the smallest ratio."""
+    """Fractions of crystals with atoms that a law moves close together, and the smallest ratio."""
     rng = np.random.default_rng(0)
     ratios, below = [], 0
     for crystal in crystals:

@@ -318,7 +318,7 @@ def test_a_name_taken_by_a_file_or_a_dead_link_does_not_stop_a_save(tmp_path, ca
 
 
 def test_orbax_takes_a_copy_in_a_bucket_for_complete(tmp_path, monkeypatch):
-    """There it cannot go by the name of a folder and asks for a file, in each folder it opens."""
+    """A folder name marks nothing there; Orbax requires a marker file in each folder it opens."""
     saved = save_run(tmp_path, epochs(0.5))[10]
     folder = epath.Path(tmp_path) / "checkpoints" / "10"
     monkeypatch.setattr(gcs_utils, "is_gcs_path", lambda path: True)

@@ -169,7 +169,7 @@ def test_rm_says_what_it_could_not_remove(tmp_path, busy, capsys):
 
 
 def test_damaged_ones_are_set_aside_on_the_disk_of_the_checkpoints(tmp_path):
-    """If `checkpoints` links to another file system, a rename cannot move anything outside it."""
+    """If `checkpoints` links to another file system, nothing can be renamed out of it."""
     save_run(tmp_path / "scratch", epochs(0.5, 0.4))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "scratch" / "checkpoints")

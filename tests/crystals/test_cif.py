@@ -393,7 +393,7 @@ def test_two_symbols_that_name_different_settings_are_refused(symbols):
     box = text_of(cell(9, 10, 11, (90, 100, 90)), sites("Cu1 0.11 0.18 0.32"))
     with pytest.raises(CrystalError, match="do not decide"):
         Crystal.from_cif(box + symbols)
-    # The group's own symbol is that of its standard setting wherever the file is.
+    # The reference symbol names the standard setting, whatever the setting of the file.
     text = box + symbols.replace("H-M_alt", "H-M_ref").replace("-P 2ybc", "-P 2yn")
     assert Crystal.from_cif(text).num_atoms == 4
 

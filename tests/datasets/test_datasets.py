@@ -297,7 +297,7 @@ def test_the_table_of_crystals_is_that_of_the_records(embedded):
             pairs = set(
                 zip(*(getattr(t, column).tolist() for t in (stored, computed)), strict=True)
             )
-            # The numbers may differ; which are equal may not.
+            # The numbers may differ, but not which of them are equal.
             assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
 
 

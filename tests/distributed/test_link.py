@@ -1,4 +1,4 @@
-"""Processes that meet, agree, wait, are lost, or are not what they should be: on real sockets."""
+"""Processes that connect, agree, wait, are lost or do not belong to the run, on real sockets."""
 
 import http.server
 import json
@@ -68,7 +68,7 @@ def test_a_difference_is_told_to_every_process(address):
 
 
 def test_a_process_that_does_not_come_is_waited_for_by_name(address, capfd, monkeypatch):
-    monkeypatch.setattr(link, "NOTICE_SECONDS", 1.0)  # by then the two that come are there
+    monkeypatch.setattr(link, "NOTICE_SECONDS", 1.0)  # by then the other two have connected
     told = outcomes(address, (0, 3, {}), (1, 3, {}), seconds=2.5)
     assert len(set(told)) == 1
     assert "1 of 3 processes (2) did not come" in told[0]

@@ -50,7 +50,7 @@ def test_another_config_in_one_process_is_named_by_all(begin_processes, tmp_path
 
 
 def test_other_data_behind_the_same_command_are_named_by_all(begin_processes, tmp_path, table):
-    """The same number of rows on each host, but one crystal differs."""
+    """Every host has the same number of rows, but one crystal differs."""
     workdir = tmp_path / "data"
     flags = ("--config.dataset.name=gpt_narratives",)
     paths = {index: (f"--config.dataset.path={table(index)}",) for index in (0, 1)}

@@ -73,7 +73,7 @@ def test_a_workdir_moved_away_is_noticed_and_the_run_saved_where_it_went(begin, 
 
 
 def test_tensorboard_has_every_row_after_a_kill(begin, run, tmp_path):
-    """SIGKILL right after a commit; the run that resumes leaves both with the same points."""
+    """SIGKILL right after a commit; after the resume TensorBoard and metrics.jsonl agree."""
     workdir = tmp_path / "run"
     flags = ("--config.checkpoint.every_n_steps=5", "--config.max_epochs=3")
     process = begin(workdir, *flags)

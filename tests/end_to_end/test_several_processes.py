@@ -20,7 +20,7 @@ def whole(begin_processes, tmp_path_factory):
 
 
 def assert_close_rows(workdir, whole, tolerance=1e-5):
-    """Compares all numbers of all rows except timings, up to the rounding of sums."""
+    """Asserts that all numbers of all rows except timings agree, up to the rounding of sums."""
     rows, expected = (read_rows(place / "metrics.jsonl") for place in (workdir, whole))
     for row, other in zip(rows, expected, strict=True):
         assert row.keys() == other.keys() and row["split"] == other["split"]

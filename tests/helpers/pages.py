@@ -36,7 +36,7 @@ class Page:
         return title.strip('"'), code
 
     def follow(self, folder, *tests):
-        """Copies the repository and these tests into a folder, and adds what the page adds."""
+        """Copies the repository and these tests into a folder, and applies the page to it."""
         for name in (*_COPIED, *tests):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy

@@ -52,7 +52,7 @@ def step(params, stats, features, mask, axis_name=None):
 
 
 def split(x, axis):
-    """The device axis first."""
+    """Splits an axis over the devices; the device axis comes first."""
     return np.stack(np.split(np.asarray(x), NUM_DEVICES, axis=axis))
 
 

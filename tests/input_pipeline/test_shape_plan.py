@@ -31,7 +31,7 @@ def atoms_of(examples, *more):
 
 
 def orders(examples, number=20):
-    """The atoms in several epochs."""
+    """The number of atoms of each crystal, in the order of several epochs."""
     rng = np.random.default_rng(2)
     return np.concatenate([rng.permutation(atoms_of(examples)) for _ in range(number)])
 

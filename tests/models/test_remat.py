@@ -50,7 +50,7 @@ def encoder_of(name, remat):
 
 
 def kept_bytes(loss, params, batch_stats):
-    """The memory kept for the backward pass, without parameters."""
+    """Bytes that are kept for the backward pass, without the parameters."""
     kept = jax.eval_shape(lambda p: jax.vjp(lambda q: loss(q, batch_stats)[0], p)[1], params)
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept)) - weights
@@ -92,7 +92,7 @@ def test_rematerialisation_changes_the_memory_and_nothing_else(name, monkeypatch
 
     memory, memory_again = (step.memory_analysis().temp_size_in_bytes for step in steps)
     assert memory_again < 0.9 * memory
-    # Other backends keep what JAX says.
+    # Other backends keep the residuals that JAX chooses.
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     kept, kept_again = (kept_bytes(loss, *args) for loss in (plain, again))
     assert kept_again < 0.5 * kept

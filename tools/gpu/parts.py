@@ -106,7 +106,7 @@ def checkpoint(sizes: Sizes, deadline: float) -> Any:
 
 
 def kill_and_resume(sizes: Sizes, deadline: float) -> dict[str, Any]:
-    """A run that is killed and resumed, against one that is not, with deterministic operations.
+    """Compares a killed and resumed run with an undisturbed one, with deterministic operations.
 
     All share one compilation cache, so that the later runs show the time it saves.
     """

@@ -101,7 +101,7 @@ def encode():
     variables = {}
 
     def bias(name):
-        """What is added behind the pool."""
+        """The bias that is added after the pooling."""
         return variables[name]["params"]["out"]["bias"] if name == "cgcnn" else 0.0
 
     def function(name, crystals, shape=None):
