@@ -1,3 +1,5 @@
+"""Saving and reading the checkpoints of a run, including failures of the disk."""
+
 import asyncio
 import json
 import shutil

@@ -1,3 +1,5 @@
+"""The configs that come with the package."""
+
 import os
 import subprocess
 import sys

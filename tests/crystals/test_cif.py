@@ -1,3 +1,5 @@
+"""Reading CIF texts: values, elements, symmetry, special positions and the formula."""
+
 import random
 import warnings
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""The checks of a crystal: cell, distances and elements."""
+
 import doctest
 import json
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Element symbols and atomic numbers."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""Neighbour lists and graphs, compared with brute force."""
+
 import itertools
 
 import numpy as np

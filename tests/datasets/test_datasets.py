@@ -1,3 +1,5 @@
+"""Data sets built from tables: splits, bad rows, caching and rebuilding."""
+
 import importlib
 import json
 import os

@@ -1,3 +1,5 @@
+"""Class labels and properties of crystals."""
+
 import dataclasses
 
 import numpy as np

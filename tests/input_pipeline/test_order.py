@@ -1,3 +1,5 @@
+"""The order of examples as a function of seed and epoch."""
+
 import itertools
 
 import numpy as np

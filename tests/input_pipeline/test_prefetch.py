@@ -1,3 +1,5 @@
+"""Preparing items in background threads."""
+
 import time
 
 import pytest

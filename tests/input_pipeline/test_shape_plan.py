@@ -1,3 +1,5 @@
+"""The shapes to which batches are padded."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -1,3 +1,5 @@
+"""Random views of crystals and texts."""
+
 import dataclasses
 
 import numpy as np

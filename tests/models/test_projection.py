@@ -1,3 +1,5 @@
+"""The projection block, compared with the reference."""
+
 from __future__ import annotations
 
 import jax

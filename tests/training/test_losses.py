@@ -1,3 +1,5 @@
+"""Contrastive losses, compared with their definitions."""
+
 from __future__ import annotations
 
 import json

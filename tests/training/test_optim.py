@@ -1,3 +1,5 @@
+"""Optimizers, weight decay, learning-rate factors and frozen parameters."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -1,3 +1,5 @@
+"""The position of a run: steps, epochs, early stopping and the plateau count."""
+
 import math
 
 from hypothesis import given

@@ -1,3 +1,5 @@
+"""Learning-rate schedules."""
+
 import itertools
 import math
 

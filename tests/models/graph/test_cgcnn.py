@@ -1,3 +1,5 @@
+"""CGCNN, compared with the reference."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""ORB v3, compared with the outputs of orb-models."""
+
 from __future__ import annotations
 
 import jax

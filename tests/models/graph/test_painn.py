@@ -1,3 +1,5 @@
+"""PaiNN, compared with the reference."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,3 +1,5 @@
+"""BERT: reference outputs, packing, pooling and dropout."""
+
 from __future__ import annotations
 
 import json

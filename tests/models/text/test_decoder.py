@@ -1,3 +1,5 @@
+"""OPT, compared with the reference, and GPT-2, with its published equations."""
+
 from __future__ import annotations
 
 import functools
