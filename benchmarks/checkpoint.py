@@ -1,4 +1,4 @@
-"""What a save costs the training step, and how soon a resumed run takes its first step.
+"""Time that a save costs the training step, and time to the first step of a resumed run.
 
 The model and batch of `benchmarks/comparison.py`: 42.1 million parameters with AdamW, about half a
 gigabyte of state. Saves in the middle of training, then starts again: once from random parameters
@@ -44,10 +44,10 @@ def measure(
     """Times saves and starts on this process's devices.
 
     Args:
-        config: of the run, trained on the stored batch.
-        saves: how many checkpoints are written.
-        steps_between: undisturbed steps before each.
-        starts: how often the run is started again, fresh and resumed.
+        config: config of the run, which trains on the stored batch.
+        saves: number of checkpoints to write.
+        steps_between: number of steps without a save before each of them.
+        starts: number of restarts of each kind, fresh and resumed.
     """
     config.checkpoint.save_top_k = 0
     batch, _ = packed(load_examples(), NUM_EXAMPLES, 1, config.text_encoder.max_length)

@@ -1,4 +1,4 @@
-"""What every benchmark needs: facts of the machine, timing, and the JSON of its results."""
+"""Helpers of all benchmarks: facts about the machine, timing, and the JSON of the results."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ RESULTS = Path(__file__).parent / "results"
 
 SHARED_CORES = "minimum and median over repeats; other work may have shared the machine's cores"
 
-# By the flags of /proc/cpuinfo, widest first; a CPU reports the narrower ones too.
+# Flags of /proc/cpuinfo, widest first; a CPU also reports the narrower ones.
 _VECTOR_BITS = {"avx512f": 512, "avx2": 256, "avx": 256, "sse2": 128, "asimd": 128}
-_LARGE_PRODUCT_ROWS = {"cpu": 2048}  # of the square matrices; 8192 on an accelerator
+_LARGE_PRODUCT_ROWS = {"cpu": 2048}  # rows of the square matrices; 8192 on an accelerator
 
 
 def machine_facts() -> dict[str, Any]:
-    """What a time depends on, without the name of the host."""
+    """Facts about the machine that timings depend on; the host name is left out."""
     return {
         "cpu": _cpuinfo("model name") or platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
@@ -37,19 +37,19 @@ def machine_facts() -> dict[str, Any]:
         "jax": jax.__version__,
         "python": platform.python_version(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        # Above the number of cores, other work slowed this down: only the CPU seconds mean much.
+        # Above the number of cores, other work slowed this down; then trust the CPU seconds only.
         "load_average_1_min": os.getloadavg()[0],
     }
 
 
 def vector_bits() -> int | None:
-    """Width of this CPU's widest floating-point registers, or None where that is unknown."""
+    """Width of this CPU's widest floating-point registers in bits, or None if unknown."""
     flags = set((_cpuinfo("flags") or _cpuinfo("Features")).split())
     return next((bits for flag, bits in _VECTOR_BITS.items() if flag in flags), None)
 
 
 def _cpuinfo(name: str) -> str:
-    """The first value of that name in /proc/cpuinfo, or "" where there is none."""
+    """The first value with that name in /proc/cpuinfo, or "" if there is none."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     values = (line.partition(":")[2].strip() for line in lines if line.startswith(name))
@@ -71,12 +71,12 @@ def timed(function: Callable[..., Any], *args: Any, repeats: int) -> dict[str, f
 def large_product_rate(dtype: str = "float32", rows: int | None = None) -> float:
     """Floating-point operations per second in one large matrix product on the first device.
 
-    What XLA reaches at best there; the rates of a training step are compared with it. float32 is
+    The practical limit of XLA, with which the rates of a training step are compared. float32 is
     multiplied in the precision of `jax_default_matmul_precision` (TF32 on recent GPUs).
 
     Args:
-        dtype: of both matrices.
-        rows: of the square matrices; by default 2048 on a CPU and 8192 elsewhere.
+        dtype: dtype of both matrices.
+        rows: size of the square matrices; by default 2048 on a CPU and 8192 elsewhere.
     """
     rows = rows or _LARGE_PRODUCT_ROWS.get(jax.default_backend(), 8192)
     matrix = jnp.ones((rows, rows), dtype)
@@ -93,7 +93,7 @@ def train_if_unfinished(flags: list[str], workdir: Path) -> None:
 
 
 def write_results(path: Path, results: Mapping[str, Any]) -> None:
-    """Writes results with the facts of the machine before them."""
+    """Writes the facts about the machine and the results to a JSON file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"machine": machine_facts(), **results}
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -34,7 +34,7 @@ from clac_jax.training.step import make_train_step
 BATCH_FILE = Path(__file__).parent / "data" / "painn_minilm_batch.npz"
 NUM_EXAMPLES = 16
 
-# Text encoders by their sizes, with random weights except for "minilm".
+# Sizes of the text encoders; all but "minilm" have random weights.
 TEXTS: dict[str, dict[str, Any]] = {
     "minilm": {"text_encoder.pretrained": "minilm"},
     "minilm_random": {
@@ -43,7 +43,7 @@ TEXTS: dict[str, dict[str, Any]] = {
         "text_encoder.config.num_attention_heads": 12,
         "text_encoder.config.intermediate_size": 1536,
     },
-    "bert_base": {  # of SciBERT
+    "bert_base": {  # the sizes of SciBERT
         "text_encoder.config.hidden_size": 768,
         "text_encoder.config.num_hidden_layers": 12,
         "text_encoder.config.num_attention_heads": 12,
@@ -61,7 +61,7 @@ def comparison_config(text: str = "minilm") -> ml_collections.ConfigDict:
 
 
 def load_examples(path: Path = BATCH_FILE, cutoff: float = 5.0) -> list[ExampleViews]:
-    """The stored batch as the input pipeline gives it: only edges shorter than the cutoff (Å)."""
+    """The stored batch as the pipeline produces it: only edges shorter than the cutoff (Å)."""
     with np.load(path) as stored:
         arrays = dict(stored)
     examples = []
@@ -99,10 +99,10 @@ def packed(
     """The examples repeated to a larger batch, and its shape.
 
     Args:
-        examples: of the stored batch.
-        num_examples: of the larger batch.
-        chunks: 1, or the number of chunks of one shape that it is split into.
-        max_length: of the texts, in tokens.
+        examples: the examples of the stored batch.
+        num_examples: number of examples in the larger batch.
+        chunks: number of equally shaped chunks to split it into; 1 for no split.
+        max_length: maximum length of the texts, in tokens.
 
     Returns:
         The batch, with a leading axis of chunks if there are several; the shape of a chunk.
@@ -122,13 +122,13 @@ def packed(
 
 @dataclasses.dataclass
 class CompiledStep:
-    """A compiled training step for one device, and what it is called with.
+    """A compiled training step for one device, with its arguments.
 
     Attributes:
         call: (state, batch) -> (state, metrics); the state is donated.
-        state: of the next call.
-        batch: with a leading axis of one micro-batch.
-        compile_s: seconds that the compilation took.
+        state: the state for the next call.
+        batch: the batch, with a leading axis of one micro-batch.
+        compile_s: compilation time in seconds.
         flops: floating-point operations per call by XLA's cost analysis of the program before
             optimization, where the body of a loop counts once; None if XLA does not say.
     """
@@ -140,7 +140,7 @@ class CompiledStep:
     flops: float | None
 
     def time(self, repeats: int) -> dict[str, float]:
-        """Times it; each call continues from the state of the one before."""
+        """Times the step; each call continues from the state of the previous one."""
 
         def run() -> dict[str, jax.Array]:
             self.state, metrics = self.call(self.state, self.batch)
@@ -156,10 +156,10 @@ def compile_step(
     """Compiles the training step for one device.
 
     Args:
-        model: of the config.
-        config: of the run.
-        batch: of one device, with or without a leading axis of chunks.
-        variables: of the model; the step takes their memory.
+        model: the model of the config.
+        config: config of the run.
+        batch: batch of one device, with or without a leading axis of chunks.
+        variables: variables of the model; their memory is donated to the step.
     """
     schedule = make_schedule(config, Timeline(1000, 1000))
     params = variables["params"]
@@ -189,7 +189,7 @@ def step_operations(
 
 
 def operations_of(jaxpr: jex.Jaxpr) -> int:
-    """Two for each multiplication in a matrix product; those of a scan as often as it runs."""
+    """Two for each multiplication in a matrix product; a scan counts once per iteration."""
     total = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":

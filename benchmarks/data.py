@@ -1,9 +1,9 @@
-"""Speed of the input pipeline: each part of an example's views on one core, and full batches.
+"""Speed of the input pipeline: each part of drawing views on one core, and full batches.
 
     python -m benchmarks.data [--data_dir=data] [--output=benchmarks/results/data.json]
 
-Two views of a crystal count as two crystals, as in training. The shortest
-contacts that the two laws of displacement leave are measured too.
+Two views of a crystal count as two crystals, as in training. Also measures the shortest contacts
+that the two displacement laws leave.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NUM_EXAMPLES = 1000
 
 
 def per_second(call: Callable[[int], object], views: int = 1) -> float:
-    """Calls per second times views, the best of three rounds over NUM_EXAMPLES examples."""
+    """Calls per second times `views`, the best of three rounds over NUM_EXAMPLES examples."""
     rates = []
     for _ in range(3):
         start = time.perf_counter()
@@ -44,7 +44,7 @@ def per_second(call: Callable[[int], object], views: int = 1) -> float:
 
 
 def contacts(law: str, crystals: list[Crystal]) -> dict[str, float]:
-    """Shares of crystals whose atoms a law moves close together, and the smallest ratio."""
+    """Fractions of crystals with atoms that a law moves close together, and the smallest ratio."""
     rng = np.random.default_rng(0)
     ratios, below = [], 0
     for crystal in crystals:

@@ -1,10 +1,10 @@
-"""How best to sum the messages of edges at their atoms: scatter, sorted segments, dense rows.
+"""Ways to sum the messages of edges at their atoms: scatter, sorted segments, dense rows.
 
     python -m benchmarks.edge_sums [--repeats=20] [--output=benchmarks/results/edge_sums.json]
 
 CGCNN and ORB sum (E, F) messages at the receiving atom of each edge; ORB, and every backward pass,
 also at the sending atom. 1,500 atoms with their 24 nearest neighbours; milliseconds.
-Prints a table and writes it with the facts of the machine.
+Prints a table and writes it with the facts about the machine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WIDTHS = (64, 256, 1024)
 
 
 def ways() -> dict[str, Callable[[jax.Array], jax.Array]]:
-    """Functions (E, F) -> (N, F) of messages in the order of their receivers."""
+    """Functions (E, F) -> (N, F) for messages sorted by receiver."""
     rng = np.random.default_rng(0)
     receivers = np.repeat(np.arange(NUM_ATOMS), NEIGHBOURS)
     # Each atom has as many edges to it as from it, as in a graph that holds both directions.

@@ -4,7 +4,7 @@ python -m benchmarks.fine_tuning outputs/base outputs/fine_tuning
 
 Each property is learned from the best checkpoint of the first run, from it with the encoder frozen
 (only the head is trained), and from scratch, with the same settings; the best constant guess is
-listed for comparison. Runs that were interrupted resume when the command is started again.
+listed for comparison. Run the command again to resume interrupted runs.
 """
 
 from __future__ import annotations

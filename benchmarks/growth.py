@@ -1,10 +1,10 @@
-"""How time grows with the batch, the size of crystals (to 800 atoms) and the data (to 126,000).
+"""Growth of time with the batch, the crystals (to 800 atoms) and the data (to 126,000 rows).
 
     python -m benchmarks.growth [batch] [crystal] [data] [--output=benchmarks/results/growth.json]
 
 Batch: a training step of the base run. Crystal: forward and backward of the paper's graph encoder,
-and neighbour lists, for supercells of rock salt. Data: the embedded crystals repeated
-twenty times in one file; preparing it, starting a run, and the first batch from mid-epoch.
+and neighbour lists, for supercells of rock salt. Data: the embedded crystals, repeated twenty times
+in one file: time to prepare it, to start a run, and to the first batch from mid-epoch.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def rock_salt(repeats: tuple[int, int, int]) -> Crystal:
 
 
 def rate(call: Callable[[], object]) -> float:
-    """Calls per second, counted over half a second."""
+    """Calls per second, measured over half a second."""
     call()
     number, start = 0, time.perf_counter()
     while time.perf_counter() - start < 0.5:
@@ -122,7 +122,7 @@ def rate(call: Callable[[], object]) -> float:
 
 
 def by_data() -> list[dict[str, Any]]:
-    """Seconds from a file of each size to a batch, and the memory of the process."""
+    """Seconds from a file of each size to a batch, and the peak memory of the process."""
     table = users_table()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -169,7 +169,7 @@ def users_table() -> pa.Table:
     return texts.append_column("atoms", pa.array(atoms))
 
 
-# The data first: the memory of the process is its peak so far.
+# The data come first, because the reported memory is the peak of the process so far.
 PARTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "data": by_data,
     "batch": by_batch,

@@ -1,9 +1,9 @@
-"""Memory and time of a training step that keeps less for the backward pass.
+"""Memory and time of a training step that stores fewer activations for the backward pass.
 
 The step of `benchmarks/comparison.py`, its batch repeated to larger ones: plain, with
-rematerialisation of both towers (`config.remat`), encoded in chunks (`gradient_cache_chunks`), and
-with both. The memory is XLA's own count of the step's temporary buffers; parameters, optimizer
-state and batch are not included. Prints a table and writes it with the facts of the machine.
+rematerialization of both encoders (`config.remat`), encoded in chunks (`gradient_cache_chunks`),
+and with both. The memory is XLA's own count of the step's temporary buffers; parameters, optimizer
+state and batch are not included. Prints a table and writes it with the facts about the machine.
 
     python -m benchmarks.memory [--repeats=2] [--sizes 16 32 64] [--timed=32] [--output=...json]
 """

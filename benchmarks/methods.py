@@ -1,12 +1,12 @@
-"""A short training of every loss and every encoder on the embedded data, as a table and JSON.
+"""Short training runs of every loss and encoder on the embedded data, as a table and JSON.
 
 python -m benchmarks.methods outputs/methods            # all; resumes those interrupted
 python -m benchmarks.methods outputs/methods cgcnn opt  # some
 python -m benchmarks.methods outputs/longer jsd_concat --epochs=16 --output=...json
 
-Each is two passes over 1,024 crystals in batches of 64, with texts of 128 tokens and the first two,
-frozen, layers of MiniLM: one small model, changed only by what its name says. None is tuned: the
-figures show that a method learns, not which is best. The JSON holds the settings.
+Each run is two passes over 1,024 crystals in batches of 64, with texts of 128 tokens and the first
+two layers of MiniLM, frozen: one small model, changed only in what the run is named for. None is
+tuned: the figures show that a method learns, not which is best. The JSON contains the settings.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""One training on 1 to 8 devices of a process and in two processes, by pmap and by shard_map.
+"""One training run on 1 to 8 devices of a process and in two processes, by pmap and shard_map.
 
     python -m benchmarks.scaling ["4 devices" ...] [--steps=8] [--output=...]
 
-All layouts by default; the first always runs, for comparison. Starts `main.py` on each with the
-same batches and reads its metrics. Devices that share the cores of one machine cannot be faster
+Runs all layouts by default; the first always runs, for comparison. Starts `main.py` on each with
+the same batches and reads its metrics. Devices that share the cores of one machine cannot be faster
 than one; they show what a layout costs, and that the losses agree. The last layout takes about 40 s
 per step on a CPU, nearly all of it waiting for Gloo.
 """
@@ -25,7 +25,7 @@ from benchmarks.common import RESULTS, ROOT, write_results
 
 BATCH = 64
 SPREAD = ("--config.parallel=shard_map", "--config.sharding.what=everything")
-LAYOUTS: dict[str, tuple[int, int, tuple[str, ...]]] = {  # processes, devices of each, flags
+LAYOUTS: dict[str, tuple[int, int, tuple[str, ...]]] = {  # processes, devices per process, flags
     "1 device": (1, 1, ()),
     "2 devices": (1, 2, ()),
     "4 devices": (1, 4, ()),

@@ -1,8 +1,8 @@
-"""Time of one training step at the paper's graph size, and where it goes.
+"""Time of one training step at the paper's graph size, in total and by part.
 
 The step of `benchmarks/comparison.py`, as training runs it. Prints a table and writes it with the
-facts of the machine, among them what its speed on a CPU depends on most: the width of the vector
-registers and the rate that XLA reaches on one large matrix product.
+facts about the machine, including those that its speed on a CPU depends on most: the width of the
+vector registers and the rate that XLA reaches on one large matrix product.
 
     python -m benchmarks.step [--repeats=10] [--output=benchmarks/results/step.json]
 """
@@ -51,7 +51,7 @@ FLOOR_GFLOP = 340.0  # matrix products of the step on this batch, forward and ba
 def time_parts(
     model: CLaC, config: Any, batch: Batch, variables: dict[str, Any], repeats: int
 ) -> dict[str, dict[str, float]]:
-    """Times each part of the step compiled by itself."""
+    """Times each part of the step, compiled separately."""
     batch = jax.tree.map(jnp.asarray, batch)
     params = variables["params"]
     rng = np.random.default_rng(0)

@@ -1,7 +1,7 @@
 """A training run on one stored batch, with the production checkpoints but without a data set.
 
-What measures saving and resuming needs a state, its step and its workdir, and neither crystals nor
-texts on the disk.
+Measuring saves and resumes takes a state, a training step and a workdir, but no crystals or texts
+on disk.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class StoredRun:
     """Model, optimizer and step of a config, all on the same batch.
 
     Attributes:
-        shapes: of the arrays of a state, by path.
+        shapes: shape of each array of a state, by path.
     """
 
     def __init__(self, config: ml_collections.ConfigDict, batch: Batch) -> None:
-        """Compiles nothing yet.
+        """Builds the model and optimizer; nothing is compiled yet.
 
         Args:
-            config: of the run.
-            batch: of one device.
+            config: config of the run.
+            batch: batch of one device.
         """
         self._config, self._one, self._parallel = config, batch, Pmap()
         self._batch = stacked([stacked([batch])])
@@ -63,26 +63,26 @@ class StoredRun:
         return to_arrays(self._create(init_variables(self._model, self._config, self._one)))
 
     def put(self, arrays: dict[str, Any]) -> Any:
-        """A state on the devices, ready to train; waits until it is there."""
+        """A state on the devices, ready to train; waits for the transfer."""
         state = self._parallel.put(from_arrays(self._template, arrays))
         return jax.block_until_ready(state)
 
     def step(self, state: Any) -> Any:
-        """The state after one more step; waits for it. The memory of the old one is reused."""
+        """The state after one more step, waiting for it; the memory of the old state is reused."""
         state, metrics = self._step(state, self._batch)
         jax.block_until_ready((state, metrics))
         return state
 
     def arrays(self, state: Any) -> dict[str, Any]:
-        """The arrays of a state as a checkpoint takes them, still on a device."""
+        """The arrays of a state as a checkpoint stores them, still on a device."""
         return to_arrays(self._parallel.gather(state))
 
     def host_arrays(self, state: Any) -> dict[str, Any]:
-        """Copies of the arrays of a state in the memory of the host."""
+        """Copies of the arrays of a state in host memory."""
         return to_arrays(self._parallel.to_host(state))
 
     def checkpoints(self, workdir: Path) -> Checkpoints:
-        """Those of the workdir, ready to save."""
+        """The checkpoints of the workdir, ready to save."""
         checkpoints = Checkpoints(workdir, self._config, self.shapes)
         checkpoints._buffers.result()  # allocated in the background while a run compiles
         return checkpoints

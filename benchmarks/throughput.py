@@ -1,13 +1,13 @@
-"""How fast a device trains, by precision, text encoder and batch size up to the largest that fits.
+"""Training throughput by precision, text encoder and batch size, up to the largest that fits.
 
     python -m benchmarks.throughput [--texts minilm bert_base] [--precisions float32 bfloat16]
         [--sizes 16 32 ...] [--repeats=5] [--output=benchmarks/results/throughput.json]
 
 The step of `benchmarks/comparison.py`, its stored batch repeated to larger ones; "bert_base" is a
-text encoder of SciBERT's size with random weights. Each case is a process of its own, because one
-that does not fit leaves the device unusable; larger batches of that combination are not tried.
-Matrix products are counted as the program does them, padding included, and compared with the rate
-of one large product in the same precision on the same device.
+text encoder of SciBERT's size with random weights. Each case runs in a separate process, because
+one that does not fit leaves the device unusable; larger batches of that combination are not tried.
+Matrix products are counted as the program executes them, padding included, and compared with the
+rate of one large product in the same precision on the same device.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SIZES = (16, 32, 64, 128, 256, 512, 1024)
 
 
 def case_config(text: str, precision: str) -> ml_collections.ConfigDict:
-    """The comparison run with another text encoder and precision."""
+    """The comparison config with this text encoder and precision."""
     config = comparison_config(text)
     config.precision = precision
     return config
@@ -70,7 +70,7 @@ def measure(config: ml_collections.ConfigDict, size: int, repeats: int) -> dict[
 
 
 def in_own_process(text: str, precision: str, size: int, repeats: int) -> dict[str, Any] | None:
-    """The case's measurements, or None where it does not fit."""
+    """The measurements of the case, or None if it does not fit in memory."""
     case = [text, precision, str(size), str(repeats)]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.throughput", "--case", *case],

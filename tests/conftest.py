@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Settings and fixtures shared by all tests."""
 
 import importlib.metadata
 import os
@@ -9,24 +9,24 @@ from helpers.paths import ROOT
 from helpers.type_checks import checked
 from jaxtyping import install_import_hook
 
-# Nearly every program of the tests runs a few times on a few numbers, so that most of the time went
-# into compiling it: it is compiled with little care. Read when JAX is imported.
+# Nearly every program in the tests runs a few times on little data, so compilation dominates:
+# reduce the optimization level. The variable is read when JAX is imported.
 QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
-if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones do not know the flag
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # later versions reject the flag
     QUICK_COMPILATION += " --xla_cpu_use_fusion_emitters=false"
 if QUICK_COMPILATION not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_COMPILATION}".strip()
 
-# Before anything of the package is imported: the axes that annotations name are compared with each
-# other on every call of these modules, also where JAX traces them.
+# Before the package is imported: on every call in these modules, also during JAX tracing, the axes
+# named in annotations are checked for consistency.
 install_import_hook(
     ["clac_jax.models", "clac_jax.training.losses"], f"{checked.__module__}.{checked.__name__}"
 )
 
 
 def pytest_configure(config):
-    """What one process has compiled is there for all of them: pytest's own and what tests start."""
-    if not hasattr(config, "workerinput"):  # which inherit it from the process that starts them
+    """One compilation cache for all processes: those of pytest and those that tests start."""
+    if not hasattr(config, "workerinput"):  # workers inherit it from the process that starts them
         cache = tempfile.TemporaryDirectory(prefix="compilation_cache_")
         config.add_cleanup(cache.cleanup)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = cache.name

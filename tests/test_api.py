@@ -62,12 +62,12 @@ def texts(run):
 
 
 def row_of_test(workdir):
-    """The row of the test at the end of a run."""
+    """The test row at the end of a run."""
     return json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
 
 
 def one_batch(config, crystals, texts):
-    """Everything in one batch of another shape, which the model sees as an evaluation does."""
+    """Everything in one batch of a different shape, seen by the model as in evaluation."""
     tokenizer = Tokenizer.from_folder("minilm")
     examples = [
         ExampleViews(
@@ -83,7 +83,7 @@ def one_batch(config, crystals, texts):
 
 
 def made(config):
-    """The variables of a fresh model, as `Model` takes them: (shapes, read)."""
+    """The variables of a fresh model, as `Model` expects them: (shapes, read)."""
     batch, vocab_size = one_batch(config, [rock_salt()], ["salt"])
     if config.task == "property":
         model = PropertyModel(build_graph_encoder(config), 3)

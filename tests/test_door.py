@@ -1,4 +1,4 @@
-"""What `import clac_jax` gives, and what it costs: each in a process of its own."""
+"""The contents and the cost of `import clac_jax`, each in a separate process."""
 
 import os
 import pkgutil
@@ -15,7 +15,7 @@ HEAVY = ("jax", "flax", "numpy", "orbax", "ml_collections", "tensorflow_datasets
 
 
 def fresh(program):
-    """What a program prints in a fresh process."""
+    """The output of a program in a fresh process."""
     done = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,

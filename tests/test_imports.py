@@ -1,4 +1,4 @@
-"""What importing a part of the package loads, and that it changes nothing in the process."""
+"""Modules loaded by importing a part of the package, which changes no state of the process."""
 
 import json
 import pkgutil
@@ -24,7 +24,7 @@ for name in json.loads(sys.argv[1]):
 print(json.dumps(list(sys.modules)))
 """
 
-# Imports the packages of others first, which may do as they like, and then ours.
+# Imports third-party packages first, which may change anything, and then ours.
 CHANGES = """
 import contextlib, importlib, json, logging, os, signal, sys, threading, warnings
 

@@ -7,8 +7,8 @@ from helpers.paths import ROOT
 
 TESTS = ROOT / "tests"
 
-# Module -> the test that covers it. A module is missing in its mirrored place where one test looks
-# at several modules together, or where a user meets it through a program.
+# Module -> the test that covers it. A module has no mirrored test if one test covers several
+# modules together, or if users meet it through a program.
 ELSEWHERE = {
     "__main__": "test_door.py",
     "checkpoint.orbax_manager": "checkpoint/test_manager.py",
@@ -110,10 +110,10 @@ ELSEWHERE = {
     "versions": "end_to_end/test_faults.py",
 }
 
-# What computes or reads files: these roots of a called name, and these methods.
+# Calls that compute or read files: these roots of a called name, and these methods.
 WORK = ("np", "jnp", "jax", "numpy")
 WORK_METHODS = {"read_text", "read_bytes", "open", "loads", "load"}
-# Cheap enough to stand in a table of cases.
+# Cheap enough for a table of cases.
 CHEAP = {"np.array", "np.diag", "np.dtype", "np.eye", "np.float32", "np.zeros", "np.ones"}
 
 
@@ -143,7 +143,7 @@ def test_the_list_of_those_elsewhere_is_up_to_date():
 
 
 def files():
-    """Of the tests and their helpers."""
+    """The files of the tests and their helpers."""
     return sorted(path for path in TESTS.rglob("*.py") if "data" not in path.parts)
 
 
@@ -153,7 +153,7 @@ def trees():
 
 def test_no_test_imports_a_test_or_a_conftest():
     folders = {path.name for path in TESTS.iterdir() if path.is_dir()} - {"helpers"}
-    folders -= {path.name for path in ROOT.iterdir()}  # `tools` is the project's own
+    folders -= {path.name for path in ROOT.iterdir()}  # `tools` belongs to the project
     wrong = []
     for path, tree in trees():
         for node in ast.walk(tree):
@@ -182,7 +182,7 @@ def work_at_import(tree):
             visit(child)
 
     for statement in tree.body:
-        if not isinstance(statement, ast.If):  # of a script, or of the environment
+        if not isinstance(statement, ast.If):  # of a script, or for the environment
             visit(statement)
     return found
 

@@ -8,8 +8,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# From bottom to top: each imports only from those before it. A module has the place of the longest
-# name that it begins with. The door itself, `clac_jax`, is above all and loads nothing at import.
+# From bottom to top: each imports only from those before it. A module has the rank of the longest
+# name that it starts with. The door itself, `clac_jax`, is above all and loads nothing at import.
 ORDER = (
     "errors",
     "typing",
@@ -18,7 +18,7 @@ ORDER = (
     "crystals",
     "text",
     "datasets",
-    "config.effects",  # how a key is declared: encoders declare theirs beside their modules
+    "config.effects",  # how a key is declared: encoders declare theirs next to their modules
     "config.key",
     "input_pipeline",
     "models",
@@ -36,8 +36,8 @@ ORDER = (
     "__main__",
 )
 
-# Imported in methods, when they are called, and so part of no circle at import: readers return a
-# Crystal, and users look for them there (`Crystal.from_cif`).
+# Imported inside methods, so not part of an import cycle: readers return a Crystal, and users look
+# for them on the class (`Crystal.from_cif`).
 LAZY = {
     ("clac_jax.crystals.crystal", f"clac_jax.crystals.{reader}")
     for reader in ("cif", "objects", "reading")

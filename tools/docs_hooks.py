@@ -1,4 +1,4 @@
-"""Hooks of the documentation site: pages that are written by the program or kept elsewhere."""
+"""Hooks of the documentation site: pages that are generated or kept elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLUMNS = "88"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fills in what a page only names: a file of the repository's root, or the help texts."""
+    """Replaces placeholders of a page by a file of the repository's root or the help texts."""
     if found := INCLUDED.fullmatch(markdown.strip()):
         text = (ROOT / found[1]).read_text(encoding="utf-8")
         return text.replace("](docs/", "](")  # links as they are seen from docs/

@@ -1,6 +1,6 @@
-"""Draws docs/pictures/retrieval.png: descriptions, and the crystals that they find.
+"""Draws docs/pictures/retrieval.png: descriptions and the crystals they retrieve.
 
-Every formula of a description is read "material". The crystal that it was written for has a frame.
+Every formula in a description is replaced with "material". The crystal that it describes is framed.
 
 python tools/draw_retrieval.py outputs/base@best
 """
@@ -30,7 +30,7 @@ from clac_jax.text.formula import replace_formulas
 ROOT = Path(__file__).resolve().parents[1]
 ASKED = ("mp-3163", "mp-5693", "mp-16376")
 """Crystals of the test split whose descriptions are the queries: a perovskite, a layered sulfide,
-a half-Heusler compound. They were chosen by their chemistry, not by what a model finds."""
+a half-Heusler compound. They were chosen for their chemistry, not for what a model retrieves."""
 SHOWN = 190  # characters of a description
 NUM_FOUND = 4
 BOND = 1.15  # bonds are drawn up to this times the sum of the covalent radii
@@ -119,7 +119,7 @@ def draw_crystal(axes: Axes, crystal: Any) -> None:
     drawn = np.concatenate([seen, corners @ lattice @ axis.T])[:, :2]
     low, high = drawn.min(axis=0), drawn.max(axis=0)
     center, half = (low + high) / 2, max((high - low).max() / 2, 1.5) + 0.9
-    left = center[0] - 1.3 * half  # room for the names of the elements
+    left = center[0] - 1.3 * half  # space for the names of the elements
     axes.set(xlim=(left, center[0] + half), ylim=(center[1] - half, center[1] + half))
     axes.set_aspect("equal")
     axes.axis("off")

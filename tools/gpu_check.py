@@ -5,9 +5,9 @@
     python tools/gpu_check.py --parts parity    # some parts only
 
 Needs JAX with its accelerator and the project's other requirements; a machine without network
-takes these from the folder that `make gpu-wheels` makes elsewhere. Nothing is read from a data set.
-Each part has a limit of time and processes of its own: one that fails is reported and the others
-still run. Results are written after each part, as JSON and as Markdown tables.
+takes these from the folder that `make gpu-wheels` creates elsewhere. No data set is read. Each part
+has a time limit and separate processes: a part that fails is reported and the others still run.
+Results are written after each part, as JSON and as Markdown tables.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from tools.gpu.report import report
 ROOT = Path(__file__).parents[1]
 SECONDS = 480
 WHEELS_VARIABLE = "GPU_CHECK_WHEELS"
-"""In the environment of the processes of the parts: the folder of the wheels."""
+"""Environment variable of the child processes: the folder of the wheels."""
 
 
 def prepare(folder: Path) -> list[str]:
-    """Makes the unpacked wheels importable, after what the machine has.
+    """Makes the unpacked wheels importable, after the packages of the machine.
 
     Args:
-        folder: of the wheels; need not exist.
+        folder: folder of the wheels; need not exist.
 
     Returns:
-        The packages that are stood in for, as they are not installed.
+        The packages that are not installed and were replaced by stand-ins.
     """
     unpacked = wheels.unpack(folder)
     if unpacked is not None:
@@ -47,13 +47,13 @@ def prepare(folder: Path) -> list[str]:
 
 
 def run_part(name: str, sizes: parts.Sizes, limit: float, deadline: float) -> dict[str, Any]:
-    """Runs one part until it is done, fails or its time is over; its errors are its outcome.
+    """Runs one part until it finishes, fails or times out; an error becomes its outcome.
 
     Args:
-        name: of the part.
-        sizes: how much it does.
-        limit: seconds at most.
-        deadline: `time.monotonic()` at which it ends even if it began late.
+        name: name of the part.
+        sizes: amount of work.
+        limit: time limit in seconds.
+        deadline: `time.monotonic()` at which it is stopped even if it started late.
     """
     function, start = parts.PARTS[name][0], time.monotonic()
     error, result = "", None
@@ -61,7 +61,7 @@ def run_part(name: str, sizes: parts.Sizes, limit: float, deadline: float) -> di
         result = function(sizes, min(deadline, start + limit))
     except (parts.PartError, children.ChildError) as failure:
         error, result = str(failure), failure.partial
-    except Exception as failure:  # a part must not end the others
+    except Exception as failure:  # a part must not stop the others
         error = f"{type(failure).__name__}: {failure}"
     outcome = "complete" if not error else error.splitlines()[0]
     seconds = time.monotonic() - start
@@ -69,14 +69,14 @@ def run_part(name: str, sizes: parts.Sizes, limit: float, deadline: float) -> di
 
 
 def check(names: list[str], size: str, seconds: float, output: Path, facts: dict[str, Any]) -> bool:
-    """Runs the parts and writes what they give; whether all were complete.
+    """Runs the parts and writes their results; returns whether all were complete.
 
     Args:
-        names: of parts.
-        size: of `parts.SIZES`.
-        seconds: for all together.
-        output: path of the two files, without their endings.
-        facts: written with the results.
+        names: names of the parts.
+        size: a key of `parts.SIZES`.
+        seconds: time limit for all parts together.
+        output: path of the two files, without their suffixes.
+        facts: facts to write with the results.
     """
     deadline = time.monotonic() + seconds
     content: dict[str, Any] = {"size": size, **facts, "parts": {}}
@@ -94,7 +94,7 @@ def check(names: list[str], size: str, seconds: float, output: Path, facts: dict
 
 
 def main() -> int:
-    """The command line; returns 0 if all parts were complete, otherwise 1."""
+    """Runs the command line; returns 0 if all parts were complete, otherwise 1."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=parts.SIZES, default="full")
     parser.add_argument("--parts", nargs="+", choices=parts.PARTS, default=list(parts.PARTS))

@@ -1,4 +1,4 @@
-"""What the benchmarks share, and that those of stored data run at their smallest size."""
+"""The shared helpers of the benchmarks, and the benchmarks on stored data at their smallest."""
 
 import json
 import subprocess

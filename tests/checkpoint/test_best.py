@@ -16,7 +16,7 @@ BEST_FIRST = [20, 30, 10]
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """({step: description}, {step: arrays}) of a run whose best checkpoint is that of step 20."""
+    """({step: description}, {step: arrays}) of a run whose best checkpoint is at step 20."""
     workdir = tmp_path_factory.mktemp("run")
     arrays = save_run(workdir, epochs(0.5, 0.2, 0.4))
     return read_all(epath.Path(workdir) / "checkpoints")[0], arrays

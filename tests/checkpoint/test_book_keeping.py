@@ -1,4 +1,4 @@
-"""What of a checkpoint's book-keeping still holds under another config or other data."""
+"""The book-keeping of a checkpoint that stays valid under a changed config or changed data."""
 
 import dataclasses
 import shutil
@@ -17,7 +17,7 @@ from clac_jax.training.progress import RunProgress
 
 DATA = {"train": "aaaa", "validation": "bbbb", "test": "cccc"}
 MIDDLE = RunProgress(step=15, epoch=1, examples_in_epoch=50, examples_seen=150)
-# Of 100 examples in steps of 32: the last step of the epoch is done.
+# 100 examples in steps of 32: the last step of the epoch is done.
 VALIDATING = dataclasses.replace(MIDDLE, examples_in_epoch=96)
 BEST = RunProgress(
     step=10,
@@ -171,7 +171,7 @@ def test_resume_from_is_not_ignored_without_a_word(tmp_path):
     itself = changed(resume_from=f"{tmp_path}@best")
     start = begin_with(tmp_path, itself, data=DATA)
     assert said(start, "is this run's own workdir")
-    # Not where the same command is started again, as it should be.
+    # Not when the same command is run again, as intended.
     config = changed(resume_from="other@best")
     save_run(tmp_path / "stage2", {15: (MIDDLE, None)}, config, data=DATA)
     assert not said(begin_with(tmp_path / "stage2", config, data=DATA), "resume_from")
@@ -185,25 +185,25 @@ def test_each_changed_key_is_described_by_its_declaration(tmp_path):
 
 
 def saved_as(workdir, values, config, data=DATA):
-    """Saves checkpoints {step: val_loss} into a run that may have some."""
+    """Saves checkpoints {step: val_loss} into a run that may already have some."""
     for step, value in values.items():
         progress = RunProgress(step=step, epoch=step // 10, examples_seen=10 * step)
         save_run(workdir, {step: (progress, {"val_loss": value})}, config, data=data)
 
 
 def test_the_best_is_chosen_among_values_of_one_measure(tmp_path):
-    """Smaller in batches of 4, whose loss is smaller: not a better model."""
+    """The loss is smaller only because batches of 4 have a smaller loss: not a better model."""
     small, large = make_config(save_top_k=1), make_config(save_top_k=1)
     small.eval_batch_size = 4
     saved_as(tmp_path, {10: 0.3, 20: 0.2}, small)
     saved_as(tmp_path, {30: 0.9, 40: 0.8, 50: 0.85}, large)
     intact, damaged = read_all(epath.Path(tmp_path) / "checkpoints")
-    # The best of the earlier measure stays, too.
+    # The best checkpoint by the earlier measure also stays.
     assert set(intact) == {20, 40, 50}
     assert locate.locate(f"{tmp_path}@best").step == 40
     kept = {row["step"]: row["kept"] for row in list_run(intact, damaged)}
     assert kept == {20: ["best by an earlier measure"], 40: ["best val_loss"], 50: ["last"]}
-    # Before the first validation by a new measure the best is that of the one before.
+    # Until the first validation by a new measure, the best by the previous one counts.
     for step in (40, 50):
         shutil.rmtree(tmp_path / "checkpoints" / str(step))
     middle = RunProgress(step=45, epoch=4, examples_in_epoch=50)

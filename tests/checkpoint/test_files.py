@@ -1,4 +1,4 @@
-"""Damage to any file of a checkpoint is found and the file named."""
+"""Damage to any file of a checkpoint is detected, and the file is named."""
 
 import jax
 import pytest
@@ -40,7 +40,7 @@ def test_every_file_is_covered(folder, damage):
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_large_files_are_verified_by_the_arrays_read_from_them(folder, damage, monkeypatch):
-    monkeypatch.setattr(files, "SMALL_FILE", 0)  # as if every file were a large one
+    monkeypatch.setattr(files, "SMALL_FILE", 0)  # treat every file as large
     info = read_info(epath.Path(folder))
     expected = read_arrays(info, info.leaves)
     damaged = 0
@@ -59,13 +59,13 @@ def test_large_files_are_verified_by_the_arrays_read_from_them(folder, damage, m
 
 
 def test_only_the_wanted_arrays_are_read(tmp_path, monkeypatch):
-    """What is damaged in the file of another array does not matter to a partial read."""
+    """A partial read is not affected by damage in the files of other arrays."""
     monkeypatch.setattr(files, "SMALL_FILE", 0)
     params = {name: jax.random.normal(jax.random.key(k), (300, 300)) for k, name in enumerate("ab")}
     saved = save_run(tmp_path, epochs(0.5), state=lambda seed: make_state(params=params))[10]
     info = read_info(epath.Path(tmp_path) / "checkpoints" / "10")
     outcomes = set()
-    # Both arrays may be in one file or each in its own, as the threads that write them meet.
+    # Depending on the timing of the writer threads, the arrays share a file or have one each.
     for large in files_of(tmp_path / "checkpoints"):
         content = large.read_bytes()
         if len(content) < 100_000:
@@ -80,7 +80,7 @@ def test_only_the_wanted_arrays_are_read(tmp_path, monkeypatch):
 
 
 def is_right(info, path, saved):
-    """Whether an array can be read; never a wrong one."""
+    """Whether an array can be read; asserts that it is never read wrongly."""
     try:
         arrays = read_arrays(info, [path])
     except DamagedCheckpointError:

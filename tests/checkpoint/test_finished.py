@@ -1,4 +1,4 @@
-"""A run with `save_last=False` that has ended, started again."""
+"""A finished run with `save_last=False` that is started again."""
 
 import json
 
@@ -60,7 +60,7 @@ def test_a_mark_of_another_time_means_nothing(finished):
     own = read_all(epath.Path(finished) / "checkpoints")[0]
     assert read_finished(finished, own) == END
     assert read_finished(finished, {}) is None
-    # The run was trained anew in the same folder, and stopped at the same step.
+    # The run was trained again in the same folder, and stopped at the same step.
     save_run(finished, {20: epochs(0.5, 0.2)[20]}, options())
     assert read_finished(finished, read_all(epath.Path(finished) / "checkpoints")[0]) is None
     assert begin(finished, options()).progress.step == 20

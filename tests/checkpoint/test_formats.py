@@ -1,4 +1,4 @@
-"""Runs that earlier versions have stored: they load, and resume to the numbers of that version."""
+"""Runs stored by earlier versions: they load, and resume with the numbers of that version."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def test_a_stored_checkpoint_is_intact_and_its_config_can_be_used(number):
     for info in intact.values():
         raw = json.loads((info.folder / "run" / "metadata").read_text())
         assert raw["format"] == number
-        arrays = read_arrays(info, info.leaves)  # compared with their checksums
+        arrays = read_arrays(info, info.leaves)  # verified against their checksums
         assert set(arrays) == set(raw["leaves"])
         assert [line.split()[0] for line in info.renamed] == ["graph_encoder.graph_cutoff"]
         validate(from_plain(info.config))
@@ -45,7 +45,7 @@ def test_a_stored_run_resumes_to_the_numbers_of_the_version_that_wrote_it(
     stored, workdir = FORMATS / str(FORMAT), tmp_path / "run"
     shutil.copytree(stored / "run", workdir)
     expected = json.loads((stored / "expected.json").read_text())
-    monkeypatch.chdir(ROOT)  # the config names the tokenizer's folder from there
+    monkeypatch.chdir(ROOT)  # the tokenizer's path in the config is relative to it
     config = saved.get_config(str(workdir / "config.json"))
     config.dataset.data_dir = str(data_dir)
     config.compilation_cache = os.environ["JAX_COMPILATION_CACHE_DIR"]

@@ -1,4 +1,4 @@
-"""Whatever lies in a `checkpoints/`: read, passed over or named, never a traceback."""
+"""Any content of `checkpoints/` is read, skipped or named, never a traceback."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def directory(original, tmp_path):
 
 
 def reseal(folder, name, content):
-    """Puts a file into a checkpoint together with the size and checksum that fit it."""
+    """Writes a file into a checkpoint and records its size and checksum."""
     (folder / name).write_bytes(content)
     manifest = json.loads((folder / MANIFEST).read_text())
     manifest["files"][name] = [len(content), zlib.crc32(content)]
@@ -208,7 +208,7 @@ def test_a_checkpoint_that_a_run_removes_while_it_is_read_is_not_damaged(directo
 
     def read_late(path):
         if path.parent.name == "10" and path.exists():
-            shutil.rmtree(path.parent)  # what a run does that has saved a better one
+            shutil.rmtree(path.parent)  # as a run does after saving a better one
         return read(path)
 
     monkeypatch.setattr(files, "read_json", read_late)

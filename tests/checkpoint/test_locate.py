@@ -1,3 +1,5 @@
+"""Finding checkpoints by `RUN@best`, step, epoch or folder, and the errors if there is none."""
+
 import os
 import shutil
 

@@ -1,3 +1,5 @@
+"""Saving and reading the checkpoints of a run, including failures of the disk."""
+
 import asyncio
 import json
 import shutil
@@ -55,7 +57,7 @@ def test_what_is_saved_comes_back(tmp_path, frozen, async_save):
     checkpoints.close()
 
     info = read_info(epath.Path(tmp_path) / "checkpoints" / "7")
-    template = make_state(seed=2, config=config)  # with other numbers
+    template = make_state(seed=2, config=config)  # with different values
     restored = from_arrays(template, read_arrays(info, arrays))
     assert jax.tree.structure(restored) == jax.tree.structure(template)
     assert_same(to_arrays(restored), arrays)
@@ -131,7 +133,7 @@ def test_a_kill_while_a_checkpoint_is_replaced_loses_nothing(tmp_path):
     (directory / "10").rename(directory / "being_replaced" / "10")
     opened(tmp_path).close()
     assert kept(tmp_path) == {10}
-    # And when the new one had been committed, the old one goes.
+    # If the new one was committed, the old one is removed.
     shutil.copytree(directory / "10", directory / "being_replaced" / "10")
     opened(tmp_path).close()
     assert kept(tmp_path) == {10}
@@ -159,7 +161,7 @@ def test_damaged_checkpoints_are_set_aside(tmp_path):
 
 
 def break_saving(checkpoints, monkeypatch, failures):
-    """Lets the next saves fail as a full disk does; returns the list of attempts."""
+    """Makes the next saves fail as on a full disk; returns the list of attempts."""
     attempts = []
     original = Checkpoints._save
 
@@ -222,7 +224,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
 
 
 def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path, monkeypatch, capsys):
-    """Nothing is written, so no thread of Orbax fails, and the room that is left stays free."""
+    """Nothing is written, so no thread of Orbax fails, and the remaining space stays free."""
     checkpoints = opened(tmp_path, retries=1)
     monkeypatch.setattr(capacity, "_free", lambda directory: 1000)
     monkeypatch.setattr(ocp.CheckpointManager, "save", lambda *_, **__: pytest.fail("it was begun"))
@@ -244,7 +246,7 @@ def test_a_disk_without_room_for_one_checkpoint_is_refused_at_the_start(tmp_path
     "options, fits", [({"save_top_k": 2}, 4), ({"save_top_k": 0}, 2), ({"save_top_k": -1}, 6)]
 )
 def test_a_disk_that_will_be_full_is_foreseen(tmp_path, monkeypatch, capsys, options, fits):
-    """Those to keep and one that is being written; of five epochs each when all are kept."""
+    """The kept checkpoints and the one being written; all five epochs when all are kept."""
     size = capacity.checkpoint_size(small_shapes())
     for count in (fits, fits - 1):
         free = count * size
@@ -318,7 +320,7 @@ def test_a_name_taken_by_a_file_or_a_dead_link_does_not_stop_a_save(tmp_path, ca
 
 
 def test_orbax_takes_a_copy_in_a_bucket_for_complete(tmp_path, monkeypatch):
-    """There it cannot go by the name of a folder and asks for a file, in each folder it opens."""
+    """A folder name marks nothing there; Orbax requires a marker file in each folder it opens."""
     saved = save_run(tmp_path, epochs(0.5))[10]
     folder = epath.Path(tmp_path) / "checkpoints" / "10"
     monkeypatch.setattr(gcs_utils, "is_gcs_path", lambda path: True)
@@ -375,7 +377,7 @@ def test_trees_of_any_shape_survive_the_round_trip(shapes):
 
 
 def saved_after(tmp_path, monkeypatch, disturb):
-    """A run whose first save of step 2 is disturbed just before it ends."""
+    """A run whose first save of step 2 is disturbed just before it completes."""
     checkpoints = opened(tmp_path, async_save=False)
     checkpoints.save(small_arrays(), RunProgress(step=1), None)
     save, calls = ocp.CheckpointManager.save, []
@@ -427,5 +429,5 @@ def test_a_workdir_that_was_moved_during_a_save_leaves_no_empty_folder(tmp_path)
     (old / "checkpoints/2.orbax-checkpoint-tmp").mkdir(parents=True)  # as Orbax does
     checkpoints.follow(new)
     assert not old.exists()
-    assert checkpoints.saved is None  # it may be in the old folder
+    assert checkpoints.saved is None  # it may have been saved in the old folder
     checkpoints.close()

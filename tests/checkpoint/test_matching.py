@@ -1,4 +1,4 @@
-"""What becomes of every array, decided from names and shapes."""
+"""The fate of every array in a restore, decided from names and shapes."""
 
 import re
 
@@ -178,7 +178,7 @@ def test_every_array_is_accounted_for_once(saved, wanted, options):
     except RestoreRuleError:
         return
     assert sorted(m.path for m in matches if m.path) == sorted(wanted)
-    # Of a saved array that is not taken, either it is dropped or its shape is named.
+    # A saved array that is not used is either dropped or reported with its shape.
     sources = [m.source for m in matches if m.source]
     assert sorted(sources) == sorted(saved)
     for m in matches:
@@ -201,7 +201,7 @@ def test_a_renamed_module_is_found(saved, module):
     found = problems(match(saved, wanted, RestoreOptions()), RestoreOptions())
     options = RestoreOptions(rules=tuple(suggest_rules(found)))
     matches = match(saved, wanted, options)
-    # Arrays of one name and shape may be told apart in more than one way, but all find a place.
+    # Arrays of equal name and shape can be matched in several ways, but all are matched.
     assert problems(matches, options) == [] or any(
         m.source and m.source.count("/") == 1 for m in found
     )

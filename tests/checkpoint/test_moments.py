@@ -1,4 +1,4 @@
-"""Adam's bias correction follows the moments, whatever became of the model in between."""
+"""Adam's bias correction follows the moments through every change of the model."""
 
 import functools
 import shutil
@@ -37,7 +37,7 @@ def gradients(params, number):
 
 
 def steps(state, count, frozen=()):
-    """The state some updates later."""
+    """The state after some more updates."""
     trainable = optim.trainable_mask(state.params, frozen)
     for number in range(count):
         found = gradients(state.params, number)
@@ -54,7 +54,7 @@ def saved_run(folder, frozen, count):
 
 
 def resumed(info, **options):
-    """The state that a checkpoint gives a model in which everything is trained."""
+    """The state restored from a checkpoint for a model in which everything is trained."""
     params = options.pop("params", None)
     fresh = make_state(step=False, config=config(), params=params)
     arrays = restore(
@@ -64,7 +64,7 @@ def resumed(info, **options):
 
 
 def moved(before, after):
-    """|change| over the learning rate, by parameter path."""
+    """|change| divided by the learning rate, by parameter path."""
     change = jax.tree.map(lambda a, b: np.abs(b - a) / RATE, before.params, after.params)
     return {path.removeprefix("params/"): leaf for path, leaf in flat(change).items()}
 
@@ -101,7 +101,7 @@ def test_unfrozen_parameters_take_the_first_step_of_a_fresh_adam(tmp_path):
     state, info = saved_run(tmp_path, frozen, 200)
     before = resumed(info)
     after = steps(before, 1)
-    # With the count of the others it would be 3 times the learning rate.
+    # With the count of the other parameters it would be 3 times the learning rate.
     np.testing.assert_allclose(moved(before, after)["text/kernel"], 1.0, rtol=1e-3)
     still_frozen = steps(state, 1, frozen)
     for path in ("kernel", "bias"):
@@ -135,7 +135,7 @@ def test_moments_of_another_shape_begin_anew_with_their_count(tmp_path, on_misma
 
 
 def test_a_checkpoint_with_one_count_for_all_restores_without_complaint(tmp_path):
-    """A stored checkpoint of format 1, five updates old."""
+    """A stored checkpoint of format 1, after five updates."""
     shutil.copytree(FORMAT_1, tmp_path / "run")
     fresh = to_arrays(make_state(step=False))
     origin = resume.find_origin(make_config(), tmp_path / "run")
@@ -151,7 +151,7 @@ def test_a_checkpoint_with_one_count_for_all_restores_without_complaint(tmp_path
 
 
 def test_a_run_with_one_count_for_all_continues_to_the_same_bits(tmp_path):
-    """Against optax's Adam, whose state the old checkpoints hold."""
+    """Compared with optax's Adam, whose state is in the old checkpoints."""
     options, params = config(), make_params(seed=3)
     theirs = optax.named_chain(
         ("adam", optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)),

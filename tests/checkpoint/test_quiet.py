@@ -1,4 +1,4 @@
-"""What Orbax's and TensorStore's threads print about an error that is reported anyway."""
+"""Threads of Orbax and TensorStore do not print errors that are reported anyway."""
 
 import asyncio
 import gc
@@ -17,7 +17,7 @@ def a_failure_that_nobody_waits_for():
 
 
 def test_errors_of_the_other_arrays_are_dropped_and_nothing_else(caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("asyncio"), "filters", [])  # of tests before this one
+    monkeypatch.setattr(logging.getLogger("asyncio"), "filters", [])  # drop those of earlier tests
     a_failure_that_nobody_waits_for()
     assert "never retrieved" in caplog.text
     caplog.clear()

@@ -1,4 +1,4 @@
-"""What cannot be removed or moved costs a run nothing."""
+"""A checkpoint that cannot be removed or moved does not disturb a run."""
 
 import errno
 import os
@@ -43,9 +43,9 @@ def opened(workdir, **options):
 
 @pytest.fixture
 def busy(monkeypatch):
-    """(function, number) -> lets a removal fail as a network file system does, until it is undone.
+    """(function, number) -> makes removals fail as on a network file system, until it is undone.
 
-    "rmtree": a file inside is held open; "rename": the folder itself cannot be touched.
+    "rmtree": a file inside is held open; "rename": the folder itself cannot be renamed.
     """
 
     def block(what, number):
@@ -67,7 +67,7 @@ def busy(monkeypatch):
 
         if what == "rmtree":
             monkeypatch.setattr(shutil, "rmtree", no_rmtree)
-        else:  # ours and Orbax's
+        else:  # our modules and Orbax
             monkeypatch.setattr(os, "rename", refusing(os.rename))
             monkeypatch.setattr(os, "replace", refusing(os.replace))
 
@@ -100,7 +100,7 @@ def test_a_checkpoint_that_cannot_be_removed_is_a_warning_and_is_tried_again(
 
 
 def test_a_removal_that_fails_never_leaves_half_a_checkpoint(tmp_path, monkeypatch):
-    """It is renamed first; a kill or an error in between leaves nothing that reads as a step."""
+    """It is renamed first; a kill or an error in between leaves nothing that looks like a step."""
     save_run(tmp_path, epochs(0.5, 0.4))
 
     def half(path, *rest):
@@ -116,7 +116,7 @@ def test_a_removal_that_fails_never_leaves_half_a_checkpoint(tmp_path, monkeypat
 
 @pytest.mark.parametrize("is_replaced", [False, True])
 def test_a_save_cut_off_before_the_list_of_files_was_never_there(tmp_path, capsys, is_replaced):
-    """Orbax has committed the step by then, and what is older has not been removed."""
+    """Orbax has committed the step by then, and older steps have not been removed."""
     save_run(tmp_path, epochs(0.5, 0.4))
     directory = tmp_path / "checkpoints"
     cut = directory / "20" if is_replaced else directory / "30"
@@ -169,7 +169,7 @@ def test_rm_says_what_it_could_not_remove(tmp_path, busy, capsys):
 
 
 def test_damaged_ones_are_set_aside_on_the_disk_of_the_checkpoints(tmp_path):
-    """Where `checkpoints` is a link to another file system, no name outside can be renamed to."""
+    """If `checkpoints` links to another file system, nothing can be renamed out of it."""
     save_run(tmp_path / "scratch", epochs(0.5, 0.4))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "scratch" / "checkpoints")

@@ -1,4 +1,4 @@
-"""A checkpoint into a changed model, compared leaf by leaf with what should be there."""
+"""A checkpoint restored into a changed model, compared array by array with expectations."""
 
 import json
 import re
@@ -85,7 +85,7 @@ def test_another_width_by_overlap(saved, width):
     restored = into(saved, arrays, options).arrays
     for path, leaf in arrays.items():
         expected = np.array(leaf)
-        if not ("/adam/" in path and "/graph/" in path):  # moments of a resized array begin anew
+        if not ("/adam/" in path and "/graph/" in path):  # moments of a resized array restart
             common = tuple(
                 slice(min(a, b)) for a, b in zip(expected.shape, saved[1][path].shape, strict=True)
             )
@@ -167,7 +167,7 @@ SIDE = st.dictionaries(st.sampled_from("abcde"), SHAPE, min_size=1)
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(SIDE, SIDE, st.sampled_from(["skip", "overlap"]))
 def test_any_trees_give_what_a_plain_copy_gives(tmp_path_factory, left, right, on_mismatch):
-    """Against the definition, on random trees: names in common are copied, the rest is fresh."""
+    """The definition, on random trees: names in common are copied, the rest is initialised."""
     params = {n: {"w": jnp.full(s, 1.0 + k)} for k, (n, s) in enumerate(sorted(left.items()))}
     workdir = tmp_path_factory.mktemp("any")
     arrays = save_run(
@@ -183,7 +183,7 @@ def test_any_trees_give_what_a_plain_copy_gives(tmp_path_factory, left, right, o
         resized = parameter in arrays and arrays[parameter].shape != target[parameter].shape
         if path in arrays and arrays[path].shape == expected.shape and not resized:
             expected = arrays[path]
-        elif "/adam/" in path:  # moments of a resized array begin anew
+        elif "/adam/" in path:  # moments of a resized array restart
             pass
         elif path in arrays and on_mismatch == "overlap" and arrays[path].ndim == expected.ndim:
             for index in np.ndindex(*map(min, expected.shape, arrays[path].shape)):

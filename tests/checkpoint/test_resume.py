@@ -1,4 +1,4 @@
-"""How a run starts: what is found, what is taken, what is said."""
+"""The start of a run: which checkpoint it finds and uses, and its messages."""
 
 import os
 from pathlib import Path
@@ -78,7 +78,7 @@ def test_nothing_whole_left_is_a_refusal_and_not_a_fresh_start(tmp_path):
     (tmp_path / "checkpoints" / "10").rename(tmp_path / "checkpoints" / "damaged" / "10")
     with pytest.raises(ResumeError, match=r"no checkpoint but those in .*/checkpoints/damaged"):
         begin(tmp_path)
-    # Where the first version of the program put them.
+    # The path that the first version of the program used.
     (tmp_path / "checkpoints" / "damaged").rename(tmp_path / "damaged_checkpoints")
     with pytest.raises(ResumeError, match=r"no checkpoint but those in .*/damaged_checkpoints"):
         begin(tmp_path)

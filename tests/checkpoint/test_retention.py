@@ -1,3 +1,5 @@
+"""Which checkpoints are kept: the best, the last and milestones."""
+
 import math
 
 import pytest

@@ -1,4 +1,4 @@
-"""What a run that has lost a process can still save: an intact state of the position it is at."""
+"""A run that has lost a process can still save an intact state of its current position."""
 
 import jax
 import numpy as np
@@ -87,7 +87,7 @@ def test_a_process_behind_the_first_does_all_the_same_and_writes_nothing(tmp_pat
     saver.checkpoints.end(AT_STEP_1)
     saver.checkpoints.close()
     assert list(tmp_path.iterdir()) == []
-    # Smaller than any step of a checkpoint: what all processes test is what the first one found.
+    # Before any checkpoint's step, as all processes test the one that the first process chose.
     assert saver.checkpoints.read_best({}, last_step=7) == (0, {})
 
 

@@ -128,7 +128,7 @@ def test_rm(run, ckpt):
     assert ckpt("rm", run, 10)[0] == 0
     code, _, err = ckpt("rm", run, 10)
     assert (code, "There are 20, 30." in err) == (EXIT_USER_ERROR, True)
-    damage(run, 30)  # now 20 is the newest that is whole
+    damage(run, 30)  # now 20 is the newest intact one
     assert ckpt("rm", run, 20)[0] == EXIT_USER_ERROR
     assert ckpt("rm", run, 30)[0] == 0
     assert ckpt("rm", run, 20, "--force")[0] == 0
@@ -145,7 +145,7 @@ def test_export_and_back(run, original, ckpt, tmp_path):
     os.umask(before)
     for path in (tmp_path / "model").iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~before, "readable as other files are"
-    assert ckpt("export", run, tmp_path / "model")[0] == EXIT_USER_ERROR  # never over another
+    assert ckpt("export", run, tmp_path / "model")[0] == EXIT_USER_ERROR  # never overwrites
     assert ckpt("import", tmp_path / "model", tmp_path / "back")[0] == 0
     info = read_info(epath.Path(tmp_path) / "back" / "checkpoints" / "20")
     expected = {
@@ -168,7 +168,7 @@ def test_what_is_not_there(ckpt, command):
 
 
 def test_looking_needs_no_jax(run):
-    """What a person types often answers at once: neither JAX nor Orbax is imported."""
+    """Interactive commands respond quickly: neither JAX nor Orbax is imported."""
     program = (
         "import sys; from clac_jax.cli import main as cli\n"
         f"for name in ('ls', 'verify', 'show'): cli.main(['ckpt', name, {str(run)!r}])\n"

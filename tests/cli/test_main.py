@@ -1,4 +1,4 @@
-"""The command line as a whole: what it says of itself, and what it loads."""
+"""The command line as a whole: its version and help, and the modules that it loads."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The flags of `clac-jax train` and of `main.py`, which are one program."""
+"""The flags of `clac-jax train` and `main.py`, which are the same program."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What is refused: for every declared key what its declaration rules out, and what keys share."""
+"""Refused configs: values that a key's declaration rules out, and combinations of keys."""
 
 import math
 
@@ -16,14 +16,14 @@ KEYS = all_keys()
 OF_OTHER_TYPES = {
     bool: ("False", 0, None),
     int: ("x", "1", 1.5, True, math.nan, None),
-    float: ("1e-3", math.nan, [], None),  # a ConfigDict makes 1.0 of True
+    float: ("1e-3", math.nan, [], None),  # a ConfigDict converts True to 1.0
     str: (7, True, [], None),
     tuple: ("text_encoder", 7, {}, None),
 }
 
 
 def config_with(**values):
-    """The defaults with other values, of any type, as a JSON file may have them."""
+    """The defaults with changed values of any type, as in a JSON file."""
     config = default_config()
     with config.ignore_type():
         config.update_from_flattened_dict({k.replace("__", "."): v for k, v in values.items()})

@@ -1,4 +1,4 @@
-"""docs/config.md and the declarations say the same."""
+"""docs/config.md agrees with the declarations."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""One group of keys from the settings that each encoder declares for itself."""
+"""One group of keys, merged from the settings that each encoder declares."""
 
 from dataclasses import dataclass
 

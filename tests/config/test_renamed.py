@@ -1,4 +1,4 @@
-"""Configs of earlier versions, whose keys had other names."""
+"""Configs of earlier versions, whose keys had different names."""
 
 import json
 
@@ -18,7 +18,7 @@ from configs import saved
 
 
 def old_config(name="cgcnn"):
-    """As version 0.1 saved it."""
+    """The config as saved by version 0.1."""
     config = to_plain(default_config())
     config["graph_encoder"] |= {"name": name, "cutoff": 5.0, "graph_cutoff": 7.0}
     del config["graph_encoder"]["rbf_max"]

@@ -1,4 +1,4 @@
-"""The ConfigDict that the declarations give, its flags and its JSON form."""
+"""The ConfigDict built from the declarations, its flags and its JSON form."""
 
 import json
 import subprocess
@@ -42,7 +42,7 @@ READ = {bool: True, int: 3, float: 0.5, str: "text", tuple: ("a",)}
 
 @pytest.fixture
 def parse(monkeypatch):
-    """(flag) -> the default config with it, as `main.py` reads it."""
+    """(flag) -> the default config with this flag, as parsed by `main.py`."""
 
     def parsed(flag):
         argv = ["program", f"--config.{flag}"]

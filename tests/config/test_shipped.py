@@ -1,3 +1,5 @@
+"""The configs that come with the package."""
+
 import os
 import subprocess
 import sys
@@ -41,7 +43,7 @@ def test_a_misspelt_name():
 
 
 def test_configs_need_no_package_of_theirs(tmp_path):
-    """A wheel has no top-level package `configs`, and a user may have another one."""
+    """A wheel has no top-level package `configs`, and a user may have one of their own."""
     (tmp_path / "configs.py").write_text("raise ImportError('not this one')\n")
     program = (
         "from clac_jax.config.shipped import shipped_config as c; print(c('smoke').batch_size)"

@@ -1,3 +1,5 @@
+"""Random displacement and strain of crystals."""
+
 import numpy as np
 import pytest
 from helpers.crystals import random_crystal, rock_salt

@@ -1,3 +1,5 @@
+"""Reading CIF texts: values, elements, symmetry, special positions and the formula."""
+
 import random
 import warnings
 from pathlib import Path
@@ -19,7 +21,7 @@ from clac_jax.datasets.materials_project_mini.builder import PARQUET
 
 FAULTS = Path(__file__).parents[1] / "data" / "faults"
 
-# Whatever is refused is refused without a warning before it.
+# A refused input raises its error without a prior warning.
 pytestmark = pytest.mark.filterwarnings("error")
 
 QUARTZ = """data_comment_only
@@ -331,7 +333,7 @@ def test_the_origin_is_that_of_the_symbol(symbol):
 
 
 def test_an_origin_is_chosen_only_if_the_crystal_decides():
-    # Spinel: of the two origins one gives its formula.
+    # Spinel: only one of the two origins gives its formula.
     spinel = text_of(
         cell(8.08),
         "_symmetry_space_group_name_H-M 'F d -3 m'\n_chemical_formula_sum 'Mg Al2 O4'",
@@ -393,7 +395,7 @@ def test_two_symbols_that_name_different_settings_are_refused(symbols):
     box = text_of(cell(9, 10, 11, (90, 100, 90)), sites("Cu1 0.11 0.18 0.32"))
     with pytest.raises(CrystalError, match="do not decide"):
         Crystal.from_cif(box + symbols)
-    # The group's own symbol is that of its standard setting wherever the file is.
+    # The reference symbol names the standard setting, whatever the setting of the file.
     text = box + symbols.replace("H-M_alt", "H-M_ref").replace("-P 2ybc", "-P 2yn")
     assert Crystal.from_cif(text).num_atoms == 4
 
@@ -410,7 +412,7 @@ def test_the_more_specific_of_two_symbols_gives_the_origin():
 
 
 def test_a_primitive_cell_may_have_the_symbol_of_the_conventional_one():
-    # As programs write it that keep the cell and list the operations in its basis.
+    # As written by programs that keep the cell and list the operations in its basis.
     group = gemmi.SpaceGroup("F m -3 m")
     to_primitive = gemmi.Op("-x+y+z,x-y+z,x+y-z")
     triplets = {
@@ -642,7 +644,7 @@ def test_elements_of_type_symbols(kind, symbol):
 
 
 def test_labels_are_read_as_the_elements_of_the_formula():
-    with pytest.raises(CrystalError, match=r"0.4 angstrom"):  # H, not Ho, and too near its O
+    with pytest.raises(CrystalError, match=r"0.4 angstrom"):  # H, not Ho, and too close to its O
         Crystal.from_cif(fault("15"))
     assert Crystal.from_cif(fault("15").replace(" 4\n", " 8\n")).formula == "CHO"
 
@@ -677,7 +679,7 @@ def test_attached_hydrogen_without_sites_is_a_mismatch():
         ("Na Cl H", False),
         ("Na", False),
         ("K Cl", False),
-        ("?", True),  # what cannot be read cannot contradict
+        ("?", True),  # an unreadable value cannot contradict
         ("x Na Cl", True),
         ("((((", True),
         ("Na Cl 2+", True),
@@ -758,7 +760,7 @@ _PIECES = [
 
 @pytest.fixture(scope="module")
 def intact():
-    """The texts of CIFs of all kinds."""
+    """The texts of CIFs of all supported kinds."""
     return [*(path.read_text("utf-8") for path in sorted(FAULTS.glob("*.cif"))), NACL, QUARTZ]
 
 
@@ -841,7 +843,7 @@ def test_crystals_written_with_a_symbol_or_number_are_recovered_or_refused():
     refused = dict.fromkeys(("symbol", "number", "symbol, formula, Z", "Hall"), 0)
     total = 0
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of spglib
+        warnings.simplefilter("ignore", DeprecationWarning)  # raised by spglib
         cells = list(_standard_cells(every=150))
     for kind, found, crystal in cells:
         lengths = np.linalg.norm(crystal.lattice, axis=1)

@@ -1,3 +1,5 @@
+"""The checks of a crystal: cell, distances and elements."""
+
 import doctest
 import json
 from pathlib import Path
@@ -15,7 +17,7 @@ from clac_jax.crystals.numbers import MAX_LENGTH, lattice_from_parameters
 
 FAULTS = Path(__file__).parents[1] / "data" / "faults"
 
-# Whatever is refused is refused without a warning before it.
+# A refused input raises its error without a prior warning.
 pytestmark = pytest.mark.filterwarnings("error")
 
 ATOMS = {
@@ -168,7 +170,7 @@ def test_atomic_numbers_are_integers_or_refused(numbers, message):
     [
         np.diag([1e308] * 3),
         np.diag([3.0, 640.0, 640.0]),  # the neighbour list divided by zero
-        np.diag([1e-3, 400.0, 400.0]),  # and took half a minute for this one
+        np.diag([1e-3, 400.0, 400.0]),  # which took half a minute for this cell
         [[1, 0, 0], [400, 1, 0], [0, 400, 1]],
         np.diag([0.2, 20.0, 20.0]),
     ],

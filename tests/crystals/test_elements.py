@@ -1,3 +1,5 @@
+"""Element symbols and atomic numbers."""
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ def test_unknown_symbols_and_numbers_are_refused(text, capfd):
     assert not is_symbol(text)
     with pytest.raises(ElementError, match="is not an element"):
         atomic_number(text)
-    assert capfd.readouterr().err == ""  # RDKit's own complaint is not shown
+    assert capfd.readouterr().err == ""  # RDKit's own error output is not shown
 
 
 def test_atom_vectors():

@@ -1,3 +1,5 @@
+"""Neighbour lists and graphs, compared with brute force."""
+
 import itertools
 
 import numpy as np
@@ -9,9 +11,9 @@ from clac_jax.crystals.graph import build_graph, neighbour_list
 
 
 def brute_force(crystal, cutoff):
-    """Every (i, j, S) by looking at every image that could be near enough."""
+    """Every (i, j, S) by brute force over all images that could be within the cutoff."""
     inverse = np.linalg.inv(crystal.lattice)
-    # Along reciprocal direction k a shift by one cell moves by 1 / |column k of the inverse|.
+    # Along reciprocal direction k, one cell moves an atom by 1 / |column k of the inverse|.
     reach = cutoff * np.linalg.norm(inverse, axis=0)
     fractional = crystal.positions @ inverse
     spread = np.ptp(fractional, axis=0)

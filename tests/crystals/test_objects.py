@@ -1,4 +1,4 @@
-"""pymatgen's and ASE's own objects, read and written."""
+"""Conversion from and to pymatgen and ASE objects."""
 
 import sys
 

@@ -26,7 +26,7 @@ from clac_jax.datasets.split import SPLITS
 from clac_jax.datasets.spool import Spool
 from clac_jax.files.paths import PathError
 
-prepare_lib = importlib.import_module("clac_jax.datasets.prepare")  # the name is a function too
+prepare_lib = importlib.import_module("clac_jax.datasets.prepare")  # the name is also a function
 
 
 def command(path, data_dir, *flags):
@@ -215,7 +215,7 @@ def test_the_next_build_removes_the_files_of_a_killed_one_but_not_of_a_running_o
     process = start_build(slow_table, tmp_path)
     path = write(tmp_path / "t.jsonl", [row(k) for k in range(20)])
     load_all(path, tmp_path)
-    assert files_in(tmp_path).count("spool.records") == 1  # of a running process
+    assert files_in(tmp_path).count("spool.records") == 1  # belongs to a running process
     process.kill()
     process.communicate()
     load_all(path, tmp_path, on_bad_row="skip")

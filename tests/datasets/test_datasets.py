@@ -1,3 +1,5 @@
+"""Data sets built from tables: splits, bad rows, caching and rebuilding."""
+
 import importlib
 import json
 import os
@@ -20,7 +22,7 @@ from clac_jax.datasets.record import DataError
 from clac_jax.datasets.split import formula_key, split_by_formula, split_by_row
 from clac_jax.input_pipeline.splits import limited
 
-prepare_lib = importlib.import_module("clac_jax.datasets.prepare")  # the name is a function too
+prepare_lib = importlib.import_module("clac_jax.datasets.prepare")  # the name is also a function
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
@@ -97,7 +99,7 @@ def test_bad_rows_are_skipped_and_listed_on_request(tmp_path, capsys):
     assert said.startswith("2 rows skipped (1 x its text is empty; 1 x It has neither atoms")
     assert said.endswith(f"all listed in {listed}\n")
     assert said.count("\n") == 1  # though three splits were opened
-    prepare_lib._print_notices.cache_clear()  # as another process, which finds it built
+    prepare_lib._print_notices.cache_clear()  # as in another process, for which it is already built
     load_all(path, tmp_path / "data", on_bad_row="skip")
     assert capsys.readouterr().out == said
 
@@ -241,7 +243,7 @@ def test_a_users_table_may_be_split_by_formula(tmp_path):
         atoms = row(k)["atoms"].replace("Cs", cation).replace("Cl", anion)
         rows.append(row(k, atoms=atoms))
     path = write(tmp_path / "t.parquet", rows)
-    load_all(path, tmp_path / "data", split_by="row")  # which is another data set
+    load_all(path, tmp_path / "data", split_by="row")  # a different data set
     splits = load_all(path, tmp_path / "data", split_by="formula")
     formulas = [{r.formula for r in split} for split in splits.values()]
     assert [len(split) for split in splits.values()] == [48, 6, 6]
@@ -270,7 +272,7 @@ def test_files_of_a_killed_build_are_not_used_and_later_removed(tmp_path):
     left = tmp_path / "data" / "gpt_narratives" / f".building-{key}-12345678"
     left.mkdir(parents=True)
     load_all(path, tmp_path / "data")
-    assert left.is_dir()  # it might be at work
+    assert left.is_dir()  # its process may be running
     os.utime(left, (time.time() - 1e6,) * 2)
     load_all(path, tmp_path / "data", on_bad_row="skip")
     assert not left.exists()
@@ -297,7 +299,7 @@ def test_the_table_of_crystals_is_that_of_the_records(embedded):
             pairs = set(
                 zip(*(getattr(t, column).tolist() for t in (stored, computed)), strict=True)
             )
-            # The numbers may differ; which are equal may not.
+            # The numbers may differ, but not which of them are equal.
             assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
 
 

@@ -1,4 +1,4 @@
-"""Other data of users: JARVIS-DFT 3D and folders of CIF files."""
+"""Other user data: JARVIS-DFT 3D and folders of CIF files."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What the processes of a run compare: every key that shapes its numbers; how they are told."""
+"""The settings that processes compare: every key that affects the numbers; the messages."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""Processes that meet, agree, wait, are lost, or are not what they should be: on real sockets."""
+"""Processes that connect, agree, wait, are lost or do not belong to the run, on real sockets."""
 
 import http.server
 import json
@@ -39,7 +39,7 @@ def hurried(monkeypatch):
 
 
 def outcome(address, index, count, facts, seconds=10.0):
-    """What a process gets of its meeting with the others: the message of its error, or ""."""
+    """The result of connecting to the other processes: an error message, or ""."""
     try:
         met = Link(address, index, count, seconds, 60.0)
         met.agree("program", facts)
@@ -68,7 +68,7 @@ def test_a_difference_is_told_to_every_process(address):
 
 
 def test_a_process_that_does_not_come_is_waited_for_by_name(address, capfd, monkeypatch):
-    monkeypatch.setattr(link, "NOTICE_SECONDS", 1.0)  # by then the two that come are there
+    monkeypatch.setattr(link, "NOTICE_SECONDS", 1.0)  # by then the other two have connected
     told = outcomes(address, (0, 3, {}), (1, 3, {}), seconds=2.5)
     assert len(set(told)) == 1
     assert "1 of 3 processes (2) did not come" in told[0]
@@ -172,7 +172,7 @@ def test_another_number_of_processes_is_told_to_all(address):
     assert all("config.distributed.num_processes is 3 in process" in text for text in told)
 
 
-# Losses end the program, so they are tried on small programs of their own.
+# A lost process ends the program, so this is tested on small separate programs.
 
 PROGRAM = """
 import sys, time
@@ -245,8 +245,8 @@ def test_a_stopped_process_is_lost_and_ends_with_a_sentence_when_it_is_continued
 
 
 def test_a_run_that_is_suspended_as_a_whole_loses_nobody(address):
-    """As by `scontrol suspend`: the time in which a process was stopped itself does not count."""
-    # The first sleep is over when they are continued, the second lets them look at the clock.
+    """As by `scontrol suspend`: time during which the process itself was stopped does not count."""
+    # The first sleep is over when they are continued; during the second they check the clock.
     running = pair(address, ["time.sleep(1.5); time.sleep(1)"] * 2)
     for number in (signal.SIGSTOP, signal.SIGCONT):
         for process in running:

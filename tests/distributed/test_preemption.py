@@ -1,4 +1,4 @@
-"""Signals, in a real process: what the first one does, and the second."""
+"""Signals in a real process: the effect of the first and of the second."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ with StopSignals() as stop:
             print("saved after", reason.signal_name, flush=True)
             sys.exit(3)
 """
-# At work in C for longer than the test lasts, as a compilation is; a signal would end a sleep.
+# Busy in C for longer than the test, like a compilation; a signal would interrupt a sleep.
 STUCK = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"
 
 IGNORE_SIGHUP = """
@@ -86,7 +86,7 @@ def test_with_nothing_to_save_the_first_one_ends_it():
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_a_repeat_within_milliseconds_belongs_to_the_first_signal(second):
     """As from GNU `timeout`, which signals its child and the child's group."""
-    process = start(work=True, wait="time.sleep(0.3)")  # a step in which both signals come
+    process = start(work=True, wait="time.sleep(0.3)")  # a step during which both signals arrive
     process.send_signal(signal.SIGTERM)
     time.sleep(0.01)
     process.send_signal(second)
@@ -109,7 +109,7 @@ def test_a_run_under_nohup_outlives_its_terminal():
 
 def test_a_terminal_that_has_closed_does_not_keep_a_run_from_saving():
     process = start(work=True)
-    process.stderr.close()  # what is written there fails from now on
+    process.stderr.close()  # writing to it fails from now on
     process.send_signal(signal.SIGHUP)
     with process.stdout as stdout:
         assert stdout.read() == "saved after SIGHUP\n"

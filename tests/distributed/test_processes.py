@@ -1,4 +1,4 @@
-"""How processes are found, and what a process alone makes of what several would agree on."""
+"""Discovery of processes, and the single-process form of agreements between several."""
 
 import jax
 import ml_collections
@@ -54,4 +54,4 @@ def test_the_only_process_decides_immediately():
 
 def test_only_a_broken_collective_is_a_lost_process():
     with pytest.raises(ValueError, match="Gloo"), processes.report_lost_processes():
-        raise ValueError("Gloo all-reduce failed")  # no: there is no other process
+        raise ValueError("Gloo all-reduce failed")  # not converted: there is no other process

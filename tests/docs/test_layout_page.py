@@ -1,4 +1,4 @@
-"""The page on the layout of the code names files and packages that exist."""
+"""The files and packages named on the code-layout page exist."""
 
 import re
 from pathlib import Path

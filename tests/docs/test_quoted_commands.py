@@ -46,7 +46,7 @@ def test_every_command_is_one_that_the_program_takes(page):
                 assert is_file or config in shipped_names() or config == "...", name
         else:
             assert group in MODULES, group
-            _parser(group).parse_args([group, *rest])  # exits if it is wrong
+            _parser(group).parse_args([group, *rest])  # exits if a flag is wrong
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -73,6 +73,6 @@ def _has(config, key):
 
 
 def _added_on(page):
-    """The settings of an encoder or a loss that the page itself writes."""
+    """The settings of an encoder or loss that the page itself defines."""
     code = "\n".join(blocks(page, "python"))
     return set(re.findall(r"(\w+): \w+ = key\(", code))

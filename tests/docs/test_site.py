@@ -1,4 +1,4 @@
-"""The documentation site builds without a warning, and needs nothing from other hosts."""
+"""The documentation site builds without a warning, and loads nothing from other hosts."""
 
 import subprocess
 import sys

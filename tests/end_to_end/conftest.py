@@ -23,7 +23,7 @@ def command(data_dir):
             sys.executable,
             str(ROOT / "main.py"),
             f"--config={ROOT / 'configs' / 'smoke.py'}",
-            f"--workdir={os.path.relpath(workdir, ROOT)}",  # as users give it
+            f"--workdir={os.path.relpath(workdir, ROOT)}",  # as users write it
             f"--config.dataset.data_dir={data_dir}",
             f"--config.compilation_cache={os.environ['JAX_COMPILATION_CACHE_DIR']}",
             *flags,
@@ -49,7 +49,7 @@ def environment():
 
 @pytest.fixture(scope="session")
 def run(command, environment):
-    """Runs `main.py` to its end: (workdir, *flags, devices=1) -> CompletedProcess with text."""
+    """Runs `main.py` to completion: (workdir, *flags, devices=1) -> CompletedProcess with text."""
 
     def start(workdir, *flags, devices=1):
         return subprocess.run(
@@ -93,7 +93,7 @@ def begin_processes(command, environment):
 
 @pytest.fixture(scope="session")
 def small_config(data_dir):
-    """(**changes) -> the config of a run of seconds that keeps a checkpoint of every step."""
+    """(**changes) -> config of a run that takes seconds and keeps the checkpoint of every step."""
 
     def build(**changes):
         result = smoke.get_config()
@@ -114,7 +114,7 @@ def small_config(data_dir):
 
 @pytest.fixture(scope="session")
 def stage1(small_config, tmp_path_factory):
-    """A run of two epochs that nobody disturbed."""
+    """An undisturbed run of two epochs."""
     workdir = tmp_path_factory.mktemp("stage1")
     train(small_config(), workdir)
     return workdir

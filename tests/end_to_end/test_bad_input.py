@@ -1,4 +1,4 @@
-"""What a user gets wrong: one clear message, a non-zero exit, nothing half written."""
+"""Mistakes of a user: one clear message, a non-zero exit code, nothing half written."""
 
 import pytest
 from helpers.user_tables import load_all, row, write
@@ -81,4 +81,4 @@ def test_prepared_data_that_are_damaged(run, tmp_path):
         f"--config.dataset.data_dir={tmp_path / 'data'}",
     )
     assert refused(done, file.name, "is damaged", "Delete that folder")
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()  # not only after hours, in the test
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()  # not hours later, at the test

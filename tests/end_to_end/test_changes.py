@@ -1,4 +1,4 @@
-"""A run goes on with another config: what changes, what stays, leaf by leaf and row by row."""
+"""A run resumes with a changed config: what changes and what stays, by array and row."""
 
 import json
 
@@ -62,7 +62,7 @@ def test_the_learning_rate_of_the_config_wins(stage1, small_config, tmp_path):
 @pytest.mark.slow
 def test_the_plateau_schedule_goes_on_where_it_was(small_config, tmp_path, capsys):
     plateau = {"schedule": "plateau", "plateau__patience": 0, "warmup_steps": 0, "max_epochs": 3}
-    # A metric that does not change while nothing is learned: a tie is no improvement.
+    # A metric that is constant while nothing is learned: a tie is not an improvement.
     still = {"learning_rate": 1e-6, "checkpoint__monitor": "crystal_to_text_top10"}
     config = small_config(**plateau, **still, checkpoint__mode="max")
     train(config, tmp_path / "whole")
@@ -74,7 +74,7 @@ def test_the_plateau_schedule_goes_on_where_it_was(small_config, tmp_path, capsy
     said = "next: step 11, learning rate 5e-07 (0.5 of the schedule's, kept from the plateaus"
     assert said in capsys.readouterr().out
     assert_same(arrays_at(tmp_path / "resumed", 12), arrays_at(tmp_path / "whole", 12))
-    # Another schedule begins at its own rate.
+    # A different schedule starts at its own rate.
     constant = small_config(resume_from=f"{tmp_path / 'whole'}@step=10", schedule="constant")
     constant.max_epochs, constant.warmup_steps = 3, 0
     train(constant, tmp_path / "constant")
@@ -106,12 +106,12 @@ def test_another_batch_goes_on_at_the_same_example(
     rows = train_rows(tmp_path)
     assert [row["examples_seen"] for row in rows] == examples
     assert rows[-1]["step"] == total_steps
-    # The schedule ends with the run, however many steps that now is, and its phase goes on.
+    # The schedule ends with the run, however many steps that now is, and its phase continues.
     seen_before = RunProgress(step=5, epoch=1, examples_in_epoch=BATCH, examples_seen=5 * BATCH)
     schedule = make_schedule(changed, timeline_of(changed, STEPS_PER_EPOCH * BATCH, seen_before))
     for row in rows:
         assert row["learning_rate"] == pytest.approx(float(schedule(row["step"] - 1)), rel=1e-4)
-    # Of the epoch under way, the examples that the first run has not seen, each once.
+    # In the current epoch, each example that the first run has not seen, once.
     in_epoch = {index for epoch, index in seen if epoch == 1}
     order = np.random.default_rng((changed.seed, 1, 0)).permutation(STEPS_PER_EPOCH * BATCH)
     step = changed.batch_size * changed.accumulate_steps
@@ -119,7 +119,7 @@ def test_another_batch_goes_on_at_the_same_example(
 
 
 def test_formulas_are_replaced_from_the_right_epoch(small_config, tmp_path):
-    """Stage 2 from the end of epoch 0 equals a run in which epoch 1 replaced them all along."""
+    """Stage 2 from the end of epoch 0 equals a run configured to replace formulas in epoch 1."""
     replaced = {"replace_formula_prob": 1.0, "replace_formula_start_epoch": 0}
     train(small_config(replace_formula_prob=0.0), tmp_path / "plain")
     stage2 = small_config(resume_from=f"{tmp_path / 'plain'}@epoch=0", **replaced)
@@ -143,7 +143,7 @@ def test_another_augmentation_changes_the_next_step_and_not_the_state_before(
 
 @pytest.mark.parametrize("name", ["adam", "sgd", "lion"])
 def test_another_optimizer_keeps_parameters_step_and_epoch(stage1, small_config, tmp_path, name):
-    # With a learning rate of 0 the parameters after a step are those taken over.
+    # With a learning rate of 0, the parameters after a step are the restored ones.
     changed = small_config(
         resume_from=f"{stage1}@step=7", optimizer__name=name, learning_rate=0.0, weight_decay=0.0
     )
@@ -168,7 +168,7 @@ def test_another_architecture_is_refused_and_then_taken_in_part(stage1, small_co
     assert not step_folders(epath.Path(tmp_path) / "checkpoints")
 
     accepted = {"restore__strict": False, "restore__on_shape_mismatch": "overlap"}
-    still = {"learning_rate": 0.0, "weight_decay": 0.0}  # the parameters stay as they were taken
+    still = {"learning_rate": 0.0, "weight_decay": 0.0}  # the parameters stay as restored
     train(small_config(resume_from=str(stage1), **changes, **accepted, **still), tmp_path)
     before, after = arrays_at(stage1, 8), arrays_at(tmp_path, 9)
     params = {path for path in after if path.startswith("params/")}
@@ -183,7 +183,7 @@ def test_another_architecture_is_refused_and_then_taken_in_part(stage1, small_co
 
 
 def test_another_graph_encoder(stage1, small_config, tmp_path):
-    """The towers are parts: the text side and the heads of a run serve another crystal encoder."""
+    """The text side and the heads of a run can be reused with another crystal encoder."""
     changed = small_config(
         resume_from=str(stage1),
         graph_encoder__name="painn",

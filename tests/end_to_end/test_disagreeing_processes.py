@@ -1,4 +1,4 @@
-"""Several processes of one command that differ in what they were given: all stop and say why."""
+"""Processes of one run that were started with different inputs: all stop and say why."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from clac_jax.errors import EXIT_USER_ERROR
 
 @pytest.fixture
 def table(tmp_path):
-    """(host) -> a table of 40 rows on that host, the first of which is of its own length."""
+    """(host) -> a table of 40 rows on that host, the first with a host-specific length."""
 
     def build(host):
         rows = [table_row(k) for k in range(40)]
@@ -50,7 +50,7 @@ def test_another_config_in_one_process_is_named_by_all(begin_processes, tmp_path
 
 
 def test_other_data_behind_the_same_command_are_named_by_all(begin_processes, tmp_path, table):
-    """As many rows on each host, of which one is another crystal."""
+    """Every host has the same number of rows, but one crystal differs."""
     workdir = tmp_path / "data"
     flags = ("--config.dataset.name=gpt_narratives",)
     paths = {index: (f"--config.dataset.path={table(index)}",) for index in (0, 1)}

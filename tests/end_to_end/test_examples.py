@@ -1,4 +1,4 @@
-"""The scripts of examples/, as a reader of the documentation runs them, on a run of seconds."""
+"""The scripts of examples/, as a reader of the documentation runs them, on a tiny run."""
 
 import ast
 import os

@@ -1,4 +1,4 @@
-"""What ends the loop by an error, and what of the run is on the disk then."""
+"""Errors that stop the training loop, and the state of the run on disk afterwards."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ def steps(workdir):
 
 @pytest.fixture
 def rare(small_config):
-    """(**changes) -> a config that saves at the end of an epoch only."""
+    """(**changes) -> a config that saves only at the end of an epoch."""
     return lambda **changes: small_config(**({"checkpoint__every_n_steps": 0} | changes))
 
 
@@ -44,7 +44,7 @@ def test_bad_data_in_mid_epoch_costs_no_step(stage1, rare, tmp_path, monkeypatch
         with pytest.raises(DataError, match="Example 7"):
             train(rare(), tmp_path)
     assert steps(tmp_path)[-1] == 6
-    train(rare(), tmp_path)  # the data were mended
+    train(rare(), tmp_path)  # the data were fixed
     assert_same(arrays_at(tmp_path, 8), arrays_at(stage1, 8))
     assert list(map(untimed, train_rows(tmp_path))) == list(map(untimed, train_rows(stage1)))
 
@@ -102,7 +102,7 @@ def test_a_save_that_fails(stage1, rare, tmp_path, monkeypatch, on_failure, step
     monkeypatch.setattr(Checkpoints, "_save", save)
     options = {"checkpoint__retries": 1, "checkpoint__retry_seconds": 0.0}
     config = rare(checkpoint__on_failure=on_failure, **options)
-    if on_failure == "stop" or step == 8:  # the last one is never passed over
+    if on_failure == "stop" or step == 8:  # the last one is never skipped
         with pytest.raises(CheckpointError, match="No space left"):
             train(config, tmp_path)
     else:
@@ -112,7 +112,7 @@ def test_a_save_that_fails(stage1, rare, tmp_path, monkeypatch, on_failure, step
     assert "No space left on device" in capfd.readouterr().err
 
 
-# Asked after each of the 4 steps of an epoch and before the one batch of its validation.
+# Queried after each of the 4 steps of an epoch and before the one batch of its validation.
 AFTER = {"the first step": 1, "an epoch's last step": 4, "a validation": 5, "all steps": 10}
 
 

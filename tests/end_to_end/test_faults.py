@@ -1,4 +1,4 @@
-"""A failing machine and a meddling user: what the real program says, and what is left."""
+"""Machine failures and files changed by the user: messages of the program, and what is left."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def test_a_workdir_moved_away_is_noticed_and_the_run_saved_where_it_went(begin, 
 
 
 def test_tensorboard_has_every_row_after_a_kill(begin, run, tmp_path):
-    """SIGKILL right after a commit; the run that resumes leaves both with the same points."""
+    """SIGKILL right after a commit; after the resume TensorBoard and metrics.jsonl agree."""
     workdir = tmp_path / "run"
     flags = ("--config.checkpoint.every_n_steps=5", "--config.max_epochs=3")
     process = begin(workdir, *flags)
@@ -91,7 +91,7 @@ def test_tensorboard_has_every_row_after_a_kill(begin, run, tmp_path):
 
 
 def test_output_that_nobody_takes_never_ends_a_run(begin, tmp_path):
-    """A pipe whose reader has gone, and characters that the output's encoding lacks."""
+    """A pipe without a reader, and characters that the output encoding lacks."""
     workdir = tmp_path / "ünï 😀"
     reader, writer = os.pipe()
     process = begin(workdir, stdout=writer, stderr=writer, env={"PYTHONIOENCODING": "ascii"})
@@ -104,7 +104,7 @@ def test_output_that_nobody_takes_never_ends_a_run(begin, tmp_path):
 
 
 def test_a_closed_output_never_ends_a_run(command, environment, tmp_path):
-    """The numbers of the closed descriptors are not given to files of the run."""
+    """Files of the run do not get the numbers of the closed descriptors."""
     line = shlex.join([*command(tmp_path / "run", *FLAGS), "--config.max_epochs=1"])
     shell = ["bash", "-c", f"exec {line} <&- >&- 2>/dev/full"]
     done = subprocess.run(shell, cwd=ROOT, env=environment(), timeout=120)
@@ -113,7 +113,7 @@ def test_a_closed_output_never_ends_a_run(command, environment, tmp_path):
 
 
 def test_a_save_that_fails_half_way_is_one_line_and_leaves_nothing(command, environment, tmp_path):
-    """A limit on the size of files is met by TensorStore's threads, as a quota is."""
+    """TensorStore's threads run into a file-size limit, as into a quota."""
     line = shlex.join([*command(tmp_path / "run", *FLAGS), "--config.checkpoint.retries=0"])
     done = subprocess.run(
         ["bash", "-c", f"ulimit -f 400; exec {line}"],
@@ -157,7 +157,7 @@ def test_a_full_disk_is_foreseen_and_costs_nothing(small_config, small_disk, cap
     with pytest.raises(CapacityError, match="A checkpoint of this run takes"):
         train(small_config(max_epochs=5), small_disk)
     assert steps(small_disk) == there
-    assert arrays_at(small_disk, there[-1])  # compared with their checksums
+    assert arrays_at(small_disk, there[-1])  # verified against their checksums
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_a_report_that_cannot_be_drawn_costs_no_result(small_config, copy):
 
 
 def test_lost_checkpoints_cost_no_rows(small_config, copy, stage1, capfd):
-    """The run starts afresh and says so; what the lost one had measured is kept."""
+    """The run starts from scratch and says so; the rows of the lost one are kept."""
     shutil.rmtree(copy / "checkpoints")
     train(small_config(), copy)
     captured = capfd.readouterr()

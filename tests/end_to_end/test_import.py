@@ -1,4 +1,4 @@
-"""A run of the PyTorch release goes on here, through the real programs."""
+"""A run of the PyTorch release continues here, through the real programs."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Killed, pre-empted, damaged: the run that goes on equals the one that nobody disturbed."""
+"""Killed, pre-empted or damaged, a resumed run equals an undisturbed one."""
 
 import contextlib
 import functools
@@ -17,7 +17,7 @@ from clac_jax.distributed.preemption import EXIT_PREEMPTED
 from clac_jax.errors import EXIT_USER_ERROR
 from clac_jax.reporting.metrics_file import read_rows
 
-# Saves every second step, so that many instants fall into one.
+# Saves every second step, so that many kills fall into a save.
 FLAGS = (
     "--config.checkpoint.every_n_steps=2",
     "--config.max_epochs=2",
@@ -29,7 +29,7 @@ FLAGS = (
 
 @pytest.fixture(scope="module")
 def whole(run, tmp_path_factory):
-    """The workdir of a run that nobody disturbed."""
+    """The workdir of an undisturbed run."""
     workdir = tmp_path_factory.mktemp("run") / "whole"
     done = run(workdir, *FLAGS)
     assert done.returncode == 0, done.stderr
@@ -38,7 +38,7 @@ def whole(run, tmp_path_factory):
 
 @pytest.fixture
 def start(command, environment):
-    """(workdir, *flags) -> the running program; its output goes to a file beside the workdir."""
+    """(workdir, *flags) -> the running program; its output goes to a file next to the workdir."""
 
     def begin(workdir, *flags):
         with open(f"{workdir}.log", "a", encoding="utf-8") as log:
@@ -56,10 +56,10 @@ def start(command, environment):
 def kill_at_random(start, workdir, rng, kills, *flags):
     """Starts the run again and again, each time with a kill at a random instant.
 
-    Half of the kills fall into a save: they come a moment after a temporary folder appears.
+    Half of the kills fall into a save: they follow shortly after a temporary folder appears.
 
     Returns:
-        The number of kills: fewer if the run came to its end.
+        The number of kills; fewer than requested if the run finished.
     """
     for number in range(kills):
         begun = time.time()
@@ -73,7 +73,7 @@ def kill_at_random(start, workdir, rng, kills, *flags):
             until(functools.partial(has_rows, workdir, rows), process)
             time.sleep(rng.random() * 0.2)
         else:
-            time.sleep(rng.random() * 6)  # also while it starts
+            time.sleep(rng.random() * 6)  # including during its start
         process.send_signal(signal.SIGKILL)
         process.wait()
         if process.returncode == 0:
@@ -83,9 +83,9 @@ def kill_at_random(start, workdir, rng, kills, *flags):
 
 
 def is_saving(checkpoints, since):
-    """Whether this process's temporary folder is there, which is for some hundredths of a second.
+    """Whether the temporary folder of this process exists, which lasts hundredths of a second.
 
-    A killed save leaves one, too, which the next process removes.
+    A killed save also leaves one, which the next process removes.
     """
     if not checkpoints.is_dir():
         return False
@@ -101,7 +101,7 @@ def has_rows(workdir, count):
 
 
 def check_kills(start, run, whole, workdir, kills, *flags):
-    """Kills a run, lets it end, and compares; returns the number of kills."""
+    """Kills a run, lets it finish and compares; returns the number of kills."""
     killed = kill_at_random(start, workdir, random.Random(kills), kills, *flags)
     done = run(workdir, *FLAGS, *flags)
     assert done.returncode == 0, done.stderr
@@ -125,9 +125,9 @@ def test_one_run_killed_a_hundred_times(start, run, tmp_path):
 
 
 def test_told_to_stop_while_it_validates(start, run, whole, tmp_path):
-    """The epoch's last step is saved before its validation, which is made up for."""
+    """The epoch's last step is saved before its validation, which then runs after the resume."""
     workdir = tmp_path / "stopped"
-    slow = "--config.eval_batch_size=2"  # changes the in-batch numbers; so not resumed with it
+    slow = "--config.eval_batch_size=2"  # changes the in-batch metrics, so the resume omits it
     process = start(workdir, slow)
     assert until(lambda: len(read_rows(workdir / "metrics.jsonl")) >= 8, process)
     process.send_signal(signal.SIGTERM)
@@ -144,7 +144,7 @@ def test_told_to_stop_while_it_validates(start, run, whole, tmp_path):
 
 
 def test_told_to_stop_while_it_tests(start, run, tmp_path):
-    """The last checkpoint is there until the test row is, also where it does not stay."""
+    """The last checkpoint exists until the test row does, even if it is not kept."""
     workdir, log = tmp_path / "stopped", tmp_path / "stopped.log"
     flags = ("--config.checkpoint.save_last=False", "--config.checkpoint.save_top_k=1")
     still = ("--config.learning_rate=0.0", "--config.min_learning_rate=0.0")  # the first is best
@@ -164,7 +164,7 @@ def test_told_to_stop_while_it_tests(start, run, tmp_path):
 
 
 def test_goes_on_with_another_number_of_devices(run, whole, tmp_path):
-    """On two what one has saved: the same examples, and the same numbers up to rounding."""
+    """One device saves, two resume: the same examples, and numbers equal up to rounding."""
     done = run(tmp_path / "two", *FLAGS, f"--config.resume_from={whole}@epoch=0", devices=2)
     assert done.returncode == 0, done.stderr
     assert "2 x cpu" in done.stdout and "restored" in done.stdout

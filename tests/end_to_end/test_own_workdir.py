@@ -1,4 +1,4 @@
-"""A run that is started again in its own workdir, with another config or after its end."""
+"""A run started again in its own workdir, with a changed config or after it finished."""
 
 import shutil
 
@@ -37,7 +37,7 @@ def only_test_row(workdir):
     return row
 
 
-# With a rate of 0 nothing is ever better, so the best checkpoint is older than the change.
+# With a rate of 0 nothing improves, so the best checkpoint is older than the change.
 STILL = {"learning_rate": 0.0, "min_learning_rate": 0.0, "max_epochs": 3}
 CHANGES = {
     "optimizer": {"optimizer__name": "sgd"},
@@ -50,7 +50,7 @@ def test_a_run_ends_whose_best_checkpoint_is_older_than_a_change(again, change, 
     workdir = again(**change, **STILL)
     row = only_test_row(workdir)
     assert row["step"] == 3 * STEPS_PER_EPOCH
-    if "use_visual_intramodal_loss" in change:  # the old ones are another model's
+    if "use_visual_intramodal_loss" in change:  # the old ones belong to a different model
         assert row["checkpoint_step"] == row["step"]
         assert "8 is not tested: its parameters are not the model's" in capsys.readouterr().err
     else:
@@ -73,7 +73,7 @@ def test_unfrozen_parameters_begin_with_updates_of_a_fresh_adam(small_config, tm
     paths = [path for path in before if path.startswith("params/text_encoder/layer_")]
     moved = np.concatenate([np.abs(after[p] - before[p]).ravel() / rate for p in paths])
     assert np.max(moved) < 1.001
-    assert np.median(moved) == pytest.approx(1.0, rel=1e-2)  # 0.49 with the count of the others
+    assert np.median(moved) == pytest.approx(1.0, rel=1e-2)  # 0.49 with the other counts
 
 
 def test_a_finished_run_that_dropped_its_last_checkpoint_trains_nothing(

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: the same loop, another task."""
+"""Supervised fine-tuning: the same loop with a different task."""
 
 import json
 
@@ -31,7 +31,7 @@ def test_starts_from_the_graph_encoder_of_a_contrastive_run(stage1, small_config
     before, after = arrays_at(stage1, last), arrays_at(tmp_path / "run", row["step"])
     encoder = {path for path in before if path.startswith("params/graph_encoder/")}
     assert encoder and encoder == {p for p in after if p.startswith("params/graph_encoder/")}
-    for path in encoder:  # frozen: as it came
+    for path in encoder:  # frozen: unchanged
         np.testing.assert_array_equal(after[path], before[path], err_msg=path)
     assert any(path.startswith("params/property_head/") for path in after)
     assert not any(path.startswith("params/text_encoder/") for path in after)
@@ -50,7 +50,7 @@ def test_rows_and_the_mean_as_a_guess(small_config, tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["task"] == "property"
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
     state = arrays_at(tmp_path, best["step"])
-    # The labels' own mean and spread, in the checkpoint.
+    # Mean and standard deviation of the labels, in the checkpoint.
     assert state["batch_stats/label_std"] > 0
 
 

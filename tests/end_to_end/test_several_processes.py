@@ -1,4 +1,4 @@
-"""Several processes on 127.0.0.1, as on several hosts: one run, whatever happens to one of them."""
+"""Several processes on 127.0.0.1, as on several hosts, form one run, even if one is lost."""
 
 import signal
 
@@ -13,14 +13,14 @@ from clac_jax.reporting.metrics_file import TIMING_FIELDS, read_rows
 
 @pytest.fixture(scope="module")
 def whole(begin_processes, tmp_path_factory):
-    """The workdir of a run in two processes with two devices each that nobody disturbed."""
+    """The workdir of an undisturbed run in two processes with two devices each."""
     workdir = tmp_path_factory.mktemp("processes") / "whole"
     assert ended(begin_processes(workdir)) == [0, 0], log_of(workdir, 0) + log_of(workdir, 1)
     return workdir
 
 
 def assert_close_rows(workdir, whole, tolerance=1e-5):
-    """Every number of every row but the clock's, up to the order in which sums were rounded."""
+    """Asserts that all numbers of all rows except timings agree, up to the rounding of sums."""
     rows, expected = (read_rows(place / "metrics.jsonl") for place in (workdir, whole))
     for row, other in zip(rows, expected, strict=True):
         assert row.keys() == other.keys() and row["split"] == other["split"]
@@ -39,7 +39,7 @@ def assert_close_parameters(workdir, whole, tolerance=1e-5):
 
 
 def test_one_process_with_everything_spread_gives_the_numbers_of_two(run, whole, tmp_path):
-    """By shard_map: parameters and moments in parts on the devices, whole in the checkpoint."""
+    """By shard_map: parameters and moments are sharded on devices, gathered in the checkpoint."""
     flags = (
         "--config.parallel=shard_map",
         "--config.sharding.what=everything",
@@ -59,7 +59,7 @@ def test_told_to_stop_and_killed_it_equals_the_run_that_nobody_disturbed(
     workdir = tmp_path / "disturbed"
     running = begin_processes(workdir)
     assert until(lambda: len(read_rows(workdir / "metrics.jsonl")) >= 4, running[0])
-    running[1].send_signal(signal.SIGTERM)  # to one alone: both save at the same step and end
+    running[1].send_signal(signal.SIGTERM)  # to only one: both save at the same step and stop
     assert ended(running) == [EXIT_PREEMPTED, EXIT_PREEMPTED]
     assert "a signal to another process: checkpoint saved" in log_of(workdir, 0)
     stopped_at = last_state(workdir)[0]
@@ -68,7 +68,7 @@ def test_told_to_stop_and_killed_it_equals_the_run_that_nobody_disturbed(
     running = begin_processes(workdir)
     assert until(lambda: read_rows(workdir / "metrics.jsonl")[-1]["step"] > stopped_at, running[0])
     running[1].kill()
-    codes = ended(running, seconds=60)  # the other one does not wait for ever
+    codes = ended(running, seconds=60)  # the other one does not wait indefinitely
     assert codes == [1, -signal.SIGKILL]
     assert "Process 0 stops because the connection to process 1" in log_of(workdir, 0)
     assert "The newest checkpoint is of step" in log_of(workdir, 0)
@@ -114,7 +114,7 @@ def test_one_process_goes_on_where_two_have_stopped(run, whole, tmp_path):
 def test_any_layout_goes_on_where_any_other_has_stopped(
     begin_processes, whole, tmp_path, processes, devices
 ):
-    """In the same workdir, after a stop in mid-epoch, against the run that nobody disturbed."""
+    """In the same workdir, after a stop in mid-epoch, compared with the undisturbed run."""
     workdir = tmp_path / "elastic"
     for size in ((processes, devices), (2, 2), (processes, devices)):
         before = len(read_rows(workdir / "metrics.jsonl"))

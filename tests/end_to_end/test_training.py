@@ -1,4 +1,4 @@
-"""Training through main.py: what it leaves in the workdir, and that a kill changes nothing."""
+"""Training through main.py: the files in its workdir, and that a kill changes nothing."""
 
 import json
 import signal
@@ -31,16 +31,16 @@ POOL_FIELDS = {
     "val_acc_top3",
 }
 
-# Checkpoints between epochs too, so that a kill falls inside one.
+# Checkpoints within epochs too, so that a kill falls inside one.
 FLAGS = ("--config.checkpoint.every_n_steps=3", "--config.max_epochs=2")
 
-# Compiles fastest, for what no graph encoder has a part in.
+# Compiles fastest; for tests that do not depend on the graph encoder.
 COMPOSITION = "--config.graph_encoder.name=composition"
 
 
 @pytest.fixture(scope="module")
 def finished(run, tmp_path_factory):
-    """A run that nobody disturbed: (workdir, what it printed)."""
+    """An undisturbed run: (workdir, its output)."""
     workdir = tmp_path_factory.mktemp("run") / "whole"
     done = run(workdir, *FLAGS)
     assert done.returncode == 0, done.stderr

@@ -1,7 +1,7 @@
-"""The wheel in an environment of its own, away from the clone: what `pip install clac-jax` gives.
+"""The wheel in a separate environment, away from the clone, as after `pip install clac-jax`.
 
-Nothing is downloaded: the new environment sees the packages of this one by a path, and of them all
-but clac_jax, whose editable install such a path leaves out.
+Nothing is downloaded: the new environment sees the packages of this one through a path file, except
+clac_jax, whose editable install a path file does not expose.
 """
 
 import os
@@ -38,7 +38,7 @@ def call(*command, cwd, **variables):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """The wheel, built from a copy: setuptools leaves files beside what it builds."""
+    """The wheel, built from a copy: setuptools leaves files in the source tree."""
     source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in NEEDED:
         if (ROOT / name).is_dir():
@@ -54,7 +54,7 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory):
-    """The folder of programs of a fresh environment that has the wheel."""
+    """The folder of executables of a fresh environment with the wheel installed."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=False)
     paths = {"base": str(folder), "platbase": str(folder)}

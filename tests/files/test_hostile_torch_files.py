@@ -129,7 +129,7 @@ HOSTILE = {
 HARMLESS = ("an object without state", "the state of a function", "a memo at 2^32")
 
 
-# Long ones are tried once, as the surrounding file does not matter.
+# Long cases are tested once, as the surrounding file does not matter.
 CASES = [
     (name, old)
     for name, program in HOSTILE.items()
@@ -184,7 +184,7 @@ def test_an_expanded_tensor_takes_no_memory(tmp_path):
     assert found.shape == (1000, 1000, 4)
     np.testing.assert_array_equal(found[999, 1], [0, 1, 2, 3])
     with pytest.raises(ValueError, match="read-only"):
-        found[0] = 1  # would change all of them
+        found[0] = 1  # would change every one
 
 
 def test_a_dimension_of_one_may_have_any_stride(tmp_path):

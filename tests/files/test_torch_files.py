@@ -1,3 +1,5 @@
+"""Reading files of `torch.save` without PyTorch."""
+
 import os
 import pickle
 import zipfile

@@ -1,4 +1,4 @@
-"""What happens to files: ways of damaging one in place."""
+"""Ways of damaging a file in place."""
 
 import os
 

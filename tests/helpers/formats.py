@@ -1,4 +1,4 @@
-"""Where small runs of every checkpoint format are stored: tools/store_format.py."""
+"""Paths of the stored small runs of every checkpoint format (see tools/store_format.py)."""
 
 from pathlib import Path
 

@@ -21,7 +21,7 @@ class Page:
         self.text = (ROOT / "docs" / name).read_text()
 
     def blocks(self, start):
-        """Its code blocks whose first line begins so: (rest of that line, code)."""
+        """The code blocks whose first line starts with a prefix: (rest of that line, code)."""
         pattern = rf"^```{re.escape(start)}([^\n]*)\n(.*?)^```$"
         return re.findall(pattern, self.text, re.MULTILINE | re.DOTALL)
 
@@ -36,7 +36,7 @@ class Page:
         return title.strip('"'), code
 
     def follow(self, folder, *tests):
-        """Copies the repository and these tests into a folder, and adds what the page adds."""
+        """Copies the repository and these tests into a folder, and applies the page to it."""
         for name in (*_COPIED, *tests):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -52,7 +52,7 @@ class Page:
 
 
 def run(command, folder, *flags):
-    """Runs `python ...` of a page in a folder."""
+    """Runs a `python ...` command of a page in a folder."""
     program, *arguments = shlex.split(command)
     assert program == "python"
     return subprocess.run(

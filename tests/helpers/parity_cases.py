@@ -1,7 +1,7 @@
-"""Every parity fixture as a function to run in any precision: what it computes, what is expected.
+"""Every parity fixture as a function for any precision, with its expected results.
 
 The parameters and expected gradients go through the importer's own mapping of names, so a fixture
-checks that too. `make gpu-check` runs these on a GPU; the tests of the modules look closer.
+checks that too. `make gpu-check` runs these on a GPU; the tests of the modules check more.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Outputs = dict[str, jax.Array]
 
 HEADS = {"cross": "global_d", "visual": "visual_d", "textual": "textual_d"}
 PRIORS = {"crystal": "prior_d", "text": "text_prior_d"}
-SIZES: dict[str, dict[str, Any]] = {  # of the group graph_encoder
+SIZES: dict[str, dict[str, Any]] = {  # keys of the group graph_encoder
     "painn": {"num_features": 32, "num_interactions": 2, "num_rbf": 20, "out_dim": 32},
     "cgcnn": {"atom_fea_len": 32, "nbr_fea_len": 16, "n_conv": 2, "h_fea_len": 32, "n_h": 1}
     | {"out_dim": 16, "cutoff": 8.0},
@@ -57,9 +57,9 @@ class Case:
     """One fixture in one precision.
 
     Attributes:
-        params: of the module.
+        params: parameters of the module.
         losses: name -> function of the parameters to a scalar and outputs by name.
-        outputs: what is expected of these, by name.
+        outputs: expected outputs by name.
         gradients: expected gradients by name of the loss; NaN where the fixture has none.
     """
 
@@ -74,12 +74,12 @@ class Errors:
     """Relative errors of a case.
 
     Attributes:
-        forward: the largest of an output.
-        gradient: the largest of a gradient. One that is nearly zero, as that of a bias before a
-            normalization, has a large one from rounding alone.
-        all_gradients: of all gradients as one vector.
-        worst_output: the output that `forward` is of.
-        worst_gradient: the loss and parameter that `gradient` is of.
+        forward: the largest error of an output.
+        gradient: the largest error of a gradient. A gradient that is nearly zero, such as that of a
+            bias before a normalization, has a large error just from rounding.
+        all_gradients: the error of all gradients as one vector.
+        worst_output: the output with the error `forward`.
+        worst_gradient: the loss and parameter with the error `gradient`.
     """
 
     forward: float
@@ -101,7 +101,7 @@ def errors_of(case: Case) -> Errors:
         ours = dict(jax.tree_util.tree_leaves_with_path(grads))
         for path, leaf in jax.tree_util.tree_leaves_with_path(case.gradients[name]):
             key = jax.tree_util.keystr(path, simple=True, separator="/")
-            # A key's bias shifts all scores of a query alike: its true gradient is zero.
+            # The bias of keys shifts all scores of a query equally: its true gradient is zero.
             if np.isnan(leaf).any() or key.endswith("attention/key/bias"):
                 continue
             grad = np.asarray(ours[path], np.float64)
@@ -151,7 +151,7 @@ def _cgcnn(dtype: Any, compute_dtype: str, train: bool) -> Case:
     config = _graph_config("cgcnn", compute_dtype)
     encoder = build_graph_encoder(config)
     graphs = graph_batch(crystal_graphs(fixture.section("in")), dtype=dtype)
-    # The statistics that training starts from are stored with the other fixture.
+    # The initial statistics of training are stored with the other fixture.
     statistics = graph_settings(config.graph_encoder).release_statistics(
         TensorReader(Fixture("cgcnn_eval").section("w", dtype))
     )
@@ -195,7 +195,7 @@ def _text(
         return jnp.sum(features**2), {"features": features}
 
     def gradients(name: str) -> Params:
-        # What the features do not depend on has no gradient in the fixture.
+        # Parameters that do not affect the features have no gradient in the fixture.
         return settings.huggingface_params(_absent(weights) | fixture.section(name + suffix))
 
     out = fixture.section("out" + suffix)
@@ -208,7 +208,7 @@ def _text(
 
 
 def _absent(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """NaN in the shapes of the weights."""
+    """Arrays of NaN in the shapes of the weights."""
     floats = {name: w for name, w in weights.items() if np.issubdtype(w.dtype, np.floating)}
     return {name: np.full_like(weight, np.nan) for name, weight in floats.items()}
 
@@ -248,7 +248,7 @@ def _facts(name: str) -> dict[str, Any]:
 
 def projection(dtype: Any, compute_dtype: str) -> Case:
     """The projection block of a head, in training."""
-    del compute_dtype  # always that of its parameters
+    del compute_dtype  # always the dtype of its parameters
     fixture, suffix = Fixture("milinear_train"), _suffix(dtype)
     inputs = fixture.section("in", dtype)
 
@@ -299,7 +299,7 @@ def _pairs(params: Params, views: dict[str, Any], dtype: Any) -> dict[str, Any]:
 
 
 def infonce(dtype: Any, compute_dtype: str) -> Case:
-    """InfoNCE of given features with both intramodal terms."""
+    """InfoNCE on given features with both intramodal terms."""
     del compute_dtype
     fixture, suffix = Fixture("infonce_u64"), _suffix(dtype)
     views = fixture.section("in", dtype)
@@ -321,14 +321,14 @@ def infonce(dtype: Any, compute_dtype: str) -> Case:
 
 
 class RollByOne:
-    """Stands in for jax.random.randint: the reference's shift in the JSD fixture."""
+    """Replaces jax.random.randint by the reference's shift in the JSD fixture."""
 
     def __call__(self, key: Any, shape: Any, low: int, high: int) -> jax.Array:
         return jnp.ones(shape, jnp.int32)
 
 
 def closed_form(name: str, dtype: Any) -> np.ndarray:
-    """Weights that the JSD fixture gives by a formula instead of numbers."""
+    """Weights that the JSD fixture defines by a formula instead of numbers."""
     facts = _facts("jsd_dot")["closed_form_weights"]["weights"][name]
     rows, columns = facts["shape"]
     i, j = np.arange(rows)[:, None], np.arange(columns)[None]
@@ -337,7 +337,7 @@ def closed_form(name: str, dtype: Any) -> np.ndarray:
 
 
 def jsd(dtype: Any, compute_dtype: str) -> Case:
-    """JSD of given features with both intramodal terms and both priors."""
+    """JSD on given features with both intramodal terms and both priors."""
     del compute_dtype
     fixture, suffix = Fixture("jsd_dot"), _suffix(dtype)
     views = fixture.section("in", dtype)
@@ -353,7 +353,7 @@ def jsd(dtype: Any, compute_dtype: str) -> Case:
             for name, view in (("crystal", "image"), ("text", "text"))
         }
         output, mask = ClacOutput(**pairs, **priors), np.ones(8, bool)
-        randint, jax.random.randint = jax.random.randint, RollByOne()  # while it is traced
+        randint, jax.random.randint = jax.random.randint, RollByOne()  # during tracing
         try:
             value, _ = clac_loss(output, mask, LossOptions(LOSSES["jsd"]()), key=jax.random.key(0))
         finally:
@@ -377,7 +377,7 @@ def jsd(dtype: Any, compute_dtype: str) -> Case:
     )
 
 
-# Those of the heads compute in the type of their parameters, whatever the precision of the towers.
+# The heads compute in the dtype of their parameters, whatever the precision of the encoders.
 CASES: dict[str, Callable[[Any, str], Case]] = {
     "projection": projection,
     "painn": painn,

@@ -1,4 +1,4 @@
-"""Access to the parity fixtures: arrays of PyTorch implementations under their names there."""
+"""Access to the parity fixtures: arrays of PyTorch implementations, under their PyTorch names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clac_jax.crystals.graph import CrystalGraph
 from clac_jax.input_pipeline.batch import BatchShape, ExampleViews, TokenView, collate
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"
-TORCH = Path(__file__).parents[1] / "data" / "torch"  # by tools/torch_references.py
+TORCH = Path(__file__).parents[1] / "data" / "torch"  # written by tools/torch_references.py
 
 OUTPUT_TOLERANCE = {np.float32: 2e-5, np.float64: 1e-9}
 GRADIENT_TOLERANCE = {np.float32: 2e-4, np.float64: 1e-8}
@@ -39,7 +39,7 @@ class Fixture:
 
 
 def linear(section: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
-    """The parameters of a torch Linear for a Flax Dense."""
+    """The parameters of a torch Linear, converted for a Flax Dense."""
     dense = {"kernel": section[f"{name}.weight"].T}
     if f"{name}.bias" in section:
         dense["bias"] = section[f"{name}.bias"]

@@ -1,6 +1,6 @@
 """Compares loss, gradients and statistics of one batch on one device and on four; prints JSON.
 
-Run in a process of its own: the number of CPU devices is fixed when JAX starts.
+Run it in a separate process: the number of CPU devices is fixed when JAX starts.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def step(params, stats, features, mask, axis_name=None):
 
 
 def split(x, axis):
-    """The device axis first."""
+    """Splits an axis over the devices; the device axis comes first."""
     return np.stack(np.split(np.asarray(x), NUM_DEVICES, axis=axis))
 
 

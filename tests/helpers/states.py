@@ -86,7 +86,7 @@ def assert_same(left, right):
 
 @functools.cache
 def small_arrays():
-    """Those of `make_state()`; not to be changed."""
+    """The cached arrays of `make_state()`; not to be modified."""
     return to_arrays(make_state())
 
 
@@ -97,7 +97,7 @@ def small_shapes():
 
 @functools.cache
 def fresh_arrays():
-    """Those of a state before its first step; not to be changed."""
+    """The cached arrays of a state before its first step; not to be modified."""
     return to_arrays(make_state(seed=77, step=False))
 
 
@@ -109,7 +109,7 @@ def begin(workdir, config=None, num_train_examples=100, arrays=None, data=None):
 
 
 def changed(**values):
-    config = make_config(save_top_k=-1)  # as `save_run` has it
+    config = make_config(save_top_k=-1)  # as in `save_run`
     for name, value in values.items():
         config.update_from_flattened_dict({name.replace("__", "."): value})
     return config

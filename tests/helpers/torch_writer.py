@@ -28,7 +28,7 @@ STORAGES = {
 
 @contextmanager
 def pretended_torch():
-    """Fake modules with the names of those of PyTorch, so that pickle can refer to them."""
+    """Fake modules with the names of PyTorch's, so that pickle can refer to them."""
     torch, inner = types.ModuleType("torch"), types.ModuleType("torch._utils")
     torch._utils = inner
 
@@ -70,7 +70,7 @@ class _Pickler(pickle.Pickler):
             return NotImplemented
         base = item if item.base is None else item.base
         if not isinstance(base, np.ndarray) or base.dtype != item.dtype:
-            base = item = np.array(item)  # whose memory belongs to a different object
+            base = item = np.array(item)  # its memory belongs to a different object
         offset = (
             item.__array_interface__["data"][0] - base.__array_interface__["data"][0]
         ) // item.itemsize

@@ -1,4 +1,4 @@
-"""Tables of users, and the data sets prepared from them."""
+"""User tables, and the data sets prepared from them."""
 
 import json
 

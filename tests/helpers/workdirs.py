@@ -1,4 +1,4 @@
-"""What runs leave in their workdirs, and whether two are the same."""
+"""The content of workdirs, and comparisons of two of them."""
 
 import time
 
@@ -28,7 +28,7 @@ def assert_same_arrays(left, right):
 
 
 def assert_equal_runs(workdir, expected):
-    """The same rows, but for timings, and bit for bit the same last checkpoint."""
+    """Asserts equal rows, except for timings, and bit for bit the same last checkpoint."""
     rows, expected_rows = (read_rows(place / "metrics.jsonl") for place in (workdir, expected))
     assert without_timing(rows) == without_timing(expected_rows)
     assert last_state(workdir)[0] == last_state(expected)[0]
@@ -36,7 +36,7 @@ def assert_equal_runs(workdir, expected):
 
 
 def until(condition, process, seconds=120):
-    """Waits until the condition holds; False if the process ended before."""
+    """Waits until the condition holds; False if the process exits first."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():

@@ -1,3 +1,5 @@
+"""Packing examples into padded batches."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,3 +1,5 @@
+"""Class labels and properties of crystals."""
+
 import dataclasses
 
 import numpy as np
@@ -44,7 +46,7 @@ def test_a_larger_cell_is_of_the_same_system():
 
 @pytest.mark.parametrize("old_handling", [True, False])
 def test_a_crystal_whose_symmetry_cannot_be_determined_is_refused(monkeypatch, old_handling):
-    """Two atoms at one place, however the process has set spglib's switch."""
+    """Two atoms at one position, whatever spglib's error setting in the process."""
     monkeypatch.setattr(spglib.error, "OLD_ERROR_HANDLING", old_handling)
     twice = np.zeros((2, 3)), np.array([11, 11], np.int32)
     with pytest.raises(DataError, match="symmetry of its crystal cannot be determined"):

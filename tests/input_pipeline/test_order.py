@@ -1,3 +1,5 @@
+"""The order of examples as a function of seed and epoch."""
+
 import itertools
 
 import numpy as np
@@ -27,7 +29,7 @@ def test_groups_stay_together_and_are_shuffled(groups, epoch):
     assert sorted(order) == list(range(len(groups)))
     in_order = [groups[index] for index in order]
     blocks = [group for group, _ in itertools.groupby(in_order)]
-    # Groups and their members come in the order of the free shuffle, each group once.
+    # Groups and their members are in the order of the ungrouped shuffle, each group once.
     free = epoch_order(3, epoch, len(groups))
     assert blocks == list(dict.fromkeys(groups[index] for index in free))
     for group in blocks:

@@ -1,4 +1,4 @@
-"""What one process packs, and the shape on which several processes agree."""
+"""Packing in one process, and the shape on which several processes agree."""
 
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ def examples(count, length=4):
 
 @dataclass
 class TwoShapes:
-    """A plan with a small shape and one of four times its token places."""
+    """A plan with a small shape and one with four times its token slots."""
 
     num_examples: int
 
@@ -75,13 +75,13 @@ def test_each_batch_has_the_shape_that_the_neediest_process_needs(num_processes)
     large = [batch.texts.ids.shape[-1] == plan.shape(1).num_tokens for batch in batches]
     assert large == ([False, True, True] if num_processes == 2 else [False, False, True])
     assert asked == ([0, 0, 1] if num_processes == 2 else [])
-    for batch in batches:  # in whatever shape, the same examples
+    for batch in batches:  # the same examples in any shape
         assert batch.example_index.tolist() == [[0, 1]]
         assert int(jax.numpy.sum(batch.texts.ids > 0)) == 2 * int(batch.texts.lengths[0, 0])
 
 
 def test_the_question_of_a_batch_is_asked_before_the_batch_in_front_of_it_is_taken():
-    """So the answer travels while a step runs."""
+    """So the answer arrives while a step runs."""
     asked = []
 
     def maximum(values):

@@ -1,3 +1,5 @@
+"""Preparing items in background threads."""
+
 import time
 
 import pytest
@@ -8,7 +10,7 @@ from clac_jax.input_pipeline.prefetch import prefetched
 @pytest.mark.parametrize("num_threads", [0, 1, 4])
 def test_number_of_threads_changes_nothing(num_threads):
     def build(item):
-        time.sleep(0.002 * (item % 3))  # so that threads would finish in another order
+        time.sleep(0.002 * (item % 3))  # so that threads finish in a different order
         return item * item
 
     items = range(5, 25)

@@ -1,4 +1,4 @@
-"""A run's data as the loop takes them: what a split consists of, and errors from its threads."""
+"""A run's data as the loop consumes them: the rows of a split, and errors from its threads."""
 
 import os
 
@@ -31,7 +31,7 @@ def test_a_fingerprint_is_of_the_examples_that_a_run_takes(config, tmp_path):
     config.dataset.max_examples = 40
     some = run_data(config).splits.fingerprint("train")
     assert len({whole, some, run_data(config).splits.fingerprint("validation")}) == 3
-    # Rows behind the first 40 do not matter to a run that does not take them.
+    # Rows after the first 40 do not matter to a run that does not use them.
     config.dataset.data_dir = str(tmp_path / "elsewhere")
     assert run_data(config).splits.fingerprint("train") == some
     config.dataset.path = str(

@@ -1,3 +1,5 @@
+"""The shapes to which batches are padded."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -26,12 +28,12 @@ def sample(rng, count=200):
 
 
 def atoms_of(examples, *more):
-    """What a plan knows of all crystals: those of the sample and some larger ones."""
+    """The sizes of all crystals, as a plan sees them: the sample and some larger crystals."""
     return np.array([len(e.graphs[0].atomic_numbers) for e in examples] + [*more])
 
 
 def orders(examples, number=20):
-    """The atoms in several epochs."""
+    """The number of atoms of each crystal, in the order of several epochs."""
     rng = np.random.default_rng(2)
     return np.concatenate([rng.permutation(atoms_of(examples)) for _ in range(number)])
 
@@ -59,7 +61,7 @@ def test_more_shapes_are_planned_where_they_save_padding():
     plan = ShapePlan(examples, 16, 64, atoms)
     assert len(few.planned) == 2 < len(plan.planned)
     short = ShapePlan(examples, 16, 64, atoms, Planning(num_batches=8))
-    assert len(short.planned) < len(plan.planned)  # compiling would take longer than it saves
+    assert len(short.planned) < len(plan.planned)  # compiling would cost more than it saves
     assert np.mean(plan.padding_share) < np.mean(few.padding_share) - 0.04
 
     def slots(shape):
@@ -84,7 +86,7 @@ def test_more_shapes_are_planned_where_they_save_padding():
 @settings(deadline=None, max_examples=30)
 @given(seeds=st.tuples(st.integers(0, 999), st.integers(0, 999)), large=st.integers(1, 80))
 def test_the_larger_of_two_sizes_fits_both_parts(seeds, large):
-    """What processes agree on: each knows its own part of a batch alone."""
+    """Processes agree on a plan, although each knows only its own part of a batch."""
     examples = sample(np.random.default_rng(0))
     plan = ShapePlan(examples, 4, 150, atoms_of(examples, 80))
     parts = [sample(np.random.default_rng(seed), 4) for seed in seeds]
@@ -153,7 +155,7 @@ def test_crystals_up_to_the_largest_known_add_one_shape():
 
 
 def test_batches_that_follow_an_order_are_planned_for():
-    """Where some batches hold far larger crystals than others, as those of one composition do."""
+    """Some batches hold far larger crystals than others, such as those of one composition."""
     rng = np.random.default_rng(0)
     atoms = np.repeat([8, 8, 8, 8, 40, 8, 8, 8], 64)
     examples = [

@@ -1,3 +1,5 @@
+"""Each process's share of a batch."""
+
 import pytest
 
 from clac_jax.errors import ConfigError

@@ -1,3 +1,5 @@
+"""Random views of crystals and texts."""
+
 import dataclasses
 
 import numpy as np
@@ -39,7 +41,7 @@ def records():
 
 
 def same(left, right):
-    """Whether two examples are equal to the bit."""
+    """Whether two examples are equal bit for bit."""
     return (
         left.index == right.index
         and all(

@@ -1,4 +1,4 @@
-"""Import of two small checkpoints of the PyTorch release, compared with their outputs there."""
+"""Import of two small checkpoints of the PyTorch release, compared with its outputs."""
 
 import functools
 import json

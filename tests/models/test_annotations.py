@@ -20,7 +20,7 @@ def normalize(rows, members):
 @pytest.mark.parametrize(
     ("rows", "members"),
     [
-        (((6, 4), float), ((1, 5), bool)),  # a row too few
+        (((6, 4), float), ((1, 5), bool)),  # one row missing
         (((6, 4), float), ((6,), bool)),  # no axis of sets
         (((6, 4), float), ((1, 6), float)),  # not bool
         (((6, 4), int), ((1, 6), bool)),  # not floating point

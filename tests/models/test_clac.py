@@ -1,3 +1,5 @@
+"""The model with both encoders, its heads and losses."""
+
 from __future__ import annotations
 
 import functools

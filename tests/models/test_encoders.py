@@ -1,4 +1,4 @@
-"""The tables of encoders and losses: only they say which there are."""
+"""The tables of encoders and losses are the only lists of them."""
 
 import dataclasses
 import re
@@ -18,7 +18,7 @@ from clac_jax.models.losses import LOSSES
 from clac_jax.models.text import TEXT_ENCODERS
 
 PACKAGE = Path(clac_jax.__file__).parent
-# The defaults of the config, what configs of earlier versions meant, and another program's names.
+# Defaults of the config, meanings in configs of earlier versions, and names of other programs.
 MAY_NAME_ONE = {
     "config/encoders.py",
     "config/training.py",

@@ -1,3 +1,5 @@
+"""Projection heads and their scores."""
+
 from __future__ import annotations
 
 import functools

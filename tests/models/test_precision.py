@@ -1,4 +1,4 @@
-"""Mixed precision: bfloat16 in the towers, float32 everywhere else."""
+"""Mixed precision: bfloat16 in the encoders, float32 everywhere else."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_close_to_float32_and_parameters_stay_float32(graphs, texts):
     flat = [
         np.concatenate([np.ravel(x) for x in jax.tree.leaves(run[2])]) for run in (rounded, exact)
     ]
-    # Rounded indeed, and not by much.
+    # Rounded, but not by much.
     assert 1e-4 < relative_error(*flat) < 0.1
 
 

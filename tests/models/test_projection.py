@@ -1,3 +1,5 @@
+"""The projection block, compared with the reference."""
+
 from __future__ import annotations
 
 import jax
@@ -53,7 +55,7 @@ def test_shortcut_starts_near_the_identity():
 
 
 def sequential_batch_norm(sets, order, momentum=0.1):
-    """What PyTorch does when called on one set after the other."""
+    """The result of PyTorch when called on one set after the other."""
     mean, var = 0.0, 1.0
     for k in order:
         mean = (1 - momentum) * mean + momentum * sets[k].mean(0)

@@ -1,4 +1,4 @@
-"""Encoders that compute their blocks again in the backward pass are the same encoders."""
+"""Encoders that recompute their blocks in the backward pass give the same results."""
 
 import functools
 
@@ -15,7 +15,7 @@ from clac_jax.models.remat import remat_block
 
 GRAPH_ENCODERS = ("painn", "cgcnn", "orb")
 TEXT_ENCODERS = ("bert", "opt", "gemma3_text")
-# Compiled with little care: everything runs once.
+# Reduced optimization: everything runs once.
 FAST = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
@@ -25,12 +25,12 @@ def encoder_of(name, remat):
     batch = batch_of(examples(with_labels=True))
     if name in GRAPH_ENCODERS:
         changes |= {"graph_encoder.name": name, "graph_encoder.hidden_features": 32}
-        if name == "painn":  # so large that its basis, which is kept, is the smaller part
+        if name == "painn":  # large enough that its basis, which is kept, is the smaller part
             changes |= {"graph_encoder.num_features": 128, "graph_encoder.num_interactions": 4}
         encoder = build_graph_encoder(small_config(**changes))
         inputs = {"graphs": batch.graphs, "train": True}
     else:
-        # The masks of dropout take long to compile.
+        # Dropout masks take long to compile.
         rate = None if name == "bert" else 0.0
         changes |= {"text_encoder.config.model_type": name, "text_encoder.dropout": rate}
         encoder = build_text_encoder(small_config(lm_weight=1.0, **changes), vocab_size=100)
@@ -50,7 +50,7 @@ def encoder_of(name, remat):
 
 
 def kept_bytes(loss, params, batch_stats):
-    """What the backward pass holds on to, parameters left out."""
+    """Bytes that are kept for the backward pass, without the parameters."""
     kept = jax.eval_shape(lambda p: jax.vjp(lambda q: loss(q, batch_stats)[0], p)[1], params)
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept)) - weights
@@ -67,7 +67,7 @@ def test_rematerialisation_changes_the_memory_and_nothing_else(name, monkeypatch
     def random(x):
         scale = x.shape[0] ** -0.5 if x.ndim == 2 else 0.1
         values = rng.normal(0, scale, x.shape).astype(x.dtype)
-        return values if x.ndim == 2 else np.abs(values)  # variances among them
+        return values if x.ndim == 2 else np.abs(values)  # some are variances
 
     variables = jax.tree.map(random, shapes)
     args = variables["params"], variables.get("batch_stats", {})
@@ -92,7 +92,7 @@ def test_rematerialisation_changes_the_memory_and_nothing_else(name, monkeypatch
 
     memory, memory_again = (step.memory_analysis().temp_size_in_bytes for step in steps)
     assert memory_again < 0.9 * memory
-    # Other backends keep what JAX says.
+    # Other backends keep the residuals that JAX chooses.
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     kept, kept_again = (kept_bytes(loss, *args) for loss in (plain, again))
     assert kept_again < 0.5 * kept

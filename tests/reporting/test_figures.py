@@ -1,3 +1,5 @@
+"""The figures of a run."""
+
 import subprocess
 import sys
 

@@ -1,4 +1,4 @@
-"""metrics.jsonl: each row once, on the disk before the checkpoint, never lost without a word."""
+"""metrics.jsonl: each row once, on disk before the checkpoint, never lost silently."""
 
 import contextlib
 import json
@@ -148,7 +148,7 @@ def test_a_file_taken_away_during_the_run_is_written_again(tmp_path, how):
 
 
 def test_rows_and_syncs_of_two_threads_do_not_disturb_each_other(tmp_path):
-    """A save syncs the rows beside the run that writes more of them."""
+    """A save syncs the rows while the run writes more of them."""
     file = MetricsFile(tmp_path / "metrics.jsonl", 0)
     stop = threading.Event()
 

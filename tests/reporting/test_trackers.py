@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases: each row there once, and a message where they refuse."""
+"""TensorBoard and Weights & Biases: each row once, and a message if they refuse one."""
 
 import shutil
 import sys
@@ -52,7 +52,7 @@ def test_a_file_in_the_place_of_tensorboards_folder_is_named(tmp_path):
 
 
 class FakeRun:
-    """A run of W&B as the service keeps it: rows whose step goes back are dropped."""
+    """A W&B run as stored by the service: rows whose step decreases are dropped."""
 
     def __init__(self):
         self.rows, self.step, self.step_metrics = [], -1, {}
@@ -72,7 +72,7 @@ class FakeRun:
 
 @pytest.fixture
 def wandb(monkeypatch):
-    """A module `wandb` whose runs live on by their ids; `runs` has them."""
+    """A fake module `wandb` whose runs persist by id; `runs` contains them."""
     module = types.ModuleType("wandb")
     module.runs, module.names = {}, []
 

@@ -1,3 +1,5 @@
+"""Retrieval metrics on small examples."""
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st

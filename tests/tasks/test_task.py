@@ -1,3 +1,5 @@
+"""The base class of tasks."""
+
 import inspect
 
 import pytest

@@ -1,3 +1,5 @@
+"""Sentences, text views and tokens."""
+
 import json
 import pickle
 import subprocess

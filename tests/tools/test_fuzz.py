@@ -37,7 +37,7 @@ def test_corrupted_files_are_read_unchanged_or_refused(tmp_path):
         assert cases == accepted + refused == 25 and refused > 0
 
 
-# Readers with each fault that the fuzzer is to see; the number of the case says which.
+# Readers with each fault that the fuzzer must detect; the case number selects the fault.
 CANARIES = """
 import os, pathlib, sys, tempfile, time
 from clac_jax.errors import UserError

@@ -1,4 +1,4 @@
-"""The check of an accelerator, tried on a CPU with small sizes."""
+"""The accelerator check, run on a CPU with small sizes."""
 
 import json
 import os

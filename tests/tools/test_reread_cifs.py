@@ -1,3 +1,5 @@
+"""The counts of tools/reread_cifs.py."""
+
 import json
 import os
 import subprocess

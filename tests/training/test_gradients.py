@@ -1,4 +1,4 @@
-"""Gradient caching gives the gradient of the whole batch, on real batches of the embedded data."""
+"""Gradient caching gives the gradient of the full batch, on real batches of the embedded data."""
 
 import functools
 
@@ -16,7 +16,7 @@ from clac_jax.training.losses import loss_options, make_loss
 from configs import smoke
 
 BATCH = 8
-# Compiled with little care: everything runs once.
+# Reduced optimization: everything runs once.
 FAST = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 CASES = {
     "infonce": {},
@@ -43,7 +43,7 @@ def run_data(data_dir, chunks):
 
 @pytest.fixture(scope="module")
 def batches(data_dir):
-    """Chunks -> one device's batch in so many, from the input pipeline; the examples are equal."""
+    """Chunks -> one device's batch in that number of chunks, with the same examples."""
     found = {}
     for chunks in (1, 2, 4):
         data = run_data(data_dir, chunks)
@@ -56,7 +56,7 @@ def batches(data_dir):
 
 @pytest.fixture(scope="module", params=CASES)
 def setup(request, data_dir, batches):
-    """(batch, axis_name) -> BatchGradient, and that of the whole batch."""
+    """(batch, axis_name) -> BatchGradient, and the gradient of the full batch."""
     config = config_of(data_dir, **CASES[request.param])
     model = build_model(config, vocab_size=30522)
     rng = np.random.default_rng(0)
@@ -75,7 +75,7 @@ def setup(request, data_dir, batches):
         call = functools.partial(function, variables["params"], variables["batch_stats"])
         if axis_name is not None:
             call = jax.vmap(call, (0, None), axis_name=axis_name)
-        # In float64: batch norm makes much of float32's rounding.
+        # In float64, because batch norm amplifies float32 rounding.
         batch = jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, batch)
         with jax.enable_x64(True):
             found = jax.jit(call, compiler_options=FAST)(batch, jax.random.key(7))
@@ -104,7 +104,7 @@ def assert_same(found, expected):
     for (path, leaf), error in zip(
         jax.tree.leaves_with_path(expected.grads), jax.tree.leaves(difference), strict=True
     ):
-        # A gradient that is zero in exact arithmetic is all rounding.
+        # A gradient that is zero in exact arithmetic consists of rounding errors.
         assert norm(error) < 1e-6 * max(norm(leaf), 1e-6 * total), jax.tree_util.keystr(path)
 
 

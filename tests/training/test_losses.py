@@ -1,3 +1,5 @@
+"""Contrastive losses, compared with their definitions."""
+
 from __future__ import annotations
 
 import json
@@ -26,7 +28,7 @@ def random_pair(seed, num_left, num_right, num_examples=6, width=4, log_scale=1.
 
 
 def info_nce(left, right, scale):
-    """Symmetric cross entropy, written down as in the paper."""
+    """Symmetric cross entropy, written as in the paper."""
     logits = np.asarray(left, np.float64) @ np.asarray(right, np.float64).T * scale
     forward = -np.log(np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).diagonal().mean()
     backward = -np.log(np.exp(logits) / np.exp(logits).sum(0, keepdims=True)).diagonal().mean()
@@ -67,7 +69,7 @@ def test_a_batch_of_padding_has_loss_zero():
 
 
 def test_accuracies_count_the_text_given_the_crystal():
-    # Crystal 0 finds its text first, 1 second, 2 fourth, 3 is tied with a wrong one.
+    # Crystal 0 ranks its text first, 1 second, 2 fourth, 3 is tied with a wrong one.
     scores = np.array([[9, 1, 2, 3], [9, 8, 1, 2], [9, 8, 2, 7], [1, 2, 5, 5]], np.float32)
     pair = ProjectedPair(jnp.asarray(scores)[None], jnp.eye(4)[None], jnp.float32(0))
     _, terms = clac_loss(ClacOutput(pair), np.ones(4, bool))

@@ -1,3 +1,5 @@
+"""Optimizers, weight decay, learning-rate factors and frozen parameters."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,7 +62,7 @@ def test_frozen_parameters_do_not_move_and_have_no_state(params, grads):
     tx = optim.make_optimizer(frozen, params, lambda _: 0.1)
     assert all(leaf.shape != (4, 4) for leaf in jax.tree.leaves(tx.init(params)))
     trainable = optim.trainable_mask(params, frozen.frozen)
-    grads = jax.tree.map(lambda g, keep: g * keep, grads, trainable)  # as the step hands over
+    grads = jax.tree.map(lambda g, keep: g * keep, grads, trainable)  # as passed by the step
     updates, _ = tx.update(grads, tx.init(params), params)
     assert not np.any(updates["text"]["kernel"])
     assert np.any(updates["graph"]["kernel"])

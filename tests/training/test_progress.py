@@ -1,3 +1,5 @@
+"""The position of a run: steps, epochs, early stopping and the plateau count."""
+
 import math
 
 from hypothesis import given
@@ -36,7 +38,7 @@ def test_plateau():
     for value in [1.0, 0.9, 0.9, 0.95, float("nan"), 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8]:
         progress = progress.after_plateau(value, "min", factor=0.5, patience=1, min_scale=0.2)
         scales.append(progress.learning_rate_scale)
-    # Two in a row without a better value halve it; an improvement starts the count anew.
+    # Two in a row without a better value halve it; an improvement resets the count.
     assert scales == [1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.2, 0.2, 0.2]
     assert progress.without_plateau() == RunProgress()
 

@@ -1,3 +1,5 @@
+"""Learning-rate schedules."""
+
 import itertools
 import math
 
@@ -84,14 +86,14 @@ def test_one_cycle():
 
 @pytest.mark.parametrize("name", ["cosine", "cosine_restarts", "one_cycle"])
 def test_a_batch_size_that_changed_shifts_the_epochs(name):
-    # 7 steps were done where the new batch size would have done 10: the second epoch begins there.
+    # 7 steps were done where the new batch size would have done 10: the second epoch starts there.
     changes = {"schedule": name, "schedule_unit": "epoch", "cosine.epochs": 2.0}
     found = rates(config(**changes), Timeline(57, 10, offset=-3))
     plain = rates(config(**changes), Timeline(60, 10))
     np.testing.assert_array_equal(found[7:57], plain[10:60])
 
 
-# (examples per step, epochs) one after the other: 24 examples are 12, 8, 6, 4, 3 or 2 steps.
+# Successive (examples per step, epochs): 24 examples are 12, 8, 6, 4, 3 or 2 steps.
 STRETCHES = st.lists(
     st.tuples(st.sampled_from([2, 3, 4, 6, 8, 12]), st.integers(1, 3)), min_size=2, max_size=4
 )
@@ -109,7 +111,7 @@ SHAPES = {
 @settings(max_examples=8, deadline=None)
 @given(stretches=STRETCHES)
 def test_the_phase_goes_on_where_it_was_when_the_batch_size_changes(changes, stretches):
-    """At every epoch boundary it is that of a run whose batch size never changed."""
+    """At every epoch boundary the rate equals that of a run with a constant batch size."""
     epochs = sum(length for _, length in stretches)
     options = config(max_epochs=epochs, **changes)
     unchanged = make_schedule(options, Timeline(12 * epochs, 12))
@@ -121,7 +123,7 @@ def test_the_phase_goes_on_where_it_was_when_the_batch_size_changes(changes, str
         for _ in range(length):
             boundary = 12 * progress.epoch
             assert schedule(progress.step) == pytest.approx(float(unchanged(boundary)), rel=1e-4)
-            if changes["schedule"] != "one_cycle":  # which rises for one epoch at least
+            if changes["schedule"] != "one_cycle":  # its rate rises for at least one epoch
                 assert schedule(progress.step) == pytest.approx(float(by_epoch(boundary)), rel=1e-4)
             for _ in range(24 // size):
                 progress = progress.after_step(size)

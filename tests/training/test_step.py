@@ -51,8 +51,8 @@ def test_accumulating_one_batch_twice_is_the_step_of_one(setup):
     twice = jax.tree.map(lambda leaf: np.concatenate([leaf, leaf]), batch)
     once, metrics = step(state, batch)
     both, metrics_both = step(state, twice)
-    # Adam divides by the gradient's size, so tiny differences of tiny gradients show: compare
-    # the first moments, which are the gradients.
+    # Adam divides by the gradient's magnitude, which amplifies tiny differences of tiny gradients:
+    # compare the first moments, which are the gradients.
     for name in ("loss", "grad_norm"):
         assert float(metrics_both[name]) == pytest.approx(float(metrics[name]), rel=1e-4)
     left, right = (jax.tree.leaves(s.opt_state) for s in (once, both))

@@ -1,8 +1,8 @@
-"""Stands in for packages that training on stored batches imports but never uses.
+"""Placeholders for packages that training on stored batches imports but never uses.
 
-A machine without network has JAX and what `make gpu-wheels` brought. Reading data needs large
-packages besides, RDKit and Arrow among them; here they are modules whose every attribute exists,
-and which say what is missing once a value is needed of them.
+A machine without network has JAX and the packages of `make gpu-wheels`. Reading data also requires
+large packages such as RDKit and Arrow; here they are modules on which every attribute exists, and
+which raise an error that names the missing package once a value is needed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DATA_PACKAGES = (
 
 
 class StandIn:
-    """Any object of an absent package; attributes and calls give others, values an ImportError."""
+    """Any object of an absent package; attributes and calls return more, values an ImportError."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -46,7 +46,7 @@ class StandIn:
         return StandIn(f"{self._name}.{attribute}")
 
     def __call__(self, *args: Any, **options: Any) -> StandIn:
-        """Another stand-in."""
+        """A stand-in for the result of the call."""
         return StandIn(f"{self._name}()")
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
@@ -86,7 +86,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def stand_in_for_absent(packages: Sequence[str] = DATA_PACKAGES) -> list[str]:
-    """Makes those of the packages importable that are not installed, and returns their names."""
+    """Makes the packages that are not installed importable, and returns their names."""
     absent = [name for name in packages if importlib.util.find_spec(name) is None]
     if absent:
         sys.meta_path.append(_Finder(absent))

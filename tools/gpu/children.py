@@ -1,7 +1,7 @@
-"""Runs a function in a process of its own with a limit of time.
+"""Runs a function in a separate process with a time limit.
 
-Each measurement starts with an unused device, and whatever ends one (memory, time, a crash of the
-driver) leaves the others alone.
+Each measurement starts with an unused device, and whatever stops one (memory, time, a driver crash)
+does not affect the others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class ChildError(Exception):
     """A process did not finish.
 
     Attributes:
-        partial: what it had measured before.
+        partial: its measurements before it failed.
     """
 
     def __init__(self, message: str, partial: Any) -> None:
@@ -38,7 +38,7 @@ class Child:
     """A running function of `tools/gpu/workers.py`.
 
     Attributes:
-        folder: of its own; files that it writes there disappear with it.
+        folder: its temporary folder, which is removed with it.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class Child:
         arguments: Mapping[str, Any],
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Starts it.
+        """Starts the process.
 
         Args:
-            function: its name.
-            arguments: by keyword, as JSON.
+            function: name of the function.
+            arguments: keyword arguments, which must be JSON values.
             environment: variables added to those of this process.
         """
         self.function = function
@@ -77,25 +77,25 @@ class Child:
         self._holder.cleanup()
 
     def kill(self) -> None:
-        """Ends it with SIGKILL, as it stands, if it still runs."""
+        """Kills the process immediately with SIGKILL if it is still running."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
     def partial(self) -> Any:
-        """What it has measured so far."""
+        """The measurements so far."""
         if not self._result.exists():
             return None
         return json.loads(self._result.read_text(encoding="utf-8"))
 
     def result(self, deadline: float) -> Any:
-        """What it has measured, once it has finished.
+        """Waits for the process to finish and returns its measurements.
 
         Args:
-            deadline: `time.monotonic()` at which it is killed.
+            deadline: `time.monotonic()` at which the process is killed.
 
         Raises:
-            ChildError: it failed, or time ran out.
+            ChildError: the process failed or exceeded the deadline.
         """
         try:
             code = self.process.wait(max(0.0, deadline - time.monotonic()))
@@ -123,7 +123,7 @@ def call(
 def serve(order: str, functions: Mapping[str, Callable[..., None]]) -> None:
     """The child's side: runs the function that `Child` was given, in this process.
 
-    A function is called with `save`, which keeps a JSON value as its result so far.
+    A function is called with `save`, which stores a JSON value as its result so far.
     """
     wanted = json.loads(order)
     result = Path(wanted["result"])

@@ -1,4 +1,4 @@
-"""The parts of the check: which processes each starts, and what it makes of their results."""
+"""The parts of the check: the processes that each starts, and its use of their results."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much each part does.
+    """The amount of work of each part.
 
     Attributes:
-        model: "full": that of `benchmarks/comparison.py`; "small": one that compiles in seconds.
-        fixtures: of the parity part; None: all.
-        parity_precisions: in this order; None: all.
-        repeats: timed calls of a step.
-        saves: checkpoints written.
-        starts: how often a run starts from one.
-        throughput_precisions: in this order.
-        examples: in the first batch of each precision.
-        largest: batch that is tried at most.
-        steps: of the run that is killed and resumed.
+        model: "full", as in `benchmarks/comparison.py`, or "small", which compiles in seconds.
+        fixtures: fixtures of the parity part; None for all.
+        parity_precisions: precisions of the parity part, in order; None for all.
+        repeats: number of timed calls of a step.
+        saves: number of checkpoints to write.
+        starts: number of starts from a checkpoint.
+        throughput_precisions: precisions of the throughput part, in order.
+        examples: size of the first batch of each precision.
+        largest: size of the largest batch to try.
+        steps: length of the run that is killed and resumed.
     """
 
     model: str
@@ -61,7 +61,7 @@ class PartError(Exception):
     """A part did not finish.
 
     Attributes:
-        partial: what it had measured before.
+        partial: its measurements before it failed.
     """
 
     def __init__(self, message: str, partial: Any) -> None:
@@ -70,16 +70,16 @@ class PartError(Exception):
 
 
 def machine(sizes: Sizes, deadline: float) -> Any:
-    """The machine, its device and the versions of what matters."""
+    """The machine, its device and the versions of the relevant packages."""
     del sizes
     return call("machine", {}, deadline)
 
 
 def parity(sizes: Sizes, deadline: float) -> Rows:
-    """Every fixture in every precision: errors, and whether they are within the usual bars.
+    """Errors of every fixture in every precision, and whether they are within tolerance.
 
-    The bars are those for float32. They apply to "float32", where matrix products are exact to its
-    rounding; "float64" beside it says whether an error there is one of rounding at all.
+    The tolerances are those of the float32 tests. They apply to "float32", where matrix products
+    round in float32; "float64" shows whether an error there is due to rounding at all.
     """
     arguments = {"fixtures": sizes.fixtures, "precisions": sizes.parity_precisions}
     try:
@@ -100,15 +100,15 @@ def step(sizes: Sizes, deadline: float) -> Any:
 
 
 def checkpoint(sizes: Sizes, deadline: float) -> Any:
-    """How long a save blocks training, device to host, and how fast a run starts again."""
+    """Time that a save blocks training (device to host), and time to start a run again."""
     arguments = {"size": sizes.model, "saves": sizes.saves, "starts": sizes.starts}
     return call("checkpoint", arguments, deadline)
 
 
 def kill_and_resume(sizes: Sizes, deadline: float) -> dict[str, Any]:
-    """A run that is killed and resumed, against one that is not, with deterministic operations.
+    """Compares a killed and resumed run with an undisturbed one, with deterministic operations.
 
-    All have one cache of compiled programs, so that the later ones show what it saves.
+    All share one compilation cache, so that the later runs show the time it saves.
     """
     save_every = max(2, sizes.steps // 8)
     with tempfile.TemporaryDirectory(prefix="gpu_check_runs_") as folder:
@@ -146,24 +146,24 @@ def kill_and_resume(sizes: Sizes, deadline: float) -> dict[str, Any]:
 
 
 def _kill_after(child: Child, step: int, deadline: float) -> int:
-    """Kills a run once it has taken that many steps; the last step that it reported."""
+    """Kills a run once it has reached `step`; returns the last step that it reported."""
     while time.monotonic() < deadline:
         done = child.partial() or {"step": 0}
         if done["step"] >= step:
             child.kill()
             return int((child.partial() or done)["step"])
         if child.process.poll() is not None:
-            child.result(deadline)  # raises what it failed with
+            child.result(deadline)  # raises the error of the child
             raise ChildError("the run had finished before it was killed", done)
         time.sleep(0.005)
     raise ChildError("out of time", child.partial())
 
 
 def throughput(sizes: Sizes, deadline: float) -> Rows:
-    """Examples per second and share of the peak, for one batch and for the largest that fits.
+    """Examples per second and fraction of the peak, for one batch and the largest that fits.
 
-    The largest is the power of two that should fit by the memory of the first batch; while one
-    does not, half of it is tried.
+    The largest is estimated as a power of two from the memory of the first batch; while it does not
+    fit, it is halved.
     """
     rows: Rows = []
 
@@ -192,7 +192,7 @@ def throughput(sizes: Sizes, deadline: float) -> Rows:
 
 
 def _largest(row: dict[str, Any], at_most: int) -> int:
-    """The largest power of two of examples whose step should fit, by the memory of a smaller."""
+    """The largest power of two of examples that should fit, from the memory of a smaller batch."""
     limit = row.get("device_memory_bytes")
     if not row.get("fits", True):
         return 0
@@ -204,8 +204,8 @@ def _largest(row: dict[str, Any], at_most: int) -> int:
     return examples
 
 
-# Name -> (function, seconds at most), of 480 for all. What comes first matters most; the last part
-# takes the time that is left.
+# Name -> (function, time limit in seconds); 480 s for all. The most important parts come first; the
+# last part uses the remaining time.
 PARTS: dict[str, tuple[Callable[[Sizes, float], Any], float]] = {
     "machine": (machine, 60),
     "parity": (parity, 150),

@@ -1,4 +1,4 @@
-"""Peak rates of devices, by the names that JAX gives them."""
+"""Peak rates of devices, by JAX device kind."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ PEAKS: dict[str, dict[str, float]] = {
 def model_flops_utilization(
     device: str, arithmetic: str, flops: float | None, seconds: float
 ) -> float | None:
-    """Share of the device's peak that a step's operations use; None where either is unknown.
+    """Fraction of the device's peak rate that a step reaches; None if either is unknown.
 
     Args:
         device: `jax.Device.device_kind`.
         arithmetic: "float32", "tf32" or "bfloat16".
-        flops: of one step.
-        seconds: of one step.
+        flops: floating-point operations per step.
+        seconds: time per step.
     """
     peak = PEAKS.get(device, {}).get(arithmetic)
     return None if peak is None or flops is None else flops / seconds / (peak * 1e12)

@@ -9,7 +9,7 @@ Row = Mapping[str, Any]
 
 
 def report(content: Row) -> str:
-    """Markdown of what tools/gpu_check.py writes as JSON."""
+    """The JSON content that tools/gpu_check.py writes, as Markdown."""
     parts = content["parts"]
     lines = [f"# GPU check, {content['size']} size", ""]
     lines += _table(

@@ -2,8 +2,8 @@
 
     python tools/gpu/wheels.py [--output=gpu_wheels] [--python=3.12]
 
-Downloads them in the versions of requirements.lock (`make gpu-wheels`); the check finds the folder
-beside the repository's files and unpacks it there.
+Downloads the versions in requirements.lock (`make gpu-wheels`); the check finds the folder at the
+root of the repository and unpacks it there.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[2]
 FOLDER = "gpu_wheels"
 LIMIT_MIB = 60
 
-# What flax, optax and orbax-checkpoint import, beyond what JAX itself depends on (NumPy, SciPy,
-# ml_dtypes, opt_einsum). What reads data is not among them: tools/gpu/absent.py.
+# Imports of flax, optax and orbax-checkpoint, beyond the dependencies of JAX itself (NumPy, SciPy,
+# ml_dtypes, opt_einsum). Packages that read data are replaced: see tools/gpu/absent.py.
 PACKAGES = (
     "absl-py",
     "aiofiles",
@@ -52,13 +52,13 @@ _PLATFORMS = ("manylinux2014_x86_64", "manylinux_2_17_x86_64", "manylinux_2_28_x
 
 
 def locked_versions(lock: str, python: str) -> dict[str, str]:
-    """Version by normalized name of package, for Linux and that version of Python.
+    """Versions by normalized package name, for Linux and this version of Python.
 
     Args:
         lock: text of a requirements.lock, which may list a package for several environments.
-        python: version of two numbers.
+        python: version as "major.minor".
     """
-    # Not at the top: unpacking, which imports this module too, does without it.
+    # Imported here, because unpacking also imports this module and must work without it.
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
@@ -76,7 +76,7 @@ def locked_versions(lock: str, python: str) -> dict[str, str]:
 
 
 def download(folder: Path, python: str) -> int:
-    """Downloads the wheels for that version of Python on Linux; returns their bytes."""
+    """Downloads the wheels for this version of Python on Linux; returns their size in bytes."""
     versions = locked_versions((ROOT / "requirements.lock").read_text(encoding="utf-8"), python)
     wanted = [f"{name}=={versions[name]}" for name in PACKAGES]
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def download(folder: Path, python: str) -> int:
 
 
 def unpack(folder: Path) -> Path | None:
-    """Unpacks the wheels of a folder once; the folder to import them from, None without wheels."""
+    """Unpacks the wheels of a folder once; returns the import folder, or None without wheels."""
     wheels = sorted(folder.glob("*.whl"))
     if not wheels:
         return None
@@ -105,7 +105,7 @@ def unpack(folder: Path) -> Path | None:
 
 
 def main() -> int:
-    """The command line; returns the exit code."""
+    """Runs the command line and returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=ROOT / FOLDER)
     parser.add_argument("--python", default="3.12", help="version of Python on the other machine")

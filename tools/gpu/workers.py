@@ -1,7 +1,7 @@
-"""What runs in processes of its own: one measurement each, on the first device.
+"""The functions that run in separate processes: one measurement each, on the first device.
 
-Every function keeps its result with `save`, row by row where it has rows, so that a limit of time
-costs only those after it. JAX is imported inside, after the environment is prepared.
+Every function stores its result with `save`, row by row if it has rows, so that a time limit loses
+only the remaining rows. JAX is imported inside, after the environment is prepared.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 Save = Callable[[Any], None]
 
-# Precision -> (JAX's for matrix products, dtype of the towers, type of the fixture's numbers).
+# Precision -> (JAX matmul precision, dtype of the encoders, dtype of the fixture's arrays).
 PRECISIONS = {
     "float32": ("highest", "float32", "float32"),
     "tf32": ("default", "float32", "float32"),
@@ -48,7 +48,7 @@ def _config(size: str) -> Any:
 
 
 def machine(save: Save) -> None:
-    """The machine, its device and the versions of what matters."""
+    """The machine, its device and the versions of the relevant packages."""
     import importlib.metadata
 
     import jax
@@ -64,7 +64,7 @@ def machine(save: Save) -> None:
 def parity(
     save: Save, fixtures: Sequence[str] | None = None, precisions: Sequence[str] | None = None
 ) -> None:
-    """Errors of outputs and gradients of every fixture, precision after precision."""
+    """Errors of outputs and gradients of every fixture, one precision after the other."""
     sys.path.insert(0, str(ROOT / "tests"))
     import dataclasses
 
@@ -93,20 +93,20 @@ def step(save: Save, size: str, repeats: int) -> None:
     from benchmarks.step import measure
 
     result = measure(_config(size), repeats)
-    if size == "small":  # the floor is that of the full model
+    if size == "small":  # the floor applies to the full model
         del result["floor_gflop"], result["gflop_per_s_of_floor"]
     save(result)
 
 
 def checkpoint(save: Save, size: str, saves: int, starts: int) -> None:
-    """`benchmarks/checkpoint.py` of the same model."""
+    """`benchmarks/checkpoint.py` with the same model."""
     from benchmarks.checkpoint import measure
 
     save(measure(_config(size), saves, steps_between=3, starts=starts))
 
 
 def throughput(save: Save, size: str, precision: str, examples: int, repeats: int) -> None:
-    """One case of `benchmarks/throughput.py`, with the share of the device's peak."""
+    """One case of `benchmarks/throughput.py`, with the fraction of the device's peak."""
     import jax
 
     from benchmarks.throughput import measure
@@ -124,7 +124,7 @@ def throughput(save: Save, size: str, precision: str, examples: int, repeats: in
 
 
 def train(save: Save, size: str, workdir: str, steps: int, save_every: int) -> None:
-    """Trains in a workdir, or resumes there, and says what every array of the last state holds."""
+    """Trains or resumes in a workdir, and saves a digest of every array of the last state."""
     from benchmarks.comparison import NUM_EXAMPLES, load_examples, packed
     from benchmarks.stored_run import StoredRun
     from clac_jax.training.progress import RunProgress

@@ -1,3 +1,5 @@
+"""CGCNN, compared with the reference."""
+
 from __future__ import annotations
 
 import json
@@ -48,14 +50,14 @@ def reference_edge_features(distances, num_centers, cutoff):
 def test_output_gradients_and_statistics_equal_the_reference(mode, dtype, suffix, monkeypatch):
     fixture = Fixture(f"cgcnn_{mode}")
     if dtype is np.float64:
-        # The reference keeps its centers and gamma in float32 even here: ours would differ by 4e-9.
+        # The reference keeps its centers and gamma in float32 even here; float64 differs by 4e-9.
         monkeypatch.setattr(cgcnn, "edge_features", reference_edge_features)
     with jax.enable_x64(dtype is np.float64):
         weights = fixture.section("w", dtype)
         params, stats = params_of(weights), statistics_of(weights)
         if mode == "train":
-            # The statistics among these weights were stored after the call; those it started from
-            # are the ones of the other fixture.
+            # The statistics among these weights were stored after the call; the initial ones are
+            # in the other fixture.
             stats = statistics_of(Fixture("cgcnn_eval").section("w", dtype))
         graphs = graph_batch(crystal_graphs(fixture.section("in")), dtype=dtype)
 

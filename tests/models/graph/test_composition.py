@@ -1,3 +1,5 @@
+"""The composition encoder, which sees elements and cell only."""
+
 from __future__ import annotations
 
 import dataclasses

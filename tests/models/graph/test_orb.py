@@ -1,3 +1,5 @@
+"""ORB v3, compared with the outputs of orb-models."""
+
 from __future__ import annotations
 
 import jax
@@ -20,7 +22,7 @@ from clac_jax.models.graph.orb import (
     spherical_harmonics,
 )
 
-# tools/torch_references.py
+# written by tools/torch_references.py
 SETTINGS = OrbSettings(num_features=16, hidden_features=24, num_interactions=2)
 MODEL = SETTINGS.build()
 
@@ -38,7 +40,7 @@ def graphs_of(arrays):
         graphs.append(
             CrystalGraph(
                 atomic_numbers=arrays["atomic_numbers"][nodes],
-                # Their centre sends, ours receives.
+                # There the centre atom sends, here it receives.
                 senders=arrays["receivers"][edges] - nodes[0],
                 receivers=arrays["senders"][edges] - nodes[0],
                 edge_vectors=-arrays["vectors"][edges],
@@ -58,7 +60,7 @@ def test_equals_orb_models(fixture):
 
     (_, pooled), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     assert relative_error(pooled, fixture.arrays["pooled"]) < 2e-5
-    # Their energy is not asked for, so the decoder has no part in it.
+    # The reference energy is not used, so the decoder is not involved.
     expected = orb_params(fixture.section("grad"), SETTINGS)
     for path, error in tree_errors(grads, expected):
         assert error < 2e-4, path
@@ -68,7 +70,7 @@ def test_spherical_harmonics_are_those_of_scipy():
     rng = np.random.default_rng(0)
     units = rng.normal(size=(20, 3))
     units /= np.linalg.norm(units, axis=1, keepdims=True)
-    # e3nn's polar axis is y, and its x and z go around it.
+    # The polar axis of e3nn is y, with x and z around it.
     polar, around = np.arccos(units[:, 1]), np.arctan2(units[:, 0], units[:, 2])
     columns = []
     for degree in range(4):

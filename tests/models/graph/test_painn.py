@@ -1,3 +1,5 @@
+"""PaiNN, compared with the reference."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -52,7 +54,7 @@ def reference_radial_basis(distances, cutoff, num_rbf):
 @pytest.mark.parametrize(("dtype", "suffix"), [(np.float32, ""), (np.float64, "64")])
 def test_output_and_gradients_equal_the_reference(fixture, dtype, suffix, monkeypatch):
     if dtype is np.float64:
-        # The reference keeps its frequencies in float32 even here: ours would differ by 7e-8.
+        # The reference keeps its frequencies in float32 even here; float64 differs by 7e-8.
         monkeypatch.setattr(painn, "radial_basis", reference_radial_basis)
     with jax.enable_x64(dtype is np.float64):
         params = params_of(fixture.section("w", dtype))

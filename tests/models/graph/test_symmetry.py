@@ -1,7 +1,7 @@
-"""What no graph encoder may see: where a crystal lies, how it is turned, numbered or tiled.
+"""Invariance of graph encoders to translation, rotation, order of atoms and tiling.
 
-Every encoder of the table is tested. One that is not listed here has its sizes by the names below,
-its defaults for the rest.
+Every encoder in the table is tested. Encoders without sizes listed here use the sizes below by name
+and their defaults for the rest.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ SMALL = {
     "atom_fea_len": 16,
     "nbr_fea_len": 12,
     "n_conv": 2,
-    "n_h": 0,  # no perceptron behind the pool, so that its sum stays a sum
+    "n_h": 0,  # no perceptron after the pooling, so that the sum stays a sum
 }
 ENCODERS = {name: settings_of(kind, SMALL).build() for name, kind in GRAPH_ENCODERS.items()}
 STRUCTURAL = [name for name, kind in GRAPH_ENCODERS.items() if not kind.sees_composition]
-# ORB sees in which direction a neighbour lies: it learned rotations, it was not built for them.
+# ORB sees the direction of a neighbour: it learned rotational symmetry, it does not enforce it.
 SEES_DIRECTIONS = ("orb",)
 SEEDS = (0, 4, 9)
-EDGES = 420  # room for those of all three and their supercells
+EDGES = 420  # space for the edges of all three and their supercells
 
 
 def crystals():
@@ -97,11 +97,11 @@ def run(model, variables, graphs):
 
 @pytest.fixture(scope="module")
 def encode():
-    """Encodes crystals by an encoder's name, with weights that are the same at every call."""
+    """Encodes crystals with a named encoder, with the same weights at every call."""
     variables = {}
 
     def bias(name):
-        """What is added behind the pool."""
+        """The bias that is added after the pooling."""
         return variables[name]["params"]["out"]["bias"] if name == "cgcnn" else 0.0
 
     def function(name, crystals, shape=None):
@@ -133,7 +133,7 @@ def test_choices_without_meaning_change_nothing(encode, name):
         rng = np.random.default_rng(3)
         changed = encode(name, [change(crystal, rng) for crystal in crystals()])
         assert relative_error(changed, plain) < 2e-5, change.__name__
-    # The test can fail: another crystal has another vector.
+    # The test can fail: a different crystal has a different vector.
     stretched = [
         same_atoms(crystal, 1.05 * crystal.lattice, 1.05 * crystal.positions)
         for crystal in crystals()
@@ -156,7 +156,7 @@ def test_a_supercell_has_as_much_more_as_the_pool_says(encode, name):
     large = [supercell(crystal, n) for crystal, n in zip(crystals(), copies, strict=True)]
     many = encode(name, large)
     times = np.array([[np.prod(n)] for n in copies])
-    if name != "orb":  # which takes the mean
+    if name != "orb":  # which averages
         bias = encode.bias(name)
         plain = (plain - bias) * times + bias
     assert relative_error(many, plain) < 2e-5

@@ -1,3 +1,5 @@
+"""BERT: reference outputs, packing, pooling and dropout."""
+
 from __future__ import annotations
 
 import json
@@ -70,7 +72,7 @@ def test_features_loss_and_gradients_equal_the_reference(fixture, settings, dtyp
             if name == "grad_lm":
                 assert relative_error(value, out["mlm_loss"]) < OUTPUT_TOLERANCE[dtype]
             for path, error in tree_errors(grads, expected):
-                # A key's bias shifts all scores of a query alike: its true gradient is zero.
+                # The bias of keys shifts all scores of a query equally: its true gradient is zero.
                 if "key" in path and "bias" in path:
                     continue
                 assert error < GRADIENT_TOLERANCE[dtype], path
@@ -160,7 +162,7 @@ def test_dropout_masks_follow_the_example_and_not_the_layout(fixture, settings):
 
 
 def test_threefry_equals_jax():
-    # Known answer of jax.random: bits of a key are threefry of a counter under that key.
+    # Known value of jax.random: bits of a key are threefry of a counter under that key.
     key = jax.random.key(7)
     words = jax.random.key_data(key)
     with jax.threefry_partitionable(False):

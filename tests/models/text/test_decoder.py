@@ -1,3 +1,5 @@
+"""OPT, compared with the reference, and GPT-2, with its published equations."""
+
 from __future__ import annotations
 
 import functools
@@ -29,7 +31,7 @@ from clac_jax.models.text.pretrained import load_huggingface
 
 @functools.cache
 def opt_config():
-    """The config.json of the fixture's model; not to be changed."""
+    """The config.json of the fixture's model; not to be modified."""
     return json.loads((PARITY / "opt_clm_relu.json").read_text())["config"]
 
 
@@ -39,7 +41,7 @@ def fixture():
 
 
 def packed_inputs(fixture, tiles):
-    """The rows of the fixture, which are padded on the left, and where their tokens begin."""
+    """The rows of the fixture, which are padded on the left, and the starts of their tokens."""
     inputs = fixture.section("in")
     starts = (inputs["attention_mask"] == 0).sum(1)
     rows = zip(inputs["input_ids"], inputs["labels_clean"], starts, strict=True)
@@ -70,7 +72,7 @@ def test_opt_equals_the_reference(fixture, dtype, suffix, tiles):
         out = fixture.section("out" + suffix)
         assert output.features.dtype == dtype
         assert relative_error(output.features, out["feature_last"]) < OUTPUT_TOLERANCE[dtype]
-        # The reference computes its loss from float32 logits, whatever the model's type.
+        # The reference computes its loss from float32 logits, whatever the dtype of the model.
         bar = OUTPUT_TOLERANCE[np.float32] / (1 if dtype is np.float32 else 100)
         value, lm_grads = jax.jit(jax.value_and_grad(lm_loss))(params)
         assert relative_error(value, out["clm_loss_clean"]) < bar
@@ -84,7 +86,7 @@ def test_opt_equals_the_reference(fixture, dtype, suffix, tiles):
             expected = settings.huggingface_params(fixture.section(name + suffix))
             bar = GRADIENT_TOLERANCE[dtype] * (100 if name + suffix == "grad_lm64" else 1)
             for path, error in tree_errors(grads, expected):
-                # A key's bias shifts all scores of a query alike: its true gradient is zero.
+                # The bias of keys shifts all scores of a query equally: its true gradient is zero.
                 if "key" in path and "bias" in path:
                     continue
                 assert error < bar, path
@@ -181,7 +183,7 @@ def test_packing_padding_and_what_follows_change_nothing(changes):
     for row, text in enumerate(ids):
         one = apply({"params": params}, pack([text], ((12, 1),)))
         np.testing.assert_allclose(together.features[row], one.features[0], rtol=1e-4, atol=1e-5)
-    # A token's state does not see those that follow.
+    # The state of a token does not depend on later tokens.
     longer = apply({"params": params}, pack([ids[1]], ((12, 1),))).hidden
     shorter = apply({"params": params}, pack([ids[1][:5]], ((12, 1),))).hidden
     np.testing.assert_allclose(longer[:5], shorter[:5], rtol=1e-4, atol=1e-5)

@@ -1,3 +1,5 @@
+"""Gemma 3, compared with the outputs of transformers."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,3 +1,5 @@
+"""Pretrained text encoders from Hugging Face folders and the hub."""
+
 from __future__ import annotations
 
 import json
