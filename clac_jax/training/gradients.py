@@ -2,8 +2,8 @@
 
 A batch in chunks is encoded chunk by chunk with gradient caching (GradCache, arXiv:2101.06983).
 Only the activations of one chunk are in memory, yet the gradient is that of the full batch, with
-each example contrasted with all others. Every chunk is encoded twice: once for its features, and once
-more to propagate the gradient of the loss from these features to the parameters.
+each example contrasted with all others. Every chunk is encoded twice: once for its features, and
+once more to propagate the gradient of the loss from these features to the parameters.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Parallel(abc.ABC):
 
     @abc.abstractmethod
     def evaluate(self, eval_step: Callable[..., Any]) -> Callable[..., Any]:
-        """Maps `eval_step(state, batch)` over all devices; its result is the same on each of them."""
+        """Maps `eval_step(state, batch)` over all devices; its result is the same on each one."""
 
     @abc.abstractmethod
     def put(self, tree: Any) -> Any:
