@@ -1,4 +1,4 @@
-"""The bundled run: 5,000 real crystals, a small PaiNN and MiniLM; takes minutes on a laptop."""
+"""The embedded run: 5,000 real crystals, a small PaiNN and MiniLM; takes minutes on a laptop."""
 
 import ml_collections
 

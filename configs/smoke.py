@@ -1,4 +1,4 @@
-"""Trains in seconds: a tiny model on a slice of the bundled crystals, used by the tests."""
+"""Trains in seconds: a tiny model on a slice of the embedded crystals, used by the tests."""
 
 import ml_collections
 

@@ -20,7 +20,7 @@ class Packed:
 
     Attributes:
         plan: shape plan of the run.
-        number: index in the plan of the smallest shape that fits this part.
+        number: number of the smallest shape that fits this part, see `ShapePlan.number_of`.
         in_shape: packs the part into a given shape.
         batch: the part, packed into the shape it needs.
     """

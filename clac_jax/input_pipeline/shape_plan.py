@@ -86,7 +86,7 @@ class ShapePlan:
         return self.shape(self.number_of(parts))
 
     def number_of(self, parts: Sequence[Sequence[ExampleViews]]) -> int:
-        """The number of that shape, smallest first; the larger of two numbers fits both batches."""
+        """The number of that shape, smallest first; the larger of two fits both batches."""
         number = len(self.planned)
         # Try larger shapes first, so that no shape above the chosen one fails to fit.
         while number > 0 and not any(misfit(part, self.planned[number - 1]) for part in parts):

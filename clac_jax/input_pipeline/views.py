@@ -30,7 +30,7 @@ _CRYSTAL, _TEXT = 1, 3
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """How an example is turned into views.
+    """Settings for turning an example into views.
 
     Attributes:
         cutoff: radius of the graph, angstrom.
@@ -181,7 +181,7 @@ def plain_views(
 
 
 def without_formulas(words: str, record: Record) -> str:
-    """The text with every formula, in any notation of the record's own, replaced by "material"."""
+    """The text with "material" for every formula, and for the record's own in whatever form."""
     return replace_formulas(words, FORMULA_WORD, also=(record.formula,))
 
 

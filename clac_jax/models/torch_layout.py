@@ -13,7 +13,7 @@ _FLOATS = (np.float32, np.float64, np.float16, ml_dtypes.bfloat16)
 
 
 class TensorReader:
-    """Takes tensors by name, checks their shapes, and converts linear maps and norms to Flax.
+    """Takes tensors by name, checks shapes, and converts linear maps and norms to Flax's layout.
 
     A missing tensor raises KeyError, one with the wrong shape ValueError; both name it.
 

@@ -41,7 +41,7 @@ class Contrastive(Task):
         self._evaluate = Evaluator(self.model, options, parallel)
 
     def initialise(self, example: Batch) -> dict[str, Any]:
-        """Random weights, except for a pretrained text encoder."""
+        """Random weights, except for pretrained encoders."""
         return init_variables(self.model, self._config, example)
 
     def loss(

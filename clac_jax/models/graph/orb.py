@@ -109,7 +109,7 @@ def spherical_harmonics(units: Float[jax.Array, "edges 3"]) -> Float[jax.Array, 
 
 
 def envelope(distances: Float[jax.Array, "edges"], cutoff: float) -> Float[jax.Array, "edges"]:
-    """(E,) angstrom -> (E,): 1 at 0; zero from the cutoff on, as are two derivatives there."""
+    """(E,) angstrom -> (E,): 1 at 0; from the cutoff on, 0 with two zero derivatives."""
     p, x = _ENVELOPE_ORDER, distances / cutoff
     value: jax.Array = 1 - (p + 1) * (p + 2) / 2 * x**p + p * (p + 2) * x ** (p + 1)
     value -= p * (p + 1) / 2 * x ** (p + 2)

@@ -16,7 +16,7 @@ Side = tuple[Float[jax.Array, "examples features"], Float[jax.Array, "columns fe
 
 @dataclass(frozen=True)
 class HeadOptions:
-    """What a loss requires of the model's heads.
+    """Requirements of a loss on the model's heads.
 
     Attributes:
         cross_critic: how crystals and texts are scored, "dot" or "concat" (a perceptron).

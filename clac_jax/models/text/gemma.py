@@ -102,7 +102,7 @@ class GemmaSettings(TextEncoderSettings):
 
         Raises:
             KeyError: a size is missing.
-            ValueError: sizes are incompatible, or the rotary positions are of an unsupported kind.
+            ValueError: sizes are incompatible, or the kind of rotary positions is not supported.
         """
         count = values["num_hidden_layers"]
         kinds = values.get("layer_types")

@@ -77,7 +77,7 @@ def load_huggingface_config(folder: str | Path) -> TextEncoderSettings:
 
 
 def load_huggingface(name: str | Path) -> PretrainedText:
-    """Loads a text encoder from a Hugging Face folder, or the bundled "minilm".
+    """Loads a text encoder from a Hugging Face folder, or by the name "minilm".
 
     Raises:
         PretrainedError: a file or a tensor is missing, or a tensor has the wrong shape.
