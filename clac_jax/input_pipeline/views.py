@@ -181,7 +181,7 @@ def plain_views(
 
 
 def without_formulas(words: str, record: Record) -> str:
-    """The text with "material" for every formula, and for the record's own in whatever form."""
+    """The text with "material" for every formula, and for the record's own even if ambiguous."""
     return replace_formulas(words, FORMULA_WORD, also=(record.formula,))
 
 

@@ -8,5 +8,5 @@ from jaxtyping import Float
 
 
 def at_least_float32(x: Float[jax.Array, "*shape"]) -> Float[jax.Array, "*shape"]:
-    """bfloat16 converted to float32, for sums of many terms; other dtypes unchanged."""
+    """16-bit floats promoted to float32, for sums of many terms; wider dtypes unchanged."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
