@@ -1,1 +1,1 @@
-"""Config files: plain Python, one `get_config` each; a wheel has them as `clac_jax.configs`."""
+"""Config files in plain Python, one `get_config` each; `clac_jax.configs` in an installed wheel."""

@@ -1,4 +1,4 @@
-"""The embedded run: 5,000 real crystals, a small PaiNN and MiniLM, minutes on a laptop."""
+"""The embedded run: 5,000 real crystals, a small PaiNN and MiniLM; takes minutes on a laptop."""
 
 import ml_collections
 
@@ -15,7 +15,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.gradient_clip = 1.0
     config.weight_decay = 0.01
     config.replace_formula_prob = 0.15
-    # What these two cost in time goes into epochs here, which help more: docs/performance.md.
+    # The time saved here is spent on more epochs, which help more: docs/performance.md.
     config.use_visual_intramodal_loss = False
     config.use_textual_intramodal_loss = False
     config.projection_dim = 256
@@ -26,7 +26,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.graph_encoder.add_composition = True
 
     config.text_encoder.pretrained = "minilm"
-    # Four of MiniLM's six layers: a third less time, which goes into epochs.
+    # Four of MiniLM's six layers: saves a third of the time, which is spent on more epochs.
     config.text_encoder.num_layers = 4
     config.text_encoder.max_length = 256
     config.text_encoder.feature = "attention"
@@ -34,7 +34,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment.mask_prob = 0.0
     config.augment.drop_in_single_text_view = True
     config.augment.sentence_keep_prob = 0.6
-    # A pretrained language model wants smaller steps than the rest, which starts at random.
+    # A pretrained language model needs smaller steps than the rest, which starts at random.
     config.optimizer.learning_rate_factors = ((r"text_encoder/(?!pooling/).*", 0.1),)
     config.input.group_by = "elements"
     config.frozen = (

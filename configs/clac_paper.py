@@ -1,4 +1,4 @@
-"""The paper's run at its real sizes: PaiNN 512 x 5 on the GPT-Narratives parquet."""
+"""The paper's run at full size: PaiNN 512 x 5 on the GPT-Narratives parquet."""
 
 import ml_collections
 
@@ -8,7 +8,7 @@ from clac_jax.config import default_config
 def get_config() -> ml_collections.ConfigDict:
     config = default_config()
     config.dataset.name = "gpt_narratives"
-    # config.dataset.path is the parquet: --config.dataset.path=mp_3d_2020_gpt_narratives.parquet
+    # Give the parquet file as --config.dataset.path=mp_3d_2020_gpt_narratives.parquet
     config.max_epochs = 5
     config.batch_size = 32
     config.accumulate_steps = 16

@@ -1,4 +1,4 @@
-"""What only the elements and the cell can do: no structure, and a frozen text encoder."""
+"""Baseline from only elements and cell: no atomic structure, and a frozen text encoder."""
 
 import ml_collections
 

@@ -1,8 +1,8 @@
-"""The base run with another encoder of crystals or of texts: `--config=configs/encoders.py:cgcnn`.
+"""The base run with a different crystal or text encoder: `--config=configs/encoders.py:cgcnn`.
 
-The graph encoders have sizes that train on a CPU beside the base run's PaiNN. Of the text encoders
-only the base run's MiniLM comes with weights; the others start at random here, small. To train a
-pretrained one, give its folder or hub id:
+The graph encoders are small enough to train on a CPU, like the base run's PaiNN. Among the text
+encoders, only the base run's MiniLM comes with weights; the others are small here and start at
+random. To train a pretrained one, give its folder or hub id:
 
     --config=configs/encoders.py:opt --config.text_encoder.pretrained=facebook/galactica-125m
         --config.text_encoder.tokenizer=facebook/galactica-125m
@@ -34,7 +34,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
         "graph_encoder.h_fea_len": 128,
         "graph_encoder.max_neighbours": 24,
     },
-    # The sizes and the graph of orb-v3-direct-20-omat; `graph_encoder.pretrained` takes its file.
+    # The sizes and graph of orb-v3-direct-20-omat, whose file `graph_encoder.pretrained` accepts.
     "orb_v3": {
         "graph_encoder.name": "orb",
         "graph_encoder.num_features": 256,

@@ -1,7 +1,7 @@
 """One property from only the crystal, starting from the graph encoder of the base run.
 
-`--config=configs/finetune_property.py:NAME` takes another property; "crystal system" is
-classified. From scratch: add `--config.resume_from=`.
+`--config=configs/finetune_property.py:NAME` selects a different property; "crystal system" is a
+classification task. To train from scratch, add `--config.resume_from=`.
 """
 
 import ml_collections
@@ -23,11 +23,11 @@ def get_config(name: str = "band gap") -> ml_collections.ConfigDict:
     config.learning_rate = 5e-4
     config.warmup_steps = 100
     config.input.group_by = "none"
-    # Of the other run: its graph encoder. Neither its text side nor its place in the data.
+    # Only the graph encoder is restored: neither the text side nor the position in the data.
     config.resume_from = "outputs/base@best"
     config.restore.parts = ("params",)
     config.restore.rules = (("(text_encoder|(cross|visual|textual)_head)/.*", None),)
-    config.restore.strict = False  # the head of the property starts at random
-    config.frozen = ()  # ("graph_encoder/.*",) trains only the head
+    config.restore.strict = False  # the property head starts at random
+    config.frozen = ()  # ("graph_encoder/.*",) would train only the head
     config.optimizer.learning_rate_factors = ()
     return config

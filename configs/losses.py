@@ -1,10 +1,10 @@
-"""The base run with another loss: `--config=configs/losses.py:jsd_concat`."""
+"""The base run with a different loss: `--config=configs/losses.py:jsd_concat`."""
 
 import ml_collections
 
 from clac_jax.config.shipped import shipped_config
 
-# What each changes in the base run. "jsd" is CLIP-Lite's loss with its ablations.
+# What each entry changes in the base run. "jsd" is CLIP-Lite's loss, with its ablations.
 _PLAIN = {"use_visual_intramodal_loss": False, "use_textual_intramodal_loss": False}
 _BOTH = {"use_visual_intramodal_loss": True, "use_textual_intramodal_loss": True}
 _JSD = {"loss.name": "jsd"} | _BOTH

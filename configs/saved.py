@@ -1,4 +1,4 @@
-"""The config that a run or an import has written: `--config=configs/saved.py:RUN/config.json`."""
+"""The saved config of a run or an import: `--config=configs/saved.py:RUN/config.json`."""
 
 import ml_collections
 

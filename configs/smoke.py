@@ -1,4 +1,4 @@
-"""Seconds: a tiny model on a slice of the embedded crystals; what the tests train."""
+"""Trains in seconds: a tiny model on a slice of the embedded crystals, used by the tests."""
 
 import ml_collections
 

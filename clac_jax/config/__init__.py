@@ -1,4 +1,4 @@
-"""A run's config: every key is declared once, and defaults, checks and docs come from there."""
+"""A run's config: every key is declared once; defaults, checks and docs derive from there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["ConfigError", "default_config"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports on first use, so that modules which need one small file get only that."""
+    """Imports on first use, so that modules that need one small file load only that file."""
     if name in __all__:
         from clac_jax.config import schema
 

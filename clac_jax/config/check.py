@@ -1,4 +1,4 @@
-"""The checks on a run's config: each key by its declaration, and what keys must have in common."""
+"""Checks of a run's config: each key against its declaration, and keys against each other."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from clac_jax.files.paths import check_local
 
 ALL_KEYS = "docs/config.md lists all keys, and so does `python -m clac_jax.config.document`."
 
-_MAX_TEXT = 4096  # as long as a path can be
+_MAX_TEXT = 4096  # the longest possible path
 
-# What a value of each type is called, and what it may be: JSON has lists for tuples.
+# Name of each type in messages, and the accepted Python types: JSON has lists for tuples.
 _KINDS: dict[type, tuple[str, tuple[type, ...]]] = {
     bool: ("True or False", (bool,)),
     int: ("a whole number", (int,)),
@@ -30,9 +30,9 @@ _KINDS: dict[type, tuple[str, tuple[type, ...]]] = {
 
 
 def ready(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """A copy to run with: checked, references resolved, and explicit.
+    """A copy that is ready to run: checked, with references resolved and all values explicit.
 
-    Values that the config leaves to the encoder are filled in, `debug` becomes what it stands for.
+    Values left to the encoder are filled in, and `debug` is expanded into the settings it implies.
 
     Raises:
         ConfigError: see `validate`.
@@ -47,11 +47,11 @@ def ready(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
-    """Checks that a config has exactly the known keys and that the values make sense together.
+    """Checks that a config has exactly the known keys and that their values are consistent.
 
     Raises:
-        ConfigError: naming the key, the value and what is allowed.
-        PathError: a key names something that no file or folder can be called.
+        ConfigError: a key or value is invalid; names the key, the value and what is allowed.
+        PathError: a value cannot be the name of a file or folder.
     """
     _check_group(config, declaration(), prefix="")
     _check_sharding(config)
@@ -93,7 +93,7 @@ def _unknown(dotted: str, known: list[str]) -> str:
 
 
 def _check_value(dotted: str, value: Any, key: Key) -> None:
-    """Checks one value by the declaration of its key.
+    """Checks one value against the declaration of its key.
 
     A config from a JSON file may hold anything; one from flags has the types of the defaults.
     """

@@ -1,4 +1,4 @@
-"""The config keys of data, their views and the input pipeline."""
+"""Config keys for the data, its views and the input pipeline."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from clac_jax.config.key import key
 
 @dataclass(frozen=True)
 class Dataset:
-    """`config.dataset`."""
+    """The config group `config.dataset`."""
 
     name: str = key(
         "materials_project_mini",
@@ -73,7 +73,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Augment:
-    """`config.augment`."""
+    """The config group `config.augment`."""
 
     perturb_law: str = key(
         "bounded",
@@ -115,7 +115,7 @@ class Augment:
 
 @dataclass(frozen=True)
 class Input:
-    """`config.input`."""
+    """The config group `config.input`."""
 
     group_by: str = key(
         "none",

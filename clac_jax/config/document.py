@@ -1,7 +1,7 @@
-"""docs/config.md, written from the declarations of the keys.
+"""Generator of docs/config.md from the declarations of the keys.
 
-python -m clac_jax.config.document                  prints it
-python -m clac_jax.config.document docs/config.md   writes it
+python -m clac_jax.config.document                  prints the page
+python -m clac_jax.config.document docs/config.md   writes it to that file
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _table(title: str, prefix: str, group: Group) -> str:
 
 
 def _values(key: Key) -> str:
-    """What the key may be, in words."""
+    """The allowed values of a key, in words."""
     if key.choices:
         choices = ", ".join(f"`{choice}`" for choice in key.choices)
         return f"tuple of {choices}" if key.kind is tuple else choices
@@ -104,7 +104,7 @@ def _values(key: Key) -> str:
 
 
 def _code(text: str) -> str:
-    """The text with the names of keys and groups as code."""
+    """The text with the names of keys and groups formatted as code."""
     names = {*all_keys(), *(name for name, _ in declaration().groups())}
     return re.sub(
         r"(?<![`\w./-])[a-z][\w.]*\w(?![`\w/-])",
@@ -114,7 +114,7 @@ def _code(text: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints the page, or writes it to the file that is given."""
+    """Prints the page, or writes it to the given file."""
     arguments = sys.argv[1:] if argv is None else argv
     if arguments:
         Path(arguments[0]).write_text(document(), encoding="utf-8")

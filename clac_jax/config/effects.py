@@ -1,4 +1,4 @@
-"""What a changed key means for a run that resumes, where several keys say the same."""
+"""Descriptions, shared by several keys, of how changing a key affects a resumed run."""
 
 NEXT_STEP = "applies from the next step"
 NEXT_EXAMPLE = "applies to every example from the next one"

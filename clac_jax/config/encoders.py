@@ -1,8 +1,8 @@
-"""The config's groups for encoders: the keys that choose one, and those that each one declares.
+"""The config groups for encoders: the keys that select one, and the keys each encoder declares.
 
-Every encoder declares its settings in a frozen dataclass beside its module. A key that several of
-them declare is one key of the group. Where they declare it with different defaults, the group has
-None, which stands for the default of the encoder that is chosen.
+Every encoder declares its settings in a frozen dataclass next to its module. A key declared by
+several encoders is a single key of the group. If their defaults differ, the group's default is
+None, which stands for the default of the selected encoder.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class ChosenGraphEncoder:
-    """What is said of a graph encoder from outside of it."""
+    """Keys that select a graph encoder, independent of which one."""
 
     name: str = key("painn", "the graph encoder")
     add_composition: bool = key(
@@ -40,14 +40,14 @@ class ChosenGraphEncoder:
 
 @dataclasses.dataclass(frozen=True)
 class ChosenTextEncoder:
-    """What is said of a text encoder without pretrained weights from outside of it."""
+    """Keys that select a text encoder without pretrained weights, independent of which one."""
 
     model_type: str = key("bert", "architecture of a text encoder that starts at random")
 
 
 def graph_encoders() -> Mapping[str, type[GraphEncoderSettings]]:
     """`config.graph_encoder.name` -> the dataclass of that encoder's settings."""
-    # The settings stand beside the modules: imported only by who asks for them.
+    # The settings are declared next to the modules, so import them only when needed.
     from clac_jax.models.graph import GRAPH_ENCODERS
 
     return GRAPH_ENCODERS
@@ -79,11 +79,11 @@ def text_encoder_sizes() -> Group:
 def merged_keys(
     chosen: type, table: Mapping[str, type], group: str, chooser: str
 ) -> dict[str, Key]:
-    """The keys of a group in which one of several encoders, or losses, is chosen.
+    """The keys of a group in which one of several encoders or losses is selected.
 
     Args:
-        chosen: dataclass of the keys that do not depend on which one it is.
-        table: name of each -> dataclass of its settings.
+        chosen: dataclass of the keys that are independent of the selection.
+        table: name of each encoder or loss -> dataclass of its settings.
         group: dotted name of the group, for the docs.
         chooser: key of `chosen` whose value is a name in the table.
 
@@ -115,7 +115,7 @@ def merged_keys(
 
 
 def _common(by_name: Mapping[str, Key], table: Mapping[str, type], dotted: str) -> Key:
-    """One key for all that declare it, None where their defaults differ."""
+    """One key for all encoders that declare it; its default is None if their defaults differ."""
     first, *others = by_name.values()
     meanings: dict[str, list[str]] = {}
     for name, each in by_name.items():
@@ -131,12 +131,12 @@ def _common(by_name: Mapping[str, Key], table: Mapping[str, type], dotted: str) 
 
 
 def fill_defaults(config: Any) -> None:
-    """Replaces None by the chosen encoder's own default, in place.
+    """Replaces each None by the selected encoder's own default, in place.
 
-    So that the config of a run says what it used, also where a later version's default differs.
+    A run's config then records what it used, even if a later version changes the default.
 
     Args:
-        config: nested, all keys there: a `ConfigDict`, or a dict of any origin.
+        config: nested, with all keys present: a `ConfigDict`, or a dict from any source.
     """
     for path, chooser, encoders in (
         (("graph_encoder",), "name", graph_encoders()),
@@ -147,7 +147,7 @@ def fill_defaults(config: Any) -> None:
             options = options.get(below) if _is_group(options) else None
         chosen = options.get(chooser) if _is_group(options) else None
         if not isinstance(chosen, str) or chosen not in encoders:
-            continue  # refused by the checks
+            continue  # rejected by the checks
         for each, declaration in declared(encoders[chosen]).items():
             if options.get(each) is None and declaration.default is not None:
                 options[each] = declaration.default

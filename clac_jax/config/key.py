@@ -1,4 +1,4 @@
-"""The declaration of one config key: everything that is known of it, in one place."""
+"""The declaration of a config key: everything known about it, in one place."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any, Literal
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """What is known of a config key besides its name.
+    """Everything known about a config key except its name.
 
     Attributes:
         meaning: one line, with the unit of a quantity.
-        default: value of a run that does not set the key; None: not set, and allowed to stay so.
-        kind: type of its values; needed where the default is None.
-        choices: the texts it may be, or, for a tuple, its elements; (): any.
+        default: value if the run does not set the key; None: unset, and may stay unset.
+        kind: type of the values; required if the default is None.
+        choices: allowed strings, for the value or for the elements of a tuple; (): any.
         low: smallest number allowed.
         high: largest number allowed.
-        check: value -> what is wrong with it, as a sentence; "" where nothing is.
+        check: value -> what is wrong with it, as a sentence; "" if it is valid.
         is_path: whether it names a local file or folder.
-        may_be_empty: whether the empty text is allowed for a path, and means none.
-        used_with: the keys and values with which it has an effect, "loss.name=jsd"; "": always.
-        on_change: what another value means for a run that resumes, said in its `changed` line; ""
-            where that is plain, None: what the group says.
-        validation: what of a validation depends on it, so that checkpoints with another value
+        may_be_empty: whether a path may be the empty string, which means none.
+        used_with: keys and values for which this key has an effect, "loss.name=jsd"; "": always.
+        on_change: effect of a new value on a resumed run, shown in its `changed` line; "" if it is
+            obvious, None: inherited from the group.
+        validation: which validation results depend on it, so that checkpoints with different values
             cannot be ranked together. "model": every value; "batch": the loss and the accuracies
             within a batch; "data": which examples they were measured on.
-        per_process: whether it may differ between the processes of a run: where things are on a
-            host, and how fast they are prepared.
+        per_process: whether it may differ between the processes of a run, for example paths on a
+            host, or how fast data are prepared.
     """
 
     meaning: str
@@ -48,7 +48,7 @@ class Key:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Keys that belong together.
+    """A group of related keys.
 
     Attributes:
         meaning: one line.
@@ -59,7 +59,7 @@ class Group:
     members: Mapping[str, Key | Group]
 
     def keys(self, prefix: str = "") -> Iterator[tuple[str, Key]]:
-        """(dotted name, key) of every key here and in the groups below."""
+        """Yields (dotted name, key) for every key in this group and its subgroups."""
         for name, member in self.members.items():
             if isinstance(member, Group):
                 yield from member.keys(f"{prefix}{name}.")
@@ -67,14 +67,14 @@ class Group:
                 yield prefix + name, member
 
     def groups(self, prefix: str = "") -> Iterator[tuple[str, Group]]:
-        """(dotted name, group) of every group below this one."""
+        """Yields (dotted name, group) for every group below this one."""
         for name, member in self.members.items():
             if isinstance(member, Group):
                 yield prefix + name, member
                 yield from member.groups(f"{prefix}{name}.")
 
     def saying(self, **facts: Any) -> Group:
-        """The group with `facts` of `Key` in its keys, where they do not say them themselves."""
+        """The group, with `facts` of `Key` filled into the keys that do not set them themselves."""
 
         def filled(member: Key | Group) -> Key | Group:
             if isinstance(member, Group):
@@ -87,10 +87,10 @@ class Group:
 
 
 def key(default: Any, meaning: str, **facts: Any) -> Any:
-    """A dataclass field that declares a config key; `facts` are those of `Key`.
+    """A dataclass field that declares a config key; `facts` are the attributes of `Key`.
 
-    Each group of keys is a frozen dataclass whose fields are declared so; an encoder declares the
-    settings that only it has in its own file.
+    Each group of keys is a frozen dataclass whose fields are declared this way; an encoder declares
+    the settings specific to it in its own file.
 
     Example:
         >>> @dataclasses.dataclass(frozen=True)
@@ -105,18 +105,18 @@ def key(default: Any, meaning: str, **facts: Any) -> Any:
 
 
 def group(members: type | Callable[[], Group], meaning: str, **facts: Any) -> Any:
-    """A dataclass field that declares a group of keys below the dataclass's own.
+    """A dataclass field that declares a group of keys nested in the dataclass.
 
     Args:
-        members: the dataclass that declares them, or a function that returns the group.
+        members: the dataclass that declares the keys, or a function that returns the group.
         meaning: one line.
-        **facts: of `Key`, for the keys that do not say them themselves.
+        **facts: attributes of `Key`, for the keys that do not set them themselves.
     """
     return dataclasses.field(default=None, metadata={"group": (members, meaning, facts)})
 
 
 def declared(cls: type) -> dict[str, Key]:
-    """The keys that a dataclass declares, by name, without the groups below."""
+    """The keys that a dataclass declares, by name, without nested groups."""
     fields = dataclasses.fields(cls)
     return {each.name: each.metadata["key"] for each in fields if "key" in each.metadata}
 

@@ -1,4 +1,4 @@
-"""Config keys that earlier versions called otherwise: one table, applied to every saved config."""
+"""Config keys renamed since earlier versions: one table, applied to every saved config."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Renamed:
-    """A key that has another name now.
+    """A key that has been renamed.
 
     Attributes:
-        old: dotted name that it had.
-        new: dotted name that it has.
-        version: the first with the new name.
-        is_used: nested old config -> whether the old key had an effect in that run; where it had
-            none, the value of the new key stays.
+        old: former dotted name.
+        new: current dotted name.
+        version: first version with the new name.
+        is_used: nested old config -> whether the old key had an effect in that run; if it had
+            none, the new key keeps its value.
     """
 
     old: str
@@ -38,19 +38,19 @@ def _had_its_own_cutoff(config: Mapping[str, Any]) -> bool:
 
 
 RENAMED = (
-    # `cutoff` was the radius of PaiNN's graph, `graph_cutoff` that of the graphs of CGCNN and ORB.
+    # `cutoff` was the radius of PaiNN's graph, `graph_cutoff` that of CGCNN's and ORB's graphs.
     Renamed("graph_encoder.graph_cutoff", "graph_encoder.cutoff", "0.2.0", _had_its_own_cutoff),
 )
 
 
 def upgraded(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """A saved config of any version with the keys of this one.
+    """A saved config of any version, converted to the keys of this version.
 
     Args:
-        config: nested; values of any type, as a file may hold them. Left as it is.
+        config: nested; values of any type, as a file may hold them. Not modified.
 
     Returns:
-        The config, and one line for each renamed key in it.
+        The converted config, and one line for each renamed key in it.
     """
     config, lines = copy.deepcopy(config), []
     for each in RENAMED:
@@ -69,7 +69,7 @@ def upgraded(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def hint(text: str) -> str:
-    """What became of the renamed key that an error about an unknown key names; "" if none is."""
+    """Explains a renamed key mentioned in an unknown-key error; "" if none is mentioned."""
     for each in RENAMED:
         if re.search(rf"\b{re.escape(each.old.rpartition('.')[2])}\b", text):
             return str(each)
@@ -77,7 +77,7 @@ def hint(text: str) -> str:
 
 
 def _below(config: Any, groups: list[str]) -> dict[str, Any] | None:
-    """A group of a config, None if a file has something else there."""
+    """A nested group of a config; None if the file has something else there."""
     for name in groups:
         config = config.get(name) if isinstance(config, dict) else None
     return config if isinstance(config, dict) else None

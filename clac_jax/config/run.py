@@ -36,13 +36,13 @@ from clac_jax.config.training import (
 )
 
 TOWERS = ("graph_encoder", "text_encoder")
-# Of each split with `debug`: some batches of most configs, prepared in seconds.
+# Per split with `debug`: a few batches in most configs, prepared in seconds.
 DEBUG_EXAMPLES = 64
 
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """`config.text_encoder`."""
+    """The config group `config.text_encoder`."""
 
     pretrained: str | None = key(
         None,

@@ -1,4 +1,4 @@
-"""The config keys of checkpoints, resuming and logs."""
+"""Config keys for checkpoints, resuming and logs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from clac_jax.config.effects import BEST_AGAIN, NEXT_SAVE, PLAIN
 from clac_jax.config.key import key
 from clac_jax.errors import one_line
 
-# What a validation measures, and `checkpoint.monitor` may name.
+# Validation measures that `checkpoint.monitor` may name.
 MONITORS = (
     "val_loss",
     "val_acc_top1",
@@ -28,7 +28,7 @@ RESTORE_PARTS = ("params", "batch_stats", "opt_state", "key", "progress")
 
 
 def wrong_rules(rules: Any) -> str:
-    """What is wrong with `restore.rules`; "" if nothing is."""
+    """The problem with `restore.rules`; "" if they are valid."""
     for rule in rules:
         pair = isinstance(rule, tuple | list) and len(rule) == 2 and isinstance(rule[0], str)
         if not pair or not (rule[1] is None or isinstance(rule[1], str)):
@@ -41,7 +41,7 @@ def wrong_rules(rules: Any) -> str:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`config.checkpoint`."""
+    """The config group `config.checkpoint`."""
 
     save_top_k: int = key(
         2,
@@ -90,7 +90,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Restore:
-    """`config.restore`."""
+    """The config group `config.restore`."""
 
     parts: tuple[str, ...] = key(
         RESTORE_PARTS, "what is taken from the other run's checkpoint", choices=RESTORE_PARTS
@@ -110,7 +110,7 @@ class Restore:
 
 @dataclass(frozen=True)
 class Logging:
-    """`config.logging`."""
+    """The config group `config.logging`."""
 
     tensorboard: bool = key(True, "whether TensorBoard's event files are written")
     wandb: bool = key(False, "whether the run is sent to Weights & Biases")

@@ -13,7 +13,7 @@ from clac_jax.config.key import Group
 from clac_jax.config.renamed import upgraded
 from clac_jax.config.run import TOWERS, declaration
 from clac_jax.config.saving import MONITORS, PROPERTY_MONITORS, RESTORE_PARTS
-from clac_jax.errors import ConfigError as ConfigError  # where its readers look for it
+from clac_jax.errors import ConfigError as ConfigError  # re-exported for callers
 
 __all__ = [
     "MONITORS",
@@ -32,10 +32,10 @@ __all__ = [
 
 
 def default_config() -> ml_collections.ConfigDict:
-    """All keys of a run with the method's defaults; the config files in `configs/` change some.
+    """All keys of a run at the method's defaults; the config files in `configs/` change some.
 
     Returns:
-        A locked ConfigDict: assigning to a key that is not there raises `AttributeError`.
+        A locked ConfigDict: assigning to a key that does not exist raises `AttributeError`.
 
     Example:
         >>> config = default_config()
@@ -59,10 +59,10 @@ def _defaults(group: Group) -> ml_collections.ConfigDict:
 
 
 def from_plain(values: dict[str, Any]) -> ml_collections.ConfigDict:
-    """The config that a run has saved, of this version or an earlier one; not checked.
+    """The config that a run has saved, from this version or an earlier one; not checked.
 
     Args:
-        values: nested, from a `config.json` or a checkpoint. Keys that it lacks get their defaults.
+        values: nested, from a `config.json` or a checkpoint. Missing keys get their defaults.
 
     Raises:
         KeyError, AttributeError, TypeError, ValueError: it is not the config of a run.
@@ -74,18 +74,18 @@ def from_plain(values: dict[str, Any]) -> ml_collections.ConfigDict:
 
 
 def to_json(config: ml_collections.ConfigDict) -> str:
-    """The config as indented JSON text, keys sorted, tuples as lists."""
+    """The config as indented JSON text, with sorted keys and tuples as lists."""
     return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
 
 
 def to_plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The config as the nested dict that its JSON form gives back: tuples are lists."""
+    """The config as a nested dict equal to its parsed JSON form: tuples become lists."""
     values: dict[str, Any] = json.loads(to_json(config))
     return values
 
 
 def flatten(config: ml_collections.ConfigDict | dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The config as one dict from dotted keys ("checkpoint.mode") to plain values."""
+    """The config as a flat dict from dotted keys ("checkpoint.mode") to plain values."""
     flat: dict[str, Any] = {}
     for key in sorted(config):
         value = config[key]
@@ -97,7 +97,7 @@ def flatten(config: ml_collections.ConfigDict | dict[str, Any], prefix: str = ""
 
 
 def with_defaults(values: dict[str, Any]) -> dict[str, Any]:
-    """A nested config with every key that it lacks, or leaves to the encoder, at its default."""
+    """A nested config in which missing keys and keys left to the encoder have their defaults."""
 
     def merged(known: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         both = {
@@ -114,11 +114,11 @@ def with_defaults(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """The (dotted key, old value, new value) in which two nested configs differ, by key.
+    """(dotted key, old value, new value) for each difference of two nested configs, by key.
 
-    A key that one side lacks has the value `None` there.
+    A key missing on one side has the value `None` there.
     """
-    # Through JSON, so that a tuple equals the list it was saved as.
+    # Compared via JSON, so that a tuple equals the list it was saved as.
     flat_old, flat_new = (flatten(json.loads(json.dumps(tree))) for tree in (old, new))
     return [
         (key, flat_old.get(key), flat_new.get(key))

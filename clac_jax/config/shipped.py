@@ -1,8 +1,8 @@
-"""The configs that come with the package, by name: `--config=base`, `shipped_config("base")`.
+"""The configs shipped with the package, by name: `--config=base`, `shipped_config("base")`.
 
-They are the files of the top-level folder `configs/` of a clone, which a wheel has as
-`clac_jax/configs/`. Config files build on each other by name and not by an import, because the two
-have different module names.
+They are the files in the top-level folder `configs/` of a clone; in a wheel they are in
+`clac_jax/configs/`. Config files build on each other by name rather than by import, because the
+module names differ between the two.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def shipped_names() -> list[str]:
 
 
 def shipped_file(name: str) -> Path:
-    """The file of a shipped config.
+    """The path of a shipped config file.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: no shipped config has that name.
     """
     names = shipped_names()
     if name not in names:
@@ -49,11 +49,11 @@ def shipped_config(name: str, *argument: str) -> ml_collections.ConfigDict:
     """A fresh copy of a shipped config, for a config file that changes some of its keys.
 
     Args:
-        name: of the config ("base").
-        argument: what would stand behind a colon on the command line (NAME of `losses:NAME`).
+        name: name of the config ("base").
+        argument: the text after a colon on the command line (NAME in `losses:NAME`).
 
     Raises:
-        ConfigError: there is no config of that name.
+        ConfigError: no shipped config has that name.
     """
     file = shipped_file(name)
     spec = importlib.util.spec_from_file_location(f"clac_jax_config_{name}", file)

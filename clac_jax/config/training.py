@@ -1,4 +1,4 @@
-"""The config keys of loss, optimizer, schedules and devices."""
+"""Config keys for loss, optimizer, schedules and devices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clac_jax.errors import one_line
 
 
 def wrong_regexes(patterns: Any) -> str:
-    """What is wrong with a tuple of regular expressions; "" if nothing is."""
+    """The problem with a tuple of regular expressions; "" if it is valid."""
     for pattern in patterns:
         if not isinstance(pattern, str):
             return f"It has {one_line(repr(pattern))}, which is not a regular expression."
@@ -25,7 +25,7 @@ def wrong_regexes(patterns: Any) -> str:
 
 
 def wrong_factors(pairs: Any) -> str:
-    """What is wrong with a tuple of pairs (regular expression, number); "" if nothing is."""
+    """The problem with a tuple of (regular expression, number) pairs; "" if it is valid."""
     for pair in pairs:
         is_pair = isinstance(pair, tuple | list) and len(pair) == 2
         if not is_pair or isinstance(pair[1], bool) or not isinstance(pair[1], int | float):
@@ -38,7 +38,7 @@ def wrong_factors(pairs: Any) -> str:
 
 @dataclass(frozen=True)
 class ChosenLoss:
-    """What is said of a contrastive loss from outside of it."""
+    """Keys of a contrastive loss that are independent of which one is selected."""
 
     name: str = key(
         "infonce",
@@ -50,7 +50,7 @@ class ChosenLoss:
 
 def loss_keys() -> Group:
     """The group `config.loss`."""
-    # The settings stand beside the functions: imported only by who asks for them.
+    # The settings are declared next to the functions, so import them only when needed.
     from clac_jax.models.losses import LOSSES
 
     return Group("", merged_keys(ChosenLoss, LOSSES, "loss", "name"))
@@ -58,7 +58,7 @@ def loss_keys() -> Group:
 
 @dataclass(frozen=True)
 class Property:
-    """`config.property`."""
+    """The config group `config.property`."""
 
     name: str = key("band gap", 'a property of the data set, or "crystal system"')
     kind: str = key(
@@ -70,7 +70,7 @@ class Property:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """`config.optimizer`."""
+    """The config group `config.optimizer`."""
 
     name: str = key(
         "adamw",
@@ -113,7 +113,7 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Cosine:
-    """`config.cosine`."""
+    """The config group `config.cosine`."""
 
     epochs: float = key(
         0.0,
@@ -130,7 +130,7 @@ class Cosine:
 
 @dataclass(frozen=True)
 class OneCycle:
-    """`config.one_cycle`."""
+    """The config group `config.one_cycle`."""
 
     rise: float = key(0.3, "share of the run in which the learning rate rises", low=0.0, high=1.0)
     start_factor: float = key(0.04, "first learning rate, relative to learning_rate", low=0.0)
@@ -139,7 +139,7 @@ class OneCycle:
 
 @dataclass(frozen=True)
 class Plateau:
-    """`config.plateau`."""
+    """The config group `config.plateau`."""
 
     factor: float = key(
         0.5,
@@ -158,7 +158,7 @@ class Plateau:
 
 @dataclass(frozen=True)
 class Sharding:
-    """`config.sharding`."""
+    """The config group `config.sharding`."""
 
     what: str = key(
         "nothing",
@@ -170,7 +170,7 @@ class Sharding:
 
 @dataclass(frozen=True)
 class Distributed:
-    """`config.distributed`."""
+    """The config group `config.distributed`."""
 
     coordinator_address: str = key("", "HOST:PORT of the first process")
     num_processes: int | None = key(

@@ -1,1 +1,1 @@
-"""Records to batches: order, views, labels and shapes. Knows no model and no device."""
+"""Records to batches: order, views, labels and shapes; independent of models and devices."""

@@ -1,12 +1,13 @@
 """Examples of any size packed into arrays of a few fixed shapes (host side, NumPy).
 
-Both views of a batch are encoded together: row ``view * num_examples + example`` of every per-view
-array belongs to that view of that example.
+All views of a batch are encoded together: in every per-view array, row
+``view * num_examples + example`` belongs to that view of that example.
 
-Crystals and texts are packed undivided into *tiles* of a fixed number of slots (nodes, tokens),
-several small ones to a tile. Whatever couples two slots (a message between atoms, attention
-between tokens) then stays inside one ``size x size`` block: dense products, no scatter, little
-padding. Everything else sees one flat array, the slots of all tiles one after the other.
+Crystals and texts are never split. They are packed into *tiles* with a fixed number of slots
+(nodes or tokens), several small ones per tile. Any operation that couples two slots (a message
+between atoms, attention between tokens) therefore stays inside one ``size x size`` block: dense
+products, no scatter, little padding. Everything else sees one flat array: the slots of all tiles,
+concatenated.
 
 Padding never changes a result: padded slots, edges and examples are masked.
 """
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
     from clac_jax.crystals.graph import CrystalGraph
 
 Tiles = tuple[tuple[int, int], ...]
-"""(slots in a tile, number of such tiles), ...: the static layout of a packed axis."""
+"""((slots per tile, number of such tiles), ...): the static layout of a packed axis."""
 
 
 class BatchShapeError(ValueError):
-    """A batch that does not fit the shape it was to be packed into."""
+    """A batch does not fit the shape it was meant to be packed into."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,10 @@ class ExampleViews:
     """One example as the model sees it: one or two views of its crystal and of its text.
 
     Attributes:
-        index: in its split.
+        index: index of the example in its split.
         graphs: views of the crystal.
         tokens: views of the text.
-        label: of the property that is learned, if one is.
+        label: target value of the property being learned; None when no property is learned.
     """
 
     index: int
@@ -69,13 +70,13 @@ class BatchShape:
     """The static sizes of one batch; batches of equal shape share one compiled program.
 
     Attributes:
-        num_examples: examples, real and padding together.
+        num_examples: number of examples, real and padding.
         graph_views: crystal views per example (1 or 2).
         text_views: text views per example (1 or 2).
-        node_tiles: (nodes in a tile, number of such tiles), ascending.
-        num_edges: edges of all crystal views together.
-        token_tiles: (tokens in a tile, number of such tiles), ascending.
-        labelled: whether a property is learned; also a part without examples has labels then.
+        node_tiles: (nodes per tile, number of such tiles), ascending.
+        num_edges: edge slots shared by all crystal views.
+        token_tiles: (tokens per tile, number of such tiles), ascending.
+        labelled: whether a property is learned; if so, even a part without examples gets labels.
     """
 
     num_examples: int
@@ -88,7 +89,7 @@ class BatchShape:
 
     @property
     def num_nodes(self) -> int:
-        """Node slots of all tiles."""
+        """Total number of node slots in all tiles."""
         return num_slots(self.node_tiles)
 
     @property
@@ -103,16 +104,16 @@ class GraphBatch:
 
     Attributes:
         atomic_numbers: (N,) int32, 0 = padding.
-        crystal_index: (N,) int32 row (view * examples + example) of the node's crystal; the number
-            of rows = padding.
-        senders: (E,) int32 node a message comes from; 0 at padding.
-        receivers: (E,) int32 node a message goes to; 0 at padding.
+        crystal_index: (N,) int32 row (view * examples + example) of the node's crystal; the
+            number of rows at padding.
+        senders: (E,) int32 node that the message comes from; 0 at padding.
+        receivers: (E,) int32 node that the message goes to; 0 at padding.
         edge_vectors: (E, 3) float32 from sender to receiver, angstrom; 0 at padding.
         edge_mask: (E,) bool, False = padding.
         pair_index: (E,) int32 index of (receiver, sender) among the P = sum(count * size**2) pairs
-            of all tiles, receiver major; P = padding.
+            of all tiles, receiver-major; P = padding.
         lattices: (rows, 3, 3) float32 cell vectors as rows, angstrom; identity at padding.
-        tiles: static, layout of the nodes.
+        tiles: static, layout of the node slots.
         num_views: static, crystal views per example.
     """
 
@@ -135,12 +136,12 @@ class TextBatch:
     Attributes:
         ids: (K,) int32 token ids, 0 at padding.
         positions: (K,) int32 index of the token in its text, from 0; 0 at padding.
-        text_index: (K,) int32 row (view * examples + example) of the token's text; the number of
-            rows = padding.
+        text_index: (K,) int32 row (view * examples + example) of the token's text; the
+            number of rows at padding.
         first_token: (rows,) int32 slot of each text's first token; 0 for padding examples.
         lengths: (rows,) int32 number of tokens of each text; 0 for padding examples.
-        labels: (K,) int32 targets of the language-model loss, -100 = ignored; None without one.
-        tiles: static, layout of the tokens.
+        labels: (K,) int32 targets of the language-model loss, -100 = ignored; None if it has none.
+        tiles: static, layout of the token slots.
         num_views: static, text views per example.
     """
 
@@ -156,14 +157,14 @@ class TextBatch:
 
 @flax.struct.dataclass
 class Batch:
-    """What one device gets for one forward pass.
+    """The input of one device for one forward pass.
 
     Attributes:
         graphs: all crystal views.
         texts: all text views.
         example_mask: (B,) bool, False = padding example.
         example_index: (B,) int32 global index of each example; -1 at padding.
-        labels: (B,) float32 of the property that is learned, 0 at padding; None if none is.
+        labels: (B,) float32 property values, 0 at padding; None when no property is learned.
     """
 
     graphs: GraphBatch
@@ -174,23 +175,23 @@ class Batch:
 
     @property
     def layout(self) -> tuple[Tiles, int, Tiles]:
-        """What its program was compiled for: tiles of atoms, edges, tiles of tokens."""
+        """The layout that its program is compiled for: node tiles, edge slots, token tiles."""
         return self.graphs.tiles, self.graphs.senders.shape[-1], self.texts.tiles
 
 
 def num_slots(tiles: Tiles) -> int:
-    """Slots of all tiles."""
+    """Total number of slots in all tiles."""
     return sum(size * count for size, count in tiles)
 
 
 def num_pairs(tiles: Tiles) -> int:
-    """Ordered pairs of slots that share a tile."""
+    """Number of ordered pairs of slots that share a tile."""
     return sum(size * size * count for size, count in tiles)
 
 
 @dataclass(frozen=True)
 class _Span:
-    """Where one sequence lies: its first slot; its tile's first pair, size; its offset there."""
+    """Position of one sequence: first slot; first pair and size of its tile; offset in the tile."""
 
     first: int
     first_pair: int
@@ -199,7 +200,7 @@ class _Span:
 
 
 def _pack(sizes: Sequence[int], tiles: Tiles) -> list[_Span] | None:
-    """Packs sequences of the given sizes, best fit, largest first; None where they do not fit."""
+    """Packs sequences of these sizes, best fit, largest first; None if they do not fit."""
     starts: list[tuple[int, int, int]] = []
     slot = pair = 0
     for size, count in tiles:
@@ -230,7 +231,7 @@ def _texts(examples: Sequence[ExampleViews], shape: BatchShape) -> list[TokenVie
 
 
 def misfit(examples: Sequence[ExampleViews], shape: BatchShape) -> str | None:
-    """Why these examples do not fit the shape, in words, or None if they do."""
+    """The reason, in words, why these examples do not fit the shape; None if they fit."""
     if len(examples) > shape.num_examples:
         return f"{len(examples)} examples for {shape.num_examples} slots"
     for example in examples:
@@ -258,7 +259,7 @@ def collate(examples: Sequence[ExampleViews], shape: BatchShape) -> Batch:
     """Packs examples into arrays of the given shape; missing examples become masked padding.
 
     Raises:
-        BatchShapeError: the examples do not fit; says what does not.
+        BatchShapeError: the examples do not fit; the message says which size is exceeded.
     """
     reason = misfit(examples, shape)
     if reason is not None:
@@ -279,14 +280,14 @@ def collate(examples: Sequence[ExampleViews], shape: BatchShape) -> Batch:
 
 
 def _rows(num_examples: int, shape: BatchShape, num_views: int) -> list[int]:
-    """Row of each (view, example), view major, real examples only."""
+    """Row of each (view, example), view-major, real examples only."""
     return [v * shape.num_examples + e for v in range(num_views) for e in range(num_examples)]
 
 
 def _collate_graphs(examples: Sequence[ExampleViews], shape: BatchShape) -> GraphBatch:
     crystals = _crystals(examples, shape)
     spans = _pack([len(crystal.atomic_numbers) for crystal in crystals], shape.node_tiles)
-    assert spans is not None  # collate has checked
+    assert spans is not None  # checked by collate
     rows = shape.num_examples * shape.graph_views
     atomic_numbers = np.zeros(shape.num_nodes, np.int32)
     crystal_index = np.full(shape.num_nodes, rows, np.int32)
@@ -330,7 +331,7 @@ def _collate_graphs(examples: Sequence[ExampleViews], shape: BatchShape) -> Grap
 def _collate_texts(examples: Sequence[ExampleViews], shape: BatchShape) -> TextBatch:
     texts = _texts(examples, shape)
     spans = _pack([len(text.ids) for text in texts], shape.token_tiles)
-    assert spans is not None  # collate has checked
+    assert spans is not None  # checked by collate
     rows = shape.num_examples * shape.text_views
     ids = np.zeros(shape.num_tokens, np.int32)
     positions = np.zeros(shape.num_tokens, np.int32)

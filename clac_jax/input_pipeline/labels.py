@@ -1,4 +1,4 @@
-"""What a property model learns to tell of a crystal: a number, or a class."""
+"""The target of a property model: a number, or a class."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ CRYSTAL_SYSTEMS = (
 )  # fmt: skip
 # The last space group of each crystal system (International Tables A, table 2.1.2.1).
 _LAST_SPACE_GROUP = (2, 15, 74, 142, 167, 194, 230)
-# Angstrom, how far atoms may be off a symmetric place: pymatgen's default, so that the classes are
-# those of the Materials Project.
+# Angstrom; how far an atom may be from its symmetric position. This is pymatgen's default, so the
+# classes agree with those of the Materials Project.
 SYMMETRY_TOLERANCE = 0.01
 
 
 def label_of(record: Record, name: str) -> float | None:
-    """The label of a record, None where it is not known.
+    """The label of a record; None if it is unknown.
 
     Args:
         record: one example.
-        name: of a property, or "crystal system", whose classes are those of CRYSTAL_SYSTEMS.
+        name: property name, or "crystal system", whose classes are CRYSTAL_SYSTEMS.
 
     Raises:
         DataError: the symmetry of the crystal cannot be determined.
@@ -40,7 +40,7 @@ def label_of(record: Record, name: str) -> float | None:
 
 
 def crystal_system(record: Record) -> int:
-    """Place in CRYSTAL_SYSTEMS, by spglib.
+    """The index of the crystal system in CRYSTAL_SYSTEMS, as determined by spglib.
 
     Raises:
         DataError: the symmetry cannot be determined.
@@ -50,7 +50,7 @@ def crystal_system(record: Record) -> int:
     return _crystal_system(*(array.tobytes() for array in arrays))
 
 
-@functools.lru_cache(maxsize=200_000)  # milliseconds each, and every epoch asks again
+@functools.lru_cache(maxsize=200_000)  # takes milliseconds, and every epoch needs it
 def _crystal_system(lattice: bytes, positions: bytes, atomic_numbers: bytes) -> int:
     cell = np.frombuffer(lattice).reshape(3, 3)
     fractional = np.frombuffer(positions).reshape(-1, 3) @ np.linalg.inv(cell)
@@ -59,7 +59,7 @@ def _crystal_system(lattice: bytes, positions: bytes, atomic_numbers: bytes) -> 
         data_set = spglib.get_symmetry_dataset(
             (cell.tolist(), fractional.tolist(), numbers.tolist()), SYMMETRY_TOLERANCE
         )
-    except spglib.SpglibError as error:  # where spglib.error.OLD_ERROR_HANDLING is False
+    except spglib.SpglibError as error:  # if spglib.error.OLD_ERROR_HANDLING is False
         raise DataError(f"the symmetry of its crystal cannot be determined: {error}.") from error
     if data_set is None:
         raise DataError(
@@ -70,18 +70,18 @@ def _crystal_system(lattice: bytes, positions: bytes, atomic_numbers: bytes) -> 
 
 
 class Labelled(Sequence[Record]):
-    """The records of a split that have a label.
+    """The records of a split that have a given label.
 
     Attributes:
-        num_dropped: records without one.
-        crystals: the table of their crystals.
+        num_dropped: number of records without the label.
+        crystals: crystal table of the remaining records.
     """
 
     def __init__(self, records: Sequence[Record], name: str):
-        """Looks through all records once.
+        """Scans all records once.
 
         Raises:
-            DataError: no record has the label; names those that some have.
+            DataError: no record has the label; the message lists the labels that exist.
         """
         self._records = records
         self._name = name
@@ -110,5 +110,5 @@ class Labelled(Sequence[Record]):
         """The label of each record, in order."""
         for record in self:
             label = label_of(record, self._name)
-            assert label is not None  # of these records
+            assert label is not None  # only labelled records are kept
             yield label

@@ -1,4 +1,4 @@
-"""What the data must know of the encoders, as plain values: nothing here imports a model."""
+"""Encoder requirements that the data pipeline needs, as plain values: no model is imported."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class EncoderNeeds:
-    """What the two encoders of a run take in; `clac_jax.models.encoders.encoder_needs` says it.
+    """Requirements of a run's two encoders, from `clac_jax.models.encoders.encoder_needs`.
 
     Attributes:
-        cutoff: longest edge of a crystal's graph, angstrom.
+        cutoff: longest edge of a crystal graph, angstrom.
         max_neighbours: nearest incoming edges kept per atom; 0 keeps all.
-        causal: whether the text encoder predicts the next token: no token is masked then, and each
-            but the first of a text is a label of the language-model loss.
+        causal: whether the text encoder predicts the next token: then no token is masked, and every
+            token of a text except the first is a label of the language-model loss.
     """
 
     cutoff: float

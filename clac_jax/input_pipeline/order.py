@@ -1,4 +1,4 @@
-"""Which examples are in which batch: a pure function of (seed, epoch, batch size)."""
+"""Which examples go into which batch: a pure function of (seed, epoch, batch size)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from clac_jax.errors import ConfigError
 from clac_jax.input_pipeline.share import ONE_PROCESS, Share
 
 ORDER_STREAM = 0
-"""Last part of the seed of the order; `views` has the other streams of a run's seed."""
+"""Last part of the seed of the order; the other streams of a run's seed are in `views`."""
 
 
 def epoch_order(
@@ -17,25 +17,25 @@ def epoch_order(
     """(num_examples,) int64: the order of the examples in an epoch.
 
     Args:
-        seed: of the run.
-        epoch: its number.
-        num_examples: of the split.
-        groups: (num_examples,) integers; examples of equal number follow each other, from where the
-            first of them would have come. None shuffles the examples freely.
+        seed: the run's seed.
+        epoch: epoch number, from 0.
+        num_examples: number of examples in the split.
+        groups: (num_examples,) integers; examples with the same number are consecutive, starting
+            where the first of them would have been. None shuffles all examples freely.
     """
     shuffled = np.random.default_rng((seed, epoch, ORDER_STREAM)).permutation(num_examples)
     if groups is None:
         return shuffled
-    # Large groups tend to come first so, which did no harm: docs/performance.md.
+    # Large groups therefore tend to come first, which did no harm: docs/performance.md.
     _, first, group = np.unique(groups[shuffled], return_index=True, return_inverse=True)
     return shuffled[np.argsort(first[group], kind="stable")]
 
 
 def steps_in_epoch(num_examples: int, examples_per_step: int, start: int = 0) -> int:
-    """Optimizer updates from example `start` of an epoch to its end; the remainder is left out.
+    """Optimizer updates from example `start` to the end of an epoch; the remainder is dropped.
 
     Raises:
-        ConfigError: not even one step fits into the split.
+        ConfigError: the split is too small for even one step.
     """
     if examples_per_step > num_examples:
         raise ConfigError(
@@ -52,20 +52,20 @@ def train_rows(
     accumulate_steps: int = 1,
     share: Share = ONE_PROCESS,
 ) -> np.ndarray:
-    """This process's examples of the rest of an epoch.
+    """This process's examples for the rest of an epoch.
 
     Args:
-        order: (N,) the epoch's order of example indices.
-        start: examples of the epoch that are done.
+        order: (N,) example indices in the epoch's order.
+        start: number of examples of the epoch already done.
         batch_size: examples contrasted with each other, over all processes.
-        accumulate_steps: such batches per optimizer update.
-        share: of this process.
+        accumulate_steps: batches of that size per optimizer update.
+        share: the share of this process.
 
     Returns:
-        (updates, accumulate_steps, batch_size / processes) indices of examples.
+        (updates, accumulate_steps, batch_size / processes) example indices.
 
     Raises:
-        ConfigError: not even one step fits into the split.
+        ConfigError: the split is too small for even one step.
     """
     examples_per_step = batch_size * accumulate_steps
     num_steps = steps_in_epoch(len(order), examples_per_step, start)
@@ -76,7 +76,7 @@ def train_rows(
 
 
 def eval_rows(num_examples: int, batch_size: int, share: Share = ONE_PROCESS) -> list[range]:
-    """This process's examples of each batch of a split in its own order.
+    """This process's examples in each batch of a split, in the split's own order.
 
     The last batch may hold fewer examples than the others, or none for this process.
     """

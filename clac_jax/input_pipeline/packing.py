@@ -1,4 +1,4 @@
-"""Examples to the arrays of one step: devices, accumulated batches and chunks as leading axes."""
+"""Packing of examples into the arrays of one step, with device, batch and chunk axes first."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Packed:
     """This process's part of a batch.
 
     Attributes:
-        plan: of the shapes.
-        number: of the shape that the part needs.
-        in_shape: packs it into a shape.
-        batch: it, in the shape it needs.
+        plan: shape plan of the run.
+        number: number of the smallest shape that fits this part, see `ShapePlan.number_of`.
+        in_shape: packs the part into a given shape.
+        batch: the part, packed into the shape it needs.
     """
 
     plan: ShapePlan
@@ -37,7 +37,7 @@ class Packed:
         parts: Sequence[Sequence[ExampleViews]],
         in_shape: Callable[[BatchShape], Batch],
     ) -> Packed:
-        """Packs parts (of a device, of an accumulation step) into the shape that they need."""
+        """Packs parts (per device or accumulation step) into the smallest shape that fits all."""
         number = plan.number_of(parts)
         return cls(plan, number, in_shape, in_shape(plan.shape(number)))
 
@@ -53,14 +53,14 @@ def pack_train(
 
     Args:
         micro_batches: this process's examples of each accumulated batch.
-        plan: of the shapes of a device's part, or of a chunk of it.
-        num_devices: local devices.
-        per_device: examples of an accumulated batch on each.
+        plan: shape plan for a device's part, or for a chunk of it.
+        num_devices: number of local devices.
+        per_device: examples of each accumulated batch per device.
         num_chunks: equal chunks of a device's part, for gradient caching.
 
     Returns:
         A batch whose leaves have leading axes (devices, accumulation), or (devices, accumulation,
-        chunks) where there are several chunks.
+        chunks) if there is more than one chunk.
     """
     per_chunk = per_device // num_chunks
     parts = [_sliced(examples, per_device, num_devices) for examples in micro_batches]
@@ -81,7 +81,7 @@ def pack_train(
 def pack_eval(
     examples: Sequence[ExampleViews], plan: ShapePlan, num_devices: int, per_device: int
 ) -> Packed:
-    """Packs this process's examples of a batch of an evaluation; leaves (devices, ...).
+    """Packs this process's examples of an evaluation batch; leaves are (devices, ...).
 
     Arguments as for `pack_train`.
     """
@@ -92,10 +92,10 @@ def pack_eval(
 
 
 def in_one_shape(parts: Iterator[Packed], share: Share) -> Iterator[Batch]:
-    """The batches, each in the shape that the process with the largest part of it needs.
+    """The batches, each in the shape needed by the process with the largest part.
 
-    A step is one program on all devices, so all parts of a batch have one shape. The processes
-    agree on it one batch ahead; few batches are packed a second time.
+    A step is one program on all devices, so all parts of a batch must have the same shape. The
+    processes agree on the shape one batch ahead; few batches have to be packed a second time.
     """
     previous: tuple[Packed, Answer] | None = None
 
@@ -116,16 +116,16 @@ def in_one_shape(parts: Iterator[Packed], share: Share) -> Iterator[Batch]:
 
 
 def stacked(batches: Sequence[Batch]) -> Batch:
-    """Batches of equal shape as one, with a leading axis."""
+    """Batches of equal shape stacked along a new leading axis."""
     batch: Batch = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
     return batch
 
 
 def chunk_size(per_device: int, num_chunks: int) -> int:
-    """The examples of a chunk, where each device encodes its part of a batch in `num_chunks`.
+    """The number of examples per chunk if each device encodes its part in `num_chunks` chunks.
 
     Raises:
-        ConfigError: a device's examples cannot be split evenly into these chunks.
+        ConfigError: a device's examples cannot be split evenly into that many chunks.
     """
     if per_device % num_chunks:
         fitting = ", ".join(str(n) for n in range(1, per_device + 1) if per_device % n == 0)
@@ -140,7 +140,7 @@ def chunk_size(per_device: int, num_chunks: int) -> int:
 def _sliced(
     examples: Sequence[ExampleViews], size: int, count: int
 ) -> list[Sequence[ExampleViews]]:
-    """The examples in `count` slices; the last ones may be short or empty."""
+    """The examples in `count` slices; the last slices may be short or empty."""
     return [examples[number * size : (number + 1) * size] for number in range(count)]
 
 

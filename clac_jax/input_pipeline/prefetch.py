@@ -17,13 +17,13 @@ def prefetched(
     num_threads: int = 2,
     prefetch: int = 8,
 ) -> Iterator[T]:
-    """`build` of each item, in order.
+    """`build` applied to each item, in order.
 
     Args:
-        items: what each batch is built from; of an array, what each row of it holds.
-        build: called in the threads; its errors are raised where the batch is taken.
-        num_threads: their number changes nothing but the speed; 0 builds where the batch is taken.
-        prefetch: batches held ready.
+        items: what each batch is built from; for an array, its rows.
+        build: called in the threads; its errors are raised where the batch is consumed.
+        num_threads: affects only speed; 0 builds each batch when it is consumed.
+        prefetch: number of batches kept ready.
     """
     if not len(items):
         return iter(())

@@ -1,4 +1,4 @@
-"""A run's data: the shapes of its batches, and the batches, as its config asks for them."""
+"""A run's data: its batches and their shapes, as requested by the config."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from clac_jax.input_pipeline.splits import Splits
 from clac_jax.input_pipeline.views import plain_views, train_views, view_options
 from clac_jax.text.sentences import Tokenizer
 
-# Examples whose sizes the shapes of the batches are planned from: more of them move no planned
-# shape, and each has to be read, tokenized and turned into a graph before the first step.
+# Number of examples from which the batch shapes are planned. More would not change any planned
+# shape, and each one has to be read, tokenized and turned into a graph before the first step.
 PLANNING_EXAMPLES = 512
 
 
 class RunData:
-    """The splits of a run and the batches it takes from them.
+    """The splits of a run and the batches drawn from them.
 
     Attributes:
         splits: the records of each split.
-        split_sizes: examples by split name ("train", "validation", "test").
+        split_sizes: number of examples by split name ("train", "validation", "test").
         steps_per_epoch: optimizer updates in a full epoch.
-        vocab_size: of the tokenizer.
+        vocab_size: number of tokens in the tokenizer's vocabulary.
     """
 
     def __init__(
         self, config: ml_collections.ConfigDict, needs: EncoderNeeds, share: Share = ONE_PROCESS
     ):
-        """Opens the data set (building it if need be) and plans the shapes of the batches.
+        """Opens the data set (building it if necessary) and plans the batch shapes.
 
         Args:
-            config: of the run.
-            needs: of its encoders.
-            share: of this process; by default it is the only one and has one device.
+            config: the run's config.
+            needs: requirements of the run's encoders.
+            share: the share of this process; by default, the only process, with one device.
 
         Raises:
             UserError: the data, the tokenizer or the batch size cannot be used.
@@ -55,7 +55,7 @@ class RunData:
         self._per_device = share.per_device(config.batch_size)
         self._per_chunk = chunk_size(self._per_device, config.gradient_cache_chunks)
         self._eval_per_device = share.per_device(config.eval_batch_size)
-        with share.first_goes_first("data set"):  # which it may have to build
+        with share.first_goes_first("data set"):  # may have to be built
             self.splits = Splits(config.dataset, self._options.label)
         self.split_sizes = self.splits.sizes
         self._tokenizer = Tokenizer.from_folder(resolve_folder(config.text_encoder.tokenizer))
@@ -70,11 +70,11 @@ class RunData:
         self._eval_shapes: dict[str, ShapePlan] = {}
 
     def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        """The rest of an epoch from its example `start`.
+        """The rest of an epoch, starting at example `start`.
 
         Yields:
             Batches with leaves (devices, accumulation, ...), or (devices, accumulation, chunks,
-            ...) where `config.gradient_cache_chunks` is more than 1.
+            ...) if `config.gradient_cache_chunks` is greater than 1.
         """
         config = self._config
         views = functools.partial(self._train_views, epoch)
@@ -95,11 +95,11 @@ class RunData:
         return in_one_shape(packed, self._share)
 
     def eval_batches(self, split: str, replace_formula: bool = False) -> Iterator[Batch]:
-        """All examples of a split in order, plain crystals and full texts: leaves (devices, ...).
+        """All examples of a split in order, unaugmented; leaves have shape (devices, ...).
 
         Args:
             split: "train", "validation" or "test".
-            replace_formula: whether the texts read "material" for every formula.
+            replace_formula: whether every formula in the texts is replaced by "material".
         """
         config = self._config
         if split not in self._eval_shapes:
@@ -115,18 +115,18 @@ class RunData:
         return in_one_shape(packed, self._share)
 
     def example_batch(self) -> Batch:
-        """One device's training batch or a chunk of it, for the shapes of the parameters."""
+        """A training batch of one device (or a chunk of it), used for the parameter shapes."""
         count = min(self._per_chunk, self.split_sizes["train"])
         examples = [self._train_views(0, index) for index in range(count)]
         return collate(examples, self._train_shapes.choose([examples]))
 
     def ends_epoch(self, examples_in_epoch: int) -> bool:
-        """Whether the epoch has no full step left after `examples_in_epoch` of its examples."""
+        """Whether no full step is left in the epoch after `examples_in_epoch` examples."""
         left = self.split_sizes["train"] - examples_in_epoch
         return bool(left < self._config.batch_size * self._config.accumulate_steps)
 
     def describe_shapes(self) -> str:
-        """The planned batch shapes in words."""
+        """A description of the planned batch shapes."""
         return self._train_shapes.describe()
 
     def _plan_train(self) -> ShapePlan:
@@ -155,12 +155,12 @@ class RunData:
             Planning(
                 num_parts=config.eval_batch_size // self._eval_per_device,
                 seed=config.seed,
-                max_programs=min(2, config.input.max_batch_shapes),  # an epoch has few such
+                max_programs=min(2, config.input.max_batch_shapes),  # an epoch has few eval batches
             ),
         )
 
     def _sample(self, split: str) -> np.ndarray:
-        """Indices of the examples whose sizes the shapes are planned from."""
+        """Indices of the examples from whose sizes the shapes are planned."""
         count = self.split_sizes[split]
         rng = np.random.default_rng(self._config.seed)
         return rng.choice(count, min(count, PLANNING_EXAMPLES), replace=False)
@@ -170,7 +170,7 @@ class RunData:
         return epoch_order(self._config.seed, epoch, self.split_sizes["train"], self._groups)
 
     def _atoms(self, split: str, orders: Sequence[np.ndarray]) -> np.ndarray:
-        """Atoms of all crystals in these orders, one after the other."""
+        """Number of atoms of each crystal, for all these orders concatenated."""
         atoms: np.ndarray = self.splits.crystals[split].atoms[np.concatenate(orders)]
         return atoms
 

@@ -1,4 +1,4 @@
-"""Few shapes for all batches of a run: planned from simulated batches, grown for outliers."""
+"""A few shapes for all batches of a run: planned from simulated batches, enlarged for outliers."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import numpy as np
 from clac_jax.input_pipeline.batch import BatchShape, BatchShapeError, ExampleViews, misfit
 from clac_jax.input_pipeline.shape_search import Needs, Sizes, padding, rounded, search
 
-# A program more must save more than its compilation is worth:
-PROGRAM_COST = 0.02  # of a batch, and
-COMPILATION = 1.0  # batches in every epoch
-ROOM = 1.05  # for edges in the largest planned shape, over the largest batch that was simulated
-GROWTH = 1.5  # from one shape to the next larger one that nobody planned
+# An additional program must save more than its compilation costs:
+PROGRAM_COST = 0.02  # fraction of a batch, plus
+COMPILATION = 1.0  # batches, spread over one epoch
+ROOM = 1.05  # edge slots of the largest planned shape, relative to the largest simulated batch
+GROWTH = 1.5  # size ratio of successive unplanned shapes
 
 
 @dataclass(frozen=True)
 class Planning:
-    """How shapes are planned.
+    """Settings of the shape planning.
 
     Attributes:
-        num_parts: of a batch that take one shape, on all devices.
-        num_batches: in an epoch; in a short one, fewer shapes are worth their compilation.
-        seed: of the simulated batches.
-        max_programs: shapes that are planned at most. A run compiles at most one more, except for
-            outlier batches.
+        num_parts: parts of a batch that share one shape, over all devices.
+        num_batches: batches per epoch; in a short epoch, fewer shapes are worth their compilation.
+        seed: seed of the simulated batches.
+        max_programs: maximum number of planned shapes. A run compiles at most one more, apart from
+            those for outlier batches.
     """
 
     num_parts: int = 1
@@ -41,10 +41,10 @@ PLANNING = Planning()
 class ShapePlan:
     """The shapes of a run's batches, smallest first.
 
-    A batch takes the first shape that it fits. Planned are one or two that most batches
-    fit, as many as save enough work, and one for nearly all. A batch that fits none of them gets a
-    larger one, which later batches can use too; which shape a batch gets depends only on the batch,
-    all processes' parts of it included.
+    A batch takes the first shape that it fits. The plan has one or two shapes that fit most
+    batches (another is added only if it saves enough work) and one that fits nearly all. A batch
+    that fits none of them gets a larger shape, which later batches can also use. The shape of a
+    batch depends only on that batch, including the parts held by other processes.
     """
 
     def __init__(
@@ -55,15 +55,15 @@ class ShapePlan:
         atoms: np.ndarray,
         planning: Planning = PLANNING,
     ):
-        """Plans from a sample.
+        """Plans the shapes from a sample of examples.
 
         Args:
-            sample: examples with the views that batches will have, drawn at random.
-            num_examples: in a part of a batch.
-            max_tokens: that a text can have.
-            atoms: (examples,) of all crystals of the split, one after the other as batches have
-                them, once or more often.
-            planning: of batches in several parts, in short epochs or with fewer shapes.
+            sample: randomly drawn examples with the views that batches will have.
+            num_examples: number of examples in one part of a batch.
+            max_tokens: maximum number of tokens in a text.
+            atoms: (examples,) number of atoms of every crystal in the split, in the order in which
+                batches draw them; several epochs may be concatenated.
+            planning: settings for batches of several parts, short epochs, or fewer shapes.
         """
         self._num_examples = num_examples
         self._max_tokens = max_tokens
@@ -72,7 +72,7 @@ class ShapePlan:
         batches = sizes.simulated(num_examples, planning.num_parts, rng, atoms)
         program_cost = PROGRAM_COST + COMPILATION / max(planning.num_batches, 1)
         chosen = search(batches, sizes, planning.max_programs, program_cost)
-        # What fits a smaller shape fits the largest.
+        # Anything that fits a smaller shape must also fit the largest.
         tiles = zip(*(each.needs.node_tiles for each in chosen), strict=True)
         self._most = replace(chosen[-1].needs, node_tiles=tuple(map(max, tiles)))
         shapes = [sizes.shape(num_examples, each.needs) for each in chosen[:-1]]
@@ -82,13 +82,13 @@ class ShapePlan:
         self.padding_share = padding(batches, [shapes[k] for k in taken])
 
     def choose(self, parts: Sequence[Sequence[ExampleViews]]) -> BatchShape:
-        """The smallest shape that every part (of a device, of an accumulation step) fits."""
+        """The smallest shape that fits every part (per device or accumulation step)."""
         return self.shape(self.number_of(parts))
 
     def number_of(self, parts: Sequence[Sequence[ExampleViews]]) -> int:
-        """The number of that shape, smallest first; the larger of two fits what either does."""
+        """The number of that shape, smallest first; the larger of two fits both batches."""
         number = len(self.planned)
-        # Larger shapes are tried first, so that one which fits has none behind it that does not.
+        # Try larger shapes first, so that no shape above the chosen one fails to fit.
         while number > 0 and not any(misfit(part, self.planned[number - 1]) for part in parts):
             number -= 1
         if number < len(self.planned):
@@ -105,13 +105,13 @@ class ShapePlan:
         return number
 
     def shape(self, number: int) -> BatchShape:
-        """The shape of a number."""
+        """The shape with a given number."""
         if number < len(self.planned):
             return self.planned[number]
         return self._grown(number - len(self.planned) + 1)
 
     def describe(self) -> str:
-        """The planned shapes and how much of a batch is padding on average, in words."""
+        """A description of the planned shapes and the average share of padding in a batch."""
         shapes = "; ".join(
             f"{s.num_nodes} atoms, {s.num_edges} edges, {s.num_tokens} tokens" for s in self.planned
         )
@@ -122,7 +122,7 @@ class ShapePlan:
         )
 
     def _grown(self, power: int) -> BatchShape:
-        """The largest planned shape, or one for more; with tiles for any text."""
+        """The largest planned shape, or one enlarged `power` times; its tiles fit any text."""
         most, factor = self._most, GROWTH**power
         *usual, (largest, rare) = most.node_tiles
         needs = Needs(

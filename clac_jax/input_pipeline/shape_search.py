@@ -1,4 +1,4 @@
-"""Which few shapes suit most batches: simulates batches and drops the ones that cost the most."""
+"""Search for a few shapes that suit most batches: simulates batches, drops the costliest."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 
 from clac_jax.input_pipeline.batch import BatchShape, ExampleViews, Tiles, num_pairs, num_slots
 
-# Batches that are simulated: many small ones, fewer large ones, which vary less.
+# Number of simulated batches: many small ones, or fewer large ones, which vary less.
 MIN_BATCHES, MAX_BATCHES = 16, 64
 SIMULATED_EXAMPLES = 16_384
-CANDIDATES = 20  # shapes to choose from
-# Shares of the crystals that a small and a large tile may be made for; the rest have tiles of the
-# largest one's size. The work in a tile grows with the square of its size.
+CANDIDATES = 20  # candidate shapes
+# Candidate shares of the crystals that fit a small and a large tile; the rest get tiles of the
+# largest crystal's size. The work per tile grows with the square of its size.
 SMALL_TILES = (0.9, 0.95, 0.98)
 LARGE_TILES = (0.99, 0.995, 0.998)
 ROUNDING = 8
@@ -29,9 +29,9 @@ class Part:
     """The sizes in one device's part of a simulated batch.
 
     Attributes:
-        nodes: (crystals,) atoms of each, all views.
-        edges: of all crystals.
-        tokens: (texts,) of each, all views.
+        nodes: (crystals,) number of atoms per crystal, all views.
+        edges: total number of edges of all crystals.
+        tokens: (texts,) number of tokens per text, all views.
     """
 
     nodes: np.ndarray
@@ -41,12 +41,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a batch needs.
+    """Resources that a batch needs.
 
     Attributes:
-        node_tiles: (size, number of tiles) of nodes, smallest size first.
-        edges: slots of edges.
-        token_tiles: tiles of tokens.
+        node_tiles: (size, number of tiles) of the node tiles, smallest size first.
+        edges: number of edge slots.
+        token_tiles: number of token tiles.
     """
 
     node_tiles: Tiles
@@ -56,11 +56,11 @@ class Needs:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A candidate shape, and the simulated batches it is made for.
+    """A candidate shape and the simulated batches that fit it.
 
     Attributes:
-        needs: of the largest of them.
-        fits: (batches,) bool.
+        needs: resources of the largest of those batches.
+        fits: (batches,) bool, which batches fit.
     """
 
     needs: Needs
@@ -69,14 +69,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is known of the examples, and the tiles that suit them.
+    """Sizes of the sampled examples, and the tile sizes that suit them.
 
     Attributes:
-        nodes: (sample, crystal views) atoms.
-        edges: (sample, crystal views).
-        tokens: (sample, text views).
-        node_tiles: sizes that the tiles of nodes may have, ascending: sets of them, to choose from.
-        token_tile: size of the tiles of tokens.
+        nodes: (sample, crystal views) number of atoms.
+        edges: (sample, crystal views) number of edges.
+        tokens: (sample, text views) number of tokens.
+        node_tiles: alternative sets of node tile sizes, each ascending.
+        token_tile: size of the token tiles.
         labelled: whether a property is learned.
     """
 
@@ -89,7 +89,7 @@ class Sizes:
 
     @classmethod
     def of(cls, sample: Sequence[ExampleViews], max_tokens: int, atoms: np.ndarray) -> Sizes:
-        """Those of a sample, in tiles of nodes that suit all crystals, which have these `atoms`."""
+        """Sizes of a sample; node tiles suit the crystals of the split, of sizes `atoms`."""
         nodes = np.array([[len(g.atomic_numbers) for g in e.graphs] for e in sample])
         tokens = np.array([[len(t.ids) for t in e.tokens] for e in sample])
         small, large, all_ = (
@@ -102,26 +102,26 @@ class Sizes:
             edges=np.array([[len(g.senders) for g in e.graphs] for e in sample]),
             tokens=tokens,
             node_tiles=tuple(sorted(node_tiles)),
-            # With a margin over the sample: a longer text, later, would need another shape.
+            # With a margin over the sample: a longer text later on would need another shape.
             token_tile=min(rounded(TEXT_MARGIN * tokens.max()), rounded(max_tokens)),
             labelled=sample[0].label is not None,
         )
 
     @property
     def graph_views(self) -> int:
-        """Views of each crystal."""
+        """Number of views per crystal."""
         return int(self.nodes.shape[1])
 
     def simulated(
         self, num_examples: int, num_parts: int, rng: np.random.Generator, atoms: np.ndarray
     ) -> list[list[Part]]:
-        """Batches of `num_parts` parts, of crystals with these `atoms`, one after the other.
+        """Batches of `num_parts` parts, drawn in order from crystals with these `atoms`.
 
-        Edges and tokens are those of an example of the sample with as many atoms, or nearly.
+        Edges and tokens come from a sampled example with the same or nearly the same atom count.
         """
         part = num_parts, num_examples
         count = min(max(SIMULATED_EXAMPLES // math.prod(part), MIN_BATCHES), MAX_BATCHES)
-        # Spread over the epochs, which may begin with other crystals than they end with.
+        # Spread over the epochs, whose first crystals may differ from their last ones.
         num_full = max(len(atoms) // math.prod(part), 1)
         nodes = np.resize(atoms, (num_full, *part))[np.arange(count) * num_full // count]
         by_size = np.argsort(self.nodes[:, 0], kind="stable")
@@ -141,7 +141,7 @@ class Sizes:
         ]
 
     def shape(self, num_examples: int, needs: Needs) -> BatchShape:
-        """A shape with the tiles and edges of `needs`."""
+        """A shape with the tiles and edge slots of `needs`."""
         return BatchShape(
             num_examples=num_examples,
             graph_views=self.graph_views,
@@ -156,13 +156,13 @@ class Sizes:
 def search(
     batches: Sequence[Sequence[Part]], sizes: Sizes, max_shapes: int, program_cost: float
 ) -> list[Candidate]:
-    """The shapes that cost the batches least, smallest first; the last fits all of them.
+    """The shapes that minimize the cost of the batches, smallest first; the last fits all of them.
 
     Args:
-        batches: simulated, each of one or several parts that take one shape.
-        sizes: of the tiles.
-        max_shapes: how many of them at most.
-        program_cost: what one more must save, as a share of the work on a batch without padding.
+        batches: simulated batches, each with one or more parts that share one shape.
+        sizes: sample sizes and tile sizes.
+        max_shapes: maximum number of shapes.
+        program_cost: minimum saving of each additional shape, relative to an unpadded batch.
     """
     best: tuple[float, list[Candidate]] | None = None
     edges = _of_largest([[part.edges for part in batch] for batch in batches])
@@ -188,7 +188,7 @@ def search(
 
 
 class _Packing:
-    """What simulated batches need of each size of tile."""
+    """Tiles and edges that simulated batches need, for one set of tile sizes."""
 
     def __init__(
         self,
@@ -198,7 +198,7 @@ class _Packing:
         edges: np.ndarray,
         token_tiles: np.ndarray,
     ) -> None:
-        """For one set of sizes of node tiles; `edges` and `token_tiles`, (batches,), are needed."""
+        """Packs with one set of node tile sizes; `edges` and `token_tiles` are (batches,) needs."""
         self._batches = batches
         self._node_tiles = node_tiles
         self._token_tile = sizes.token_tile
@@ -217,9 +217,9 @@ class _Packing:
         )
 
     def candidates(self) -> list[Candidate]:
-        """Shapes for more and more of the batches, the last for all.
+        """Shapes that fit more and more of the batches; the last fits all.
 
-        Found from the last: the batches whose absence saves most, for each of them, are left out.
+        Built from the last backwards: each removes the batches whose removal saves most per batch.
         """
         fits = np.ones(len(self._batches), bool)
         candidates = []
@@ -236,20 +236,20 @@ class _Packing:
         return candidates[::step][::-1]
 
     def cost(self, needs: Needs) -> float:
-        """Slots of nodes, pairs of nodes, edges and tokens, each relative to a mean batch."""
+        """Slots of nodes, pairs of nodes, edges and tokens, each relative to an average batch."""
         slots = num_slots(needs.node_tiles), num_pairs(needs.node_tiles)
         tokens = needs.token_tiles * self._token_tile
         return float(np.mean(np.array([*slots, needs.edges, tokens]) / self._full))
 
     def _needs(self, fits: np.ndarray) -> Needs:
-        """What the largest of some batches need."""
+        """Element-wise maximum of the needs of the selected batches, (batches,) bool."""
         tiles: Tiles = ()
         for size in self._node_tiles[::-1]:
             tiles = ((size, int(self._more_tiles(tiles)[fits].max())), *tiles)
         return Needs(tiles, int(self._edges[fits].max()), int(self._token_tiles[fits].max()))
 
     def _without_largest(self, candidate: Candidate) -> list[np.ndarray]:
-        """A candidate's batches but those which need the most of one kind: (batches,) bool each."""
+        """(batches,) masks: the candidate's batches without the largest, one mask per resource."""
         tiles = candidate.needs.node_tiles
         kinds = [self._more_tiles(tiles[k + 1 :]) for k in range(len(tiles))]
         return [
@@ -258,7 +258,7 @@ class _Packing:
         ]
 
     def _more_tiles(self, larger: Tiles) -> np.ndarray:
-        """(batches,) tiles of the next smaller size that are needed beside these larger ones."""
+        """(batches,) number of tiles of the next smaller size needed in addition to `larger`."""
         if larger not in self._known:
             below, size = (0, *self._node_tiles)[-len(larger) - 2 :][:2]
             self._known[larger] = _of_largest(
@@ -271,14 +271,14 @@ class _Packing:
 
 
 def _of_largest(need: list[list[int]]) -> np.ndarray:
-    """(batches, parts) -> (batches,): a batch needs what its largest part does."""
+    """(batches, parts) -> (batches,): a batch needs what its largest part needs."""
     return np.array([max(parts) for parts in need])
 
 
 def padding(
     batches: Sequence[Sequence[Part]], taken: Sequence[BatchShape]
 ) -> tuple[float, float, float]:
-    """Mean share of atom, edge and token slots that stay empty in the shapes that batches take."""
+    """Mean share of atom, edge and token slots left empty in the shapes that the batches use."""
     parts = [part for batch in batches for part in batch]
     full = (
         sum(part.nodes.sum() for part in parts),
@@ -291,14 +291,14 @@ def padding(
 
 
 def rounded(size: float) -> int:
-    """Up to a size that a tile has."""
+    """The size rounded up to a valid tile size."""
     return int(-(-size // ROUNDING) * ROUNDING)
 
 
 def _tiles_needed(lengths: np.ndarray, size: int, beside: Tiles = ()) -> int:
-    """Tiles of a size that best-fit packing opens beside others, largest sequence first.
+    """Tiles of a size that best-fit packing opens in addition to `beside`, largest sequence first.
 
-    What fits neither is left out.
+    Sequences that fit neither are skipped.
     """
     free = sorted(size for size, count in beside for _ in range(count))
     opened = 0

@@ -1,7 +1,7 @@
-"""This process's share of every batch, and how it agrees with the others: handed in by the caller.
+"""This process's share of every batch, and how processes agree on shapes.
 
-The input pipeline asks no devices and no network. `clac_jax.distributed.share` fills this in for a
-run; the defaults are one process with one device.
+The input pipeline never queries devices or the network; the caller passes this object in.
+`clac_jax.distributed.share` fills it in for a run; the defaults mean one process with one device.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from clac_jax.errors import ConfigError
 
 Answer = Callable[[], np.ndarray]
-"""Waits for what the processes have agreed on."""
+"""Waits for the value that the processes have agreed on, and returns it."""
 
 
 def _own(values: Sequence[int]) -> Answer:
@@ -31,17 +31,18 @@ def _without_order(name: str) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of a batch this process packs, for how many devices.
+    """Which part of a batch this process packs, and for how many devices.
 
     Attributes:
-        process_index: this process takes the slice of each batch with this number.
-        num_processes: equal slices of a batch.
-        num_local_devices: parts that this process packs.
-        num_devices: parts of a batch, over all processes.
+        process_index: number of the slice of each batch that this process takes.
+        num_processes: number of equal slices per batch.
+        num_local_devices: number of parts that this process packs.
+        num_devices: number of parts of a batch, over all processes.
         maximum: (n,) integers of this process -> a function that waits for their (n,) int32
-            elementwise maximum over all processes, which call it at the same point of the run.
+            elementwise maximum over all processes. All processes call it at the same point of the
+            run.
         first_goes_first: a context that the first process enters and leaves before the others; its
-            argument names the place in the run.
+            argument names the point in the run.
     """
 
     process_index: int = 0
@@ -52,7 +53,7 @@ class Share:
     first_goes_first: Callable[[str], AbstractContextManager[None]] = _without_order
 
     def per_device(self, batch_size: int) -> int:
-        """The examples that each device gets of a global batch.
+        """The number of examples of a global batch per device.
 
         Raises:
             ConfigError: the batch cannot be split evenly over the devices of all processes.
@@ -67,4 +68,4 @@ class Share:
 
 
 ONE_PROCESS = Share()
-"""The share of the only process of a run, with one device."""
+"""The share of a run's only process, with one device."""

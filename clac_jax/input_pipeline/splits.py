@@ -1,4 +1,4 @@
-"""The splits of a run: opened, cut to size, with their labels and their fingerprints."""
+"""The splits of a run: opened and limited in size, with labels and fingerprints."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ SPLITS = ("train", "validation", "test")
 
 
 class Splits:
-    """The records of each split that a run takes.
+    """The records of each split that a run uses.
 
     Attributes:
-        sizes: examples by split name ("train", "validation", "test").
-        crystals: split name -> the table of its crystals.
-        num_unlabelled: records left out because the property that is learned is not known.
+        sizes: number of examples by split name ("train", "validation", "test").
+        crystals: split name -> its crystal table.
+        num_unlabelled: records left out because the learned property is unknown.
     """
 
     def __init__(self, options: ml_collections.ConfigDict, label: str = ""):
-        """Opens the data set, and builds it first if it is not there.
+        """Opens the data set, building it first if it does not exist.
 
         Args:
-            options: the group `config.dataset`.
-            label: the property that is learned; "": none, and no record is left out.
+            options: the config group `config.dataset`.
+            label: the property to learn; "": none, and no record is left out.
 
         Raises:
             UserError: the data cannot be used.
@@ -59,10 +59,10 @@ class Splits:
         return limited(records, options.max_examples)
 
     def fingerprint(self, split: str) -> str:
-        """Of the content and the order of the examples that this run takes from a split.
+        """A hexadecimal hash of the content and order of the examples that this run uses.
 
-        Hexadecimal. It is the same wherever the same data are prepared, and another one with
-        another `dataset.max_examples` or another label, if they change which examples are taken.
+        It is the same wherever the same data are prepared. `dataset.max_examples` and the label
+        change it only if they change which examples are used.
         """
         return self.crystals[split].fingerprint()
 
@@ -71,10 +71,10 @@ class Splits:
         return np.array([label_of(record, self._label) for record in self["train"]])
 
     def num_classes(self) -> int:
-        """Classes of a property whose labels are 0, 1, 2, ...
+        """Number of classes of a property whose labels are 0, 1, 2, ...
 
         Raises:
-            DataError: a label is something else.
+            DataError: a label is not such an integer.
         """
         if self._label == CRYSTAL_SYSTEM:
             return len(CRYSTAL_SYSTEMS)
@@ -88,7 +88,7 @@ class Splits:
 
 
 def limited(source: Sequence[Record], max_examples: int) -> Sequence[Record]:
-    """The first `max_examples` records; all of them for 0."""
+    """The first `max_examples` records; 0 keeps all."""
     return _First(source, max_examples) if 0 < max_examples < len(source) else source
 
 
@@ -99,7 +99,7 @@ class _First(Sequence[Record]):
 
     @property
     def crystals(self) -> CrystalTable:
-        """The table of their crystals."""
+        """The crystal table of these records."""
         return CrystalTable.of(self.source).take(range(self.length))
 
     def __len__(self) -> int:

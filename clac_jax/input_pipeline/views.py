@@ -1,4 +1,4 @@
-"""Records to the views of an example: pure functions of (seed, epoch, example index)."""
+"""Records to views of an example: pure functions of (seed, epoch, example index)."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ from clac_jax.text.formula import replace_formulas
 from clac_jax.text.sentences import IGNORED_LABEL, Tokenizer, split_sentences, text_view
 
 FORMULA_WORD = "material"
-NO_TEXT = TokenView(np.zeros(1, np.int32))  # of an example whose text nobody reads
+NO_TEXT = TokenView(np.zeros(1, np.int32))  # placeholder for a text that is never read
 
-# What a generator is for, as the last part of its seed: each view draws from its own stream, so
-# that switching one augmentation leaves the others as they were.
+# Last part of a generator's seed. Each view draws from its own stream, so that switching off one
+# augmentation leaves the others unchanged.
 # Stream 0 is `order.ORDER_STREAM`.
 _CRYSTAL, _TEXT = 1, 3
 
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """How an example becomes views.
+    """Settings for turning an example into views.
 
     Attributes:
-        cutoff: of the graph, angstrom.
+        cutoff: radius of the graph, angstrom.
         max_neighbours: nearest incoming edges kept per atom; 0 keeps all.
-        max_length: tokens of a text, special tokens included.
+        max_length: maximum number of tokens in a text, including special tokens.
         text_source: "narratives" or "papers".
-        graph_views: 2, or 1 for only the plain crystal.
+        graph_views: 2, or 1 for only the unaugmented crystal.
         text_views: 2, or 1 for only the full text.
-        perturb_law: of crystal view 1, see `augment.perturb`.
-        strain_law: of crystal view 2, see `augment.strain`.
-        max_strain: of crystal view 2.
-        max_compression: of crystal view 2.
+        perturb_law: distribution of the displacements in crystal view 1, see `augment.perturb`.
+        strain_law: distribution of the strain in crystal view 2, see `augment.strain`.
+        max_strain: largest strain of crystal view 2.
+        max_compression: largest compression of crystal view 2.
         sentence_keep_prob: see `text.text_view`.
-        drop_in_single_text_view: whether sentences are dropped and shuffled also where there is
-            only one text view; the reference then takes the full text.
+        drop_in_single_text_view: whether sentences are also dropped and shuffled when there is only
+            one text view; the reference uses the full text in that case.
         mask_prob: share of tokens masked in training.
         with_labels: whether masked tokens become labels of a language-model loss.
-        causal: for a decoder: nothing is masked, and every token but the first is a label.
-        replace_formula_prob: chance that a text view reads "material" for every formula.
-        replace_formula_start_epoch: the first epoch in which that happens.
-        label: name of the property that is learned; there are no texts then. "": none is.
+        causal: set for a decoder: nothing is masked, and every token except the first is a label.
+        replace_formula_prob: probability that all formulas in a text view become "material".
+        replace_formula_start_epoch: first epoch in which formulas are replaced.
+        label: name of the property being learned, in which case there are no texts; "": none.
     """
 
     cutoff: float
@@ -75,7 +75,7 @@ class ViewOptions:
 
 
 def view_options(config: ml_collections.ConfigDict, needs: EncoderNeeds) -> ViewOptions:
-    """The config's views of a training example, as its encoders need them."""
+    """The view options of a training example, from the config and the encoders' needs."""
     masks = config.lm_weight > 0 or config.augment.mask_prob > 0
     is_property = config.task == "property"
     return ViewOptions(
@@ -106,7 +106,7 @@ def train_views(
     """The random views of one training example; a pure function of its arguments.
 
     Raises:
-        DataError: the record cannot be used; names it.
+        DataError: the record cannot be used; the message names it.
     """
 
     def generator(stream: int) -> np.random.Generator:
@@ -161,10 +161,10 @@ def plain_views(
     tokenizer: Tokenizer,
     replace_formula: bool = False,
 ) -> ExampleViews:
-    """The plain crystal and the full text of one example, for evaluation.
+    """The unaugmented crystal and the full text of one example, for evaluation.
 
     Raises:
-        DataError: the record cannot be used; names it.
+        DataError: the record cannot be used; the message names it.
     """
 
     def build() -> ExampleViews:
@@ -181,7 +181,7 @@ def plain_views(
 
 
 def without_formulas(words: str, record: Record) -> str:
-    """The text with every formula, and the record's own however it looks, read "material"."""
+    """The text with "material" for every formula, and for the record's own even if ambiguous."""
     return replace_formulas(words, FORMULA_WORD, also=(record.formula,))
 
 
@@ -190,7 +190,7 @@ def _graph(crystal: Crystal, options: ViewOptions) -> CrystalGraph:
 
 
 def _named(record: Record, index: int, build: Callable[[], ExampleViews]) -> ExampleViews:
-    """What `build` makes, or its complaint with the example's name."""
+    """The result of `build`; its errors get the example's name."""
     try:
         return build()
     except UserError as error:

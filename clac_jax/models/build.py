@@ -1,4 +1,4 @@
-"""From a config to the model and its first variables."""
+"""Builds the model and its initial variables from a config."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from clac_jax.models.text.pretrained import load_huggingface
 
 
 def pair_loss_of(options: ml_collections.ConfigDict) -> PairLoss:
-    """The contrastive loss of the config group `loss`.
+    """The contrastive loss selected by the config group `loss`.
 
     Raises:
         ModelError: no loss has that name.
@@ -36,11 +36,11 @@ def build_model(config: ml_collections.ConfigDict, vocab_size: int | None = None
     """The model that a config describes.
 
     Args:
-        config: of the run.
-        vocab_size: of the tokenizer, for a text encoder without pretrained weights.
+        config: the run's config.
+        vocab_size: vocabulary size of the tokenizer, for a text encoder without pretrained weights.
 
     Raises:
-        ModelError: a name is unknown, or sizes do not fit each other.
+        ModelError: a name is unknown, or sizes are incompatible.
         PretrainedError: the folder of pretrained weights cannot be used.
     """
     heads = pair_loss_of(config.loss).heads
@@ -60,7 +60,7 @@ def build_model(config: ml_collections.ConfigDict, vocab_size: int | None = None
 
 
 def abstract_variables(model: nn.Module, batch: Batch) -> dict[str, Any]:
-    """What `init_variables` returns, only as shapes and types; nothing is computed or read."""
+    """Shapes and types of the result of `init_variables`; nothing is computed or read."""
     key = jax.random.PRNGKey(0)
     return dict(jax.eval_shape(lambda: model.init(key, batch, train=True)))
 
@@ -71,13 +71,13 @@ def init_variables(
     batch: Batch,
     key: Key[jax.Array, ""] | None = None,
 ) -> dict[str, Any]:
-    """Random weights, with the pretrained encoders in place of the random ones.
+    """Random weights, except that pretrained encoders replace the random ones.
 
     Args:
-        model: from build_model.
-        config: of the run.
+        model: model from `build_model`.
+        config: the run's config.
         batch: a training batch of any size, with the views and labels of training.
-        key: PRNG key; that of `config.seed` by default.
+        key: PRNG key; derived from `config.seed` by default.
 
     Returns:
         {"params": ..., "batch_stats": ...} of float32 arrays.

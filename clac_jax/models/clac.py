@@ -1,4 +1,4 @@
-"""The two towers of CLaC (arXiv:2502.16451) and the heads of their contrasts."""
+"""The two towers of CLaC (arXiv:2502.16451) and its contrastive heads."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from clac_jax.typing import Array
 
 Head = ContrastiveHead | CriticHead
 
-# What the key of a step is split into.
+# Streams of a step's key for the noise of the two priors.
 _CRYSTAL_NOISE, _TEXT_NOISE = 1_000_001, 1_000_002
 
 
 @flax.struct.dataclass
 class Encoded:
-    """What the two towers make of a batch, before any projection.
+    """Features of a batch from the two towers, before any projection.
 
     Attributes:
         graphs: (V_graph, B, F) features of the crystals; view 0 first.
         texts: (V_text, B, F) features of the texts.
         lm_loss_sum: (V_text,) summed language-model loss of this device's tokens, or None.
-        lm_num_tokens: (V_text,) labelled tokens, or None.
+        lm_num_tokens: (V_text,) number of labelled tokens, or None.
     """
 
     graphs: Float[jax.Array, "views_graph examples graph_features"]
@@ -45,16 +45,16 @@ class Encoded:
 
 @flax.struct.dataclass
 class ClacOutput:
-    """What the losses and the evaluation need.
+    """Model outputs used by the losses and the evaluation.
 
     Attributes:
         cross: crystals (left) and texts (right), every view of both.
         visual: first and second crystal view; None without that contrast or the second view.
-        textual: first and second text view; None likewise.
+        textual: first and second text view; None without that contrast or the second view.
         lm_loss_sum: (V_text,) summed language-model loss of this device's tokens, or None.
-        lm_num_tokens: (V_text,) labelled tokens, or None.
+        lm_num_tokens: (V_text,) number of labelled tokens, or None.
         crystal_prior: (B,) prior loss of each first crystal view, or None without that prior.
-        text_prior: (B,) prior loss of each first text view, or None.
+        text_prior: (B,) prior loss of each first text view, or None without that prior.
     """
 
     cross: ProjectedPair
@@ -77,7 +77,7 @@ class ClacOutput:
 
 
 class CLaC(nn.Module):
-    """Graph tower, text tower, and the heads of the contrasts.
+    """Graph tower, text tower, and the contrastive heads.
 
     Attributes:
         graph_encoder: crystals -> (rows, F).
@@ -86,11 +86,11 @@ class CLaC(nn.Module):
         use_visual: whether two views of a crystal are contrasted.
         use_textual: whether two views of a text are contrasted.
         logit_scale_init: initial inverse temperature of every contrast.
-        logit_bias_init: initial bias of every score (the sigmoid loss); None: there is none.
-        cross_critic: how crystals and texts score each other, "dot" or "concat" (a perceptron).
-        intra_critic: how two views of one modality do.
-        crystal_prior: whether the features of crystals are drawn to a uniform prior.
-        text_prior: whether those of texts are.
+        logit_bias_init: initial bias of every score (for the sigmoid loss); None: no bias.
+        cross_critic: how crystals and texts are scored, "dot" or "concat" (a perceptron).
+        intra_critic: how two views of one modality are scored, "dot" or "concat".
+        crystal_prior: whether crystal features are pulled towards a uniform prior.
+        text_prior: whether text features are pulled towards a uniform prior.
     """
 
     graph_encoder: nn.Module
@@ -133,13 +133,13 @@ class CLaC(nn.Module):
 
         Args:
             batch: one or two views of every crystal and text.
-            train: batch statistics and dropout.
-            key: PRNG key of this step, the same on every device: of dropout and of the noise that
-                the prior is told from. None drops nothing, and the noise is always the same.
+            train: whether to use batch statistics and dropout.
+            key: PRNG key of this step, the same on every device; for dropout and for the noise that
+                the priors compare features with. None disables dropout and fixes the noise.
             axis_name: mapped axis of the devices, for batch statistics over the global batch.
 
         Returns:
-            ClacOutput with a contrast for each that is wanted and has its two views.
+            ClacOutput with every contrast that is enabled and has both of its views.
         """
         encoded = self.encode(batch, train=train, key=key, axis_name=axis_name)
         return self.contrast(
@@ -159,10 +159,10 @@ class CLaC(nn.Module):
         key: Key[jax.Array, ""] | None = None,
         axis_name: str | None = None,
     ) -> Encoded:
-        """The towers alone; arguments as for `__call__`.
+        """Runs only the towers; arguments as for `__call__`.
 
-        What comes out for an example depends on no other, unless a tower has batch statistics: a
-        part of a batch gives that part of the features.
+        The features of an example depend on no other example, unless a tower has batch statistics:
+        encoding part of a batch gives that part of the features.
         """
         num_examples = batch.example_mask.shape[0]
         graphs = self.graph_encoder(batch.graphs, train=train, axis_name=axis_name)
@@ -184,15 +184,15 @@ class CLaC(nn.Module):
         key: Key[jax.Array, ""] | None = None,
         axis_name: str | None = None,
     ) -> ClacOutput:
-        """The heads and priors on a whole batch's features.
+        """Applies heads and priors to the features of this device's entire batch.
 
         Args:
-            encoded: of all examples of this device.
+            encoded: features of all examples on this device.
             example_mask: (B,) bool, False at padding.
             example_index: (B,) int32 index of each example in its split.
             train: as for `__call__`.
-            key: likewise.
-            axis_name: likewise.
+            key: as for `__call__`.
+            axis_name: as for `__call__`.
         """
         graphs, texts = encoded.graphs, encoded.texts
 
@@ -225,7 +225,7 @@ class CLaC(nn.Module):
         )
 
     def encode_texts(self, batch: Batch, *, key: Key[jax.Array, ""] | None = None) -> TextOutput:
-        """The text tower alone, before any projection; without a key nothing is dropped."""
+        """Runs only the text tower, before any projection; without a key there is no dropout."""
         stream = None
         if key is not None:
             ids = dropout_ids(batch.example_index, batch.texts.num_views)
@@ -234,7 +234,7 @@ class CLaC(nn.Module):
         return output
 
     def embed_graphs(self, graphs: GraphBatch) -> Float[jax.Array, "crystals features"]:
-        """(rows, P) projections of plain crystals into the joint space."""
+        """(rows, P) projections of unaugmented crystals into the joint space."""
         return self.cross_head.project_left(self.graph_encoder(graphs, train=False))
 
     def embed_texts(self, texts: TextBatch) -> Float[jax.Array, "texts features"]:

@@ -1,9 +1,9 @@
-"""Dropout whose masks depend on the step, the place in the network and the example alone.
+"""Dropout whose masks depend only on the step, the position in the network and the example.
 
-A mask drawn for a whole array changes with the batch that an example is in, its row, the device
-and the padding. Here every element has a counter of its own, (example and view, element), encrypted
-under the step's key: any layout of the same examples drops the same elements. Threefry is written
-out in elementwise operations, so that XLA fuses it with what it masks; an element costs 16 bits.
+A mask drawn for an entire array changes with an example's batch, its row, the device and the
+padding. Here every element has its own counter, (example and view, element), encrypted under the
+step's key, so any layout of the same examples drops the same elements. Threefry is written out in
+elementwise operations, so that XLA fuses it with the masked operation; an element costs 16 bits.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ def threefry(key: CipherKey, counter: tuple[Word, Word]) -> tuple[Word, Word]:
 
 @flax.struct.dataclass
 class DropoutStream:
-    """The randomness of one forward pass.
+    """The random stream of one forward pass.
 
     Attributes:
         key: PRNG key of the step.
-        example_ids: (rows,) uint32, different for every view of every example.
+        example_ids: (rows,) uint32, unique for every view of every example.
     """
 
     key: Key[jax.Array, ""]
     example_ids: UInt32[jax.Array, "rows"]
 
     def site(self, index: int) -> CipherKey:
-        """The cipher key of one place in the network."""
+        """The cipher key of one dropout site in the network."""
         words = jax.random.bits(jax.random.fold_in(self.key, index), (2,), jnp.uint32)
         return words[0], words[1]
 
@@ -59,19 +59,19 @@ def keep_mask(
     example: Word,
     element: Word,
 ) -> Bool[jax.Array, "..."]:
-    """True where an element stays, with probability ``1 - rate``.
+    """True where an element is kept, with probability ``1 - rate``.
 
     Args:
-        size: of the mask along ``axis``.
-        axis: along which one counter serves several elements.
-        rate: in [0, 1), exact to 2**-16.
-        site: cipher key of this place in the network.
+        size: length of the mask along ``axis``.
+        axis: axis along which one counter serves several elements.
+        rate: dropout rate in [0, 1), exact to 2**-16.
+        site: cipher key of this site in the network.
         example: uint32, id of the example; size 1 along ``axis``.
         element: uint32, number of the element within the example; size 1 along ``axis``. No two
-            elements of one example that share an index along ``axis`` may have the same.
+            elements of one example that share an index along ``axis`` may have the same number.
 
     Returns:
-        bool, the broadcast shape of example and element with ``size`` along ``axis``.
+        bool, the broadcast shape of example and element, with ``size`` along ``axis``.
     """
     quarter = -(-size // 4)
     lanes_shape = [1] * max(example.ndim, element.ndim)
@@ -86,5 +86,5 @@ def keep_mask(
 def drop(
     x: Float[jax.Array, "*shape"], keep: Bool[jax.Array, "*shape"], rate: float
 ) -> Float[jax.Array, "*shape"]:
-    """Zeroes what is not kept and scales the rest by 1 / (1 - rate)."""
+    """Zeroes the dropped elements and scales the rest by 1 / (1 - rate)."""
     return jnp.where(keep, x / (1.0 - rate), 0)

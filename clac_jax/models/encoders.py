@@ -1,4 +1,4 @@
-"""From a config to its two encoders, and to what the data must know of them."""
+"""Builds the two encoders of a config and describes what they need from the data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from clac_jax.models.text.settings import TextEncoderSettings
 
 
 def graph_settings(options: ml_collections.ConfigDict) -> GraphEncoderSettings:
-    """The settings of the encoder that the config group `graph_encoder` names.
+    """The settings of the encoder selected by the config group `graph_encoder`.
 
     Raises:
         ModelError: no encoder has that name.
@@ -49,10 +49,10 @@ def build_graph_encoder(config: ml_collections.ConfigDict) -> nn.Module:
 def with_pretrained_graph_encoder(
     params: dict[str, Any], config: ml_collections.ConfigDict
 ) -> dict[str, Any]:
-    """The parameters of a model, its graph encoder's from the file that the config names, if any.
+    """Model parameters in which the graph encoder's come from the config's file, if it names one.
 
     Raises:
-        PretrainedError: the file holds other weights.
+        PretrainedError: the file holds different weights.
         TorchFileError: the file cannot be read.
     """
     options = config.graph_encoder
@@ -66,12 +66,12 @@ def with_pretrained_graph_encoder(
 
 
 def compute_dtype(config: ml_collections.ConfigDict) -> str | None:
-    """The type of the towers' arithmetic; None: that of their parameters."""
+    """The dtype of the towers' arithmetic; None: the dtype of their parameters."""
     return None if config.precision == "float32" else config.precision
 
 
 def text_kind(options: ml_collections.ConfigDict) -> type[TextEncoderSettings]:
-    """The kind of text encoder that the config group `text_encoder` means.
+    """The kind of text encoder selected by the config group `text_encoder`.
 
     Raises:
         ModelError: no encoder has that name.
@@ -85,11 +85,11 @@ def text_kind(options: ml_collections.ConfigDict) -> type[TextEncoderSettings]:
 def text_settings(
     config: ml_collections.ConfigDict, vocab_size: int | None = None
 ) -> TextEncoderSettings:
-    """Settings of the text encoder: those of the pretrained weights, or of the config.
+    """The text encoder's settings, from its pretrained weights or from the config.
 
     Args:
-        config: of the run.
-        vocab_size: of the tokenizer, for an encoder without pretrained weights.
+        config: the run's config.
+        vocab_size: vocabulary size of the tokenizer, for an encoder without pretrained weights.
 
     Raises:
         ModelError: the encoder has too few positions for `max_length`, too few words or layers.
@@ -131,7 +131,7 @@ def text_settings(
 def build_text_encoder(
     config: ml_collections.ConfigDict, vocab_size: int | None = None
 ) -> nn.Module:
-    """The text encoder of `config.text_encoder`; arguments and errors of `text_settings`."""
+    """The text encoder of `config.text_encoder`; arguments and errors as for `text_settings`."""
     return text_settings(config, vocab_size).build(
         feature=config.text_encoder.feature,
         with_lm_loss=config.lm_weight > 0,
@@ -140,10 +140,10 @@ def build_text_encoder(
 
 
 def encoder_needs(config: ml_collections.ConfigDict) -> EncoderNeeds:
-    """What the data must know of the encoders of a config.
+    """The data requirements of a config's encoders.
 
     Raises:
-        ModelError: no encoder has the name that the config gives.
+        ModelError: no encoder has the name given in the config.
         PretrainedError: the config.json of the pretrained text encoder cannot be used.
     """
     graph = graph_settings(config.graph_encoder)

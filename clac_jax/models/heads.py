@@ -1,4 +1,4 @@
-"""What stands between features and losses: projections and their scores, a critic, a prior."""
+"""From features to losses: projections and their scores, a critic, and a prior."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from clac_jax.models.normalization import view_members
 from clac_jax.models.projection import ProjectionBlock
 from clac_jax.typing import Array
 
-# Rows of a critic's score matrix computed at once: its hidden layer has a vector per entry.
+# Rows of a critic's score matrix per chunk: its hidden layer holds a vector per entry.
 _CRITIC_ROWS = 8
 
 
 @flax.struct.dataclass
 class CriticLayers:
-    """The layers of a critic behind its first, which is linear in each side by itself.
+    """A critic's layers after its first, which is linear in each side separately.
 
     Attributes:
         hidden_kernel: (H, H).
@@ -42,14 +42,14 @@ class CriticLayers:
 
 @flax.struct.dataclass
 class ProjectedPair:
-    """The two sides of one contrast, and how they score each other.
+    """The two sides of one contrast, and how they are scored against each other.
 
     Attributes:
         left: (V_left, B, P) float32, one slice per view; l2-normalized unless there is a critic.
-        right: (V_right, B, P) float32, likewise.
+        right: (V_right, B, P) float32, one slice per view; normalized like `left`.
         log_scale: () logarithm of the inverse temperature; None with a critic.
-        logit_bias: () added to every score; None: nothing.
-        critic: scores instead of the dot product; None: the dot product does.
+        logit_bias: () bias added to every score; None: no bias.
+        critic: replaces the dot product as the score; None: the dot product is used.
     """
 
     left: Float[jax.Array, "views_left examples features"]
@@ -61,7 +61,7 @@ class ProjectedPair:
     def scores(
         self, left: Float[jax.Array, "rows features"], right: Float[jax.Array, "columns features"]
     ) -> Float[jax.Array, "rows columns"]:
-        """(N, P), (M, P) -> (N, M) score of everything on the left with everything on the right."""
+        """(N, P), (M, P) -> (N, M) score of every row on the left with every row on the right."""
         critic = self.critic
         if critic is not None:
             by_row: jax.Array = jax.lax.map(
@@ -95,7 +95,7 @@ class ContrastiveHead(nn.Module):
     Attributes:
         features: width P of the projections.
         logit_scale_init: initial inverse temperature.
-        logit_bias_init: of a learned bias on every score; None: there is none.
+        logit_bias_init: initial value of a learned bias on every score; None: no bias.
     """
 
     features: int
@@ -128,12 +128,12 @@ class ContrastiveHead(nn.Module):
         Args:
             left: (V_left, B, F_left) features.
             right: (V_right, B, F_right) features.
-            example_mask: (B,) bool, the examples that enter batch statistics.
-            train: batch statistics instead of running averages.
+            example_mask: (B,) bool, the examples that enter the batch statistics.
+            train: use batch statistics instead of running averages.
             axis_name: mapped axis of the devices.
         """
-        # The reference runs a block once per scored pair of views, left views innermost; computing
-        # each view once and repeating its update leaves the same running averages.
+        # The reference runs a block once per scored pair of views, left views innermost. Computing
+        # each view once and repeating its update gives the same running averages.
         left_order = tuple(range(left.shape[0])) * right.shape[0]
         right_order = tuple(k for k in range(right.shape[0]) for _ in range(left.shape[0]))
 
@@ -156,13 +156,13 @@ class ContrastiveHead(nn.Module):
         )
 
     def project_left(self, x: Float[jax.Array, "rows inputs"]) -> Float[jax.Array, "rows features"]:
-        """(N, F_left) -> (N, P) with the running averages."""
+        """(N, F_left) -> (N, P), using the running averages."""
         return l2_normalize(self.left(x, jnp.ones((1, x.shape[0]), bool), train=False))
 
     def project_right(
         self, x: Float[jax.Array, "rows inputs"]
     ) -> Float[jax.Array, "rows features"]:
-        """(N, F_right) -> (N, P) with the running averages."""
+        """(N, F_right) -> (N, P), using the running averages."""
         return l2_normalize(self.right(x, jnp.ones((1, x.shape[0]), bool), train=False))
 
     def scores(
@@ -173,10 +173,10 @@ class ContrastiveHead(nn.Module):
 
 
 class CriticHead(nn.Module):
-    """A perceptron of three layers on the concatenation of two features: the "concat" score.
+    """A three-layer perceptron on two concatenated feature vectors: the "concat" score.
 
     Its first layer is evaluated once per side, W [a, b] + c = (W_a a + c) + W_b b, so that scoring
-    all pairs costs no first layer per pair. Source: CLIP-Lite (arXiv:2112.07133).
+    all pairs needs no first layer per pair. Source: CLIP-Lite (arXiv:2112.07133).
 
     Attributes:
         features: width H of both hidden layers.
@@ -204,7 +204,7 @@ class CriticHead(nn.Module):
         train: bool,
         axis_name: str | None = None,
     ) -> ProjectedPair:
-        """Both sides' part of the first layer; the arguments are those of ContrastiveHead."""
+        """Computes each side's part of the first layer; arguments as for ContrastiveHead."""
         del example_mask, train, axis_name
         return ProjectedPair(self.left(left), self.right(right), critic=self.layers)
 
@@ -221,14 +221,14 @@ class CriticHead(nn.Module):
     def scores(
         self, left: Float[jax.Array, "rows features"], right: Float[jax.Array, "columns features"]
     ) -> Float[jax.Array, "rows columns"]:
-        """(N, H), (M, H) first layers -> (N, M)."""
+        """(N, H), (M, H) first-layer outputs -> (N, M) scores."""
         return ProjectedPair(left, right, critic=self.layers).scores(left, right)
 
 
 class PriorDiscriminator(nn.Module):
-    """Tells features from uniform noise; its loss draws the features to the unit cube.
+    """Distinguishes features from uniform noise; its loss pulls features towards the unit cube.
 
-    Source: the prior of Deep InfoMax (arXiv:1808.06670) as CLIP-Lite uses it.
+    Source: the prior of Deep InfoMax (arXiv:1808.06670), as used by CLIP-Lite.
 
     Attributes:
         hidden: widths of the hidden layers.
@@ -254,6 +254,6 @@ class PriorDiscriminator(nn.Module):
 def prior_noise(
     key: Key[jax.Array, ""], example_index: Int[Array, "examples"], width: int
 ) -> Float[jax.Array, "examples {width}"]:
-    """(B, width) uniform in [0, 1); depends on the key and the example alone, not on the device."""
+    """(B, width) uniform in [0, 1); depends only on the key and the example, not the device."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.asarray(example_index))
     return jax.vmap(lambda k: jax.random.uniform(k, (width,)))(keys)

@@ -13,9 +13,9 @@ from clac_jax.typing import Array
 class MaskedBatchNorm(nn.Module):
     """Batch norm whose rows come in sets, each normalized by its own mean and variance.
 
-    Two views of a batch travel through a module together, yet each view has its own statistics, as
-    if the module were called once per view. Follows PyTorch: biased variance to normalize, unbiased
-    variance in the running average.
+    Two views of a batch pass through a module together, yet each view has its own statistics, as if
+    the module were called once per view. As in PyTorch, the biased variance normalizes and the
+    unbiased variance enters the running average.
 
     Attributes:
         epsilon: added to the variance.
@@ -39,14 +39,15 @@ class MaskedBatchNorm(nn.Module):
 
         Args:
             x: (N, F) rows.
-            members: (V, N) bool, which rows belong to which set; a row belongs to one set or none.
-            train: use the statistics of each set, and update the running averages; else use these.
+            members: (V, N) bool, which rows belong to which set; a row belongs to at most one set.
+            train: whether to use the statistics of each set and update the running averages;
+                otherwise the running averages are used.
             update_order: order, with repetitions, in which the sets enter the running averages;
-                each set once by default.
-            axis_name: mapped axis over whose devices the statistics are taken.
+                by default each set once.
+            axis_name: mapped axis of the devices over which the statistics are computed.
 
         Returns:
-            (N, F); rows that belong to no set are finite and meaningless.
+            (N, F); rows that belong to no set are finite but meaningless.
         """
         features = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (features,))
@@ -68,7 +69,7 @@ class MaskedBatchNorm(nn.Module):
             return jnp.matmul(weights.T, values, precision=jax.lax.Precision.HIGHEST)
 
         count = per_set_sum(jnp.ones((x.shape[0], 1), x.dtype))
-        # Centered before it is squared: E[x^2] - E[x]^2 loses digits.
+        # Centered before squaring: E[x^2] - E[x]^2 loses digits.
         mean = per_set_sum(x) / jnp.maximum(count, 1)
         centered = x - per_row(mean)
         var = per_set_sum(jnp.square(centered)) / jnp.maximum(count, 1)

@@ -1,4 +1,4 @@
-"""What keeps sums exact when the towers compute in bfloat16."""
+"""Precision of sums when the towers compute in bfloat16."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from jaxtyping import Float
 
 
 def at_least_float32(x: Float[jax.Array, "*shape"]) -> Float[jax.Array, "*shape"]:
-    """bfloat16 as float32, where sums of many terms need it; others as they are."""
+    """16-bit floats promoted to float32, for sums of many terms; wider dtypes unchanged."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -1,4 +1,4 @@
-"""The projection block in front of every contrastive score."""
+"""The projection block applied before every contrastive score."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def near_identity(
 
 
 class ProjectionBlock(nn.Module):
-    """Layer norm of a two-layer perceptron plus a near-identity linear shortcut.
+    """Layer norm of the sum of a two-layer perceptron and a near-identity linear shortcut.
 
-    Source: arXiv:2502.16451; the block of CLIP-Lite (arXiv:2112.07133).
+    Source: arXiv:2502.16451, following the block of CLIP-Lite (arXiv:2112.07133).
 
     Attributes:
         features: width of the output.
@@ -43,7 +43,7 @@ class ProjectionBlock(nn.Module):
         update_order: tuple[int, ...] | None = None,
         axis_name: str | None = None,
     ) -> Float[jax.Array, "rows {self.features}"]:
-        """(N, F) -> (N, features); the other arguments are those of MaskedBatchNorm."""
+        """(N, F) -> (N, features); the other arguments are as for MaskedBatchNorm."""
         hidden = nn.Dense(self.features, use_bias=False, name="hidden")(x)
         hidden = MaskedBatchNorm(name="norm")(
             hidden, members, train=train, update_order=update_order, axis_name=axis_name

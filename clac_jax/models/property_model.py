@@ -1,4 +1,4 @@
-"""A graph encoder with a linear head, for one property of a crystal."""
+"""A graph encoder with a linear head that predicts one property of a crystal."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from clac_jax.input_pipeline.batch import Batch
 
 @flax.struct.dataclass
 class PropertyOutput:
-    """What a property model returns.
+    """The output of a property model.
 
     Attributes:
-        outputs: (B, 1) normalized prediction, or (B, C) logits of the classes.
-        mean: () of the labels of the training split; 0 for classes.
-        std: () of them; 1 for classes.
+        outputs: (B, 1) normalized predictions, or (B, C) class logits.
+        mean: () mean label of the training split; 0 for classes.
+        std: () standard deviation of these labels; 1 for classes.
     """
 
     outputs: Float[jax.Array, "examples outputs"]
@@ -34,12 +34,12 @@ class PropertyOutput:
 class PropertyModel(nn.Module):
     """Crystals -> graph encoder -> linear head.
 
-    The normalization of the labels is among the batch statistics, so that a checkpoint has all that
-    a prediction needs.
+    The label normalization is stored with the batch statistics, so that a checkpoint contains
+    everything needed for a prediction.
 
     Attributes:
         graph_encoder: crystals -> (rows, F).
-        num_outputs: 1 for a number, else the classes.
+        num_outputs: 1 for a number, otherwise the number of classes.
     """
 
     graph_encoder: nn.Module
@@ -54,7 +54,7 @@ class PropertyModel(nn.Module):
         key: Key[jax.Array, ""] | None = None,
         axis_name: str | None = None,
     ) -> PropertyOutput:
-        """Predicts for each crystal; `key` is that of other models, here nothing is random."""
+        """Predicts the property of each crystal; `key` is unused, as nothing here is random."""
         del key
         mean = self.variable("batch_stats", "label_mean", jnp.zeros, ())
         std = self.variable("batch_stats", "label_std", jnp.ones, ())

@@ -1,4 +1,4 @@
-"""Rematerialisation: blocks whose insides are computed again in the backward pass, not kept."""
+"""Rematerialization: the inside of a block is recomputed in the backward pass, not stored."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ State = TypeVar("State")
 
 
 def remat_block(module: nn.Module, block: Callable[[State], State]) -> Callable[[State], State]:
-    """`block`, of which only the input is kept for the backward pass where `module.remat` is set.
+    """`block`, storing only its input for the backward pass if `module.remat` is set.
 
     Args:
-        module: with a field `remat`, whose compact `__call__` this is called in. The block's
-            submodules become its own, under the same names as without.
-        block: a state -> one of the same shapes and types. It may make submodules, update their
-            batch statistics and read other arrays from around it, which are kept.
+        module: module with a field `remat`, whose compact `__call__` calls this function. The
+            block's submodules become its own, with the same names as without rematerialization.
+        block: a state -> a state of the same shapes and types. It may create submodules, update
+            their batch statistics and read other arrays from the enclosing scope, which are stored.
     """
-    # Nothing is differentiated while parameters are made.
+    # Nothing is differentiated during initialization.
     if not module.remat or module.is_initializing():
         return block
 
@@ -37,9 +37,9 @@ def remat_block(module: nn.Module, block: Callable[[State], State]) -> Callable[
         return lost
 
     def apart(x: State) -> State:
-        # XLA for CPUs ignores the barriers by which `remat` puts the second computation off until
-        # its gradient is there, and so keeps all after all. What stands in a branch it leaves
-        # there. It cannot know that no activation is the largest number there is.
+        # XLA for CPUs ignores the barriers with which `remat` delays the recomputation until the
+        # gradient arrives, and so would store everything after all. It does not move operations
+        # out of a branch, and it cannot know that no activation equals the largest finite number.
         first = jnp.ravel(jax.tree.leaves(x)[0])[0]
         return nn.cond(first != jnp.finfo(first.dtype).max, again, never, module, x)
 

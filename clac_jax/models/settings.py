@@ -1,4 +1,4 @@
-"""What the settings of encoders and losses have in common: they come from a config group."""
+"""Settings of encoders and losses: how they are read from a config group."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Settings = TypeVar("Settings")
 
 
 class ModelError(UserError, ValueError):
-    """A config asks for a model that does not exist or does not fit its weights."""
+    """A config requests a model that does not exist or does not fit its weights."""
 
 
 def settings_of(
@@ -22,25 +22,25 @@ def settings_of(
 ) -> Settings:
     """The settings of one kind of encoder or loss, picked by name from a config group.
 
-    The group holds the settings of every kind; those of the others are left alone.
+    The group holds the settings of every kind; those of the other kinds are ignored.
 
     Args:
         kind: frozen dataclass.
-        values: name -> value; None, where the config leaves it to the encoder, and a name that is
-            not there stand for the default of the field.
+        values: name -> value. A missing name, or None where the config leaves the value to the
+            encoder, means the default of the field.
 
     Raises:
-        ValueError: the dataclass refuses a value.
+        ValueError: the dataclass rejects a value.
     """
     names = [each.name for each in dataclasses.fields(kind)]  # type: ignore[arg-type]
     return kind(**{name: values[name] for name in names if values.get(name) is not None})
 
 
 def kind_named(table: Mapping[str, type[Settings]], name: Any, key: str) -> type[Settings]:
-    """The entry of a table of encoders or losses.
+    """The entry with a given name in a table of encoders or losses.
 
     Raises:
-        ModelError: there is none of that name; lists those there are.
+        ModelError: no entry has that name; the message lists the available ones.
     """
     if name not in table:
         *first, last = table

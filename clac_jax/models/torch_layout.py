@@ -1,4 +1,4 @@
-"""PyTorch's tensors by their state-dict names, in Flax's names and layout."""
+"""PyTorch tensors, by state-dict name, in Flax's names and layout."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _FLOATS = (np.float32, np.float64, np.float16, ml_dtypes.bfloat16)
 
 
 class TensorReader:
-    """Takes tensors by name, checks their shapes, and turns linear maps and norms around.
+    """Takes tensors by name, checks shapes, and converts linear maps and norms to Flax's layout.
 
-    A missing tensor raises KeyError, one of another shape ValueError; both name it.
+    A missing tensor raises KeyError, one with the wrong shape ValueError; both name it.
 
     Attributes:
-        prefix: what stands before every name.
+        prefix: prefix of every name.
     """
 
     def __init__(self, tensors: Tensors, anchor: str = "", prefix: str = ""):
-        """With a given prefix, or with what stands before `anchor` in the name that ends so."""
+        """Uses `prefix`, or, with `anchor`, whatever precedes it in the name that ends with it."""
         self._tensors = tensors
         self.prefix = prefix
         if anchor:
@@ -30,18 +30,18 @@ class TensorReader:
             self.prefix = name[: -len(anchor)]
 
     def __contains__(self, name: str) -> bool:
-        """Whether there is a tensor of that name, with or without the prefix."""
+        """Whether there is a tensor with that name, with or without the prefix."""
         return name in self._tensors or self.prefix + name in self._tensors
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Of a tensor."""
+        """The shape of a tensor."""
         return np.shape(self._find(name))
 
     def take(self, name: str, *shape: int) -> np.ndarray:
-        """A tensor of that shape as float32, or float64 where it is that.
+        """A tensor of that shape, as float32, or float64 if it is stored as float64.
 
-        The shape is compared first: a tensor that only shows a few numbers again and again is not
-        written out for a model that does not want it.
+        The shape is compared first, so that a tensor that only repeats a few numbers by striding is
+        not expanded in memory for a model that does not want it.
         """
         tensor = np.asarray(self._find(name))
         if tensor.shape != shape:
@@ -77,24 +77,24 @@ class TensorReader:
 
 
 class SeenTensors(dict[str, np.ndarray]):
-    """Tensors that know which of them were read, under any of their names."""
+    """Tensors that record which of them were read, under any of their names."""
 
     def __init__(self, tensors: Tensors):
-        """The same tensors, none of them read."""
+        """Wraps these tensors, with none of them read yet."""
         super().__init__(tensors)
         self._read: set[int] = set()
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """A tensor, which now counts as read."""
+        """The tensor, which is then marked as read."""
         tensor = super().__getitem__(name)
         self._read.add(id(tensor))
         return tensor
 
     def unread(self) -> list[str]:
-        """The names of those that nobody asked for."""
+        """The names of the tensors that have not been read."""
         return [name for name, tensor in self.items() if id(tensor) not in self._read]
 
 
 def count_layers(names: Iterable[str], pattern: str) -> int:
-    """How many names match a regular expression from end to end."""
+    """The number of names that fully match a regular expression."""
     return sum(re.fullmatch(pattern, name) is not None for name in names)

@@ -1,4 +1,4 @@
-"""What a run learns: the model, its loss and how it is judged. The loop is the same for all."""
+"""The task of a run: model, loss and evaluation measures. The training loop is shared by all."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["Task", "make_task"]
 
 
 def make_task(config: ml_collections.ConfigDict, data: RunData, parallel: Parallel) -> Task:
-    """The task of a config.
+    """The task selected by a config.
 
     Raises:
-        ModelError, PretrainedError: the config's model does not exist or does not fit.
+        ModelError, PretrainedError: the model does not exist or its sizes do not fit.
     """
     return (Property if config.task == "property" else Contrastive)(config, data, parallel)

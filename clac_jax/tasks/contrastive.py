@@ -1,4 +1,4 @@
-"""Contrastive pretraining: crystals and texts in one space, judged by retrieval."""
+"""Contrastive pretraining: crystals and texts in one joint space, evaluated by retrieval."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from clac_jax.training.state import TrainState
 
 
 class Contrastive(Task):
-    """Each crystal is contrasted with all texts of a batch, and each text with all crystals."""
+    """Contrasts each crystal with all texts of a batch, and each text with all crystals."""
 
     model: CLaC
-    # Every train row has all terms; one whose contrast is switched off is 0.
+    # Every train row has all terms; a contrast that is switched off contributes 0.
     absent_terms: ClassVar[Mapping[str, float]] = {"visual_loss": 0.0, "textual_loss": 0.0}
 
     def __init__(self, config: ml_collections.ConfigDict, data: RunData, parallel: Parallel):
@@ -41,7 +41,7 @@ class Contrastive(Task):
         self._evaluate = Evaluator(self.model, options, parallel)
 
     def initialise(self, example: Batch) -> dict[str, Any]:
-        """Random weights, with the pretrained text encoder in its place."""
+        """Random weights, except for pretrained encoders."""
         return init_variables(self.model, self._config, example)
 
     def loss(
@@ -56,7 +56,7 @@ class Contrastive(Task):
         return self._loss(output, batch, axis_name=axis_name, key=key)
 
     def validate(self, state: TrainState, batches: Iterable[Batch]) -> Measures:
-        """Loss and accuracies in batch, and retrieval over the entire pool."""
+        """Loss and accuracies within the batch, and retrieval over the entire pool."""
         evaluation = self._evaluate(state, batches)
         return {
             **_renamed(evaluation.metrics, "val_loss"),
@@ -64,7 +64,7 @@ class Contrastive(Task):
         }
 
     def test(self, state: TrainState) -> tuple[Measures, Report]:
-        """The same on the test split, and retrieval by texts without formulas."""
+        """Evaluates the test split as `validate` does, plus retrieval by texts without formulas."""
         evaluation = self._evaluate(state, self._data.eval_batches("test"))
         plain = self._data.eval_batches("test", replace_formula=True)
         no_formula = self._evaluate(state, plain, suffix="_no_formula").metrics
@@ -76,7 +76,7 @@ class Contrastive(Task):
         return measures, functools.partial(write_report, similarity=evaluation.similarity)
 
     def describe_validation(self, row: Row) -> str:
-        """Loss and text-to-crystal retrieval."""
+        """The loss and text-to-crystal retrieval accuracies, in one line."""
         return (
             f"val_loss {row['val_loss']:.3f}  in batch top-1 {row['val_acc_top1']:.1%}  among "
             f"{row['pool_size']} crystals: text->crystal top-1 {row['text_to_crystal_top1']:.1%}, "
@@ -84,7 +84,7 @@ class Contrastive(Task):
         )
 
     def describe_test(self, row: Row) -> str:
-        """The table of retrieval accuracies."""
+        """A table of retrieval accuracies."""
         lines = [
             f"test      {row['pool_size']} unseen crystals, "
             f"checkpoint of step {row['checkpoint_step']}",
@@ -99,6 +99,6 @@ class Contrastive(Task):
 
 
 def _renamed(metrics: dict[str, float], loss: str) -> dict[str, float]:
-    """The metrics by their names in metrics.jsonl; `loss` is that of the loss."""
+    """The metrics under their metrics.jsonl names; `loss` is the name to give the loss."""
     names = {"loss": loss, "acc_top1": "val_acc_top1", "acc_top3": "val_acc_top3"}
     return {names.get(name, name): value for name, value in metrics.items()}

@@ -1,4 +1,4 @@
-"""Retrieval over a pool of crystals and their texts: ranks and their summaries."""
+"""Retrieval over a pool of crystals and their texts: ranks and summary accuracies."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import numpy as np
 
 
 def retrieval_ranks(similarity: np.ndarray) -> np.ndarray:
-    """Rank (0 = first) of the right candidate for each query.
+    """Rank (0 = first) of the correct candidate for each query.
 
     Args:
-        similarity: (N, N) float; row = query, column = candidate, the right one on the diagonal.
+        similarity: (N, N) float; row = query, column = candidate, correct pairs on the diagonal.
 
     Returns:
-        (N,) int64. Candidates that score exactly like the right one count as before it, so that a
-        model whose vectors have collapsed to one point scores nothing.
+        (N,) int64. Candidates that tie with the correct one rank ahead of it, so a model whose
+        vectors have all collapsed to one point gets no credit.
     """
     right = np.diagonal(similarity)[:, None]
     ranks: np.ndarray = (similarity >= right).sum(axis=1) - 1
@@ -21,7 +21,7 @@ def retrieval_ranks(similarity: np.ndarray) -> np.ndarray:
 
 
 def top_k_accuracies(ranks: np.ndarray, ks: tuple[int, ...] = (1, 3, 10)) -> dict[str, float]:
-    """The share of queries whose right candidate is among the first k, as {"top1": ...}."""
+    """The share of queries whose correct candidate is in the top k, as {"top1": ...}."""
     return {f"top{k}": float(np.mean(ranks < k)) for k in ks}
 
 
@@ -29,7 +29,7 @@ def pool_metrics(similarity: np.ndarray, suffix: str = "") -> dict[str, float]:
     """Retrieval accuracies over an entire pool, in both directions.
 
     Args:
-        similarity: (N, N) score of each text (row) with each crystal (column), same order.
+        similarity: (N, N) score of each text (row) with each crystal (column), in the same order.
         suffix: appended to each name ("_no_formula").
 
     Returns:

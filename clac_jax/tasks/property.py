@@ -1,4 +1,4 @@
-"""Supervised training on one property of crystals, mostly from a pretrained graph encoder."""
+"""Supervised training on one crystal property, usually from a pretrained graph encoder."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from clac_jax.training.step import AXIS
 
 
 class Property(Task):
-    """Regression minimizes the squared error, classification the cross entropy."""
+    """Regression minimizes the squared error, classification the cross-entropy."""
 
     model: PropertyModel
 
     def __init__(self, config: ml_collections.ConfigDict, data: RunData, parallel: Parallel):
-        """Builds the model and looks through the labels of the training split.
+        """Builds the model and scans the labels of the training split.
 
         Raises:
             ModelError: the graph encoder does not exist.
@@ -46,7 +46,7 @@ class Property(Task):
         self._predict = parallel.evaluate(self._predict_step)
 
     def initialise(self, example: Batch) -> dict[str, Any]:
-        """Random weights or those of the config's file, and the normalization of the labels."""
+        """Random weights or those of the config's pretrained file, plus the label normalization."""
         key = jax.random.key(self._config.seed)
         variables = dict(jax.jit(lambda k: self.model.init(k, example, train=True))(key))
         variables["params"] = with_pretrained_graph_encoder(variables["params"], self._config)
@@ -95,7 +95,7 @@ class Property(Task):
         return self._measures("val", *self._predictions(state, batches))
 
     def test(self, state: TrainState) -> tuple[Measures, Report]:
-        """The same on the test split, beside what a constant guess reaches."""
+        """`test_loss` and `test_mae` or `test_accuracy`, compared with a constant guess."""
         predicted, labels, loss = self._predictions(state, self._data.eval_batches("test"))
         if self._is_regression:
             guess = float(np.mean(np.abs(labels - np.mean(self._labels))))
@@ -113,11 +113,11 @@ class Property(Task):
         return measures, report
 
     def describe_validation(self, row: Row) -> str:
-        """Loss and measure."""
+        """The loss and the measure, in one line."""
         return f"val_loss {row['val_loss']:.4f}  {self._shown(row, 'val')}"
 
     def describe_test(self, row: Row) -> str:
-        """The measure, beside that of a constant guess."""
+        """The measure, compared with that of a constant guess."""
         guess = "mean" if self._is_regression else "commonest class"
         return (
             f"test      {row['pool_size']} unseen crystals, checkpoint of step "
@@ -150,7 +150,7 @@ class Property(Task):
     def _predictions(
         self, state: TrainState, batches: Iterable[Batch]
     ) -> tuple[np.ndarray, np.ndarray, float]:
-        """Predictions and labels of a split, and its mean loss."""
+        """Predictions, labels and mean loss of a split."""
         predicted, labels, losses = [], [], []  # one of each per batch
         for batch in batches:
             values, wanted, mask, loss = self._parallel.to_host(self._predict(state, batch))

@@ -1,4 +1,4 @@
-"""Embeds a split with a trained model on all devices, and measures loss and retrieval."""
+"""Embedding of a split with a trained model on all devices; measures loss and retrieval."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from clac_jax.typing import Array
 
 @flax.struct.dataclass
 class Embedded:
-    """What an evaluation step returns, the same on every device.
+    """The result of an evaluation step, the same on every device.
 
     Attributes:
-        crystals: (D, B, P) float32 projections of each of D devices' crystals.
-        texts: (D, B, P) float32, of their texts.
+        crystals: (D, B, P) float32 projections of the crystals on each of D devices.
+        texts: (D, B, P) float32 projections of their texts.
         example_mask: (D, B) bool, False at padding.
         example_index: (D, B) int32 index of the example in its split.
-        metrics: loss and accuracies inside the global batch, scalars.
+        metrics: loss and accuracies within the global batch, scalars.
     """
 
     crystals: jax.Array
@@ -41,11 +41,11 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation of a split gives.
+    """The result of evaluating a split.
 
     Attributes:
-        metrics: `loss`, `acc_top1`, `acc_top3` (in batch, means over examples) and the retrieval
-            accuracies over the entire pool, see `metrics.pool_metrics`.
+        metrics: `loss`, `acc_top1`, `acc_top3` (within the batch, averaged over examples) and the
+            retrieval accuracies over the entire pool, see `metrics.pool_metrics`.
         similarity: (N, N) float32 score of each text (row) with each crystal (column), in the order
             of the split.
     """
@@ -55,7 +55,7 @@ class Evaluation:
 
 
 def make_score(model: CLaC) -> Callable[[Any, Array, Array], jax.Array]:
-    """A jitted function (params, (N, P) crystals, (M, P) texts) -> (N, M) of their scores."""
+    """A jitted function (params, (N, P) crystals, (M, P) texts) -> (N, M) scores."""
 
     @jax.jit
     def score(params: Any, crystals: Array, texts: Array) -> jax.Array:
@@ -69,7 +69,7 @@ def make_score(model: CLaC) -> Callable[[Any, Array, Array], jax.Array]:
 def make_eval_step(
     loss_options: LossOptions, axis_name: str | None = AXIS
 ) -> Callable[[TrainState, Batch], Embedded]:
-    """A function (state, batch) -> Embedded for one device; plain crystals and full texts."""
+    """A function (state, batch) -> Embedded for one device; first views only, without dropout."""
 
     def eval_step(state: TrainState, batch: Batch) -> Embedded:
         output = state.apply_fn(
@@ -93,10 +93,10 @@ def make_eval_step(
 
 
 class Evaluator:
-    """Evaluates a contrastive model: one compiled step on all devices, and one for the scores."""
+    """Evaluates a contrastive model with two compiled functions: the step and the scores."""
 
     def __init__(self, model: CLaC, options: LossOptions, parallel: Parallel):
-        """Of the model on the devices that `parallel` runs on."""
+        """For `model`, on the devices of `parallel`."""
         self._parallel = parallel
         self._step = parallel.evaluate(make_eval_step(options))
         self._score = make_score(model)
@@ -106,7 +106,7 @@ class Evaluator:
 
         Args:
             state: TrainState on the devices.
-            batches: with a leading device axis; padding examples masked.
+            batches: evaluation batches with a leading device axis; padding examples are masked.
             suffix: appended to the names of the retrieval accuracies ("_no_formula").
         """
         to_host = self._parallel.to_host

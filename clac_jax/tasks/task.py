@@ -1,4 +1,4 @@
-"""What the training loop asks of a task."""
+"""The interface that the training loop requires of a task."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from clac_jax.input_pipeline.batch import Batch
 from clac_jax.training.state import TrainState
 
 Row = dict[str, Any]
-"""Of metrics.jsonl."""
+"""One row of metrics.jsonl."""
 
 Measures = dict[str, Any]
-"""Name -> value, as a row of metrics.jsonl has them."""
+"""Name -> value, as in a row of metrics.jsonl."""
 
 Report = Callable[[Path, Sequence[Row]], None]
 """Draws the report to a path, from all rows of the run."""
 
 
 class Task(abc.ABC):
-    """A model, its loss and its measures: everything in which two kinds of training differ.
+    """A model, its loss and its measures: everything that differs between two kinds of training.
 
     Attributes:
         model: called with (batch, train=, key=, axis_name=).
-        absent_terms: terms of the loss that every train row has, where the model lacks them.
+        absent_terms: loss terms that every train row has, with the value for models without them.
     """
 
     model: nn.Module
@@ -36,10 +36,10 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def initialise(self, example: Batch) -> dict[str, Any]:
-        """The variables of a fresh run.
+        """The initial variables of a new run.
 
         Args:
-            example: a training batch of one device, of any size.
+            example: a training batch for one device, of any size.
         """
 
     @abc.abstractmethod
@@ -51,12 +51,12 @@ class Task(abc.ABC):
         axis_name: str | None = None,
         key: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """What is minimized; see `clac_jax.training.losses.Loss`.
+        """The quantity to minimize; see `clac_jax.training.losses.Loss`.
 
         Args:
-            output: of the model, for this device's examples.
-            batch: of this device.
-            axis_name: mapped axis of the devices that share the batch; None where it is here.
+            output: the model's output for this device's examples.
+            batch: the batch on this device.
+            axis_name: mapped axis of the devices that share the batch; None for a single device.
             key: PRNG key of the step, the same on every device.
 
         Returns:
@@ -69,18 +69,18 @@ class Task(abc.ABC):
         """The measures of a validation row.
 
         Args:
-            state: on the devices.
-            batches: of the validation split, with a leading device axis.
+            state: training state on the devices.
+            batches: batches of the validation split, with a leading device axis.
         """
 
     @abc.abstractmethod
     def test(self, state: TrainState) -> tuple[Measures, Report]:
-        """The measures of the test row, and what draws the report."""
+        """The measures of the test row, and a function that draws the report."""
 
     @abc.abstractmethod
     def describe_validation(self, row: Row) -> str:
-        """A validation row in one line."""
+        """A one-line description of a validation row."""
 
     @abc.abstractmethod
     def describe_test(self, row: Row) -> str:
-        """The test row in a few lines."""
+        """A description of the test row in a few lines."""

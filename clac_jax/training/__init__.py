@@ -1,1 +1,1 @@
-"""Loss, gradient, optimizer and step, on one device and on many."""
+"""Loss, gradients, optimizer and training step, on one or many devices."""

@@ -1,9 +1,9 @@
-"""Loss and gradient of one contrastive batch, for ONE device; sums over devices are the step's.
+"""Loss and gradient of one contrastive batch, for ONE device; the step sums over devices.
 
-A batch in chunks is encoded chunk by chunk with gradient caching (GradCache, arXiv:2101.06983): the
-only the activations of one chunk are in memory, and the gradient is still that of the full batch,
+A batch in chunks is encoded chunk by chunk with gradient caching (GradCache, arXiv:2101.06983).
+Only the activations of one chunk are in memory, yet the gradient is that of the full batch, with
 each example contrasted with all others. Every chunk is encoded twice: once for its features, and
-once more to carry the gradient of the loss by these features on to the parameters.
+once more to propagate the gradient of the loss from these features to the parameters.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from clac_jax.training.losses import Loss
 
 
 class BatchGradient(NamedTuple):
-    """What one batch gives.
+    """The gradient of one batch.
 
     Attributes:
-        grads: of this device's share of the loss, like the parameters; to be summed over devices.
-        batch_stats: the new ones, the same on every device.
-        terms: of the loss, the same on every device.
+        grads: gradient of this device's share of the loss, a tree like the parameters; to be summed
+            over devices.
+        batch_stats: updated batch statistics, the same on every device.
+        terms: terms of the loss, the same on every device.
     """
 
     grads: Any
@@ -39,15 +40,15 @@ class BatchGradient(NamedTuple):
 class GradientFunction:
     """(params, batch_stats, batch, key) -> BatchGradient.
 
-    A batch whose leaves have a leading axis of chunks is encoded chunk by chunk, which takes a
-    model with `CLaC.encode` and `CLaC.contrast` and without batch statistics in its towers; any
-    other model takes batches in one piece.
+    A batch whose leaves have a leading axis of chunks is encoded chunk by chunk. This requires a
+    model with `CLaC.encode` and `CLaC.contrast` whose towers have no batch statistics; any other
+    model takes unchunked batches.
 
     Attributes:
         apply_fn: `apply` of the model.
-        loss: what is minimized.
+        loss: the loss to minimize.
         trainable: a tree of booleans like the parameters; no gradient is computed where False.
-        axis_name: the mapped axis of the devices, or None on one device without a map.
+        axis_name: mapped axis of the devices, or None on a single device without a map.
     """
 
     apply_fn: Callable[..., Any]
@@ -58,7 +59,7 @@ class GradientFunction:
     def __call__(
         self, params: Any, batch_stats: Any, batch: Batch, key: jax.Array
     ) -> BatchGradient:
-        """Args: state, the batch, and the key of dropout and draws, the same on every device."""
+        """Args: state, batch, and the key for dropout and sampling, the same on every device."""
         in_chunks = batch.example_mask.ndim == 2
         gradient = self._cached if in_chunks else self._plain
         return gradient(params, batch_stats, batch, key)
@@ -81,7 +82,7 @@ class GradientFunction:
 
     def _cached(self, params: Any, batch_stats: Any, batch: Batch, key: jax.Array) -> BatchGradient:
         def encode(params: Any, chunk: Batch) -> tuple[Encoded, jax.Array | None]:
-            """What is differentiated, and the number of labelled tokens, which is not."""
+            """The differentiated part, and the number of labelled tokens (not differentiated)."""
             encoded: Encoded = self.apply_fn(
                 {"params": self._frozen(params), "batch_stats": batch_stats},
                 chunk,
@@ -92,7 +93,7 @@ class GradientFunction:
             )
             return dataclasses.replace(encoded, lm_num_tokens=None), encoded.lm_num_tokens
 
-        # The loss and the contrasts read only these two from the batch.
+        # The loss and the contrasts read only the mask and the index from the batch.
         full = dataclasses.replace(
             batch,
             example_mask=batch.example_mask.reshape(-1),
@@ -116,7 +117,7 @@ class GradientFunction:
             value, terms = self.loss(output, full, axis_name=self.axis_name, key=key)
             return value, (updated.get("batch_stats", {}), terms)
 
-        # Outside of what is differentiated, so that no activations are kept.
+        # Outside the differentiated function, so that no activations are kept.
         chunks, num_tokens = jax.lax.map(lambda chunk: encode(params, chunk), batch)
         (_, (new_stats, terms)), (head_grads, feature_grads) = jax.value_and_grad(
             share, argnums=(0, 1), has_aux=True
@@ -128,7 +129,7 @@ class GradientFunction:
             (grads_of_chunk,) = pull_back(grads_of_features)
             return jax.tree.map(jnp.add, grads, grads_of_chunk), None
 
-        # Those of the towers are zero so far: the loss has seen features, no towers.
+        # The tower gradients are still zero: the loss depends on features, not on the towers.
         grads, _ = jax.lax.scan(add_chunk, head_grads, (batch, feature_grads))
         return BatchGradient(grads, new_stats, terms)
 
@@ -141,13 +142,13 @@ class GradientFunction:
 
 
 def joined(chunks: Encoded) -> Encoded:
-    """The full batch from what its chunks gave.
+    """The full batch, joined from its encoded chunks.
 
     Args:
-        chunks: features (C, V, b, F), sums of the language-model loss (C, V).
+        chunks: features (C, V, b, F) and sums of the language-model loss (C, V).
 
     Returns:
-        Features (V, C * b, F), chunk after chunk, and the sums over all chunks (V,).
+        Features (V, C * b, F) in chunk order, and the sums over all chunks (V,).
     """
 
     def side_by_side(x: jax.Array) -> jax.Array:

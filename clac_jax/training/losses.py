@@ -1,6 +1,6 @@
 """Contrastive losses over the global batch.
 
-The reference contrasts within one device; here every example is contrasted with the whole batch,
+The reference contrasts within one device; here every example is contrasted with the global batch,
 however many devices hold it.
 """
 
@@ -26,11 +26,11 @@ from clac_jax.typing import Array
 
 @dataclass(frozen=True)
 class LossOptions:
-    """Which loss is computed.
+    """The choice of loss.
 
     Attributes:
-        pair: the loss of two views.
-        lm_weight: factor of the language-model loss.
+        pair: loss of a pair of views.
+        lm_weight: weight of the language-model loss.
     """
 
     pair: PairLoss = field(default_factory=InfoNCE)
@@ -39,7 +39,7 @@ class LossOptions:
 
 @runtime_checkable
 class Loss(Protocol):
-    """What a step minimizes: (output, batch) -> this device's share of the loss, and its terms."""
+    """The loss of a step: (output, batch) -> this device's share of the loss, and its terms."""
 
     def __call__(
         self,
@@ -53,7 +53,7 @@ class Loss(Protocol):
 
 
 def make_loss(options: LossOptions = LossOptions()) -> Loss:
-    """`clac_loss` with these options."""
+    """`clac_loss` with fixed options."""
 
     def loss(
         output: Any,
@@ -68,7 +68,7 @@ def make_loss(options: LossOptions = LossOptions()) -> Loss:
 
 
 def loss_options(config: ml_collections.ConfigDict) -> LossOptions:
-    """The loss that a config asks for."""
+    """The loss options that a config specifies."""
     return LossOptions(pair_loss_of(config.loss), config.lm_weight)
 
 
@@ -80,27 +80,27 @@ def clac_loss(
     axis_name: str | None = None,
     key: Key[jax.Array, ""] | None = None,
 ) -> tuple[Float[jax.Array, ""], dict[str, Float[jax.Array, ""]]]:
-    """The training loss and what it is made of.
+    """The training loss and its terms.
 
     Args:
-        output: of this device's examples.
-        example_mask: (B,) bool, False = padding: neither scored nor a negative.
-        options: which loss.
-        axis_name: mapped axis of the devices that share a batch; None: this batch is whole.
-        key: PRNG key of the step, the same on every device, for the losses that draw their
-            negatives. None: their mean over all draws.
+        output: model output for this device's examples.
+        example_mask: (B,) bool, False = padding: neither scored nor used as a negative.
+        options: which loss to compute.
+        axis_name: mapped axis of the devices that share a batch; None: this is the global batch.
+        key: PRNG key of the step, the same on every device, for losses that sample their
+            negatives. None: their mean over all samples.
 
     Returns:
-        This device's share of the loss, (): the sum over devices is the loss, so gradients are to
-        be summed over devices too. And the terms, each () and the same on every device: `loss`,
+        This device's share of the loss, (): the sum over devices is the loss, so gradients must be
+        summed over devices too. Also the terms, each () and the same on every device: `loss`,
         `cross_modal_loss`, `visual_loss`, `textual_loss`, `prior_loss`, `lm_loss` (those that
-        exist), and `acc_top1`, `acc_top3` of the text given the crystal inside the global batch,
-        first views.
+        exist), and `acc_top1`, `acc_top3` of the text given the crystal within the global batch,
+        for the first views.
     """
     batch = GlobalBatch(jnp.asarray(example_mask), axis_name, key)
 
     def contrast(pair: ProjectedPair) -> jax.Array:
-        """Summed over all pairs of a left and a right view."""
+        """Sum over all pairs of a left and a right view."""
         total = jnp.zeros((), pair.left.dtype)
         columns = [(view, batch.gather(view)) for view in pair.right]
         for left in pair.left:

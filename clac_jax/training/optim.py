@@ -1,4 +1,4 @@
-"""Optimizers from a config."""
+"""Optimizers built from a config."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def parameter_paths(params: Params) -> Params:
 
 
 def trainable_mask(params: Params, frozen: Sequence[str]) -> Params:
-    """A tree of booleans: False where a regex of `frozen` matches a full parameter path.
+    """A tree of booleans: False where a regex in `frozen` matches a full parameter path.
 
     Raises:
-        ConfigError: for a regex that matches no parameter.
+        ConfigError: a regex matches no parameter.
     """
     paths = parameter_paths(params)
     for pattern in frozen:
@@ -46,22 +46,22 @@ def trainable_mask(params: Params, frozen: Sequence[str]) -> Params:
 def make_optimizer(
     config: ml_collections.ConfigDict, params: Params, schedule: optax.Schedule
 ) -> optax.GradientTransformation:
-    """The optimizer behind a global-norm clip, for the trainable parameters.
+    """The optimizer for the trainable parameters, after clipping by global norm.
 
     Adam (Kingma and Ba, 2015), AdamW (Loshchilov and Hutter, 2019), SGD with momentum, Lion (Chen
-    et al., 2023). Weight decay acts on matrices and higher tensors, not on biases, scales and
-    temperatures, unless `optimizer.weight_decays` says otherwise; it is added to the gradient in
-    Adam and SGD, to the update in AdamW and Lion. Frozen parameters have no optimizer state and no
-    update.
+    et al., 2023). Weight decay acts on matrices and higher-rank tensors, not on biases, scales and
+    temperatures, unless `optimizer.weight_decays` says otherwise. It is added to the gradient in
+    Adam and SGD, and to the update in AdamW and Lion. Frozen parameters have no optimizer state
+    and are never updated.
 
     Raises:
-        ConfigError: for a regex in `frozen`, `optimizer.learning_rate_factors` or
-            `optimizer.weight_decays` that matches nothing.
+        ConfigError: a regex in `frozen`, `optimizer.learning_rate_factors` or
+            `optimizer.weight_decays` matches nothing.
     """
     options = config.optimizer
     decays = _weight_decays(config, params)
     decay, has_decay = _add_decayed_weights(decays), any(decays.values())
-    # Named, so that a part of the state keeps its place in a checkpoint when another one goes.
+    # Named, so that removing one part does not move the others' state in a checkpoint.
     steps: list[tuple[str, optax.GradientTransformation]] = []
     if config.gradient_clip:
         steps.append(("clip", optax.clip_by_global_norm(config.gradient_clip)))
@@ -87,12 +87,12 @@ def make_optimizer(
 
 
 class AdamState(NamedTuple):
-    """What Adam remembers of each parameter; three trees like the parameters.
+    """Adam's state per parameter: three trees like the parameters.
 
     Attributes:
-        count: () int32, the updates that the moments have seen.
-        mu: mean of the gradient, before bias correction.
-        nu: mean of its square, before bias correction.
+        count: () int32, number of updates in the moments.
+        mu: running mean of the gradient, before bias correction.
+        nu: running mean of the squared gradient, before bias correction.
     """
 
     count: Params
@@ -103,11 +103,11 @@ class AdamState(NamedTuple):
 def scale_by_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
     """Adam's direction, with a step count per parameter.
 
-    Where the counts are equal it has the bits of `optax.scale_by_adam`, which has one for all.
-    Bias correction divides the moments by what they lack for having begun at zero, so it must know
-    when they began. In a run that is changed on the way that differs between parameters: those that
-    are unfrozen at step 2,000, or trained anew, begin there. With one count for all, their first
-    updates would be 3 to 6 times too large.
+    When all counts are equal, it is bitwise identical to `optax.scale_by_adam`, which has a single
+    count. Bias correction compensates for moments that start at zero, so it must know when each
+    moment started. If a run is changed midway, that differs between parameters: those unfrozen at
+    step 2,000, or retrained from scratch, start there. With one count for all, their first updates
+    would be 3 to 6 times too large.
     """
 
     def init(params: Params) -> AdamState:
@@ -133,16 +133,16 @@ def scale_by_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformat
 
 @functools.partial(jax.jit, inline=True)
 def _corrected(moment: jax.Array, decay: float, count: jax.Array) -> jax.Array:
-    """A mean that began at zero, over the weight that it has gathered in `count` updates."""
-    # XLA turns a division by a scalar of one use into a product with its inverse, which rounds
-    # differently; by an array it stays a division. What is added is 0 wherever moments are finite.
+    """A running mean that started at zero, divided by its total weight after `count` updates."""
+    # XLA turns a division by a scalar used once into a product with its inverse, which rounds
+    # differently; division by an array stays a division. The added term is 0 if moments are finite.
     return moment / ((1 - decay**count).astype(moment.dtype) + 0 * moment)
 
 
 def _first_match(
     params: Params, key: str, rules: Sequence[tuple[str, float]], otherwise: float | None
 ) -> dict[str, Any]:
-    """For each parameter path the number of the first rule whose regex matches all of it."""
+    """For each parameter path, the number of the first rule whose regex matches all of it."""
     paths = jax.tree.leaves(parameter_paths(params))
     for pattern, _ in rules:
         if not any(re.fullmatch(pattern, path) for path in paths):
@@ -178,7 +178,7 @@ def _add_decayed_weights(decays: dict[str, float]) -> optax.GradientTransformati
 
 
 def _scale_by_factors(factors: dict[str, float]) -> optax.GradientTransformation:
-    """Multiplies each update by the factor of its path (frozen leaves are absent here)."""
+    """Multiplies each update by the factor for its path (frozen leaves are absent here)."""
 
     def update(updates: Params, params: Params | None = None) -> Params:
         del params

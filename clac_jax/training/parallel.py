@@ -1,7 +1,7 @@
-"""The steps on all devices, by pmap or by shard_map: the same step, the same checkpoints.
+"""Steps on all devices, by pmap or by shard_map: same step and same checkpoints for both.
 
-Both take host batches whose leaves begin with a device axis of this process's devices, and a host
-state without one.
+Both take host batches whose leaves start with an axis over this process's devices, and a host state
+without a device axis.
 """
 
 from __future__ import annotations
@@ -25,44 +25,44 @@ REPLICATED, SPLIT = PartitionSpec(), PartitionSpec(AXIS)
 
 
 def make_parallel(config: ml_collections.ConfigDict) -> Parallel:
-    """What `config.parallel` names, over the devices of all processes."""
+    """The `Parallel` that `config.parallel` selects, over the devices of all processes."""
     if config.parallel == "shard_map":
         return ShardMap(config.sharding.what, config.sharding.min_elements)
     return Pmap()
 
 
 class Parallel(abc.ABC):
-    """A way to run a step for one device on all devices."""
+    """A way to run a one-device step on all devices."""
 
     @abc.abstractmethod
     def train(self, trainable: Any, schedule: optax.Schedule, loss: Loss) -> TrainStep:
-        """The training step; the state's buffers are reused for the new state.
+        """The training step; it reuses the buffers of the old state for the new one.
 
         Arguments as for `step.make_train_step`.
         """
 
     @abc.abstractmethod
     def evaluate(self, eval_step: Callable[..., Any]) -> Callable[..., Any]:
-        """`eval_step(state, batch)`, whose result is the same on every device, on all of them."""
+        """Maps `eval_step(state, batch)` over all devices; its result is the same on each one."""
 
     @abc.abstractmethod
     def put(self, tree: Any) -> Any:
-        """A tree of host arrays, the state or a part of it, on the devices."""
+        """Copies a tree of host arrays, the state or part of it, to the devices."""
 
     @abc.abstractmethod
     def gather(self, tree: Any) -> Any:
-        """Each array of a tree on one local device, maybe with leading axes of length 1.
+        """Each array of a tree on one local device, possibly with leading axes of length 1.
 
-        A collective where arrays are sharded: every process calls it then.
+        A collective if arrays are sharded: every process must then call it.
         """
 
     @abc.abstractmethod
     def is_local(self, tree: Any) -> bool:
-        """Whether `gather` needs no other process: all of the tree is on local devices."""
+        """Whether `gather` needs no other process: the entire tree is on local devices."""
 
     @abc.abstractmethod
     def to_host(self, tree: Any) -> Any:
-        """The tree as NumPy arrays without a device axis; a collective as `gather`."""
+        """The tree as NumPy arrays without a device axis; a collective like `gather`."""
 
 
 class Pmap(Parallel):
@@ -82,8 +82,8 @@ class Pmap(Parallel):
     def put(self, tree: Any) -> Any:
         """A copy on each local device, with a leading device axis.
 
-        Without weak types and sharded along the axis of the steps, like the state that a step
-        returns: a step whose inputs and outputs differ in such things compiles twice.
+        The copies have no weak types and are sharded along the step's axis, like the state that a
+        step returns: a step whose inputs and outputs differ in these respects compiles twice.
         """
         devices = jax.local_devices()
         sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), SPLIT)
@@ -101,7 +101,7 @@ class Pmap(Parallel):
         return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
     def is_local(self, tree: Any) -> bool:
-        """Always."""
+        """Always True."""
         del tree
         return True
 
@@ -113,18 +113,18 @@ class Pmap(Parallel):
 class ShardMap(Parallel):
     """shard_map over one mesh of all devices; large arrays may be sharded over it.
 
-    The gradient is computed by the step for one device. The optimizer runs behind it, where XLA
-    divides the work on an array like the array itself: moments that are sharded are updated where
-    they lie (ZeRO, arXiv:1910.02054), sharded parameters are gathered for a step's forward pass.
+    The gradient is computed by the one-device step. The optimizer runs outside it, where XLA
+    divides the work on an array in the same way as the array: sharded moments are updated in place
+    on their device (ZeRO, arXiv:1910.02054), sharded parameters are gathered for the forward pass.
     """
 
     def __init__(self, what: str = "nothing", min_elements: int = 1 << 16):
         """Over the devices of all processes.
 
         Args:
-            what: is sharded over the devices: "nothing", the "optimizer" state, or "everything":
-                the parameters and it.
-            min_elements: smaller arrays are replicated.
+            what: which arrays are sharded: "nothing", the "optimizer" state, or "everything"
+                (parameters and optimizer state).
+            min_elements: arrays with fewer elements are replicated.
         """
         self._mesh = Mesh(np.array(jax.devices()), (AXIS,))
         self._what = what
@@ -137,7 +137,7 @@ class ShardMap(Parallel):
 
         def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
             after, metrics = update(state, gradients(state.replace(opt_state=()), batch))
-            # As it came, so that the next call finds what this one was compiled for.
+            # With the input's sharding, so that the next call matches the compiled program.
             return jax.lax.with_sharding_constraint(after, self._shardings(after)), metrics
 
         compiled = jax.jit(step, donate_argnums=(0,))
@@ -179,7 +179,7 @@ class ShardMap(Parallel):
         return jax.tree.map(np.asarray, self.gather(tree))
 
     def _mapped(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function (state, batch) for one device, on all; the batch's device axis is gone."""
+        """Maps a one-device function (state, batch) over all devices, dropping the device axis."""
 
         def on_one(state: TrainState, batch: Batch) -> Any:
             return function(state, jax.tree.map(lambda leaf: leaf[0], batch))
@@ -193,7 +193,7 @@ class ShardMap(Parallel):
         )
 
     def _global(self, batch: Batch) -> Batch:
-        """This process's part of a batch as its part of the global arrays."""
+        """This process's part of a batch as its part of global arrays."""
         sharding = NamedSharding(self._mesh, SPLIT)
         everywhere: Batch = jax.tree.map(
             lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), batch
@@ -201,7 +201,7 @@ class ShardMap(Parallel):
         return everywhere
 
     def _shardings(self, tree: Any) -> Any:
-        """Where each array of a state, or of a part of it, lies."""
+        """The sharding of each array of a state, or of part of it."""
 
         def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
             part = str(getattr(path[0], "name", "")) if path else ""
@@ -216,7 +216,7 @@ class ShardMap(Parallel):
         return jax.tree.map_with_path(sharding, tree)
 
     def _along_one_axis(self, shape: tuple[int, ...]) -> PartitionSpec:
-        """Along the first axis that the devices divide; replicated where there is none."""
+        """Shards the first axis that is divisible by the devices; replicates if there is none."""
         for axis, size in enumerate(shape):
             if size % self._mesh.size == 0:
                 return PartitionSpec(*[None] * axis, AXIS)

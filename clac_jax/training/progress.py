@@ -1,4 +1,4 @@
-"""Where a run is, counted in examples, and its book-keeping: the JSON part of a checkpoint."""
+"""The position of a run, counted in examples, and its book-keeping: a checkpoint's JSON part."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RunProgress:
-    """Everything a run knows about itself beside its TrainState.
+    """Everything a run knows about itself besides its TrainState.
 
     Attributes:
-        step: optimizer updates done.
+        step: number of optimizer updates done.
         epoch: the epoch that the next example belongs to, from 0.
-        examples_in_epoch: examples of it that are done.
-        examples_seen: examples done since the start, over all epochs.
+        examples_in_epoch: number of examples of that epoch already done.
+        examples_seen: number of examples done since the start, over all epochs.
         best_value: the best monitored value so far, or None.
-        best_step: the step it was reached at, or None.
-        validations_since_best: for early stopping.
-        learning_rate_scale: what the plateau schedule has made of 1 so far.
+        best_step: the step at which it was reached, or None.
+        validations_since_best: validations since the best one, for early stopping.
+        learning_rate_scale: current factor of the plateau schedule; initially 1.
         plateau_best: the best monitored value that the plateau schedule has seen, or None.
-        plateau_validations: validations without a better one since its last change.
+        plateau_validations: validations without improvement since the schedule's last change.
     """
 
     step: int = 0
@@ -36,7 +36,7 @@ class RunProgress:
     plateau_validations: int = 0
 
     def after_step(self, examples: int) -> RunProgress:
-        """The progress one optimizer update of `examples` examples later."""
+        """The progress after one more optimizer update of `examples` examples."""
         return dataclasses.replace(
             self,
             step=self.step + 1,
@@ -49,7 +49,7 @@ class RunProgress:
         return dataclasses.replace(self, epoch=self.epoch + 1, examples_in_epoch=0)
 
     def after_validation(self, value: float, mode: str) -> RunProgress:
-        """Book-keeping of the monitored value; NaN is never an improvement, nor is a tie."""
+        """Updates the record of the monitored value; neither NaN nor a tie is an improvement."""
         if _is_better(value, self.best_value, mode):
             return dataclasses.replace(
                 self, best_value=value, best_step=self.step, validations_since_best=0
@@ -59,10 +59,10 @@ class RunProgress:
     def after_plateau(
         self, value: float, mode: str, factor: float, patience: int, min_scale: float
     ) -> RunProgress:
-        """The schedule's answer to the monitored value of a validation.
+        """Updates the plateau schedule with the monitored value of a validation.
 
-        After more than `patience` validations in a row without a better value the learning rate is
-        multiplied by `factor`, down to `min_scale` times the one it began with.
+        After more than `patience` consecutive validations without improvement, the learning rate is
+        multiplied by `factor`, down to `min_scale` times the initial one.
         """
         if _is_better(value, self.plateau_best, mode):
             return dataclasses.replace(self, plateau_best=value, plateau_validations=0)
@@ -72,21 +72,21 @@ class RunProgress:
         return dataclasses.replace(self, learning_rate_scale=scale, plateau_validations=0)
 
     def without_plateau(self) -> RunProgress:
-        """The progress with the plateau schedule at its beginning."""
+        """The progress with the plateau schedule reset."""
         return dataclasses.replace(
             self, learning_rate_scale=1.0, plateau_best=None, plateau_validations=0
         )
 
     def without_plateau_memory(self) -> RunProgress:
-        """The progress with the learning rate of the plateau schedule, which compares anew."""
+        """The progress with the plateau's learning rate kept, but its best value reset."""
         return dataclasses.replace(self, plateau_best=None, plateau_validations=0)
 
     def without_best(self) -> RunProgress:
-        """The progress without what it knows of the monitored value."""
+        """The progress without the history of the monitored value."""
         return dataclasses.replace(self, best_value=None, best_step=None, validations_since_best=0)
 
     def to_json(self) -> dict[str, int | float | None]:
-        """Plain values, for a checkpoint."""
+        """Plain values, as stored in a checkpoint."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -96,7 +96,7 @@ class RunProgress:
 
 
 def _is_better(value: float, best: float | None, mode: str) -> bool:
-    """Whether a value beats the best so far; NaN and a tie never do."""
+    """Whether a value beats the best so far; NaN and ties never do."""
     if math.isnan(value):
         return False
     return best is None or (value < best if mode == "min" else value > best)

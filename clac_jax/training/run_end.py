@@ -1,4 +1,4 @@
-"""When a run has ended, and why."""
+"""Whether a run has ended, and why."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ def has_ended(config: ml_collections.ConfigDict, progress: RunProgress) -> bool:
 
 
 def stopped_early(config: ml_collections.ConfigDict, progress: RunProgress) -> bool:
-    """Whether too many validations in a row brought no better value of the monitor."""
+    """Whether too many consecutive validations did not improve the monitored value."""
     patience = config.early_stopping_patience
     return bool(patience) and progress.validations_since_best >= patience
 
 
 def why_ended(config: ml_collections.ConfigDict, progress: RunProgress) -> str:
-    """The reason in words, and what to change to train further."""
+    """The reason in words, and which setting to change to train further."""
     if progress.epoch >= config.max_epochs:
         return (
             f"all {config.max_epochs} epochs are trained, step {progress.step:,}; raise max_epochs "

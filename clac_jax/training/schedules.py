@@ -1,4 +1,4 @@
-"""Learning rate by optimizer step."""
+"""Learning rate as a function of the optimizer step."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from clac_jax.training.progress import RunProgress
 
 @dataclass(frozen=True)
 class Timeline:
-    """Which optimizer step falls into which epoch.
+    """The mapping from optimizer steps to epochs.
 
     Attributes:
-        total_steps: steps at the end of the run, those done included.
+        total_steps: number of steps at the end of the run, including those done.
         steps_per_epoch: optimizer updates in a full epoch.
-        offset: steps more than `steps_per_epoch` times the epochs done; not 0 after the batch size
-            changed in mid-run.
+        offset: steps done in excess of `steps_per_epoch` times the epochs done; nonzero after the
+            batch size has changed in mid-run.
     """
 
     total_steps: int
@@ -32,12 +32,12 @@ class Timeline:
 def timeline_of(
     config: ml_collections.ConfigDict, num_examples: int, progress: RunProgress
 ) -> Timeline:
-    """The optimizer steps of a run, seen from a position in it.
+    """The timeline of a run, seen from a position in it.
 
     Args:
-        config: of the run from here on.
-        num_examples: of the training split.
-        progress: where the run is.
+        config: the run's config from here on.
+        num_examples: number of examples in the training split.
+        progress: current position of the run.
     """
     examples_per_step = config.batch_size * config.accumulate_steps
     steps_per_epoch = num_examples // examples_per_step
@@ -56,25 +56,25 @@ def timeline_of(
 def make_schedule(config: ml_collections.ConfigDict, timeline: Timeline) -> optax.Schedule:
     """Learning rate as a function of the optimizer step.
 
-    - "constant"; "plateau" is constant too, and lowered from outside.
-    - "cosine" reaches `min_learning_rate` at the end of the run, or after `cosine.epochs`, behind
+    - "constant" stays at the peak; so does "plateau", which is lowered from outside.
+    - "cosine" reaches `min_learning_rate` at the end of the run, or after `cosine.epochs`, after
       which it rises again (Loshchilov and Hutter, 2017, without the restart; PyTorch's
       CosineAnnealingLR).
-    - "cosine_restarts" does so after `cosine.epochs` and jumps back up; each period is
-      `cosine.factor` times as long as the one before (CosineAnnealingWarmRestarts).
-    - "one_cycle" rises and falls once, both as half a cosine (Smith and Topin, 2019).
+    - "cosine_restarts" reaches it after `cosine.epochs` and jumps back up; each period is
+      `cosine.factor` times as long as the previous one (CosineAnnealingWarmRestarts).
+    - "one_cycle" rises and falls once, each as half a cosine (Smith and Topin, 2019).
 
-    The phase of a schedule is the share of epochs done, so another batch size in mid-run, which
-    changes the number of steps to come, continues it where it was. With `schedule_unit` = "epoch"
-    the rate of an epoch is that of its beginning, as in the reference. The linear warm-up over
-    `warmup_steps` steps comes before a constant rate and a cosine over the run, and scales the
-    beginning of the others.
+    The phase of a schedule is the share of epochs done, so a new batch size in mid-run, which
+    changes the number of remaining steps, continues from the same phase. With `schedule_unit` =
+    "epoch", the rate stays at its value at the start of the epoch, as in the reference. The linear
+    warm-up over `warmup_steps` steps precedes a constant rate or a cosine over the run, and scales
+    the start of the other schedules.
     """
     peak, floor = config.learning_rate, min(config.min_learning_rate, config.learning_rate)
     per_epoch = config.schedule_unit == "epoch"
     in_one_epoch = 1 if per_epoch else timeline.steps_per_epoch
     warmup = min(config.warmup_steps, timeline.total_steps)
-    # The cosine over the run begins where the warm-up ends (of the present batch size).
+    # The cosine over the run starts where the warm-up ends (at the current batch size).
     begins_late = config.schedule == "cosine" and not config.cosine.epochs and not per_epoch
     delay = warmup if begins_late else 0
     total = config.max_epochs if per_epoch else timeline.total_steps - timeline.offset
@@ -82,14 +82,14 @@ def make_schedule(config: ml_collections.ConfigDict, timeline: Timeline) -> opta
     shape = _shape(config, peak, floor, in_one_epoch, max(run_length, 1))
 
     def schedule(step: jax.typing.ArrayLike) -> jax.typing.ArrayLike:
-        # Steps that would have been done by now, had all been like those to come.
+        # Number of steps done by now if all had been like the remaining ones.
         count = jnp.asarray(step) - timeline.offset
         if per_epoch:
             count = count // timeline.steps_per_epoch
         rate = shape(jnp.maximum(count - delay, 0))
         if not warmup:
             return rate
-        # From the first step on: a step with learning rate 0 would be a wasted batch.
+        # Nonzero from the first step on: a step with learning rate 0 would waste a batch.
         return rate * jnp.minimum((jnp.asarray(step) + 1) / (warmup + 1), 1.0)
 
     return schedule
@@ -117,7 +117,7 @@ def _shape(
         if period:
             return lambda count: _cosine(peak, floor, count / period)
         return lambda count: _cosine(peak, floor, jnp.minimum(count / run_length, 1))
-    first = max(config.cosine.epochs, 1 / in_one_epoch)  # not less than one step
+    first = max(config.cosine.epochs, 1 / in_one_epoch)  # at least one step
     begins = in_one_epoch * _restarts(first, config.cosine.factor, run_length / in_one_epoch)
 
     def restarts(count: jax.typing.ArrayLike) -> jax.Array:
@@ -136,7 +136,7 @@ def _cosine(start: float, end: float, progress: jax.Array) -> jax.Array:
 
 
 def _restarts(first: float, factor: float, until: float) -> np.ndarray:
-    """Epochs at which each period begins, as far as the run needs them."""
+    """The epochs at which each period starts, as far as the run needs them."""
     begins, length = [0.0], first
     while begins[-1] <= until:
         begins.append(begins[-1] + length)

@@ -1,4 +1,4 @@
-"""The state of a training run: what a step changes and a checkpoint holds."""
+"""The state of a training run: what a step updates and a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from flax.training import train_state
 
 
 class TrainState(train_state.TrainState):
-    """Flax's TrainState (step, params, opt_state; apply_fn and tx are static) and more.
+    """Flax's TrainState (step, params, opt_state; apply_fn and tx are static) with extra fields.
 
     Attributes:
         batch_stats: running statistics of the batch norms, a tree like Flax's collection.
-        key: (2,) uint32, the words of the run's PRNG key, which a step never changes. They are what
-            checkpoints hold; a step derives its typed key from them, see `step_key`.
-        learning_rate_scale: () float32, what the plateau schedule has made of 1 so far.
+        key: (2,) uint32, the words of the run's PRNG key, as stored in checkpoints. A step never
+            changes them; it derives its typed key from them, see `step_key`.
+        learning_rate_scale: () float32, current factor of the plateau schedule; initially 1.
     """
 
     batch_stats: Any
@@ -25,18 +25,18 @@ class TrainState(train_state.TrainState):
     learning_rate_scale: jax.Array
 
     def step_key(self) -> jax.Array:
-        """(), the typed PRNG key of the step that comes next: the run's with `step` folded in."""
+        """(), the typed PRNG key of the next step: the run's key with `step` folded in."""
         return jax.random.fold_in(jax.random.wrap_key_data(self.key), self.step)
 
     def model_only(self) -> TrainState:
-        """The state with its parameters and batch statistics; the other fields are None."""
+        """The state with only its parameters and batch statistics; the other fields are None."""
         model: TrainState = self.replace(
             step=None, opt_state=None, key=None, learning_rate_scale=None
         )
         return model
 
     def apply_gradients(self, *, grads: Any, **changes: Any) -> TrainState:
-        """The state one update later, with other fields changed as given."""
+        """The state after one update, with other fields replaced as given."""
         updates, opt_state = self.tx.update(grads, self.opt_state, self.params)
         scaled = jax.tree.map(lambda update: self.learning_rate_scale * update, updates)
         return self.replace(
@@ -57,9 +57,9 @@ def create_train_state(
 
     Args:
         apply_fn: the model's `apply`.
-        variables: Flax variables with "params" and, where the model has any, "batch_stats".
+        variables: Flax variables with "params" and, if the model has any, "batch_stats".
         tx: the optimizer.
-        seed: of the run; dropout and other randomness on the device derive from it.
+        seed: the run's seed, from which dropout and other on-device randomness derive.
     """
     state: TrainState = TrainState.create(  # type: ignore[no-untyped-call]  # Flax's base class
         apply_fn=apply_fn,

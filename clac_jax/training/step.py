@@ -40,8 +40,8 @@ def make_update(
 ) -> Callable[[TrainState, BatchGradient], tuple[TrainState, dict[str, jax.Array]]]:
     """A function (state, gradients) -> (state, metrics), without collectives.
 
-    The metrics are the terms of the loss, `grad_norm` (before the clip) and `learning_rate`, which
-    is that of `schedule`.
+    The metrics are the terms of the loss, `grad_norm` (before clipping) and `learning_rate`, the
+    value of `schedule`.
     """
 
     def update(
@@ -63,14 +63,14 @@ def make_gradients(
 ) -> Callable[[TrainState, Batch], BatchGradient]:
     """A function (state, batch) -> gradient summed over devices; it reads no optimizer state.
 
-    The batch's leaves have a leading accumulation axis A: the gradient is the mean over the A
-    contrastive batches, each contrasted in itself over all devices, and so are the terms. An axis
-    of chunks may follow, see `GradientFunction`.
+    The batch's leaves have a leading accumulation axis A. The gradient and the terms are means over
+    the A contrastive batches, each contrasted within itself over all devices. An axis of chunks may
+    follow, see `GradientFunction`.
 
     Args:
         trainable: a tree of booleans like the parameters; no gradient is computed where False.
-        loss: what is minimized.
-        axis_name: the mapped axis of the devices, or None on one device without a map.
+        loss: the loss to minimize.
+        axis_name: mapped axis of the devices, or None on a single device without a map.
     """
 
     def gradients(state: TrainState, batch: Batch) -> BatchGradient:
@@ -87,7 +87,7 @@ def make_gradients(
 
         num_micro_batches = batch.example_mask.shape[0]
         if num_micro_batches == 1:
-            # Without the loop, which keeps XLA from fusing the sum with the optimizer.
+            # Without the loop, which would keep XLA from fusing the sum with the optimizer.
             grads, batch_stats, terms = gradient(
                 state.params,
                 state.batch_stats,

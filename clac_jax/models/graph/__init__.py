@@ -1,6 +1,6 @@
 """Graph encoders: a batch of crystals to one feature vector per crystal.
 
-Adding one takes a file beside these and a line in `GRAPH_ENCODERS`: docs/add-an-encoder.md.
+To add one, write a file in this folder and a line in `GRAPH_ENCODERS`: docs/add-an-encoder.md.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from clac_jax.models.graph.orb import OrbSettings
 from clac_jax.models.graph.painn import PaiNNSettings
 from clac_jax.models.graph.settings import GraphEncoderSettings
 
-# `graph_encoder.name` of a config -> the kind of encoder. Nothing else in the package names one.
+# `graph_encoder.name` of a config -> the kind of encoder; the only place that lists them.
 GRAPH_ENCODERS: dict[str, type[GraphEncoderSettings]] = {
     "painn": PaiNNSettings,
     "cgcnn": CGCNNSettings,

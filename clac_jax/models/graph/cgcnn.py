@@ -30,7 +30,7 @@ from clac_jax.models.torch_layout import TensorReader, count_layers
 
 @dataclass(frozen=True)
 class CGCNNSettings(GraphEncoderSettings):
-    """Sizes of a CGCNN, under the names of the reference."""
+    """Sizes of a CGCNN, with the names used by the reference."""
 
     cutoff: float = cutoff_key(6.0)
     atom_fea_len: int = key(1024, "width of an atom's features", low=1)
@@ -56,7 +56,7 @@ class CGCNNSettings(GraphEncoderSettings):
         if "convs.0.lin_f.weight" not in tensors:
             return None
         width = tensors["embedding.weight"].shape[0]
-        # Linear layers have even indices; activations are between them.
+        # Linear layers have even indices; activations are in between.
         num_hidden = count_layers(tensors, r"conv_to_fc\.(\d+)\.weight") - 1
         return {
             "atom_fea_len": width,
@@ -71,7 +71,7 @@ class CGCNNSettings(GraphEncoderSettings):
         size, edge, hidden = self.atom_fea_len, self.nbr_fea_len, self.h_fea_len
         params: Params = {"embedding": tensors.dense("embedding", NUM_FEATURES, size)}
         for k in range(self.n_conv):
-            # The release applies a linear layer per gate to [receiver, sender, edge].
+            # The release applies one linear layer per gate to [receiver, sender, edge].
             gates = [
                 tensors.dense(f"convs.{k}.{gate}", 2 * size + edge, size)
                 for gate in ("lin_f", "lin_s")
@@ -87,7 +87,7 @@ class CGCNNSettings(GraphEncoderSettings):
                 "edge": {"kernel": edges},
                 "norm": tensors.norm(f"convs.{k}.bn", size),
             }
-        # Linear layers have even indices (conv_to_fc.0, .2, ...); activations are between them.
+        # Linear layers have even indices (conv_to_fc.0, .2, ...); activations are in between.
         width = size
         for k in range(self.n_h):
             params[f"hidden_{k}"] = tensors.dense(f"conv_to_fc.{2 * k}", width, hidden)
@@ -113,10 +113,10 @@ def edge_features(
 
 
 class GatedConvolution(nn.Module):
-    """One convolution: the batch-normalized sum of gated messages, plus the node itself.
+    """One convolution: the node plus the batch-normalized sum of its gated messages.
 
     Attributes:
-        dtype: of the messages' arithmetic; None: that of the parameters.
+        dtype: dtype of the messages' arithmetic; None: that of the parameters.
     """
 
     dtype: Any = None
@@ -132,14 +132,14 @@ class GatedConvolution(nn.Module):
         train: bool,
         axis_name: str | None,
     ) -> Float[jax.Array, "nodes features"]:
-        """(N, F) nodes, (E, C) edge features -> (N, F)."""
+        """(N, F) nodes and (E, C) edge features -> (N, F)."""
         features = x.shape[-1]
 
         def dense(name: str, use_bias: bool = False) -> nn.Dense:
             return nn.Dense(2 * features, use_bias=use_bias, dtype=self.dtype, name=name)
 
-        # A linear map of [receiver, sender, edge] is a sum of three, and two of them are cheaper
-        # per node than per edge. Gate and core side by side.
+        # A linear map of [receiver, sender, edge] is a sum of three maps, two of which are cheaper
+        # per node than per edge. Gate and core are concatenated.
         receiver = dense("receiver", use_bias=True)(x)
         sender = dense("sender")(x)
         edge = dense("edge")(edges)
@@ -158,9 +158,9 @@ class CGCNN(nn.Module):
     """Gated graph convolutions, sum-pooled, then a perceptron.
 
     Attributes:
-        settings: sizes.
-        dtype: of the convolutions' arithmetic; None: that of the parameters.
-        remat: whether the backward pass computes the insides of a convolution again.
+        settings: sizes of the network.
+        dtype: dtype of the convolutions' arithmetic; None: that of the parameters.
+        remat: whether the backward pass recomputes the inside of each convolution.
     """
 
     settings: CGCNNSettings
@@ -171,15 +171,15 @@ class CGCNN(nn.Module):
     def __call__(
         self, graphs: GraphBatch, *, train: bool = False, axis_name: str | None = None
     ) -> Float[jax.Array, "crystals {self.settings.out_dim}"]:
-        """Encodes crystals; in training each view is batch-normalized by its own statistics.
+        """Encodes crystals; in training, each view is batch-normalized by its own statistics.
 
         Args:
             graphs: packed crystals.
-            train: batch statistics instead of running averages.
-            axis_name: mapped axis over whose devices the statistics are taken.
+            train: use batch statistics instead of running averages.
+            axis_name: mapped axis of the devices over which the statistics are computed.
 
         Returns:
-            (rows, out_dim); meaningless for padding rows.
+            (rows, out_dim); padding rows are meaningless.
         """
         sizes = self.settings
         distances = safe_norm(jnp.asarray(graphs.edge_vectors), axis=1)

@@ -1,4 +1,4 @@
-"""What the composition and the unit cell tell, without the arrangement of the atoms."""
+"""Composition and unit cell as features, without the arrangement of the atoms."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from clac_jax.typing import Array
 
 @dataclass(frozen=True)
 class CompositionSettings(GraphEncoderSettings):
-    """Sizes of the encoder that does not see where the atoms are."""
+    """Sizes of the encoder that does not see the positions of the atoms."""
 
     num_features: int = key(512, "width of the hidden layers", low=1)
 
@@ -31,7 +31,7 @@ class CompositionSettings(GraphEncoderSettings):
 
 
 class _Smearing(NamedTuple):
-    """Gaussians of unit height, `number` from `low` to `high`, each as wide as their gap."""
+    """Gaussians of unit height, `number` of them from `low` to `high`, as wide as their spacing."""
 
     low: float
     high: float
@@ -43,8 +43,8 @@ class _Smearing(NamedTuple):
         return jnp.exp(-0.5 * jnp.square((values[..., None] - centres) / width))
 
 
-# The ranges of the crystals that are known; what lies beyond is told by the plain value.
-_ATOMS = _Smearing(0.0, 5.0, 24)  # log of their number: 1 to 150
+# The ranges found in known crystals; beyond them only the plain value is informative.
+_ATOMS = _Smearing(0.0, 5.0, 24)  # log number of atoms: 1 to 150
 _VOLUME = _Smearing(1.5, 4.5, 24)  # log angstrom^3 per atom: 4.5 to 90
 _DENSITY = _Smearing(-0.7, 3.2, 24)  # log g/cm^3: 0.5 to 24
 _RATIO = _Smearing(-1.2, 1.2)  # log of a ratio of lengths: 0.3 to 3.3
@@ -58,14 +58,15 @@ def cell_features(
     num_atoms: Float[jax.Array, "rows"],
     masses: Float[jax.Array, "rows"],
 ) -> Float[jax.Array, "rows 160"]:
-    """What a unit cell's size and shape tell, each number also smeared over Gaussians.
+    """Features of a unit cell's size and shape; each number is also smeared over Gaussians.
 
-    A perceptron on the plain numbers would take long to tell a cubic cell from a nearly cubic one.
+    From the plain numbers, a perceptron would take long to learn to tell a cubic cell from a nearly
+    cubic one.
 
     Args:
-        lattices: (rows, 3, 3) angstrom.
-        num_atoms: (rows,) at least one.
-        masses: (rows,) of all atoms of the cell, dalton, greater than zero.
+        lattices: (rows, 3, 3) cell vectors as rows, angstrom.
+        num_atoms: (rows,) number of atoms, at least one.
+        masses: (rows,) total mass of the cell, dalton, greater than zero.
 
     Returns:
         (rows, 160): logs of the number of atoms, the volume per atom, the density, b/a and c/a, and
@@ -86,12 +87,12 @@ def cell_features(
 
 
 class CompositionEncoder(nn.Module):
-    """A perceptron on the mean atom vector, the elements there are, and the cell.
+    """A perceptron on the mean atom vector, the elements present, and the cell.
 
     Attributes:
-        settings: sizes.
-        dtype: not used: the encoder is too small to gain from bfloat16.
-        remat: not used: it keeps a few vectors per crystal.
+        settings: sizes of the network.
+        dtype: unused; the encoder is too small to gain from bfloat16.
+        remat: unused; the encoder keeps only a few vectors per crystal.
     """
 
     settings: CompositionSettings
@@ -102,7 +103,7 @@ class CompositionEncoder(nn.Module):
     def __call__(
         self, graphs: GraphBatch, *, train: bool = False, axis_name: str | None = None
     ) -> Float[jax.Array, "crystals features"]:
-        """Encodes crystals -> (rows, out_dim); meaningless for padding rows."""
+        """Encodes crystals -> (rows, out_dim); padding rows are meaningless."""
         del train, axis_name
         atoms = node_features(graphs)
         members = crystal_membership(graphs, atoms.dtype)
@@ -121,14 +122,14 @@ class CompositionEncoder(nn.Module):
 
 
 class WithComposition(nn.Module):
-    """An encoder of the structure, and what composition and cell alone tell added to its output.
+    """A structure encoder with features of composition and cell added to its output.
 
-    A graph with a cutoff does not hold the cell: polytypes, whose atoms see the same neighbours,
-    differ in it alone.
+    A graph with a cutoff does not contain the cell: polytypes, whose atoms see the same neighbours,
+    differ only in the cell.
 
     Attributes:
-        encoder: of the structure.
-        composition: with an output of the same width.
+        encoder: encoder of the structure.
+        composition: composition encoder with an output of the same width.
     """
 
     encoder: nn.Module
@@ -137,7 +138,7 @@ class WithComposition(nn.Module):
     def __call__(
         self, graphs: GraphBatch, *, train: bool = False, axis_name: str | None = None
     ) -> Float[jax.Array, "crystals features"]:
-        """Encodes crystals -> (rows, out_dim); meaningless for padding rows."""
+        """Encodes crystals -> (rows, out_dim); padding rows are meaningless."""
         structure = self.encoder(graphs, train=train, axis_name=axis_name)
         features: jax.Array = structure + self.composition(graphs)
         return features

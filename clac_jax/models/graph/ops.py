@@ -1,4 +1,4 @@
-"""What the graph encoders share."""
+"""Operations shared by the graph encoders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def node_features(graphs: GraphBatch) -> Float[jax.Array, "nodes 92"]:
 
 
 def crystal_membership(graphs: GraphBatch, dtype: DTypeLike) -> Float[jax.Array, "crystals nodes"]:
-    """(rows, N), one where the node belongs to the crystal."""
+    """(rows, N), one where the node belongs to the crystal, else zero."""
     rows = jnp.arange(graphs.lattices.shape[0])
     return (graphs.crystal_index[None, :] == rows[:, None]).astype(dtype)
 
@@ -28,7 +28,7 @@ def sum_pool(
 ) -> Float[jax.Array, "crystals features"]:
     """(N, F) -> (rows, F), the sum over each crystal's nodes; zeros for padding rows.
 
-    A product with a 0/1 matrix: there are few rows, and a scatter is slower on every device.
+    Computed as a product with a 0/1 matrix: rows are few, and a scatter is slower on every device.
     """
     nodes = at_least_float32(nodes)
     members = crystal_membership(graphs, nodes.dtype)

@@ -1,7 +1,7 @@
 """The trunk of ORB v3: message passing with gated edges, mean-pooled.
 
-Rhodes et al., "Orb-v3: atomistic simulation at scale", arXiv:2504.06231; the direct models of the
-package orb-models, whose files of weights are read here without PyTorch.
+Rhodes et al., "Orb-v3: atomistic simulation at scale", arXiv:2504.06231. Implements the direct
+models of the orb-models package, whose weight files are read here without PyTorch.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from clac_jax.typing import Array
 NUM_RADIAL = 8
 NUM_ANGULAR = 16
 NUM_ELEMENTS = 119
-"""Rows of the embedding: by atomic number, the first for none."""
+"""Rows of the embedding table, by atomic number; row 0 means no atom."""
 _ENVELOPE_ORDER = 4
 
 
 @dataclass(frozen=True)
 class OrbSettings(GraphEncoderSettings):
-    """Sizes of an ORB v3; orb-v3-direct-20-omat has 256, 1024 and 5, and 20 neighbours."""
+    """Sizes of an ORB v3; orb-v3-direct-20-omat uses 256, 1024 and 5, with 20 neighbours."""
 
     cutoff: float = cutoff_key(6.0)
     num_features: int = key(
@@ -78,10 +78,10 @@ class OrbSettings(GraphEncoderSettings):
 
 
 def spherical_harmonics(units: Float[jax.Array, "edges 3"]) -> Float[jax.Array, "edges 16"]:
-    """(E, 3) unit vectors -> (E, 16) real harmonics of l = 0..3.
+    """(E, 3) unit vectors -> (E, 16) real spherical harmonics of l = 0..3.
 
-    In the order and the norm of e3nn's "component": y is the polar axis, and those of one l have
-    the sum of squares 2 l + 1.
+    Order and normalization follow e3nn's "component": y is the polar axis, and the squares of the
+    harmonics of one l sum to 2 l + 1.
     """
     x, y, z = (units[:, k] for k in range(3))
     x2, y2, z2 = x * x, y * y, z * z
@@ -109,7 +109,7 @@ def spherical_harmonics(units: Float[jax.Array, "edges 3"]) -> Float[jax.Array, 
 
 
 def envelope(distances: Float[jax.Array, "edges"], cutoff: float) -> Float[jax.Array, "edges"]:
-    """(E,) angstrom -> (E,): 1 at 0, and 0 with two derivatives from the cutoff on."""
+    """(E,) angstrom -> (E,): 1 at 0; from the cutoff on, 0 with two zero derivatives."""
     p, x = _ENVELOPE_ORDER, distances / cutoff
     value: jax.Array = 1 - (p + 1) * (p + 2) / 2 * x**p + p * (p + 2) * x ** (p + 1)
     value -= p * (p + 1) / 2 * x ** (p + 2)
@@ -130,12 +130,12 @@ def edge_features(
 
 
 class Perceptron(nn.Module):
-    """The rest of a three-layer perceptron behind its first linear map, then an RMS norm.
+    """A three-layer perceptron without its first linear map, followed by an RMS norm.
 
     Attributes:
         hidden: width of the two hidden layers.
         features: width of the output.
-        dtype: of the arithmetic; None: that of the parameters.
+        dtype: dtype of the arithmetic; None: that of the parameters.
     """
 
     hidden: int
@@ -149,7 +149,7 @@ class Perceptron(nn.Module):
         """(N, hidden) -> (N, features)."""
         x = nn.Dense(self.hidden, dtype=self.dtype, name="second")(nn.silu(first))
         x = nn.Dense(self.features, dtype=self.dtype, name="third")(nn.silu(x))
-        # PyTorch's default: the spacing of float32 at one.
+        # PyTorch's default: the machine epsilon of float32.
         epsilon = float(jnp.finfo(jnp.float32).eps)
         normalized: jax.Array = nn.RMSNorm(epsilon=epsilon, dtype=self.dtype, name="norm")(x)
         return normalized
@@ -160,7 +160,7 @@ class GatedMessages(nn.Module):
 
     Attributes:
         hidden: width of the perceptrons.
-        dtype: of the arithmetic; None: that of the parameters.
+        dtype: dtype of the arithmetic; None: that of the parameters.
     """
 
     hidden: int
@@ -174,13 +174,13 @@ class GatedMessages(nn.Module):
         graphs: GraphBatch,
         weights: Float[jax.Array, "edges"],
     ) -> tuple[Float[jax.Array, "nodes features"], Float[jax.Array, "edges features"]]:
-        """(N, F), (E, F) -> the same; `weights` (E,) are the envelope, 0 at padding."""
+        """(N, F), (E, F) -> same shapes; `weights` (E,) is the envelope, 0 at padding."""
         features = nodes.shape[-1]
 
         def dense(width: int, name: str, use_bias: bool = False) -> nn.Dense:
             return nn.Dense(width, use_bias=use_bias, dtype=self.dtype, name=name)
 
-        # A linear map of [edge, centre, neighbour] is a sum of three, two of them per node.
+        # A linear map of [edge, centre, neighbour] is a sum of three maps, two of them per node.
         centre, neighbour = graphs.receivers, graphs.senders
         first = dense(self.hidden, "edge_from_edge", use_bias=True)(edges)
         first += dense(self.hidden, "edge_from_centre")(nodes)[centre]
@@ -203,14 +203,15 @@ class GatedMessages(nn.Module):
 
 
 class Orb(nn.Module):
-    """ORB v3's trunk without its force field's heads.
+    """The ORB v3 trunk, without the heads of the force field.
 
-    An edge belongs to the atom that chose its neighbour, its centre: in `GraphBatch` the receiver.
+    An edge belongs to its centre, the atom whose neighbour list it is in; in `GraphBatch` that is
+    the receiver.
 
     Attributes:
-        settings: sizes.
-        dtype: of the arithmetic; None: that of the parameters.
-        remat: whether the backward pass computes the insides of a step again.
+        settings: sizes of the network.
+        dtype: dtype of the arithmetic; None: that of the parameters.
+        remat: whether the backward pass recomputes the inside of each step.
     """
 
     settings: OrbSettings
@@ -221,11 +222,11 @@ class Orb(nn.Module):
     def __call__(
         self, graphs: GraphBatch, *, train: bool = False, axis_name: str | None = None
     ) -> Float[jax.Array, "crystals {self.settings.num_features}"]:
-        """Encodes crystals -> (rows, num_features), the mean over a crystal's nodes.
+        """Encodes crystals -> (rows, num_features), the mean over each crystal's nodes.
 
         Args:
-            graphs: packed crystals; zeros come out for padding rows.
-            train: unused, ORB does the same in training.
+            graphs: packed crystals; padding rows yield zeros.
+            train: unused; ORB behaves the same in training.
             axis_name: unused.
         """
         del train, axis_name
@@ -261,7 +262,7 @@ def orb_params(tensors: Tensors, settings: OrbSettings) -> Params:
 
     Raises:
         KeyError: a tensor is missing.
-        ValueError: a tensor has another shape, or there are more steps than the settings say.
+        ValueError: a tensor has a different shape, or there are more steps than in the settings.
     """
     features, hidden = settings.num_features, settings.hidden_features
     steps = settings.num_interactions
@@ -277,7 +278,7 @@ def orb_params(tensors: Tensors, settings: OrbSettings) -> Params:
         }
 
     def first_of_three(name: str, ours: tuple[str, str, str]) -> dict[str, Any]:
-        """One map of three inputs side by side, as three maps; the first has the bias."""
+        """Splits a map of three concatenated inputs into three maps; the first has the bias."""
         whole = reader.dense(f"{name}.mlp.NN-0", 3 * features, hidden)
         kernels = np.split(whole["kernel"], 3, axis=0)
         maps = {
@@ -301,7 +302,7 @@ def orb_params(tensors: Tensors, settings: OrbSettings) -> Params:
     for k in range(steps):
         layer = f"gnn_stacks.{k}"
         params[f"interaction_{k}"] = {
-            # Their edges go from the centre, which sends, to its neighbour, which receives.
+            # In orb-models, edges go from the centre (sender) to its neighbour (receiver).
             **first_of_three(
                 f"{layer}._edge_mlp", ("edge_from_edge", "edge_from_centre", "edge_from_neighbour")
             ),

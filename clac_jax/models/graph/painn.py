@@ -1,18 +1,18 @@
 """PaiNN as dense products over tiles of atoms.
 
 Schuett, Unke, Gastegger, "Equivariant message passing for the prediction of tensorial properties
-and molecular spectra", arXiv:2102.03150, with the update of the CLaC reference (its ``dv`` scales
-the raw ``v``).
+and molecular spectra", arXiv:2102.03150, with the update block of the CLaC reference (its ``dv``
+scales the raw ``v``).
 
 Two facts turn a layer's messages into matrix products, exactly:
 
-* The filter is linear in the radial basis and the rest of a message depends on the sender alone, so
-  the basis can be summed over all periodic images of a pair of atoms, once for all layers.
-* The crystals are packed into tiles (`clac_jax.input_pipeline.batch`), so the summed basis is one
-  small matrix ``A_k`` over the atoms of a tile for each basis function ``k``, and a
-  layer's sum of messages is ``sum_k w_k * (A_k x)``.
+* The filter is linear in the radial basis, and the rest of a message depends only on the sender.
+  So the basis can be summed over all periodic images of a pair of atoms, once for all layers.
+* The crystals are packed into tiles (`clac_jax.input_pipeline.batch`), so for each basis function
+  ``k`` the summed basis is one small matrix ``A_k`` over the atoms of a tile, and a layer's sum of
+  messages is ``sum_k w_k * (A_k x)``.
 
-The scan over ``k`` keeps the working set in the cache; materializing the product for all ``k``,
+The scan over ``k`` keeps the working set in the cache. Materializing the product for all ``k``,
 the filter of all pairs, or the messages of all edges was three to four times slower on CPU at the
 paper's sizes.
 """
@@ -43,7 +43,7 @@ from clac_jax.typing import Array
 
 @dataclass(frozen=True)
 class PaiNNSettings(GraphEncoderSettings):
-    """Sizes of a PaiNN; edges longer than its cutoff cannot change its output."""
+    """Sizes of a PaiNN; edges longer than its cutoff do not affect its output."""
 
     num_features: int = key(512, "width of an atom's features", low=1)
     num_interactions: int = key(5, "message-passing steps", low=0)
@@ -102,11 +102,11 @@ class PaiNNSettings(GraphEncoderSettings):
 
 @dataclass(frozen=True)
 class TileBasis:
-    """Radial basis of the pairs of ``n`` tiles of ``T`` nodes, summed over periodic images.
+    """Radial basis of the atom pairs in ``n`` tiles of ``T`` nodes, summed over periodic images.
 
     Attributes:
         scalar: (K, n, T, T) sum of R_k(d); receivers first, senders last.
-        vector: (K, n, T * 3, T) sum of R_k(d) times the unit vector's component.
+        vector: (K, n, T * 3, T) sum of R_k(d) times each component of the unit vector.
     """
 
     scalar: Float[jax.Array, "basis tiles size size"]
@@ -118,8 +118,8 @@ def radial_basis(
 ) -> Float[jax.Array, "edges {num_rbf}+1"]:
     """(E, num_rbf + 1): sin(n pi d / cutoff) / d for n = 1.., and 1, times the cosine cutoff.
 
-    The last column carries the bias of the filter. A zero distance divides by one, as in the
-    reference. Distances and cutoff in angstrom; 0 from the cutoff on.
+    The last column carries the filter's bias. A zero distance is divided by one, as in the
+    reference. Distances and cutoff are in angstrom; the result is 0 from the cutoff on.
     """
     d = distances[:, None]
     envelope = jnp.where(d < cutoff, 0.5 * (jnp.cos(jnp.pi / cutoff * d) + 1), 0)
@@ -129,7 +129,7 @@ def radial_basis(
 
 
 def tile_basis(graphs: GraphBatch, cutoff: float, num_rbf: int) -> list[TileBasis]:
-    """The basis of every pair of atoms that shares a tile, one entry per tile size.
+    """The basis of every pair of atoms that share a tile, one entry per tile size.
 
     Edge vectors are data: no gradient flows to them.
     """
@@ -141,7 +141,7 @@ def tile_basis(graphs: GraphBatch, cutoff: float, num_rbf: int) -> list[TileBasi
     per_edge = jnp.concatenate(
         [radial, (units[:, :, None] * radial[:, None, :]).reshape(-1, 3 * size_k)], axis=1
     )
-    # Padding edges point behind the last pair and are dropped.
+    # Padding edges index one past the last pair and are dropped.
     pairs = jnp.zeros((num_pairs(graphs.tiles), 4 * size_k), edges.dtype)
     pairs = pairs.at[graphs.pair_index].add(per_edge, mode="drop")
     bases = []
@@ -165,14 +165,14 @@ def basis_product(
     x: Float[jax.Array, "tiles senders channels"],
     weights: Float[jax.Array, "basis channels"],
 ) -> Float[jax.Array, "tiles receivers channels"]:
-    """``sum_k weights[k] * (basis[k] @ x)``, without ever holding all K products.
+    """``sum_k weights[k] * (basis[k] @ x)``, without ever holding all K products in memory.
 
-    Sums are in float32 or more, whatever the operands are.
+    Sums are accumulated in float32 or wider, whatever the dtype of the operands.
 
     Args:
-        basis: (K, n, S, T) constants: their gradient is not computed.
-        x: (n, T, C).
-        weights: (K, C).
+        basis: (K, n, S, T) constants; their gradient is not computed.
+        x: (n, T, C) features of the senders.
+        weights: (K, C) filter weights.
 
     Returns:
         (n, S, C).
@@ -213,10 +213,10 @@ basis_product.defvjp(_basis_product_forward, _basis_product_backward)
 
 
 class Message(nn.Module):
-    """Sum of the messages each node receives.
+    """The sum of the messages that each node receives.
 
     Attributes:
-        dtype: of the arithmetic; None: that of the parameters.
+        dtype: dtype of the arithmetic; None: that of the parameters.
     """
 
     dtype: Any = None
@@ -232,8 +232,8 @@ class Message(nn.Module):
 
         Args:
             s: (N, F) scalars.
-            v: (N, 3, F) vectors, or None for all zero.
-            bases: the pair basis of the batch.
+            v: (N, 3, F) vectors, or None if they are all zero.
+            bases: pair basis of the batch.
 
         Returns:
             Residuals (N, F) and (N, 3, F).
@@ -276,7 +276,7 @@ class Update(nn.Module):
     """Mixes the scalars and vectors of each node.
 
     Attributes:
-        dtype: of the arithmetic; None: that of the parameters.
+        dtype: dtype of the arithmetic; None: that of the parameters.
     """
 
     dtype: Any = None
@@ -305,9 +305,9 @@ class PaiNN(nn.Module):
     """Equivariant message passing, sum-pooled to one vector per crystal.
 
     Attributes:
-        settings: sizes.
-        dtype: of the arithmetic; None: that of the parameters.
-        remat: whether the backward pass computes the insides of a message and its update again.
+        settings: sizes of the network.
+        dtype: dtype of the arithmetic; None: that of the parameters.
+        remat: whether the backward pass recomputes the inside of each message and update.
     """
 
     settings: PaiNNSettings
@@ -322,7 +322,7 @@ class PaiNN(nn.Module):
 
         Args:
             graphs: packed crystals.
-            train: unused, PaiNN does the same in training.
+            train: unused; PaiNN behaves the same in training.
             axis_name: unused.
 
         Returns:
@@ -347,7 +347,7 @@ class PaiNN(nn.Module):
             ds, dv = Update(self.dtype, name=f"update_{k}")(s, v)
             return s + ds, v + dv
 
-        # Not read: there are no vectors before the first interaction.
+        # Not read, since there are no vectors before the first interaction.
         v = jnp.zeros((s.shape[0], 3, s.shape[1]), s.dtype)
         for k in range(sizes.num_interactions):
             s, v = remat_block(self, functools.partial(interaction, k))((s, v))

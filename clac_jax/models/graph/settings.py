@@ -1,4 +1,4 @@
-"""What every graph encoder declares of itself: the base class of their settings."""
+"""The base class of graph encoder settings: what every graph encoder declares."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Params = dict[str, Any]
 
 
 def cutoff_key(default: float) -> Any:
-    """The field `cutoff` of an encoder's settings; each kind has a default of its own."""
+    """The field `cutoff` of an encoder's settings; each kind has its own default."""
     return key(
         default,
         "longest edge of a crystal's graph, angstrom; the encoder's envelope reaches zero there, "
@@ -31,17 +31,17 @@ def cutoff_key(default: float) -> Any:
 
 @dataclass(frozen=True)
 class GraphEncoderSettings:
-    """Sizes of a graph encoder, and all that the rest of the package asks of one.
+    """Sizes of a graph encoder, and everything the rest of the package needs from it.
 
     A kind of encoder is a frozen subclass in a file of its own, with its fields declared by
-    `config.key.key`, and one line in `GRAPH_ENCODERS`. Its fields are read from the config group
-    `graph_encoder` by name. Only `build` has to be written; the rest has defaults.
+    `config.key.key`, plus one line in `GRAPH_ENCODERS`. Its fields are read by name from the config
+    group `graph_encoder`. Only `build` has to be written; the rest has defaults.
 
     Attributes:
-        has_batch_statistics: whether the features of a crystal depend on the others of its batch
-            in training, as with batch normalization. Such an encoder cannot be run on a part of a
-            batch (`gradient_cache_chunks`).
-        sees_composition: whether the encoder is what `add_composition` would add.
+        has_batch_statistics: whether, in training, the features of a crystal depend on the others
+            in its batch, as with batch normalization. Such an encoder cannot run on part of a batch
+            (`gradient_cache_chunks`).
+        sees_composition: whether the encoder already contains what `add_composition` would add.
         pretrained_files: what `graph_encoder.pretrained` may name, in words; "": nothing.
         release_names: hyperparameter of the PyTorch release -> field; {}: the release has no such
             encoder.
@@ -61,34 +61,34 @@ class GraphEncoderSettings:
     release_names: ClassVar[Mapping[str, str]] = {}
 
     def build(self, dtype: str | None = None, remat: bool = False) -> nn.Module:
-        """The module of these settings.
+        """The module with these settings.
 
         Called as `module(graphs, train=..., axis_name=...)` with a `GraphBatch`, it returns
-        (rows, `width`) features; what it returns for padding rows is not read.
+        (rows, `width`) features; its output for padding rows is ignored.
 
         Args:
-            dtype: of the arithmetic; None: that of the parameters.
-            remat: whether the backward pass computes the insides of blocks again.
+            dtype: dtype of the arithmetic; None: that of the parameters.
+            remat: whether the backward pass recomputes the inside of each block.
         """
         raise NotImplementedError
 
     @property
     def width(self) -> int:
-        """Of the vector of a crystal."""
+        """The length of a crystal's feature vector."""
         return self.out_dim
 
     def pretrained_params(self, path: str | Path) -> Params:
-        """The parameters that another program has stored in a file.
+        """Reads the encoder's parameters from another program's file.
 
         Raises:
-            PretrainedError: the file holds other weights.
+            PretrainedError: the file holds different weights.
             TorchFileError: the file cannot be read.
         """
         raise NotImplementedError
 
     @classmethod
     def release_sizes(cls, tensors: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
-        """The fields of these settings that the release's tensors show; None: another encoder's.
+        """Settings deduced from the release's tensors; None if they belong to a different encoder.
 
         Raises:
             KeyError, ValueError, IndexError: the tensors are not those of an intact encoder.
@@ -101,7 +101,7 @@ class GraphEncoderSettings:
 
         Raises:
             KeyError: a tensor is missing.
-            ValueError: a tensor has another shape.
+            ValueError: a tensor has the wrong shape.
         """
         raise NotImplementedError
 

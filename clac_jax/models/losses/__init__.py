@@ -1,6 +1,6 @@
-"""Contrastive losses of pairs of views: what a loss computes, and what it asks of the heads.
+"""Contrastive losses of pairs of views, and the head options that each loss requires.
 
-Adding one takes a file beside these and a line in `LOSSES`: docs/add-a-loss.md.
+To add one, write a file in this folder and a line in `LOSSES`: docs/add-a-loss.md.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from clac_jax.models.losses.jsd import JSD
 from clac_jax.models.losses.settings import PairLoss
 from clac_jax.models.losses.siglip import SigLIP
 
-# `loss.name` of a config -> the kind of loss. Nothing else in the package names one.
+# `loss.name` of a config -> the kind of loss; the only place that lists them.
 LOSSES: dict[str, type[PairLoss]] = {
     "infonce": InfoNCE,
     "cosface": CosFace,

@@ -17,7 +17,7 @@ from clac_jax.models.losses.settings import PairLoss, Side
 
 @dataclass(frozen=True)
 class CosFace(PairLoss):
-    """InfoNCE with a margin taken from the cosine of the matched pair.
+    """InfoNCE with a margin subtracted from the cosine of each matched pair.
 
     The temperature is learned, as in the other losses.
     """

@@ -1,4 +1,4 @@
-"""A device's examples among those of all devices, as the losses contrast them."""
+"""A device's examples among those of all devices, as used by the contrastive losses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from clac_jax.models.heads import ProjectedPair
 
 
 class GlobalBatch:
-    """This device's rows among the columns of all devices."""
+    """This device's rows, contrasted with the columns of all devices."""
 
     def __init__(
         self,
@@ -18,7 +18,7 @@ class GlobalBatch:
         axis_name: str | None,
         key: Key[jax.Array, ""] | None,
     ) -> None:
-        """For examples of which `mask`, (B,) bool, are real."""
+        """`mask`, (B,) bool, marks the real examples of this device."""
         self.axis_name = axis_name
         self.key = key
         self.rows = mask
@@ -28,7 +28,7 @@ class GlobalBatch:
         self.own_column = first + jnp.arange(mask.shape[0])
 
     def gather(self, x: Shaped[jax.Array, "rows ..."]) -> Shaped[jax.Array, "columns ..."]:
-        """(B, ...) of this device -> (devices * B, ...) of all, in device order."""
+        """(B, ...) on this device -> (devices * B, ...) on all, in device order."""
         if self.axis_name is None:
             return x
         gathered: jax.Array = jax.lax.all_gather(x, self.axis_name, tiled=True)
@@ -43,32 +43,32 @@ class GlobalBatch:
         return jnp.sum(jnp.where(self.rows, x, 0)) / self.count
 
     def own(self, scores: Float[jax.Array, "rows columns"]) -> Float[jax.Array, "rows"]:
-        """(B, devices * B) -> (B,): the score of each row with its own column."""
+        """(B, devices * B) -> (B,): the score of each row with its matching column."""
         return jnp.take_along_axis(scores, self.own_column[:, None], axis=1)[:, 0]
 
     def is_own(self) -> Bool[jax.Array, "rows columns"]:
-        """(B, devices * B) bool, where row and column are the same example."""
+        """(B, devices * B) bool, True where row and column are the same example."""
         return self.own_column[:, None] == jnp.arange(self.columns.shape[0])
 
     def cross_entropy(self, scores: Float[jax.Array, "rows columns"]) -> Float[jax.Array, ""]:
-        """(B, devices * B) -> (): share of the mean cross entropy; the own column is right."""
+        """(B, devices * B) -> (): share of the mean cross-entropy; targets are the own columns."""
         scores = self.without_padding(scores)
         return self.mean(jax.nn.logsumexp(scores, axis=1) - self.own(scores))
 
     def without_padding(
         self, scores: Float[jax.Array, "rows columns"]
     ) -> Float[jax.Array, "rows columns"]:
-        """The lowest number at padding columns."""
+        """The scores, with the lowest finite number at padding columns."""
         return jnp.where(self.columns, scores, jnp.finfo(scores.dtype).min)
 
     def partner(self, shift: Int[jax.Array, ""]) -> Int[jax.Array, "rows"]:
-        """(B,) column that each row has after the real columns were rolled by `shift` places."""
+        """(B,) column paired with each row after rolling the real columns by `shift` positions."""
         real_first = jnp.argsort(~self.columns, stable=True)
         place = jnp.cumsum(self.columns)[self.own_column] - 1
         return real_first[(place - shift) % self.count]
 
     def accuracies(self, pair: ProjectedPair) -> dict[str, Float[jax.Array, ""]]:
-        """Shares of the top-1 and top-3 accuracy; a tie counts against the right text."""
+        """This device's shares of the top-1 and top-3 accuracy; a tie counts as wrong."""
         scores = self.without_padding(pair.scores(pair.left[0], self.gather(pair.right[0])))
         better = jnp.sum(scores >= self.own(scores)[:, None], axis=1) - 1
         return {f"acc_top{k}": self.mean(better < k) for k in (1, 3)}

@@ -14,7 +14,7 @@ from clac_jax.models.losses.settings import PairLoss, Side
 
 @dataclass(frozen=True)
 class InfoNCE(PairLoss):
-    """Symmetric cross entropy: the own partner among all of the batch."""
+    """Symmetric cross-entropy of finding the matching partner in the batch."""
 
     def __call__(  # noqa: D102
         self, batch: GlobalBatch, pair: ProjectedPair, left: Side, right: Side

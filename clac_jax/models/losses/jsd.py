@@ -14,7 +14,7 @@ from clac_jax.models.heads import ProjectedPair
 from clac_jax.models.losses.global_batch import GlobalBatch
 from clac_jax.models.losses.settings import HeadOptions, PairLoss, Side
 
-# The scores between crystals and texts, and between two views of either.
+# The scores between crystals and texts, and between two views of one modality.
 _CRITICS = {
     "dot": ("dot", "dot"),
     "concat": ("concat", "concat"),
@@ -27,8 +27,8 @@ _CRITICS = {
 class JSD(PairLoss):
     """Jensen-Shannon bound on mutual information.
 
-    Each row has one negative: its partner after the batch was rolled by a random shift. Without a
-    key it has all others, which is the mean over all shifts.
+    Each row has one negative: its partner after rolling the batch by a random shift. Without a key,
+    all other examples are negatives, which equals the mean over all shifts.
     """
 
     critic: str = key(

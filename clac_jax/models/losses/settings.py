@@ -1,4 +1,4 @@
-"""What every contrastive loss declares of itself: the base class of their settings."""
+"""The base class of contrastive losses and their settings."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from clac_jax.models.heads import ProjectedPair
 from clac_jax.models.losses.global_batch import GlobalBatch
 
 Side = tuple[Float[jax.Array, "examples features"], Float[jax.Array, "columns features"]]
-"""A view on this device, (B, P), and the same on all devices, (devices * B, P)."""
+"""A view on this device, (B, P), and that view on all devices, (devices * B, P)."""
 
 
 @dataclass(frozen=True)
 class HeadOptions:
-    """What a loss asks of the heads of the model.
+    """Requirements of a loss on the model's heads.
 
     Attributes:
-        cross_critic: how crystals and texts score each other, "dot" or "concat" (a perceptron).
-        intra_critic: how two views of one modality do.
+        cross_critic: how crystals and texts are scored, "dot" or "concat" (a perceptron).
+        intra_critic: how two views of one modality are scored, "dot" or "concat".
         has_bias: whether every score has a learned bias.
-        bias_init: its first value.
-        crystal_prior: whether the features of crystals are drawn to a uniform prior.
-        text_prior: whether those of texts are.
+        bias_init: initial value of the bias.
+        crystal_prior: whether crystal features are pulled towards a uniform prior.
+        text_prior: whether text features are pulled towards a uniform prior.
     """
 
     cross_critic: str = "dot"
@@ -40,8 +40,8 @@ class PairLoss:
     """A contrastive loss: its settings, and the loss of one pair of views.
 
     A kind of loss is a frozen subclass in a file of its own, with its fields declared by
-    `config.key.key`, and one line in `LOSSES`. Its fields are read from the config group `loss` by
-    name.
+    `config.key.key`, plus one line in `LOSSES`. Its fields are read by name from the config group
+    `loss`.
     """
 
     def __call__(
@@ -53,16 +53,16 @@ class PairLoss:
             batch: this device's rows among the columns of all devices.
             pair: scores the views, `pair.scores(left[0], right[1])`.
             left: one view of one modality.
-            right: one view of the other, or the second view of the same.
+            right: one view of the other modality, or the second view of the first modality.
         """
         raise NotImplementedError
 
     @property
     def heads(self) -> HeadOptions:
-        """What the loss asks of the model."""
+        """The head options that the loss requires of the model."""
         return HeadOptions()
 
     @property
     def share_of_priors(self) -> float:
-        """Weight of the priors, where the model has any; the contrasts get the rest."""
+        """Weight of the priors if the model has any; the contrasts get the rest."""
         return 0.0

@@ -17,7 +17,7 @@ from clac_jax.models.losses.settings import HeadOptions, PairLoss, Side
 
 @dataclass(frozen=True)
 class SigLIP(PairLoss):
-    """Every pair of the batch classified by itself, matched or not."""
+    """Classifies every pair of the batch independently as matched or not."""
 
     logit_bias_init: float = key(
         -10.0,

@@ -1,7 +1,7 @@
 """Attention inside packed texts.
 
-All linear maps see the tokens of a batch as one flat matrix; only attention knows tiles, and looks
-no further than a token's own text.
+All linear maps see the tokens of a batch as one flat matrix; only attention uses the tiles, and it
+never reaches beyond a token's own text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from clac_jax.models.text.settings import TextEncoderSettings
 
 
 class Heads(NamedTuple):
-    """Queries, keys and values, (..., D) of each head."""
+    """Queries, keys and values, each (..., D) per head."""
 
     query: Float[jax.Array, "*heads width"]
     key: Float[jax.Array, "*heads width"]
@@ -32,11 +32,11 @@ class Heads(NamedTuple):
 
 @dataclass(frozen=True)
 class Sight:
-    """Which tokens of its own text a token sees.
+    """Which tokens of its own text a token attends to.
 
     Attributes:
-        causal: none that follow it.
-        window: only so many, itself included, before it; None: all.
+        causal: whether later tokens are excluded.
+        window: number of preceding tokens to attend to, including the token itself; None: all.
     """
 
     causal: bool = False
@@ -47,9 +47,9 @@ class Attention(nn.Module):
     """Self-attention inside each text.
 
     Attributes:
-        settings: of the encoder.
-        causal: whether a token sees none that follow it.
-        use_bias: in the four linear maps.
+        settings: settings of the encoder.
+        causal: whether later tokens are excluded.
+        use_bias: whether the four linear maps have a bias.
     """
 
     settings: TextEncoderSettings
@@ -64,7 +64,7 @@ class Attention(nn.Module):
         dropout: TextDropout,
         site: int,
     ) -> Float[jax.Array, "tokens hidden"]:
-        """(K, H) -> (K, H); `site` is the number of the dropout's place in the network."""
+        """(K, H) -> (K, H); `site` is the number of the dropout site in the network."""
         settings = self.settings
         num_heads = settings.num_attention_heads
         width = settings.hidden_size // num_heads
@@ -88,16 +88,16 @@ def attend(
     site: int,
     sight: Sight,
 ) -> Float[jax.Array, "tokens mixed"]:
-    """What each token gathers from the tokens of its own text, all heads side by side.
+    """Attention of each token over its own text, with all heads concatenated.
 
     Args:
-        settings: of the encoder.
-        heads: (K, heads, D) queries, scaled; keys and values likewise, or with fewer heads that
-            divide those of the queries and serve several each.
+        settings: settings of the encoder.
+        heads: (K, heads, D) scaled queries, with keys and values of the same shape or with fewer
+            heads, whose number divides that of the queries and which are shared by several each.
         texts: the packed texts.
-        dropout: of this forward pass.
-        site: number of the dropout's place in the network.
-        sight: which tokens of its text a token sees.
+        dropout: dropout of this forward pass.
+        site: number of the dropout site in the network.
+        sight: which tokens of its text a token attends to.
 
     Returns:
         (K, heads * D).
@@ -105,7 +105,7 @@ def attend(
     num_heads = heads.query.shape[1]
     rate = settings.attention_probs_dropout_prob
 
-    # Recomputed in the backward pass: a tile's scores are cheaper to compute than to keep.
+    # Recomputed in the backward pass: a tile's scores are cheaper to compute than to store.
     @jax.checkpoint
     def attend_tile(tile: tuple[Heads, jax.Array, jax.Array | None]) -> jax.Array:
         return tile_attention(*tile, rate, sight)
@@ -130,8 +130,8 @@ def attend(
 
 
 def _tiles_at_once(count: int) -> int | None:
-    # One tile's scores stay in a CPU's cache: twice as fast as all at once. An accelerator wants
-    # all of them in one kernel.
+    # One tile's scores fit in a CPU's cache: twice as fast as all tiles together. An accelerator
+    # needs all of them in one kernel.
     return None if jax.default_backend() == "cpu" else count
 
 
@@ -145,11 +145,11 @@ def tile_attention(
     """Attention among the tokens of one tile that belong to the same text.
 
     Args:
-        heads: (heads, T, D) queries, scaled, keys and values.
-        text: (T,) text of each token; the tokens of a text stand in their order.
-        keep: (heads, T, T) bool, probabilities that dropout keeps; None keeps all.
-        rate: of dropout.
-        sight: which tokens of its text a token sees.
+        heads: (heads, T, D) scaled queries, keys and values.
+        text: (T,) text of each token; the tokens of a text are in order.
+        keep: (heads, T, T) bool, probabilities kept by dropout; None keeps all.
+        rate: dropout rate.
+        sight: which tokens of its text a token attends to.
 
     Returns:
         (heads, T, D).

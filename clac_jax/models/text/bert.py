@@ -48,7 +48,7 @@ class BertSettings(TextEncoderSettings):
 
     @classmethod
     def from_huggingface(cls, values: Mapping[str, Any]) -> Self:
-        """Takes the known keys; the others of a config.json do not concern the encoder."""
+        """Takes the known keys; the other keys of a config.json do not affect the encoder."""
         known = {field.name for field in fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
 
@@ -110,14 +110,14 @@ class MaskedLmHead(nn.Module):
 
 
 class Bert(nn.Module):
-    """BERT encoder with one feature vector per text and, if asked, a masked-language-model loss.
+    """BERT encoder with one feature vector per text and, optionally, a masked-language-model loss.
 
     Attributes:
         settings: sizes.
         feature: "first" or "last" token, "mean" over the text's tokens, or "attention": the mean
-            beside learned weighted means.
+            concatenated with learned weighted means.
         with_lm_loss: whether the head of the masked-language-model loss exists.
-        remat: whether the backward pass computes the insides of a layer again.
+        remat: whether the backward pass recomputes the inside of each layer.
     """
 
     settings: BertSettings
@@ -136,12 +136,12 @@ class Bert(nn.Module):
         """Encodes texts.
 
         Args:
-            texts: packed texts, each at most ``max_position_embeddings`` tokens.
-            stream: randomness of dropout; None drops nothing.
+            texts: packed texts, each with at most ``max_position_embeddings`` tokens.
+            stream: random stream for dropout; None disables dropout.
             token_types: (K,) int32, zeros by default.
 
         Returns:
-            TextOutput; features of padding rows are finite and meaningless.
+            TextOutput; features of padding rows are finite but meaningless.
         """
         settings = self.settings
         rate = settings.hidden_dropout_prob

@@ -1,7 +1,7 @@
 """Causal decoders on packed texts: OPT (arXiv:2205.01068, also Galactica's architecture) and GPT-2.
 
-A left-padded row of the Hugging Face models is here a packed text without padding: positions count
-from the first real token in both.
+A left-padded row of the Hugging Face models corresponds to a packed text without padding here:
+positions count from the first real token in both.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from clac_jax.models.text.settings import Params, TextEncoderSettings
 from clac_jax.models.torch_layout import TensorReader, Tensors
 
 _OPT_POSITION_OFFSET = 2
-"""Rows of OPT's position table that no token uses."""
+"""Number of unused rows at the start of OPT's position table."""
 
 
 @dataclass(frozen=True)
 class DecoderSettings(TextEncoderSettings):
-    """Sizes and kind of a decoder; OPT and GPT-2 are such, and differ in how they are stored.
+    """Sizes and kind of a decoder; covers OPT and GPT-2, which differ in how they are stored.
 
     Attributes:
-        activation: "relu", "gelu" or "gelu_new" (by tanh).
+        activation: "relu", "gelu" or "gelu_new" (tanh approximation).
         norm_first: whether layer norm comes before attention and perceptron, or after their sum.
-        final_norm: whether one more follows the last block.
-        use_bias: in the linear maps.
+        final_norm: whether one more layer norm follows the last block.
+        use_bias: whether the linear maps have a bias.
         norm_affine: whether the layer norms have a scale and a bias.
         embedding_size: width of the word embedding and of the output; projected to `hidden_size`
-            and back where it differs.
-        embedding_dropout_prob: after the sum of both embeddings.
+            and back if it differs.
+        embedding_dropout_prob: dropout rate after the sum of both embeddings.
     """
 
     vocab_size: int = 50272
@@ -142,7 +142,7 @@ class OptSettings(DecoderSettings):
 
 @dataclass(frozen=True)
 class Gpt2Settings(DecoderSettings):
-    """Sizes of a GPT-2, whose linear maps are stored input first."""
+    """Sizes of a GPT-2, whose linear maps are stored with the input axis first."""
 
     activation: str = "gelu_new"
     embedding_dropout_prob: float = 0.1
@@ -203,15 +203,15 @@ class Gpt2Settings(DecoderSettings):
 
 
 class Decoder(nn.Module):
-    """A causal decoder with one feature vector per text and, if asked, its next-token loss.
+    """A causal decoder with one feature vector per text and, optionally, its next-token loss.
 
     Attributes:
         settings: sizes and kind.
         feature: "last" (the reference's) or "first" token, "mean" over the text's tokens, or
-            "attention": the mean beside learned weighted means.
+            "attention": the mean concatenated with learned weighted means.
         with_lm_loss: whether the loss is computed for texts with labels; it has no parameters of
-            its own, the logits come from the word embedding.
-        remat: whether the backward pass computes the insides of a layer again.
+            its own, since the logits come from the word embedding.
+        remat: whether the backward pass recomputes the inside of each layer.
     """
 
     settings: DecoderSettings
@@ -224,12 +224,12 @@ class Decoder(nn.Module):
         """Encodes texts.
 
         Args:
-            texts: packed texts, each at most `max_position_embeddings` tokens; `labels` are the
-                tokens themselves, -100 where a token is not to be predicted.
-            stream: randomness of dropout; None drops nothing.
+            texts: packed texts, each with at most `max_position_embeddings` tokens; `labels` are
+                the tokens themselves, -100 for tokens that are not to be predicted.
+            stream: random stream for dropout; None disables dropout.
 
         Returns:
-            TextOutput; features of padding rows are finite and meaningless.
+            TextOutput; features of padding rows are finite but meaningless.
         """
         settings = self.settings
         rate = settings.hidden_dropout_prob

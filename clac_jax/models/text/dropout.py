@@ -10,20 +10,20 @@ from clac_jax.models.dropout import DropoutStream, drop, keep_mask
 
 
 class TextDropout:
-    """Dropout of one forward pass: masks that depend on step, place, example and token only."""
+    """Dropout of one forward pass: masks depend only on step, site, example and token."""
 
     def __init__(self, texts: TextBatch, stream: DropoutStream | None):
-        """For these texts; without a stream nothing is dropped."""
+        """Dropout for these texts; without a stream nothing is dropped."""
         self.stream = stream
         if stream is not None:
-            # Padding tokens take the id of some text; nothing reads them.
+            # Padding tokens take the id of an arbitrary text; their output is never read.
             ids = jnp.asarray(stream.example_ids)
             rows = texts.lengths.shape[0]
             self.example = ids[jnp.minimum(texts.text_index, rows - 1)]
             self.position = jnp.asarray(texts.positions).astype(jnp.uint32)
 
     def hidden(self, x: jax.Array, rate: float, site: int) -> jax.Array:
-        """(K, H) -> (K, H) at one place of the network."""
+        """(K, H) -> (K, H), dropout at one site in the network."""
         if self.stream is None or rate == 0:
             return x
         example, position = self.example[:, None], self.position[:, None]
@@ -39,7 +39,7 @@ class TextDropout:
         rate: float,
         site: int,
     ) -> jax.Array | None:
-        """(tiles, heads, T, T) of the probabilities of some tiles that stay; None: all of them."""
+        """(tiles, heads, T, T) bool, probabilities kept in some tiles; None: all are kept."""
         if self.stream is None or rate == 0:
             return None
         size, count = tile

@@ -1,7 +1,7 @@
-"""Gemma 3 (arXiv:2503.19786) as a causal text encoder on packed texts, by Hugging Face's config.
+"""Gemma 3 (arXiv:2503.19786) as a causal text encoder on packed texts, from Hugging Face's config.
 
-Rotary positions, grouped-query attention with normalized queries and keys, most layers of which see
-a window of tokens alone, a gated perceptron, and a norm before and after either.
+Rotary positions; grouped-query attention with normalized queries and keys, most layers of which
+see only a window of tokens; a gated perceptron; and a norm before and after each of the two.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class GemmaSettings(TextEncoderSettings):
     """Sizes of a Gemma 3.
 
     Attributes:
-        num_key_value_heads: each serves several heads of queries.
+        num_key_value_heads: number of key and value heads; each serves several query heads.
         head_dim: width of a head; None: `hidden_size / num_attention_heads`.
         query_scalar: scores are divided by its square root; None: `head_dim`.
-        local_layers: which layers see a window alone; a layer behind the last entry does not.
-        window: tokens that a local layer sees, itself included.
-        rope_base: of the rotary positions of the layers that see all.
-        rope_scaling: positions of those layers are divided by it.
-        local_rope_base: of the local layers.
+        local_layers: which layers see only a window; layers beyond the last entry see everything.
+        window: number of tokens that a local layer sees, including the token itself.
+        rope_base: rotary base of the layers that see all tokens.
+        rope_scaling: divisor of the positions in those layers.
+        local_rope_base: rotary base of the local layers.
     """
 
     vocab_size: int = 262144
@@ -84,11 +84,11 @@ class GemmaSettings(TextEncoderSettings):
 
     @property
     def head_width(self) -> int:
-        """Width of a head."""
+        """The width of a head."""
         return self.head_dim or self.hidden_size // self.num_attention_heads
 
     def is_local(self, layer: int) -> bool:
-        """Whether that layer sees a window alone."""
+        """Whether the given layer sees only a window."""
         return layer < len(self.local_layers) and self.local_layers[layer]
 
     def build(  # noqa: D102
@@ -98,11 +98,11 @@ class GemmaSettings(TextEncoderSettings):
 
     @classmethod
     def from_huggingface(cls, values: Mapping[str, Any]) -> Self:
-        """From a config.json of type gemma3_text, of older or newer transformers.
+        """Reads a config.json of type gemma3_text, from older or newer transformers.
 
         Raises:
             KeyError: a size is missing.
-            ValueError: sizes do not fit each other, or the rotary positions are of another kind.
+            ValueError: sizes are incompatible, or the kind of rotary positions is not supported.
         """
         count = values["num_hidden_layers"]
         kinds = values.get("layer_types")
@@ -181,7 +181,7 @@ class GemmaSettings(TextEncoderSettings):
 
 
 class RMSNorm(nn.Module):
-    """Division by the root mean square, in float32 or more, then a scale stored as its excess of 1.
+    """Division by the root mean square, in float32 or wider, then multiplication by 1 + scale.
 
     Attributes:
         epsilon: added to the mean square.
@@ -204,11 +204,11 @@ def rotate(
     base: float,
     scaling: float = 1.0,
 ) -> Float[jax.Array, "tokens heads width"]:
-    """Rotary positions (arXiv:2104.09864): turns (x_i, x_{i + D/2}) by position / base^(2 i / D).
+    """Rotary positions (arXiv:2104.09864): rotates (x_i, x_{i + D/2}) by position / base^(2 i / D).
 
     Args:
         x: (K, heads, D).
-        positions: (K,), divided by `scaling`.
+        positions: (K,) token positions, divided by `scaling`.
         base: slowest wavelength over 2 pi.
         scaling: at least 1.
     """
@@ -225,8 +225,8 @@ class GemmaAttention(nn.Module):
     """Grouped-query self-attention inside each text.
 
     Attributes:
-        settings: of the encoder.
-        layer: its number.
+        settings: settings of the encoder.
+        layer: number of the layer, from 0.
     """
 
     settings: GemmaSettings
@@ -259,15 +259,15 @@ class GemmaAttention(nn.Module):
 
 
 class Gemma(nn.Module):
-    """Gemma 3 with one feature vector per text and, if asked, its next-token loss.
+    """Gemma 3 with one feature vector per text and, optionally, its next-token loss.
 
     Attributes:
         settings: sizes.
         feature: "last" (the reference's) or "first" token, "mean" over the text's tokens, or
-            "attention": the mean beside learned weighted means.
+            "attention": the mean concatenated with learned weighted means.
         with_lm_loss: whether the loss is computed for texts with labels; it has no parameters of
-            its own, the logits come from the word embedding.
-        remat: whether the backward pass computes the insides of a layer again.
+            its own, since the logits come from the word embedding.
+        remat: whether the backward pass recomputes the inside of each layer.
     """
 
     settings: GemmaSettings

@@ -1,4 +1,4 @@
-"""Linear maps, norms, embeddings and activations as pretrained language models have them."""
+"""Linear maps, norms, embeddings and activations, as in pretrained language models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from clac_jax.models.text.settings import TextEncoderSettings
 
 
 def layer_norm(settings: TextEncoderSettings, name: str, affine: bool = True) -> nn.LayerNorm:
-    """Layer norm in PyTorch's arithmetic; `affine`: with a scale and a bias."""
+    """Layer norm with PyTorch's arithmetic; `affine` adds a scale and a bias."""
     return nn.LayerNorm(
         epsilon=settings.layer_norm_eps,
         use_scale=affine,
@@ -26,7 +26,7 @@ def layer_norm(settings: TextEncoderSettings, name: str, affine: bool = True) ->
 def dense(
     settings: TextEncoderSettings, features: int, name: str, use_bias: bool = True
 ) -> nn.Dense:
-    """A linear map as these models initialize it."""
+    """A linear map, initialized as in these models."""
     init = nn.initializers.normal(settings.initializer_range)
     return nn.Dense(
         features, use_bias=use_bias, kernel_init=init, dtype=settings.compute_dtype, name=name
@@ -34,13 +34,13 @@ def dense(
 
 
 def embed(settings: TextEncoderSettings, count: int, features: int, name: str) -> nn.Embed:
-    """A table of vectors as these models initialize it."""
+    """An embedding table, initialized as in these models."""
     init = nn.initializers.normal(settings.initializer_range)
     return nn.Embed(count, features, embedding_init=init, dtype=settings.compute_dtype, name=name)
 
 
 def exact_gelu(x: Float[jax.Array, "*shape"]) -> Float[jax.Array, "*shape"]:
-    """GELU by erf, as PyTorch computes it; the erfc of jax.nn.gelu takes twice the time."""
+    """GELU by erf, as PyTorch computes it; the erfc in jax.nn.gelu takes twice as long."""
     return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
 
 

@@ -25,10 +25,10 @@ def lm_loss_per_view(
     Args:
         logits: (K, vocabulary).
         texts: the packed texts.
-        labels: (K,) int32, what each place predicts; -100: nothing.
+        labels: (K,) int32, target at each position; -100: none.
 
     Returns:
-        (V,), (V,).
+        (V,) summed loss and (V,) number of labelled tokens.
     """
     labelled = labels != IGNORED_LABEL
     log_probabilities = jax.nn.log_softmax(at_least_float32(logits), axis=-1)
@@ -41,9 +41,9 @@ def lm_loss_per_view(
 
 
 def with_next_token_loss(output: TextOutput, word: nn.Embed, texts: TextBatch) -> TextOutput:
-    """The output with the loss of the next tokens, whose logits the word embedding gives.
+    """The output plus the next-token loss, with logits from the word embedding.
 
-    Unchanged where the texts have no labels.
+    Unchanged if the texts have no labels.
     """
     if texts.labels is None:
         return output
@@ -53,7 +53,7 @@ def with_next_token_loss(output: TextOutput, word: nn.Embed, texts: TextBatch) -
 
 
 def next_token_labels(texts: TextBatch) -> Int[jax.Array, "tokens"]:
-    """(K,) what each token place predicts: the label of the next token of its text, or -100."""
+    """(K,) target at each token position: the label of the next token of its text, or -100."""
     text, labels = jnp.asarray(texts.text_index), jnp.asarray(texts.labels)
     follows = jnp.roll(text, -1) == text
     follows = follows.at[-1].set(False)

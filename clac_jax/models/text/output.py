@@ -1,4 +1,4 @@
-"""What a text encoder returns."""
+"""The output type of the text encoders."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from jaxtyping import Float, Int
 
 @flax.struct.dataclass
 class TextOutput:
-    """What a text encoder returns.
+    """The output of a text encoder.
 
     Attributes:
         features: (rows, H) one vector per text; (rows, 2 H) with "attention".
-        hidden: (K, H) last hidden state of every token place.
+        hidden: (K, H) last hidden state at every token slot.
         lm_loss_sum: (V,) summed language-model loss of each view; None without labels.
-        lm_num_tokens: (V,) labelled tokens of each view; None without labels.
+        lm_num_tokens: (V,) number of labelled tokens of each view; None without labels.
     """
 
     features: Float[jax.Array, "texts features"]

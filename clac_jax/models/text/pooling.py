@@ -24,13 +24,13 @@ def pool(
 
 
 class AttentionPooling(nn.Module):
-    """Means over a text's tokens whose weights are learned, beside the plain mean.
+    """The plain mean over a text's tokens, concatenated with means whose weights are learned.
 
-    A plain mean over two hundred tokens gives the number in "fourteen sites" half a percent of the
-    weight. Here each of some heads scores the tokens and averages values of its own.
+    In a plain mean over two hundred tokens, the number in "fourteen sites" gets half a percent of
+    the weight. Here each head scores the tokens and averages its own values.
 
     Attributes:
-        num_heads: weighted means; their values together are as wide as the hidden states.
+        num_heads: number of weighted means; concatenated, they are as wide as the hidden states.
     """
 
     num_heads: int = 12
@@ -39,13 +39,13 @@ class AttentionPooling(nn.Module):
     def __call__(
         self, hidden: Float[jax.Array, "tokens hidden"], texts: TextBatch
     ) -> Float[jax.Array, "texts 2*hidden"]:
-        """(K, H) -> (rows, 2 H); meaningless for padding rows."""
+        """(K, H) -> (rows, 2 H); padding rows are meaningless."""
         places, width = hidden.shape
         rows = texts.lengths.shape[0]
         text = jnp.asarray(texts.text_index)
         values = nn.Dense(width, name="values")(hidden)
         scores = nn.Dense(self.num_heads, use_bias=False, name="scores")(hidden)
-        # One segment more than texts: the padding's.
+        # One segment more than there are texts, for the padding.
         highest = jax.ops.segment_max(jax.lax.stop_gradient(scores), text, rows + 1)
         weights = jnp.exp(scores - highest[text])
         weighted = weights[:, :, None] * values.reshape(places, self.num_heads, -1)
@@ -58,7 +58,7 @@ class AttentionPooling(nn.Module):
 
 
 def text_membership(texts: TextBatch, dtype: DTypeLike) -> Float[jax.Array, "texts tokens"]:
-    """(rows, K), one where the token belongs to the text."""
+    """(rows, K), one where the token belongs to the text, else zero."""
     rows = jnp.arange(texts.lengths.shape[0])
     return (jnp.asarray(texts.text_index)[None, :] == rows[:, None]).astype(dtype)
 
@@ -69,7 +69,7 @@ def text_features(
     """(K, H) -> (rows, H): the hidden state of one token, or the mean over the text's tokens.
 
     Raises:
-        ValueError: `feature` is none of "first", "last", "mean".
+        ValueError: `feature` is not one of "first", "last", "mean".
     """
     first, lengths = jnp.asarray(texts.first_token), jnp.asarray(texts.lengths)
     if feature == "first":

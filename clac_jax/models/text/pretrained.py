@@ -1,4 +1,4 @@
-"""Text encoder weights from a Hugging Face folder: config.json and the file of the tensors."""
+"""Text encoder weights from a Hugging Face folder: config.json and the tensor file."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from clac_jax.models.text import TEXT_ENCODERS
 from clac_jax.models.text.settings import TextEncoderSettings
 from clac_jax.models.torch_layout import Tensors
 
-# Of a config.json without a model_type, as old ones of BERT are.
+# Used for a config.json without a model_type, such as old ones of BERT.
 DEFAULT_KIND = next(iter(TEXT_ENCODERS))
 
 
 @dataclass(frozen=True)
 class PretrainedText:
-    """A text encoder as stored.
+    """A text encoder as stored on disk.
 
     Attributes:
-        settings: sizes.
+        settings: sizes of the network.
         params: nested dict of float32 arrays, the parameters of the encoder's module.
-        has_lm_head: whether it can compute a language-model loss.
+        has_lm_head: whether the stored encoder can compute a language-model loss.
     """
 
     settings: TextEncoderSettings
@@ -40,7 +40,7 @@ def text_kind_of(folder: str | Path) -> type[TextEncoderSettings]:
     """The kind of text encoder that a folder's config.json names.
 
     Raises:
-        PretrainedError: the file is missing or names an architecture that is not known here.
+        PretrainedError: the file is missing or names an unsupported architecture.
     """
     path, values = Path(folder) / "config.json", read_config(folder)
     name = values.get("model_type", DEFAULT_KIND)
@@ -56,7 +56,7 @@ def load_huggingface_config(folder: str | Path) -> TextEncoderSettings:
     """Reads config.json.
 
     Raises:
-        PretrainedError: the file is missing or describes an architecture that is not known here.
+        PretrainedError: the file is missing or describes an unsupported architecture.
     """
     kind = text_kind_of(folder)
     path, values = Path(folder) / "config.json", read_config(folder)
@@ -77,10 +77,10 @@ def load_huggingface_config(folder: str | Path) -> TextEncoderSettings:
 
 
 def load_huggingface(name: str | Path) -> PretrainedText:
-    """Loads a text encoder from a Hugging Face folder, or "minilm".
+    """Loads a text encoder from a Hugging Face folder, or by the name "minilm".
 
     Raises:
-        PretrainedError: a file or a tensor is missing, or a tensor has another shape.
+        PretrainedError: a file or a tensor is missing, or a tensor has the wrong shape.
     """
     folder = resolve_folder(name)
     settings = load_huggingface_config(folder)
@@ -93,10 +93,10 @@ def load_huggingface(name: str | Path) -> PretrainedText:
 def checked_text_params(
     path: Path, tensors: Tensors, settings: TextEncoderSettings
 ) -> dict[str, Any]:
-    """`huggingface_params` of the tensors of a file.
+    """`huggingface_params` applied to the tensors of a file.
 
     Raises:
-        PretrainedError: a tensor is missing, or has another shape or numbers that are not floats.
+        PretrainedError: a tensor is missing, has the wrong shape, or does not hold floats.
     """
     try:
         return settings.huggingface_params(tensors)
@@ -108,10 +108,10 @@ def checked_text_params(
 
 
 def load_tensors(folder: Path) -> tuple[Path, Tensors]:
-    """The tensors of a folder by name, and the file that they or their list come from.
+    """The tensors of a folder by name, and the path of the tensor file or its index.
 
-    `model.safetensors` goes before `pytorch_model.bin`; either may be split into several files by
-    an index. A .bin is read without running the pickle inside it.
+    `model.safetensors` takes precedence over `pytorch_model.bin`; either may be split into several
+    files listed by an index. A .bin file is read without executing the pickle inside it.
 
     Raises:
         PretrainedError: there is no such file, or one cannot be read.
@@ -157,7 +157,7 @@ def _read_split(index: Path) -> Tensors:
 
 
 def _beside(name: object) -> str:
-    """The name of a file in the folder of an index, which may point nowhere else."""
+    """The name of a file from an index, which may only refer to files in its own folder."""
     if (
         not isinstance(name, str)
         or not 0 < len(name) < 256

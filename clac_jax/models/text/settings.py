@@ -1,4 +1,4 @@
-"""What every text encoder declares of itself: the base class of their settings."""
+"""The base class of text encoder settings: what every text encoder declares."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ Params = dict[str, Any]
 
 @dataclass(frozen=True)
 class TextEncoderSettings:
-    """Sizes of a text encoder, and all that the rest of the package asks of one.
+    """Sizes of a text encoder, and everything the rest of the package needs from it.
 
-    A kind of encoder is a frozen subclass in a file of its own and one line in `TEXT_ENCODERS`. The
-    names of its fields are those of Hugging Face's BERT where BERT has them. Fields declared by
-    `config.key.key` are read from the config group `text_encoder.config` where there are no
-    pretrained weights; with them all fields come from their config.json.
+    A kind of encoder is a frozen subclass in a file of its own, plus one line in `TEXT_ENCODERS`.
+    Field names follow Hugging Face's BERT wherever BERT has the setting. Without pretrained
+    weights, fields declared by `config.key.key` are read from the config group
+    `text_encoder.config`; with them, all fields come from their config.json.
 
-    `compute_dtype` is the type of the arithmetic, "bfloat16" for mixed precision; None: that of the
-    parameters.
+    `compute_dtype` is the dtype of the arithmetic, "bfloat16" for mixed precision; None: that of
+    the parameters.
 
     Attributes:
-        causal: whether it predicts the next token and not masked ones.
-        required: key of a config.json -> the only value that is supported where the key is given.
+        causal: whether the encoder predicts the next token rather than masked ones.
+        required: key of a config.json -> the only value supported if the key is given.
 
     Raises:
-        ValueError: a size or a rate cannot be one, or the heads do not divide the width.
+        ValueError: a size or a rate is out of range, or the heads do not divide the width.
     """
 
     vocab_size: int
@@ -54,40 +54,40 @@ class TextEncoderSettings:
     def build(
         self, feature: str = "mean", with_lm_loss: bool = False, remat: bool = False
     ) -> nn.Module:
-        """The module of these settings.
+        """The module with these settings.
 
-        Called as `module(texts, stream=...)` with a `TextBatch` and the randomness of dropout (None
-        drops nothing), it returns a `TextOutput`.
+        Called as `module(texts, stream=...)` with a `TextBatch` and the random stream for dropout
+        (None disables dropout), it returns a `TextOutput`.
 
         Args:
             feature: "first" or "last" token, "mean" over the text's tokens, or "attention": the
-                mean beside learned weighted means.
+                mean concatenated with learned weighted means.
             with_lm_loss: whether the language-model loss of texts with labels is computed.
-            remat: whether the backward pass computes the insides of a layer again.
+            remat: whether the backward pass recomputes the inside of each layer.
         """
         raise NotImplementedError
 
     @classmethod
     def from_huggingface(cls, values: Mapping[str, Any]) -> Self:
-        """From the values of a Hugging Face config.json.
+        """Settings from the values of a Hugging Face config.json.
 
         Raises:
             KeyError: a size is missing.
-            ValueError: sizes do not fit each other, or something is not supported.
+            ValueError: sizes are incompatible, or something is not supported.
         """
         raise NotImplementedError
 
     def huggingface_params(self, tensors: Tensors) -> Params:
         """Hugging Face's tensors as the parameters of the module.
 
-        Poolers and heads of other tasks are left out.
+        Poolers and heads for other tasks are left out.
 
         Args:
-            tensors: by state-dict name, with or without the prefix of a model with a head.
+            tensors: tensors by state-dict name, with or without the prefix of a model with a head.
 
         Raises:
             KeyError: a tensor is missing.
-            ValueError: a tensor has another shape.
+            ValueError: a tensor has the wrong shape.
         """
         raise NotImplementedError
 
@@ -100,7 +100,7 @@ class TextEncoderSettings:
             )
 
     def _check_values(self) -> None:
-        """They come from files of other programs, where anything can stand."""
+        """Checks the values, since files written by other programs may contain anything."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value is None and "None" in str(field.type):
@@ -112,13 +112,13 @@ class TextEncoderSettings:
                 )
 
     def with_dropout(self, rate: float) -> Self:
-        """The same settings, with this rate wherever there is dropout."""
+        """A copy of the settings with this rate wherever the encoder has dropout."""
         return dataclasses.replace(
             self, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate
         )
 
 
-_MAX_SIZE = 10_000_000  # no language model has as many of anything but parameters
+_MAX_SIZE = 10_000_000  # only parameter counts exceed this
 _IS_USABLE: dict[str, Callable[[Any], bool]] = {
     "int": lambda x: isinstance(x, int) and not isinstance(x, bool) and 0 < x <= _MAX_SIZE,
     "float": lambda x: (
