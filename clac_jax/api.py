@@ -70,7 +70,7 @@ def load(run: str | os.PathLike[str]) -> Model:
             model exported by `clac-jax ckpt export`: its folder or its `model.safetensors`.
 
     Raises:
-        CheckpointNotFoundError: there is no checkpoint of that name.
+        CheckpointNotFoundError: no checkpoint has that name.
         DamagedCheckpointError: a file of the checkpoint differs from what was written.
         ExportError: an exported model cannot be read.
         PretrainedError: the folder or package that provides the run's tokenizer does not exist.

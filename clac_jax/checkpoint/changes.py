@@ -82,7 +82,7 @@ def carried_over(
     is_own: bool,
     parts: Collection[str],
 ) -> tuple[RunProgress, list[str]]:
-    """Where a run resumes, and a line for each item of book-keeping that is no longer valid.
+    """Where a run resumes, and one line per piece of its progress that no longer applies.
 
     Args:
         progress: position of the checkpoint, or of the end of its run.

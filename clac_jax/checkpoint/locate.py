@@ -25,7 +25,7 @@ FORMS = "DIR, DIR@last, DIR@best, DIR@step=5000, DIR@epoch=49, or a checkpoint's
 
 
 class CheckpointNotFoundError(UserError):
-    """There is no checkpoint of this name."""
+    """No checkpoint has this name."""
 
 
 def locate(name: str) -> CheckpointInfo:

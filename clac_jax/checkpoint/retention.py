@@ -25,7 +25,7 @@ class Retention:
         mode: "min" or "max", the better direction.
         keep_every_n_steps: checkpoints at multiples of this step are kept permanently; 0 for none.
         save_last: whether the last one is kept after the run has ended; until then it always is.
-        earlier_best: steps that were best by metrics that are no longer comparable, the latest
+        earlier_best: steps that were best by metrics that cannot be compared any more, latest
             metric first; they are kept.
     """
 

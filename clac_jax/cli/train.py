@@ -131,7 +131,7 @@ def _with_files(arguments: list[str]) -> list[str]:
 
     Raises:
         PathError: `--config` or `--workdir` cannot be a local path.
-        ConfigError: there is no config of that name.
+        ConfigError: no config has that name.
     """
     from clac_jax.config.shipped import shipped_file
 
