@@ -213,6 +213,14 @@ class Link:
     # Methods of the watching thread.
 
     def _watch(self) -> None:
+        try:
+            self._watch_until_closed()
+        finally:
+            self._selector.close()
+            for connection in [*self._others.values(), *self._strangers]:
+                connection.socket.close()
+
+    def _watch_until_closed(self) -> None:
         beat = min(MAX_BEAT_SECONDS, self._silence_seconds / 6)
         last = time.monotonic()
         while not self._closed:
