@@ -43,7 +43,7 @@ def test_a_config_of_this_version_stays():
 
 
 @pytest.mark.parametrize("config", [{}, [], {"graph_encoder": None}, {"graph_encoder": {}}])
-def test_what_is_not_a_config_stays(config):
+def test_anything_but_a_config_is_returned_unchanged(config):
     assert renamed.upgraded(config) == (config, [])
 
 
