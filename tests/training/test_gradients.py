@@ -1,4 +1,4 @@
-"""Gradient caching gives the gradient of the full batch, on real batches of the embedded data."""
+"""Gradient caching gives the gradient of the full batch, on real batches of the bundled data."""
 
 import functools
 
