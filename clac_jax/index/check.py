@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from clac_jax.distributed.workdir import LOCK_FILE
 from clac_jax.errors import UserError, error_reason
 from clac_jax.index import ann
-from clac_jax.index.items import schema_of
 from clac_jax.index.layout import ANN, CONTENTS, PARTS, file_facts
 
 if TYPE_CHECKING:
@@ -73,11 +71,6 @@ def _extra(index: Index) -> list[str]:
 def _content(index: Index, damaged: set[str]) -> list[str]:
     if damaged & {part["file"] for part in index.info["items"]}:
         return []
-    expected = schema_of(index.info["properties"])
-    if not pa.schema([f.with_nullable(True) for f in expected]).equals(
-        pa.schema([f.with_nullable(True) for f in index.schema])
-    ):
-        return [f"{index.info['items'][0]['file']}: its columns are not those of an index"]
     table = index.items(["id", "text"])
     found = []
     if len(set(table["id"].to_pylist())) < index.count:

@@ -104,7 +104,8 @@ def _to_qdrant(index: Index, uri: str, name: str) -> int:
     except ImportError as error:
         raise _not_installed("Qdrant's client", "qdrant") from error
     if uri.startswith("path:"):
-        place: dict[str, Any] = {"path": str(local_path(uri.removeprefix("path:"), "The folder of Qdrant"))}
+        folder = local_path(uri.removeprefix("path:"), "The folder of Qdrant")
+        place: dict[str, Any] = {"path": str(folder)}
     else:
         place = {"url": uri}
         if key := os.environ.get("QDRANT_API_KEY"):

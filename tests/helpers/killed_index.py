@@ -18,10 +18,10 @@ from pathlib import Path
 import clac_jax
 import clac_jax.cli.embed  # here and not in each child
 import clac_jax.index.build
-import clac_jax.index.check  # noqa: F401
+import clac_jax.index.check
 from clac_jax.cli import main as cli
 from clac_jax.index.items import table_of
-from clac_jax.index.sources import Sources, SourceOptions
+from clac_jax.index.sources import SourceOptions, Sources
 from clac_jax.index.store import Index
 from helpers.stub_model import StubModel
 
