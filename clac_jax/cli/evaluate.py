@@ -75,7 +75,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         print(f"{name.lower():<12}{value}")
     for section in sections:
         for table in section.tables:
-            print(f"\n{plain_table(table)}")
+            if table.in_terminal:
+                print(f"\n{plain_table(table)}")
     print(f"\nwritten     {_listed(paths)}")
     return 0
 
