@@ -13,7 +13,7 @@ from clac_jax.evaluation.comparison import (
     config_differences,
     figures_of,
 )
-from clac_jax.evaluation.intervals import CONFIDENCE, Resampling
+from clac_jax.evaluation.intervals import CONFIDENCE, Estimate, Resampling
 from clac_jax.evaluation.page import page
 from clac_jax.evaluation.results import Results
 from clac_jax.evaluation.section import Drawing, Section, Table
@@ -44,7 +44,7 @@ def sections_of(models: Sequence[Results], common: bool, how: Resampling) -> lis
     Raises:
         ResultsError: see `comparison.compare`.
     """
-    return [_paired(models, common, how), _figures(models), _configs(models), _curves(models)]
+    return [_paired(models, common, how), _configs(models), _curves(models), _figures(models)]
 
 
 def to_json(models: Sequence[Results], sections: Sequence[Section]) -> dict[str, Any]:
@@ -148,7 +148,9 @@ def _figures(models: Sequence[Results]) -> Section:
     found = [figures_of(model.content) if model.content else {} for model in models]
     names = list(dict.fromkeys(name for figures in found for name in figures))
     rows = [
-        (name, *(_number(f[name].value) if name in f else "-" for f in found)) for name in names
+        (name, *(_with_interval(f[name]) if name in f else "-" for f in found))
+        for name in names
+        if "/by_composition/" not in name  # the same figures with other intervals
     ]
     values = {name: [f[name].to_json() if name in f else None for f in found] for name in names}
     table = Table(
@@ -241,6 +243,11 @@ def _letters(models: Sequence[Results]) -> list[str]:
 
 def _number(value: float) -> str:
     return f"{value:.4g}" if abs(value) < float("inf") else "-"
+
+
+def _with_interval(estimate: Estimate) -> str:
+    ends = f" [{_number(estimate.low)}, {_number(estimate.high)}]"
+    return _number(estimate.value) + (ends if estimate.low <= estimate.high else "")
 
 
 def _value(value: Any) -> str:

@@ -86,10 +86,11 @@ def figures_of(content: Mapping[str, Any]) -> dict[str, Estimate]:
         if not isinstance(value, dict):
             return
         if {"value", "low", "high", "n"} <= value.keys():
-            ends = [
-                float("nan") if value[k] is None else value[k] for k in ("value", "low", "high")
-            ]
-            yield path, Estimate(*ends, value["n"])
+            middle, low, high = (
+                float("nan") if value[k] is None else float(value[k])
+                for k in ("value", "low", "high")
+            )
+            yield path, Estimate(middle, low, high, int(value["n"]))
             return
         for name, below in value.items():
             yield from walk(below, f"{path}/{name}" if path else name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections import Counter
 from dataclasses import dataclass
@@ -197,8 +198,7 @@ def _whole_pool(pool: Pool, ranks: dict[str, Ranks], values: dict[str, Any]) -> 
         f"The {len(set(pool.formulas))} compositions, not the {len(pool)} examples, are drawn: "
         "polymorphs of a composition are not independent."
     )
-    caption, columns, rows = tables[1].caption, tables[1].columns, tables[1].rows
-    return [tables[0], Table(caption, columns, rows, note, in_terminal=False)]
+    return [tables[0], dataclasses.replace(tables[1], note=note, in_terminal=False)]
 
 
 def _right_formula(pool: Pool, values: dict[str, Any]) -> Table:
