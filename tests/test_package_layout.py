@@ -31,6 +31,8 @@ ORDER = (
     "interop",
     "run",
     "training_run",
+    "inference",
+    "evaluation",
     "api",
     "cli",
     "__main__",

@@ -18,10 +18,11 @@ from clac_jax.files.paths import explain
 GROUPS = {
     "train": "train a model, or resume its training",
     "data": "prepare the data that runs read",
+    "evaluate": "measure a trained model: retrieval and more, with intervals and baselines",
     "ckpt": "look at, compare, check and manage checkpoints",
     "import": "import what other programs have trained",
 }
-MODULES = {"data": "data", "ckpt": "ckpt", "import": "imports"}
+MODULES = {"data": "data", "evaluate": "evaluate", "ckpt": "ckpt", "import": "imports"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
