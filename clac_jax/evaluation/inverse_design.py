@@ -207,7 +207,11 @@ def target_queries(
     result: dict[str, Any] = {
         "crystals_known": len(values),
         "targets": targets,
-        "random": {"mae": random_error(values, targets), "mean": float(values.mean()), "std": float(values.std())},
+        "random": {
+            "mae": random_error(values, targets),
+            "mean": float(values.mean()),
+            "std": float(values.std()),
+        },
         "best possible": {"found": best, **best.estimates(candidates.how)},
     }
     for searcher in candidates.scores:
@@ -325,7 +329,8 @@ def measure(pool: Pool) -> dict[str, dict[str, Any]]:
         known = np.isfinite(values).all(axis=0)
         if known.sum() >= MIN_KNOWN:
             name = " and ".join(quantity.name for quantity in pair)
-            results["pairs"][name] = pair_queries(pair, values[:, known], candidates_of(pool, known))
+            candidates = candidates_of(pool, known)
+            results["pairs"][name] = pair_queries(pair, values[:, known], candidates)
     return results
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clac_jax.evaluation.estimates import plain
-from clac_jax.evaluation.inverse_design import K, PAIR_TARGETS, TARGET_RANGE, Found, measure
+from clac_jax.evaluation.inverse_design import PAIR_TARGETS, TARGET_RANGE, Found, K, measure
 from clac_jax.evaluation.pool import Pool
 from clac_jax.evaluation.quantities import MIN_KNOWN, Quantity, quantities_of
 from clac_jax.evaluation.section import Drawing, Section, Table, decimal, percent
@@ -111,7 +111,8 @@ def _threshold_table(thresholds: dict[str, Any], quantities: dict[str, Quantity]
             *("-" if f is None else percent(f["precision"]) for f in found),
             percent(result["base_rate"]),
             *(
-                " / ".join(percent(_mean(queries, key)) for key in ("precision, crystals", "base_rate"))
+                f"{percent(_mean(queries, 'precision, crystals'))} / "
+                f"{percent(_mean(queries, 'base_rate'))}"
                 if queries
                 else "-"
                 for queries in by_kind

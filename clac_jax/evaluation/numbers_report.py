@@ -62,7 +62,10 @@ def numbers_understood(pool: Pool) -> Section:
         "Numbers understood?",
         intro,
         tables=[_property_table(estimates, together), _size_table(together)],
-        figures=[_drawing(measured, together), *([_grid_drawing(measured, grids)] if grids else [])],
+        figures=[
+            _drawing(measured, together),
+            *([_grid_drawing(measured, grids)] if grids else []),
+        ],
         values={
             "pool": place,
             "sizes": list(SIZES),
@@ -162,7 +165,9 @@ def _draw(
         estimates = [together["by_size"][size][key].scaled(100) for size in sizes]
         middle = np.array([e.value for e in estimates])
         ends = [middle - [e.low for e in estimates], [e.high for e in estimates] - middle]
-        right.errorbar(sizes, middle, np.maximum(ends, 0), fmt="o-", ms=3, capsize=3, color=color, label=label)
+        right.errorbar(
+            sizes, middle, np.maximum(ends, 0), fmt="o-", ms=3, capsize=3, color=color, label=label
+        )  # fmt: skip
     right.axhline(50, color="#8a8f98", ls=":", label="chance")
     right.set(
         xscale="log", xlabel="change (standard deviations)", ylabel="own number preferred (%)",
