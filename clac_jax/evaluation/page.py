@@ -25,8 +25,9 @@ h2 { font-size: 1.25rem; margin: 2.75rem 0 .5rem; padding-top: .9rem;
   border-top: 1px solid var(--line); }
 p { max-width: 46rem; margin: .5rem 0; }
 a { color: var(--link); }
-dl.facts { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.25rem; margin: 1rem 0;
-  padding: .9rem 1.1rem; background: var(--band); border-radius: .4rem; font-size: .92rem; }
+dl.facts { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.25rem;
+  margin: 1rem 0; padding: .9rem 1.1rem; background: var(--band); border-radius: .4rem;
+  font-size: .92rem; }
 dl.facts dt { color: var(--soft); }
 dl.facts dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; list-style: none; padding: 0; }
@@ -148,7 +149,8 @@ def _table(table: Table) -> str:
 
 
 def _cell(text: str) -> str:
-    return f"<td>{_INTERVAL.sub(r'<span class=interval>\1</span>', _text(text))}</td>"
+    marked = _INTERVAL.sub(r'<span class="interval">\1</span>', _text(text))
+    return f"<td>{marked}</td>"
 
 
 def _text(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import ml_collections
@@ -84,7 +84,7 @@ class Examples:
     records: list[Record]
     formulas: list[str]
     data: DataFacts
-    resampling: Resampling = Resampling()
+    resampling: Resampling = field(default_factory=Resampling)
 
     def __len__(self) -> int:
         return len(self.records)

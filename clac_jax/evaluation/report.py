@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import clac_jax
+from clac_jax.config.schema import to_plain
 from clac_jax.errors import WorkdirError
 from clac_jax.evaluation.intervals import CONFIDENCE
 from clac_jax.evaluation.page import page
@@ -34,6 +35,7 @@ def to_json(pool: Examples, sections: Sequence[Section]) -> dict[str, Any]:
             "checksum": model.checksum,
             "step": model.step,
             "task": str(model.config.task),
+            "config": to_plain(model.config),
         },
         "data": {
             "name": data.name,

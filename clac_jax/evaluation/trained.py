@@ -45,8 +45,12 @@ def eval_folder(name: str, split: str, out: str | None) -> Path:
             f"{name} is not a checkpoint of a run, so there is no folder for the results. Name one "
             "with --out."
         )
-    suffix = "" if split == "test" else f"-{split}"
-    return Path(info.folder.parent.parent) / EVAL / f"{info.step}{suffix}"
+    return Path(info.folder.parent.parent) / EVAL / step_folder_name(info.step, split)
+
+
+def step_folder_name(step: int, split: str) -> str:
+    """Name of the folder for a step and a split: "1404", or "1404-validation"."""
+    return str(step) if split == "test" else f"{step}-{split}"
 
 
 def _checkpoint(name: str) -> CheckpointInfo | None:
