@@ -6,6 +6,7 @@ minus that to the sentences that are true for others.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ from clac_jax.evaluation.class_list import MIN_MEMBERS, ZeroShotClass, classes_o
 from clac_jax.evaluation.estimates import estimate, for_rows, plain
 from clac_jax.evaluation.intervals import Estimate
 from clac_jax.evaluation.measures import average_precision, fair_credit, roc_auc
-from clac_jax.evaluation.pool import Pool, text_of
+from clac_jax.evaluation.own_classes import OwnClasses
+from clac_jax.evaluation.pool import EvaluationError, Examples, Pool, text_of
 from clac_jax.evaluation.section import Drawing, Section, Table, decimal, percent
 from clac_jax.evaluation.text_vectors import vectors_of
 
@@ -75,13 +77,13 @@ def accuracy_in_group(
 ) -> dict[str, Any]:
     """How often the class with the highest score is the right one of a group."""
     labels = np.stack([zero_shot.labels for zero_shot in group])  # (classes, n)
-    positive = np.stack(
-        [scores[[row_of[text] for text in c.positive]].mean(axis=0) for c in group]
+    positive = np.stack([scores[[row_of[text] for text in c.positive]].mean(axis=0) for c in group])
+    credit = np.array(
+        [
+            fair_credit(column, int(right))
+            for column, right in zip(positive.T, labels.argmax(axis=0), strict=True)
+        ]
     )
-    credit = np.array([
-        fair_credit(column, int(right))
-        for column, right in zip(positive.T, labels.argmax(axis=0), strict=True)
-    ])
     frequencies = labels.mean(axis=1)
     return {
         "classes": len(group),
@@ -92,6 +94,22 @@ def accuracy_in_group(
         },
         "chance": 1 / len(group),
     }
+
+
+def with_own_classes(pool: Examples, own: OwnClasses) -> Pool:
+    """The pool with the user's own classes, which `classify` then measures as well.
+
+    Raises:
+        ClassesError: none of the crystals of the pool has a label.
+        EvaluationError: it is the pool of a property model, which has no texts.
+    """
+    if not isinstance(pool, Pool):
+        raise EvaluationError(
+            f"{pool.model.name} is a property model, which has no texts, so {own.path} has no use. "
+            "Leave out --classes, or name a contrastive run."
+        )
+    own.classes([record.material_id for record in pool.records])
+    return dataclasses.replace(pool, own_classes=own)
 
 
 def classify(pool: Pool) -> Section:
@@ -172,15 +190,17 @@ def _tables(
     for (group, name), values in results.items():
         own = values.get("roc_auc_of_own_texts")
         lowest, highest = min(values["roc_auc_of_wordings"]), max(values["roc_auc_of_wordings"])
-        rows.append((
-            f"{group}: {name}",
-            f"{values['members']}/{values['crystals']}",
-            decimal(values["roc_auc"]),
-            f"{decimal(lowest)} to {decimal(highest)}",
-            "-" if own is None else decimal(own),
-            percent(values["average_precision"]),
-            percent(values["base_rate"]),
-        ))
+        rows.append(
+            (
+                f"{group}: {name}",
+                f"{values['members']}/{values['crystals']}",
+                decimal(values["roc_auc"]),
+                f"{decimal(lowest)} to {decimal(highest)}",
+                "-" if own is None else decimal(own),
+                percent(values["average_precision"]),
+                percent(values["base_rate"]),
+            )
+        )
     left_out = ", ".join(f"{c.group}: {c.name} ({int(np.nansum(c.labels))})" for c in small)
     tables = [
         Table(
@@ -234,5 +254,6 @@ def _draw(figure: Figure, areas: dict[str, Estimate]) -> None:
     )
     axis.axvline(0.5, color="#8a8f98", ls=":")
     axis.set_yticks(places, list(areas), fontsize=8)
-    axis.set(xlabel="area under the ROC curve", xlim=(min(0.4, middle.min() - 0.05), 1.01))
+    lowest = float(np.nanmin(middle - low))
+    axis.set(xlabel="area under the ROC curve", xlim=(min(0.4, lowest - 0.02), 1.01))
     axis.set_ylim(-0.7, len(areas) - 0.3)

@@ -229,7 +229,8 @@ def threshold_queries(
 
     Returns:
         `queries`: one dict per threshold with its base rate and precision by searcher; and for each
-        searcher the mean `precision`, beside the mean `base_rate`.
+        searcher the mean `precision`, beside the mean `base_rate` and the `best possible`, which
+        is less than 1 where fewer than k crystals satisfy a threshold.
     """
     asked, texts, masks = [], [], []
     for (kind, percentiles), make in zip(
@@ -237,7 +238,12 @@ def threshold_queries(
     ):
         for threshold in quantity.rounded(np.percentile(values, percentiles)):
             right = values > threshold if kind == "greater than" else values < threshold
-            query = {"kind": kind, "threshold": float(threshold), "base_rate": float(right.mean())}
+            query = {
+                "kind": kind,
+                "threshold": float(threshold),
+                "base_rate": float(right.mean()),
+                "best possible": min(int(right.sum()), K) / min(len(values), K),
+            }
             if 0 < query["base_rate"] < 1 and not any(
                 query["kind"] == q["kind"] and threshold == q["threshold"] for q in asked
             ):
@@ -247,7 +253,8 @@ def threshold_queries(
     result: dict[str, Any] = {"queries": asked}
     if not asked:
         return result
-    result["base_rate"] = float(np.mean([query["base_rate"] for query in asked]))
+    for name in ("base_rate", "best possible"):
+        result[name] = float(np.mean([query[name] for query in asked]))
     for searcher in candidates.scores:
         hits = candidates.retrieve(searcher, texts)
         right = np.stack([mask[row] for mask, row in zip(masks, hits, strict=True)])

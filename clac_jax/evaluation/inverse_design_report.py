@@ -72,15 +72,17 @@ def _target_table(targets: dict[str, Any], quantities: dict[str, Quantity]) -> T
     for name, result in targets.items():
         digits = quantities[name].decimals
         found = [result.get(searcher) for searcher in _SEARCHERS]
-        rows.append((
-            _with_unit(quantities[name]),
-            str(result["crystals_known"]),
-            *("-" if f is None else decimal(f["mae"], digits) for f in found),
-            decimal(result["random"]["mae"], digits),
-            decimal(result["best possible"]["mae"].value, digits),
-            *("-" if f is None else decimal(f["pearson"]) for f in found),
-            *("-" if f is None else decimal(f["spearman"].value) for f in found),
-        ))
+        rows.append(
+            (
+                _with_unit(quantities[name]),
+                str(result["crystals_known"]),
+                *("-" if f is None else decimal(f["mae"], digits) for f in found),
+                decimal(result["random"]["mae"], digits),
+                decimal(result["best possible"]["mae"].value, digits),
+                *("-" if f is None else decimal(f["pearson"]) for f in found),
+                *("-" if f is None else decimal(f["spearman"].value) for f in found),
+            )
+        )
     low, high = TARGET_RANGE
     return Table(
         f"Target values: mean absolute error of the first {K} to the target, and correlation",
@@ -105,23 +107,26 @@ def _threshold_table(thresholds: dict[str, Any], quantities: dict[str, Quantity]
             [q for q in result["queries"] if q["kind"] == kind]
             for kind in ("greater than", "less than")
         ]
-        rows.append((
-            quantities[name].noun,
-            str(len(result["queries"])),
-            *("-" if f is None else percent(f["precision"]) for f in found),
-            percent(result["base_rate"]),
-            *(
-                f"{percent(_mean(queries, 'precision, crystals'))} / "
-                f"{percent(_mean(queries, 'base_rate'))}"
-                if queries
-                else "-"
-                for queries in by_kind
-            ),
-        ))
+        rows.append(
+            (
+                quantities[name].noun,
+                str(len(result["queries"])),
+                *("-" if f is None else percent(f["precision"]) for f in found),
+                percent(result["base_rate"]),
+            percent(result["best possible"]),
+                *(
+                    f"{percent(_mean(queries, 'precision, crystals'))} / "
+                    f"{percent(_mean(queries, 'base_rate'))}"
+                    if queries
+                    else "-"
+                    for queries in by_kind
+                ),
+            )
+        )
     return Table(
         f"Thresholds: share of the first {K} that satisfy “greater than” or “less than”, percent",
         (
-            "property", "queries", f"precision at {K}", "text only", "base rate",
+            "property", "queries", f"precision at {K}", "text only", "base rate", "best possible",
             "greater than / base rate", "less than / base rate",
         ),
         rows,

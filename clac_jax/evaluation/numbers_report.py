@@ -152,7 +152,7 @@ def _draw(
         sizes = [size for size in SIZES if (compared.sizes == size).any()]
         medians = [np.median(compared.similarity[compared.sizes == size]) for size in sizes]
         left.plot(
-            sizes, medians, "o-", ms=3, lw=1, label=name, color=f"C{number % 10}",
+            sizes, medians, marker="o", ms=3, lw=1, label=name, color=f"C{number % 10}",
             ls="-" if number < 10 else "--",
         )  # fmt: skip
     left.set(xscale="log", xlabel="change (standard deviations)", ylabel="cosine of the sentences")

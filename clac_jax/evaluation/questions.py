@@ -151,10 +151,12 @@ def answer_questions(pool: Pool) -> Section:
             values={"pool": {"split": pool.split, "crystals": len(pool.records)}, "lists": {}},
         )
     statements = sorted({s for questions in asked for c in questions.choices for s in c})
-    scores = pool.scores(vectors_of(pool.model, statements))
+    vectors = vectors_of(pool.model, statements)
+    scores = {"crystals": pool.scores(vectors)}
+    if pool.model.is_dot_product:
+        scores["texts"] = np.asarray(vectors @ pool.texts.T)
     row_of = {statement: row for row, statement in enumerate(statements)}
-    train = {q.name: questions_of(pool.train, q.name).choices for q in asked}
-    lists_of_values = {q.name: _measure(pool, q, row_of, scores, train[q.name]) for q in asked}
+    lists_of_values = {q.name: _measure(pool, q, row_of, scores) for q in asked}
     missing = [
         f"{len(pool.records) - len(questions)} without {_title(questions.name).lower()} questions"
         for questions in lists
@@ -186,13 +188,25 @@ def _measure(
     pool: Pool,
     questions: Questions,
     row_of: dict[str, int],
-    scores: np.ndarray,
-    train: Sequence[tuple[str, ...]],
+    scores: dict[str, np.ndarray],
 ) -> dict[str, Any]:
-    """The estimates of one list, as named in eval.json."""
-    own = questions.credits_of_scores(row_of, scores, questions.rows)
+    """The estimates of one list, as named in eval.json.
+
+    Args:
+        pool: the pool.
+        questions: the questions of the list.
+        row_of: statement -> its row of the scores.
+        scores: (statements, n) scores with the "crystals" of the pool, and with their "texts".
+    """
+    train = questions_of(pool.train, questions.name).choices
+    own, *by_text = (
+        questions.credits_of_scores(row_of, matrix, questions.rows) for matrix in scores.values()
+    )
     others = derangements(len(pool.records), OTHER_CRYSTALS, f"questions {questions.name}")
-    shown = [questions.credits_of_scores(row_of, scores, order[questions.rows]) for order in others]
+    shown = [
+        questions.credits_of_scores(row_of, scores["crystals"], order[questions.rows])
+        for order in others
+    ]
     text_only = np.mean(shown, axis=0) if shown else np.full(len(own), np.nan)
     by_formula = for_rows(pool.by_formula, questions.rows)
     baselines = (
@@ -212,6 +226,7 @@ def _measure(
             for name, credit in zip(_BASELINES, baselines, strict=True)
         },
         "above_text_only": paired(own, text_only, resampling=by_formula).estimate,
+        "by_own_text": estimate(by_text[0], by_formula) if by_text else None,
         "train_questions": len(train),
         "topics": _topics(questions, own, text_only, by_formula),
     }
@@ -239,7 +254,7 @@ def _main_table(lists: dict[str, dict[str, Any]]) -> Table:
         "Accuracy, percent",
         (
             "list", "questions", "accuracy", "text only", "above text only", "chance",
-            "longest choice", "frequent form", "frequent statement",
+            "longest choice", "frequent form", "frequent statement", "by own text",
         ),
         [
             (
@@ -249,12 +264,14 @@ def _main_table(lists: dict[str, dict[str, Any]]) -> Table:
                 percent(values["text_only"]),
                 percent(values["above_text_only"]),
                 *(percent(values[key].value) for key in _BASELINES if key != "text_only"),
+                "-" if values["by_own_text"] is None else percent(values["by_own_text"].value),
             )
             for name, values in lists.items()
         ],
         note="Intervals (95 %) from a bootstrap over compositions. Frequent form, frequent "
         "statement: the choice that is most often right in the train split, by its text with "
-        "numbers, formulas and elements masked, and by its exact text.",
+        "numbers, formulas and elements masked, and by its exact text. By own text: the statements "
+        "are compared with the text of the crystal instead of the crystal.",
     )  # fmt: skip
 
 

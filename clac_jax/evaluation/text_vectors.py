@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from clac_jax.api import Model
+from clac_jax.inference.model import Model
 
 # Tasks ask for the same sentences again. Entries disappear with their model.
 _KNOWN: weakref.WeakKeyDictionary[Model, dict[str, np.ndarray]] = weakref.WeakKeyDictionary()
