@@ -127,7 +127,7 @@ def test_text_only_searches_the_texts(gaps):
     object.__setattr__(pool, "texts", pool.crystals)
     object.__setattr__(pool, "crystals", np.zeros_like(pool.crystals))
     result = measure(pool)["targets"]["band gap"]
-    assert result["text only"]["pearson"].value > 0.99 > result["crystals"]["mae"].value / 99
+    assert result["text only"]["pearson"].value > 0.99
     assert result["crystals"]["mae"].value > result["text only"]["mae"].value
     pool.model.is_dot_product = False
     assert "text only" not in measure(pool)["targets"]["band gap"]
