@@ -88,7 +88,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         if not section.tables:
             print(f"\n{section.title}: {section.intro}")
         for table in section.tables:
-            print(f"\n{plain_table(table)}")
+            if table.in_terminal:
+                print(f"\n{plain_table(table)}")
     print(f"\nwritten     {_listed(paths)}")
     return 0
 

@@ -19,10 +19,17 @@ GROUPS = {
     "train": "train a model, or resume its training",
     "data": "prepare the data that runs read",
     "evaluate": "measure a trained model: retrieval and more, with intervals and baselines",
+    "compare": "compare evaluated models: is one better than the other, and how sure is that",
     "ckpt": "look at, compare, check and manage checkpoints",
     "import": "import what other programs have trained",
 }
-MODULES = {"data": "data", "evaluate": "evaluate", "ckpt": "ckpt", "import": "imports"}
+MODULES = {
+    "data": "data",
+    "evaluate": "evaluate",
+    "compare": "compare",
+    "ckpt": "ckpt",
+    "import": "imports",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

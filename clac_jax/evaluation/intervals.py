@@ -172,7 +172,7 @@ def _means(values: np.ndarray, how: Resampling) -> np.ndarray:
     if how.groups is None:
         sums, sizes = values, np.ones(len(values))
     else:
-        group = np.unique(how.groups, return_inverse=True)[1]
+        group = _numbered(how.groups)
         sums, sizes = np.bincount(group, weights=values), np.bincount(group).astype(np.float64)
     blocks = [
         sums[block].sum(axis=1) / sizes[block].sum(axis=1) for block in _chosen(len(sums), how)
@@ -181,12 +181,20 @@ def _means(values: np.ndarray, how: Resampling) -> np.ndarray:
 
 
 def _members(count: int, groups: np.ndarray | None) -> list[np.ndarray]:
-    """The examples of each group, in order of the sorted labels."""
+    """The examples of each group, in order of the groups' first examples."""
     if groups is None:
         return [np.array([k]) for k in range(count)]
-    group = np.unique(groups, return_inverse=True)[1]
+    group = _numbered(groups)
     order = np.argsort(group, kind="stable")
     return np.split(order, np.cumsum(np.bincount(group))[:-1])
+
+
+def _numbered(labels: np.ndarray) -> np.ndarray:
+    """Numbers of the labels in order of first appearance, so that groups of one change nothing."""
+    _, first, number = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[number]
 
 
 def _chosen(count: int, how: Resampling) -> Iterator[np.ndarray]:

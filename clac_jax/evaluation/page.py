@@ -6,6 +6,7 @@ import html
 import io
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from clac_jax.evaluation.section import Drawing, Section, Table
 
@@ -82,7 +83,7 @@ def svg_of(drawing: Drawing, prefix: str) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
-    settings = {
+    settings: dict[Any, Any] = {
         "svg.fonttype": "none",  # text stays text, to be read and searched
         "svg.hashsalt": prefix,  # the same drawing, the same bytes
         "font.size": 10,

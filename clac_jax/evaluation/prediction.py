@@ -165,7 +165,8 @@ def _compared(
             values[key][name] = {measure: e.to_json() for measure, e in found.items()}
             cells.append((words, *(_cell(pool, e) for e in found.values())))
         title = f"{pool.property_name} of {len(pool)} crystals, {caption}"
-        tables.append(Table(title, ("prediction", *headings), cells))
+        is_main = how.groups is None
+        tables.append(Table(title, ("prediction", *headings), cells, in_terminal=is_main))
     return values, tables
 
 
@@ -202,6 +203,10 @@ def _examples(pool: PropertyPool, baselines: dict[str, np.ndarray]) -> pa.Table:
         "predicted": pool.predicted,
         **{f"predicted_by_{name}": values for name, values in baselines.items()},
     }
+    if pool.is_regression:
+        columns["error_prediction"] = np.abs(pool.predicted - pool.labels)
+    else:
+        columns["credit_prediction"] = (pool.predicted == pool.labels).astype(np.float64)
     return pa.table(columns)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections import Counter
 from dataclasses import dataclass
@@ -197,8 +198,7 @@ def _whole_pool(pool: Pool, ranks: dict[str, Ranks], values: dict[str, Any]) -> 
         f"The {len(set(pool.formulas))} compositions, not the {len(pool)} examples, are drawn: "
         "polymorphs of a composition are not independent."
     )
-    tables[1] = Table(tables[1].caption, tables[1].columns, tables[1].rows, note)
-    return tables
+    return [tables[0], dataclasses.replace(tables[1], note=note, in_terminal=False)]
 
 
 def _right_formula(pool: Pool, values: dict[str, Any]) -> Table:
@@ -332,4 +332,7 @@ def _draw_curves(figure: Figure, ranks: dict[str, Ranks], size: int) -> None:
         )
     axis.plot(ks, 100 * ks / size, color="#8a8f98", ls=":", label="chance")
     axis.set(xscale="log", xlabel="k", ylabel="match among the first k (%)", ylim=(0, 102))
+    axis.set_xticks([k for k in (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000) if k <= size])
+    axis.xaxis.set_major_formatter("{x:,.0f}")
+    axis.minorticks_off()
     axis.legend(frameon=False, fontsize=9)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +22,14 @@ class Table:
         columns: heading of each column; the first names the rows.
         rows: the cells of each row.
         note: a sentence below the table; "": none.
+        in_terminal: whether the command line prints it; the report has all tables.
     """
 
     caption: str
     columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     note: str = ""
+    in_terminal: bool = True
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,11 @@ class Section:
         tables: tables, the most important first.
         figures: drawings.
         values: plain JSON for eval.json; each figure with its pool, baseline and interval.
-        examples: name -> one row per example, written as `NAME.parquet`; rows are joined by their
-            column `material_id`.
+        examples: name -> one row per example, written as `NAME.parquet`, with the columns
+            `material_id` and `formula`, and `item` where a crystal has several rows. `clac-jax
+            compare` joins rows by `material_id` and `item` and compares the means of all columns
+            named `credit_...` (higher is better), `error_...` (lower is better) or `rank_...`
+            (1 = first, next to `tied_...`).
     """
 
     name: str

@@ -38,7 +38,7 @@ class Ranks:
         It is 0 or 1 without ties. The mean over queries is the top-k accuracy; a model whose
         vectors have all collapsed to one point gets k / N, as chance does.
         """
-        return np.clip((k - self.ahead) / (self.tied + 1), 0.0, 1.0)
+        return np.asarray(np.clip((k - self.ahead) / (self.tied + 1), 0.0, 1.0))
 
 
 def ranks_of(similarity: np.ndarray, correct: np.ndarray | None = None) -> Ranks:

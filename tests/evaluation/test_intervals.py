@@ -39,7 +39,12 @@ def test_only_drawing_entire_groups_covers_the_mean_of_dependent_examples():
 
 def test_groups_of_one_are_the_plain_bootstrap():
     values = np.random.default_rng(1).normal(size=50)
-    assert bootstrap(values, groups=np.arange(50)) == bootstrap(values)
+    for labels in (
+        np.arange(50),
+        np.arange(50)[::-1],
+        np.array([f"X{k % 7}{k}" for k in range(50)]),
+    ):
+        assert bootstrap(values, groups=labels) == bootstrap(values)
 
 
 def test_the_fast_mean_is_the_mean_of_the_same_draws():
