@@ -232,7 +232,8 @@ def threshold_queries(
         searcher the mean `precision`, beside the mean `base_rate` and the `best possible`, which
         is less than 1 where fewer than k crystals satisfy a threshold.
     """
-    asked, texts, masks = [], [], []
+    asked: list[dict[str, Any]] = []
+    texts, masks = [], []
     for (kind, percentiles), make in zip(
         THRESHOLDS.items(), (quantity.greater_than, quantity.less_than), strict=True
     ):

@@ -113,7 +113,7 @@ def _threshold_table(thresholds: dict[str, Any], quantities: dict[str, Quantity]
                 str(len(result["queries"])),
                 *("-" if f is None else percent(f["precision"]) for f in found),
                 percent(result["base_rate"]),
-            percent(result["best possible"]),
+                percent(result["best possible"]),
                 *(
                     f"{percent(_mean(queries, 'precision, crystals'))} / "
                     f"{percent(_mean(queries, 'base_rate'))}"

@@ -252,7 +252,8 @@ class Grid:
 
 def grid_of(pool: Pool, quantity: Quantity, known: np.ndarray) -> Grid:
     """Queries for values between the 5th and 95th percentile of the known ones."""
-    values = np.unique(quantity.rounded(np.linspace(*np.percentile(known, (5, 95)), GRID)))
+    low, high = np.percentile(known, (5, 95))
+    values = np.unique(quantity.rounded(np.linspace(low, high, GRID)))
     vectors = vectors_of(pool.model, [quantity.equal_to(float(value))[0] for value in values])
     return Grid(values, np.asarray(vectors, np.float64) @ vectors.T)
 
