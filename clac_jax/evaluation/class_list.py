@@ -20,16 +20,16 @@ from clac_jax.input_pipeline.labels import CRYSTAL_SYSTEMS, crystal_system
 MIN_MEMBERS = 5
 """A class needs this many crystals in it, and this many outside."""
 COMMON_ELEMENT = 0.05
-"""Share of the crystals from which on an element is asked for."""
+"""An element is a class if at least this share of the crystals contain it."""
 WIDE_GAP = 3.0
-"""Band gap, eV, from which on it is called wide."""
+"""The smallest band gap, eV, that is called wide."""
 NEAR_HULL = 0.05
 """Energy above hull, eV/atom, below which a crystal is nearly stable."""
 MAGNETIC = 0.1
 """Magnitude of the total magnetization, Bohr magnetons, above which a crystal is magnetic."""
 
-# Words for a structure type, and what a text that names it contains. Names of types that contain
-# that of another one are kept apart: "antiperovskite", "layered rock salt", "antifluorite".
+# Name of a structure type, and a pattern of texts that mention it. Types whose names contain a
+# shorter one do not count as that: "antiperovskite", "layered rock salt", "antifluorite".
 _STRUCTURE_TYPES = (
     ("perovskite", r"\bperovskite"),
     ("antiperovskite", r"\banti-?perovskite"),
@@ -57,7 +57,7 @@ _STRUCTURE_TYPES = (
     ("nickel arsenide", r"\bnickel arsenide structure|\bNiAs[- ]type"),
 )
 # "layered perovskite" and "layered rock salt" are names of structure types, not of sheets that are
-# bonded weakly.
+# weakly bonded.
 _LAYERED = re.compile(
     r"\blayered\b(?! perovskite| rock[ -]salt)|\b(?:two-dimensional|2D) (?:layer|sheet)"
     r"|\bvan der Waals (?:layer|gap|solid)",
@@ -122,9 +122,9 @@ def classes_of(records: Sequence[Record], texts: Sequence[str]) -> list[ZeroShot
 def alternatives(
     group: str, labels: dict[str, np.ndarray], sentences: Callable[[str], tuple[str, ...]]
 ) -> list[ZeroShotClass]:
-    """A group in which the sentences of the other classes are the negative ones of each.
+    """Classes whose negative sentences are the positive ones of the other classes of the group.
 
-    Classes that are too small to be measured are kept, but ask nothing of the others.
+    The sentences of classes that are too small to be measured are not used for the others.
     """
     large = {name for name, known in labels.items() if (known == 1).sum() >= MIN_MEMBERS}
     return [

@@ -75,7 +75,7 @@ def measure_class(
 def accuracy_in_group(
     pool: Pool, group: list[ZeroShotClass], row_of: dict[str, int], scores: np.ndarray
 ) -> dict[str, Any]:
-    """How often the class with the highest score is the right one of a group."""
+    """Accuracy of choosing the class of a group whose sentences have the highest score."""
     labels = np.stack([zero_shot.labels for zero_shot in group])  # (classes, n)
     positive = np.stack([scores[[row_of[text] for text in c.positive]].mean(axis=0) for c in group])
     credit = np.array(
@@ -141,7 +141,7 @@ def classify(pool: Pool) -> Section:
             own = class_scores(c, row_of, by_text)[0][c.known]
             results[c.group, c.name]["roc_auc_of_own_texts"] = roc_auc(c.labels[c.known], own)
     group = [c for c in kept if c.group == ONE_OF_GROUP]
-    whole = (
+    by_system = (
         accuracy_in_group(pool, group, row_of, scores)
         if group and np.stack([c.labels for c in group]).sum(axis=0).min() == 1
         else None
@@ -150,12 +150,12 @@ def classify(pool: Pool) -> Section:
         "classes",
         "Zero-shot classes",
         _intro(pool),
-        tables=_tables(results, whole, small),
+        tables=_tables(results, by_system, small),
         figures=[_drawing(results)],
         values={
             "pool": place,
             "classes": plain({f"{group}: {name}": r for (group, name), r in results.items()}),
-            "crystal_system": plain(whole),
+            "crystal_system": plain(by_system),
             "not_measured": {
                 f"{c.group}: {c.name}": {
                     "crystals": len(c.known),
@@ -169,7 +169,7 @@ def classify(pool: Pool) -> Section:
 
 def _intro(pool: Pool) -> str:
     return (
-        f"Each class is asked for by sentences; the {len(pool.records)} crystals of the "
+        f"Each class is described by sentences; the {len(pool.records)} crystals of the "
         f"{pool.split} split are ranked by their mean similarity to the sentences that are true "
         "for members minus that to the sentences that are true for others, and compared with "
         "labels from the properties, the symmetry and the composition. Whether a crystal is "
@@ -183,7 +183,7 @@ def _intro(pool: Pool) -> str:
 
 def _tables(
     results: dict[tuple[str, str], dict[str, Any]],
-    whole: dict[str, Any] | None,
+    by_system: dict[str, Any] | None,
     small: list[ZeroShotClass],
 ) -> list[Table]:
     rows = []
@@ -215,14 +215,14 @@ def _tables(
             + (f" Fewer than {MIN_MEMBERS} members: {left_out}." if left_out else ""),
         )
     ]  # fmt: skip
-    if whole is not None:
-        most = whole["most_frequent"]
+    if by_system is not None:
+        most = by_system["most_frequent"]
         tables.append(Table(
             "The right crystal system is that with the highest similarity, percent",
             ("", "accuracy", f"always {most['class']}", "chance"),
             [(
-                f"{whole['classes']} crystal systems", percent(whole["accuracy"]),
-                percent(most["accuracy"]), percent(whole["chance"]),
+                f"{by_system['classes']} crystal systems", percent(by_system["accuracy"]),
+                percent(most["accuracy"]), percent(by_system["chance"]),
             )],
         ))  # fmt: skip
     return tables

@@ -25,7 +25,7 @@ def estimate(values: np.ndarray, how: Resampling, statistic: Statistic | None = 
 
 
 def for_rows(how: Resampling, rows: np.ndarray) -> Resampling:
-    """The same resampling for some of the examples, in any order and number.
+    """A resampling restricted to some of the examples, in any order and number.
 
     Args:
         how: the resampling of all examples.

@@ -1,8 +1,8 @@
 """Inverse design: do the crystals found for "a band gap of 2 eV" have that band gap?
 
-Three kinds of queries: a target value, a threshold, and two target values at once. Each is asked in
-several wordings whose scores are averaged, and answered by the best crystals of the pool whose
-value is known.
+There are three kinds of queries: a target value, a threshold, and two target values together. Each
+is worded in several ways whose scores are averaged, and answered by the best crystals of the pool
+whose value is known.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PAIRS = (
     ("bulk modulus", "density"),
     ("bulk modulus", "shear modulus"),
 )
-"""Pairs of quantities asked for together, where the data have them."""
+"""Pairs of quantities that are combined in a query, where the data have them."""
 
 Score = Callable[[list[str]], np.ndarray]
 """n texts -> (n, candidates) scores."""
@@ -121,7 +121,7 @@ def targets_of(quantity: Quantity, known: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Found:
-    """The values of retrieved crystals beside the targets.
+    """The values of retrieved crystals, and the targets.
 
     Attributes:
         targets: (t,) float64.
@@ -191,15 +191,15 @@ def random_error(values: np.ndarray, targets: np.ndarray) -> float:
 def target_queries(
     quantity: Quantity, values: np.ndarray, candidates: Candidates
 ) -> dict[str, Any]:
-    """Asks for target values of a quantity.
+    """Queries for target values of a quantity.
 
     Args:
-        quantity: what is asked for.
+        quantity: the quantity that the queries state.
         values: (m,) values of the candidates.
         candidates: the crystals that can be retrieved.
 
     Returns:
-        Searcher -> `Found` and its estimates, with the random and the best possible beside them.
+        Searcher -> `Found` and its estimates; also "random" and "best possible", the limits.
     """
     targets = targets_of(quantity, values)
     queries = [quantity.equal_to(float(target)) for target in targets]
@@ -223,14 +223,14 @@ def target_queries(
 def threshold_queries(
     quantity: Quantity, values: np.ndarray, candidates: Candidates
 ) -> dict[str, Any]:
-    """Asks for values above and below thresholds.
+    """Queries for values above and below thresholds.
 
     Thresholds that all or none of the candidates satisfy are left out.
 
     Returns:
         `queries`: one dict per threshold with its base rate and precision by searcher; and for each
-        searcher the mean `precision`, beside the mean `base_rate` and the `best possible`, which
-        is less than 1 where fewer than k crystals satisfy a threshold.
+        searcher the mean `precision`; also the mean `base_rate` and the `best possible`, which is
+        less than 1 where fewer than k crystals satisfy a threshold.
     """
     asked: list[dict[str, Any]] = []
     texts, masks = [], []
@@ -239,7 +239,7 @@ def threshold_queries(
     ):
         for threshold in quantity.rounded(np.percentile(values, percentiles)):
             right = values > threshold if kind == "greater than" else values < threshold
-            query = {
+            query: dict[str, Any] = {
                 "kind": kind,
                 "threshold": float(threshold),
                 "base_rate": float(right.mean()),
@@ -272,7 +272,7 @@ def threshold_queries(
 def pair_queries(
     quantities: tuple[Quantity, Quantity], values: np.ndarray, candidates: Candidates
 ) -> dict[str, Any]:
-    """Asks for values of two quantities at once, on a grid of 3 x 3 targets.
+    """Queries that state values of two quantities, on a grid of 3 x 3 targets.
 
     Args:
         quantities: the two quantities.
@@ -343,7 +343,7 @@ def measure(pool: Pool) -> dict[str, dict[str, Any]]:
 
 
 def pairs_of(quantities: list[Quantity]) -> list[tuple[Quantity, Quantity]]:
-    """The pairs to ask for together: PAIRS, or without any of them all pairs, at most six."""
+    """The pairs to combine: those of PAIRS, or if there are none all pairs, at most six."""
     by_name = {quantity.name: quantity for quantity in quantities}
     listed = [(by_name[a], by_name[b]) for a, b in PAIRS if a in by_name and b in by_name]
     return listed or list(itertools.combinations(quantities, 2))[: len(PAIRS)]

@@ -92,7 +92,7 @@ def _target_table(targets: dict[str, Any], quantities: dict[str, Quantity]) -> T
         ),
         rows,
         note=f"Targets are evenly spaced from the {low}th to the {high}th percentile of the pool. "
-        f"Correlations are of the target with the mean value of the first {K}; at random they are "
+        f"Correlations compare the target with the mean value of the first {K}; at random they are "
         "0 on average.",
     )  # fmt: skip
 
@@ -146,7 +146,7 @@ def _pair_table(pairs: dict[str, Any]) -> Table:
 
     low, middle, high = PAIR_TARGETS
     return Table(
-        f"Two values at once: error of the first {K}, in standard deviations, mean of both",
+        f"Two values in a query: error of the first {K}, in standard deviations, mean of both",
         ("properties", "crystals", *(_PAIR_COLUMNS[name] for name in names)),
         [
             (pair, str(result["crystals_known"]), *(cell(result, name) for name in names))

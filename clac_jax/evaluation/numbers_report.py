@@ -52,7 +52,7 @@ def numbers_understood(pool: Pool) -> Section:
         f"{SIZES[0]} to {SIZES[-1]:g} standard deviations of the property (of the values between "
         "its 5th and 95th percentile) up or down, within the range of the data. If numbers are "
         "understood, the cosine of the two sentences falls as the change grows (Spearman ρ near "
-        "-1; 0 without any order), and the crystal prefers the sentence with its own number "
+        "-1; 0 if there is no order), and the crystal prefers the sentence with its own number "
         f"(chance 50 %). Other crystals: the same sentences and {OTHER_CRYSTALS} other crystals "
         f"each; what they prefer, the wording reveals. Pool: {len(pool.records)} crystals of the "
         f"{pool.split} split. Intervals (95 %) from a bootstrap over compositions."

@@ -1,8 +1,8 @@
 """The user's own classes, from a CSV with a label for each crystal.
 
 Columns: `id` (as in the data), `label` (any words), and optionally `sentence`. Each label is a
-class. Its sentences are those in the column `sentence` of its rows, each listed once or more; a
-label without any gets three general ones.
+class. Its sentences are those in the column `sentence` of its rows, each listed once or more; if
+there are none, three general ones.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def read_classes(path: str | os.PathLike[str]) -> OwnClasses:
     if len(sentences) < 2:
         raise ClassesError(
             f"{name} has {len(sentences)} label{'s' * (len(sentences) != 1)}. Give at least two, "
-            "so that a class can be told from the others."
+            "so that there is something to distinguish."
         )
     return OwnClasses(
         name, label_of, {label: tuple(s) or general(label) for label, s in sentences.items()}

@@ -1,4 +1,4 @@
-"""Numeric properties of crystals, and the sentences in which a number of them is asked for."""
+"""Numeric properties of crystals, and the sentences of queries that state a value of them."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ _LISTED = {
 def quantities_of(records: Sequence[Record]) -> dict[Quantity, np.ndarray]:
     """The quantities that enough records have, with their values.
 
-    Properties named in `clac_jax.datasets.record.PROPERTIES` are asked for in their units; other
+    Queries state properties of `clac_jax.datasets.record.PROPERTIES` in their units, and other
     numeric properties of the data by their name, without a unit. The density follows from the
     crystal where the data do not have it.
 

@@ -1,8 +1,8 @@
 """Question lists: does the crystal find the true statement among the false ones?
 
-The answer of a model is the statement whose similarity to the crystal is highest. Beside the
-accuracy stand the figures that need no crystal: what chance, the lengths of the statements and
-their frequencies earn, and what the same model answers when shown a different crystal.
+The answer of a model is the statement whose similarity to the crystal is highest. The
+accuracy is compared with what needs no crystal: chance, the lengths of the statements, their
+frequencies, and the answers of the same model when shown a different crystal.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OTHER_CRYSTALS = 10
-"""Number of other crystals shown instead of the right one, for the figure of the texts alone."""
+"""Number of other crystals shown instead of the right one, for the text-only accuracy."""
 MIN_TOPIC = 20
 """Smallest number of questions of a topic that has a row of its own."""
 
@@ -109,7 +109,7 @@ def form_of(statement: str) -> str:
 def share_correct(
     questions: Sequence[tuple[str, ...]], key: Callable[[str], str]
 ) -> Callable[[str], float]:
-    """How often a statement is the right one, as estimated from other questions.
+    """The probability that a statement is the right one, as estimated from other questions.
 
     Args:
         questions: the statements of each question, the correct one first.

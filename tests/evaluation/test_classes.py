@@ -32,7 +32,7 @@ def test_a_class_without_negative_sentences_is_scored_by_its_own():
     np.testing.assert_allclose(class_scores(zero_shot, {"a": 0}, np.array([[1.0, 2.0]]))[0], [1, 2])
 
 
-def test_figures_of_a_class_by_hand():
+def test_figures_of_a_class_computed_manually():
     # Four crystals are known; the fifth, with the highest score, is not.
     zero_shot = ZeroShotClass("g", "n", np.array([1, 0, 1, 0, np.nan]), ("yes",), ("no",))
     pool = pool_of(np.eye(5), np.eye(5))
@@ -46,7 +46,7 @@ def test_figures_of_a_class_by_hand():
 
 
 def test_the_right_one_of_a_group():
-    # Crystals of the classes a, a, b; the second is taken for b, the third ties.
+    # Crystals of the classes a, a, b; the second scores higher for b, the third ties.
     group = [
         ZeroShotClass("g", "a", np.array([1.0, 1.0, 0.0]), ("is a",), ("is b",)),
         ZeroShotClass("g", "b", np.array([0.0, 0.0, 1.0]), ("is b",), ("is a",)),
@@ -81,7 +81,7 @@ def test_a_model_that_knows_metals_gets_full_marks(monkeypatch):
     assert found["base_rate"] == 0.5
     assert found["roc_auc_of_own_texts"] == 1.0
     assert "structure type: spinel" in section.values["not_measured"]
-    # All crystals are simple cubic, so no system has others beside it.
+    # All crystals are simple cubic, so no system has crystals outside it.
     assert section.values["crystal_system"] is None
 
 

@@ -52,7 +52,7 @@ class Numerate(StubModel):
 
 
 def pool_with(gaps, densities=None, model=None):
-    """Crystals whose vectors hold their values in the way that `Numerate` asks for them."""
+    """Crystals whose vectors hold their values as `Numerate` compares them."""
     densities = np.linspace(1, 9, len(gaps)) if densities is None else densities
     rows = [
         {"band gap": gap, "density": density} for gap, density in zip(gaps, densities, strict=True)
@@ -84,7 +84,7 @@ def test_targets_are_evenly_spaced_and_rounded_as_texts_state_them():
     np.testing.assert_allclose(few, np.unique(few))
 
 
-def test_errors_and_correlations_by_hand():
+def test_errors_and_correlations_computed_manually():
     values = np.array([1.0, 2.0, 3.0, 4.0])
     result = found(values, np.array([1.0, 2.0, 4.0]), np.array([[0, 1], [1, 0], [3, 3]]))
     np.testing.assert_allclose(result.mean, [1.5, 1.5, 4.0])
@@ -95,7 +95,7 @@ def test_errors_and_correlations_by_hand():
     assert estimates["spearman"].value == pytest.approx(np.corrcoef([0, 1, 2], [0.5, 0.5, 2])[0, 1])
 
 
-def test_limits_by_hand(monkeypatch):
+def test_limits_computed_manually(monkeypatch):
     monkeypatch.setattr(inverse_design, "K", 2)
     values, targets = np.array([0.0, 1.0, 2.0, 5.0]), np.array([0.0, 5.0])
     best = best_possible(values, targets)
@@ -175,7 +175,7 @@ def test_both_values_are_found_together(gaps):
     assert both < 0.6 * single
     assert result["best possible"]["error"].value <= both < 0.6 * result["random"]["error"]
     assert result["sum"]["error"].value == pytest.approx(both)  # Numerate adds the two
-    # One value alone is met by asking for it alone, the other is not.
+    # A query for one value meets that one better, and the other one worse.
     assert result["first only"]["mae"][0] < result["both"]["mae"][0]
     assert result["first only"]["mae"][1] > 1.5 * result["both"]["mae"][1]
 

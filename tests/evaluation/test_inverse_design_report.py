@@ -40,7 +40,7 @@ def test_a_section_is_complete(pool, task):
     assert task(pool).values == section.values
 
 
-def test_inverse_design_has_its_limits_beside_it(pool):
+def test_inverse_design_states_its_limits(pool):
     section = design(pool)
     targets = section.values["targets"]["band gap"]
     assert len(targets["targets"]) == len(targets["crystals"]["mean"]) == 9
@@ -51,7 +51,7 @@ def test_inverse_design_has_its_limits_beside_it(pool):
     assert section.tables[1].rows[0][1] == "6"
 
 
-def test_numbers_have_the_chance_beside_them(pool):
+def test_numbers_state_their_chance(pool):
     values = numbers_understood(pool).values
     assert values["chance"] == 0.5
     assert values["properties"]["band gap"]["sentences"] == 40

@@ -13,7 +13,7 @@ def test_area_counts_the_pairs_in_the_right_order():
     assert roc_auc(np.array([1, 0, 1, 0]), np.array([0.9, 0.5, 0.4, 0.1])) == 0.75
 
 
-def test_average_precision_of_a_ranking_by_hand():
+def test_average_precision_of_a_ranking():
     # Ranked + - + -: precision 1/1 at the first positive and 2/3 at the second.
     labels, scores = np.array([1, 0, 1, 0]), np.array([0.9, 0.5, 0.4, 0.1])
     assert average_precision(labels, scores) == pytest.approx((1 + 2 / 3) / 2)
@@ -26,7 +26,7 @@ def test_equal_scores_favour_no_order_of_the_data(labels):
     assert average_precision(np.array(labels), constant) == 0.25  # the share of positives
 
 
-def test_without_a_class_there_is_no_figure():
+def test_a_missing_class_gives_nan():
     assert math.isnan(roc_auc(np.array([1, 1]), np.array([0.0, 1.0])))
     assert math.isnan(roc_auc(np.array([0, 0]), np.array([0.0, 1.0])))
     assert math.isnan(average_precision(np.array([0, 0]), np.array([0.0, 1.0])))

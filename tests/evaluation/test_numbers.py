@@ -126,7 +126,7 @@ def test_sizes_are_in_standard_deviations_without_the_tails():
     assert spread_of(np.array([0.0] * 99 + [1.0])) > 0
 
 
-def test_preferences_by_hand():
+def test_preferences_computed_manually():
     # Crystals at angles 0.1 and 0.3; the second is nearer to the changed number.
     pool = pool_with([1.0, 3.0])
     changes = [

@@ -22,7 +22,7 @@ def spread(count=MIN_KNOWN, step=1.0):
     return [step * k for k in range(count)]
 
 
-def test_known_properties_are_asked_for_with_their_units():
+def test_queries_for_known_properties_state_their_units():
     gap, values = quantities(**{"band gap": spread(step=0.1)})["band gap"]
     assert gap.equal_to(1.5) == [
         "The band gap of this material is 1.50 eV.",
@@ -34,7 +34,7 @@ def test_known_properties_are_asked_for_with_their_units():
     np.testing.assert_allclose(values, spread(step=0.1))
 
 
-def test_two_quantities_are_asked_for_in_a_sentence():
+def test_a_sentence_states_two_quantities():
     found = quantities(**{"band gap": spread(), "energy above hull": spread()})
     texts = both(found["band gap"][0], 2, found["energy above hull"][0], 0.1)
     assert (

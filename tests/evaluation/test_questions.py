@@ -62,7 +62,7 @@ def test_text_only_shows_other_crystals():
     assert found["above_text_only"]["value"] == 1
 
 
-def test_what_the_wording_reveals_is_seen_in_text_only():
+def test_text_only_shows_the_share_that_the_wording_reveals():
     vectors = {"true": np.ones(4), "false": np.zeros(4)}
     found = figures(pool_with([("true", "false")] * 4, vectors))
     assert found["accuracy"]["value"] == found["text_only"]["value"] == 1
