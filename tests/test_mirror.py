@@ -29,6 +29,7 @@ ELSEWHERE = {
     "evaluation.results": "evaluation/test_comparison.py",
     "evaluation.section": "evaluation/test_page.py",
     "evaluation.trained": "cli/test_evaluate.py",
+    "evaluation.numbers_report": "evaluation/test_inverse_design_report.py",
     "input_pipeline.needs": "models/test_encoders.py",
     "input_pipeline.splits": "input_pipeline/test_run_data.py",
     "models.graph.settings": "models/test_encoders.py",

@@ -48,13 +48,21 @@ def add(group: argparse.ArgumentParser) -> None:
     group.add_argument("--data_dir", help="folder of the prepared data (default: that of the run)")
     group.add_argument("--dataset", help="another data set, by name (default: that of the run)")
     group.add_argument("--path", help="another table or folder of CIF files")
+    group.add_argument(
+        "--classes",
+        metavar="FILE",
+        help="CSV of your own classes for the task classes, with the columns id,label and "
+        "optionally sentence",
+    )
     group.set_defaults(run=_evaluate)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     import clac_jax
     from clac_jax.evaluation import report
+    from clac_jax.evaluation.classes import with_own_classes
     from clac_jax.evaluation.intervals import Resampling
+    from clac_jax.evaluation.own_classes import read_classes
     from clac_jax.evaluation.page import plain_table
     from clac_jax.evaluation.pool import DataChoice, open_pool
     from clac_jax.evaluation.tasks import chosen_tasks, evaluate
@@ -62,6 +70,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     if options.resamples < 1 or options.seed < 0:
         raise UserError("--resamples must be at least 1 and --seed at least 0. Change the flag.")
+    own_classes = read_classes(options.classes) if options.classes else None
     model: Model = clac_jax.load(options.model)
     names = [name.strip() for name in options.tasks.split(",") if name.strip()]
     chosen_tasks(names, model.config.task)  # before the minutes of embedding
@@ -69,11 +78,15 @@ def _evaluate(options: argparse.Namespace) -> int:
     choice = DataChoice(options.split, options.dataset, options.path, options.data_dir)
     resampling = Resampling(options.resamples, options.seed)
     pool = open_pool(model, choice, resampling, training_data(options.model))
+    if own_classes is not None:
+        pool = with_own_classes(pool, own_classes)
     sections = evaluate(pool, names)
     paths = report.write(folder, pool, sections)
     for name, value in report.facts_of(pool):
         print(f"{name.lower():<12}{value}")
     for section in sections:
+        if not section.tables:
+            print(f"\n{section.title}: {section.intro}")
         for table in section.tables:
             if table.in_terminal:
                 print(f"\n{plain_table(table)}")

@@ -18,6 +18,7 @@ from clac_jax.input_pipeline.splits import SPLITS, Splits
 from clac_jax.input_pipeline.views import without_formulas
 
 if TYPE_CHECKING:
+    from clac_jax.evaluation.own_classes import OwnClasses
     from clac_jax.inference.model import Model
 
 _BLOCK = 1 << 24  # scores held in memory at a time
@@ -114,11 +115,15 @@ class Pool(Examples):
         crystals: (n, d) float32, the vectors of the crystals.
         texts: (n, d) float32, those of the full texts.
         texts_no_formula: (n, d) float32, those of the texts in which each formula reads "material".
+        train: the records of the training split, for baselines.
+        own_classes: the user's own classes, if any.
     """
 
     crystals: np.ndarray
     texts: np.ndarray
     texts_no_formula: np.ndarray
+    train: Sequence[Record] = ()
+    own_classes: OwnClasses | None = None
 
     def scores(self, text_vectors: np.ndarray) -> np.ndarray:
         """(m, n) float32: score of each of m text vectors with each crystal of the pool."""
@@ -239,6 +244,7 @@ def open_pool(
         crystals=_finite(model.embed_crystals(crystals, progress=True)),
         texts=_finite(embed_distinct(model, texts)),
         texts_no_formula=_finite(embed_distinct(model, bare)),
+        train=splits["train"],
     )
 
 

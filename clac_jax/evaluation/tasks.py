@@ -6,14 +6,22 @@ import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from clac_jax.evaluation.classes import classify
+from clac_jax.evaluation.inverse_design_report import design
+from clac_jax.evaluation.numbers_report import numbers_understood
 from clac_jax.evaluation.pool import EvaluationError, Examples
 from clac_jax.evaluation.prediction import prediction
+from clac_jax.evaluation.questions import answer_questions
 from clac_jax.evaluation.ranking import retrieval
 from clac_jax.evaluation.section import Section
 
 # In the order in which they run and are reported.
 TASKS: dict[str, Callable[[Any], Section]] = {
     "retrieval": retrieval,
+    "questions": answer_questions,
+    "classes": classify,
+    "inverse_design": design,
+    "numbers": numbers_understood,
 }
 """Tasks of contrastive models: functions of a `Pool`."""
 

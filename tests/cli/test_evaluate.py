@@ -141,3 +141,20 @@ def test_data_changed_since_the_training_are_refused(run, tmp_path, monkeypatch,
 def changed(info):
     """The description of a checkpoint that was trained on other data."""
     return dataclasses.replace(info, data={**info.data, "test": "0123" * 8})
+
+
+def test_own_classes_are_read_from_a_csv(run, printed, tmp_path, capsys):
+    classes = tmp_path / "mine.csv"
+    command = ["evaluate", str(run), "--tasks=classes", f"--classes={classes}", "--resamples=20"]
+    command += [f"--out={tmp_path / 'out'}"]
+    classes.write_text("id,label\nm1,\n")
+    assert cli.main(command) == 2
+    assert "Row 2 of" in capsys.readouterr().err
+    ranks = pyarrow.parquet.read_table(next((run / "eval").glob("*/ranks.parquet")))
+    ids = ranks["material_id"].to_pylist()
+    rows = [f"{name},{'even' if k % 2 else 'odd'}" for k, name in enumerate(ids)]
+    classes.write_text("\n".join(["id,label", *rows]))
+    assert cli.main(command) == 0
+    assert "own: odd" in capsys.readouterr().out
+    content = json.loads((tmp_path / "out" / "eval.json").read_text())
+    assert content["tasks"]["classes"]["classes"]["own: even"]["crystals"] == COUNT

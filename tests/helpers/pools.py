@@ -62,7 +62,9 @@ def records_of(formulas, **columns):
 
 
 def pool_of(crystals, texts, formulas=None, resampling=FEW, **options):
-    """A pool of these vectors; `options`: `model`, `records`, `texts_no_formula`."""
+    """A pool of these vectors; `options`: `model`, `records`, `texts_no_formula`,
+    `train`.
+    """
     crystals, texts = np.asarray(crystals, np.float32), np.asarray(texts, np.float32)
     formulas = formulas or [f"X{k}" for k in range(len(crystals))]
     return Pool(
@@ -74,6 +76,7 @@ def pool_of(crystals, texts, formulas=None, resampling=FEW, **options):
         crystals=crystals,
         texts=texts,
         texts_no_formula=np.asarray(options.get("texts_no_formula", texts), np.float32),
+        train=options.get("train", ()),
     )
 
 
