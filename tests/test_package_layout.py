@@ -31,6 +31,7 @@ ORDER = (
     "interop",
     "run",
     "training_run",
+    "inference",
     "api",
     "cli",
     "__main__",
