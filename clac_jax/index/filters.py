@@ -22,13 +22,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clac_jax.crystals.elements import is_symbol
+from clac_jax.crystals.elements import atomic_number, is_symbol, symbol
 from clac_jax.errors import UserError, one_line
+from clac_jax.index.columns import contains, kind_of, kind_of_type, known
 from clac_jax.index.constants import Constant, constant_of, reduced_formula
+from clac_jax.input_pipeline.labels import CRYSTAL_SYSTEMS
 
-CRYSTAL_SYSTEMS = (
-    "triclinic", "monoclinic", "orthorhombic", "tetragonal", "trigonal", "hexagonal", "cubic",
-)  # fmt: skip
 MAX_CHARACTERS = 20_000
 FUNCTIONS = "has('O'), only('Li', 'O') and is_null(column)"
 
@@ -52,10 +51,8 @@ _MIRRORED = {
     "greater_equal": "less_equal",
 }
 
-Truth = pa.Array
-"""(n,) bool; null where neither true nor false."""
-
-Compute = Callable[[pa.Table], Truth]
+Compute = Callable[[pa.Table], Any]
+"""A table -> (rows,) Arrow array; of bool for a condition, null where neither true nor false."""
 
 
 class FilterError(UserError, ValueError):
@@ -107,10 +104,10 @@ def parse(text: str, schema: pa.Schema) -> Filter:
     except SyntaxError as error:
         # Offset 0 is that of an expression that ends too early.
         column = min(error.offset - 1, len(source)) if error.offset else len(source)
-        raise FilterError(
-            _located(source, column, f"this is not a condition ({_reason(error)})")
-            + " Write comparisons joined by and, or, not."
-        ) from error
+        reason = "write == to compare" if source[column : column + 1] == "=" else _reason(error)
+        problem = f"this is not a condition ({reason})"
+        advice = "Write comparisons joined by and, or, not."
+        raise _located(source, column, problem, advice) from error
     except (RecursionError, MemoryError) as error:  # from the parser
         raise FilterError(_TOO_DEEP) from error
     except ValueError as error:
@@ -126,17 +123,17 @@ def parse(text: str, schema: pa.Schema) -> Filter:
 def _reason(error: SyntaxError) -> str:
     """The parser's words, without its advice on Python's operators."""
     words = str(error.msg)
-    if "Maybe you meant '=='" in words:
-        return "write == to compare"
     return "the number is too long" if "digits" in words else words.split(". ")[0]
 
 
-def _located(source: str, column: int, problem: str) -> str:
-    """A message with the part of the condition that it is about, between arrows."""
-    before, after = source[:column], source[column:]
-    before = before if len(before) <= 40 else "..." + before[-37:]
-    after = after if len(after) <= 40 else after[:37] + "..."
-    return f"The condition is wrong at character {column + 1}: {before}>>>{after}: {problem}."
+def _located(source: str, column: int, problem: str, advice: str) -> FilterError:
+    """The error for a place in a condition, which is shown with a caret below it."""
+    start = max(0, column - 60)
+    shown = source[start : column + 20]
+    return FilterError(
+        f"The condition is wrong at character {column + 1}: {problem}. {advice}\n"
+        f"  {shown}\n  {' ' * (column - start)}^"
+    )
 
 
 class _Translator:
@@ -164,9 +161,9 @@ class _Translator:
             return self._column(node)
         if isinstance(node, ast.Name):
             problem = f"{node.id} is {self._kind(node)}, not true or false"
-            raise self._error(node, problem).advice(f"Compare it, as in {self._example(node)}.")
-        raise self._error(node, "this is not a condition").advice(
-            f"Use comparisons, and, or, not, {FUNCTIONS}."
+            raise self._error(node, problem, f"Compare it, as in {self._example(node)}.")
+        raise self._error(
+            node, "this is not a condition", f"Use comparisons, and, or, not, {FUNCTIONS}."
         )
 
     def _comparisons(self, node: ast.Compare) -> Compute:
@@ -182,8 +179,10 @@ class _Translator:
         if isinstance(operator, ast.In | ast.NotIn):
             return self._membership(left, isinstance(operator, ast.NotIn), right)
         if isinstance(operator, ast.Is | ast.IsNot):
-            raise self._error(left, "`is` is not supported").advice(
-                "Use == to compare, or is_null(column) for missing values."
+            raise self._error(
+                left,
+                "`is` is not supported",
+                "Use == to compare, or is_null(column) for missing values.",
             )
         name = _COMPARISONS[type(operator)]
         if isinstance(left, ast.Name) and isinstance(right, ast.Name):
@@ -191,13 +190,13 @@ class _Translator:
         if isinstance(right, ast.Name):
             left, name, right = right, _MIRRORED.get(name, name), left
         if not isinstance(left, ast.Name):
-            raise self._error(left, "a comparison needs a column").advice(
-                f"The columns are {self._names()}."
+            raise self._error(
+                left, "a comparison needs a column", f"The columns are {self._names()}."
             )
         value = self._value(left, right)
         if isinstance(value, str | bool) and name in _MIRRORED:
-            raise self._error(left, f"{left.id} is {self._kind(left)}, which has no order").advice(
-                "Use ==, != or in."
+            raise self._error(
+                left, f"{left.id} is {self._kind(left)}, which has no order", "Use ==, != or in."
             )
         column, scalar = self._column(left), pa.scalar(value)
         return lambda table: pc.call_function(name, [column(table), scalar])
@@ -205,33 +204,37 @@ class _Translator:
     def _two_columns(self, left: ast.Name, name: str, right: ast.Name) -> Compute:
         kinds = self._kind(left), self._kind(right)
         if kinds[0] != kinds[1] or _ELEMENTS in (left.id, right.id):
-            raise self._error(left, f"{left.id} is {kinds[0]} and {right.id} is {kinds[1]}").advice(
-                "Compare columns of one kind."
+            raise self._error(
+                left,
+                f"{left.id} is {kinds[0]} and {right.id} is {kinds[1]}",
+                "Compare columns of one kind.",
             )
         if kinds[0] != "a number" and name in _MIRRORED:
-            raise self._error(left, f"{left.id} is {kinds[0]}, which has no order").advice(
-                "Use == or !=."
-            )
+            raise self._error(left, f"{left.id} is {kinds[0]}, which has no order", "Use == or !=.")
         first, second = self._column(left), self._column(right)
         return lambda table: pc.call_function(name, [first(table), second(table)])
 
     def _membership(self, left: ast.expr, is_negated: bool, right: ast.expr) -> Compute:
         if isinstance(right, ast.Name) and right.id == _ELEMENTS:
-            raise self._error(right, "elements is a list").advice("Write has('O').")
+            raise self._error(right, "elements is a list", "Write has('O').")
         if not isinstance(left, ast.Name):
-            raise self._error(left, "`in` needs a column on its left").advice(
-                "Write it as in crystal_system in ['cubic', 'hexagonal']."
+            raise self._error(
+                left,
+                "`in` needs a column on its left",
+                "Write it as in crystal_system in ['cubic', 'hexagonal'].",
             )
         if not isinstance(right, ast.List | ast.Tuple | ast.Set) or not right.elts:
-            raise self._error(right, "`in` needs a list of values on its right").advice(
-                "Write it as in crystal_system in ['cubic', 'hexagonal']."
+            raise self._error(
+                right,
+                "`in` needs a list of values on its right",
+                "Write it as in crystal_system in ['cubic', 'hexagonal'].",
             )
         values = [self._value(left, item) for item in right.elts]
         column = self._column(left)
         # The type of the column decides: 2 and 2.0 are the same band gap.
         value_set = pa.array(values, pa.float64()) if self._is_number(left) else pa.array(values)
 
-        def compute(table: pa.Table) -> Truth:
+        def compute(table: pa.Table) -> Any:
             found = column(table)
             known = pc.is_in(found, value_set=value_set)
             known = pc.invert(known) if is_negated else known
@@ -242,26 +245,26 @@ class _Translator:
     def _call(self, node: ast.Call) -> Compute:
         name = node.func.id if isinstance(node.func, ast.Name) else ""
         if name not in ("has", "only", "is_null") or node.keywords:
-            raise self._error(node, "this function is not supported").advice(
-                f"The functions are {FUNCTIONS}."
+            raise self._error(
+                node, "this function is not supported", f"The functions are {FUNCTIONS}."
             )
         if name == "is_null":
             if len(node.args) != 1 or not isinstance(node.args[0], ast.Name):
-                raise self._error(node, "is_null takes one column").advice(
-                    f"The columns are {self._names()}."
+                raise self._error(
+                    node, "is_null takes one column", f"The columns are {self._names()}."
                 )
             self._kind(node.args[0])
             column = self._column(node.args[0])
             return lambda table: pc.is_null(column(table))
         if _ELEMENTS not in self._schema.names:
-            raise self._error(node, "this index has no column elements").advice(
-                f"The columns are {self._names()}."
+            raise self._error(
+                node, "this index has no column elements", f"The columns are {self._names()}."
             )
         symbols = frozenset(self._symbol(argument) for argument in node.args)
         if not symbols:
-            raise self._error(node, f"{name} needs an element").advice(f"Write {name}('O').")
+            raise self._error(node, f"{name} needs an element", f"Write {name}('O').")
         self.used.add(_ELEMENTS)
-        return lambda table: _contains(table.column(_ELEMENTS), symbols, is_only=name == "only")
+        return lambda table: contains(table.column(_ELEMENTS), symbols, is_only=name == "only")
 
     def _symbol(self, node: ast.expr) -> str:
         """An element's symbol, in quotes or without."""
@@ -271,29 +274,32 @@ class _Translator:
             advice = "Write a symbol such as 'Ti'; several are separated by commas."
             if isinstance(text, str) and is_symbol(text.capitalize()):
                 advice = f"Write '{text.capitalize()}'."
-            raise self._error(node, f"{one_line(shown, 40)} is not an element").advice(advice)
-        return text
+            raise self._error(node, f"{one_line(shown, 40)} is not an element", advice)
+        return symbol(atomic_number(text))  # deuterium is stored as hydrogen
 
     def _value(self, column: ast.Name, node: ast.expr) -> Constant:
         """A constant of the column's type."""
         kind = self._kind(column)
         if column.id == _ELEMENTS:
-            raise self._error(column, "elements is a list").advice("Write has('O') or only('O').")
+            raise self._error(column, "elements is a list", "Write has('O') or only('O').")
         try:
             value = constant_of(node)
         except ValueError as error:
-            raise self._error(node, str(error)).advice(
-                "Compare a column with a number, a text in quotes, or another column."
-            ) from error
-        if kind != _kind_of(value):
             raise self._error(
-                node, f"{column.id} is {kind}, and is compared with {_kind_of(value)}"
-            ).advice(f"Write it as in {self._example(column)}.")
+                node,
+                str(error),
+                "Compare a column with a number, a text in quotes, or another column.",
+            ) from error
+        if kind != kind_of(value):
+            problem = f"{column.id} is {kind}, and is compared with {kind_of(value)}"
+            raise self._error(node, problem, f"Write it as in {self._example(column)}.")
         if column.id == "formula":
             formula = reduced_formula(str(value))
             if formula is None:
-                raise self._error(node, f"{one_line(value, 40)!r} is not a formula").advice(
-                    "Write one such as 'TiO2' or 'Ca3(PO4)2'."
+                raise self._error(
+                    node,
+                    f"{one_line(value, 40)!r} is not a formula",
+                    "Write one such as 'TiO2' or 'Ca3(PO4)2'.",
                 )
             return formula
         if column.id == "crystal_system":
@@ -305,14 +311,16 @@ class _Translator:
     def _crystal_system(self, node: ast.expr, value: str) -> str:
         if value.lower() in CRYSTAL_SYSTEMS:
             return value.lower()
-        raise self._error(node, f"{one_line(value, 40)!r} is not a crystal system").advice(
-            f"There are {', '.join(CRYSTAL_SYSTEMS)}."
+        raise self._error(
+            node,
+            f"{one_line(value, 40)!r} is not a crystal system",
+            f"There are {', '.join(CRYSTAL_SYSTEMS)}.",
         )
 
     def _column(self, node: ast.Name) -> Compute:
         self._kind(node)
         self.used.add(node.id)
-        return lambda table: _known(table.column(node.id))
+        return lambda table: known(table.column(node.id))
 
     def _kind(self, node: ast.Name) -> str:
         """The kind of a column's values, in words.
@@ -325,13 +333,15 @@ class _Translator:
             hint = f"Did you mean {' or '.join(close)}? " if close else ""
             if is_symbol(node.id):
                 hint = f"Did you mean has('{node.id}')? "
-            raise self._error(node, f"there is no column {one_line(node.id, 40)}").advice(
-                f"{hint}The columns are {self._names()}."
+            raise self._error(
+                node,
+                f"there is no column {one_line(node.id, 40)}",
+                f"{hint}The columns are {self._names()}.",
             )
-        kind = _kind_of_type(self._schema.field(node.id).type)
+        kind = kind_of_type(self._schema.field(node.id).type)
         if kind is None and node.id != _ELEMENTS:
-            raise self._error(node, f"{node.id} is a list of numbers").advice(
-                f"Use one of the columns {self._names()}."
+            raise self._error(
+                node, f"{node.id} is a list of numbers", f"Use one of the columns {self._names()}."
             )
         return kind or "a list"
 
@@ -342,7 +352,7 @@ class _Translator:
         return ", ".join(
             field.name
             for field in self._schema
-            if _kind_of_type(field.type) is not None or field.name == _ELEMENTS
+            if kind_of_type(field.type) is not None or field.name == _ELEMENTS
         )
 
     def _example(self, node: ast.Name) -> str:
@@ -352,65 +362,17 @@ class _Translator:
             return "has('O')"
         return examples.get(node.id, node.id + by_kind.get(self._kind(node), " == True"))
 
-    def _error(self, node: ast.expr, problem: str) -> _LocatedError:
+    def _error(self, node: ast.expr, problem: str, advice: str) -> FilterError:
         # Offsets of the tree count bytes of UTF-8.
         column = len(self._source.encode()[: node.col_offset].decode(errors="ignore"))
-        return _LocatedError(_located(self._source, column, problem))
+        return _located(self._source, column, problem, advice)
 
 
-class _LocatedError(FilterError):
-    """A problem at a place of the condition."""
-
-    def advice(self, text: str) -> FilterError:
-        """The error with what to do about it."""
-        return FilterError(f"{self} {text}")
-
-
-def _joined(join: Callable[[Truth, Truth], Truth], parts: Sequence[Compute]) -> Compute:
-    def compute(table: pa.Table) -> Truth:
+def _joined(join: Callable[[Any, Any], Any], parts: Sequence[Compute]) -> Compute:
+    def compute(table: pa.Table) -> Any:
         truth = parts[0](table)
         for part in parts[1:]:
             truth = join(truth, part(table))
         return truth
 
     return compute
-
-
-def _known(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column with null in place of NaN."""
-    if not pa.types.is_floating(column.type):
-        return column
-    return pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
-
-
-def _contains(column: pa.ChunkedArray, symbols: frozenset[str], is_only: bool) -> Truth:
-    """Whether each list has all of the symbols; with `is_only`, none besides them."""
-    value_set = pa.array(sorted(symbols))
-    parts = [pa.array([], pa.bool_())]
-    for chunk in column.chunks:
-        is_listed = pc.is_in(pc.list_flatten(chunk), value_set=value_set)
-        parents = pc.list_parent_indices(chunk).to_numpy(zero_copy_only=False)
-        counts = np.bincount(parents[np.asarray(is_listed)], minlength=len(chunk))
-        if is_only:
-            lengths = pc.fill_null(pc.list_value_length(chunk), 0)
-            matches = counts == lengths.to_numpy(zero_copy_only=False)
-        else:
-            matches = counts == len(symbols)
-        parts.append(pa.array(matches, pa.bool_(), mask=np.asarray(pc.is_null(chunk))))
-    return pa.chunked_array(parts)
-
-
-def _kind_of(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true or false"
-    return "text" if isinstance(value, str) else "a number"
-
-
-def _kind_of_type(kind: pa.DataType) -> str | None:
-    if pa.types.is_boolean(kind):
-        return "true or false"
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return "a number"
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return "text"
-    return None
