@@ -48,7 +48,7 @@ LAZY = {
         ("clac_jax.crystals.crystal", f"clac_jax.crystals.{reader}")
         for reader in ("cif", "objects", "reading")
     ),
-    ("clac_jax.index.store", "clac_jax.index.check"),
+    *(("clac_jax.index.store", f"clac_jax.index.{user}") for user in ("check", "search")),
 }
 
 MAX_LINES = 400
