@@ -259,7 +259,7 @@ class _Writer:
         waiting = {column: np.concatenate(v) for column, v in self._waiting.items() if v}
         while waiting and len(waiting[parts.VECTOR]) >= least:
             number = self._first + len(self.joined.shards)
-            shard = {"rows": min(self._rows, len(waiting[parts.VECTOR]))}
+            shard: dict[str, Any] = {"rows": min(self._rows, len(waiting[parts.VECTOR]))}
             for column, key, name in (
                 (parts.VECTOR, "vectors", vector_file(number)),
                 (parts.TEXT_VECTOR, "texts", text_file(number)),
@@ -267,7 +267,7 @@ class _Writer:
                 if column in waiting:
                     with replacing(self._folder / name) as temporary:
                         np.save(temporary, waiting[column][: self._rows], allow_pickle=False)
-                    shard[key] = name  # type: ignore[assignment]
+                    shard[key] = name
                     waiting[column] = waiting[column][self._rows :]
             self.joined.shards.append(shard)
         self._waiting = {column: [rest] for column, rest in waiting.items()}

@@ -192,7 +192,8 @@ def _refused(place: int, row: Row, name: str | None, reason: str) -> Refused:
 def _crystal_vectors(model: EmbeddingModel, items: Sequence[Item]) -> np.ndarray:
     if not items:
         return np.zeros((0, model.dim), np.float32)
-    return np.asarray(model.embed_crystals([item.crystal for item in items], on_bad="nan"))
+    crystals = [item.crystal for item in items]
+    return np.asarray(model.embed_crystals(crystals, on_bad="nan", progress=False))
 
 
 def _text_vectors(model: EmbeddingModel, items: Sequence[Item]) -> dict[int, np.ndarray]:
@@ -200,7 +201,7 @@ def _text_vectors(model: EmbeddingModel, items: Sequence[Item]) -> dict[int, np.
     places = [k for k, item in enumerate(items) if item.text.strip()]
     if not places:
         return {}
-    vectors = model.embed_texts([items[k].text for k in places])
+    vectors = model.embed_texts([items[k].text for k in places], progress=False)
     return dict(zip(places, vectors, strict=True))
 
 

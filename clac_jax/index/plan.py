@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import ml_collections
 import numpy as np
@@ -24,35 +24,36 @@ PART_ROWS = 4_096
 ON_BAD = ("error", "skip")
 
 # Settings of a run that determine what its model computes from a crystal or a text.
-_SETTINGS = ("task", "graph_encoder", "text_encoder", "projection_dim", "projection", "loss")
+_SETTINGS = (
+    "task",
+    "graph_encoder",
+    "text_encoder",
+    "projection_dim",
+    "projection",
+    "precision",
+    "loss",
+)
 
 
 class EmbeddingModel(Protocol):
     """What an index needs of a `Model`."""
 
+    name: str
     config: ml_collections.FrozenConfigDict
     step: int
+    dim: int
+    is_dot_product: bool
 
     @property
     def checksum(self) -> str:
         """SHA-256 of the variables and settings used at inference."""
 
-    @property
-    def name(self) -> str:
-        """What was loaded."""
+    def embed_crystals(
+        self, crystals: list[Crystal], on_bad: Literal["raise", "nan"], progress: bool
+    ) -> np.ndarray:
+        """(n, dim) float32 unit vectors; with "nan", NaN for crystals that cannot be used."""
 
-    @property
-    def dim(self) -> int:
-        """Number of components of a vector."""
-
-    @property
-    def is_dot_product(self) -> bool:
-        """Whether the score of a text and a crystal follows from the product of their vectors."""
-
-    def embed_crystals(self, crystals: list[Crystal], on_bad: str = "raise") -> np.ndarray:
-        """(n, dim) float32 unit vectors."""
-
-    def embed_texts(self, texts: list[str]) -> np.ndarray:
+    def embed_texts(self, texts: list[str], progress: bool) -> np.ndarray:
         """(n, dim) float32 unit vectors."""
 
 

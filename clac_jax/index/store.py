@@ -35,13 +35,11 @@ DTYPE = np.dtype("<f2")
 class IdentifiedModel(Protocol):
     """The attributes of a `Model` that tell whether an index is its own."""
 
+    name: str
+
     @property
     def checksum(self) -> str:
         """SHA-256 of the variables and settings used at inference."""
-
-    @property
-    def name(self) -> str:
-        """What was loaded."""
 
 
 class Index:

@@ -21,13 +21,12 @@ class StubModel:
         )
         self.embedded = 0
 
-    def embed_crystals(self, crystals, on_bad="raise"):
+    def embed_crystals(self, crystals, on_bad="raise", progress=True):
         """Unit vectors by formula and volume."""
-        assert on_bad == "nan"
         self.embedded += len(crystals)
         return np.array([self._vector(f"{c.formula} {c.volume:.6f}") for c in crystals])
 
-    def embed_texts(self, texts):
+    def embed_texts(self, texts, progress=True):
         """Unit vectors by text."""
         return np.array([self._vector(text) for text in texts])
 
