@@ -20,6 +20,9 @@ GROUPS = {
     "data": "prepare the data that runs read",
     "embed": "make an index of crystals, to be searched",
     "index": "look at, check and extend an index of crystals",
+    "search": "find crystals by words, by a crystal, or by both",
+    "similarity": "compare descriptions with crystals by name",
+    "serve": "answer searches of an index over HTTP",
     "ckpt": "look at, compare, check and manage checkpoints",
     "import": "import what other programs have trained",
 }
@@ -27,6 +30,9 @@ MODULES = {
     "data": "data",
     "embed": "embed",
     "index": "index",
+    "search": "search",
+    "similarity": "similarity",
+    "serve": "serve",
     "ckpt": "ckpt",
     "import": "imports",
 }

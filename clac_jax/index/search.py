@@ -26,17 +26,12 @@ _NOT_PROPERTIES = frozenset(("id", "formula", "elements", *CONTENT.names))
 class QueryModel(Protocol):
     """The parts of a `Model` that a search uses."""
 
+    name: str
+    dim: int
+
     @property
     def checksum(self) -> str:
         """SHA-256 of the variables and settings used at inference."""
-
-    @property
-    def name(self) -> str:
-        """The name by which it was loaded."""
-
-    @property
-    def dim(self) -> int:
-        """Number of components of a vector."""
 
     def embed_crystals(self, crystals: Sequence[Any]) -> np.ndarray:
         """(n, dim) float32 unit vectors."""
