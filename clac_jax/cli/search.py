@@ -87,7 +87,7 @@ def _search(options: argparse.Namespace) -> int:
     captions = read_captions(options.captions) if options.captions else None
     if options.captions is not None:
         _refuse_with_texts(options)
-    searcher = open_searcher(options.what, options.model)
+    searcher = open_searcher(options.what, options.model, options.where)
     query = _query(options, searcher.index)
     about = hits_lib.About(options.texts, options.crystal, options.not_texts, options.where)
     if options.captions is not None:
@@ -101,22 +101,26 @@ def _search(options: argparse.Namespace) -> int:
     return 0
 
 
-def open_searcher(what: str, model_name: str | None) -> Searcher:
+def open_searcher(what: str, model_name: str | None, where: str | None = None) -> Searcher:
     """The searcher of an index, or of the index of a model's own data set.
 
     Args:
         what: the folder of an index, or the name of a model.
         model_name: where the model of the index is; None: where the index says.
+        where: a condition, checked before the model is loaded.
 
     Raises:
         UserError: it is neither, or the model is not that of the index.
     """
+    from clac_jax.index import filters
     from clac_jax.index.layout import CONTENTS
     from clac_jax.index.search import Searcher, model_of
     from clac_jax.index.store import Index
 
     if os.path.isfile(os.path.join(os.path.expanduser(what), CONTENTS)):
         index = Index(what)
+        if where is not None:
+            filters.parse(where, index.schema)
         return Searcher(index, model_of(index, model_name))
     if model_name is not None:
         raise UserError(
@@ -124,9 +128,14 @@ def open_searcher(what: str, model_name: str | None) -> Searcher:
             "index, or leave out --model."
         )
     from clac_jax.api import load
+    from clac_jax.checkpoint.locate import CheckpointNotFoundError
     from clac_jax.index.own import own_index
 
-    model = load(what)
+    try:
+        model = load(what)
+    except CheckpointNotFoundError as error:
+        raise UserError(f"{what} is not an index (it has no {CONTENTS}), nor a model: {error}") \
+            from error  # fmt: skip
     return Searcher(own_index(model), model)
 
 

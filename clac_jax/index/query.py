@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from clac_jax.datasets.record import is_unicode
 from clac_jax.errors import UserError
 
 NOT_WEIGHT = 0.5
@@ -58,6 +59,8 @@ class Query:
         for text in (*self.texts, *self.not_texts):
             if not isinstance(text, str) or not text.strip():
                 raise QueryError("A text of the query is empty. Write what to search for.")
+            if not is_unicode(text):
+                raise QueryError("A text of the query is not valid Unicode. Correct it.")
         if len(self.not_weights) not in (1, len(self.not_texts)):
             raise QueryError(
                 f"There are {len(self.not_weights)} weights for {len(self.not_texts)} negative "

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,15 +11,12 @@ import pyarrow as pa
 
 from clac_jax.errors import UserError
 from clac_jax.index import filters
+from clac_jax.index.details import Details
 from clac_jax.index.exact import ExactSearch
-from clac_jax.index.items import CONTENT
 from clac_jax.index.query import Query, QueryError, combined
 from clac_jax.index.store import Index
-from clac_jax.text.sentences import split_sentences
 
 MAX_K = 10_000
-_SENTENCE_TEXTS = 4096  # hits whose sentences are kept with their vectors
-_NOT_PROPERTIES = frozenset(("id", "formula", "elements", *CONTENT.names))
 
 
 class QueryModel(Protocol):
@@ -48,7 +44,8 @@ class Options:
         k: number of hits; fewer if the conditions allow fewer.
         where: a condition on the items (see `filters`); None allows all.
         min_score: the smallest score of a hit; None allows all.
-        sentences: whether to find the sentence of each hit's text that matches best.
+        sentences: for how many of the first hits to find the sentence of their text that matches
+            best, which embeds all sentences of these texts.
 
     Raises:
         QueryError: k is out of range.
@@ -57,7 +54,7 @@ class Options:
     k: int = 10
     where: str | None = None
     min_score: float | None = None
-    sentences: bool = True
+    sentences: int = 50
 
     def __post_init__(self) -> None:
         if not 1 <= self.k <= MAX_K:
@@ -113,9 +110,7 @@ class Searcher:
         self.model = model
         self.exact = ExactSearch(index.vector_shards())
         self._columns: dict[str, pa.ChunkedArray] = {}
-        self._sentences: collections.OrderedDict[int, tuple[list[str], np.ndarray]] = (
-            collections.OrderedDict()
-        )
+        self._details = Details(index, model.embed_texts)
 
     def search(self, query: Query, options: Options | None = None) -> list[Hit]:
         """The best crystals for one query, best first; rows with equal scores in order.
@@ -136,25 +131,49 @@ class Searcher:
         if not requests:
             return []
         queries = self.vectors([query for query, _ in requests])
+        return self.search_vectors(queries, [options for _, options in requests])
+
+    def search_vectors(self, queries: np.ndarray, requests: Sequence[Options]) -> list[list[Hit]]:
+        """Searches for vectors of queries, each with its own options.
+
+        Args:
+            queries: (q, dim) float32 unit vectors, as from `vectors`.
+            requests: the options of each.
+
+        Raises:
+            FilterError: a condition cannot be used.
+        """
         groups: dict[str | None, list[int]] = {}
-        for number, (_, options) in enumerate(requests):
+        for number, options in enumerate(requests):
             groups.setdefault(options.where, []).append(number)
-        found: list[list[Hit]] = [[] for _ in requests]
+        found: list[list[tuple[int, float, float]]] = [[] for _ in requests]
         for where, numbers in groups.items():
             mask = None if where is None else self.mask(where)
-            k = min(max(requests[number][1].k for number in numbers), self.index.count)
+            k = min(max(requests[number].k for number in numbers), self.index.count)
             top = self.exact.top(queries[numbers], k, mask)
             percentiles = self._percentiles(queries[numbers], top.scores, mask)
             for place, number in enumerate(numbers):
-                options = requests[number][1]
+                options = requests[number]
                 is_hit = (top.rows[place] >= 0) & (np.arange(k) < options.k)
                 if options.min_score is not None:
                     is_hit &= top.scores[place] >= options.min_score
                 columns = (top.rows[place], top.scores[place], percentiles[place])
-                rows, scores, shares = (values[is_hit] for values in columns)
-                query = queries[number] if options.sentences else None
-                found[number] = self._hits(rows, scores, shares, query)
-        return found
+                found[number] = [
+                    (int(row), float(score), float(share))
+                    for row, score, share in zip(*(c[is_hit] for c in columns), strict=True)
+                ]
+        limits = [options.sentences for options in requests]
+        self._details.load(
+            [row for hits in found for row, _, _ in hits],
+            [row for hits, limit in zip(found, limits, strict=True) for row, _, _ in hits[:limit]],
+        )
+        return [
+            [
+                self._hit(*values, queries[number] if place < limits[number] else None)
+                for place, values in enumerate(hits)
+            ]
+            for number, hits in enumerate(found)
+        ]
 
     def vectors(self, queries: Sequence[Query]) -> np.ndarray:
         """(n, dim) float32 unit vectors of queries; all texts are embedded together.
@@ -244,60 +263,10 @@ class Searcher:
             higher = self.exact.count_above(queries, scores)
         return 100.0 * (1.0 - higher / self.index.count)
 
-    def _hits(
-        self, rows: np.ndarray, scores: np.ndarray, shares: np.ndarray, query: np.ndarray | None
-    ) -> list[Hit]:
-        names = [
-            name for name in self.index.columns if name not in _NOT_PROPERTIES or name == "text"
-        ]
-        items = self.index.take(rows, ["id", "formula", *names]).to_pylist()
-        texts = [item.pop("text", None) for item in items]
-        sentences = [None] * len(items) if query is None else self._best(rows, texts, query)
-        return [
-            Hit(
-                int(row),
-                item.pop("id"),
-                item.pop("formula"),
-                float(score),
-                float(share),
-                sentence,
-                known(item),
-            )
-            for row, score, share, sentence, item in zip(
-                rows, scores, shares, sentences, items, strict=True
-            )
-        ]
-
-    def _best(
-        self, rows: np.ndarray, texts: Sequence[str | None], query: np.ndarray
-    ) -> list[str | None]:
-        """The sentence of each text that is most similar to the query."""
-        new = {
-            int(row): split_sentences(text)
-            for row, text in zip(rows, texts, strict=True)
-            if text and int(row) not in self._sentences
-        }
-        pieces = [piece for sentences in new.values() for piece in sentences]
-        vectors = iter(self.model.embed_texts(pieces) if pieces else ())
-        for row, sentences in new.items():
-            if sentences:
-                self._sentences[row] = sentences, np.stack([next(vectors) for _ in sentences])
-        best: list[str | None] = []
-        for row in map(int, rows):
-            if row in self._sentences:
-                self._sentences.move_to_end(row)
-                sentences, embedded = self._sentences[row]
-                best.append(sentences[int(np.argmax(embedded @ query))])
-            else:
-                best.append(None)
-        while len(self._sentences) > _SENTENCE_TEXTS:
-            self._sentences.popitem(last=False)
-        return best
-
-
-def known(item: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of an item that are known: neither null nor NaN."""
-    return {name: value for name, value in item.items() if value is not None and value == value}
+    def _hit(self, row: int, score: float, share: float, query: np.ndarray | None) -> Hit:
+        name, formula, properties = self._details.of(row)
+        sentence = None if query is None else self._details.sentence(row, query)
+        return Hit(row, name, formula, score, share, sentence, properties)
 
 
 def query_of(
