@@ -11,6 +11,7 @@ TESTS = ROOT / "tests"
 # modules together, or if users meet it through a program.
 ELSEWHERE = {
     "__main__": "test_door.py",
+    "api": "inference/test_model.py",
     "checkpoint.orbax_manager": "checkpoint/test_manager.py",
     "checkpoint.writer": "checkpoint/test_saving.py",
     "cli.command": "cli/test_main.py",
@@ -83,6 +84,11 @@ ELSEWHERE = {
     "files.plain_pickle": "files/test_hostile_torch_files.py",
     "files.safetensors": "interop/test_hostile_models.py",
     "files.torch": "files/test_torch_files.py",
+    "inference.batches": "inference/test_model.py",
+    "inference.errors": "inference/test_model.py",
+    "inference.identity": "inference/test_model.py",
+    "inference.labels": "inference/test_model.py",
+    "inference.source": "inference/test_model.py",
     "input_pipeline.shape_search": "input_pipeline/test_shape_plan.py",
     "interop.inferred_config": "interop/test_lightning.py",
     "interop.language_model": "interop/test_lightning.py",

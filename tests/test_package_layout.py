@@ -31,16 +31,24 @@ ORDER = (
     "interop",
     "run",
     "training_run",
+    "inference",
+    "evaluation",
+    "index",
+    "map",
+    "serve",
     "api",
     "cli",
     "__main__",
 )
 
 # Imported inside methods, so not part of an import cycle: readers return a Crystal, and users look
-# for them on the class (`Crystal.from_cif`).
+# for them on the class (`Crystal.from_cif`). An index is checked by a method as well.
 LAZY = {
-    ("clac_jax.crystals.crystal", f"clac_jax.crystals.{reader}")
-    for reader in ("cif", "objects", "reading")
+    *(
+        ("clac_jax.crystals.crystal", f"clac_jax.crystals.{reader}")
+        for reader in ("cif", "objects", "reading")
+    ),
+    ("clac_jax.index.store", "clac_jax.index.check"),
 }
 
 MAX_LINES = 400

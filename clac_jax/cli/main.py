@@ -18,10 +18,18 @@ from clac_jax.files.paths import explain
 GROUPS = {
     "train": "train a model, or resume its training",
     "data": "prepare the data that runs read",
+    "embed": "make an index of crystals, to be searched",
+    "index": "look at, check and extend an index of crystals",
     "ckpt": "look at, compare, check and manage checkpoints",
     "import": "import what other programs have trained",
 }
-MODULES = {"data": "data", "ckpt": "ckpt", "import": "imports"}
+MODULES = {
+    "data": "data",
+    "embed": "embed",
+    "index": "index",
+    "ckpt": "ckpt",
+    "import": "imports",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

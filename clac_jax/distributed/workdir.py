@@ -25,13 +25,14 @@ class Workdir:
     lock when the process ends, for whatever reason.
     """
 
-    def __init__(self, folder: str | Path):
-        """Sets the folder; nothing is accessed yet.
+    def __init__(self, folder: str | Path, flag: str = "--workdir"):
+        """Sets the folder, and the flag that names it in messages; nothing is accessed yet.
 
         Raises:
             PathError: it is not a valid name of a local folder.
         """
-        self.folder = local_path(folder, "--workdir")
+        self.folder = local_path(folder, flag)
+        self._shown = f"{flag}={self.folder}"
 
     def __enter__(self) -> Path:
         """Creates the folder, checks that it is writable, and locks it.
@@ -46,9 +47,9 @@ class Workdir:
             self._lock = open(folder / LOCK_FILE, "a+", encoding="utf-8")
         except FileExistsError as error:
             what = "is a file" if folder.is_file() else "is not a folder"
-            raise WorkdirError(f"--workdir={folder} {what}. Name a folder.") from error
+            raise WorkdirError(f"{self._shown} {what}. Name a folder.") from error
         except OSError as error:
-            raise WorkdirError(f"Cannot write to --workdir={folder}: {explain(error)}") from error
+            raise WorkdirError(f"Cannot write to {self._shown}: {explain(error)}") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -56,7 +57,7 @@ class Workdir:
             holder = content.split(",")[0].strip() or "another process"
             self._lock.close()
             raise WorkdirError(
-                f"--workdir={folder} is in use by {holder}. Wait for it to end, or choose another "
+                f"{self._shown} is in use by {holder}. Wait for it to end, or choose another "
                 "folder."
             ) from error
         except OSError:
@@ -68,7 +69,7 @@ class Workdir:
             self._lock.flush()
         except OSError as error:
             self._lock.close()
-            raise WorkdirError(f"Cannot write to --workdir={folder}: {explain(error)}") from error
+            raise WorkdirError(f"Cannot write to {self._shown}: {explain(error)}") from error
         return folder
 
     def __exit__(

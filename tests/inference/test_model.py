@@ -1,5 +1,6 @@
 """`clac_jax.load`: a trained model without its data."""
 
+import dataclasses
 import json
 import os
 
@@ -13,13 +14,13 @@ from helpers.crystals import NACL, random_crystal, rock_salt
 import clac_jax
 from clac_jax import datasets
 from clac_jax.api import InputError, LoadError
-from clac_jax.checkpoint.arrays import MissingArraysError
 from clac_jax.checkpoint.locate import CheckpointNotFoundError
 from clac_jax.cli import main as cli
 from clac_jax.config.schema import to_plain
 from clac_jax.crystals.graph import build_graph
 from clac_jax.errors import UserError
 from clac_jax.files.huggingface import PretrainedError
+from clac_jax.inference.source import Source
 from clac_jax.input_pipeline.batch import BatchShape, ExampleViews, TokenView, collate
 from clac_jax.models.build import build_graph_encoder, build_model
 from clac_jax.models.property_model import PropertyModel
@@ -83,7 +84,7 @@ def one_batch(config, crystals, texts):
 
 
 def made(config):
-    """The variables of a fresh model, as `Model` expects them: (shapes, read)."""
+    """A fresh model of a config, as `Model` expects it."""
     batch, vocab_size = one_batch(config, [rock_salt()], ["salt"])
     if config.task == "property":
         model = PropertyModel(build_graph_encoder(config), 3)
@@ -93,16 +94,20 @@ def made(config):
     variables = initialise(jax.random.PRNGKey(0))
     arrays = flax.traverse_util.flatten_dict(variables, sep="/")
     arrays = {path: np.asarray(leaf) for path, leaf in arrays.items()}
-    shapes = {path: leaf.shape for path, leaf in arrays.items()}
-    return shapes, lambda paths: {path: arrays[path] for path in paths}
+    return Source(
+        name="fresh",
+        config=ml_collections.FrozenConfigDict(to_plain(config)),
+        step=0,
+        shapes={path: leaf.shape for path, leaf in arrays.items()},
+        read=lambda paths: {path: arrays[path] for path in paths},
+    )
 
 
 def fresh(**changes):
     """An untrained model of the smoke config with some changes."""
     config = smoke.get_config()
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
-    frozen = ml_collections.FrozenConfigDict(to_plain(config))
-    return clac_jax.Model(frozen, 0, *made(config))
+    return clac_jax.Model(made(config))
 
 
 def test_embeddings_are_unit_vectors_in_one_space(model, crystals, texts):
@@ -114,7 +119,9 @@ def test_embeddings_are_unit_vectors_in_one_space(model, crystals, texts):
 
 def test_they_are_those_of_the_evaluation(run, model, crystals, texts):
     batch, vocab_size = one_batch(model.config, crystals, texts)
-    output = build_model(model.config, vocab_size).apply(model._variables, batch, train=False)
+    output = build_model(model.config, vocab_size).apply(
+        model._devices.variables, batch, train=False
+    )
     left, right = output.graph_projections[0, :NUM_TEST], output.text_projections[0, :NUM_TEST]
     np.testing.assert_allclose(model.embed_crystals(crystals), left, atol=1e-5)
     np.testing.assert_allclose(model.embed_texts(texts), right, atol=1e-5)
@@ -136,8 +143,10 @@ def test_results_do_not_depend_on_what_is_given_together(model, crystals, texts)
 def test_similarity_is_the_scaled_cosine(model, crystals, texts):
     scores = model.similarity(texts[:3], crystals)
     assert scores.shape == (3, NUM_TEST)
-    cosines = model.embed_texts(texts[:3]) @ model.embed_crystals(crystals).T
-    scale = np.exp(model._variables["params"]["cross_head"]["log_scale"])
+    vectors = model.embed_texts(texts[:3]), model.embed_crystals(crystals)
+    np.testing.assert_array_equal(model.scores(*vectors), scores)
+    cosines = vectors[0] @ vectors[1].T
+    scale = np.exp(model._devices.variables["params"]["cross_head"]["log_scale"])
     np.testing.assert_allclose(scores, scale * cosines, rtol=1e-4, atol=1e-4)
 
 
@@ -156,16 +165,26 @@ def test_few_programs_are_compiled_for_crystals_of_all_sizes(crystals):
     many = [random_crystal(rng, max_atoms=30) for _ in range(200)]
     for _ in range(3):
         model.embed_crystals([many[k] for k in rng.permutation(len(many))])
-    assert model._embed_graphs._cache_size() <= 6
+    assert model._embed_graphs.num_compiled <= 6
 
 
 def test_the_step_and_the_config_are_those_of_the_checkpoint(run, model):
     steps = [clac_jax.load(run[0]).step, clac_jax.load(f"{run[0]}@step=2").step]
     assert steps == [4, 2]
     assert model.config.projection_dim == smoke.get_config().projection_dim
-    assert "contrastive, painn" in repr(model)
+    assert "run@step=" in repr(model) and "contrastive, 16 dimensions, painn" in repr(model)
     with pytest.raises(AttributeError):
         model.config.projection_dim = 3
+
+
+def test_the_checksum_is_that_of_the_numbers(run, model):
+    step = model.step
+    assert len(model.checksum) == 64 and set(model.checksum) <= set("0123456789abcdef")
+    assert clac_jax.load(run[0] / "checkpoints" / str(step)).checksum == model.checksum
+    other = clac_jax.load(f"{run[0]}@step={4 if step != 4 else 3}")
+    assert other.checksum != model.checksum
+    assert model.name == f"{run[0]}@step={step}"
+    assert model.dim == 16 and model.is_dot_product
 
 
 def test_no_data_is_opened_and_nothing_is_written(run, crystals, tmp_path, monkeypatch):
@@ -217,9 +236,10 @@ def test_with_a_critic_the_similarity_is_the_critics(crystals, texts):
     model = fresh(loss__name="jsd", loss__critic="concat")
     batch, vocab_size = one_batch(model.config, crystals, texts)
     clac = build_model(model.config, vocab_size)
-    cross = clac.apply(model._variables, batch, train=False).cross
+    cross = clac.apply(model._devices.variables, batch, train=False).cross
     expected = cross.scores(cross.left[0, :NUM_TEST], cross.right[0, :NUM_TEST]).T
     np.testing.assert_allclose(model.similarity(texts, crystals), expected, atol=1e-5)
+    assert not model.is_dot_product
 
 
 def test_a_property_model_predicts(crystals):
@@ -238,15 +258,16 @@ def test_a_property_model_predicts(crystals):
 def test_a_number_is_predicted_in_the_unit_of_the_labels(crystals):
     config = smoke.get_config()
     config.task = "property"
-    shapes, read = made(config)
-    frozen = ml_collections.FrozenConfigDict(to_plain(config))
+    source = made(config)
 
     def with_std(std, mean):
         scaled = {
             "batch_stats/label_std": np.float32(std),
             "batch_stats/label_mean": np.float32(mean),
         }
-        return clac_jax.Model(frozen, 0, shapes, lambda paths: read(paths) | scaled)
+        read = source.read
+        changed = dataclasses.replace(source, read=lambda paths: read(paths) | scaled)
+        return clac_jax.Model(changed)
 
     plain, scaled = (with_std(*numbers).predict(crystals) for numbers in ((1, 0), (2, 10)))
     assert plain.shape == (NUM_TEST,) and plain.dtype == np.float32
@@ -307,20 +328,17 @@ def test_names_that_are_not_a_model(run, tmp_path):
 
 def test_a_checkpoint_that_is_not_of_its_config():
     config = smoke.get_config()
-    shapes, read = made(config)
+    source = made(config)
     config.graph_encoder.out_dim = 8
-    frozen = ml_collections.FrozenConfigDict(to_plain(config))
+    other = ml_collections.FrozenConfigDict(to_plain(config))
     with pytest.raises(LoadError, match=r"has the shape \(.*16.*\) in the checkpoint, and .*8"):
-        clac_jax.Model(frozen, 0, shapes, read)
-    shapes.pop("params/cross_head/log_scale")
-    with pytest.raises((MissingArraysError, LoadError)):
-        clac_jax.Model(frozen, 0, shapes, read)
+        clac_jax.Model(dataclasses.replace(source, config=other))
 
 
 def test_a_tokenizer_that_is_gone_is_named():
     config = smoke.get_config()
-    shapes, read = made(config)
+    source = made(config)
     config.text_encoder.tokenizer = "nowhere"
-    frozen = ml_collections.FrozenConfigDict(to_plain(config))
+    other = ml_collections.FrozenConfigDict(to_plain(config))
     with pytest.raises(PretrainedError, match="no folder 'nowhere'"):
-        clac_jax.Model(frozen, 0, shapes, read)
+        clac_jax.Model(dataclasses.replace(source, config=other))

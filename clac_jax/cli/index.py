@@ -1,0 +1,135 @@
+"""`clac-jax index`: commands on an index of crystals."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from clac_jax.cli.command import commands
+from clac_jax.datasets.options import ON_FORMULA_MISMATCH
+from clac_jax.index.plan import ON_BAD
+
+if TYPE_CHECKING:
+    from clac_jax.index.sources import SourceOptions
+    from clac_jax.index.store import Index
+
+EXIT_TROUBLE = 1
+"""Exit code of a command that succeeded and found damage."""
+
+EXIT_INTERRUPTED = 130
+
+MODEL = "a run (RUN, RUN@best, RUN@last, RUN@step=5000), or the folder of an exported model"
+
+
+def add(group: argparse.ArgumentParser) -> None:
+    """Adds the `index` commands."""
+    command = commands(group)
+    info = command("info", _info, "show what an index holds and what it was made from")
+    check = command("check", _check, "compare every byte with the checksums")
+    for parser in (info, check):
+        parser.add_argument("index", metavar="INDEX", help="a folder made by `clac-jax embed`")
+        parser.add_argument("--json", action="store_true", help="print JSON")
+    more = command("add", _add, "add crystals to an index")
+    more.add_argument("index", metavar="INDEX")
+    more.add_argument("crystals", metavar="CRYSTALS", nargs="+", help="as for `clac-jax embed`")
+    more.add_argument(
+        "--model", help=f"{MODEL} (default: that which the index says it was made by)"
+    )
+    add_source_flags(more)
+
+
+def add_source_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags on how crystals are read."""
+    parser.add_argument(
+        "--on_bad",
+        default=ON_BAD[0],
+        choices=ON_BAD,
+        help="stop at crystals that cannot be used, or leave them out and list them in "
+        "refused.jsonl (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--on_formula_mismatch",
+        default=ON_FORMULA_MISMATCH[0],
+        choices=ON_FORMULA_MISMATCH,
+        help="refuse CIFs whose sites are not the atoms of their formula sum, or take them as they "
+        "are (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--data_dir",
+        default="data",
+        help="the folder of the prepared data sets (default: %(default)s)",
+    )
+
+
+def source_options(options: argparse.Namespace, model: Any) -> SourceOptions:
+    """How crystals are read: the flags, and the texts that the model was trained on."""
+    from clac_jax.index.sources import SourceOptions
+
+    return SourceOptions(
+        data_dir=options.data_dir,
+        text_source=model.config.dataset.text_source,
+        on_formula_mismatch=options.on_formula_mismatch,
+    )
+
+
+def report(index: Index) -> None:
+    """Prints what an index holds, with the number of refused crystals."""
+    refused = sum(data["refused"] for data in index.info["data"])
+    texts = " with their texts" if index.has_texts else ""
+    print(f"{index.path}: {index.count:,} crystals{texts}, {index.dim} dimensions")
+    for data in index.info["data"]:
+        if data["refused"]:
+            print(f"  {data['refused']:,} refused, listed in {index.path / data['refused_in']}")
+    if not refused:
+        print("  none refused")
+
+
+def _info(options: argparse.Namespace) -> int:
+    from clac_jax.index.store import Index
+
+    index = Index(options.index)
+    if options.json:
+        print(json.dumps({"checksum": index.checksum, **index.info}, indent=1))
+        return 0
+    model = index.info["model"]
+    size = sum(facts["bytes"] for facts in index.files.values())
+    report(index)
+    print(f"  model       {model['name']}, step {model['step']}, checksum {model['checksum'][:12]}")
+    for data in index.info["data"]:
+        names = ", ".join(data["names"])
+        print(f"  data        {names}: {data['count']:,}, fingerprint {data['fingerprint'][:12]}")
+    print(f"  columns     {', '.join(index.columns)}")
+    print(f"  files       {len(index.files)}, {size / 2**20:.1f} MiB")
+    print(f"  written by  {index.info['written_by']}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from clac_jax.index.store import Index
+
+    index = Index(options.index)
+    problems = index.check()
+    if options.json:
+        print(json.dumps(problems, indent=1))
+    else:
+        print("\n".join(problems) or f"{index.path}: intact, {index.count:,} crystals")
+    return EXIT_TROUBLE if problems else 0
+
+
+def _add(options: argparse.Namespace) -> int:
+    import clac_jax
+    from clac_jax.index.build import add
+    from clac_jax.index.plan import EmbedOptions
+    from clac_jax.index.store import Index
+
+    name = options.model or Index(options.index).info["model"]["name"]
+    model = clac_jax.load(name)
+    chosen = EmbedOptions(on_bad=options.on_bad, sources=source_options(options, model))
+    try:
+        report(add(model, options.index, options.crystals, chosen))
+    except KeyboardInterrupt:
+        print("stopped; run the same command to resume.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return 0

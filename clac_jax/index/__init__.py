@@ -1,0 +1,1 @@
+"""An index of crystals: their vectors under one model, with formulas, properties and texts."""

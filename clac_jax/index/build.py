@@ -1,0 +1,328 @@
+"""Making an index: crystals are embedded part by part, and a killed run resumes."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from clac_jax.distributed.workdir import LOCK_FILE, Workdir
+from clac_jax.errors import WorkdirError, warn
+from clac_jax.files.atomic import write_atomically
+from clac_jax.files.paths import explain, local_path
+from clac_jax.index import parts
+from clac_jax.index.join import bad_rows_message, join, remove_parts
+from clac_jax.index.layout import (
+    CONTENTS,
+    DamagedIndexError,
+    IndexFolderError,
+    IndexMismatchError,
+    read_sealed,
+    sealed,
+)
+from clac_jax.index.plan import (
+    BuildError,
+    EmbeddingModel,
+    EmbedOptions,
+    make_plan,
+    require_indexable,
+    require_same,
+    with_options_of,
+)
+from clac_jax.index.sources import Row, Sources
+from clac_jax.index.store import Index
+
+_LOCK_SECONDS = 60.0
+_SHOWN = 20
+
+
+def embed(
+    model: EmbeddingModel,
+    crystals: Sequence[str],
+    out: str | Path,
+    options: EmbedOptions | None = None,
+) -> Index | None:
+    """Makes an index, or resumes making it.
+
+    Args:
+        model: a contrastive model, from `clac_jax.load`.
+        crystals: files, folders, tables or a data set; see `Sources`.
+        out: folder of the index.
+        options: see `EmbedOptions`.
+
+    Returns:
+        The index; None if other machines have not finished their parts yet.
+
+    Raises:
+        BuildError: the model cannot be indexed, or crystals cannot be used.
+        SourceError, DataError: a source cannot be read.
+        IndexMismatchError: the folder has an index of another model, other data or other options.
+        WorkdirError: the folder cannot be written, or is in use.
+    """
+    options = options or EmbedOptions()
+    require_indexable(model)
+    folder = local_path(out, "--out")
+    _require_free(folder)
+    sources = Sources(crystals, options.sources)
+    plan = make_plan(model, sources.fingerprint(), options, None)
+    number, count = options.machine
+    if count == 1:
+        with Workdir(folder, "--out"):
+            return _Build(model, sources, folder, options, plan).run()
+    with _patient(folder):
+        is_complete = _begin(folder, plan)
+    if is_complete:
+        return Index(folder)
+    own = parts.folder_of(folder) / f"machine-{number}-of-{count}"
+    with Workdir(own, "--out"):
+        return _Build(model, sources, folder, options, plan).run_share()
+
+
+def add(
+    model: EmbeddingModel,
+    index: str | Path,
+    crystals: Sequence[str],
+    options: EmbedOptions | None = None,
+) -> Index:
+    """Adds crystals to an index; until they are complete, it stays as it was.
+
+    Args:
+        model: the model of the index.
+        index: its folder.
+        crystals: as in `embed`; their ids must not occur in the index.
+        options: `on_bad` and how sources are read; the others are those of the index.
+
+    Raises:
+        BuildError, SourceError, DataError, IndexMismatchError, WorkdirError: as for `embed`.
+    """
+    require_indexable(model)
+    folder = local_path(index, "INDEX")
+    info = Index(folder).info
+    options = with_options_of(options or EmbedOptions(), info)
+    Index(folder).require_model(model)
+    sources = Sources(crystals, options.sources)
+    fingerprint = sources.fingerprint()
+    with Workdir(folder, "INDEX"):
+        opened = Index(folder)  # again, now that nothing else writes to it
+        if any(fingerprint == data["fingerprint"] for data in opened.info["data"]):
+            remove_parts(folder)
+            return opened
+        plan = make_plan(model, fingerprint, options, opened.checksum)
+        built = _Build(model, sources, folder, options, plan).run()
+    assert built is not None  # no other machines
+    return built
+
+
+class _Build:
+    """One run of `embed` or `add` in a folder that is locked."""
+
+    def __init__(
+        self,
+        model: EmbeddingModel,
+        sources: Sources,
+        folder: Path,
+        options: EmbedOptions,
+        plan: dict[str, Any],
+    ):
+        self._model = model
+        self._sources = sources
+        self._folder = folder
+        self._options = options
+        self._plan = plan
+
+    def run(self) -> Index | None:
+        """Makes all missing parts and joins them."""
+        if not _begin(self._folder, self._plan):
+            num_parts = self._make_parts()
+            self._sources.require_unchanged()
+            self._join(num_parts)
+        return Index(self._folder)
+
+    def run_share(self) -> Index | None:
+        """Makes the parts of this machine; joins all if those of the others are there."""
+        num_parts = self._make_parts()
+        self._sources.require_unchanged()
+        with _patient(self._folder):
+            if not _is_complete(self._folder, self._plan):
+                missing = [
+                    k for k in range(num_parts) if not parts.path_of(self._folder, k).exists()
+                ]
+                if missing:
+                    print(
+                        f"The parts of this machine are done; {len(missing)} of {num_parts} parts "
+                        "are still missing. The last machine joins them.",
+                        file=sys.stderr,
+                    )
+                    return None
+                self._join(num_parts)
+        return Index(self._folder)
+
+    def _join(self, num_parts: int) -> None:
+        names = [source.name for source in self._sources.all]
+        join(self._folder, num_parts, self._plan, names, self._options.on_bad == "skip")
+
+    def _make_parts(self) -> int:
+        """Makes the missing parts of this machine; returns the number of parts of all."""
+        rows, size = self._sources.rows(), self._options.part_rows
+        place, count = self._options.machine
+        progress = _Progress(self._sources.count())
+        number = 0
+        try:
+            while chunk := list(itertools.islice(rows, size)):
+                if number % count == place - 1:
+                    is_new = not self._has_part(number)
+                    if is_new:
+                        self._make_part(number, chunk)
+                    progress.update(len(chunk), is_new)
+                else:
+                    progress.update(len(chunk), False)
+                number += 1
+        finally:
+            progress.close()
+        return number
+
+    def _make_part(self, number: int, rows: list[Row]) -> None:
+        items, refused = parts.read_rows(rows)
+        self._refuse(refused)
+        with_texts = self._options.texts
+        part = parts.embed_part(self._model, rows, items, refused, with_texts)
+        self._refuse(part.refused)
+        parts.write(parts.path_of(self._folder, number), part)
+
+    def _refuse(self, refused: list[parts.Refused]) -> None:
+        if refused and self._options.on_bad == "error":
+            raise BuildError(bad_rows_message([one.row for one in refused[:_SHOWN]], len(refused)))
+
+    def _has_part(self, number: int) -> bool:
+        path = parts.path_of(self._folder, number)
+        if not path.exists():
+            return False
+        try:
+            part = parts.read(path)
+        except DamagedIndexError:
+            warn(f"{path} is damaged and is computed again.")
+            return False
+        self._refuse(part.refused)
+        return True
+
+
+def _begin(folder: Path, plan: dict[str, Any]) -> bool:
+    """Whether the index is complete already; otherwise makes the folder of its parts.
+
+    Raises:
+        IndexMismatchError: it, or its parts, belong to another plan.
+    """
+    if plan["base"] is None and _is_complete(folder, plan):
+        return True
+    place = parts.folder_of(folder)
+    if (place / parts.PLAN).exists():
+        require_same(folder, plan, read_sealed(place / parts.PLAN, "an unfinished index"))
+        return False
+    try:
+        place.mkdir(exist_ok=True)
+    except OSError as error:
+        raise WorkdirError(f"Cannot write {place}: {explain(error)}") from error
+    write_atomically(place / parts.PLAN, sealed(plan))
+    return False
+
+
+def _is_complete(folder: Path, plan: dict[str, Any]) -> bool:
+    """Whether the folder has the index of a plan; then what is left of its parts is removed."""
+    if not (folder / CONTENTS).exists():
+        return False
+    info = Index(folder).info
+    first = info["data"][0]
+    found = {
+        "model": info["model"],
+        "fingerprint": first["fingerprint"],
+        "options": info["options"],
+        "base": first["base"],
+    }
+    require_same(folder, plan, found)
+    unfinished = parts.folder_of(folder) / parts.PLAN
+    if unfinished.exists() and read_sealed(unfinished, "an unfinished index")["base"] is not None:
+        raise IndexMismatchError(
+            f"{folder} has an unfinished addition. Run its `clac-jax index add` again, or delete "
+            f"{unfinished.parent}."
+        )
+    remove_parts(folder)
+    return True
+
+
+def _require_free(folder: Path) -> None:
+    """Checks that a folder is new, empty, or that of an index.
+
+    Raises:
+        IndexFolderError: it holds other files.
+    """
+    if (folder / CONTENTS).exists() or not folder.is_dir():
+        return
+    try:
+        others = sorted(
+            path.name
+            for path in folder.iterdir()
+            if path.name not in (LOCK_FILE, parts.folder_of(folder).name)
+            and not path.name.startswith((".", "vectors-", "texts-", "items", "refused"))
+        )
+    except OSError as error:
+        raise WorkdirError(f"--out={folder} cannot be read: {explain(error)}") from error
+    if others:
+        raise IndexFolderError(
+            f"--out={folder} holds other files ({', '.join(others[:3])}). Name a new folder."
+        )
+
+
+@contextlib.contextmanager
+def _patient(folder: Path) -> Iterator[None]:
+    """Locks the folder of an index, waiting for other machines that hold it for a moment."""
+    end = time.monotonic() + _LOCK_SECONDS
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(Workdir(folder, "--out"))
+                break
+            except WorkdirError as error:
+                if not isinstance(error.__cause__, BlockingIOError) or time.monotonic() > end:
+                    raise
+            time.sleep(0.2)
+        yield
+
+
+class _Progress:
+    """A bar on a terminal; elsewhere a line now and then."""
+
+    def __init__(self, total: int | None, seconds_between_lines: float = 15.0):
+        self._is_terminal = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=total, disable=not self._is_terminal, dynamic_ncols=True, unit="crystal"
+        )
+        self._total = total
+        self._every = seconds_between_lines
+        self._started = self._printed = time.monotonic()
+        self._done = self._new = 0
+
+    def update(self, rows: int, is_new: bool) -> None:
+        """Counts rows, which were embedded now or before."""
+        self._done += rows
+        self._new += rows if is_new else 0
+        self._bar.update(rows)
+        now = time.monotonic()
+        if self._is_terminal or now - self._printed < self._every:
+            return
+        self._printed = now
+        rate = self._new / (now - self._started)
+        of = f" of {self._total:,}" if self._total is not None else ""
+        line = f"{self._done:,}{of} crystals  {rate:.0f}/s"
+        if self._total is not None and rate > 0:
+            line += f"  {tqdm.format_interval((self._total - self._done) / rate)} left"
+        print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Closes the bar."""
+        self._bar.close()
