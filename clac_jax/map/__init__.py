@@ -1,1 +1,1 @@
-"""The map: a folder with a page that shows the crystals and texts of an index, and figures of it."""
+"""The map of an index: a page with its crystals and texts, and figures of it."""

@@ -36,7 +36,10 @@ LABELS = {
     MODALITY: ("Crystal or text", ""),
 }
 # The first of these in a crystal decides: the non-metals by falling electronegativity (Pauling).
-_ANIONS = "F O Cl N Br I S Se C H P As Te Sb B Bi Ge Si".split()
+_ANIONS = (
+    "F", "O", "Cl", "N", "Br", "I", "S", "Se", "C",
+    "H", "P", "As", "Te", "Sb", "B", "Bi", "Ge", "Si",
+)  # fmt: skip
 _FAMILIES = {
     "Oxides": "O",
     "Halides": "F Cl Br I",
@@ -46,9 +49,7 @@ _FAMILIES = {
 }
 _METALS = "Metals and alloys"
 FAMILIES = (*_FAMILIES, _METALS)
-_FAMILY_OF = {
-    symbol: family for family, symbols in _FAMILIES.items() for symbol in symbols.split()
-}
+_FAMILY_OF = {symbol: family for family, symbols in _FAMILIES.items() for symbol in symbols.split()}
 
 CRYSTAL_SYSTEMS = (
     "cubic", "hexagonal", "trigonal", "tetragonal", "orthorhombic", "monoclinic", "triclinic",
@@ -161,4 +162,3 @@ def columns_of(table: Any) -> list[Column]:
 def _readable(key: str) -> str:
     text = key.replace("_", " ").strip() or key
     return text[0].upper() + text[1:]
-

@@ -28,6 +28,7 @@ class MapData:
         provenance: what the map was made of: model, checksum, step, data, seed.
         ids: (N) names of the crystals.
         formulas: (N) reduced formulas.
+        elements: (N) the elements of each crystal.
         columns: what colours the points; the rank of a crystal's own text comes last, if known.
         layout: positions of the N crystals and M texts.
         text_rows: (M,) int32, the crystal that each text describes.
@@ -41,6 +42,7 @@ class MapData:
     provenance: dict[str, Any]
     ids: list[str]
     formulas: list[str]
+    elements: list[list[str]]
     columns: list[Column]
     layout: Layout
     text_rows: np.ndarray
@@ -90,6 +92,7 @@ def read(index: Index, layout: str, seed: int) -> MapData:
         provenance=_provenance(index, plane),
         ids=[str(name) for name in table["id"].to_pylist()],
         formulas=table["formula"].to_pylist(),
+        elements=[list(symbols or ()) for symbols in table["elements"].to_pylist()],
         columns=columns,
         layout=plane,
         text_rows=text_rows,
