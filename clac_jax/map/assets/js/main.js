@@ -146,7 +146,8 @@
     else panel.show(view.state.selected, markedSentence());
     $("results").scrollTop = 0;
     redraw();
-    ClacMap.result = result;
+    ClacMap.result = result && { ...result, number: run };
+    document.documentElement.dataset.searches = String(run);
   }
 
   function markedSentence() {
