@@ -46,9 +46,9 @@ ORDER = (
 LAZY = {
     *(
         ("clac_jax.crystals.crystal", f"clac_jax.crystals.{reader}")
-        for reader in ("cif", "objects", "reading")
+        for reader in ("cif", "cif_writing", "objects", "reading")
     ),
-    ("clac_jax.index.store", "clac_jax.index.check"),
+    *(("clac_jax.index.store", f"clac_jax.index.{user}") for user in ("check", "search")),
 }
 
 MAX_LINES = 400

@@ -20,7 +20,10 @@ GROUPS = {
     "data": "prepare the data that runs read",
     "embed": "make an index of crystals, to be searched",
     "index": "look at, check and extend an index of crystals",
+    "search": "find crystals by words, by a crystal, or by both",
+    "similarity": "compare descriptions with crystals by name",
     "map": "show an index as a map: a page, figures, files for other programs",
+    "serve": "answer searches of an index over HTTP",
     "ckpt": "look at, compare, check and manage checkpoints",
     "import": "import what other programs have trained",
 }
@@ -28,7 +31,10 @@ MODULES = {
     "data": "data",
     "embed": "embed",
     "index": "index",
+    "search": "search",
+    "similarity": "similarity",
     "map": "map",
+    "serve": "serve",
     "ckpt": "ckpt",
     "import": "imports",
 }

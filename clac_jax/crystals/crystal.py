@@ -275,3 +275,13 @@ class Crystal:
             "coords": self.positions.tolist(),
             "cartesian": True,
         }
+
+    def to_cif(self, name: str = "crystal") -> str:
+        """The text of a CIF with all atoms of the cell in P 1; `from_cif` reads it back.
+
+        Args:
+            name: name of its data block.
+        """
+        from clac_jax.crystals import cif_writing
+
+        return cif_writing.write(self, name)

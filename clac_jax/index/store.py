@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,10 @@ from clac_jax.index.layout import (
     is_plain_name,
     read_sealed,
 )
+
+if TYPE_CHECKING:
+    from clac_jax.index.query import Query
+    from clac_jax.index.search import Hit, Searcher
 
 DTYPE = np.dtype("<f2")
 """Of stored vectors: half precision, relative rounding error 2^-11 per component."""
@@ -210,6 +214,42 @@ class Index:
                 "clac-jax embed."
             )
 
+    def search(
+        self,
+        text: str | Sequence[str] | Query | None = None,
+        crystal: Any = None,
+        not_text: str | Sequence[str] = (),
+        k: int = 10,
+        where: str | None = None,
+        min_score: float | None = None,
+    ) -> list[Hit]:
+        """The crystals that match texts, crystals, or a mixture of them, best first.
+
+        >>> index.search("a layered oxide", not_text="lead", where="band_gap > 3")  # doctest: +SKIP
+
+        The model is loaded at the first search, by the name that the index records; for another
+        place of the same model, use `clac_jax.index.search.Searcher(index, model)`.
+
+        Args:
+            text: one description, several, or a `Query`, which has further options.
+            crystal: a crystal to be similar to, or a list: files, `Crystal` objects, texts of CIFs,
+                pymatgen or ASE objects, or rows of this index (int).
+            not_text: one or several descriptions of what to avoid.
+            k: number of hits.
+            where: a condition, such as "band_gap > 3 and not has('Pb')"; it is applied first.
+            min_score: the smallest score (cosine) of a hit.
+
+        Raises:
+            QueryError: there is nothing to search for, or k is out of range.
+            FilterError: the condition cannot be used.
+            InputError: a text or crystal cannot be embedded.
+            IndexMismatchError: the model has changed since the index was made.
+        """
+        from clac_jax.index import search  # it searches the index that this class opens
+
+        query = search.query_of(text, crystal, not_text)
+        return self._searcher.search(query, search.Options(k, where, min_score))
+
     def check(self) -> list[str]:
         """Compares every byte with the checksums, and the content with `index.json`.
 
@@ -219,6 +259,12 @@ class Index:
         from clac_jax.index import check  # it reads the index that this class opens
 
         return check.problems(self)
+
+    @functools.cached_property
+    def _searcher(self) -> Searcher:
+        from clac_jax.index import search
+
+        return search.Searcher(self, search.model_of(self))
 
     @functools.cached_property
     def _rows_by_id(self) -> dict[str, int]:

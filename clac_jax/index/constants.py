@@ -1,0 +1,104 @@
+"""Constants in the conditions of `--where`: numbers, texts, and chemical formulas."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import math
+import operator
+import re
+from collections import Counter
+from collections.abc import Callable
+
+from clac_jax.crystals.elements import is_symbol
+
+Constant = float | int | str | bool
+
+_ARITHMETIC: dict[type[ast.operator], Callable[[float, float], float]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+}
+_TOKEN = re.compile(r"([A-Z][a-z]?|[()\[\]])(\d{0,6})")
+_MAX_DEPTH = 8
+
+
+def constant_of(node: ast.expr) -> Constant:
+    """The value of a literal, or of arithmetic with numbers (`2 * 1.5`).
+
+    Arithmetic is that of float64, so no expression takes long.
+
+    Raises:
+        ValueError: the node is anything else, or its value is not a finite number.
+    """
+    if isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float | str):
+        value = node.value
+        return value if isinstance(value, bool | str) else _finite(value)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
+        number = _number(node.operand)
+        return -number if isinstance(node.op, ast.USub) else number
+    if isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
+        left, right = _number(node.left), _number(node.right)
+        try:
+            result = _ARITHMETIC[type(node.op)](left, right)
+        except (OverflowError, ZeroDivisionError) as error:
+            raise ValueError("this number cannot be computed") from error
+        if isinstance(result, complex):
+            raise ValueError("this number cannot be computed")
+        return _finite(result)
+    raise ValueError("this is not a constant")
+
+
+def _number(node: ast.expr) -> float:
+    value = constant_of(node)
+    if isinstance(value, bool | str):
+        raise ValueError("this is arithmetic with something that is not a number")
+    return float(value)
+
+
+def _finite(value: float) -> float:
+    try:
+        number = float(value)
+    except OverflowError as error:
+        raise ValueError("this number is too large") from error
+    if not math.isfinite(number):
+        raise ValueError("this number is too large")
+    return number
+
+
+def reduced_formula(text: str) -> str | None:
+    """A formula with elements in alphabetical order and counts divided by their common divisor.
+
+    This is the form of `Crystal.formula`: "Ca3(PO4)2" gives "Ca3O8P2". Counts are integers and
+    groups are in () or []; None if the text is not such a formula.
+    """
+    groups: list[Counter[str]] = [Counter()]
+    at = 0
+    text = "".join(text.split())
+    while at < len(text):
+        token = _TOKEN.match(text, at)
+        if token is None:
+            return None
+        at = token.end()
+        name, count = token[1], int(token[2] or 1)
+        if name in "([":
+            if token[2] or len(groups) > _MAX_DEPTH:
+                return None
+            groups.append(Counter())
+        elif name in ")]":
+            if len(groups) == 1:
+                return None
+            for symbol, number in groups.pop().items():
+                groups[-1][symbol] += number * count
+        elif is_symbol(name) and count:
+            groups[-1][name] += count
+        else:
+            return None
+    counts = groups[0]
+    if len(groups) > 1 or not counts or 0 in counts.values():
+        return None
+    divisor = functools.reduce(math.gcd, counts.values())
+    parts = ((name, counts[name] // divisor) for name in sorted(counts))
+    return "".join(name + (str(count) if count > 1 else "") for name, count in parts)

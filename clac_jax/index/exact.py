@@ -1,0 +1,248 @@
+"""Exact top-k over memory-mapped shards of unit vectors, block by block on all devices.
+
+Measured on two CPU cores (`benchmarks/search.py`): JAX reads a block of a float16 file without a
+copy and converts it inside the matrix product, so a float32 cache in memory saves nothing.
+Blocks of a few thousand rows keep the converted values in the processor's cache.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+BLOCK_ROWS = {"cpu": 8192}
+"""Rows per block by platform; `ACCELERATOR_BLOCK_ROWS` elsewhere."""
+
+ACCELERATOR_BLOCK_ROWS = 1 << 18
+MAX_QUERIES = 32
+"""Queries per pass over the vectors; more are searched in several passes."""
+
+# A block's scores are float32 sums in an order that depends on the block's shape. The candidates
+# are therefore scored again, each by itself in float64, and a few more than k are taken so that
+# rounding cannot exclude one of the k best.
+_SPARE_CANDIDATES = 16
+_ROUNDING = 2e-6
+_MISSING = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Top:
+    """The best rows for each query, best first.
+
+    Attributes:
+        rows: (q, k) int64; -1 where fewer than k rows are allowed.
+        scores: (q, k) float32 inner products; -inf there.
+    """
+
+    rows: np.ndarray
+    scores: np.ndarray
+
+
+class ExactSearch:
+    """Searches vectors that are stored in shards; opened once, used for any number of queries.
+
+    Memory: on a CPU blocks are views of the files, with a few bytes per row of a block and query
+    for scores; elsewhere two blocks at a time are copied to each device.
+
+    Attributes:
+        count: number of rows in all shards.
+        dim: length of a vector.
+    """
+
+    count: int
+    dim: int
+
+    def __init__(self, shards: Sequence[np.ndarray], block_rows: int | None = None):
+        """Takes the shards as they are; nothing is read yet.
+
+        Args:
+            shards: (n_i, d) float16 or float32, memory-mapped or not; row numbers count through
+                the shards in order.
+            block_rows: rows per block; None selects them by platform.
+
+        Raises:
+            ValueError: there is no shard, or the shards differ in the length of their vectors.
+        """
+        if not shards or len({shard.shape[1:] for shard in shards}) != 1:
+            raise ValueError("the shards must be at least one array, all of the same dimension")
+        self._shards = list(shards)
+        self._starts = np.cumsum([0, *(len(shard) for shard in shards)])
+        self.count = int(self._starts[-1])
+        self.dim = int(shards[0].shape[1])
+        by_platform = BLOCK_ROWS.get(jax.default_backend(), ACCELERATOR_BLOCK_ROWS)
+        largest = max(len(shard) for shard in shards)
+        # A power of two, so that indexes of all sizes share a few compiled programs.
+        self._block = min(block_rows or by_platform, _next_power(max(largest, 1)))
+        self._devices = jax.local_devices()
+
+    def top(self, queries: np.ndarray, k: int, mask: np.ndarray | None = None) -> Top:
+        """The k rows with the largest inner products, among those that the mask allows.
+
+        Rows with the same score are in the order of their numbers.
+
+        Args:
+            queries: (q, d) float32, finite.
+            k: number of rows, at least 1.
+            mask: (count,) bool, the rows to consider; None considers all.
+        """
+        queries = np.asarray(queries, np.float32)
+        parts = [
+            self._top(queries[start : start + MAX_QUERIES], k, mask)
+            for start in range(0, len(queries), MAX_QUERIES)
+        ]
+        return Top(
+            np.concatenate([part.rows for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+        )
+
+    def count_above(self, queries: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """How many of all rows have a larger inner product than given scores.
+
+        Args:
+            queries: (q, d) float32.
+            scores: (q, k) float32; values that differ by less than 2e-6 count as equal.
+
+        Returns:
+            (q, k) int64.
+        """
+        counts = []
+        for start in range(0, len(queries), MAX_QUERIES):
+            stop = start + MAX_QUERIES
+            padded = _padded_queries(np.asarray(queries[start:stop], np.float32))
+            limits = np.full((len(padded), _next_power(scores.shape[1])), np.inf, np.float32)
+            limits[: len(scores[start:stop]), : scores.shape[1]] = scores[start:stop] + _ROUNDING
+            totals = np.zeros(limits.shape, np.int64)
+            counted = self._each_block(_count_above, None, padded, limits)
+            for _, _, total in counted:
+                totals += np.asarray(total)
+            counts.append(totals[: len(scores[start:stop]), : scores.shape[1]])
+        return np.concatenate(counts)
+
+    def scores(self, query: np.ndarray) -> np.ndarray:
+        """(count,) float32, the inner product of every row with one (d,) query."""
+        padded = _padded_queries(np.asarray(query, np.float32)[None])
+        found = np.zeros(self.count, np.float32)
+        for first, size, scored in self._each_block(_block_scores, None, padded):
+            found[first : first + size] = np.asarray(scored)[0, :size]
+        return found
+
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        """(n, d) float32, the stored vectors of given rows."""
+        rows = np.asarray(rows, np.int64)
+        found = np.empty((len(rows), self.dim), np.float32)
+        owners = np.searchsorted(self._starts, rows, side="right") - 1
+        for owner in np.unique(owners):
+            here = owners == owner
+            found[here] = self._shards[owner][rows[here] - self._starts[owner]]
+        return found
+
+    def _top(self, queries: np.ndarray, k: int, mask: np.ndarray | None) -> Top:
+        padded = _padded_queries(queries)
+        wanted = min(_next_power(k + _SPARE_CANDIDATES), self._block)
+        rows = [np.zeros((len(queries), 0), np.int64)]
+        scores = [np.zeros((len(queries), 0), np.float32)]
+        best = functools.partial(_block_top, k=wanted)
+        for first, _, (values, places) in self._each_block(best, mask, padded):
+            rows.append(np.asarray(places)[: len(queries)].astype(np.int64) + first)
+            scores.append(np.asarray(values)[: len(queries)])
+        return self._best(queries, k, np.concatenate(rows, 1), np.concatenate(scores, 1))
+
+    def _best(self, queries: np.ndarray, k: int, rows: np.ndarray, scores: np.ndarray) -> Top:
+        """The k best of the candidates of all blocks, by scores computed in float64."""
+        best_rows = np.full((len(queries), k), _MISSING, np.int64)
+        best_scores = np.full((len(queries), k), -np.inf, np.float32)
+        for number, query in enumerate(queries.astype(np.float64)):
+            # A stable sort: candidates are in the order of rows where block scores are equal.
+            order = np.argsort(-scores[number], kind="stable")[: k + _SPARE_CANDIDATES]
+            candidates = rows[number, order[np.isfinite(scores[number, order])]]
+            exact = (self.vectors(candidates).astype(np.float64) * query).sum(axis=1)
+            rounded = exact.astype(np.float32)
+            order = np.lexsort((candidates, -rounded))[:k]
+            best_rows[number, : len(order)] = candidates[order]
+            best_scores[number, : len(order)] = rounded[order]
+        return Top(best_rows, best_scores)
+
+    def _each_block(
+        self, compute: Callable[..., Any], mask: np.ndarray | None, *arguments: np.ndarray
+    ) -> Iterator[tuple[int, int, Any]]:
+        """(first row, number of rows, result) of each block, computed on the devices in turn.
+
+        `compute` takes the vectors, which of their rows are allowed, and the arguments. A few
+        blocks are in flight at a time, which bounds the memory of an accelerator.
+        """
+        in_turn = itertools.cycle(
+            [(device, jax.device_put(arguments, device)) for device in self._devices]
+        )
+        in_flight: collections.deque[tuple[int, int, Any]] = collections.deque()
+        for first, block, valid in self._blocks(mask):
+            device, given = next(in_turn)
+            # On a CPU, `device_put` makes a view of a mapped file, not a copy.
+            stored, allowed = jax.device_put((_padded_to(block, self._block), valid), device)
+            in_flight.append((first, len(block), compute(stored, allowed, *given)))
+            if len(in_flight) > 2 * len(self._devices):
+                yield in_flight.popleft()
+        yield from in_flight
+
+    def _blocks(self, mask: np.ndarray | None) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """(first row, vectors, allowed rows) of each block that has allowed rows."""
+        for shard, offset in zip(self._shards, self._starts[:-1], strict=True):
+            for start in range(0, len(shard), self._block):
+                block = shard[start : start + self._block]
+                first = int(offset) + start
+                valid = np.zeros(self._block, bool)
+                valid[: len(block)] = True if mask is None else mask[first : first + len(block)]
+                if valid.any():
+                    yield first, block, valid
+
+
+def _next_power(number: int) -> int:
+    """The smallest power of two that is not less than a positive number."""
+    return 1 << (number - 1).bit_length()
+
+
+def _padded_to(array: np.ndarray, rows: int) -> np.ndarray:
+    """The array with rows of zeros added at its end, if it has fewer."""
+    if len(array) == rows:
+        return array
+    padded = np.zeros((rows, *array.shape[1:]), array.dtype)
+    padded[: len(array)] = array
+    return padded
+
+
+def _padded_queries(queries: np.ndarray) -> np.ndarray:
+    """Queries, padded to a power of two, so that few programs are compiled."""
+    return _padded_to(queries, _next_power(len(queries)))
+
+
+def _scores(block: jax.Array, queries: jax.Array) -> jax.Array:
+    # In full precision: TF32 on a GPU would reorder close scores.
+    return jnp.dot(queries, block.astype(jnp.float32).T, precision=jax.lax.Precision.HIGHEST)
+
+
+@jax.jit
+def _block_scores(block: jax.Array, valid: jax.Array, queries: jax.Array) -> jax.Array:
+    return jnp.where(valid, _scores(block, queries), -jnp.inf)
+
+
+@functools.partial(jax.jit, static_argnames="k")
+def _block_top(
+    block: jax.Array, valid: jax.Array, queries: jax.Array, k: int
+) -> tuple[jax.Array, jax.Array]:
+    values, places = jax.lax.top_k(jnp.where(valid, _scores(block, queries), -jnp.inf), k)
+    return values, places
+
+
+@jax.jit
+def _count_above(
+    block: jax.Array, valid: jax.Array, queries: jax.Array, limits: jax.Array
+) -> jax.Array:
+    scores = jnp.where(valid, _scores(block, queries), -jnp.inf)
+    return jnp.sum(scores[:, :, None] > limits[:, None, :], axis=1, dtype=jnp.int32)
