@@ -56,12 +56,8 @@ def write_page(data: MapData, folder: Path) -> None:
         write_atomically(folder / PAGE, (assets / PAGE).read_bytes())
 
 
-def served_page(folder: Path, files: str) -> str:
-    """The page for a server that answers `POST /search`, at any address of that server.
-
-    Args:
-        folder: a map.
-        files: address of the folder's files on the server, such as "/map/".
+def served_page(folder: Path) -> str:
+    """The page for a server that answers `POST /search` and has the other files beside the page.
 
     Raises:
         MapError: the folder is not a map.
@@ -69,9 +65,7 @@ def served_page(folder: Path, files: str) -> str:
     path = folder / PAGE
     if not path.is_file():
         raise MapError(f"{folder} is not a map. Make it with `clac-jax map`.")
-    text = path.read_text(encoding="utf-8")
-    text = text.replace("<head>", f'<head>\n<base href="{files}">', 1)
-    return text.replace('data-service=""', 'data-service="/"', 1)
+    return path.read_text(encoding="utf-8").replace('data-service=""', 'data-service="/"', 1)
 
 
 def _head(data: MapData) -> dict[str, Any]:

@@ -231,7 +231,8 @@ def test_the_lasso_selects_and_downloads(visit, data):
     places = np.array(
         one.ask("Array.from({ length: ClacMap.data.n }, (_, r) => ClacMap.overlay.place(r))")
     )
-    corners = np.array([[left - box["x"], top - box["y"]], [right - box["x"], bottom - box["y"]]])
+    origin = np.array([box["x"], box["y"]])
+    corners = np.array([[left, top], [right, bottom]]) - origin
     expected = np.flatnonzero(((places > corners[0]) & (places < corners[1])).all(axis=1))
     count = int(re.sub(r"\D", "", one.page.inner_text("#selection-count")))
     assert count > 100 and abs(count - len(expected)) <= 3

@@ -125,9 +125,10 @@
     let next = null, title = "Results";
     try {
       if (like >= 0) {
-        next = search.like(like);
+        next = await search.like(like);
         title = `Like ${data.formulas[like]}`;
       } else if (query.trim()) next = await search.query(query.trim());
+      if (next) $("message").hidden = true; // of an earlier search
     } catch (error) {
       fail(error);
     }
@@ -316,7 +317,7 @@
     document.documentElement.dataset.theme = theme();
     recolour();
     redraw();
-    await Promise.all([ClacMap.loadDetails(data), search.connect()]);
+    await Promise.all([ClacMap.loadDetails(data), search.connect().catch(fail)]);
     describeMode();
     listen();
     view.onChange(changed);

@@ -11,9 +11,7 @@ ClacMap.Search = class {
 
   constructor(data) {
     this.data = data;
-    // Set by `clac-jax serve`; the page of a folder has none.
-    this.service = document.documentElement.dataset.service ||
-      (/^https?:$/.test(location.protocol) && location.pathname === "/" ? "/" : "");
+    this.service = document.documentElement.dataset.service; // set by `clac-jax serve`
     this.health = null;
   }
 
@@ -25,6 +23,11 @@ ClacMap.Search = class {
       this.health = response.ok ? await response.json() : null;
     } catch { this.health = null; }
     if (!this.health) this.service = "";
+    else if (this.health.index.checksum !== this.data.provenance.index) {
+      this.service = ""; // its rows would be others
+      throw new Error("The server searches another index than this map shows, so only words are " +
+        "looked for. Make the map again with `clac-jax map`.");
+    }
   }
 
   get kind() { return this.service ? "model" : "words"; }
@@ -48,9 +51,15 @@ ClacMap.Search = class {
     }
   }
 
-  async ask(wanted, unwanted) {
-    const body = { text: wanted, k: ClacMap.Search.HITS, scores: true };
-    if (unwanted.length) body.not = unwanted;
+  ask(wanted, unwanted) {
+    const query = { not: unwanted };
+    if (wanted) query.text = wanted;
+    return this.post(query);
+  }
+
+  async post(query) {
+    // Scores of all crystals colour the map; the server sends them for that many at most.
+    const body = { ...query, k: ClacMap.Search.HITS, scores: this.data.n <= 100_000 };
     const response = await fetch(`${this.service}search`, {
       method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
     });
@@ -154,9 +163,15 @@ ClacMap.Search = class {
     return result;
   }
 
-  like(row) {
+  /* The crystals most like one of them: by the vectors of the page, or else by the server. */
+  async like(row) {
     const start = performance.now(), scores = this.cosines("vectors", row, "vectors");
-    if (!scores) return null;
+    if (!scores && !this.service) return null;
+    if (!scores) {
+      const found = await this.post({ row });
+      const hits = found.hits.filter((hit) => hit.row !== row);
+      return { ...found, hits, kind: "crystal", took: performance.now() - start };
+    }
     return { kind: "crystal", hits: this.best(scores, row), scores,
       took: performance.now() - start };
   }
