@@ -253,7 +253,8 @@ def test_the_structure_has_boundary_atoms_bonds_across_faces_and_a_supercell(vis
     script = """(options) => {
       const crystal = { lattice: [[0, 2.82, 2.82], [2.82, 0, 2.82], [2.82, 2.82, 0]],
         numbers: [11, 17], coords: [0, 0, 0, 0.5, 0.5, 0.5] };
-      const d = ClacMap.data, drawn = ClacMap.structure.expand(crystal, d.symbols, d.radii, options);
+      const { symbols, radii } = ClacMap.data;
+      const drawn = ClacMap.structure.expand(crystal, symbols, radii, options);
       return drawn.atoms.map((a) => [a.symbol, a.kind, a.bonds.length, a.x, a.y, a.z]);
     }"""
     plain = one.ask(script, {"boundary": False, "across": False})
@@ -354,8 +355,9 @@ def test_a_small_window_keeps_everything_in_reach(visit):
 
 def test_names_for_screen_readers(visit, data):
     one = visit(f"#s={data.ids[100]}")
-    nameless = one.ask("""() => [...document.querySelectorAll("button, input, select")].filter((e) =>
-      !(e.ariaLabel || e.textContent.trim() || e.labels?.length)).map((e) => e.outerHTML)""")
+    nameless = one.ask("""() => [...document.querySelectorAll("button, input, select")]
+      .filter((e) => !(e.ariaLabel || e.textContent.trim() || e.labels?.length))
+      .map((e) => e.outerHTML)""")
     assert nameless == []
     assert (
         one.page.get_by_role("application")
