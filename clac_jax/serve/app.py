@@ -18,6 +18,7 @@ import numpy as np
 import clac_jax
 from clac_jax.errors import UserError
 from clac_jax.index.search import Searcher
+from clac_jax.map.page import served_page
 from clac_jax.serve.batcher import Batcher
 from clac_jax.serve.messages import MAX_BODY, RequestError, embed_request, search_request
 
@@ -82,7 +83,7 @@ def make_app(searcher: Searcher, settings: Settings) -> ASGIApp:
     """
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
-    from starlette.responses import PlainTextResponse, RedirectResponse
+    from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse
     from starlette.routing import Mount, Route
     from starlette.staticfiles import StaticFiles
 
@@ -112,6 +113,10 @@ def make_app(searcher: Searcher, settings: Settings) -> ASGIApp:
         Route("/embed", service.guarded(service.embed), methods=["POST"]),
     ]
     if settings.map_folder is not None:
+        # The page itself is told that there is a model to ask; its other files are as they are.
+        page = served_page(settings.map_folder)
+        for path in ("/map/", "/map/index.html"):
+            routes.append(Route(path, lambda _: HTMLResponse(page)))
         routes.append(Mount("/map", StaticFiles(directory=settings.map_folder, html=True)))
     app = Starlette(
         routes=routes, lifespan=lifespan, exception_handlers={HTTPException: on_http_error}

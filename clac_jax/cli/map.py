@@ -1,0 +1,97 @@
+"""`clac-jax map`: the map of an index, as a page, figures, and files of other programs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from clac_jax.errors import UserError
+from clac_jax.files.paths import local_path
+
+LAYOUTS = ("pca", "umap")
+
+
+def add(group: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `map`."""
+    group.add_argument("index", metavar="INDEX", help="a folder made by `clac-jax embed`")
+    group.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="the folder of the page: open index.html in it with a browser, by a double click or "
+        "with `clac-jax serve`; an older map there is replaced",
+    )
+    group.add_argument(
+        "--layout",
+        choices=LAYOUTS,
+        default="pca",
+        help='principal components, or UMAP, which shows clusters (pip install "clac-jax[umap]"; '
+        "default: %(default)s)",
+    )
+    group.add_argument(
+        "--seed", type=int, default=42, help="the seed of UMAP (default: %(default)s)"
+    )
+    group.add_argument("--png", metavar="FILE", help="draw figures for a paper, 300 dpi")
+    group.add_argument(
+        "--colour",
+        metavar="COLUMN,...",
+        help="columns that colour the figures, one file each: family (of compounds), "
+        "crystal_system, own_rank (of a crystal's own text), modality (crystal or text), element:O "
+        "or any property of the index (default: family)",
+    )
+    group.add_argument(
+        "--chemiscope", metavar="FILE", help="write an input of chemiscope, .json or .json.gz"
+    )
+    group.add_argument(
+        "--parquet",
+        metavar="FILE",
+        help="write a table for embedding-atlas, with projection_x, projection_y and neighbors",
+    )
+    group.set_defaults(run=_map)
+
+
+def _map(options: argparse.Namespace) -> int:
+    targets = {
+        flag: local_path(value, f"--{flag}")
+        for flag in ("out", "png", "chemiscope", "parquet")
+        if (value := getattr(options, flag)) is not None
+    }
+    if not targets:
+        raise UserError(
+            "There is nothing to write. Add --out FOLDER for the page, or --png, --chemiscope or "
+            "--parquet with a file."
+        )
+    if options.colour is not None and "png" not in targets:
+        raise UserError("--colour colours the figures of --png. Add --png FILE, or leave it out.")
+
+    from clac_jax.index.store import Index
+    from clac_jax.map.data import read
+
+    data = read(Index(options.index), options.layout, options.seed)
+    for flag, path in targets.items():
+        for line in _write(flag, path, data, options.colour):
+            print(line)
+    return 0
+
+
+def _write(flag: str, path: Path, data: object, colour: str | None) -> list[str]:
+    """Writes one of the outputs; returns what to print."""
+    from clac_jax.map import exports, page
+    from clac_jax.map.data import MapData
+
+    assert isinstance(data, MapData)
+    if flag == "png":
+        from clac_jax.map.png import write_pngs
+
+        colours = [name.strip() for name in (colour or "family").split(",") if name.strip()]
+        return [str(file) for file in write_pngs(data, path, colours)]
+    if flag == "chemiscope":
+        exports.write_chemiscope(data, path)
+    elif flag == "parquet":
+        exports.write_atlas(data, path)
+    else:
+        page.write_page(data, path)
+        return [
+            f"{path / page.PAGE}: {len(data.ids):,} crystals and {len(data.text_rows):,} texts; "
+            "open it in a browser"
+        ]
+    return [str(path)]

@@ -1,0 +1,1 @@
+"""The map of an index: a page with its crystals and texts, and figures of it."""

@@ -1,0 +1,71 @@
+"""`clac-jax map`, from the command line, on an index made by the builder."""
+
+import pytest
+from helpers.stub_model import StubModel
+
+from clac_jax.cli.main import main
+from clac_jax.index.build import embed
+
+CIF = """data_{name}
+_cell_length_a {a}
+_cell_length_b {a}
+_cell_length_c {a}
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_symmetry_space_group_name_H-M 'P 1'
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+A1 {first} 0 0 0
+B1 {second} 0.5 0.5 0.5
+"""
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("crystals")
+    pairs = (("Cs", "Cl"), ("Cs", "Br"), ("Tl", "I"), ("Ni", "Al"))
+    for i, (first, second) in enumerate(pairs):
+        text = CIF.format(name=first, a=4.0 + 0.1 * i, first=first, second=second)
+        (folder / f"{first}{second}.cif").write_text(text)
+    embed(StubModel(), [str(folder)], folder / "idx")
+    return folder / "idx"
+
+
+def test_all_outputs_at_once(index, tmp_path, capsys):
+    out = tmp_path / "map"
+    files = [
+        f"--png={tmp_path}/m.png",
+        "--colour=family,density",
+        f"--chemiscope={tmp_path}/m.json",
+    ]
+    assert main(["map", str(index), f"--out={out}", *files, f"--parquet={tmp_path}/m.parquet"]) == 0
+    printed = capsys.readouterr().out
+    assert "4 crystals and 0 texts" in printed
+    for name in ("map/index.html", "m-family.png", "m-density.png", "m.json", "m.parquet"):
+        assert (tmp_path / name).is_file(), name
+        assert name in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "There is nothing to write. Add --out FOLDER"),
+        (["--out=x", "--colour=family"], "--colour colours the figures of --png"),
+        (["--png={tmp}/m.png", "--colour=famly"], "'famly' is not a column of this index"),
+    ],
+)
+def test_flags_that_do_not_fit(index, tmp_path, capsys, arguments, message):
+    flags = [argument.format(tmp=tmp_path) for argument in arguments]
+    assert main(["map", str(index), *flags]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_no_index(tmp_path, capsys):
+    assert main(["map", str(tmp_path), f"--out={tmp_path}/map"]) == 2
+    assert "is not an index" in capsys.readouterr().err
