@@ -22,7 +22,12 @@ GROUPS = {
     "ckpt": "look at, compare, check and manage checkpoints",
     "import": "import what other programs have trained",
 }
-MODULES = {"data": "data", "publish": "publish", "ckpt": "ckpt", "import": "imports"}
+MODULES = {
+    "data": "data",
+    "publish": "publish",
+    "ckpt": "ckpt",
+    "import": "imports",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
