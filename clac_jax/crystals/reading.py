@@ -35,7 +35,7 @@ from clac_jax.crystals.objects import (
 from clac_jax.errors import UserError, error_reason, one_line
 from clac_jax.files.paths import local_path
 
-# What reading the attributes of an object of another library's kind may raise.
+# Errors of reading the attributes of an object that is not what it looks like.
 _OF_FOREIGN_OBJECTS = (AttributeError, TypeError, ValueError, LookupError, ArithmeticError)
 
 

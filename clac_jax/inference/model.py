@@ -214,7 +214,7 @@ class Model:
         return self.scores(self.embed_texts(texts), self.embed_crystals(crystals))
 
     def scores(self, text_vectors: np.ndarray, crystal_vectors: np.ndarray) -> np.ndarray:
-        """`similarity`, from vectors that are there already.
+        """`similarity` of vectors from an earlier call.
 
         Args:
             text_vectors: (n_texts, dim) from `embed_texts`.

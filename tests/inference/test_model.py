@@ -142,7 +142,7 @@ def test_the_best_crystals_for_each_text(model, crystals, texts):
         (("salt", np.zeros(16, np.float32)), r"shape \(16,\)"),
     ],
 )
-def test_what_cannot_be_ranked(model, arguments, words):
+def test_inputs_that_cannot_be_ranked(model, arguments, words):
     with pytest.raises(InputError, match=words):
         model.rank(*arguments)
 
