@@ -10,15 +10,16 @@ import flax.linen as nn
 import jax
 import ml_collections
 import numpy as np
-from flax import traverse_util
 
 from clac_jax.crystals.graph import build_graph
 from clac_jax.crystals.reading import crystal_of
+from clac_jax.datasets.record import is_unicode
 from clac_jax.errors import UserError, warn
 from clac_jax.files.huggingface import resolve_folder
 from clac_jax.inference import labels as labels_lib
 from clac_jax.inference.batches import (
     MAX_ATOM_PAIRS,
+    MAX_ATOMS,
     MAX_TOKEN_PAIRS,
     NO_CRYSTAL,
     NO_TEXT,
@@ -27,12 +28,12 @@ from clac_jax.inference.batches import (
     check_listed,
     in_batches,
     is_single,
-    shape_of,
 )
 from clac_jax.inference.errors import InputError, LoadError
 from clac_jax.inference.identity import checksum
 from clac_jax.inference.source import Source
-from clac_jax.input_pipeline.batch import ExampleViews, TokenView, collate
+from clac_jax.inference.variables import read_variables
+from clac_jax.input_pipeline.batch import ExampleViews, TokenView
 from clac_jax.models.build import build_model, pair_loss_of
 from clac_jax.models.encoders import build_graph_encoder, encoder_needs
 from clac_jax.models.property_model import PropertyModel
@@ -44,8 +45,6 @@ CrystalLike = Any
 
 OnBad = Literal["raise", "nan"]
 
-_HEAD_BIAS = "params/property_head/bias"
-
 
 class Model:
     """A trained model, as returned by `clac_jax.load`.
@@ -53,6 +52,25 @@ class Model:
     A contrastive model embeds crystals and texts (`embed_crystals`, `embed_texts`), compares them
     (`similarity`, `rank`) and assigns labels (`classify`); a property model predicts (`predict`).
     Each result is independent of the other inputs in a call. All local devices are used.
+
+    >>> import clac_jax
+    >>> model = clac_jax.load("mini")
+    >>> fcc = [[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+    >>> salt, silicon = (
+    ...     clac_jax.Crystal.from_arrays([[a * x for x in row] for row in fcc], numbers, sites)
+    ...     for a, numbers, sites in (
+    ...         (5.64, [11, 17], [[0, 0, 0], [0.5, 0.5, 0.5]]),
+    ...         (5.43, [14, 14], [[0, 0, 0], [0.25, 0.25, 0.25]]),
+    ...     )
+    ... )
+    >>> model.embed_crystals([salt, silicon]).shape
+    (2, 256)
+    >>> indices, scores = model.rank(["Rock salt.", "Silicon."], [salt, silicon], k=1)
+    >>> indices.tolist()
+    [[0], [1]]
+    >>> labels = ["an element", "a chloride"]
+    >>> labels[model.classify(salt, labels, templates=["The compound is {}."]).argmax()]
+    'a chloride'
 
     Attributes:
         name: what it was loaded by ("outputs/base@best", "mini").
@@ -79,7 +97,7 @@ class Model:
         self.dim, self.is_dot_product, self._outputs = 0, False, 0
         model: nn.Module
         if self._is_property:
-            self._outputs = source.shapes.get(_HEAD_BIAS, (1,))[0]
+            self._outputs = source.shapes.get("params/property_head/bias", (1,))[0]
             model = PropertyModel(build_graph_encoder(config), self._outputs)
         else:
             self._tokenizer = Tokenizer.from_folder(resolve_folder(config.text_encoder.tokenizer))
@@ -87,7 +105,7 @@ class Model:
             self.dim = config.projection_dim
             self.is_dot_product = pair_loss_of(config.loss).heads.cross_critic == "dot"
             self._score = make_score(clac)
-        variables = _variables(model, source)
+        variables = read_variables(model, source)
         self._head = {"cross_head": variables["params"].get("cross_head")}
         self._devices = Devices(variables)
         apply: Any = model.apply
@@ -107,7 +125,12 @@ class Model:
         if not self._is_property:
             folder = resolve_folder(self._build_config.text_encoder.tokenizer)
         vocab_size = self._tokenizer.vocab_size if self._tokenizer else None
-        return checksum(self._build_config, self._devices.variables, folder, vocab_size)
+        return checksum(self._build_config, self.variables, folder, vocab_size)
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The variables that it uses, nested, as float32 arrays on the devices."""
+        return self._devices.variables
 
     @property
     def _is_property(self) -> bool:
@@ -191,7 +214,7 @@ class Model:
         return self.scores(self.embed_texts(texts), self.embed_crystals(crystals))
 
     def scores(self, text_vectors: np.ndarray, crystal_vectors: np.ndarray) -> np.ndarray:
-        """`similarity`, from vectors that are there already.
+        """`similarity` of vectors from an earlier call.
 
         Args:
             text_vectors: (n_texts, dim) from `embed_texts`.
@@ -233,8 +256,8 @@ class Model:
             LoadError: the model predicts a property.
         """
         self._needs_contrast("rank")
-        if k < 1:
-            raise InputError(f"k is {k}. Give the number of crystals to return, at least 1.")
+        if not isinstance(k, int | np.integer) or k < 1:
+            raise InputError(f"k is {k!r}. Give the number of crystals to return, at least 1.")
         is_one = isinstance(texts, str)
         queries = self.embed_texts([texts] if isinstance(texts, str) else texts)
         if not isinstance(crystals, np.ndarray):
@@ -319,7 +342,12 @@ class Model:
             )
 
     def _vectors(self, values: Any, kind: str = "crystal") -> np.ndarray:
-        vectors = np.asarray(values, np.float32)
+        try:
+            vectors = np.asarray(values, np.float32)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"The {kind} vectors are not numbers. Give what embed_{kind}s has returned."
+            ) from error
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
             raise InputError(
                 f"The {kind} vectors have the shape {vectors.shape}, and this model's are "
@@ -353,34 +381,19 @@ class Model:
             crystal = crystal_of(value)
         except UserError as error:
             raise InputError(f"Crystal {index} cannot be used: {error}") from error
+        if crystal.num_atoms > MAX_ATOMS:
+            raise InputError(
+                f"Crystal {index} cannot be used: its cell has {crystal.num_atoms:,} atoms, and a "
+                f"model takes at most {MAX_ATOMS:,}. Give its primitive cell."
+            )
         graph = build_graph(crystal, self._needs.cutoff, self._needs.max_neighbours)
         return ExampleViews(index, (graph,), (NO_TEXT,))
 
     def _views_of_text(self, index: int, text: Any) -> ExampleViews:
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"Text {index} is empty or not a string. Give one with words.")
+        if not is_unicode(text):
+            raise InputError(f"Text {index} has half of a character (a surrogate). Remove it.")
         assert self._tokenizer is not None  # contrastive models have one
         tokens = TokenView(self._tokenizer.encode(text, self.config.text_encoder.max_length))
         return ExampleViews(index, (NO_CRYSTAL,), (tokens,))
-
-
-def _variables(model: nn.Module, source: Source) -> dict[str, Any]:
-    """The variables needed for evaluation, without heads that are used only in training.
-
-    Raises:
-        MissingArraysError, LoadError: some are missing from the checkpoint, or differ in shape.
-    """
-    example = [ExampleViews(0, (NO_CRYSTAL,), (NO_TEXT,))]
-    batch = collate(example, shape_of([example], 1))
-    key = jax.random.PRNGKey(0)
-    abstract = jax.eval_shape(lambda: model.init(key, batch, train=False))
-    needed = traverse_util.flatten_dict(dict(abstract), sep="/")
-    for path, leaf in needed.items():
-        if path in source.shapes and tuple(source.shapes[path]) != leaf.shape:
-            raise LoadError(
-                f"{path} has the shape {tuple(source.shapes[path])} in the checkpoint, and "
-                f"{leaf.shape} in the model of its config. Restore the pretrained folders that "
-                "the run was trained with."
-            )
-    arrays = dict(source.read(list(needed)))
-    return dict(traverse_util.unflatten_dict(arrays, sep="/"))
