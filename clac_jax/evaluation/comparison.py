@@ -37,7 +37,7 @@ class Comparison:
         measure: name of the measure ("text_to_crystal top1").
         higher_is_better: whether a positive difference is an improvement.
         values: the measure of the first and of the other model.
-        difference: of the other model minus the first.
+        difference: measure of the other model minus that of the first.
         other: number of the other model.
     """
 

@@ -27,7 +27,7 @@ class ResultsError(UserError):
 
 @dataclass(frozen=True)
 class Results:
-    """What is known about one model.
+    """One model with its evaluation, config and curves.
 
     Attributes:
         name: as requested by the user.

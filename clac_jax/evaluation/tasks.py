@@ -8,7 +8,7 @@ from typing import Any
 
 from clac_jax.evaluation.pool import EvaluationError, Examples
 from clac_jax.evaluation.prediction import prediction
-from clac_jax.evaluation.ranking import retrieval
+from clac_jax.evaluation.retrieval_report import retrieval
 from clac_jax.evaluation.section import Section
 
 # In the order in which they run and are reported.

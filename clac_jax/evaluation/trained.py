@@ -1,4 +1,4 @@
-"""What a model's checkpoint says about its run: the data of its training, the place for results."""
+"""A model's checkpoint in its run: the data of the training, and the folder for results."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def eval_folder(name: str, split: str, out: str | None) -> Path:
         out: folder requested by the user, if any.
 
     Returns:
-        By default `RUN/eval/STEP`, or `RUN/eval/STEP-SPLIT` for another split than the test split.
+        By default `RUN/eval/STEP`, or `RUN/eval/STEP-SPLIT` for a split other than the test split.
 
     Raises:
         EvaluationError: the model is not in a run, and no folder was requested.

@@ -109,7 +109,7 @@ def error_of(capsys, *arguments):
     return error
 
 
-def test_what_cannot_be_evaluated_is_a_message(run, printed, tmp_path, capsys):
+def test_impossible_evaluations_are_explained(run, printed, tmp_path, capsys):
     error = error_of(capsys, "evaluate", run, "--tasks=retrieval,qqq")
     assert "no task 'qqq'" in error and "retrieval" in error
     assert "no split 'tests'" in error_of(capsys, "evaluate", run, "--split=tests")
@@ -121,7 +121,7 @@ def test_what_cannot_be_evaluated_is_a_message(run, printed, tmp_path, capsys):
     assert "no data set 'nnn'" in error
 
 
-def test_what_cannot_be_compared_is_a_message(run, printed, tmp_path, capsys):
+def test_impossible_comparisons_are_explained(run, printed, tmp_path, capsys):
     assert "at least two" in error_of(capsys, "compare", run)
     assert "does not exist" in error_of(capsys, "compare", run, tmp_path / "none")
     broken = shutil.copytree(run / "eval" / "3", tmp_path / "broken")
