@@ -112,7 +112,7 @@ def first_crystals(pool: Pool, texts: np.ndarray) -> np.ndarray:
 
 
 def kinds_of_errors(pool: Pool, first: np.ndarray) -> dict[str, int]:
-    """How the crystals that texts rank first are related to the right ones, where they differ.
+    """Relations of the crystals that texts rank first to the right ones, where they differ.
 
     Returns:
         Number of texts by relation: `same_formula` (a polymorph), `same_elements` (with another
