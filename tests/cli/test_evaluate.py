@@ -102,6 +102,18 @@ def test_two_checkpoints_are_compared(run, printed, tmp_path, capsys):
     assert "http" not in (tmp_path / "a.html").read_text()
 
 
+def test_a_published_model_is_evaluated_as_its_run(run, printed, tmp_path, capsys):
+    assert cli.main(["publish", f"{run}@step=3", str(tmp_path / "model")]) == 0
+    assert "Name one with --out" in error_of(capsys, "evaluate", tmp_path / "model")
+    arguments = [str(tmp_path / "model"), "--out", str(tmp_path / "out"), "--resamples=50"]
+    assert cli.main(["evaluate", *arguments]) == 0
+    content, own = json.loads((tmp_path / "out" / "eval.json").read_text()), evaluation(run, 3)
+    for part in ("data", "intervals", "tasks"):
+        assert content[part] == own[part]
+    assert content["model"]["checksum"] == own["model"]["checksum"]
+    assert content["data"]["is_that_of_the_training"] is True
+
+
 def error_of(capsys, *arguments):
     assert cli.main([str(argument) for argument in arguments]) == 2
     error = capsys.readouterr().err
