@@ -133,7 +133,7 @@ def test_examples_that_cannot_be_matched_are_refused(good, tmp_path):
 def test_evaluations_without_a_common_table_are_refused(good, tmp_path):
     other = evaluated(tmp_path, np.full(COUNT, 9.0))
     (tmp_path / "ranks.parquet").rename(tmp_path / "predictions.parquet")
-    with pytest.raises(ResultsError, match="for ranks, and .* for predictions, so nothing"):
+    with pytest.raises(ResultsError, match=r"for ranks, and .* for predictions, so nothing"):
         compare(good, other, 1, FEW)
     (tmp_path / "predictions.parquet").unlink()
     with pytest.raises(ResultsError, match="for nothing"):
