@@ -46,8 +46,8 @@ def add(group: argparse.ArgumentParser) -> None:
         help="resamples of the bootstrap intervals (default: %(default)s)",
     )
     group.add_argument("--data_dir", help="folder of the prepared data (default: that of the run)")
-    group.add_argument("--dataset", help="another data set, by name (default: that of the run)")
-    group.add_argument("--path", help="another table or folder of CIF files")
+    group.add_argument("--dataset", help="name of a different data set (default: that of the run)")
+    group.add_argument("--path", help="a different table or folder of CIF files")
     group.add_argument(
         "--classes",
         metavar="FILE",

@@ -20,6 +20,7 @@ GROUPS = {
     "data": "prepare the data that runs read",
     "evaluate": "measure a trained model: retrieval and more, with intervals and baselines",
     "compare": "compare evaluated models: is one better than the other, and how sure is that",
+    "publish": "write a model as a folder to keep, share or put on a hub",
     "ckpt": "look at, compare, check and manage checkpoints",
     "import": "import what other programs have trained",
 }
@@ -27,6 +28,7 @@ MODULES = {
     "data": "data",
     "evaluate": "evaluate",
     "compare": "compare",
+    "publish": "publish",
     "ckpt": "ckpt",
     "import": "imports",
 }
