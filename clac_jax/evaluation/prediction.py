@@ -164,7 +164,8 @@ def _compared(
             }
             values[key][name] = {measure: e.to_json() for measure, e in found.items()}
             cells.append((words, *(_cell(pool, e) for e in found.values())))
-        title = f"{pool.property_name} of {len(pool)} crystals, {caption}"
+        name = pool.property_name[0].upper() + pool.property_name[1:]
+        title = f"{name} of {len(pool)} crystals, {caption}"
         is_main = how.groups is None
         tables.append(Table(title, ("prediction", *headings), cells, in_terminal=is_main))
     return values, tables
