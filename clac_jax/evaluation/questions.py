@@ -192,9 +192,9 @@ class _Answers:
     """Credits (q,) of the answers to the questions of a list.
 
     Attributes:
-        own: of the model.
-        text_only: of the model shown other crystals, mean; NaN if there is no other crystal.
-        by_text: of the texts of the crystals; None for a model without cosines.
+        own: credit of the model.
+        text_only: credit of the model shown other crystals, mean; NaN if there is no other crystal.
+        by_text: credit of the texts of the crystals; None for a model without cosines.
     """
 
     own: np.ndarray
@@ -329,6 +329,7 @@ def _topic_table(lists: dict[str, dict[str, Any]]) -> Table:
             for topic, values in measured["topics"].items()
         ],
         note=f"Topics of at least {MIN_TOPIC} questions.",
+        in_terminal=False,
     )
 
 
