@@ -28,6 +28,7 @@ ELSEWHERE = {
     "distributed.share": "end_to_end/test_several_processes.py",
     "evaluation.compare_report": "evaluation/test_comparison.py",
     "evaluation.results": "evaluation/test_comparison.py",
+    "evaluation.retrieval_report": "evaluation/test_ranking.py",
     "evaluation.section": "evaluation/test_page.py",
     "evaluation.trained": "cli/test_evaluate.py",
     "evaluation.numbers_report": "evaluation/test_inverse_design_report.py",

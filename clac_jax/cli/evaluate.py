@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,8 +47,8 @@ def add(group: argparse.ArgumentParser) -> None:
         help="resamples of the bootstrap intervals (default: %(default)s)",
     )
     group.add_argument("--data_dir", help="folder of the prepared data (default: that of the run)")
-    group.add_argument("--dataset", help="another data set, by name (default: that of the run)")
-    group.add_argument("--path", help="another table or folder of CIF files")
+    group.add_argument("--dataset", help="name of a different data set (default: that of the run)")
+    group.add_argument("--path", help="a different table or folder of CIF files")
     group.add_argument(
         "--classes",
         metavar="FILE",
@@ -86,7 +87,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         print(f"{name.lower():<12}{value}")
     for section in sections:
         if not section.tables:
-            print(f"\n{section.title}: {section.intro}")
+            print(f"\n{textwrap.fill(f'{section.title}: {section.intro}', 100)}")
         for table in section.tables:
             if table.in_terminal:
                 print(f"\n{plain_table(table)}")
@@ -95,5 +96,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _listed(paths: list[Path]) -> str:
-    names = [path.name for path in paths]
+    tables = [path.name for path in paths if path.suffix == ".parquet"]
+    names = [path.name for path in paths if path.suffix != ".parquet"]
+    names.append(tables[0] if len(tables) == 1 else f"{len(tables)} tables (*.parquet)")
     return f"{paths[0].parent}: {', '.join(names)}"

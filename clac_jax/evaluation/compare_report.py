@@ -99,7 +99,7 @@ def _paired(models: Sequence[Results], common: bool, how: Resampling) -> Section
         f"composition ({how.resamples:,} resamples, seed {how.seed}), with {CONFIDENCE:.0%} "
         "intervals. Examples are matched by material_id. An interval that excludes 0 is a "
         "difference that is unlikely to come from the choice of the test crystals; it says nothing "
-        "about another seed of the training."
+        "about training with a different seed."
     )
     if common:
         intro += (

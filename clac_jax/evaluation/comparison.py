@@ -37,7 +37,7 @@ class Comparison:
         measure: name of the measure ("text_to_crystal top1").
         higher_is_better: whether a positive difference is an improvement.
         values: the measure of the first and of the other model.
-        difference: of the other model minus the first.
+        difference: measure of the other model minus that of the first.
         other: number of the other model.
     """
 
@@ -131,6 +131,12 @@ def compare(first: Results, other: Results, number: int, how: Resampling) -> lis
         ResultsError: the tables of examples cannot be read, joined, or have no crystal in common.
     """
     tables, others = first.examples(), other.examples()
+    if not tables.keys() & others.keys():
+        raise ResultsError(
+            f"{first.folder} has rows of examples for {_names(tables)}, and {other.folder} for "
+            f"{_names(others)}, so nothing can be compared. Evaluate both models with the same "
+            "tasks; models for different tasks cannot be compared."
+        )
     found = []
     for name in tables:
         if name not in others:
@@ -206,6 +212,10 @@ def _rows(table: pa.Table, model: Results) -> dict[tuple[Any, ...], int]:
             "Give the crystals of the data set unique ids and evaluate again."
         )
     return rows
+
+
+def _names(tables: Mapping[str, Any]) -> str:
+    return ", ".join(tables) or "nothing"
 
 
 def _described(data: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ Statistic = Callable[[np.ndarray], Any]
 
 @dataclass(frozen=True)
 class Resampling:
-    """How intervals are computed.
+    """The way in which intervals are computed.
 
     Attributes:
         resamples: number of draws; 0 computes no intervals (they are NaN).
@@ -61,7 +61,7 @@ class Estimate:
         return {**shown, "n": self.n}
 
     def scaled(self, factor: float) -> Estimate:
-        """The same in another unit, such as percent."""
+        """The estimate in a different unit, such as percent."""
         return Estimate(self.value * factor, self.low * factor, self.high * factor, self.n)
 
 
@@ -114,8 +114,8 @@ def bootstrap(
         ValueError: there are no examples.
     """
     draws = draws_of(np.asarray(values), statistic, Resampling(resamples, seed, groups))
-    whole = float(np.mean(values) if statistic is None else statistic(np.asarray(values)))
-    return _estimate(whole, draws, len(values))
+    value = float(np.mean(values) if statistic is None else statistic(np.asarray(values)))
+    return _estimate(value, draws, len(values))
 
 
 def paired(
@@ -133,15 +133,15 @@ def paired(
         resampling: how to draw; by default 1000 draws of single examples.
 
     Raises:
-        ValueError: there are no examples, or not as many in `a` as in `b`.
+        ValueError: there are no examples, or their numbers in `a` and `b` differ.
     """
     a, b, resampling = np.asarray(a), np.asarray(b), resampling or Resampling()
     if len(a) != len(b):
         raise ValueError(f"{len(a)} values of A and {len(b)} of B are not pairs")
     draws = draws_of(a, statistic, resampling) - draws_of(b, statistic, resampling)
-    wholes = [float(np.mean(x) if statistic is None else statistic(x)) for x in (a, b)]
+    both = [float(np.mean(x) if statistic is None else statistic(x)) for x in (a, b)]
     above = float(np.mean(draws > 0) + np.mean(draws == 0) / 2) if len(draws) else float("nan")
-    return Difference(_estimate(wholes[0] - wholes[1], draws, len(a)), above)
+    return Difference(_estimate(both[0] - both[1], draws, len(a)), above)
 
 
 def draws_of(values: np.ndarray, statistic: Statistic | None, how: Resampling) -> np.ndarray:

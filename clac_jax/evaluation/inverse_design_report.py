@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _SEARCHERS = ("crystals", "text only")
 _COLORS = {"crystals": "#3b7dd8", "text only": "#e07b39", "best possible": "#4e9a58"}
 _PAIR_COLUMNS = {
-    "both": "both in a sentence",
-    "sum": "sum of two",
+    "both": "both",
+    "sum": "sum",
     "first only": "first only",
     "second only": "second only",
     "both, text only": "both, text only",
@@ -80,20 +80,19 @@ def _target_table(targets: dict[str, Any], quantities: dict[str, Quantity]) -> T
                 decimal(result["random"]["mae"], digits),
                 decimal(result["best possible"]["mae"].value, digits),
                 *("-" if f is None else decimal(f["pearson"]) for f in found),
-                *("-" if f is None else decimal(f["spearman"].value) for f in found),
             )
         )
     low, high = TARGET_RANGE
     return Table(
         f"Target values: mean absolute error of the first {K} to the target, and correlation",
         (
-            "property", "crystals", "MAE", "MAE, text only", "MAE, random", "MAE, best possible",
-            "Pearson r", "Pearson r, text only", "Spearman ρ", "Spearman ρ, text only",
+            "property", "crystals", "error", "text only", "random", "best possible",
+            "r", "r, text only",
         ),
         rows,
         note=f"Targets are evenly spaced from the {low}th to the {high}th percentile of the pool. "
-        f"Correlations compare the target with the mean value of the first {K}; at random they are "
-        "0 on average.",
+        f"r: Pearson correlation of the targets with the mean value of the first {K}; at random it "
+        "is 0 on average. Rank correlations are in eval.json.",
     )  # fmt: skip
 
 
@@ -126,7 +125,7 @@ def _threshold_table(thresholds: dict[str, Any], quantities: dict[str, Quantity]
     return Table(
         f"Thresholds: share of the first {K} that satisfy “greater than” or “less than”, percent",
         (
-            "property", "queries", f"precision at {K}", "text only", "base rate", "best possible",
+            "property", "queries", f"precision at {K}", "text only", "base rate", "best",
             "greater than / base rate", "less than / base rate",
         ),
         rows,
@@ -152,10 +151,11 @@ def _pair_table(pairs: dict[str, Any]) -> Table:
             (pair, str(result["crystals_known"]), *(cell(result, name) for name in names))
             for pair, result in pairs.items()
         ],
-        note=f"Targets: all combinations of the {low}th, {middle}th and {high}th percentile of "
-        "both, also those that hardly any crystal has; the best possible shows this. First only, "
-        "second only: the query states one of the values. The errors of each property in its unit "
-        "are in eval.json.",
+        note="Both: a sentence with both values. Sum: the scores of two sentences with one value "
+        "each. First only, second only: the query states one of the values. Targets: all "
+        f"combinations of the {low}th, {middle}th and {high}th percentile of both, also those that "
+        "hardly any crystal has; the best possible shows this. The errors of each property in its "
+        "unit are in eval.json.",
     )
 
 

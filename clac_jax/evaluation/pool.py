@@ -58,8 +58,8 @@ class DataFacts:
         name: name of the data set.
         split: "train", "validation" or "test".
         fingerprint: hash of the content and order of the records, see `Splits.fingerprint`.
-        is_own: whether they are the data that the model was trained beside; None if its
-            checkpoint does not say which these were.
+        is_own: whether they are the data of the training of the model; None if its
+            checkpoint does not name those.
     """
 
     name: str
@@ -216,7 +216,7 @@ def open_pool(
     records = list(splits[choice.split])
     if not records:
         raise EvaluationError(
-            f"The {choice.split} split of the data set is empty. Give another --split."
+            f"The {choice.split} split of the data set is empty. Choose a different --split."
         )
     data = _identified(model, choice, splits, dict(trained_on or {}))
     crystals = [_crystal_of(record) for record in records]

@@ -1,4 +1,4 @@
-"""Property models: errors of their predictions beside those of simple baselines."""
+"""Property models: errors of their predictions and of simple baselines."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def confusion(predicted: np.ndarray, labels: np.ndarray, count: int) -> np.ndarr
 
 
 def prediction(pool: PropertyPool) -> Section:
-    """The task of a property model: its errors, beside a constant and the composition only."""
+    """The task of a property model: its errors, and those of the baselines."""
     return _regression(pool) if pool.is_regression else _classification(pool)
 
 
@@ -164,7 +164,8 @@ def _compared(
             }
             values[key][name] = {measure: e.to_json() for measure, e in found.items()}
             cells.append((words, *(_cell(pool, e) for e in found.values())))
-        title = f"{pool.property_name} of {len(pool)} crystals, {caption}"
+        name = pool.property_name[0].upper() + pool.property_name[1:]
+        title = f"{name} of {len(pool)} crystals, {caption}"
         is_main = how.groups is None
         tables.append(Table(title, ("prediction", *headings), cells, in_terminal=is_main))
     return values, tables
@@ -184,7 +185,7 @@ def _section(
             f"Predictions for the {len(pool)} crystals of the {pool.split} split whose "
             f"{pool.property_name} is known. The baselines are fitted on the {len(pool.train)} "
             "labelled crystals of the training split: a constant, and the shares of the elements "
-            "without any structure. Intervals are 95 % bootstrap intervals."
+            "without the structure. Intervals are 95 % bootstrap intervals."
         ),
         tables=tables,
         figures=[drawing],

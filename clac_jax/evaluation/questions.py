@@ -28,6 +28,7 @@ from clac_jax.evaluation.text_vectors import vectors_of
 from clac_jax.text.formula import replace_formulas
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from matplotlib.figure import Figure
 
 OTHER_CRYSTALS = 10
@@ -156,7 +157,8 @@ def answer_questions(pool: Pool) -> Section:
     if pool.model.is_dot_product:
         scores["texts"] = np.asarray(vectors @ pool.texts.T)
     row_of = {statement: row for row, statement in enumerate(statements)}
-    lists_of_values = {q.name: _measure(pool, q, row_of, scores) for q in asked}
+    answered = {q.name: _answer(pool, q, row_of, scores) for q in asked}
+    lists_of_values = {q.name: _measure(pool, q, answered[q.name]) for q in asked}
     missing = [
         f"{len(pool.records) - len(questions)} without {_title(questions.name).lower()} questions"
         for questions in lists
@@ -181,24 +183,36 @@ def answer_questions(pool: Pool) -> Section:
             "other_crystals": OTHER_CRYSTALS,
             "lists": plain(lists_of_values),
         },
+        examples={f"answers_{_short(q.name)}": _examples(pool, q, answered[q.name]) for q in asked},
     )
 
 
-def _measure(
-    pool: Pool,
-    questions: Questions,
-    row_of: dict[str, int],
-    scores: dict[str, np.ndarray],
-) -> dict[str, Any]:
-    """The estimates of one list, as named in eval.json.
+@dataclass(frozen=True)
+class _Answers:
+    """Credits (q,) of the answers to the questions of a list.
+
+    Attributes:
+        own: credit of the model.
+        text_only: credit of the model shown other crystals, mean; NaN if there is no other crystal.
+        by_text: credit of the texts of the crystals; None for a model without cosines.
+    """
+
+    own: np.ndarray
+    text_only: np.ndarray
+    by_text: np.ndarray | None
+
+
+def _answer(
+    pool: Pool, questions: Questions, row_of: dict[str, int], scores: dict[str, np.ndarray]
+) -> _Answers:
+    """Answers the questions of a list.
 
     Args:
         pool: the pool.
-        questions: the questions of the list.
+        questions: the questions.
         row_of: statement -> its row of the scores.
         scores: (statements, n) scores with the "crystals" of the pool, and with their "texts".
     """
-    train = questions_of(pool.train, questions.name).choices
     own, *by_text = (
         questions.credits_of_scores(row_of, matrix, questions.rows) for matrix in scores.values()
     )
@@ -208,6 +222,29 @@ def _measure(
         for order in others
     ]
     text_only = np.mean(shown, axis=0) if shown else np.full(len(own), np.nan)
+    return _Answers(own, text_only, by_text[0] if by_text else None)
+
+
+def _examples(pool: Pool, questions: Questions, answers: _Answers) -> pa.Table:
+    """One row per question: its crystal, and the credit of the model."""
+    import pyarrow as pa
+
+    return pa.table(
+        {
+            "material_id": [pool.records[row].material_id for row in questions.rows],
+            "formula": [pool.formulas[row] for row in questions.rows],
+            "correct": [choices[0] for choices in questions.choices],
+            "chance": questions.chance,
+            "text_only": answers.text_only,
+            f"credit_{_short(questions.name)}": answers.own,
+        }
+    )
+
+
+def _measure(pool: Pool, questions: Questions, answers: _Answers) -> dict[str, Any]:
+    """The estimates of one list, as named in eval.json."""
+    train = questions_of(pool.train, questions.name).choices
+    own, text_only = answers.own, answers.text_only
     by_formula = for_rows(pool.by_formula, questions.rows)
     baselines = (
         questions.chance,
@@ -226,7 +263,7 @@ def _measure(
             for name, credit in zip(_BASELINES, baselines, strict=True)
         },
         "above_text_only": paired(own, text_only, resampling=by_formula).estimate,
-        "by_own_text": estimate(by_text[0], by_formula) if by_text else None,
+        "by_own_text": (None if answers.by_text is None else estimate(answers.by_text, by_formula)),
         "train_questions": len(train),
         "topics": _topics(questions, own, text_only, by_formula),
     }
@@ -292,6 +329,7 @@ def _topic_table(lists: dict[str, dict[str, Any]]) -> Table:
             for topic, values in measured["topics"].items()
         ],
         note=f"Topics of at least {MIN_TOPIC} questions.",
+        in_terminal=False,
     )
 
 
@@ -328,7 +366,11 @@ def _drawing(lists: dict[str, dict[str, Any]]) -> Drawing:
 
 
 def _title(name: str) -> str:
-    return name.removesuffix("_question_list").replace("_", " ").capitalize()
+    return _short(name).replace("_", " ").capitalize()
+
+
+def _short(name: str) -> str:
+    return name.removesuffix("_question_list")
 
 
 @functools.cache

@@ -27,7 +27,7 @@ class ResultsError(UserError):
 
 @dataclass(frozen=True)
 class Results:
-    """What is known about one model.
+    """One model with its evaluation, config and curves.
 
     Attributes:
         name: as requested by the user.
@@ -133,6 +133,7 @@ def _read(path: Path) -> dict[str, Any]:
             raise ValueError("it has no config")
         return content
     except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
         raise ResultsError(
-            f"Cannot read {path}: {one_line(error)}. Run `clac-jax evaluate` again."
+            f"Cannot read {path}: {reason}. Run `clac-jax evaluate` again."
         ) from error

@@ -1,4 +1,4 @@
-"""What a task of the evaluation returns: figures in numbers, tables, drawings and examples."""
+"""The result of a task of the evaluation: values, tables, drawings and examples."""
 
 from __future__ import annotations
 

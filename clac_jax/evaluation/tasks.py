@@ -12,7 +12,7 @@ from clac_jax.evaluation.numbers_report import numbers_understood
 from clac_jax.evaluation.pool import EvaluationError, Examples
 from clac_jax.evaluation.prediction import prediction
 from clac_jax.evaluation.questions import answer_questions
-from clac_jax.evaluation.ranking import retrieval
+from clac_jax.evaluation.retrieval_report import retrieval
 from clac_jax.evaluation.section import Section
 
 # In the order in which they run and are reported.

@@ -102,6 +102,18 @@ def test_two_checkpoints_are_compared(run, printed, tmp_path, capsys):
     assert "http" not in (tmp_path / "a.html").read_text()
 
 
+def test_a_published_model_is_evaluated_as_its_run(run, printed, tmp_path, capsys):
+    assert cli.main(["publish", f"{run}@step=3", str(tmp_path / "model")]) == 0
+    assert "Name one with --out" in error_of(capsys, "evaluate", tmp_path / "model")
+    arguments = [str(tmp_path / "model"), "--out", str(tmp_path / "out"), "--resamples=50"]
+    assert cli.main(["evaluate", *arguments]) == 0
+    content, own = json.loads((tmp_path / "out" / "eval.json").read_text()), evaluation(run, 3)
+    for part in ("data", "intervals", "tasks"):
+        assert content[part] == own[part]
+    assert content["model"]["checksum"] == own["model"]["checksum"]
+    assert content["data"]["is_that_of_the_training"] is True
+
+
 def error_of(capsys, *arguments):
     assert cli.main([str(argument) for argument in arguments]) == 2
     error = capsys.readouterr().err
@@ -109,7 +121,7 @@ def error_of(capsys, *arguments):
     return error
 
 
-def test_what_cannot_be_evaluated_is_a_message(run, printed, tmp_path, capsys):
+def test_impossible_evaluations_are_explained(run, printed, tmp_path, capsys):
     error = error_of(capsys, "evaluate", run, "--tasks=retrieval,qqq")
     assert "no task 'qqq'" in error and "retrieval" in error
     assert "no split 'tests'" in error_of(capsys, "evaluate", run, "--split=tests")
@@ -121,7 +133,7 @@ def test_what_cannot_be_evaluated_is_a_message(run, printed, tmp_path, capsys):
     assert "no data set 'nnn'" in error
 
 
-def test_what_cannot_be_compared_is_a_message(run, printed, tmp_path, capsys):
+def test_impossible_comparisons_are_explained(run, printed, tmp_path, capsys):
     assert "at least two" in error_of(capsys, "compare", run)
     assert "does not exist" in error_of(capsys, "compare", run, tmp_path / "none")
     broken = shutil.copytree(run / "eval" / "3", tmp_path / "broken")

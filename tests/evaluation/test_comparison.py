@@ -19,8 +19,8 @@ from clac_jax.evaluation.comparison import (
     measures_of,
 )
 from clac_jax.evaluation.intervals import Resampling
-from clac_jax.evaluation.ranking import retrieval
 from clac_jax.evaluation.results import ResultsError, open_results
+from clac_jax.evaluation.retrieval_report import retrieval
 from configs import smoke
 
 COUNT = 12
@@ -34,7 +34,7 @@ def evaluated(folder, quality, order=None, **changes):
         folder: where to.
         quality: score of each own pair above noise.
         order: order of the examples.
-        changes: of the config.
+        changes: new values of keys of the config.
     """
     scores = np.random.default_rng(0).normal(size=(COUNT, COUNT)) + np.diag(quality)
     order = np.arange(COUNT) if order is None else np.asarray(order)
@@ -127,6 +127,16 @@ def test_examples_that_cannot_be_matched_are_refused(good, tmp_path):
         compare(good, other, 1, FEW)
     (tmp_path / "ranks.parquet").write_bytes(b"not parquet")
     with pytest.raises(ResultsError, match="Cannot read"):
+        compare(good, other, 1, FEW)
+
+
+def test_evaluations_without_a_common_table_are_refused(good, tmp_path):
+    other = evaluated(tmp_path, np.full(COUNT, 9.0))
+    (tmp_path / "ranks.parquet").rename(tmp_path / "predictions.parquet")
+    with pytest.raises(ResultsError, match=r"for ranks, and .* for predictions, so nothing"):
+        compare(good, other, 1, FEW)
+    (tmp_path / "predictions.parquet").unlink()
+    with pytest.raises(ResultsError, match="for nothing"):
         compare(good, other, 1, FEW)
 
 

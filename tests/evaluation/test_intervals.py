@@ -99,7 +99,7 @@ def test_equal_models_differ_by_nothing():
     assert result.p_positive == 0.5 and result.p_value == 1.0
 
 
-def test_p_values_are_uniform_if_there_is_no_difference():
+def test_p_values_are_uniform_between_equal_models():
     values = []
     for seed in range(200):
         a, b = np.random.default_rng(seed).normal(size=(2, 80))

@@ -65,7 +65,7 @@ def test_ids_are_unique_and_every_reference_has_its_target(written, reader):
     assert used and used <= set(reader.ids)
 
 
-def test_what_users_wrote_is_shown_and_not_interpreted(written):
+def test_names_from_users_are_shown_and_not_interpreted(written):
     assert "A &lt;title&gt;" in written and "outputs/&lt;base&gt;" in written
     assert "Read &lt;this&gt;." in written and "a &amp; b" in written
 

@@ -110,9 +110,9 @@ def test_equal_texts_are_embedded_once():
 def test_blocks_cover_all_queries_in_both_directions(model, monkeypatch):
     pool = open_pool(model)
     monkeypatch.setattr(pool_lib, "_BLOCK", 4 * COUNT)
-    whole = pool.scores(pool.texts)
-    for is_text, expected in ((True, whole), (False, whole.T)):
+    scores = pool.scores(pool.texts)
+    for is_text, expected in ((True, scores), (False, scores.T)):
         blocks = list(pool.score_blocks(pool.texts, is_text))
         assert [block for block, _ in blocks] == [slice(0, 4), slice(4, 8)]
-        found = np.concatenate([scores for _, scores in blocks])
+        found = np.concatenate([block for _, block in blocks])
         np.testing.assert_allclose(found, expected, rtol=1e-6)

@@ -5,6 +5,7 @@ import pytest
 from helpers.pools import StubModel, pool_of, records_of
 
 from clac_jax.evaluation import questions
+from clac_jax.evaluation.comparison import measures_of
 from clac_jax.evaluation.questions import (
     answer_questions,
     form_of,
@@ -153,3 +154,13 @@ def test_the_texts_of_the_crystals_answer_too():
 def test_it_is_the_same_every_time():
     pool = pool_with([(f"true {k}", f"false {k}") for k in range(6)], {})
     assert answer_questions(pool).values == answer_questions(pool).values
+
+
+def test_the_credit_of_each_question_is_kept_for_comparisons():
+    vectors = {"true": np.ones(3), "false": np.array([0, 0, 2])}
+    section = answer_questions(pool_with([("true", "false"), None, ("true", "false")], vectors))
+    (rows,) = section.examples.values()
+    assert list(section.examples) == ["answers_structure"]
+    assert rows.column("material_id").to_pylist() == ["id-0", "id-2"]
+    assert rows.column("credit_structure").to_pylist() == [1.0, 0.0]
+    assert list(measures_of(rows)) == ["structure"]

@@ -1,21 +1,25 @@
 """Retrieval protocols against examples computed by hand."""
 
+import dataclasses
+
 import numpy as np
 import pytest
-from helpers.pools import pool_of, pool_of_scores
+from helpers.pools import pool_of, pool_of_scores, records_of
 
 from clac_jax.evaluation import ranking
 from clac_jax.evaluation.intervals import Resampling
 from clac_jax.evaluation.ranking import (
     chance,
     chance_of_formula,
+    first_crystals,
     formula_ranks,
+    kinds_of_errors,
     polymorph_ranks,
     pool_ranks,
     reference_ranks,
-    retrieval,
     summarise,
 )
+from clac_jax.evaluation.retrieval_report import retrieval
 from clac_jax.tasks.metrics import pool_metrics
 
 # Row: text, column: crystal. Text 0 finds its crystal first, text 1 third, text 2 second, text 3
@@ -90,18 +94,18 @@ def test_the_figures_are_those_of_the_test_at_the_end_of_a_run():
 def test_blocks_of_queries_change_nothing(monkeypatch):
     scores = np.random.default_rng(2).normal(size=(23, 23))
     pool = pool_of_scores(scores, formulas=[f"X{k // 2}" for k in range(23)])
-    at_once = pool_ranks(pool), formula_ranks(pool, pool.texts)
+    undivided = pool_ranks(pool), formula_ranks(pool, pool.texts)
     monkeypatch.setattr("clac_jax.evaluation.pool._BLOCK", 23 * 5)
     in_blocks = pool_ranks(pool), formula_ranks(pool, pool.texts)
     for name in ranking.VARIANTS:
-        np.testing.assert_array_equal(at_once[0][name].fair, in_blocks[0][name].fair)
-    np.testing.assert_array_equal(at_once[1].fair, in_blocks[1].fair)
+        np.testing.assert_array_equal(undivided[0][name].fair, in_blocks[0][name].fair)
+    np.testing.assert_array_equal(undivided[1].fair, in_blocks[1].fair)
 
 
 def test_any_crystal_of_the_formula_counts(pool):
     ranks = formula_ranks(pool, pool.texts)
     # Text 1 (TiO2) prefers both NaCl; text 2 (NaCl) prefers crystal 0, a polymorph of its own;
-    # text 3 ties crystals 1, 2 and 3, of which only 2 is of another formula.
+    # text 3 ties crystals 1, 2 and 3, of which only 2 has a different formula.
     np.testing.assert_array_equal(ranks.ahead, [0, 2, 0, 0])
     np.testing.assert_array_equal(ranks.tied, [0, 0, 0, 1])
     np.testing.assert_allclose(ranks.credit(1), [1, 0, 1, 1 / 2])
@@ -137,7 +141,7 @@ def test_a_model_of_the_composition_is_at_chance_among_polymorphs():
 def test_the_protocol_of_the_reference_keeps_the_last_pool(monkeypatch):
     monkeypatch.setattr(ranking, "REFERENCE_POOL", 3)
     scores = np.zeros((5, 5)) + 2 * np.eye(5)
-    scores[0, 4] = 9  # in another pool: does not matter
+    scores[0, 4] = 9  # in a different pool: does not matter
     scores[1, 0] = 9
     ranks, sizes = reference_ranks(pool_of_scores(scores))
     assert sizes == [3, 2]
@@ -177,6 +181,32 @@ def test_one_row_per_example_with_its_ranks(pool):
     assert table.column("rank_text_to_crystal").to_pylist() == [1, 3, 2, 2]
     assert table.column("tied_text_to_crystal").to_pylist() == [0, 0, 0, 2]
     assert set(table.column("pool_size").to_pylist()) == {4}
+
+
+def test_wrong_first_crystals_are_sorted_by_their_relation_to_the_right_one():
+    # Text 1 finds a polymorph, text 2 the same elements, text 4 nothing in common.
+    formulas = ["NaCl", "NaCl", "TiO2", "Ti2O3", "Au"]
+    numbers = [[11, 17], [11, 17], [22, 8, 8], [22, 8], [79]]
+    records = [
+        dataclasses.replace(record, atomic_numbers=np.array(atoms))
+        for record, atoms in zip(records_of(formulas), numbers, strict=True)
+    ]
+    first = np.array([0, 0, 3, 3, 0])
+    pool = pool_of_scores(np.eye(5)[first], formulas=formulas, records=records)
+    np.testing.assert_array_equal(first_crystals(pool, pool.texts), first)
+    assert kinds_of_errors(pool, first) == {
+        "same_formula": 1,
+        "same_elements": 1,
+        "shared_element": 0,
+        "no_shared_element": 1,
+    }
+    records[2] = dataclasses.replace(records[2], atomic_numbers=np.array([22, 16]))
+    assert kinds_of_errors(pool, first)["shared_element"] == 1
+    section = retrieval(pool)
+    assert section.values["wrong_first_crystals"]["same_formula"] == 1
+    assert section.examples["ranks"].column("first_crystal").to_pylist() == [
+        f"id-{k}" for k in first
+    ]
 
 
 def test_texts_without_formulas_are_separate():

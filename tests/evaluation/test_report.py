@@ -11,7 +11,7 @@ from helpers.pools import StubModel, pool_of_scores
 
 from clac_jax.errors import WorkdirError
 from clac_jax.evaluation import report
-from clac_jax.evaluation.ranking import retrieval
+from clac_jax.evaluation.retrieval_report import retrieval
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_the_page_names_everything_and_loads_nothing(folder):
         assert fact in text
     assert "5 crystals of 3 compositions" in text
     assert not re.search(r"https?:|<script|<link|@import", text)
-    assert text.count("<svg") == 1 and text.count("<table") == 5
+    assert text.count("<svg") == 1 and text.count("<table") == 6
 
 
 def test_other_data_are_called_so(pool):
