@@ -107,7 +107,8 @@ def _to_qdrant(index: Index, uri: str, name: str) -> int:
         folder = local_path(uri.removeprefix("path:"), "The folder of Qdrant")
         place: dict[str, Any] = {"path": str(folder)}
     else:
-        place = {"url": uri}
+        # The check of versions runs in a thread of its own and prints what fails here as well.
+        place = {"url": uri, "check_compatibility": False}
         if key := os.environ.get("QDRANT_API_KEY"):
             place["api_key"] = key
     columns = [column for column in index.columns if column not in _STRUCTURE]
