@@ -34,8 +34,8 @@ def locate(name: str) -> CheckpointInfo:
     Args:
         name: a run's workdir (its newest intact checkpoint) or its `checkpoints/`, either with the
             suffix "@last", "@best" (by the monitor of that run's config), "@step=N" or "@epoch=N"
-            (saved at the end of epoch N); or the folder of one checkpoint. Absolute, relative to
-            the current folder, or with "~".
+            (saved at the end of epoch N), also written "@step:N" and "@epoch:N"; or the folder of
+            one checkpoint. Absolute, relative to the current folder, or with "~".
 
     Raises:
         PathError: it is a URL, or not a valid name of a folder.
@@ -99,13 +99,13 @@ def _choose(
             f"No checkpoint in {directory} has the metric {options['monitor']!r}, so none is best. "
             f"There {_there(intact)}."
         )
-    if found := re.fullmatch(r"step=(\d+)", which):
+    if found := re.fullmatch(r"step[=:](\d+)", which):
         step = int(found[1])
         if step in damaged:
             raise damaged[step]
         if step in intact:
             return intact[step]
-    elif found := re.fullmatch(r"epoch=(\d+)", which):
+    elif found := re.fullmatch(r"epoch[=:](\d+)", which):
         ended = [info for info in intact.values() if info.ended_epoch == int(found[1])]
         if ended:
             return ended[-1]

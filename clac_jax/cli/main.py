@@ -20,6 +20,7 @@ GROUPS = {
     "data": "prepare the data that runs read",
     "embed": "make an index of crystals, to be searched",
     "index": "look at, check and extend an index of crystals",
+    "publish": "write a model as a folder to keep, share or put on a hub",
     "ckpt": "look at, compare, check and manage checkpoints",
     "import": "import what other programs have trained",
 }
@@ -27,6 +28,7 @@ MODULES = {
     "data": "data",
     "embed": "embed",
     "index": "index",
+    "publish": "publish",
     "ckpt": "ckpt",
     "import": "imports",
 }

@@ -12,7 +12,15 @@ import numpy as np
 
 from clac_jax.crystals import elements
 from clac_jax.crystals.crystal import Crystal
-from clac_jax.crystals.numbers import CrystalError, check_count, element_of, shown
+from clac_jax.crystals.numbers import (
+    CrystalError,
+    check_count,
+    coordinates_of,
+    element_of,
+    floats_of,
+    lattice_of,
+    shown,
+)
 from clac_jax.errors import UserError
 
 _FULL = 1e-3  # tolerance of an occupancy of 1
@@ -43,6 +51,46 @@ def from_pymatgen(structure: Any) -> Crystal:
     positions = np.array([site.coords for site in sites], np.float64)
     lattice = np.array(structure.lattice.matrix, np.float64)
     return Crystal(lattice, np.array(numbers, np.int32), positions)
+
+
+def from_structure_dict(values: Mapping[str, Any]) -> Crystal:
+    """Reads the `as_dict()` of a pymatgen `Structure`, without pymatgen.
+
+    Args:
+        values: `lattice` with `matrix` (3 x 3, angstrom, rows are cell vectors), and `sites` with
+            `species` (a list of `element` and `occu`) and `abc` (fractional coordinates).
+
+    Raises:
+        CrystalError: a key is missing, or the structure is not one ordered crystal.
+    """
+    lattice, sites = values.get("lattice"), values.get("sites")
+    if not isinstance(lattice, Mapping) or "matrix" not in lattice:
+        raise CrystalError('The structure has no "lattice" with a "matrix". Add it.')
+    if not isinstance(sites, list | tuple) or not all(isinstance(s, Mapping) for s in sites):
+        raise CrystalError('The "sites" of the structure are not a list of dicts. Correct them.')
+    pbc = lattice.get("pbc", (True, True, True))
+    if not isinstance(pbc, list | tuple) or len(pbc) != 3:
+        raise CrystalError('The "pbc" of the lattice are not three booleans. Correct them.')
+    _check_periodic(pbc)
+    check_count(len(sites))
+    matrix = lattice_of(lattice["matrix"])
+    numbers = [_element_of_site(k, _species(k, site)) for k, site in enumerate(sites)]
+    fractions = coordinates_of([site.get("abc") for site in sites], len(sites))
+    return Crystal(matrix, np.array(numbers, np.int32), fractions @ matrix)
+
+
+def _species(index: int, site: Mapping[str, Any]) -> dict[str, float]:
+    """Element -> occupancy of a site in a dict.
+
+    Raises:
+        CrystalError: the site has no such list.
+    """
+    species = site.get("species")
+    if not isinstance(species, list | tuple) or not all(isinstance(s, Mapping) for s in species):
+        raise CrystalError(f'Site {index} has no list "species". Add it.')
+    occupancies = floats_of([s.get("occu", 1.0) for s in species], "occu", (len(species),))
+    names = [str(s.get("element")) for s in species]
+    return dict(zip(names, map(float, occupancies), strict=True))
 
 
 def from_ase(atoms: Any) -> Crystal:

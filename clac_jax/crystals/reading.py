@@ -28,6 +28,7 @@ from clac_jax.crystals.objects import (
     MissingPackageError,
     from_ase,
     from_pymatgen,
+    from_structure_dict,
     is_ase,
     is_pymatgen,
 )
@@ -96,7 +97,12 @@ def from_file(path: str | os.PathLike[str]) -> Crystal:
 
 
 def crystal_of(value: Any) -> Crystal:
-    """A crystal from any supported input: a `Crystal`, a file, a pymatgen or an ASE object.
+    """A crystal from any supported input.
+
+    Args:
+        value: a `Crystal`; the path of a file, or the text of a CIF, which has several lines and
+            `data_` or `_cell` in them; a pymatgen `Structure` or an ASE `Atoms` object; an atoms
+            dict (`Crystal.from_atoms`), or the `as_dict()` of a `Structure`.
 
     Raises:
         CrystalError: it has a different type, or does not describe one ordered crystal.
@@ -104,15 +110,19 @@ def crystal_of(value: Any) -> Crystal:
     """
     if isinstance(value, Crystal):
         return value
+    if isinstance(value, str) and "\n" in value and ("data_" in value or "_cell" in value):
+        return cif.read(value.removeprefix("\ufeff")).checked()
     if isinstance(value, str | os.PathLike):
         return from_file(value)
+    if isinstance(value, Mapping):
+        return from_structure_dict(value) if "sites" in value else from_atoms(value)
     if is_pymatgen(value):
         return from_pymatgen(value)
     if is_ase(value):
         return from_ase(value)
     raise CrystalError(
-        f"{shown(value)} is not a crystal. Give a Crystal, the path of a CIF file, a pymatgen "
-        "Structure or an ASE Atoms object."
+        f"{shown(value)} is not a crystal. Give a Crystal, the path or the text of a CIF, a "
+        "pymatgen Structure, an ASE Atoms object, or a dict of one."
     )
 
 

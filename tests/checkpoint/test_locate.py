@@ -22,7 +22,16 @@ def run(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "which, step",
-    [("", 35), ("@last", 35), ("@best", 20), ("@step=10", 10), ("@epoch=0", 10), ("@epoch=2", 30)],
+    [
+        ("", 35),
+        ("@last", 35),
+        ("@best", 20),
+        ("@step=10", 10),
+        ("@epoch=0", 10),
+        ("@epoch=2", 30),
+        ("@step:10", 10),
+        ("@epoch:2", 30),
+    ],
 )
 def test_names(run, which, step):
     assert locate(f"{run}{which}").step == step

@@ -1,5 +1,6 @@
 """Crystals from files."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -88,12 +89,47 @@ def test_a_file_whose_sites_are_not_its_formula_is_refused(tmp_path):
 def test_whatever_a_user_has_is_one_crystal(tmp_path):
     (tmp_path / "a.cif").write_text(NACL)
     crystal = Crystal.from_cif(NACL)
-    for value in (crystal, Path(tmp_path / "a.cif"), crystal.to_ase(), crystal.to_pymatgen()):
+    structure = crystal.to_pymatgen()
+    values = [crystal, Path(tmp_path / "a.cif"), crystal.to_ase(), structure, NACL]
+    values += [f"\ufeff# a remark\n{NACL}", crystal.to_atoms(), structure.as_dict()]
+    values += [json.loads(json.dumps(structure.as_dict(verbosity=0)))]
+    for value in values:
         assert crystal_of(value).formula == "ClNa"
         np.testing.assert_allclose(crystal_of(value).positions, crystal.positions, atol=1e-9)
 
 
-@pytest.mark.parametrize("value", [3, None, NACL.encode(), {"lattice": 3}, [rock_salt()]])
+@pytest.mark.parametrize("value", [3, None, NACL.encode(), [rock_salt()]])
 def test_what_is_not_a_crystal(value):
     with pytest.raises(CrystalError, match="is not a crystal"):
+        crystal_of(value)
+
+
+SODIUM = {"species": [{"element": "Na", "occu": 1}], "abc": [0, 0, 0]}
+CUBE = {"matrix": [[3, 0, 0], [0, 3, 0], [0, 0, 3]]}
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({"lattice": 3}, 'no list "elements"'),
+        ({"sites": [SODIUM]}, 'no "lattice"'),
+        ({"sites": [SODIUM], "lattice": {"a": 3}}, 'no "lattice" with a "matrix"'),
+        ({"sites": [], "lattice": CUBE}, "no atoms"),
+        ({"sites": [3], "lattice": CUBE}, '"sites" .* are not a list of dicts'),
+        ({"sites": [{"abc": [0, 0, 0]}], "lattice": CUBE}, 'Site 0 has no list "species"'),
+        ({"sites": [SODIUM | {"abc": None}], "lattice": CUBE}, "coordinates"),
+        ({"sites": [SODIUM], "lattice": CUBE | {"pbc": [True, True, False]}}, "along c"),
+        ({"sites": [SODIUM], "lattice": CUBE | {"pbc": 1}}, "not three booleans"),
+        (
+            {
+                "sites": [SODIUM | {"species": [{"element": "Na", "occu": 0.5}]}],
+                "lattice": CUBE,
+            },
+            "not fully occupied",
+        ),
+        ({"sites": [SODIUM | {"species": [{"occu": 1}]}], "lattice": CUBE}, "'None' is not an"),
+    ],
+)
+def test_dicts_that_are_not_one_crystal(value, words):
+    with pytest.raises(CrystalError, match=words):
         crystal_of(value)
