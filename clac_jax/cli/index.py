@@ -95,7 +95,7 @@ def add_source_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def source_options(options: argparse.Namespace, model: Any) -> SourceOptions:
-    """How crystals are read: the flags, and the texts that the model was trained on."""
+    """The options for reading crystals, from the flags and the source of the model's texts."""
     from clac_jax.index.sources import SourceOptions
 
     return SourceOptions(

@@ -62,7 +62,7 @@ def embed(
     Raises:
         BuildError: the model cannot be indexed, or crystals cannot be used.
         SourceError, DataError: a source cannot be read.
-        IndexMismatchError: the folder has an index of another model, other data or other options.
+        IndexMismatchError: the folder has an index of a different model, data or options.
         WorkdirError: the folder cannot be written, or is in use.
     """
     options = options or EmbedOptions()
@@ -145,7 +145,7 @@ class _Build:
         return Index(self._folder)
 
     def run_share(self) -> Index | None:
-        """Makes the parts of this machine; joins all if those of the others are there."""
+        """Makes the parts of this machine; joins all if those of the others exist."""
         num_parts = self._make_parts()
         self._sources.require_unchanged()
         with _patient(self._folder):

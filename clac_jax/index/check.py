@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from clac_jax.index.store import Index
 
 NORM_TOLERANCE = 2e-3
-"""Largest deviation of the norm of a stored vector from 1. Rounding to float16 changes it by at most
-2^-11, and by little more where components are subnormal."""
+"""Largest deviation of the norm of a stored vector from 1; rounding to float16 changes it by
+at most 2^-11, and by little more where components are subnormal."""
 
 _ROWS = 4096
 

@@ -34,8 +34,8 @@ def export(index: Index, target: str, uri: str, name: str = "") -> int:
     Args:
         index: the index.
         target: one of TARGETS.
-        uri: for LanceDB a folder, or a URI that it supports ("s3://..."); for Qdrant the URL of a
-            server, whose key is read from the environment variable QDRANT_API_KEY, or
+        uri: the folder of a LanceDB database, or a URI that it supports ("s3://..."); or the
+            URL of a Qdrant server, whose key is read from the environment variable QDRANT_API_KEY, or
             "path:FOLDER" for its embedded engine.
         name: name of the table or collection; "" takes that of the folder of the index.
 

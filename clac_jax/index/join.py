@@ -42,7 +42,7 @@ _DONE = ".parts-done"
 
 @dataclass
 class _Joined:
-    """What was written so far."""
+    """The files written so far, and their counts."""
 
     shards: list[dict[str, Any]] = field(default_factory=list)
     count: int = 0

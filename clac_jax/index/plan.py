@@ -1,4 +1,4 @@
-"""What an index is being made from: compared at every start, so that no two are mixed."""
+"""The plan of an index: all that its bytes follow from, compared at every start."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SETTINGS = (
 
 
 class EmbeddingModel(Protocol):
-    """What an index needs of a `Model`."""
+    """The part of `Model` that an index needs."""
 
     name: str
     config: ml_collections.FrozenConfigDict
@@ -167,8 +167,8 @@ def require_same(folder: Path, plan: Mapping[str, Any], found: Mapping[str, Any]
 
     Args:
         folder: the folder, for messages.
-        plan: of the command.
-        found: of the index, or of its unfinished parts.
+        plan: that of the command.
+        found: that of the index, or of its unfinished parts.
 
     Raises:
         IndexMismatchError: they differ; the message says in what.
@@ -194,8 +194,8 @@ def require_same(folder: Path, plan: Mapping[str, Any], found: Mapping[str, Any]
             )
     if plan["base"] != found["base"]:
         raise IndexMismatchError(
-            f"{folder} was changed since this addition was begun. Delete its folder parts and run "
-            "the command again."
+            f"{folder} was changed after this addition was started. Delete its folder parts "
+            "and run the command again."
         )
 
 

@@ -88,7 +88,7 @@ def test_build_prints_the_recall_and_export_the_count(folder, tmp_path, capsys):
     assert "90 crystals written to lancedb" in capsys.readouterr().out
 
 
-def test_a_share_is_of_the_form_i_of_n(table, tmp_path, capsys):
+def test_a_share_is_written_as_a_fraction(table, tmp_path, capsys):
     out = ["--out", str(tmp_path / "idx")]
     with pytest.raises(SystemExit) as raised:
         cli.main(["embed", "run", str(table), *out, "--shard=two"])

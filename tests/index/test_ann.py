@@ -87,7 +87,7 @@ def test_it_is_refused_once_crystals_were_added(large, tmp_path):
     assert "built for other vectors" in longer.check()[0]
 
 
-def test_what_cannot_be_built_is_explained(index, monkeypatch):
+def test_too_few_crystals_bad_options_and_a_missing_extra_are_explained(index, monkeypatch):
     assert open_ann(index) is None
     with pytest.raises(AnnError, match="has 5 crystals, and an approximate index needs 78"):
         build_ann(index, AnnOptions())

@@ -34,7 +34,7 @@ def refused_of(index, number=0):
 
 
 def killed(start, tmp_path, *command):
-    """What `killed_index` prints; the last line is the number of kills."""
+    """Lines of `killed_index`; the last is the number of kills."""
     script = ROOT / "tests" / "helpers" / "killed_index.py"
     done = subprocess.run(
         [sys.executable, str(script), str(start), str(tmp_path), *command],
@@ -130,7 +130,7 @@ def test_a_share_that_does_not_exist_is_refused(machine):
         EmbedOptions(machine=machine)
 
 
-def test_an_index_of_another_model_other_data_or_other_options_is_refused(table, index, tmp_path):
+def test_an_index_with_a_different_model_data_or_options_is_refused(table, index, tmp_path):
     other = user_tables.write(tmp_path / "other.jsonl", [user_tables.row(9)])
     before = contents(index.path)
     cases = [
@@ -146,7 +146,7 @@ def test_an_index_of_another_model_other_data_or_other_options_is_refused(table,
     assert contents(index.path) == before
 
 
-def test_unfinished_parts_of_another_model_are_refused(table, tmp_path, monkeypatch):
+def test_unfinished_parts_by_a_different_model_are_refused(table, tmp_path, monkeypatch):
     monkeypatch.setattr("clac_jax.index.build.join", lambda *_: (_ for _ in ()).throw(OSError))
     with pytest.raises(OSError):
         embed(StubModel(), [str(table)], tmp_path / "out", TWO)
@@ -271,7 +271,7 @@ def test_the_data_may_not_change_while_they_are_read(table, tmp_path):
         embed(Writer(), [str(table)], tmp_path / "out", TWO)
 
 
-def test_two_at_once_in_one_folder_are_refused(table, index):
+def test_a_folder_in_use_is_refused(table, index):
     with (
         Workdir(index.path, "--out"),
         pytest.raises(WorkdirError, match=r"--out=.* is in use by process"),
