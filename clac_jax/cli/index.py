@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from clac_jax.cli.command import commands
 from clac_jax.datasets.options import ON_FORMULA_MISMATCH
 from clac_jax.distributed.workdir import Workdir
+from clac_jax.errors import UserError
 from clac_jax.index.plan import ON_BAD
 
 if TYPE_CHECKING:
@@ -156,7 +157,14 @@ def _add(options: argparse.Namespace) -> int:
     from clac_jax.index.store import Index
 
     name = options.model or Index(options.index).info["model"]["name"]
-    model = clac_jax.load(name)
+    try:
+        model = clac_jax.load(name)
+    except UserError as error:
+        if options.model:
+            raise
+        raise UserError(
+            f"The model of the index, {name}, cannot be loaded: {error} Name it with --model."
+        ) from error
     chosen = EmbedOptions(on_bad=options.on_bad, sources=source_options(options, model))
     try:
         report(add(model, options.index, options.crystals, chosen))

@@ -146,7 +146,12 @@ class _Build:
 
     def run_share(self) -> Index | None:
         """Makes the parts of this machine; joins all if those of the others exist."""
-        num_parts = self._make_parts()
+        try:
+            num_parts = self._make_parts()
+        except WorkdirError:
+            if _is_complete(self._folder, self._plan):  # meanwhile, and the parts are gone
+                return Index(self._folder)
+            raise
         self._sources.require_unchanged()
         with _patient(self._folder):
             if not _is_complete(self._folder, self._plan):

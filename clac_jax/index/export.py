@@ -35,8 +35,8 @@ def export(index: Index, target: str, uri: str, name: str = "") -> int:
         index: the index.
         target: one of TARGETS.
         uri: the folder of a LanceDB database, or a URI that it supports ("s3://..."); or the
-            URL of a Qdrant server, whose key is read from the environment variable QDRANT_API_KEY, or
-            "path:FOLDER" for its embedded engine.
+            URL of a Qdrant server, whose key is read from the environment variable
+            QDRANT_API_KEY, or "path:FOLDER" for its embedded engine.
         name: name of the table or collection; "" takes that of the folder of the index.
 
     Returns:

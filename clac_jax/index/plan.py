@@ -18,7 +18,7 @@ from clac_jax.index.layout import FORMAT, IndexMismatchError
 from clac_jax.index.sources import SourceOptions
 
 SHARD_ROWS = 65_536
-PART_ROWS = 4_096
+PART_ROWS = 1_024
 """Rows of the sources per part: what is lost at most when the program is killed."""
 
 ON_BAD = ("error", "skip")
@@ -136,6 +136,7 @@ def make_plan(
         "model": model_facts(model),
         "fingerprint": fingerprint,
         "options": recorded(options),
+        "part_rows": options.part_rows,
         "base": base,
     }
 
@@ -192,6 +193,11 @@ def require_same(folder: Path, plan: Mapping[str, Any], found: Mapping[str, Any]
                 f"{folder} was made with {_flag(name, found['options'].get(name))}, and this "
                 f"command has {_flag(name, value)}. Use the same, or another --out."
             )
+    if plan["part_rows"] != found.get("part_rows", plan["part_rows"]):
+        raise IndexMismatchError(
+            f"{folder} was started by another version of clac_jax, with parts of another size. "
+            "Delete its folder parts and run the command again."
+        )
     if plan["base"] != found["base"]:
         raise IndexMismatchError(
             f"{folder} was changed after this addition was started. Delete its folder parts "

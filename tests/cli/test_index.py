@@ -15,6 +15,7 @@ from helpers.stub_model import StubModel
 
 import clac_jax
 from clac_jax.cli import main as cli
+from clac_jax.errors import UserError
 from clac_jax.index.store import Index
 from configs import smoke
 
@@ -76,6 +77,17 @@ def test_add_uses_the_model_that_the_index_names(folder, tmp_path, monkeypatch, 
     assert cli.main(["index", "add", str(folder), str(table)]) == 0
     assert "91 crystals" in capsys.readouterr().out
     assert loaded == ["stub"]
+
+
+def test_add_says_how_to_name_a_model_that_has_moved(folder, tmp_path, monkeypatch, capsys):
+    def fail(name):
+        raise UserError(f"{name} does not exist.")
+
+    monkeypatch.setattr(clac_jax, "load", fail)
+    assert cli.main(["index", "add", str(folder), "more.jsonl"]) == 2
+    assert "stub does not exist. Name it with --model." in capsys.readouterr().err
+    assert cli.main(["index", "add", str(folder), "more.jsonl", "--model=other"]) == 2
+    assert capsys.readouterr().err == "error: other does not exist.\n"
 
 
 def test_build_prints_the_recall_and_export_the_count(folder, tmp_path, capsys):

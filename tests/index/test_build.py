@@ -124,6 +124,19 @@ def test_machines_share_the_parts_and_the_last_joins_them(table, index, tmp_path
     assert embed(StubModel(), [str(table)], out, shares[0]).count == 5  # complete already
 
 
+def test_a_machine_that_comes_late_finds_the_index_complete(table, index, tmp_path):
+    class Late(StubModel):
+        def embed_texts(self, texts, progress=True):
+            if not (out / "index.json").exists():
+                embed(StubModel(), [str(table)], out, TWO)
+            return super().embed_texts(texts)
+
+    out = tmp_path / "shared"
+    late = embed(Late(), [str(table)], out, EmbedOptions(shard_rows=2, machine=(1, 2)))
+    assert late.count == 5
+    assert contents(out) == contents(index.path)
+
+
 @pytest.mark.parametrize("machine", [(0, 2), (3, 2), (1, 0)])
 def test_a_share_that_does_not_exist_is_refused(machine):
     with pytest.raises(BuildError, match=r"--shard="):
