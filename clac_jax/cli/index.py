@@ -110,7 +110,8 @@ def report(index: Index) -> None:
     """Prints what an index holds, with the number of refused crystals."""
     refused = sum(data["refused"] for data in index.info["data"])
     texts = " with their texts" if index.has_texts else ""
-    print(f"{index.path}: {index.count:,} crystals{texts}, {index.dim} dimensions")
+    crystals = "1 crystal" if index.count == 1 else f"{index.count:,} crystals"
+    print(f"{index.path}: {crystals}{texts}, {index.dim} dimensions")
     for data in index.info["data"]:
         if data["refused"]:
             print(f"  {data['refused']:,} refused, listed in {index.path / data['refused_in']}")

@@ -112,6 +112,7 @@ def add(
         opened = Index(folder)  # again, now that nothing else writes to it
         if any(fingerprint == data["fingerprint"] for data in opened.info["data"]):
             remove_parts(folder)
+            warn(f"{folder} holds these crystals already; nothing was added.")
             return opened
         plan = make_plan(model, fingerprint, options, opened.checksum)
         built = _Build(model, sources, folder, options, plan).run()

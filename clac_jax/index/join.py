@@ -94,7 +94,7 @@ def join(
         "format": FORMAT,
         "written_by": f"clac_jax {clac_jax.__version__}",
         "model": old.get("model", plan["model"]),
-        "options": plan["options"],
+        "options": old.get("options", plan["options"]),
         "count": old.get("count", 0) + done.count,
         "has_texts": has_texts,
         "properties": sorted({*old.get("properties", ()), *properties}),

@@ -206,13 +206,13 @@ def require_same(folder: Path, plan: Mapping[str, Any], found: Mapping[str, Any]
 
 
 def with_options_of(options: EmbedOptions, info: Mapping[str, Any]) -> EmbedOptions:
-    """The options of an addition: those of the index, where they are recorded."""
+    """The options of an addition: those of the index; texts only if it has their vectors."""
     stored = info["options"]
     sources = dataclasses.replace(
         options.sources, on_formula_mismatch=stored["on_formula_mismatch"]
     )
     return dataclasses.replace(
-        options, shard_rows=stored["shard_rows"], texts=stored["texts"], sources=sources
+        options, shard_rows=stored["shard_rows"], texts=info["has_texts"], sources=sources
     )
 
 

@@ -242,7 +242,7 @@ def test_ids_of_any_letters_are_kept(tmp_path):
     assert index.row_of("two\nlines") == 1
 
 
-def test_an_addition_extends_the_index(index, tmp_path):
+def test_an_addition_extends_the_index(index, tmp_path, capsys):
     rows = [user_tables.row(9, hardness=3.5), user_tables.row(8, hardness=None)]
     table = user_tables.write(tmp_path / "more.jsonl", rows)
     longer = add(StubModel(), index.path, [str(table)])
@@ -256,6 +256,7 @@ def test_an_addition_extends_the_index(index, tmp_path):
     again = StubModel()
     assert add(again, index.path, [str(table)]).count == 7
     assert again.embedded == 0
+    assert "holds these crystals already" in capsys.readouterr().err
 
 
 def test_ids_that_are_in_the_index_cannot_be_added(index, tmp_path):
@@ -267,6 +268,18 @@ def test_ids_that_are_in_the_index_cannot_be_added(index, tmp_path):
     assert type(index)(index.path).info == before
     longer = add(StubModel(), index.path, [str(table)], EmbedOptions(on_bad="skip"))
     assert (longer.count, longer.info["data"][1]["refused"]) == (6, 1)
+
+
+def test_an_index_without_vectors_of_texts_gets_none_by_an_addition(table, tmp_path):
+    first = user_tables.write(
+        tmp_path / "a.jsonl", [user_tables.row(9, gpt_text="", gpt_explanation="")]
+    )
+    index = embed(StubModel(), [str(first)], tmp_path / "out", TWO)
+    assert (index.has_texts, index.info["options"]["texts"]) == (False, True)
+    longer = add(StubModel(), index.path, [str(table)])
+    assert (longer.count, longer.has_texts, longer.check()) == (6, False, [])
+    assert longer.items(["text"])["text"][1].as_py() == "Salt 0. It is a salt."
+    assert embed(StubModel(), [str(first)], index.path, TWO).count == 6  # the same command again
 
 
 def test_another_model_cannot_add(index, table):
