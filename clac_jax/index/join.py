@@ -165,9 +165,8 @@ def _survey(
     has_texts = False
     hashes = []
     for number in range(num_parts):
-        path = parts.path_of(folder, number)
-        properties.update(parts.property_columns(path))
-        table = parts.read(path, ["id", parts.TEXT_VECTOR]).table
+        table = parts.read(parts.path_of(folder, number)).table
+        properties.update(parts.properties_in(table))
         has_texts = has_texts or table[parts.TEXT_VECTOR].null_count < len(table)
         hashes.append(_hashes(table["id"]))
     old = _hashes(base.items(["id"])["id"]) if base else np.zeros(0, np.uint64)

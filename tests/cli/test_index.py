@@ -125,7 +125,7 @@ def test_a_killed_program_with_a_trained_model_resumes_to_the_same_bytes(
     command += ["materials_project_mini:test", "--shard_rows=100", f"--data_dir={data_dir}"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([*command, f"--out={tmp_path / 'a'}"], env=environment, check=True)
-    for part in ("plan.json", "000000.parquet", "000004.parquet"):
+    for part in ("plan.json", "000000.part", "000004.part"):
         process = subprocess.Popen([*command, f"--out={tmp_path / 'b'}"], env=environment)
         while not (tmp_path / "b" / "parts" / part).exists() and process.poll() is None:
             time.sleep(0.05)

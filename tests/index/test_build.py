@@ -21,7 +21,7 @@ from clac_jax.errors import UserError, WorkdirError
 from clac_jax.files import atomic
 from clac_jax.index import parts
 from clac_jax.index.build import add, embed
-from clac_jax.index.layout import IndexFolderError, IndexMismatchError
+from clac_jax.index.layout import DamagedIndexError, IndexFolderError, IndexMismatchError
 from clac_jax.index.plan import BuildError, EmbedOptions
 from clac_jax.index.sources import SourceError
 
@@ -83,7 +83,7 @@ def test_finished_parts_are_not_embedded_again(table, tmp_path, monkeypatch):
     stops, write = StubModel(), parts.write
 
     def stop_at_the_third(path, part):
-        if path.name == "000002.parquet":
+        if path.name == "000002.part":
             raise KeyboardInterrupt
         write(path, part)
 
@@ -105,13 +105,25 @@ def test_a_damaged_part_is_computed_again(table, index, tmp_path, monkeypatch, c
     with pytest.raises(OSError):
         embed(StubModel(), [str(table)], out, TWO)
     monkeypatch.undo()
-    part = out / "parts" / "000001.parquet"
+    part = out / "parts" / "000001.part"
     data = bytearray(part.read_bytes())
     data[20] ^= 1
     part.write_bytes(data)
     embed(StubModel(), [str(table)], out, TWO)
-    assert "000001.parquet is damaged and is computed again" in capsys.readouterr().err
+    assert "000001.part is damaged and is computed again" in capsys.readouterr().err
     assert contents(out) == contents(index.path)
+
+
+def test_a_flip_anywhere_in_a_part_is_found(table, tmp_path, monkeypatch):
+    monkeypatch.setattr("clac_jax.index.build.join", lambda *_: (_ for _ in ()).throw(OSError))
+    with pytest.raises(OSError):
+        embed(StubModel(), [str(table)], tmp_path / "out", TWO)
+    path = tmp_path / "out" / "parts" / "000000.part"
+    data = path.read_bytes()
+    for place in range(0, len(data), 41):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
+        with pytest.raises(DamagedIndexError, match=r"000000.part cannot be read"):
+            parts.read(path)
 
 
 def test_machines_share_the_parts_and_the_last_joins_them(table, index, tmp_path, capsys):
