@@ -306,7 +306,7 @@ class Link:
             )
         elif number in self._others:
             refused = (
-                f"Process {number} of the run at {self._address} is there already: "
+                f"Process {number} of the run at {self._address} has already joined: "
                 f"{self._others[number].name}. Give each process its own "
                 "config.distributed.process_id, and each run its own port."
             )

@@ -24,7 +24,7 @@ _BATCH = 32  # crystals or texts per batch and device; fewer if they are large:
 MAX_ATOM_PAIRS = _BATCH * 64**2  # pairs of atoms in a tile, per batch
 MAX_TOKEN_PAIRS = _BATCH * 256**2  # per batch; attention heads need less memory per pair
 MAX_ATOMS = 4096  # the encoders hold some hundred bytes per pair of atoms, so 5 to 15 GB
-_WINDOW = 1024  # crystals or texts read at a time, to be sorted by size; twice as many are held
+_WINDOW = 1024  # crystals or texts read at a time, to be sorted by size; two windows are held
 _BAR_AFTER = 3.0  # seconds until a progress bar appears
 
 # Placeholders for the other input when only crystals or only texts are encoded.
@@ -43,7 +43,7 @@ OnBatch = Callable[[Any, Batch], jax.Array]
 
 @dataclass(frozen=True)
 class Work:
-    """What is computed for each input, and how large its batches may be.
+    """The computation for each input, and how large its batches may be.
 
     Attributes:
         views_of: (index, input) -> the example as the model sees it; raises `InputError`.

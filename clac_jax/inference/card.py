@@ -18,13 +18,13 @@ _PREDICTION = ("test_mae", "test_accuracy", "val_mae", "val_accuracy")
 _ATTRIBUTION = (
     "Crystals and properties of the training data are from the Materials Project (CC-BY-4.0; "
     "A. Jain et al., APL Materials 1, 011002, 2013); its texts were written from computed facts. "
-    "The licence asks for attribution."
+    "The licence requires attribution."
 )
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a card says.
+    """The content of a card.
 
     Attributes:
         name: name of the model.
@@ -32,7 +32,7 @@ class Card:
         measures: its figures.
         license: licence, as the Hub abbreviates it ("cc-by-4.0", "unknown").
         load: argument of `clac_jax.load` in the example.
-        remarks: paragraphs in front of "Use".
+        remarks: paragraphs before "Use".
     """
 
     name: str

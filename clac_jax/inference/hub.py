@@ -24,7 +24,7 @@ def hub_folder(name: str) -> Path:
 
     Raises:
         LoadError: the name is malformed, or the model is neither in the cache nor on the Hub.
-        PublishedError: it is there, and its list of files cannot be read.
+        PublishedError: it exists, and its list of files cannot be read.
     """
     found = _NAME.fullmatch(name.removeprefix(PREFIX))
     if not found:

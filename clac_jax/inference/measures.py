@@ -30,7 +30,7 @@ class Measures:
     evaluation: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """What eval.json holds if the model has not been evaluated by a command of its own."""
+        """The content of eval.json for a model that `clac-jax evaluate` has not measured."""
         return {"split": self.split, "metrics": self.values}
 
 

@@ -30,7 +30,8 @@ _TEXT = "params/text_encoder/"
 
 def folder() -> Path:
     """The folder of its files."""
-    return Path(str(importlib.resources.files("clac_jax.resources"))) / NAME
+    # Not the name of a Python package, which setuptools would take the folder for.
+    return Path(str(importlib.resources.files("clac_jax.resources"))) / "mini-model"
 
 
 def open_mini(path: Path | None = None) -> Source:

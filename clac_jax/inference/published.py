@@ -89,7 +89,11 @@ def write_checksums(folder: Path) -> None:
     """Writes the list of all files in a folder, except the card."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     names = {path.relative_to(folder).as_posix(): path for path in paths}
-    lines = [f"{sha256_of(path)}  {name}\n" for name, path in names.items() if name != CARD]
+    lines = [
+        f"{sha256_of(path)}  {name}\n"
+        for name, path in names.items()
+        if name not in (CARD, CHECKSUMS)
+    ]
     (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
 
 

@@ -822,7 +822,7 @@ def test_every_setting_of_every_group_gives_its_operations():
 
 
 def _standard_cells(every):
-    """Embedded crystals in the standard cells of their groups, in each origin that these have."""
+    """Bundled crystals in the standard cells of their groups, in each origin that these have."""
     columns = ["lattice", "atomic_numbers", "frac_coords"]
     for row in pq.read_table(PARQUET, columns=columns).to_pylist()[::every]:
         cell = Crystal.from_arrays(*(row[column] for column in columns))

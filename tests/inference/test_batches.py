@@ -65,7 +65,7 @@ def test_rows_are_in_the_order_of_the_values(work):
 def test_a_value_that_cannot_be_used_leaves_a_gap(work):
     values = np.arange(1, 36)
     values[[0, 13, 34]] = -1
-    values[20:30] = -2  # a whole window
+    values[20:30] = -2  # all of a window
     errors = []
     found = in_batches(values.tolist(), "values", work, errors.append)
     bad = values < 0
@@ -96,7 +96,7 @@ def test_values_are_read_as_they_are_needed(work):
         in_batches(values(), "values", work, lambda error: None)
 
 
-def test_no_values_and_what_is_no_list(work):
+def test_an_empty_list_and_a_single_value_are_refused(work):
     for empty in ([], (), iter(()), (k for k in ())):
         with pytest.raises(InputError, match="The list of values is empty"):
             in_batches(empty, "values", work)

@@ -62,6 +62,6 @@ def test_the_damage_of_a_cached_file_is_found(cached):
     "name",
     ["hf:", "hf:owner", "hf:a/b/c", "hf:../..", "hf:-a/b", "hf:a/b.git", "hf:a/b@", "hf: a/b"],
 )
-def test_what_is_not_the_name_of_a_model(cache, name):
+def test_malformed_names_are_refused(cache, name):
     with pytest.raises(LoadError, match="is not the name of a model on the Hugging Face Hub"):
         clac_jax.load(name)

@@ -36,7 +36,7 @@ def copied(tmp_path, monkeypatch):
 
 
 def test_the_examples_hold():
-    assert doctest.testmod(model_module) == doctest.TestResults(failed=0, attempted=8)
+    assert doctest.testmod(model_module) == doctest.TestResults(failed=0, attempted=9)
 
 
 def test_it_finds_crystals_by_their_descriptions(loaded, data_dir):
@@ -83,7 +83,7 @@ def test_a_folder_of_that_name_is_reached_by_a_path(tmp_path, monkeypatch, capsy
             clac_jax.load(name)
 
 
-def test_what_to_install_is_said(monkeypatch, copied):
+def test_the_missing_package_is_named_with_its_command(monkeypatch, copied):
     found = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if "minilm" in name else found(name)

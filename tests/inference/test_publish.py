@@ -6,15 +6,19 @@ import os
 import shutil
 import stat
 
+import jax
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
 import clac_jax
+from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.cli import main as cli
 from clac_jax.errors import EXIT_USER_ERROR, UserError
 from clac_jax.inference.errors import PublishedError
 from clac_jax.inference.publish import publish
+from clac_jax.training.progress import RunProgress
+from configs import smoke
 
 FILES = {
     "README.md",
@@ -190,6 +194,24 @@ def test_a_list_of_checksums_that_is_not_one(copied, line):
     (copied / "SHA256SUMS").write_text(f"{line}\n")
     with pytest.raises(PublishedError, match=r"Line 1 of .*SHA256SUMS is not"):
         clac_jax.load(copied)
+
+
+def test_a_property_model_has_no_text_encoder(tmp_path):
+    config = smoke.get_config()
+    config.task, config.property.name = "property", "band gap"
+    progress = RunProgress(step=3, epoch=1)
+    checkpoints = Checkpoints(
+        tmp_path / "run", config, {"params/x": jax.ShapeDtypeStruct((2,), np.float32)}, 8
+    )
+    checkpoints.save({"params/x": np.ones(2, np.float32)}, progress, {"val_mae": 0.25})
+    checkpoints.close()
+    folder = publish(str(tmp_path / "run"), tmp_path / "out")
+    assert files_of(folder) == {name for name in FILES if "/" not in name}
+    card = ModelCard.load(folder / "README.md")
+    (result,) = card.data.eval_results
+    assert (result.metric_type, result.metric_value) == ("val_mae", 0.25)
+    assert (result.task_name, result.dataset_split) == ("Prediction of band gap", "validation")
+    assert "Predicts the band gap" in card.text and "model.predict" in card.text
 
 
 def test_an_export_of_an_earlier_version_is_loaded(copied, model, texts):
