@@ -42,7 +42,7 @@ _DONE = ".parts-done"
 
 @dataclass
 class _Joined:
-    """What was written so far."""
+    """The files written so far, and their counts."""
 
     shards: list[dict[str, Any]] = field(default_factory=list)
     count: int = 0
@@ -94,7 +94,7 @@ def join(
         "format": FORMAT,
         "written_by": f"clac_jax {clac_jax.__version__}",
         "model": old.get("model", plan["model"]),
-        "options": plan["options"],
+        "options": old.get("options", plan["options"]),
         "count": old.get("count", 0) + done.count,
         "has_texts": has_texts,
         "properties": sorted({*old.get("properties", ()), *properties}),
@@ -165,9 +165,8 @@ def _survey(
     has_texts = False
     hashes = []
     for number in range(num_parts):
-        path = parts.path_of(folder, number)
-        properties.update(parts.property_columns(path))
-        table = parts.read(path, ["id", parts.TEXT_VECTOR]).table
+        table = parts.read(parts.path_of(folder, number)).table
+        properties.update(parts.properties_in(table))
         has_texts = has_texts or table[parts.TEXT_VECTOR].null_count < len(table)
         hashes.append(_hashes(table["id"]))
     old = _hashes(base.items(["id"])["id"]) if base else np.zeros(0, np.uint64)

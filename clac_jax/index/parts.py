@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +16,7 @@ import pyarrow.parquet as pq
 
 from clac_jax.datasets.bad_rows import BadRow, bad_row
 from clac_jax.errors import error_reason
-from clac_jax.files.atomic import replacing
+from clac_jax.files.atomic import write_atomically
 from clac_jax.index.items import COMPUTED, Item, table_of
 from clac_jax.index.layout import PARTS, DamagedIndexError
 from clac_jax.index.plan import EmbeddingModel
@@ -28,8 +30,7 @@ PLACE, SOURCE, ROW = "place in part", "source", "row in source"
 VECTOR, TEXT_VECTOR = "vector", "text vector"
 INTERNAL = (PLACE, SOURCE, ROW, VECTOR, TEXT_VECTOR)
 _REFUSED = b"refused"
-
-_DAMAGE = (OSError, ValueError, LookupError, TypeError, pa.ArrowException)
+_DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def folder_of(index: Path) -> Path:
 
 def path_of(index: Path, number: int) -> Path:
     """Path of a part."""
-    return folder_of(index) / f"{number:06d}.parquet"
+    return folder_of(index) / f"{number:06d}.part"
 
 
 def read_rows(rows: Sequence[Row]) -> tuple[list[tuple[int, Item]], list[Refused]]:
@@ -121,15 +122,17 @@ def embed_part(
 
 
 def write(path: Path, part: Part) -> None:
-    """Writes a part atomically.
+    """Writes a part atomically: a parquet file, followed by its SHA-256.
 
     Raises:
         WorkdirError: it cannot be written.
     """
     refused = json.dumps([[one.place, asdict(one.row)] for one in part.refused])
     table = part.table.replace_schema_metadata({_REFUSED: refused.encode()})
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    content = buffer.getvalue()
+    write_atomically(path, content + hashlib.sha256(content).digest())
 
 
 def read(path: Path, columns: Sequence[str] | None = None) -> Part:
@@ -139,25 +142,23 @@ def read(path: Path, columns: Sequence[str] | None = None) -> Part:
         DamagedIndexError: it is missing or damaged.
     """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        data = path.read_bytes()
+        content, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
+        if hashlib.sha256(content).digest() != digest:
+            raise ValueError("its checksum does not match")
+        with pq.ParquetFile(io.BytesIO(content)) as file:
             table = file.read(columns=list(columns) if columns is not None else None)
             refused = json.loads(file.schema_arrow.metadata[_REFUSED])
         return Part(table, [Refused(int(place), BadRow(**row)) for place, row in refused])
-    except _DAMAGE as error:
-        raise _damaged(path, error) from error
+    except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
+        raise DamagedIndexError(
+            f"{path} cannot be read ({error_reason(error)}). Delete it, and run the command again."
+        ) from error
 
 
-def property_columns(path: Path) -> list[str]:
-    """The columns of a part that are properties.
-
-    Raises:
-        DamagedIndexError: it is missing or damaged.
-    """
-    try:
-        names = pq.read_schema(path).names
-    except _DAMAGE as error:
-        raise _damaged(path, error) from error
-    return [name for name in names if name not in COMPUTED and name not in INTERNAL]
+def properties_in(table: pa.Table) -> list[str]:
+    """The columns of a part that are properties."""
+    return [name for name in table.column_names if name not in {*COMPUTED, *INTERNAL}]
 
 
 def vectors_of(table: pa.Table, column: str, dim: int) -> np.ndarray:
@@ -177,12 +178,6 @@ def repeated(place: int, source: str, row: int, name: str, first: str) -> Refuse
         first: where the id was used before.
     """
     return Refused(place, bad_row(source, row, name, f"its id is also that of {first}"))
-
-
-def _damaged(path: Path, error: Exception) -> DamagedIndexError:
-    return DamagedIndexError(
-        f"{path} cannot be read ({error_reason(error)}). Delete it, and run the command again."
-    )
 
 
 def _refused(place: int, row: Row, name: str | None, reason: str) -> Refused:
