@@ -5,23 +5,21 @@ import io
 import json
 import os
 import re
-import signal
-import subprocess
 import sys
-import urllib.request
 
 import numpy as np
 import pytest
-from helpers.paths import ROOT
 from helpers.user_tables import write
 
 import clac_jax
 from clac_jax import datasets
 from clac_jax.cli import main as cli
 from clac_jax.index.layout import sealed
+from clac_jax.serve import server
 from configs import smoke
 
 ROWS = 12
+HOSTS = ["localhost", "127.0.0.1", "[::1]", "127.0.0.1"]
 
 
 @pytest.fixture(scope="module")
@@ -210,24 +208,24 @@ def test_the_index_of_another_model_is_refused(run, index, clac, tmp_path):
         assert code == 2 and "was made by the model" in errors
 
 
-def test_the_server_answers_and_stops(index):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "clac_jax", "serve", str(index), "--port", "0"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
-    url = process.stdout.readline().strip()
-    assert url.startswith("http://127.0.0.1:")
-    body = json.dumps({"text": "an oxide", "k": 2}).encode()
-    request = urllib.request.Request(f"{url}search", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as response:
-        assert len(json.load(response)["hits"]) == 2
-    with urllib.request.urlopen(url, timeout=60) as response:
-        assert b"There is no map" in response.read()
-    process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=60)
-    assert (process.returncode, output) == (0, "")
-    assert errors.splitlines()[-1] == "stopped."
+def test_the_server_is_started_with_the_index(index, clac, monkeypatch, tmp_path):
+    """How it answers and stops is tested in tests/serve."""
+    started = []
+    monkeypatch.setattr(server, "serve", lambda *arguments: started.append(arguments))
+    code, output, errors = clac("serve", index, "--port", 0)
+    searcher, settings, listening = started[0]
+    assert code == 0 and searcher.index.path == index and settings.map_folder is None
+    assert output.startswith("http://127.0.0.1:") and settings.hosts == HOSTS
+    assert listening.fileno() == -1  # closed
+    (tmp_path / "index.html").write_text("")
+    code, output, errors = clac("serve", run_of(index), "--map", tmp_path, "--host", "0.0.0.0",
+                                "--port", 0)  # fmt: skip
+    assert code == 0 and "Anyone who can reach" in errors
+    assert started[1][1].map_folder == tmp_path and started[1][1].hosts is None
+
+
+def run_of(index):
+    return index.parents[1]
 
 
 def test_the_server_needs_its_packages_and_its_map(index, clac, monkeypatch, tmp_path):
