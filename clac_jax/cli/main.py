@@ -23,6 +23,7 @@ GROUPS = {
     "search": "find crystals by words, by a crystal, or by both",
     "similarity": "compare descriptions with crystals by name",
     "serve": "answer searches of an index over HTTP",
+    "publish": "write a model as a folder to keep, share or put on a hub",
     "ckpt": "look at, compare, check and manage checkpoints",
     "import": "import what other programs have trained",
 }
@@ -33,6 +34,7 @@ MODULES = {
     "search": "search",
     "similarity": "similarity",
     "serve": "serve",
+    "publish": "publish",
     "ckpt": "ckpt",
     "import": "imports",
 }

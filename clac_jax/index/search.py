@@ -234,8 +234,8 @@ class Searcher:
             return [TextHit(row, score, captions[row]) for row, score in pairs]
         if not self.index.has_texts:
             raise QueryError(
-                f"{self.index.path} has no vectors of texts. Make it again without --no_texts, or "
-                "give the texts to choose from."
+                f"{self.index.path} has no vectors of texts. Make an index with them "
+                "(`clac-jax embed` without --no_texts), or give the texts to choose from."
             )
         mask = np.asarray(self.index.items(["text"])["text"].is_valid())
         shards = ExactSearch(self.index.text_shards())
@@ -303,7 +303,7 @@ def model_of(index: Index, name: str | None = None) -> Any:
         IndexMismatchError: it is another model than that of the index.
     """
     from clac_jax.inference.model import Model
-    from clac_jax.inference.source import open_source
+    from clac_jax.inference.named import open_source
 
     recorded = str(index.info["model"]["name"])
     try:
