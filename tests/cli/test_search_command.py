@@ -144,9 +144,13 @@ def test_texts_for_a_crystal(index, clac, tmp_path):
     _, output, _ = clac("search", index, "--crystal", name, "--texts", tmp_path / "captions.txt",
                         "--format", "json")  # fmt: skip
     assert sorted(hit["text"] for hit in hits_of(output)) == ["a metal", "an oxide"]
-    code, output, _ = clac("search", index, "--crystal", name, "-k", 2, "--texts")
+    code, _, errors = clac("search", index, "--crystal", name, "--texts")
+    assert code == 2 and "no vectors of texts" in errors
+    table = run_of(index).parent / "table.jsonl"
+    assert clac("embed", run_of(index), table, "--out", tmp_path / "idx")[0] == 0
+    code, output, _ = clac("search", tmp_path / "idx", "--crystal", name, "-k", 2, "--texts")
     assert code == 0 and max(map(len, output.splitlines())) <= 80
-    _, output, _ = clac("search", index, "--crystal", name, "--texts", "--format", "csv")
+    _, output, _ = clac("search", tmp_path / "idx", "--crystal", name, "--texts", "--format", "csv")
     assert output.startswith("row,id,score,text\n") and len(output) > 500
 
 
@@ -162,6 +166,7 @@ def test_texts_for_a_crystal(index, clac, tmp_path):
         (["INDEX", "x", "--model", "RUN@step=99"], "none for @step=99"),
         (["INDEX", "x", "--texts", "gone.txt"], "--texts=gone.txt cannot be read"),
         (["INDEX", "x", "--texts", "--where", "n_atoms > 1"], "--where is about crystals"),
+        (["INDEX", "x", "--ann"], "has no approximate index. Build one"),
         (["RUN", "x", "--model", "RUN"], "is not an index, and --model names"),
         (["nothing", "x"], "nothing is not an index .* nor a model"),
     ],
