@@ -19,6 +19,7 @@ NUM_FEATURES = 92
 _TABLE = Chem.GetPeriodicTable()
 # Looked up by number, because RDKit prints a stack trace for an unknown symbol.
 _SYMBOLS = tuple(_TABLE.GetElementSymbol(z) for z in range(119))
+_AMERICAN = {"aluminium": "aluminum", "caesium": "cesium", "sulphur": "sulfur"}
 _NUMBERS = {symbol: z for z, symbol in enumerate(_SYMBOLS) if z > 0} | {"D": 1, "T": 1}
 
 
@@ -51,6 +52,17 @@ def symbol(number: int) -> str:
     if not 1 <= number <= 118:
         raise ElementError(f"{number} is not an atomic number. Use 1 to 118.")
     return _SYMBOLS[number]
+
+
+def name(number: int) -> str:
+    """Name of an element in lower case and American spelling ("aluminum").
+
+    Raises:
+        ElementError: the number is not from 1 to 118.
+    """
+    symbol(number)
+    found = str(_TABLE.GetElementName(number)).lower()
+    return _AMERICAN.get(found, found)
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from clac_jax.index.details import Details
 from clac_jax.index.exact import ExactSearch, Top
 from clac_jax.index.query import Query, QueryError, combined
 from clac_jax.index.store import Index
+from clac_jax.text.formula_names import spelled_out
 
 MAX_K = 10_000
 
@@ -185,10 +186,14 @@ class Searcher:
     def vectors(self, queries: Sequence[Query]) -> np.ndarray:
         """(n, dim) float32 unit vectors of queries; all texts are embedded together.
 
+        Formulas in short texts are spelled out first: see `formula_names`.
+
         Raises:
             QueryError, InputError: a query cannot be searched for.
         """
-        texts = [text for query in queries for text in (*query.texts, *query.not_texts)]
+        texts = [
+            spelled_out(text) for query in queries for text in (*query.texts, *query.not_texts)
+        ]
         crystals = [crystal for query in queries for crystal in query.crystals]
         rows = [self._checked(row) for query in queries for row in query.rows]
         none = np.zeros((0, self.model.dim), np.float32)
