@@ -25,8 +25,8 @@ def add(group: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on; the default is reached from this machine only, and there is "
-        "no password (default: %(default)s)",
+        help="address to listen on; the default is reached from this machine only, as there is no "
+        "password (default: %(default)s)",
     )
     group.add_argument(
         "--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)"

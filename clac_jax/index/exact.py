@@ -26,7 +26,7 @@ MAX_QUERIES = 32
 """Queries per pass over the vectors; more are searched in several passes."""
 
 # A block's scores are float32 sums in an order that depends on the block's shape. The candidates
-# are therefore scored again, each by itself in float64, and a few more than k are taken so that
+# are therefore scored again, each on its own in float64, and a few more than k are taken so that
 # rounding cannot exclude one of the k best.
 _SPARE_CANDIDATES = 16
 _ROUNDING = 2e-6
@@ -104,7 +104,7 @@ class ExactSearch:
         )
 
     def count_above(self, queries: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        """How many of all rows have a larger inner product than given scores.
+        """The number of all rows that have a larger inner product than given scores.
 
         Args:
             queries: (q, d) float32.

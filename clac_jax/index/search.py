@@ -45,8 +45,8 @@ class Options:
         k: number of hits; fewer if the conditions allow fewer.
         where: a condition on the items (see `filters`); None allows all.
         min_score: the smallest score of a hit; None allows all.
-        sentences: for how many of the first hits to find the sentence of their text that matches
-            best, which embeds all sentences of these texts.
+        sentences: number of the first hits for which the sentence of their text that matches best
+            is found; all sentences of these texts are embedded.
 
     Raises:
         QueryError: k is out of range.

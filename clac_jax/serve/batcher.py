@@ -77,7 +77,7 @@ class Batcher:
                 return
 
     def _next_jobs(self) -> tuple[list[Job], bool]:
-        """What waits, at least one job, and whether the thread is to stop after it."""
+        """The jobs that wait, at least one, and whether the thread is to stop after them."""
         jobs: list[Job] = []
         first = self._queue.get()
         while first is not _STOP:

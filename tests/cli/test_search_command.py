@@ -199,7 +199,7 @@ def test_similarities_are_those_of_the_model(run, index, clac, tmp_path):
     assert code == 2 and "mp-none is not an id in" in errors
 
 
-def test_the_index_of_another_model_is_refused(run, index, clac, tmp_path):
+def test_the_index_of_a_different_model_is_refused(run, index, clac, tmp_path):
     (tmp_path / "other").mkdir()
     for file in index.iterdir():
         content = file.read_bytes()
@@ -214,7 +214,7 @@ def test_the_index_of_another_model_is_refused(run, index, clac, tmp_path):
 
 
 def test_the_server_is_started_with_the_index(index, clac, monkeypatch, tmp_path):
-    """How it answers and stops is tested in tests/serve."""
+    """Its answers and its end are tested in tests/serve."""
     started = []
     monkeypatch.setattr(server, "serve", lambda *arguments: started.append(arguments))
     code, output, errors = clac("serve", index, "--port", 0)

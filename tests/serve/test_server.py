@@ -222,7 +222,7 @@ def test_a_failure_inside_is_reported_without_its_details(server):
     assert search(server, text="Pb O", k=1)["hits"][0]["id"] == "a-5"
 
 
-def test_many_clients_at_once_get_their_own_answers(server):
+def test_many_concurrent_clients_get_their_own_answers(server):
     texts = [" ".join(row[1]) for row in TABLE]
 
     def ask(number):
