@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from clac_jax.cli.command import commands
 from clac_jax.datasets.options import ON_FORMULA_MISMATCH
 from clac_jax.distributed.workdir import Workdir
+from clac_jax.errors import UserError
 from clac_jax.index.plan import ON_BAD
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def add_source_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def source_options(options: argparse.Namespace, model: Any) -> SourceOptions:
-    """How crystals are read: the flags, and the texts that the model was trained on."""
+    """The options for reading crystals, from the flags and the source of the model's texts."""
     from clac_jax.index.sources import SourceOptions
 
     return SourceOptions(
@@ -109,7 +110,8 @@ def report(index: Index) -> None:
     """Prints what an index holds, with the number of refused crystals."""
     refused = sum(data["refused"] for data in index.info["data"])
     texts = " with their texts" if index.has_texts else ""
-    print(f"{index.path}: {index.count:,} crystals{texts}, {index.dim} dimensions")
+    crystals = "1 crystal" if index.count == 1 else f"{index.count:,} crystals"
+    print(f"{index.path}: {crystals}{texts}, {index.dim} dimensions")
     for data in index.info["data"]:
         if data["refused"]:
             print(f"  {data['refused']:,} refused, listed in {index.path / data['refused_in']}")
@@ -156,7 +158,14 @@ def _add(options: argparse.Namespace) -> int:
     from clac_jax.index.store import Index
 
     name = options.model or Index(options.index).info["model"]["name"]
-    model = clac_jax.load(name)
+    try:
+        model = clac_jax.load(name)
+    except UserError as error:
+        if options.model:
+            raise
+        raise UserError(
+            f"The model of the index, {name}, cannot be loaded: {error} Name it with --model."
+        ) from error
     chosen = EmbedOptions(on_bad=options.on_bad, sources=source_options(options, model))
     try:
         report(add(model, options.index, options.crystals, chosen))

@@ -187,7 +187,7 @@ def read_facts(index: Index) -> dict[str, Any]:
 
 
 def damage(index: Index, facts: dict[str, Any]) -> str:
-    """How `ann.faiss` differs from what was written; "" if it does not."""
+    """The damage to `ann.faiss` in words; "" if it is as it was written."""
     try:
         return "" if file_facts(index.path / FILE) == facts.get("file") else "is damaged"
     except OSError as error:
@@ -202,7 +202,7 @@ def vectors_checksum(index: Index) -> str:
 
 
 def blocks(index: Index, rows: int = 65_536) -> Iterator[np.ndarray]:
-    """The crystal vectors as (n, dim) float32 unit vectors, in order and at most `rows` at once."""
+    """The crystal vectors in order, as (at most `rows`, dim) float32 unit vectors."""
     for shard in index.vector_shards():
         for start in range(0, len(shard), rows):
             yield _unit(shard[start : start + rows])

@@ -62,7 +62,7 @@ def embed(
     Raises:
         BuildError: the model cannot be indexed, or crystals cannot be used.
         SourceError, DataError: a source cannot be read.
-        IndexMismatchError: the folder has an index of another model, other data or other options.
+        IndexMismatchError: the folder has an index of a different model, data or options.
         WorkdirError: the folder cannot be written, or is in use.
     """
     options = options or EmbedOptions()
@@ -112,6 +112,7 @@ def add(
         opened = Index(folder)  # again, now that nothing else writes to it
         if any(fingerprint == data["fingerprint"] for data in opened.info["data"]):
             remove_parts(folder)
+            warn(f"{folder} holds these crystals already; nothing was added.")
             return opened
         plan = make_plan(model, fingerprint, options, opened.checksum)
         built = _Build(model, sources, folder, options, plan).run()
@@ -145,8 +146,13 @@ class _Build:
         return Index(self._folder)
 
     def run_share(self) -> Index | None:
-        """Makes the parts of this machine; joins all if those of the others are there."""
-        num_parts = self._make_parts()
+        """Makes the parts of this machine; joins all if those of the others exist."""
+        try:
+            num_parts = self._make_parts()
+        except WorkdirError:
+            if _is_complete(self._folder, self._plan):  # meanwhile, and the parts are gone
+                return Index(self._folder)
+            raise
         self._sources.require_unchanged()
         with _patient(self._folder):
             if not _is_complete(self._folder, self._plan):

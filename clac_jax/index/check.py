@@ -14,9 +14,9 @@ from clac_jax.index.layout import ANN, CONTENTS, PARTS, file_facts
 if TYPE_CHECKING:
     from clac_jax.index.store import Index
 
-NORM_TOLERANCE = 5e-3
-"""Largest deviation of the norm of a stored vector from 1: rounding of each component to float16
-changes it by at most 2^-11, and by up to 1e-3 where components are subnormal."""
+NORM_TOLERANCE = 2e-3
+"""Largest deviation of the norm of a stored vector from 1; rounding to float16 changes it by
+at most 2^-11, and by little more where components are subnormal."""
 
 _ROWS = 4096
 

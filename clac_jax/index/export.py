@@ -34,9 +34,9 @@ def export(index: Index, target: str, uri: str, name: str = "") -> int:
     Args:
         index: the index.
         target: one of TARGETS.
-        uri: for LanceDB a folder, or a URI that it supports ("s3://..."); for Qdrant the URL of a
-            server, whose key is read from the environment variable QDRANT_API_KEY, or
-            "path:FOLDER" for its embedded engine.
+        uri: the folder of a LanceDB database, or a URI that it supports ("s3://..."); or the
+            URL of a Qdrant server, whose key is read from the environment variable
+            QDRANT_API_KEY, or "path:FOLDER" for its embedded engine.
         name: name of the table or collection; "" takes that of the folder of the index.
 
     Returns:
@@ -107,7 +107,8 @@ def _to_qdrant(index: Index, uri: str, name: str) -> int:
         folder = local_path(uri.removeprefix("path:"), "The folder of Qdrant")
         place: dict[str, Any] = {"path": str(folder)}
     else:
-        place = {"url": uri}
+        # The check of versions runs in a thread of its own and prints what fails here as well.
+        place = {"url": uri, "check_compatibility": False}
         if key := os.environ.get("QDRANT_API_KEY"):
             place["api_key"] = key
     columns = [column for column in index.columns if column not in _STRUCTURE]

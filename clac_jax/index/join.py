@@ -42,7 +42,7 @@ _DONE = ".parts-done"
 
 @dataclass
 class _Joined:
-    """What was written so far."""
+    """The files written so far, and their counts."""
 
     shards: list[dict[str, Any]] = field(default_factory=list)
     count: int = 0
@@ -94,7 +94,7 @@ def join(
         "format": FORMAT,
         "written_by": f"clac_jax {clac_jax.__version__}",
         "model": old.get("model", plan["model"]),
-        "options": plan["options"],
+        "options": old.get("options", plan["options"]),
         "count": old.get("count", 0) + done.count,
         "has_texts": has_texts,
         "properties": sorted({*old.get("properties", ()), *properties}),

@@ -1,4 +1,4 @@
-"""What an index is being made from: compared at every start, so that no two are mixed."""
+"""The plan of an index: all that its bytes follow from, compared at every start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from clac_jax.index.layout import FORMAT, IndexMismatchError
 from clac_jax.index.sources import SourceOptions
 
 SHARD_ROWS = 65_536
-PART_ROWS = 4_096
+PART_ROWS = 1_024
 """Rows of the sources per part: what is lost at most when the program is killed."""
 
 ON_BAD = ("error", "skip")
@@ -36,7 +36,7 @@ _SETTINGS = (
 
 
 class EmbeddingModel(Protocol):
-    """What an index needs of a `Model`."""
+    """The part of `Model` that an index needs."""
 
     name: str
     config: ml_collections.FrozenConfigDict
@@ -136,6 +136,7 @@ def make_plan(
         "model": model_facts(model),
         "fingerprint": fingerprint,
         "options": recorded(options),
+        "part_rows": options.part_rows,
         "base": base,
     }
 
@@ -167,8 +168,8 @@ def require_same(folder: Path, plan: Mapping[str, Any], found: Mapping[str, Any]
 
     Args:
         folder: the folder, for messages.
-        plan: of the command.
-        found: of the index, or of its unfinished parts.
+        plan: that of the command.
+        found: that of the index, or of its unfinished parts.
 
     Raises:
         IndexMismatchError: they differ; the message says in what.
@@ -192,21 +193,26 @@ def require_same(folder: Path, plan: Mapping[str, Any], found: Mapping[str, Any]
                 f"{folder} was made with {_flag(name, found['options'].get(name))}, and this "
                 f"command has {_flag(name, value)}. Use the same, or another --out."
             )
+    if plan["part_rows"] != found.get("part_rows", plan["part_rows"]):
+        raise IndexMismatchError(
+            f"{folder} was started by another version of clac_jax, with parts of another size. "
+            "Delete its folder parts and run the command again."
+        )
     if plan["base"] != found["base"]:
         raise IndexMismatchError(
-            f"{folder} was changed since this addition was begun. Delete its folder parts and run "
-            "the command again."
+            f"{folder} was changed after this addition was started. Delete its folder parts "
+            "and run the command again."
         )
 
 
 def with_options_of(options: EmbedOptions, info: Mapping[str, Any]) -> EmbedOptions:
-    """The options of an addition: those of the index, where they are recorded."""
+    """The options of an addition: those of the index; texts only if it has their vectors."""
     stored = info["options"]
     sources = dataclasses.replace(
         options.sources, on_formula_mismatch=stored["on_formula_mismatch"]
     )
     return dataclasses.replace(
-        options, shard_rows=stored["shard_rows"], texts=stored["texts"], sources=sources
+        options, shard_rows=stored["shard_rows"], texts=info["has_texts"], sources=sources
     )
 
 

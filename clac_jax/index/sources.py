@@ -1,4 +1,4 @@
-"""What is put into an index: crystals from files, folders, tables and data sets, as a stream."""
+"""The crystals for an index, from files, folders, tables and data sets, as a stream."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class SourceError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """How sources are read.
+    """Options for reading sources.
 
     Attributes:
         data_dir: folder of the prepared data sets.
@@ -146,7 +146,7 @@ class Sources:
             if before != now:
                 raise SourceError(
                     f"{source.name} changed while it was read. Run the command again when nothing "
-                    "writes to it; an index of its old content has to be made anew."
+                    "writes to it; an index of its old content has to be made again."
                 )
 
     def _states(self) -> list[str]:

@@ -34,7 +34,7 @@ DTYPE = np.dtype("<f2")
 
 
 class IdentifiedModel(Protocol):
-    """The attributes of a `Model` that tell whether an index is its own."""
+    """The attributes of a `Model` that decide whether an index is its own."""
 
     name: str
 
@@ -204,7 +204,7 @@ class Index:
         """Checks that the index was made by this model.
 
         Raises:
-            IndexMismatchError: it was made by another one, whose vectors mean something else.
+            IndexMismatchError: it was made by a different model, in another space.
         """
         own = self.info["model"]
         if model.checksum != own["checksum"]:

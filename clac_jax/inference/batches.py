@@ -23,6 +23,7 @@ from clac_jax.input_pipeline.batch import Batch, BatchShape, ExampleViews, Token
 _BATCH = 32  # crystals or texts per batch and device; fewer if they are large:
 MAX_ATOM_PAIRS = _BATCH * 64**2  # pairs of atoms in a tile, per batch
 MAX_TOKEN_PAIRS = _BATCH * 256**2  # per batch; attention heads need less memory per pair
+MAX_ATOMS = 4096  # the encoders hold some hundred bytes per pair of atoms, so 5 to 15 GB
 _WINDOW = 1024  # crystals or texts read at a time, to be sorted by size; twice as many are held
 _BAR_AFTER = 3.0  # seconds until a progress bar appears
 
@@ -72,7 +73,9 @@ class Devices:
         """Copies the variables to every local device."""
         self.mesh = Mesh(np.array(jax.local_devices()), ("devices",))
         self.count = self.mesh.size
-        self.variables = jax.device_put(dict(variables), NamedSharding(self.mesh, PartitionSpec()))
+        self.variables: dict[str, Any] = jax.device_put(
+            dict(variables), NamedSharding(self.mesh, PartitionSpec())
+        )
 
     def compile(self, function: OnBatch) -> Program:
         """Compiles a function for batches on each device."""
@@ -199,10 +202,11 @@ class _Window:
                     raise
                 on_bad(error)
         views.sort(key=work.size_of)
-        self._started = [
-            (parts, rows, work.compute([collate(part, shape) for part in parts]))
-            for parts, rows, shape in _grouped(views, work)
-        ]
+        self._started = []
+        for parts, rows, shape in _grouped(views, work):
+            with _no_memory(parts, work):
+                computed = work.compute([collate(part, shape) for part in parts])
+            self._started.append((parts, rows, computed))
 
     def rows(self, advance: Callable[[int], Any]) -> np.ndarray:
         """Waits for the results; NaN for values without one."""
@@ -210,13 +214,33 @@ class _Window:
         done = self._count - sum(len(part) for parts, _, _ in self._started for part in parts)
         for parts, rows, computed in self._started:
             advance(done)
-            by_part = np.asarray(computed).reshape(len(parts), rows, *self._work.row_shape)
+            with _no_memory(parts, self._work):
+                by_part = np.asarray(computed).reshape(len(parts), rows, *self._work.row_shape)
             for part, of_part in zip(parts, by_part, strict=True):
                 for example, row in zip(part, of_part, strict=False):  # the rest is padding
                     result[example.index - self._start] = row
             done = sum(map(len, parts))
         advance(done)
         return result
+
+
+@contextlib.contextmanager
+def _no_memory(parts: Sequence[Sequence[ExampleViews]], work: Work) -> Iterator[None]:
+    """Names the largest input of a batch for which a device has not enough memory.
+
+    Raises:
+        InputError: there is not enough memory.
+    """
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        largest = max((example for part in parts for example in part), key=work.size_of)
+        raise InputError(
+            f"There is not enough memory for input {largest.index} and those computed with it; its "
+            f"size is {work.size_of(largest):,} atoms or tokens. Free memory, or leave it out."
+        ) from error
 
 
 def _grouped(

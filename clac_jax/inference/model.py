@@ -10,7 +10,6 @@ import flax.linen as nn
 import jax
 import ml_collections
 import numpy as np
-from flax import traverse_util
 
 from clac_jax.crystals.graph import build_graph
 from clac_jax.crystals.reading import crystal_of
@@ -19,6 +18,7 @@ from clac_jax.files.huggingface import resolve_folder
 from clac_jax.inference import labels as labels_lib
 from clac_jax.inference.batches import (
     MAX_ATOM_PAIRS,
+    MAX_ATOMS,
     MAX_TOKEN_PAIRS,
     NO_CRYSTAL,
     NO_TEXT,
@@ -27,12 +27,12 @@ from clac_jax.inference.batches import (
     check_listed,
     in_batches,
     is_single,
-    shape_of,
 )
 from clac_jax.inference.errors import InputError, LoadError
 from clac_jax.inference.identity import checksum
 from clac_jax.inference.source import Source
-from clac_jax.input_pipeline.batch import ExampleViews, TokenView, collate
+from clac_jax.inference.variables import read_variables
+from clac_jax.input_pipeline.batch import ExampleViews, TokenView
 from clac_jax.models.build import build_model, pair_loss_of
 from clac_jax.models.encoders import build_graph_encoder, encoder_needs
 from clac_jax.models.property_model import PropertyModel
@@ -53,6 +53,25 @@ class Model:
     A contrastive model embeds crystals and texts (`embed_crystals`, `embed_texts`), compares them
     (`similarity`, `rank`) and assigns labels (`classify`); a property model predicts (`predict`).
     Each result is independent of the other inputs in a call. All local devices are used.
+
+    >>> import clac_jax
+    >>> model = clac_jax.load("mini")
+    >>> fcc = [[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+    >>> salt, silicon = (
+    ...     clac_jax.Crystal.from_arrays([[a * x for x in row] for row in fcc], numbers, sites)
+    ...     for a, numbers, sites in (
+    ...         (5.64, [11, 17], [[0, 0, 0], [0.5, 0.5, 0.5]]),
+    ...         (5.43, [14, 14], [[0, 0, 0], [0.25, 0.25, 0.25]]),
+    ...     )
+    ... )
+    >>> model.embed_crystals([salt, silicon]).shape
+    (2, 256)
+    >>> indices, scores = model.rank(["Rock salt.", "Silicon."], [salt, silicon], k=1)
+    >>> indices.tolist()
+    [[0], [1]]
+    >>> labels = ["an element", "a chloride"]
+    >>> labels[model.classify(salt, labels, templates=["The compound is {}."]).argmax()]
+    'a chloride'
 
     Attributes:
         name: what it was loaded by ("outputs/base@best", "mini").
@@ -87,7 +106,7 @@ class Model:
             self.dim = config.projection_dim
             self.is_dot_product = pair_loss_of(config.loss).heads.cross_critic == "dot"
             self._score = make_score(clac)
-        variables = _variables(model, source)
+        variables = read_variables(model, source)
         self._head = {"cross_head": variables["params"].get("cross_head")}
         self._devices = Devices(variables)
         apply: Any = model.apply
@@ -107,7 +126,12 @@ class Model:
         if not self._is_property:
             folder = resolve_folder(self._build_config.text_encoder.tokenizer)
         vocab_size = self._tokenizer.vocab_size if self._tokenizer else None
-        return checksum(self._build_config, self._devices.variables, folder, vocab_size)
+        return checksum(self._build_config, self.variables, folder, vocab_size)
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The variables that it uses, nested, as float32 arrays on the devices."""
+        return self._devices.variables
 
     @property
     def _is_property(self) -> bool:
@@ -353,6 +377,11 @@ class Model:
             crystal = crystal_of(value)
         except UserError as error:
             raise InputError(f"Crystal {index} cannot be used: {error}") from error
+        if crystal.num_atoms > MAX_ATOMS:
+            raise InputError(
+                f"Crystal {index} cannot be used: its cell has {crystal.num_atoms:,} atoms, and a "
+                f"model takes at most {MAX_ATOMS:,}. Give its primitive cell."
+            )
         graph = build_graph(crystal, self._needs.cutoff, self._needs.max_neighbours)
         return ExampleViews(index, (graph,), (NO_TEXT,))
 
@@ -362,25 +391,3 @@ class Model:
         assert self._tokenizer is not None  # contrastive models have one
         tokens = TokenView(self._tokenizer.encode(text, self.config.text_encoder.max_length))
         return ExampleViews(index, (NO_CRYSTAL,), (tokens,))
-
-
-def _variables(model: nn.Module, source: Source) -> dict[str, Any]:
-    """The variables needed for evaluation, without heads that are used only in training.
-
-    Raises:
-        MissingArraysError, LoadError: some are missing from the checkpoint, or differ in shape.
-    """
-    example = [ExampleViews(0, (NO_CRYSTAL,), (NO_TEXT,))]
-    batch = collate(example, shape_of([example], 1))
-    key = jax.random.PRNGKey(0)
-    abstract = jax.eval_shape(lambda: model.init(key, batch, train=False))
-    needed = traverse_util.flatten_dict(dict(abstract), sep="/")
-    for path, leaf in needed.items():
-        if path in source.shapes and tuple(source.shapes[path]) != leaf.shape:
-            raise LoadError(
-                f"{path} has the shape {tuple(source.shapes[path])} in the checkpoint, and "
-                f"{leaf.shape} in the model of its config. Restore the pretrained folders that "
-                "the run was trained with."
-            )
-    arrays = dict(source.read(list(needed)))
-    return dict(traverse_util.unflatten_dict(arrays, sep="/"))

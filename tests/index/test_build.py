@@ -34,7 +34,7 @@ def refused_of(index, number=0):
 
 
 def killed(start, tmp_path, *command):
-    """What `killed_index` prints; the last line is the number of kills."""
+    """Lines of `killed_index`; the last is the number of kills."""
     script = ROOT / "tests" / "helpers" / "killed_index.py"
     done = subprocess.run(
         [sys.executable, str(script), str(start), str(tmp_path), *command],
@@ -124,13 +124,26 @@ def test_machines_share_the_parts_and_the_last_joins_them(table, index, tmp_path
     assert embed(StubModel(), [str(table)], out, shares[0]).count == 5  # complete already
 
 
+def test_a_machine_that_comes_late_finds_the_index_complete(table, index, tmp_path):
+    class Late(StubModel):
+        def embed_texts(self, texts, progress=True):
+            if not (out / "index.json").exists():
+                embed(StubModel(), [str(table)], out, TWO)
+            return super().embed_texts(texts)
+
+    out = tmp_path / "shared"
+    late = embed(Late(), [str(table)], out, EmbedOptions(shard_rows=2, machine=(1, 2)))
+    assert late.count == 5
+    assert contents(out) == contents(index.path)
+
+
 @pytest.mark.parametrize("machine", [(0, 2), (3, 2), (1, 0)])
 def test_a_share_that_does_not_exist_is_refused(machine):
     with pytest.raises(BuildError, match=r"--shard="):
         EmbedOptions(machine=machine)
 
 
-def test_an_index_of_another_model_other_data_or_other_options_is_refused(table, index, tmp_path):
+def test_an_index_with_a_different_model_data_or_options_is_refused(table, index, tmp_path):
     other = user_tables.write(tmp_path / "other.jsonl", [user_tables.row(9)])
     before = contents(index.path)
     cases = [
@@ -146,7 +159,7 @@ def test_an_index_of_another_model_other_data_or_other_options_is_refused(table,
     assert contents(index.path) == before
 
 
-def test_unfinished_parts_of_another_model_are_refused(table, tmp_path, monkeypatch):
+def test_unfinished_parts_by_a_different_model_are_refused(table, tmp_path, monkeypatch):
     monkeypatch.setattr("clac_jax.index.build.join", lambda *_: (_ for _ in ()).throw(OSError))
     with pytest.raises(OSError):
         embed(StubModel(), [str(table)], tmp_path / "out", TWO)
@@ -229,7 +242,7 @@ def test_ids_of_any_letters_are_kept(tmp_path):
     assert index.row_of("two\nlines") == 1
 
 
-def test_an_addition_extends_the_index(index, tmp_path):
+def test_an_addition_extends_the_index(index, tmp_path, capsys):
     rows = [user_tables.row(9, hardness=3.5), user_tables.row(8, hardness=None)]
     table = user_tables.write(tmp_path / "more.jsonl", rows)
     longer = add(StubModel(), index.path, [str(table)])
@@ -243,6 +256,7 @@ def test_an_addition_extends_the_index(index, tmp_path):
     again = StubModel()
     assert add(again, index.path, [str(table)]).count == 7
     assert again.embedded == 0
+    assert "holds these crystals already" in capsys.readouterr().err
 
 
 def test_ids_that_are_in_the_index_cannot_be_added(index, tmp_path):
@@ -254,6 +268,18 @@ def test_ids_that_are_in_the_index_cannot_be_added(index, tmp_path):
     assert type(index)(index.path).info == before
     longer = add(StubModel(), index.path, [str(table)], EmbedOptions(on_bad="skip"))
     assert (longer.count, longer.info["data"][1]["refused"]) == (6, 1)
+
+
+def test_an_index_without_vectors_of_texts_gets_none_by_an_addition(table, tmp_path):
+    first = user_tables.write(
+        tmp_path / "a.jsonl", [user_tables.row(9, gpt_text="", gpt_explanation="")]
+    )
+    index = embed(StubModel(), [str(first)], tmp_path / "out", TWO)
+    assert (index.has_texts, index.info["options"]["texts"]) == (False, True)
+    longer = add(StubModel(), index.path, [str(table)])
+    assert (longer.count, longer.has_texts, longer.check()) == (6, False, [])
+    assert longer.items(["text"])["text"][1].as_py() == "Salt 0. It is a salt."
+    assert embed(StubModel(), [str(first)], index.path, TWO).count == 6  # the same command again
 
 
 def test_another_model_cannot_add(index, table):
@@ -271,7 +297,7 @@ def test_the_data_may_not_change_while_they_are_read(table, tmp_path):
         embed(Writer(), [str(table)], tmp_path / "out", TWO)
 
 
-def test_two_at_once_in_one_folder_are_refused(table, index):
+def test_a_folder_in_use_is_refused(table, index):
     with (
         Workdir(index.path, "--out"),
         pytest.raises(WorkdirError, match=r"--out=.* is in use by process"),

@@ -88,7 +88,7 @@ def test_the_embedded_data_set_is_read_by_split(data_dir):
     assert every.fingerprint() != sources.fingerprint()
 
 
-def test_texts_are_of_the_source_the_model_knows(tmp_path):
+def test_texts_come_from_the_source_that_the_model_was_trained_on(tmp_path):
     row = user_tables.row(0, text=[["A paper."]])
     path = user_tables.write(tmp_path / "t.jsonl", [row])
     (papers,) = read(path, text_source="papers")
@@ -99,7 +99,7 @@ def test_texts_are_of_the_source_the_model_knows(tmp_path):
     assert read(path)[0].text == "A paper."
 
 
-def test_the_fingerprint_is_of_the_content(folder, tmp_path):
+def test_the_fingerprint_follows_the_content(folder, tmp_path):
     fingerprint = Sources([folder], SourceOptions()).fingerprint()
     moved = folder.rename(tmp_path / "moved")
     assert Sources([moved], SourceOptions()).fingerprint() == fingerprint
@@ -128,7 +128,7 @@ def test_a_formula_that_does_not_match_is_refused_or_taken(tmp_path):
         ("", "empty"),
     ],
 )
-def test_what_cannot_be_a_source_is_named(name, message):
+def test_a_name_that_cannot_be_a_source_is_explained(name, message):
     with pytest.raises(ValueError, match=message):
         Sources([name], SourceOptions())
 

@@ -41,7 +41,7 @@ def test_vectors_are_mapped_and_not_read(index):
         shards[0][0, 0] = 0
 
 
-def test_rows_come_in_the_order_asked_for(index):
+def test_rows_are_in_the_order_requested(index):
     assert index.take([4, 0, 4], ["id"])["id"].to_pylist() == ["m-4", "m-0", "m-4"]
     assert index.take([], ["id", "band_gap"]).num_rows == 0
     assert index.items(["band_gap", "id"]).column_names == ["band_gap", "id"]
@@ -50,7 +50,7 @@ def test_rows_come_in_the_order_asked_for(index):
             index.take(rows)
 
 
-def test_a_crystal_comes_back(index):
+def test_a_crystal_is_read(index):
     wanted = Crystal.from_arrays([3.03, 0, 0, 0, 3, 0, 0, 0, 3], [55, 17], [0] * 3 + [0.5] * 3)
     crystal = index.crystal(3)
     np.testing.assert_allclose(crystal.lattice, wanted.lattice, atol=1e-6)
@@ -77,7 +77,7 @@ def test_a_folder_without_an_index_says_so(tmp_path):
             Index(folder)
 
 
-def test_a_later_format_asks_for_an_update(index):
+def test_a_later_format_needs_an_update(index):
     rewrite(index, format=2)
     with pytest.raises(IndexFolderError, match=r"has the format 2, .* reads up to 1. Update"):
         Index(index.path)
@@ -136,7 +136,7 @@ def test_items_with_fewer_rows_are_refused(index):
         resealed(index, "items.parquet").items(["id"])
 
 
-def test_vectors_of_another_shape_or_kind_are_refused_and_never_unpickled(index, tmp_path):
+def test_vectors_with_a_wrong_shape_or_kind_are_refused_and_never_unpickled(index, tmp_path):
     path = index.path / "vectors-00000.npy"
 
     class Harm:

@@ -80,9 +80,7 @@ def test_embeddings_are_unit_vectors_in_one_space(model, crystals, texts):
 
 def test_they_are_those_of_the_evaluation(row_of_test, model, crystals, texts):
     batch, vocab_size = one_batch(model.config, crystals, texts)
-    output = build_model(model.config, vocab_size).apply(
-        model._devices.variables, batch, train=False
-    )
+    output = build_model(model.config, vocab_size).apply(model.variables, batch, train=False)
     left, right = output.graph_projections[0, :NUM_TEST], output.text_projections[0, :NUM_TEST]
     np.testing.assert_allclose(model.embed_crystals(crystals), left, atol=1e-5)
     np.testing.assert_allclose(model.embed_texts(texts), right, atol=1e-5)
@@ -107,15 +105,67 @@ def test_similarity_is_the_scaled_cosine(model, crystals, texts):
     vectors = model.embed_texts(texts[:3]), model.embed_crystals(crystals)
     np.testing.assert_array_equal(model.scores(*vectors), scores)
     cosines = vectors[0] @ vectors[1].T
-    scale = np.exp(model._devices.variables["params"]["cross_head"]["log_scale"])
+    scale = np.exp(model.variables["params"]["cross_head"]["log_scale"])
     np.testing.assert_allclose(scores, scale * cosines, rtol=1e-4, atol=1e-4)
+
+
+def test_the_best_crystals_for_each_text(model, crystals, texts):
+    scores = model.similarity(texts, crystals)
+    indices, best = model.rank(texts, crystals, k=3)
+    assert indices.shape == best.shape == (NUM_TEST, 3)
+    np.testing.assert_array_equal(indices, np.argsort(-scores, axis=1)[:, :3])
+    np.testing.assert_array_equal(best, np.take_along_axis(scores, indices, axis=1))
+    vectors = model.embed_crystals(crystals)
+    one, of_one = model.rank(texts[2], vectors, k=100)
+    assert one.shape == of_one.shape == (NUM_TEST,)
+    np.testing.assert_array_equal(one[:3], indices[2])
+    twice = np.concatenate([vectors, vectors])
+    twice[one[0]] = np.nan
+    order, found = model.rank(texts[2], twice, k=2 * NUM_TEST)
+    assert order[0] == one[0] + NUM_TEST and order[-1] == one[0] and np.isnan(found[-1])
+    pairs = [(a, b) for a, b in zip(order[1:-1:2], order[2:-1:2], strict=True)]
+    assert all(b == a + NUM_TEST for a, b in pairs), "of equal scores the first comes first"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("salt", "a.cif"), "The crystals must be a list"),
+        (("salt", [rock_salt()], 0), "k is 0"),
+        ((["salt", ""], [rock_salt()]), "Text 1 is empty"),
+        (("", [rock_salt()]), "Text 0 is empty"),
+        (([], [rock_salt()]), "The list of texts is empty"),
+        (("salt", []), "The list of crystals is empty"),
+        (("salt", np.zeros((3, 5), np.float32)), r"shape \(3, 5\), and this model's are \(n, 16\)"),
+        (("salt", np.zeros(16, np.float32)), r"shape \(16,\)"),
+    ],
+)
+def test_what_cannot_be_ranked(model, arguments, words):
+    with pytest.raises(InputError, match=words):
+        model.rank(*arguments)
+
+
+def test_labels_are_assigned_by_similarity(model, crystals):
+    labels, templates = ["an oxide", "a metal", "a salt"], ["{}", "This is {}."]
+    found = model.classify(crystals, labels, templates)
+    assert found.shape == (NUM_TEST, 3) and found.dtype == np.float32
+    sentences = [[template.replace("{}", label) for label in labels] for template in templates]
+    mean = np.mean([model.embed_texts(each) for each in sentences], axis=0)
+    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+    logits = model.scores(mean, model.embed_crystals(crystals)).T
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    np.testing.assert_allclose(model.classify(crystals[1], labels, templates), found[1], rtol=1e-4)
+    vectors = model.embed_crystals(crystals)
+    np.testing.assert_array_equal(model.classify(vectors, labels, templates), found)
 
 
 def test_crystals_come_in_any_form(model, crystals, tmp_path):
     (tmp_path / "a.cif").write_text(NACL)
     crystal = clac_jax.Crystal.from_cif(NACL)
     forms = [crystal, tmp_path / "a.cif", str(tmp_path / "a.cif")]
-    forms += [crystal.to_ase(), crystal.to_pymatgen()]
+    forms += [crystal.to_ase(), crystal.to_pymatgen(), NACL]
+    forms += [crystal.to_atoms(), crystal.to_pymatgen().as_dict()]
     embedded = model.embed_crystals(form for form in forms)
     np.testing.assert_allclose(embedded, np.tile(embedded[:1], (len(forms), 1)), atol=1e-5)
 
@@ -186,10 +236,20 @@ def test_with_a_critic_the_similarity_is_the_critics(crystals, texts):
     model = fresh(loss__name="jsd", loss__critic="concat")
     batch, vocab_size = one_batch(model.config, crystals, texts)
     clac = build_model(model.config, vocab_size)
-    cross = clac.apply(model._devices.variables, batch, train=False).cross
+    cross = clac.apply(model.variables, batch, train=False).cross
     expected = cross.scores(cross.left[0, :NUM_TEST], cross.right[0, :NUM_TEST]).T
     np.testing.assert_allclose(model.similarity(texts, crystals), expected, atol=1e-5)
     assert not model.is_dot_product
+    labels = ["an oxide", "a metal"]
+    found = model.classify(crystals, labels, ["{}", "It is {}."])
+    scores = [
+        model.similarity(each, crystals) for each in (labels, [f"It is {x}." for x in labels])
+    ]
+    mean = np.mean(scores, axis=0).T
+    expected = np.exp(mean) / np.exp(mean).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    _, best = model.rank("salt", crystals, k=1)
+    assert best[0] == model.similarity(["salt"], crystals).max()
 
 
 def test_a_property_model_predicts(crystals):
@@ -201,8 +261,18 @@ def test_a_property_model_predicts(crystals):
         model.embed_texts(["salt"])
     with pytest.raises(LoadError, match="embed_crystals needs a contrastive model"):
         model.embed_crystals(crystals)
-    with pytest.raises(LoadError, match="similarity needs a contrastive model"):
-        model.similarity(["salt"], crystals)
+    for name, arguments in (
+        ("similarity", (["salt"], crystals)),
+        ("rank", ("salt", crystals)),
+        ("classify", (crystals, ["a", "b"])),
+        ("scores", (np.zeros((1, 2)), np.zeros((1, 2)))),
+    ):
+        with pytest.raises(LoadError, match=f"{name} needs a contrastive model"):
+            getattr(model, name)(*arguments)
+    assert (model.dim, model.is_dot_product) == (0, False)
+    assert len(model.checksum) == 64
+    with_a_gap = model.predict([crystals[0], "no.cif"], on_bad="nan")
+    assert with_a_gap.tolist() == [classes[0], -1]
 
 
 def test_a_number_is_predicted_in_the_unit_of_the_labels(crystals):
@@ -224,10 +294,38 @@ def test_a_number_is_predicted_in_the_unit_of_the_labels(crystals):
     np.testing.assert_allclose(scaled, 2 * plain + 10, rtol=1e-5)
 
 
+def test_a_bad_crystal_among_many_is_named_and_its_row_is_nan(model, crystals, capsys):
+    bad = clac_jax.Crystal.from_cif(NACL).to_ase()
+    bad.cell[0, 0] = np.nan
+    given = [*crystals, bad, "data_x\nloop_\n", "nothing.cif", *crystals]
+    vectors = model.embed_crystals((value for value in given), on_bad="nan")
+    gaps = np.isnan(vectors).all(axis=1)
+    assert np.flatnonzero(gaps).tolist() == [NUM_TEST, NUM_TEST + 1, NUM_TEST + 2]
+    np.testing.assert_allclose(
+        vectors[~gaps], np.tile(model.embed_crystals(crystals), (2, 1)), atol=1e-5
+    )
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    for k, line in enumerate(lines, NUM_TEST):
+        assert line.startswith(f"warning: Crystal {k} cannot be used: ")
+    assert "nothing.cif" in lines[2]
+    with pytest.raises(InputError, match=rf"^Crystal {NUM_TEST} cannot be used: .*not finite"):
+        model.embed_crystals(given)
+    with pytest.raises(InputError, match="on_bad is 'skip'"):
+        model.embed_crystals(given, on_bad="skip")
+
+
+def test_a_long_text_is_cut_off_where_the_model_reads_no_further(model):
+    words = "salt " * 10_000
+    long, short = model.embed_texts([words, words[:500]])
+    np.testing.assert_allclose(long, short, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
         ([], "The list of crystals is empty"),
+        ((k for k in ()), "The list of crystals is empty"),
         ((), "is empty"),
         ("a.cif", "must be a list"),
         (rock_salt(), "must be a list"),
