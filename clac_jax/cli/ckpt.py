@@ -14,15 +14,14 @@ from clac_jax.checkpoint import inspect
 from clac_jax.checkpoint.layout import CHECKPOINTS, read_all, step_folders
 from clac_jax.checkpoint.locate import CheckpointNotFoundError, locate
 from clac_jax.checkpoint.removal import discard
-from clac_jax.cli.command import commands
+from clac_jax.cli import publish
+from clac_jax.cli.command import NAMED, commands
 from clac_jax.distributed.workdir import Workdir
 from clac_jax.errors import UserError
 from clac_jax.files.paths import local_path
 
 EXIT_TROUBLE = 1
 """Exit code of a command that succeeded and found a damaged checkpoint."""
-
-NAMED = "RUN, RUN@best, RUN@last, RUN@step=5000, RUN@epoch=49 or a checkpoint's folder"
 
 
 def add(group: argparse.ArgumentParser) -> None:
@@ -48,7 +47,7 @@ def add(group: argparse.ArgumentParser) -> None:
     export = command("export", _export, "the same as `clac-jax publish`")
     export.add_argument("checkpoint", help=NAMED)
     export.add_argument("folder")
-    export.set_defaults(name=None, license=None)
+    publish.add_card_flags(export)
     back = command("import", _import, "make a published model the checkpoint of a new workdir")
     back.add_argument("folder")
     back.add_argument("workdir")
@@ -121,8 +120,6 @@ def _rm(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from clac_jax.cli import publish
-
     return publish.run(options)
 
 

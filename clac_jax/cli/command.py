@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+NAMED = "RUN, RUN@best, RUN@last, RUN@step=5000, RUN@epoch=49 or a checkpoint's folder"
+"""The names of checkpoints, for the help of an argument."""
+
 
 def commands(group: argparse.ArgumentParser) -> Callable[..., argparse.ArgumentParser]:
     """A function that adds commands to a group.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from clac_jax.cli.ckpt import NAMED
+from clac_jax.cli.command import NAMED
 from clac_jax.files.paths import local_path
 
 

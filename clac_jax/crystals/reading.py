@@ -32,8 +32,11 @@ from clac_jax.crystals.objects import (
     is_ase,
     is_pymatgen,
 )
-from clac_jax.errors import error_reason, one_line
+from clac_jax.errors import UserError, error_reason, one_line
 from clac_jax.files.paths import local_path
+
+# What reading the attributes of an object of another library's kind may raise.
+_OF_FOREIGN_OBJECTS = (AttributeError, TypeError, ValueError, LookupError, ArithmeticError)
 
 
 def from_arrays(lattice: Any, atomic_numbers: Any, frac_coords: Any) -> Crystal:
@@ -116,10 +119,20 @@ def crystal_of(value: Any) -> Crystal:
         return from_file(value)
     if isinstance(value, Mapping):
         return from_structure_dict(value) if "sites" in value else from_atoms(value)
-    if is_pymatgen(value):
-        return from_pymatgen(value)
-    if is_ase(value):
-        return from_ase(value)
+    for is_one, read, what in (
+        (is_pymatgen, from_pymatgen, "a pymatgen Structure"),
+        (is_ase, from_ase, "an ASE Atoms object"),
+    ):
+        if is_one(value):
+            try:
+                return read(value)
+            except UserError:
+                raise
+            except _OF_FOREIGN_OBJECTS as error:
+                raise CrystalError(
+                    f"{shown(value)} has the attributes of {what}, but cannot be read as one "
+                    f"({one_line(error)}). Give a Crystal."
+                ) from error
     raise CrystalError(
         f"{shown(value)} is not a crystal. Give a Crystal, the path or the text of a CIF, a "
         "pymatgen Structure, an ASE Atoms object, or a dict of one."

@@ -13,6 +13,7 @@ import numpy as np
 
 from clac_jax.crystals.graph import build_graph
 from clac_jax.crystals.reading import crystal_of
+from clac_jax.datasets.record import is_unicode
 from clac_jax.errors import UserError, warn
 from clac_jax.files.huggingface import resolve_folder
 from clac_jax.inference import labels as labels_lib
@@ -43,8 +44,6 @@ CrystalLike = Any
 """A `Crystal`, the path or the text of a CIF, a pymatgen or ASE object, or a dict of one."""
 
 OnBad = Literal["raise", "nan"]
-
-_HEAD_BIAS = "params/property_head/bias"
 
 
 class Model:
@@ -98,7 +97,7 @@ class Model:
         self.dim, self.is_dot_product, self._outputs = 0, False, 0
         model: nn.Module
         if self._is_property:
-            self._outputs = source.shapes.get(_HEAD_BIAS, (1,))[0]
+            self._outputs = source.shapes.get("params/property_head/bias", (1,))[0]
             model = PropertyModel(build_graph_encoder(config), self._outputs)
         else:
             self._tokenizer = Tokenizer.from_folder(resolve_folder(config.text_encoder.tokenizer))
@@ -257,8 +256,8 @@ class Model:
             LoadError: the model predicts a property.
         """
         self._needs_contrast("rank")
-        if k < 1:
-            raise InputError(f"k is {k}. Give the number of crystals to return, at least 1.")
+        if not isinstance(k, int | np.integer) or k < 1:
+            raise InputError(f"k is {k!r}. Give the number of crystals to return, at least 1.")
         is_one = isinstance(texts, str)
         queries = self.embed_texts([texts] if isinstance(texts, str) else texts)
         if not isinstance(crystals, np.ndarray):
@@ -343,7 +342,12 @@ class Model:
             )
 
     def _vectors(self, values: Any, kind: str = "crystal") -> np.ndarray:
-        vectors = np.asarray(values, np.float32)
+        try:
+            vectors = np.asarray(values, np.float32)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"The {kind} vectors are not numbers. Give what embed_{kind}s has returned."
+            ) from error
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
             raise InputError(
                 f"The {kind} vectors have the shape {vectors.shape}, and this model's are "
@@ -388,6 +392,8 @@ class Model:
     def _views_of_text(self, index: int, text: Any) -> ExampleViews:
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"Text {index} is empty or not a string. Give one with words.")
+        if not is_unicode(text):
+            raise InputError(f"Text {index} has half of a character (a surrogate). Remove it.")
         assert self._tokenizer is not None  # contrastive models have one
         tokens = TokenView(self._tokenizer.encode(text, self.config.text_encoder.max_length))
         return ExampleViews(index, (NO_CRYSTAL,), (tokens,))

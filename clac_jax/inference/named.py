@@ -9,7 +9,7 @@ from pathlib import Path
 from clac_jax.checkpoint.arrays import read_arrays
 from clac_jax.checkpoint.export import MODEL_FILE
 from clac_jax.checkpoint.layout import CHECKPOINTS
-from clac_jax.checkpoint.locate import locate
+from clac_jax.checkpoint.locate import CheckpointNotFoundError, locate
 from clac_jax.errors import warn
 from clac_jax.files.paths import local_path
 from clac_jax.inference import mini
@@ -20,7 +20,7 @@ from clac_jax.inference.source import Source, frozen
 
 def open_source(what: str | os.PathLike[str]) -> Source:
     """Finds a model; arguments and errors as for `clac_jax.load`."""
-    name = os.fspath(what)
+    name = os.fsdecode(what)
     if name == mini.NAME and isinstance(what, str):
         if Path(name).exists():
             warn(
@@ -30,12 +30,20 @@ def open_source(what: str | os.PathLike[str]) -> Source:
         return mini.open_mini()
     if name.startswith(PREFIX) and isinstance(what, str):
         return open_published(hub_folder(name), name)
-    path = local_path(what, "The name of a model")
+    path = local_path(name, "The name of a model")
     if path.name == MODEL_FILE and path.is_file():
         return open_published(path.parent, name)
     if (path / MODEL_FILE).is_file() and not (path / CHECKPOINTS).exists():
         return open_published(path, name)
-    info = locate(name)
+    try:
+        info = locate(name)
+    except CheckpointNotFoundError as error:
+        if path.exists() or "@" in name:
+            raise
+        raise CheckpointNotFoundError(
+            f"{error} The model of the package is called {mini.NAME}, one on the Hugging Face Hub "
+            f"{PREFIX}owner/name."
+        ) from error
     return Source(
         name,
         frozen(info.config),

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,18 @@ def test_whatever_a_user_has_is_one_crystal(tmp_path):
 def test_what_is_not_a_crystal(value):
     with pytest.raises(CrystalError, match="is not a crystal"):
         crystal_of(value)
+
+
+def test_objects_that_only_look_like_a_crystal_are_refused():
+    looks = types.SimpleNamespace
+    for value in (
+        looks(lattice=3, sites=[1], frac_coords=2),
+        looks(lattice=looks(matrix=[[1, 2]], pbc=1), sites=[], frac_coords=None),
+        looks(cell=None, pbc=True, numbers=5, positions=None),
+        looks(cell=np.eye(3), pbc=[1, 1, 1], numbers=[1.5], positions=[[]], info={"occupancy": 5}),
+    ):
+        with pytest.raises(CrystalError):
+            crystal_of(value)
 
 
 SODIUM = {"species": [{"element": "Na", "occu": 1}], "abc": [0, 0, 0]}

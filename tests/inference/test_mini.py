@@ -36,7 +36,7 @@ def copied(tmp_path, monkeypatch):
 
 
 def test_the_examples_hold():
-    assert doctest.testmod(model_module) == doctest.TestResults(failed=0, attempted=8)
+    assert doctest.testmod(model_module) == doctest.TestResults(failed=0, attempted=9)
 
 
 def test_it_finds_crystals_by_their_descriptions(loaded, data_dir):

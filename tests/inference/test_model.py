@@ -132,6 +132,8 @@ def test_the_best_crystals_for_each_text(model, crystals, texts):
     [
         (("salt", "a.cif"), "The crystals must be a list"),
         (("salt", [rock_salt()], 0), "k is 0"),
+        (("salt", [rock_salt()], "3"), "k is '3'"),
+        (("salt", np.array([None])), "The crystal vectors"),
         ((["salt", ""], [rock_salt()]), "Text 1 is empty"),
         (("", [rock_salt()]), "Text 0 is empty"),
         (([], [rock_salt()]), "The list of texts is empty"),
@@ -348,6 +350,7 @@ def test_crystals_that_cannot_be_used(model, values, words):
         ("salt", "The texts must be a list"),
         (["salt", "  "], "Text 1 is empty"),
         (["salt", None], "Text 1 is empty or not a string"),
+        (["salt", "\ud800"], "Text 1 has half of a character"),
     ],
 )
 def test_texts_that_cannot_be_used(model, values, words):
@@ -362,7 +365,7 @@ def test_a_contrastive_model_predicts_nothing(model, crystals):
 
 def test_names_that_are_not_a_model(run, tmp_path):
     for name, words in (
-        (tmp_path / "nothing", "does not exist"),
+        (tmp_path / "nothing", "does not exist.*hf:owner/name"),
         (tmp_path, "holds none"),
         (f"{run[0]}@step=77", "@step=77"),
         (f"{run[0]}@worst", "@worst"),
