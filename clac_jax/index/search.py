@@ -97,7 +97,14 @@ class TextHit:
 
 
 class Searcher:
-    """An index with its model, ready for any number of searches."""
+    """An index with its model, ready for any number of searches.
+
+    Attributes:
+        max_new_texts: largest number of texts whose sentences are embedded per call; further hits
+            have no sentence unless it is known from an earlier call. None: no limit.
+    """
+
+    max_new_texts: int | None = None
 
     def __init__(self, index: Index, model: QueryModel, use_ann: bool = False):
         """Opens the vectors.
@@ -174,6 +181,7 @@ class Searcher:
         self._details.load(
             [row for hits in found for row, _, _ in hits],
             [row for hits, limit in zip(found, limits, strict=True) for row, _, _ in hits[:limit]],
+            self.max_new_texts,
         )
         return [
             [

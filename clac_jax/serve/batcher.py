@@ -19,6 +19,9 @@ from clac_jax.serve.messages import EmbedRequest, RequestError, SearchRequest
 
 MAX_BATCH = 32
 MAX_PENDING = 512
+MAX_NEW_TEXTS = 16
+"""Texts whose sentences are embedded per batch: what many clients would otherwise wait for."""
+
 _STOP = None
 
 Answer = tuple[list[Hit], "np.ndarray | None"]
@@ -33,6 +36,7 @@ class Batcher:
     def __init__(self, searcher: Searcher):
         """Starts the thread; `close` stops it."""
         self._searcher = searcher
+        searcher.max_new_texts = MAX_NEW_TEXTS
         self._queue: queue.Queue[Job | None] = queue.Queue(MAX_PENDING)
         self._thread = threading.Thread(target=self._run, name="clac_jax.serve", daemon=True)
         self._thread.start()

@@ -95,6 +95,15 @@ def test_sentences_are_embedded_once_and_for_the_first_hits_only(searcher):
     assert calls == [1, 1, 4, 1]
 
 
+def test_a_busy_server_leaves_sentences_out_until_they_are_known(searcher):
+    searcher.max_new_texts = 1
+    found = [
+        [hit.sentence is not None for hit in searcher.search(Query(("Ti O",)), Options(3))]
+        for _ in range(3)
+    ]
+    assert found == [[True, False, False], [True, True, False], [True, True, True]]
+
+
 def test_many_rows_are_forgotten_except_the_last(searcher, monkeypatch):
     monkeypatch.setattr(details, "MAX_ITEMS", 2)
     small = Searcher(searcher.index, searcher.model)
