@@ -1,4 +1,4 @@
-"""Exact search of an index beside numpy and faiss: time per query and recall, as JSON and a table.
+"""Exact search of an index next to numpy and faiss: time per query and recall, as JSON and a table.
 
 python -m benchmarks.search
 

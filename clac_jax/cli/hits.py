@@ -120,7 +120,7 @@ def _value(name: str, value: Any) -> str:
 
 
 def _wrapped(text: str, lines: int) -> list[str]:
-    """A text in lines that are indented and fit the terminal, at most so many."""
+    """A text in indented lines that fit the terminal, cut after a number of them."""
     return textwrap.wrap(
         text,
         WIDTH,

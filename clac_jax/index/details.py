@@ -53,11 +53,21 @@ class Details:
         self._items = Recent(MAX_ITEMS)
         self._sentences = Recent(MAX_SENTENCE_TEXTS)
 
-    def load(self, rows: Iterable[int], with_sentences: Iterable[int]) -> None:
-        """Reads the items of rows, and embeds the sentences of some of them, all together."""
-        rows = list(rows)
+    def load(
+        self, rows: Iterable[int], with_sentences: Iterable[int], max_new: int | None = None
+    ) -> None:
+        """Reads the items of rows, and embeds the sentences of some of them, all together.
+
+        Args:
+            rows: the rows.
+            with_sentences: those of them whose sentences are needed.
+            max_new: largest number of texts whose sentences are embedded now; None: all.
+        """
         self._items.fill(rows, self._read)
-        self._sentences.fill(with_sentences, self._split)
+        wanted = list(dict.fromkeys(with_sentences))
+        new = [row for row in wanted if row not in self._sentences]
+        skipped = set(new[max_new:] if max_new is not None else ())
+        self._sentences.fill([row for row in wanted if row not in skipped], self._split)
 
     def of(self, row: int) -> tuple[str, str, dict[str, Any]]:
         """(id, formula, known properties) of a row that was loaded."""
@@ -68,8 +78,11 @@ class Details:
         return item["id"], item["formula"], properties
 
     def sentence(self, row: int, query: np.ndarray) -> str | None:
-        """The sentence of a loaded row that is most similar to a query; None without a text."""
-        sentences, vectors = self._sentences[row]
+        """The sentence of a loaded row that is most similar to a query.
+
+        None if it has no text, or if its sentences were more than `load` could embed.
+        """
+        sentences, vectors = self._sentences.get(row, ([], None))
         return sentences[int(np.argmax(vectors @ query))] if sentences else None
 
     def _read(self, rows: list[int]) -> dict[int, dict[str, Any]]:

@@ -26,7 +26,7 @@ MAX_QUERIES = 32
 """Queries per pass over the vectors; more are searched in several passes."""
 
 # A block's scores are float32 sums in an order that depends on the block's shape. The candidates
-# are therefore scored again, each by itself in float64, and a few more than k are taken so that
+# are therefore scored again, each on its own in float64, and a few more than k are taken so that
 # rounding cannot exclude one of the k best.
 _SPARE_CANDIDATES = 16
 _ROUNDING = 2e-6
@@ -104,7 +104,7 @@ class ExactSearch:
         )
 
     def count_above(self, queries: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        """How many of all rows have a larger inner product than given scores.
+        """The number of all rows that have a larger inner product than given scores.
 
         Args:
             queries: (q, d) float32.
@@ -153,20 +153,29 @@ class ExactSearch:
         for first, _, (values, places) in self._each_block(best, mask, padded):
             rows.append(np.asarray(places)[: len(queries)].astype(np.int64) + first)
             scores.append(np.asarray(values)[: len(queries)])
-        return self._best(queries, k, np.concatenate(rows, 1), np.concatenate(scores, 1))
+        all_rows, all_scores = np.concatenate(rows, 1), np.concatenate(scores, 1)
+        # A stable sort: candidates are in the order of rows where block scores are equal.
+        order = np.argsort(-all_scores, axis=1, kind="stable")[:, : k + _SPARE_CANDIDATES]
+        chosen = np.take_along_axis(all_rows, order, 1)
+        is_allowed = np.isfinite(np.take_along_axis(all_scores, order, 1))
+        return self.ranked(queries, k, np.where(is_allowed, chosen, _MISSING))
 
-    def _best(self, queries: np.ndarray, k: int, rows: np.ndarray, scores: np.ndarray) -> Top:
-        """The k best of the candidates of all blocks, by scores computed in float64."""
+    def ranked(self, queries: np.ndarray, k: int, candidates: np.ndarray) -> Top:
+        """The k best of given candidates, by scores computed in float64.
+
+        Args:
+            queries: (q, d) float32.
+            k: number of rows.
+            candidates: (q, n) int64 rows, those of each query without repetition; -1 is skipped.
+        """
         best_rows = np.full((len(queries), k), _MISSING, np.int64)
         best_scores = np.full((len(queries), k), -np.inf, np.float32)
-        for number, query in enumerate(queries.astype(np.float64)):
-            # A stable sort: candidates are in the order of rows where block scores are equal.
-            order = np.argsort(-scores[number], kind="stable")[: k + _SPARE_CANDIDATES]
-            candidates = rows[number, order[np.isfinite(scores[number, order])]]
-            exact = (self.vectors(candidates).astype(np.float64) * query).sum(axis=1)
+        for number, query in enumerate(np.asarray(queries, np.float64)):
+            rows = candidates[number][candidates[number] >= 0]
+            exact = (self.vectors(rows).astype(np.float64) * query).sum(axis=1)
             rounded = exact.astype(np.float32)
-            order = np.lexsort((candidates, -rounded))[:k]
-            best_rows[number, : len(order)] = candidates[order]
+            order = np.lexsort((rows, -rounded))[:k]
+            best_rows[number, : len(order)] = rows[order]
             best_scores[number, : len(order)] = rounded[order]
         return Top(best_rows, best_scores)
 

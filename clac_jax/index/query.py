@@ -32,7 +32,7 @@ class QueryError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class Query:
-    """What to search for.
+    """The parts of a search.
 
     Attributes:
         texts: descriptions.

@@ -60,12 +60,12 @@ There is no map. Make one with `clac-jax map INDEX --out INDEX/map`, and start t
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How the service answers.
+    """Settings of the service.
 
     Attributes:
         map_folder: folder made by `clac-jax map`, served under /map/; None if there is none.
-        hosts: accepted names of the server in the Host header, without port; None accepts all. A
-            page of another site cannot reach a loopback server by a name of its own then.
+        hosts: accepted names of the server in the Host header, without port; None accepts all.
+            With them no page of a different site reaches a loopback server by a name of its own.
         answer_seconds: after this time a request is answered with 503.
     """
 

@@ -19,6 +19,9 @@ from clac_jax.serve.messages import EmbedRequest, RequestError, SearchRequest
 
 MAX_BATCH = 32
 MAX_PENDING = 512
+MAX_NEW_TEXTS = 16
+"""Texts whose sentences are embedded per batch: what many clients would otherwise wait for."""
+
 _STOP = None
 
 Answer = tuple[list[Hit], "np.ndarray | None"]
@@ -33,6 +36,7 @@ class Batcher:
     def __init__(self, searcher: Searcher):
         """Starts the thread; `close` stops it."""
         self._searcher = searcher
+        searcher.max_new_texts = MAX_NEW_TEXTS
         self._queue: queue.Queue[Job | None] = queue.Queue(MAX_PENDING)
         self._thread = threading.Thread(target=self._run, name="clac_jax.serve", daemon=True)
         self._thread.start()
@@ -77,7 +81,7 @@ class Batcher:
                 return
 
     def _next_jobs(self) -> tuple[list[Job], bool]:
-        """What waits, at least one job, and whether the thread is to stop after it."""
+        """The jobs that wait, at least one, and whether the thread is to stop after them."""
         jobs: list[Job] = []
         first = self._queue.get()
         while first is not _STOP:

@@ -35,7 +35,7 @@ MAX_SCORES = 100_000
 _SEARCH = ("text", "not", "not_weight", "crystal", "row", "k", "where", "min_score", "sentences",
            "scores")  # fmt: skip
 _EMBED = ("text", "crystal")
-_SENTENCES = 20  # hits of which the matching sentence is looked for
+_SENTENCES = 10  # hits of which the matching sentence is looked for
 
 
 class RequestError(UserError):

@@ -65,11 +65,11 @@ def unit_vectors(n, dim=64, seed=0):
 def test_a_score_depends_on_its_row_and_the_query_only():
     vectors = unit_vectors(500)
     queries = unit_vectors(3, seed=1).astype(np.float32)
-    whole = ExactSearch([vectors], 512).top(queries, 20)
+    together = ExactSearch([vectors], 512).top(queries, 20)
     for shards, block in (([vectors[:123], vectors[123:]], 64), ([vectors], 16)):
         parts = ExactSearch(shards, block).top(queries, 20)
-        np.testing.assert_array_equal(parts.rows, whole.rows)
-        np.testing.assert_array_equal(parts.scores, whole.scores)
+        np.testing.assert_array_equal(parts.rows, together.rows)
+        np.testing.assert_array_equal(parts.scores, together.scores)
 
 
 def test_equal_vectors_are_in_the_order_of_their_rows():

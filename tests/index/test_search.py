@@ -5,7 +5,7 @@ import pytest
 from helpers.word_model import TABLE, WordModel, crystal_with, words_index
 
 import clac_jax
-from clac_jax.index import details
+from clac_jax.index import ann, details
 from clac_jax.index.filters import FilterError
 from clac_jax.index.layout import IndexMismatchError
 from clac_jax.index.query import Query, QueryError, combined
@@ -95,6 +95,15 @@ def test_sentences_are_embedded_once_and_for_the_first_hits_only(searcher):
     assert calls == [1, 1, 4, 1]
 
 
+def test_a_busy_server_leaves_sentences_out_until_they_are_known(searcher):
+    searcher.max_new_texts = 1
+    found = [
+        [hit.sentence is not None for hit in searcher.search(Query(("Ti O",)), Options(3))]
+        for _ in range(3)
+    ]
+    assert found == [[True, False, False], [True, True, False], [True, True, True]]
+
+
 def test_many_rows_are_forgotten_except_the_last(searcher, monkeypatch):
     monkeypatch.setattr(details, "MAX_ITEMS", 2)
     small = Searcher(searcher.index, searcher.model)
@@ -159,6 +168,23 @@ def test_an_index_without_vectors_of_texts_says_so(tmp_path):
     with pytest.raises(QueryError, match="has no vectors of texts"):
         searcher.texts(Query(rows=(2,)), 2)
     assert searcher.search(Query(("Mg O",)), Options(1))[0].sentence == "Mg O ceramic."
+
+
+def test_an_approximate_index_is_used_without_a_condition(index, monkeypatch):
+    class Backwards:
+        """Finds the last rows first, with wrong scores, and too few of them."""
+
+        def search(self, queries, k):
+            rows = np.array([[5, 4, 3, -1, -1, -1]][:k] * len(queries))
+            return np.zeros(rows.shape, np.float32), rows
+
+    monkeypatch.setattr(ann, "open_ann", lambda opened: Backwards())
+    approximate = Searcher(index, WordModel(), use_ann=True)
+    exact = {hit.row: hit.score for hit in Searcher(index, WordModel()).search(Query(("O",)))}
+    hits = approximate.search(Query(("O",)), Options(6))
+    assert {hit.row for hit in hits} == {3, 4, 5}
+    assert [hit.score for hit in hits] == sorted((exact[row] for row in (3, 4, 5)), reverse=True)
+    assert len(approximate.search(Query(("O",)), Options(6, "n_atoms > 0"))) == 6
 
 
 def test_another_models_index_is_refused(index):
