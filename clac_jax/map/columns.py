@@ -1,4 +1,4 @@
-"""What the points of a map can be coloured and filtered by: numbers and categories of the items."""
+"""Columns that colour and filter the points of a map: numbers and categories of the items."""
 
 from __future__ import annotations
 
@@ -135,8 +135,8 @@ def columns_of(table: Any) -> list[Column]:
         table: `pyarrow.Table` of the items, without texts and structures.
 
     Returns:
-        The family first, then categories and numbers in the order of the table; a column without
-        any value is left out.
+        The family first, then categories and numbers in the order of the table; a column
+        with no value is left out.
     """
     import pyarrow.types as types
 

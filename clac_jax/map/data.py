@@ -1,4 +1,4 @@
-"""What a map shows, read from an index: positions, colours, texts, structures and vectors."""
+"""The content of a map, read from an index: positions, colours, texts, structures, vectors."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def _structures(table: Any) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def _provenance(index: Index, plane: Layout) -> dict[str, Any]:
-    """What the status line of the page says, from the table of contents of the index."""
+    """The facts in the status line of the page, from the table of contents of the index."""
     model = index.info["model"]
     sources = [name for data in index.info["data"] for name in data["names"]]
     return {

@@ -83,7 +83,7 @@ def test_an_empty_answer_and_a_refused_query_are_said_in_words(searcher, folder)
         assert "characters" in one.page.inner_text("#message")
 
 
-def test_a_map_of_another_index_searches_words_only(searcher, folder, tmp_path):
+def test_a_map_of_a_different_index_searches_words_only(searcher, folder, tmp_path):
     copy = tmp_path / "map"
     shutil.copytree(folder, copy)
     head = copy / "data" / "head.js"

@@ -36,7 +36,7 @@ def index(tmp_path_factory):
     return folder / "idx"
 
 
-def test_all_outputs_at_once(index, tmp_path, capsys):
+def test_all_outputs_together(index, tmp_path, capsys):
     out = tmp_path / "map"
     files = [
         f"--png={tmp_path}/m.png",
@@ -66,6 +66,6 @@ def test_flags_that_do_not_fit(index, tmp_path, capsys, arguments, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_is_no_index(tmp_path, capsys):
+def test_a_folder_that_is_not_an_index(tmp_path, capsys):
     assert main(["map", str(tmp_path), f"--out={tmp_path}/map"]) == 2
     assert "is not an index" in capsys.readouterr().err

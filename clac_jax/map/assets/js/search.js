@@ -25,7 +25,7 @@ ClacMap.Search = class {
     if (!this.health) this.service = "";
     else if (this.health.index.checksum !== this.data.provenance.index) {
       this.service = ""; // its rows would be others
-      throw new Error("The server searches another index than this map shows, so only words are " +
+      throw new Error("The server searches a different index from the one on this map, so only words are " +
         "looked for. Make the map again with `clac-jax map`.");
     }
   }
