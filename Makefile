@@ -78,7 +78,7 @@ $(DATA): $(ENV) clac_jax/datasets/materials_project_mini/materials_project_mini.
 	$(RUN) -m clac_jax data prepare --name=materials_project_mini --data_dir=data
 	touch $@
 
-# Renews requirements.lock (for whoever changes a dependency; needs uv and the network).
+# Renews requirements.lock (after a change of a dependency; needs uv and the network).
 lock:
 	uv pip compile --quiet --universal --python-version=3.11 --no-emit-index-url --no-annotate \
 	  --no-header --generate-hashes --extra=dev --extra=docs pyproject.toml requirements.in -o requirements.lock

@@ -62,14 +62,14 @@ def measure(
                 seconds, state = seconds_of(run.step, state)
                 steps.append(seconds)
             arrays = run.arrays(state)
-            begun = time.perf_counter()
+            started = time.perf_counter()
             checkpoints.save(arrays, RunProgress(step=number + 1), None)
-            blocked.append(time.perf_counter() - begun)
+            blocked.append(time.perf_counter() - started)
             del arrays
             seconds, state = seconds_of(run.step, state)
             after.append(seconds)
             checkpoints.wait()
-            committed.append(time.perf_counter() - begun)
+            committed.append(time.perf_counter() - started)
         checkpoints.close()
         to_host = [seconds_of(run.host_arrays, run.step(run.put(run.initialise())))[0]]
         to_host += [seconds_of(run.host_arrays, state)[0]]
@@ -78,11 +78,11 @@ def measure(
         fresh, restored, resumed = [], [], []
         for _ in range(starts):
             fresh.append(seconds_of(lambda: run.step(run.put(run.initialise())))[0])
-            begun = time.perf_counter()
+            started = time.perf_counter()
             state = run.put(run.resume(workdir)[0])
-            restored.append(time.perf_counter() - begun)
+            restored.append(time.perf_counter() - started)
             run.step(state)
-            resumed.append(time.perf_counter() - begun)
+            resumed.append(time.perf_counter() - started)
             del state
         num_bytes = sum(f.stat().st_size for f in workdir.rglob("*") if f.is_file())
 

@@ -137,12 +137,12 @@ def by_data() -> list[dict[str, Any]]:
             config.dataset.path, config.dataset.data_dir = str(path), folder
             seconds = {}
             for name in ("prepare", "start"):
-                begun = time.perf_counter()
+                started = time.perf_counter()
                 data = RunData(config, encoder_needs(config))
-                seconds[f"{name}_s"] = time.perf_counter() - begun
-            begun = time.perf_counter()
+                seconds[f"{name}_s"] = time.perf_counter() - started
+            started = time.perf_counter()
             next(data.train_batches(1, data.split_sizes["train"] // 2))
-            seconds["first_batch_s"] = time.perf_counter() - begun
+            seconds["first_batch_s"] = time.perf_counter() - started
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
             rows.append({"crystals": size, **seconds, "peak_memory_gib": peak})
             print(rows[-1], flush=True)

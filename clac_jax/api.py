@@ -11,26 +11,35 @@ from __future__ import annotations
 
 import os
 
-from clac_jax.inference.errors import InputError, LoadError
+from clac_jax.inference.errors import InputError, LoadError, PublishedError
 from clac_jax.inference.model import Model
-from clac_jax.inference.source import open_source
+from clac_jax.inference.named import open_source
 
-__all__ = ["InputError", "LoadError", "Model", "load"]
+__all__ = ["InputError", "LoadError", "Model", "PublishedError", "load"]
 
 
 def load(what: str | os.PathLike[str]) -> Model:
     """Loads a trained model.
 
     Args:
-        what: a run's workdir (its newest checkpoint), optionally with the suffix `@best`, `@last`,
-            `@step=5000` or `@epoch=49`, as in `config.resume_from`; a checkpoint's folder; or a
-            model exported by `clac-jax ckpt export`: its folder or its `model.safetensors`.
+        what: one of
+
+            - a run's workdir (its newest checkpoint), or with a suffix `RUN@best`, `RUN@last`,
+              `RUN@step=5000` or `RUN@epoch=49`, as in `config.resume_from`; or a checkpoint's
+              own folder;
+            - a folder written by `clac-jax publish`, or its `model.safetensors`;
+            - `hf:owner/name`, such a folder on the Hugging Face Hub: downloaded once, then read
+              from the local cache; `hf:owner/name@revision` for a branch, tag or commit;
+            - `mini`, the pretrained model that comes with this package. Write `./mini` for a
+              folder of that name.
 
     Raises:
         CheckpointNotFoundError: no checkpoint has that name.
         DamagedCheckpointError: a file of the checkpoint differs from what was written.
-        ExportError: an exported model cannot be read.
+        PublishedError, ExportError: a file of a published model is missing, differs from what was
+            published, or cannot be read.
         PretrainedError: the folder or package that provides the run's tokenizer does not exist.
-        LoadError: the checkpoint does not hold the model that its config describes.
+        LoadError: the checkpoint does not hold the model that its config describes, or a model is
+            not on the Hub.
     """
     return Model(open_source(what))

@@ -15,6 +15,8 @@ class UserError(Exception):
     """
 
     exit_code = 2
+    prevents_saving = False
+    """Whether a checkpoint of the state at the time of the error would be wrong."""
 
 
 class ConfigError(UserError, ValueError):
@@ -25,7 +27,7 @@ class WorkdirError(UserError):
     """The workdir cannot be read or written."""
 
     # metrics.jsonl may lack rows, so a checkpoint saved now would disagree with it.
-    spoils_state = True
+    prevents_saving = True
 
 
 class LostWorkdirError(WorkdirError):
@@ -38,13 +40,13 @@ class LostWorkdirError(WorkdirError):
     def __init__(self, message: str, moved_to: Path | None):
         super().__init__(message)
         self.moved_to = moved_to
-        self.spoils_state = moved_to is None
+        self.prevents_saving = moved_to is None
 
 
 class MovedMetricsError(WorkdirError):
     """`metrics.jsonl` was moved or deleted during the run; its rows and the state are intact."""
 
-    spoils_state = False
+    prevents_saving = False
 
 
 EXIT_USER_ERROR = UserError.exit_code

@@ -27,7 +27,7 @@ from clac_jax.training.step import TrainStep
 class TrainingDivergedError(UserError):
     """The loss or the gradient is no longer finite."""
 
-    spoils_state = True
+    prevents_saving = True
 
 
 @dataclass

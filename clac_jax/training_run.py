@@ -188,7 +188,7 @@ def _train_epochs(run: Run) -> None:
     if stopped_early(config, current.progress) and current.progress != run.began_at:
         run.line.say(why_ended(config, current.progress))
     count = len(current.layouts)
-    run.line.say(f"programs  {count} of the training step, for as many shapes of batches")
+    run.line.say(f"programs  {count} of the training step, one per batch shape")
     run.line.close()
     run.stop.set_unsaved_work(False)
 

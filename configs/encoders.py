@@ -13,6 +13,7 @@ from typing import Any
 import ml_collections
 
 from clac_jax.config.shipped import shipped_config
+from clac_jax.errors import ConfigError
 
 _RANDOM_TEXT = {
     "text_encoder.pretrained": None,
@@ -61,7 +62,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
 
 def get_config(name: str = "painn") -> ml_collections.ConfigDict:
     if name not in ENCODERS:
-        raise ValueError(f"There is no encoder {name!r}. Use one of {', '.join(ENCODERS)}.")
+        raise ConfigError(f"Unknown encoder {name!r}. Use one of {', '.join(ENCODERS)}.")
     config = shipped_config("base")
     for key, value in ENCODERS[name].items():
         config.update_from_flattened_dict({key: value})

@@ -3,6 +3,7 @@
 import ml_collections
 
 from clac_jax.config.shipped import shipped_config
+from clac_jax.errors import ConfigError
 
 # What each entry changes in the base run. "jsd" is CLIP-Lite's loss, with its ablations.
 _PLAIN = {"use_visual_intramodal_loss": False, "use_textual_intramodal_loss": False}
@@ -27,7 +28,7 @@ LOSSES = {
 
 def get_config(name: str = "infonce") -> ml_collections.ConfigDict:
     if name not in LOSSES:
-        raise ValueError(f"There is no loss {name!r}. Use one of {', '.join(LOSSES)}.")
+        raise ConfigError(f"Unknown loss {name!r}. Use one of {', '.join(LOSSES)}.")
     config = shipped_config("base")
     config.update_from_flattened_dict(LOSSES[name])
     return config

@@ -17,6 +17,6 @@ def get_config(path: str) -> ml_collections.ConfigDict:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = one_line(str(error).strip("'\""), 300)
         raise ConfigError(
-            f"{file} is not the config.json of a run ({reason}). Give the one that is beside the "
+            f"{file} is not the config.json of a run ({reason}). Give the one next to the "
             "checkpoints, or start from a file in configs/."
         ) from error

@@ -35,5 +35,5 @@ def pytest_configure(config):
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    """The embedded data set: built by `make data`, or here for a bare `pytest`."""
+    """The bundled data set: built by `make data`, or here for a bare `pytest`."""
     return ROOT / "data" if (ROOT / "data").is_dir() else tmp_path_factory.mktemp("data")

@@ -38,7 +38,7 @@ def test_importing_the_package_imports_nothing_else():
     assert {name for name in modules if name.startswith("clac_jax")} == {"clac_jax"}
 
 
-def test_what_the_door_offers_is_seen_before_it_is_loaded():
+def test_the_names_of_the_door_are_listed_before_they_are_loaded():
     names = fresh("import clac_jax, sys\nassert 'jax' not in sys.modules\nprint(*dir(clac_jax))")
     assert set(clac_jax.__all__) <= set(names)
 
@@ -73,6 +73,6 @@ def test_train_is_the_function_in_whatever_order_things_are_imported(statements)
     ]
 
 
-def test_what_is_not_there_is_an_attribute_error():
+def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'trian'"):
         clac_jax.trian  # noqa: B018

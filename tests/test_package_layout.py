@@ -54,9 +54,7 @@ LAZY = {
 MAX_LINES = 400
 LONG_FILES = {
     "clac_jax/crystals/cif.py": "the clauses of CIF, in the order of its specification",
-    "clac_jax/datasets/readers.py": "one reader per format of tables; to be parted by format",
     "tests/checkpoint/test_manager.py": "one folder of checkpoints in all its states",
-    "tests/crystals/test_cif.py": "CIF by its clauses; to be parted as the reader is",
     "tests/datasets/test_building.py": "builds of one table, disturbed in every way",
     "tests/datasets/test_materials_project_mini.py": "the claims of the data set's datasheet",
     "tools/materials_project_mini/aspects.py": "the sentences of the narratives, by aspect",

@@ -1,4 +1,4 @@
-"""Builds the embedded data set: crystals, narratives, questions and properties in a parquet file.
+"""Builds the bundled data set: crystals, narratives, questions and properties in a parquet file.
 
 python -m tools.build_materials_project_mini --crystals=CRYSTALS.parquet --facts_cache=facts.pkl
 
@@ -71,7 +71,7 @@ def narrative_of(compound: Compound, row: dict[str, Any]) -> dict[str, str]:
 
 
 def build(rows: list[dict[str, Any]], facts: list[Facts]) -> pa.Table:
-    """Builds the table of the embedded data set."""
+    """Builds the table of the bundled data set."""
     compounds = [Compound(one) for one in facts]
     texts = [narrative_of(c, row) for c, row in zip(compounds, rows, strict=True)]
     splits = splits_of(rows)

@@ -36,8 +36,11 @@ def commands() -> str:
     parts.append(_section("clac-jax train", _train_help(), 2))
     for name in cli.MODULES:
         (group,) = [parser for key, parser in _commands(cli._parser(name)) if key == name]
+        if not (below := _commands(group)):  # one command, not a group of them
+            parts.append(_section(group.prog, group.format_help(), 2))
+            continue
         parts.append(f"## clac-jax {name}\n\n{group.description}\n")
-        parts += [_section(p.prog, p.format_help(), 3) for _, p in _commands(group)]
+        parts += [_section(p.prog, p.format_help(), 3) for _, p in below]
     return "\n".join(parts)
 
 

@@ -3,7 +3,7 @@
     python tools/reread_cifs.py FOLDER... [--acwf 200] [--against pymatgen] [--json counts.json]
 
 A source is a folder (searched recursively for .cif files), a file, or an AMCSD database
-(`amcsd_cif1.db` of the PyPI package larixite). `--acwf N` also writes N of the embedded crystals in
+(`amcsd_cif1.db` of the PyPI package larixite). `--acwf N` also writes N of the bundled crystals in
 the format of acwf-verification-scripts (the space-group number in quotes, the operations listed)
 and compares them after reading. `--against pymatgen` compares every crystal with that read by
 pymatgen. The exit status is 1 if a text raised anything but a CrystalError, if an accepted crystal
@@ -69,7 +69,7 @@ def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("sources", nargs="*", type=Path, help="folders, .cif files, .db files")
-    parser.add_argument("--acwf", type=int, default=0, metavar="N", help="embedded crystals")
+    parser.add_argument("--acwf", type=int, default=0, metavar="N", help="bundled crystals")
     parser.add_argument("--against", choices=("pymatgen",))
     parser.add_argument("--json", type=Path, help="output file for the counts")
     options = parser.parse_args()
@@ -126,7 +126,7 @@ def count(texts: Iterator[tuple[str, str]], compare: bool) -> Counts:
 
 
 def count_acwf(number: int, compare: bool) -> Counts:
-    """Writes embedded crystals in the format of acwf, reads them and compares."""
+    """Writes bundled crystals in the format of acwf, reads them and compares."""
     import pyarrow.parquet
 
     from clac_jax.datasets.materials_project_mini.builder import PARQUET  # needs pyarrow

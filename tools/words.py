@@ -66,7 +66,7 @@ RULES = (
     Rule("mend(?:s|ed|ing)?", "fix"),
     Rule("obey(?:s|ed)?", "follow"),
     Rule("wish(?:es|ed)?", "request; wants"),
-    Rule("begun", "started", allowed=r"begun="),
+    Rule("begun", "started"),
     Rule("dealt out", "assigned"),
     Rule("asked (?:for|of)", "requested, required", allowed=r"asked for \w+ in|for .* asked for "),
     Rule("asks (?:for|of)", "needs, requests"),
@@ -75,7 +75,10 @@ RULES = (
     Rule("takes over", "imports, copies"),
     Rule("spoil(?:s|t|ed|ing)?", "corrupt, damage"),
     Rule("lies? (?:in|at|there|beside|behind|where|outside|inside|below|under)", "is in, is at"),
-    Rule("stands? (?:in|on|at|there|beside|behind|before|for none|outside|around)", "is, appears"),
+    Rule(
+        "stands? (?:in(?! for)|on|at|there|beside|behind|before|for none|outside|around)",
+        "is, appears",
+    ),
     Rule("comes? (?:out|of it)", "results, is"),
     Rule("is made of", "consists of, is built from"),
     Rule("is had", "is available"),
@@ -102,7 +105,11 @@ RULES = (
     Rule("so many", "the number, or the thing itself"),
     Rule("as many", "the number", allowed=r"as many (?:\w+ ){0,4}as "),
     Rule("of the same(?=[.,;:)])", "name the thing"),
-    Rule("of another", "another, a different", allowed=r"one of another|name of another"),
+    Rule(
+        "of another(?! (?:run|program|process)(?![a-z]))",
+        "a different",
+        allowed=r"one of another|name of another",
+    ),
     Rule("another one", "a different one, say which"),
     Rule("likewise", "also"),
     Rule(
@@ -165,7 +172,6 @@ RULES = (
     Rule("bad luck", "collision"),
     Rule("white space", "whitespace"),
     Rule("check sum", "checksum"),
-    Rule("by hand", "manually", allowed=r"written by hand|computed by hand|by hand"),
     # Forms.
     Rule('"""nothing\\.', "say what the function does"),
     Rule('"""the same', "say what it is"),

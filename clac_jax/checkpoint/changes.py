@@ -127,7 +127,7 @@ def _why_incomparable(info: CheckpointInfo, now: Present) -> str:
         tree["checkpoint"][key] for tree in (info.config, config) for key in ("monitor", "mode")
     ]
     if monitors[:2] != monitors[2:]:
-        return "of another metric"
+        return "of a different metric"
     differences = unlike((info.config, info.data), (config, now.data))
     return f"measured with {', '.join(differences)}" if differences else ""
 

@@ -145,13 +145,12 @@ def read_export(
         config = config_lib.from_plain(values)
     except FileNotFoundError as error:
         raise ExportError(
-            f"{folder} lacks {MODEL_FILE} or {CONFIG_FILE}. Give a folder from "
-            "`clac-jax ckpt export`."
+            f"{folder} lacks {MODEL_FILE} or {CONFIG_FILE}. Give a folder from `clac-jax publish`."
         ) from error
     except OSError as error:
         raise ExportError(f"Cannot read {folder}: {explain(error)}") from error
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise ExportError(
-            f"{folder} was not written by `clac-jax ckpt export` ({one_line(e)}). Export it again."
+            f"{folder} was not written by `clac-jax publish` ({one_line(e)}). Publish it again."
         ) from e
     return config, about, arrays

@@ -54,7 +54,7 @@ def locate(name: str) -> CheckpointInfo:
     if (folder / MANIFEST).exists() or (folder / "state").is_dir():
         if which:
             raise CheckpointNotFoundError(
-                f"{folder} is one checkpoint, and {name!r} asks for @{which} of a run. "
+                f"{folder} is one checkpoint, and {name!r} selects @{which} of a run. "
                 f"Leave out @{which}, or give the run's folder."
             )
         return read_info(folder)

@@ -52,6 +52,8 @@ from clac_jax.versions import package_versions
 class CheckpointError(UserError):
     """A checkpoint cannot be written."""
 
+    prevents_saving = True
+
 
 class Checkpoints:
     """Saves checkpoints in `workdir/checkpoints` and removes those that need not be kept.
@@ -99,7 +101,7 @@ class Checkpoints:
             if os.path.islink(self.directory) and not self.directory.exists():
                 target = os.readlink(self.directory)
                 reason = (
-                    f"it is a link to {target}, which is not there. Mount it, or remove the link."
+                    f"it is a link to {target}, which does not exist. Mount it, or remove the link."
                 )
             raise CheckpointError(f"Cannot use {self.directory}: {reason}") from error
         self._report(finish_interrupted(self.directory) + set_aside(self.directory, damaged))

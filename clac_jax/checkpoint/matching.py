@@ -122,7 +122,7 @@ def match(saved: Shapes, wanted: Shapes, options: RestoreOptions) -> list[Match]
             matches.append(Match("initialised", path, None, shape, None, reason))
         else:
             matches.append(_pair(path, source, shape, saved[source], options.on_shape_mismatch))
-    matches = _counts_beside_moments(matches, saved)
+    matches = _counts_with_moments(matches, saved)
     taken = {found.source for found in matches}
     for source, shape in saved.items():
         if source not in taken and part_of(source) in options.parts:
@@ -194,7 +194,7 @@ def _renamed(
         except re.error as error:
             raise RestoreRuleError(
                 f'Config key "restore.rules" has {pattern!r}, which is not a regular expression: '
-                f"{error}. Mend it."
+                f"{error}. Fix it."
             ) from error
     parameters = _parameters(path for path in saved if part_of(path) == "params")
     used = [False] * len(compiled)
@@ -253,7 +253,7 @@ def _pair(path: str, source: str, shape: Shape, saved_shape: Shape, on_mismatch:
     return Match("initialised", path, source, shape, saved_shape, "its shape differs")
 
 
-def _counts_beside_moments(matches: Sequence[Match], saved: Shapes) -> list[Match]:
+def _counts_with_moments(matches: Sequence[Match], saved: Shapes) -> list[Match]:
     """The matches, with the moments and step count of each parameter restored both or not at all.
 
     The count is the number of updates in the moments (`optim.scale_by_adam`), so neither is usable
@@ -283,7 +283,7 @@ def _counts_beside_moments(matches: Sequence[Match], saved: Shapes) -> list[Matc
         for n in members:
             reason = matches[n].reason
             if matches[n].outcome != "initialised":
-                reason = "the moments of its parameter begin anew"
+                reason = "the moments of its parameter start over"
             result[n] = dataclasses.replace(matches[n], outcome="initialised", reason=reason)
     return result
 

@@ -180,7 +180,7 @@ def _complaint(info: CheckpointInfo, found: Sequence[Match], options: RestoreOpt
     for title, some in (
         ("only in the model", missing),
         ("only in the checkpoint", extra),
-        ("of another shape", shapes),
+        ("of a different shape", shapes),
     ):
         if some:
             lines.append(f"  {title} ({len(some)}):")
@@ -196,12 +196,12 @@ def _complaint(info: CheckpointInfo, found: Sequence[Match], options: RestoreOpt
     if shapes:
         flags.append("--config.restore.on_shape_mismatch=skip")
     lines.append(
-        f"  To {'otherwise ' if rules else ''}start afresh what has no counterpart and drop the "
+        f"  To {'otherwise ' if rules else ''}initialise what has no counterpart and drop the "
         f"rest, add\n    {' '.join(flags)}"
     )
     if shapes:
         lines.append("  (or on_shape_mismatch=overlap, to copy the common part of each array)")
-    lines.append("  To continue with the same model, use the config.json beside the checkpoints.")
+    lines.append("  To continue with the same model, use the config.json next to the checkpoints.")
     return "\n".join(lines)
 
 

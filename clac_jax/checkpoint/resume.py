@@ -110,7 +110,7 @@ def find_origin(config: ml_collections.ConfigDict, workdir: Path) -> Origin:
     if config.resume == "must":
         raise ResumeError(
             f"--workdir={workdir} holds no checkpoint, and config.resume is 'must'. "
-            "Check the path, set config.resume_from, or --config.resume=auto to start afresh."
+            "Check the path, set config.resume_from, or --config.resume=auto to start from scratch."
         )
     return Origin()
 

@@ -10,7 +10,6 @@ from typing import Protocol
 import jax
 import ml_collections
 
-from clac_jax.checkpoint.manager import CheckpointError
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
 from clac_jax.checkpoint.writer import CheckpointWriter
 from clac_jax.distributed import processes
@@ -100,9 +99,9 @@ class Saver:
         Raises:
             UserError: the run was asked to stop, and its last state could not be saved.
         """
-        spoilt = isinstance(error, CheckpointError) or getattr(error, "spoils_state", False)
+        unsafe = isinstance(error, UserError) and error.prevents_saving
         deleted = any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
-        safe = progress.step > 0 and not spoilt and not deleted
+        safe = progress.step > 0 and not unsafe and not deleted
         if isinstance(error, LostWorkdirError) and error.moved_to:
             self.checkpoints.follow(error.moved_to)
         try:

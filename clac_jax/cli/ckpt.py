@@ -45,10 +45,11 @@ def add(group: argparse.ArgumentParser) -> None:
     rm.add_argument("run_folder", metavar="RUN")
     rm.add_argument("steps", metavar="STEP", type=int, nargs="+")
     rm.add_argument("--force", action="store_true", help="remove the newest intact one as well")
-    export = command("export", _export, "write the model as one safetensors file with its config")
+    export = command("export", _export, "the same as `clac-jax publish`")
     export.add_argument("checkpoint", help=NAMED)
     export.add_argument("folder")
-    back = command("import", _import, "make an exported model the checkpoint of a new workdir")
+    export.set_defaults(name=None, license=None)
+    back = command("import", _import, "make a published model the checkpoint of a new workdir")
     back.add_argument("folder")
     back.add_argument("workdir")
 
@@ -120,11 +121,9 @@ def _rm(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from clac_jax.checkpoint.export import export
+    from clac_jax.cli import publish
 
-    folder = local_path(options.folder, "FOLDER")
-    print(export(locate(options.checkpoint), folder))
-    return 0
+    return publish.run(options)
 
 
 def _import(options: argparse.Namespace) -> int:

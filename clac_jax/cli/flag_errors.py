@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from clac_jax.config.shipped import config_folder, shipped_names
 from clac_jax.errors import UserError
 
 _TRACE = "Traceback (most recent call last)"  # in the parser's message on a failing config file
+_UNKNOWN_KEY = re.compile(r"""'?([\w.]+)'?(?: Did you mean "([^"]+)" instead of .*)?""")
 
 
 def describe(error: Exception, config: str = "--config") -> str:
@@ -38,9 +40,17 @@ def describe(error: Exception, config: str = "--config") -> str:
         text = _unquoted(str(root))
         if isinstance(root, AttributeError | KeyError) and (new_name := renamed.hint(text)):
             return new_name
-        return text if " " in text else f"There is no config key {text!r}."
+        return _unknown_key(text) or text
     what = f"{type(root).__name__}: {_unquoted(str(root))}"
     return f"{config} cannot be loaded: {_where(root)}{what}"
+
+
+def _unknown_key(text: str) -> str:
+    """The message for an error of `ConfigDict` about a missing key; "" for any other text."""
+    from clac_jax.config.check import unknown_key  # which imports most of the package
+
+    found = _UNKNOWN_KEY.fullmatch(text)
+    return unknown_key(found[1], found[2] or "") if found else ""
 
 
 def _unquoted(text: str) -> str:

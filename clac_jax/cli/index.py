@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from clac_jax.cli.command import commands
 from clac_jax.datasets.options import ON_FORMULA_MISMATCH
+from clac_jax.distributed.workdir import Workdir
 from clac_jax.index.plan import ON_BAD
 
 if TYPE_CHECKING:
@@ -38,6 +39,36 @@ def add(group: argparse.ArgumentParser) -> None:
         "--model", help=f"{MODEL} (default: that which the index says it was made by)"
     )
     add_source_flags(more)
+    build = command("build", _build, "build an approximate index, for more than a million crystals")
+    build.add_argument("index", metavar="INDEX")
+    build.add_argument("--ann", action="store_true", required=True, help="by FAISS (extra [ann])")
+    build.add_argument(
+        "--kind",
+        choices=("flat", "sq8"),
+        default="flat",
+        help="float32 vectors, or one byte per component (default: %(default)s)",
+    )
+    build.add_argument(
+        "--lists", type=int, default=0, help="inverted lists (default: 4 sqrt(n), as FAISS advises)"
+    )
+    build.add_argument(
+        "--nprobe",
+        type=int,
+        default=0,
+        help="lists that a query visits (default: the fewest with a recall of 0.99 on a sample)",
+    )
+    build.add_argument("--seed", type=int, default=0, help="of the clustering (default: 0)")
+    export = command("export", _export, "copy an index to a vector database")
+    export.add_argument("index", metavar="INDEX")
+    export.add_argument(
+        "--to",
+        nargs=2,
+        required=True,
+        metavar=("DATABASE", "URI"),
+        help="lancedb FOLDER_OR_URI; or qdrant URL (its key is read from QDRANT_API_KEY), or "
+        "qdrant path:FOLDER for its embedded engine",
+    )
+    export.add_argument("--name", default="", help="the new table (default: the folder's name)")
 
 
 def add_source_flags(parser: argparse.ArgumentParser) -> None:
@@ -132,4 +163,31 @@ def _add(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("stopped; run the same command to resume.", file=sys.stderr)
         return EXIT_INTERRUPTED
+    return 0
+
+
+def _build(options: argparse.Namespace) -> int:
+    from clac_jax.index.ann import AnnOptions, build_ann
+    from clac_jax.index.store import Index
+
+    chosen = AnnOptions(options.kind, options.lists, options.nprobe, options.seed)
+    index = Index(options.index)
+    with Workdir(index.path, "INDEX"):
+        facts = build_ann(index, chosen)
+    size = facts["file"]["bytes"] / 2**20
+    print(f"{index.path}: {facts['lists']} lists of {facts['count']:,} crystals, {size:.1f} MiB")
+    print(f"  recall of the exact top 10, {facts['queries']} queries:")
+    for nprobe, recall in sorted(facts["recall"].items(), key=lambda item: int(item[0])):
+        used = "  (used)" if int(nprobe) == facts["nprobe"] else ""
+        print(f"    nprobe {nprobe:>5}  {recall:.3f}{used}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from clac_jax.index.export import export
+    from clac_jax.index.store import Index
+
+    target, uri = options.to
+    count = export(Index(options.index), target, uri, options.name)
+    print(f"{count:,} crystals written to {target} {uri}")
     return 0

@@ -17,27 +17,21 @@ from clac_jax.files.paths import explain
 # group is imported, so that inspecting a checkpoint needs neither JAX nor the data.
 GROUPS = {
     "train": "train a model, or resume its training",
-    "data": "prepare the data that runs read",
+    "evaluate": "measure a trained model: retrieval and more, with intervals and baselines",
+    "compare": "compare evaluated models: is one better than the other, and how sure is that",
     "embed": "make an index of crystals, to be searched",
     "index": "look at, check and extend an index of crystals",
     "search": "find crystals by words, by a crystal, or by both",
     "similarity": "compare descriptions with crystals by name",
     "map": "show an index as a map: a page, figures, files for other programs",
     "serve": "answer searches of an index over HTTP",
+    "publish": "write a model as a folder to keep, share or put on a hub",
+    "data": "prepare the data that runs read",
     "ckpt": "look at, compare, check and manage checkpoints",
     "import": "import what other programs have trained",
 }
-MODULES = {
-    "data": "data",
-    "embed": "embed",
-    "index": "index",
-    "search": "search",
-    "similarity": "similarity",
-    "map": "map",
-    "serve": "serve",
-    "ckpt": "ckpt",
-    "import": "imports",
-}
+# Group -> module of clac_jax.cli, where the names differ; "train" is not among argparse's commands.
+MODULES = {name: name for name in GROUPS if name != "train"} | {"import": "imports"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

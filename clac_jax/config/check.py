@@ -88,8 +88,18 @@ def _unknown(dotted: str, known: list[str]) -> str:
     if known_as := next((str(each) for each in renamed.RENAMED if each.old == dotted), ""):
         return known_as
     near = difflib.get_close_matches(dotted, known, n=1)
-    advice = f'Did you mean "{near[0]}"?' if near else ALL_KEYS
-    return f'Unknown config key "{one_line(dotted)}". {advice}'
+    return unknown_key(dotted, near[0] if near else "")
+
+
+def unknown_key(name: str, similar: str = "") -> str:
+    """The message about a config key that does not exist.
+
+    Args:
+        name: the key as given by the user.
+        similar: the key that may be meant; "" if none is similar.
+    """
+    advice = f'Did you mean "{similar}"?' if similar else ALL_KEYS
+    return f'Unknown config key "{one_line(name)}". {advice}'
 
 
 def _check_value(dotted: str, value: Any, key: Key) -> None:

@@ -14,7 +14,7 @@ class Dataset:
 
     name: str = key(
         "materials_project_mini",
-        "the data set: the embedded one, or gpt_narratives for a file of your own in `path`",
+        "the data set: the bundled one, or gpt_narratives for a file of your own in `path`",
         on_change=OTHER_EXAMPLES,
         validation="data",
     )

@@ -37,7 +37,7 @@ def get_config():
 
 `--config=FILE.py` names it, and `--config.KEY=VALUE` overrides one key: `--config.batch_size=32`,
 `--config.graph_encoder.name=cgcnn`, `--config.frozen="('text_encoder/.*',)"`. An unknown key, a
-value of another type and a value out of range are refused before anything starts.
+value of a different type and a value out of range are refused before anything starts.
 
 "On resume" is what another value means for a run that resumes from its checkpoint, or starts from
 that of another run; the start-up summary prints it in a line that begins with `changed`. "Used

@@ -50,7 +50,7 @@ def upgraded(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         config: nested; values of any type, as a file may hold them. Not modified.
 
     Returns:
-        The converted config, and one line for each renamed key in it.
+        The converted config, and one line for each renamed key that had an effect.
     """
     config, lines = copy.deepcopy(config), []
     for each in RENAMED:
@@ -63,8 +63,6 @@ def upgraded(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         if is_used:
             target[new] = value
             lines.append(f"{each.old} is now {each.new}: {value!r}")
-        else:
-            lines.append(f"{each.old} ({value!r}) was not used; {each.new} is {target.get(new)!r}")
     return config, lines
 
 

@@ -67,7 +67,7 @@ class TextEncoder:
     feature: str = key(
         "mean",
         "a text's feature: of its first or last token, the mean over its tokens, or that mean "
-        "beside learned weighted ones (attention)",
+        "along with learned weighted ones (attention)",
         choices=("first", "last", "mean", "attention"),
     )
     max_length: int = key(
@@ -249,7 +249,7 @@ class Run:
     )
     resume: str = key(
         "auto",
-        '"auto" resumes where the workdir has a checkpoint, "must" refuses to start afresh, '
+        '"auto" resumes where the workdir has a checkpoint, "must" refuses to start from scratch, '
         '"never" refuses a workdir that holds a run',
         choices=("auto", "must", "never"),
         on_change=PLAIN,
@@ -291,7 +291,7 @@ class Run:
     optimizer: None = group(Optimizer, "The optimizer.", on_change=NEXT_STEP)
     checkpoint: None = group(Checkpoint, "Which checkpoints are saved and kept.", on_change=PLAIN)
     restore: None = group(
-        Restore, "How much of another run's checkpoint is taken over.", on_change=PLAIN
+        Restore, "How much of another run's checkpoint is copied.", on_change=PLAIN
     )
     input: None = group(Input, "The input pipeline.")
     logging: None = group(Logging, "Logs besides metrics.jsonl.", on_change=PLAIN, per_process=True)

@@ -103,7 +103,8 @@ class Restore:
     )
     on_shape_mismatch: str = key(
         "error",
-        "an array of another shape stops the run, starts afresh, or keeps the common slice",
+        "an array of a different shape stops the run, starts from scratch, or keeps the common "
+        "slice",
         choices=("error", "skip", "overlap"),
     )
 

@@ -39,7 +39,7 @@ def shipped_file(name: str) -> Path:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
         raise ConfigError(
-            f"There is no config {name!r}. {hint}Give one of {', '.join(names)}, or the path of a "
+            f"Unknown config {name!r}. {hint}Give one of {', '.join(names)}, or the path of a "
             "config file."
         )
     return config_folder() / f"{name}.py"

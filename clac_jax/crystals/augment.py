@@ -47,7 +47,7 @@ def perturb(crystal: Crystal, rng: np.random.Generator, law: str = "bounded") ->
         ValueError: the law is unknown.
     """
     if law not in ("bounded", "legacy"):
-        raise ValueError(f"There is no perturbation law {law!r}. Use bounded or legacy.")
+        raise ValueError(f"Unknown perturbation law {law!r}. Use bounded or legacy.")
     if crystal.num_atoms < 2:
         return crystal
     distance = smallest_distance(crystal, own_images=law != "legacy")
@@ -93,7 +93,7 @@ def strain(
         xy, yz, zx = rng.uniform(-max_strain / 2, max_strain / 2, 3)
         deformation = np.array([[1.0, xy, zx], [xy, 1.0, yz], [zx, yz, 1.0]])
     else:
-        raise ValueError(f"There is no strain law {law!r}. Use axial, isotropic or shear.")
+        raise ValueError(f"Unknown strain law {law!r}. Use axial, isotropic or shear.")
     return _unchecked(crystal, crystal.lattice @ deformation, crystal.positions @ deformation)
 
 

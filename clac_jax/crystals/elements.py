@@ -21,6 +21,8 @@ _TABLE = Chem.GetPeriodicTable()
 _SYMBOLS = tuple(_TABLE.GetElementSymbol(z) for z in range(119))
 _NUMBERS = {symbol: z for z, symbol in enumerate(_SYMBOLS) if z > 0} | {"D": 1, "T": 1}
 
+_AMERICAN = {"aluminium": "aluminum", "caesium": "cesium", "sulphur": "sulfur"}
+
 
 class ElementError(UserError, ValueError):
     """Not a symbol or atomic number of a chemical element."""
@@ -51,6 +53,17 @@ def symbol(number: int) -> str:
     if not 1 <= number <= 118:
         raise ElementError(f"{number} is not an atomic number. Use 1 to 118.")
     return _SYMBOLS[number]
+
+
+def name(number: int) -> str:
+    """English name of an element in lower case, in American spelling ("aluminum", "cesium").
+
+    Raises:
+        ElementError: the number is not from 1 to 118.
+    """
+    symbol(number)  # raises
+    british = str(_TABLE.GetElementName(number)).lower()
+    return _AMERICAN.get(british, british)
 
 
 @functools.cache

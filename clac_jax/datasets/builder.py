@@ -199,7 +199,7 @@ def open_split(
             address space is too low to read them.
     """
     if split not in SPLITS:
-        raise DataError(f"There is no split {split!r}. Use one of {', '.join(SPLITS)}.")
+        raise DataError(f"Unknown split {split!r}. Use one of {', '.join(SPLITS)}.")
     check_address_space()
     manifest.check(folder, split, SPLITS)
     try:

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from clac_jax.datasets.readers import (
+from clac_jax.datasets.columns import (
     ARRAY_COLUMNS,
     CRYSTAL_COLUMNS,
     ID_COLUMNS,
     UnreadableRow,
-    read_table,
 )
+from clac_jax.datasets.readers import read_table
 from clac_jax.datasets.record import DataError, shortened
 from clac_jax.datasets.rows import row_name
 from clac_jax.errors import error_reason

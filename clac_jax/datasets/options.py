@@ -42,7 +42,7 @@ class TableOptions:
         ):
             value = getattr(self, name)
             if value not in allowed:
-                raise DataError(f"There is no {name} {value!r}. Use one of {', '.join(allowed)}.")
+                raise DataError(f"Unknown {name} {value!r}. Use one of {', '.join(allowed)}.")
 
     def key(self) -> str:
         """A string that identifies the values of all options."""

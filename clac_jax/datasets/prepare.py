@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import functools
 import hashlib
@@ -25,7 +26,7 @@ from clac_jax.datasets.options import DEFAULTS, TableOptions
 from clac_jax.datasets.record import DataError, Record, shortened
 from clac_jax.errors import error_reason
 from clac_jax.files.atomic import sync
-from clac_jax.files.paths import explain, local_path
+from clac_jax.files.paths import error_number, explain, local_path
 
 NAMES = ("materials_project_mini", "gpt_narratives", "jarvis_dft_3d")
 REFUSED_ROWS = "refused_rows.jsonl"
@@ -51,7 +52,7 @@ def load(
         name: one of NAMES.
         data_dir: folder of the prepared data sets.
         split: "train", "validation" or "test".
-        path: table or folder of CIF files; not used for the embedded data set.
+        path: table or folder of CIF files; not used for the bundled data set.
         options: options of the table.
 
     Raises:
@@ -92,7 +93,7 @@ class _DataSet:
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:
-            raise DataError(f"There is no data set {self.name!r}. Use one of {', '.join(NAMES)}.")
+            raise DataError(f"Unknown data set {self.name!r}. Use one of {', '.join(NAMES)}.")
         if self.name != "jarvis_dft_3d":
             # The other data sets keep rows without the label, which other tasks use.
             object.__setattr__(self, "options", dataclasses.replace(self.options, label=""))
@@ -163,9 +164,11 @@ def _prepare(data_set: _DataSet, data_dir: Path) -> tuple[Path, bool]:
         if is_missing:
             _build(data_set, folder)
     except OSError as error:
+        is_full = error_number(error) in (errno.ENOSPC, errno.EDQUOT)
+        needs = " A build needs about twice the uncompressed size of its table." if is_full else ""
         raise DataError(
             f"Cannot write the data set to {shortened(str(folder), 300)} (dataset.data_dir): "
-            f"{explain(error)} A build needs about twice the uncompressed size of its table."
+            f"{explain(error)}{needs}"
         ) from error
     _print_notices(folder)
     return folder, is_missing

@@ -19,16 +19,9 @@ import numpy as np
 from clac_jax.crystals import cif
 from clac_jax.crystals.crystal import Crystal
 from clac_jax.crystals.numbers import CrystalError
+from clac_jax.datasets.columns import ARRAY_COLUMNS, ID_COLUMNS, RESERVED, UnreadableRow
+from clac_jax.datasets.json_reader import RepeatedKeyError, loads, repeated_key
 from clac_jax.datasets.options import DEFAULTS, TableOptions
-from clac_jax.datasets.readers import (
-    ARRAY_COLUMNS,
-    ID_COLUMNS,
-    RESERVED,
-    RepeatedKeyError,
-    UnreadableRow,
-    loads,
-    repeated_key,
-)
 from clac_jax.datasets.record import PROPERTIES, QUESTIONS, DataError, Record, is_unicode, shortened
 
 # Integers up to this size are exact in a float64 column.

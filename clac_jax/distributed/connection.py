@@ -181,6 +181,22 @@ def call(
         raise
 
 
+def call_tunnel(address: str) -> socket.socket:
+    """A connection through the first process to JAX's service there.
+
+    Raises:
+        OSError: it cannot be reached in time.
+    """
+    give_up = time.monotonic() + REPLY_SECONDS  # the service may not have started yet
+    while True:
+        try:
+            return call(address, {"tunnel": True}, REPLY_SECONDS)[0]
+        except OSError:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.05)
+
+
 def _answer(far: socket.socket) -> dict[str, Any]:
     line = b""
     while not line.endswith(b"\n"):

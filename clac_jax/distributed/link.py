@@ -9,6 +9,7 @@ what is available, gives the reason in one sentence and ends the program.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import selectors
@@ -27,7 +28,7 @@ from clac_jax.distributed.connection import (
     RETRY_SECONDS,
     Connection,
     ProcessError,
-    call,
+    call_tunnel,
     connect,
     listen,
     own_name,
@@ -187,18 +188,7 @@ class Link:
 
     def tunnel_entrance(self) -> int:
         """A port on this machine that leads to JAX's service in the first process."""
-
-        def enter() -> socket.socket:
-            give_up = time.monotonic() + REPLY_SECONDS  # the service may not have started yet
-            while True:
-                try:
-                    return call(self._address, {"tunnel": True}, REPLY_SECONDS)[0]
-                except OSError:
-                    if time.monotonic() > give_up:
-                        raise
-                    time.sleep(0.05)
-
-        return tunnel.open_entrance(enter)
+        return tunnel.open_entrance(functools.partial(call_tunnel, self._address))
 
     def _missing(self, name: str) -> str:
         """The processes that have not reached a point of the run, in words."""
@@ -306,7 +296,7 @@ class Link:
             )
         elif number in self._others:
             refused = (
-                f"Process {number} of the run at {self._address} is there already: "
+                f"Process {number} of the run at {self._address} has already joined: "
                 f"{self._others[number].name}. Give each process its own "
                 "config.distributed.process_id, and each run its own port."
             )

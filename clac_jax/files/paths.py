@@ -120,5 +120,16 @@ def local_path(text: str | os.PathLike[str], what: str) -> Path:
 def explain(error: OSError) -> str:
     """Two sentences for the user: the operating-system error and what to do about it."""
     reason = error_reason(error)
-    advice = _ADVICE.get(error.errno or 0)
+    advice = _ADVICE.get(error_number(error))
     return f"{reason}. {advice}." if advice else f"{reason}."
+
+
+def error_number(error: OSError) -> int:
+    """The errno of an error, from its text if it has none; 0 if unknown.
+
+    Libraries in C++ (array_record, TensorStore) report only the text, in English.
+    """
+    if error.errno:
+        return error.errno
+    text = str(error)
+    return next((number for number in _ADVICE if os.strerror(number) in text), 0)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from clac_jax.distributed.workdir import LOCK_FILE
 from clac_jax.errors import UserError, error_reason
-from clac_jax.index.items import schema_of
-from clac_jax.index.layout import CONTENTS, PARTS, file_facts
+from clac_jax.index import ann
+from clac_jax.index.layout import ANN, CONTENTS, PARTS, file_facts
 
 if TYPE_CHECKING:
     from clac_jax.index.store import Index
@@ -25,6 +24,7 @@ _ROWS = 4096
 def problems(index: Index) -> list[str]:
     """One line per problem, naming the file; empty if there is none."""
     found = _bytes(index)
+    found += _ann(index)
     found += _extra(index)
     damaged = {line.split(":")[0] for line in found}
     try:
@@ -45,8 +45,20 @@ def _bytes(index: Index) -> list[str]:
     return found
 
 
+def _ann(index: Index) -> list[str]:
+    if not (index.path / ANN).exists():
+        return []
+    try:
+        problem = ann.damage(index, ann.read_facts(index))
+    except UserError as error:
+        return [f"{ANN}: {error}"]
+    return [f"{ann.FILE}: {problem}"] if problem else []
+
+
 def _extra(index: Index) -> list[str]:
     known = {*index.files, CONTENTS, LOCK_FILE}
+    if (index.path / ANN).exists():
+        known |= {ANN, ann.FILE}
     found = []
     for path in sorted(index.path.iterdir()):
         if path.name == PARTS:
@@ -59,11 +71,6 @@ def _extra(index: Index) -> list[str]:
 def _content(index: Index, damaged: set[str]) -> list[str]:
     if damaged & {part["file"] for part in index.info["items"]}:
         return []
-    expected = schema_of(index.info["properties"])
-    if not pa.schema([f.with_nullable(True) for f in expected]).equals(
-        pa.schema([f.with_nullable(True) for f in index.schema])
-    ):
-        return [f"{index.info['items'][0]['file']}: its columns are not those of an index"]
     table = index.items(["id", "text"])
     found = []
     if len(set(table["id"].to_pylist())) < index.count:

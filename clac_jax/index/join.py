@@ -307,8 +307,9 @@ class _ItemsWriter:
 
 def _remove_temporary(folder: Path) -> None:
     """Removes files that a killed process left half written."""
-    for path in [*folder.glob(".*.tmp.*"), *folder.glob(".*.tmp")]:
-        path.unlink(missing_ok=True)
+    for pattern in (".*.tmp*", ".write_probe.*"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def _hashes(ids: pa.ChunkedArray) -> np.ndarray:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from clac_jax.crystals.crystal import Crystal
 from clac_jax.errors import error_reason
 from clac_jax.files.paths import local_path
+from clac_jax.index.items import CONTENT, FACTS, schema_of
 from clac_jax.index.layout import (
     CONTENTS,
     DamagedIndexError,
@@ -273,8 +274,17 @@ class Index:
     @functools.cached_property
     def schema(self) -> pa.Schema:
         """Columns of the items, with their types."""
-        schemas = [self._file(number).schema_arrow for number in range(len(self._items))]
-        return pa.unify_schemas([schema.remove_metadata() for schema in schemas])
+        expected = schema_of(self.info["properties"])
+        for number, part in enumerate(self._items):
+            with self._file(number) as file:
+                found = {field.name: field.type for field in file.schema_arrow}
+            wrong = [name for name in found if found[name] != _type_in(expected, name)]
+            if wrong or not {*FACTS.names, *CONTENT.names} <= found.keys():
+                raise DamagedIndexError(
+                    f"{self.path / part['file']} has other columns than the items of an index. "
+                    "Restore the file, or make the index again."
+                )
+        return expected
 
     def _check_columns(self, columns: Sequence[str] | None) -> None:
         for name in columns or ():
@@ -312,9 +322,7 @@ class Index:
             except (pa.ArrowException, OSError, ValueError) as error:
                 raise self._damaged(self._items[number]["file"], error) from error
         arrays = [
-            table[name].cast(self.schema.field(name).type)
-            if name in has
-            else pa.nulls(len(table), self.schema.field(name).type)
+            table[name] if name in has else pa.nulls(len(table), self.schema.field(name).type)
             for name in names
         ]
         return pa.table(arrays, schema=pa.schema([self.schema.field(name) for name in names]))
@@ -337,6 +345,11 @@ class Index:
             f"{self.path / name} cannot be read: {error_reason(error)}. Restore the file, or make "
             "the index again."
         )
+
+
+def _type_in(schema: pa.Schema, name: str) -> pa.DataType | None:
+    place = schema.get_field_index(name)
+    return None if place < 0 else schema.field(place).type
 
 
 def _some_rows(file: pq.ParquetFile, columns: list[str], rows: np.ndarray) -> pa.Table:

@@ -11,3 +11,7 @@ class LoadError(UserError):
 
 class InputError(UserError, ValueError):
     """Crystals, texts or labels that a model cannot process."""
+
+
+class PublishedError(UserError):
+    """A published model cannot be written, or its files are not what was published."""

@@ -13,7 +13,7 @@ from clac_jax.input_pipeline.shape_search import Needs, Sizes, padding, rounded,
 # An additional program must save more than its compilation costs:
 PROGRAM_COST = 0.02  # fraction of a batch, plus
 COMPILATION = 1.0  # batches, spread over one epoch
-ROOM = 1.05  # edge slots of the largest planned shape, relative to the largest simulated batch
+MARGIN = 1.05  # edge slots of the largest planned shape, relative to the largest simulated batch
 GROWTH = 1.5  # size ratio of successive unplanned shapes
 
 
@@ -130,7 +130,7 @@ class ShapePlan:
                 *((size, int(np.ceil(count * factor)) + 1) for size, count in usual),
                 (largest, max(rare, self._sizes.graph_views) * 2**power),
             ),
-            edges=int(np.ceil(most.edges * factor * ROOM)),
+            edges=int(np.ceil(most.edges * factor * MARGIN)),
             token_tiles=int(np.ceil(most.token_tiles * factor)) + 1,
         )
         sizes = replace(self._sizes, token_tile=rounded(self._max_tokens))

@@ -295,12 +295,12 @@ def rounded(size: float) -> int:
     return int(-(-size // ROUNDING) * ROUNDING)
 
 
-def _tiles_needed(lengths: np.ndarray, size: int, beside: Tiles = ()) -> int:
-    """Tiles of a size that best-fit packing opens in addition to `beside`, largest sequence first.
+def _tiles_needed(lengths: np.ndarray, size: int, existing: Tiles = ()) -> int:
+    """Tiles of a size that best-fit packing adds to those of `existing`, largest sequence first.
 
     Sequences that fit neither are skipped.
     """
-    free = sorted(size for size, count in beside for _ in range(count))
+    free = sorted(size for size, count in existing for _ in range(count))
     opened = 0
     for length in sorted(lengths.tolist(), reverse=True):
         fitting = bisect_left(free, length)

@@ -41,8 +41,8 @@ def build_graph_encoder(config: ml_collections.ConfigDict) -> nn.Module:
     encoder = settings.build(compute_dtype(config), "graph_encoder" in config.remat)
     if settings.sees_composition or not config.graph_encoder.add_composition:
         return encoder
-    beside = settings_of(CompositionSettings, config.graph_encoder)
-    composition = dataclasses.replace(beside, out_dim=settings.width).build()
+    added = settings_of(CompositionSettings, config.graph_encoder)
+    composition = dataclasses.replace(added, out_dim=settings.width).build()
     return WithComposition(encoder, composition)
 
 

@@ -46,8 +46,8 @@ class MetricsFile:
                 )
         elif step and not path.exists():
             warn(
-                f"{path} is not there, so the rows up to step {step} are missing in it and in the "
-                "report. Put it back and start again, if you have it."
+                f"{path} does not exist, so the rows up to step {step} are missing in it and in "
+                "the report. Put it back and start again, if you have it."
             )
         rows = read_rows(path)
         last_validation = step if validated else step - 1

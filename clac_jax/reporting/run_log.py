@@ -83,7 +83,7 @@ class RunLog:
         """Closes what is still open on the disk, for a run that an error has ended.
 
         That error is the one to report, so one of closing is not raised. Weights & Biases is left
-        to notice by itself that the run did not finish.
+        to notice on its own that the run did not finish.
         """
         for sink in self._sinks:
             if isinstance(sink, MetricsFile | TensorBoard):

@@ -88,7 +88,7 @@ class TensorBoard:
             if not self._directory.parent.is_dir():
                 raise WorkdirError(f"{self._directory.parent} was moved or removed.")
             warn(
-                f"{self._path} was removed while the run was writing to it. A new one is begun; "
+                f"{self._path} was removed while the run was writing to it. A new one was started; "
                 "metrics.jsonl has the earlier rows."
             )
             with contextlib.suppress(OSError):

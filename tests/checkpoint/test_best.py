@@ -56,7 +56,7 @@ MISFITS = {
 
 
 @pytest.mark.parametrize("make, why", MISFITS.values(), ids=MISFITS)
-def test_a_checkpoint_of_another_model_is_passed_over_by_name(saved, make, why, capsys):
+def test_a_checkpoint_of_a_different_model_is_skipped_and_named(saved, make, why, capsys):
     intact = dict(saved[0])
     assert read_best(intact, BEST_FIRST, shapes(make()), 40) == (40, {})
     said = capsys.readouterr().err

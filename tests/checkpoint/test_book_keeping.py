@@ -49,7 +49,7 @@ def test_the_same_data_say_nothing(tmp_path):
     assert not said(start, "changed")
 
 
-def test_other_examples_of_the_same_number_begin_the_epoch_anew(tmp_path):
+def test_other_examples_of_the_same_number_restart_the_epoch(tmp_path):
     start = begin(tmp_path, MIDDLE, data=DATA | {"train": "dddd"})
     assert start.progress == dataclasses.replace(MIDDLE, examples_in_epoch=0)
     assert said(
@@ -102,8 +102,8 @@ def test_an_epoch_that_lacks_its_validation_is_not_trained_again(tmp_path, how):
 
 
 FORGOTTEN = {
-    "monitor": ({"checkpoint__monitor": "text_to_crystal_top1"}, {}, "of another metric"),
-    "mode": ({"checkpoint__mode": "max"}, {}, "of another metric"),
+    "monitor": ({"checkpoint__monitor": "text_to_crystal_top1"}, {}, "of a different metric"),
+    "mode": ({"checkpoint__mode": "max"}, {}, "of a different metric"),
     "eval_batch_size": ({"eval_batch_size": 8}, {}, "measured with another eval_batch_size"),
     "loss": ({"loss__name": "siglip"}, {}, "measured with another loss.name"),
     "texts": ({"dataset__text_source": "papers"}, {}, "another dataset.text_source"),
@@ -113,7 +113,7 @@ FORGOTTEN = {
 
 
 @pytest.mark.parametrize("change, data, words", FORGOTTEN.values(), ids=FORGOTTEN)
-def test_what_was_measured_in_another_way_is_forgotten_but_the_rate_stays(
+def test_values_measured_differently_are_forgotten_but_the_rate_stays(
     tmp_path, change, data, words
 ):
     saved = make_config(save_top_k=-1)
@@ -141,7 +141,7 @@ def test_what_was_measured_in_another_way_is_forgotten_but_the_rate_stays(
         {"checkpoint__monitor": "val_loss", "max_epochs": 9},
     ],
 )
-def test_what_acts_in_training_only_leaves_the_best(tmp_path, change):
+def test_settings_that_act_only_in_training_keep_the_best(tmp_path, change):
     saved = make_config(save_top_k=-1)
     saved.schedule = "plateau"
     assert begin(tmp_path, BEST, changed(**PLATEAU, **change), saved=saved).progress == BEST

@@ -56,7 +56,7 @@ def test_a_run_that_keeps_its_last_checkpoint_needs_no_mark(tmp_path):
     assert not (tmp_path / FINISHED_FILE).exists()
 
 
-def test_a_mark_of_another_time_means_nothing(finished):
+def test_a_mark_from_a_different_time_is_ignored(finished):
     own = read_all(epath.Path(finished) / "checkpoints")[0]
     assert read_finished(finished, own) == END
     assert read_finished(finished, {}) is None

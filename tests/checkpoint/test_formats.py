@@ -35,7 +35,7 @@ def test_a_stored_checkpoint_is_intact_and_its_config_can_be_used(number):
         assert raw["format"] == number
         arrays = read_arrays(info, info.leaves)  # verified against their checksums
         assert set(arrays) == set(raw["leaves"])
-        assert [line.split()[0] for line in info.renamed] == ["graph_encoder.graph_cutoff"]
+        assert not info.renamed, "PaiNN did not use graph_encoder.graph_cutoff"
         validate(from_plain(info.config))
 
 
@@ -54,7 +54,7 @@ def test_a_stored_run_resumes_to_the_numbers_of_the_version_that_wrote_it(
 
     printed = capsys.readouterr().out
     assert "resumed from its checkpoint" in printed
-    assert "renamed   graph_encoder.graph_cutoff (6.0) was not used" in printed
+    assert "renamed " not in printed, "PaiNN did not use graph_encoder.graph_cutoff"
     changed = [line.split()[1] for line in printed.splitlines() if line.startswith("changed")]
     assert set(changed) <= {"compilation_cache:", "dataset.data_dir:"}
 

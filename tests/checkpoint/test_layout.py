@@ -71,7 +71,7 @@ def test_a_folder_of_nothing_is_a_damaged_checkpoint(directory):
     assert list(read_all(directory)[1]) == [30]
 
 
-def test_a_checkpoint_under_the_name_of_another_step_is_named(directory):
+def test_a_checkpoint_in_the_folder_of_a_different_step_is_named(directory):
     (directory / "20").rename(directory / "25")
     (error,) = read_all(directory)[1].values()
     assert "that of step 20" in str(error)
@@ -132,7 +132,7 @@ def test_pipes_and_loops_in_a_checkpoint_are_not_waited_for(directory):
         path.rmdir() if path.is_dir() else os.unlink(path)
 
 
-def test_what_cannot_be_read_now_is_not_called_damaged(directory, monkeypatch):
+def test_a_checkpoint_that_cannot_be_read_now_is_not_called_damaged(directory, monkeypatch):
     def fail(*_):
         raise PermissionError(13, "Permission denied")
 
@@ -212,7 +212,7 @@ def test_a_checkpoint_that_a_run_removes_while_it_is_read_is_not_damaged(directo
         return read(path)
 
     monkeypatch.setattr(files, "read_json", read_late)
-    whole, damaged = read_all(directory)
-    assert (list(whole), damaged) == ([20], {})
+    intact, damaged = read_all(directory)
+    assert (list(intact), damaged) == ([20], {})
     with pytest.raises(RemovedCheckpointError, match="10 was removed while it was read"):
         check_files(directory / "10")

@@ -69,7 +69,7 @@ def test_a_folder_with_an_at_sign(run, tmp_path):
         ("stage1/checkpoints/20@best", "is one checkpoint"),
     ],
 )
-def test_what_is_not_there_is_told_with_what_is(run, monkeypatch, name, words):
+def test_a_missing_checkpoint_is_reported_with_those_that_exist(run, monkeypatch, name, words):
     monkeypatch.chdir(run.parent)
     with pytest.raises(CheckpointNotFoundError) as error:
         locate(name)

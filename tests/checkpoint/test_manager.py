@@ -46,7 +46,7 @@ def kept(workdir):
 
 @pytest.mark.parametrize("frozen", [(), ("text/.*",)])
 @pytest.mark.parametrize("async_save", [True, False])
-def test_what_is_saved_comes_back(tmp_path, frozen, async_save):
+def test_a_saved_state_is_restored(tmp_path, frozen, async_save):
     config = make_config(async_save=async_save)
     config.frozen = frozen
     state = make_state(seed=1, config=config)
@@ -140,7 +140,7 @@ def test_a_kill_while_a_checkpoint_is_replaced_loses_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("leftover", ["20.orbax-checkpoint-tmp", "being_deleted/5"])
-def test_what_a_killed_save_left_is_removed_and_not_taken(tmp_path, leftover):
+def test_leftovers_of_a_killed_save_are_removed_and_not_used(tmp_path, leftover):
     save_run(tmp_path, epochs(0.5))
     path = tmp_path / "checkpoints" / leftover
     path.mkdir(parents=True)
@@ -194,7 +194,7 @@ def test_a_save_that_keeps_failing_stops_the_run(tmp_path, monkeypatch):
     checkpoints.close()
 
 
-def test_or_the_run_goes_on_and_says_so(tmp_path, monkeypatch, capsys):
+def test_or_the_run_continues_and_says_so(tmp_path, monkeypatch, capsys):
     checkpoints = opened(tmp_path, retries=0, on_failure="continue")
     break_saving(checkpoints, monkeypatch, failures=1)
     checkpoints.save(small_arrays(), RunProgress(step=1), None)
@@ -215,7 +215,7 @@ def test_a_last_save_that_failed_is_never_passed_over(tmp_path, monkeypatch):
     checkpoints.close()
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path):
     checkpoints = opened(tmp_path, async_save=False, retries=1)
     shutil.rmtree(tmp_path / "checkpoints")
     (tmp_path / "checkpoints").write_text("a file where the folder was")
@@ -223,11 +223,13 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
         checkpoints.save(small_arrays(), RunProgress(step=1), None)
 
 
-def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path, monkeypatch, capsys):
+def test_a_checkpoint_that_does_not_fit_is_not_started(tmp_path, monkeypatch, capsys):
     """Nothing is written, so no thread of Orbax fails, and the remaining space stays free."""
     checkpoints = opened(tmp_path, retries=1)
     monkeypatch.setattr(capacity, "_free", lambda directory: 1000)
-    monkeypatch.setattr(ocp.CheckpointManager, "save", lambda *_, **__: pytest.fail("it was begun"))
+    monkeypatch.setattr(
+        ocp.CheckpointManager, "save", lambda *_, **__: pytest.fail("it was started")
+    )
     checkpoints.save(small_arrays(), RunProgress(step=1), None)
     with pytest.raises(CheckpointError, match=r"No space left .*0\.0 MB are free.*free some space"):
         checkpoints.wait()
@@ -236,7 +238,7 @@ def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path, monkeypatch, caps
     assert kept(tmp_path) == set()
 
 
-def test_a_disk_without_room_for_one_checkpoint_is_refused_at_the_start(tmp_path, monkeypatch):
+def test_a_disk_without_space_for_one_checkpoint_is_refused_at_the_start(tmp_path, monkeypatch):
     monkeypatch.setattr(capacity, "_free", lambda directory: 1000)
     with pytest.raises(capacity.CapacityError, match=r"takes 1\.0 MB, and .* has 0\.0 MB free"):
         opened(tmp_path)
@@ -255,7 +257,7 @@ def test_a_disk_that_will_be_full_is_foreseen(tmp_path, monkeypatch, capsys, opt
         assert ("Free some space before" in capsys.readouterr().err) == (count < fits)
 
 
-def test_a_finished_run_needs_no_room(tmp_path, monkeypatch):
+def test_a_finished_run_needs_no_space(tmp_path, monkeypatch):
     checkpoints = opened(tmp_path)
     checkpoints.save(small_arrays(), RunProgress(step=50, epoch=5), None)
     checkpoints.close()
@@ -290,7 +292,7 @@ def test_a_checkpoints_folder_that_cannot_be_written_is_found_at_the_start(tmp_p
     shutil.rmtree(tmp_path / "checkpoints")
     (tmp_path / "checkpoints").symlink_to(tmp_path / "scratch" / "not_mounted")
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match=r"is a link to .*not_mounted, which is not there"):
+    with pytest.raises(CheckpointError, match=r"is a link to .*not_mounted, which does not exist"):
         opened(tmp_path)
 
 
@@ -403,9 +405,9 @@ def test_a_checkpoints_folder_that_is_removed_during_a_save_is_made_again(tmp_pa
             shutil.rmtree(tmp_path / "checkpoints")
 
     checkpoints = saved_after(tmp_path, monkeypatch, remove_all)
-    whole, damaged = checkpoints.read_all()
+    intact, damaged = checkpoints.read_all()
     checkpoints.close()
-    assert (set(whole), damaged) == ({2}, {})
+    assert (set(intact), damaged) == ({2}, {})
     assert kept(tmp_path) == {2}
 
 

@@ -63,7 +63,7 @@ def test_the_first_rule_that_matches_counts():
     assert found["opt_state/adam/mu/text/layer_0/bias"] == "dropped"
 
 
-def test_what_a_rule_leaves_out_is_no_problem():
+def test_an_array_left_out_by_a_rule_is_not_a_problem():
     options = RestoreOptions(rules=(("graph/.*", None),))
     matches = match(SAVED, SAVED, options)
     assert problems(matches, options) == []
@@ -104,7 +104,7 @@ def test_another_rank_cannot_overlap():
     assert outcomes(matches) == {"params/w": "initialised"}
 
 
-def test_another_optimizer_is_no_problem_even_when_strict():
+def test_a_different_optimizer_is_accepted_even_when_strict():
     wanted = {path.replace("adam/mu", "lion/mu"): shape for path, shape in SAVED.items()}
     matches = match(SAVED, wanted, RestoreOptions())
     assert problems(matches, RestoreOptions()) == []

@@ -111,7 +111,7 @@ def test_unfrozen_parameters_take_the_first_step_of_a_fresh_adam(tmp_path):
 
 
 @pytest.mark.parametrize("rules", [(("graph/.*", None),), (("graph/kernel", None),)])
-def test_a_module_trained_anew_takes_the_first_step_of_a_fresh_adam(tmp_path, rules):
+def test_a_module_trained_from_scratch_takes_the_first_step_of_a_fresh_adam(tmp_path, rules):
     state, info = saved_run(tmp_path, (), 200)
     before = resumed(info, rules=rules)
     after, undisturbed = steps(before, 1), steps(state, 1)
@@ -125,7 +125,7 @@ def test_a_module_trained_anew_takes_the_first_step_of_a_fresh_adam(tmp_path, ru
 
 
 @pytest.mark.parametrize("on_mismatch", ["skip", "overlap"])
-def test_moments_of_another_shape_begin_anew_with_their_count(tmp_path, on_mismatch):
+def test_moments_of_a_different_shape_start_over_with_their_count(tmp_path, on_mismatch):
     _, info = saved_run(tmp_path, (), 200)
     before = resumed(info, on_shape_mismatch=on_mismatch, params=make_params(seed=9, width=5))
     sizes = moved(before, steps(before, 1))
@@ -171,7 +171,7 @@ def test_a_run_with_one_count_for_all_continues_to_the_same_bits(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, new.params, steps(old, 5).params)
 
 
-def test_one_count_for_all_is_not_that_of_parameters_trained_anew(tmp_path):
+def test_one_count_for_all_is_not_that_of_parameters_trained_from_scratch(tmp_path):
     shutil.copytree(FORMAT_1, tmp_path / "run")
     info = read_info(epath.Path(tmp_path) / "run" / "checkpoints" / "5")
     state = resumed(info, rules=(("graph/.*", None),))

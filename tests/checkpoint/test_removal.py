@@ -141,7 +141,7 @@ def test_a_list_of_files_that_was_lost_is_damage(tmp_path):
     assert list(intact) == [10] and "files.json is missing" in str(damaged[20])
 
 
-def test_what_was_replaced_and_half_removed_never_comes_back(tmp_path, monkeypatch):
+def test_a_replaced_and_half_removed_checkpoint_is_never_used(tmp_path, monkeypatch):
     save_run(tmp_path, epochs(0.5))
     directory = epath.Path(tmp_path) / "checkpoints"
     (directory / "being_replaced").mkdir()

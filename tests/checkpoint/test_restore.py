@@ -101,7 +101,7 @@ def test_another_width_by_skipping(saved):
         np.testing.assert_array_equal(restored[path], expected, err_msg=path)
 
 
-def test_parameters_alone(saved):
+def test_only_the_parameters(saved):
     arrays = fresh()
     restored = into(saved, arrays, RestoreOptions(parts=("params",))).arrays
     for path, leaf in arrays.items():

@@ -57,7 +57,7 @@ def test_a_relative_workdir_is_as_good(tmp_path, monkeypatch):
     assert_same(begin(Path("run")).arrays, saved[10])
 
 
-def test_a_whole_one_that_cannot_be_read_now_is_not_passed_over(tmp_path, monkeypatch):
+def test_an_intact_one_that_cannot_be_read_now_is_not_skipped(tmp_path, monkeypatch):
     save_run(tmp_path, epochs(0.5, 0.2))
 
     def fail(*_):
@@ -68,7 +68,7 @@ def test_a_whole_one_that_cannot_be_read_now_is_not_passed_over(tmp_path, monkey
         begin(tmp_path)
 
 
-def test_nothing_whole_left_is_a_refusal_and_not_a_fresh_start(tmp_path):
+def test_without_an_intact_one_it_refuses_and_does_not_start_from_scratch(tmp_path):
     save_run(tmp_path, epochs(0.5))
     path = data_file(tmp_path / "checkpoints" / "10")
     flip(path)
@@ -109,7 +109,7 @@ def test_another_run_and_then_the_own_checkpoint_wins(tmp_path):
     assert "resumed" in start.origin
 
 
-def test_parameters_of_another_run_alone_start_at_step_0(tmp_path):
+def test_only_the_parameters_of_another_run_start_at_step_0(tmp_path):
     saved = save_run(tmp_path / "stage1", epochs(0.5))
     (tmp_path / "stage2").mkdir()
     config = changed(resume_from=str(tmp_path / "stage1"), restore__parts=("params",))
@@ -167,7 +167,7 @@ def test_the_position_in_the_epoch_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["seed", "groups", "examples"])
-def test_or_the_epoch_starts_anew_where_the_order_is_another_one(tmp_path, how):
+def test_or_the_epoch_starts_over_where_the_order_is_different(tmp_path, how):
     save_run(tmp_path, MIDDLE)
     if how == "seed":
         start = begin(tmp_path, changed(seed=7))
@@ -180,7 +180,7 @@ def test_or_the_epoch_starts_anew_where_the_order_is_another_one(tmp_path, how):
     assert any("epoch 1 starts over" in note for note in start.notes)
 
 
-def test_the_best_value_of_another_metric_is_forgotten(tmp_path):
+def test_the_best_value_of_a_different_metric_is_forgotten(tmp_path):
     progress = RunProgress(step=10, epoch=1, best_value=0.5, best_step=10, validations_since_best=3)
     save_run(tmp_path, {10: (progress, {"val_loss": 0.5})})
     assert begin(tmp_path).progress == progress
@@ -188,7 +188,7 @@ def test_the_best_value_of_another_metric_is_forgotten(tmp_path):
     assert begin(tmp_path, other).progress == progress.without_best()
 
 
-def test_a_checkpoint_of_another_version_is_no_damaged_one(tmp_path, monkeypatch):
+def test_a_checkpoint_of_a_different_version_is_not_called_damaged(tmp_path, monkeypatch):
     monkeypatch.setattr(layout, "FORMAT", layout.FORMAT + 1)
     save_run(tmp_path, epochs(0.5))
     with pytest.raises(layout.CheckpointFormatError, match="another version"):

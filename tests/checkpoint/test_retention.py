@@ -24,7 +24,7 @@ def test_mode_max():
     assert best.kept(losses(s1=0.9, s2=0.1, s3=0.5)) == {1, 3}
 
 
-def test_zero_keeps_the_last_alone():
+def test_zero_keeps_only_the_last():
     assert Retention(0, "val_loss", "min").kept(losses(s1=0.1, s2=0.5)) == {2}
 
 

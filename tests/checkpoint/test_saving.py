@@ -40,13 +40,13 @@ def taken_by_a_step(state):
     return state
 
 
-def of_another_step(state):
+def at_a_different_step(state):
     return state.replace(step=state.step + 1)
 
 
-@pytest.mark.parametrize("spoil", [taken_by_a_step, of_another_step])
-def test_a_state_that_is_gone_or_not_of_the_position_is_not(saver, tmp_path, spoil):
-    state = spoil(Pmap().put(make_state()))
+@pytest.mark.parametrize("damage", [taken_by_a_step, at_a_different_step])
+def test_a_state_that_is_gone_or_not_of_the_position_is_not(saver, tmp_path, damage):
+    state = damage(Pmap().put(make_state()))
     assert saver.save_without_others(state, AT_STEP_1) == "There is no checkpoint yet."
     assert not (tmp_path / "checkpoints" / "1").exists()
 
@@ -77,7 +77,7 @@ def test_a_run_that_is_asked_to_stop_does_not_say_saved_when_it_is_not(
     saver.checkpoints.close()
 
 
-def test_a_process_behind_the_first_does_all_the_same_and_writes_nothing(tmp_path):
+def test_every_other_process_takes_the_same_steps_and_writes_nothing(tmp_path):
     config = make_config(every_n_minutes=0.0)
     saver = Saver(Pmap(), NoCheckpoints(), SilentLog(), config.checkpoint)
     state = Pmap().put(make_state())

@@ -114,8 +114,8 @@ def test_verify(run, ckpt):
     data.write_bytes(content)
     code, out, _ = ckpt("verify", run)
     assert code == EXIT_TROUBLE
-    whole, damaged, _ = out.splitlines()
-    assert whole.endswith("checkpoints/10: intact")
+    intact, damaged, _ = out.splitlines()
+    assert intact.endswith("checkpoints/10: intact")
     assert data.name in damaged
     assert ckpt("verify", run / "checkpoints" / "20")[0] == EXIT_TROUBLE
     assert ckpt("verify", run / "checkpoints" / "30", "--json")[0] == 0
@@ -161,7 +161,7 @@ def test_export_and_back(run, original, ckpt, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["ls", "show", "verify"])
-def test_what_is_not_there(ckpt, command):
+def test_a_missing_checkpoint(ckpt, command):
     code, _, err = ckpt(command, "nothing")
     assert code == EXIT_USER_ERROR
     assert err.startswith("error: ") and "nothing" in err

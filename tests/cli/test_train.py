@@ -49,7 +49,15 @@ def test_the_help(tmp_path, program, flag):
         (["--workdir=x"], "--config is missing"),
         (["--config=smoke", "--workdir=x", "more"], "unexpected argument 'more'"),
         (["--config", "smoke", "--workdir=x", "--config.batch_siz=3"], '"batch_size"'),
-        (["--config=losses:jsdd", "--workdir=x"], "There is no loss 'jsdd'"),
+        (
+            ["--config=base", "--workdir=x", "--config.batchsize=3"],
+            'Unknown config key "batchsize". Did you mean "batch_size"?',
+        ),
+        (
+            ["--config=base", "--workdir=x", "--config.zzz=3"],
+            'Unknown config key "zzz". docs/config.md lists all keys',
+        ),
+        (["--config=losses:jsdd", "--workdir=x"], "Unknown loss 'jsdd'"),
         (["--config=smoke", "--workdir=x", "--nonsense"], "nonsense"),
     ],
 )

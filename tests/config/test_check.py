@@ -85,7 +85,7 @@ def test_missing_key_is_named(key):
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_a_value_of_another_type_is_refused_by_its_key(key):
+def test_a_value_of_a_different_type_is_refused_by_its_key(key):
     for value in OF_OTHER_TYPES[KEYS[key].kind]:
         if value is None and KEYS[key].default is None:
             continue
@@ -107,7 +107,7 @@ def test_a_number_above_its_range_is_refused_and_the_highest_is_not(key):
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if KEYS[key].choices])
-def test_what_is_no_choice_is_refused_with_the_choices(key):
+def test_an_unknown_choice_is_refused_with_the_choices(key):
     is_tuple = KEYS[key].kind is tuple
     message = refusal(key, ("none such",) if is_tuple else "none such")
     assert message.startswith(f'Config key "{key}" ') and "'none such'" in message
@@ -115,7 +115,7 @@ def test_what_is_no_choice_is_refused_with_the_choices(key):
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if KEYS[key].is_path])
-def test_what_no_file_can_be_called_is_refused_by_its_key(key):
+def test_an_impossible_file_name_is_refused_by_its_key(key):
     for value in ("gs://bucket/x", "a\0b", *(() if KEYS[key].may_be_empty else ("",))):
         assert f'Config key "{key}"' in refusal(key, value)
 

@@ -75,7 +75,7 @@ def test_the_radial_basis_of_cgcnn_is_a_key_of_its_own():
     "config",
     [{}, {"graph_encoder": 7}, {"graph_encoder": {"name": []}}, {"text_encoder": {"config": None}}],
 )
-def test_what_is_not_a_config_is_left_as_it_is(config):
+def test_anything_but_a_config_is_returned_unchanged(config):
     before = repr(config)
     fill_defaults(config)
     assert repr(config) == before

@@ -19,7 +19,7 @@ class Outer:
     inner: None = group(Inner, "Inner keys.", on_change="starts again", used_with="size=3")
 
 
-def test_a_key_has_the_type_of_its_default_or_the_one_that_is_said():
+def test_a_key_has_the_type_of_its_default_or_the_declared_one():
     assert declared(Inner)["rate"].kind is float
     assert declared(Outer)["size"] == Key("a size", kind=int)
     assert Inner().rate == 0.5

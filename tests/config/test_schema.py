@@ -87,14 +87,14 @@ def test_differences_are_named_and_a_tuple_equals_its_saved_list():
     ]
 
 
-def test_a_saved_config_comes_back():
+def test_a_saved_config_is_read_unchanged():
     config = base.get_config()
     again = config_lib.from_plain(json.loads(config_lib.to_json(config)))
     assert config_lib.to_json(again) == config_lib.to_json(config)
     check.validate(again)
 
 
-def test_what_a_saved_config_lacks_has_its_default():
+def test_a_key_missing_in_a_saved_config_has_its_default():
     saved = {"max_epochs": 7, "graph_encoder": {"name": "cgcnn"}, "gone": 1}
     complete = config_lib.with_defaults(saved)
     assert complete["max_epochs"] == 7 and complete["gone"] == 1

@@ -99,7 +99,7 @@ def test_whatever_a_user_has_is_one_crystal(tmp_path):
 
 
 @pytest.mark.parametrize("value", [3, None, NACL.encode(), [rock_salt()]])
-def test_what_is_not_a_crystal(value):
+def test_a_value_that_is_not_a_crystal(value):
     with pytest.raises(CrystalError, match="is not a crystal"):
         crystal_of(value)
 

@@ -151,7 +151,7 @@ def test_all_of_many_bad_rows_are_listed(tmp_path):
 @pytest.mark.parametrize("option", ["on_bad_row", "split_by", "on_formula_mismatch"])
 def test_a_misspelled_option_is_refused(tmp_path, option):
     path = write(tmp_path / "t.parquet", [row(k) for k in range(20)])
-    with pytest.raises(DataError, match=f"There is no {option} 'skp'"):
+    with pytest.raises(DataError, match=f"Unknown {option} 'skp'"):
         load_all(path, tmp_path / "data", **{option: "skp"})
 
 
@@ -202,7 +202,7 @@ def test_missing_and_damaged_files_are_named(tmp_path):
         load_all(broken, tmp_path / "data")
     with pytest.raises(DataError, match="needs a file"):
         datasets.load("gpt_narratives", tmp_path, "train")
-    with pytest.raises(DataError, match="There is no data set 'x'"):
+    with pytest.raises(DataError, match="Unknown data set 'x'"):
         datasets.load("x", tmp_path, "train")
 
 
@@ -289,8 +289,8 @@ def test_a_damaged_data_set_is_named(tmp_path, pattern, damage):
         datasets.load("gpt_narratives", tmp_path / "data", "train", path=path)
 
 
-def test_the_table_of_crystals_is_that_of_the_records(embedded):
-    _, splits = embedded
+def test_the_table_of_crystals_is_that_of_the_records(bundled):
+    _, splits = bundled
     for records in (*splits.values(), limited(splits["test"], 50)):
         stored = CrystalTable.of(records)
         computed = CrystalTable.of([records[k] for k in range(len(records))])
@@ -330,16 +330,16 @@ def test_splits_by_formula_keep_compounds_together():
 
 
 @pytest.fixture(scope="module")
-def embedded(tmp_path_factory):
-    data_dir = tmp_path_factory.mktemp("embedded")
+def bundled(tmp_path_factory):
+    data_dir = tmp_path_factory.mktemp("bundled")
     return data_dir, {
         split: datasets.load("materials_project_mini", data_dir, split)
         for split in ("train", "validation", "test")
     }
 
 
-def test_embedded_splits_share_no_compound(embedded):
-    _, splits = embedded
+def test_bundled_splits_share_no_compound(bundled):
+    _, splits = bundled
     assert sum(map(len, splits.values())) == 6317
     assert abs(len(splits["test"]) - 632) < 10
     formulas = {name: {r.crystal().formula for r in split} for name, split in splits.items()}
@@ -348,8 +348,8 @@ def test_embedded_splits_share_no_compound(embedded):
     assert not formulas["validation"] & formulas["test"]
 
 
-def test_sources_are_pickled_for_workers(embedded):
-    source = embedded[1]["test"]
+def test_sources_are_pickled_for_workers(bundled):
+    source = bundled[1]["test"]
     blob = pickle.dumps(source)
     assert len(blob) < 20_000  # a path, not the records
     again = pickle.loads(blob)

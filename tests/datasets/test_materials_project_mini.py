@@ -1,4 +1,4 @@
-"""The texts of the embedded data agree with its numbers."""
+"""The texts of the bundled data agree with its numbers."""
 
 from __future__ import annotations
 

@@ -12,8 +12,9 @@ from helpers.user_tables import records_of, row, write
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from clac_jax.datasets import readers
-from clac_jax.datasets.readers import UnreadableRow, read_table
+from clac_jax.datasets import json_reader
+from clac_jax.datasets.columns import UnreadableRow
+from clac_jax.datasets.readers import read_table
 from clac_jax.datasets.record import DataError
 
 FAULTS = Path(__file__).parents[1] / "data" / "faults"
@@ -195,7 +196,7 @@ def test_a_list_is_read_as_json_reads_it(tmp_path_factory, rows, size, indent):
     rows = [{"cif": 1, "text": 2}, *rows]
     path.write_text(json.dumps(rows, indent=indent))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "READ_BYTES", size)
+        patch.setattr(json_reader, "READ_BYTES", size)
         assert list(read_table(path)) == rows
 
 

@@ -10,7 +10,7 @@ from helpers.user_tables import row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clac_jax.datasets.readers import RESERVED, UnreadableRow
+from clac_jax.datasets.columns import RESERVED, UnreadableRow
 from clac_jax.datasets.record import PROPERTIES, Record
 from clac_jax.datasets.rows import record_of_row, row_name
 from clac_jax.errors import UserError

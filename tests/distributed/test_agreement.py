@@ -37,14 +37,14 @@ def facts(**changes):
     ],
 )
 def test_another_value_is_named_with_both(key, value):
-    told = difference({0: facts(), 1: facts(), 2: facts(**{key: value})})
+    message = difference({0: facts(), 1: facts(), 2: facts(**{key: value})})
     before = dict(config_lib.flatten(config_lib.to_plain(smoke.get_config())))[key]
     after = list(map(list, value)) if key == "restore.rules" else value
     after = list(after) if isinstance(after, tuple) else after
-    assert told.startswith(
+    assert message.startswith(
         f"Config key {key} is {after!r} in process 2 and {before!r} in process 0."
     )
-    assert "Start every process with the same command" in told
+    assert "Start every process with the same command" in message
 
 
 def test_every_key_is_compared_except_where_a_host_keeps_its_files_and_how_it_reads_them():
@@ -69,7 +69,7 @@ def test_every_key_is_compared_except_where_a_host_keeps_its_files_and_how_it_re
     }
 
 
-def test_what_may_differ_from_host_to_host_does_not_count(tmp_path):
+def test_settings_that_may_differ_between_hosts_do_not_count(tmp_path):
     copied = tmp_path / "elsewhere"
     shutil.copytree(
         resolve_folder("minilm"), copied, ignore=shutil.ignore_patterns("*.safetensors")
@@ -85,8 +85,8 @@ def test_what_may_differ_from_host_to_host_does_not_count(tmp_path):
     assert difference({0: facts(), 1: facts(**changes)}) == ""
     tokenizer = copied / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text().replace("lattice", "lettuce"))
-    told = difference({0: facts(), 1: facts(**changes)})
-    assert told.startswith("The content of config key text_encoder.tokenizer is of digest")
+    message = difference({0: facts(), 1: facts(**changes)})
+    assert message.startswith("The content of config key text_encoder.tokenizer is of digest")
 
 
 def test_versions_settings_and_flags_are_compared(monkeypatch):
@@ -102,19 +102,21 @@ def test_versions_settings_and_flags_are_compared(monkeypatch):
     assert difference({0: before, 1: facts()}).startswith("The version of clac-jax is absent")
 
 
-def test_arrays_of_another_shape_are_named():
+def test_arrays_of_different_shapes_are_named():
     def of(width):
         return program_facts.of_arrays({"params/w": jax.ShapeDtypeStruct((2, width), np.float32)})
 
     assert difference({0: of(3), 1: of(3)}) == ""
-    told = difference({0: of(3), 1: of(4)})
-    assert told.startswith("The array params/w is float32[2, 4] in process 1 and float32[2, 3] in")
+    message = difference({0: of(3), 1: of(4)})
+    assert message.startswith(
+        "The array params/w is float32[2, 4] in process 1 and float32[2, 3] in"
+    )
 
 
 def test_more_differences_are_counted_and_the_first_few_named():
     some = {f"key {number}": "1" for number in range(9)}
-    told = difference({0: some, 1: {name: "2" for name in some}})
-    assert told.startswith(
+    message = difference({0: some, 1: {name: "2" for name in some}})
+    assert message.startswith(
         "Key 0 is 2 in process 1 and 1 in process 0. 8 more differ: key 1, key 2"
     )
-    assert "key 5, ... Start" in told
+    assert "key 5, ... Start" in message

@@ -57,21 +57,21 @@ def outcomes(address, *arguments, **options):
         return [one.result(timeout=30) for one in running]
 
 
-def test_equal_processes_agree_whoever_comes_first(address):
+def test_equal_processes_agree_in_any_order_of_arrival(address):
     assert outcomes(address, (2, 3, {"a": "1"}), (0, 3, {"a": "1"}), (1, 3, {"a": "1"})) == [""] * 3
 
 
-def test_a_difference_is_told_to_every_process(address):
-    told = outcomes(address, (0, 3, {"a": "1"}), (1, 3, {"a": "2"}), (2, 3, {"a": "1"}))
-    assert len(set(told)) == 1
-    assert told[0].startswith("A is 2 in process 1 and 1 in process 0.")
+def test_a_difference_is_reported_in_every_process(address):
+    messages = outcomes(address, (0, 3, {"a": "1"}), (1, 3, {"a": "2"}), (2, 3, {"a": "1"}))
+    assert len(set(messages)) == 1
+    assert messages[0].startswith("A is 2 in process 1 and 1 in process 0.")
 
 
 def test_a_process_that_does_not_come_is_waited_for_by_name(address, capfd, monkeypatch):
     monkeypatch.setattr(link, "NOTICE_SECONDS", 1.0)  # by then the other two have connected
-    told = outcomes(address, (0, 3, {}), (1, 3, {}), seconds=2.5)
-    assert len(set(told)) == 1
-    assert "1 of 3 processes (2) did not come" in told[0]
+    messages = outcomes(address, (0, 3, {}), (1, 3, {}), seconds=2.5)
+    assert len(set(messages)) == 1
+    assert "1 of 3 processes (2) did not come" in messages[0]
     waiting = capfd.readouterr().err
     assert f"waiting for 1 of 3 processes (2) at {address}" in waiting
     assert f"waiting for the other processes at {address}" in waiting
@@ -86,23 +86,23 @@ def test_a_process_that_does_not_come_is_waited_for_by_name(address, capfd, monk
         ("127.0.0.1:99999", "must be HOST:PORT"),
     ],
 )
-def test_a_first_process_that_is_not_there_is_named_with_the_cause(where, why, capfd):
+def test_an_absent_first_process_is_named_with_the_cause(where, why, capfd):
     assert why in outcome(where, 1, 2, {}, seconds=0.5)
     assert "HOST:PORT" in why or f"waiting for process 0 at {where} (" in capfd.readouterr().err
 
 
-def test_another_program_at_the_port_is_not_taken_for_the_first_process(address):
+def test_another_program_at_the_port_is_not_mistaken_for_the_first_process(address):
     host, port = address.split(":")
     server = http.server.HTTPServer((host, int(port)), http.server.SimpleHTTPRequestHandler)
     server.RequestHandlerClass.log_message = lambda *_: None
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        told = outcomes(address, (0, 2, {}), (1, 2, {}))
+        messages = outcomes(address, (0, 2, {}), (1, 2, {}))
     finally:
         server.shutdown()
         server.server_close()
-    assert told[0].startswith(f"Process 0 cannot listen at {address}: Address already in use.")
-    assert f"cannot reach process 0 at {address}: another program answers there" in told[1]
+    assert messages[0].startswith(f"Process 0 cannot listen at {address}: Address already in use.")
+    assert f"cannot reach process 0 at {address}: another program answers there" in messages[1]
 
 
 @pytest.mark.parametrize(
@@ -160,16 +160,16 @@ def test_two_of_one_number_and_one_too_many_are_refused_and_the_others_train(add
         assert "cannot listen" in outcome(address, 0, 3, {})
         third = pool.submit(outcome, address, 2, 3, {})
         second.agree("program", {})
-        assert "is there already" in outcome(address, 2, 3, {})
+        assert "has already joined" in outcome(address, 2, 3, {})
         second.agree("data", {})
         second.end()
         second.close()
         assert first.result(timeout=20) == third.result(timeout=20) == ""
 
 
-def test_another_number_of_processes_is_told_to_all(address):
-    told = outcomes(address, (0, 2, {}), (1, 3, {}), (2, 3, {}))
-    assert all("config.distributed.num_processes is 3 in process" in text for text in told)
+def test_a_different_number_of_processes_is_reported_in_all(address):
+    messages = outcomes(address, (0, 2, {}), (1, 3, {}), (2, 3, {}))
+    assert all("config.distributed.num_processes is 3 in process" in text for text in messages)
 
 
 # A lost process ends the program, so this is tested on small separate programs.
@@ -191,10 +191,10 @@ met.end()
 met.close()
 print("ended", flush=True)
 """
-FOR_EVER = "time.sleep(60)"
+FOREVER = "time.sleep(60)"
 
 
-def pair(address, waits=(FOR_EVER, FOR_EVER)):
+def pair(address, waits=(FOREVER, FOREVER)):
     running = [
         subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(PROGRAM), str(index), address, waits[index]],
@@ -244,7 +244,7 @@ def test_a_stopped_process_is_lost_and_ends_with_a_sentence_when_it_is_continued
     assert "This process itself was stopped for" in err
 
 
-def test_a_run_that_is_suspended_as_a_whole_loses_nobody(address):
+def test_a_run_that_is_suspended_as_one_loses_no_process(address):
     """As by `scontrol suspend`: time during which the process itself was stopped does not count."""
     # The first sleep is over when they are continued; during the second they check the clock.
     running = pair(address, ["time.sleep(1.5); time.sleep(1)"] * 2)
@@ -256,7 +256,7 @@ def test_a_run_that_is_suspended_as_a_whole_loses_nobody(address):
 
 
 def test_the_message_of_a_process_that_ends_reaches_the_others(address):
-    running = pair(address, [FOR_EVER, "met.leaves('row 7 is not a crystal.', 2); sys.exit(2)"])
+    running = pair(address, [FOREVER, "met.leaves('row 7 is not a crystal.', 2); sys.exit(2)"])
     code, err = end_of(running[0])
     assert code == 1
     assert "ended: row 7 is not a crystal. Step 7 is saved." in err
@@ -265,12 +265,12 @@ def test_the_message_of_a_process_that_ends_reaches_the_others(address):
 
 def test_a_signal_to_one_that_has_nothing_to_save_ends_the_others_with_its_code(address):
     leaves = f"met.leaves('it received SIGTERM', {EXIT_PREEMPTED}); sys.exit({EXIT_PREEMPTED})"
-    running = pair(address, [leaves, FOR_EVER])
+    running = pair(address, [leaves, FOREVER])
     assert [end_of(process)[0] for process in running] == [EXIT_PREEMPTED, EXIT_PREEMPTED]
 
 
 def test_the_first_does_not_wait_at_the_end_for_one_that_is_gone(address):
-    running = pair(address, ["print('ending', flush=True)", FOR_EVER])
+    running = pair(address, ["print('ending', flush=True)", FOREVER])
     assert running[0].stdout.readline() == "ending\n"
     time.sleep(0.3)
     running[1].kill()

@@ -3,9 +3,11 @@
 import json
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from helpers.small_runs import arrays_at, assert_same, train_rows, untimed
 
+from clac_jax.cli import main as cli
 from clac_jax.errors import ConfigError
 from clac_jax.reporting.metrics_file import read_rows
 from clac_jax.training_run import train
@@ -52,6 +54,14 @@ def test_rows_and_the_mean_as_a_guess(small_config, tmp_path):
     state = arrays_at(tmp_path, best["step"])
     # Mean and standard deviation of the labels, in the checkpoint.
     assert state["batch_stats/label_std"] > 0
+    # Evaluated afterwards, its errors are the same.
+    assert cli.main(["evaluate", f"{tmp_path}@best", "--resamples=20"]) == 0
+    folder = tmp_path / "eval" / str(best["step"])
+    found = json.loads((folder / "eval.json").read_text())["tasks"]["property"]["by_example"]
+    assert found["model"]["mae"]["value"] == pytest.approx(row["test_mae"], rel=1e-4)
+    assert found["mean"]["mae"]["value"] == pytest.approx(row["constant_guess_mae"], rel=1e-6)
+    assert pyarrow.parquet.read_table(folder / "predictions.parquet").num_rows == 16
+    assert "Parity plot" in (folder / "report.html").read_text()
 
 
 def test_classes(small_config, tmp_path):

@@ -149,3 +149,4 @@ def test_the_program_refuses_them_before_loading_anything(flags, words, tmp_path
 )
 def test_each_operating_system_error_says_what_to_do(number, words):
     assert words in explain(OSError(number, os.strerror(number)))
+    assert words in explain(OSError(f"x.array_record: write() failed: {os.strerror(number)}"))

@@ -1,8 +1,6 @@
 """`clac_jax.load`: a trained model without its data."""
 
 import dataclasses
-import json
-import os
 
 import flax.traverse_util
 import jax
@@ -15,7 +13,6 @@ import clac_jax
 from clac_jax import datasets
 from clac_jax.api import InputError, LoadError
 from clac_jax.checkpoint.locate import CheckpointNotFoundError
-from clac_jax.cli import main as cli
 from clac_jax.config.schema import to_plain
 from clac_jax.crystals.graph import build_graph
 from clac_jax.errors import UserError
@@ -29,42 +26,6 @@ from clac_jax.text.sentences import Tokenizer
 from configs import smoke
 
 NUM_TEST = 8
-
-
-@pytest.fixture(scope="module")
-def run(data_dir, tmp_path_factory):
-    """A smoke run's workdir, and its test split."""
-    config = smoke.get_config()
-    config.dataset.data_dir = str(data_dir)
-    config.dataset.max_examples = NUM_TEST
-    config.checkpoint.every_n_steps = 1
-    config.checkpoint.save_top_k = -1
-    config.logging.tensorboard = False
-    config.compilation_cache = os.environ["JAX_COMPILATION_CACHE_DIR"]
-    workdir = tmp_path_factory.mktemp("api") / "run"
-    clac_jax.train(config, workdir)
-    split = datasets.load(config.dataset.name, data_dir, "test")
-    return workdir, [split[k] for k in range(NUM_TEST)]
-
-
-@pytest.fixture(scope="module")
-def model(run):
-    return clac_jax.load(f"{run[0]}@step={row_of_test(run[0])['checkpoint_step']}")
-
-
-@pytest.fixture(scope="module")
-def crystals(run):
-    return [record.crystal() for record in run[1]]
-
-
-@pytest.fixture(scope="module")
-def texts(run):
-    return [record.text_of("narratives", None) for record in run[1]]
-
-
-def row_of_test(workdir):
-    """The test row at the end of a run."""
-    return json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
 
 
 def one_batch(config, crystals, texts):
@@ -117,7 +78,7 @@ def test_embeddings_are_unit_vectors_in_one_space(model, crystals, texts):
         np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1.0, atol=1e-5)
 
 
-def test_they_are_those_of_the_evaluation(run, model, crystals, texts):
+def test_they_are_those_of_the_evaluation(row_of_test, model, crystals, texts):
     batch, vocab_size = one_batch(model.config, crystals, texts)
     output = build_model(model.config, vocab_size).apply(
         model._devices.variables, batch, train=False
@@ -125,8 +86,8 @@ def test_they_are_those_of_the_evaluation(run, model, crystals, texts):
     left, right = output.graph_projections[0, :NUM_TEST], output.text_projections[0, :NUM_TEST]
     np.testing.assert_allclose(model.embed_crystals(crystals), left, atol=1e-5)
     np.testing.assert_allclose(model.embed_texts(texts), right, atol=1e-5)
-    row, measured = row_of_test(run[0]), pool_metrics(model.similarity(texts, crystals))
-    assert measured == {name: row[name] for name in measured}
+    measured = pool_metrics(model.similarity(texts, crystals))
+    assert measured == {name: row_of_test[name] for name in measured}
 
 
 def test_results_do_not_depend_on_what_is_given_together(model, crystals, texts):
@@ -199,17 +160,6 @@ def test_no_data_is_opened_and_nothing_is_written(run, crystals, tmp_path, monke
     monkeypatch.setattr(datasets, "load", refuse)
     clac_jax.load(run[0]).embed_crystals(crystals[:1])
     assert state() == before and not list(tmp_path.iterdir())
-
-
-def test_an_exported_model_is_the_same(run, model, crystals, tmp_path):
-    step = row_of_test(run[0])["checkpoint_step"]
-    assert cli.main(["ckpt", "export", f"{run[0]}@step={step}", str(tmp_path / "out")]) == 0
-    for name in (tmp_path / "out", tmp_path / "out" / "model.safetensors"):
-        exported = clac_jax.load(name)
-        assert exported.step == model.step
-        np.testing.assert_array_equal(
-            exported.embed_crystals(crystals), model.embed_crystals(crystals)
-        )
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def examples_and_shape(draw):
 
 @settings(max_examples=60, deadline=None)
 @given(examples_and_shape())
-def test_everything_comes_back_out_of_a_batch(case):
+def test_everything_can_be_recovered_from_a_batch(case):
     examples, shape = case
     batch = collate(examples, shape)
     rows = [(v, e) for v in range(shape.graph_views) for e in range(len(examples))]
@@ -161,13 +161,13 @@ SHAPE = BatchShape(2, 1, 1, ((4, 2),), 12, ((5, 2),))
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_reason(examples, shape, reason):
+def test_examples_that_do_not_fit_are_refused_with_the_reason(examples, shape, reason):
     assert reason in misfit(examples, shape)
     with pytest.raises(BatchShapeError, match=reason):
         collate(examples, shape)
 
 
-def test_what_fits_fits():
+def test_examples_that_fit_have_no_misfit():
     assert misfit([one_example()] * 2, SHAPE) is None
 
 

@@ -36,7 +36,7 @@ def test_crystal_systems(name):
     assert CRYSTAL_SYSTEMS[int(label_of(record(CELLS[name]), "crystal system"))] == name
 
 
-def test_a_larger_cell_is_of_the_same_system():
+def test_a_larger_cell_has_the_same_crystal_system():
     salt = rock_salt()
     positions = np.concatenate([salt.positions, salt.positions + salt.lattice[0]])
     lattice = salt.lattice * [[2], [1], [1]]
@@ -65,6 +65,6 @@ def test_numbers_and_their_absence():
     assert labelled.num_dropped == 3 and list(labelled.labels()) == [1.5] * 3
 
 
-def test_a_property_that_nobody_has():
+def test_a_property_that_no_record_has():
     with pytest.raises(DataError, match="to one of band gap, crystal system"):
         Labelled([record(CELLS["cubic"], **{"band gap": 1.0})], "gap")

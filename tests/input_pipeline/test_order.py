@@ -89,7 +89,7 @@ def test_evaluation_takes_every_example_once(num_processes, sizes):
     assert sorted(index for part in rows for row in part for index in row) == list(range(23))
 
 
-def test_a_process_has_as_many_batches_as_the_others_where_the_last_one_is_short():
+def test_every_process_has_the_same_number_of_batches_where_the_last_one_is_short():
     first, second = (eval_rows(8, batch_size=6, share=Share(index, 2)) for index in range(2))
     assert [list(row) for row in first] == [[0, 1, 2], [6, 7]]
     assert [list(row) for row in second] == [[3, 4, 5], []]

@@ -80,7 +80,7 @@ def test_each_batch_has_the_shape_that_the_neediest_process_needs(num_processes)
         assert int(jax.numpy.sum(batch.texts.ids > 0)) == 2 * int(batch.texts.lengths[0, 0])
 
 
-def test_the_question_of_a_batch_is_asked_before_the_batch_in_front_of_it_is_taken():
+def test_the_question_of_a_batch_is_asked_before_the_preceding_batch_is_taken():
     """So the answer arrives while a step runs."""
     asked = []
 

@@ -26,11 +26,11 @@ def config(tmp_path):
     return result
 
 
-def test_a_fingerprint_is_of_the_examples_that_a_run_takes(config, tmp_path):
-    whole = run_data(config).splits.fingerprint("train")
+def test_a_fingerprint_covers_the_examples_that_a_run_uses(config, tmp_path):
+    complete = run_data(config).splits.fingerprint("train")
     config.dataset.max_examples = 40
     some = run_data(config).splits.fingerprint("train")
-    assert len({whole, some, run_data(config).splits.fingerprint("validation")}) == 3
+    assert len({complete, some, run_data(config).splits.fingerprint("validation")}) == 3
     # Rows after the first 40 do not matter to a run that does not use them.
     config.dataset.data_dir = str(tmp_path / "elsewhere")
     assert run_data(config).splits.fingerprint("train") == some

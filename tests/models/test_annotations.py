@@ -61,5 +61,5 @@ def test_a_raw_key_is_refused_where_typed_ones_are_used():
     ],
     ids=["jit", "grad", "vmap", "pmap", "shard_map"],
 )
-def test_what_jax_traces_passes(transform):
+def test_traced_arrays_pass(transform):
     jax.block_until_ready(transform(lambda rows: l2_normalize(rows).sum())(jnp.ones((1, 6, 4))))

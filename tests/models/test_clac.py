@@ -127,7 +127,7 @@ def test_padding_examples_change_neither_loss_nor_gradients(name):
         assert np.linalg.norm(a - b) < 2e-4 * scale
 
 
-def test_evaluation_projects_plain_batches_like_the_towers_alone():
+def test_evaluation_projects_plain_batches_like_the_towers_on_their_own():
     config = small_config(**{"graph_encoder.name": "composition"})
     model = build_model(config, vocab_size=100)
     variables = init_variables(model, config, batch_of(examples()))
@@ -155,7 +155,7 @@ def test_contrasts_follow_the_config():
     }
 
 
-def test_initialization_depends_on_the_seed_alone():
+def test_initialization_depends_only_on_the_seed():
     config = small_config(
         **{
             "graph_encoder.name": "composition",

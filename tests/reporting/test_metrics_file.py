@@ -46,7 +46,7 @@ def test_a_damaged_line_is_named(tmp_path):
         MetricsFile(path, 1)
 
 
-def test_a_full_disk_is_told(tmp_path):
+def test_a_full_disk_is_reported(tmp_path):
     path = tmp_path / "metrics.jsonl"
     file = MetricsFile(path, 0)
     file.close()
@@ -95,7 +95,7 @@ def test_a_line_that_is_not_a_row_is_named(tmp_path, line):
     assert path.read_bytes() == content, "nothing is lost"
 
 
-def test_what_is_in_the_place_of_the_file_is_named(tmp_path):
+def test_a_folder_instead_of_the_file_is_named(tmp_path):
     for make in (os.mkdir, os.mkfifo):
         make(tmp_path / "metrics.jsonl")
         with pytest.raises(WorkdirError, match="is not a file"):
@@ -135,7 +135,7 @@ def test_a_file_taken_away_during_the_run_is_written_again(tmp_path, how):
         path.write_text("something else")
     with pytest.raises(MovedMetricsError, match="written there again") as error:
         file.write(rows(2)[0])
-    assert not error.value.spoils_state, "a checkpoint of this moment fits the rows"
+    assert not error.value.prevents_saving, "a checkpoint of this moment fits the rows"
     assert read_rows(path) == rows(1, 2)
     file.sync()  # for that checkpoint
     if how == "replaced":
@@ -167,7 +167,7 @@ def test_rows_and_syncs_of_two_threads_do_not_disturb_each_other(tmp_path):
     assert read_rows(tmp_path / "metrics.jsonl") == rows(*range(1, 1000))
 
 
-def test_a_file_cut_short_is_said(tmp_path):
+def test_a_truncated_file_is_reported(tmp_path):
     path = tmp_path / "metrics.jsonl"
     file = MetricsFile(path, 0)
     file.write(rows(1)[0])

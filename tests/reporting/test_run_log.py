@@ -22,7 +22,7 @@ def test_a_workdir_that_is_moved_is_found_and_the_row_is_in_it(tmp_path):
             with pytest.raises(LostWorkdirError, match="that of another run") as error:
                 log.write({"split": "train", "step": 1, "loss": 1.0})
             assert error.value.moved_to == tmp_path / "moved"
-            assert not error.value.spoils_state
+            assert not error.value.prevents_saving
             log.sync()  # for the checkpoint that is saved there
             log.close()
         assert not (tmp_path / "run" / "metrics.jsonl").exists()
@@ -45,7 +45,7 @@ def test_a_workdir_moved_between_check_and_write_is_found_as_well(tmp_path, monk
         with pytest.raises(LostWorkdirError, match="was moved or removed") as error:
             log.write({"split": "train", "step": 2, "loss": 1.0}) if act == "write" else log.sync()
         assert error.value.moved_to == tmp_path / "moved"
-        assert not error.value.spoils_state
+        assert not error.value.prevents_saving
         assert not workdir.exists(), "nothing is made in its place"
         log.sync()
         log.close()
@@ -53,7 +53,7 @@ def test_a_workdir_moved_between_check_and_write_is_found_as_well(tmp_path, monk
     assert [row["step"] for row in read_rows(tmp_path / "moved" / "metrics.jsonl")][-1] == last
 
 
-def test_a_workdir_that_is_gone_is_said(tmp_path):
+def test_a_workdir_that_is_gone_is_reported(tmp_path):
     with Workdir(tmp_path / "run") as workdir:
         held = HeldFolder(workdir)
         held.check()
@@ -61,5 +61,5 @@ def test_a_workdir_that_is_gone_is_said(tmp_path):
         workdir.rmdir()
         with pytest.raises(LostWorkdirError, match="moved or removed") as error:
             held.check()
-        assert error.value.spoils_state and error.value.moved_to is None
+        assert error.value.prevents_saving and error.value.moved_to is None
         held.close()

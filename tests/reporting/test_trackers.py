@@ -17,7 +17,7 @@ def a_config(**logging):
     return ml_collections.ConfigDict({"logging": options})
 
 
-def test_each_point_of_tensorboard_is_in_its_file_at_once(tmp_path):
+def test_each_point_of_tensorboard_is_in_its_file_immediately(tmp_path):
     board = TensorBoard(tmp_path / "tensorboard", 0)
     for step in (1, 2, 3):
         board.write({"split": "train", "step": step, "loss": float(step), "note": "text"})
@@ -34,7 +34,7 @@ def test_each_point_of_tensorboard_is_in_its_file_at_once(tmp_path):
     }
 
 
-def test_a_tensorboard_folder_that_is_removed_is_begun_again(tmp_path, capsys):
+def test_a_tensorboard_folder_that_is_removed_is_started_again(tmp_path, capsys):
     board = TensorBoard(tmp_path / "tensorboard", 0)
     board.write({"split": "train", "step": 1, "loss": 1.0})
     shutil.rmtree(tmp_path / "tensorboard")
@@ -45,7 +45,7 @@ def test_a_tensorboard_folder_that_is_removed_is_begun_again(tmp_path, capsys):
     assert points(tmp_path / "tensorboard") == {("train/loss", 2): 2.0}
 
 
-def test_a_file_in_the_place_of_tensorboards_folder_is_named(tmp_path):
+def test_a_file_instead_of_tensorboards_folder_is_named(tmp_path):
     (tmp_path / "tensorboard").write_text("x")
     with pytest.raises(WorkdirError, match=r"tensorboard: .*file has the name of a folder"):
         TensorBoard(tmp_path / "tensorboard", 0)

@@ -298,13 +298,13 @@ def test_a_very_long_text_finishes(text):
     assert all(0 <= start < end <= len(text) for start, end in find_formulas(text))
 
 
-# The embedded texts.
+# The bundled texts.
 
 PROTOTYPES = {
     "BaNiO3", "CaCu5", "Cr2AlC", "Cr3Si", "Cu3Au", "CuAu", "GdFeO3", "K2NiF4", "Mn5Si3", "NaFeO2",
     "NaTl", "PbFCl", "ThCr2Si2", "ZrCuSiAs",
 }  # fmt: skip
-"""Compounds that name the structure of others in the embedded narratives."""
+"""Compounds that name the structure of others in the bundled narratives."""
 
 
 def test_in_embedded_narratives_only_the_formula_of_the_crystal_is_found():
@@ -313,7 +313,7 @@ def test_in_embedded_narratives_only_the_formula_of_the_crystal_is_found():
         / "datasets/materials_project_mini/materials_project_mini.parquet"
     )
     if not path.exists():
-        pytest.skip("the embedded data set is not built")
+        pytest.skip("the bundled data set is not built")
     parquet = pytest.importorskip("pyarrow.parquet")
     rows = parquet.read_table(path, columns=["formula", "gpt_text", "gpt_explanation"]).to_pylist()
     formulas = {row["formula"] for row in rows}

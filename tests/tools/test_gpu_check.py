@@ -155,7 +155,7 @@ def test_the_largest_batch_is_foreseen_from_a_small_one(limit, at_most, expected
     assert parts._largest({"examples": 64, "fits": False}, at_most) == 0
 
 
-def test_utilization_is_of_the_devices_own_peak():
+def test_utilization_is_relative_to_the_devices_own_peak():
     assert model_flops_utilization("NVIDIA H200", "bfloat16", 989e12, 2.0) == pytest.approx(0.5)
     assert model_flops_utilization("some CPU", "float32", 1e12, 1.0) is None
     assert model_flops_utilization("Tesla T4", "bfloat16", 1e12, 1.0) is None

@@ -1,4 +1,4 @@
-"""Gradient caching gives the gradient of the full batch, on real batches of the embedded data."""
+"""Gradient caching gives the gradient of the full batch, on real batches of the bundled data."""
 
 import functools
 
@@ -109,7 +109,7 @@ def assert_same(found, expected):
 
 
 @pytest.mark.parametrize("chunks", [2, 4])
-def test_gradient_in_chunks_is_that_of_the_whole_batch(setup, batches, chunks):
+def test_gradient_in_chunks_equals_that_of_the_batch(setup, batches, chunks):
     gradient_of, expected = setup
     assert_same(gradient_of(batches[chunks]), expected)
 

@@ -126,7 +126,7 @@ def test_cosface_is_infonce_of_smaller_own_cosines():
     assert float(without) == pytest.approx(info_nce(pair.left[0], pair.right[0], np.e), rel=1e-5)
 
 
-def test_siglip_classifies_every_pair_by_itself():
+def test_siglip_classifies_every_pair_independently():
     pair = random_pair(7, 1, 1).replace(logit_bias=jnp.float32(-2))
     logits = np.e * cosines(pair) - 2
     expected = softplus(np.where(np.eye(6, dtype=bool), -logits, logits)).sum() / 6

@@ -98,7 +98,7 @@ STRETCHES = st.lists(
     st.tuples(st.sampled_from([2, 3, 4, 6, 8, 12]), st.integers(1, 3)), min_size=2, max_size=4
 )
 SHAPES = {
-    "cosine, whole run": {"schedule": "cosine"},
+    "cosine, entire run": {"schedule": "cosine"},
     "cosine with a period": {"schedule": "cosine", "cosine.epochs": 2.0},
     "cosine with a period of parts": {"schedule": "cosine", "cosine.epochs": 2.5},
     "restarts": {"schedule": "cosine_restarts", "cosine.epochs": 2.0},
@@ -110,7 +110,7 @@ SHAPES = {
 @pytest.mark.parametrize("changes", SHAPES.values(), ids=SHAPES)
 @settings(max_examples=8, deadline=None)
 @given(stretches=STRETCHES)
-def test_the_phase_goes_on_where_it_was_when_the_batch_size_changes(changes, stretches):
+def test_the_phase_is_kept_when_the_batch_size_changes(changes, stretches):
     """At every epoch boundary the rate equals that of a run with a constant batch size."""
     epochs = sum(length for _, length in stretches)
     options = config(max_epochs=epochs, **changes)

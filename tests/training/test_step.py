@@ -1,4 +1,4 @@
-"""The step on real batches of the embedded data, on one device."""
+"""The step on real batches of the bundled data, on one device."""
 
 import jax
 import numpy as np

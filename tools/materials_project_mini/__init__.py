@@ -1,1 +1,1 @@
-"""Facts, narratives and questions of the embedded data set."""
+"""Facts, narratives and questions of the bundled data set."""

@@ -1,4 +1,4 @@
-"""The split of each crystal of the embedded data set."""
+"""The split of each crystal of the bundled data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TFDS builder of the embedded data set; reads the parquet file next to this module."""
+"""TFDS builder of the bundled data set; reads the parquet file next to this module."""
 
 from __future__ import annotations
 

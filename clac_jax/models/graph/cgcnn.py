@@ -39,7 +39,7 @@ class CGCNNSettings(GraphEncoderSettings):
         8.0, "centre of the last Gaussian and zero of the envelope, angstrom", low=0.1, high=100.0
     )
     n_conv: int = key(3, "convolutions", low=0)
-    h_fea_len: int = key(512, "width of the perceptron behind the pooling", low=1)
+    h_fea_len: int = key(512, "width of the perceptron after the pooling", low=1)
     n_h: int = key(1, "hidden layers of that perceptron", low=0)
 
     has_batch_statistics = True

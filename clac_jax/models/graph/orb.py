@@ -279,13 +279,13 @@ def orb_params(tensors: Tensors, settings: OrbSettings) -> Params:
 
     def first_of_three(name: str, ours: tuple[str, str, str]) -> dict[str, Any]:
         """Splits a map of three concatenated inputs into three maps; the first has the bias."""
-        whole = reader.dense(f"{name}.mlp.NN-0", 3 * features, hidden)
-        kernels = np.split(whole["kernel"], 3, axis=0)
+        joint = reader.dense(f"{name}.mlp.NN-0", 3 * features, hidden)
+        kernels = np.split(joint["kernel"], 3, axis=0)
         maps = {
             part: {"kernel": np.ascontiguousarray(kernel)}
             for part, kernel in zip(ours, kernels, strict=True)
         }
-        maps[ours[0]]["bias"] = whole["bias"]
+        maps[ours[0]]["bias"] = joint["bias"]
         return maps
 
     params: dict[str, Any] = {

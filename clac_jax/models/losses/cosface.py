@@ -33,7 +33,7 @@ class CosFace(PairLoss):
     def __call__(  # noqa: D102
         self, batch: GlobalBatch, pair: ProjectedPair, left: Side, right: Side
     ) -> Float[jax.Array, ""]:
-        assert pair.log_scale is not None, "a critic has no cosines: `heads` asks for none"
+        assert pair.log_scale is not None, "a critic has no cosines: `heads` excludes one"
         margin = self.margin * jnp.exp(pair.log_scale) * batch.is_own()
         forward = batch.cross_entropy(pair.scores(left[0], right[1]) - margin)
         backward = batch.cross_entropy(pair.scores(right[0], left[1]) - margin)

@@ -124,12 +124,12 @@ def attend(
         max_positions = settings.max_position_embeddings
         keep = dropout.attention(places, (size, count), num_heads, max_positions, rate, site)
         tiles = (Heads(q, k, v), text, keep)
-        mixed = jax.lax.map(attend_tile, tiles, batch_size=_tiles_at_once(count))
+        mixed = jax.lax.map(attend_tile, tiles, batch_size=_tiles_per_kernel(count))
         outputs.append(jnp.transpose(mixed, (0, 2, 1, 3)).reshape(size * count, -1))
     return jnp.concatenate(outputs)
 
 
-def _tiles_at_once(count: int) -> int | None:
+def _tiles_per_kernel(count: int) -> int | None:
     # One tile's scores fit in a CPU's cache: twice as fast as all tiles together. An accelerator
     # needs all of them in one kernel.
     return None if jax.default_backend() == "cpu" else count

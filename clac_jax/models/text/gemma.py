@@ -114,8 +114,8 @@ class GemmaSettings(TextEncoderSettings):
         else:
             local = tuple(kind == "sliding_attention" for kind in kinds)
         rope = values.get("rope_parameters") or {}
-        whole = rope.get("full_attention") or values.get("rope_scaling") or {}
-        kind = whole.get("rope_type", "default")
+        unlimited = rope.get("full_attention") or values.get("rope_scaling") or {}
+        kind = unlimited.get("rope_type", "default")
         if kind not in ("default", "linear"):
             raise ValueError(f"rope_type {kind!r} is unknown. Use default or linear.")
         return cls(
@@ -133,8 +133,8 @@ class GemmaSettings(TextEncoderSettings):
             query_scalar=values.get("query_pre_attn_scalar"),
             local_layers=local,
             window=values.get("sliding_window") or 4096,
-            rope_base=whole.get("rope_theta", values.get("rope_theta", 1e6)),
-            rope_scaling=whole.get("factor", 1.0) if kind == "linear" else 1.0,
+            rope_base=unlimited.get("rope_theta", values.get("rope_theta", 1e6)),
+            rope_scaling=unlimited.get("factor", 1.0) if kind == "linear" else 1.0,
             local_rope_base=rope.get("sliding_attention", {}).get(
                 "rope_theta", values.get("rope_local_base_freq", 1e4)
             ),

@@ -64,7 +64,7 @@ def load_huggingface_config(folder: str | Path) -> TextEncoderSettings:
         if values.get(key, allowed) != allowed:
             raise PretrainedError(
                 f"{path} has {key} = {one_line(repr(values[key]))}; only {allowed!r} is supported. "
-                "Give the folder of another model."
+                "Give the folder of a different model."
             )
     try:
         return kind.from_huggingface(values)
@@ -72,7 +72,7 @@ def load_huggingface_config(folder: str | Path) -> TextEncoderSettings:
         raise PretrainedError(f"{path} lacks {error}. Download it again.") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise PretrainedError(
-            f"{path} cannot be used: {one_line(error)} Give the folder of another model."
+            f"{path} cannot be used: {one_line(error)} Give the folder of a different model."
         ) from error
 
 
@@ -136,7 +136,7 @@ def _read_tensors(path: Path) -> Tensors:
         raise PretrainedError(str(error)) from error
     if not isinstance(tensors, dict) or not all(isinstance(name, str) for name in tensors):
         raise PretrainedError(
-            f"{path} does not hold tensors by name. Give the folder of another model."
+            f"{path} does not hold tensors by name. Give the folder of a different model."
         )
     return {name: tensor for name, tensor in tensors.items() if isinstance(tensor, np.ndarray)}
 
@@ -146,7 +146,7 @@ def _read_split(index: Path) -> Tensors:
         weight_map = read_json_object(index).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise ValueError("it has no weight_map")
-        files = set(map(_beside, weight_map.values()))
+        files = set(map(_file_name, weight_map.values()))
     except (OSError, ValueError) as error:
         reason = error_reason(error)
         raise PretrainedError(f"{index} cannot be read ({reason}). Download it again.") from error
@@ -156,7 +156,7 @@ def _read_split(index: Path) -> Tensors:
     return tensors
 
 
-def _beside(name: object) -> str:
+def _file_name(name: object) -> str:
     """The name of a file from an index, which may only refer to files in its own folder."""
     if (
         not isinstance(name, str)
@@ -165,5 +165,5 @@ def _beside(name: object) -> str:
         or "\0" in name
         or "/" in name
     ):
-        raise ValueError(f"{one_line(repr(name))} is not the name of a file beside it")
+        raise ValueError(f"{one_line(repr(name))} is not the name of a file in the same folder")
     return name

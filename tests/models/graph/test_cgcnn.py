@@ -81,7 +81,7 @@ def test_output_gradients_and_statistics_equal_the_reference(mode, dtype, suffix
             assert error < 2e-5, path
 
 
-def test_each_view_is_normalized_as_if_it_were_alone():
+def test_each_view_is_normalized_separately():
     fixture = Fixture("cgcnn_train")
     weights = fixture.section("w")
     variables = {"params": params_of(weights), "batch_stats": statistics_of(weights)}
@@ -98,8 +98,10 @@ def test_each_view_is_normalized_as_if_it_were_alone():
 
     together, after = encode(variables, batch.graphs)
     for view in (0, 1):
-        alone, updated = encode(variables, graph_batch(views[view]))
-        np.testing.assert_allclose(together[3 * view : 3 * view + 2], alone, rtol=1e-5, atol=1e-6)
+        separate, updated = encode(variables, graph_batch(views[view]))
+        np.testing.assert_allclose(
+            together[3 * view : 3 * view + 2], separate, rtol=1e-5, atol=1e-6
+        )
         variables = {**variables, **updated}
     for path, error in tree_errors(after, {"batch_stats": variables["batch_stats"]}):
         assert error < 1e-5, path

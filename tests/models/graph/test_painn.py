@@ -77,7 +77,7 @@ def test_packing_and_padding_change_nothing(fixture, params):
     sizes = [len(graph.atomic_numbers) for graph in graphs]
     num_edges = sum(len(graph.senders) for graph in graphs)
     encode = jax.jit(lambda graphs: MODEL.apply({"params": params}, graphs))
-    alone = [encode(graph_batch([graph]))[0] for graph in graphs]
+    separate = [encode(graph_batch([graph]))[0] for graph in graphs]
     layouts = [
         ((max(sizes), 3),),
         ((sum(sizes), 1),),
@@ -86,7 +86,7 @@ def test_packing_and_padding_change_nothing(fixture, params):
     for tiles in layouts:
         shape = one_view_shape(5, tiles, num_edges + 100)
         together = encode(graph_batch(graphs, shape))
-        np.testing.assert_allclose(together[:3], np.stack(alone), rtol=2e-5, atol=2e-6)
+        np.testing.assert_allclose(together[:3], np.stack(separate), rtol=2e-5, atol=2e-6)
         np.testing.assert_array_equal(together[3:], 0)
 
 

@@ -165,8 +165,8 @@ def test_a_supercell_has_as_much_more_as_the_pool_says(encode, name):
 @pytest.mark.parametrize("name", ENCODERS)
 def test_padding_and_neighbours_in_the_batch_change_nothing(encode, name):
     plain = encode(name, crystals())
-    alone = np.concatenate([encode(name, [crystal]) for crystal in crystals()])
-    assert relative_error(alone, plain) < 2e-5
+    separate = np.concatenate([encode(name, [crystal]) for crystal in crystals()])
+    assert relative_error(separate, plain) < 2e-5
     edges = sum(len(build_graph(crystal, CUTOFF).senders) for crystal in crystals())
     roomy = one_view_shape(7, ((8, 2), (16, 2)), edges + 50)
     assert relative_error(encode(name, crystals(), roomy), plain) < 2e-5

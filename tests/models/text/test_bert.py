@@ -100,14 +100,14 @@ def test_packing_and_padding_change_nothing(fixture, settings, feature):
     def encode(texts):
         return model.apply({"params": params}, texts).features
 
-    alone = np.stack([encode(pack([text], ((len(text), 1),)))[0] for text in texts])
+    separate = np.stack([encode(pack([text], ((len(text), 1),)))[0] for text in texts])
     for tiles in [((12, 5),), ((32, 1),), ((8, 2), (24, 2))]:
         together = encode(pack(texts, tiles, num_examples=6))
-        np.testing.assert_allclose(together[:5], alone, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(together[:5], separate, rtol=1e-4, atol=1e-5)
         assert np.isfinite(together).all()
 
 
-def test_features_are_taken_over_the_own_tokens():
+def test_features_are_pooled_over_the_texts_own_tokens():
     texts = pack(random_texts(0, [3, 2]), ((4, 2),), num_examples=3)
     hidden = np.arange(16, dtype=np.float32).reshape(8, 2)
     rows = {k: np.flatnonzero(texts.text_index == k) for k in (0, 1)}

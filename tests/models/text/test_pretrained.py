@@ -64,7 +64,7 @@ def test_init_takes_the_pretrained_text_encoder_and_nothing_else(folder):
     assert np.std(variables["params"]["graph_encoder"]["out"]["kernel"]) > 0
 
 
-def test_the_first_layers_alone_and_a_pooling_that_starts_at_random(folder):
+def test_only_the_first_layers_and_a_pooling_that_starts_at_random(folder):
     config = small_config(
         **{
             "text_encoder.pretrained": str(folder),
@@ -77,9 +77,9 @@ def test_the_first_layers_alone_and_a_pooling_that_starts_at_random(folder):
     model = build_model(config, vocab_size=200)
     params = init_variables(model, config, batch_of(examples()))["params"]["text_encoder"]
     assert np.std(params.pop("pooling")["values"]["kernel"]) > 0
-    whole = load_huggingface(folder).params
-    first = {name: tree for name, tree in whole.items() if not re.match("layer_[1-9]|lm_", name)}
-    assert len(first) < len(whole) - 1
+    complete = load_huggingface(folder).params
+    first = {name: tree for name, tree in complete.items() if not re.match("layer_[1-9]|lm_", name)}
+    assert len(first) < len(complete) - 1
     jax.tree.map(np.testing.assert_array_equal, params, first)
 
 

@@ -1,0 +1,1 @@
+"""Evaluation of trained models: protocols, intervals, reports and comparisons."""

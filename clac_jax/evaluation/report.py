@@ -1,0 +1,113 @@
+"""The files of an evaluation: eval.json, one row per example as parquet, and report.html."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import clac_jax
+from clac_jax.config.schema import to_plain
+from clac_jax.errors import WorkdirError
+from clac_jax.evaluation.intervals import CONFIDENCE
+from clac_jax.evaluation.page import page
+from clac_jax.evaluation.pool import Examples
+from clac_jax.evaluation.section import Section
+from clac_jax.files.atomic import replacing, write_atomically
+from clac_jax.files.paths import explain
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMAT = 1
+EVAL_FILE, REPORT_FILE = "eval.json", "report.html"
+
+
+def to_json(pool: Examples, sections: Sequence[Section]) -> dict[str, Any]:
+    """The content of eval.json: what was evaluated, and the values of each section by name."""
+    model, data = pool.model, pool.data
+    return {
+        "format": FORMAT,
+        "clac_jax": clac_jax.__version__,
+        "model": {
+            "name": model.name,
+            "checksum": model.checksum,
+            "step": model.step,
+            "task": str(model.config.task),
+            "config": to_plain(model.config),
+        },
+        "data": {
+            "name": data.name,
+            "split": data.split,
+            "fingerprint": data.fingerprint,
+            "is_that_of_the_training": data.is_own,
+            "size": len(pool),
+            "text_source": str(model.config.dataset.text_source),
+            "max_tokens": int(model.config.text_encoder.max_length),
+        },
+        "intervals": {
+            "confidence": CONFIDENCE,
+            "resamples": pool.resampling.resamples,
+            "seed": pool.resampling.seed,
+        },
+        "tasks": {section.name: section.values for section in sections},
+    }
+
+
+def write(folder: Path, pool: Examples, sections: Sequence[Section]) -> list[Path]:
+    """Writes all files of an evaluation, replacing those of an earlier one.
+
+    Returns:
+        Their paths.
+
+    Raises:
+        WorkdirError: the folder or a file cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkdirError(f"Cannot write {folder}: {explain(error)}") from error
+    tables = {name: table for s in sections for name, table in s.examples.items()}
+    paths = [folder / EVAL_FILE, *(folder / f"{name}.parquet" for name in tables)]
+    write_atomically(
+        paths[0], json.dumps(to_json(pool, sections), indent=1, allow_nan=False) + "\n"
+    )
+    for path, table in zip(paths[1:], tables.values(), strict=True):
+        _write_table(path, table)
+    write_atomically(folder / REPORT_FILE, html_of(pool, sections))
+    return [*paths, folder / REPORT_FILE]
+
+
+def html_of(pool: Examples, sections: Sequence[Section]) -> str:
+    """The report as a self-contained page."""
+    return page(f"Evaluation of {pool.model.name}", facts_of(pool), sections)
+
+
+def facts_of(pool: Examples) -> list[tuple[str, str]]:
+    """The header of a report: model, data, and how intervals were computed."""
+    model, data, how = pool.model, pool.data, pool.resampling
+    known = {
+        True: "the same as in the training",
+        False: "NOT the data of the training",
+        None: "unknown whether the same as in the training",
+    }[data.is_own]
+    size = f"{len(pool):,} crystals of {len(set(pool.formulas)):,} compositions"
+    longest = model.config.text_encoder.max_length
+    texts = f"{model.config.dataset.text_source}, cut off after {longest} tokens"
+    return [
+        ("Model", f"{model.name}, step {model.step:,}"),
+        ("Checksum", model.checksum),
+        ("Data", f"{data.name}, {data.split} split: {size}"),
+        ("Fingerprint", f"{data.fingerprint} ({known})"),
+        *([("Texts", texts)] if model.config.task != "property" else []),
+        ("Intervals", f"95 % bootstrap, {how.resamples:,} resamples, seed {how.seed}"),
+        ("Program", f"clac_jax {clac_jax.__version__}"),
+    ]
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    import pyarrow.parquet
+
+    with replacing(path) as temporary:
+        pyarrow.parquet.write_table(table, temporary)

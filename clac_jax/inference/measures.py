@@ -1,0 +1,72 @@
+"""The figures that a run has written about one of its checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clac_jax.checkpoint.layout import CHECKPOINTS, CheckpointInfo
+from clac_jax.errors import UserError, one_line
+from clac_jax.files.json import read_text
+from clac_jax.inference.errors import PublishedError
+from clac_jax.reporting.metrics_file import read_rows
+
+_COUNTERS = ("split", "step", "epoch", "examples_seen", "checkpoint_step")
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Figures of a model on one split.
+
+    Attributes:
+        split: "test" or "validation"; "" if nothing has been measured.
+        values: name as in `metrics.jsonl` -> number.
+        evaluation: content of the file that `clac-jax evaluate` wrote; None without one.
+    """
+
+    split: str
+    values: dict[str, float]
+    evaluation: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What eval.json holds if the model has not been evaluated by a command of its own."""
+        return {"split": self.split, "metrics": self.values}
+
+
+def measures_of(info: CheckpointInfo) -> Measures:
+    """The test of a checkpoint at the end of its run; otherwise its last validation.
+
+    Args:
+        info: description of the checkpoint; its run's files are looked for where it lies.
+
+    Raises:
+        PublishedError: a file of the run cannot be read.
+    """
+    folder = Path(info.folder)
+    if folder.parent.name != CHECKPOINTS:  # copied out of its run
+        return Measures("validation" if info.metrics else "", dict(info.metrics or {}))
+    run = folder.parent.parent
+    evaluation = run / "eval" / str(info.step) / "eval.json"
+    try:
+        text = read_text(evaluation) if evaluation.is_file() else None
+        rows = read_rows(run / "metrics.jsonl")
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        raise PublishedError(
+            f"{evaluation} cannot be read ({one_line(error)}). Evaluate the model again, or delete "
+            "the file."
+        ) from error
+    for row in reversed(rows):
+        if row["split"] == "test" and row.get("checkpoint_step") == info.step:
+            return Measures("test", _numbers(row), text)
+    return Measures("validation" if info.metrics else "", dict(info.metrics or {}), text)
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, float]:
+    return {
+        name: value
+        for name, value in row.items()
+        if name not in _COUNTERS and isinstance(value, int | float)
+    }

@@ -1,0 +1,86 @@
+"""`clac-jax publish`: a checkpoint as a folder that is a model of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from clac_jax.checkpoint.export import export
+from clac_jax.checkpoint.layout import CheckpointInfo
+from clac_jax.checkpoint.locate import locate
+from clac_jax.config.schema import with_defaults
+from clac_jax.files.huggingface import resolve_folder
+from clac_jax.files.paths import explain
+from clac_jax.inference.card import LICENSES, Card
+from clac_jax.inference.errors import PublishedError
+from clac_jax.inference.identity import TOKENIZER_FILES
+from clac_jax.inference.measures import measures_of
+from clac_jax.inference.published import CARD, EVALUATION, TEXT_FOLDER, write_checksums
+
+
+def publish(what: str, folder: Path, name: str | None = None, license_: str | None = None) -> Path:
+    """Writes a checkpoint's model with everything that loading it needs.
+
+    The folder has `config.json`, `model.safetensors` (all parameters and batch statistics), the
+    tokenizer's files, `eval.json`, `SHA256SUMS` and a model card, `README.md`. It appears complete
+    or not at all.
+
+    Args:
+        what: names a checkpoint, as for `config.resume_from`.
+        folder: the folder to write, which must not exist.
+        name: name of the model in its card; default: the folder's.
+        license_: its licence in the card, as the Hub abbreviates it; default: that of the data if
+            it is known, otherwise "unknown".
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointNotFoundError, DamagedCheckpointError: the checkpoint cannot be read.
+        PretrainedError: the tokenizer's files do not exist.
+        PublishedError, ExportError: the folder exists or cannot be written.
+    """
+    info = locate(what)
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise PublishedError(f"{folder} exists. Remove it, or name another folder.")
+        parent = folder.absolute().parent
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix=f".{folder.name[:100]}.", dir=parent, ignore_cleanup_errors=True
+        ) as temporary:
+            made = Path(temporary) / "model"
+            export(info, made)
+            _write_rest(info, made, name or folder.absolute().name, license_)
+            made.rename(folder)
+    except OSError as error:
+        raise PublishedError(f"Cannot write {folder}: {explain(error)}") from error
+    return folder
+
+
+def _write_rest(info: CheckpointInfo, folder: Path, name: str, license_: str | None) -> None:
+    """Writes everything but the model and its config."""
+    config = with_defaults(info.config)
+    if config["task"] != "property":
+        _copy_text_files(config["text_encoder"], folder / TEXT_FOLDER)
+    measures = measures_of(info)
+    evaluation = measures.evaluation or json.dumps(measures.to_json(), indent=2) + "\n"
+    (folder / EVALUATION).write_text(evaluation, encoding="utf-8")
+    license_ = license_ or LICENSES.get(config["dataset"]["name"], "unknown")
+    card = Card(name, info, measures, license_)
+    (folder / CARD).write_text(card.text(), encoding="utf-8")
+    write_checksums(folder)
+
+
+def _copy_text_files(options: dict[str, str | None], folder: Path) -> None:
+    """Copies the tokenizer's files, and the config.json of a pretrained text encoder."""
+    folder.mkdir()
+    tokenizer = resolve_folder(str(options["tokenizer"]))
+    for file in TOKENIZER_FILES:
+        if (tokenizer / file).is_file():
+            shutil.copyfile(tokenizer / file, folder / file)
+    if options["pretrained"] is not None:
+        source = resolve_folder(options["pretrained"]) / "config.json"
+        shutil.copyfile(source, folder / "config.json")

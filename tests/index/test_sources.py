@@ -1,0 +1,157 @@
+"""Sources of crystals: files, folders, tables and the embedded data set."""
+
+import json
+import os
+
+import pytest
+from helpers import user_tables
+from helpers.crystals import NACL
+
+from clac_jax import datasets
+from clac_jax.index.items import Item
+from clac_jax.index.sources import SourceError, SourceOptions, Sources, read_row
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """CIFs on two levels, a POSCAR, and files that are not crystals."""
+    place = tmp_path / "crystals"
+    (place / "deep").mkdir(parents=True)
+    (place / ".hidden").mkdir()
+    for name in ("b.cif", "a.CIF", "deep/a.cif", ".c.cif", ".hidden/d.cif"):
+        (place / name).write_text(NACL)
+    (place / "POSCAR_1").write_text(
+        "CsCl\n1.0\n4 0 0\n0 4 0\n0 0 4\nCs Cl\n1 1\nDirect\n0 0 0\n0.5 0.5 0.5\n"
+    )
+    (place / "notes.txt").write_text("x")
+    return place
+
+
+def read(*crystals, **options):
+    return [read_row(row) for row in Sources(crystals, SourceOptions(**options)).rows()]
+
+
+def ids(items):
+    return [item.id for item in items]
+
+
+def test_a_folder_gives_its_crystals_by_relative_path(folder):
+    items = read(folder)
+    assert ids(items) == ["POSCAR_1", "a", "b", "deep/a"]
+    assert [item.crystal.formula for item in items] == ["ClCs", "ClNa", "ClNa", "ClNa"]
+    assert Sources([folder], SourceOptions()).count() == 4
+
+
+def test_a_file_has_the_name_of_its_stem(folder):
+    assert ids(read(folder / "b.cif", folder / "POSCAR_1")) == ["b", "POSCAR_1"]
+
+
+def test_a_folder_with_one_table_has_its_texts(tmp_path):
+    (tmp_path / "x.cif").write_text(NACL)
+    (tmp_path / "y.cif").write_text(NACL)
+    user_tables.write(tmp_path / "t.jsonl", [{"id": "x", "gpt_text": "Salt.", "hardness": 2.5}])
+    good, bad = read(tmp_path)
+    assert (good.id, good.text, good.properties) == ("x", "Salt.", {"hardness": 2.5})
+    assert bad == "y.cif has no row in t.jsonl"
+    user_tables.write(tmp_path / "u.jsonl", [{"id": "x"}])
+    with pytest.raises(SourceError, match=r"2 tables \(t.jsonl, u.jsonl\)"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_tables_are_read_as_for_training(tmp_path, suffix):
+    rows = [user_tables.row(0), user_tables.row(1, gpt_text=None, gpt_explanation=None)]
+    path = user_tables.write(tmp_path / f"t{suffix}", rows)
+    one, two = read(path)
+    assert (one.id, one.text) == ("m-0", "Crystal number 0. It is a salt.")
+    assert (two.id, two.text, two.properties) == ("m-1", "", {"band gap": 1.0})
+    assert ids(read(tmp_path)) == ["m-0", "m-1"]  # a folder of tables
+
+
+def test_rows_without_an_id_are_named_by_file_and_number(tmp_path):
+    row = user_tables.row(0)
+    del row["id"]
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.json").write_text(json.dumps([row]))
+    assert ids(read(tmp_path / "a.json", tmp_path / "b.json")) == ["a:0", "b:0"]
+
+
+def test_the_embedded_data_set_is_read_by_split(data_dir):
+    records = datasets.load("materials_project_mini", data_dir, "test")
+    sources = Sources(["materials_project_mini:test"], SourceOptions(data_dir=data_dir))
+    assert sources.count() == len(records)
+    first = next(sources.rows()).read()
+    assert first.id == records[0].material_id
+    assert first.text == records[0].text_of("narratives", None)
+    every = Sources(["materials_project_mini"], SourceOptions(data_dir=data_dir))
+    assert every.count() == 6317
+    assert every.fingerprint() != sources.fingerprint()
+
+
+def test_texts_are_of_the_source_the_model_knows(tmp_path):
+    row = user_tables.row(0, text=[["A paper."]])
+    path = user_tables.write(tmp_path / "t.jsonl", [row])
+    (papers,) = read(path, text_source="papers")
+    (narrative,) = read(path)
+    assert (papers.text, narrative.text) == ("A paper.", "Crystal number 0. It is a salt.")
+    del row["gpt_text"], row["gpt_explanation"]
+    user_tables.write(path, [row])
+    assert read(path)[0].text == "A paper."
+
+
+def test_the_fingerprint_is_of_the_content(folder, tmp_path):
+    fingerprint = Sources([folder], SourceOptions()).fingerprint()
+    moved = folder.rename(tmp_path / "moved")
+    assert Sources([moved], SourceOptions()).fingerprint() == fingerprint
+    (moved / "notes.txt").write_text("y")
+    assert Sources([moved], SourceOptions()).fingerprint() == fingerprint
+    (moved / "b.cif").write_text(NACL + "\n")
+    assert Sources([moved], SourceOptions()).fingerprint() != fingerprint
+
+
+def test_a_formula_that_does_not_match_is_refused_or_taken(tmp_path):
+    text = NACL.replace("data_NaCl", "data_NaCl\n_chemical_formula_sum 'K Cl'")
+    (tmp_path / "x.cif").write_text(text)
+    (refused,) = read(tmp_path / "x.cif")
+    assert "formula" in refused
+    (taken,) = read(tmp_path / "x.cif", on_formula_mismatch="take")
+    assert isinstance(taken, Item)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere.cif", "nowhere.cif does not exist"),
+        ("materials_project_mini:tset", "no split 'tset'"),
+        ("gpt_narratives", "Give the path of its table"),
+        ("s3://bucket/x", "URL"),
+        ("", "empty"),
+    ],
+)
+def test_what_cannot_be_a_source_is_named(name, message):
+    with pytest.raises(ValueError, match=message):
+        Sources([name], SourceOptions())
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(SourceError, match="contains no crystals"):
+        read(tmp_path)
+
+
+def test_a_name_that_is_not_unicode_is_refused(tmp_path):
+    path = os.path.join(os.fsencode(tmp_path), b"caf\xe9.cif")
+    with open(path, "w", encoding="ascii") as file:
+        file.write(NACL)
+    (refused,) = read(tmp_path)
+    assert "UTF-8" in refused or "Unicode" in refused
+
+
+def test_a_reader_that_fails_refuses_the_row_only(tmp_path, monkeypatch):
+    path = user_tables.write(tmp_path / "t.jsonl", [user_tables.row(0)])
+
+    def fail(*_):
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("clac_jax.index.sources.record_of_row", fail)
+    assert read(path) == ["it cannot be read (ZeroDivisionError: division by zero)"]

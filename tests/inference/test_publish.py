@@ -1,0 +1,201 @@
+"""Published folders: complete, verified, and equal to the checkpoint bit for bit."""
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard
+
+import clac_jax
+from clac_jax.cli import main as cli
+from clac_jax.errors import EXIT_USER_ERROR, UserError
+from clac_jax.inference.errors import PublishedError
+from clac_jax.inference.publish import publish
+
+FILES = {
+    "README.md",
+    "SHA256SUMS",
+    "config.json",
+    "eval.json",
+    "model.safetensors",
+    "text_encoder/config.json",
+    "text_encoder/tokenizer.json",
+    "text_encoder/tokenizer_config.json",
+}
+
+
+def files_of(folder):
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def published(tested, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("published") / "small"
+    assert cli.main(["publish", tested, str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def copied(published, tmp_path):
+    """A copy that a test may damage."""
+    return shutil.copytree(published, tmp_path / "copied")
+
+
+def test_it_has_every_file_and_nothing_else(published):
+    assert files_of(published) == FILES
+    before = os.umask(0o022)
+    os.umask(before)
+    for name in FILES:
+        assert stat.S_IMODE((published / name).stat().st_mode) == 0o666 & ~before, name
+    assert [path.name for path in published.parent.iterdir()] == [published.name]
+
+
+def test_it_is_the_checkpoint_bit_for_bit_without_the_language_model(
+    run, published, model, crystals, texts, monkeypatch
+):
+    language_model = run[0].parent / "bert"
+    language_model.rename(run[0].parent / "elsewhere")
+    try:
+        with pytest.raises(UserError, match="bert"):
+            clac_jax.load(run[0])
+        for name in (published, published / "model.safetensors"):
+            loaded = clac_jax.load(name)
+            np.testing.assert_array_equal(
+                loaded.embed_crystals(crystals), model.embed_crystals(crystals)
+            )
+            np.testing.assert_array_equal(loaded.embed_texts(texts), model.embed_texts(texts))
+    finally:
+        (run[0].parent / "elsewhere").rename(language_model)
+    assert loaded.checksum == model.checksum
+    assert (loaded.step, loaded.config) == (model.step, model.config)
+
+
+def test_the_checksums_are_those_of_sha256sum(published):
+    lines = (published / "SHA256SUMS").read_text().splitlines()
+    listed = dict(reversed(line.split("  ")) for line in lines)
+    assert set(listed) == FILES - {"README.md", "SHA256SUMS"}
+    for name, digest in listed.items():
+        assert hashlib.sha256((published / name).read_bytes()).hexdigest() == digest
+
+
+def test_the_card_is_one_that_the_hub_understands(published, row_of_test):
+    card = ModelCard.load(published / "README.md")
+    assert card.data.library_name == "clac-jax" and card.data.license == "cc-by-4.0"
+    assert card.data.datasets == ["materials_project_mini"]
+    results = {result.metric_type: result for result in card.data.eval_results}
+    assert results["text_to_crystal_top3"].metric_value == row_of_test["text_to_crystal_top3"]
+    assert results["text_to_crystal_top3"].dataset_split == "test"
+    assert "crystal_to_text_top1_no_formula" in results
+    assert "seed 42" in card.text and "CC-BY-4.0" in card.text
+
+
+def test_without_an_evaluation_it_holds_the_test_of_the_run(published, row_of_test):
+    values = json.loads((published / "eval.json").read_text())
+    assert values["split"] == "test"
+    assert values["metrics"]["text_to_crystal_top1"] == row_of_test["text_to_crystal_top1"]
+
+
+def test_a_checkpoint_that_was_not_tested_has_the_figures_of_its_validation(
+    run, row_of_test, tmp_path
+):
+    step = 2 if row_of_test["checkpoint_step"] != 2 else 4
+    folder = publish(f"{run[0]}@step:{step}", tmp_path / "a")
+    values = json.loads((folder / "eval.json").read_text())
+    assert values["split"] == "validation" and "val_loss" in values["metrics"]
+
+
+def test_the_evaluation_of_the_checkpoint_is_published_with_it(run, tested, model, tmp_path):
+    there = run[0] / "eval" / str(model.step) / "eval.json"
+    there.parent.mkdir(parents=True)
+    try:
+        there.write_text('{"tasks": {}}')
+        folder = publish(tested, tmp_path / "a", name="mine", license_="mit")
+        assert (folder / "eval.json").read_text() == '{"tasks": {}}'
+        card = ModelCard.load(folder / "README.md")
+        assert card.data.license == "mit" and card.data.model_name == "mine"
+        there.write_bytes(b"\xff")
+        with pytest.raises(PublishedError, match=r"eval\.json cannot be read"):
+            publish(tested, tmp_path / "b")
+        assert not (tmp_path / "b").exists()
+    finally:
+        shutil.rmtree(run[0] / "eval")
+
+
+def test_nothing_is_overwritten(tested, published, tmp_path, capsys):
+    before = {name: (published / name).read_bytes() for name in FILES}
+    for command in (["publish"], ["ckpt", "export"]):
+        assert cli.main([*command, tested, str(published)]) == EXIT_USER_ERROR
+        assert f"{published} exists" in capsys.readouterr().err
+    assert {name: (published / name).read_bytes() for name in FILES} == before
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PublishedError, match="exists"):
+        publish(tested, tmp_path / "file")
+    with pytest.raises(PublishedError, match=r"Cannot write .*file/below"):
+        publish(tested, tmp_path / "file" / "below")
+    (tmp_path / "empty").mkdir()
+    assert files_of(publish(tested, tmp_path / "empty")) == FILES
+
+
+def test_a_language_model_that_is_gone_leaves_no_folder(run, tested, tmp_path):
+    language_model = run[0].parent / "bert"
+    language_model.rename(run[0].parent / "elsewhere")
+    try:
+        with pytest.raises(UserError, match="bert"):
+            publish(tested, tmp_path / "a")
+    finally:
+        (run[0].parent / "elsewhere").rename(language_model)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", sorted(FILES - {"README.md", "SHA256SUMS"}))
+def test_a_flipped_bit_and_a_missing_file_are_named(copied, name):
+    content = bytearray((copied / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copied / name).write_bytes(content)
+    with pytest.raises(PublishedError, match=f"{name} is not the file that was published"):
+        clac_jax.load(copied)
+    (copied / name).unlink()
+    if name != "model.safetensors":  # without it, it is not a published folder
+        with pytest.raises(PublishedError, match=f"{name} is missing"):
+            clac_jax.load(copied)
+
+
+def test_a_card_may_be_edited_and_files_added(copied, model, texts):
+    (copied / "README.md").write_text("# Mine")
+    (copied / "figure.png").write_bytes(b"x")
+    np.testing.assert_array_equal(
+        clac_jax.load(copied).embed_texts(texts), model.embed_texts(texts)
+    )
+
+
+def test_a_config_that_was_edited_on_purpose(copied):
+    config = json.loads((copied / "config.json").read_text())
+    config["text_encoder"]["max_length"] = 8
+    (copied / "config.json").write_text(json.dumps(config))
+    with pytest.raises(PublishedError, match="delete its line in SHA256SUMS"):
+        clac_jax.load(copied)
+    lines = (copied / "SHA256SUMS").read_text().splitlines()
+    (copied / "SHA256SUMS").write_text(
+        "".join(f"{line}\n" for line in lines if not line.endswith("  config.json"))
+    )
+    assert clac_jax.load(copied).config.text_encoder.max_length == 8
+
+
+@pytest.mark.parametrize("line", ["x", "0" * 64, f"{'0' * 64}  ../a", f"{'0' * 64}  /etc/passwd"])
+def test_a_list_of_checksums_that_is_not_one(copied, line):
+    (copied / "SHA256SUMS").write_text(f"{line}\n")
+    with pytest.raises(PublishedError, match=r"Line 1 of .*SHA256SUMS is not"):
+        clac_jax.load(copied)
+
+
+def test_an_export_of_an_earlier_version_is_loaded(copied, model, texts):
+    for path in (copied / "SHA256SUMS", copied / "eval.json", copied / "README.md"):
+        path.unlink()
+    shutil.rmtree(copied / "text_encoder")
+    loaded = clac_jax.load(copied)
+    np.testing.assert_array_equal(loaded.embed_texts(texts), model.embed_texts(texts))
+    assert loaded.checksum == model.checksum
