@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 FORMATS = ("table", "json", "csv")
 _OWN_TEXTS = ""
 
+ANN = (
+    "search approximately where there is no condition, with what `clac-jax index build --ann` has "
+    "built; for more than a million crystals"
+)
+
 
 def add(group: argparse.ArgumentParser) -> None:
     """Adds the arguments of `search`."""
@@ -76,6 +81,7 @@ def add(group: argparse.ArgumentParser) -> None:
     group.add_argument("--format", choices=FORMATS, default="table", help="default: %(default)s")
     group.add_argument("--cif", metavar="FOLDER", help="write the hits as CIF files")
     group.add_argument("--model", help=f"where the model of the index is: {MODEL}")
+    group.add_argument("--ann", action="store_true", help=ANN)
     group.set_defaults(run=_search)
 
 
@@ -87,7 +93,7 @@ def _search(options: argparse.Namespace) -> int:
     captions = read_captions(options.captions) if options.captions else None
     if options.captions is not None:
         _refuse_with_texts(options)
-    searcher = open_searcher(options.what, options.model, options.where)
+    searcher = open_searcher(options.what, options.model, options.where, options.ann)
     query = _query(options, searcher.index)
     about = hits_lib.About(options.texts, options.crystal, options.not_texts, options.where)
     if options.captions is not None:
@@ -101,13 +107,16 @@ def _search(options: argparse.Namespace) -> int:
     return 0
 
 
-def open_searcher(what: str, model_name: str | None, where: str | None = None) -> Searcher:
+def open_searcher(
+    what: str, model_name: str | None, where: str | None = None, use_ann: bool = False
+) -> Searcher:
     """The searcher of an index, or of the index of a model's own data set.
 
     Args:
         what: the folder of an index, or the name of a model.
         model_name: where the model of the index is; None: where the index says.
         where: a condition, checked before the model is loaded.
+        use_ann: whether to use the approximate index.
 
     Raises:
         UserError: it is neither, or the model is not that of the index.
@@ -121,7 +130,7 @@ def open_searcher(what: str, model_name: str | None, where: str | None = None) -
         index = Index(what)
         if where is not None:
             filters.parse(where, index.schema)
-        return Searcher(index, model_of(index, model_name))
+        return Searcher(index, model_of(index, model_name), use_ann)
     if model_name is not None:
         raise UserError(
             f"{what} is not an index, and --model names the model of one. Give the folder of an "
@@ -136,7 +145,7 @@ def open_searcher(what: str, model_name: str | None, where: str | None = None) -
     except CheckpointNotFoundError as error:
         raise UserError(f"{what} is not an index (it has no {CONTENTS}), nor a model: {error}") \
             from error  # fmt: skip
-    return Searcher(own_index(model), model)
+    return Searcher(own_index(model), model, use_ann)
 
 
 def read_captions(name: str) -> list[str]:

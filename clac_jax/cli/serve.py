@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from clac_jax.cli.index import MODEL
+from clac_jax.cli.search import ANN, open_searcher
 from clac_jax.errors import UserError, warn
 from clac_jax.files.paths import local_path
 
@@ -35,11 +36,11 @@ def add(group: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="a map made by `clac-jax map` (default: the folder map/ of the index, if it exists)",
     )
+    group.add_argument("--ann", action="store_true", help=ANN)
     group.set_defaults(run=_serve)
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from clac_jax.cli.search import open_searcher
     from clac_jax.serve import server
     from clac_jax.serve.app import Settings
 
@@ -49,7 +50,7 @@ def _serve(options: argparse.Namespace) -> int:
         raise UserError(f"--map={given} has no {_PAGE}. Give a folder made by `clac-jax map`.")
     listening = server.listen(options.host, options.port)  # fails before the model is loaded
     with listening:
-        searcher = open_searcher(options.what, options.model)
+        searcher = open_searcher(options.what, options.model, use_ann=options.ann)
         folder: Path | None = given or searcher.index.path / "map"
         if folder is not None and not (folder / _PAGE).is_file():
             folder = None

@@ -153,20 +153,29 @@ class ExactSearch:
         for first, _, (values, places) in self._each_block(best, mask, padded):
             rows.append(np.asarray(places)[: len(queries)].astype(np.int64) + first)
             scores.append(np.asarray(values)[: len(queries)])
-        return self._best(queries, k, np.concatenate(rows, 1), np.concatenate(scores, 1))
+        all_rows, all_scores = np.concatenate(rows, 1), np.concatenate(scores, 1)
+        # A stable sort: candidates are in the order of rows where block scores are equal.
+        order = np.argsort(-all_scores, axis=1, kind="stable")[:, : k + _SPARE_CANDIDATES]
+        chosen = np.take_along_axis(all_rows, order, 1)
+        is_allowed = np.isfinite(np.take_along_axis(all_scores, order, 1))
+        return self.ranked(queries, k, np.where(is_allowed, chosen, _MISSING))
 
-    def _best(self, queries: np.ndarray, k: int, rows: np.ndarray, scores: np.ndarray) -> Top:
-        """The k best of the candidates of all blocks, by scores computed in float64."""
+    def ranked(self, queries: np.ndarray, k: int, candidates: np.ndarray) -> Top:
+        """The k best of given candidates, by scores computed in float64.
+
+        Args:
+            queries: (q, d) float32.
+            k: number of rows.
+            candidates: (q, n) int64 rows, those of each query without repetition; -1 is skipped.
+        """
         best_rows = np.full((len(queries), k), _MISSING, np.int64)
         best_scores = np.full((len(queries), k), -np.inf, np.float32)
-        for number, query in enumerate(queries.astype(np.float64)):
-            # A stable sort: candidates are in the order of rows where block scores are equal.
-            order = np.argsort(-scores[number], kind="stable")[: k + _SPARE_CANDIDATES]
-            candidates = rows[number, order[np.isfinite(scores[number, order])]]
-            exact = (self.vectors(candidates).astype(np.float64) * query).sum(axis=1)
+        for number, query in enumerate(np.asarray(queries, np.float64)):
+            rows = candidates[number][candidates[number] >= 0]
+            exact = (self.vectors(rows).astype(np.float64) * query).sum(axis=1)
             rounded = exact.astype(np.float32)
-            order = np.lexsort((candidates, -rounded))[:k]
-            best_rows[number, : len(order)] = candidates[order]
+            order = np.lexsort((rows, -rounded))[:k]
+            best_rows[number, : len(order)] = rows[order]
             best_scores[number, : len(order)] = rounded[order]
         return Top(best_rows, best_scores)
 

@@ -50,7 +50,9 @@ def own_index(model: EmbeddingModel) -> Index:
     folder = places[0] if is_writable else places[-1]
     crystals, options = _sources(model)
     print(f"Making the index of {', '.join(crystals)} in {folder}.", file=sys.stderr, flush=True)
-    index_or_none = embed(model, crystals, folder, EmbedOptions(on_bad="skip", sources=options))
+    # Texts take most of the time, and are only needed to search for texts.
+    chosen = EmbedOptions(texts=False, on_bad="skip", sources=options)
+    index_or_none = embed(model, crystals, folder, chosen)
     assert index_or_none is not None  # there are no other machines
     return index_or_none
 

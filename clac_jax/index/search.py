@@ -12,7 +12,7 @@ import pyarrow as pa
 from clac_jax.errors import UserError
 from clac_jax.index import filters
 from clac_jax.index.details import Details
-from clac_jax.index.exact import ExactSearch
+from clac_jax.index.exact import ExactSearch, Top
 from clac_jax.index.query import Query, QueryError, combined
 from clac_jax.index.store import Index
 
@@ -98,14 +98,21 @@ class TextHit:
 class Searcher:
     """An index with its model, ready for any number of searches."""
 
-    def __init__(self, index: Index, model: QueryModel):
+    def __init__(self, index: Index, model: QueryModel, use_ann: bool = False):
         """Opens the vectors.
+
+        Args:
+            index: the index.
+            model: its model.
+            use_ann: whether searches without a condition use the approximate index.
 
         Raises:
             IndexMismatchError: the index was made by another model.
             DamagedIndexError: a file of vectors cannot be read.
+            AnnError: there is no approximate index, or FAISS is not installed.
         """
         index.require_model(model)
+        self._ann = _ann_of(index) if use_ann else None
         self.index = index
         self.model = model
         self.exact = ExactSearch(index.vector_shards())
@@ -150,7 +157,7 @@ class Searcher:
         for where, numbers in groups.items():
             mask = None if where is None else self.mask(where)
             k = min(max(requests[number].k for number in numbers), self.index.count)
-            top = self.exact.top(queries[numbers], k, mask)
+            top = self._top(queries[numbers], k, mask)
             percentiles = self._percentiles(queries[numbers], top.scores, mask)
             for place, number in enumerate(numbers):
                 options = requests[number]
@@ -234,8 +241,8 @@ class Searcher:
             return [TextHit(row, score, captions[row]) for row, score in pairs]
         if not self.index.has_texts:
             raise QueryError(
-                f"{self.index.path} has no vectors of texts. Make it again without --no_texts, or "
-                "give the texts to choose from."
+                f"{self.index.path} has no vectors of texts. Make an index with them "
+                "(`clac-jax embed` without --no_texts), or give the texts to choose from."
             )
         mask = np.asarray(self.index.items(["text"])["text"].is_valid())
         shards = ExactSearch(self.index.text_shards())
@@ -247,6 +254,12 @@ class Searcher:
             TextHit(row, score, item["text"], item["id"])
             for row, score, item in zip(rows.tolist(), scores, items, strict=True)
         ]
+
+    def _top(self, queries: np.ndarray, k: int, mask: np.ndarray | None) -> Top:
+        if self._ann is None or mask is not None:
+            return self.exact.top(queries, k, mask)
+        # Scored again: the approximate index may have stored fewer bits.
+        return self.exact.ranked(queries, k, self._ann.search(queries, k)[1])
 
     def _checked(self, row: int) -> int:
         if not 0 <= row < self.index.count:
@@ -303,7 +316,7 @@ def model_of(index: Index, name: str | None = None) -> Any:
         IndexMismatchError: it is another model than that of the index.
     """
     from clac_jax.inference.model import Model
-    from clac_jax.inference.source import open_source
+    from clac_jax.inference.named import open_source
 
     recorded = str(index.info["model"]["name"])
     try:
@@ -317,6 +330,18 @@ def model_of(index: Index, name: str | None = None) -> Any:
         ) from error
     index.require_model(model)
     return model
+
+
+def _ann_of(index: Index) -> Any:
+    from clac_jax.index.ann import AnnError, open_ann
+
+    ann = open_ann(index)
+    if ann is None:
+        raise AnnError(
+            f"{index.path} has no approximate index. Build one with `clac-jax index build --ann "
+            f"{index.path}`, or search without --ann."
+        )
+    return ann
 
 
 def _listed(texts: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -57,10 +57,12 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         ServerError: the port is in use, or the address is not one of this machine.
     """
+    if not 0 <= port <= 65535:
+        raise ServerError(f"There is no port {port}. Choose another --port, 0 to 65535.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=512)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise ServerError(
             f"Cannot listen on {host}:{port}: {error_reason(error)}. Choose another --port (0 "
             "takes a free one) or --host."

@@ -5,7 +5,7 @@ import pytest
 from helpers.word_model import TABLE, WordModel, crystal_with, words_index
 
 import clac_jax
-from clac_jax.index import details
+from clac_jax.index import ann, details
 from clac_jax.index.filters import FilterError
 from clac_jax.index.layout import IndexMismatchError
 from clac_jax.index.query import Query, QueryError, combined
@@ -159,6 +159,23 @@ def test_an_index_without_vectors_of_texts_says_so(tmp_path):
     with pytest.raises(QueryError, match="has no vectors of texts"):
         searcher.texts(Query(rows=(2,)), 2)
     assert searcher.search(Query(("Mg O",)), Options(1))[0].sentence == "Mg O ceramic."
+
+
+def test_an_approximate_index_is_used_without_a_condition(index, monkeypatch):
+    class Backwards:
+        """Finds the last rows first, with wrong scores, and too few of them."""
+
+        def search(self, queries, k):
+            rows = np.array([[5, 4, 3, -1, -1, -1]][:k] * len(queries))
+            return np.zeros(rows.shape, np.float32), rows
+
+    monkeypatch.setattr(ann, "open_ann", lambda opened: Backwards())
+    approximate = Searcher(index, WordModel(), use_ann=True)
+    exact = {hit.row: hit.score for hit in Searcher(index, WordModel()).search(Query(("O",)))}
+    hits = approximate.search(Query(("O",)), Options(6))
+    assert {hit.row for hit in hits} == {3, 4, 5}
+    assert [hit.score for hit in hits] == sorted((exact[row] for row in (3, 4, 5)), reverse=True)
+    assert len(approximate.search(Query(("O",)), Options(6, "n_atoms > 0"))) == 6
 
 
 def test_another_models_index_is_refused(index):

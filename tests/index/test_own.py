@@ -1,0 +1,100 @@
+"""The index of a model's own data: where it is kept, and when it is made again."""
+
+import os
+
+import ml_collections
+import pytest
+from helpers.word_model import TABLE, WordModel, words_index
+
+from clac_jax.config.schema import default_config, to_plain
+from clac_jax.index import own
+from clac_jax.index.plan import BuildError
+from clac_jax.index.sources import SourceError
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "clac_jax"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A folder like that of a run, next to its table."""
+    words_index(tmp_path)  # writes the table
+    (tmp_path / "run" / "checkpoints" / "7").mkdir(parents=True)
+    return tmp_path / "run"
+
+
+def trained_on(table, name, seed=0):
+    config = default_config()
+    config.dataset.name, config.dataset.path = "gpt_narratives", str(table)
+    model = WordModel(seed)
+    model.name = str(name)
+    model.config = ml_collections.FrozenConfigDict(to_plain(config))
+    return model
+
+
+@pytest.mark.parametrize("suffix", ["", "@best", "/checkpoints/7"])
+def test_it_is_kept_in_the_run(run, cache, suffix, capsys):
+    model = trained_on(run.parent / "table.jsonl", f"{run}{suffix}")
+    index = own.own_index(model)
+    assert index.path == run / "index" / "7-00000000" and index.count == len(TABLE)
+    assert "Making the index" in capsys.readouterr().err
+    (run.parent / "table.jsonl").unlink()  # not needed any more
+    assert own.own_index(model).checksum == index.checksum
+    assert capsys.readouterr().err == "" and not cache.exists()
+
+
+def test_other_weights_have_an_index_of_their_own(run, cache):
+    first, second = (trained_on(run.parent / "table.jsonl", run, seed) for seed in (0, 1 << 240))
+    paths = [own.own_index(model).path for model in (first, second)]
+    assert paths[0] != paths[1] and paths[1].name == "7-00010000"
+    assert own.own_index(first).info["model"]["checksum"] == first.checksum
+
+
+def test_of_a_model_that_is_not_a_run_it_is_in_the_users_cache(run, cache, tmp_path):
+    index = own.own_index(trained_on(tmp_path / "table.jsonl", tmp_path / "published"))
+    assert index.path == cache / "index" / "7-00000000"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_of_a_run_that_cannot_be_written_it_is_in_the_users_cache(run, cache):
+    run.chmod(0o500)
+    try:
+        index = own.own_index(trained_on(run.parent / "table.jsonl", run))
+    finally:
+        run.chmod(0o700)
+    assert index.path.parent == cache / "index"
+
+
+def test_of_a_run_without_permission_the_cache_is_chosen(run, cache, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    index = own.own_index(trained_on(run.parent / "table.jsonl", run))
+    assert index.path.parent == cache / "index"
+
+
+def test_a_table_that_has_changed_is_reported(run, cache, capsys):
+    table = run.parent / "table.jsonl"
+    model = trained_on(table, run)
+    own.own_index(model)
+    capsys.readouterr()
+    table.write_text(table.read_text().splitlines()[0] + "\n")
+    assert own.own_index(model).count == len(TABLE)
+    assert "table.jsonl has changed since its index was made" in capsys.readouterr().err
+
+
+def test_data_that_are_gone_and_models_without_a_space(run, cache):
+    with pytest.raises(SourceError, match="is not here, so no index"):
+        own.own_index(trained_on(run.parent / "gone.jsonl", run))
+    model = trained_on(run.parent / "table.jsonl", run)
+    model.is_dot_product = False
+    with pytest.raises(BuildError, match="not a product of their vectors"):
+        own.own_index(model)
+
+
+def test_the_cache_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for value in ("", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+        assert own.cache_folder() == tmp_path / ".cache" / "clac_jax"
