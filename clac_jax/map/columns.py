@@ -35,6 +35,9 @@ LABELS = {
     OWN_RANK: ("Rank of its own text", ""),
     MODALITY: ("Crystal or text", ""),
 }
+FACTS = ("n_atoms", "n_elements", "volume_per_atom", "density", "space_group")
+"""Numbers that every crystal has, unlike properties."""
+
 # The first of these in a crystal decides: the non-metals by falling electronegativity (Pauling).
 _ANIONS = (
     "F", "O", "Cl", "N", "Br", "I", "S", "Se", "C",
