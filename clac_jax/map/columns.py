@@ -11,6 +11,7 @@ import numpy as np
 FAMILY = "family"
 OWN_RANK = "own_rank"
 MODALITY = "modality"
+SIMILARITY = "similarity"
 
 # Column of the index -> (label, unit); any other column is shown under its own name.
 LABELS = {
@@ -34,6 +35,7 @@ LABELS = {
     FAMILY: ("Compound family", ""),
     OWN_RANK: ("Rank of its own text", ""),
     MODALITY: ("Crystal or text", ""),
+    SIMILARITY: ("Cosine to the query", ""),
 }
 FACTS = ("n_atoms", "n_elements", "volume_per_atom", "density", "space_group")
 """Numbers that every crystal has, unlike properties."""

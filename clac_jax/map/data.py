@@ -10,7 +10,7 @@ import numpy as np
 
 from clac_jax.errors import one_line
 from clac_jax.index.store import Index
-from clac_jax.map.columns import OWN_RANK, Column, columns_of, number
+from clac_jax.map.columns import OWN_RANK, SIMILARITY, Column, columns_of, number
 from clac_jax.map.layout import Layout, MapError, lay_out
 from clac_jax.text.sentences import split_sentences
 
@@ -101,6 +101,21 @@ def read(index: Index, layout: str, seed: int) -> MapData:
         vectors=np.concatenate(crystals) if is_detailed else None,
         text_vectors=np.concatenate(text_vectors) if is_detailed and text_vectors else None,
     )
+
+
+def similarity(data: MapData, query: np.ndarray) -> Column:
+    """The cosines of all crystals with the vector of a text, as a column.
+
+    Args:
+        data: the map.
+        query: (d,) float32 unit vector.
+
+    Raises:
+        MapError: the map has no vectors.
+    """
+    if data.vectors is None:
+        raise MapError("The index is too large to be coloured by similarity. Make a smaller one.")
+    return number(SIMILARITY, np.asarray(data.vectors, np.float32) @ query)
 
 
 def own_ranks(

@@ -311,7 +311,7 @@
     $("mode").dataset.kind = search.kind;
     $("mode").title = isModel ? "The model of this server encodes the query."
       : "This page has no model: the words are looked for in the stored texts and formulas. " +
-        "`clac-jax serve` shows the same page with the model.";
+        "The command clac-jax serve shows the same page with the model.";
     $("help-text").textContent = `${$("mode").title} A word with a minus before it is excluded. ` +
       "Nothing is loaded from other hosts; the address of the page holds its state.";
   }
