@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -130,7 +131,10 @@ def _project(group: list[np.ndarray], mean: np.ndarray, axes: np.ndarray | None)
 def _umap(vectors: np.ndarray, start: np.ndarray, seed: int) -> np.ndarray:
     """UMAP from the principal components, so that its orientation is theirs."""
     try:
-        import umap
+        with warnings.catch_warnings():
+            # Its neural variant, which is not used, needs TensorFlow.
+            warnings.simplefilter("ignore", ImportWarning)
+            import umap
     except ImportError as error:
         raise MissingPackageError(
             'The layout "umap" needs umap-learn. Install it with: pip install "clac-jax[umap]", '
