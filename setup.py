@@ -3,6 +3,12 @@
 from setuptools import find_packages, setup
 
 setup(
-    packages=[*find_packages(include=["clac_jax*"]), "clac_jax.configs"],
+    packages=[
+        *find_packages(include=["clac_jax*"]),
+        "clac_jax.configs",
+        # Folders of data: setuptools warns of those that are not named.
+        "clac_jax.map.assets",
+        "clac_jax.map.assets.js",
+    ],
     package_dir={"clac_jax.configs": "configs"},
 )

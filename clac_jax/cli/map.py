@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clac_jax.errors import UserError
 from clac_jax.files.paths import local_path
+
+if TYPE_CHECKING:
+    from clac_jax.index.store import Index
+    from clac_jax.map.data import MapData
 
 LAYOUTS = ("pca", "umap")
 
@@ -36,7 +42,15 @@ def add(group: argparse.ArgumentParser) -> None:
         metavar="COLUMN,...",
         help="columns that colour the figures, one file each: family (of compounds), "
         "crystal_system, own_rank (of a crystal's own text), modality (crystal or text), element:O "
-        "or any property of the index (default: family)",
+        "or any property of the index (default: family; similarity with --query)",
+    )
+    group.add_argument(
+        "--query",
+        metavar="TEXT",
+        help="colour a figure by the similarity of all crystals to this text (--colour=similarity)",
+    )
+    group.add_argument(
+        "--model", metavar="MODEL", help="where the model of the index is, for --query"
     )
     group.add_argument(
         "--chemiscope", metavar="FILE", help="write an input of chemiscope, .json or .json.gz"
@@ -60,30 +74,42 @@ def _map(options: argparse.Namespace) -> int:
             "There is nothing to write. Add --out FOLDER for the page, or --png, --chemiscope or "
             "--parquet with a file."
         )
-    if options.colour is not None and "png" not in targets:
-        raise UserError("--colour colours the figures of --png. Add --png FILE, or leave it out.")
+    for flag in ("colour", "query"):
+        if getattr(options, flag) is not None and "png" not in targets:
+            raise UserError(f"--{flag} colours the figures of --png. Add --png FILE, or remove it.")
 
     from clac_jax.index.store import Index
     from clac_jax.map.data import read
 
-    data = read(Index(options.index), options.layout, options.seed)
+    index = Index(options.index)
+    data = read(index, options.layout, options.seed)
     for flag, path in targets.items():
-        for line in _write(flag, path, data, options.colour):
+        lines = _figures(path, data, index, options) if flag == "png" else _write(flag, path, data)
+        for line in lines:
             print(line)
     return 0
 
 
-def _write(flag: str, path: Path, data: object, colour: str | None) -> list[str]:
-    """Writes one of the outputs; returns what to print."""
+def _figures(path: Path, data: MapData, index: Index, options: argparse.Namespace) -> list[str]:
+    """Draws the figures; returns their names."""
+    from clac_jax.map.columns import FAMILY, SIMILARITY
+    from clac_jax.map.data import similarity
+    from clac_jax.map.png import write_pngs
+
+    colour = options.colour or (FAMILY if options.query is None else SIMILARITY)
+    if options.query is not None:
+        from clac_jax.index.search import model_of
+
+        vector = model_of(index, options.model).embed_texts([options.query])[0]
+        data = dataclasses.replace(data, columns=[*data.columns, similarity(data, vector)])
+    colours = [name.strip() for name in colour.split(",") if name.strip()]
+    return [str(file) for file in write_pngs(data, path, colours)]
+
+
+def _write(flag: str, path: Path, data: MapData) -> list[str]:
+    """Writes one of the other outputs; returns what to print."""
     from clac_jax.map import exports, page
-    from clac_jax.map.data import MapData
 
-    assert isinstance(data, MapData)
-    if flag == "png":
-        from clac_jax.map.png import write_pngs
-
-        colours = [name.strip() for name in (colour or "family").split(",") if name.strip()]
-        return [str(file) for file in write_pngs(data, path, colours)]
     if flag == "chemiscope":
         exports.write_chemiscope(data, path)
     elif flag == "parquet":

@@ -1,4 +1,4 @@
-"""What the points of a map can be coloured and filtered by: numbers and categories of the items."""
+"""Columns that colour and filter the points of a map: numbers and categories of the items."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 FAMILY = "family"
 OWN_RANK = "own_rank"
 MODALITY = "modality"
+SIMILARITY = "similarity"
 
 # Column of the index -> (label, unit); any other column is shown under its own name.
 LABELS = {
@@ -34,7 +35,11 @@ LABELS = {
     FAMILY: ("Compound family", ""),
     OWN_RANK: ("Rank of its own text", ""),
     MODALITY: ("Crystal or text", ""),
+    SIMILARITY: ("Cosine to the query", ""),
 }
+FACTS = ("n_atoms", "n_elements", "volume_per_atom", "density", "space_group")
+"""Numbers that every crystal has, unlike properties."""
+
 # The first of these in a crystal decides: the non-metals by falling electronegativity (Pauling).
 _ANIONS = (
     "F", "O", "Cl", "N", "Br", "I", "S", "Se", "C",
@@ -135,8 +140,8 @@ def columns_of(table: Any) -> list[Column]:
         table: `pyarrow.Table` of the items, without texts and structures.
 
     Returns:
-        The family first, then categories and numbers in the order of the table; a column without
-        any value is left out.
+        The family first, then categories and numbers in the order of the table; a column
+        with no value is left out.
     """
     import pyarrow.types as types
 

@@ -1,4 +1,4 @@
-"""What a map shows, read from an index: positions, colours, texts, structures and vectors."""
+"""The content of a map, read from an index: positions, colours, texts, structures, vectors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from clac_jax.errors import one_line
 from clac_jax.index.store import Index
-from clac_jax.map.columns import OWN_RANK, Column, columns_of, number
+from clac_jax.map.columns import OWN_RANK, SIMILARITY, Column, columns_of, number
 from clac_jax.map.layout import Layout, MapError, lay_out
 from clac_jax.text.sentences import split_sentences
 
@@ -103,6 +103,21 @@ def read(index: Index, layout: str, seed: int) -> MapData:
     )
 
 
+def similarity(data: MapData, query: np.ndarray) -> Column:
+    """The cosines of all crystals with the vector of a text, as a column.
+
+    Args:
+        data: the map.
+        query: (d,) float32 unit vector.
+
+    Raises:
+        MapError: the map has no vectors.
+    """
+    if data.vectors is None:
+        raise MapError("The index is too large to be coloured by similarity. Make a smaller one.")
+    return number(SIMILARITY, np.asarray(data.vectors, np.float32) @ query)
+
+
 def own_ranks(
     texts: list[np.ndarray], crystals: list[np.ndarray], text_rows: np.ndarray
 ) -> np.ndarray:
@@ -152,7 +167,7 @@ def _structures(table: Any) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def _provenance(index: Index, plane: Layout) -> dict[str, Any]:
-    """What the status line of the page says, from the table of contents of the index."""
+    """The facts in the status line of the page, from the table of contents of the index."""
     model = index.info["model"]
     sources = [name for data in index.info["data"] for name in data["names"]]
     return {

@@ -11,7 +11,7 @@ import numpy as np
 
 from clac_jax.crystals import elements
 from clac_jax.files.atomic import replacing, write_atomically
-from clac_jax.map.columns import Column
+from clac_jax.map.columns import FACTS, Column
 from clac_jax.map.data import MapData
 from clac_jax.map.layout import MapError
 
@@ -49,7 +49,10 @@ def write_chemiscope(data: MapData, path: Path) -> None:
         properties[column.label] = _property(_values(column), column.unit)
     if data.sentences is not None:
         properties["text"] = _property([" ".join(s or ()) for s in data.sentences])
-    colour = next((c.label for c in data.columns if c.categories is None), "")
+    numbers = [column for column in data.columns if column.categories is None]
+    # A property, rather than what is computed of every crystal, if there is one.
+    numbers.sort(key=lambda column: column.key in FACTS)
+    colour = numbers[0].label if numbers else ""
     content = json.dumps(
         {
             "meta": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ LAYOUTS = ("pca", "umap")
 NEIGHBOURS = 15
 """Neighbours per point in UMAP: local structure without tearing small data sets apart."""
 SHOWN = 0.999
-"""Share of the points inside the square from -1 to 1; a few outliers lie outside it."""
+"""Share of the points inside the square from -1 to 1; a few outliers are farther out."""
 BLOCK = 65_536
 """Rows converted to float64 at a time."""
 
@@ -28,7 +29,7 @@ class Layout:
     """Positions of crystals and texts.
 
     Attributes:
-        crystals: (N, 2) float32; most lie in [-1, 1].
+        crystals: (N, 2) float32; most are within [-1, 1].
         texts: (M, 2) float32, in the same plane.
         name: one of `LAYOUTS`.
         seed: the seed of UMAP; has no effect on "pca".
@@ -47,7 +48,7 @@ def lay_out(
 ) -> Layout:
     """Positions of crystals and texts in one plane.
 
-    Crystals and texts of a contrastive model lie in two separate cones. The mean of each is
+    A contrastive model keeps crystals and texts in two separate cones. The mean of each is
     subtracted first; otherwise the first axis shows nothing but that gap.
 
     Args:
@@ -130,7 +131,10 @@ def _project(group: list[np.ndarray], mean: np.ndarray, axes: np.ndarray | None)
 def _umap(vectors: np.ndarray, start: np.ndarray, seed: int) -> np.ndarray:
     """UMAP from the principal components, so that its orientation is theirs."""
     try:
-        import umap
+        with warnings.catch_warnings():
+            # Its neural variant, which is not used, needs TensorFlow.
+            warnings.simplefilter("ignore", ImportWarning)
+            import umap
     except ImportError as error:
         raise MissingPackageError(
             'The layout "umap" needs umap-learn. Install it with: pip install "clac-jax[umap]", '
@@ -149,7 +153,7 @@ def _umap(vectors: np.ndarray, start: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _scaled(planes: list[np.ndarray]) -> list[np.ndarray]:
-    """Moves and scales both axes alike, so that nearly all points lie in [-1, 1]."""
+    """Moves and scales both axes alike, so that nearly all points are within [-1, 1]."""
     together = np.concatenate(planes)
     low, high = np.quantile(together, [(1 - SHOWN) / 2, (1 + SHOWN) / 2], axis=0)
     scale = float((high - low).max()) / 2 or 1.0

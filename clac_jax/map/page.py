@@ -57,7 +57,7 @@ def write_page(data: MapData, folder: Path) -> None:
 
 
 def served_page(folder: Path) -> str:
-    """The page for a server that answers `POST /search` and has the other files beside the page.
+    """The page for a server that answers `POST /search` and has the other files next to the page.
 
     Raises:
         MapError: the folder is not a map.

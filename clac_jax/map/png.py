@@ -18,7 +18,7 @@ from clac_jax.map.data import MapData
 from clac_jax.map.layout import MapError
 
 DPI = 300
-# After Okabe and Ito, as on the page: told apart with any colour vision.
+# After Okabe and Ito, as on the page: distinct with any colour vision.
 CATEGORY_COLOURS = (
     "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00",
     "#8a7d00", "#6a51a3", "#7f7f7f", "#8c564b", "#17a2a2", "#b2df8a",

@@ -72,18 +72,22 @@ def test_queries_are_ranked_as_by_the_search_of_the_command_line(searcher, folde
             shown = one.page.locator("#hits td.num:last-child").all_inner_texts()
             assert [float(s) for s in shown] == pytest.approx([h.score for h in hits], abs=1e-3)
         assert "ranked by the model" in one.page.inner_text("#results-note")
+        # The sentence that the model finds closest arrives after the hits.
+        one.search("Ti O")
+        marked = one.page.wait_for_selector("#crystal mark").inner_text()
+        assert marked == "Ti O oxide."
         # All crystals have a score, and so a colour.
         assert one.ask("Array.from(ClacMap.result.scores).every(Number.isFinite)")
         assert one.messages == []
 
 
-def test_an_empty_answer_and_a_refused_query_are_said_in_words(searcher, folder):
+def test_a_refused_query_is_explained(searcher, folder):
     with visiting(searcher, folder) as one:
         one.search("x" * 20_000)
         assert "characters" in one.page.inner_text("#message")
 
 
-def test_a_map_of_another_index_searches_words_only(searcher, folder, tmp_path):
+def test_a_map_of_a_different_index_searches_words_only(searcher, folder, tmp_path):
     copy = tmp_path / "map"
     shutil.copytree(folder, copy)
     head = copy / "data" / "head.js"

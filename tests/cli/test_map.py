@@ -1,10 +1,12 @@
 """`clac-jax map`, from the command line, on an index made by the builder."""
 
+import numpy as np
 import pytest
 from helpers.stub_model import StubModel
 
 from clac_jax.cli.main import main
 from clac_jax.index.build import embed
+from clac_jax.index.store import Index
 
 CIF = """data_{name}
 _cell_length_a {a}
@@ -36,7 +38,7 @@ def index(tmp_path_factory):
     return folder / "idx"
 
 
-def test_all_outputs_at_once(index, tmp_path, capsys):
+def test_all_outputs_together(index, tmp_path, capsys):
     out = tmp_path / "map"
     files = [
         f"--png={tmp_path}/m.png",
@@ -51,11 +53,27 @@ def test_all_outputs_at_once(index, tmp_path, capsys):
         assert name in printed
 
 
+def test_a_figure_by_the_similarity_to_a_query(index, tmp_path, monkeypatch):
+    from clac_jax.index import search
+    from clac_jax.map import png
+
+    asked, drawn = [], []
+    monkeypatch.setattr(search, "model_of", lambda index, name: asked.append(name) or StubModel())
+    monkeypatch.setattr(png, "_draw", lambda axes, data, column: drawn.append(column))
+    flags = [f"--png={tmp_path}/m.png", "--query=an alloy", "--model=here"]
+    assert main(["map", str(index), *flags]) == 0
+    assert asked == ["here"] and [column.key for column in drawn] == ["similarity"]
+    vectors = np.concatenate(Index(index).vector_shards()).astype(np.float32)
+    expected = vectors @ StubModel().embed_texts(["an alloy"])[0]
+    np.testing.assert_allclose(drawn[0].values, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "There is nothing to write. Add --out FOLDER"),
         (["--out=x", "--colour=family"], "--colour colours the figures of --png"),
+        (["--out=x", "--query=oxide"], "--query colours the figures of --png"),
         (["--png={tmp}/m.png", "--colour=famly"], "'famly' is not a column of this index"),
     ],
 )
@@ -66,6 +84,6 @@ def test_flags_that_do_not_fit(index, tmp_path, capsys, arguments, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_is_no_index(tmp_path, capsys):
+def test_a_folder_that_is_not_an_index(tmp_path, capsys):
     assert main(["map", str(tmp_path), f"--out={tmp_path}/map"]) == 2
     assert "is not an index" in capsys.readouterr().err

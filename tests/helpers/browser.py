@@ -112,6 +112,11 @@ class Visit:
         return self.page.locator("#hits td.id").all_inner_texts()
 
 
+def coloured(pixels):
+    """The share of pixels that are not grey: points, but not text or buttons."""
+    return float((np.ptp(pixels.astype(int), axis=-1) > 60).mean())
+
+
 def colours(pixels):
     """The number of different colours."""
     return len(np.unique(pixels.reshape(-1, 3), axis=0))

@@ -1,4 +1,4 @@
-"""What the points are coloured by."""
+"""Columns that colour the points."""
 
 import numpy as np
 import pyarrow as pa

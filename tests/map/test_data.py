@@ -1,4 +1,4 @@
-"""What a map takes from an index."""
+"""The content of a map, from an index."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def small(index):
     return read(index, "pca", 0)
 
 
-def test_own_ranks_by_hand():
+def test_own_ranks_of_a_small_example():
     crystals = np.array([[1, 0], [0, 1], [0.6, 0.8], [0, 1]], np.float32)
     texts = np.array([[1, 0], [0, 1], [0.8, 0.6]], np.float32)
     # Text 0: own crystal 0 is best. Text 1: own crystal 1 ties with 3: (1 + 2) / 2.

@@ -39,6 +39,7 @@ def test_the_input_of_chemiscope_has_structures_and_one_value_each(index, small,
     for stored, gap in zip(content["properties"]["Band gap"]["values"], gaps, strict=True):
         assert math.isnan(stored) if gap is None else stored == pytest.approx(gap, rel=1e-6)
     assert content["properties"]["Band gap"]["units"] == "eV"
+    assert content["settings"]["map"]["color"]["property"] == "Band gap"
     for axis in "xy":
         assert content["settings"]["map"][axis]["property"] in content["properties"]
 

@@ -106,7 +106,7 @@ def test_another_folder_is_not_overwritten_and_a_map_is(small, folder, tmp_path)
     write_page(small, folder)
 
 
-def test_a_served_page_is_told_of_its_server(folder, tmp_path):
+def test_a_served_page_knows_its_server(folder, tmp_path):
     assert 'data-service="/"' in served_page(folder)
     assert 'data-service=""' in (folder / "index.html").read_text()
     with pytest.raises(MapError, match=r"is not a map. Make it with `clac-jax map`"):

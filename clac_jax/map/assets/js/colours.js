@@ -62,7 +62,7 @@ ClacMap.colours = (() => {
       result.set(colour, 4 * i);
       // Poor matches fade, so that the good ones are seen in a crowd.
       result[4 * i + 3] = !column.fades ? 255 : Number.isFinite(value)
-        ? 255 * Math.min(Math.max(0.2 + at(value), 0.2), 1) : 50;
+        ? 255 * Math.min(Math.max(0.3 + at(value), 0.3), 1) : 50;
     }
     return result;
   }

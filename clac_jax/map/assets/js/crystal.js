@@ -159,10 +159,16 @@ ClacMap.CrystalPanel = class {
     const { el } = ClacMap, sentences = this.data.sentences?.[row];
     if (!sentences?.length) return null;
     const plain = (text) => text?.replace(/\s+/g, " ").trim();
-    return el("section", { className: "narrative" }, el("h3", {}, "Text"),
+    return el("section", { id: "narrative" }, el("h3", {}, "Text"),
       el("p", {}, ...sentences.flatMap((sentence) => [
         plain(sentence) === plain(marked)
           ? el("mark", { title: "The sentence that matches the query best" }, sentence) : sentence, " "])));
+  }
+
+  /* Marks a sentence in the narrative that is shown. */
+  mark(sentence) {
+    const shown = document.getElementById("narrative");
+    if (shown) shown.replaceWith(this.narrative(this.row, sentence));
   }
 
   properties(row) {

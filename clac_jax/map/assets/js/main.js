@@ -122,6 +122,7 @@
   let runs = 0;
   async function runSearch() {
     const run = ++runs, { query, like } = view.state;
+    const waiting = setTimeout(() => $("search").classList.add("busy"), 150);
     let next = null, title = "Results";
     try {
       if (like >= 0) {
@@ -132,7 +133,9 @@
     } catch (error) {
       fail(error);
     }
+    clearTimeout(waiting);
     if (run !== runs) return; // a later search has begun
+    $("search").classList.remove("busy");
     result = legend.result = next;
     const hits = result ? result.hits.map((hit) => hit.row) : [];
     if (result && view.state.colour !== "similarity") {
@@ -149,6 +152,18 @@
     redraw();
     ClacMap.result = result && { ...result, number: run };
     document.documentElement.dataset.searches = String(run);
+    markLater(run);
+  }
+
+  /* Adds the sentences that match best, which the server sends after the hits. */
+  async function markLater(run) {
+    const found = await result?.later?.().catch(() => null);
+    if (!found || run !== runs) return;
+    for (const { row, sentence } of found.hits) {
+      const hit = result.hits.find((h) => h.row === row);
+      if (hit) hit.sentence = sentence;
+    }
+    panel.mark(markedSentence());
   }
 
   function markedSentence() {
@@ -296,7 +311,7 @@
     $("mode").dataset.kind = search.kind;
     $("mode").title = isModel ? "The model of this server encodes the query."
       : "This page has no model: the words are looked for in the stored texts and formulas. " +
-        "`clac-jax serve` shows the same page with the model.";
+        "The command clac-jax serve shows the same page with the model.";
     $("help-text").textContent = `${$("mode").title} A word with a minus before it is excluded. ` +
       "Nothing is loaded from other hosts; the address of the page holds its state.";
   }

@@ -131,6 +131,7 @@ ClacMap.Overlay = class {
     ink.fillStyle = "#fff";
     ink.textAlign = "center";
     ink.textBaseline = "middle";
+    ink.font = `600 ${rank < 9 ? 11 : 9}px system-ui, sans-serif`;
     ink.fillText(rank + 1, left, top + 0.5);
   }
 

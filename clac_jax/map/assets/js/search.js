@@ -6,6 +6,7 @@
 
 ClacMap.Search = class {
   static HITS = 50;
+  static MARKED = 10; // best hits whose matching sentence the server names
   static COMMON = new Set(("a an and are as at be by for from has have in is it its of on or that " +
     "the this to which with").split(" "));
 
@@ -25,7 +26,7 @@ ClacMap.Search = class {
     if (!this.health) this.service = "";
     else if (this.health.index.checksum !== this.data.provenance.index) {
       this.service = ""; // its rows would be others
-      throw new Error("The server searches another index than this map shows, so only words are " +
+      throw new Error("The server searches a different index from the one on this map, so only words are " +
         "looked for. Make the map again with `clac-jax map`.");
     }
   }
@@ -54,12 +55,14 @@ ClacMap.Search = class {
   ask(wanted, unwanted) {
     const query = { not: unwanted };
     if (wanted) query.text = wanted;
-    return this.post(query);
+    return this.post({ ...query, sentences: false }).then((found) => ({ ...found,
+      // The sentences that match take longer: the model encodes each of them.
+      later: () => this.post({ ...query, k: ClacMap.Search.MARKED, scores: false }) }));
   }
 
   async post(query) {
     // Scores of all crystals colour the map; the server sends them for that many at most.
-    const body = { ...query, k: ClacMap.Search.HITS, scores: this.data.n <= 100_000 };
+    const body = { k: ClacMap.Search.HITS, scores: this.data.n <= 100_000, ...query };
     const response = await fetch(`${this.service}search`, {
       method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
     });

@@ -188,7 +188,7 @@ ClacMap.structure = (() => {
           fromCap: 1, toCap: 1 });
       }
       const tip = [0, 0, 0];
-      tip[axis] = supercell + 0.8 / norm(lattice[axis]);
+      tip[axis] = supercell + 1.5 / norm(lattice[axis]);
       viewer.addLabel("abc"[axis], { position: corner(tip), fontSize: 13, bold: true,
         fontColor: ["#d62728", "#2ca02c", "#1f77b4"][axis], showBackground: false,
         alignment: "center", inFront: true });
