@@ -98,7 +98,7 @@ def long(*texts):
         ("--workdir=/data/a b is gone from where the run was writing to it.", False),
         ("was moved or removed", True),
         ("At step 812 the loss is nan", True),
-        ("At step 812 the gradient of the loss is spoilt", False),
+        ("At step 812 the gradient of the loss is lost", False),
     ],
 )
 def test_a_message_is_recognized_with_any_values(chunk, expected):
