@@ -31,8 +31,12 @@ POOL_FIELDS = {
     "val_acc_top3",
 }
 
-# Checkpoints within epochs too, so that a kill falls inside one.
-FLAGS = ("--config.checkpoint.every_n_steps=3", "--config.max_epochs=2")
+# Checkpoints within epochs too, so that a kill falls inside one; batches of several shapes.
+FLAGS = (
+    "--config.checkpoint.every_n_steps=3",
+    "--config.max_epochs=2",
+    "--config.input.max_batch_shapes=3",
+)
 
 # Compiles fastest; for tests that do not depend on the graph encoder.
 COMPOSITION = "--config.graph_encoder.name=composition"
