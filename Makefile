@@ -52,8 +52,9 @@ lint: $(ENV)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(RUN) tools/words.py
 
-# Wording that is to be replaced, with what to write: tools/words.py.
+# Wording that is to be replaced, with what to write: tools/words.py; also a part of `make lint`.
 words: $(ENV)
 	$(RUN) tools/words.py
 

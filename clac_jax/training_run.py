@@ -116,7 +116,9 @@ def _set_up(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals)
 
     # Initial state: fresh, or from a checkpoint.
     now = Present(config, num_examples, fingerprints)
-    start = resume.begin_in_all_processes(origin, workdir, now, shapes, initialise)
+    start = resume.in_all_processes(
+        lambda: resume.begin(origin, workdir, now, shapes, initialise), shapes
+    )
     progress = start.progress
     timeline = timeline_of(config, num_examples, progress)
     schedule = make_schedule(config, timeline)

@@ -1,5 +1,6 @@
 """Settings and fixtures shared by all tests."""
 
+import gc
 import importlib.metadata
 import os
 import tempfile
@@ -25,12 +26,23 @@ install_import_hook(
 
 
 def pytest_configure(config):
-    """One compilation cache for all processes: those of pytest and those that tests start."""
-    if not hasattr(config, "workerinput"):  # workers inherit it from the process that starts them
+    """One compilation cache for all processes: those of pytest and those that tests start.
+
+    A folder that the caller names in JAX_COMPILATION_CACHE_DIR also serves later runs.
+    """
+    # Workers, and a pytest that a test starts, inherit it from the process that starts them.
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = tempfile.TemporaryDirectory(prefix="compilation_cache_")
         config.add_cleanup(cache.cleanup)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = cache.name
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+def pytest_collection_finish():
+    """Fewer garbage collections: tracing makes many objects, of which hardly any are garbage."""
+    gc.collect()
+    gc.freeze()  # modules and collected tests stay to the end
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(scope="session")

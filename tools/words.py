@@ -31,6 +31,9 @@ STRINGS_ARE_DATA = ("tools/materials_project_mini/", "tests/text/")
 _GAP = r"(?:[\s#>*_]|[\"']\s*f?[\"'])+"
 
 
+_SEAM = re.compile(r"([\"']) f?\1")
+
+
 @dataclass(frozen=True)
 class Rule:
     """A phrase to avoid.
@@ -74,7 +77,11 @@ RULES = (
     Rule("taken over", "imported, copied"),
     Rule("takes over", "imports, copies"),
     Rule("spoil(?:s|t|ed|ing)?", "corrupt, damage"),
-    Rule("lies? (?:in|at|there|beside|behind|where|outside|inside|below|under)", "is in, is at"),
+    Rule(
+        "lies? (?:in|at|there|beside|behind|where|outside|inside|below|under)",
+        "is in, is at",
+        allowed=r"(?:points|vectors|crystals|texts|outliers|most|model) lies? (?:in|outside) ",
+    ),
     Rule(
         "stands? (?:in(?! for)|on|at|there|beside|behind|before|for none|outside|around)",
         "is, appears",
@@ -106,7 +113,7 @@ RULES = (
     Rule("as many", "the number", allowed=r"as many (?:\w+ ){0,4}as "),
     Rule("of the same(?=[.,;:)])", "name the thing"),
     Rule(
-        "of another(?! (?:run|program|process)(?![a-z]))",
+        "of another(?! (?:run|program|process|model|index|site)(?![a-z]))",
         "a different",
         allowed=r"one of another|name of another",
     ),
@@ -237,10 +244,11 @@ def _compiled(phrase: str) -> re.Pattern[str]:
 
 
 def _lines(text: str, start: int, end: int) -> str:
-    """The lines that a match is on, joined by single spaces."""
+    """The lines that a match is on, in words: joined by spaces, without seams of strings."""
     first = text.rfind("\n", 0, start) + 1
     last = text.find("\n", end)
-    return " ".join(text[first : last if last >= 0 else len(text)].split())
+    lines = " ".join(text[first : last if last >= 0 else len(text)].split())
+    return _SEAM.sub("", lines).replace("_", " ")
 
 
 def _without_strings(source: str) -> str:

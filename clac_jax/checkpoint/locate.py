@@ -131,6 +131,6 @@ def _near(folder: epath.Path) -> str:
     names = [path.name for path in entries(folder.parent)]
     if folder.parent.name == CHECKPOINTS:
         steps = step_folders(folder.parent)
-        return f"; there are {', '.join(map(str, steps))}" if steps else ""
+        return f" (there are {', '.join(map(str, steps))})" if steps else ""
     near = difflib.get_close_matches(folder.name, names, n=1)
-    return f"; did you mean {folder.parent / near[0]}?" if near else ""
+    return f" (did you mean {folder.parent / near[0]}?)" if near else ""

@@ -184,20 +184,19 @@ def begin(
     return Start(arrays, progress, where, notes, sorted(damaged), is_own)
 
 
-def begin_in_all_processes(
-    origin: Origin,
-    workdir: Path,
-    now: Present,
-    shapes: Mapping[str, jax.ShapeDtypeStruct],
-    initialise: Callable[[], Mapping[str, Any]],
+def in_all_processes(
+    begin_in_first: Callable[[], Start], shapes: Mapping[str, jax.ShapeDtypeStruct]
 ) -> Start:
-    """Runs `begin` in the first process, which sends arrays and position to the others.
+    """Begins in the first process, which sends the arrays and the position to the others.
 
-    Arguments as for `begin`; `origin` and `notes` of the result are empty in the other processes.
+    Args:
+        begin_in_first: a call of `begin`.
+        shapes: slash path -> shape and dtype of every array of the state.
+
+    Returns:
+        The start; without description and notes in all processes but the first.
     """
-    start = Start({}, RunProgress(), "", [], [])
-    if processes.is_first():
-        start = begin(origin, workdir, now, shapes, initialise)
+    start = begin_in_first() if processes.is_first() else Start({}, RunProgress(), "", [], [])
 
     def sent() -> tuple[Mapping[str, Any], bytes]:
         return start.arrays, json.dumps([start.progress.to_json(), start.is_own]).encode()

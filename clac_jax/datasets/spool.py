@@ -11,7 +11,6 @@ import hashlib
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -51,12 +50,7 @@ class Spool:
         self._files = [open(path, "w+b") for path in self._paths]  # noqa: SIM115  # see __exit__
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
         for path in self._paths:  # before closing, which may fail on a full disk
             path.unlink(missing_ok=True)
         for file in self._files:

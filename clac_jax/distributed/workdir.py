@@ -9,7 +9,6 @@ import secrets
 import socket
 import time
 from pathlib import Path
-from types import TracebackType
 
 from clac_jax.errors import LostWorkdirError, WorkdirError
 from clac_jax.files.paths import explain, local_path
@@ -72,12 +71,7 @@ class Workdir:
             raise WorkdirError(f"Cannot write to {self._shown}: {explain(error)}") from error
         return folder
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         with contextlib.suppress(OSError):  # the disk may be full
             self._lock.close()
 

@@ -194,19 +194,29 @@ print("ended", flush=True)
 FOREVER = "time.sleep(60)"
 
 
-def pair(address, waits=(FOREVER, FOREVER)):
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(PROGRAM), str(index), address, waits[index]],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-        )
-        for index in (0, 1)
-    ]
-    assert [process.stdout.readline() for process in running] == ["met\n", "met\n"]
-    return running
+@pytest.fixture
+def pair(address):
+    """(waits) -> two processes that have met; they are gone at the end, whatever the test did."""
+    running = []
+
+    def start(waits=(FOREVER, FOREVER)):
+        for index, wait in enumerate(waits):
+            running.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", textwrap.dedent(PROGRAM), str(index), address, wait],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    env=os.environ | {"PYTHONPATH": str(ROOT)},
+                )
+            )
+        assert [process.stdout.readline() for process in running] == ["met\n", "met\n"]
+        return running
+
+    yield start
+    for process in running:
+        with process:
+            process.kill()
 
 
 def end_of(process):
@@ -218,8 +228,8 @@ def end_of(process):
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_the_other_notices_a_killed_process_and_says_so_in_one_sentence(address, victim):
-    running = pair(address)
+def test_the_other_notices_a_killed_process_and_says_so_in_one_sentence(pair, victim):
+    running = pair()
     running[victim].kill()
     code, err = end_of(running[1 - victim])
     running[victim].communicate()
@@ -231,8 +241,8 @@ def test_the_other_notices_a_killed_process_and_says_so_in_one_sentence(address,
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_stopped_process_is_lost_and_ends_with_a_sentence_when_it_is_continued(address, victim):
-    running = pair(address)
+def test_a_stopped_process_is_lost_and_ends_with_a_sentence_when_it_is_continued(pair, victim):
+    running = pair()
     running[victim].send_signal(signal.SIGSTOP)
     code, err = end_of(running[1 - victim])
     assert code == 1
@@ -244,10 +254,10 @@ def test_a_stopped_process_is_lost_and_ends_with_a_sentence_when_it_is_continued
     assert "This process itself was stopped for" in err
 
 
-def test_a_run_that_is_suspended_as_one_loses_no_process(address):
+def test_a_run_that_is_suspended_as_one_loses_no_process(pair):
     """As by `scontrol suspend`: time during which the process itself was stopped does not count."""
     # The first sleep is over when they are continued; during the second they check the clock.
-    running = pair(address, ["time.sleep(1.5); time.sleep(1)"] * 2)
+    running = pair(["time.sleep(1.5); time.sleep(1)"] * 2)
     for number in (signal.SIGSTOP, signal.SIGCONT):
         for process in running:
             process.send_signal(number)
@@ -255,22 +265,22 @@ def test_a_run_that_is_suspended_as_one_loses_no_process(address):
     assert [end_of(process) for process in running] == [(0, ""), (0, "")]
 
 
-def test_the_message_of_a_process_that_ends_reaches_the_others(address):
-    running = pair(address, [FOREVER, "met.leaves('row 7 is not a crystal.', 2); sys.exit(2)"])
+def test_the_message_of_a_process_that_ends_reaches_the_others(pair):
+    running = pair([FOREVER, "met.leaves('row 7 is not a crystal.', 2); sys.exit(2)"])
     code, err = end_of(running[0])
     assert code == 1
     assert "ended: row 7 is not a crystal. Step 7 is saved." in err
     end_of(running[1])
 
 
-def test_a_signal_to_one_that_has_nothing_to_save_ends_the_others_with_its_code(address):
+def test_a_signal_to_one_that_has_nothing_to_save_ends_the_others_with_its_code(pair):
     leaves = f"met.leaves('it received SIGTERM', {EXIT_PREEMPTED}); sys.exit({EXIT_PREEMPTED})"
-    running = pair(address, [leaves, FOREVER])
+    running = pair([leaves, FOREVER])
     assert [end_of(process)[0] for process in running] == [EXIT_PREEMPTED, EXIT_PREEMPTED]
 
 
-def test_the_first_does_not_wait_at_the_end_for_one_that_is_gone(address):
-    running = pair(address, ["print('ending', flush=True)", FOREVER])
+def test_the_first_does_not_wait_at_the_end_for_one_that_is_gone(pair):
+    running = pair(["print('ending', flush=True)", FOREVER])
     assert running[0].stdout.readline() == "ending\n"
     time.sleep(0.3)
     running[1].kill()

@@ -40,20 +40,31 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
-def start(work, wait="time.sleep(0.01)", before=()):
-    process = subprocess.Popen(
-        [*before, sys.executable, "-c", textwrap.dedent(PROGRAM).format(work=work, wait=wait)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    assert process.stdout.readline() == "ready\n"
-    return process
+@pytest.fixture
+def start():
+    """(work, wait, before) -> a process that is ready; it is gone at the end of the test."""
+    running = []
+
+    def begin(work, wait="time.sleep(0.01)", before=()):
+        process = subprocess.Popen(
+            [*before, sys.executable, "-c", textwrap.dedent(PROGRAM).format(work=work, wait=wait)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+        running.append(process)
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    yield begin
+    for process in running:
+        with process:
+            process.kill()
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_the_first_signal_lets_the_step_finish(number):
+def test_the_first_signal_lets_the_step_finish(start, number):
     process = start(work=True)
     process.send_signal(number)
     out, err = process.communicate(timeout=20)
@@ -62,7 +73,7 @@ def test_the_first_signal_lets_the_step_finish(number):
     assert "stopping after this step" in err
 
 
-def test_a_later_one_stops_immediately_whatever_the_program_is_in():
+def test_a_later_one_stops_immediately_whatever_the_program_is_in(start):
     process = start(work=True, wait=STUCK)
     process.send_signal(signal.SIGTERM)
     assert "stopping after this step" in process.stderr.readline() + process.stderr.readline()
@@ -75,7 +86,7 @@ def test_a_later_one_stops_immediately_whatever_the_program_is_in():
     assert "stopping immediately" in err
 
 
-def test_with_nothing_to_save_the_first_one_ends_it():
+def test_with_nothing_to_save_the_first_one_ends_it(start):
     process = start(work=False, wait=STUCK)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=20)
@@ -84,7 +95,7 @@ def test_with_nothing_to_save_the_first_one_ends_it():
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_a_repeat_within_milliseconds_belongs_to_the_first_signal(second):
+def test_a_repeat_within_milliseconds_belongs_to_the_first_signal(start, second):
     """As from GNU `timeout`, which signals its child and the child's group."""
     process = start(work=True, wait="time.sleep(0.3)")  # a step during which both signals arrive
     process.send_signal(signal.SIGTERM)
@@ -96,7 +107,7 @@ def test_a_repeat_within_milliseconds_belongs_to_the_first_signal(second):
     assert "stopping immediately" not in err
 
 
-def test_a_run_under_nohup_outlives_its_terminal():
+def test_a_run_under_nohup_outlives_its_terminal(start):
     ignoring = (sys.executable, "-c", IGNORE_SIGHUP)
     process = start(work=True, before=ignoring)
     process.send_signal(signal.SIGHUP)
@@ -107,7 +118,7 @@ def test_a_run_under_nohup_outlives_its_terminal():
     assert out == "saved after SIGTERM\n"
 
 
-def test_a_terminal_that_has_closed_does_not_keep_a_run_from_saving():
+def test_a_terminal_that_has_closed_does_not_keep_a_run_from_saving(start):
     process = start(work=True)
     process.stderr.close()  # writing to it fails from now on
     process.send_signal(signal.SIGHUP)

@@ -25,7 +25,9 @@ def test_the_new_loss_trains_and_a_changed_setting_is_reported(clone, data_dir):
     flags = (
         f"--config.dataset.data_dir={data_dir}",
         f"--config.compilation_cache={os.environ['JAX_COMPILATION_CACHE_DIR']}",
+        "--config.dataset.max_examples=8",
         "--config.graph_encoder.name=composition",  # compiles fastest
+        "--config.use_visual_intramodal_loss=False",
     )
     done = run(PAGE.commands[1], clone, *flags, "--config.max_epochs=1")
     assert done.returncode == 0, done.stderr

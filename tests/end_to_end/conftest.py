@@ -26,6 +26,7 @@ def command(data_dir):
             f"--workdir={os.path.relpath(workdir, ROOT)}",  # as users write it
             f"--config.dataset.data_dir={data_dir}",
             f"--config.compilation_cache={os.environ['JAX_COMPILATION_CACHE_DIR']}",
+            "--config.input.max_batch_shapes=1",  # one program to trace
             *flags,
         ]
 

@@ -58,7 +58,7 @@ def test_values(run, tmp_path, flag):
     assert refused(run(tmp_path / "run", flag), flag.split("=")[0].removeprefix("--config."))
 
 
-def test_data_that_is_not_there(run, tmp_path):
+def test_missing_data(run, tmp_path):
     done = run(
         tmp_path / "run",
         "--config.dataset.name=gpt_narratives",

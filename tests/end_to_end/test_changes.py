@@ -23,7 +23,7 @@ from clac_jax.training.schedules import Timeline, make_schedule, timeline_of
 from clac_jax.training_run import train
 
 
-def test_another_workdir_goes_on_like_the_same_run(stage1, small_config, tmp_path):
+def test_another_workdir_continues_like_the_same_run(stage1, small_config, tmp_path):
     train(small_config(resume_from=f"{stage1}@step=5"), tmp_path)
     assert_same(arrays_at(tmp_path, 8), arrays_at(stage1, 8))
     expected = [untimed(row) for row in train_rows(stage1)[5:]]
@@ -60,22 +60,22 @@ def test_the_learning_rate_of_the_config_wins(stage1, small_config, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_plateau_schedule_goes_on_where_it_was(small_config, tmp_path, capsys):
+def test_the_plateau_schedule_resumes_where_it_was(small_config, tmp_path, capsys):
     plateau = {"schedule": "plateau", "plateau__patience": 0, "warmup_steps": 0, "max_epochs": 3}
     # A metric that is constant while nothing is learned: a tie is not an improvement.
     still = {"learning_rate": 1e-6, "checkpoint__monitor": "crystal_to_text_top10"}
     config = small_config(**plateau, **still, checkpoint__mode="max")
-    train(config, tmp_path / "whole")
-    rates = [row["learning_rate"] for row in train_rows(tmp_path / "whole")]
+    train(config, tmp_path / "undisturbed")
+    rates = [row["learning_rate"] for row in train_rows(tmp_path / "undisturbed")]
     assert rates == pytest.approx([1e-6] * 8 + [0.5e-6] * 4)
-    config.resume_from = f"{tmp_path / 'whole'}@step=10"
+    config.resume_from = f"{tmp_path / 'undisturbed'}@step=10"
     capsys.readouterr()
     train(config, tmp_path / "resumed")
     said = "next: step 11, learning rate 5e-07 (0.5 of the schedule's, kept from the plateaus"
     assert said in capsys.readouterr().out
-    assert_same(arrays_at(tmp_path / "resumed", 12), arrays_at(tmp_path / "whole", 12))
+    assert_same(arrays_at(tmp_path / "resumed", 12), arrays_at(tmp_path / "undisturbed", 12))
     # A different schedule starts at its own rate.
-    constant = small_config(resume_from=f"{tmp_path / 'whole'}@step=10", schedule="constant")
+    constant = small_config(resume_from=f"{tmp_path / 'undisturbed'}@step=10", schedule="constant")
     constant.max_epochs, constant.warmup_steps = 3, 0
     train(constant, tmp_path / "constant")
     rate = train_rows(tmp_path / "constant")[0]["learning_rate"]
@@ -90,7 +90,7 @@ def test_the_plateau_schedule_goes_on_where_it_was(small_config, tmp_path, capsy
         ({"accumulate_steps": 2}, [28, 36, 44], 8),
     ],
 )
-def test_another_batch_goes_on_at_the_same_example(
+def test_another_batch_size_resumes_at_the_same_example(
     stage1, small_config, tmp_path, monkeypatch, changes, examples, total_steps
 ):
     seen = []
@@ -124,10 +124,10 @@ def test_formulas_are_replaced_from_the_right_epoch(small_config, tmp_path):
     train(small_config(replace_formula_prob=0.0), tmp_path / "plain")
     stage2 = small_config(resume_from=f"{tmp_path / 'plain'}@epoch=0", **replaced)
     train(stage2, tmp_path / "stage2")
-    whole = small_config(**(replaced | {"replace_formula_start_epoch": 1}))
-    train(whole, tmp_path / "whole")
+    undisturbed = small_config(**(replaced | {"replace_formula_start_epoch": 1}))
+    train(undisturbed, tmp_path / "undisturbed")
     resumed = arrays_at(tmp_path / "stage2", 8)
-    assert_same(resumed, arrays_at(tmp_path / "whole", 8))
+    assert_same(resumed, arrays_at(tmp_path / "undisturbed", 8))
     plain = arrays_at(tmp_path / "plain", 8)
     assert any(np.any(leaf != plain[path]) for path, leaf in resumed.items())
 

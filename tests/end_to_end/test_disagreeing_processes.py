@@ -27,7 +27,7 @@ def table(tmp_path):
     return build
 
 
-def test_what_one_process_cannot_use_ends_all(begin_processes, tmp_path):
+def test_input_that_one_process_cannot_use_ends_all(begin_processes, tmp_path):
     workdir = tmp_path / "wrong"
     running = begin_processes(workdir, differing={1: ("--config.dataset.data_dir=/proc/nowhere",)})
     assert ended(running, seconds=120) == [1, EXIT_USER_ERROR]
@@ -49,7 +49,7 @@ def test_another_config_in_one_process_is_named_by_all(begin_processes, tmp_path
     assert not workdir.exists()
 
 
-def test_other_data_behind_the_same_command_are_named_by_all(begin_processes, tmp_path, table):
+def test_different_data_with_the_same_command_are_named_by_all(begin_processes, tmp_path, table):
     """Every host has the same number of rows, but one crystal differs."""
     workdir = tmp_path / "data"
     flags = ("--config.dataset.name=gpt_narratives",)

@@ -90,7 +90,7 @@ def test_tensorboard_has_every_row_after_a_kill(begin, run, tmp_path):
     assert points(workdir / "tensorboard").keys() == expected
 
 
-def test_output_that_nobody_takes_never_ends_a_run(begin, tmp_path):
+def test_unread_output_never_ends_a_run(begin, tmp_path):
     """A pipe without a reader, and characters that the output encoding lacks."""
     workdir = tmp_path / "ünï 😀"
     reader, writer = os.pipe()

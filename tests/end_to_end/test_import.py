@@ -20,7 +20,7 @@ from clac_jax.reporting.metrics_file import read_rows
 FOLDER = ROOT / "tests" / "data" / "lightning"
 
 
-def test_main_goes_on_from_an_import(tmp_path, capsys, data_dir, environment):
+def test_main_resumes_from_an_import(tmp_path, capsys, data_dir, environment):
     workdir = tmp_path / "run"
     arguments = ["--workdir", str(workdir), "--text-encoder", str(FOLDER / "hf_bert")]
     file = FOLDER / "painn_bert" / "last.ckpt"
@@ -84,5 +84,5 @@ def test_checkpoints_of_other_programs_are_refused_in_one_line(tmp_path, capsys,
     arguments = ["--workdir", str(tmp_path / "run")]
     code = cli.main(["import", "lightning", str(tmp_path / "other.ckpt"), *arguments])
     assert code == EXIT_USER_ERROR
-    told = capsys.readouterr().err
-    assert told.startswith("error: ") and told.count("\n") == 1 and "state_dict" in told
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and message.count("\n") == 1 and "state_dict" in message

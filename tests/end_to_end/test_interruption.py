@@ -28,9 +28,9 @@ FLAGS = (
 
 
 @pytest.fixture(scope="module")
-def whole(run, tmp_path_factory):
+def undisturbed(run, tmp_path_factory):
     """The workdir of an undisturbed run."""
-    workdir = tmp_path_factory.mktemp("run") / "whole"
+    workdir = tmp_path_factory.mktemp("run") / "undisturbed"
     done = run(workdir, *FLAGS)
     assert done.returncode == 0, done.stderr
     return workdir
@@ -62,12 +62,12 @@ def kill_at_random(start, workdir, rng, kills, *flags):
         The number of kills; fewer than requested if the run finished.
     """
     for number in range(kills):
-        begun = time.time()
+        started = time.time()
         process = start(workdir, *flags)
         rows = len(read_rows(workdir / "metrics.jsonl")) + rng.randrange(3)
         where = rng.choice(["save", "save", "step", "anywhere"])
         if where == "save":
-            until(lambda: is_saving(workdir / "checkpoints", begun), process)  # noqa: B023
+            until(lambda: is_saving(workdir / "checkpoints", started), process)  # noqa: B023
             time.sleep(rng.random() * 0.08)
         elif where == "step":
             until(functools.partial(has_rows, workdir, rows), process)
@@ -100,31 +100,33 @@ def has_rows(workdir, count):
     return len(read_rows(workdir / "metrics.jsonl")) > count
 
 
-def check_kills(start, run, whole, workdir, kills, *flags):
+def check_kills(start, run, undisturbed, workdir, kills, *flags):
     """Kills a run, lets it finish and compares; returns the number of kills."""
     killed = kill_at_random(start, workdir, random.Random(kills), kills, *flags)
     done = run(workdir, *FLAGS, *flags)
     assert done.returncode == 0, done.stderr
-    assert_equal_runs(workdir, whole)
+    assert_equal_runs(workdir, undisturbed)
     left = {path.name for path in (workdir / "checkpoints").iterdir()}
     assert all(name.isdigit() for name in left - {"damaged"}), "leftovers of a killed save"
     assert "damaged" not in left, "a kill left a damaged checkpoint"
     return killed
 
 
-def test_killed_at_random_instants(start, run, whole, tmp_path):
-    assert check_kills(start, run, whole, tmp_path / "killed", 5) >= 3
+def test_killed_at_random_instants(start, run, undisturbed, tmp_path):
+    assert check_kills(start, run, undisturbed, tmp_path / "killed", 5) >= 3
 
 
 @pytest.mark.slow
 def test_one_run_killed_a_hundred_times(start, run, tmp_path):
     longer = "--config.max_epochs=60"
-    done = run(tmp_path / "whole", *FLAGS, longer)
+    done = run(tmp_path / "undisturbed", *FLAGS, longer)
     assert done.returncode == 0, done.stderr
-    assert check_kills(start, run, tmp_path / "whole", tmp_path / "killed", 100, longer) == 100
+    assert (
+        check_kills(start, run, tmp_path / "undisturbed", tmp_path / "killed", 100, longer) == 100
+    )
 
 
-def test_told_to_stop_while_it_validates(start, run, whole, tmp_path):
+def test_asked_to_stop_while_it_validates(start, run, undisturbed, tmp_path):
     """The epoch's last step is saved before its validation, which then runs after the resume."""
     workdir = tmp_path / "stopped"
     slow = "--config.eval_batch_size=2"  # changes the in-batch metrics, so the resume omits it
@@ -140,10 +142,10 @@ def test_told_to_stop_while_it_validates(start, run, whole, tmp_path):
     if any(row["split"] == "val" for row in read_rows(workdir / "metrics.jsonl")):
         pytest.skip("the validation was over before the signal came")
     assert run(workdir, *FLAGS).returncode == 0
-    assert_equal_runs(workdir, whole)
+    assert_equal_runs(workdir, undisturbed)
 
 
-def test_told_to_stop_while_it_tests(start, run, tmp_path):
+def test_asked_to_stop_while_it_tests(start, run, tmp_path):
     """The last checkpoint exists until the test row does, even if it is not kept."""
     workdir, log = tmp_path / "stopped", tmp_path / "stopped.log"
     flags = ("--config.checkpoint.save_last=False", "--config.checkpoint.save_top_k=1")
@@ -163,12 +165,12 @@ def test_told_to_stop_while_it_tests(start, run, tmp_path):
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["8"]
 
 
-def test_goes_on_with_another_number_of_devices(run, whole, tmp_path):
+def test_resumes_with_another_number_of_devices(run, undisturbed, tmp_path):
     """One device saves, two resume: the same examples, and numbers equal up to rounding."""
-    done = run(tmp_path / "two", *FLAGS, f"--config.resume_from={whole}@epoch=0", devices=2)
+    done = run(tmp_path / "two", *FLAGS, f"--config.resume_from={undisturbed}@epoch=0", devices=2)
     assert done.returncode == 0, done.stderr
     assert "2 x cpu" in done.stdout and "restored" in done.stdout
-    expected = [row for row in read_rows(whole / "metrics.jsonl") if row["step"] > 8]
+    expected = [row for row in read_rows(undisturbed / "metrics.jsonl") if row["step"] > 8]
     for two, one in zip(read_rows(tmp_path / "two" / "metrics.jsonl"), expected, strict=True):
         assert two["examples_seen"] == one["examples_seen"]
         if one["split"] == "train":
@@ -188,10 +190,10 @@ def test_two_processes_cannot_share_a_workdir(start, run, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["flipped", "removed"])
-def test_a_damaged_checkpoint_is_named_and_the_older_one_used(run, whole, tmp_path, damage):
+def test_a_damaged_checkpoint_is_named_and_the_older_one_used(run, undisturbed, tmp_path, damage):
     """One file, through the real program; `checkpoint/test_files.py` has every file."""
     workdir = tmp_path / "damaged"
-    subprocess.run(["cp", "-r", whole, workdir], check=True)
+    subprocess.run(["cp", "-r", undisturbed, workdir], check=True)
     folder = workdir / "checkpoints" / "16"
     data = max(folder.rglob("d/*"), key=lambda path: path.stat().st_size)
     DAMAGES[damage](data)
@@ -200,12 +202,12 @@ def test_a_damaged_checkpoint_is_named_and_the_older_one_used(run, whole, tmp_pa
     assert data.name in done.stdout
     assert "resumes from step 8" in done.stdout
     assert (workdir / "checkpoints" / "damaged" / "16").is_dir()
-    assert_equal_runs(workdir, whole)
+    assert_equal_runs(workdir, undisturbed)
 
 
-def test_with_no_whole_checkpoint_left_it_refuses(run, whole, tmp_path):
+def test_without_an_intact_checkpoint_it_refuses(run, undisturbed, tmp_path):
     workdir = tmp_path / "damaged"
-    subprocess.run(["cp", "-r", whole, workdir], check=True)
+    subprocess.run(["cp", "-r", undisturbed, workdir], check=True)
     for step in (8, 16):
         os.remove(workdir / "checkpoints" / str(step) / "run" / "metadata")
     done = run(workdir, *FLAGS)

@@ -107,7 +107,7 @@ def test_early_stopping_is_named_with_what_to_raise(small_config, tmp_path, caps
     assert "raise early_stopping_patience, now 1, to train further" in said
 
 
-def test_a_trained_run_taken_over_by_another_is_saved_there(stage1, small_config, tmp_path, capsys):
+def test_a_trained_run_continued_by_another_is_saved_there(stage1, small_config, tmp_path, capsys):
     train(small_config(resume_from=str(stage1)), tmp_path)
     assert_same(arrays_at(tmp_path, 8), arrays_at(stage1, 8))
     said = capsys.readouterr().out

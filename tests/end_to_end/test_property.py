@@ -79,9 +79,9 @@ def test_classes(small_config, tmp_path):
 
 def test_stopped_and_resumed_is_the_same(small_config, tmp_path):
     train(small_config(**TASK, max_epochs=1, schedule="constant"), tmp_path / "parts")
-    whole = small_config(**TASK, schedule="constant")
-    train(whole, tmp_path / "constant")
-    train(whole, tmp_path / "parts")
+    constant = small_config(**TASK, schedule="constant")
+    train(constant, tmp_path / "constant")
+    train(constant, tmp_path / "parts")
     last = max(int(p.name) for p in (tmp_path / "parts" / "checkpoints").iterdir())
     assert_same(arrays_at(tmp_path / "parts", last), arrays_at(tmp_path / "constant", last))
     ours, theirs = (
@@ -90,13 +90,13 @@ def test_stopped_and_resumed_is_the_same(small_config, tmp_path):
     assert ours == theirs
 
 
-def test_a_number_is_no_class(small_config, tmp_path):
+def test_a_number_is_not_a_class(small_config, tmp_path):
     changes = {"property__kind": "classification", "checkpoint__monitor": "val_loss"}
     with pytest.raises(Exception, match="is not a class"):
         train(small_config(**TASK | changes), tmp_path)
 
 
-def test_a_monitor_of_another_task_is_refused(small_config, tmp_path):
+def test_a_monitor_of_a_different_task_is_refused(small_config, tmp_path):
     changes = {"checkpoint__monitor": "text_to_crystal_top1"}
     with pytest.raises(ConfigError, match=r"val_loss, val_mae"):
         train(small_config(**TASK | changes), tmp_path)

@@ -12,24 +12,24 @@ from clac_jax.reporting.metrics_file import TIMING_FIELDS, read_rows
 
 
 @pytest.fixture(scope="module")
-def whole(begin_processes, tmp_path_factory):
+def undisturbed(begin_processes, tmp_path_factory):
     """The workdir of an undisturbed run in two processes with two devices each."""
-    workdir = tmp_path_factory.mktemp("processes") / "whole"
+    workdir = tmp_path_factory.mktemp("processes") / "undisturbed"
     assert ended(begin_processes(workdir)) == [0, 0], log_of(workdir, 0) + log_of(workdir, 1)
     return workdir
 
 
-def assert_close_rows(workdir, whole, tolerance=1e-5):
+def assert_close_rows(workdir, undisturbed, tolerance=1e-5):
     """Asserts that all numbers of all rows except timings agree, up to the rounding of sums."""
-    rows, expected = (read_rows(place / "metrics.jsonl") for place in (workdir, whole))
+    rows, expected = (read_rows(place / "metrics.jsonl") for place in (workdir, undisturbed))
     for row, other in zip(rows, expected, strict=True):
         assert row.keys() == other.keys() and row["split"] == other["split"]
         for name in row.keys() - {"split", *TIMING_FIELDS}:
             assert row[name] == pytest.approx(other[name], rel=tolerance, abs=tolerance), name
 
 
-def assert_close_parameters(workdir, whole, tolerance=1e-5):
-    (step, arrays), (expected_step, expected) = last_state(workdir), last_state(whole)
+def assert_close_parameters(workdir, undisturbed, tolerance=1e-5):
+    (step, arrays), (expected_step, expected) = last_state(workdir), last_state(undisturbed)
     assert step == expected_step == 20
     for path in arrays:
         if path.startswith("params/"):
@@ -38,7 +38,7 @@ def assert_close_parameters(workdir, whole, tolerance=1e-5):
             )
 
 
-def test_one_process_with_everything_spread_gives_the_numbers_of_two(run, whole, tmp_path):
+def test_one_process_with_everything_spread_gives_the_numbers_of_two(run, undisturbed, tmp_path):
     """By shard_map: parameters and moments are sharded on devices, gathered in the checkpoint."""
     flags = (
         "--config.parallel=shard_map",
@@ -47,14 +47,14 @@ def test_one_process_with_everything_spread_gives_the_numbers_of_two(run, whole,
     )
     done = run(tmp_path / "one", *FLAGS, *flags, devices=4)
     assert done.returncode == 0, done.stderr
-    assert_close_rows(tmp_path / "one", whole)
-    assert_close_parameters(tmp_path / "one", whole)
-    assert "4 x cpu, 2 processes" in log_of(whole, 0)
-    assert "epoch" not in log_of(whole, 1), "the first process alone reports"
+    assert_close_rows(tmp_path / "one", undisturbed)
+    assert_close_parameters(tmp_path / "one", undisturbed)
+    assert "4 x cpu, 2 processes" in log_of(undisturbed, 0)
+    assert "epoch" not in log_of(undisturbed, 1), "only the first process reports"
 
 
-def test_told_to_stop_and_killed_it_equals_the_run_that_nobody_disturbed(
-    begin_processes, whole, tmp_path
+def test_asked_to_stop_and_killed_it_equals_the_undisturbed_run(
+    begin_processes, undisturbed, tmp_path
 ):
     workdir = tmp_path / "disturbed"
     running = begin_processes(workdir)
@@ -74,7 +74,7 @@ def test_told_to_stop_and_killed_it_equals_the_run_that_nobody_disturbed(
     assert "The newest checkpoint is of step" in log_of(workdir, 0)
 
     assert ended(begin_processes(workdir)) == [0, 0]
-    assert_equal_runs(workdir, whole)
+    assert_equal_runs(workdir, undisturbed)
 
 
 @pytest.mark.slow
@@ -99,20 +99,20 @@ def test_stopped_while_it_validates_one_process_is_lost_and_the_epoch_is_saved(
 
 
 @pytest.mark.slow
-def test_one_process_goes_on_where_two_have_stopped(run, whole, tmp_path):
+def test_one_process_resumes_where_two_have_stopped(run, undisturbed, tmp_path):
     """From the middle of an epoch, on one device: the same examples in the same order."""
-    done = run(tmp_path / "one", *FLAGS, f"--config.resume_from={whole}@step=10")
+    done = run(tmp_path / "one", *FLAGS, f"--config.resume_from={undisturbed}@step=10")
     assert done.returncode == 0, done.stderr
     rows = [r for r in read_rows(tmp_path / "one" / "metrics.jsonl") if r["split"] == "train"]
-    expected = [r for r in read_rows(whole / "metrics.jsonl") if r["split"] == "train"][10:]
+    expected = [r for r in read_rows(undisturbed / "metrics.jsonl") if r["split"] == "train"][10:]
     assert [row["examples_seen"] for row in rows] == [row["examples_seen"] for row in expected]
     assert [row["loss"] for row in rows] == pytest.approx([r["loss"] for r in expected], rel=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes, devices", [(1, 1), (1, 2), (1, 4), (2, 1), (2, 2), (4, 1)])
-def test_any_layout_goes_on_where_any_other_has_stopped(
-    begin_processes, whole, tmp_path, processes, devices
+def test_any_layout_resumes_where_any_other_has_stopped(
+    begin_processes, undisturbed, tmp_path, processes, devices
 ):
     """In the same workdir, after a stop in mid-epoch, compared with the undisturbed run."""
     workdir = tmp_path / "elastic"
@@ -123,8 +123,8 @@ def test_any_layout_goes_on_where_any_other_has_stopped(
         running[-1].send_signal(signal.SIGTERM)
         assert set(ended(running)) <= {EXIT_PREEMPTED, 0}
     assert set(ended(begin_processes(workdir, processes=processes, devices=devices))) == {0}
-    assert_close_rows(workdir, whole)
-    assert_close_parameters(workdir, whole)
+    assert_close_rows(workdir, undisturbed)
+    assert_close_parameters(workdir, undisturbed)
 
 
 @pytest.mark.slow
@@ -134,11 +134,11 @@ def test_spread_over_two_processes_and_stopped_it_equals_itself(begin_processes,
         "--config.sharding.what=everything",
         "--config.sharding.min_elements=64",
     )
-    assert ended(begin_processes(tmp_path / "whole", *flags)) == [0, 0]
+    assert ended(begin_processes(tmp_path / "undisturbed", *flags)) == [0, 0]
     running = begin_processes(tmp_path / "stopped", *flags)
     stopped = tmp_path / "stopped" / "metrics.jsonl"
     assert until(lambda: len(read_rows(stopped)) >= 4, running[0])
     running[0].send_signal(signal.SIGTERM)
     assert ended(running) == [EXIT_PREEMPTED, EXIT_PREEMPTED]
     assert ended(begin_processes(tmp_path / "stopped", *flags)) == [0, 0]
-    assert_same_arrays(last_state(tmp_path / "stopped")[1], last_state(tmp_path / "whole")[1])
+    assert_same_arrays(last_state(tmp_path / "stopped")[1], last_state(tmp_path / "undisturbed")[1])

@@ -31,8 +31,12 @@ POOL_FIELDS = {
     "val_acc_top3",
 }
 
-# Checkpoints within epochs too, so that a kill falls inside one.
-FLAGS = ("--config.checkpoint.every_n_steps=3", "--config.max_epochs=2")
+# Checkpoints within epochs too, so that a kill falls inside one; batches of several shapes.
+FLAGS = (
+    "--config.checkpoint.every_n_steps=3",
+    "--config.max_epochs=2",
+    "--config.input.max_batch_shapes=3",
+)
 
 # Compiles fastest; for tests that do not depend on the graph encoder.
 COMPOSITION = "--config.graph_encoder.name=composition"
@@ -41,7 +45,7 @@ COMPOSITION = "--config.graph_encoder.name=composition"
 @pytest.fixture(scope="module")
 def finished(run, tmp_path_factory):
     """An undisturbed run: (workdir, its output)."""
-    workdir = tmp_path_factory.mktemp("run") / "whole"
+    workdir = tmp_path_factory.mktemp("run") / "undisturbed"
     done = run(workdir, *FLAGS)
     assert done.returncode == 0, done.stderr
     return workdir, done
@@ -74,7 +78,7 @@ def test_says_what_it_does(finished):
     assert "Warning" not in done.stderr
 
 
-def test_a_checkpoint_knows_no_devices(finished):
+def test_a_checkpoint_is_independent_of_the_devices(finished):
     workdir, _ = finished
     step, state = last_state(workdir)
     assert step == 16
@@ -123,11 +127,11 @@ def test_killed_in_mid_epoch_and_started_again_equals_uninterrupted(
     again = run(workdir, *FLAGS)
     assert again.returncode == 0, again.stderr
     assert "resumed from its checkpoint" in again.stdout
-    whole, _ = finished
+    undisturbed, _ = finished
     assert without_timing(read_rows(workdir / "metrics.jsonl")) == without_timing(
-        read_rows(whole / "metrics.jsonl")
+        read_rows(undisturbed / "metrics.jsonl")
     )
-    assert_same_arrays(last_state(workdir)[1], last_state(whole)[1])
+    assert_same_arrays(last_state(workdir)[1], last_state(undisturbed)[1])
 
 
 def test_a_finished_run_started_again_trains_nothing(finished, run):

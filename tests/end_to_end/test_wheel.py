@@ -93,8 +93,8 @@ def test_in_an_empty_folder_it_prepares_data_trains_and_resumes(installed, tmp_p
     assert built.startswith("materials_project_mini: built in data")
     keys = ("logging.tensorboard=false", "dataset.max_examples=8", "graph_encoder.name=composition")
     flags = ["--config=smoke", "--workdir=run", *(f"--config.{key}" for key in keys)]
-    begun = call(program, "train", *flags, "--config.max_epochs=1", cwd=tmp_path)
-    assert "fresh run" in begun and "test " in begun
+    first = call(program, "train", *flags, "--config.max_epochs=1", cwd=tmp_path)
+    assert "fresh run" in first and "test " in first
     resumed = call(program, "train", *flags, "--config.max_epochs=2", cwd=tmp_path)
     assert "resumed from its checkpoint" in resumed and "epoch 1 done" in resumed
     listed = call(program, "ckpt", "ls", "run", cwd=tmp_path)

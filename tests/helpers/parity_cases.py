@@ -38,6 +38,7 @@ from helpers.parity_fixtures import (
     crystal_graphs,
     graph_batch,
     relative_error,
+    sides_of,
 )
 
 Params = dict[str, Any]
@@ -281,16 +282,9 @@ def _heads_of(tensors: dict[str, np.ndarray]) -> Params:
 
 
 def _pairs(params: Params, views: dict[str, Any], dtype: Any) -> dict[str, Any]:
-    image = jnp.stack([views["image"], views["aug_image"]])
-    text = jnp.stack([views["text"], views["aug_text"]])
-    sides = {
-        "cross": (image, text),
-        "visual": (image[:1], image[1:]),
-        "textual": (text[:1], text[1:]),
-    }
     block = _fresh_block(dtype)
     pairs = {}
-    for name, (left, right) in sides.items():
+    for name, (left, right) in sides_of(views).items():
         variables = {"params": params[name], "batch_stats": {"left": block, "right": block}}
         pairs[name], _ = ContrastiveHead(64, 1 / 0.07).apply(
             variables, left, right, np.ones(8, bool), train=True, mutable=["batch_stats"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from clac_jax.crystals.graph import CrystalGraph
@@ -36,6 +37,37 @@ class Fixture:
                 for k, v in section.items()
             }
         return section
+
+
+def sides_of(views: dict[str, Any]) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """The left and right views of each pair of the loss, from the inputs of a fixture."""
+    image = jnp.stack([views["image"], views["aug_image"]])
+    text = jnp.stack([views["text"], views["aug_text"]])
+    return {
+        "cross": (image, text),
+        "visual": (image[:1], image[1:]),
+        "textual": (text[:1], text[1:]),
+    }
+
+
+def text_functions(model: Any, texts: Any, **inputs: Any) -> tuple[Callable[..., Any], ...]:
+    """Functions of a text encoder's parameters: its output, and two losses to differentiate.
+
+    Returns:
+        The output; the mean language-model loss per token; the sum of the squared features.
+    """
+
+    def encode(params: Any) -> Any:
+        return model.apply({"params": params}, texts, **inputs)
+
+    def lm_loss(params: Any) -> jax.Array:
+        output = encode(params)
+        return (output.lm_loss_sum / output.lm_num_tokens)[0]
+
+    def feature_loss(params: Any) -> jax.Array:
+        return jnp.sum(encode(params).features ** 2)
+
+    return encode, lm_loss, feature_loss
 
 
 def linear(section: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:

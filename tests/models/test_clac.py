@@ -13,6 +13,7 @@ from helpers.parity_fixtures import (
     OUTPUT_TOLERANCE,
     Fixture,
     relative_error,
+    sides_of,
     tree_errors,
 )
 from helpers.small_models import batch_of, examples, fresh_head_stats, heads_of, small_config
@@ -32,15 +33,8 @@ def test_loss_terms_logits_and_gradients_equal_the_reference(dtype, suffix):
         mask = np.ones(8, bool)
 
         def loss(params, inputs):
-            image = jnp.stack([inputs["image"], inputs["aug_image"]])
-            text = jnp.stack([inputs["text"], inputs["aug_text"]])
-            sides = {
-                "cross": (image, text),
-                "visual": (image[:1], image[1:]),
-                "textual": (text[:1], text[1:]),
-            }
             pairs = {}
-            for name, (left, right) in sides.items():
+            for name, (left, right) in sides_of(inputs).items():
                 pairs[name], _ = head.apply(
                     {"params": params[name], "batch_stats": fresh_head_stats(dtype)},
                     left,

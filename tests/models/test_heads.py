@@ -14,6 +14,7 @@ from helpers.parity_fixtures import (
     OUTPUT_TOLERANCE,
     Fixture,
     relative_error,
+    sides_of,
 )
 from helpers.small_models import batch_of, examples, fresh_head_stats, heads_of, small_config
 
@@ -36,15 +37,8 @@ def test_jsd_with_priors_equals_the_reference(dtype, suffix, monkeypatch):
         views = {name: noise.pop(name) for name in ("image", "aug_image", "text", "aug_text")}
 
         def loss(params, views):
-            image = jnp.stack([views["image"], views["aug_image"]])
-            text = jnp.stack([views["text"], views["aug_text"]])
-            sides = {
-                "cross": (image, text),
-                "visual": (image[:1], image[1:]),
-                "textual": (text[:1], text[1:]),
-            }
             pairs = {}
-            for name, (left, right) in sides.items():
+            for name, (left, right) in sides_of(views).items():
                 variables = {"params": params[name], "batch_stats": fresh_head_stats(dtype)}
                 pairs[name], _ = ContrastiveHead(64, 1 / 0.07).apply(
                     variables, left, right, mask, train=True, mutable=["batch_stats"]

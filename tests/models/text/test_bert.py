@@ -15,6 +15,7 @@ from helpers.parity_fixtures import (
     PARITY,
     Fixture,
     relative_error,
+    text_functions,
     tree_errors,
 )
 
@@ -43,15 +44,7 @@ def test_features_loss_and_gradients_equal_the_reference(fixture, settings, dtyp
         params = settings.huggingface_params(fixture.section("w", dtype))
         model = Bert(settings, feature="first", with_lm_loss=True)
 
-        def encode(params):
-            return model.apply({"params": params}, texts, token_types=types)
-
-        def lm_loss(params):
-            output = encode(params)
-            return (output.lm_loss_sum / output.lm_num_tokens)[0]
-
-        def feature_loss(params):
-            return jnp.sum(encode(params).features ** 2)
+        encode, lm_loss, feature_loss = text_functions(model, texts, token_types=types)
 
         output = jax.jit(encode)(params)
         out = fixture.section("out" + suffix)

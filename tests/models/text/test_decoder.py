@@ -6,7 +6,6 @@ import functools
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.packed_texts import pack, random_texts
@@ -16,6 +15,7 @@ from helpers.parity_fixtures import (
     PARITY,
     Fixture,
     relative_error,
+    text_functions,
     tree_errors,
 )
 from helpers.small_models import batch_of, examples, small_config
@@ -58,15 +58,7 @@ def test_opt_equals_the_reference(fixture, dtype, suffix, tiles):
         params = settings.huggingface_params(fixture.section("w", dtype))
         model = Decoder(settings, feature="last", with_lm_loss=True)
 
-        def encode(params):
-            return model.apply({"params": params}, texts)
-
-        def lm_loss(params):
-            output = encode(params)
-            return (output.lm_loss_sum / output.lm_num_tokens)[0]
-
-        def feature_loss(params):
-            return jnp.sum(encode(params).features ** 2)
+        encode, lm_loss, feature_loss = text_functions(model, texts)
 
         output = jax.jit(encode)(params)
         out = fixture.section("out" + suffix)

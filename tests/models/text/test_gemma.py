@@ -6,12 +6,11 @@ import dataclasses
 import json
 
 import jax
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
 from helpers.packed_texts import pack, random_texts
-from helpers.parity_fixtures import TORCH, Fixture, relative_error, tree_errors
+from helpers.parity_fixtures import TORCH, Fixture, relative_error, text_functions, tree_errors
 from helpers.small_models import batch_of, examples, small_config
 from safetensors.numpy import save_file
 
@@ -57,15 +56,7 @@ def test_equals_transformers(fixture, tiles):
     params = SETTINGS.huggingface_params(fixture.section("w"))
     model = Gemma(SETTINGS, feature="last", with_lm_loss=True)
 
-    def encode(params):
-        return model.apply({"params": params}, texts)
-
-    def lm_loss(params):
-        output = encode(params)
-        return (output.lm_loss_sum / output.lm_num_tokens)[0]
-
-    def feature_loss(params):
-        return jnp.sum(encode(params).features ** 2)
+    encode, lm_loss, feature_loss = text_functions(model, texts)
 
     output = jax.jit(encode)(params)
     for k, text in enumerate(ids):
