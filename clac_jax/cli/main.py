@@ -1,9 +1,10 @@
-"""`clac-jax`: trains models, prepares data, and manages checkpoints."""
+"""`clac-jax`: the commands, from training to search."""
 
 from __future__ import annotations
 
 import argparse
 import errno
+import functools
 import importlib
 import sys
 from collections.abc import Sequence
@@ -17,15 +18,15 @@ from clac_jax.files.paths import explain
 # group is imported, so that inspecting a checkpoint needs neither JAX nor the data.
 GROUPS = {
     "train": "train a model, or resume its training",
-    "evaluate": "measure a trained model: retrieval and more, with intervals and baselines",
-    "compare": "compare evaluated models: is one better than the other, and how sure is that",
+    "evaluate": "measure a trained model, with intervals and baselines",
+    "compare": "tell which of the evaluated models is better, and how sure",
     "embed": "make an index of crystals, to be searched",
     "index": "look at, check and extend an index of crystals",
     "search": "find crystals by words, by a crystal, or by both",
     "similarity": "compare descriptions with crystals by name",
-    "map": "show an index as a map: a page, figures, files for other programs",
+    "map": "draw an index as a map: a page, or figures",
     "serve": "answer searches of an index over HTTP",
-    "publish": "write a model as a folder to keep, share or put on a hub",
+    "publish": "write a model as a folder to keep or share",
     "data": "prepare the data that runs read",
     "ckpt": "look at, compare, check and manage checkpoints",
     "import": "import what other programs have trained",
@@ -67,6 +68,7 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
         prog="clac-jax",
         description="Contrastive language-crystal pretraining in JAX.",
         epilog="`clac-jax COMMAND --help` describes a command and its options.",
+        formatter_class=functools.partial(argparse.HelpFormatter, max_help_position=16),
     )
     version = f"%(prog)s {clac_jax.__version__}"
     parser.add_argument("--version", action="version", version=version)
