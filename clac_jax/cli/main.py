@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import functools
 import importlib
 import sys
 from collections.abc import Sequence
@@ -68,7 +67,6 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
         prog="clac-jax",
         description="Contrastive language-crystal pretraining in JAX.",
         epilog="`clac-jax COMMAND --help` describes a command and its options.",
-        formatter_class=functools.partial(argparse.HelpFormatter, max_help_position=16),
     )
     version = f"%(prog)s {clac_jax.__version__}"
     parser.add_argument("--version", action="version", version=version)
