@@ -112,10 +112,10 @@ def test_an_input_that_does_not_fit_the_memory_is_named(work):
     def broken(parts):
         raise jax.errors.JaxRuntimeError("INTERNAL: a fault of the compiler")
 
-    with pytest.raises(InputError, match=r"not enough memory for input 1 .* size is 40"):
-        in_batches([3, 40, 5], "values", dataclasses.replace(work, compute=full))
+    with pytest.raises(InputError, match=r"not enough memory for input 1 .* size is 12"):
+        in_batches([3, 12, 5], "values", dataclasses.replace(work, compute=full))
     with pytest.raises(jax.errors.JaxRuntimeError, match="a fault of the compiler"):
-        in_batches([3, 40, 5], "values", dataclasses.replace(work, compute=broken))
+        in_batches([3, 12, 5], "values", dataclasses.replace(work, compute=broken))
 
 
 class Terminal(io.StringIO):
