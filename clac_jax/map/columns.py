@@ -52,8 +52,9 @@ _FAMILIES = {
     "Pnictides": "N P As Sb Bi",
     "C, B, Si, Ge, H compounds": "C B Si Ge H",
 }
-_METALS = "Metals and alloys"
-FAMILIES = (*_FAMILIES, _METALS)
+_INTERMETALLICS = "Intermetallics"
+_ELEMENTS = "Elements"
+FAMILIES = (*_FAMILIES, _INTERMETALLICS, _ELEMENTS)
 _FAMILY_OF = {symbol: family for family, symbols in _FAMILIES.items() for symbol in symbols.split()}
 
 CRYSTAL_SYSTEMS = (
@@ -100,10 +101,12 @@ def family(elements: Iterable[str]) -> str:
     """The family of a compound, one of `FAMILIES`, by its most electronegative non-metal.
 
     >>> family(["Ti", "O", "Ba"]), family(["O", "F", "La"]), family(["Ni", "Al"])
-    ('Oxides', 'Halides', 'Metals and alloys')
+    ('Oxides', 'Halides', 'Intermetallics')
     """
     present = set(elements)
-    return next((_FAMILY_OF[anion] for anion in _ANIONS if anion in present), _METALS)
+    if len(present) == 1:
+        return _ELEMENTS
+    return next((_FAMILY_OF[anion] for anion in _ANIONS if anion in present), _INTERMETALLICS)
 
 
 def number(key: str, values: Sequence[Any] | np.ndarray) -> Column:

@@ -1,6 +1,7 @@
 """The page of a map in a real browser: from a folder, and from a plain file server."""
 
 import csv
+import dataclasses
 import io
 import re
 
@@ -164,6 +165,8 @@ def test_a_formula_and_an_id_find_their_crystal(visit, data):
     row = 3000
     one.search(data.ids[row])
     assert one.hits()[0] == data.ids[row]
+    one.search("TiCaO3")
+    assert one.page.locator("#hits tr").first.locator("td").nth(1).inner_text() == "CaTiO3"
     one.search("zzzz")
     assert one.hits() == [] and "Nothing found" in one.page.inner_text("#results-note")
 
@@ -209,6 +212,27 @@ def test_the_legend_filters_and_the_address_restores_everything(visit, data, add
     assert again.ask("ClacMap.counts.crystals") == shown
     assert again.page.get_attribute("html", "data-theme") == "dark"
     np.testing.assert_array_equal(again.picture("#points"), one.picture("#points"))
+
+
+def test_what_a_map_lacks_is_left_out(visit, data, tmp_path):
+    bare = dataclasses.replace(
+        data,
+        layout=dataclasses.replace(data.layout, texts=np.zeros((0, 2), np.float32)),
+        text_rows=np.zeros(0, np.int32),
+        columns=data.columns[:1],
+        sentences=None,
+        structures=None,
+        vectors=None,
+        text_vectors=None,
+    )
+    write_page(bare, tmp_path / "map")
+    one = visit(f"#s={data.ids[3]}", where=f"{(tmp_path / 'map').as_uri()}/index.html")
+    assert one.ask("ClacMap.counts") == pytest.approx(
+        {"crystals": COUNT, "texts": 0, "points": COUNT, "frames": one.ask("ClacMap.counts.frames")}
+    )
+    shown = one.page.inner_text("#crystal")
+    assert data.ids[3] in shown and "null" not in shown
+    assert one.page.is_disabled("#like")
 
 
 def test_a_bad_address_is_harmless(visit):

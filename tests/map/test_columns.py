@@ -17,7 +17,9 @@ from clac_jax.map.columns import FAMILY, NO_VALUE, category, columns_of, family,
         ("Mo S", "Chalcogenides"),
         ("Ga As", "Pnictides"),
         ("Mg B", "C, B, Si, Ge, H compounds"),
-        ("Ni Al", "Metals and alloys"),
+        ("Ni Al", "Intermetallics"),
+        ("O", "Elements"),
+        ("Fe", "Elements"),
         ("Bi Te", "Chalcogenides"),
     ],
 )
@@ -53,8 +55,8 @@ def test_columns_of_a_table():
     table = pa.table(
         {
             "id": ["a", "b"],
-            "formula": ["O", "Fe"],
-            "elements": [["O"], ["Fe"]],
+            "formula": ["O2Ti", "AlNi"],
+            "elements": [["O", "Ti"], ["Al", "Ni"]],
             "crystal_system": ["cubic", None],
             "band_gap": [1.0, None],
             "empty": pa.array([None, None], pa.float64()),
@@ -65,6 +67,6 @@ def test_columns_of_a_table():
     columns = {column.key: column for column in columns_of(table)}
     assert list(columns) == [FAMILY, "crystal_system", "band_gap", "is_layered", "comment"]
     assert columns["is_layered"].categories == ("yes",)
-    assert columns[FAMILY].categories == ("Oxides", "Metals and alloys")
+    assert columns[FAMILY].categories == ("Oxides", "Intermetallics")
     many = pa.table({"elements": [["O"]] * 20, "comment": [str(i) for i in range(20)]})
     assert [column.key for column in columns_of(many)] == [FAMILY]

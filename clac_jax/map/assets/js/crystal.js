@@ -51,7 +51,7 @@ ClacMap.CrystalPanel = class {
     }
     this.row = row;
     const id = data.ids[row];
-    this.root.replaceChildren(
+    const parts = [
       el("div", { className: "bar" },
         el("h2", {}, ClacMap.formula(data.formulas[row])),
         el("span", { className: "id" }, id),
@@ -67,7 +67,8 @@ ClacMap.CrystalPanel = class {
       this.properties(row),
       this.neighbours(row, "vectors", "Nearest crystals"),
       this.neighbours(row, "text_vectors", "Nearest texts"),
-    );
+    ];
+    this.root.replaceChildren(...parts.filter(Boolean));
     if (data.structures) this.drawStructure(true);
   }
 

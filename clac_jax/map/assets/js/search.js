@@ -100,8 +100,9 @@ ClacMap.Search = class {
     this.lengths = new Float32Array(data.n);
     for (let row = 0; row < data.n; row++) {
       const sentences = data.sentences?.[row] || [];
-      const words = ClacMap.Search.tokens(
-        [data.formulas[row], data.ids[row], ...sentences].join(" "));
+      const { tokens, formulas } = ClacMap.Search, formula = data.formulas[row];
+      const words = [...tokens([formula, data.ids[row], ...sentences].join(" ")),
+        ...formulas(formula)];
       this.lengths[row] = words.length;
       const counts = new Map();
       for (const word of words) counts.set(word, (counts.get(word) || 0) + 1);
@@ -118,9 +119,16 @@ ClacMap.Search = class {
     return known ? Math.log(1 + (this.data.n - known + 0.5) / (known + 0.5)) : 0;
   }
 
+  /* Formulas among the words with their elements in alphabetical order: "TiCaO3" is cao3ti. */
+  static formulas(text) {
+    return text.split(/\s+/).filter((word) => /^([A-Z][a-z]?\d*){2,}$/.test(word)).map((word) =>
+      word.match(/[A-Z][a-z]?\d*/g).sort().join("").toLowerCase());
+  }
+
   words(wanted, unwanted) {
     this.index();
-    const scores = new Float32Array(this.data.n), words = [...new Set(ClacMap.Search.tokens(wanted))];
+    const { tokens, formulas } = ClacMap.Search;
+    const scores = new Float32Array(this.data.n), words = [...new Set([...tokens(wanted), ...formulas(wanted)])];
     for (const word of words) {
       const weight = this.weight(word), list = this.postings.get(word) || [];
       for (let i = 0; i < list.length; i += 2) {
