@@ -22,7 +22,10 @@ EXIT_TROUBLE = 1
 
 EXIT_INTERRUPTED = 130
 
-MODEL = "a run (RUN, RUN@best, RUN@last, RUN@step=5000), or the folder of an exported model"
+MODEL = (
+    "a run (RUN, RUN@best, RUN@last, RUN@step=5000), a published folder, hf:OWNER/NAME, or mini, "
+    "the pretrained model of the package"
+)
 
 
 def add(group: argparse.ArgumentParser) -> None:

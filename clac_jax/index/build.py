@@ -150,7 +150,7 @@ class _Build:
         try:
             num_parts = self._make_parts()
         except WorkdirError:
-            if _is_complete(self._folder, self._plan):  # meanwhile, and the parts are gone
+            if _is_complete(self._folder, self._plan):  # by another machine
                 return Index(self._folder)
             raise
         self._sources.require_unchanged()

@@ -195,7 +195,7 @@ def require_same(folder: Path, plan: Mapping[str, Any], found: Mapping[str, Any]
             )
     if plan["part_rows"] != found.get("part_rows", plan["part_rows"]):
         raise IndexMismatchError(
-            f"{folder} was started by another version of clac_jax, with parts of another size. "
+            f"{folder} was started by a version of clac_jax with parts of a different size. "
             "Delete its folder parts and run the command again."
         )
     if plan["base"] != found["base"]:
