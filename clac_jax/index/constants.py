@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import functools
 import math
 import operator
 import re
@@ -11,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from clac_jax.crystals.elements import is_symbol
+from clac_jax.crystals.formulas import conventional
 
 Constant = float | int | str | bool
 
@@ -69,10 +69,10 @@ def _finite(value: float) -> float:
 
 
 def reduced_formula(text: str) -> str | None:
-    """A formula with elements in alphabetical order and counts divided by their common divisor.
+    """A formula in the form of the column `formula` of an index.
 
-    This is the form of `Crystal.formula`: "Ca3(PO4)2" gives "Ca3O8P2". Counts are integers and
-    groups are in () or []; None if the text is not such a formula.
+    This is `clac_jax.crystals.formulas.conventional`: "O2Ti" gives "TiO2", "Ca3(PO4)2" gives
+    "Ca3P2O8". Counts are integers and groups are in () or []; None if it is not such a formula.
     """
     groups: list[Counter[str]] = [Counter()]
     at = 0
@@ -99,6 +99,4 @@ def reduced_formula(text: str) -> str | None:
     counts = groups[0]
     if len(groups) > 1 or not counts or 0 in counts.values():
         return None
-    divisor = functools.reduce(math.gcd, counts.values())
-    parts = ((name, counts[name] // divisor) for name in sorted(counts))
-    return "".join(name + (str(count) if count > 1 else "") for name, count in parts)
+    return conventional(counts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ import spglib
 
 from clac_jax.crystals import elements
 from clac_jax.crystals.crystal import Crystal
+from clac_jax.crystals.formulas import conventional
 from clac_jax.input_pipeline.labels import CRYSTAL_SYSTEMS, SYMMETRY_TOLERANCE
 
 _LAST_SPACE_GROUP = (2, 15, 74, 142, 167, 194, 230)  # of each crystal system
@@ -114,14 +116,15 @@ def properties_of(item: Item) -> dict[str, float]:
 def _row(item: Item) -> dict[str, Any]:
     crystal = item.crystal
     numbers = crystal.atomic_numbers.tolist()
-    symbols = sorted({elements.symbol(z) for z in numbers})
+    counts = Counter(elements.symbol(z) for z in numbers)
+    symbols = sorted(counts)
     mass = sum(gemmi.Element(z).weight for z in numbers)
     group = _space_group(crystal)
     system = None if group is None else CRYSTAL_SYSTEMS[np.searchsorted(_LAST_SPACE_GROUP, group)]
     return {
         **properties_of(item),
         "id": item.id,
-        "formula": crystal.formula,
+        "formula": conventional(counts),
         "elements": symbols,
         "n_atoms": len(numbers),
         "n_elements": len(symbols),

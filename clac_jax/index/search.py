@@ -69,7 +69,7 @@ class Hit:
     Attributes:
         row: its row in the index.
         id: its id.
-        formula: its reduced formula, elements in alphabetical order.
+        formula: its reduced formula, more electropositive elements first.
         score: cosine of its vector and the query, -1 to 1.
         percentile: percentage of all crystals of the index, whether or not they meet the
             condition, that do not score higher: 100 for the best of all.

@@ -24,11 +24,11 @@ SCHEMA = pa.schema(
     ]
 )
 ROWS = [
-    ("a", "O2Ti", ["O", "Ti"], 6, "tetragonal", 1.8, 3.3, False, [1.0]),
-    ("b", "ClNa", ["Cl", "Na"], 8, "cubic", 5.0, None, False, [1.0]),
-    ("c", "O3PbTi", ["O", "Pb", "Ti"], 5, None, math.nan, 2.0, None, [1.0]),
+    ("a", "TiO2", ["O", "Ti"], 6, "tetragonal", 1.8, 3.3, False, [1.0]),
+    ("b", "NaCl", ["Cl", "Na"], 8, "cubic", 5.0, None, False, [1.0]),
+    ("c", "TiPbO3", ["O", "Pb", "Ti"], 5, None, math.nan, 2.0, None, [1.0]),
     ("d", "Cu", ["Cu"], 4, "cubic", 0.0, 0.0, True, [1.0]),
-    ("e", "LiO2Ti", ["Li", "O", "Ti"], 16, "cubic", None, None, None, [1.0]),
+    ("e", "LiTiO2", ["Li", "O", "Ti"], 16, "cubic", None, None, None, [1.0]),
 ]
 
 
@@ -229,7 +229,7 @@ def joined(children):
 
 row_values = st.tuples(
     st.just("x"),
-    st.just("O2Ti"),
+    st.just("TiO2"),
     st.lists(st.sampled_from(["O", "Ti", "Pb", "Na"]), max_size=3, unique=True),
     st.integers(-1, 4),
     st.just("cubic"),

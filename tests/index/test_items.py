@@ -10,7 +10,7 @@ from clac_jax.index.items import Item, column_of, table_of
 
 def test_the_facts_of_rock_salt():
     (row,) = table_of([Item("salt", rock_salt(5.64), "Salt.", {"band gap": 8.5})]).to_pylist()
-    assert (row["id"], row["formula"], row["elements"]) == ("salt", "ClNa", ["Cl", "Na"])
+    assert (row["id"], row["formula"], row["elements"]) == ("salt", "NaCl", ["Cl", "Na"])
     assert (row["n_atoms"], row["n_elements"]) == (8, 2)
     assert (row["crystal_system"], row["space_group"]) == ("cubic", 225)
     assert row["volume_per_atom"] == pytest.approx(5.64**3 / 8)
