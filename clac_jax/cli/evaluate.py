@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clac_jax.cli.command import NAMED
 from clac_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,8 +24,7 @@ def add(group: argparse.ArgumentParser) -> None:
     group.add_argument(
         "model",
         metavar="MODEL",
-        help="RUN, RUN@best, RUN@last, RUN@step=5000, RUN@epoch=49, a checkpoint's folder, a "
-        "published folder, or mini",
+        help=f"{NAMED}, a published folder, hf:owner/name or mini",
     )
     group.add_argument(
         "--tasks", default="", help="names of tasks, separated by commas (default: all of them)"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import clac_jax
+from clac_jax.errors import one_line
 from clac_jax.evaluation.comparison import (
     Comparison,
     compare,
@@ -30,6 +31,7 @@ CURVES = {
 }
 """Measures of validation rows that are drawn, with the words for them."""
 
+_LONGEST = 48  # characters of a value in a table; the JSON has all of it
 _COLORS = ("#3b7dd8", "#e07b39", "#4e9a58", "#a05fb5", "#8a8f98", "#c2a13a")
 
 
@@ -124,7 +126,7 @@ def _difference_table(first: str, other: str, found: Sequence[Comparison]) -> Ta
                 *(f"{scale * value:.{digits}f}" for value in c.values),
                 f"{e.value:+.{digits}f} [{e.low:+.{digits}f}, {e.high:+.{digits}f}]",
                 f"{c.p_better:.3f}",
-                f"{c.difference.p_value:.3f}",
+                _p_value(c),
                 _verdict(c, first, other),
             )
         )
@@ -134,6 +136,13 @@ def _difference_table(first: str, other: str, found: Sequence[Comparison]) -> Ta
         ("measure", first, other, f"{other} - {first}", f"P({other} better)", "p", "better"),
         rows,
     )
+
+
+def _p_value(c: Comparison) -> str:
+    """The p value; where no draw has the other sign, only a bound is known."""
+    if c.difference.p_value > 0:
+        return f"{c.difference.p_value:.3f}"
+    return f"< {2 / c.resamples:.2g}"
 
 
 def _verdict(c: Comparison, first: str, other: str) -> str:
@@ -251,4 +260,4 @@ def _with_interval(estimate: Estimate) -> str:
 
 
 def _value(value: Any) -> str:
-    return "none" if value is None else str(value)
+    return "none" if value is None else one_line(value, _LONGEST)

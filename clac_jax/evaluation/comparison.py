@@ -39,6 +39,7 @@ class Comparison:
         values: the measure of the first and of the other model.
         difference: measure of the other model minus that of the first.
         other: number of the other model.
+        resamples: number of draws.
     """
 
     table: str
@@ -47,6 +48,7 @@ class Comparison:
     values: tuple[float, float]
     difference: Difference
     other: int
+    resamples: int
 
     @property
     def p_better(self) -> float:
@@ -165,6 +167,7 @@ def compare(first: Results, other: Results, number: int, how: Resampling) -> lis
                         (float(values.mean()), float(new.mean())),
                         paired(new, values, resampling=drawn),
                         number,
+                        how.resamples,
                     )
                 )
     return found

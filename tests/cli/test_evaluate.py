@@ -14,6 +14,7 @@ import clac_jax
 from clac_jax.checkpoint.locate import locate
 from clac_jax.cli import main as cli
 from clac_jax.evaluation import trained as trained_lib
+from clac_jax.evaluation.results import open_results
 from clac_jax.reporting.metrics_file import read_rows
 from configs import smoke
 
@@ -87,7 +88,8 @@ def test_the_table_is_printed_with_intervals_and_chance(run, printed):
 
 def test_two_checkpoints_are_compared(run, printed, tmp_path, capsys):
     files = [f"--json={tmp_path / 'a.json'}", f"--html={tmp_path / 'a.html'}"]
-    assert cli.main(["compare", f"{run}@step=1", str(run), "--resamples=50", *files]) == 0
+    models = [f"{run}@step=1", str(run / "eval" / "3")]  # a checkpoint and an evaluation
+    assert cli.main(["compare", *models, "--resamples=50", *files]) == 0
     text = capsys.readouterr().out
     assert f"A  {run}@step=1 (step 1)" in text and f"B compared with A, {COUNT} crystals" in text
     content = json.loads((tmp_path / "a.json").read_text())
@@ -112,6 +114,17 @@ def test_a_published_model_is_evaluated_as_its_run(run, printed, tmp_path, capsy
         assert content[part] == own[part]
     assert content["model"]["checksum"] == own["model"]["checksum"]
     assert content["data"]["is_that_of_the_training"] is True
+
+
+def test_a_run_without_a_step_means_its_newest_evaluated_checkpoint(run, printed, tmp_path):
+    assert open_results(str(run), "test").step == 3
+    (run / "eval" / "3").rename(tmp_path / "3")
+    try:
+        assert open_results(str(run), "test").step == 1
+        assert not open_results(f"{run}@last", "test").is_evaluated
+        assert not open_results(str(run), "validation").is_evaluated
+    finally:
+        (tmp_path / "3").rename(run / "eval" / "3")
 
 
 def error_of(capsys, *arguments):
