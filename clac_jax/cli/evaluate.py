@@ -98,5 +98,5 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _listed(paths: list[Path]) -> str:
     tables = [path.name for path in paths if path.suffix == ".parquet"]
     names = [path.name for path in paths if path.suffix != ".parquet"]
-    names.append(tables[0] if len(tables) == 1 else f"{len(tables)} tables (*.parquet)")
+    names += tables if len(tables) < 2 else [f"{len(tables)} tables (*.parquet)"]
     return f"{paths[0].parent}: {', '.join(names)}"
