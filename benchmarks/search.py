@@ -78,7 +78,7 @@ def numpy_search(vectors: np.ndarray) -> Search:
 def faiss_ivf(vectors: np.ndarray) -> Any:
     import faiss
 
-    lists = int(4 * len(vectors) ** 0.5)
+    lists = int(len(vectors) ** 0.5)
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(DIM), DIM, lists, faiss.METRIC_INNER_PRODUCT)
     index.cp.max_points_per_centroid, index.cp.niter = 64, 10
     index.train(vectors)

@@ -7,15 +7,16 @@ import ipaddress
 import signal
 import socket
 from collections.abc import Iterator
-from typing import Any
 
 from clac_jax.errors import UserError, error_reason
 from clac_jax.index.query import Query
-from clac_jax.index.search import Searcher
+from clac_jax.index.search import Options, Searcher
 from clac_jax.serve.app import Settings, make_app
+from clac_jax.serve.batcher import MAX_BATCH
 
 _CLIENTS = 400
 _GRACE_SECONDS = 10
+_LENGTHS = (40, 4, 12)  # words of the queries that are compiled for
 
 
 class ServerError(UserError):
@@ -71,16 +72,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 def warm_up(searcher: Searcher) -> None:
     """Compiles what the first requests would wait for."""
-    searcher.search_many([(Query(("a crystal",)), _quick(k)) for k in (1, 10)])
-    for number in (1, 2, 4, 8, 16, 32):
-        words = " ".join(["oxide"] * 12)
-        searcher.search_many([(Query((f"{words} {k}",)), _quick(10)) for k in range(number)])
-
-
-def _quick(k: int) -> Any:
-    from clac_jax.index.search import Options
-
-    return Options(k, sentences=0)
+    for length in _LENGTHS:
+        query = Query((" ".join(["oxide"] * length),))
+        for number in (1, MAX_BATCH):
+            searcher.search_many([(query, Options(10, sentences=0))] * number)
+    for number in (2, 4, 8, 16):  # the search is compiled for powers of two
+        searcher.search_many([(query, Options(10, sentences=0))] * number)
 
 
 def serve(searcher: Searcher, settings: Settings, listening: socket.socket) -> None:
