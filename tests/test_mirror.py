@@ -44,6 +44,7 @@ ELSEWHERE = {
     "index.plan": "index/test_build.py",
     "input_pipeline.needs": "models/test_encoders.py",
     "input_pipeline.splits": "input_pipeline/test_run_data.py",
+    "map.page": "map/test_map_files.py",
     "models.graph.settings": "models/test_encoders.py",
     "models.losses.cosface": "training/test_losses.py",
     "models.losses.global_batch": "training/test_losses.py",

@@ -54,6 +54,7 @@ LAZY = {
 MAX_LINES = 400
 LONG_FILES = {
     "clac_jax/crystals/cif.py": "the clauses of CIF, in the order of its specification",
+    "tests/browser/test_map_page.py": "one page, used as a visitor would",
     "tests/checkpoint/test_manager.py": "one folder of checkpoints in all its states",
     "tests/datasets/test_building.py": "builds of one table, disturbed in every way",
     "tests/datasets/test_materials_project_mini.py": "the claims of the data set's datasheet",

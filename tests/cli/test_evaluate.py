@@ -143,7 +143,7 @@ def test_impossible_evaluations_are_explained(run, printed, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert "holds none" in error_of(capsys, "evaluate", tmp_path / "empty")
     error = error_of(capsys, "evaluate", f"{run}@step=2", "--data_dir", tmp_path, "--dataset=nnn")
-    assert "no data set 'nnn'" in error
+    assert "Unknown data set 'nnn'" in error
 
 
 def test_impossible_comparisons_are_explained(run, printed, tmp_path, capsys):

@@ -7,7 +7,7 @@ import numpy as np
 
 
 class StubModel:
-    """Has what an index needs of a `Model`; `salt` makes it another one."""
+    """Has what an index needs of a `Model`; `salt` makes it a different one."""
 
     step = 7
     is_dot_product = True
