@@ -18,7 +18,7 @@ from clac_jax.files.paths import explain
 GROUPS = {
     "train": "train a model, or resume its training",
     "evaluate": "measure a trained model, with intervals and baselines",
-    "compare": "tell which of the evaluated models is better, and how sure",
+    "compare": "say which evaluated model is better, and how sure that is",
     "embed": "make an index of crystals, to be searched",
     "index": "look at, check and extend an index of crystals",
     "search": "find crystals by words, by a crystal, or by both",

@@ -113,7 +113,7 @@ def make_app(searcher: Searcher, settings: Settings) -> ASGIApp:
         Route("/embed", service.guarded(service.embed), methods=["POST"]),
     ]
     if settings.map_folder is not None:
-        # The page itself is told that there is a model to ask; its other files are as they are.
+        # The page is served with a mark that there is a model to ask; other files as they are.
         page = served_page(settings.map_folder)
         for path in ("/map/", "/map/index.html"):
             routes.append(Route(path, lambda _: HTMLResponse(page)))

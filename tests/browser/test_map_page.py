@@ -214,7 +214,7 @@ def test_the_legend_filters_and_the_address_restores_everything(visit, data, add
     np.testing.assert_array_equal(again.picture("#points"), one.picture("#points"))
 
 
-def test_what_a_map_lacks_is_left_out(visit, data, tmp_path):
+def test_parts_that_a_map_lacks_are_left_out(visit, data, tmp_path):
     bare = dataclasses.replace(
         data,
         layout=dataclasses.replace(data.layout, texts=np.zeros((0, 2), np.float32)),
