@@ -120,7 +120,7 @@ def main() -> None:
         url = server.stdout.readline().strip()
         if not url:
             raise SystemExit("the server did not start")
-        load(url, options.clients, 3.0, False)  # compiles what is left
+        load(url, options.clients, 10.0, False)  # compiles what is left
         results = {"without sentences": load(url, options.clients, options.seconds, False)}
         results["with sentences"] = load(url, options.clients, options.seconds, True)
         one = load(url, 1, 10.0, False)

@@ -13,6 +13,9 @@ from clac_jax.index.store import Index
 from clac_jax.text.sentences import split_sentences
 
 MAX_ITEMS = 50_000
+MAX_SMALL = 20_000
+"""Items of an index that are all read at the first hit."""
+
 MAX_SENTENCE_TEXTS = 10_000
 """Texts whose sentences are kept with their vectors: about 10 kB each for 256 dimensions."""
 
@@ -87,6 +90,8 @@ class Details:
 
     def _read(self, rows: list[int]) -> dict[int, dict[str, Any]]:
         columns = [name for name in self._index.columns if name not in _STRUCTURE]
+        if self._index.count <= min(MAX_SMALL, MAX_ITEMS):  # a few rows take as long as all
+            rows = list(range(self._index.count))
         items = self._index.take(rows, columns).to_pylist()
         known = [{name: value for name, value in item.items() if value == value} for item in items]
         return dict(zip(rows, known, strict=True))  # without NaN

@@ -105,7 +105,7 @@ def test_a_busy_server_leaves_sentences_out_until_they_are_known(searcher):
 
 
 def test_many_rows_are_forgotten_except_the_last(searcher, monkeypatch):
-    monkeypatch.setattr(details, "MAX_ITEMS", 2)
+    monkeypatch.setattr(details, "MAX_ITEMS", 2)  # also too few to read all
     small = Searcher(searcher.index, searcher.model)
     for k in range(6):
         (hit,) = small.search(Query(rows=(k,)), Options(1))
