@@ -18,8 +18,10 @@ from clac_jax.models.losses import LOSSES
 from clac_jax.models.text import TEXT_ENCODERS
 
 PACKAGE = Path(clac_jax.__file__).parent
-# Defaults of the config, meanings in configs of earlier versions, and names of other programs.
+# Defaults of the config, meanings in configs of earlier versions, names of other programs, and a
+# baseline of the composition, which is not the encoder of that name.
 MAY_NAME_ONE = {
+    "evaluation/prediction.py",
     "config/encoders.py",
     "config/training.py",
     "config/schema.py",
