@@ -86,7 +86,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     for name, value in report.facts_of(pool):
         print(f"{name.lower():<12}{value}")
     for section in sections:
-        if not section.tables:
+        if section.tables:
+            print(f"\n{section.title}\n{'=' * len(section.title)}")
+        else:
             print(f"\n{textwrap.fill(f'{section.title}: {section.intro}', 100)}")
         for table in section.tables:
             if table.in_terminal:

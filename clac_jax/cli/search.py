@@ -89,7 +89,9 @@ def _search(options: argparse.Namespace) -> int:
     from clac_jax.cli import hits as hits_lib
     from clac_jax.index.search import Options
 
-    wanted = Options(options.k, options.where, options.min_score)  # reports a wrong k first
+    # A wrong k or an empty query is reported before an index is made.
+    wanted = Options(options.k, options.where, options.min_score)
+    _check(options)
     captions = read_captions(options.captions) if options.captions else None
     if options.captions is not None:
         _refuse_with_texts(options)
@@ -176,6 +178,15 @@ def _refuse_with_texts(options: argparse.Namespace) -> None:
                             "one of them.")  # fmt: skip
 
 
+def _check(options: argparse.Namespace) -> None:
+    from clac_jax.index.query import NOT_WEIGHT, Query
+
+    if options.not_weight and not options.not_texts:
+        raise UserError("--not_weight is the weight of a --not, and there is none. Add one.")
+    weights = tuple(options.not_weight) or (NOT_WEIGHT,)
+    Query(tuple(options.texts), tuple(options.crystal), (), tuple(options.not_texts), weights)
+
+
 def _query(options: argparse.Namespace, index: Index) -> Query:
     from clac_jax.index.query import NOT_WEIGHT, Query
 
@@ -186,8 +197,6 @@ def _query(options: argparse.Namespace, index: Index) -> Query:
             files.append(name)
         else:
             rows.append(_row_of(index, name))
-    if options.not_weight and not options.not_texts:
-        raise UserError("--not_weight is the weight of a --not, and there is none. Add one.")
     return Query(
         tuple(options.texts),
         tuple(files),

@@ -85,6 +85,13 @@ def test_the_index_of_a_run_is_made_once(run, index, clac):
     assert content["index"]["count"] == ROWS
 
 
+def test_an_empty_query_is_reported_before_an_index_is_made(clac, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    code, _, err = clac("search", "mini")
+    assert code == 2 and "The query is empty" in err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_hits_are_ranked_as_by_the_model(run, index, clac):
     model, opened = clac_jax.load(run), clac_jax.Index(index)
     crystals = [opened.crystal(row) for row in range(ROWS)]
