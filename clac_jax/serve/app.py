@@ -31,11 +31,10 @@ if TYPE_CHECKING:
 BODY_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
 
-# The page of the map draws with WebGL: its library compiles functions, and workers are made from
-# blobs. All of it comes from this server; nothing may be sent anywhere else.
+# The scripts of the map's page come from this server only, and nothing may be sent anywhere else.
 _POLICY = (
-    "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-    "worker-src 'self' blob:; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "default-src 'none'; script-src 'self'; "
+    "worker-src blob:; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
     "font-src 'self' data:; connect-src 'self' data: blob:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
