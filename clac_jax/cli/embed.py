@@ -10,7 +10,7 @@ from clac_jax.index.plan import SHARD_ROWS
 
 _CRYSTALS = (
     "files of crystals (CIF; POSCAR and others where ASE is installed), folders of them, tables "
-    "(csv, json, jsonl, parquet, with the columns of a training table), or the embedded data set: "
+    "(csv, json, jsonl, parquet, with the columns of a training table), or the bundled data set: "
     "materials_project_mini, or one split of it, materials_project_mini:test"
 )
 

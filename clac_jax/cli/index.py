@@ -53,7 +53,10 @@ def add(group: argparse.ArgumentParser) -> None:
         help="float32 vectors, or one byte per component (default: %(default)s)",
     )
     build.add_argument(
-        "--lists", type=int, default=0, help="inverted lists (default: 4 sqrt(n), as FAISS advises)"
+        "--lists",
+        type=int,
+        default=0,
+        help="inverted lists (default: 4 sqrt(n), as FAISS recommends)",
     )
     build.add_argument(
         "--nprobe",

@@ -21,8 +21,8 @@ FORMATS = ("table", "json", "csv")
 _OWN_TEXTS = ""
 
 ANN = (
-    "search approximately where there is no condition, with what `clac-jax index build --ann` has "
-    "built; for more than a million crystals"
+    "use the approximate index of `clac-jax index build --ann` for queries without --where; worth "
+    "it above a million crystals"
 )
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import math
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -15,6 +13,7 @@ import numpy as np
 from vesin import NeighborList
 
 from clac_jax.crystals import elements
+from clac_jax.crystals.formulas import alphabetical
 from clac_jax.crystals.numbers import (
     MIN_DISTANCE,
     CrystalError,
@@ -147,10 +146,7 @@ class Crystal:
     @property
     def formula(self) -> str:
         """The reduced formula, elements in alphabetical order ("AsCa", "Ca3O12P3")."""
-        counts = Counter(elements.symbol(int(z)) for z in self.atomic_numbers)
-        divisor = functools.reduce(math.gcd, counts.values())
-        parts = ((name, counts[name] // divisor) for name in sorted(counts))
-        return "".join(name + (str(count) if count > 1 else "") for name, count in parts)
+        return alphabetical(Counter(elements.symbol(int(z)) for z in self.atomic_numbers))
 
     def replace(self, **changes: np.ndarray) -> Crystal:
         """A crystal with some arrays replaced, checked again."""

@@ -1,10 +1,10 @@
-"""Formulas as chemists write them: reduced, with the more electropositive elements first."""
+"""Reduced formulas: in alphabetical order, to be compared, and as chemists write them."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 # IUPAC, Nomenclature of Inorganic Chemistry (2005), Table VI, from the least to the most
 # electronegative; noble gases and elements beyond it come first.
@@ -18,6 +18,18 @@ _SEQUENCE = (
 _PLACES = {symbol: place for place, symbol in enumerate(_SEQUENCE.split())}
 
 
+def alphabetical(counts: Mapping[str, int]) -> str:
+    """The reduced formula with its elements in alphabetical order, as `Crystal.formula`.
+
+    >>> alphabetical({"Ti": 2, "O": 4})
+    'O2Ti'
+
+    Args:
+        counts: number of atoms by element symbol, at least 1 each.
+    """
+    return _reduced(counts, sorted(counts))
+
+
 def conventional(counts: Mapping[str, int]) -> str:
     """The reduced formula in the order of IUPAC's element sequence.
 
@@ -27,7 +39,11 @@ def conventional(counts: Mapping[str, int]) -> str:
     Args:
         counts: number of atoms by element symbol, at least 1 each.
     """
-    divisor = functools.reduce(math.gcd, counts.values())
     symbols = sorted(counts, key=lambda symbol: (_PLACES.get(symbol, -1), symbol))
+    return _reduced(counts, symbols)
+
+
+def _reduced(counts: Mapping[str, int], symbols: Iterable[str]) -> str:
+    divisor = functools.reduce(math.gcd, counts.values())
     parts = ((symbol, counts[symbol] // divisor) for symbol in symbols)
     return "".join(symbol + (str(count) if count > 1 else "") for symbol, count in parts)

@@ -154,7 +154,7 @@ def in_batches(
         work: what to compute for each.
         on_bad: called with the error of each value that cannot be used, whose row becomes NaN;
             None: the error is raised.
-        progress: whether a bar may be drawn: after some seconds, if the standard error is a
+        progress: whether a bar may be drawn: after a few seconds, if the standard error is a
             terminal.
 
     Returns:

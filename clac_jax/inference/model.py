@@ -158,7 +158,7 @@ class Model:
                 `Structure`, in any mixture and number: a generator is read as it is needed.
             on_bad: "raise" stops at a crystal that cannot be used; "nan" names it on the standard
                 error and leaves its row NaN, so that the rows stay in order.
-            progress: whether to draw a bar if it takes longer than some seconds; it is only drawn
+            progress: whether to draw a bar if it takes longer than a few seconds; it is only drawn
                 on a terminal.
 
         Returns:
