@@ -145,6 +145,7 @@ ELSEWHERE = {
     "training.run_end": "end_to_end/test_own_workdir.py",
     "training.state": "training/test_step.py",
     "versions": "end_to_end/test_faults.py",
+    "files.protocol": "end_to_end/test_interruption.py",
 }
 
 # Calls that compute or read files: these roots of a called name, and these methods.
