@@ -1,4 +1,4 @@
-"""Named points of the protocols that must survive a kill: saving, committing, removing, uploading."""
+"""Named points between the operations of saves, commits, removals and uploads."""
 
 from __future__ import annotations
 
