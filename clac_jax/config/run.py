@@ -31,6 +31,7 @@ from clac_jax.config.training import (
     Plateau,
     Property,
     Sharding,
+    Watchdog,
     loss_keys,
     wrong_regexes,
 )
@@ -305,6 +306,13 @@ class Run:
         Distributed,
         "Several processes, one per host or GPU. SLURM, Open MPI, Kubernetes and TPU hosts set the "
         "first three by themselves: see [Clusters](clusters.md).",
+        on_change=PLAIN,
+        per_process=True,
+    )
+
+    watchdog: None = group(
+        Watchdog,
+        "When a run that hangs is ended: see [Unattended runs](unattended.md).",
         on_change=PLAIN,
         per_process=True,
     )
