@@ -36,6 +36,7 @@ ORDER = (
     "index",
     "map",
     "serve",
+    "supervision",
     "api",
     "cli",
     "__main__",

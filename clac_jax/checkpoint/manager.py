@@ -41,7 +41,7 @@ from clac_jax.checkpoint.removal import (
 )
 from clac_jax.checkpoint.yardstick import retention_of
 from clac_jax.config import schema as config_lib
-from clac_jax.distributed.watchdog import NoWatchdog, Watch
+from clac_jax.distributed.watchdog import WRITING, NoWatchdog, Watch
 from clac_jax.distributed.workdir import LOCK_FILE, check_writable
 from clac_jax.errors import LostWorkdirError, MovedMetricsError, UserError, warn
 from clac_jax.files.atomic import sync
@@ -283,7 +283,7 @@ class Checkpoints:
         )
         for attempt in range(1, self._options.retries + 2):
             try:
-                with self.watchdog.watching("a checkpoint to be written"):
+                with self.watchdog.watching(WRITING):
                     before_commit()
                     self._save(arrays, info)
                 return

@@ -14,7 +14,7 @@ from clac_jax.checkpoint.tree import from_arrays, to_arrays
 from clac_jax.checkpoint.writer import CheckpointWriter
 from clac_jax.distributed import processes
 from clac_jax.distributed.preemption import Preempted
-from clac_jax.distributed.watchdog import NoWatchdog, Watch
+from clac_jax.distributed.watchdog import SAVE, NoWatchdog, Watch
 from clac_jax.errors import LostWorkdirError, UserError, warn
 from clac_jax.training.parallel import Parallel
 from clac_jax.training.progress import RunProgress
@@ -87,7 +87,7 @@ class Saver:
             CheckpointError: see `Checkpoints.save`.
         """
         self._last = time.monotonic()
-        with self._watchdog.watching("a save"):
+        with self._watchdog.watching(SAVE):
             arrays = to_arrays(self._parallel.gather(state))
             with self._lock:
                 self.checkpoints.save(arrays, progress, metrics, before_commit=self._log.sync)

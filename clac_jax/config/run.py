@@ -314,7 +314,6 @@ class Run:
         Watchdog,
         "When a run that hangs is ended: see [Unattended runs](unattended.md).",
         on_change=PLAIN,
-        per_process=True,
     )
 
 

@@ -20,7 +20,7 @@ from clac_jax.distributed.link import Link
 from clac_jax.distributed.lost_process import LAST_SAVE_SECONDS
 from clac_jax.distributed.preemption import EXIT_HUNG, say
 from clac_jax.distributed.stacks import all_stacks
-from clac_jax.distributed.watchdog import Hang
+from clac_jax.distributed.watchdog import SAVES, Hang
 from clac_jax.files.paths import explain
 
 T = TypeVar("T")
@@ -56,7 +56,8 @@ class HungRun:
         self._link = link
         self._index, self._count = index, count
         self._changed = threading.Condition()
-        self._begun = self._finished = False
+        self._begun = self._finished = self._save_hangs = False
+        self._first_answers = True
         self._reports: dict[int, tuple[str, str]] = {}  # of each process: doing, stacks
         if link:
             link.handlers.update(hung=self._hear, stacks=self._receive, written=self._finish)
@@ -67,6 +68,7 @@ class HungRun:
         Args:
             hang: what this process has noticed.
         """
+        self._save_hangs = hang.kind in SAVES
         reason = f"it has been waiting {hang.describe()}"
         if self._link:
             reason = f"process {self._index} has been waiting {hang.describe()}"
@@ -75,6 +77,7 @@ class HungRun:
             with self._changed:
                 if self._changed.wait_for(lambda: self._begun, ANSWER_SECONDS):
                     return
+                self._first_answers = False
         self._end_once(reason)
 
     def _hear(self, number: int, reason: str) -> None:
@@ -131,7 +134,7 @@ class HungRun:
         if self._link:
             self._link.tell(written=True)
         bounded(lambda: self.record(reason), ANSWER_SECONDS)
-        saved = bounded(self.save_first, LAST_SAVE_SECONDS)
+        saved = "" if self._save_hangs else bounded(self.save_first, LAST_SAVE_SECONDS)
         return [self._others(reports), where, saved or ""]
 
     def _send(self, report: tuple[str, str]) -> list[str]:
@@ -139,7 +142,7 @@ class HungRun:
         assert self._link is not None
         self._link.tell(stacks={"doing": report[0], "text": report[1]})
         with self._changed:
-            seconds = ANSWER_SECONDS + WRITE_SECONDS
+            seconds = ANSWER_SECONDS + WRITE_SECONDS if self._first_answers else 0.0
             if self._changed.wait_for(lambda: self._finished, seconds):
                 return ["The first process has written the stacks of all threads."]
         return [self._print({self._index: report}, "the first process does not answer")]

@@ -41,7 +41,7 @@ def all_stacks() -> str:
 
 def is_debugged() -> bool:
     """Whether a debugger is attached to the process, or shows its prompt in one of the threads."""
-    with contextlib.suppress(OSError, StopIteration, ValueError):
+    with contextlib.suppress(OSError, StopIteration, ValueError, IndexError):
         lines = STATUS.read_text(encoding="utf-8").splitlines()
         tracer = next(line for line in lines if line.startswith("TracerPid:"))
         if int(tracer.split()[1]):

@@ -24,6 +24,9 @@ T = TypeVar("T")
 
 MAX_TICK_SECONDS = 5.0
 TICKS_PER_FLOOR = 20
+# Kinds of activities that are watched in more than one place.
+SAVE, WRITING = "a save", "a checkpoint to be written"
+SAVES = (SAVE, WRITING)
 KEPT_DURATIONS = 100  # of each kind of activity, for its median
 
 
@@ -47,8 +50,13 @@ class Hang:
         """A phrase that follows "has been waiting": for what, how long, and what is usual."""
         why = "config.watchdog.first_seconds"
         if self.usual is not None:
-            why = f"config.watchdog; the median is {self.usual:.2g} seconds"
-        return f"for {self.kind} for {self.seconds:.0f} seconds (limit {self.limit:.0f}: {why})"
+            why = f"config.watchdog; the median is {_rounded(self.usual)}"
+        limit = _rounded(self.limit)
+        return f"for {self.kind} for {_rounded(self.seconds)} (limit {limit}: {why})"
+
+
+def _rounded(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
 
 
 class _Activity:
@@ -205,7 +213,9 @@ class Watchdog:
         """Compares all activities with their limits; called regularly by the watching thread."""
         now = self._clock()
         elapsed, self._last_tick = now - self._last_tick, now
-        if elapsed > 2 * self._tick + 1:
+        if is_debugged():
+            self._suspended += elapsed
+        elif elapsed > 2 * self._tick + 1:
             self._suspended += elapsed - self._tick
         for activities in list(self._activities.values()):
             for activity in activities[-1:]:
@@ -213,9 +223,6 @@ class Watchdog:
                 seconds = now - since - (self._suspended - suspended)
                 limit, usual = self._limit(activity)
                 if not activity.kind or seconds <= limit or self.hang:
-                    continue
-                if is_debugged():
-                    activity.mark = self._mark()
                     continue
                 self.hang = Hang(activity.kind, seconds, limit, usual)
                 self._on_hang(self.hang)

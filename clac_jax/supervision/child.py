@@ -1,0 +1,166 @@
+"""One try of a supervised program: its output passes through, and signals are passed on to it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import IO
+
+from clac_jax.distributed.preemption import SIGNALS
+
+KEPT_LINES = 200  # of the output of a try
+DRAIN_SECONDS = 1.0  # for output after the end, which a grandchild may hold open
+POLL_SECONDS = 5.0  # in case the signal of the child's end is lost
+DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
+_STEP = re.compile(rb"\bstep (\d{1,18})/\d")
+
+
+class Signals:
+    """Context manager that turns signals into bytes of a socket, for one loop that waits for all.
+
+    Attributes:
+        reader: the socket, for a selector.
+        first: name of the first signal that asks this program to stop; "" until then.
+    """
+
+    def __enter__(self) -> Signals:
+        self.first = ""
+        self.reader, self._writer = socket.socketpair()
+        for end in (self.reader, self._writer):
+            end.setblocking(False)
+        self._previous_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        under_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        heard = [number for number in SIGNALS if number != signal.SIGHUP or not under_nohup]
+        self._previous = {n: signal.signal(n, _noted) for n in (*heard, signal.SIGCHLD)}
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._previous_fd)
+        self.reader.close()
+        self._writer.close()
+
+    def read(self) -> list[signal.Signals]:
+        """The signals since the last call that ask this program to stop."""
+        numbers = b""
+        with contextlib.suppress(BlockingIOError):
+            numbers = self.reader.recv(1 << 12)
+        asked = [signal.Signals(number) for number in numbers if number in SIGNALS]
+        self.first = self.first or (asked[0].name if asked else "")
+        return asked
+
+
+def _noted(number: int, frame: FrameType | None) -> None:
+    """Does nothing: the signal is already in the socket."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The end of a try.
+
+    Attributes:
+        code: exit code; 128 + n if signal n ended it, as a shell reports it.
+        seconds: duration.
+        lines: the last lines of its output, oldest first.
+        step: the last step that it has printed, or -1.
+    """
+
+    code: int
+    seconds: float
+    lines: tuple[str, ...]
+    step: int
+
+
+def run_child(command: Sequence[str], signals: Signals) -> Ended:
+    """Runs a program to its end; a signal to this program is passed on to it.
+
+    If this program is killed, the child receives SIGTERM (on Linux), so that it saves and stops.
+
+    Args:
+        command: the program and its arguments.
+        signals: the signals to this program.
+    """
+    began = time.monotonic()
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_die_with_parent()
+    )
+    assert process.stdout is not None and process.stderr is not None
+    output = _Output()
+    with process, selectors.DefaultSelector() as selector:
+        selector.register(signals.reader, selectors.EVENT_READ)
+        for stream, copy in ((process.stdout, 1), (process.stderr, 2)):
+            selector.register(stream, selectors.EVENT_READ, copy)
+        ended_at = None
+        while len(selector.get_map()) > 1 or ended_at is None:
+            events = selector.select(POLL_SECONDS if ended_at is None else DRAIN_SECONDS / 10)
+            for key, _ in events:
+                if key.data is None:
+                    for number in signals.read():
+                        process.send_signal(number)  # nothing happens if it has ended
+                elif not output.copy(key.fd, key.data):
+                    selector.unregister(key.fileobj)
+            if ended_at is None and process.poll() is not None:
+                ended_at = time.monotonic()
+            if ended_at is not None and time.monotonic() > ended_at + DRAIN_SECONDS:
+                break
+        code = process.wait()
+    code = code if code >= 0 else 128 - code
+    return Ended(code, time.monotonic() - began, output.last_lines(), output.step)
+
+
+class _Output:
+    """Copies output, and keeps the last lines.
+
+    Attributes:
+        step: the last step that was printed, or -1.
+    """
+
+    def __init__(self) -> None:
+        self.step = -1
+        self._lines: deque[bytes] = deque(maxlen=KEPT_LINES)
+        self._parts: dict[int, bytes] = {}
+
+    def copy(self, source: int, target: int) -> bool:
+        """Copies what is there from one file descriptor to another; False at the end."""
+        content = os.read(source, 1 << 16)
+        with contextlib.suppress(OSError):  # a closed terminal or a full disk ends no training
+            _write(target, content)
+        *lines, rest = (self._parts.get(target, b"") + content).split(b"\n")
+        self._parts[target] = rest[-(1 << 16) :]
+        self._lines.extend(lines)
+        for step in _STEP.findall(b"\n".join(lines)):
+            self.step = int(step)
+        return bool(content)
+
+    def last_lines(self) -> tuple[str, ...]:
+        """The last lines as text, oldest first."""
+        lines = [*self._lines, *filter(None, self._parts.values())]
+        return tuple(line.decode(errors="replace").rstrip() for line in lines)
+
+
+def _write(target: int, content: bytes) -> None:
+    stream: IO[str] = sys.stdout if target == 1 else sys.stderr
+    stream.flush()
+    while content:
+        content = content[os.write(target, content) :]
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """A function for the child, between fork and exec; None where the system has none."""
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None).prctl  # loaded here: little is safe after the fork
+    return lambda: prctl(DEATH_SIGNAL, signal.SIGTERM) and None
