@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 import traceback
@@ -11,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 THREADS = Path("/proc/self/task")  # Linux; elsewhere only Python's own stacks are known
-STATUS = Path("/proc/self/status")
+PROCESSES = Path("/proc")
 DEBUGGERS = ("bdb", "pdb", "_pydevd_bundle", "pydevd", "debugpy")
 
 
@@ -40,13 +41,18 @@ def all_stacks() -> str:
 
 
 def is_debugged() -> bool:
-    """Whether a debugger is attached to the process, or shows its prompt in one of the threads."""
+    """Whether a debugger is attached to this process, or shows its prompt in one of the threads."""
+    frames = sys._current_frames().values()
+    return is_traced(os.getpid()) or any(_is_in_debugger(frame) for frame in frames)
+
+
+def is_traced(pid: int) -> bool:
+    """Whether a debugger such as gdb is attached to a process; False where that is unknown."""
     with contextlib.suppress(OSError, StopIteration, ValueError, IndexError):
-        lines = STATUS.read_text(encoding="utf-8").splitlines()
+        lines = (PROCESSES / str(pid) / "status").read_text(encoding="utf-8").splitlines()
         tracer = next(line for line in lines if line.startswith("TracerPid:"))
-        if int(tracer.split()[1]):
-            return True
-    return any(_is_in_debugger(frame) for frame in sys._current_frames().values())
+        return int(tracer.split()[1]) != 0
+    return False
 
 
 def _is_in_debugger(frame: FrameType | None) -> bool:

@@ -8,6 +8,7 @@ neither the main thread nor the devices, so it also notices a main thread that h
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 import threading
 import time
@@ -23,6 +24,14 @@ from clac_jax.distributed.stacks import is_debugged
 T = TypeVar("T")
 
 MAX_TICK_SECONDS = 5.0
+SUPERVISED = "CLAC_JAX_SUPERVISED"
+"""Environment variable "FD:DEVICE:INODE" of a pipe to the program that supervises this one.
+
+At each tick the watching thread writes a byte to it: the sign that Python runs in this process at
+all. If it does not, because C++ code hangs that holds the interpreter's lock, nothing in the
+process itself can notice that. The device and the inode tell the pipe from another file that has
+the same number in a program that inherits only the environment.
+"""
 TICKS_PER_FLOOR = 20
 # Kinds of activities that are watched in more than one place.
 SAVE, WRITING = "a save", "a checkpoint to be written"
@@ -251,8 +260,25 @@ class Watchdog:
             time.sleep(3600)
 
     def _watch(self) -> None:
+        supervisor = _pipe_to_supervisor()
         while not self._stopped.wait(self._tick):
+            if supervisor is not None:
+                with contextlib.suppress(OSError):  # it is full, or the supervisor is gone
+                    os.write(supervisor, b".")
             self.check()
+        if supervisor is not None:
+            os.close(supervisor)  # from now on, silence means nothing
+
+
+def _pipe_to_supervisor() -> int | None:
+    """The file descriptor that `SUPERVISED` names, if there is one."""
+    with contextlib.suppress(OSError, ValueError):
+        descriptor, device, inode = map(int, os.environ.get(SUPERVISED, "").split(":"))
+        facts = os.fstat(descriptor)
+        if (facts.st_dev, facts.st_ino) == (device, inode):
+            os.set_blocking(descriptor, False)
+            return descriptor
+    return None
 
 
 class NoWatchdog:

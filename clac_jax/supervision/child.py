@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
+import math
 import os
 import re
 import selectors
@@ -16,13 +18,19 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import IO
+from typing import IO, BinaryIO
 
 from clac_jax.distributed.preemption import SIGNALS
+from clac_jax.distributed.stacks import is_traced
+from clac_jax.distributed.watchdog import SUPERVISED
 
 KEPT_LINES = 200  # of the output of a try
 DRAIN_SECONDS = 1.0  # for output after the end, which a grandchild may hold open
 POLL_SECONDS = 5.0  # in case the signal of the child's end is lost
+# Without a sign of life from the child's watchdog, which sends one every few seconds. Less than
+# `connect_seconds`, for which the processes on other hosts wait for this one at their next start.
+SILENCE_SECONDS = 180.0
+ABORT_SECONDS = 10.0  # for the stacks that SIGABRT prints
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 _STEP = re.compile(rb"\bstep (\d{1,18})/\d")
 
@@ -76,49 +84,111 @@ class Ended:
         seconds: duration.
         lines: the last lines of its output, oldest first.
         step: the last step that it has printed, or -1.
+        was_silent: whether it was killed because it gave no sign of life.
     """
 
     code: int
     seconds: float
     lines: tuple[str, ...]
     step: int
+    was_silent: bool
 
 
 def run_child(command: Sequence[str], signals: Signals) -> Ended:
     """Runs a program to its end; a signal to this program is passed on to it.
 
-    If this program is killed, the child receives SIGTERM (on Linux), so that it saves and stops.
+    If this program is killed, the child receives SIGTERM (on Linux), so that it saves and stops. A
+    child whose signs of life end is killed: it is stopped, or hangs in a way that its own watchdog
+    cannot notice.
 
     Args:
         command: the program and its arguments.
         signals: the signals to this program.
     """
     began = time.monotonic()
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_die_with_parent()
-    )
+    process, alive = _start(command)
     assert process.stdout is not None and process.stderr is not None
-    output = _Output()
-    with process, selectors.DefaultSelector() as selector:
-        selector.register(signals.reader, selectors.EVENT_READ)
+    output, life = _Output(), _SignsOfLife(process)
+    with process, alive, selectors.DefaultSelector() as selector:
+        selector.register(signals.reader, selectors.EVENT_READ, lambda: _pass_on(signals, process))
+        selector.register(alive, selectors.EVENT_READ, lambda: life.read(alive.fileno()))
         for stream, copy in ((process.stdout, 1), (process.stderr, 2)):
-            selector.register(stream, selectors.EVENT_READ, copy)
-        ended_at = None
-        while len(selector.get_map()) > 1 or ended_at is None:
-            events = selector.select(POLL_SECONDS if ended_at is None else DRAIN_SECONDS / 10)
-            for key, _ in events:
-                if key.data is None:
-                    for number in signals.read():
-                        process.send_signal(number)  # nothing happens if it has ended
-                elif not output.copy(key.fd, key.data):
+            reading = functools.partial(output.copy, stream.fileno(), copy)
+            selector.register(stream, selectors.EVENT_READ, reading)
+        while process.poll() is None:
+            for key, _ in selector.select(POLL_SECONDS):
+                if not key.data():
                     selector.unregister(key.fileobj)
-            if ended_at is None and process.poll() is not None:
-                ended_at = time.monotonic()
-            if ended_at is not None and time.monotonic() > ended_at + DRAIN_SECONDS:
-                break
-        code = process.wait()
-    code = code if code >= 0 else 128 - code
-    return Ended(code, time.monotonic() - began, output.last_lines(), output.step)
+            life.check()
+        selector.unregister(signals.reader)
+        last = time.monotonic() + DRAIN_SECONDS
+        while selector.get_map() and time.monotonic() < last:
+            for key, _ in selector.select(DRAIN_SECONDS / 10):
+                if not key.data():
+                    selector.unregister(key.fileobj)
+    code = process.returncode if process.returncode >= 0 else 128 - process.returncode
+    seconds = time.monotonic() - began
+    return Ended(code, seconds, output.last_lines(), output.step, life.has_ended)
+
+
+def _start(command: Sequence[str]) -> tuple[subprocess.Popen[bytes], BinaryIO]:
+    """The child, and the end of the pipe from which its signs of life are read."""
+    reader, writer = os.pipe()
+    facts = os.fstat(writer)
+    supervised = f"{writer}:{facts.st_dev}:{facts.st_ino}"
+    try:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=(writer,),
+            env=os.environ | {SUPERVISED: supervised},
+            preexec_fn=_die_with_parent(),
+        )
+    finally:
+        os.close(writer)
+    return process, open(reader, "rb", buffering=0)
+
+
+def _pass_on(signals: Signals, process: subprocess.Popen[bytes]) -> bool:
+    for number in signals.read():
+        process.send_signal(number)  # nothing happens if it has ended
+    return True
+
+
+class _SignsOfLife:
+    """Notices that a child gives no sign of life any more, and kills it.
+
+    Attributes:
+        has_ended: whether it was killed.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes]):
+        self.has_ended = False
+        self._process = process
+        self._silence, self._last = -math.inf, time.monotonic()  # until the first sign
+
+    def read(self, descriptor: int) -> bool:
+        """Handles what the child has sent; False at the end."""
+        self._silence = 0.0
+        if os.read(descriptor, 1 << 12):
+            return True
+        self._silence = -math.inf  # it has ended, or watches nothing
+        return False
+
+    def check(self) -> None:
+        """Kills the child if its silence is too long; first so that it prints its stacks."""
+        now = time.monotonic()
+        elapsed, self._last = now - self._last, now
+        # As in the watchdog: time for which this program itself was suspended does not count.
+        self._silence += elapsed if elapsed < 2 * POLL_SECONDS + 1 else POLL_SECONDS
+        if self._silence > SILENCE_SECONDS and is_traced(self._process.pid):
+            self._silence = 0.0
+        if self._silence > SILENCE_SECONDS and not self.has_ended:
+            self.has_ended = True
+            self._process.send_signal(signal.SIGABRT)
+        if self._silence > SILENCE_SECONDS + ABORT_SECONDS:
+            self._process.kill()
 
 
 class _Output:

@@ -17,6 +17,7 @@ from clac_jax.supervision.progress import newest_step
 from clac_jax.supervision.tries import keep_last_lines
 
 TRIES_WITHOUT_PROGRESS = 3
+SILENT = "killed: it was stopped, or gave no sign of life"
 FINAL = (0, EXIT_USER_ERROR)
 MEANINGS = {
     0: "complete",
@@ -75,8 +76,9 @@ def supervise(command: Sequence[str], workdir: str, restarts: Restarts) -> int:
             )
             then = stops or f"the next one starts in {pause:g} s"
             step = f" at step {reached}" if reached >= 0 else ""
+            why = SILENT if ended.was_silent else meaning(ended.code)
             _say(
-                f"try {number} ended with exit code {ended.code} ({meaning(ended.code)}) after "
+                f"try {number} ended with exit code {ended.code} ({why}) after "
                 f"{_duration(ended.seconds)}{step}{where}; {then}."
             )
             if stops:

@@ -1,5 +1,6 @@
 """What the threads of a process are doing, and whether a debugger holds them."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -61,8 +62,9 @@ def test_a_prompt_of_pdb_is_recognized():
 
 
 def test_an_attached_debugger_is_recognized(tmp_path, monkeypatch):
-    status = tmp_path / "status"
-    monkeypatch.setattr(stacks, "STATUS", status)
+    status = tmp_path / str(os.getpid()) / "status"
+    status.parent.mkdir()
+    monkeypatch.setattr(stacks, "PROCESSES", tmp_path)
     status.write_text("Name:\tpython\nTracerPid:\t4711\nUid:\t0\n")
     assert stacks.is_debugged()
     status.write_text("Name:\tpython\nTracerPid:\t0\nUid:\t0\n")
@@ -71,9 +73,10 @@ def test_an_attached_debugger_is_recognized(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("content", [None, "", "TracerPid:\n", "TracerPid: x\n"])
 def test_a_system_that_does_not_say_is_not_debugged(tmp_path, monkeypatch, content):
-    monkeypatch.setattr(stacks, "STATUS", tmp_path / "status")
+    monkeypatch.setattr(stacks, "PROCESSES", tmp_path)
+    (tmp_path / str(os.getpid())).mkdir()
     if content is not None:
-        (tmp_path / "status").write_text(content)
+        (tmp_path / str(os.getpid()) / "status").write_text(content)
     monkeypatch.setattr(stacks, "THREADS", tmp_path / "task")
     assert not stacks.is_debugged()
     assert "\nNative threads" not in stacks.all_stacks()

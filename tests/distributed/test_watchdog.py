@@ -1,12 +1,13 @@
 """Limits of activities from their own medians, on a clock that the tests move."""
 
+import os
 import threading
 
 import pytest
 
 from clac_jax.config.schema import default_config
 from clac_jax.distributed import watchdog as watchdog_module
-from clac_jax.distributed.watchdog import NoWatchdog, Watchdog
+from clac_jax.distributed.watchdog import SUPERVISED, NoWatchdog, Watchdog
 
 STEP, DATA = "a training step", "a batch of training data"
 TICK = 5.0  # the largest; with a floor of 600 seconds
@@ -221,3 +222,35 @@ def test_a_run_without_a_watchdog_does_the_same():
     with NoWatchdog() as watchdog, watchdog.watching(STEP), watchdog.unwatched():
         watchdog.alive()
         assert list(watchdog.steps(range(3), is_new=bool)) == [0, 1, 2]
+
+
+def pipe(monkeypatch, **wrong):
+    """The end that reads, of a pipe that is named in the environment."""
+    reader, writer = os.pipe()
+    facts = os.fstat(writer)
+    parts = {"fd": writer, "device": facts.st_dev, "inode": facts.st_ino} | wrong
+    monkeypatch.setenv(SUPERVISED, ":".join(map(str, parts.values())))
+    return reader, writer
+
+
+def test_a_supervisor_hears_that_the_watching_thread_runs(monkeypatch):
+    reader, _ = pipe(monkeypatch)
+    options = default_config().watchdog
+    options.floor_seconds = 0.5
+    with open(reader, "rb", buffering=0) as sent:
+        with Watchdog(options, lambda hang: None):
+            assert sent.read(1) == b"."
+        while sent.read(100):  # until the end, which is the end of the watching
+            pass
+
+
+@pytest.mark.parametrize("wrong", [{"inode": 1}, {"device": 1}, {"fd": "x"}, {"fd": 99_999}])
+def test_another_file_with_the_number_of_the_pipe_is_left_alone(monkeypatch, wrong):
+    reader, writer = pipe(monkeypatch, **wrong)
+    options = default_config().watchdog
+    options.floor_seconds = 0.1
+    with Watchdog(options, lambda hang: None):
+        threading.Event().wait(0.1)
+    os.close(writer)  # it is still open, so nothing has closed it
+    with open(reader, "rb") as sent:
+        assert sent.read() == b""
