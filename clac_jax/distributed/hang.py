@@ -56,7 +56,7 @@ class HungRun:
         self._link = link
         self._index, self._count = index, count
         self._changed = threading.Condition()
-        self._begun = self._finished = self._save_hangs = False
+        self._started = self._finished = self._save_hangs = False
         self._first_answers = True
         self._reports: dict[int, tuple[str, str]] = {}  # of each process: doing, stacks
         if link:
@@ -75,7 +75,7 @@ class HungRun:
         if self._link and self._index:
             self._link.tell(hung=reason)
             with self._changed:
-                if self._changed.wait_for(lambda: self._begun, ANSWER_SECONDS):
+                if self._changed.wait_for(lambda: self._started, ANSWER_SECONDS):
                     return
                 self._first_answers = False
         self._end_once(reason)
@@ -100,9 +100,9 @@ class HungRun:
 
     def _end_once(self, reason: str) -> None:
         with self._changed:
-            if self._begun:
+            if self._started:
                 return
-            self._begun = True
+            self._started = True
             self._changed.notify_all()
         # A lost process ends the program as well, with another exit code: the first reason counts.
         if self._link and not self._link.loss.begin(reason):

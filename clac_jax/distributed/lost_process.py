@@ -44,7 +44,7 @@ class ProcessLoss:
         self._lock = threading.Lock()
 
     def begin(self, reason: str) -> bool:
-        """Sets the reason; False if the program is ending already, for another one."""
+        """Sets the reason; False if the program is already ending for a different reason."""
         with self._lock:
             is_first = self.reason is None
             self.reason = reason if is_first else self.reason

@@ -1,4 +1,4 @@
-"""What all threads of this process are doing, as text, and whether a debugger holds them."""
+"""The stacks of all threads of this process, as text, and debuggers that hold them."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def _rounded(seconds: float) -> str:
 
 
 class _Activity:
-    """What a thread is doing.
+    """The present activity of a thread.
 
     Attributes:
         kind: see `Hang`; "" if it may take any time.
@@ -85,7 +85,7 @@ class _Activity:
 
 
 class Watch(Protocol):
-    """What a run tells its watchdog; see `Watchdog`."""
+    """The interface of a run to its watchdog; see `Watchdog`."""
 
     save_first: Callable[[], str]
 
@@ -214,7 +214,7 @@ class Watchdog:
             self._note(activities[-1])
 
     def describe(self) -> str:
-        """What this process is waiting for, in all its threads: "a training step"."""
+        """The activities of all threads of this process, in words: "a training step"."""
         kinds = [each[-1].kind for each in list(self._activities.values()) if each]
         return " and ".join(filter(None, kinds)) or "nothing that is watched"
 

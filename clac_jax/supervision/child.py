@@ -204,7 +204,7 @@ class _Output:
         self._parts: dict[int, bytes] = {}
 
     def copy(self, source: int, target: int) -> bool:
-        """Copies what is there from one file descriptor to another; False at the end."""
+        """Copies the available output of one file descriptor to a second one; False at the end."""
         content = os.read(source, 1 << 16)
         with contextlib.suppress(OSError):  # a closed terminal or a full disk ends no training
             _write(target, content)

@@ -1,4 +1,4 @@
-"""How far a run has come, as seen from outside: the step of its newest checkpoint."""
+"""The progress of a run, as seen from outside: the step of its newest checkpoint."""
 
 from __future__ import annotations
 

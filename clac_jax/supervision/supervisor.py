@@ -89,7 +89,7 @@ def supervise(command: Sequence[str], workdir: str, restarts: Restarts) -> int:
 
 
 def meaning(code: int) -> str:
-    """What an exit code of a training means, in a few words."""
+    """The meaning of a training's exit code, in a few words."""
     if code > 128:
         try:
             return f"ended by {signal.Signals(code - 128).name}"

@@ -17,8 +17,8 @@ KEPT_TRIES = 20  # files, per supervisor
 def keep_last_lines(workdir: str, number: int, ended: Ended) -> Path | None:
     """Writes a try's last lines to a file; the oldest files of this supervisor are removed.
 
-    Nothing is written where the workdir does not exist: in a bucket, or on the disk of another
-    host.
+    Nothing is written where the workdir does not exist: in a bucket, or on the disk of a
+    different host.
 
     Args:
         workdir: the run's workdir, or "".

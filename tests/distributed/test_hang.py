@@ -197,7 +197,7 @@ def test_a_folder_that_cannot_be_written_is_named(begin, tmp_path):
 
 
 def test_no_save_is_tried_while_a_save_hangs(begin):
-    """In another thread than the main one, which goes on."""
+    """It hangs in a background thread, while the main one trains."""
     work = """
 def save():
     with watchdog.watching(hang.SAVES[1]): time.sleep(60)

@@ -1,4 +1,4 @@
-"""What the threads of a process are doing, and whether a debugger holds them."""
+"""The stacks of all threads of a process, and debuggers that hold them."""
 
 import os
 import subprocess

@@ -194,7 +194,7 @@ def test_steps_watches_the_wait_for_a_batch_and_the_step_that_uses_it(watchdog, 
 
 def test_the_main_thread_stops_where_it_is_once_a_hang_was_noticed(clock):
     """A wait that ends after all must not lead to a step while the state is being saved."""
-    went_on, entered, release = [], threading.Event(), threading.Event()
+    continued, entered, release = [], threading.Event(), threading.Event()
 
     def train():
         with Watchdog(default_config().watchdog, lambda hang: None, clock) as watchdog:
@@ -202,7 +202,7 @@ def test_the_main_thread_stops_where_it_is_once_a_hang_was_noticed(clock):
             with watchdog.watching(DATA):
                 entered.set()
                 release.wait(20)
-            went_on.append(True)
+            continued.append(True)
 
     watchdogs = []
     thread = threading.Thread(target=train, daemon=True)
@@ -215,7 +215,7 @@ def test_the_main_thread_stops_where_it_is_once_a_hang_was_noticed(clock):
     assert watchdogs[0].hang
     release.set()
     thread.join(0.5)
-    assert thread.is_alive() and not went_on
+    assert thread.is_alive() and not continued
 
 
 def test_a_run_without_a_watchdog_does_the_same():
@@ -245,7 +245,7 @@ def test_a_supervisor_hears_that_the_watching_thread_runs(monkeypatch):
 
 
 @pytest.mark.parametrize("wrong", [{"inode": 1}, {"device": 1}, {"fd": "x"}, {"fd": 99_999}])
-def test_another_file_with_the_number_of_the_pipe_is_left_alone(monkeypatch, wrong):
+def test_another_file_with_the_number_of_the_pipe_is_not_touched(monkeypatch, wrong):
     reader, writer = pipe(monkeypatch, **wrong)
     options = default_config().watchdog
     options.floor_seconds = 0.1

@@ -44,7 +44,7 @@ def ended(monkeypatch, capfd):
 
 
 def test_a_child_that_hangs_with_the_lock_of_python_prints_its_stacks(ended):
-    """The search takes years, and no thread of Python runs meanwhile."""
+    """The search takes years, and no other thread runs Python code until then."""
     end = ended("re.match('(a+)+$', 'a' * 60 + 'b')")
     assert end.was_silent and end.code == 128 + signal.SIGABRT
     assert any("Fatal Python error: Aborted" in line for line in end.lines)

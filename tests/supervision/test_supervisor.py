@@ -68,17 +68,17 @@ def test_three_tries_without_progress_are_the_last_and_pauses_grow(ends, workdir
     assert "3 tries in a row made no progress" in lines[-1] and "at step 5" in lines[-1]
 
 
-def test_progress_after_two_tries_without_any_starts_the_count_again(ends):
+def test_progress_in_the_third_try_starts_the_count_again(ends):
     assert ends("- 1", "- 1", "1 1", "- 1", "- 1", "2 0")[0] == 0
 
 
-def test_a_checkpoint_that_was_there_before_is_no_progress(ends, workdir):
+def test_an_earlier_checkpoint_does_not_count_as_progress(ends, workdir):
     (workdir / "checkpoints" / "7").mkdir(parents=True)
     ended, lines = ends("7 1")
     assert ended == 1 and len(lines) == 3
 
 
-def test_an_unfinished_checkpoint_is_no_progress(ends, workdir):
+def test_an_unfinished_checkpoint_does_not_count_as_progress(ends, workdir):
     (workdir / "checkpoints").mkdir()
     (workdir / "checkpoints" / "7.unfinished").touch()
     assert len(ends("7 1")[1]) == 3
@@ -119,7 +119,7 @@ from clac_jax.cli.console import protect_output
 from clac_jax.supervision.supervisor import Restarts, supervise
 protect_output()
 code = supervise(sys.argv[3:], sys.argv[1], Restarts(pause=float(sys.argv[2])))
-assert not {"jax", "numpy", "orbax", "flax"} & set(sys.modules), "it starts at once"
+assert not {"jax", "numpy", "orbax", "flax"} & set(sys.modules), "so it starts in an instant"
 sys.exit(code)
 """
 
@@ -166,7 +166,7 @@ def test_a_signal_is_passed_on_once_and_ends_the_tries(begin, workdir, name):
     process = begin("- wait")
     waiting_child(workdir)
     process.send_signal(signal.Signals[name])
-    if name != "SIGTERM":  # which this child would have obeyed
+    if name != "SIGTERM":  # on which this child ends
         assert process.stdout.readline() == "start 1\n"
         assert process.stdout.readline() == f"received {name}\n"
         process.send_signal(signal.SIGINT)  # a second one is its own to judge
