@@ -55,7 +55,7 @@ def quick(small_config, tmp_path):
     """(**changes) -> the file of a config whose watchdog has short limits."""
 
     def build(**changes):
-        short = {"watchdog__floor_seconds": 3.0, "watchdog__first_seconds": 100.0}
+        short = {"watchdog__floor_seconds": 6.0, "watchdog__first_seconds": 100.0}
         path = tmp_path / "config.json"
         path.write_text(to_json(small_config(**short, **changes)))
         return path
@@ -97,7 +97,7 @@ def test_a_worker_that_hangs_ends_the_run_which_loses_no_step(
     )
     assert done.returncode == EXIT_HUNG, done.stderr
     line = hang_line(done.stderr)
-    assert "it has been waiting for a batch of training data for" in line and "limit 3 s" in line
+    assert "it has been waiting for a batch of training data for" in line and "limit 6 s" in line
     assert "The newest checkpoint is of step 6. Start the same command again" in line
     (stacks,) = (tmp_path / "run" / "stacks").glob("*-process-0.txt")
     assert "train_that_hangs.py" in stacks.read_text(), "where it hangs"
