@@ -2,12 +2,19 @@
 
 import contextlib
 import itertools
+import json
 import logging
 import os
+import subprocess
+import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 from unittest import mock
+from urllib.parse import quote
 
 S3_CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test-key-id",
@@ -64,3 +71,54 @@ def moto_store() -> Iterator[RunningStore]:
         yield RunningStore(f"s3://{bucket}", s3_environment(endpoint))
     finally:
         server.stop()
+
+
+@dataclass
+class MisbehavingStore(RunningStore):
+    """Our own store in a program of its own; see misbehaving_store.py for settings and faults."""
+
+    endpoint: str = ""
+
+    def control(self, **settings: object) -> dict[str, Any]:
+        """Changes settings; returns what has happened so far."""
+        data = json.dumps(settings).encode()
+        request = urllib.request.Request(f"{self.endpoint}/_control", data, method="POST")
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+    def truth(self, name: str) -> bytes | None:
+        """The bytes of an object of the bucket, whatever the faults; None if there is none."""
+        path = f"{self.url.removeprefix('s3://')}/{quote(name)}"
+        try:
+            with urllib.request.urlopen(f"{self.endpoint}/_truth/{path}", timeout=10) as answer:
+                return answer.read()
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return None
+            raise
+
+
+@contextlib.contextmanager
+def misbehaving_store(seed: int = 0, **settings: object) -> Iterator[MisbehavingStore]:
+    """Starts the store; its settings can be changed later by `control`.
+
+    Args:
+        seed: of the random draws.
+        settings: as for `control`, for example `faults={"lost_answer": 0.1}`.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-S", "-m", "helpers.misbehaving_store", f"--seed={seed}"],
+        cwd=Path(__file__).parents[1],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        try:
+            endpoint = f"http://127.0.0.1:{int(process.stdout.readline())}"
+            store = MisbehavingStore("s3://bucket", s3_environment(endpoint), endpoint)
+            signed = {"Authorization": "test"}
+            request = urllib.request.Request(f"{endpoint}/bucket", headers=signed, method="PUT")
+            urllib.request.urlopen(request, timeout=10).close()
+            store.control(**settings)
+            yield store
+        finally:
+            process.kill()
