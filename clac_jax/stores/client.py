@@ -30,7 +30,7 @@ def open_client(url: BucketUrl, request_seconds: float, retry_seconds: float = 0
         url: the bucket; its prefix is ignored.
         request_seconds: limit for one request with its answer.
         retry_seconds: how long obstore itself repeats a failed request; 0 for never. Only for
-            uploads in parts, where a failed part would else be the failure of the whole upload.
+            uploads in parts, where a failed part would otherwise fail all of the upload.
 
     Raises:
         StoreError: obstore is not installed, or a setting from the environment is not accepted.
@@ -55,8 +55,8 @@ def open_client(url: BucketUrl, request_seconds: float, retry_seconds: float = 0
     settings: dict[str, Any] = {}
     if url.scheme == "gs" and endpoint:
         settings["base_url"] = endpoint
-        if "STORAGE_EMULATOR_HOST" in os.environ:
-            settings["skip_signature"] = True
+        if os.environ.get("STORAGE_EMULATOR_HOST"):
+            settings["bearer_token"] = "emulator"  # it accepts any
     try:
         return from_url(url.root, client_options=client, retry_config=retries, **settings)
     except Exception as error:

@@ -32,12 +32,12 @@ SINGLE_PUT_BYTES = 512 << 20
 """Larger files are sent in parts, which no condition can be attached to: see `Store.put`."""
 
 CHANGES = 5
-"""How often a download starts again because the object was replaced meanwhile."""
+"""Most downloads of one object that is replaced while it is read, before that is an error."""
 
 
 @dataclass(frozen=True)
 class StoreOptions:
-    """How a store is used.
+    """Limits and patience of a store.
 
     Attributes:
         max_bytes_per_second: limit over all requests of a store and its children; 0 for none.
@@ -56,7 +56,7 @@ class StoreOptions:
 
 @dataclass
 class Counts:
-    """What a store and its children have done since it was opened."""
+    """Numbers of requests, retries and bytes of a store and its children."""
 
     requests: int = 0
     retries: int = 0
@@ -72,7 +72,7 @@ class Counts:
 
 
 class _Bucket:
-    """What a store shares with its children: clients, limit of bytes, counters."""
+    """The part of a store that its children share: clients, limit of bytes, counters."""
 
     def __init__(self, url: BucketUrl, options: StoreOptions):
         self.url, self.options = url, options
@@ -191,7 +191,7 @@ class Store:
 
         Args:
             name: name of the object.
-            source: its bytes, or a file that has them; a file is not read into memory at once.
+            source: its bytes, or a file that has them; a large file is read in parts.
             if_absent: only if there is no object of this name.
             if_version: only if the object still is of this version.
 

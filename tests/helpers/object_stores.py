@@ -103,7 +103,7 @@ def misbehaving_store(seed: int = 0, **settings: object) -> Iterator[Misbehaving
     """Starts the store; its settings can be changed later by `control`.
 
     Args:
-        seed: of the random draws.
+        seed: number that decides which requests fail.
         settings: as for `control`, for example `faults={"lost_answer": 0.1}`.
     """
     with subprocess.Popen(
