@@ -4,7 +4,8 @@
 
 It keeps objects in memory and answers what obstore, boto3 and TensorStore send. Three more paths:
 
-    POST /_control    a JSON object of settings (fields of `Settings`); answers with `GET /_control`
+    POST /_control    a JSON object of settings (fields of `Settings`, or a new "seed"); answers as
+                      `GET /_control`
     GET /_control     what happened: requests and faults by kind, writes by object
     GET /_truth/b/k   the bytes of an object, whatever the faults
 """
@@ -151,7 +152,10 @@ class Handler(BaseHTTPRequestHandler):
                 bucket, _, key = request.key.partition("/")
                 return self.answer(200, server.buckets.find(bucket, key).data)
             if self.command == "POST":
-                server.settings = replace(server.settings, **json.loads(self.body()))
+                changes = json.loads(self.body())
+                if "seed" in changes:
+                    server.random.seed(changes.pop("seed"))
+                server.settings = replace(server.settings, **changes)
             self.answer(200, json.dumps(server.report()).encode())
 
     def serve(self, request):

@@ -78,6 +78,13 @@ def moto_store() -> Iterator[RunningStore]:
         server.stop()
 
 
+def quick_retries() -> contextlib.AbstractContextManager[Any]:
+    """Lets stores of this process repeat failed requests almost without pauses."""
+    from clac_jax.stores import retries
+
+    return mock.patch.dict(retries._PAUSES, dict.fromkeys(retries._PAUSES, (0.001, 0.01)))
+
+
 @dataclass
 class MisbehavingStore(RunningStore):
     """Our own store in a program of its own; see misbehaving_store.py for settings and faults."""
