@@ -60,6 +60,7 @@ class Settings:
     late_seconds: float = 1.0
     outage: bool = False  # every request ends in a reset or in 503, in turn
     expired: bool = False  # 400 ExpiredToken
+    accepted_key: str = ""  # 400 ExpiredToken for other access keys; any if empty
     denied: bool = False  # 403, with the signature of the request in the answer
     listing_lag_requests: int = 0  # listings show the objects of this many requests ago
     listing_lag_seconds: float = 0.0
@@ -242,10 +243,11 @@ def kinds_of(request):
 
 def refuse(request, settings):
     """Raises the error of a request whose credentials are not accepted."""
-    if settings.expired:
+    signature = request.headers.get("authorization", "")
+    if settings.expired or settings.accepted_key not in signature:
         raise S3Error(400, "ExpiredToken", "The provided token has expired.")
-    if settings.denied or "authorization" not in request.headers:
-        raise S3Error(403, "AccessDenied", f"Denied: {request.headers.get('authorization')}")
+    if settings.denied or not signature:
+        raise S3Error(403, "AccessDenied", f"Denied: {signature}")
 
 
 def main():
