@@ -14,7 +14,7 @@ KEYS = "aws_access_key_id = {0}-id\naws_secret_access_key = {0}-secret\n"
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """~/.aws of a user without any variable of AWS."""
+    """~/.aws of a user who has set no variable of AWS."""
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in (*S3_CREDENTIALS, "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name, raising=False)
@@ -66,8 +66,8 @@ def test_a_damaged_file_is_named_and_not_quoted(folder):
 
 
 def test_an_unknown_profile(folder, monkeypatch):
-    monkeypatch.setenv("AWS_PROFILE", "nobody")
-    with pytest.raises(CredentialsError, match=r"'nobody' in ~/\.aws gives no credentials"):
+    monkeypatch.setenv("AWS_PROFILE", "missing")
+    with pytest.raises(CredentialsError, match=r"'missing' in ~/\.aws gives no credentials"):
         settings_from_files()
 
 

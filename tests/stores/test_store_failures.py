@@ -86,7 +86,7 @@ def test_expired(server, store):
     assert "credentials have expired (400 ExpiredToken). Renew them" in str(error)
 
 
-def test_denied_at_once(server, store):
+def test_denied_immediately(server, store):
     server.control(denied=True)
     before = store.counts.requests
     error = error_of_get(store)

@@ -40,7 +40,7 @@ numbered.count = 0
 
 
 class Model:
-    """What the objects must be, if each report of the store is true."""
+    """The objects as they must be, if each report of the store is true."""
 
     def __init__(self, store):
         self.store = store
@@ -84,7 +84,7 @@ class Model:
         st.tuples(st.sampled_from(ACTIONS), st.sampled_from("ab")), min_size=3, max_size=12
     ),
 )
-def test_what_is_reported_is_what_is_stored(server, seed, faults, actions):
+def test_reports_agree_with_the_objects_that_are_stored(server, seed, faults, actions):
     server.control(faults={})
     store = open_store(f"{server.url}/reported/{numbered()[:10].decode().strip()}", OPTIONS)
     server.control(faults=faults, seed=seed)
