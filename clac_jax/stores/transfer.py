@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,16 @@ if TYPE_CHECKING:
 
 
 class Content:
-    """The bytes of a put: in memory, or mapped from a file, so that they need not fit there."""
+    """The bytes of a put: in memory, or of a file, which need not fit there.
 
-    def __init__(self, data: bytes | mmap.mmap):
-        self.data = data
-        self.size = len(data)
+    Attributes:
+        size: their number.
+    """
+
+    def __init__(self, source: bytes | int):
+        """From bytes, or the descriptor of an open file."""
+        self._source = source
+        self.size = os.fstat(source).st_size if isinstance(source, int) else len(source)
 
     @classmethod
     @contextlib.contextmanager
@@ -31,14 +37,25 @@ class Content:
         """
         if isinstance(source, bytes):
             yield cls(source)
-            return
-        with source.open("rb") as file:
-            size = file.seek(0, 2)
-            if not size:  # nothing to map
-                yield cls(b"")
-                return
-            # Not closed here: obstore may still hold it for a moment after an error.
-            yield cls(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
+        else:
+            with source.open("rb") as file:
+                yield cls(file.fileno())
+
+    def buffer(self) -> bytes | mmap.mmap:
+        """All bytes; those of a file are mapped, so the system may drop pages that were sent.
+
+        A file that others cut short while it is mapped would end the program by a signal;
+        checkpoints and their pinned copies are never written twice.
+        """
+        if isinstance(self._source, bytes):
+            return self._source
+        return mmap.mmap(self._source, self.size, access=mmap.ACCESS_READ) if self.size else b""
+
+    def part(self, start: int, length: int) -> bytes:
+        """A copy of a part of the bytes."""
+        if isinstance(self._source, bytes):
+            return self._source[start : start + length]
+        return os.pread(self._source, length, start)
 
     def parts(self, length: int, wait: Callable[[int], None]) -> Iterator[bytes]:
         """Copies of the parts in order; `wait` is called with the size of each before it."""
@@ -46,10 +63,6 @@ class Content:
             part = self.part(start, length)
             wait(len(part))
             yield part
-
-    def part(self, start: int, length: int) -> bytes:
-        """A copy of a part of the bytes."""
-        return self.data[start : start + length]
 
 
 class ConditionError(Exception):
@@ -85,9 +98,7 @@ def look(client: ObjectStore, key: str) -> tuple[int, Version]:
 
 def write(client: ObjectStore, key: str, content: Content, mode: Any = None) -> Version:
     """Writes an object in one request, under a condition unless `mode` is None."""
-    # A file that was cut short by others while it is mapped would end the program by a signal;
-    # checkpoints and their pinned copies are never written twice.
-    answer = client.put(key, content.data, mode=mode, use_multipart=False)
+    answer = client.put(key, content.buffer(), mode=mode, use_multipart=False)
     return Version.of(answer)
 
 
