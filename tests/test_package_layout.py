@@ -15,6 +15,7 @@ ORDER = (
     "typing",
     "versions",
     "files",
+    "stores",
     "crystals",
     "text",
     "datasets",

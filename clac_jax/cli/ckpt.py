@@ -11,14 +11,16 @@ import sys
 from etils import epath
 
 from clac_jax.checkpoint import inspect
+from clac_jax.checkpoint.fetched import fetch_run, split_name
 from clac_jax.checkpoint.layout import CHECKPOINTS, read_all, step_folders
 from clac_jax.checkpoint.locate import CheckpointNotFoundError, locate
 from clac_jax.checkpoint.removal import discard
 from clac_jax.cli import publish
 from clac_jax.cli.command import NAMED, commands
 from clac_jax.distributed.workdir import Workdir
-from clac_jax.errors import UserError
+from clac_jax.errors import UserError, shown
 from clac_jax.files.paths import local_path
+from clac_jax.stores.url import is_url
 
 EXIT_TROUBLE = 1
 """Exit code of a command that succeeded and found a damaged checkpoint."""
@@ -84,7 +86,7 @@ def _verify(options: argparse.Namespace) -> int:
         folders = list(step_folders(_directory(options.checkpoint)).values())
     except CheckpointNotFoundError:
         folders = [_folder(options.checkpoint)]
-    damages = {str(folder): inspect.verify(folder) for folder in folders}
+    damages = {shown(folder): inspect.verify(folder) for folder in folders}
     if options.json:
         print(json.dumps(damages, indent=1))
     else:
@@ -133,7 +135,7 @@ def _import(options: argparse.Namespace) -> int:
 
 def _directory(run: str) -> epath.Path:
     """The `checkpoints/` of a run, from its workdir or its own path."""
-    folder = epath.Path(local_path(run, "RUN"))
+    folder = epath.Path(fetch_run(run) if is_url(run) else local_path(run, "RUN"))
     for directory in (folder / CHECKPOINTS, folder):
         if step_folders(directory):
             return directory
@@ -144,5 +146,10 @@ def _directory(run: str) -> epath.Path:
 
 def _folder(name: str) -> epath.Path:
     """The folder of a checkpoint; if it is named directly it may be damaged."""
-    folder = epath.Path(local_path(name, "CHECKPOINT"))
+    if not is_url(name):
+        folder = epath.Path(local_path(name, "CHECKPOINT"))
+    elif split_name(name)[1]:
+        return locate(name).folder
+    else:
+        folder = epath.Path(fetch_run(name))
     return folder if folder.is_dir() else locate(name).folder
