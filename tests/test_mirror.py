@@ -62,6 +62,19 @@ ELSEWHERE = {
     "models.text.settings": "models/text/test_pretrained.py",
     "reporting.progress_line": "reporting/test_run_log.py",
     "run": "end_to_end/test_failures.py",
+    **{
+        f"stores.{module}": "stores/test_store.py"
+        for module in (
+            "client",
+            "errors",
+            "failures",
+            "messages",
+            "retries",
+            "transfer",
+            "url",
+            "version",
+        )
+    },
     "serve.app": "serve/test_server.py",
     "serve.batcher": "serve/test_server.py",
     "serve.messages": "serve/test_server.py",
