@@ -74,6 +74,12 @@ def set_origin(copy: Path, url: str) -> None:
         _COPIES[str(path)] = url.rstrip("/")
 
 
+def forget_origin(copy: Path) -> None:
+    """Makes messages name a local file or folder by its path again."""
+    for path in (copy, copy.resolve()):
+        _COPIES.pop(str(path), None)
+
+
 def origin_of(path: Any) -> str | None:
     """URL of which a path is a copy, or lies in a copy; None for other paths."""
     text = str(path)

@@ -1,8 +1,8 @@
 """Runs and checkpoints in object stores, as local folders that everything else reads.
 
-Descriptions and other small files are downloaded at once, the large files when they are needed: see
-`remote`. A checkpoint exists if its `files.json` does and, where a run keeps a ledger, if that names
-it; listings are only used to find candidates.
+Descriptions and other small files are downloaded at once, large files when they are needed: see
+`remote`. A checkpoint exists if its `files.json` does and, where a run keeps a ledger, if that
+names it; listings are only used to find candidates.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from clac_jax.checkpoint.remote import (
     verify_stored,
     write_remote,
 )
-from clac_jax.errors import UserError, WorkdirError, set_origin
+from clac_jax.errors import UserError, WorkdirError, origin_of, set_origin
 from clac_jax.files.atomic import replacing, write_atomically
 from clac_jax.files.paths import explain
 from clac_jax.stores.copies import cache_folder
@@ -48,6 +48,7 @@ LEDGER = "run.ledger.json"
 
 RUN_FILES = ("metrics.jsonl", "config.json")
 
+_COPIES = "checkpoints"
 _THREADS = 8
 _SELECTOR = re.compile(r"(.+?)@(last|best|(?:step|epoch)[=:]\d+)")
 
@@ -97,6 +98,28 @@ def fetch_run(url: str) -> Path:
     return _fetched(url)
 
 
+def fetch_run_files(folder: Path, name: str = "") -> None:
+    """Copies `metrics.jsonl`, `config.json` and the files of one more folder of a run.
+
+    Does nothing for a run on a disk.
+
+    Args:
+        folder: the local folder of the run.
+        name: the other folder, such as "eval/1404".
+
+    Raises:
+        StoreError: the store cannot be read.
+        WorkdirError: the copy cannot be written.
+    """
+    url = origin_of(folder)
+    if url is None or folder.parent != cache_folder() / _COPIES:
+        return
+    store = open_store(url)
+    names = [*RUN_FILES, *(each.name for each in store.list(name) if name)]
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="fetch") as pool:
+        list(pool.map(lambda each: _copy_if_there(store, each, folder / each), names))
+
+
 @dataclass(frozen=True)
 class _Wanted:
     """A checkpoint that may exist.
@@ -120,11 +143,8 @@ def _fetched(run: str, only: int | None = None) -> Path:
     with _locked(root, run):
         committed = _ledger(store)
         _bring_up_to_date(store.child(CHECKPOINTS), root / CHECKPOINTS, committed, only)
-        if only is None:
-            if committed is None and not (root / CHECKPOINTS).exists():
-                _bring_up_to_date(store, root, None, None)  # a `checkpoints/` of another name
-            for name in RUN_FILES:
-                _copy_if_there(store, name, root / name)
+        if only is None and committed is None and not (root / CHECKPOINTS).exists():
+            _bring_up_to_date(store, root, None, None)  # a `checkpoints/` of another name
     return root
 
 
@@ -228,7 +248,7 @@ def _copy_if_there(store: Store, name: str, path: Path) -> None:
 def _place(url: str) -> Path:
     """The local folder for a URL."""
     digest = hashlib.sha256(url.encode()).hexdigest()[:16]
-    return cache_folder() / "checkpoints" / digest
+    return cache_folder() / _COPIES / digest
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from clac_jax.checkpoint.damage import (
     DamagedCheckpointError,

@@ -117,8 +117,8 @@ def describe(matches: Sequence[Match], info: CheckpointInfo) -> str:
 def write_report(path: Path, info: CheckpointInfo, matches: Sequence[Match]) -> None:
     """Writes the outcome for every array as JSON.
 
-    The file holds `checkpoint` (its folder or URL), `step`, `counts` by outcome, and `arrays`: one object
-    with `outcome`, `path`, `source`, `shape`, `saved_shape` and `reason` for each.
+    The file holds `checkpoint` (its folder or URL), `step`, `counts` by outcome, and `arrays`: one
+    object with `outcome`, `path`, `source`, `shape`, `saved_shape` and `reason` for each.
     """
     report = {
         "checkpoint": shown(info.folder),

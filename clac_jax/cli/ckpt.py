@@ -16,10 +16,11 @@ from clac_jax.checkpoint.layout import CHECKPOINTS, read_all, step_folders
 from clac_jax.checkpoint.locate import CheckpointNotFoundError, locate
 from clac_jax.checkpoint.removal import discard
 from clac_jax.cli import publish
-from clac_jax.cli.command import NAMED, commands
+from clac_jax.cli.command import NAMED, commands, new_workdir
 from clac_jax.distributed.workdir import Workdir
 from clac_jax.errors import UserError, shown
 from clac_jax.files.paths import local_path
+from clac_jax.stores.copies import local_copy
 from clac_jax.stores.url import is_url
 
 EXIT_TROUBLE = 1
@@ -128,8 +129,10 @@ def _export(options: argparse.Namespace) -> int:
 def _import(options: argparse.Namespace) -> int:
     from clac_jax.checkpoint.export import import_model
 
-    folder = local_path(options.folder, "FOLDER")
-    print(import_model(folder, local_path(options.workdir, "WORKDIR")))
+    folder = local_copy(options.folder, "FOLDER")
+    with new_workdir(options.workdir, "WORKDIR") as workdir:
+        written = shown(import_model(folder, workdir))
+    print(written)
     return 0
 
 

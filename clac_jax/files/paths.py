@@ -14,6 +14,9 @@ MAX_SUFFIX_BYTES = 256
 MAX_PATH_BYTES = 4096
 MAX_NAME_BYTES = 255
 
+STORES = ("gs", "s3", "az")
+"""Schemes of the URLs of object stores."""
+
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # `Path` and some shells collapse the two slashes. Such a path is only treated as a URL if it starts
 # with a known store or protocol, because `run:/x` may be a folder.
@@ -52,12 +55,39 @@ class PathError(UserError, ValueError):
     """A path from the user is not that of a local file or folder."""
 
 
-def check_local(text: str | os.PathLike[str], what: str) -> str:
+def check_place(text: str | os.PathLike[str], what: str) -> str:
+    """Rejects text that is neither a local path nor the URL of an object store.
+
+    Args:
+        text: as entered by the user.
+        what: name of the flag or key, for the message, such as "--workdir".
+
+    Returns:
+        The text, unchanged.
+
+    Raises:
+        PathError: it is a URL of another kind, or not a valid path, see `check_local`.
+    """
+    start = os.fspath(text).lstrip()
+    scheme, colon, rest = start.partition(":")
+    if colon and scheme.lower() in STORES and rest.startswith("/"):
+        if rest.startswith("//"):
+            return os.fspath(text)
+        raise PathError(
+            f"{what} has one slash after {scheme}: ({one_line(start, 80)}), and a URL has two; a "
+            f"local path would start with ./. Write {one_line(f'{scheme}:/{rest}', 80)}."
+        )
+    return check_local(text, what, "")
+
+
+def check_local(text: str | os.PathLike[str], what: str, why: str | None = None) -> str:
     """Rejects text that cannot be the path of a local file or folder.
 
     Args:
         text: the path as entered by the user.
         what: name of the flag or key, for the message, such as "--workdir".
+        why: why it cannot be a URL, as a sentence without its full stop; "": URLs of object stores
+            can be used.
 
     Returns:
         The text, unchanged.
@@ -79,9 +109,16 @@ def check_local(text: str | os.PathLike[str], what: str) -> str:
         ) from error
     start = name.lstrip()
     if url := _URL.match(start) or _COLLAPSED.match(start):
+        begins = f"{what} is a URL ({one_line(name, 80)})"
+        if why == "":
+            raise PathError(
+                f"{begins}, and {url[0]} is not supported. Use a local path, or a URL that starts "
+                f"with {', '.join(f'{scheme}://' for scheme in STORES)}."
+            )
+        reason = f": {why}" if why else ""
         raise PathError(
-            f"{what} is a URL ({one_line(name, 80)}), and {url[0]} is not supported. Use a local "
-            "path: mount the store as a folder, or copy the files to a disk."
+            f"{begins}, and must be a local path{reason}. Copy the files to a disk, or mount the "
+            "store as a folder."
         )
     longest = max((len(part) for part in encoded.split(b"/")), default=0)
     if longest > MAX_NAME_BYTES:
@@ -97,17 +134,18 @@ def check_local(text: str | os.PathLike[str], what: str) -> str:
     return name
 
 
-def local_path(text: str | os.PathLike[str], what: str) -> Path:
+def local_path(text: str | os.PathLike[str], what: str, why: str | None = None) -> Path:
     """Converts text to a path and expands `~`.
 
     Args:
         text: the path as entered by the user; may be relative to the current folder.
         what: name of the flag or key, for the message, such as "--workdir".
+        why: why it cannot be a URL, see `check_local`.
 
     Raises:
         PathError: see `check_local`; or the home folder is unknown.
     """
-    name = check_local(text, what)
+    name = check_local(text, what, why)
     try:
         return Path(name).expanduser()
     except RuntimeError as error:
