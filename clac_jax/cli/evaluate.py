@@ -67,6 +67,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from clac_jax.evaluation.pool import DataChoice, open_pool
     from clac_jax.evaluation.tasks import chosen_tasks, evaluate
     from clac_jax.evaluation.trained import eval_folder, training_data
+    from clac_jax.stores.outputs import check_output
 
     if options.resamples < 1 or options.seed < 0:
         raise UserError("--resamples must be at least 1 and --seed at least 0. Change the flag.")
@@ -75,6 +76,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     tasks = [name.strip() for name in options.tasks.split(",") if name.strip()]
     chosen_tasks(tasks, model.config.task)  # before the minutes of embedding
     folder = eval_folder(options.model, options.split, options.out)
+    check_output(folder)
     choice = DataChoice(options.split, options.dataset, options.path, options.data_dir)
     resampling = Resampling(options.resamples, options.seed)
     pool = open_pool(model, choice, resampling, training_data(options.model))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from clac_jax.errors import UserError, shown
 from clac_jax.files.paths import check_place
+from clac_jax.stores.store import Store, open_store
+from clac_jax.stores.url import is_url
 
 if TYPE_CHECKING:
     from clac_jax.index.store import Index
@@ -85,6 +87,8 @@ def _map(options: argparse.Namespace) -> int:
 
     index = Index(options.index)
     data = read(index, options.layout, options.seed)
+    if is_url(targets.get("out", "")):
+        _require_free(open_store(targets["out"]))
     for flag, target in targets.items():
         named = f"--{flag}"
         with (
@@ -98,6 +102,14 @@ def _map(options: argparse.Namespace) -> int:
         for line in lines:
             print(line)
     return 0
+
+
+def _require_free(store: Store) -> None:
+    """Checks that a folder in an object store is empty or a map."""
+    from clac_jax.map.page import PAGE
+
+    if store.list() and store.head(PAGE) is None:
+        raise UserError(f"--out={store.url} is not empty and is not a map. Choose a new folder.")
 
 
 def _figures(path: Path, data: MapData, index: Index, options: argparse.Namespace) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clac_jax.cli.index import MODEL
 from clac_jax.cli.search import ANN, open_searcher
-from clac_jax.errors import UserError, warn
+from clac_jax.errors import UserError, shown, warn
 from clac_jax.stores.copies import local_copy
 
 _PAGE = "index.html"

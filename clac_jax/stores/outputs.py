@@ -72,6 +72,16 @@ def output_file(target: str | Path, what: str) -> Iterator[Path]:
         upload(store, folder, [path.name for path in folder.iterdir()], "")
 
 
+def check_output(target: str | Path) -> None:
+    """Checks that a URL can be written to, before the work is done; does nothing for a path.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    if is_url(target):
+        require_writable(open_store(str(target)))
+
+
 def require_writable(store: Store) -> None:
     """Writes an object and removes it, so that a wrong name is reported before the work is done.
 
