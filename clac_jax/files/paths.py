@@ -17,6 +17,7 @@ MAX_NAME_BYTES = 255
 STORES = ("gs", "s3", "az")
 """Schemes of the URLs of object stores."""
 
+_STORE_URL = re.compile(rf"\s*({'|'.join(STORES)})://", re.IGNORECASE)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # `Path` and some shells collapse the two slashes. Such a path is only treated as a URL if it starts
 # with a known store or protocol, because `run:/x` may be a folder.
@@ -68,26 +69,19 @@ def check_place(text: str | os.PathLike[str], what: str) -> str:
     Raises:
         PathError: it is a URL of another kind, or not a valid path, see `check_local`.
     """
-    start = os.fspath(text).lstrip()
-    scheme, colon, rest = start.partition(":")
-    if colon and scheme.lower() in STORES and rest.startswith("/"):
-        if rest.startswith("//"):
-            return os.fspath(text)
-        raise PathError(
-            f"{what} has one slash after {scheme}: ({one_line(start, 80)}), and a URL has two; a "
-            f"local path would start with ./. Write {one_line(f'{scheme}:/{rest}', 80)}."
-        )
-    return check_local(text, what, "")
+    if _STORE_URL.match(os.fspath(text)):
+        return os.fspath(text)
+    return check_local(text, what)
 
 
-def check_local(text: str | os.PathLike[str], what: str, why: str | None = None) -> str:
+def check_local(text: str | os.PathLike[str], what: str, why: str = "") -> str:
     """Rejects text that cannot be the path of a local file or folder.
 
     Args:
         text: the path as entered by the user.
         what: name of the flag or key, for the message, such as "--workdir".
-        why: why it cannot be a URL, as a sentence without its full stop; "": URLs of object stores
-            can be used.
+        why: why it cannot be in an object store, as a sentence without its full stop; empty where
+            URLs of object stores can be used, which the caller has looked for.
 
     Returns:
         The text, unchanged.
@@ -109,17 +103,7 @@ def check_local(text: str | os.PathLike[str], what: str, why: str | None = None)
         ) from error
     start = name.lstrip()
     if url := _URL.match(start) or _COLLAPSED.match(start):
-        begins = f"{what} is a URL ({one_line(name, 80)})"
-        if why == "":
-            raise PathError(
-                f"{begins}, and {url[0]} is not supported. Use a local path, or a URL that starts "
-                f"with {', '.join(f'{scheme}://' for scheme in STORES)}."
-            )
-        reason = f": {why}" if why else ""
-        raise PathError(
-            f"{begins}, and must be a local path{reason}. Copy the files to a disk, or mount the "
-            "store as a folder."
-        )
+        raise PathError(f"{what} is a URL ({one_line(name, 80)}), {_advice(start, url[0], why)}")
     longest = max((len(part) for part in encoded.split(b"/")), default=0)
     if longest > MAX_NAME_BYTES:
         raise PathError(
@@ -134,7 +118,7 @@ def check_local(text: str | os.PathLike[str], what: str, why: str | None = None)
     return name
 
 
-def local_path(text: str | os.PathLike[str], what: str, why: str | None = None) -> Path:
+def local_path(text: str | os.PathLike[str], what: str, why: str = "") -> Path:
     """Converts text to a path and expands `~`.
 
     Args:
@@ -153,6 +137,22 @@ def local_path(text: str | os.PathLike[str], what: str, why: str | None = None) 
             f"{what} starts with an unknown home folder: {one_line(name, 80)}. Write the path in "
             "full."
         ) from error
+
+
+def _advice(text: str, begins: str, why: str) -> str:
+    """The rest of the message about a URL that is not a local path."""
+    scheme = begins.partition(":")[0].lower()
+    if why or _STORE_URL.match(text):
+        reason = f": {why}" if why else ""
+        return (
+            f"and must be a local path{reason}. Copy the files to a disk, or mount the store as a "
+            "folder."
+        )
+    if scheme in STORES:  # with one slash
+        rest = text.partition(":/")[2]
+        return f"with one slash instead of two. Write {one_line(f'{scheme}://{rest}', 80)}."
+    stores = ", ".join(f"{each}://" for each in STORES)
+    return f"and {begins} is not supported. Use a local path, or a URL that starts with {stores}."
 
 
 def explain(error: OSError) -> str:

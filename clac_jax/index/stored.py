@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +64,25 @@ def working_folder(
     except OSError as error:
         raise WorkdirError(f"Cannot make the folder {folder}: {explain(error)}") from error
     set_origin(folder, store.url)
-    version = _download(store, folder)
-    if version is None and plan is not None:
+    present = _download(store, folder)
+    if present is None and plan is not None:
         _require_free(store, what)
     yield folder
     if (folder / CONTENTS).exists():
-        _upload(store, folder, version)
+        _upload(store, folder, present)
 
 
-def _download(store: Store, folder: Path) -> Version | None:
-    """Makes the folder hold the index of the store; returns the version of its `index.json`.
+@dataclass(frozen=True)
+class _Present:
+    """The index that a store holds: its `index.json`, the version of that, and its files."""
+
+    text: bytes
+    version: Version
+    files: Collection[str]
+
+
+def _download(store: Store, folder: Path) -> _Present | None:
+    """Makes the folder hold the index of the store; returns what that is.
 
     An addition that was completed here, and not uploaded, is kept.
     """
@@ -85,28 +95,28 @@ def _download(store: Store, folder: Path) -> Version | None:
     contents = read_sealed(folder / f"{CONTENTS}.stored", "an index")
     (folder / f"{CONTENTS}.stored").unlink()
     checksum = checksum_of(contents)
+    files = contents.get("files")
+    files = files if isinstance(files, dict) else {}
     if known is None or checksum not in known:
-        files = contents.get("files")
-        for name, facts in files.items() if isinstance(files, dict) else ():
+        for name, facts in files.items():
             if is_plain_name(name) and not _has(folder / name, facts):
                 store.download(name, folder / name)
         write_atomically(folder / CONTENTS, stored.data)
-    return stored.version
+    return _Present(stored.data, stored.version, files.keys())
 
 
-def _upload(store: Store, folder: Path, version: Version | None) -> None:
+def _upload(store: Store, folder: Path, present: _Present | None) -> None:
     """Uploads what the store lacks of the index in a folder."""
-    contents = read_sealed(folder / CONTENTS, "an index")
-    there = {each.name for each in store.list()}
+    files = read_sealed(folder / CONTENTS, "an index")["files"]
+    text = (folder / CONTENTS).read_bytes()
     try:
-        for name in contents["files"]:
-            if version is None or name not in there:
+        for name in files:
+            if present is None or name not in present.files:
                 store.put(name, folder / name, if_absent=True)
-        text = (folder / CONTENTS).read_bytes()
-        if version is None:
+        if present is None:
             store.put(CONTENTS, text, if_absent=True)
-        elif store.get(CONTENTS).data != text:
-            store.put(CONTENTS, text, if_version=version)
+        elif present.text != text:
+            store.put(CONTENTS, text, if_version=present.version)
     except ConflictError as error:
         raise IndexFolderError(
             f"{error} Another command writes an index there, or one that was interrupted has left "

@@ -35,7 +35,7 @@ def cache_folder(*names: str) -> Path:
         PathError: the variable does not name a local folder.
     """
     cache = os.environ.get("CLAC_JAX_CACHE") or "~/.cache/clac-jax"
-    return local_path(cache, "CLAC_JAX_CACHE").joinpath(*names).absolute()
+    return local_path(cache, "CLAC_JAX_CACHE", "it holds copies").joinpath(*names).absolute()
 
 
 def local_copy(url_or_path: str | os.PathLike[str], what: str) -> Path:
