@@ -28,6 +28,7 @@ ORDER = (
     "training",
     "checkpoint",
     "reporting",
+    "bucket",
     "tasks",
     "interop",
     "run",
