@@ -6,6 +6,7 @@ import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from clac_jax.stores.aws_files import settings_from_files
 from clac_jax.stores.errors import StoreError
 from clac_jax.stores.failures import Kind, classify
 from clac_jax.stores.messages import error_of
@@ -23,14 +24,14 @@ _ENDPOINTS = {
 }
 
 
-def open_client(url: BucketUrl, request_seconds: float, retry_seconds: float = 0.0) -> ObjectStore:
+def open_client(url: BucketUrl, request_seconds: float, max_retries: int = 0) -> ObjectStore:
     """Opens a client of a bucket; nothing is sent yet.
 
     Args:
         url: the bucket; its prefix is ignored.
         request_seconds: limit for one request with its answer.
-        retry_seconds: how long obstore itself repeats a failed request; 0 for never. Only for
-            uploads in parts, where a failed part would else be the failure of the whole upload.
+        max_retries: how often obstore itself repeats a failed request. Only for uploads in parts,
+            where one part that fails would otherwise fail the upload of all of them.
 
     Raises:
         StoreError: obstore is not installed, or a setting from the environment is not accepted.
@@ -49,14 +50,12 @@ def open_client(url: BucketUrl, request_seconds: float, retry_seconds: float = 0
         # Only where the user has written http:// and not https://.
         "allow_http": endpoint.startswith("http://") or _is_on("AZURE_STORAGE_USE_EMULATOR"),
     }
-    retries: RetryConfig = {"max_retries": 0}
-    if retry_seconds:
-        retries = {"max_retries": 1000, "retry_timeout": timedelta(seconds=retry_seconds)}
-    settings: dict[str, Any] = {}
+    retries: RetryConfig = {"max_retries": max_retries}
+    settings: dict[str, Any] = settings_from_files() if url.scheme == "s3" else {}
     if url.scheme == "gs" and endpoint:
         settings["base_url"] = endpoint
-        if "STORAGE_EMULATOR_HOST" in os.environ:
-            settings["skip_signature"] = True
+        if os.environ.get("STORAGE_EMULATOR_HOST"):
+            settings["bearer_token"] = "emulator"  # it accepts any
     try:
         return from_url(url.root, client_options=client, retry_config=retries, **settings)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What can go wrong with an object store, as sentences for the user."""
+"""Errors of object stores."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class UnavailableError(StoreError):
     Whether a put took place is then not known. Repeating it later is safe, also a conditional one.
 
     Attributes:
-        is_throttled: whether the store asked for fewer requests.
+        is_throttled: whether the store requires fewer requests.
     """
 
     def __init__(self, message: str, is_throttled: bool = False):

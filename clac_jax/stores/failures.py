@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 class Kind(enum.Enum):
-    """What a failure means for the caller."""
+    """Classes of failures, by their meaning for the caller."""
 
     NOT_FOUND = "not found"
     CONFLICT = "conflict"

@@ -71,7 +71,7 @@ def error_of(failure: Failure, action: str, url: str, waited: float = 0.0) -> St
             )
         case Kind.THROTTLED:
             return UnavailableError(
-                f"{cannot}: the store asks for fewer requests{detail}, and has done so{since}. "
+                f"{cannot}: the store has been throttling requests{since}{detail}. "
                 "Try again later, or limit the bandwidth.",
                 is_throttled=True,
             )

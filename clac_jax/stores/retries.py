@@ -1,4 +1,4 @@
-"""How long a failed request is repeated, with which pauses, and how many bytes may pass."""
+"""Repetition of failed requests, with growing pauses, and a limit of bytes per second."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Patience:
         first, longest = _PAUSES[failure.kind]
         limit = min(longest, first * 2.0 ** self._tries[failure.kind])
         self._tries[failure.kind] += 1
-        # Half of the pause is random: clients that failed together come back one by one.
+        # Half of the pause is random: clients that failed together try again one by one.
         pause = limit * (0.5 + 0.5 * _random.random())
         left = self._seconds - self.waited
         if left <= 0:

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from clac_jax.files.atomic import replacing
 from clac_jax.stores import transfer
-from clac_jax.stores.client import open_client
+from clac_jax.stores.connection import USUAL, Connection, Counts, StoreOptions
 from clac_jax.stores.errors import ConflictError, NotFoundError
-from clac_jax.stores.failures import Failure, Kind, classify
-from clac_jax.stores.messages import error_of
-from clac_jax.stores.retries import Bandwidth, Patience
+from clac_jax.stores.failures import Kind, classify
 from clac_jax.stores.url import BucketUrl, parse_url
 from clac_jax.stores.version import Listed, Stored, Version
-
-if TYPE_CHECKING:
-    from obstore.store import ObjectStore
 
 __all__ = ["Counts", "Listed", "Store", "StoreOptions", "Stored", "Version", "open_store"]
 
@@ -32,64 +25,7 @@ SINGLE_PUT_BYTES = 512 << 20
 """Larger files are sent in parts, which no condition can be attached to: see `Store.put`."""
 
 CHANGES = 5
-"""How often a download starts again because the object was replaced meanwhile."""
-
-
-@dataclass(frozen=True)
-class StoreOptions:
-    """How a store is used.
-
-    Attributes:
-        max_bytes_per_second: limit over all requests of a store and its children; 0 for none.
-        concurrency: parts of one file that are in transit at a time.
-        part_bytes: size of a part; `concurrency` of them are in memory for each large file.
-        patience_seconds: how long a call repeats requests that fail before it raises.
-        request_seconds: limit for one request of at most `part_bytes`.
-    """
-
-    max_bytes_per_second: float = 0
-    concurrency: int = 4
-    part_bytes: int = 8 << 20
-    patience_seconds: float = 60
-    request_seconds: float = 60
-
-
-@dataclass
-class Counts:
-    """What a store and its children have done since it was opened."""
-
-    requests: int = 0
-    retries: int = 0
-    bytes_up: int = 0
-    bytes_down: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def add(self, **numbers: int) -> None:
-        """Adds to the counters; safe in threads."""
-        with self._lock:
-            for name, number in numbers.items():
-                setattr(self, name, getattr(self, name) + number)
-
-
-class _Bucket:
-    """What a store shares with its children: clients, limit of bytes, counters."""
-
-    def __init__(self, url: BucketUrl, options: StoreOptions):
-        self.url, self.options = url, options
-        self.client = open_client(url, options.request_seconds)
-        self.bandwidth = Bandwidth(options.max_bytes_per_second)
-        self.counts = Counts()
-        self.has_answered = False
-
-    def client_for(self, size: int) -> ObjectStore:
-        """A client whose requests may take as long as `size` bytes need at 2 MB per second."""
-        seconds = self.options.request_seconds + size / 2e6
-        return self.client if size <= self.options.part_bytes else open_client(self.url, seconds)
-
-    def client_for_parts(self) -> ObjectStore:
-        """A client that repeats each failed part itself."""
-        options = self.options
-        return open_client(self.url, options.request_seconds, options.patience_seconds)
+"""Most downloads of one object that is replaced while it is read, before that is an error."""
 
 
 class Store:
@@ -103,14 +39,14 @@ class Store:
         counts: requests, retries and bytes so far.
     """
 
-    def __init__(self, url: BucketUrl, bucket: _Bucket):
-        self._url, self._bucket = url, bucket
+    def __init__(self, url: BucketUrl, connection: Connection):
+        self._url, self._connection = url, connection
         self.url = str(url)
-        self.counts = bucket.counts
+        self.counts = connection.counts
 
     def child(self, prefix: str) -> Store:
         """The store of a folder in this one; they share connections, limits and counters."""
-        return Store(self._url.child(prefix), self._bucket)
+        return Store(self._url.child(prefix), self._connection)
 
     def url_of(self, name: str) -> str:
         """The URL of an object, as it appears in messages."""
@@ -129,8 +65,8 @@ class Store:
                 options = {"range": (start or 0, end)}
             elif start:
                 options = {"range": {"offset": start}}
-            stored = transfer.read(self._bucket.client, self._url.key(name), options)
-            self._bucket.bandwidth.take(len(stored.data))
+            stored = transfer.read(self._connection.client(), self._url.key(name), options)
+            self._connection.bandwidth.take(len(stored.data))
             self.counts.add(bytes_down=len(stored.data))
             return stored
 
@@ -142,11 +78,11 @@ class Store:
         def look() -> Listed | None:
             key = self._url.key(name)
             try:
-                size, version = transfer.look(self._bucket.client, key)
+                size, version = transfer.look(self._connection.client(), key)
             except FileNotFoundError:
                 # The answer has no text, so it does not say whether it is the bucket that is
                 # missing. The answer to a read does.
-                transfer.read(self._bucket.client, key, {"range": (0, 1)})
+                transfer.read(self._connection.client(), key, {"range": (0, 1)})
                 raise ConnectionError("written between the two requests") from None
             return Listed(name, size, version)
 
@@ -189,9 +125,12 @@ class Store:
         bytes, the put has succeeded. So the bytes of a conditional put must be the caller's own,
         for example by a random number in them, unless all writers of these bytes are equivalent.
 
+        A file of more than `SINGLE_PUT_BYTES` is sent in parts. Stores attach no condition to such
+        an upload, so it is checked only before: give large files names that no one else uses.
+
         Args:
             name: name of the object.
-            source: its bytes, or a file that has them; a file is not read into memory at once.
+            source: its bytes, or a file that has them; a large file is read in parts.
             if_absent: only if there is no object of this name.
             if_version: only if the object still is of this version.
 
@@ -211,7 +150,8 @@ class Store:
     def delete(self, name: str) -> None:
         """Deletes an object; it is no error if there is none."""
         try:
-            self._repeat(lambda: self._bucket.client.delete(self._url.key(name)), "delete", name)
+            key = self._url.key(name)
+            self._repeat(lambda: self._connection.client().delete(key), "delete", name)
         except NotFoundError:
             return
 
@@ -227,7 +167,7 @@ class Store:
         skip = len(self._url.prefix) + 1 if self._url.prefix else 0
 
         def read() -> list[Listed]:
-            pages: Iterator[Any] = iter(self._bucket.client.list(folder or None))
+            pages: Iterator[Any] = iter(self._connection.client().list(folder or None))
             found = [item for page in pages for item in page]
             return [Listed(item["path"][skip:], item["size"], Version.of(item)) for item in found]
 
@@ -243,7 +183,7 @@ class Store:
 
     def _parts(self, found: Listed) -> Iterator[bytes]:
         """The bytes of an object in order, with a few parts in transit at a time."""
-        options = self._bucket.options
+        options = self._connection.options
         starts = range(0, found.size, options.part_bytes)
 
         def read(start: int) -> bytes:
@@ -272,19 +212,39 @@ class Store:
                     part.cancel()
 
     def _write(self, name: str, content: transfer.Content, mode: Any) -> Version:
-        client = self._bucket.client_for(content.size)
-        self._bucket.bandwidth.take(content.size)
-        version = transfer.write(client, self._url.key(name), content, mode)
+        key, options = self._url.key(name), self._connection.options
+        is_small = content.size <= options.part_bytes
+        if is_small or (mode is not None and content.size <= SINGLE_PUT_BYTES):
+            self._connection.bandwidth.take(content.size)
+            client = self._connection.client(content.size)
+            version = transfer.write(client, key, content, mode)
+        else:
+            if mode is not None:
+                self._check_condition(name, mode)
+            parts = content.parts(options.part_bytes, self._connection.bandwidth.take)
+            client = self._connection.client_for_parts()
+            sizes = options.part_bytes, options.concurrency
+            version = transfer.write_parts(client, key, parts, sizes)
+            if client.head(key)["size"] != content.size:
+                raise ConnectionError("the object is incomplete")
         self.counts.add(bytes_up=content.size)
         return version
+
+    def _check_condition(self, name: str, mode: Any) -> None:
+        """Raises the conflict of an upload in parts, which the store itself cannot detect."""
+        found = self.head(name)
+        present = "create" if found is None else found.version.as_condition()
+        if present != mode:
+            raise transfer.ConditionError
 
     def _put_if(self, name: str, content: transfer.Content, mode: Any) -> Version:
         def write() -> Version:
             try:
                 return self._write(name, content, mode)
-            except Exception as error:
-                failure = classify(error)
-                if failure.kind is not Kind.CONFLICT:
+            except transfer.ConditionError:
+                pass
+            except transfer.library_errors() as error:
+                if classify(error).kind is not Kind.CONFLICT:
                     raise
             # Perhaps by an earlier try of this very put, whose answer was lost.
             if version := self._version_if_equal(name, content):
@@ -312,29 +272,10 @@ class Store:
         return found.version
 
     def _repeat(self, request: Callable[[], T], action: str, name: str) -> T:
-        """Runs a request, again and again while its failures are transient."""
-        patience = Patience(self._bucket.options.patience_seconds)
-        while True:
-            self.counts.add(requests=1)
-            try:
-                result = request()
-                self._bucket.has_answered = True
-                return result
-            except transfer.library_errors() as error:
-                failure = self._failure(error)
-            if not patience.allows_another_try(failure):
-                raise error_of(failure, action, self.url_of(name), patience.waited) from None
-            self.counts.add(retries=1)
-
-    def _failure(self, error: Exception) -> Failure:
-        failure = classify(error)
-        if failure.kind is Kind.NO_CREDENTIALS and self._bucket.has_answered:
-            # There were credentials: the service that renews them does not answer just now.
-            return Failure(Kind.UNAVAILABLE, "the service that gives out credentials is away")
-        return failure
+        return self._connection.repeat(request, action, self.url_of(name))
 
 
-def open_store(url: str, options: StoreOptions = StoreOptions()) -> Store:
+def open_store(url: str, options: StoreOptions = USUAL) -> Store:
     """Opens a folder of a bucket; nothing is sent before the first call of a method.
 
     Args:
@@ -347,4 +288,4 @@ def open_store(url: str, options: StoreOptions = StoreOptions()) -> Store:
         StoreError: obstore is not installed, or a setting in the environment is not accepted.
     """
     parsed = parse_url(url)
-    return Store(parsed, _Bucket(parsed, options))
+    return Store(parsed, Connection(parsed, options))

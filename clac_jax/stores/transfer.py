@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +40,20 @@ class Content:
             # Not closed here: obstore may still hold it for a moment after an error.
             yield cls(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
 
+    def parts(self, length: int, wait: Callable[[int], None]) -> Iterator[bytes]:
+        """Copies of the parts in order; `wait` is called with the size of each before it."""
+        for start in range(0, self.size, length):
+            part = self.part(start, length)
+            wait(len(part))
+            yield part
+
     def part(self, start: int, length: int) -> bytes:
         """A copy of a part of the bytes."""
         return self.data[start : start + length]
+
+
+class ConditionError(Exception):
+    """The condition of a put does not hold, as seen before the upload."""
 
 
 def library_errors() -> tuple[type[Exception], ...]:
@@ -77,4 +88,19 @@ def write(client: ObjectStore, key: str, content: Content, mode: Any = None) -> 
     # A file that was cut short by others while it is mapped would end the program by a signal;
     # checkpoints and their pinned copies are never written twice.
     answer = client.put(key, content.data, mode=mode, use_multipart=False)
+    return Version.of(answer)
+
+
+def write_parts(
+    client: ObjectStore, key: str, parts: Iterator[bytes], sizes: tuple[int, int]
+) -> Version:
+    """Writes an object in parts; it appears when all of them have arrived.
+
+    Args:
+        client: client of the bucket.
+        key: name of the object in the bucket.
+        parts: its bytes, in order.
+        sizes: number of bytes per request, and the number of requests in transit.
+    """
+    answer = client.put(key, parts, chunk_size=sizes[0], max_concurrency=sizes[1])
     return Version.of(answer)

