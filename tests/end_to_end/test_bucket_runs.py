@@ -41,8 +41,8 @@ def common_flags(data_dir):
 def undisturbed(programs, environment, common_flags, tmp_path_factory):
     """The workdir of a run on the local disk."""
     workdir = tmp_path_factory.mktemp("run") / "undisturbed"
-    process = programs[0].start([*FLAGS, f"--workdir={workdir}", *common_flags], environment())
-    assert process.wait(240) == 0
+    run = BucketProgram(programs[:1], environment(), None, workdir, common_flags)
+    assert run.finish() == [0], run.output()
     return workdir
 
 
@@ -52,7 +52,7 @@ def program(programs, environment, common_flags, tmp_path):
 
     def build(store, processes=1):
         origins = programs[:1] if processes == 1 else programs[:2]
-        return BucketProgram(origins, environment(), store, tmp_path, common_flags)
+        return BucketProgram(origins, environment(), store, tmp_path / "run", common_flags)
 
     return build
 
@@ -94,3 +94,33 @@ def test_refused_out_of_reach_and_asked_to_stop(program):
         ledger = run.ledger()
         assert not ledger["nonce"] and not ledger["finished"]
         assert max(map(int, ledger["checkpoints"])) >= rows
+
+
+KILLS = 50
+LONGER = "--config.max_epochs=25"  # it must outlast the kills
+
+
+@pytest.fixture(scope="module")
+def longer(programs, environment, common_flags, tmp_path_factory):
+    """(number of processes) -> the workdir of a run on the local disk."""
+    made = {}
+
+    def build(processes):
+        if processes not in made:
+            workdir = tmp_path_factory.mktemp("longer") / "undisturbed"
+            run = BucketProgram(programs[:processes], environment(), None, workdir, common_flags)
+            assert set(run.finish(LONGER, seconds=600)) == {0}, run.output()
+            made[processes] = workdir
+        return made[processes]
+
+    return build
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("name", STORES)
+def test_killed_fifty_times(program, longer, name, processes):
+    with STORES[name]() as store:
+        run = program(store, processes)
+        run.flags = (*run.flags, LONGER)
+        assert check_kills(run, longer(processes), KILLS) >= KILLS - 10

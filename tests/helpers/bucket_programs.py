@@ -32,15 +32,15 @@ class BucketProgram:
     Args:
         programs: see `WarmPrograms`; one for each process of a run.
         environment: variables of the program.
-        store: the running store.
+        store: the running store; None for a workdir on the disk, which is `folder`.
         folder: for local folders and the output.
         flags: further flags of every start.
     """
 
     def __init__(self, programs, environment, store, folder, flags=()):
         self.programs, self.store, self.folder, self.flags = programs, store, folder, flags
-        self.environment = {**environment, **store.environment}
-        self.url = f"{store.url}/{folder.name}"
+        self.environment = {**environment, **(store.environment if store else {})}
+        self.url = f"{store.url}/{folder.name}" if store else str(folder)
         self.starts = 0
 
     @property
@@ -54,7 +54,7 @@ class BucketProgram:
 
     @property
     def log(self):
-        return self.folder / "log"
+        return self.folder.with_name(f"{self.folder.name}.log")
 
     def start(self, *flags, is_new=True):
         """Starts the processes of the run; `is_new`: on an empty disk."""
