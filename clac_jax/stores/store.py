@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -47,6 +48,12 @@ class Store:
     def child(self, prefix: str) -> Store:
         """The store of a folder in this one; they share connections, limits and counters."""
         return Store(self._url.child(prefix), self._connection)
+
+    def parent(self) -> tuple[Store, str]:
+        """The store that this folder is in, and its name there; an empty name for a bucket."""
+        folder, _, name = self._url.prefix.rpartition("/")
+        url = BucketUrl(self._url.scheme, self._url.bucket, folder)
+        return Store(url, self._connection), name
 
     def url_of(self, name: str) -> str:
         """The URL of an object, as it appears in messages."""
@@ -171,7 +178,14 @@ class Store:
             found = [item for page in pages for item in page]
             return [Listed(item["path"][skip:], item["size"], Version.of(item)) for item in found]
 
-        return sorted(self._repeat(read, "list", prefix), key=lambda item: item.name)
+        found = sorted(self._repeat(read, "list", prefix), key=lambda item: item.name)
+        # Consoles create empty objects as folders.
+        return [
+            item
+            for item, following in itertools.zip_longest(found, found[1:])
+            if item.name
+            and not (item.size == 0 and following and following.name.startswith(f"{item.name}/"))
+        ]
 
     def _download(self, found: Listed, path: Path) -> int:
         checksum = 0
