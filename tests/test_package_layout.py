@@ -29,6 +29,7 @@ ORDER = (
     "training",
     "checkpoint",
     "reporting",
+    "bucket",
     "tasks",
     "interop",
     "run",

@@ -117,8 +117,8 @@ class Connection:
                 return result
             except library_errors() as error:
                 failure = self._failure(error)
-            if failure.kind in (Kind.NO_CREDENTIALS, Kind.EXPIRED) and not is_renewed:
-                self._clients.clear()  # new ones read files with credentials again
+            if failure.kind is Kind.EXPIRED and not is_renewed:
+                self._clients = {}  # new ones read files with credentials again
                 is_renewed = True
             elif not patience.allows_another_try(failure):
                 raise error_of(failure, action, url, patience.waited) from None

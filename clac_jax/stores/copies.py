@@ -80,7 +80,7 @@ def local_copy(url_or_path: str | os.PathLike[str], what: str) -> Path:
             (store if key else parent).download(key or name, path)
 
         if stale:
-            # Without the stale ones, so that what a killed process has begun is not trusted.
+            # Without the stale ones: a killed process may leave some of them as they were.
             _record(place, store.url, {k: copied[k] for k in found if k not in stale})
             _in_threads(download, stale)
         _record(place, store.url, {key: _facts(item) for key, item in found.items()})

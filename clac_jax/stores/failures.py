@@ -50,10 +50,13 @@ _THROTTLED = {
 # of an upload in parts that the store has dropped.
 _AGAIN = {"ConditionalRequestConflict", "OperationAborted", "RequestTimeout", "NoSuchUpload"}
 
-_STATUS = re.compile(r"status code: (\d{3})\b")
+_STATUS = re.compile(r"Server returned non-2xx status code: (\d{3})\b")
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>|\"code\":\s*\"(\w{1,60})\"")
 # Where the libraries look for credentials if neither variables nor files have any.
-_METADATA = re.compile(r"Error performing \w+ https?://(169\.254\.|metadata\.google\.internal)")
+_METADATA = re.compile(
+    r"Error performing \w+ https?://(169\.254\.|metadata\.google\.internal|[^/]+/(latest/api/token|"
+    r"latest/meta-data/|computeMetadata/|metadata/identity/))"
+)
 _HTTP = re.compile(r"kind: (Connect|Request|Timeout|Interrupted|Decode)\b")
 _REASONS = {
     "Connect": "no connection",

@@ -179,7 +179,7 @@ class Store:
             return [Listed(item["path"][skip:], item["size"], Version.of(item)) for item in found]
 
         found = sorted(self._repeat(read, "list", prefix), key=lambda item: item.name)
-        # Consoles keep empty objects in the place of folders.
+        # Consoles create empty objects as folders.
         return [
             item
             for item, following in itertools.zip_longest(found, found[1:])

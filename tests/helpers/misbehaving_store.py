@@ -4,7 +4,8 @@
 
 It keeps objects in memory and answers what obstore, boto3 and TensorStore send. Three more paths:
 
-    POST /_control    a JSON object of settings (fields of `Settings`); answers with `GET /_control`
+    POST /_control    a JSON object of settings (fields of `Settings`, or a new "seed"); answers as
+                      `GET /_control`
     GET /_control     what happened: requests and faults by kind, writes by object
     GET /_truth/b/k   the bytes of an object, whatever the faults
 """
@@ -59,6 +60,7 @@ class Settings:
     late_seconds: float = 1.0
     outage: bool = False  # every request ends in a reset or in 503, in turn
     expired: bool = False  # 400 ExpiredToken
+    accepted_key: str = ""  # 400 ExpiredToken for other access keys; any if empty
     denied: bool = False  # 403, with the signature of the request in the answer
     listing_lag_requests: int = 0  # listings show the objects of this many requests ago
     listing_lag_seconds: float = 0.0
@@ -151,7 +153,10 @@ class Handler(BaseHTTPRequestHandler):
                 bucket, _, key = request.key.partition("/")
                 return self.answer(200, server.buckets.find(bucket, key).data)
             if self.command == "POST":
-                server.settings = replace(server.settings, **json.loads(self.body()))
+                changes = json.loads(self.body())
+                if "seed" in changes:
+                    server.random.seed(changes.pop("seed"))
+                server.settings = replace(server.settings, **changes)
             self.answer(200, json.dumps(server.report()).encode())
 
     def serve(self, request):
@@ -238,10 +243,11 @@ def kinds_of(request):
 
 def refuse(request, settings):
     """Raises the error of a request whose credentials are not accepted."""
-    if settings.expired:
+    signature = request.headers.get("authorization", "")
+    if settings.expired or settings.accepted_key not in signature:
         raise S3Error(400, "ExpiredToken", "The provided token has expired.")
-    if settings.denied or "authorization" not in request.headers:
-        raise S3Error(403, "AccessDenied", f"Denied: {request.headers.get('authorization')}")
+    if settings.denied or not signature:
+        raise S3Error(403, "AccessDenied", f"Denied: {signature}")
 
 
 def main():

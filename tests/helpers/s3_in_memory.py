@@ -31,8 +31,7 @@ class Object:
     data: bytes
 
     def __post_init__(self):
-        self.md5 = hashlib.md5(self.data).hexdigest()
-        self.e_tag = f'"{self.md5}"'
+        self.e_tag = f'"{hashlib.md5(self.data).hexdigest()}"'
         self.time = time.time()
 
     @property
@@ -70,7 +69,7 @@ class Buckets:
     objects: dict = field(default_factory=dict)  # (bucket, key) -> Object
     uploads: dict = field(default_factory=dict)  # id -> number of the part -> bytes
     events: list = field(default_factory=list)  # (request number, time, bucket, key, Object | None)
-    writes: dict = field(default_factory=dict)  # "bucket/key" -> MD5 of each content it had
+    writes: dict = field(default_factory=dict)  # "bucket/key" -> the start of each content it had
 
     def carry_out(self, request):
         """Carries a request out; returns status, body and headers of the answer."""
@@ -110,7 +109,8 @@ class Buckets:
                 raise S3Error(412, "PreconditionFailed")
         stored = self.objects[name] = Object(data)
         self.events.append((request.number, time.time(), *name, stored))
-        self.writes.setdefault("/".join(name), []).append(stored.md5)
+        start = data[:100].decode("utf-8", "replace")
+        self.writes.setdefault("/".join(name), []).append(start)
         return stored
 
     def _delete(self, request, key):

@@ -29,7 +29,7 @@ def failures(kind):
 
 
 @pytest.mark.parametrize("kind", [k for k in Kind if not k.is_transient])
-def test_what_repeating_cannot_change_is_not_repeated(time, kind):
+def test_permanent_failures_are_not_repeated(time, kind):
     assert not Patience(60, time.clock).allows_another_try(failures(kind))
     assert time.pauses == []
 
@@ -47,7 +47,7 @@ def test_pauses_grow_and_end_with_patience(time, kind, seconds):
         assert later >= one or max(pauses) / 2 <= later, "each is 0.5 to 1 of a doubling limit"
 
 
-def test_a_throttling_store_is_left_alone_for_longer(time):
+def test_pauses_are_longer_for_a_throttling_store(time):
     other = FakeTime()
     throttled, unavailable = Patience(60, time.clock), Patience(60, other.clock)
     for _ in range(3):

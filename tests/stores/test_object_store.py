@@ -1,23 +1,30 @@
 """Reading and writing objects, on every kind of store."""
 
+import sys
 import zlib
 
 import pytest
-from helpers.object_stores import gcs_store, misbehaving_store, moto_store
+from helpers.object_stores import azurite_store, gcs_store, misbehaving_store, moto_store
 
 from clac_jax.stores import store as store_module
 from clac_jax.stores.errors import ConflictError, MissingBucketError, NotFoundError, StoreError
+from clac_jax.stores.retries import Bandwidth
 from clac_jax.stores.store import Listed, StoreOptions, Version, open_store
 
 # S3 accepts no smaller parts.
 PART = 5 << 20
 QUICK = StoreOptions(patience_seconds=0.5, part_bytes=PART)
-STORES = {"moto": moto_store, "gcs": gcs_store, "ours": misbehaving_store}
+STORES = [
+    pytest.param(moto_store, id="moto"),
+    pytest.param(gcs_store, id="gcs"),
+    pytest.param(misbehaving_store, id="ours"),
+    pytest.param(azurite_store, id="azurite", marks=pytest.mark.slow),
+]
 
 
-@pytest.fixture(scope="module", params=list(STORES))
+@pytest.fixture(scope="module", params=STORES)
 def bucket(request):
-    with STORES[request.param]() as running, running.activated() as url:
+    with request.param() as running, running.activated() as url:
         yield url
 
 
@@ -120,7 +127,6 @@ def test_a_missing_bucket_is_not_a_missing_object(bucket, tmp_path):
         lambda: store.put("x", b""),
         lambda: store.put("x", b"", if_absent=True),
         lambda: store.list(),
-        lambda: store.delete("x"),
     )
     for request in requests:
         with pytest.raises(MissingBucketError, match=f"There is no bucket {name} "):
@@ -131,6 +137,30 @@ def test_a_missing_bucket_is_not_a_missing_object(bucket, tmp_path):
 def test_names_that_lead_elsewhere_are_refused(store, name):
     with pytest.raises(StoreError, match="refuses it"):
         store.put(name, b"1")
+
+
+def test_without_obstore_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    with pytest.raises(StoreError, match=r'pip install "clac-jax\[cloud\]"'):
+        open_store("gs://bucket/x")
+
+
+def test_settings_that_obstore_refuses_are_not_quoted(monkeypatch):
+    monkeypatch.setenv("AWS_COPY_IF_NOT_EXISTS", "hunter2")
+    with pytest.raises(StoreError, match="Check the variables that begin with AWS_") as caught:
+        open_store("s3://bucket/x")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_limit_of_bytes_counts_both_directions(monkeypatch, tmp_path, bucket):
+    taken = []
+    monkeypatch.setattr(Bandwidth, "take", lambda self, count: taken.append(count))
+    store = open_store(f"{bucket}/limit", QUICK)
+    store.put("a", b"123")
+    (tmp_path / "large").write_bytes(bytes(PART + 1))
+    store.put("large", tmp_path / "large")
+    store.download("large", tmp_path / "down")
+    assert sorted(taken) == [1, 1, 3, PART, PART]
 
 
 def test_counts(store):
