@@ -98,20 +98,11 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _rm(options: argparse.Namespace) -> int:
     directory = _directory(options.run_folder)
+    if is_url(options.run_folder):
+        _removable(directory, options.steps, options.force)
+        return _remove_from_bucket(options.run_folder, list(dict.fromkeys(options.steps)))
     with Workdir(str(directory.parent)):  # fails if a run is writing there
-        folders = step_folders(directory)
-        intact, _ = read_all(directory)
-        for step in options.steps:
-            if step not in folders:
-                raise CheckpointNotFoundError(
-                    f"{directory} has no checkpoint of step {step}. "
-                    f"There are {', '.join(map(str, folders)) or 'none'}."
-                )
-            if step == max(intact, default=None) and not options.force:
-                raise UserError(
-                    f"Step {step} is the newest intact checkpoint of {directory}, from which the "
-                    "run would resume. Add --force to remove it anyway."
-                )
+        folders = _removable(directory, options.steps, options.force)
         problems = []
         for step in dict.fromkeys(options.steps):
             problems = discard(directory, folders[step])
@@ -120,6 +111,39 @@ def _rm(options: argparse.Namespace) -> int:
             for problem in problems:
                 print(f"warning: {problem}", file=sys.stderr)
     return EXIT_TROUBLE if problems else 0
+
+
+def _removable(directory: epath.Path, steps: list[int], force: bool) -> dict[int, epath.Path]:
+    """The folders of all checkpoints of a run, of which some may be removed.
+
+    Raises:
+        CheckpointNotFoundError: one of the steps has no checkpoint.
+        UserError: one is the newest intact one, and `force` is false.
+    """
+    folders = step_folders(directory)
+    intact, _ = read_all(directory)
+    for step in steps:
+        if step not in folders:
+            raise CheckpointNotFoundError(
+                f"{directory} has no checkpoint of step {step}. "
+                f"There are {', '.join(map(str, folders)) or 'none'}."
+            )
+        if step == max(intact, default=None) and not force:
+            raise UserError(
+                f"Step {step} is the newest intact checkpoint of {directory}, from which the "
+                "run would resume. Add --force to remove it anyway."
+            )
+    return folders
+
+
+def _remove_from_bucket(run: str, steps: list[int]) -> int:
+    from clac_jax.bucket.removing import remove_checkpoints
+
+    url = run.strip().rstrip("/").removesuffix(f"/{CHECKPOINTS}")
+    remove_checkpoints(url, steps)
+    for step in steps:
+        print(f"removed {url}/{CHECKPOINTS}/{step}")
+    return 0
 
 
 def _export(options: argparse.Namespace) -> int:
