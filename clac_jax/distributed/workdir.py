@@ -32,6 +32,7 @@ class Workdir:
         """
         self.folder = local_path(folder, flag)
         self._shown = f"{flag}={self.folder}"
+        self.is_locked = False  # by the operating system, which some file systems do not support
 
     def __enter__(self) -> Path:
         """Creates the folder, checks that it is writable, and locks it.
@@ -51,6 +52,7 @@ class Workdir:
             raise WorkdirError(f"Cannot write to {self._shown}: {explain(error)}") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.is_locked = True
         except BlockingIOError as error:
             content = _content(folder / LOCK_FILE) or ""
             holder = content.split(",")[0].strip() or "another process"
