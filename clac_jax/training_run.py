@@ -298,5 +298,7 @@ def _configure_jax(config: ml_collections.ConfigDict) -> None:
     if config.deterministic and deterministic not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {deterministic}".strip()  # read with the first device
     if config.compilation_cache:
-        cache = local_path(config.compilation_cache, "config.compilation_cache")
+        cache = local_path(
+            config.compilation_cache, "config.compilation_cache", "each machine compiles for itself"
+        )
         jax.config.update("jax_compilation_cache_dir", str(cache))

@@ -16,6 +16,7 @@ ORDER = (
     "versions",
     "files",
     "stores",
+    "files.huggingface",  # a language model may be in an object store
     "crystals",
     "text",
     "datasets",

@@ -147,7 +147,7 @@ def _with_files(arguments: list[str]) -> list[str]:
                 _check_workdir(value)
             result.append(argument)
             continue
-        check_local(value, "--config")
+        check_local(value, "--config", "a config is a program")
         name, colon, rest = value.partition(":")
         if _NAME.fullmatch(name) and not os.path.exists(name):
             value = f"{shipped_file(name)}{colon}{rest}"

@@ -234,6 +234,7 @@ class Run:
         "~/.cache/clac_jax/xla",
         'folder of compiled steps; "" keeps none',
         is_path=True,
+        local_only="each machine compiles for itself",
         per_process=True,
         may_be_empty=True,
         on_change=PLAIN,

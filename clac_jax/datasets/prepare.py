@@ -27,6 +27,7 @@ from clac_jax.datasets.record import DataError, Record, shortened
 from clac_jax.errors import error_reason
 from clac_jax.files.atomic import sync
 from clac_jax.files.paths import error_number, explain, local_path
+from clac_jax.stores.copies import local_copy
 
 NAMES = ("materials_project_mini", "gpt_narratives", "jarvis_dft_3d")
 REFUSED_ROWS = "refused_rows.jsonl"
@@ -34,6 +35,7 @@ _TABLES: dict[str, type[table.TableBuilder]] = {
     "gpt_narratives": GptNarratives,
     "jarvis_dft_3d": JarvisDft3d,
 }
+_LOCAL = "data sets are prepared there and then read at random"
 _BUILDING, _LOCK = ".building-", "lock"
 # Without working locks, an unfinished build of this age is considered abandoned.
 ABANDONED_SECONDS = 24 * 3600
@@ -59,7 +61,7 @@ def load(
         DataError: the data cannot be used.
     """
     data_set = _DataSet(name, path, options)
-    folder, _ = _prepare(data_set, local_path(data_dir, "dataset.data_dir"))
+    folder, _ = _prepare(data_set, local_path(data_dir, "dataset.data_dir", _LOCAL))
     return builder_lib.open_split(data_set.builder, folder, split)
 
 
@@ -80,7 +82,7 @@ def prepare(
     Raises:
         DataError: the data cannot be used, or the folder cannot be written.
     """
-    return _prepare(_DataSet(name, path, options), local_path(data_dir, "dataset.data_dir"))
+    return _prepare(_DataSet(name, path, options), local_path(data_dir, "dataset.data_dir", _LOCAL))
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ class _DataSet:
         )
 
     def _source(self) -> Path:
-        return local_path(str(self.path), "dataset.path")
+        return local_copy(str(self.path), "dataset.path")
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from clac_jax.errors import WorkdirError
+from clac_jax.errors import WorkdirError, set_origin
 from clac_jax.files.atomic import write_atomically
 from clac_jax.files.json import read_json_object
 from clac_jax.files.paths import explain, local_path
@@ -35,7 +35,7 @@ def cache_folder(*names: str) -> Path:
         PathError: the variable does not name a local folder.
     """
     cache = os.environ.get("CLAC_JAX_CACHE") or "~/.cache/clac-jax"
-    return local_path(cache, "CLAC_JAX_CACHE").joinpath(*names).absolute()
+    return local_path(cache, "CLAC_JAX_CACHE", "it holds copies").joinpath(*names).absolute()
 
 
 def local_copy(url_or_path: str | os.PathLike[str], what: str) -> Path:
@@ -43,7 +43,8 @@ def local_copy(url_or_path: str | os.PathLike[str], what: str) -> Path:
 
     An object, or all objects of a folder, are downloaded into the user's cache. Those whose size
     and version are those of the last time are not downloaded again; local files of objects that
-    no longer exist are deleted. Several processes may call this for one URL.
+    no longer exist are deleted. Several processes may call this for one URL. Messages name the URL
+    instead of the copy.
 
     Args:
         url_or_path: a URL of a store, or a local path, which is returned with `~` expanded.
@@ -62,6 +63,7 @@ def local_copy(url_or_path: str | os.PathLike[str], what: str) -> Path:
     digest = hashlib.sha256(store.url.encode()).hexdigest()[:16]
     place = cache_folder("objects", digest)
     target = place / (name or store.url.rpartition("/")[2])
+    set_origin(target, store.url)
     with _locked(place):
         found = {item.name: item for item in _objects(store, what)}
         copied = _copied(place)

@@ -176,7 +176,9 @@ def _is_program(status):
         return True
     status.sendall(f"{pid}\n".encode())
     end = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    status.sendall(f"{end.si_status if end.si_code == os.CLD_EXITED else -end.si_status}\n".encode())
+    status.sendall(
+        f"{end.si_status if end.si_code == os.CLD_EXITED else -end.si_status}\n".encode()
+    )
     status.recv(1)  # its end has been read, or nobody will
     os.waitpid(pid, 0)
     os._exit(0)
