@@ -143,7 +143,7 @@ def check_one_wins(open_one, dead, threads=50):
 def test_a_ledger_that_is_none_is_named():
     memory = Memory()
     memory.write(LEDGER, b"[]")
-    with pytest.raises(LedgerError, match="run.ledger.json is not the ledger of a run"):
+    with pytest.raises(LedgerError, match=r"run\.ledger\.json is not the ledger of a run"):
         acquire(MemoryStore(memory), 60)
     memory.write(LEDGER, b'{"format": 2}')
     with pytest.raises(LedgerError, match="has format 2"):
