@@ -1,6 +1,9 @@
 """The protocol of a workdir in a bucket, killed or paused at every one of its requests."""
 
+import contextlib
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 from helpers.bucket_runs import (
@@ -13,6 +16,8 @@ from helpers.bucket_runs import (
     view_of,
 )
 from helpers.memory_store import Memory, MemoryStore
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clac_jax.bucket import publishing
 from clac_jax.errors import LostWorkdirError
@@ -138,3 +143,27 @@ def test_paused_at_every_request(templates, tmp_path, counts_versions):
 def names_of(folder, step):
     files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return {f"checkpoints/{step}/{path}" for path in files if path.name != "files.json"}
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(
+    kills=st.lists(st.tuples(st.integers(0, 90), st.booleans(), st.booleans()), max_size=6),
+    counts_versions=st.booleans(),
+    late=st.integers(0, 40),
+)
+def test_killed_again_and_again(templates, kills, counts_versions, late):
+    """Each time at any request, on the same disk or an empty one; listings lack the newest."""
+    with tempfile.TemporaryDirectory() as folder:
+        memory, disk = Memory(counts_versions, late), 0
+        for number, is_done, keeps_disk in kills:
+            disk += not keeps_disk
+            hook = {"after" if is_done else "before": AtRequest(number, kill)}
+            with contextlib.suppress(Killed):
+                play(MemoryStore(memory, **hook), Path(folder, str(disk)), templates)
+        memory.late = 0
+        play(MemoryStore(memory), Path(folder, "last"), templates)
+        reference = Memory()
+        play(MemoryStore(reference), Path(folder, "reference"), templates)
+        assert view_of(memory) == view_of(reference)
+        begin(MemoryStore(memory), Path(folder, "look"))
+        assert tags_in(Path(folder, "look")) == HISTORY[-1]
