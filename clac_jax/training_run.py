@@ -14,6 +14,7 @@ import ml_collections
 import numpy as np
 import optax
 
+from clac_jax.bucket.workdir import RunPlace, place_of
 from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.changes import Present
 from clac_jax.checkpoint.manager import Checkpoints
@@ -27,7 +28,6 @@ from clac_jax.distributed.hang import HungRun
 from clac_jax.distributed.preemption import Preempted, StopSignals
 from clac_jax.distributed.share import share_of_process
 from clac_jax.distributed.watchdog import NoWatchdog, Watch, Watchdog
-from clac_jax.distributed.workdir import Workdir
 from clac_jax.files.atomic import write_atomically
 from clac_jax.files.paths import local_path
 from clac_jax.input_pipeline.batch import Batch
@@ -56,7 +56,7 @@ def train(
 
     Args:
         config: the run's config; see `clac_jax.config.default_config`.
-        workdir: folder of the run; created if it does not exist.
+        workdir: folder of the run, created if it does not exist; or a URL of one in a bucket.
         stop: listens for the signals that request a stop; by default there is no listener.
 
     Returns:
@@ -70,17 +70,22 @@ def train(
     config = config_check.ready(config)
     _configure_jax(config)
     stop = stop or StopSignals()
-    stop.before_leaving = processes.report_stop
+    place = place_of(workdir, config.bucket)
+
+    def before_leaving(signal_name: str) -> None:
+        processes.report_stop(signal_name)
+        place.complete()
+
+    stop.before_leaving = before_leaving
     processes.start(config.distributed, lambda: program_facts.of_program(config))
     with contextlib.ExitStack() as stack:
-        folder = local_path(workdir, "--workdir")
         if processes.is_first():
-            folder = stack.enter_context(Workdir(workdir))
+            stack.enter_context(place)
         stack.enter_context(processes.report_lost_processes())
-        watchdog = stack.enter_context(_make_watchdog(config, folder))
+        watchdog = stack.enter_context(_make_watchdog(config, place))
         try:
             with watchdog.watching("the start of the run"):
-                run = _set_up(config, folder, stop, watchdog)
+                run = _set_up(config, place, stop, watchdog)
             stack.callback(run.log.close_files)
             _train_epochs(run)
             with watchdog.watching("the final test"):
@@ -93,9 +98,9 @@ def train(
 
 
 def _set_up(
-    config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals, watchdog: Watch
+    config: ml_collections.ConfigDict, place: RunPlace, stop: StopSignals, watchdog: Watch
 ) -> Run:
-    first = processes.is_first()
+    first, workdir = processes.is_first(), place.folder
     parallel = make_parallel(config)
     origin = resume.find_origin(config, workdir) if first else resume.Origin()
 
@@ -138,8 +143,8 @@ def _set_up(
     log: RunLog | SilentLog = SilentLog()
     line: ProgressLine | SilentLine = SilentLine()
     if first:
-        checkpoints = Checkpoints(
-            workdir, config, shapes, num_examples, start.damaged, fingerprints
+        checkpoints = place.followed(
+            Checkpoints(workdir, config, shapes, num_examples, start.damaged, fingerprints)
         )
         validated, resumed = progress.examples_in_epoch == 0, bool(origin.own)
         log = RunLog(workdir, config, progress.step, validated, resumed)
@@ -150,15 +155,16 @@ def _set_up(
             *summary.describe_data(config, data.split_sizes, data.splits.num_unlabelled),
             *summary.describe_parameters(abstract["params"], trainable),
             *summary.describe_steps(config, timeline, data.describe_shapes()),
-            f"workdir   {workdir}",
+            f"workdir   {place.shown}",
             *summary.describe_start(config, start, next_rate),
         ]
-        print("\n".join(lines), flush=True)
+        print("\n".join(lines).replace(str(workdir), place.shown), flush=True)
         line = ProgressLine(timeline.total_steps, progress.step)
 
     return Run(
         config=config,
         workdir=workdir,
+        shown=place.shown,
         data=data,
         task=task,
         parallel=parallel,
@@ -300,18 +306,19 @@ def _test(run: Run) -> Row:
     if processes.is_first():
         report = run.workdir / "report.png"
         write_report(report, read_rows(run.workdir / "metrics.jsonl"))
-        print(f"{run.task.describe_test(row)}\nreport    {report}", flush=True)
+        print(f"{run.task.describe_test(row)}\nreport    {run.shown}/report.png", flush=True)
     return row
 
 
-def _make_watchdog(config: ml_collections.ConfigDict, workdir: Path) -> Watch:
+def _make_watchdog(config: ml_collections.ConfigDict, place: RunPlace) -> Watch:
     if not config.watchdog.enabled:
         return NoWatchdog()
     index, count = jax.process_index(), jax.process_count()
-    hung = HungRun(workdir, processes.current_link(), index, count)
+    hung = HungRun(place.folder, processes.current_link(), index, count)
     watchdog = Watchdog(config.watchdog, hung.end)
     hung.doing = watchdog.describe
     hung.save_first = lambda: watchdog.save_first()
+    hung.complete = place.complete
     return watchdog
 
 
@@ -320,5 +327,7 @@ def _configure_jax(config: ml_collections.ConfigDict) -> None:
     if config.deterministic and deterministic not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {deterministic}".strip()  # read with the first device
     if config.compilation_cache:
-        cache = local_path(config.compilation_cache, "config.compilation_cache")
+        cache = local_path(
+            config.compilation_cache, "config.compilation_cache", "each machine compiles for itself"
+        )
         jax.config.update("jax_compilation_cache_dir", str(cache))

@@ -21,6 +21,7 @@ from clac_jax.checkpoint.files import (
 )
 from clac_jax.checkpoint.layout import MERGED, STATE, CheckpointInfo, Leaf
 from clac_jax.checkpoint.quiet import quiet_threads
+from clac_jax.checkpoint.remote import ensure_local
 from clac_jax.errors import UserError
 
 Arrays = dict[str, np.ndarray]
@@ -93,6 +94,7 @@ def read_arrays(info: CheckpointInfo, paths: Collection[str]) -> Arrays:
         MissingArraysError: the checkpoint lacks some of them.
         DamagedCheckpointError: a file differs from what was written; the message names it.
         UnreadableCheckpointError: all files are intact, but reading them fails.
+        StoreError: they are in an object store, and cannot be downloaded.
     """
     if not paths:
         return {}
@@ -102,6 +104,7 @@ def read_arrays(info: CheckpointInfo, paths: Collection[str]) -> Arrays:
             + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
             + ": it was saved by another model. `clac-jax ckpt show` lists what it holds."
         )
+    ensure_local(info.folder)
     try:
         arrays = _read(info, paths)
     except Exception as error:  # Orbax and TensorStore raise many types for damaged files

@@ -124,6 +124,7 @@ class Checkpoints:
         self._failure: CheckpointError | None = None  # of the last save
         self.saved: RunProgress | None = None
         self.watchdog: Watch = NoWatchdog()
+        self.changed: Callable[[], None] = lambda: None  # called after each commit and removal
 
     def read_all(self) -> tuple[dict[int, CheckpointInfo], dict[int, DamagedCheckpointError]]:
         """Reads all checkpoints of the run; see `layout.read_all`."""
@@ -326,6 +327,7 @@ class Checkpoints:
             self._remove_all_but(self._retention.kept(self._metrics))
         except UserError as error:
             warn(str(error))
+        self.changed()
 
     def _remove_all_but(self, kept: set[int]) -> None:
         for step in sorted(set(self._metrics) - kept):

@@ -41,7 +41,7 @@ def add(group: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from clac_jax.supervision.progress import workdir_of
+    from clac_jax.supervision.progress import folder_of
     from clac_jax.supervision.supervisor import Restarts, supervise
 
     arguments = options.command[1:] if options.command[:1] == ["--"] else options.command
@@ -52,7 +52,7 @@ def _run(options: argparse.Namespace) -> int:
     is_in_sources = sys.path[:1] in ([""], [os.getcwd()])
     program = [sys.executable, *([] if is_in_sources else ["-P"]), "-m", "clac_jax"]
     restarts = Restarts(options.max_restarts, options.pause)
-    return supervise([*program, *arguments], workdir_of(arguments[1:]), restarts)
+    return supervise([*program, *arguments], folder_of(arguments[1:]), restarts)
 
 
 def _count(text: str) -> int:

@@ -37,6 +37,7 @@ class HungRun:
     Attributes:
         doing: what this process is waiting for, in words.
         save_first: saves what can be saved, before the end, and returns a sentence on the result.
+        complete: called in the first process when all is saved; uploads it.
         record: called in the first process with the reason, for the record of the run.
     """
 
@@ -51,6 +52,7 @@ class HungRun:
         """
         self.doing: Callable[[], str] = lambda: "an unknown activity"
         self.save_first: Callable[[], str] = lambda: ""
+        self.complete: Callable[[], None] = lambda: None
         self.record: Callable[[str], None] = lambda reason: None
         self._folder = workdir / STACKS
         self._link = link
@@ -135,6 +137,7 @@ class HungRun:
             self._link.tell(written=True)
         bounded(lambda: self.record(reason), ANSWER_SECONDS)
         saved = "" if self._save_hangs else bounded(self.save_first, LAST_SAVE_SECONDS)
+        bounded(self.complete, LAST_SAVE_SECONDS)
         return [self._others(reports), where, saved or ""]
 
     def _send(self, report: tuple[str, str]) -> list[str]:

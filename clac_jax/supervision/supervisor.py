@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from clac_jax.distributed.preemption import EXIT_HUNG, EXIT_PREEMPTED
 from clac_jax.errors import EXIT_USER_ERROR
@@ -41,7 +42,7 @@ class Restarts:
     pause: float = 10.0
 
 
-def supervise(command: Sequence[str], workdir: str, restarts: Restarts) -> int:
+def supervise(command: Sequence[str], folder: Path | None, restarts: Restarts) -> int:
     """Runs a training, again and again if need be; prints one line for each try.
 
     It is started again after exit code 75 (unless this program was asked to stop as well), 76 and
@@ -50,25 +51,25 @@ def supervise(command: Sequence[str], workdir: str, restarts: Restarts) -> int:
 
     Args:
         command: the program and its arguments.
-        workdir: the run's workdir, in which progress is seen and the last lines of each try are
-            kept; "" if unknown.
+        folder: the run's workdir, in which progress is seen and the last lines of each try are
+            kept; None if unknown.
         restarts: when it is started again.
 
     Returns:
         The exit code of the last try; 75 if a signal arrives between two of them.
     """
     with Signals() as signals:
-        farthest = newest_step(workdir)
+        farthest = newest_step(folder)
         number = idle = 0
         while True:
             number += 1
             ended = run_child(command, signals)
             signals.read()  # one that arrived together with the end
-            reached = _reached(workdir, ended)
+            reached = _reached(folder, ended)
             is_farther = reached > (-1 if farthest is None else farthest)
             farthest = max(reached, -1 if farthest is None else farthest)
             idle = 0 if is_farther else idle + 1
-            kept = keep_last_lines(workdir, number, ended)
+            kept = keep_last_lines(folder, number, ended)
             stops = _why_stop(ended.code, number, idle, restarts, signals)
             pause = restarts.pause * 2**idle
             where = (
@@ -98,9 +99,9 @@ def meaning(code: int) -> str:
     return MEANINGS.get(code, "a crash")
 
 
-def _reached(workdir: str, ended: Ended) -> int:
+def _reached(folder: Path | None, ended: Ended) -> int:
     """The step of the newest checkpoint; the last printed step where checkpoints are not seen."""
-    newest = newest_step(workdir)
+    newest = newest_step(folder)
     return ended.step if newest is None else newest
 
 

@@ -14,24 +14,20 @@ TRIES = "tries"  # folder in the workdir
 KEPT_TRIES = 20  # files, per supervisor
 
 
-def keep_last_lines(workdir: str, number: int, ended: Ended) -> Path | None:
+def keep_last_lines(folder: Path | None, number: int, ended: Ended) -> Path | None:
     """Writes a try's last lines to a file; the oldest files of this supervisor are removed.
 
-    Nothing is written where the workdir does not exist: in a bucket, or on the disk of a
-    different host.
+    Nothing is written where the folder does not exist, as on a host that does not share it.
 
     Args:
-        workdir: the run's workdir, or "".
+        folder: the run's workdir, or the local copy of one in a bucket; None if unknown.
         number: number of the try, from 1.
         ended: how the try has ended.
 
     Returns:
         The file; None if there is none.
     """
-    if not workdir or "://" in workdir:
-        return None
-    folder = Path(workdir).expanduser()
-    if not folder.is_dir():
+    if folder is None or not folder.is_dir():
         return None
     own = f"{socket.gethostname()}-{os.getpid()}"
     now = time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())

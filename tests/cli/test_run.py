@@ -33,7 +33,7 @@ def test_the_training_gets_its_flags_and_the_supervisor_its_own(calls, flags, re
     assert main_module.main(["run", *flags, *training]) == 75
     ((command, workdir, given),) = calls
     assert command[0] == sys.executable and command[-7:] == ["-m", "clac_jax", *training]
-    assert (workdir, given) == ("w", restarts)
+    assert (workdir.name, given) == ("w", restarts)
 
 
 def test_from_sources_the_training_is_that_of_the_same_sources(calls, monkeypatch):

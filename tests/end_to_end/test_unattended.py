@@ -20,10 +20,11 @@ from clac_jax.training_run import train
 HANGS = str(ROOT / "tests" / "helpers" / "train_that_hangs.py")
 SUPERVISE = """
 import sys
+from pathlib import Path
 from clac_jax.supervision import child
 from clac_jax.supervision.supervisor import Restarts, supervise
 child.SILENCE_SECONDS, child.POLL_SECONDS = 10.0, 1.0
-sys.exit(supervise(sys.argv[2:], sys.argv[1], Restarts(pause=0.1)))
+sys.exit(supervise(sys.argv[2:], Path(sys.argv[1]), Restarts(pause=0.1)))
 """
 
 
@@ -162,8 +163,8 @@ def test_a_process_that_is_killed_or_stopped_is_started_again_with_the_others(
     step = read_rows(metrics)[-1]["step"]
     os.kill(child, number)
     assert until(lambda: len(list((tmp_path / "run").glob("tries/*"))) >= 2, running[1])
-    reached = newest_step(str(tmp_path / "run"))
-    assert until(lambda: (newest_step(str(tmp_path / "run")) or 0) > reached + 2, running[0])
+    reached = newest_step(tmp_path / "run")
+    assert until(lambda: (newest_step(tmp_path / "run") or 0) > reached + 2, running[0])
     for process in running:
         process.send_signal(signal.SIGTERM)
     done = [ends(process) for process in running]
