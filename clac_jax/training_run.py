@@ -33,6 +33,7 @@ from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.models import abstract_variables
 from clac_jax.models.encoders import encoder_needs
 from clac_jax.reporting import summary
+from clac_jax.reporting.events import EVENTS_FILE, Events, NoEvents
 from clac_jax.reporting.metrics_file import read_rows
 from clac_jax.reporting.progress_line import ProgressLine, SilentLine
 from clac_jax.reporting.rows import Row, numbers, test_row, train_row, validation_row
@@ -48,7 +49,10 @@ from clac_jax.training.state import create_train_state
 
 
 def train(
-    config: ml_collections.ConfigDict, workdir: str | Path, stop: StopSignals | None = None
+    config: ml_collections.ConfigDict,
+    workdir: str | Path,
+    stop: StopSignals | None = None,
+    began: float | None = None,
 ) -> dict[str, Any]:
     """Trains the model of a config, resuming from the newest checkpoint in the workdir, if any.
 
@@ -56,6 +60,7 @@ def train(
         config: the run's config; see `clac_jax.config.default_config`.
         workdir: folder of the run; created if it does not exist.
         stop: listens for the signals that request a stop; by default there is no listener.
+        began: unix seconds at which the program began, for `clac-jax goodput`; by default, now.
 
     Returns:
         The test row: measures of the best checkpoint on the test split, named as in
@@ -72,11 +77,14 @@ def train(
     processes.start(config.distributed, lambda: program_facts.of_program(config))
     with contextlib.ExitStack() as stack:
         folder = local_path(workdir, "--workdir")
+        events: Events | NoEvents = NoEvents()
         if processes.is_first():
             folder = stack.enter_context(Workdir(workdir))
+            events = stack.enter_context(Events(folder / EVENTS_FILE, began))
+            stop.before_leaving = functools.partial(_report_stop, events)
         stack.enter_context(processes.report_lost_processes())
         try:
-            run = _set_up(config, folder, stop)
+            run = _set_up(config, folder, stop, events)
             stack.callback(run.log.close_files)
             _train_epochs(run)
             row = _test(run)
@@ -87,12 +95,18 @@ def train(
         return row
 
 
-def _set_up(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) -> Run:
+def _set_up(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    stop: StopSignals,
+    events: Events | NoEvents,
+) -> Run:
     first = processes.is_first()
     parallel = make_parallel(config)
     origin = resume.find_origin(config, workdir) if first else resume.Origin()
 
     # Data: from crystals and texts to batches.
+    events.phase("data")
     data = RunData(config, encoder_needs(config), share_of_process())
     num_examples = data.split_sizes["train"]
     fingerprints = {split: data.splits.fingerprint(split) for split in data.split_sizes}
@@ -101,6 +115,7 @@ def _set_up(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals)
     # Model and optimizer: shapes of their arrays, before any array is allocated or read.
     task = make_task(config, data, parallel)
     example = data.example_batch()
+    events.phase("start")
     abstract = abstract_variables(task.model, example)
     make_optimizer = functools.partial(optim.make_optimizer, config, abstract["params"])
     trainable = optim.trainable_mask(abstract["params"], config.frozen)
@@ -115,11 +130,14 @@ def _set_up(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals)
         return to_arrays(create(task.initialise(example), seed=config.seed))
 
     # Initial state: fresh, or from a checkpoint.
+    events.phase("restore")
     now = Present(config, num_examples, fingerprints)
     start = resume.in_all_processes(
         lambda: resume.begin(origin, workdir, now, shapes, initialise), shapes
     )
     progress = start.progress
+    events.restored(progress.step, progress.epoch)
+    events.phase("start")
     timeline = timeline_of(config, num_examples, progress)
     schedule = make_schedule(config, timeline)
     template = template.replace(tx=make_optimizer(schedule))
@@ -158,6 +176,7 @@ def _set_up(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals)
         saver=Saver(parallel, checkpoints, log, config.checkpoint),
         log=log,
         line=line,
+        events=events,
         stop=stop,
         requests=processes.SharedRequests(),
         began_at=progress,
@@ -169,23 +188,28 @@ def _set_up(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals)
 def _train_epochs(run: Run) -> None:
     """Trains to the end of the run; if it ends early for any reason, saves what is safe."""
     config, current, saver = run.config, run.current, run.saver
+    run.events.phase("train")
     processes.save_if_lost(lambda: saver.save_without_others(current.state, current.progress))
     try:
         while not has_ended(config, current.progress):
             save_is_due = _train_epoch(run)
-            row = _validate(run)
+            with run.events.during("validation"):
+                row = _validate(run)
+            run.events.progress(current.progress.step, current.progress.epoch)
             is_last = has_ended(config, current.progress)
             if save_is_due or saver.due_after_validation(current.progress, is_last):
-                saver.save(current.state, current.progress, numbers(row))
+                run.save(numbers(row))
         if current.progress == run.began_at and not run.is_own:  # trained by a different run
-            saver.save(current.state, current.progress)
-        saver.checkpoints.wait_for_last()
+            run.save()
+        with run.events.during("save_wait"):
+            saver.checkpoints.wait_for_last()
     except Exception as error:
         processes.end_if_lost(error)
         with processes.report_lost_processes():
             run.check_finite()
             processes.announce_last_save()
-            saver.save_before_leaving(current.state, current.progress, error)
+            with run.events.during("save_wait"):
+                saver.save_before_leaving(current.state, current.progress, error)
         raise
     if stopped_early(config, current.progress) and current.progress != run.began_at:
         run.line.say(why_ended(config, current.progress))
@@ -203,7 +227,7 @@ def _train_epoch(run: Run) -> bool:
     """
     config, current, saver = run.config, run.current, run.saver
     examples_per_step = config.batch_size * config.accumulate_steps
-    meter, save_is_due = Meter(examples_per_step), False
+    meter, save_is_due = Meter(examples_per_step, run.events), False
     epoch, examples_done = current.progress.epoch, current.progress.examples_in_epoch
     for batch in meter.timed(run.data.train_batches(epoch, examples_done)):
         current.layouts.add(batch.layout)
@@ -213,6 +237,7 @@ def _train_epoch(run: Run) -> bool:
         current.state, current.metrics = state, metrics
         current.progress = current.progress.after_step(examples_per_step)
         run.stop.set_unsaved_work(True)
+        run.events.progress(current.progress.step, epoch)
 
         if current.progress.step % config.log_every_n_steps == 0:
             values = {k: float(value) for k, value in run.parallel.to_host(metrics).items()}
@@ -226,7 +251,7 @@ def _train_epoch(run: Run) -> bool:
         save_is_due = due_by_time or saver.due_at_step(current.progress)
         if save_is_due and not run.data.ends_epoch(current.progress.examples_in_epoch):
             run.check_finite()
-            saver.save(current.state, current.progress)
+            run.save()
     run.check_finite()
     return save_is_due
 
@@ -272,6 +297,7 @@ def _until_stopped(run: Run, batches: Iterable[Batch]) -> Iterator[Batch]:
 def _test(run: Run) -> Row:
     """Evaluates the best checkpoint on the test split, and draws the report."""
     current, log, checkpoints = run.current, run.log, run.saver.checkpoints
+    run.events.phase("test")
     state, tested_step = run.saver.best_state(run.template, current.state)
     measures, write_report = run.task.test(state)
     row = test_row(measures, current.progress, tested_step)
@@ -285,6 +311,12 @@ def _test(run: Run) -> Row:
         write_report(report, read_rows(run.workdir / "metrics.jsonl"))
         print(f"{run.task.describe_test(row)}\nreport    {report}", flush=True)
     return row
+
+
+def _report_stop(events: Events | NoEvents, signal_name: str) -> None:
+    """Reports that a signal ends this process now, with nothing to save."""
+    events.record("stopped", signal=signal_name)
+    processes.report_stop(signal_name)
 
 
 def _configure_jax(config: ml_collections.ConfigDict) -> None:
