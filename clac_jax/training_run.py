@@ -34,6 +34,7 @@ from clac_jax.models import abstract_variables
 from clac_jax.models.encoders import encoder_needs
 from clac_jax.reporting import summary
 from clac_jax.reporting.events import EVENTS_FILE, Events, NoEvents
+from clac_jax.reporting.goodput import recorded_seconds
 from clac_jax.reporting.metrics_file import read_rows
 from clac_jax.reporting.progress_line import ProgressLine, SilentLine
 from clac_jax.reporting.rows import Row, numbers, test_row, train_row, validation_row
@@ -308,7 +309,9 @@ def _test(run: Run) -> Row:
     log.close()
     if processes.is_first():
         report = run.workdir / "report.png"
-        write_report(report, read_rows(run.workdir / "metrics.jsonl"))
+        run.events.record("tested")
+        seconds = recorded_seconds(run.workdir / EVENTS_FILE)
+        write_report(report, read_rows(run.workdir / "metrics.jsonl"), seconds)
         print(f"{run.task.describe_test(row)}\nreport    {report}", flush=True)
     return row
 

@@ -1,4 +1,4 @@
-"""`clac-jax goodput`: the share of a run's time that went into training, and where the rest went."""
+"""`clac-jax goodput`: the share of a run's time spent on training, and where the rest went."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import os
 import secrets
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -72,7 +72,7 @@ class Events:
         self._recorded = time.monotonic()
         self._stack = ["start"]
         self._spans: list[tuple[float, float, str]] = []  # since the last event
-        self._seconds: Counter[Any] = Counter()  # of floats
+        self._seconds: defaultdict[str, float] = defaultdict(float)
         self._position: dict[str, int] = {}
         self._saved: int | None = None
         self._open()
@@ -146,7 +146,8 @@ class Events:
             self._account()
             self._fold(0)
             seconds = {name: int(1e3 * value) / 1e3 for name, value in self._seconds.items()}
-            self._seconds.subtract(seconds)  # what rounding leaves is part of the next event
+            for name, value in seconds.items():  # what rounding leaves is part of the next event
+                self._seconds[name] -= value
             event = {"kind": kind, "at": round(self._since + self._offset, 3), "start": self.start}
             event |= self._position | fields
             if self._saved is not None:
@@ -175,14 +176,14 @@ class Events:
             self._seconds[activity] += end - begin
         del self._spans[:count]
 
-    def _on_duration(self, event: str, duration: float, **facts: object) -> None:
+    def _on_duration(self, event: str, duration_secs: float, **facts: str | int) -> None:
         """Attributes a compilation that has just ended; those within it came before it."""
         del facts
         if not event.startswith(_COMPILING) or threading.get_ident() != self._main:
             return
         with self._lock:
             self._account()
-            began, spans = self._since - duration, []
+            began, spans = self._since - duration_secs, []
             for begin, end, activity in self._spans:
                 middle = min(max(began, begin), end)
                 spans += [(begin, middle, activity), (middle, end, "compile")]
@@ -208,6 +209,8 @@ class Events:
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
+        if self._file is not None:
+            self._file.close()
         self._file = None
         warn(
             f"Cannot write {self._path}: {explain(error)} The run continues; `clac-jax goodput` "

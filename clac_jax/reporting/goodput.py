@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from clac_jax.errors import WorkdirError
+from clac_jax.reporting.events import NoEventsError, read_events
 
 MEANINGS = {
     "train": "training steps that were kept",
@@ -89,7 +93,10 @@ def goodput(events: Iterable[Mapping[str, Any]], unread: int = 0) -> Goodput:
                 # The clocks of two hosts may differ.
                 down += max(event.get("began", event["at"]) - last["at"], 0.0)
                 kills += last["kind"] not in ("stopped", "failed")
-        before, position = position, (event.get("step", position[0]), event.get("epoch", 0))
+        before, position = (
+            position,
+            (event.get("step", position[0]), event.get("epoch", position[1])),
+        )
         if event["kind"] == "restored":
             before = position
             lost_steps += sum(span.lose_after(position) for span in spans)
@@ -103,6 +110,17 @@ def goodput(events: Iterable[Mapping[str, Any]], unread: int = 0) -> Goodput:
             seconds["lost"] += lost
     seconds["down"] = down
     return Goodput(seconds, sum(seconds.values()), starts, kills, lost_steps, position[0], unread)
+
+
+def recorded_seconds(path: Path) -> dict[str, float]:
+    """`Goodput.seconds` of a file of events, for the report; {} if it cannot be read.
+
+    The run has warned of that: a report without this bar is better than none.
+    """
+    try:
+        return goodput(*read_events(path)).seconds
+    except (NoEventsError, WorkdirError):
+        return {}
 
 
 @dataclass
@@ -144,23 +162,25 @@ def format_goodput(result: Goodput, name: str) -> str:
     """
     starts = f"{result.starts} start{'s' if result.starts != 1 else ''}"
     lines = [
-        f"{name}: {_duration(result.wall)} in {starts}, {result.productive:.1%} of it training"
+        f"{name}: {format_time(result.wall)} in {starts}, {result.productive:.1%} of it training"
     ]
     parts = sorted(result.seconds.items(), key=lambda part: (part[0] != "train", -part[1]))
     for part, value in parts:
         if value > 0 or part == "train":
             share = value / result.wall if result.wall else 0.0
-            lines.append(f"{share:>8.1%}  {_duration(value):>12}  {MEANINGS[part]}")
+            lines.append(f"{share:>8.1%}  {format_time(value):>12}  {MEANINGS[part]}")
     lines.append(
         f"{result.kills} of the starts ended without a word (killed, or the machine was lost); "
         f"{result.lost_steps:,} of {result.steps:,} steps were trained again"
     )
     if result.unread:
-        lines.append(f"{result.unread} lines of the file are not events, and were skipped")
+        are = "lines of the file are not events" if result.unread > 1 else "line is not an event"
+        lines.append(f"{result.unread} {are}")
     return "\n".join(lines)
 
 
-def _duration(seconds: float) -> str:
+def format_time(seconds: float) -> str:
+    """A time in the unit that suits it, from seconds to days."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     minutes, hours = seconds / 60, seconds / 3600
