@@ -43,6 +43,7 @@ from clac_jax.reporting.throughput import Meter
 from clac_jax.run import Current, Run
 from clac_jax.tasks import make_task
 from clac_jax.training import optim
+from clac_jax.training.compilation_cache import use_compilation_cache
 from clac_jax.training.parallel import make_parallel
 from clac_jax.training.run_end import has_ended, stopped_early, why_ended
 from clac_jax.training.schedules import make_schedule, timeline_of
@@ -76,6 +77,8 @@ def train(
     stop = stop or StopSignals()
     stop.before_leaving = processes.report_stop
     processes.start(config.distributed, lambda: program_facts.of_program(config))
+    if config.compilation_cache:
+        use_compilation_cache(local_path(config.compilation_cache, "config.compilation_cache"))
     with contextlib.ExitStack() as stack:
         folder = local_path(workdir, "--workdir")
         events: Events | NoEvents = NoEvents()
@@ -239,6 +242,9 @@ def _train_epoch(run: Run) -> bool:
         current.progress = current.progress.after_step(examples_per_step)
         run.stop.set_unsaved_work(True)
         run.events.progress(current.progress.step, epoch)
+        if current.progress.step == run.began_at.step + 1:
+            run.check_finite()  # waits for it
+            run.events.record("first_step")
 
         if current.progress.step % config.log_every_n_steps == 0:
             values = {k: float(value) for k, value in run.parallel.to_host(metrics).items()}
@@ -326,6 +332,3 @@ def _configure_jax(config: ml_collections.ConfigDict) -> None:
     flags, deterministic = os.environ.get("XLA_FLAGS", ""), "--xla_gpu_deterministic_ops=true"
     if config.deterministic and deterministic not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {deterministic}".strip()  # read with the first device
-    if config.compilation_cache:
-        cache = local_path(config.compilation_cache, "config.compilation_cache")
-        jax.config.update("jax_compilation_cache_dir", str(cache))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-NAMED = "RUN, RUN@best, RUN@last, RUN@step=5000, RUN@epoch=49 or a checkpoint's folder"
+NAMED = (
+    "RUN, RUN@best, RUN@best=2 (the second best), RUN@last, RUN@step=5000, RUN@epoch=49 or a "
+    "checkpoint's folder"
+)
 """The names of checkpoints, for the help of an argument."""
 
 
