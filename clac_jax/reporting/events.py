@@ -32,11 +32,14 @@ ACTIVITIES = (
 )
 """What a process can be doing; at each moment it does exactly one of them."""
 
-SECONDS_BETWEEN = 10.0
-"""Shortest time between two events of training; a kill leaves at most this time unaccounted."""
+SHORTEST_PAUSE, LONGEST_PAUSE, SHARE = 1.0, 60.0, 0.02
+"""Seconds between two events of progress, and their share of the age of the start between these.
+
+A kill leaves at most this time unaccounted.
+"""
 
 DOUBLING_BYTES = 1 << 20
-"""Bytes of the file that double that time, so that the file of a run of years stays small."""
+"""Bytes of the file that double that pause, so that the file of a run of years stays small."""
 
 MAX_SPANS = 1000
 _LONGEST_AGE = 3600.0  # seconds; of a process that is about to train
@@ -69,7 +72,8 @@ class Events:
         # Wall-clock time can be set back during a run, and seconds must add up.
         self._offset = now - time.monotonic()
         self._since = began - self._offset
-        self._recorded = time.monotonic()
+        self._opened = self._recorded = time.monotonic()
+        self._closing = threading.Event()
         self._stack = ["start"]
         self._spans: list[tuple[float, float, str]] = []  # since the last event
         self._seconds: defaultdict[str, float] = defaultdict(float)
@@ -79,16 +83,21 @@ class Events:
         self.record("start", began=round(began, 3), process=os.getpid())
 
     def __enter__(self) -> Events:
-        """Attributes what JAX compiles in this thread from now on to the activity "compile"."""
+        """Starts recording the progress at intervals, and what JAX compiles in this thread."""
         from jax import monitoring  # imports JAX, which readers of the file do not need
 
         monitoring.register_event_duration_secs_listener(self._on_duration)
+        # A thread, since a compilation or a collective can take minutes.
+        self._beats = threading.Thread(target=self._beat, name="events", daemon=True)
+        self._beats.start()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """Records how the start has ended, and closes the file."""
         from jax import monitoring
 
+        self._closing.set()
+        self._beats.join()
         monitoring.unregister_event_duration_listener(self._on_duration)
         if error is None:
             self.record("ended")
@@ -124,15 +133,19 @@ class Events:
         self._saved = step
 
     def progress(self, step: int, epoch: int) -> None:
-        """Sets the position of the run; it is recorded unless the last event is recent.
+        """Sets the position of the run, for the next event.
 
         Args:
             step: optimizer updates so far.
             epoch: the present epoch; it advances when its validation has been done.
         """
         self._position = {"step": step, "epoch": epoch}
-        pause = SECONDS_BETWEEN * 2 ** (self._size // DOUBLING_BYTES)
-        if time.monotonic() - self._recorded >= pause:
+
+    def record_if_due(self) -> None:
+        """Records the position of the run, unless the last event is recent."""
+        age = time.monotonic() - self._opened
+        pause = min(max(SHORTEST_PAUSE, SHARE * age), LONGEST_PAUSE)
+        if time.monotonic() - self._recorded >= pause * 2 ** (self._size // DOUBLING_BYTES):
             self.record("progress")
 
     def record(self, kind: str, **fields: Any) -> None:
@@ -155,6 +168,10 @@ class Events:
             event["seconds"] = {name: value for name, value in seconds.items() if value}
             self._saved, self._recorded = None, self._since
             self._write(event)
+
+    def _beat(self) -> None:
+        while not self._closing.wait(SHORTEST_PAUSE):
+            self.record_if_due()
 
     def _enter(self, stack: list[str]) -> None:
         with self._lock:

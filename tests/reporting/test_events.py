@@ -1,5 +1,6 @@
 """events.jsonl: every moment once, whatever ends a start, and a small file."""
 
+import itertools
 import threading
 import time
 
@@ -120,12 +121,15 @@ def test_progress_is_recorded_at_intervals_with_the_position(clock, tmp_path):
     with Events(tmp_path / "events.jsonl") as events:
         events.restored(4, 1)
         for step in range(5, 30):
-            clock.now += 1
+            clock.now += 1 if step < 7 else 100
             events.progress(step, 1)
+            events.record_if_due()
             events.saved(step)
     _, restored, *steps, ended = read(tmp_path / "events.jsonl")
     assert (restored["kind"], restored["step"], restored["epoch"]) == ("restored", 4, 1)
-    assert [(event["step"], event["saved"]) for event in steps] == [(14, 13), (24, 23)]
+    assert [event["at"] - restored["at"] for event in steps[:4]] == [1, 2, 102, 202]
+    assert [event["step"] for event in steps] == list(range(5, 30))
+    assert (steps[0].get("saved"), steps[1]["saved"]) == (None, 5)
     assert (ended["step"], ended["saved"]) == (29, 29)
 
 
@@ -135,7 +139,33 @@ def test_the_file_grows_slower_and_slower(clock, tmp_path, monkeypatch):
         for step in range(100_000):
             clock.now += 10
             events.progress(step, 0)
+            events.record_if_due()
     assert (tmp_path / "events.jsonl").stat().st_size < 17_000
+
+
+def test_at_first_often_and_then_once_a_minute(clock, tmp_path):
+    with Events(tmp_path / "events.jsonl") as events:
+        for _ in range(20_000):
+            clock.now += 0.5
+            events.record_if_due()
+    at = [event["at"] for event in read(tmp_path / "events.jsonl")][:-1]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(at)]
+    assert pauses[:3] == [1, 1, 1]
+    assert all(
+        pause <= max(1.5, 0.02 * (end - at[0]) + 1)
+        for pause, end in zip(pauses, at[1:], strict=True)
+    )
+    assert pauses[-3:] == [60, 60, 60]
+
+
+def test_progress_is_recorded_while_the_run_is_busy(tmp_path, monkeypatch):
+    monkeypatch.setattr(events_module, "SHORTEST_PAUSE", 0.01)
+    path = tmp_path / "events.jsonl"
+    with Events(path):
+        deadline = time.monotonic() + 20
+        while len(read_events(path)[0]) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert [event["kind"] for event in read(path)][:3] == ["start", "progress", "progress"]
 
 
 def test_earlier_events_are_kept_and_a_torn_line_is_closed(tmp_path):
