@@ -24,10 +24,12 @@ from clac_jax.datasets.jarvis_dft_3d import JarvisDft3d
 from clac_jax.datasets.materials_project_mini.builder import PARQUET, MaterialsProjectMini
 from clac_jax.datasets.options import DEFAULTS, TableOptions
 from clac_jax.datasets.record import DataError, Record, shortened
-from clac_jax.errors import error_reason
+from clac_jax.errors import error_reason, set_origin
 from clac_jax.files.atomic import sync
 from clac_jax.files.paths import error_number, explain, local_path
 from clac_jax.stores.copies import local_copy
+from clac_jax.stores.errors import NotFoundError
+from clac_jax.stores.url import is_url
 
 NAMES = ("materials_project_mini", "gpt_narratives", "jarvis_dft_3d")
 REFUSED_ROWS = "refused_rows.jsonl"
@@ -54,7 +56,7 @@ def load(
         name: one of NAMES.
         data_dir: folder of the prepared data sets.
         split: "train", "validation" or "test".
-        path: table or folder of CIF files; not used for the bundled data set.
+        path: table or folder of CIF files, or its URL; not used for the bundled data set.
         options: options of the table.
 
     Raises:
@@ -103,6 +105,8 @@ class _DataSet:
             raise DataError(
                 f"The data set {self.name} needs a file. Set --config.dataset.path=FILE."
             )
+        if self.name in _TABLES and is_url(str(self.path)):
+            object.__setattr__(self, "path", _copied(str(self.path)))
         with _read_errors(self.path):
             for file in self.files().values():
                 if not file.is_file():
@@ -143,7 +147,23 @@ class _DataSet:
         )
 
     def _source(self) -> Path:
-        return local_copy(str(self.path), "dataset.path")
+        return local_path(str(self.path), "dataset.path")
+
+
+def _copied(url: str) -> Path:
+    """A local copy of a table in an object store, with its sibling files if it has any."""
+    copy = local_copy(url, "dataset.path")
+    folder, _, name = url.strip().rstrip("/").rpartition("/")
+    for sibling in table.names_of_siblings(name):
+        link = copy.with_name(sibling)
+        with contextlib.suppress(FileNotFoundError):
+            link.unlink()
+        with contextlib.suppress(NotFoundError):
+            other = local_copy(f"{folder}/{sibling}", "dataset.path")
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                link.symlink_to(other)
+    set_origin(copy.parent, folder)
+    return copy
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from clac_jax.stores.url import is_url
 
 def publish(
     what: str, folder: str | Path, name: str | None = None, license_: str | None = None
-) -> str:
+) -> Path | str:
     """Writes a checkpoint's model with everything that loading it needs.
 
     The folder has `config.json`, `model.safetensors` (all parameters and batch statistics), the
@@ -41,7 +41,7 @@ def publish(
             it is known, otherwise "unknown".
 
     Returns:
-        The path or URL of the folder.
+        The folder: its path, or its URL.
 
     Raises:
         CheckpointNotFoundError, DamagedCheckpointError: the checkpoint cannot be read.
@@ -57,7 +57,7 @@ def publish(
             export(info, made)
             _write_rest(info, made, name or made.name, license_)
         return url
-    return str(_publish(info, local_path(folder, "FOLDER"), name, license_))
+    return _publish(info, local_path(folder, "FOLDER"), name, license_)
 
 
 def _publish(info: CheckpointInfo, folder: Path, name: str | None, license_: str | None) -> Path:
