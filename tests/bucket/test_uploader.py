@@ -92,7 +92,7 @@ def test_killed_at_every_request(templates, tmp_path, when, counts_versions):
         play(MemoryStore(memory), tmp_path / f"{number}-again", templates)
         assert view_of(memory) == view_of(reference), "left over, or missing"
         commits = [name for name in memory.objects if name.startswith("commits/")]
-        assert len(commits) == 2, "one checkpoint and the rows"
+        assert len(commits) == 3, "two checkpoints and the rows"
 
 
 OTHER = ({8: "e"}, {8: "e", 16: "f"}, {16: "f", 24: "g"})
