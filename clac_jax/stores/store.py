@@ -146,7 +146,8 @@ class Store:
 
         Raises:
             ConflictError: the condition does not hold. The object is not changed.
-            FileNotFoundError: there is no file `source`.
+            OSError: the file `source` cannot be opened.
+            WorkdirError: it cannot be read.
         """
         with transfer.Content.of(source) as content:
             if if_absent or if_version is not None:
