@@ -4,7 +4,7 @@ import random
 import signal
 
 import pytest
-from helpers.bucket_programs import FLAGS, BucketProgram, files_of_run
+from helpers.bucket_programs import BucketProgram, files_of_run
 from helpers.object_stores import gcs_store, misbehaving_store, moto_store
 from helpers.workdirs import assert_equal_runs
 
