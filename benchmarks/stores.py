@@ -12,10 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -42,42 +42,57 @@ def measure(url: str, path: Path, kind: str) -> dict[str, Any]:
 
     store = open_store(url, StoreOptions(patience_seconds=300))
     store.head("first")  # connects
-    before = _peak_megabytes()
     start, cpu_start = time.perf_counter(), time.process_time()
-    if kind == "small":
-        size = 1_000_000
-        for number in range(1000):
-            store.put(f"small/{number}", bytes(1000))
-        middle = time.perf_counter()
-        for number in range(1000):
-            store.get(f"small/{number}")
-    else:
-        size = path.stat().st_size
-        store.delete("large")
-        store.put("large", path, if_absent=kind == "in one request")
-        middle = time.perf_counter()
-        copy = path.with_name(f"{path.name}.copy")
-        checksum = store.download("large", copy)
-        assert checksum == int(path.with_suffix(".crc").read_text())
-        copy.unlink()
+    with PeakMemory() as memory:
+        if kind == "small":
+            size = 1_000_000
+            for number in range(1000):
+                store.put(f"small/{number}", bytes(1000))
+            middle = time.perf_counter()
+            for number in range(1000):
+                store.get(f"small/{number}")
+        else:
+            size = path.stat().st_size
+            store.delete("large")
+            store.put("large", path, if_absent=kind == "in one request")
+            middle = time.perf_counter()
+            copy = path.with_name(f"{path.name}.copy")
+            checksum = store.download("large", copy)
+            assert checksum == int(path.with_suffix(".crc").read_text())
+            copy.unlink()
     end, cpu = time.perf_counter(), time.process_time() - cpu_start
     return {
         "megabytes": size / 1e6,
         "up_mb_per_s": size / 1e6 / (middle - start),
         "down_mb_per_s": size / 1e6 / (end - middle),
         "cpu_s": cpu,
-        "peak_memory_mb": _peak_megabytes() - before,
+        "peak_memory_mb": memory.peak - memory.start,
         "requests": store.counts.requests,
         "retries": store.counts.retries,
     }
 
 
-def _peak_megabytes() -> float:
-    """Peak of this process's own memory: pages of a mapped file, which can be dropped, are not."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) / 1e3
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+class PeakMemory:
+    """Peak of this process's memory, without the pages of mapped files, which can be dropped."""
+
+    def __enter__(self) -> PeakMemory:
+        self.start = self.peak = self._now()
+        self._is_done = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._is_done.wait(0.005):
+            self.peak = max(self.peak, self._now())
+
+    def _now(self) -> float:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith("RssAnon"))
 
 
 def in_own_process(url: str, path: Path, kind: str) -> dict[str, Any]:

@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clac_jax.errors import WorkdirError
+from clac_jax.files.paths import explain
 from clac_jax.stores.version import Stored, Version
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 
-class Content:
-    """The bytes of a put: in memory, or mapped from a file, so that they need not fit there."""
+SMALL_BYTES = 1 << 20
 
-    def __init__(self, data: bytes | mmap.mmap):
-        self.data = data
-        self.size = len(data)
+
+class Content:
+    """The bytes of a put: in memory, or of a file, which need not fit there.
+
+    Attributes:
+        size: their number.
+    """
+
+    def __init__(self, source: bytes | int):
+        """From bytes, or the descriptor of an open file."""
+        self._source = source
+        self.size = os.fstat(source).st_size if isinstance(source, int) else len(source)
 
     @classmethod
     @contextlib.contextmanager
     def of(cls, source: bytes | Path) -> Iterator[Content]:
-        """Opens bytes or a file.
+        """Opens bytes or a file; a small one is read, as it may change while it is sent.
 
         Raises:
             OSError: the file cannot be read.
@@ -33,12 +44,33 @@ class Content:
             yield cls(source)
             return
         with source.open("rb") as file:
-            size = file.seek(0, 2)
-            if not size:  # nothing to map
-                yield cls(b"")
-                return
-            # Not closed here: obstore may still hold it for a moment after an error.
-            yield cls(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
+            is_small = os.fstat(file.fileno()).st_size <= SMALL_BYTES
+            yield cls(file.read() if is_small else file.fileno())
+
+    def buffer(self) -> bytes | mmap.mmap:
+        """All bytes; those of a file are mapped, so the system may drop pages that were sent.
+
+        A large file must not be cut short in the meantime: that would end the program by a signal.
+        """
+        if isinstance(self._source, bytes):
+            return self._source
+        try:
+            return mmap.mmap(self._source, self.size, access=mmap.ACCESS_READ)
+        except OSError:  # a file system that cannot map files
+            return self.part(0, self.size)
+
+    def part(self, start: int, length: int) -> bytes:
+        """A copy of a part of the bytes.
+
+        Raises:
+            WorkdirError: the file cannot be read. An `OSError` would be taken for one of the store.
+        """
+        if isinstance(self._source, bytes):
+            return self._source[start : start + length]
+        try:
+            return os.pread(self._source, length, start)
+        except OSError as error:
+            raise WorkdirError(f"Cannot read a file to upload: {explain(error)}") from error
 
     def parts(self, length: int, wait: Callable[[int], None]) -> Iterator[bytes]:
         """Copies of the parts in order; `wait` is called with the size of each before it."""
@@ -46,10 +78,6 @@ class Content:
             part = self.part(start, length)
             wait(len(part))
             yield part
-
-    def part(self, start: int, length: int) -> bytes:
-        """A copy of a part of the bytes."""
-        return self.data[start : start + length]
 
 
 class ConditionError(Exception):
@@ -85,9 +113,7 @@ def look(client: ObjectStore, key: str) -> tuple[int, Version]:
 
 def write(client: ObjectStore, key: str, content: Content, mode: Any = None) -> Version:
     """Writes an object in one request, under a condition unless `mode` is None."""
-    # A file that was cut short by others while it is mapped would end the program by a signal;
-    # checkpoints and their pinned copies are never written twice.
-    answer = client.put(key, content.data, mode=mode, use_multipart=False)
+    answer = client.put(key, content.buffer(), mode=mode, use_multipart=False)
     return Version.of(answer)
 
 

@@ -62,6 +62,7 @@ class Settings:
     expired: bool = False  # 400 ExpiredToken
     accepted_key: str = ""  # 400 ExpiredToken for other access keys; any if empty
     denied: bool = False  # 403, with the signature of the request in the answer
+    ignored_headers: list = field(default_factory=list)  # "if-match": as old stores do
     listing_lag_requests: int = 0  # listings show the objects of this many requests ago
     listing_lag_seconds: float = 0.0
     corrupted: str = ""  # objects whose name contains this are read with one bit flipped
@@ -162,6 +163,8 @@ class Handler(BaseHTTPRequestHandler):
     def serve(self, request):
         server, settings = self.server, self.server.settings
         request.number, fault = server.register(self.command, kinds_of(request))
+        for name in settings.ignored_headers:
+            request.headers.pop(name, None)
         request.listing_lag = settings.listing_lag_requests, settings.listing_lag_seconds
         if settings.outage:
             fault = "reset" if request.number % 2 else "unavailable"
