@@ -149,7 +149,7 @@ def _set_up(config: ml_collections.ConfigDict, place: RunPlace, stop: StopSignal
             f"workdir   {place.shown}",
             *summary.describe_start(config, start, next_rate),
         ]
-        print("\n".join(lines), flush=True)
+        print("\n".join(lines).replace(str(workdir), place.shown), flush=True)
         line = ProgressLine(timeline.total_steps, progress.step)
 
     return Run(

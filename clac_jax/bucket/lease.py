@@ -145,6 +145,8 @@ class Lease:
             LostWorkdirError, StoreError: see `change`; the lease then ends by itself.
         """
         self.stop_renewing()
+        if not self._ledger.is_held:  # done already, when a signal arrived
+            return
         protocol.reached("release")
         self.change(lambda ledger: dataclasses.replace(ledger, nonce="", finished=finished))
 

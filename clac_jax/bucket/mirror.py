@@ -6,6 +6,7 @@ the folder may be ahead of the bucket, and is kept as it is.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -22,8 +23,16 @@ from clac_jax.bucket.lease import Lease
 from clac_jax.bucket.ledger import Ledger
 from clac_jax.bucket.pins import Pinned, committed_steps, unpin_all
 from clac_jax.bucket.publishing import in_threads
-from clac_jax.checkpoint.files import DamagedCheckpointError, check_files
+from clac_jax.checkpoint.damage import DamagedCheckpointError
+from clac_jax.checkpoint.files import is_large
 from clac_jax.checkpoint.layout import CHECKPOINTS, DAMAGED, entries, is_step
+from clac_jax.checkpoint.remote import (
+    Remote,
+    ensure_local,
+    is_intact,
+    read_remote,
+    write_remote,
+)
 from clac_jax.checkpoint.removal import finish_interrupted
 from clac_jax.distributed.workdir import LOCK_FILE
 from clac_jax.errors import WorkdirError
@@ -98,6 +107,9 @@ def fill(mirror: Path, store: Store, lease: Lease, commits: Mapping[int, Commit]
         for step, commit in commits.items():
             if step not in kept:
                 _download(mirror, store, commit)
+        if commits:  # all that is needed to resume, unless it is damaged
+            with contextlib.suppress(DamagedCheckpointError):
+                ensure_local(mirror / CHECKPOINTS / str(max(commits)))
         run_files.fetch(store, mirror, lease.ledger.run_files)
         if lease.ledger.rows:  # else those that a tool has copied there
             (mirror / METRICS).write_bytes(get_rows(store, lease.ledger.rows))
@@ -121,11 +133,14 @@ def _is_ahead(mirror: Path, commits: Mapping[int, Commit]) -> bool:
 
 
 def _is_intact(checkpoint: Pinned) -> bool:
-    try:
-        check_files(epath.Path(checkpoint.folder), every_byte=True)
-        return True
-    except DamagedCheckpointError:
-        return False
+    """Whether all files are what they should be, or will be downloaded when they are needed."""
+    remote = read_remote(checkpoint.folder)
+    elsewhere = remote.files if remote is not None else {}
+    return all(
+        is_intact(checkpoint.folder / name, facts)
+        or (name in elsewhere and not os.path.lexists(checkpoint.folder / name))
+        for name, facts in files_of(checkpoint.manifest).items()
+    )
 
 
 def _clear(mirror: Path, commits: Mapping[int, Commit]) -> set[int]:
@@ -154,22 +169,26 @@ def _remove(path: Path) -> None:
 
 
 def _download(mirror: Path, store: Store, commit: Commit) -> None:
-    """Reads a checkpoint into the mirror. What the bucket has lost is missing there as well."""
+    """Makes a checkpoint in the mirror, whose large files are downloaded when they are needed.
+
+    A file that the bucket has lost is missing here as well: whoever reads the checkpoint names it.
+    """
     folder = mirror / DOWNLOAD / str(commit.step)
     for name, content in commit.small.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+    large = {name: facts for name, facts in commit.files.items() if is_large(name, facts[0])}
+    if large:
+        write_remote(folder, Remote(store.child(object_name(commit.step, "")).url, large))
 
     def get(name: str) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with contextlib.suppress(NotFoundError):
             store.download(object_name(commit.step, name), path)
-        except NotFoundError:
-            return  # reading the checkpoint names the file, and an older one is used
 
-    in_threads(get, sorted(commit.large))
+    in_threads(get, sorted(commit.files.keys() - commit.small.keys() - large.keys()))
     (mirror / CHECKPOINTS).mkdir(exist_ok=True)
     os.replace(folder, mirror / CHECKPOINTS / str(commit.step))
 

@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from etils import epath
@@ -14,6 +15,7 @@ from etils import epath
 from clac_jax.bucket.commits import files_of, is_data, local_manifest
 from clac_jax.checkpoint.files import MANIFEST, DamagedCheckpointError
 from clac_jax.checkpoint.layout import CHECKPOINTS, step_folders
+from clac_jax.checkpoint.remote import read_remote
 
 PINS = ".upload"  # in the mirror
 _CHUNK = 1 << 24
@@ -27,11 +29,14 @@ class Pinned:
         step: its step.
         folder: its folder, or that of its hard links.
         manifest: content of its `files.json`.
+        elsewhere: name -> size of the files that are only in the bucket: other processes of the run
+            have put them there, and `remote.json` lists them.
     """
 
     step: int
     folder: Path
     manifest: bytes
+    elsewhere: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def identity(self) -> int:
@@ -40,8 +45,9 @@ class Pinned:
 
     @property
     def data(self) -> list[str]:
-        """The files with random names."""
-        return [name for name in sorted(files_of(self.manifest)) if is_data(name)]
+        """The files with random names that are to be uploaded."""
+        names = sorted(files_of(self.manifest).keys() - self.elsewhere.keys())
+        return [name for name in names if is_data(name)]
 
     def small(self) -> dict[str, bytes]:
         """Name -> content of all other files, `files.json` included.
@@ -105,8 +111,9 @@ def pin(mirror: Path, checkpoint: Pinned) -> Pinned | None:
     """
     target = mirror / PINS / str(checkpoint.step)
     unpin(mirror, checkpoint.step)
+    elsewhere = _elsewhere(checkpoint)
     try:
-        for name in (*files_of(checkpoint.manifest), MANIFEST):
+        for name in (*(files_of(checkpoint.manifest).keys() - elsewhere.keys()), MANIFEST):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             _link(checkpoint.folder / name, target / name)
     except FileNotFoundError:
@@ -117,7 +124,7 @@ def pin(mirror: Path, checkpoint: Pinned) -> Pinned | None:
     if local_manifest(checkpoint.folder) != checkpoint.manifest:  # replaced by another save
         unpin(mirror, checkpoint.step)
         return None
-    return Pinned(checkpoint.step, target, checkpoint.manifest)
+    return Pinned(checkpoint.step, target, checkpoint.manifest, elsewhere)
 
 
 def unpin(mirror: Path, step: int) -> None:
@@ -128,6 +135,16 @@ def unpin(mirror: Path, step: int) -> None:
 def unpin_all(mirror: Path) -> None:
     """Removes all links, also those that a killed process has left."""
     shutil.rmtree(mirror / PINS, ignore_errors=True)
+
+
+def _elsewhere(checkpoint: Pinned) -> dict[str, int]:
+    remote = read_remote(checkpoint.folder)
+    files = {} if remote is None else remote.files
+    return {
+        name: size
+        for name, (size, _) in files.items()
+        if is_data(name) and not os.path.lexists(checkpoint.folder / name)
+    }
 
 
 def _link(source: Path, target: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import zlib
 from collections.abc import Callable
 
 from clac_jax.bucket.commits import (
@@ -46,9 +47,10 @@ def recover(store: Store, lease: Lease, say: Warn = warn) -> dict[int, Commit]:
     commits = _committed(store, lease, say)
     for commit in commits.values():  # they may be half replaced, or written by a late request
         republish(store, lease, commit)
-    _adopt_copied(store, lease, commits)
+    incomplete = _adopt_copied(store, lease, commits, say)
     finish_removals(store, lease, commits)
-    _remove_leftovers(store, lease, commits)
+    if lease.previous is not None:  # else all is as a tool has left it
+        _remove_leftovers(store, lease, commits, incomplete)
     return commits
 
 
@@ -125,12 +127,13 @@ def without(ledger: Ledger, steps: list[int], damaged: bool = False) -> Ledger:
     )
 
 
-def _adopt_copied(store: Store, lease: Lease, commits: dict[int, Commit]) -> None:
+def _adopt_copied(store: Store, lease: Lease, commits: dict[int, Commit], say: Warn) -> set[int]:
     """Commits the complete checkpoints that a tool has copied here: no run wrote their manifests.
 
-    They are found by listing, and each is decided by its manifest.
+    They are found by listing, and each is decided by its manifest. Returns the steps of those that
+    are not complete, which may still be being copied.
     """
-    new = {}
+    new, incomplete = {}, set()
     for listed in store.list(CHECKPOINTS):
         parts = listed.name.split("/")
         if len(parts) != 3 or parts[2] != MANIFEST or not is_step(parts[1]):
@@ -138,9 +141,17 @@ def _adopt_copied(store: Store, lease: Lease, commits: dict[int, Commit]) -> Non
         step = int(parts[1])
         if step in commits or step in lease.ledger.damaged:
             continue
-        commit = _copied(store, lease, step)
-        if commit is not None:
-            new[step] = commit
+        small = _copied(store, step)
+        if small is None:
+            continue
+        if MANIFEST in small:
+            new[step] = new_commit(step, lease.ledger.fence, small)
+            continue
+        incomplete.add(step)
+        say(
+            f"{store.url_of(listed.name)} was copied there, and files that it lists are missing, "
+            "so it is not used. Copy all files of the checkpoint, and start again."
+        )
     for commit in new.values():
         store.put(commit.name, commit.to_bytes(), if_absent=True)
         publish(store, lease, commit)
@@ -157,37 +168,45 @@ def _adopt_copied(store: Store, lease: Lease, commits: dict[int, Commit]) -> Non
             )
         )
         commits.update(new)
+    return incomplete
 
 
-def _copied(store: Store, lease: Lease, step: int) -> Commit | None:
-    """A commit of a checkpoint that was copied to the bucket; None if it is none, or incomplete."""
+def _copied(store: Store, step: int) -> dict[str, bytes] | None:
+    """The small files of a checkpoint that was copied to the bucket.
+
+    Returns:
+        Name -> content, without `files.json` if the checkpoint is not complete; None if a run wrote
+        it, which was killed before it was committed.
+    """
     try:
         manifest = store.get(object_name(step, MANIFEST)).data
         files = files_of(manifest)
-        if "fence" in json.loads(manifest):  # of a run that was killed before it was committed
+        if "fence" in json.loads(manifest):
             return None
-    except (NotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    except NotFoundError:
         return None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
     small = {MANIFEST: manifest}
-    for name, (size, _) in files.items():
-        if is_data(name):
-            found = store.head(object_name(step, name))
-            if found is None or found.size != size:
-                return None
-            continue
-        try:
+    for name, (size, crc) in files.items():
+        found = store.head(object_name(step, name))
+        if found is None or found.size != size:
+            return {}
+        if not is_data(name):
             small[name] = store.get(object_name(step, name)).data
-        except NotFoundError:
-            return None
-    return new_commit(step, lease.ledger.fence, small)
+            if zlib.crc32(small[name]) != crc:
+                return {}
+    return small
 
 
-def _remove_leftovers(store: Store, lease: Lease, commits: dict[int, Commit]) -> None:
+def _remove_leftovers(
+    store: Store, lease: Lease, commits: dict[int, Commit], incomplete: set[int]
+) -> None:
     """Deletes the objects of commits that were killed. What a listing leaves out stays for now."""
     kept = {*lease.ledger.commits.values(), *lease.ledger.damaged.values(), lease.ledger.rows}
     kept |= {name for commit in commits.values() for name in commit.objects}
     listed = [each.name for each in (*store.list(CHECKPOINTS), *store.list(COMMITS))]
-    aside = tuple(f"{CHECKPOINTS}/{step}/" for step in lease.ledger.damaged)
+    aside = tuple(f"{CHECKPOINTS}/{step}/" for step in {*lease.ledger.damaged, *incomplete})
     left = [
         name
         for name in listed

@@ -204,6 +204,7 @@ class Uploader:
             self._store.put(object_name(pinned.step, name), pinned.folder / name)
 
         in_threads(put, pinned.data)
+        in_threads(lambda name: self._expect(pinned, name), sorted(pinned.elsewhere))
         rows = self._put_rows()
         commit = new_commit(pinned.step, self._lease.ledger.fence, small)
         replaced = pinned.step in self._commits
@@ -217,6 +218,13 @@ class Uploader:
         self._identities[pinned.step] = pinned.identity
         if replaced:
             publish(self._store, self._lease, commit)
+
+    def _expect(self, pinned: Pinned, name: str) -> None:
+        """Checks that a file is in the bucket that another process has put there."""
+        found = self._store.head(object_name(pinned.step, name))
+        if found is None or found.size != pinned.elsewhere[name]:
+            url = self._store.url_of(object_name(pinned.step, name))
+            raise DamagedCheckpointError(url, "is missing or has another size")
 
     def _put_run_files(self) -> None:
         """Puts the files of the run without a new checkpoint."""

@@ -25,7 +25,7 @@ from clac_jax.stores.errors import StoreError
 from clac_jax.stores.store import Store, StoreOptions, open_store
 from clac_jax.stores.url import is_url
 
-STORE_PATIENCE = 10.0  # seconds of one call; the uploader tries again as long as the run lasts
+STORE_PATIENCE = 20.0  # seconds of one call; the uploader tries again as long as the run lasts
 
 
 class RunPlace(Protocol):
@@ -91,7 +91,8 @@ class BucketPlace:
         self._patience = options.patience_minutes * 60
         self.shown = self._store.url
         self.folder = mirrors.mirror_folder(self.shown, options.scratch)
-        self._local = Workdir(self.folder, "config.bucket.scratch")
+        shown = f"--workdir={self.shown} (local copy: {self.folder})"
+        self._local = Workdir(self.folder, "config.bucket.scratch", shown)
         self._outage = Outage(self.shown)
 
     def __enter__(self) -> Path:

@@ -1,6 +1,10 @@
 """The protocol of a workdir in a bucket, killed or paused at every one of its requests."""
 
+import contextlib
+import tempfile
 import threading
+import zlib
+from pathlib import Path
 
 import pytest
 from helpers.bucket_runs import (
@@ -13,8 +17,12 @@ from helpers.bucket_runs import (
     view_of,
 )
 from helpers.memory_store import Memory, MemoryStore
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clac_jax.bucket import publishing
+from clac_jax.bucket.mirror import dead_holders
+from clac_jax.checkpoint.remote import Remote, write_remote
 from clac_jax.errors import LostWorkdirError
 
 
@@ -138,3 +146,65 @@ def test_paused_at_every_request(templates, tmp_path, counts_versions):
 def names_of(folder, step):
     files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return {f"checkpoints/{step}/{path}" for path in files if path.name != "files.json"}
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(
+    kills=st.lists(st.tuples(st.integers(0, 90), st.booleans(), st.booleans()), max_size=6),
+    counts_versions=st.booleans(),
+    late=st.integers(0, 40),
+)
+def test_killed_again_and_again(templates, kills, counts_versions, late):
+    """Each time at any request, on the same disk or an empty one; listings lack the newest."""
+    with tempfile.TemporaryDirectory() as folder:
+        memory, disk = Memory(counts_versions, late), 0
+        for number, is_done, keeps_disk in kills:
+            disk += not keeps_disk
+            hook = {"after" if is_done else "before": AtRequest(number, kill)}
+            with contextlib.suppress(Killed):
+                play(MemoryStore(memory, **hook), Path(folder, str(disk)), templates)
+        memory.late = 0
+        play(MemoryStore(memory), Path(folder, "last"), templates)
+        reference = Memory()
+        play(MemoryStore(reference), Path(folder, "reference"), templates)
+        assert view_of(memory) == view_of(reference)
+        begin(MemoryStore(memory), Path(folder, "look"))
+        assert tags_in(Path(folder, "look")) == HISTORY[-1]
+
+
+def test_files_that_another_process_has_put_are_part_of_the_checkpoint(templates, tmp_path):
+    """It must have put all of them."""
+    mirror, memory = tmp_path / "mirror", Memory()
+    _, uploader = begin(MemoryStore(memory), mirror)
+    templates.put(mirror, {8: "a"}, rows=10)
+    folder = mirror / "checkpoints" / "8"
+    data = next((folder / "state" / "d").iterdir())
+    name, content = f"state/d/{data.name}", data.read_bytes()
+    data.unlink()
+    url = "s3://bucket/checkpoints/8"
+    write_remote(folder, Remote(url, {name: (len(content), zlib.crc32(content))}))
+    uploader.bring()
+    assert "checkpoints/8/files.json" not in memory.objects
+    memory.write(f"checkpoints/8/{name}", content)
+    _, uploader = begin(MemoryStore(memory), mirror, dead_holders(mirror))
+    memory.write(f"checkpoints/8/{name}", content)
+    uploader.bring()
+    begin(MemoryStore(memory), tmp_path / "look")
+    assert tags_in(tmp_path / "look") == {8: "a"}
+
+
+def test_what_is_damaged_on_the_disk_is_not_uploaded(templates, tmp_path, capsys):
+    mirror, memory = tmp_path / "mirror", Memory()
+    _, uploader = begin(MemoryStore(memory), mirror)
+    templates.put(mirror, {8: "a"}, rows=10)
+    uploader.bring()
+    templates.put(mirror, {16: "b"}, rows=20)
+    data = next((mirror / "checkpoints" / "16" / "state" / "d").iterdir())
+    content = data.read_bytes()
+    data.unlink()
+    data.write_bytes(b"X" + content[1:])
+    uploader.bring()
+    uploader.bring()
+    assert capsys.readouterr().err.count("Step 16 is not uploaded") == 1
+    begin(MemoryStore(memory), tmp_path / "look")
+    assert tags_in(tmp_path / "look") == {8: "a"}, "the last good one stays"

@@ -8,10 +8,9 @@ import socket
 import time
 from pathlib import Path
 
-from helpers.paths import ROOT
-
 from clac_jax.reporting.metrics_file import read_rows
 from clac_jax.stores.store import StoreOptions, open_store
+from helpers.paths import ROOT
 
 # Saves every second step, so that there is always something to upload.
 FLAGS = (

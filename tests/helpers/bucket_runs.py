@@ -85,14 +85,15 @@ def tag_of(folder):
 def tags_in(mirror):
     """Step -> tag of all checkpoints in a mirror, all of which must be intact."""
     place = mirror / "checkpoints"
-    return {int(p.name): tag_of(p) for p in place.iterdir()} if place.exists() else {}
+    steps = [path for path in place.glob("*") if path.name.isdigit()]
+    return {int(path.name): tag_of(path) for path in steps}
 
 
-def begin(store, mirror, dead=()):
+def begin(store, mirror, dead=(), say=lambda line: None):
     """Takes the workdir and fills the mirror, as the program does; returns lease and uploader."""
     mirror.mkdir(parents=True, exist_ok=True)
     lease = acquire(store, 60, dead, SleepingClock())
-    commits = recover(store, lease, say=lambda line: None)
+    commits = recover(store, lease, say)
     fill(mirror, store, lease, commits)
     return lease, Uploader(mirror, store, lease, commits)
 

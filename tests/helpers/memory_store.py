@@ -49,7 +49,7 @@ class MemoryStore:
     def __init__(self, memory, prefix="", before=lambda *_: None, after=lambda *_: None):
         self.memory, self.prefix = memory, prefix
         self.before, self.after = before, after
-        self.url = "s3://bucket/" + prefix.strip("/")
+        self.url = f"s3://bucket/{prefix}".rstrip("/")
 
     def child(self, prefix):
         return MemoryStore(self.memory, f"{self.prefix}{prefix}/", self.before, self.after)
