@@ -1,4 +1,4 @@
-"""The programs on a run that was copied to a bucket by a tool that knows nothing of them."""
+"""The programs on a run that was copied to a bucket file by file."""
 
 import json
 import os
