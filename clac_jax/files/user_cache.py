@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import importlib.metadata
 import os
 from pathlib import Path
 
+_PACKAGE = Path(__file__).parents[1]
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
@@ -42,3 +45,15 @@ def write_checked(path: Path, value: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+@functools.cache
+def code_hash(folders: tuple[str, ...], libraries: tuple[str, ...]) -> str:
+    """A hash of the modules in folders of this package, and of the versions of libraries."""
+    digest = hashlib.sha256()
+    for path in sorted(path for name in folders for path in (_PACKAGE / name).rglob("*.py")):
+        digest.update(path.read_bytes())
+    for name in libraries:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            digest.update(f"{name} {importlib.metadata.version(name)}".encode())
+    return digest.hexdigest()

@@ -8,20 +8,16 @@ views and the code that makes them, so a start with the same ones reads them.
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from clac_jax.files.user_cache import cache_folder, read_checked, write_checked
+from clac_jax.files.user_cache import cache_folder, code_hash, read_checked, write_checked
 from clac_jax.input_pipeline.batch import ExampleViews
 
-_PACKAGE = Path(__file__).parents[1]
 _CODE = ("crystals", "text", "input_pipeline", "datasets")
 _LIBRARIES = ("numpy", "scipy", "tokenizers", "sentencex")
 
@@ -60,7 +56,9 @@ def kept_sample(facts: Sequence[str], make: Callable[[], Sequence[ExampleViews]]
         facts: everything that the sizes depend on, besides the code.
         make: makes the views of the examples.
     """
-    digest = hashlib.sha256("\n".join([*facts, _code()]).encode("utf-8", "surrogateescape"))
+    digest = hashlib.sha256(
+        "\n".join([*facts, code_hash(_CODE, _LIBRARIES)]).encode("utf-8", "surrogateescape")
+    )
     path = cache_folder("sizes") / f"{digest.hexdigest()[:32]}.json"
     if (content := read_checked(path)) is not None:
         return _from_json(content)
@@ -78,15 +76,3 @@ def _to_json(sample: Sample) -> bytes:
 def _from_json(content: bytes) -> Sample:
     nodes, edges, tokens, labelled = json.loads(content)
     return Sample(np.array(nodes), np.array(edges), np.array(tokens), labelled)
-
-
-@functools.cache
-def _code() -> str:
-    """A hash of the modules that make views, and the versions of the libraries they use."""
-    digest = hashlib.sha256()
-    for path in sorted(path for name in _CODE for path in (_PACKAGE / name).rglob("*.py")):
-        digest.update(path.read_bytes())
-    for name in _LIBRARIES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            digest.update(f"{name} {importlib.metadata.version(name)}".encode())
-    return digest.hexdigest()

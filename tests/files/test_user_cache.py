@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from clac_jax.files import user_cache
 from clac_jax.files.user_cache import cache_folder, read_checked, write_checked
 
 
@@ -67,3 +68,15 @@ def test_the_folder_follows_the_environment(tmp_path, monkeypatch):
     monkeypatch.delenv("CLAC_JAX_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "clac-jax"
+
+
+def test_the_hash_of_code_follows_the_code_and_the_versions(tmp_path, monkeypatch):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "a.py").write_text("x = 1")
+    monkeypatch.setattr(user_cache, "_PACKAGE", tmp_path)
+    hashes = []
+    for content, libraries in [("x = 1", ()), ("x = 2", ()), ("x = 2", ("numpy",))]:
+        (tmp_path / "models" / "a.py").write_text(content)
+        hashes.append(user_cache.code_hash.__wrapped__(("models",), libraries))
+    assert len(set(hashes)) == 3
+    assert hashes[1] == user_cache.code_hash.__wrapped__(("models",), ("not installed",))
