@@ -253,8 +253,12 @@ def _train_epoch(run: Run) -> bool:
     epoch, examples_done = current.progress.epoch, current.progress.examples_in_epoch
     batches = meter.timed(run.data.train_batches(epoch, examples_done))
     for batch in run.watchdog.steps(batches, lambda each: each.layout not in current.layouts):
+        is_new = batch.layout not in current.layouts
         current.layouts.add(batch.layout)
-        state, metrics = run.train_step(current.state, batch)
+        with run.events.during("compile" if is_new else "train"):
+            state, metrics = run.train_step(current.state, batch)
+        if current.progress == run.began_at:
+            run.events.record("compiled")
         # The next step is already queued, so that the device is never idle.
         run.check_finite()
         current.state, current.metrics = state, metrics

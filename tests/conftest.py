@@ -36,6 +36,10 @@ def pytest_configure(config):
         config.add_cleanup(cache.cleanup)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = cache.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    if "CLAC_JAX_CACHE" not in os.environ:  # nor is the user's own cache read or written
+        own = tempfile.TemporaryDirectory(prefix="clac_jax_cache_")
+        config.add_cleanup(own.cleanup)
+        os.environ["CLAC_JAX_CACHE"] = own.name
 
 
 def pytest_collection_finish():

@@ -26,6 +26,7 @@ ELSEWHERE = {
     "cli.command": "cli/test_main.py",
     "cli.compare": "cli/test_evaluate.py",
     "cli.data": "datasets/test_building.py",
+    "cli.goodput": "reporting/test_goodput.py",
     "cli.hits": "cli/test_search_command.py",
     "cli.embed": "cli/test_index.py",
     "cli.imports": "end_to_end/test_import.py",
