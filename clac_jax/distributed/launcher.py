@@ -39,13 +39,15 @@ def place(
     try:
         if slurm.is_step(os.environ) and (given or _in_cluster(os.environ)):
             return *(given or slurm.place(os.environ)), devices or slurm.gpus(os.environ)
-        if not given and not _in_cluster(os.environ):
+        if given:
+            rank = os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK")
+            return *given, devices or (None if rank is None else [int(rank)])
+        if not _in_cluster(os.environ):
             return None
-        address, count, index = given or (None, None, None)
         address, count, index, detected = ClusterEnv.auto_detect_unset_distributed_params(
-            address, count, index, devices, None, options.connect_seconds
+            None, None, None, devices, None, options.connect_seconds
         )
-    except (RuntimeError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # also those of the client of Kubernetes
         raise ProcessError(
             f"The launcher does not say where the processes are: {one_line(error, 500)} {_SETTINGS}"
         ) from error

@@ -77,6 +77,7 @@ def start(options: ml_collections.ConfigDict, facts: Callable[[], Facts]) -> Non
             num_processes=count,
             process_id=index,
             local_device_ids=local_devices,
+            cluster_detection_method="deactivate",  # or it chooses devices where we chose all
             initialization_timeout=options.connect_seconds,
             heartbeat_timeout_seconds=NEVER,
             shutdown_timeout_seconds=END_SECONDS,

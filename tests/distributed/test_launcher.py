@@ -58,6 +58,7 @@ def test_a_step_of_slurm_is_a_run_unless_the_config_names_another(monkeypatch):
     assert launcher.place(options()) == ("localhost:61443", 2, 1, [1])
     assert launcher.place(options(local_devices=(2, 3)))[3] == [2, 3]
     assert launcher.place(options(**SET)) == ("host:1234", 2, 0, [1])
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")  # is not asked
     # A step of one task is a run of its own, and uses all devices also if the config is set.
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
     monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "1")
@@ -77,4 +78,22 @@ def test_a_broken_variable_of_the_launcher_is_reported(monkeypatch, name, value,
     for each, good in (STEP | {name: value}).items():
         monkeypatch.setenv(each, good)
     with pytest.raises(ProcessError, match=rf"launcher does not say where .*: {reason}\. Set con"):
+        launcher.place(options())
+
+
+def test_open_mpi_names_the_device_and_kubernetes_is_asked_only_if_needed(monkeypatch):
+    monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_RANK", "3")
+    assert launcher.place(options(**SET)) == ("host:1234", 2, 0, [3])
+    monkeypatch.delenv("OMPI_COMM_WORLD_LOCAL_RANK")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+
+    def refuse(*_):
+        raise PermissionError("pods is forbidden.")
+
+    monkeypatch.setattr(
+        launcher.ClusterEnv, "auto_detect_unset_distributed_params", refuse, raising=True
+    )
+    assert launcher.place(options(**SET)) == ("host:1234", 2, 0, None)
+    with pytest.raises(ProcessError, match=r"pods is forbidden\. Set config\.distributed\."):
         launcher.place(options())

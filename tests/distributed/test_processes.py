@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from clac_jax.config.schema import default_config
 from clac_jax.distributed import processes
 
 
@@ -22,3 +23,27 @@ def test_the_only_process_decides_immediately():
 def test_only_a_broken_collective_is_a_lost_process():
     with pytest.raises(ValueError, match="Gloo"), processes.report_lost_processes():
         raise ValueError("Gloo all-reduce failed")  # not converted: there is no other process
+
+
+def test_jax_uses_the_devices_that_were_chosen(monkeypatch):
+    """In a step of SLURM, its own detection would take one of several GPUs."""
+    used = {}
+
+    class Link:
+        def __init__(self, *arguments, **options): ...
+
+        def agree(self, name, facts): ...
+
+    def initialize(**options):
+        used.update(options)
+        raise RuntimeError("no.")
+
+    monkeypatch.setattr(processes, "_link", None)
+    monkeypatch.setattr(processes, "Link", Link)
+    monkeypatch.setattr(processes.launcher, "place", lambda _: ("localhost:1234", 2, 0, None))
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    monkeypatch.setattr(jax.config, "update", lambda name, value: None)
+    with pytest.raises(processes.ProcessError, match="JAX cannot connect the processes"):
+        processes.start(default_config().distributed, dict)
+    assert used["local_device_ids"] is None and used["num_processes"] == 2
+    assert used["cluster_detection_method"] == "deactivate"

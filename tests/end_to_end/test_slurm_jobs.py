@@ -24,6 +24,7 @@ from clac_jax.reporting.metrics_file import read_rows
 pytestmark = pytest.mark.slurm
 
 STEPS = 60
+SEED = default_config().seed
 SCRIPTS = ROOT / "examples" / "slurm"
 
 
@@ -198,9 +199,9 @@ def test_two_nodes_preempted_and_without_a_process_equal_the_undisturbed_run(
 def test_an_array_is_preempted_and_each_of_its_runs_is_requeued(
     cluster, submit, undisturbed, tmp_path
 ):
-    job = submit("sweep.sbatch", tmp_path / "sweep", options=("--array=0-1",))
-    runs = [tmp_path / "sweep" / f"seed-{seed}" for seed in (0, 1)]
-    tasks = [f"{job.number}_{seed}" for seed in (0, 1)]
+    job = submit("sweep.sbatch", tmp_path / "sweep", options=(f"--array={SEED}-{SEED + 1}",))
+    runs = [tmp_path / "sweep" / f"seed-{seed}" for seed in (SEED, SEED + 1)]
+    tasks = [f"{job.number}_{seed}" for seed in (SEED, SEED + 1)]
     cluster.until(lambda: min(map(steps_of, runs)) >= 5)
     # The script of one task requeues that one, also if its number is the one of the array.
     [first] = [task for task in tasks if cluster.job(task)["JobId"] == job.number]
@@ -216,7 +217,6 @@ def test_an_array_is_preempted_and_each_of_its_runs_is_requeued(
         assert cluster.end_of(task) == ("COMPLETED", 0), job.log()
         assert last_state(workdir)[0] == STEPS
     assert cluster.job(first)["Restarts"] == "2" and cluster.job(other)["Restarts"] == "1"
-    assert default_config().seed == 0
     assert_equal_runs(runs[0], undisturbed)
     assert read_rows(runs[1] / "metrics.jsonl") != read_rows(runs[0] / "metrics.jsonl")
 

@@ -117,7 +117,7 @@ class Cluster:
         """RUNNING, COMPLETED, FAILED, ..."""
         return self.job(number)["JobState"]
 
-    def until(self, condition, seconds=120):
+    def until(self, condition, seconds=240):
         """Waits until the condition holds; requeued jobs need not wait for their start time."""
         deadline = time.monotonic() + seconds
         while not condition():
