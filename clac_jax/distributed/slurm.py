@@ -1,4 +1,4 @@
-"""What SLURM tells a task about its step: where the first task is, and which GPUs are its own.
+"""Facts that SLURM gives a task about its step: where the first task is, which GPUs are its own.
 
 JAX's own detection gives two steps of one job the same port, and a task that sees only its own GPU
 the number of one that it does not see. It also needs names of nodes that can be resolved.

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Trains on a spot TPU slice until the run is complete: asks for the slice again whenever it is taken
+# Trains on a spot TPU slice until the run is complete: requests the slice again whenever it is taken
 # away. The workdir is in a bucket, since the disks go with the slice. NOT YET RUN on TPUs: only
 # checked with shellcheck, and against a stand-in for gcloud.
 #

@@ -1,4 +1,4 @@
-"""What SLURM's variables say about a step; tests/examples/test_slurm_jobs.py runs real jobs."""
+"""SLURM's variables of a step; tests/end_to_end/test_slurm_jobs.py runs real jobs."""
 
 import pytest
 

@@ -152,7 +152,7 @@ def spot(tmp_path):
 FLAGS = ("my-slice", "--config=base", "--workdir=gs://bucket/exp", "--config.seed=1")
 
 
-def test_a_spot_slice_is_asked_for_again_until_the_run_is_complete(spot):
+def test_a_spot_slice_is_requested_again_until_the_run_is_complete(spot):
     done, calls = spot(*FLAGS)
     assert done.returncode == 0, done.stderr
     actions = [

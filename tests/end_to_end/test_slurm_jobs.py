@@ -60,15 +60,15 @@ def submit(cluster, environment, flags, tmp_path):
     def start(script, *arguments, options=(), log="job", pace_seconds=0.3, variables=None):
         pace.write_text(str(pace_seconds))
         workdir = tmp_path / "run"
-        if script != "sweep.sbatch":
-            arguments = (f"--workdir={workdir}", *arguments)
+        first = tmp_path / "sweep" if script == "sweep.sbatch" else f"--workdir={workdir}"
         log = tmp_path / f"{log}.log"
         number = cluster.submit(
             f"--output={log}",
             *options,
             SCRIPTS / script,
+            first,
+            *flags,  # --config comes before the flags that override its keys
             *arguments,
-            *flags,
             environment=shared | (variables or {}),
             folder=ROOT,
         )
@@ -187,7 +187,7 @@ def test_two_nodes_preempted_and_without_a_process_equal_the_undisturbed_run(
     os.kill(processes_of(job)[1], signal.SIGKILL)
     cluster.until(restarts(cluster, job, 2))
     assert "Process 0 stops because the connection to process 1" in job.log()
-    # One process is suspended and never comes back: srun ends it.
+    # One process is suspended for good: srun ends it.
     cluster.until(reaches(job, last_state(job.workdir)[0] + 4))
     os.kill(processes_of(job)[0], signal.SIGSTOP)
     cluster.until(restarts(cluster, job, 3))
@@ -199,7 +199,7 @@ def test_two_nodes_preempted_and_without_a_process_equal_the_undisturbed_run(
 def test_an_array_is_preempted_and_each_of_its_runs_is_requeued(
     cluster, submit, undisturbed, tmp_path
 ):
-    job = submit("sweep.sbatch", tmp_path / "sweep", options=(f"--array={SEED}-{SEED + 1}",))
+    job = submit("sweep.sbatch", options=(f"--array={SEED}-{SEED + 1}",))
     runs = [tmp_path / "sweep" / f"seed-{seed}" for seed in (SEED, SEED + 1)]
     tasks = [f"{job.number}_{seed}" for seed in (SEED, SEED + 1)]
     cluster.until(lambda: min(map(steps_of, runs)) >= 5)
