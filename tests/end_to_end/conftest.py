@@ -10,7 +10,6 @@ import pytest
 from helpers.paths import ROOT
 from helpers.several_processes import FLAGS
 from helpers.small_runs import BATCH, STEPS_PER_EPOCH
-from helpers.warm_programs import WarmPrograms
 from matplotlib.figure import Figure
 
 from clac_jax.training_run import train
@@ -56,28 +55,6 @@ def arguments(data_dir):
 def command(arguments):
     """(workdir, *flags) -> the command line of a smoke run, for a new interpreter."""
     return lambda *given: [sys.executable, str(ROOT / "main.py"), *arguments(*given)]
-
-
-@pytest.fixture(scope="session")
-def environment():
-    """Environment variables of a run on one CPU device, or on `devices`."""
-    flags = os.environ["XLA_FLAGS"]
-
-    def build(devices=1):
-        return os.environ | {
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
-        }
-
-    return build
-
-
-@pytest.fixture(scope="session")
-def programs(environment):
-    """Two processes to fork programs from: with different hash seeds, as hosts have."""
-    with WarmPrograms(environment()) as one, WarmPrograms(environment()) as other:
-        yield one, other
 
 
 @pytest.fixture(scope="session")
