@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from clac_jax.training_run import train
 from configs import smoke
 
-
 _DRAW = Figure.savefig
 
 
@@ -84,7 +83,7 @@ def run(begin):
 
 
 @pytest.fixture(scope="session")
-def run_anew(command, environment):
+def run_unforked(command, environment):
     """As `run`, but in a new interpreter, exactly as a user starts it."""
 
     def start(workdir, *flags):

@@ -77,7 +77,7 @@ def tasks_in(folder):
     return json.loads((folder / "eval.json").read_text())["tasks"]
 
 
-def test_what_other_calls_have_measured_stays(pool, tmp_path, capsys):
+def test_sections_of_other_calls_stay(pool, tmp_path, capsys):
     report.write(tmp_path, pool, [section("retrieval", 1), section("classes", 2)])
     report.write(tmp_path, pool, [section("classes", 3), section("numbers", 4)])
     values = {name: values["value"] for name, values in tasks_in(tmp_path).items()}

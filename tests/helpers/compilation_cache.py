@@ -13,7 +13,7 @@ def open_cache(config):
     """The cache's folder: `.pytest_cache/d/programs`; without pytest's cache, one for this run.
 
     The name of an entry is a hash of the program, of the compiler's version and of its options, so
-    a changed program never finds the entry of another one. `pytest --cache-clear` empties it.
+    a changed program is compiled again. `pytest --cache-clear` empties the cache.
     """
     cache = getattr(config, "cache", None)
     if cache is None:

@@ -1,9 +1,9 @@
 """Programs in forks of a process that has already imported what they need.
 
-Importing JAX, Orbax and the rest takes a third of the time of a small run. A fork runs a script from
-its first line to the exit of the interpreter, with its own environment, folder and output; no device
-has been opened before. Unlike a program that a user starts, it finds modules imported, and shares
-the hash seed and what is read from PYTHON... and JAX_... at the start with the other forks.
+Importing JAX, Orbax and the rest takes a third of the time of a small run. A fork runs a script
+from its first line to the exit of the interpreter, with its own environment, folder and output; no
+device has been opened before. Unlike a program that a user starts, it finds modules imported, and
+shares the hash seed and what is read from PYTHON... and JAX_... at the start with the other forks.
 Tests of exactly that start a new interpreter.
 """
 
@@ -110,7 +110,7 @@ class WarmProcess:
             if not select.select([self._status], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
             self.returncode = int(_line(self._status))
-            self._status.close()  # until here its process id belongs to nobody else
+            self._status.close()  # until here no other process can have its id
         return self.returncode
 
     def communicate(self, timeout=None):
@@ -134,7 +134,7 @@ class WarmProcess:
 def _stream(stream):
     """(the file to read from, the descriptor to write to); a pipe is a file that cannot fill up."""
     if stream == subprocess.PIPE:
-        file = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        file = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         return file, file.fileno()
     return None, (1 if stream is None else stream.fileno())
 
@@ -180,8 +180,9 @@ def _is_program(status):
         return True
     status.sendall(f"{pid}\n".encode())
     end = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    status.sendall(f"{end.si_status if end.si_code == os.CLD_EXITED else -end.si_status}\n".encode())
-    status.recv(1)  # its end has been read, or nobody will
+    code = end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
+    status.sendall(f"{code}\n".encode())
+    status.recv(1)  # its end has been read, or the reader has ended
     os.waitpid(pid, 0)
     os._exit(0)
 
@@ -196,6 +197,7 @@ if __name__ == "__main__":
         importlib.import_module(name)
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 20)  # as in conftest.py
     request = _serve(socket.socket(fileno=int(sys.argv[1])))
     os.environ.clear()
     os.environ.update(request["env"])
