@@ -37,6 +37,8 @@ _MAX_BYTES = 1 << 20
 class WarmPrograms:
     """Context manager: forks `main.py` and other scripts from a process that it starts when needed.
 
+    At the end, or if this process is killed, programs that still run are killed too.
+
     Args:
         environment: that of the process that is forked.
     """
@@ -80,6 +82,7 @@ class WarmPrograms:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                start_new_session=True,
             )
 
 
@@ -156,8 +159,8 @@ def _serve(connection):
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        if not request:
-            os._exit(0)
+        if not request:  # the tests have ended, or were killed
+            os.killpg(0, signal.SIGKILL)
         while not request.endswith(b"\n"):
             request += connection.recv(_MAX_BYTES)
         if os.fork() == 0:
