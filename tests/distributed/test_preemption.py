@@ -42,6 +42,11 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
+def hear_sighup():
+    """Pytest itself may run under nohup, and what is ignored is inherited."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start():
     """(work, wait, before) -> a process that is ready; it is gone at the end of the test."""
@@ -54,6 +59,7 @@ def start():
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
+            preexec_fn=hear_sighup,
         )
         running.append(process)
         assert process.stdout.readline() == "ready\n"

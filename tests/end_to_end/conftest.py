@@ -4,15 +4,33 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from helpers.paths import ROOT
 from helpers.several_processes import FLAGS
 from helpers.small_runs import BATCH, STEPS_PER_EPOCH
-from helpers.warm_programs import WarmPrograms
+from matplotlib.figure import Figure
 
 from clac_jax.training_run import train
 from configs import smoke
+
+_DRAW = Figure.savefig
+
+
+@pytest.fixture(scope="session", autouse=True)
+def blank_reports():
+    """In this process, reports without pixels: drawing takes a seventh of the time of a run."""
+    with pytest.MonkeyPatch.context() as patch:
+        blank = lambda figure, path, **options: Path(path).write_bytes(b"")  # noqa: E731
+        patch.setattr(Figure, "savefig", blank)
+        yield
+
+
+@pytest.fixture
+def drawn_reports(monkeypatch):
+    """Reports as users get them."""
+    monkeypatch.setattr(Figure, "savefig", _DRAW)
 
 
 @pytest.fixture(scope="session")
@@ -36,28 +54,6 @@ def arguments(data_dir):
 def command(arguments):
     """(workdir, *flags) -> the command line of a smoke run, for a new interpreter."""
     return lambda *given: [sys.executable, str(ROOT / "main.py"), *arguments(*given)]
-
-
-@pytest.fixture(scope="session")
-def environment():
-    """Environment variables of a run on one CPU device, or on `devices`."""
-    flags = os.environ["XLA_FLAGS"]
-
-    def build(devices=1):
-        return os.environ | {
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
-        }
-
-    return build
-
-
-@pytest.fixture(scope="session")
-def programs(environment):
-    """Two processes to fork programs from: with different hash seeds, as hosts have."""
-    with WarmPrograms(environment()) as one, WarmPrograms(environment()) as other:
-        yield one, other
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +83,7 @@ def run(begin):
 
 
 @pytest.fixture(scope="session")
-def run_anew(command, environment):
+def run_unforked(command, environment):
     """As `run`, but in a new interpreter, exactly as a user starts it."""
 
     def start(workdir, *flags):
