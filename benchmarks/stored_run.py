@@ -84,7 +84,7 @@ class StoredRun:
     def checkpoints(self, workdir: Path) -> Checkpoints:
         """The checkpoints of the workdir, ready to save."""
         checkpoints = Checkpoints(workdir, self._config, self.shapes)
-        checkpoints._buffers.result()  # allocated in the background while a run compiles
+        checkpoints._allocated.result()  # allocated in the background while a run compiles
         return checkpoints
 
     def resume(self, workdir: Path) -> tuple[dict[str, Any], RunProgress]:

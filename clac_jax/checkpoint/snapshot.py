@@ -1,0 +1,261 @@
+"""The copy of a state in host memory that a save writes: all of it, or this process's part."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from clac_jax.checkpoint import parts
+from clac_jax.checkpoint.arrays import (
+    HostBuffers,
+    describe,
+    only_this_process,
+    shard_registry,
+)
+from clac_jax.checkpoint.division import Divided, divide, is_sharded, num_bytes
+from clac_jax.checkpoint.layout import STATE, Leaf
+from clac_jax.checkpoint.removal import remove
+from clac_jax.checkpoint.shard_handler import WrittenArray
+from clac_jax.checkpoint.shards import region_of
+
+Shapes = Mapping[str, jax.ShapeDtypeStruct]
+# Arrays are copied off an accelerator in groups of this size, each of which takes host memory
+# besides the buffers while it is copied.
+GROUP_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What Orbax and the description of a checkpoint need of a state.
+
+    Attributes:
+        tree: slash path -> leaf that Orbax can save.
+        leaves: slash path -> description of the array.
+        files: path in the checkpoint -> size and CRC-32, of files that are on disk already.
+    """
+
+    tree: Mapping[str, Any]
+    leaves: Mapping[str, Leaf]
+    files: Mapping[str, list[int]] = field(default_factory=dict)
+
+
+class Snapshot(Protocol):
+    """A copy of a state in host memory."""
+
+    def allocate(self) -> None:
+        """Allocates the memory, which takes longer than a copy."""
+
+    def copy(self, arrays: Mapping[str, Any]) -> None:
+        """Copies the arrays, given by slash path, after the previous copy has been saved."""
+
+    def handler(self) -> ocp.PyTreeCheckpointHandler:
+        """Orbax's handler for `Stored.tree`."""
+
+    def store(self, directory: Path, step: int) -> Stored:
+        """Prepares the copy to be saved in a `checkpoints/`; may be repeated after a failure."""
+
+    def clear(self) -> None:
+        """Removes what `store` has left besides the checkpoint."""
+
+
+def snapshot_of(shapes: Shapes) -> WholeState | StateInParts:
+    """A snapshot for a state with these arrays; in parts if any of them is sharded."""
+    if is_sharded(shapes):
+        return StateInParts(divide(shapes), jax.process_index())
+    return WholeState(shapes)
+
+
+class WholeState:
+    """All arrays of a state: they are replicated, or there is only one device."""
+
+    def __init__(self, shapes: Shapes):
+        """Allocates nothing yet."""
+        self._shapes = shapes
+        self._arrays: Mapping[str, np.ndarray] = {}
+
+    @functools.cached_property
+    def _buffers(self) -> HostBuffers[str]:
+        return HostBuffers(self._shapes)
+
+    def allocate(self) -> None:
+        """See `Snapshot.allocate`."""
+        self._buffers  # noqa: B018
+
+    def copy(self, arrays: Mapping[str, Any]) -> None:
+        """See `Snapshot.copy`."""
+        self._arrays = self._buffers.fill(arrays)
+
+    def handler(self) -> ocp.PyTreeCheckpointHandler:
+        """Orbax's own, for NumPy arrays."""
+        return ocp.PyTreeCheckpointHandler(
+            use_compression=False, multiprocessing_options=only_this_process()
+        )
+
+    def store(self, directory: Path, step: int) -> Stored:
+        """The arrays, which Orbax writes."""
+        del directory, step
+        return Stored(self._arrays, describe(self._arrays))
+
+    def clear(self) -> None:
+        """Nothing is left."""
+
+
+class StateInParts:
+    """The shards that this process owns, which it writes itself.
+
+    Attributes:
+        save_names: prefix of the names of this run's saves: equal in all its processes, and
+            different after each start. They all save the same states in the same order.
+        is_lost: set when a process of the run is lost.
+    """
+
+    def __init__(self, division: Mapping[str, Divided], index: int):
+        """Allocates nothing yet.
+
+        Args:
+            division: slash path -> the array and its shards.
+            index: index of this process.
+        """
+        self.save_names = os.urandom(4).hex()
+        self.is_lost = threading.Event()
+        self._division, self._index = division, index
+        self._count = itertools.count()
+        self._name = ""
+        self._pieces: dict[str, dict[int, np.ndarray]] = {}
+        self._own: parts.Part | None = None
+        self._folder: Path | None = None
+
+    @property
+    def owned_bytes(self) -> int:
+        """Bytes of the shards that this process saves."""
+        return sum(
+            num_bytes(leaf.shape, np.dtype(leaf.dtype)) for leaf in self._owned_shapes().values()
+        )
+
+    @functools.cached_property
+    def _buffers(self) -> HostBuffers[tuple[str, int]]:
+        return HostBuffers(self._owned_shapes())
+
+    def allocate(self) -> None:
+        """See `Snapshot.allocate`."""
+        self._buffers  # noqa: B018
+
+    def copy(self, arrays: Mapping[str, Any]) -> None:
+        """See `Snapshot.copy`; the arrays may be sharded over devices of other processes."""
+        self._name = f"{self.save_names}{next(self._count)}"
+        self._own, self._pieces = None, {path: {} for path in self._division}
+        for group in self._groups():
+            buffers = self._buffers.fill(
+                {key: _shard(arrays[key[0]], self._division[key[0]], key[1]) for key in group}
+            )
+        for (path, number), buffer in buffers.items():
+            self._pieces[path][number] = buffer
+
+    def handler(self) -> ocp.PyTreeCheckpointHandler:
+        """Orbax's, with ours for arrays that are saved by shards."""
+        return ocp.PyTreeCheckpointHandler(
+            use_compression=False,
+            multiprocessing_options=only_this_process(),
+            type_handler_registry=shard_registry(),
+        )
+
+    def write(self, directory: Path, step: int) -> parts.Part:
+        """Writes this process's part, unless that is done."""
+        if self._own is None:
+            self._folder = parts.parts_folder(directory, step, self._name)
+            self._own = parts.write_part(self._folder, self._index, self._division, self._pieces)
+        return self._own
+
+    def report_failure(self, reason: str) -> None:
+        """Tells the first process that this part will not be written.
+
+        Raises:
+            WorkdirError: that cannot be written either.
+        """
+        if self._folder is not None:
+            parts.report_failure(self._folder, self._index, reason)
+
+    def store(self, directory: Path, step: int) -> Stored:
+        """Writes this process's part and waits for the others.
+
+        Raises:
+            LostPartError: a part will never be complete.
+            OSError: a file cannot be read or written.
+        """
+        own = self.write(directory, step)
+        folder = self._folder
+        assert folder is not None
+        owners = {owner for divided in self._division.values() for owner in divided.owners}
+        found = {
+            index: parts.wait_for_part(folder, index, self.is_lost)
+            for index in sorted(owners - {self._index})
+        }
+        found[self._index] = own
+        found = {index: part for index, part in sorted(found.items()) if part.files}
+
+        def add_databases(state: Path) -> None:
+            for index, part in found.items():
+                parts.add_database(folder, index, state, part)
+
+        return Stored(
+            tree={
+                path: WrittenArray(divided.shape, divided.dtype, add_databases)
+                for path, divided in self._division.items()
+            },
+            leaves=parts.combine(self._division, found),
+            files={
+                f"{STATE}/{parts.database_of(Path(), index)}/{name}": values
+                for index, part in found.items()
+                for name, values in part.files.items()
+            },
+        )
+
+    def clear(self) -> None:
+        """Removes the parts, whose files the checkpoint shares.
+
+        Raises:
+            OSError: they cannot be removed.
+        """
+        if self._folder is not None:
+            remove(self._folder)
+
+    def _owned_shapes(self) -> dict[tuple[str, int], jax.ShapeDtypeStruct]:
+        return {
+            (path, number): jax.ShapeDtypeStruct(divided.grid.shard_shape, divided.dtype)
+            for path, divided in self._division.items()
+            for number in divided.owned_by(self._index)
+        }
+
+    def _groups(self) -> list[list[tuple[str, int]]]:
+        """The shards that this process owns, in groups of about `GROUP_BYTES`."""
+        groups: list[list[tuple[str, int]]] = [[]]
+        size = 0
+        for key, leaf in self._owned_shapes().items():
+            size += num_bytes(leaf.shape, np.dtype(leaf.dtype))
+            if size > GROUP_BYTES and groups[-1]:
+                groups.append([])
+                size = num_bytes(leaf.shape, np.dtype(leaf.dtype))
+            groups[-1].append(key)
+        return groups
+
+
+def _shard(array: Any, divided: Divided, number: int) -> Any:
+    """One shard of an array: of a JAX array the copy on a device of this process."""
+    region = divided.grid.region(number)
+    if isinstance(array, jax.Array) and not array.is_fully_replicated:
+        for shard in array.addressable_shards:
+            if region_of(shard.index, array.shape) == region:
+                return shard.data
+    if isinstance(array, jax.Array) and len(array.sharding.device_set) > 1:
+        array = array.addressable_data(0)
+    return array if divided.grid.shard_shape == divided.shape else array[region]
