@@ -75,7 +75,7 @@ class StoredRun:
 
     def arrays(self, state: Any) -> dict[str, Any]:
         """The arrays of a state as a checkpoint stores them, still on a device."""
-        return to_arrays(self._parallel.gather(state))
+        return to_arrays(self._parallel.local(state))
 
     def host_arrays(self, state: Any) -> dict[str, Any]:
         """Copies of the arrays of a state in host memory."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ import optax
 
 from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.changes import Present
+from clac_jax.checkpoint.division import spans_processes
 from clac_jax.checkpoint.manager import Checkpoints
+from clac_jax.checkpoint.part_writer import PartCheckpoints
 from clac_jax.checkpoint.saving import Saver
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
 from clac_jax.checkpoint.writer import CheckpointWriter, NoCheckpoints
@@ -24,6 +27,7 @@ from clac_jax.config import check as config_check
 from clac_jax.config import schema as config_lib
 from clac_jax.distributed import processes, program_facts
 from clac_jax.distributed.preemption import Preempted, StopSignals
+from clac_jax.distributed.sending import any_text
 from clac_jax.distributed.share import share_of_process
 from clac_jax.distributed.workdir import Workdir
 from clac_jax.files.atomic import write_atomically
@@ -108,14 +112,21 @@ def _set_up(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals)
         create_train_state, task.model.apply, tx=make_optimizer(optax.constant_schedule(0.0))
     )
     template = jax.eval_shape(lambda variables: create(variables, seed=config.seed), abstract)
-    shapes = to_arrays(template)
+    shapes = to_arrays(parallel.describe(template))
     processes.agree("model", program_facts.of_arrays(shapes))
 
     def initialise() -> dict[str, Any]:
-        return to_arrays(create(task.initialise(example), seed=config.seed))
+        return to_arrays(
+            parallel.initialise(
+                lambda: task.initialise(example),
+                functools.partial(create, seed=config.seed),
+                template,
+            )
+        )
 
     # Initial state: fresh, or from a checkpoint.
     now = Present(config, num_examples, fingerprints)
+    origin = resume.shared_origin(origin, config, workdir, shapes)
     start = resume.in_all_processes(
         lambda: resume.begin(origin, workdir, now, shapes, initialise), shapes
     )
@@ -124,8 +135,10 @@ def _set_up(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals)
     schedule = make_schedule(config, timeline)
     template = template.replace(tx=make_optimizer(schedule))
 
-    # Output: only in the first process.
+    # Output: only in the first process, except for the parts of a sharded state.
     checkpoints: CheckpointWriter = NoCheckpoints()
+    if not first and spans_processes(shapes):
+        checkpoints = PartCheckpoints(workdir, config, shapes, jax.process_index())
     log: RunLog | SilentLog = SilentLog()
     line: ProgressLine | SilentLine = SilentLine()
     if first:
@@ -146,6 +159,8 @@ def _set_up(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals)
         ]
         print("\n".join(lines), flush=True)
         line = ProgressLine(timeline.total_steps, progress.step)
+    if spans_processes(shapes):
+        checkpoints.name_saves(any_text(secrets.token_hex(4) if first else ""))
 
     return Run(
         config=config,

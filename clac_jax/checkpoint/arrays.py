@@ -116,31 +116,41 @@ def read_arrays(info: CheckpointInfo, paths: Collection[str]) -> Arrays:
     return arrays
 
 
-def read_shards(info: CheckpointInfo, targets: Mapping[str, Target]) -> dict[str, jax.Array]:
-    """Reads and verifies what the devices of this process need of some arrays.
+def read_targets(info: CheckpointInfo, targets: Mapping[str, Target]) -> dict[str, Any]:
+    """Reads and verifies arrays of a checkpoint, of sharded ones what this process needs.
 
-    Host memory holds about one shard at a time.
+    Host memory holds about one shard of them at a time.
 
     Args:
         info: description of the checkpoint.
-        targets: name -> the array in the checkpoint, and the shape and sharding to restore.
+        targets: name -> an array in the checkpoint, and how to restore it.
 
     Returns:
-        name -> the array on the devices of all processes.
+        name -> a NumPy array, or one on the devices of all processes if it is to be sharded.
 
     Raises:
         MissingArraysError, DamagedCheckpointError, UnreadableCheckpointError: see `read_arrays`.
     """
-    if not targets:
-        return {}
-    with reading_arrays(info, [target.path for target in targets.values()]):
-        by_path = {target.path: (name, target) for name, target in targets.items()}
-        args = {
-            path: ShardRestoreArgs(restore_type=WrittenArray, target=target)
-            for path, (_, target) in by_path.items()
-        }
-        read = _restored(info, args, shard_registry())
-    return {name: read[path] for path, (name, _) in by_path.items()}
+    whole = {name: each for name, each in targets.items() if each.wanted.sharding is None}
+    saved = read_arrays(info, {each.path for each in whole.values()})
+    result: dict[str, Any] = {}
+    for name, each in whole.items():
+        if each.base is None:
+            result[name] = saved[each.path].astype(each.wanted.dtype, copy=False)
+        else:
+            result[name] = _overlap(np.array(each.base), saved[each.path])
+    sharded = {each.path: name for name, each in targets.items() if name not in whole}
+    if sharded:
+        with reading_arrays(info, sharded):
+            args = {
+                path: ShardRestoreArgs(
+                    restore_type=WrittenArray, target=targets[name], leaf=info.leaves[path]
+                )
+                for path, name in sharded.items()
+            }
+            read = _restored(info, args, shard_registry())
+        result |= {name: read[path] for path, name in sharded.items()}
+    return result
 
 
 def shard_registry() -> Any:
@@ -206,6 +216,12 @@ def _is_intact(leaf: Leaf, array: np.ndarray) -> bool:
     regions = (leaf.grid.region(number) for number in range(len(leaf.checksums)))
     pairs = zip(regions, leaf.checksums, strict=True)
     return all(crc32_of(array[region]) == crc for region, crc in pairs)
+
+
+def _overlap(fresh: np.ndarray, saved: np.ndarray) -> np.ndarray:
+    common = tuple(slice(min(a, b)) for a, b in zip(fresh.shape, saved.shape, strict=True))
+    fresh[common] = saved[common]
+    return fresh
 
 
 def norm_of(array: np.ndarray) -> float:

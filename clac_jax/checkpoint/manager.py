@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from etils import epath
 from clac_jax.checkpoint import capacity
 from clac_jax.checkpoint.arrays import Arrays, nested
 from clac_jax.checkpoint.background import Background, CheckpointError
-from clac_jax.checkpoint.best import Shapes, read_best
+from clac_jax.checkpoint.best import Shapes, best_fitting, read_best
 from clac_jax.checkpoint.files import DamagedCheckpointError, write_manifest
 from clac_jax.checkpoint.finished import mark_finished
 from clac_jax.checkpoint.layout import (
@@ -28,6 +28,7 @@ from clac_jax.checkpoint.layout import (
     UNFINISHED,
     CheckpointInfo,
     read_all,
+    read_info,
 )
 from clac_jax.checkpoint.orbax_manager import check_written, failure_reason, open_manager
 from clac_jax.checkpoint.parts import LostPartError
@@ -39,7 +40,7 @@ from clac_jax.checkpoint.removal import (
     set_aside,
     strangers,
 )
-from clac_jax.checkpoint.snapshot import Stored, snapshot_of
+from clac_jax.checkpoint.snapshot import StateInParts, Stored, snapshot_of
 from clac_jax.checkpoint.yardstick import retention_of
 from clac_jax.config import schema as config_lib
 from clac_jax.distributed.workdir import LOCK_FILE, check_writable
@@ -137,6 +138,28 @@ class Checkpoints:
     def read_best(self, shapes: Shapes, last_step: int) -> tuple[int, Arrays]:
         """Reads the model of the best intact checkpoint of the run; see `best.read_best`."""
         return read_best(self.read_all()[0], self.best_first(), shapes, last_step)
+
+    def best_fitting(self, shapes: Shapes, last_step: int) -> Iterator[CheckpointInfo]:
+        """The run's checkpoints that fit the model, best first; see `best.best_fitting`."""
+        return best_fitting(self.read_all()[0], self.best_first(), shapes, last_step)
+
+    def info(self, step: int) -> CheckpointInfo:
+        """Reads the description of a checkpoint of the run; see `layout.read_info`."""
+        return read_info(self.directory / str(step))
+
+    def name_saves(self, prefix: str) -> None:
+        """Sets the prefix of the names of this run's saves, if its state is saved in parts.
+
+        Args:
+            prefix: equal in all processes of the run, and different after each start.
+        """
+        if isinstance(self.snapshot, StateInParts):
+            self.snapshot.save_names = prefix
+
+    def others_are_lost(self) -> None:
+        """Stops waiting for the parts of other processes, unless they come very soon."""
+        if isinstance(self.snapshot, StateInParts):
+            self.snapshot.is_lost.set()
 
     def describe_newest(self) -> str:
         """A sentence with the step of the newest checkpoint."""

@@ -31,7 +31,7 @@ from clac_jax.files.paths import explain
 ATTEMPTS, PAUSE = 3, 0.1  # threads of a failed save may still write briefly
 
 
-def remove(path: epath.Path) -> None:
+def remove(path: epath.PathLike) -> None:
     """Removes a file, a link, or a folder with its content; a missing path is not an error.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -52,30 +53,34 @@ class WrittenArray:
 
 @dataclass(frozen=True)
 class Target:
-    """Where a saved array goes.
+    """An array to restore.
 
     Attributes:
-        path: its slash path in the checkpoint.
-        leaf: its description there.
-        wanted: shape, dtype and sharding of the array to restore.
-        base: that array before; elements that the checkpoint lacks keep these values. None if it
-            lacks none.
+        path: slash path of the saved array.
+        wanted: shape and dtype to restore it with; the sharding, if it is to be sharded.
+        base: the array so far, if the saved one has another shape: elements that it lacks keep
+            these values.
     """
 
     path: str
-    leaf: Leaf
     wanted: jax.ShapeDtypeStruct
-    base: jax.Array | None = None
+    base: Any = None
 
 
 @dataclass
-class ShardRestoreArgs(ocp.RestoreArgs):  # type: ignore[misc]  # Orbax has no types
-    """Restores an array onto the devices of this process."""
+class ShardRestoreArgs(ocp.RestoreArgs):
+    """Restores an array onto the devices of this process.
+
+    Attributes:
+        target: the array.
+        leaf: its description in the checkpoint.
+    """
 
     target: Target | None = None
+    leaf: Leaf | None = None
 
 
-class ShardHandler(ocp.type_handlers.TypeHandler):  # type: ignore[misc]
+class ShardHandler(ocp.type_handlers.TypeHandler):
     """Saves `WrittenArray` leaves, and restores arrays by the shards that this process needs."""
 
     def typestr(self) -> str:
@@ -100,7 +105,7 @@ class ShardHandler(ocp.type_handlers.TypeHandler):  # type: ignore[misc]
         return [future.CommitFutureAwaitingContractedSignals(add(), name="shards")]
 
     async def deserialize(
-        self, infos: Sequence[Any], args: Sequence[ShardRestoreArgs] | None = None
+        self, infos: Sequence[Any], args: Sequence[Any] | None = None
     ) -> Sequence[jax.Array]:
         """Reads and verifies the shards that this process needs, and puts them on its devices.
 
@@ -108,13 +113,13 @@ class ShardHandler(ocp.type_handlers.TypeHandler):  # type: ignore[misc]
             WrongShardError: a shard differs from its checksum.
         """
         reader, budget = Reader(Path(infos[0].parent_dir)), _Budget(READ_AHEAD_BYTES)
-        targets = [each.target for each in args or () if each.target is not None]
+        sources = [_Source(reader, each) for each in args or ()]
         # The largest first: the others then fill the time that they leave.
-        order = sorted(range(len(targets)), key=lambda k: -_peak_bytes(targets[k]))
+        order = sorted(range(len(sources)), key=lambda k: -sources[k].peak_bytes)
         with ThreadPoolExecutor(_READERS, thread_name_prefix="restore") as pool:
-            pending = {k: pool.submit(_restore, reader, targets[k], budget) for k in order}
+            pending = {k: pool.submit(_restore, sources[k], budget) for k in order}
             try:
-                return [pending[k].result() for k in range(len(targets))]
+                return [pending[k].result() for k in range(len(sources))]
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -142,39 +147,43 @@ class _Budget:
                 self._freed.notify_all()
 
 
-def _restore(reader: Reader, target: Target, budget: _Budget) -> jax.Array:
+def _restore(source: _Source, budget: _Budget) -> jax.Array:
     """One array, of which this process holds what its devices need."""
-    wanted, placed = target.wanted, []
-    sharding = wanted.sharding
-    with budget.of(_peak_bytes(target)):
-        source = _Source(reader, target)
-        bases = {} if target.base is None else _by_device(target.base)
-        for device, index in sharding.addressable_devices_indices_map(wanted.shape).items():
+    wanted, base, placed = source.target.wanted, source.target.base, []
+    with budget.of(source.peak_bytes):
+        bases = {} if base is None else {each.device: each.data for each in base.addressable_shards}
+        devices = wanted.sharding.addressable_devices_indices_map(wanted.shape)
+        for device, index in devices.items():
             region = region_of(index, wanted.shape)
             elements = source.elements(region, bases.get(device))
             placed.append(jax.device_put(elements, device, may_alias=False))
             jax.block_until_ready(placed[-1])
-    return jax.make_array_from_single_device_arrays(wanted.shape, sharding, placed)
-
-
-def _by_device(array: jax.Array) -> dict[Any, jax.Array]:
-    return {shard.device: shard.data for shard in array.addressable_shards}
-
-
-def _peak_bytes(target: Target) -> int:
-    """Host memory that restoring an array needs at a time: a region, and a saved shard."""
-    wanted = target.wanted
-    region = num_bytes(tuple(wanted.sharding.shard_shape(wanted.shape)), wanted.dtype)
-    return region + num_bytes(target.leaf.grid.shard_shape, np.dtype(target.leaf.dtype))
+        source.free()
+    return jax.make_array_from_single_device_arrays(wanted.shape, wanted.sharding, placed)
 
 
 class _Source:
     """A saved array, of which one verified shard at a time is in memory."""
 
-    def __init__(self, reader: Reader, target: Target):
-        self._array = reader.open(target.path)
-        self._target = target
+    def __init__(self, reader: Reader, args: ShardRestoreArgs):
+        assert args.target is not None and args.leaf is not None
+        self.target, self._leaf, self._reader = args.target, args.leaf, reader
         self._last: tuple[int, np.ndarray] | None = None
+
+    @property
+    def peak_bytes(self) -> int:
+        """Host memory that restoring takes at a time: a region, and a saved shard."""
+        wanted, leaf = self.target.wanted, self._leaf
+        region = num_bytes(tuple(wanted.sharding.shard_shape(wanted.shape)), wanted.dtype)
+        return region + num_bytes(leaf.grid.shard_shape, np.dtype(leaf.dtype))
+
+    def free(self) -> None:
+        """Frees the shard in memory."""
+        self._last = None
+
+    @functools.cached_property
+    def _array(self) -> Any:
+        return self._reader.open(self.target.path)
 
     def elements(self, region: Region, base: jax.Array | None) -> np.ndarray:
         """The elements of a region, in the dtype that is wanted.
@@ -183,7 +192,7 @@ class _Source:
             region: region of the wanted array.
             base: its elements so far, for those that the checkpoint lacks.
         """
-        leaf, dtype = self._target.leaf, np.dtype(self._target.wanted.dtype)
+        leaf, dtype = self._leaf, np.dtype(self.target.wanted.dtype)
         grid = leaf.grid
         saved = region
         if base is not None:
@@ -204,9 +213,9 @@ class _Source:
     def _shard(self, number: int) -> np.ndarray:
         if self._last is None or self._last[0] != number:
             self._last = None  # frees the memory before the next is read
-            leaf = self._target.leaf
+            leaf = self._leaf
             shard = Reader.read(self._array, leaf.grid.region(number))
             if zlib.crc32(shard.reshape(-1).view(np.uint8).data) != leaf.checksums[number]:
-                raise WrongShardError(self._target.path)
+                raise WrongShardError(self.target.path)
             self._last = number, shard
         return self._last[1]
