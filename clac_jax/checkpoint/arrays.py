@@ -155,7 +155,10 @@ def read_targets(info: CheckpointInfo, targets: Mapping[str, Target]) -> dict[st
 
 def shard_registry() -> Any:
     """Orbax's registry with the handler of arrays that are saved by shards."""
-    return ocp.type_handlers.create_type_handler_registry((WrittenArray, ShardHandler()))
+    none = ocp.type_handlers.ArrayHandler(array_metadata_store=None)  # Orbax warns if it is missing
+    return ocp.type_handlers.create_type_handler_registry(
+        (WrittenArray, ShardHandler()), (jax.Array, none)
+    )
 
 
 @contextmanager
