@@ -12,7 +12,11 @@ TESTS = ROOT / "tests"
 ELSEWHERE = {
     "__main__": "test_door.py",
     "api": "inference/test_model.py",
+    "checkpoint.background": "checkpoint/test_manager.py",
+    "checkpoint.database": "checkpoint/test_parts.py",
     "checkpoint.orbax_manager": "checkpoint/test_manager.py",
+    "checkpoint.part_writer": "checkpoint/test_parts.py",
+    "checkpoint.snapshot": "checkpoint/test_parts.py",
     "checkpoint.writer": "checkpoint/test_saving.py",
     "cli.command": "cli/test_main.py",
     "cli.compare": "cli/test_evaluate.py",

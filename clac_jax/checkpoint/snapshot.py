@@ -27,6 +27,7 @@ from clac_jax.checkpoint.layout import STATE, Leaf
 from clac_jax.checkpoint.removal import remove
 from clac_jax.checkpoint.shard_handler import WrittenArray
 from clac_jax.checkpoint.shards import region_of
+from clac_jax.files import protocol
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
 # Arrays are copied off an accelerator in groups of this size, each of which takes host memory
@@ -206,6 +207,7 @@ class StateInParts:
         def add_databases(state: Path) -> None:
             for index, part in found.items():
                 parts.add_database(folder, index, state, part)
+                protocol.reached("part added")
 
         return Stored(
             tree={
