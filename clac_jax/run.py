@@ -53,7 +53,8 @@ class Run:
 
     Attributes:
         config: the run's config.
-        workdir: its folder; only the first process accesses it.
+        workdir: its local folder; only the first process accesses it.
+        shown: name of the workdir in messages: the folder, or the URL of a bucket.
         data: provides the batches.
         task: the model, its loss and its measures.
         parallel: placement of the state and the steps on the devices.
@@ -71,6 +72,7 @@ class Run:
 
     config: ml_collections.ConfigDict
     workdir: Path
+    shown: str
     data: RunData
     task: Task
     parallel: Parallel

@@ -15,6 +15,7 @@ import ml_collections
 import numpy as np
 import optax
 
+from clac_jax.bucket.workdir import RunPlace, place_of
 from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.changes import Present
 from clac_jax.checkpoint.division import spans_processes
@@ -29,7 +30,6 @@ from clac_jax.distributed import processes, program_facts
 from clac_jax.distributed.preemption import Preempted, StopSignals
 from clac_jax.distributed.sending import any_text
 from clac_jax.distributed.share import share_of_process
-from clac_jax.distributed.workdir import Workdir
 from clac_jax.files.atomic import write_atomically
 from clac_jax.files.paths import local_path
 from clac_jax.input_pipeline.batch import Batch
@@ -58,7 +58,7 @@ def train(
 
     Args:
         config: the run's config; see `clac_jax.config.default_config`.
-        workdir: folder of the run; created if it does not exist.
+        workdir: folder of the run, created if it does not exist; or a URL of one in a bucket.
         stop: listens for the signals that request a stop; by default there is no listener.
 
     Returns:
@@ -72,15 +72,20 @@ def train(
     config = config_check.ready(config)
     _configure_jax(config)
     stop = stop or StopSignals()
-    stop.before_leaving = processes.report_stop
+    place = place_of(workdir, config.bucket)
+
+    def before_leaving(signal_name: str) -> None:
+        processes.report_stop(signal_name)
+        place.complete()
+
+    stop.before_leaving = before_leaving
     processes.start(config.distributed, lambda: program_facts.of_program(config))
     with contextlib.ExitStack() as stack:
-        folder = local_path(workdir, "--workdir")
         if processes.is_first():
-            folder = stack.enter_context(Workdir(workdir))
+            stack.enter_context(place)
         stack.enter_context(processes.report_lost_processes())
         try:
-            run = _set_up(config, folder, stop)
+            run = _set_up(config, place, stop)
             stack.callback(run.log.close_files)
             _train_epochs(run)
             row = _test(run)
@@ -91,8 +96,8 @@ def train(
         return row
 
 
-def _set_up(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals) -> Run:
-    first = processes.is_first()
+def _set_up(config: ml_collections.ConfigDict, place: RunPlace, stop: StopSignals) -> Run:
+    first, workdir = processes.is_first(), place.folder
     parallel = make_parallel(config)
     origin = resume.find_origin(config, workdir) if first else resume.Origin()
 
@@ -142,8 +147,8 @@ def _set_up(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals)
     log: RunLog | SilentLog = SilentLog()
     line: ProgressLine | SilentLine = SilentLine()
     if first:
-        checkpoints = Checkpoints(
-            workdir, config, shapes, num_examples, start.damaged, fingerprints
+        checkpoints = place.followed(
+            Checkpoints(workdir, config, shapes, num_examples, start.damaged, fingerprints)
         )
         validated, resumed = progress.examples_in_epoch == 0, bool(origin.own)
         log = RunLog(workdir, config, progress.step, validated, resumed)
@@ -154,10 +159,10 @@ def _set_up(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals)
             *summary.describe_data(config, data.split_sizes, data.splits.num_unlabelled),
             *summary.describe_parameters(abstract["params"], trainable),
             *summary.describe_steps(config, timeline, data.describe_shapes()),
-            f"workdir   {workdir}",
+            f"workdir   {place.shown}",
             *summary.describe_start(config, start, next_rate),
         ]
-        print("\n".join(lines), flush=True)
+        print("\n".join(lines).replace(str(workdir), place.shown), flush=True)
         line = ProgressLine(timeline.total_steps, progress.step)
     if spans_processes(shapes):
         checkpoints.name_saves(any_text(secrets.token_hex(4) if first else ""))
@@ -165,6 +170,7 @@ def _set_up(config: ml_collections.ConfigDict, workdir: Path, stop: StopSignals)
     return Run(
         config=config,
         workdir=workdir,
+        shown=place.shown,
         data=data,
         task=task,
         parallel=parallel,
@@ -298,7 +304,7 @@ def _test(run: Run) -> Row:
     if processes.is_first():
         report = run.workdir / "report.png"
         write_report(report, read_rows(run.workdir / "metrics.jsonl"))
-        print(f"{run.task.describe_test(row)}\nreport    {report}", flush=True)
+        print(f"{run.task.describe_test(row)}\nreport    {run.shown}/report.png", flush=True)
     return row
 
 
@@ -307,5 +313,7 @@ def _configure_jax(config: ml_collections.ConfigDict) -> None:
     if config.deterministic and deterministic not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {deterministic}".strip()  # read with the first device
     if config.compilation_cache:
-        cache = local_path(config.compilation_cache, "config.compilation_cache")
+        cache = local_path(
+            config.compilation_cache, "config.compilation_cache", "each machine compiles for itself"
+        )
         jax.config.update("jax_compilation_cache_dir", str(cache))

@@ -15,6 +15,8 @@ ORDER = (
     "typing",
     "versions",
     "files",
+    "stores",
+    "files.huggingface",  # a language model may be in an object store
     "crystals",
     "text",
     "datasets",
@@ -27,6 +29,7 @@ ORDER = (
     "training",
     "checkpoint",
     "reporting",
+    "bucket",
     "tasks",
     "interop",
     "run",

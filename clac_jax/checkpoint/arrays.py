@@ -22,6 +22,7 @@ from clac_jax.checkpoint.files import (
 )
 from clac_jax.checkpoint.layout import MERGED, STATE, CheckpointInfo, Leaf
 from clac_jax.checkpoint.quiet import quiet_threads
+from clac_jax.checkpoint.remote import ensure_local
 from clac_jax.checkpoint.shard_handler import (
     ShardHandler,
     ShardRestoreArgs,
@@ -102,6 +103,7 @@ def read_arrays(info: CheckpointInfo, paths: Collection[str]) -> Arrays:
         MissingArraysError: the checkpoint lacks some of them.
         DamagedCheckpointError: a file differs from what was written; the message names it.
         UnreadableCheckpointError: all files are intact, but reading them fails.
+        StoreError: they are in an object store, and cannot be downloaded.
     """
     if not paths:
         return {}
@@ -170,6 +172,7 @@ def reading_arrays(info: CheckpointInfo, paths: Collection[str]) -> Iterator[Non
             + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
             + ": it was saved by another model. `clac-jax ckpt show` lists what it holds."
         )
+    ensure_local(info.folder)
     try:
         yield
     except WrongShardError as error:

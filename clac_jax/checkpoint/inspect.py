@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from clac_jax.checkpoint.files import DamagedCheckpointError, check_files
+from clac_jax.checkpoint.files import DamagedCheckpointError, check_files, read_manifest
 from clac_jax.checkpoint.layout import CheckpointInfo, Leaf
+from clac_jax.checkpoint.remote import read_remote, verify_stored
 from clac_jax.checkpoint.yardstick import retention_of
+from clac_jax.errors import shown
 
 
 def list_run(
@@ -75,7 +77,7 @@ def format_list(rows: list[dict[str, Any]], monitor: str | None) -> str:
 def show(info: CheckpointInfo) -> dict[str, Any]:
     """Everything about one checkpoint; `arrays` holds shape, dtype, norm and bytes of each."""
     return {
-        "folder": str(info.folder),
+        "folder": shown(info.folder),
         "step": info.step,
         "epoch": info.progress.epoch,
         "progress": info.progress.to_json(),
@@ -100,7 +102,7 @@ def format_show(info: CheckpointInfo, all_arrays: bool = False) -> str:
     """`show` as text; without `all_arrays` the optimizer's arrays are summarised."""
     progress = info.progress
     lines = [
-        f"{info.folder}",
+        shown(info.folder),
         f"step {progress.step}, epoch {progress.epoch}, example {progress.examples_in_epoch} of "
         f"{info.num_train_examples}; {_size(info.num_bytes)}, {_age(info.saved_at)} old",
         ", ".join(f"{name} {version}" for name, version in info.versions.items()),
@@ -195,11 +197,18 @@ def format_diff(difference: Difference, limit: int | None = 20) -> str:
 
 
 def verify(folder: epath.Path) -> str | None:
-    """Checks every byte of a checkpoint against its checksums; returns the damage or None."""
+    """Checks every byte of a checkpoint against its checksums; returns the damage or None.
+
+    Of a checkpoint in an object store, what is there is checked, not its local copy.
+    """
     try:
-        check_files(folder, every_byte=True)
+        remote = read_remote(folder)
+        if remote is None:
+            check_files(folder, every_byte=True)
+        else:
+            verify_stored(remote, read_manifest(folder))
     except DamagedCheckpointError as error:
-        return f"{error.path} {error.what}"
+        return f"{shown(error.path)} {error.what}"
     return None
 
 

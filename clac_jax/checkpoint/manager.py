@@ -117,6 +117,7 @@ class Checkpoints:
         self._background = Background(self._options.on_failure)
         # Memory for the copy of the state is allocated while the first step compiles.
         self._allocated = self._background.prepare(self.snapshot.allocate)
+        self.changed: Callable[[], None] = lambda: None  # called after each commit and removal
 
     @property
     def saved(self) -> RunProgress | None:
@@ -346,6 +347,7 @@ class Checkpoints:
             self._remove_all_but(self._retention.kept(self._metrics))
         except UserError as error:
             warn(str(error))
+        self.changed()
 
     def _clear(self) -> None:
         try:

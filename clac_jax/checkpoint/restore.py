@@ -23,7 +23,7 @@ from clac_jax.checkpoint.matching import (
     suggest_rules,
 )
 from clac_jax.checkpoint.shard_handler import Target
-from clac_jax.errors import UserError
+from clac_jax.errors import UserError, shown
 from clac_jax.files.atomic import write_atomically
 
 REPORT_FILE = "restore_report.json"
@@ -121,11 +121,11 @@ def describe(matches: Sequence[Match], info: CheckpointInfo) -> str:
 def write_report(path: Path, info: CheckpointInfo, matches: Sequence[Match]) -> None:
     """Writes the outcome for every array as JSON.
 
-    The file holds `checkpoint` (its folder), `step`, `counts` by outcome, and `arrays`: one object
-    with `outcome`, `path`, `source`, `shape`, `saved_shape` and `reason` for each.
+    The file holds `checkpoint` (its folder or URL), `step`, `counts` by outcome, and `arrays`: one
+    object with `outcome`, `path`, `source`, `shape`, `saved_shape` and `reason` for each.
     """
     report = {
-        "checkpoint": str(info.folder),
+        "checkpoint": shown(info.folder),
         "step": info.step,
         "counts": {o: sum(m.outcome == o for m in matches) for o in OUTCOMES},
         "arrays": [

@@ -39,7 +39,7 @@ from clac_jax.checkpoint.restore import (
 from clac_jax.distributed import processes
 from clac_jax.distributed.sending import any_text
 from clac_jax.distributed.shared_folder import check_shared
-from clac_jax.errors import UserError
+from clac_jax.errors import UserError, shown
 from clac_jax.training.progress import RunProgress
 from clac_jax.training.run_end import has_ended
 
@@ -185,7 +185,7 @@ def begin(
             f"          this run had ended; {gone}, so the steps up to it are trained again"
         )
     place = f"epoch {progress.epoch}, example {progress.examples_in_epoch:,}"
-    where = f"{words} {info.folder} ({place} of {now.num_train_examples:,})"
+    where = f"{words} {shown(info.folder)} ({place} of {now.num_train_examples:,})"
     return Start(arrays, progress, where, notes, sorted(damaged), is_own)
 
 

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from clac_jax.distributed.preemption import EXIT_PREEMPTED, Preempted, StopSignals
 from clac_jax.errors import EXIT_USER_ERROR, UserError
 from clac_jax.files.paths import check_local
+from clac_jax.stores.url import is_url, parse_url
 
 HELP = """\
 usage: clac-jax train --config=CONFIG --workdir=FOLDER [--config.KEY=VALUE ...]
@@ -29,7 +30,8 @@ options:
 {names}
                         or the path of a Python file with a function get_config;
                         CONFIG:ARGUMENT passes an argument to it
-  --workdir=FOLDER      the folder of the run, created if it does not exist
+  --workdir=FOLDER      the folder of the run, created if it does not exist; or a folder in a
+                        bucket: s3://BUCKET/FOLDER, gs://..., az://...
   --config.KEY=VALUE    overrides a key of the config, e.g. --config.batch_size=64
   --helpfull            lists the flags of all libraries
 
@@ -71,7 +73,7 @@ def run(arguments: Sequence[str]) -> NoReturn:
             for flag in (config, workdir):
                 if flag.value is None:
                     raise flags.ValidationError(f"--{flag.name} is missing. Add --{flag.name}=...")
-            check_local(str(workdir.value), "--workdir")
+            _check_workdir(str(workdir.value))
             if len(rest) > 1:
                 raise flags.ValidationError(f"unexpected argument {rest[1]!r}: flags start with --")
             config.value.keys()  # loads the config file, which may fail
@@ -142,15 +144,27 @@ def _with_files(arguments: list[str]) -> list[str]:
             flag, value = "", argument
         elif not equals or not _is_config(argument):
             if equals and argument.startswith(("--workdir=", "-workdir=")):
-                check_local(value, "--workdir")
+                _check_workdir(value)
             result.append(argument)
             continue
-        check_local(value, "--config")
+        check_local(value, "--config", "a config is a program")
         name, colon, rest = value.partition(":")
         if _NAME.fullmatch(name) and not os.path.exists(name):
             value = f"{shipped_file(name)}{colon}{rest}"
         result.append(f"{flag}{equals}{value}")
     return result
+
+
+def _check_workdir(text: str) -> None:
+    """Rejects what is neither a local path nor a folder in a bucket.
+
+    Raises:
+        PathError, UrlError: it cannot be used.
+    """
+    if is_url(text):
+        parse_url(text)
+    else:
+        check_local(text, "--workdir")
 
 
 def _fail(message: str, code: int = EXIT_USER_ERROR) -> NoReturn:

@@ -22,7 +22,7 @@ from clac_jax.config.effects import (
 )
 from clac_jax.config.encoders import graph_encoder, text_encoder_sizes
 from clac_jax.config.key import Group, Key, group, group_of, key
-from clac_jax.config.saving import Checkpoint, Logging, Restore
+from clac_jax.config.saving import Bucket, Checkpoint, Logging, Restore
 from clac_jax.config.training import (
     Cosine,
     Distributed,
@@ -234,6 +234,7 @@ class Run:
         "~/.cache/clac_jax/xla",
         'folder of compiled steps; "" keeps none',
         is_path=True,
+        local_only="each machine compiles for itself",
         per_process=True,
         may_be_empty=True,
         on_change=PLAIN,
@@ -292,6 +293,12 @@ class Run:
     checkpoint: None = group(Checkpoint, "Which checkpoints are saved and kept.", on_change=PLAIN)
     restore: None = group(
         Restore, "How much of another run's checkpoint is copied.", on_change=PLAIN
+    )
+    bucket: None = group(
+        Bucket,
+        "Workdirs in a bucket (gs://, s3://, az://): see [Buckets](buckets.md).",
+        on_change=PLAIN,
+        per_process=True,
     )
     input: None = group(Input, "The input pipeline.")
     logging: None = group(Logging, "Logs besides metrics.jsonl.", on_change=PLAIN, per_process=True)

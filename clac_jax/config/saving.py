@@ -118,3 +118,27 @@ class Logging:
     wandb_project: str = key(
         "clac_jax", "project of Weights & Biases", used_with="logging.wandb=True", on_change=PLAIN
     )
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """The config group `config.bucket`."""
+
+    scratch: str = key(
+        "",
+        'folder for local copies of workdirs in buckets; "": the user\'s cache ($CLAC_JAX_CACHE, '
+        "or ~/.cache/clac-jax)",
+        is_path=True,
+        may_be_empty=True,
+    )
+    lease_seconds: float = key(
+        60.0,
+        "time after which another machine may take the workdir of a run that has died",
+        low=1.0,
+    )
+    max_mb_per_second: float = key(0.0, "limit of uploads and downloads; 0: none", low=0.0)
+    patience_minutes: float = key(
+        30.0,
+        "time for which the end of a run waits for a bucket that cannot be reached",
+        low=0.0,
+    )

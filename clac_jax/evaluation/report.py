@@ -16,6 +16,7 @@ from clac_jax.evaluation.pool import Examples
 from clac_jax.evaluation.section import Section
 from clac_jax.files.atomic import replacing, write_atomically
 from clac_jax.files.paths import explain
+from clac_jax.stores.outputs import output_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,15 +56,26 @@ def to_json(pool: Examples, sections: Sequence[Section]) -> dict[str, Any]:
     }
 
 
-def write(folder: Path, pool: Examples, sections: Sequence[Section]) -> list[Path]:
+def write(out: str | Path, pool: Examples, sections: Sequence[Section]) -> list[str]:
     """Writes all files of an evaluation, replacing those of an earlier one.
 
+    Args:
+        out: path of the folder, or its URL in an object store, where `eval.json` is put last.
+        pool: what was evaluated.
+        sections: the results.
+
     Returns:
-        Their paths.
+        The names of the files.
 
     Raises:
         WorkdirError: the folder or a file cannot be written.
+        StoreError: the folder cannot be uploaded.
     """
+    with output_folder(out, "--out", EVAL_FILE) as folder:
+        return _write(folder, pool, sections)
+
+
+def _write(folder: Path, pool: Examples, sections: Sequence[Section]) -> list[str]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -76,7 +88,7 @@ def write(folder: Path, pool: Examples, sections: Sequence[Section]) -> list[Pat
     for path, table in zip(paths[1:], tables.values(), strict=True):
         _write_table(path, table)
     write_atomically(folder / REPORT_FILE, html_of(pool, sections))
-    return [*paths, folder / REPORT_FILE]
+    return [*(path.name for path in paths), REPORT_FILE]
 
 
 def html_of(pool: Examples, sections: Sequence[Section]) -> str:

@@ -1,4 +1,4 @@
-"""The real program, as a user runs it."""
+"""The real program, mostly in forks of a process with its imports, and short runs in the test's."""
 
 import os
 import socket
@@ -9,19 +9,18 @@ import pytest
 from helpers.paths import ROOT
 from helpers.several_processes import FLAGS
 from helpers.small_runs import BATCH, STEPS_PER_EPOCH
+from helpers.warm_programs import WarmPrograms
 
 from clac_jax.training_run import train
 from configs import smoke
 
 
 @pytest.fixture(scope="session")
-def command(data_dir):
-    """(workdir, *flags) -> the command line of a smoke run."""
+def arguments(data_dir):
+    """(workdir, *flags) -> the arguments of `main.py` for a smoke run."""
 
     def build(workdir, *flags):
         return [
-            sys.executable,
-            str(ROOT / "main.py"),
             f"--config={ROOT / 'configs' / 'smoke.py'}",
             f"--workdir={os.path.relpath(workdir, ROOT)}",  # as users write it
             f"--config.dataset.data_dir={data_dir}",
@@ -31,6 +30,12 @@ def command(data_dir):
         ]
 
     return build
+
+
+@pytest.fixture(scope="session")
+def command(arguments):
+    """(workdir, *flags) -> the command line of a smoke run, for a new interpreter."""
+    return lambda *given: [sys.executable, str(ROOT / "main.py"), *arguments(*given)]
 
 
 @pytest.fixture(scope="session")
@@ -49,16 +54,49 @@ def environment():
 
 
 @pytest.fixture(scope="session")
-def run(command, environment):
+def programs(environment):
+    """Two processes to fork programs from: with different hash seeds, as hosts have."""
+    with WarmPrograms(environment()) as one, WarmPrograms(environment()) as other:
+        yield one, other
+
+
+@pytest.fixture(scope="session")
+def begin(arguments, environment, programs):
+    """(workdir, *flags, devices=1, stdout=..., stderr=...) -> `main.py`, running in a fork."""
+
+    def start(workdir, *flags, devices=1, **streams):
+        return programs[0].start(arguments(workdir, *flags), environment(devices), **streams)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def run(begin):
     """Runs `main.py` to completion: (workdir, *flags, devices=1) -> CompletedProcess with text."""
 
     def start(workdir, *flags, devices=1):
+        pipe = subprocess.PIPE
+        process = begin(workdir, *flags, devices=devices, stdout=pipe, stderr=pipe)
+        try:
+            out, err = process.communicate(timeout=240)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(flags, process.returncode, out, err)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def run_anew(command, environment):
+    """As `run`, but in a new interpreter, exactly as a user starts it."""
+
+    def start(workdir, *flags):
         return subprocess.run(
             command(workdir, *flags),
             capture_output=True,
             text=True,
             timeout=240,
-            env=environment(devices),
+            env=environment(),
             cwd=ROOT,
         )
 
@@ -66,7 +104,7 @@ def run(command, environment):
 
 
 @pytest.fixture(scope="session")
-def begin_processes(command, environment):
+def begin_processes(arguments, environment, programs):
     """(workdir, *flags, processes=2, devices=2) -> running processes, output in WORKDIR.logN."""
 
     def start(workdir, *flags, processes=2, devices=2, differing=None):
@@ -82,11 +120,9 @@ def begin_processes(command, environment):
                 *(differing or {}).get(index, ()),
             )
             with open(f"{workdir}.log{index}", "a", encoding="utf-8") as log:
-                arguments = command(workdir, *FLAGS, *flags, *where)
-                env = environment(devices)
-                running.append(
-                    subprocess.Popen(arguments, env=env, stdout=log, stderr=log, cwd=ROOT)
-                )
+                given = arguments(workdir, *FLAGS, *flags, *where)
+                origin = programs[index % len(programs)]
+                running.append(origin.start(given, environment(devices), log, log))
         return running
 
     return start

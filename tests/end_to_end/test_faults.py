@@ -27,17 +27,10 @@ FLAGS = (
 
 
 @pytest.fixture
-def begin(command, environment):
-    """(workdir, *flags, **options of Popen) -> the program while it runs."""
-
-    def start(workdir, *flags, **options):
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} | options
-        variables = environment() | options.pop("env", {})
-        return subprocess.Popen(
-            command(workdir, *FLAGS, *flags), cwd=ROOT, env=variables, **options
-        )
-
-    return start
+def start(begin):
+    """(workdir, *flags) -> the program while it runs; output and errors are one stream."""
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return lambda workdir, *flags: begin(workdir, *FLAGS, *flags, **streams)
 
 
 def wait_for(condition, process, seconds=120):
@@ -58,9 +51,9 @@ def steps(workdir):
     return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
 
 
-def test_a_workdir_moved_away_is_noticed_and_the_run_saved_where_it_went(begin, tmp_path):
+def test_a_workdir_moved_away_is_noticed_and_the_run_saved_where_it_went(start, tmp_path):
     workdir, moved = tmp_path / "run", tmp_path / "moved"
-    process = begin(workdir, "--config.max_epochs=10000", "--config.checkpoint.every_n_epochs=1000")
+    process = start(workdir, "--config.max_epochs=10000", "--config.checkpoint.every_n_epochs=1000")
     wait_for(lambda: len(read_rows(workdir / "metrics.jsonl")) > 5, process)
     workdir.rename(moved)
     message = the_one_error(process.communicate(timeout=60)[0])
@@ -72,11 +65,11 @@ def test_a_workdir_moved_away_is_noticed_and_the_run_saved_where_it_went(begin, 
     assert [row["step"] for row in rows] == list(range(1, rows[-1]["step"] + 1))
 
 
-def test_tensorboard_has_every_row_after_a_kill(begin, run, tmp_path):
+def test_tensorboard_has_every_row_after_a_kill(start, run, tmp_path):
     """SIGKILL right after a commit; after the resume TensorBoard and metrics.jsonl agree."""
     workdir = tmp_path / "run"
     flags = ("--config.checkpoint.every_n_steps=5", "--config.max_epochs=3")
-    process = begin(workdir, *flags)
+    process = start(workdir, *flags)
     wait_for((workdir / "checkpoints" / "10").exists, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -90,11 +83,14 @@ def test_tensorboard_has_every_row_after_a_kill(begin, run, tmp_path):
     assert points(workdir / "tensorboard").keys() == expected
 
 
-def test_unread_output_never_ends_a_run(begin, tmp_path):
+def test_unread_output_never_ends_a_run(command, environment, tmp_path):
     """A pipe without a reader, and characters that the output encoding lacks."""
     workdir = tmp_path / "ünï 😀"
     reader, writer = os.pipe()
-    process = begin(workdir, stdout=writer, stderr=writer, env={"PYTHONIOENCODING": "ascii"})
+    ascii_only = environment() | {"PYTHONIOENCODING": "ascii"}
+    process = subprocess.Popen(
+        command(workdir, *FLAGS), stdout=writer, stderr=writer, env=ascii_only, cwd=ROOT
+    )
     os.close(writer)
     assert os.read(reader, 8) == b"clac_jax"
     os.close(reader)

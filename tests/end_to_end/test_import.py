@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from clac_jax.reporting.metrics_file import read_rows
 FOLDER = ROOT / "tests" / "data" / "lightning"
 
 
-def test_main_resumes_from_an_import(tmp_path, capsys, data_dir, environment):
+def test_main_resumes_from_an_import(tmp_path, capsys, data_dir, environment, programs):
     workdir = tmp_path / "run"
     arguments = ["--workdir", str(workdir), "--text-encoder", str(FOLDER / "hf_bert")]
     file = FOLDER / "painn_bert" / "last.ckpt"
@@ -38,10 +37,8 @@ def test_main_resumes_from_an_import(tmp_path, capsys, data_dir, environment):
 
     program, command, *flags = printed.splitlines()[-1].removeprefix("resume").split()
     assert (program, command) == ("clac-jax", "train")
-    done = subprocess.run(
+    resumed = programs[0].start(
         [
-            sys.executable,
-            str(ROOT / "main.py"),
             *flags,
             f"--config.dataset.data_dir={data_dir}",
             f"--config.compilation_cache={os.environ['JAX_COMPILATION_CACHE_DIR']}",
@@ -50,13 +47,13 @@ def test_main_resumes_from_an_import(tmp_path, capsys, data_dir, environment):
             "--config.max_epochs=3",
             "--config.log_every_n_steps=1",
         ],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        cwd=ROOT,
+        environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
-    assert done.returncode == 0, done.stderr
-    assert "(epoch 2, example 0 of 16)" in done.stdout
+    output, _ = resumed.communicate(timeout=240)
+    assert resumed.returncode == 0, output
+    assert "(epoch 2, example 0 of 16)" in output
     rows = [row for row in read_rows(workdir / "metrics.jsonl") if row["split"] == "train"]
     assert [(row["epoch"], row["step"]) for row in rows] == [(2, 7), (2, 8), (2, 9), (2, 10)]
 

@@ -10,7 +10,6 @@ import time
 
 import pytest
 from helpers.damage import DAMAGES
-from helpers.paths import ROOT
 from helpers.workdirs import assert_equal_runs, last_state, until
 
 from clac_jax.distributed.preemption import EXIT_PREEMPTED
@@ -37,20 +36,14 @@ def undisturbed(run, tmp_path_factory):
 
 
 @pytest.fixture
-def start(command, environment):
+def start(begin):
     """(workdir, *flags) -> the running program; its output goes to a file next to the workdir."""
 
-    def begin(workdir, *flags):
+    def begin_with_log(workdir, *flags):
         with open(f"{workdir}.log", "a", encoding="utf-8") as log:
-            return subprocess.Popen(
-                command(workdir, *FLAGS, *flags),
-                env=environment(),
-                stdout=log,
-                stderr=log,
-                cwd=ROOT,
-            )
+            return begin(workdir, *FLAGS, *flags, stdout=log, stderr=log)
 
-    return begin
+    return begin_with_log
 
 
 def kill_at_random(start, workdir, rng, kills, *flags):
