@@ -131,7 +131,7 @@ def _set_up(config: ml_collections.ConfigDict, place: RunPlace, stop: StopSignal
 
     # Initial state: fresh, or from a checkpoint.
     now = Present(config, num_examples, fingerprints)
-    origin = resume.shared_origin(origin, config, workdir, shapes)
+    origin = resume.shared_origin(origin, config, place.see, shapes)
     start = resume.in_all_processes(
         lambda: resume.begin(origin, workdir, now, shapes, initialise), shapes
     )
@@ -143,7 +143,8 @@ def _set_up(config: ml_collections.ConfigDict, place: RunPlace, stop: StopSignal
     # Output: only in the first process, except for the parts of a sharded state.
     checkpoints: CheckpointWriter = NoCheckpoints()
     if not first and spans_processes(shapes):
-        checkpoints = PartCheckpoints(workdir, config, shapes, jax.process_index())
+        index = jax.process_index()
+        checkpoints = PartCheckpoints(place.folder_of(index), config, shapes, index)
     log: RunLog | SilentLog = SilentLog()
     line: ProgressLine | SilentLine = SilentLine()
     if first:
@@ -165,7 +166,8 @@ def _set_up(config: ml_collections.ConfigDict, place: RunPlace, stop: StopSignal
         print("\n".join(lines).replace(str(workdir), place.shown), flush=True)
         line = ProgressLine(timeline.total_steps, progress.step)
     if spans_processes(shapes):
-        checkpoints.name_saves(any_text(secrets.token_hex(4) if first else ""))
+        names = any_text(secrets.token_hex(4) if first else "")
+        checkpoints.share_saves(names, place.exchange())
 
     return Run(
         config=config,

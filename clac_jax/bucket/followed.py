@@ -11,6 +11,7 @@ from clac_jax.checkpoint.arrays import Arrays
 from clac_jax.checkpoint.best import Shapes
 from clac_jax.checkpoint.layout import CheckpointInfo
 from clac_jax.checkpoint.manager import Checkpoints
+from clac_jax.checkpoint.parts import Exchange
 from clac_jax.training.progress import RunProgress
 
 
@@ -93,9 +94,9 @@ class FollowedCheckpoints:
         """See `Checkpoints`."""
         return self._inner.info(step)
 
-    def name_saves(self, prefix: str) -> None:
+    def share_saves(self, prefix: str, exchange: Exchange) -> None:
         """See `Checkpoints`."""
-        self._inner.name_saves(prefix)
+        self._inner.share_saves(prefix, exchange)
 
     def others_are_lost(self) -> None:
         """See `Checkpoints`."""

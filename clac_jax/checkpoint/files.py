@@ -25,6 +25,7 @@ from clac_jax.checkpoint.damage import (
 )
 from clac_jax.checkpoint.remote import (
     MANIFEST,
+    REMOTE_FILE,
     Files,
     Remote,
     ensure_local,
@@ -239,7 +240,7 @@ def _files(folder: epath.Path) -> Iterator[epath.Path]:
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             yield from _files(path)
-        elif path.name != MANIFEST:
+        elif path.name not in (MANIFEST, REMOTE_FILE):
             yield path
 
 

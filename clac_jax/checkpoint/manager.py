@@ -31,7 +31,8 @@ from clac_jax.checkpoint.layout import (
     read_info,
 )
 from clac_jax.checkpoint.orbax_manager import check_written, failure_reason, open_manager
-from clac_jax.checkpoint.parts import LostPartError
+from clac_jax.checkpoint.parts import Exchange, LostPartError
+from clac_jax.checkpoint.remote import write_remote
 from clac_jax.checkpoint.removal import (
     empty_trash,
     finish_interrupted,
@@ -148,14 +149,16 @@ class Checkpoints:
         """Reads the description of a checkpoint of the run; see `layout.read_info`."""
         return read_info(self.directory / str(step))
 
-    def name_saves(self, prefix: str) -> None:
-        """Sets the prefix of the names of this run's saves, if its state is saved in parts.
+    def share_saves(self, prefix: str, exchange: Exchange) -> None:
+        """Prepares for a state that several processes save in parts.
 
         Args:
-            prefix: equal in all processes of the run, and different after each start.
+            prefix: of the names of this run's saves: equal in all its processes, and different
+                after each start.
+            exchange: brings the parts to the first process.
         """
         if isinstance(self.snapshot, StateInParts):
-            self.snapshot.save_names = prefix
+            self.snapshot.save_names, self.snapshot.exchange = prefix, exchange
 
     def others_are_lost(self) -> None:
         """Stops waiting for the parts of other processes, unless they come very soon."""
@@ -335,6 +338,8 @@ class Checkpoints:
         for part in (info.folder / STATE, info.folder / RUN, info.folder):
             (part / COMMITTED).write_text("committed")
         protocol.reached("all files written")
+        if stored.remote is not None:
+            write_remote(Path(info.folder), stored.remote)
         write_manifest(info.folder, stored.files)
         sync(self.directory)
         protocol.reached("committed")
@@ -354,6 +359,8 @@ class Checkpoints:
             self.snapshot.clear()
         except OSError as error:
             self._report([f"{error.filename} cannot be removed: {explain(error)}"])
+        except UserError as error:
+            self._report([str(error)])
 
     def _remove_all_but(self, kept: set[int]) -> None:
         for step in sorted(set(self._metrics) - kept):

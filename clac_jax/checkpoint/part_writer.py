@@ -16,8 +16,9 @@ from clac_jax.checkpoint.best import Shapes
 from clac_jax.checkpoint.division import divide
 from clac_jax.checkpoint.layout import CHECKPOINTS, CheckpointInfo, read_info
 from clac_jax.checkpoint.orbax_manager import failure_reason
+from clac_jax.checkpoint.parts import Exchange
 from clac_jax.checkpoint.snapshot import StateInParts
-from clac_jax.errors import WorkdirError, warn
+from clac_jax.errors import UserError, WorkdirError, warn
 from clac_jax.training.progress import RunProgress
 
 
@@ -35,15 +36,16 @@ class PartCheckpoints:
         shapes: Shapes,
         index: int,
     ):
-        """Prepares to save; nothing is written yet.
+        """Prepares to save.
 
         Args:
-            workdir: the run's workdir, which the first process has prepared.
+            workdir: the run's workdir, or a folder of this process if it is in a bucket.
             config: the run's config.
             shapes: slash path -> shape and dtype of every array, and its sharding.
             index: index of this process.
         """
         self.directory = epath.Path(workdir).resolve() / CHECKPOINTS
+        self.directory.mkdir(parents=True, exist_ok=True)
         self.snapshot = StateInParts(divide(shapes), index)
         self._options = config.checkpoint
         self._background = Background(self._options.on_failure)
@@ -76,9 +78,9 @@ class PartCheckpoints:
         if not self._options.async_save:
             self.wait()
 
-    def name_saves(self, prefix: str) -> None:
-        """See `Checkpoints.name_saves`."""
-        self.snapshot.save_names = prefix
+    def share_saves(self, prefix: str, exchange: Exchange) -> None:
+        """See `Checkpoints.share_saves`."""
+        self.snapshot.save_names, self.snapshot.exchange = prefix, exchange
 
     def others_are_lost(self) -> None:
         """Does nothing: only the first process waits for others."""
@@ -117,7 +119,7 @@ class PartCheckpoints:
 
     def info(self, step: int) -> CheckpointInfo:
         """See `Checkpoints.info`."""
-        return read_info(self.directory / str(step))
+        return read_info(epath.Path(self.snapshot.exchange.checkpoint(Path(self.directory), step)))
 
     def end(self, progress: RunProgress) -> None:
         """Waits for the last save."""
@@ -140,7 +142,10 @@ class PartCheckpoints:
                 if attempt > self._options.retries:
                     try:
                         self.snapshot.report_failure(reason)
-                    except WorkdirError:  # the first process would wait for the part for ever
+                    except (
+                        OSError,
+                        UserError,
+                    ):  # the first process would wait for the part for ever
                         raise FailedPartError(what) from error
                     raise CheckpointError(what) from error
                 warn(f"{what} Attempt {attempt + 1} follows.")

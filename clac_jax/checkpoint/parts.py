@@ -8,17 +8,18 @@ process trains on as soon as its note is written.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -38,6 +39,51 @@ GRACE_SECONDS = 10.0  # for the parts of the other processes, after one is lost
 
 Files = dict[str, list[int]]
 """Path in a folder -> [size, CRC-32] of the file."""
+
+
+class Exchange(Protocol):
+    """How the parts get from their processes to the first one.
+
+    Folders are those of `parts_folder`, in each process under its own `checkpoints/`.
+    """
+
+    def publish(self, folder: Path, index: int, note: Mapping[str, Any]) -> None:
+        """Makes the note of a process, and the part that it describes, known to the first one.
+
+        Raises:
+            OSError, UserError: that fails.
+        """
+
+    def read(self, folder: Path, index: int) -> Mapping[str, Any] | None:
+        """The note of a process; None as long as there is none.
+
+        Raises:
+            OSError, UserError: it cannot be read.
+        """
+
+    def fetch(self, folder: Path, index: int, part: Part) -> Collection[str]:
+        """Fetches those files of a part that the first process needs; returns their names.
+
+        Raises:
+            OSError, UserError: that fails.
+        """
+
+    def remote(self, step: int) -> str:
+        """URL of the folder of the checkpoint that has the other files; "" if there are none."""
+
+    def clear(self, folder: Path, indices: Collection[int]) -> None:
+        """Removes the parts of these processes, once they are merged or of no use.
+
+        Raises:
+            OSError, UserError: that fails.
+        """
+
+    def checkpoint(self, directory: Path, step: int) -> Path:
+        """The folder in which this process reads a checkpoint of the run.
+
+        Raises:
+            UserError: it cannot be read.
+        """
 
 
 class LostPartError(UserError):
@@ -95,7 +141,7 @@ def database_of(folder: Path, index: int) -> Path:
 def write_part(
     folder: Path, index: int, division: Mapping[str, Divided], pieces: Mapping[str, Pieces]
 ) -> Part:
-    """Writes this process's part, then its note.
+    """Writes this process's part to the disk.
 
     Args:
         folder: from `parts_folder`; its parent must exist.
@@ -128,35 +174,26 @@ def write_part(
     )
     sync(folder)
     protocol.reached("part described")
-    write_atomically(_note(folder, index), json.dumps(part.to_json()))
-    protocol.reached("part noted")
     return part
 
 
-def report_failure(folder: Path, index: int, reason: str) -> None:
-    """Notes that this process's part will never be complete, so that nobody waits for it.
-
-    Raises:
-        WorkdirError: the note cannot be written.
-    """
-    write_atomically(_note(folder, index), json.dumps({"failure": reason}))
-
-
-def wait_for_part(folder: Path, index: int, is_lost: threading.Event) -> Part:
+def wait_for_part(
+    read: Callable[[], Mapping[str, Any] | None], index: int, is_lost: threading.Event
+) -> Part:
     """Waits until a process has noted its part.
 
     Args:
-        folder: from `parts_folder`.
+        read: reads the note, see `Exchange.read`.
         index: index of the process.
         is_lost: set when a process of the run is lost.
 
     Raises:
         LostPartError: the process has failed, or is lost.
-        OSError: the note cannot be read.
+        OSError, UserError: the note cannot be read.
     """
     pause, deadline = POLL_SECONDS, float("inf")
     while True:
-        if (values := _read_note(folder, index)) is not None:
+        if (values := read()) is not None:
             if "failure" in values:
                 raise LostPartError(f"Process {index} cannot save its part: {values['failure']}")
             return Part.from_json(values)
@@ -166,22 +203,22 @@ def wait_for_part(folder: Path, index: int, is_lost: threading.Event) -> Part:
             raise LostPartError(f"Process {index} has not saved its part.")
         time.sleep(pause)
         pause = min(pause * 1.5, MAX_POLL_SECONDS)
-        if pause == MAX_POLL_SECONDS:
-            # A network file system may remember for a minute that the note does not exist; a
-            # change of the folder makes it look again.
-            os.utime(folder)
 
 
-def add_database(folder: Path, index: int, state: Path, part: Part) -> None:
+def add_database(source: Path, target: Path, files: Files) -> None:
     """Adds the database of one process to the folder `state/` of a checkpoint being written.
 
     The part keeps its files, in case the checkpoint must be written again.
 
+    Args:
+        source: the database of the process.
+        target: its place in `state/`.
+        files: those to add.
+
     Raises:
         OSError: a file is missing, has another size or cannot be linked or copied.
     """
-    source, target = database_of(folder, index), database_of(state, index)
-    for name, (size, _) in part.files.items():
+    for name, (size, _) in files.items():
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(source / name, target / name)
@@ -192,6 +229,50 @@ def add_database(folder: Path, index: int, state: Path, part: Part) -> None:
             sync(target / name)
         if (found := (target / name).stat().st_size) != size:
             raise OSError(errno.EIO, f"has {found} bytes instead of {size}", str(source / name))
+
+
+class SharedFolder:
+    """An `Exchange` by files in a workdir that all processes share."""
+
+    def publish(self, folder: Path, index: int, note: Mapping[str, Any]) -> None:
+        """Writes the note beside the part."""
+        write_atomically(self._note(folder, index), json.dumps(note))
+
+    def read(self, folder: Path, index: int) -> Mapping[str, Any] | None:
+        """See `Exchange.read`."""
+        path = self._note(folder, index)
+        with contextlib.suppress(OSError):
+            # A network file system may remember for a minute that a file does not exist; a change
+            # of the folder makes it look again.
+            os.utime(folder)
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise OSError(errno.EIO, f"cannot be read: {error}", str(path)) from error
+        return dict(values)
+
+    def fetch(self, folder: Path, index: int, part: Part) -> Collection[str]:
+        """All files: they are there."""
+        return part.files
+
+    def remote(self, step: int) -> str:
+        """Always ""."""
+        return ""
+
+    def clear(self, folder: Path, indices: Collection[int]) -> None:
+        """Removes the folder with all parts, whose files the checkpoint shares."""
+        del indices
+        remove(folder)
+
+    def checkpoint(self, directory: Path, step: int) -> Path:
+        """The checkpoint's own folder."""
+        return directory / str(step)
+
+    @staticmethod
+    def _note(folder: Path, index: int) -> Path:
+        return folder / f"{index}.json"
 
 
 def combine(division: Mapping[str, Divided], parts: Mapping[int, Part]) -> dict[str, Leaf]:
@@ -224,17 +305,3 @@ def leaf_of(divided: Divided, checksums: list[int], squares: list[float]) -> Lea
 
 def _describe(piece: np.ndarray) -> tuple[int, float]:
     return crc32_of(piece), norm_of(piece) ** 2
-
-
-def _note(folder: Path, index: int) -> Path:
-    return folder / f"{index}.json"
-
-
-def _read_note(folder: Path, index: int) -> dict[str, Any] | None:
-    try:
-        values = json.loads(_note(folder, index).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise OSError(errno.EIO, f"cannot be read: {error}", str(_note(folder, index))) from error
-    return dict(values)

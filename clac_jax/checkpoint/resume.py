@@ -38,7 +38,6 @@ from clac_jax.checkpoint.restore import (
 )
 from clac_jax.distributed import processes
 from clac_jax.distributed.sending import any_text
-from clac_jax.distributed.shared_folder import check_shared
 from clac_jax.errors import UserError, shown
 from clac_jax.training.progress import RunProgress
 from clac_jax.training.run_end import has_ended
@@ -192,7 +191,7 @@ def begin(
 def shared_origin(
     origin: Origin,
     config: ml_collections.ConfigDict,
-    workdir: Path,
+    see: Callable[[], Path],
     shapes: Mapping[str, jax.ShapeDtypeStruct],
 ) -> Origin:
     """The origin in every process, if all of them must read the checkpoint; a collective.
@@ -200,16 +199,16 @@ def shared_origin(
     Args:
         origin: that of the first process; the others pass an empty one.
         config: the run's config.
-        workdir: the run's workdir, which the first process has locked.
+        see: returns the folder in which this process reads the run, see `RunPlace.see`.
         shapes: slash path -> shape and dtype of every array, and its sharding.
 
     Raises:
-        WorkdirError: a process does not see the workdir of the first one.
+        WorkdirError, StoreError: a process does not see the workdir of the first one.
         ProcessError: a process does not see the same checkpoints.
     """
     if not spans_processes(shapes):
         return origin
-    check_shared(workdir)
+    workdir = see()
     if not processes.is_first():
         own, damaged = read_all(epath.Path(workdir) / CHECKPOINTS)
         is_new = not (own or damaged)

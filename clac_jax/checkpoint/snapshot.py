@@ -24,7 +24,7 @@ from clac_jax.checkpoint.arrays import (
 )
 from clac_jax.checkpoint.division import Divided, divide, is_sharded, num_bytes
 from clac_jax.checkpoint.layout import STATE, Leaf
-from clac_jax.checkpoint.removal import remove
+from clac_jax.checkpoint.remote import Remote
 from clac_jax.checkpoint.shard_handler import WrittenArray
 from clac_jax.checkpoint.shards import region_of
 from clac_jax.files import protocol
@@ -43,11 +43,13 @@ class Stored:
         tree: slash path -> leaf that Orbax can save.
         leaves: slash path -> description of the array.
         files: path in the checkpoint -> size and CRC-32, of files that are on disk already.
+        remote: where those of them are that other processes have put into a bucket.
     """
 
     tree: Mapping[str, Any]
     leaves: Mapping[str, Leaf]
     files: Mapping[str, list[int]] = field(default_factory=dict)
+    remote: Remote | None = None
 
 
 class Snapshot(Protocol):
@@ -118,6 +120,7 @@ class StateInParts:
         save_names: prefix of the names of this run's saves: equal in all its processes, and
             different after each start. They all save the same states in the same order.
         is_lost: set when a process of the run is lost.
+        exchange: brings the parts to the first process.
     """
 
     def __init__(self, division: Mapping[str, Divided], index: int):
@@ -129,6 +132,7 @@ class StateInParts:
         """
         self.save_names = os.urandom(4).hex()
         self.is_lost = threading.Event()
+        self.exchange: parts.Exchange = parts.SharedFolder()
         self._division, self._index = division, index
         self._count = itertools.count()
         self._name = ""
@@ -171,65 +175,85 @@ class StateInParts:
         )
 
     def write(self, directory: Path, step: int) -> parts.Part:
-        """Writes this process's part, unless that is done."""
+        """Writes this process's part, and makes it known, unless that is done.
+
+        Raises:
+            OSError, ValueError, UserError: that fails; TensorStore raises a `ValueError`.
+        """
         if self._own is None:
             self._folder = parts.parts_folder(directory, step, self._name)
-            self._own = parts.write_part(self._folder, self._index, self._division, self._pieces)
+            own = parts.write_part(self._folder, self._index, self._division, self._pieces)
+            self.exchange.publish(self._folder, self._index, own.to_json())
+            protocol.reached("part noted")
+            self._own = own
         return self._own
 
     def report_failure(self, reason: str) -> None:
-        """Tells the first process that this part will not be written.
+        """Makes known that this part will not be written, so that nobody waits for it.
 
         Raises:
-            WorkdirError: that cannot be written either.
+            OSError, UserError: that fails, too.
         """
         if self._folder is not None:
-            parts.report_failure(self._folder, self._index, reason)
+            self.exchange.publish(self._folder, self._index, {"failure": reason})
 
     def store(self, directory: Path, step: int) -> Stored:
         """Writes this process's part and waits for the others.
 
         Raises:
             LostPartError: a part will never be complete.
-            OSError: a file cannot be read or written.
+            OSError, ValueError, UserError: a file cannot be read or written.
         """
-        own = self.write(directory, step)
-        folder = self._folder
+        found = {self._index: self.write(directory, step)}
+        folder, exchange = self._folder, self.exchange
         assert folder is not None
-        owners = {owner for divided in self._division.values() for owner in divided.owners}
-        found = {
-            index: parts.wait_for_part(folder, index, self.is_lost)
-            for index in sorted(owners - {self._index})
-        }
-        found[self._index] = own
-        found = {index: part for index, part in sorted(found.items()) if part.files}
+        present = {self._index: found[self._index].files}
+        for index in self._owners - {self._index}:
+            read = functools.partial(exchange.read, folder, index)
+            found[index] = parts.wait_for_part(read, index, self.is_lost)
+            names = exchange.fetch(folder, index, found[index])
+            present[index] = {name: found[index].files[name] for name in names}
 
         def add_databases(state: Path) -> None:
-            for index, part in found.items():
-                parts.add_database(folder, index, state, part)
+            for index, files in sorted(present.items()):
+                source, target = (parts.database_of(place, index) for place in (folder, state))
+                parts.add_database(source, target, files)
                 protocol.reached("part added")
 
+        files = {
+            f"{STATE}/{parts.database_of(Path(), index)}/{name}": values
+            for index, part in found.items()
+            for name, values in part.files.items()
+        }
+        elsewhere = {
+            f"{STATE}/{parts.database_of(Path(), index)}/{name}": (size, crc)
+            for index, part in found.items()
+            for name, (size, crc) in part.files.items()
+            if name not in present[index]
+        }
         return Stored(
             tree={
                 path: WrittenArray(divided.shape, divided.dtype, add_databases)
                 for path, divided in self._division.items()
             },
             leaves=parts.combine(self._division, found),
-            files={
-                f"{STATE}/{parts.database_of(Path(), index)}/{name}": values
-                for index, part in found.items()
-                for name, values in part.files.items()
-            },
+            files=files,
+            remote=Remote(exchange.remote(step), elsewhere) if elsewhere else None,
         )
 
     def clear(self) -> None:
-        """Removes the parts, whose files the checkpoint shares.
+        """Removes the parts.
 
         Raises:
-            OSError: they cannot be removed.
+            OSError, UserError: they cannot be removed.
         """
         if self._folder is not None:
-            remove(self._folder)
+            self.exchange.clear(self._folder, self._owners)
+
+    @functools.cached_property
+    def _owners(self) -> set[int]:
+        owners = {owner for divided in self._division.values() for owner in divided.owners}
+        return owners | {self._index}
 
     def _owned_shapes(self) -> dict[tuple[str, int], jax.ShapeDtypeStruct]:
         return {

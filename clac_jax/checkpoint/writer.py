@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from clac_jax.checkpoint.arrays import Arrays
 from clac_jax.checkpoint.best import Shapes
 from clac_jax.checkpoint.layout import CheckpointInfo
+from clac_jax.checkpoint.parts import Exchange
 from clac_jax.training.progress import RunProgress
 
 
@@ -46,8 +47,8 @@ class CheckpointWriter(Protocol):
     def describe_newest(self) -> str:
         """A sentence with the step of the newest checkpoint."""
 
-    def name_saves(self, prefix: str) -> None:
-        """Sets the names of this run's saves."""
+    def share_saves(self, prefix: str, exchange: Exchange) -> None:
+        """Prepares for a state that several processes save in parts."""
 
     def others_are_lost(self) -> None:
         """Stops waiting for the parts of other processes."""
@@ -95,7 +96,7 @@ class NoCheckpoints:
         """An empty text: the first process describes it."""
         return ""
 
-    def name_saves(self, prefix: str) -> None:
+    def share_saves(self, prefix: str, exchange: Exchange) -> None:
         """Does nothing."""
 
     def others_are_lost(self) -> None:

@@ -118,7 +118,7 @@ def test_the_first_process_names_the_one_that_cannot_save_its_part(tmp_path, mon
 def test_a_failed_merge_is_tried_again_with_the_same_parts(tmp_path, monkeypatch, capsys):
     calls = []
 
-    def fail_once(*arguments):
+    def fail_once(*arguments):  # source, target, files
         calls.append(arguments)
         if len(calls) == 1:
             raise OSError(5, "Input/output error")

@@ -7,6 +7,7 @@ import numpy as np
 
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.part_writer import PartCheckpoints
+from clac_jax.checkpoint.parts import SharedFolder
 from helpers.states import make_config
 
 # path -> shape, and the axis along which it is sharded.
@@ -75,5 +76,5 @@ def open_checkpoints(workdir, index, processes, names="run", **options):
         checkpoints = PartCheckpoints(workdir, config, shapes, index)
     else:
         checkpoints = Checkpoints(workdir, config, shapes, 100)
-    checkpoints.name_saves(names)
+    checkpoints.share_saves(names, SharedFolder())
     return checkpoints

@@ -26,6 +26,7 @@ from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.changes import Present
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.part_writer import PartCheckpoints
+from clac_jax.checkpoint.parts import SharedFolder
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
 from clac_jax.distributed import processes
 from clac_jax.distributed.workdir import Workdir
@@ -120,7 +121,7 @@ def main():
             checkpoints = PartCheckpoints(workdir, config, shapes, INDEX)
         else:
             checkpoints = Checkpoints(workdir, config, shapes, 100)
-        checkpoints.name_saves("run")
+        checkpoints.share_saves("run", SharedFolder())
         processes.maximum([0])()
         checkpoints.save(to_arrays(parallel.local(state)), RunProgress(step=1), None)
         checkpoints.close()
@@ -128,7 +129,7 @@ def main():
     processes.maximum([0])()
     with Peak() as restore:
         origin = resume.find_origin(config, workdir) if INDEX == 0 else resume.Origin()
-        origin = resume.shared_origin(origin, config, workdir, shapes)
+        origin = resume.shared_origin(origin, config, lambda: workdir, shapes)
         start = resume.in_all_processes(
             lambda: resume.begin(origin, workdir, Present(config, 100, {}), shapes, dict), shapes
         )
