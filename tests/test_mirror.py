@@ -16,6 +16,7 @@ ELSEWHERE = {
     "bucket.followed": "end_to_end/test_bucket_runs.py",
     "bucket.ledger": "bucket/test_lease.py",
     "bucket.mirror": "bucket/test_bucket_mirror.py",
+    "bucket.parts": "bucket/test_bucket_parts.py",
     "bucket.pins": "bucket/test_uploader.py",
     "bucket.publishing": "bucket/test_uploader.py",
     "bucket.recovery": "bucket/test_bucket_mirror.py",

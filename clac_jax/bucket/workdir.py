@@ -177,9 +177,8 @@ class BucketPlace:
 
     def folder_of(self, index: int) -> Path:
         """The mirror, or a folder beside it."""
-        return (
-            self.folder.with_name(f"{self.folder.name}.process_{index}") if index else self.folder
-        )
+        mirror = self.folder
+        return mirror.with_name(f"{mirror.name}.process_{index}") if index else mirror
 
     def see(self) -> Path:
         """The mirror, or a copy of descriptions."""

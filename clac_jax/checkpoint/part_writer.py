@@ -142,10 +142,8 @@ class PartCheckpoints:
                 if attempt > self._options.retries:
                     try:
                         self.snapshot.report_failure(reason)
-                    except (
-                        OSError,
-                        UserError,
-                    ):  # the first process would wait for the part for ever
+                    except (OSError, UserError):
+                        # Nobody has told the first process, which would wait for ever.
                         raise FailedPartError(what) from error
                     raise CheckpointError(what) from error
                 warn(f"{what} Attempt {attempt + 1} follows.")

@@ -163,7 +163,6 @@ def test_a_note_without_a_shard_is_refused(tmp_path):
 def test_parts_of_an_earlier_start_are_removed_and_never_merged(tmp_path):
     """A process of an earlier start may even have written its part under the same number."""
     late = open_checkpoints(tmp_path / "run", 1, 2, names="earlier")
-    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     late.save(arrays_at(7), RunProgress(step=1), None)
     late.close()
     everyone = save_in_parts(tmp_path / "run", 1, 2, names="later")
