@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ import optax
 from clac_jax.bucket.workdir import RunPlace, place_of
 from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.changes import Present
+from clac_jax.checkpoint.division import spans_processes
 from clac_jax.checkpoint.manager import Checkpoints
+from clac_jax.checkpoint.part_writer import PartCheckpoints
 from clac_jax.checkpoint.saving import Saver
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
 from clac_jax.checkpoint.writer import CheckpointWriter, NoCheckpoints
@@ -26,6 +29,7 @@ from clac_jax.config import schema as config_lib
 from clac_jax.distributed import processes, program_facts
 from clac_jax.distributed.hang import HungRun
 from clac_jax.distributed.preemption import Preempted, StopSignals
+from clac_jax.distributed.sending import any_text
 from clac_jax.distributed.share import share_of_process
 from clac_jax.distributed.watchdog import NoWatchdog, Watch, Watchdog
 from clac_jax.files.atomic import write_atomically
@@ -138,15 +142,22 @@ def _set_up(
         create_train_state, task.model.apply, tx=make_optimizer(optax.constant_schedule(0.0))
     )
     template = jax.eval_shape(lambda variables: create(variables, seed=config.seed), abstract)
-    shapes = to_arrays(template)
+    shapes = to_arrays(parallel.describe(template))
     processes.agree("model", program_facts.of_arrays(shapes))
 
     def initialise() -> dict[str, Any]:
-        return to_arrays(create(task.initialise(example), seed=config.seed))
+        return to_arrays(
+            parallel.initialise(
+                lambda: task.initialise(example),
+                functools.partial(create, seed=config.seed),
+                template,
+            )
+        )
 
     # Initial state: fresh, or from a checkpoint.
     events.phase("restore")
     now = Present(config, num_examples, fingerprints)
+    origin = resume.shared_origin(origin, config, place.see, shapes)
     start = resume.in_all_processes(
         lambda: resume.begin(origin, workdir, now, shapes, initialise), shapes
     )
@@ -157,8 +168,11 @@ def _set_up(
     schedule = make_schedule(config, timeline)
     template = template.replace(tx=make_optimizer(schedule))
 
-    # Output: only in the first process.
+    # Output: only in the first process, except for the parts of a sharded state.
     checkpoints: CheckpointWriter = NoCheckpoints()
+    if not first and spans_processes(shapes):
+        index = jax.process_index()
+        checkpoints = PartCheckpoints(place.folder_of(index), config, shapes, index)
     log: RunLog | SilentLog = SilentLog()
     line: ProgressLine | SilentLine = SilentLine()
     if first:
@@ -179,6 +193,9 @@ def _set_up(
         ]
         print("\n".join(lines).replace(str(workdir), place.shown), flush=True)
         line = ProgressLine(timeline.total_steps, progress.step)
+    if spans_processes(shapes):
+        names = any_text(secrets.token_hex(4) if first else "")
+        checkpoints.share_saves(names, place.exchange())
 
     return Run(
         config=config,

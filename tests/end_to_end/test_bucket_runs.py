@@ -151,3 +151,25 @@ def test_killed_fifty_times(program, longer, name, processes):
         run = program(store, processes)
         run.flags = (*run.flags, LONGER)
         assert check_kills(run, longer(processes), KILLS) >= KILLS - 10
+
+
+SHARDED = (
+    "--config.parallel=shard_map",
+    "--config.sharding.what=everything",
+    "--config.sharding.min_elements=64",
+)
+
+
+@pytest.mark.slow
+def test_a_sharded_run_of_two_hosts_is_killed(programs, environment, common_flags, tmp_path):
+    """Each process saves its part; the hosts share no disk."""
+    flags = (*common_flags, *SHARDED)
+    workdir = tmp_path / "undisturbed"
+    alone = BucketProgram(programs[:2], environment(), None, workdir, flags)
+    assert set(alone.finish()) == {0}, alone.output()
+    with STORES["misbehaving"]() as store:
+        run = BucketProgram(programs[:2], environment(), store, tmp_path / "run", flags)
+        check_kills(run, workdir, 3)
+        newest = max((run.download() / "checkpoints").iterdir(), key=lambda path: int(path.name))
+        parts = sorted(path.name for path in (newest / "state").glob("ocdbt.process_*"))
+        assert parts == ["ocdbt.process_0", "ocdbt.process_1"]
