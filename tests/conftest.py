@@ -3,6 +3,7 @@
 import gc
 import importlib.metadata
 import os
+import tempfile
 
 import pytest
 from helpers.compilation_cache import open_cache
