@@ -17,7 +17,7 @@ from clac_jax.bucket.commits import (
 )
 from clac_jax.bucket.lease import Lease
 from clac_jax.bucket.ledger import Ledger, LedgerError
-from clac_jax.bucket.publishing import delete_objects, in_threads, publish, republish
+from clac_jax.bucket.publishing import delete_objects, publish, republish
 from clac_jax.bucket.run_files import is_run_file
 from clac_jax.checkpoint.files import MANIFEST
 from clac_jax.checkpoint.layout import CHECKPOINTS, is_step
@@ -80,7 +80,7 @@ def finish_removals(store: Store, lease: Lease, commits: dict[int, Commit]) -> N
         except LedgerError:  # its objects are found by listing, at the next start
             store.delete(name)
             continue
-        delete_objects(store, commit.objects, kept)
+        delete_objects(store, lease, commit.objects, kept)
         protocol.reached("objects deleted")
         store.delete(name)
     protocol.reached("removed")
@@ -216,7 +216,7 @@ def _remove_leftovers(
         lease.renew()  # must be ours at this moment
         left.sort(key=lambda name: (not name.endswith(f"/{MANIFEST}"), name))
         protocol.reached("leftovers")
-        in_threads(store.delete, left)
+        delete_objects(store, lease, left)
 
 
 def _is_of_a_run(name: str) -> bool:

@@ -104,13 +104,16 @@ def begin(store, mirror, dead=(), say=lambda line: None):
     return lease, Uploader(mirror, store, lease, commits)
 
 
-def play(store, mirror, templates, history=HISTORY, done=None):
+def play(store, mirror, templates, history=HISTORY, done=None, begun=None):
     """A run from whatever the bucket has to its end.
 
     Args:
         done: called with the number of each moment of the history that is completely uploaded.
+        begun: called when the mirror is filled.
     """
     lease, uploader = begin(store, mirror)
+    if begun:
+        begun()
     there = tags_in(mirror)
     newest = max(there, default=-1)
     # Continues after the last moment whose newest checkpoint it has, with the same content.
