@@ -156,13 +156,13 @@ class Lease:
             self._thread.join()
 
     def release(self, finished: bool = False) -> None:
-        """Lets others take the workdir at once.
+        """Lets others take the workdir immediately.
 
         Args:
             finished: whether the run has ended, and everything is in the bucket.
 
         Raises:
-            LostWorkdirError, StoreError: see `change`; the lease then ends by itself.
+            LostWorkdirError, StoreError: see `change`; the lease then runs out.
         """
         self.stop_renewing()
         if not self._ledger.is_held:  # done already, when a signal arrived
@@ -201,7 +201,7 @@ def acquire(
     clock: Clock = REAL_CLOCK,
     say: Callable[[str], None] = lambda line: None,
 ) -> Lease:
-    """Takes a workdir in a bucket, if nobody holds it.
+    """Takes a workdir in a bucket that no process holds.
 
     A holder is alive if the ledger changes while this process watches it. Only this process's own
     clock is used, so the clocks of hosts need not agree.
@@ -253,7 +253,7 @@ def acquire(
 
 
 class _Watch:
-    """What this process has seen of a holder that may be dead."""
+    """Signs of life of a holder that may be dead."""
 
     def __init__(self, store: Store, clock: Clock, say: Callable[[str], None]):
         self._store, self._clock, self._say = store, clock, say

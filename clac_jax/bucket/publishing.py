@@ -1,4 +1,4 @@
-"""Puts and deletes of objects whose names are used again: those that everybody else reads."""
+"""Puts and deletes of objects whose names are used again: those that all other readers see."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the holder of a workdir in a bucket does first: finish what others have left unfinished."""
+"""The start in a workdir in a bucket: finds its checkpoints, and cleans up after killed runs."""
 
 from __future__ import annotations
 
@@ -156,15 +156,15 @@ def _adopt_copied(store: Store, lease: Lease, commits: dict[int, Commit], say: W
         store.put(commit.name, commit.to_bytes(), if_absent=True)
         publish(store, lease, commit)
     if new:
-        beside = {}
+        copied = {}
         if lease.previous is None:  # a copied workdir
-            beside = {each.name: (each.size, 0) for each in store.list() if is_run_file(each.name)}
+            copied = {each.name: (each.size, 0) for each in store.list() if is_run_file(each.name)}
         lease.change(
             lambda ledger: dataclasses.replace(
                 ledger,
                 checkpoints={**ledger.checkpoints, **{s: c.crc32 for s, c in new.items()}},
                 commits={**ledger.commits, **{s: c.name for s, c in new.items()}},
-                run_files={**beside, **ledger.run_files},
+                run_files={**copied, **ledger.run_files},
             )
         )
         commits.update(new)
@@ -210,7 +210,7 @@ def _remove_leftovers(
     left = [
         name
         for name in listed
-        if name not in kept and _is_of_a_run(name) and not name.startswith(aside or ("\0",))
+        if name not in kept and _belongs_to_run(name) and not name.startswith(aside or ("\0",))
     ]
     if left:
         lease.renew()  # must be ours at this moment
@@ -219,6 +219,6 @@ def _remove_leftovers(
         delete_objects(store, lease, left)
 
 
-def _is_of_a_run(name: str) -> bool:
+def _belongs_to_run(name: str) -> bool:
     parts = name.split("/")
     return parts[0] == COMMITS or (len(parts) > 2 and is_step(parts[1]))

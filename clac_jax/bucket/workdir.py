@@ -166,7 +166,7 @@ class BucketPlace:
         self._uploader.flush(self._patience, ended)
         try:
             self._lease.release(finished=ended)
-        except StoreError as error:  # everything is there; the lease ends by itself
+        except StoreError as error:  # all is uploaded; the lease runs out
             warn(f"{error} The workdir is free again in {self._lease_seconds:g} seconds.")
 
 

@@ -32,7 +32,7 @@ def test_a_second_start_is_refused_with_who_holds_it_and_since_when():
     lease.renew()
 
 
-def test_the_lease_of_a_dead_holder_ends_by_itself():
+def test_the_lease_of_a_dead_holder_runs_out():
     store, clock = MemoryStore(Memory()), SleepingClock()
     dead = acquire(store, 60)
     lease = acquire(store, 5, clock=clock)
@@ -45,7 +45,7 @@ def test_the_lease_of_a_dead_holder_ends_by_itself():
         dead.check()
 
 
-def test_a_released_workdir_and_one_whose_holder_is_known_to_be_dead_are_free_at_once():
+def test_a_released_workdir_and_one_whose_holder_is_known_to_be_dead_are_free_immediately():
     store = MemoryStore(Memory())
 
     def never(seconds):
@@ -82,7 +82,7 @@ def test_a_watcher_that_was_suspended_itself_does_not_take_it():
         acquire(MemoryStore(store.memory, after=suspended), 60, clock=clock)
 
 
-def test_a_late_request_of_a_dead_holder_is_no_sign_of_life():
+def test_a_late_request_of_a_dead_holder_does_not_show_life():
     store = MemoryStore(Memory())
     dead = acquire(store, 60)
 

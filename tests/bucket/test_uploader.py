@@ -61,7 +61,7 @@ def number_of_requests(templates, folder):
 
 
 def check_seen(seen, rows, finished):
-    """What a start may see after a kill, when `finished` moments had been uploaded completely."""
+    """Checks what a start sees after a kill, when `finished` moments were completely uploaded."""
     before = HISTORY[finished - 1] if finished else {}
     after = HISTORY[min(finished, len(HISTORY) - 1)]
     for step, tag in seen.items():
@@ -95,14 +95,14 @@ def test_killed_between_any_two_requests(templates, tmp_path, counts_versions):
             rows = metrics.read_text().count("\n") if metrics.exists() else 0
             check_seen(tags_in(mirror), rows, len(finished))
 
-        play(MemoryStore(memory), mirror, templates, begun=look)
+        play(MemoryStore(memory), mirror, templates, started=look)
         assert view_of(memory) == view_of(reference), "left over, or missing"
         commits = [name for name in memory.objects if name.startswith("commits/")]
         assert len(commits) == 3, "two checkpoints and the rows"
 
 
 OTHER = ({8: "e"}, {8: "e", 16: "f"}, {16: "f", 24: "g"})
-"""What another run makes of the same steps."""
+"""The history of another run that saves equal steps."""
 
 
 @pytest.mark.parametrize("counts_versions", VERSIONS)
@@ -199,7 +199,7 @@ def test_files_that_another_process_has_put_are_part_of_the_checkpoint(templates
     assert tags_in(tmp_path / "look") == {8: "a"}
 
 
-def test_what_is_damaged_on_the_disk_is_not_uploaded(templates, tmp_path, capsys):
+def test_a_file_that_is_damaged_on_the_disk_is_not_uploaded(templates, tmp_path, capsys):
     mirror, memory = tmp_path / "mirror", Memory()
     _, uploader = begin(MemoryStore(memory), mirror)
     templates.put(mirror, {8: "a"}, rows=10)

@@ -47,7 +47,7 @@ class BucketProgram:
         programs: see `WarmPrograms`; one for each process of a run.
         environment: variables of the program.
         store: the running store; None for a workdir on the disk, which is `folder`.
-        folder: for local folders and the output.
+        folder: place of the local folders and the output.
         data_dir: the folder of the data set.
     """
 
@@ -110,7 +110,7 @@ class BucketProgram:
                 process.kill()
 
     def kill_at_random(self, rng, kills):
-        """Kills the run so many times, at random instants, each time on an empty disk.
+        """Kills the run at random instants, each time on an empty disk.
 
         About half of the kills come soon after a commit of this start, so that the run makes
         progress and many of them fall into uploads and removals; others come while it starts.
