@@ -62,7 +62,7 @@ def on_disk(programs, environment, data_dir, tmp_path_factory):
         if (processes, *flags) not in made:
             workdir = tmp_path_factory.mktemp("disk") / "undisturbed"
             run = BucketProgram(programs[:processes], environment(), None, workdir, data_dir)
-            assert set(run.finish(*flags, seconds=600)) == {0}, run.output()
+            assert set(run.finish(*flags)) == {0}, run.output()
             made[processes, *flags] = workdir
         return made[processes, *flags]
 
