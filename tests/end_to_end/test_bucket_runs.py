@@ -70,6 +70,20 @@ def on_disk(programs, environment, data_dir, tmp_path_factory):
 
 
 @pytest.mark.slow
+def test_suspended_while_another_machine_continues_its_run(program, on_disk):
+    with STORES["misbehaving"]() as store:
+        run = program(store)
+        (suspended,) = run.start()
+        assert run.until(lambda: run.newest() is not None, [suspended], pause=0.05)
+        suspended.send_signal(signal.SIGSTOP)
+        assert run.finish() == [0], run.output()
+        suspended.send_signal(signal.SIGCONT)
+        assert suspended.wait(120) == 2
+        assert "was taken by process" in run.output()
+        assert_equal_runs(run.download(), on_disk(1))
+
+
+@pytest.mark.slow
 def test_two_starts_at_the_same_instant_fifty_times(program, on_disk):
     """One trains, one is refused, and nothing is lost."""
     with STORES["misbehaving"]() as store:
