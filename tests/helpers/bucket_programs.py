@@ -3,14 +3,18 @@
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import time
 from pathlib import Path
 
 from clac_jax.reporting.metrics_file import read_rows
+from clac_jax.stores.errors import StoreError
 from clac_jax.stores.store import StoreOptions, open_store
+from helpers.object_stores import misbehaving_store
 from helpers.paths import ROOT
+from helpers.workdirs import assert_equal_runs
 
 # Saves every second step, so that there is always something to upload.
 FLAGS = (
@@ -24,6 +28,17 @@ FLAGS = (
     "--config.bucket.lease_seconds=1",
 )
 
+FAULTS = {
+    "unavailable": 0.02,
+    "reset": 0.02,
+    "torn_upload": 0.03,
+    "torn_download": 0.03,
+    "lost_answer": 0.03,
+    "answered_twice": 0.03,
+    "false_conflict": 0.03,
+    "delayed_write": 0.03,
+}
+
 
 class BucketProgram:
     """Starts `main.py` on a workdir in a bucket, each time with another local folder.
@@ -32,12 +47,16 @@ class BucketProgram:
         programs: see `WarmPrograms`; one for each process of a run.
         environment: variables of the program.
         store: the running store; None for a workdir on the disk, which is `folder`.
-        folder: for local folders and the output.
-        flags: further flags of every start.
+        folder: place of the local folders and the output.
+        data_dir: the folder of the data set.
     """
 
-    def __init__(self, programs, environment, store, folder, flags=()):
-        self.programs, self.store, self.folder, self.flags = programs, store, folder, flags
+    def __init__(self, programs, environment, store, folder, data_dir):
+        self.programs, self.store, self.folder = programs, store, folder
+        self.flags = (
+            f"--config.dataset.data_dir={data_dir}",
+            f"--config.compilation_cache={environment['JAX_COMPILATION_CACHE_DIR']}",
+        )
         self.environment = {**environment, **(store.environment if store else {})}
         self.url = f"{store.url}/{folder.name}" if store else str(folder)
         self.starts = 0
@@ -91,20 +110,25 @@ class BucketProgram:
                 process.kill()
 
     def kill_at_random(self, rng, kills):
-        """Kills the run so many times, at random instants, each time on an empty disk.
+        """Kills the run at random instants, each time on an empty disk.
+
+        Every other kill comes soon after a commit of this start, so that the run makes progress and
+        many of them fall into uploads and removals; others come while it starts.
 
         Returns:
             The number of kills; fewer if the run has ended.
         """
         for number in range(kills):
+            before = self.newest()
             running = self.start()
-            if rng.random() < 0.8:  # while it trains and uploads
+            when = ("commit", "row", "commit", "anywhere")[number % 4]
+            if when == "commit":
+                self.until(lambda before=before: self.newest() != before, running, pause=0.05)
+            elif when == "row":
                 self.until(lambda: self.count_rows() > 0, running)
-                rows = self.count_rows() + rng.randrange(3)
+                rows = self.count_rows() + rng.randrange(4)
                 self.until(lambda rows=rows: self.count_rows() >= rows, running)
-                time.sleep(rng.random() * 0.4)
-            else:
-                time.sleep(rng.random() * 4)
+            time.sleep(rng.random() * (4 if when == "anywhere" else 0.4))
             ended = [process.poll() for process in running]
             for process in running:
                 process.send_signal(signal.SIGKILL)
@@ -114,19 +138,25 @@ class BucketProgram:
                 return number
         return kills
 
+    def newest(self):
+        """The newest step in the ledger; None if there is none."""
+        with contextlib.suppress(StoreError):
+            return max(map(int, self.ledger()["checkpoints"]), default=None)
+        return None
+
     def count_rows(self):
         with contextlib.suppress(Exception):  # it is being written
             return len(read_rows(self.mirror / "metrics.jsonl"))
         return 0
 
-    def until(self, condition, running, seconds=120):
+    def until(self, condition, running, seconds=240, pause=0.005):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if condition():
                 return True
             if any(process.poll() is not None for process in running):
                 return False
-            time.sleep(0.005)
+            time.sleep(pause)
         raise TimeoutError
 
     def output(self, index=0):
@@ -147,6 +177,23 @@ class BucketProgram:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 store.download(listed.name, path)
         return target
+
+
+def check_bucket_kills(program, undisturbed, kills):
+    """Kills a run, lets it finish and compares; returns the number of kills."""
+    killed = program.kill_at_random(random.Random(kills), kills)
+    resumed = program.output().count("resumed from its checkpoint")
+    assert resumed >= killed // 4, "hardly any start has found a checkpoint"
+    assert set(program.finish()) == {0}, program.output()
+    downloaded = program.download()
+    assert_equal_runs(downloaded, undisturbed)
+    assert files_of_run(downloaded) - {"restore_report.json"} == files_of_run(undisturbed)
+    return killed
+
+
+def store_with_faults():
+    """A server on which a fifth of the requests that write fail in one way or another."""
+    return misbehaving_store(7, faults=FAULTS, listing_lag_requests=20)
 
 
 def files_of_run(workdir):
