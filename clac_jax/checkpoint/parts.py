@@ -298,9 +298,9 @@ def leaf_of(divided: Divided, checksums: list[int], squares: list[float]) -> Lea
     norm = float(np.sqrt(np.sum(squares)))
     shape, dtype = divided.shape, str(divided.dtype)
     if len(checksums) == 1:
-        return Leaf(shape, dtype, checksums[0], norm)
-    joined = crc32_of(np.asarray(checksums, "<u4"))
-    return Leaf(shape, dtype, joined, norm, divided.grid.shard_shape, tuple(checksums))
+        return Leaf(shape, dtype, checksums[0], norm, owners=divided.owners)
+    joined, shard_shape = crc32_of(np.asarray(checksums, "<u4")), divided.grid.shard_shape
+    return Leaf(shape, dtype, joined, norm, shard_shape, tuple(checksums), divided.owners)
 
 
 def _describe(piece: np.ndarray) -> tuple[int, float]:

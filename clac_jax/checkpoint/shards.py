@@ -78,6 +78,14 @@ def common(a: Region, b: Region) -> Region:
     )
 
 
+def within_shape(region: Region, shape: tuple[int, ...]) -> Region:
+    """The part of a region that an array of another shape has; empty slices where there is none."""
+    return tuple(
+        slice(min(part.start, size), min(part.stop, size))
+        for part, size in zip(region, shape, strict=True)
+    )
+
+
 def within(region: Region, outer: Region) -> Region:
     """A region in the coordinates of one that contains it."""
     return tuple(
