@@ -1,4 +1,4 @@
-"""Seconds that a save and a restore of a sharded state take, beside plain Orbax on the same state.
+"""Seconds that a save and a restore of a sharded state take, compared with plain Orbax.
 
 Each of several processes of JAX holds its shards of a state of large arrays on two CPU devices.
 The state is saved and restored by `Checkpoints`, which writes and compares checksums of every byte,

@@ -108,10 +108,10 @@ def read_arrays(info: CheckpointInfo, paths: Collection[str]) -> Arrays:
         UnreadableCheckpointError: all files are intact, but reading them fails.
         StoreError: they are in an object store, and cannot be downloaded.
     """
-    return _read_whole(info, paths, None)
+    return _read_complete(info, paths, None)
 
 
-def _read_whole(
+def _read_complete(
     info: CheckpointInfo, paths: Collection[str], files: Collection[str] | None
 ) -> Arrays:
     if not paths:
@@ -142,16 +142,16 @@ def read_targets(info: CheckpointInfo, targets: Mapping[str, Target]) -> dict[st
     Raises:
         MissingArraysError, DamagedCheckpointError, UnreadableCheckpointError: see `read_arrays`.
     """
-    whole = {name: each for name, each in targets.items() if each.wanted.sharding is None}
+    complete = {name: each for name, each in targets.items() if each.wanted.sharding is None}
     files = needed_files(info, targets)
-    saved = _read_whole(info, {each.path for each in whole.values()}, files)
+    saved = _read_complete(info, {each.path for each in complete.values()}, files)
     result: dict[str, Any] = {}
-    for name, each in whole.items():
+    for name, each in complete.items():
         if each.base is None:
             result[name] = saved[each.path].astype(each.wanted.dtype, copy=False)
         else:
             result[name] = _overlap(np.array(each.base), saved[each.path])
-    sharded = {each.path: name for name, each in targets.items() if name not in whole}
+    sharded = {each.path: name for name, each in targets.items() if name not in complete}
     if sharded:
         with reading_arrays(info, sharded, files):
             args = {

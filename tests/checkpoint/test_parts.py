@@ -60,7 +60,7 @@ def test_the_parts_of_all_processes_become_one_checkpoint(tmp_path, processes):
     assert sorted(os.listdir(tmp_path / "checkpoints")) == ["1", "2"]
 
 
-def test_no_process_writes_what_another_one_owns(tmp_path):
+def test_each_process_writes_only_the_shards_that_it_owns(tmp_path):
     close(save_in_parts(tmp_path, 1, 2))
     state = tmp_path / "checkpoints" / "1" / "state"
     sizes = [
