@@ -13,6 +13,7 @@ import ml_collections
 from clac_jax.bucket import mirror as mirrors
 from clac_jax.bucket.followed import FollowedCheckpoints
 from clac_jax.bucket.lease import acquire
+from clac_jax.bucket.ledger import LEDGER
 from clac_jax.bucket.outage import Outage
 from clac_jax.bucket.parts import BucketExchange
 from clac_jax.bucket.recovery import recover
@@ -28,6 +29,7 @@ from clac_jax.distributed.shared_folder import check_shared
 from clac_jax.distributed.workdir import Workdir
 from clac_jax.errors import LostWorkdirError, UserError, warn
 from clac_jax.stores.errors import StoreError
+from clac_jax.stores.probe import check_conditions
 from clac_jax.stores.store import Store, StoreOptions, open_store
 from clac_jax.stores.url import is_url
 
@@ -137,6 +139,8 @@ class BucketPlace:
         """
         with contextlib.ExitStack() as stack:
             mirror = stack.enter_context(self._local)
+            if self._store.head(LEDGER) is None:
+                check_conditions(self._store)
             dead = mirrors.dead_holders(mirror) if self._local.is_locked else []
             self._lease = acquire(self._store, self._lease_seconds, dead, say=warn)
             self._lease.start_renewing(self._outage.report)
@@ -209,7 +213,7 @@ class BucketPlace:
         self._uploader.flush(self._patience, ended)
         try:
             self._lease.release(finished=ended)
-        except StoreError as error:  # everything is there; the lease ends by itself
+        except StoreError as error:  # all is uploaded; the lease runs out
             warn(f"{error} The workdir is free again in {self._lease_seconds:g} seconds.")
 
 

@@ -9,6 +9,7 @@ import subprocess
 import time
 
 import pytest
+from helpers.bucket_programs import BucketProgram, check_bucket_kills, store_with_faults
 from helpers.damage import DAMAGES
 from helpers.workdirs import assert_equal_runs, last_state, until
 
@@ -107,6 +108,16 @@ def check_kills(start, run, undisturbed, workdir, kills, *flags):
 
 def test_killed_at_random_instants(start, run, undisturbed, tmp_path):
     assert check_kills(start, run, undisturbed, tmp_path / "killed", 5) >= 3
+
+
+def test_killed_with_its_workdir_in_a_bucket(
+    programs, environment, data_dir, undisturbed, tmp_path
+):
+    """On an empty disk each time, and a store that misbehaves; `test_bucket_runs.py` has more."""
+    with store_with_faults() as store:
+        run = BucketProgram(programs[:1], environment(), store, tmp_path / "run", data_dir)
+        assert check_bucket_kills(run, undisturbed, 2) == 2
+        assert len(store.control()["faults"]) > 4
 
 
 @pytest.mark.slow
