@@ -41,6 +41,8 @@ FAULTS = {
     "false_conflict": "conditional",  # it took place, and the answer is 412
     "delayed_write": "conditional",  # the connection breaks; it is carried out some requests later
     "torn_download": "get",  # the connection breaks in the middle of the body
+    "short_answer": "get",  # of a range: the last byte is missing, and the length agrees
+    "lost_part": "complete",  # an upload in parts is completed without its last part
 }
 # Those that cost a client no more than a repeated request and its pause.
 QUICK_FAULTS = [name for name in FAULTS if name not in ("late_answer", "slow", "throttled")]
@@ -184,6 +186,8 @@ class Handler(BaseHTTPRequestHandler):
                 server.delayed.append((request.number + server.random.randint(1, 4), request))
             raise Reset
         with server.lock:
+            if fault == "lost_part":
+                server.buckets.uploads.get(request.query["uploadId"], {0: b""}).popitem()
             status, body, headers = server.buckets.carry_out(request)
             if fault == "answered_twice":
                 status, body, headers = server.buckets.carry_out(request)
@@ -195,6 +199,8 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(settings.late_seconds)
         if body and settings.corrupted and settings.corrupted in request.key:
             body = bytes([body[0] ^ 1]) + body[1:]
+        if fault == "short_answer" and status == 206:
+            body = body[:-1]
         self.answer(status, body, headers, is_torn=fault == "torn_download")
 
     def body(self):
@@ -240,6 +246,7 @@ def kinds_of(request):
         "get" if request.method == "GET" and request.key else "",
         "put" if request.method == "PUT" and request.key else "",
         "write" if request.method in ("PUT", "POST", "DELETE") else "",
+        "complete" if request.method == "POST" and "uploadId" in request.query else "",
         "conditional" if request.condition is not None else "",
     }
 
