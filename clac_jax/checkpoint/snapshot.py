@@ -140,13 +140,6 @@ class StateInParts:
         self._own: parts.Part | None = None
         self._folder: Path | None = None
 
-    @property
-    def owned_bytes(self) -> int:
-        """Bytes of the shards that this process saves."""
-        return sum(
-            num_bytes(leaf.shape, np.dtype(leaf.dtype)) for leaf in self._owned_shapes().values()
-        )
-
     @functools.cached_property
     def _buffers(self) -> HostBuffers[tuple[str, int]]:
         return HostBuffers(self._owned_shapes())
