@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -180,13 +181,18 @@ class BucketPlace:
         return FollowedCheckpoints(checkpoints, self._uploader, self._patience)
 
     def folder_of(self, index: int) -> Path:
-        """The mirror, or a folder beside it."""
-        mirror = self.folder
-        return mirror.with_name(f"{mirror.name}.process_{index}") if index else mirror
+        """The mirror, or an empty folder next to it."""
+        if not index:
+            return self.folder
+        folder = self.folder.with_name(f"{self.folder.name}.process_{index}")
+        shutil.rmtree(folder, ignore_errors=True)  # parts of an earlier start
+        return folder
 
     def see(self) -> Path:
         """The mirror, or a copy of descriptions."""
-        any_text("")  # the first process has taken the workdir
+        if is_first():  # its mirror may be ahead of the bucket
+            self._uploader.flush(self._patience)
+        any_text("")  # returns once the first process is here
         return self.folder if is_first() else fetch_run(self.shown)
 
     def exchange(self) -> Exchange:

@@ -68,7 +68,8 @@ class BucketProgram:
     @property
     def mirror(self):
         """The local folder of the last start; one that does not exist if it has made none yet."""
-        return next(iter(self.scratch.glob("*")), self.scratch / "none")
+        found = [path for path in self.scratch.glob("*") if ".process_" not in path.name]
+        return next(iter(found), self.scratch / "none")
 
     @property
     def log(self):
@@ -203,7 +204,7 @@ def files_of_run(workdir):
         name = path.relative_to(workdir).as_posix()
         if path.is_file() and not name.startswith((".", "commits/", "run.ledger.json")):
             folder, _, last = name.rpartition("/")
-            if len(last) == 32 and folder.endswith("/d"):
+            if len(last) == 32 and folder.endswith(("/d", "/nodes")):
                 last = "*"
             if folder == "tensorboard":
                 last = "*"
