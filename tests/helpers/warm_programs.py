@@ -63,7 +63,8 @@ class WarmPrograms:
         if self._server is None:
             self._start_server()
         early = {name for name in env if name.startswith(("JAX_", "PYTHON"))}
-        assert all(env[name] == self._environment.get(name) for name in early)
+        changed = {name for name in early if env[name] != self._environment.get(name)}
+        assert not changed, "read before the fork: start a new interpreter"
         request = {
             "script": str(script),
             "arguments": [str(argument) for argument in arguments],
