@@ -232,7 +232,7 @@ class Run:
     )
     compilation_cache: str = key(
         "~/.cache/clac_jax/xla",
-        'folder of compiled steps; "" keeps none',
+        'folder of compiled programs, which machines of different kinds can share; "" keeps none',
         is_path=True,
         per_process=True,
         may_be_empty=True,

@@ -30,7 +30,7 @@ ACTIVITIES = (
     "validation",
     "test",
 )
-"""What a process can be doing; at each moment it does exactly one of them."""
+"""The activities of a process, which at each moment has exactly one of them."""
 
 SHORTEST_PAUSE, LONGEST_PAUSE, SHARE = 1.0, 60.0, 0.02
 """Seconds between two events of progress, and their share of the age of the start between these.

@@ -57,7 +57,7 @@ def test_each_moment_belongs_to_one_activity(clock, tmp_path):
     assert ended["seconds"] == {"train": 64.0}
 
 
-def test_what_rounding_leaves_out_is_part_of_a_later_event(clock, tmp_path):
+def test_rounded_seconds_still_add_up(clock, tmp_path):
     with Events(tmp_path / "events.jsonl") as events:
         events.phase("train")
         for _ in range(1000):
@@ -67,7 +67,7 @@ def test_what_rounding_leaves_out_is_part_of_a_later_event(clock, tmp_path):
     assert total == pytest.approx(0.6, abs=0.0011)
 
 
-def test_a_compilation_is_no_training_and_its_parts_count_once(tmp_path):
+def test_compilation_is_not_counted_as_training(tmp_path):
     with Events(tmp_path / "events.jsonl") as events:
         events.phase("train")
         inner = jax.jit(lambda x: x * 2 + 1)
@@ -143,7 +143,7 @@ def test_the_file_grows_slower_and_slower(clock, tmp_path, monkeypatch):
     assert (tmp_path / "events.jsonl").stat().st_size < 17_000
 
 
-def test_at_first_often_and_then_once_a_minute(clock, tmp_path):
+def test_the_pause_grows_to_a_minute(clock, tmp_path):
     with Events(tmp_path / "events.jsonl") as events:
         for _ in range(20_000):
             clock.now += 0.5
