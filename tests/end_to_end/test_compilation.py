@@ -44,7 +44,7 @@ def test_a_cache_that_cannot_be_written_is_reported_and_changes_nothing(run, tmp
     assert_equal_runs(tmp_path / "bad", tmp_path / "good")
 
 
-def test_programs_under_the_names_of_other_kinds_are_left_alone(run, tmp_path):
+def test_programs_of_other_kinds_are_neither_used_nor_changed(run, tmp_path):
     cache = tmp_path / "cache"
     flags = (*FLAGS, f"--config.compilation_cache={cache}")
     assert run(tmp_path / "first", *flags).returncode == 0
