@@ -10,6 +10,7 @@ import pytest
 from clac_jax.distributed.preemption import Preempted
 from clac_jax.reporting import events as events_module
 from clac_jax.reporting.events import Events, NoEvents, process_began, read_events
+from clac_jax.reporting.goodput import goodput
 
 
 class Clock:
@@ -101,6 +102,21 @@ def test_nested_compilations_are_counted_once(clock, tmp_path):
         clock.now += 1
     seconds = read(tmp_path / "events.jsonl")[-1]["seconds"]
     assert seconds == {"start": 11.0, "compile": 4.0, "validation": 1.0}
+
+
+def test_a_compilation_that_began_before_the_last_event_is_corrected(clock, tmp_path):
+    with Events(tmp_path / "events.jsonl") as events:
+        events.phase("validation")
+        for _ in range(5):
+            clock.now += 2
+            events.record("progress")
+        clock.now += 1
+        events._on_duration("/jax/core/compile/jaxpr_trace_duration", 2.0)
+        events._on_duration("/jax/core/compile/backend_compile_duration", 9.0)
+    *_, ended = events = read(tmp_path / "events.jsonl")
+    assert ended["seconds"] == {"validation": -8.0, "compile": 9.0}
+    total = goodput(events)
+    assert (total.wall, total.seconds["compile"], total.seconds["validation"]) == (11, 9, 2)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +212,7 @@ def test_earlier_events_are_kept_and_a_torn_line_is_closed(tmp_path):
         b'{"kind": "progress", "at": "now", "start": "a"}',
         b'{"kind": "progress", "at": NaN, "start": "a"}',
         b'{"kind": "progress", "at": 1, "start": "a", "seconds": [1]}',
-        b'{"kind": "progress", "at": 1, "start": "a", "seconds": {"train": -1}}',
+        b'{"kind": "progress", "at": 1, "start": "a", "seconds": {"train": "1"}}',
         b'{"kind": "progress", "at": 1, "start": "a", "step": true}',
         b'{"kind": "progress", "at": 1, "start": "a", "step": ' + b"9" * 5000 + b"}",
     ],
