@@ -13,6 +13,7 @@ import ml_collections
 from clac_jax.checkpoint.saving import Saver
 from clac_jax.distributed.preemption import StopSignals
 from clac_jax.distributed.processes import SharedRequests
+from clac_jax.distributed.watchdog import Watch
 from clac_jax.errors import UserError
 from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.reporting.progress_line import ProgressLine, SilentLine
@@ -65,6 +66,7 @@ class Run:
         line: shows the progress.
         stop: listens for the signals that request a stop.
         requests: makes a request of one process known to all.
+        watchdog: ends the run if something takes far too long.
         began_at: position at which the run was set up.
         is_own: whether it resumed from a checkpoint in its own workdir.
         current: the only part that changes.
@@ -83,6 +85,7 @@ class Run:
     line: ProgressLine | SilentLine
     stop: StopSignals
     requests: SharedRequests
+    watchdog: Watch
     began_at: RunProgress
     is_own: bool
     current: Current

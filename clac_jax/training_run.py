@@ -24,8 +24,10 @@ from clac_jax.checkpoint.writer import CheckpointWriter, NoCheckpoints
 from clac_jax.config import check as config_check
 from clac_jax.config import schema as config_lib
 from clac_jax.distributed import processes, program_facts
+from clac_jax.distributed.hang import HungRun
 from clac_jax.distributed.preemption import Preempted, StopSignals
 from clac_jax.distributed.share import share_of_process
+from clac_jax.distributed.watchdog import NoWatchdog, Watch, Watchdog
 from clac_jax.files.atomic import write_atomically
 from clac_jax.files.paths import local_path
 from clac_jax.input_pipeline.batch import Batch
@@ -80,11 +82,14 @@ def train(
         if processes.is_first():
             stack.enter_context(place)
         stack.enter_context(processes.report_lost_processes())
+        watchdog = stack.enter_context(_make_watchdog(config, place.folder))
         try:
-            run = _set_up(config, place, stop)
+            with watchdog.watching("the start of the run"):
+                run = _set_up(config, place, stop, watchdog)
             stack.callback(run.log.close_files)
             _train_epochs(run)
-            row = _test(run)
+            with watchdog.watching("the final test"):
+                row = _test(run)
         except Preempted:  # in all processes at the same step
             processes.end()
             raise
@@ -92,13 +97,17 @@ def train(
         return row
 
 
-def _set_up(config: ml_collections.ConfigDict, place: RunPlace, stop: StopSignals) -> Run:
+def _set_up(
+    config: ml_collections.ConfigDict, place: RunPlace, stop: StopSignals, watchdog: Watch
+) -> Run:
     first, workdir = processes.is_first(), place.folder
     parallel = make_parallel(config)
     origin = resume.find_origin(config, workdir) if first else resume.Origin()
 
     # Data: from crystals and texts to batches.
-    data = RunData(config, encoder_needs(config), share_of_process())
+    with watchdog.unwatched():  # it may have to be built, for hours
+        data = RunData(config, encoder_needs(config), share_of_process())
+    data.on_eval_batch = watchdog.alive
     num_examples = data.split_sizes["train"]
     fingerprints = {split: data.splits.fingerprint(split) for split in data.split_sizes}
     processes.agree("data", {f"the {split} split": text for split, text in fingerprints.items()})
@@ -161,11 +170,12 @@ def _set_up(config: ml_collections.ConfigDict, place: RunPlace, stop: StopSignal
         parallel=parallel,
         train_step=parallel.train(trainable, schedule, task.loss),
         template=template,
-        saver=Saver(parallel, checkpoints, log, config.checkpoint),
+        saver=Saver(parallel, checkpoints, log, config.checkpoint, watchdog),
         log=log,
         line=line,
         stop=stop,
         requests=processes.SharedRequests(),
+        watchdog=watchdog,
         began_at=progress,
         is_own=start.is_own,
         current=Current(parallel.put(from_arrays(template, start.arrays)), progress),
@@ -175,11 +185,17 @@ def _set_up(config: ml_collections.ConfigDict, place: RunPlace, stop: StopSignal
 def _train_epochs(run: Run) -> None:
     """Trains to the end of the run; if it ends early for any reason, saves what is safe."""
     config, current, saver = run.config, run.current, run.saver
-    processes.save_if_lost(lambda: saver.save_without_others(current.state, current.progress))
+
+    def save() -> str:
+        return saver.save_without_others(current.state, current.progress)
+
+    processes.save_if_lost(save)
+    run.watchdog.save_first = save
     try:
         while not has_ended(config, current.progress):
             save_is_due = _train_epoch(run)
-            row = _validate(run)
+            with run.watchdog.watching("the validation"):
+                row = _validate(run)
             is_last = has_ended(config, current.progress)
             if save_is_due or saver.due_after_validation(current.progress, is_last):
                 saver.save(current.state, current.progress, numbers(row))
@@ -211,7 +227,8 @@ def _train_epoch(run: Run) -> bool:
     examples_per_step = config.batch_size * config.accumulate_steps
     meter, save_is_due = Meter(examples_per_step), False
     epoch, examples_done = current.progress.epoch, current.progress.examples_in_epoch
-    for batch in meter.timed(run.data.train_batches(epoch, examples_done)):
+    batches = meter.timed(run.data.train_batches(epoch, examples_done))
+    for batch in run.watchdog.steps(batches, lambda each: each.layout not in current.layouts):
         current.layouts.add(batch.layout)
         state, metrics = run.train_step(current.state, batch)
         # The next step is already queued, so that the device is never idle.
@@ -291,6 +308,17 @@ def _test(run: Run) -> Row:
         write_report(report, read_rows(run.workdir / "metrics.jsonl"))
         print(f"{run.task.describe_test(row)}\nreport    {run.shown}/report.png", flush=True)
     return row
+
+
+def _make_watchdog(config: ml_collections.ConfigDict, workdir: Path) -> Watch:
+    if not config.watchdog.enabled:
+        return NoWatchdog()
+    index, count = jax.process_index(), jax.process_count()
+    hung = HungRun(workdir, processes.current_link(), index, count)
+    watchdog = Watchdog(config.watchdog, hung.end)
+    hung.doing = watchdog.describe
+    hung.save_first = lambda: watchdog.save_first()
+    return watchdog
 
 
 def _configure_jax(config: ml_collections.ConfigDict) -> None:

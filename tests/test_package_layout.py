@@ -39,6 +39,7 @@ ORDER = (
     "index",
     "map",
     "serve",
+    "supervision",
     "api",
     "cli",
     "__main__",

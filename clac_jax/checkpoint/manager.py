@@ -41,6 +41,7 @@ from clac_jax.checkpoint.removal import (
 )
 from clac_jax.checkpoint.yardstick import retention_of
 from clac_jax.config import schema as config_lib
+from clac_jax.distributed.watchdog import WRITING, NoWatchdog, Watch
 from clac_jax.distributed.workdir import LOCK_FILE, check_writable
 from clac_jax.errors import LostWorkdirError, MovedMetricsError, UserError, warn
 from clac_jax.files.atomic import sync
@@ -62,6 +63,9 @@ class Checkpoints:
     of all its files with their checksums, written last, commits it. Nothing older is removed
     before that. The remains of a killed save are removed at the next start. At most one save is in
     progress; the next one waits for it.
+
+    Attributes:
+        watchdog: watches the saves in the background.
     """
 
     def __init__(
@@ -120,6 +124,7 @@ class Checkpoints:
         self._failure: CheckpointError | None = None  # of the last save
         self.saved: RunProgress | None = None
         self.changed: Callable[[], None] = lambda: None  # called after each commit and removal
+        self.watchdog: Watch = NoWatchdog()
 
     def read_all(self) -> tuple[dict[int, CheckpointInfo], dict[int, DamagedCheckpointError]]:
         """Reads all checkpoints of the run; see `layout.read_all`."""
@@ -279,8 +284,9 @@ class Checkpoints:
         )
         for attempt in range(1, self._options.retries + 2):
             try:
-                before_commit()
-                self._save(arrays, info)
+                with self.watchdog.watching(WRITING):
+                    before_commit()
+                    self._save(arrays, info)
                 return
             except (LostWorkdirError, MovedMetricsError):  # the run must stop, whatever the disk
                 raise

@@ -14,6 +14,7 @@ from clac_jax.checkpoint.tree import from_arrays, to_arrays
 from clac_jax.checkpoint.writer import CheckpointWriter
 from clac_jax.distributed import processes
 from clac_jax.distributed.preemption import Preempted
+from clac_jax.distributed.watchdog import SAVE, NoWatchdog, Watch
 from clac_jax.errors import LostWorkdirError, UserError, warn
 from clac_jax.training.parallel import Parallel
 from clac_jax.training.progress import RunProgress
@@ -39,6 +40,7 @@ class Saver:
         checkpoints: CheckpointWriter,
         log: Syncable,
         options: ml_collections.ConfigDict,
+        watchdog: Watch | None = None,
     ):
         """Starts the clock of `every_n_minutes`.
 
@@ -47,9 +49,11 @@ class Saver:
             checkpoints: the run's checkpoints; `NoCheckpoints` in all processes except the first.
             log: the log, whose rows must be on disk before the checkpoint that follows them.
             options: the group `config.checkpoint`.
+            watchdog: watches the saves; by default, nothing does.
         """
         self._parallel = parallel
         self.checkpoints = checkpoints
+        self._watchdog = checkpoints.watchdog = watchdog or NoWatchdog()
         self._log = log
         self._options = options
         self._last = time.monotonic()
@@ -83,9 +87,10 @@ class Saver:
             CheckpointError: see `Checkpoints.save`.
         """
         self._last = time.monotonic()
-        arrays = to_arrays(self._parallel.gather(state))
-        with self._lock:
-            self.checkpoints.save(arrays, progress, metrics, before_commit=self._log.sync)
+        with self._watchdog.watching(SAVE):
+            arrays = to_arrays(self._parallel.gather(state))
+            with self._lock:
+                self.checkpoints.save(arrays, progress, metrics, before_commit=self._log.sync)
 
     def save_before_leaving(
         self, state: TrainState, progress: RunProgress, error: Exception

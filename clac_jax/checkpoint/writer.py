@@ -8,11 +8,18 @@ from typing import Any, Protocol
 
 from clac_jax.checkpoint.arrays import Arrays
 from clac_jax.checkpoint.best import Shapes
+from clac_jax.distributed.watchdog import NoWatchdog, Watch
 from clac_jax.training.progress import RunProgress
 
 
 class CheckpointWriter(Protocol):
-    """The interface of a run to its checkpoints; see `Checkpoints` for details."""
+    """The interface of a run to its checkpoints; see `Checkpoints` for details.
+
+    Attributes:
+        watchdog: watches the saves in the background.
+    """
+
+    watchdog: Watch
 
     @property
     def saved(self) -> RunProgress | None:
@@ -59,6 +66,9 @@ class NoCheckpoints:
     """The checkpoints of all processes except the first, which write none."""
 
     saved = None
+
+    def __init__(self) -> None:
+        self.watchdog: Watch = NoWatchdog()
 
     def save(self, *arguments: Any, **options: Any) -> None:
         """Does nothing."""

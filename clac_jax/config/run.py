@@ -31,6 +31,7 @@ from clac_jax.config.training import (
     Plateau,
     Property,
     Sharding,
+    Watchdog,
     loss_keys,
     wrong_regexes,
 )
@@ -314,6 +315,12 @@ class Run:
         "first three by themselves: see [Clusters](clusters.md).",
         on_change=PLAIN,
         per_process=True,
+    )
+
+    watchdog: None = group(
+        Watchdog,
+        "When a run that hangs is ended: see [Unattended runs](unattended.md).",
+        on_change=PLAIN,
     )
 
 

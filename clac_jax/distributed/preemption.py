@@ -32,6 +32,9 @@ EXIT_PREEMPTED = 75
 """Exit code of a run that stopped on request and can resume: BSD's EX_TEMPFAIL, "try again later".
 """
 
+EXIT_HUNG = 76
+"""Exit code of a run in which something took far too long; it can resume: `watchdog`."""
+
 
 class Preempted(Exception):
     """The run was asked to stop; raised where the loop is ready to save and end."""

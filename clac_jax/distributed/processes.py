@@ -156,6 +156,11 @@ def report_stop(signal_name: str) -> None:
         _link.leaves(f"it received {signal_name} when there was nothing to save", EXIT_PREEMPTED)
 
 
+def current_link() -> Link | None:
+    """The connections to the other processes; None if there are none."""
+    return _link
+
+
 def announce_last_save() -> None:
     """Announces that the first process will save and exit, whatever happens to the others."""
     if _link is not None and is_first():

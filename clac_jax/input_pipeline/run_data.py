@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import ml_collections
 import numpy as np
@@ -34,6 +34,7 @@ class RunData:
         split_sizes: number of examples by split name ("train", "validation", "test").
         steps_per_epoch: optimizer updates in a full epoch.
         vocab_size: number of tokens in the tokenizer's vocabulary.
+        on_eval_batch: called for each batch that is evaluated, before it is.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class RunData:
         Raises:
             UserError: the data, the tokenizer or the batch size cannot be used.
         """
+        self.on_eval_batch: Callable[[], None] = lambda: None
         self._config = config
         self._share = share
         self._options = view_options(config, needs)
@@ -112,7 +114,7 @@ class RunData:
 
         rows = eval_rows(self.split_sizes[split], config.eval_batch_size, self._share)
         packed = prefetched(rows, build, config.input.num_threads, config.input.prefetch)
-        return in_one_shape(packed, self._share)
+        return self._reported(in_one_shape(packed, self._share))
 
     def example_batch(self) -> Batch:
         """A training batch of one device (or a chunk of it), used for the parameter shapes."""
@@ -158,6 +160,11 @@ class RunData:
                 max_programs=min(2, config.input.max_batch_shapes),  # an epoch has few eval batches
             ),
         )
+
+    def _reported(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            self.on_eval_batch()
+            yield batch
 
     def _sample(self, split: str) -> np.ndarray:
         """Indices of the examples from whose sizes the shapes are planned."""

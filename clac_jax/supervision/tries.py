@@ -1,0 +1,48 @@
+"""The last lines of each try, in `WORKDIR/tries/`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from pathlib import Path
+
+from clac_jax.supervision.child import Ended
+
+TRIES = "tries"  # folder in the workdir
+KEPT_TRIES = 20  # files, per supervisor
+
+
+def keep_last_lines(workdir: str, number: int, ended: Ended) -> Path | None:
+    """Writes a try's last lines to a file; the oldest files of this supervisor are removed.
+
+    Nothing is written where the workdir does not exist: in a bucket, or on the disk of a
+    different host.
+
+    Args:
+        workdir: the run's workdir, or "".
+        number: number of the try, from 1.
+        ended: how the try has ended.
+
+    Returns:
+        The file; None if there is none.
+    """
+    if not workdir or "://" in workdir:
+        return None
+    folder = Path(workdir).expanduser()
+    if not folder.is_dir():
+        return None
+    own = f"{socket.gethostname()}-{os.getpid()}"
+    now = time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())
+    path = folder / TRIES / f"{now}-{own}-try-{number}.txt"
+    text = f"Try {number}: exit code {ended.code} after {ended.seconds:.0f} seconds.\n\n"
+    try:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text + "\n".join(ended.lines) + "\n", encoding="utf-8")
+    except OSError:  # a full disk is what the try itself has reported
+        return None
+    for old in sorted(path.parent.glob(f"*-{own}-try-*.txt"))[:-KEPT_TRIES]:
+        with contextlib.suppress(OSError):
+            old.unlink()
+    return path
