@@ -24,9 +24,9 @@ def load(what: str | os.PathLike[str]) -> Model:
     Args:
         what: one of
 
-            - a run's workdir (its newest checkpoint), or with a suffix `RUN@best`, `RUN@last`,
-              `RUN@step=5000` or `RUN@epoch=49`, as in `config.resume_from`; or a checkpoint's
-              own folder;
+            - a run's workdir (its newest checkpoint), or with a suffix `RUN@best`, `RUN@best=2`
+              (the second best), `RUN@last`, `RUN@step=5000` or `RUN@epoch=49`, as in
+              `config.resume_from`; or a checkpoint's own folder;
             - a folder written by `clac-jax publish`, or its `model.safetensors`;
             - `hf:owner/name`, such a folder on the Hugging Face Hub: downloaded once, then read
               from the local cache; `hf:owner/name@revision` for a branch, tag or commit;

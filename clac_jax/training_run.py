@@ -35,6 +35,8 @@ from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.models import abstract_variables
 from clac_jax.models.encoders import encoder_needs
 from clac_jax.reporting import summary
+from clac_jax.reporting.events import EVENTS_FILE, Events, NoEvents
+from clac_jax.reporting.goodput import recorded_seconds
 from clac_jax.reporting.metrics_file import read_rows
 from clac_jax.reporting.progress_line import ProgressLine, SilentLine
 from clac_jax.reporting.rows import Row, numbers, test_row, train_row, validation_row
@@ -43,6 +45,7 @@ from clac_jax.reporting.throughput import Meter
 from clac_jax.run import Current, Run
 from clac_jax.tasks import make_task
 from clac_jax.training import optim
+from clac_jax.training.compilation_cache import use_compilation_cache
 from clac_jax.training.parallel import make_parallel
 from clac_jax.training.run_end import has_ended, stopped_early, why_ended
 from clac_jax.training.schedules import make_schedule, timeline_of
@@ -50,7 +53,10 @@ from clac_jax.training.state import create_train_state
 
 
 def train(
-    config: ml_collections.ConfigDict, workdir: str | Path, stop: StopSignals | None = None
+    config: ml_collections.ConfigDict,
+    workdir: str | Path,
+    stop: StopSignals | None = None,
+    began: float | None = None,
 ) -> dict[str, Any]:
     """Trains the model of a config, resuming from the newest checkpoint in the workdir, if any.
 
@@ -58,6 +64,7 @@ def train(
         config: the run's config; see `clac_jax.config.default_config`.
         workdir: folder of the run, created if it does not exist; or a URL of one in a bucket.
         stop: listens for the signals that request a stop; by default there is no listener.
+        began: unix seconds at which the program began, for `clac-jax goodput`; by default, now.
 
     Returns:
         The test row: measures of the best checkpoint on the test split, named as in
@@ -71,21 +78,26 @@ def train(
     _configure_jax(config)
     stop = stop or StopSignals()
     place = place_of(workdir, config.bucket)
+    events: Events | NoEvents = NoEvents()
 
     def before_leaving(signal_name: str) -> None:
+        events.record("stopped", signal=signal_name)
         processes.report_stop(signal_name)
         place.complete()
 
     stop.before_leaving = before_leaving
     processes.start(config.distributed, lambda: program_facts.of_program(config))
+    if config.compilation_cache:
+        use_compilation_cache(local_path(config.compilation_cache, "config.compilation_cache"))
     with contextlib.ExitStack() as stack:
         if processes.is_first():
             stack.enter_context(place)
+            events = stack.enter_context(Events(place.folder / EVENTS_FILE, began))
         stack.enter_context(processes.report_lost_processes())
         watchdog = stack.enter_context(_make_watchdog(config, place.folder))
         try:
             with watchdog.watching("the start of the run"):
-                run = _set_up(config, place, stop, watchdog)
+                run = _set_up(config, place, stop, watchdog, events)
             stack.callback(run.log.close_files)
             _train_epochs(run)
             with watchdog.watching("the final test"):
@@ -98,13 +110,18 @@ def train(
 
 
 def _set_up(
-    config: ml_collections.ConfigDict, place: RunPlace, stop: StopSignals, watchdog: Watch
+    config: ml_collections.ConfigDict,
+    place: RunPlace,
+    stop: StopSignals,
+    watchdog: Watch,
+    events: Events | NoEvents,
 ) -> Run:
     first, workdir = processes.is_first(), place.folder
     parallel = make_parallel(config)
     origin = resume.find_origin(config, workdir) if first else resume.Origin()
 
     # Data: from crystals and texts to batches.
+    events.phase("data")
     with watchdog.unwatched():  # it may have to be built, for hours
         data = RunData(config, encoder_needs(config), share_of_process())
     data.on_eval_batch = watchdog.alive
@@ -115,6 +132,7 @@ def _set_up(
     # Model and optimizer: shapes of their arrays, before any array is allocated or read.
     task = make_task(config, data, parallel)
     example = data.example_batch()
+    events.phase("start")
     abstract = abstract_variables(task.model, example)
     make_optimizer = functools.partial(optim.make_optimizer, config, abstract["params"])
     trainable = optim.trainable_mask(abstract["params"], config.frozen)
@@ -129,11 +147,14 @@ def _set_up(
         return to_arrays(create(task.initialise(example), seed=config.seed))
 
     # Initial state: fresh, or from a checkpoint.
+    events.phase("restore")
     now = Present(config, num_examples, fingerprints)
     start = resume.in_all_processes(
         lambda: resume.begin(origin, workdir, now, shapes, initialise), shapes
     )
     progress = start.progress
+    events.restored(progress.step, progress.epoch)
+    events.phase("start")
     timeline = timeline_of(config, num_examples, progress)
     schedule = make_schedule(config, timeline)
     template = template.replace(tx=make_optimizer(schedule))
@@ -173,6 +194,7 @@ def _set_up(
         saver=Saver(parallel, checkpoints, log, config.checkpoint, watchdog),
         log=log,
         line=line,
+        events=events,
         stop=stop,
         requests=processes.SharedRequests(),
         watchdog=watchdog,
@@ -186,6 +208,8 @@ def _train_epochs(run: Run) -> None:
     """Trains to the end of the run; if it ends early for any reason, saves what is safe."""
     config, current, saver = run.config, run.current, run.saver
 
+    run.events.phase("train")
+
     def save() -> str:
         return saver.save_without_others(current.state, current.progress)
 
@@ -194,20 +218,23 @@ def _train_epochs(run: Run) -> None:
     try:
         while not has_ended(config, current.progress):
             save_is_due = _train_epoch(run)
-            with run.watchdog.watching("the validation"):
+            with run.events.during("validation"), run.watchdog.watching("the validation"):
                 row = _validate(run)
+            run.events.progress(current.progress.step, current.progress.epoch)
             is_last = has_ended(config, current.progress)
             if save_is_due or saver.due_after_validation(current.progress, is_last):
-                saver.save(current.state, current.progress, numbers(row))
+                run.save(numbers(row))
         if current.progress == run.began_at and not run.is_own:  # trained by a different run
-            saver.save(current.state, current.progress)
-        saver.checkpoints.wait_for_last()
+            run.save()
+        with run.events.during("save_wait"):
+            saver.checkpoints.wait_for_last()
     except Exception as error:
         processes.end_if_lost(error)
         with processes.report_lost_processes():
             run.check_finite()
             processes.announce_last_save()
-            saver.save_before_leaving(current.state, current.progress, error)
+            with run.events.during("save_wait"):
+                saver.save_before_leaving(current.state, current.progress, error)
         raise
     if stopped_early(config, current.progress) and current.progress != run.began_at:
         run.line.say(why_ended(config, current.progress))
@@ -225,7 +252,7 @@ def _train_epoch(run: Run) -> bool:
     """
     config, current, saver = run.config, run.current, run.saver
     examples_per_step = config.batch_size * config.accumulate_steps
-    meter, save_is_due = Meter(examples_per_step), False
+    meter, save_is_due = Meter(examples_per_step, run.events), False
     epoch, examples_done = current.progress.epoch, current.progress.examples_in_epoch
     batches = meter.timed(run.data.train_batches(epoch, examples_done))
     for batch in run.watchdog.steps(batches, lambda each: each.layout not in current.layouts):
@@ -236,6 +263,10 @@ def _train_epoch(run: Run) -> bool:
         current.state, current.metrics = state, metrics
         current.progress = current.progress.after_step(examples_per_step)
         run.stop.set_unsaved_work(True)
+        run.events.progress(current.progress.step, epoch)
+        if current.progress.step == run.began_at.step + 1:
+            run.check_finite()  # waits for it
+            run.events.record("first_step")
 
         if current.progress.step % config.log_every_n_steps == 0:
             values = {k: float(value) for k, value in run.parallel.to_host(metrics).items()}
@@ -249,7 +280,7 @@ def _train_epoch(run: Run) -> bool:
         save_is_due = due_by_time or saver.due_at_step(current.progress)
         if save_is_due and not run.data.ends_epoch(current.progress.examples_in_epoch):
             run.check_finite()
-            saver.save(current.state, current.progress)
+            run.save()
     run.check_finite()
     return save_is_due
 
@@ -295,6 +326,7 @@ def _until_stopped(run: Run, batches: Iterable[Batch]) -> Iterator[Batch]:
 def _test(run: Run) -> Row:
     """Evaluates the best checkpoint on the test split, and draws the report."""
     current, log, checkpoints = run.current, run.log, run.saver.checkpoints
+    run.events.phase("test")
     state, tested_step = run.saver.best_state(run.template, current.state)
     measures, write_report = run.task.test(state)
     row = test_row(measures, current.progress, tested_step)
@@ -305,7 +337,9 @@ def _test(run: Run) -> Row:
     log.close()
     if processes.is_first():
         report = run.workdir / "report.png"
-        write_report(report, read_rows(run.workdir / "metrics.jsonl"))
+        run.events.record("tested")
+        seconds = recorded_seconds(run.workdir / EVENTS_FILE)
+        write_report(report, read_rows(run.workdir / "metrics.jsonl"), seconds)
         print(f"{run.task.describe_test(row)}\nreport    {run.shown}/report.png", flush=True)
     return row
 
@@ -325,8 +359,3 @@ def _configure_jax(config: ml_collections.ConfigDict) -> None:
     flags, deterministic = os.environ.get("XLA_FLAGS", ""), "--xla_gpu_deterministic_ops=true"
     if config.deterministic and deterministic not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {deterministic}".strip()  # read with the first device
-    if config.compilation_cache:
-        cache = local_path(
-            config.compilation_cache, "config.compilation_cache", "each machine compiles for itself"
-        )
-        jax.config.update("jax_compilation_cache_dir", str(cache))

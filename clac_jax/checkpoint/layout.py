@@ -103,6 +103,8 @@ class CheckpointInfo:
         leaves: slash path ("params/logit_scale") -> description of the saved array.
         data: split name -> fingerprint of the data used for training and validation; {} in
             checkpoints of format 1, which lack it.
+        trained_seconds: time for which the run had trained, over all its starts, without the time
+            between them; None in checkpoints of earlier versions.
         renamed: one line per key of the config that has been renamed since.
     """
 
@@ -115,6 +117,7 @@ class CheckpointInfo:
     saved_at: float
     leaves: Mapping[str, Leaf]
     data: Mapping[str, str] = field(default_factory=dict)
+    trained_seconds: float | None = None
     renamed: tuple[str, ...] = ()
 
     @property
@@ -143,6 +146,7 @@ class CheckpointInfo:
             "versions": self.versions,
             "num_train_examples": self.num_train_examples,
             "saved_at": self.saved_at,
+            "trained_seconds": self.trained_seconds,
             "data": dict(self.data),
             "leaves": {path: leaf.to_json() for path, leaf in self.leaves.items()},
         }
@@ -278,6 +282,8 @@ def wrong_description(info: CheckpointInfo) -> str | None:
             return f"progress.{name} is {value!r:.40}"
     if not _is_count(info.num_train_examples) or not _is_number(info.saved_at):
         return "num_train_examples or saved_at is not a number"
+    if not (info.trained_seconds is None or _is_number(info.trained_seconds)):
+        return f"trained_seconds is {info.trained_seconds!r:.40}"
     metrics = {} if info.metrics is None else info.metrics
     if not all(_is_number(value) for value in metrics.values()):
         return "metrics holds something that is not a number"
@@ -292,6 +298,7 @@ def wrong_description(info: CheckpointInfo) -> str | None:
         and isinstance(options["monitor"], str)
         and options["mode"] in ("min", "max")
         and _is_count(options["keep_every_n_steps"])
+        and _is_number(options.get("keep_every_hours", 0.0))
         and "seed" in info.config
     ):
         return "config has values that no run has"

@@ -23,7 +23,10 @@ from clac_jax.errors import UserError, origin_of
 from clac_jax.files.paths import local_path
 from clac_jax.stores.url import is_url
 
-FORMS = "DIR, DIR@last, DIR@best, DIR@step=5000, DIR@epoch=49, or a checkpoint's own folder"
+FORMS = (
+    "DIR, DIR@last, DIR@best, DIR@best=2 (the second best), DIR@step=5000, DIR@epoch=49, or a "
+    "checkpoint's own folder"
+)
 
 
 class CheckpointNotFoundError(UserError):
@@ -35,10 +38,11 @@ def locate(name: str) -> CheckpointInfo:
 
     Args:
         name: a run's workdir (its newest intact checkpoint) or its `checkpoints/`, either with the
-            suffix "@last", "@best" (by the monitor of that run's config), "@step=N" or "@epoch=N"
-            (saved at the end of epoch N), also written "@step:N" and "@epoch:N"; or the folder of
-            one checkpoint. Absolute, relative to the current folder, or with "~"; or the URL of a
-            folder in an object store, of which the small files are copied.
+            suffix "@last", "@best" (by the monitor of that run's config), "@best=2" (the second
+            best), "@step=N" or "@epoch=N" (saved at the end of epoch N), also written with a colon
+            ("@step:N"); or the folder of one checkpoint. Absolute, relative to the current folder,
+            or with "~"; or the URL of a folder in an object store, of which the small files are
+            copied.
 
     Raises:
         PathError: it is not a valid name of a folder.
@@ -98,14 +102,22 @@ def _choose(
     newest = intact[max(intact)]
     if which in ("", "last"):
         return newest
-    if which == "best":
+    if found := re.fullmatch(r"best(?:[=:]([1-9]\d{0,8}))?", which, re.ASCII):
+        place = int(found[1] or 1)
         options = newest.config["checkpoint"]
         for step in sorted(intact, reverse=True):  # by the newest metrics
             if options["monitor"] in (intact[step].metrics or {}):
                 config = intact[step].config | {"checkpoint": options}
                 retention, metrics = retention_of(config, intact[step].data, intact)
-                if best := retention.best_first(metrics):
-                    return intact[best[0]]
+                best = retention.best_first(metrics)
+                if len(best) >= place:
+                    return intact[best[place - 1]]
+                if best:
+                    raise CheckpointNotFoundError(
+                        f"Checkpoint not found: only {len(best)} checkpoints in {directory} can be "
+                        f"ranked by {options['monitor']!r}, so none is @{which}. Best first, there "
+                        f"{_there({step: intact[step] for step in best})}."
+                    )
         raise CheckpointNotFoundError(
             f"No checkpoint in {directory} has the metric {options['monitor']!r}, so none is best. "
             f"There {_there(intact)}."

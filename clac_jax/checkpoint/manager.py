@@ -113,6 +113,8 @@ class Checkpoints:
             warn(f"{self.directory / name} is not a folder, so it is not a checkpoint.")
         intact = self.read_all()[0]
         self._retention, self._metrics = retention_of(self._config, self._data, intact)
+        hours = self._retention.hours.get(max(intact, default=0), 0.0)
+        self._trained_since = time.monotonic() - 3600 * hours  # as if the run had never stopped
         self._manager = open_manager(self.directory)
         ended = bool(intact) and intact[max(intact)].progress.epoch >= config.max_epochs
         if not ended:  # an ended run needs no more space
@@ -279,6 +281,7 @@ class Checkpoints:
             versions=package_versions(),
             num_train_examples=self._num_train_examples,
             saved_at=time.time(),
+            trained_seconds=time.monotonic() - self._trained_since,
             leaves=describe(arrays),
             data=self._data,
         )
@@ -321,6 +324,7 @@ class Checkpoints:
         write_manifest(info.folder)
         sync(self.directory)
         self._metrics[info.step] = info.metrics
+        self._retention.hours[info.step] = (info.trained_seconds or 0.0) / 3600
         # The checkpoint is committed: a removal that fails now does not undo that.
         try:
             self._report(finish_interrupted(self.directory))

@@ -13,8 +13,8 @@ from clac_jax.stores.outputs import output_folder
 from clac_jax.stores.url import is_url
 
 NAMED = (
-    "RUN, RUN@best, RUN@last, RUN@step=5000, RUN@epoch=49 or a checkpoint's folder; RUN may be a "
-    "URL (gs://, s3://, az://)"
+    "RUN, RUN@best, RUN@best=2 (the second best), RUN@last, RUN@step=5000, RUN@epoch=49 or a "
+    "checkpoint's folder; RUN may be a URL (gs://, s3://, az://)"
 )
 """The names of checkpoints, for the help of an argument."""
 

@@ -23,8 +23,8 @@ EXIT_TROUBLE = 1
 EXIT_INTERRUPTED = 130
 
 MODEL = (
-    "a run (RUN, RUN@best, RUN@last, RUN@step=5000), a published folder, hf:OWNER/NAME, or mini, "
-    "the pretrained model of the package"
+    "a run (RUN, RUN@best, RUN@best=2, RUN@last, RUN@step=5000), a published folder, "
+    "hf:OWNER/NAME, or mini, the pretrained model of the package"
 )
 
 

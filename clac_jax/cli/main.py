@@ -28,6 +28,7 @@ GROUPS = {
     "serve": "answer searches of an index over HTTP",
     "publish": "write a model as a folder to keep or share",
     "data": "prepare the data that runs read",
+    "goodput": "show how much of a run's time went into training",
     "ckpt": "look at, compare, check and manage checkpoints",
     "import": "import what other programs have trained",
 }

@@ -113,9 +113,10 @@ def _train(
     """
     try:
         with listening:
+            from clac_jax.reporting.events import process_began
             from clac_jax.training_run import train
 
-            train(config, workdir, stop)
+            train(config, workdir, stop, process_began())
     except UserError as error:
         _fail(str(error), error.exit_code)
     except Preempted as request:

@@ -258,7 +258,8 @@ class Run:
     )
     resume_from: str = key(
         "",
-        "another run's checkpoint to start from: DIR, DIR@best, DIR@step=5000, or its folder",
+        "another run's checkpoint to start from: DIR, DIR@best, DIR@best=2 (the second best), "
+        "DIR@step=5000, or its folder",
         is_path=True,
         may_be_empty=True,
         on_change=PLAIN,

@@ -73,6 +73,13 @@ class Checkpoint:
         low=0,
         on_change=NEXT_SAVE,
     )
+    keep_every_hours: float = key(
+        0.0,
+        "the first checkpoint after each multiple of this time of training, in hours, is never "
+        "removed; 0: none",
+        low=0.0,
+        on_change=NEXT_SAVE,
+    )
     every_n_epochs: int = key(1, "epochs between saves; the run's end is always saved", low=1)
     every_n_steps: int = key(0, "steps between further saves; 0: not by steps", low=0)
     every_n_minutes: float = key(0.0, "minutes since the last save; 0: not by time", low=0.0)

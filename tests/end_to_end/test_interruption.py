@@ -14,6 +14,8 @@ from helpers.workdirs import assert_equal_runs, last_state, until
 
 from clac_jax.distributed.preemption import EXIT_PREEMPTED
 from clac_jax.errors import EXIT_USER_ERROR
+from clac_jax.reporting.events import read_events
+from clac_jax.reporting.goodput import goodput
 from clac_jax.reporting.metrics_file import read_rows
 
 # Saves every second step, so that many kills fall into a save.
@@ -95,6 +97,7 @@ def has_rows(workdir, count):
 
 def check_kills(start, run, undisturbed, workdir, kills, *flags):
     """Kills a run, lets it finish and compares; returns the number of kills."""
+    began = time.time()
     killed = kill_at_random(start, workdir, random.Random(kills), kills, *flags)
     done = run(workdir, *FLAGS, *flags)
     assert done.returncode == 0, done.stderr
@@ -102,7 +105,19 @@ def check_kills(start, run, undisturbed, workdir, kills, *flags):
     left = {path.name for path in (workdir / "checkpoints").iterdir()}
     assert all(name.isdigit() for name in left - {"damaged"}), "leftovers of a killed save"
     assert "damaged" not in left, "a kill left a damaged checkpoint"
+    check_account(workdir, killed, began)
     return killed
+
+
+def check_account(workdir, killed, began):
+    """Asserts that the account of the run's time covers all of it, and each moment once."""
+    events, unread = read_events(workdir / "events.jsonl")
+    account = goodput(events, unread)
+    wall = events[-1]["at"] - events[0]["began"]
+    assert account.wall == pytest.approx(wall, abs=0.01 * account.starts)
+    assert began - 1 < events[0]["began"] and events[-1]["at"] < time.time() + 1
+    assert account.kills <= killed and unread <= killed
+    assert (account.seconds["lost"] > 0) == (account.lost_steps > 0)
 
 
 def test_killed_at_random_instants(start, run, undisturbed, tmp_path):
