@@ -27,7 +27,7 @@ from clac_jax.distributed import processes, program_facts
 from clac_jax.distributed.hang import HungRun
 from clac_jax.distributed.preemption import Preempted, StopSignals
 from clac_jax.distributed.share import share_of_process
-from clac_jax.distributed.watchdog import NoWatchdog, Watch, Watchdog
+from clac_jax.distributed.watchdog import STEP, NoWatchdog, Watch, Watchdog
 from clac_jax.files.atomic import write_atomically
 from clac_jax.files.paths import local_path
 from clac_jax.input_pipeline.batch import Batch
@@ -77,20 +77,22 @@ def train(
     config = config_check.ready(config)
     _configure_jax(config)
     stop = stop or StopSignals()
-    stop.before_leaving = processes.report_stop
     place = place_of(workdir, config.bucket)
+    events: Events | NoEvents = NoEvents()
+
+    def before_leaving(signal_name: str) -> None:
+        events.record("stopped", signal=signal_name)
+        processes.report_stop(signal_name)
+        place.complete()
+
+    stop.before_leaving = before_leaving
     processes.start(config.distributed, lambda: program_facts.of_program(config))
     if config.compilation_cache:
-        cache = local_path(
-            config.compilation_cache, "config.compilation_cache", "each machine compiles for itself"
-        )
-        use_compilation_cache(cache)
+        use_compilation_cache(local_path(config.compilation_cache, "config.compilation_cache"))
     with contextlib.ExitStack() as stack:
-        events: Events | NoEvents = NoEvents()
         if processes.is_first():
             stack.enter_context(place)
             events = stack.enter_context(Events(place.folder / EVENTS_FILE, began))
-            stop.before_leaving = functools.partial(_before_leaving, place, events)
         stack.enter_context(processes.report_lost_processes())
         watchdog = stack.enter_context(_make_watchdog(config, place, events))
         try:
@@ -206,12 +208,19 @@ def _train_epochs(run: Run) -> None:
     """Trains to the end of the run; if it ends early for any reason, saves what is safe."""
     config, current, saver = run.config, run.current, run.saver
 
+    run.events.phase("train")
+
     def save() -> str:
         return saver.save_without_others(current.state, current.progress)
 
-    run.events.phase("train")
+    def save_if_hung() -> str:
+        if run.watchdog.is_doing(STEP):  # the row of the step may not have been written yet
+            saver.checkpoints.drain()
+            return saver.checkpoints.describe_newest()
+        return save()
+
     processes.save_if_lost(save)
-    run.watchdog.save_first = save
+    run.watchdog.save_first = save_if_hung
     try:
         while not has_ended(config, current.progress):
             save_is_due = _train_epoch(run)
@@ -354,13 +363,6 @@ def _make_watchdog(
     hung.complete = place.complete
     hung.record = lambda reason: events.record("hung", reason=reason)
     return watchdog
-
-
-def _before_leaving(place: RunPlace, events: Events | NoEvents, signal_name: str) -> None:
-    """Reports that a signal ends this process now, with nothing to save."""
-    events.record("stopped", signal=signal_name)
-    processes.report_stop(signal_name)
-    place.complete()
 
 
 def _configure_jax(config: ml_collections.ConfigDict) -> None:

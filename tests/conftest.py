@@ -25,6 +25,9 @@ install_import_hook(
 )
 
 
+gc.disable()  # while the tests are imported, until `pytest_collection_finish`
+
+
 def pytest_configure(config):
     """One compilation cache for all processes: those of pytest and those that tests start.
 
@@ -43,6 +46,7 @@ def pytest_collection_finish():
     gc.collect()
     gc.freeze()  # modules and collected tests stay to the end
     gc.set_threshold(50_000, 20, 20)
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

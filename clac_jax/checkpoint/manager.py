@@ -125,8 +125,8 @@ class Checkpoints:
         self._pending: Future[None] | None = None
         self._failure: CheckpointError | None = None  # of the last save
         self.saved: RunProgress | None = None
-        self.watchdog: Watch = NoWatchdog()
         self.changed: Callable[[], None] = lambda: None  # called after each commit and removal
+        self.watchdog: Watch = NoWatchdog()
 
     def read_all(self) -> tuple[dict[int, CheckpointInfo], dict[int, DamagedCheckpointError]]:
         """Reads all checkpoints of the run; see `layout.read_all`."""

@@ -11,21 +11,19 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
-from jax._src.clusters import ClusterEnv  # no public function returns only the address
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from clac_jax.distributed import launcher
 from clac_jax.distributed.agreement import Facts
 from clac_jax.distributed.connection import ProcessError
 from clac_jax.distributed.link import Link
@@ -58,7 +56,7 @@ def start(options: ml_collections.ConfigDict, facts: Callable[[], Facts]) -> Non
     global _link
     if jax.distributed.is_initialized():
         return
-    place = _place(options)
+    place = launcher.place(options)
     if place is None:
         return
     address, count, index, local_devices = place
@@ -79,6 +77,7 @@ def start(options: ml_collections.ConfigDict, facts: Callable[[], Facts]) -> Non
             num_processes=count,
             process_id=index,
             local_device_ids=local_devices,
+            cluster_detection_method="deactivate",  # or it chooses devices where we chose all
             initialization_timeout=options.connect_seconds,
             heartbeat_timeout_seconds=NEVER,
             shutdown_timeout_seconds=END_SECONDS,
@@ -94,45 +93,6 @@ def start(options: ml_collections.ConfigDict, facts: Callable[[], Facts]) -> Non
         "devices",
         {"the kind of devices": kinds, "the number of devices of a process": str(len(devices))},
     )
-
-
-def _place(
-    options: ml_collections.ConfigDict,
-) -> tuple[str, int, int, Sequence[int] | None] | None:
-    """Address of the first process, number of processes, number of this one, and its local devices.
-
-    None if there is only one process. The devices are None for all that JAX detects.
-    """
-    given = _given(options)
-    if not given and not _in_cluster(os.environ):
-        return None
-    try:
-        address, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(
-            given.get("coordinator_address"),
-            given.get("num_processes"),
-            given.get("process_id"),
-            list(options.local_devices) or None,
-            None,
-            options.connect_seconds,
-        )
-    except (RuntimeError, ValueError, KeyError, OSError) as error:
-        raise ProcessError(
-            f"The launcher does not say where the processes are: {one_line(error, 500)} {_SETTINGS}"
-        ) from error
-    if address is None or count is None or index is None:
-        raise ProcessError(f"The launcher does not say where the processes are. {_SETTINGS}")
-    if not 0 <= index < count:
-        raise ProcessError(
-            f"config.distributed.process_id is {index}, and num_processes is {count}. Number the "
-            "processes from 0, and set num_processes to their number."
-        )
-    return address, count, index, devices
-
-
-_SETTINGS = (
-    "Set config.distributed.coordinator_address (HOST:PORT of the first process), num_processes "
-    "and process_id: docs/clusters.md."
-)
 
 
 def _free_port() -> int:
@@ -152,35 +112,6 @@ def agree(name: str, facts: Facts) -> None:
     """
     if _link is not None:
         _link.agree(name, facts)
-
-
-def _given(options: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The process settings given in the config; empty if they are left to the cluster."""
-    address, count, index = (
-        options.coordinator_address,
-        options.num_processes,
-        options.process_id,
-    )
-    if not address and count is None and index is None:
-        return {}
-    if not address or count is None or index is None:
-        raise ProcessError(
-            "config.distributed needs coordinator_address, num_processes and process_id together; "
-            f"they are {address!r}, {count} and {index}. Set all three, or none in a cluster that "
-            "tells them."
-        )
-    return {"coordinator_address": address, "num_processes": count, "process_id": index}
-
-
-def _in_cluster(environment: Mapping[str, str]) -> bool:
-    """Whether a launcher that JAX supports has started this process together with others."""
-    for size in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
-        if int(environment.get(size, "1")) > 1:
-            return True
-    if "KUBERNETES_SERVICE_HOST" in environment and "JOB_COMPLETION_INDEX" in environment:
-        return True
-    has_tpu = Path("/dev/accel0").exists() or Path("/dev/vfio/0").exists()
-    return has_tpu and importlib.util.find_spec("libtpu") is not None
 
 
 def are_several() -> bool:

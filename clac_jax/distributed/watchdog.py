@@ -34,6 +34,7 @@ the same number in a program that inherits only the environment.
 """
 TICKS_PER_FLOOR = 20
 # Kinds of activities that are watched in more than one place.
+STEP = "a training step"
 SAVE, WRITING = "a save", "a checkpoint to be written"
 SAVES = (SAVE, WRITING)
 KEPT_DURATIONS = 100  # of each kind of activity, for its median
@@ -106,6 +107,9 @@ class Watch(Protocol):
 
     def alive(self) -> None:
         """Reports progress within the present activity."""
+
+    def is_doing(self, kind: str) -> bool:
+        """Whether this is the present activity of the main thread."""
 
 
 class Watchdog:
@@ -203,7 +207,7 @@ class Watchdog:
                 batch = next(waiting, None)
             if batch is None:
                 return
-            with self.watching("a training step", is_new(batch)):
+            with self.watching(STEP, is_new(batch)):
                 yield batch
 
     def alive(self) -> None:
@@ -212,6 +216,11 @@ class Watchdog:
         activities = self._activities.get(threading.get_ident())
         if activities:
             self._note(activities[-1])
+
+    def is_doing(self, kind: str) -> bool:
+        """Whether this is the present activity of the main thread; asked from another thread."""
+        activities = list(self._activities.get(self._owner, ()))
+        return bool(activities) and activities[-1].kind == kind
 
     def describe(self) -> str:
         """The activities of all threads of this process, in words: "a training step"."""
@@ -310,6 +319,7 @@ class NoWatchdog:
     def alive(self) -> None:
         """Does nothing."""
 
-    def describe(self) -> str:
-        """An empty text."""
-        return ""
+    def is_doing(self, kind: str) -> bool:
+        """False: nothing is known."""
+        del kind
+        return False

@@ -28,6 +28,7 @@ def run(data_dir, tmp_path_factory):
     config.dataset.max_examples = COUNT
     config.max_epochs = 1
     config.graph_encoder.name = "composition"  # compiles fastest
+    config.use_visual_intramodal_loss = config.use_textual_intramodal_loss = False
     config.checkpoint.every_n_steps = 1
     config.checkpoint.save_top_k = -1
     config.logging.tensorboard = False

@@ -330,8 +330,19 @@ def test_splits_by_formula_keep_compounds_together():
 
 
 @pytest.fixture(scope="module")
-def bundled(tmp_path_factory):
+def prepared(tmp_path_factory):
+    """(folder, lines printed by each of two calls): the bundled data, built by the command line."""
     data_dir = tmp_path_factory.mktemp("bundled")
+    command = [sys.executable, "-m", "clac_jax", "data", "prepare", f"--data_dir={data_dir}"]
+    return data_dir, [
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        for _ in range(2)
+    ]
+
+
+@pytest.fixture(scope="module")
+def bundled(prepared):
+    data_dir, _ = prepared
     return data_dir, {
         split: datasets.load("materials_project_mini", data_dir, split)
         for split in ("train", "validation", "test")
@@ -361,13 +372,9 @@ def test_sources_are_pickled_for_workers(bundled):
     assert len(list(source)) == len(source)
 
 
-def test_command_line_builds_once(tmp_path):
-    command = [sys.executable, "-m", "clac_jax", "data", "prepare", f"--data_dir={tmp_path}"]
-    first, second = (
-        subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-        for _ in range(2)
-    )
-    assert first[0].startswith(f"materials_project_mini: built in {tmp_path}")
+def test_command_line_builds_once(prepared):
+    data_dir, (first, second) = prepared
+    assert first[0].startswith(f"materials_project_mini: built in {data_dir}")
     assert second[0].startswith("materials_project_mini: already exists in")
     assert first[1:] == second[1:]
     assert [line.split() for line in first[1:]] == [
@@ -375,7 +382,7 @@ def test_command_line_builds_once(tmp_path):
         ["validation", "631"],
         ["test", "632"],
     ]
-    assert len(list((tmp_path / "materials_project_mini").iterdir())) == 1
+    assert len(list((data_dir / "materials_project_mini").iterdir())) == 1
 
 
 def test_data_sets_are_built_and_read_without_tensorflow(tmp_path):

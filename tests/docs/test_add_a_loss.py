@@ -26,6 +26,7 @@ def test_the_new_loss_trains_and_a_changed_setting_is_reported(clone, data_dir):
         f"--config.dataset.data_dir={data_dir}",
         f"--config.compilation_cache={os.environ['JAX_COMPILATION_CACHE_DIR']}",
         "--config.dataset.max_examples=8",
+        "--config.input.max_batch_shapes=1",  # one program to trace
         "--config.graph_encoder.name=composition",  # compiles fastest
         "--config.use_visual_intramodal_loss=False",
     )

@@ -4,15 +4,35 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from helpers.paths import ROOT
 from helpers.several_processes import FLAGS
 from helpers.small_runs import BATCH, STEPS_PER_EPOCH
 from helpers.warm_programs import WarmPrograms
+from matplotlib.figure import Figure
 
 from clac_jax.training_run import train
 from configs import smoke
+
+
+_DRAW = Figure.savefig
+
+
+@pytest.fixture(scope="session", autouse=True)
+def blank_reports():
+    """In this process, reports without pixels: drawing takes a seventh of the time of a run."""
+    with pytest.MonkeyPatch.context() as patch:
+        blank = lambda figure, path, **options: Path(path).write_bytes(b"")  # noqa: E731
+        patch.setattr(Figure, "savefig", blank)
+        yield
+
+
+@pytest.fixture
+def drawn_reports(monkeypatch):
+    """Reports as users get them."""
+    monkeypatch.setattr(Figure, "savefig", _DRAW)
 
 
 @pytest.fixture(scope="session")

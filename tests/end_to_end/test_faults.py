@@ -183,7 +183,9 @@ def test_lost_checkpoints_cost_no_rows(small_config, copy, stage1, capfd):
     assert len(read_rows(copy / "metrics.jsonl")) == len(kept.splitlines())
 
 
-def test_lost_rows_and_strange_names_are_said_and_the_run_resumes(small_config, copy, capfd):
+def test_lost_rows_and_strange_names_are_said_and_the_run_resumes(
+    small_config, copy, capfd, drawn_reports
+):
     (copy / "metrics.jsonl").unlink()
     (copy / "checkpoints" / "²").mkdir()
     (copy / "checkpoints" / "99").write_text("x")

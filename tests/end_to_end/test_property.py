@@ -39,7 +39,7 @@ def test_starts_from_the_graph_encoder_of_a_contrastive_run(stage1, small_config
     assert not any(path.startswith("params/text_encoder/") for path in after)
 
 
-def test_rows_and_the_mean_as_a_guess(small_config, tmp_path):
+def test_rows_and_the_mean_as_a_guess(small_config, tmp_path, drawn_reports):
     changes = TASK | {"learning_rate": 1e-2, "max_epochs": 3, "schedule": "constant"}
     row = train(small_config(**changes), tmp_path)
     rows = read_rows(tmp_path / "metrics.jsonl")

@@ -91,7 +91,14 @@ def test_in_an_empty_folder_it_prepares_data_trains_and_resumes(installed, tmp_p
 
     built = call(program, "data", "prepare", cwd=tmp_path)
     assert built.startswith("materials_project_mini: built in data")
-    keys = ("logging.tensorboard=false", "dataset.max_examples=8", "graph_encoder.name=composition")
+    keys = (
+        "logging.tensorboard=false",
+        "dataset.max_examples=8",
+        "graph_encoder.name=composition",  # compiles fastest
+        "use_visual_intramodal_loss=false",
+        "use_textual_intramodal_loss=false",
+        "input.max_batch_shapes=1",
+    )
     flags = ["--config=smoke", "--workdir=run", *(f"--config.{key}" for key in keys)]
     first = call(program, "train", *flags, "--config.max_epochs=1", cwd=tmp_path)
     assert "fresh run" in first and "test " in first

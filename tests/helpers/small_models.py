@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
+import jax
 import ml_collections
 import numpy as np
 
 from clac_jax.config.schema import default_config
 from clac_jax.input_pipeline.batch import BatchShape, ExampleViews, TokenView, collate
 from clac_jax.interop.reference_weights import head_params
+from clac_jax.models import abstract_variables
 from helpers.parity_fixtures import (
     Fixture,
     crystal_graphs,
@@ -71,3 +74,19 @@ def batch_of(examples_, num_examples=None, num_views=2, spare=0):
         token_tiles=((12 + spare, num_views * num_examples),),
     )
     return collate(examples_, shape)
+
+
+def random_variables(model, batch):
+    """Variables as at the start of a training, by NumPy: those of JAX take seconds to compile."""
+    rng = np.random.default_rng(0)
+
+    def value(path, leaf):
+        name = path[-1].key
+        if leaf.ndim > 1:
+            in_text = path[1].key == "text_encoder"
+            deviation = 0.02 if in_text else math.prod(leaf.shape[:-1]) ** -0.5
+            return rng.normal(0, deviation, leaf.shape).astype(leaf.dtype)
+        constant = {"scale": 1.0, "var": 1.0, "log_scale": math.log(1 / 0.07)}.get(name, 0.0)
+        return np.full(leaf.shape, constant, leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(value, abstract_variables(model, batch))

@@ -24,6 +24,7 @@ def run(data_dir, tmp_path_factory):
     config.text_encoder.pretrained = str(language_model)
     config.text_encoder.tokenizer = str(language_model)
     config.text_encoder.num_layers = 1
+    config.use_visual_intramodal_loss = config.use_textual_intramodal_loss = False
     config.checkpoint.every_n_steps = 1
     config.checkpoint.save_top_k = -1
     config.logging.tensorboard = False

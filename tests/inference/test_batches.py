@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import os
 import subprocess
 import sys
 
@@ -137,7 +138,8 @@ def test_a_bar_is_drawn_on_a_terminal_and_when_it_is_wanted(work, monkeypatch):
 
 
 def test_two_devices_give_what_one_gives(run, model, data_dir, tmp_path, monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
+    monkeypatch.setenv("XLA_FLAGS", flags)
     done = subprocess.run(
         [sys.executable, "-c", ON_TWO_DEVICES, model.name, str(data_dir), tmp_path / "two.npz"],
         cwd=ROOT,

@@ -16,7 +16,14 @@ from helpers.parity_fixtures import (
     sides_of,
     tree_errors,
 )
-from helpers.small_models import batch_of, examples, fresh_head_stats, heads_of, small_config
+from helpers.small_models import (
+    batch_of,
+    examples,
+    fresh_head_stats,
+    heads_of,
+    random_variables,
+    small_config,
+)
 
 from clac_jax.files.huggingface import PretrainedError
 from clac_jax.models import ModelError, build_model, init_variables
@@ -97,7 +104,7 @@ def test_padding_examples_change_neither_loss_nor_gradients(name):
     model = build_model(config, vocab_size=100)
     tight = batch_of(examples(with_labels=True))
     loose = batch_of(examples(with_labels=True), num_examples=5, spare=7)
-    variables = init_variables(model, config, tight)
+    variables = random_variables(model, tight)
 
     @jax.jit
     @jax.value_and_grad
@@ -124,7 +131,7 @@ def test_padding_examples_change_neither_loss_nor_gradients(name):
 def test_evaluation_projects_plain_batches_like_the_towers_on_their_own():
     config = small_config(**{"graph_encoder.name": "composition"})
     model = build_model(config, vocab_size=100)
-    variables = init_variables(model, config, batch_of(examples()))
+    variables = random_variables(model, batch_of(examples()))
     plain = batch_of(examples(num_views=1), num_views=1)
     output = jax.jit(model.apply)(variables, plain)
     assert output.visual is None and output.textual is None

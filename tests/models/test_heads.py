@@ -16,10 +16,17 @@ from helpers.parity_fixtures import (
     relative_error,
     sides_of,
 )
-from helpers.small_models import batch_of, examples, fresh_head_stats, heads_of, small_config
+from helpers.small_models import (
+    batch_of,
+    examples,
+    fresh_head_stats,
+    heads_of,
+    random_variables,
+    small_config,
+)
 
 from clac_jax.interop.reference_weights import discriminator_params
-from clac_jax.models import build_model, init_variables
+from clac_jax.models import build_model
 from clac_jax.models.clac import ClacOutput
 from clac_jax.models.heads import ContrastiveHead, CriticHead, PriorDiscriminator, prior_noise
 from clac_jax.models.losses import JSD
@@ -160,7 +167,7 @@ def test_every_loss_of_the_configs_trains_the_parameters_it_has(name):
     config = small_config(**changes)
     views = 1 + config.use_visual_intramodal_loss
     model, batch = build_model(config, 200), batch_of(examples(views), num_views=views)
-    variables = init_variables(model, config, batch)
+    variables = random_variables(model, batch)
     options = loss_options(config)
 
     params = variables["params"]

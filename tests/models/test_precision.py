@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.parity_fixtures import relative_error
-from helpers.small_models import batch_of, examples, small_config
+from helpers.small_models import batch_of, examples, random_variables, small_config
 
 from clac_jax.models import build_model, init_variables
 from clac_jax.training.losses import loss_options, make_loss
@@ -63,7 +63,7 @@ def test_the_towers_multiply_in_bfloat16():
     config = small_config(precision="bfloat16")
     batch = batch_of(examples())
     model = build_model(config, vocab_size=100)
-    variables = init_variables(model, config, batch)
+    variables = random_variables(model, batch)
     text = str(jax.make_jaxpr(lambda v: model.apply(v, batch))(variables))
     products = [line for line in text.splitlines() if "dot_general" in line]
     assert sum("bf16[" in line.split("=")[0] for line in products) > 10

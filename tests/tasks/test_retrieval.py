@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import optax
 import pytest
-from helpers.small_models import batch_of, examples, small_config
+from helpers.small_models import batch_of, examples, random_variables, small_config
 
 from clac_jax.input_pipeline.packing import stacked
-from clac_jax.models import build_model, init_variables
+from clac_jax.models import build_model
 from clac_jax.tasks.retrieval import Evaluator, make_eval_step
 from clac_jax.training.losses import LossOptions
 from clac_jax.training.parallel import Pmap
@@ -19,7 +19,7 @@ def setup():
     config = small_config(use_visual_intramodal_loss=False, use_textual_intramodal_loss=False)
     views = examples(num_views=1)
     model = build_model(config, vocab_size=100)
-    variables = init_variables(model, config, batch_of(views, num_views=1))
+    variables = random_variables(model, batch_of(views, num_views=1))
     state = create_train_state(model.apply, variables, optax.identity(), seed=0)
     return model, state, views
 

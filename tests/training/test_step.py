@@ -20,6 +20,7 @@ def setup(data_dir):
     config = smoke.get_config()
     config.dataset.data_dir = str(data_dir)
     config.dataset.max_examples = 8
+    config.graph_encoder.name = "composition"  # compiles fastest
     data = RunData(config, encoder_needs(config))
     model = build_model(config, data.vocab_size)
     variables = init_variables(model, config, data.example_batch())
