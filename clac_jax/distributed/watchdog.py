@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import statistics
 import threading
 import time
@@ -272,11 +273,26 @@ class Watchdog:
         supervisor = _pipe_to_supervisor()
         while not self._stopped.wait(self._tick):
             if supervisor is not None:
-                with contextlib.suppress(OSError):  # it is full, or the supervisor is gone
-                    os.write(supervisor, b".")
+                supervisor = _sign_of_life(supervisor)
             self.check()
         if supervisor is not None:
             os.close(supervisor)  # from now on, silence means nothing
+
+
+def _sign_of_life(supervisor: int) -> int | None:
+    """Writes a byte to the supervisor; if that was killed, stops this run with a checkpoint.
+
+    Without it, the run would hold its workdir against the next start, and no one would restart it.
+    """
+    try:
+        os.write(supervisor, b".")
+    except BrokenPipeError:
+        os.close(supervisor)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return None
+    except OSError:  # the pipe is full: the supervisor is stopped
+        pass
+    return supervisor
 
 
 def _pipe_to_supervisor() -> int | None:

@@ -193,19 +193,6 @@ def test_a_signal_in_a_pause_ends_it_with_the_code_of_a_stopped_run(begin, workd
     assert code == 75 and "SIGTERM: no further try." in err and "start 2" not in out
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prctl is Linux's")
-def test_a_killed_supervisor_takes_its_child_along_which_can_save(begin, workdir):
-    process = begin("- wait")
-    child = waiting_child(workdir)
-    process.kill()
-    with pytest.raises(ProcessLookupError):
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            os.kill(child, 0)
-            time.sleep(0.01)
-    assert workdir.with_name("run.received").read_text() == "SIGTERM"
-
-
 def test_a_closed_terminal_ends_nothing(begin, workdir):
     process = begin("1 1", "2 1", "3 0")
     process.stdout.close()
