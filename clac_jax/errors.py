@@ -81,7 +81,7 @@ def forget_origin(copy: Path) -> None:
 
 
 def origin_of(path: Any) -> str | None:
-    """URL of which a path is a copy, or lies in a copy; None for other paths."""
+    """URL of which a path is a copy, or is in a copy; None for other paths."""
     text = str(path)
     for copy in sorted(_COPIES, key=len, reverse=True):
         if text == copy or text.startswith(f"{copy}/"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ import optax
 from clac_jax.bucket.workdir import RunPlace, place_of
 from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.changes import Present
+from clac_jax.checkpoint.division import spans_processes
 from clac_jax.checkpoint.manager import Checkpoints
+from clac_jax.checkpoint.part_writer import PartCheckpoints
 from clac_jax.checkpoint.saving import Saver
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
 from clac_jax.checkpoint.writer import CheckpointWriter, NoCheckpoints
@@ -26,6 +29,7 @@ from clac_jax.config import schema as config_lib
 from clac_jax.distributed import processes, program_facts
 from clac_jax.distributed.hang import HungRun
 from clac_jax.distributed.preemption import Preempted, StopSignals
+from clac_jax.distributed.sending import any_text
 from clac_jax.distributed.share import share_of_process
 from clac_jax.distributed.watchdog import STEP, NoWatchdog, Watch, Watchdog
 from clac_jax.files.atomic import write_atomically
@@ -77,22 +81,20 @@ def train(
     config = config_check.ready(config)
     _configure_jax(config)
     stop = stop or StopSignals()
+    stop.before_leaving = processes.report_stop
     place = place_of(workdir, config.bucket)
-    events: Events | NoEvents = NoEvents()
-
-    def before_leaving(signal_name: str) -> None:
-        events.record("stopped", signal=signal_name)
-        processes.report_stop(signal_name)
-        place.complete()
-
-    stop.before_leaving = before_leaving
     processes.start(config.distributed, lambda: program_facts.of_program(config))
     if config.compilation_cache:
-        use_compilation_cache(local_path(config.compilation_cache, "config.compilation_cache"))
+        cache = local_path(
+            config.compilation_cache, "config.compilation_cache", "each machine compiles for itself"
+        )
+        use_compilation_cache(cache)
     with contextlib.ExitStack() as stack:
+        events: Events | NoEvents = NoEvents()
         if processes.is_first():
             stack.enter_context(place)
             events = stack.enter_context(Events(place.folder / EVENTS_FILE, began))
+            stop.before_leaving = functools.partial(_before_leaving, place, events)
         stack.enter_context(processes.report_lost_processes())
         watchdog = stack.enter_context(_make_watchdog(config, place, events))
         try:
@@ -140,15 +142,22 @@ def _set_up(
         create_train_state, task.model.apply, tx=make_optimizer(optax.constant_schedule(0.0))
     )
     template = jax.eval_shape(lambda variables: create(variables, seed=config.seed), abstract)
-    shapes = to_arrays(template)
+    shapes = to_arrays(parallel.describe(template))
     processes.agree("model", program_facts.of_arrays(shapes))
 
     def initialise() -> dict[str, Any]:
-        return to_arrays(create(task.initialise(example), seed=config.seed))
+        return to_arrays(
+            parallel.initialise(
+                lambda: task.initialise(example),
+                functools.partial(create, seed=config.seed),
+                template,
+            )
+        )
 
     # Initial state: fresh, or from a checkpoint.
     events.phase("restore")
     now = Present(config, num_examples, fingerprints)
+    origin = resume.shared_origin(origin, config, place.see, shapes)
     start = resume.in_all_processes(
         lambda: resume.begin(origin, workdir, now, shapes, initialise), shapes
     )
@@ -159,8 +168,11 @@ def _set_up(
     schedule = make_schedule(config, timeline)
     template = template.replace(tx=make_optimizer(schedule))
 
-    # Output: only in the first process.
+    # Output: only in the first process, except for the parts of a sharded state.
     checkpoints: CheckpointWriter = NoCheckpoints()
+    if not first and spans_processes(shapes):
+        index = jax.process_index()
+        checkpoints = PartCheckpoints(place.folder_of(index), config, shapes, index)
     log: RunLog | SilentLog = SilentLog()
     line: ProgressLine | SilentLine = SilentLine()
     if first:
@@ -181,6 +193,9 @@ def _set_up(
         ]
         print("\n".join(lines).replace(str(workdir), place.shown), flush=True)
         line = ProgressLine(timeline.total_steps, progress.step)
+    if spans_processes(shapes):
+        names = any_text(secrets.token_hex(4) if first else "")
+        checkpoints.share_saves(names, place.exchange())
 
     return Run(
         config=config,
@@ -208,8 +223,6 @@ def _train_epochs(run: Run) -> None:
     """Trains to the end of the run; if it ends early for any reason, saves what is safe."""
     config, current, saver = run.config, run.current, run.saver
 
-    run.events.phase("train")
-
     def save() -> str:
         return saver.save_without_others(current.state, current.progress)
 
@@ -219,6 +232,7 @@ def _train_epochs(run: Run) -> None:
             return saver.checkpoints.describe_newest()
         return save()
 
+    run.events.phase("train")
     processes.save_if_lost(save)
     run.watchdog.save_first = save_if_hung
     try:
@@ -262,8 +276,12 @@ def _train_epoch(run: Run) -> bool:
     epoch, examples_done = current.progress.epoch, current.progress.examples_in_epoch
     batches = meter.timed(run.data.train_batches(epoch, examples_done))
     for batch in run.watchdog.steps(batches, lambda each: each.layout not in current.layouts):
+        is_new = batch.layout not in current.layouts
         current.layouts.add(batch.layout)
-        state, metrics = run.train_step(current.state, batch)
+        with run.events.during("compile" if is_new else "train"):
+            state, metrics = run.train_step(current.state, batch)
+        if current.progress == run.began_at:
+            run.events.record("compiled")
         # The next step is already queued, so that the device is never idle.
         run.check_finite()
         current.state, current.metrics = state, metrics
@@ -363,6 +381,13 @@ def _make_watchdog(
     hung.complete = place.complete
     hung.record = lambda reason: events.record("hung", reason=reason)
     return watchdog
+
+
+def _before_leaving(place: RunPlace, events: Events | NoEvents, signal_name: str) -> None:
+    """Reports that a signal ends this process now, with nothing to save."""
+    events.record("stopped", signal=signal_name)
+    processes.report_stop(signal_name)
+    place.complete()
 
 
 def _configure_jax(config: ml_collections.ConfigDict) -> None:

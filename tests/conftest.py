@@ -6,8 +6,10 @@ import os
 import tempfile
 
 import pytest
+from helpers.compilation_cache import open_cache
 from helpers.paths import ROOT
 from helpers.type_checks import checked
+from helpers.warm_programs import WarmPrograms
 from jaxtyping import install_import_hook
 
 # Nearly every program in the tests runs a few times on little data, so compilation dominates:
@@ -29,16 +31,15 @@ gc.disable()  # while the tests are imported, until `pytest_collection_finish`
 
 
 def pytest_configure(config):
-    """One compilation cache for all processes: those of pytest and those that tests start.
-
-    A folder that the caller names in JAX_COMPILATION_CACHE_DIR also serves later runs.
-    """
+    """One compilation cache for all processes: those of pytest and those that tests start."""
     # Workers, and a pytest that a test starts, inherit it from the process that starts them.
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = tempfile.TemporaryDirectory(prefix="compilation_cache_")
-        config.add_cleanup(cache.cleanup)
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = cache.name
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = open_cache(config)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    if "CLAC_JAX_CACHE" not in os.environ:  # nor is the user's own cache read or written
+        own = tempfile.TemporaryDirectory(prefix="clac_jax_cache_")
+        config.add_cleanup(own.cleanup)
+        os.environ["CLAC_JAX_CACHE"] = own.name
 
 
 def pytest_collection_finish():
@@ -53,3 +54,25 @@ def pytest_collection_finish():
 def data_dir(tmp_path_factory):
     """The bundled data set: built by `make data`, or here for a bare `pytest`."""
     return ROOT / "data" if (ROOT / "data").is_dir() else tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def environment():
+    """Environment variables of a program on one CPU device, or on `devices`."""
+    flags = os.environ["XLA_FLAGS"]
+
+    def build(devices=1):
+        return os.environ | {
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
+        }
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def programs(environment):
+    """Two processes to fork programs from: with different hash seeds, as hosts have."""
+    with WarmPrograms(environment()) as one, WarmPrograms(environment()) as other:
+        yield one, other

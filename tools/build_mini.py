@@ -84,6 +84,19 @@ def figures(model: Model, records: Sequence[Record]) -> dict[str, float]:
     return found | {"pool_size": len(records)}
 
 
+def data_of(info: CheckpointInfo, size: int) -> dict[str, str | int | bool]:
+    """The test split of the training, as in the files of `clac-jax evaluate`."""
+    return {
+        "name": info.config["dataset"]["name"],
+        "split": "test",
+        "fingerprint": info.data["test"],
+        "is_that_of_the_training": True,
+        "size": size,
+        "text_source": info.config["dataset"]["text_source"],
+        "max_tokens": info.config["text_encoder"]["max_length"],
+    }
+
+
 def table(full: dict[str, float], packed: dict[str, float]) -> str:
     """Both models' accuracies in percent, and the difference in points."""
     lines = [f"{'':<36}{'float32':>9}{'mini':>9}{'points':>9}"]
@@ -113,7 +126,11 @@ def main() -> None:
     packed = figures(Model(mini.open_mini(options.out)), records)
     print(table(of_full, packed))
     measures = Measures("test", packed)
-    evaluation = measures.to_json() | {"float32": of_full, "commit": options.commit}
+    evaluation = measures.to_json() | {
+        "data": data_of(info, len(records)),
+        "float32": of_full,
+        "commit": options.commit,
+    }
     (options.out / EVALUATION).write_text(json.dumps(evaluation, indent=2) + "\n")
     license_ = LICENSES[info.config["dataset"]["name"]]
     remarks = (_REMARK, f"Trained by the code of commit `{options.commit}`.")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from clac_jax.bucket.uploader import Uploader
 from clac_jax.checkpoint.arrays import Arrays
 from clac_jax.checkpoint.best import Shapes
+from clac_jax.checkpoint.layout import CheckpointInfo
 from clac_jax.checkpoint.manager import Checkpoints
+from clac_jax.checkpoint.parts import Exchange
 from clac_jax.distributed.watchdog import Watch
 from clac_jax.training.progress import RunProgress
 
@@ -92,6 +94,23 @@ class FollowedCheckpoints:
     def read_best(self, shapes: Shapes, last_step: int) -> tuple[int, Arrays]:
         """See `Checkpoints`."""
         return self._inner.read_best(shapes, last_step)
+
+    def best_fitting(self, shapes: Shapes, last_step: int) -> Iterator[CheckpointInfo]:
+        """See `Checkpoints`; they are in the bucket, where the other processes read them."""
+        self._uploader.flush(self._patience)
+        return self._inner.best_fitting(shapes, last_step)
+
+    def info(self, step: int) -> CheckpointInfo:
+        """See `Checkpoints`."""
+        return self._inner.info(step)
+
+    def share_saves(self, prefix: str, exchange: Exchange) -> None:
+        """See `Checkpoints`."""
+        self._inner.share_saves(prefix, exchange)
+
+    def others_are_lost(self) -> None:
+        """See `Checkpoints`."""
+        self._inner.others_are_lost()
 
     def end(self, progress: RunProgress) -> None:
         """See `Checkpoints`."""

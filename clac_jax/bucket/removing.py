@@ -18,7 +18,7 @@ LEASE_SECONDS = 60.0
 
 
 def remove_checkpoints(url: str, steps: Sequence[int], say: Callable[[str], None] = warn) -> None:
-    """Removes checkpoints of a run in a bucket; they do not exist as soon as this has begun.
+    """Removes checkpoints of a run in a bucket; they stop existing before their files are deleted.
 
     Args:
         url: the run's workdir.

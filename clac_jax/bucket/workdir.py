@@ -14,11 +14,17 @@ from clac_jax.bucket import mirror as mirrors
 from clac_jax.bucket.followed import FollowedCheckpoints
 from clac_jax.bucket.lease import acquire
 from clac_jax.bucket.outage import Outage
+from clac_jax.bucket.parts import BucketExchange
 from clac_jax.bucket.recovery import recover
 from clac_jax.bucket.uploader import Uploader
+from clac_jax.checkpoint.fetched import fetch_run
 from clac_jax.checkpoint.manager import Checkpoints
+from clac_jax.checkpoint.parts import Exchange, SharedFolder
 from clac_jax.checkpoint.writer import CheckpointWriter
 from clac_jax.distributed.preemption import Preempted, say
+from clac_jax.distributed.processes import is_first
+from clac_jax.distributed.sending import any_text
+from clac_jax.distributed.shared_folder import check_shared
 from clac_jax.distributed.workdir import Workdir
 from clac_jax.errors import LostWorkdirError, UserError, warn
 from clac_jax.stores.errors import StoreError
@@ -50,6 +56,19 @@ class RunPlace(Protocol):
     def followed(self, checkpoints: Checkpoints) -> CheckpointWriter:
         """The run's checkpoints, brought to where they are to be kept."""
 
+    def folder_of(self, index: int) -> Path:
+        """The folder in which a process saves its part of a sharded state."""
+
+    def see(self) -> Path:
+        """The folder in which this process reads the run; a collective.
+
+        Raises:
+            WorkdirError, StoreError: it does not see the workdir of the first process.
+        """
+
+    def exchange(self) -> Exchange:
+        """Brings the parts of a sharded state to the first process."""
+
     def complete(self) -> None:
         """Called before the program ends without leaving the context; ends it on failure."""
 
@@ -65,6 +84,20 @@ class LocalPlace(Workdir):
     def followed(self, checkpoints: Checkpoints) -> CheckpointWriter:
         """The checkpoints: they are where they are to be kept."""
         return checkpoints
+
+    def folder_of(self, index: int) -> Path:
+        """The workdir: all processes share it."""
+        del index
+        return self.folder
+
+    def see(self) -> Path:
+        """The workdir; see `check_shared`."""
+        check_shared(self.folder)
+        return self.folder
+
+    def exchange(self) -> Exchange:
+        """By files in the workdir."""
+        return SharedFolder()
 
     def complete(self) -> None:
         """Does nothing: everything is on the disk."""
@@ -141,6 +174,20 @@ class BucketPlace:
     def followed(self, checkpoints: Checkpoints) -> CheckpointWriter:
         """The checkpoints in the mirror, which are uploaded in the background."""
         return FollowedCheckpoints(checkpoints, self._uploader, self._patience)
+
+    def folder_of(self, index: int) -> Path:
+        """The mirror, or a folder beside it."""
+        mirror = self.folder
+        return mirror.with_name(f"{mirror.name}.process_{index}") if index else mirror
+
+    def see(self) -> Path:
+        """The mirror, or a copy of descriptions."""
+        any_text("")  # the first process has taken the workdir
+        return self.folder if is_first() else fetch_run(self.shown)
+
+    def exchange(self) -> Exchange:
+        """By objects in the bucket."""
+        return BucketExchange(self._store, self._patience)
 
     def complete(self) -> None:
         """Uploads everything before the program ends by `os._exit`; on failure, ends it here."""

@@ -65,11 +65,11 @@ def split_name(url: str) -> tuple[str, str]:
 def fetch_run(url: str) -> Path:
     """Copies the small files of a run or a checkpoint in an object store.
 
-    Large files are fetched by `ensure_local`. What an earlier call has copied is reused; what is no
-    longer in the store is removed from the copy.
+    Large files are fetched by `ensure_local`. What an earlier call has copied is reused; what the
+    store lacks by now is removed from the copy.
 
     Args:
-        url: of a run, of its `checkpoints/`, or of one checkpoint; without "@best" and the like.
+        url: a run, its `checkpoints/`, or one checkpoint; without "@best" and the like.
 
     Returns:
         The local folder of what the URL names, which messages call by its URL. It is missing if
@@ -144,7 +144,7 @@ def _fetched(run: str, only: int | None = None) -> Path:
         committed = _ledger(store)
         _bring_up_to_date(store.child(CHECKPOINTS), root / CHECKPOINTS, committed, only)
         if only is None and committed is None and not (root / CHECKPOINTS).exists():
-            _bring_up_to_date(store, root, None, None)  # a `checkpoints/` of another name
+            _bring_up_to_date(store, root, None, None)  # a `checkpoints/` under a different name
     return root
 
 
@@ -216,7 +216,7 @@ def _fetch(wanted: _Wanted) -> None:
     write_atomically(folder / MANIFEST, manifest)
     try:
         files = files_lib.read_manifest(epath.Path(folder))
-    except DamagedCheckpointError:  # found again by whoever reads it
+    except DamagedCheckpointError:  # found again by its readers
         return
     large = {}
     for name, (size, crc) in files.items():

@@ -12,7 +12,7 @@ import json
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from clac_jax.checkpoint.damage import (
 )
 from clac_jax.checkpoint.remote import (
     MANIFEST,
+    REMOTE_FILE,
     Files,
     Remote,
     ensure_local,
@@ -48,24 +49,38 @@ MAX_JSON_BYTES = 1 << 28  # far more than the description of any checkpoint
 _CHUNK = 1 << 24
 
 
-def write_manifest(folder: epath.Path) -> None:
+def write_manifest(folder: epath.Path, known: Mapping[str, list[int]] | None = None) -> None:
     """Writes `files.json` with the size and CRC-32 of every file, and syncs all files to disk.
 
     Args:
         folder: folder of a completely written checkpoint; this call commits it.
+        known: path in the folder -> size and CRC-32, of files that are on disk already.
 
     Raises:
         WorkdirError: the file cannot be written.
     """
-    files = {}
-    for path in _files(folder):
-        files[_relative(path, folder)] = [path.stat().length, _crc32(path)]
-        sync(path)
+    files = {**describe_files(Path(folder), except_for=known or {}), **(known or {})}
     body = json.dumps(files, sort_keys=True)
     for path in _folders(folder):
         sync(path)
     content = json.dumps({"crc32": zlib.crc32(body.encode()), "files": files})
     write_atomically(Path(folder / MANIFEST), content)
+
+
+def describe_files(folder: Path, except_for: Collection[str] = ()) -> dict[str, list[int]]:
+    """Path in the folder -> size and CRC-32 of every file, which is synced to disk.
+
+    Args:
+        folder: a checkpoint or part of one.
+        except_for: paths in the folder to leave out.
+    """
+    files = {}
+    for path in _files(epath.Path(folder)):
+        name = _relative(path, epath.Path(folder))
+        if name not in except_for:
+            files[name] = [path.stat().length, _crc32(path)]
+            sync(path)
+    return files
 
 
 def check_files(folder: epath.Path, every_byte: bool = False) -> None:
@@ -225,7 +240,7 @@ def _files(folder: epath.Path) -> Iterator[epath.Path]:
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             yield from _files(path)
-        elif path.name != MANIFEST:
+        elif path.name not in (MANIFEST, REMOTE_FILE):
             yield path
 
 

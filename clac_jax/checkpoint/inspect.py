@@ -199,7 +199,7 @@ def format_diff(difference: Difference, limit: int | None = 20) -> str:
 def verify(folder: epath.Path) -> str | None:
     """Checks every byte of a checkpoint against its checksums; returns the damage or None.
 
-    Of a checkpoint in an object store, what is there is checked, not its local copy.
+    A checkpoint in an object store is checked there, not its local copy.
     """
     try:
         remote = read_remote(folder)

@@ -4,6 +4,7 @@ checkpoints/<step>/state/          the arrays, in Orbax's OCDBT format
 checkpoints/<step>/run/metadata    JSON: `CheckpointInfo`
 checkpoints/<step>/files.json      size and checksum of every file, written last
 checkpoints/<step>.unfinished      exists while the step is being written
+checkpoints/<step>.parts-<save>/   the parts of the processes, until they are merged
 checkpoints/being_deleted/         checkpoints being removed; also being_replaced/
 checkpoints/damaged/               damaged checkpoints that a resumed run set aside
 """
@@ -28,6 +29,7 @@ from clac_jax.checkpoint.files import (
     read_json,
     total_size,
 )
+from clac_jax.checkpoint.shards import Grid
 from clac_jax.config.renamed import upgraded
 from clac_jax.errors import UserError
 from clac_jax.files.paths import explain
@@ -39,10 +41,11 @@ RUN_FILE = "run/metadata"
 MERGED = "manifest.ocdbt"  # in the state's folder: the location of each array
 COMMITTED = "commit_success.txt"  # Orbax's mark, in the checkpoint and in each of its parts
 # Version of the metadata file; incremented when an older version cannot read it. Format 1 has a
-# single step count of Adam for all parameters and no fingerprints of the training data.
+# single step count of Adam for all parameters and no fingerprints of the training data; arrays have
+# shards since format 3.
 # A small run of each format is stored for the tests, by tools/store_format.py. A renamed config key
 # does not need a new format: config/renamed.py.
-FORMAT, READABLE = 2, (1, 2)
+FORMAT, READABLE = 3, (1, 2, 3)
 # Next to the steps in `checkpoints/`: folders that are being removed. A folder is moved into one of
 # these before anything in it is deleted, so every existing step is complete.
 DELETED, REPLACED = "being_deleted", "being_replaced"
@@ -51,6 +54,7 @@ EARLIER_DAMAGED = "damaged_checkpoints"  # in the workdir: their location in old
 # Suffix of a step's number: this file exists while the step is being written, and the step is not
 # yet a checkpoint. A step with neither this file nor its list of files has lost the list.
 UNFINISHED = ".unfinished"
+PARTS = ".parts-"  # follows the step in the name of the folder that receives the processes' parts
 ORBAX_UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a folder that Orbax is writing into
 MAX_NUMBERS = 1 << 50  # elements of one array
 DTYPES = {"bool", "bfloat16", "complex64", "complex128", "float16", "float32", "float64"} | {
@@ -69,23 +73,40 @@ class Leaf:
     Attributes:
         shape: shape of the array.
         dtype: NumPy name of its dtype.
-        crc32: CRC-32 of its bytes in C order.
+        crc32: CRC-32 of its bytes in C order; of an array with shards, that of their checksums.
         norm: l2 norm.
+        shard_shape: shape of each shard; () if the array is saved in one piece.
+        shard_crc32: CRC-32 of the bytes of each shard, in the order of `grid`; () as well.
     """
 
     shape: tuple[int, ...]
     dtype: str
     crc32: int
     norm: float
+    shard_shape: tuple[int, ...] = ()
+    shard_crc32: tuple[int, ...] = ()
+
+    @property
+    def grid(self) -> Grid:
+        """The pieces in which the array is saved."""
+        return Grid(self.shape, self.shard_shape if self.shard_crc32 else self.shape)
+
+    @property
+    def checksums(self) -> tuple[int, ...]:
+        """The CRC-32 of each piece of `grid`."""
+        return self.shard_crc32 or (self.crc32,)
 
     def to_json(self) -> list[Any]:
-        """[shape, dtype, crc32, norm]."""
-        return [list(self.shape), self.dtype, self.crc32, self.norm]
+        """[shape, dtype, crc32, norm], with shards followed by their shape and checksums."""
+        shards = [list(self.shard_shape), list(self.shard_crc32)] if self.shard_crc32 else []
+        return [list(self.shape), self.dtype, self.crc32, self.norm, *shards]
 
     @classmethod
     def from_json(cls, values: list[Any]) -> Leaf:
         """The inverse of `to_json`."""
-        return cls(tuple(values[0]), *values[1:])
+        shape, dtype, crc32, norm, *shards = values
+        shard_shape, shard_crc32 = shards or ((), ())
+        return cls(tuple(shape), dtype, crc32, norm, tuple(shard_shape), tuple(shard_crc32))
 
 
 @dataclass(frozen=True)
@@ -306,9 +327,22 @@ def wrong_description(info: CheckpointInfo) -> str | None:
         sound = all(_is_count(size) for size in leaf.shape) and math.prod(leaf.shape) < MAX_NUMBERS
         if not (sound and isinstance(leaf.dtype, str) and _is_count(leaf.crc32)):
             return f"array {path[:80]!r}"
-        if not _is_number(leaf.norm) or leaf.dtype not in DTYPES:
+        if not _is_number(leaf.norm) or leaf.dtype not in DTYPES or not _has_sound_shards(leaf):
             return f"array {path[:80]!r}"
     return None
+
+
+def _has_sound_shards(leaf: Leaf) -> bool:
+    """Whether the shards, if the array has any, divide it, and each has a checksum."""
+    if not leaf.shard_crc32:
+        return leaf.shard_shape == ()
+    pairs = list(zip(leaf.shape, leaf.shard_shape, strict=False))
+    return (
+        len(leaf.shape) == len(leaf.shard_shape)
+        and all(_is_count(part) and part > 0 and size % part == 0 for size, part in pairs)
+        and math.prod(size // part for size, part in pairs) == len(leaf.shard_crc32)
+        and all(map(_is_count, leaf.shard_crc32))
+    )
 
 
 def _is_count(value: Any) -> bool:

@@ -38,7 +38,7 @@ class Remote:
     """Where the files of a checkpoint's folder are that it may lack.
 
     Attributes:
-        url: of the checkpoint's folder in the store.
+        url: URL of the checkpoint's folder.
         files: those not downloaded with the others: the size that each has in the store, and the
             CRC-32 that it should have.
     """

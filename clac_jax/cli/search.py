@@ -121,7 +121,7 @@ def open_searcher(
     Args:
         what: the folder of an index, or the name of a model.
         model_name: where the model of the index is; None: where the index says.
-        where: a condition, checked before the model is loaded.
+        where: a condition, checked before a model is loaded or an index is made.
         use_ann: whether to use the approximate index.
 
     Raises:
@@ -151,7 +151,7 @@ def open_searcher(
     except CheckpointNotFoundError as error:
         raise UserError(f"{what} is not an index (it has no {CONTENTS}), nor a model: {error}") \
             from error  # fmt: skip
-    return Searcher(own_index(model), model, use_ann)
+    return Searcher(own_index(model, where), model, use_ann)
 
 
 def _is_index(what: str) -> bool:

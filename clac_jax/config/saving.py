@@ -136,6 +136,7 @@ class Bucket:
         'folder for local copies of workdirs in buckets; "": the user\'s cache ($CLAC_JAX_CACHE, '
         "or ~/.cache/clac-jax)",
         is_path=True,
+        local_only="it holds copies of what is in a bucket",
         may_be_empty=True,
     )
     lease_seconds: float = key(

@@ -12,7 +12,7 @@ from jax._src.clusters import ClusterEnv  # no public function returns only the 
 
 from clac_jax.distributed import slurm
 from clac_jax.distributed.connection import ProcessError
-from clac_jax.errors import one_line
+from clac_jax.errors import one_line, warn
 
 _SETTINGS = (
     "Set config.distributed.coordinator_address (HOST:PORT of the first process), num_processes "
@@ -43,6 +43,8 @@ def place(
             rank = os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK")
             return *given, devices or (None if rank is None else [int(rank)])
         if not _in_cluster(os.environ):
+            if (nodes := slurm.nodes_without_step(os.environ)) > 1:
+                warn(f"This job has {nodes} nodes, and only this one trains. Start it with srun.")
             return None
         address, count, index, detected = ClusterEnv.auto_detect_unset_distributed_params(
             None, None, None, devices, None, options.connect_seconds

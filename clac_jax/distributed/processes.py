@@ -239,16 +239,18 @@ def from_first(
     if not are_several():
         return make()
     arrays, rest = make() if is_first() else ({}, b"")
-    size = int(_from_first(np.array([len(rest)], np.uint32).view(np.uint8)).view(np.uint32)[0])
-    tail = _from_first(np.frombuffer(rest, np.uint8) if is_first() else np.zeros(size, np.uint8))
+    size = int(bytes_from_first(np.array([len(rest)], np.uint32).view(np.uint8)).view(np.uint32)[0])
+    tail = bytes_from_first(
+        np.frombuffer(rest, np.uint8) if is_first() else np.zeros(size, np.uint8)
+    )
     sizes = [int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in shapes.values()]
     ends = np.cumsum(sizes, dtype=np.int64)
-    state = np.zeros(ends[-1], np.uint8)
+    state = np.zeros(sum(sizes), np.uint8)
     if is_first():
         for (path, leaf), stop, count in zip(shapes.items(), ends, sizes, strict=True):
             flat = np.ascontiguousarray(np.asarray(arrays[path], leaf.dtype)).reshape(-1)
             state[stop - count : stop] = flat.view(np.uint8)
-    state = _from_first(state)
+    state = bytes_from_first(state)
     received = {
         path: state[stop - count : stop].view(leaf.dtype).reshape(leaf.shape)
         for (path, leaf), stop, count in zip(shapes.items(), ends, sizes, strict=True)
@@ -256,7 +258,7 @@ def from_first(
     return received, tail.tobytes()
 
 
-def _from_first(content: np.ndarray) -> np.ndarray:
+def bytes_from_first(content: np.ndarray) -> np.ndarray:
     """(n,) uint8 of the first process; the others pass n arbitrary values."""
     padded = np.zeros(-(-content.size // 4) * 4, np.uint8)
     padded[: content.size] = content

@@ -22,6 +22,11 @@ def is_step(environment: Mapping[str, str]) -> bool:
     return "SLURM_STEP_NODELIST" in environment
 
 
+def nodes_without_step(environment: Mapping[str, str]) -> int:
+    """The number of nodes of a job whose batch script runs this process itself; 0 in a step."""
+    return 0 if is_step(environment) else int(environment.get("SLURM_JOB_NUM_NODES") or 0)
+
+
 def place(environment: Mapping[str, str]) -> tuple[str, int, int]:
     """HOST:PORT of the first task of this step, the number of tasks, and the number of this one.
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import clac_jax
 from clac_jax.config.schema import to_plain
-from clac_jax.errors import WorkdirError
+from clac_jax.errors import WorkdirError, warn
 from clac_jax.evaluation.intervals import CONFIDENCE
 from clac_jax.evaluation.page import page
 from clac_jax.evaluation.pool import Examples
 from clac_jax.evaluation.section import Section
 from clac_jax.files.atomic import replacing, write_atomically
+from clac_jax.files.json import read_json_object
 from clac_jax.files.paths import explain
 from clac_jax.stores.outputs import output_folder
 
@@ -64,6 +65,10 @@ def write(out: str | Path, pool: Examples, sections: Sequence[Section]) -> list[
         pool: what was evaluated.
         sections: the results.
 
+    The sections of an earlier evaluation of the same weights on the same data, with intervals
+    computed in the same way, stay in eval.json unless they are among the new ones; the report shows
+    the new ones.
+
     Returns:
         The names of the files.
 
@@ -82,13 +87,34 @@ def _write(folder: Path, pool: Examples, sections: Sequence[Section]) -> list[st
         raise WorkdirError(f"Cannot write {folder}: {explain(error)}") from error
     tables = {name: table for s in sections for name, table in s.examples.items()}
     paths = [folder / EVAL_FILE, *(folder / f"{name}.parquet" for name in tables)]
-    write_atomically(
-        paths[0], json.dumps(to_json(pool, sections), indent=1, allow_nan=False) + "\n"
-    )
+    content = to_json(pool, sections)
+    content["tasks"] = _kept(paths[0], content) | content["tasks"]
+    write_atomically(paths[0], json.dumps(content, indent=1, allow_nan=False) + "\n")
     for path, table in zip(paths[1:], tables.values(), strict=True):
         _write_table(path, table)
     write_atomically(folder / REPORT_FILE, html_of(pool, sections))
     return [*(path.name for path in paths), REPORT_FILE]
+
+
+def _kept(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """The sections of the eval.json at `path` that stay; a line names those that do not."""
+    try:
+        before = read_json_object(path)
+        tasks = dict(before["tasks"])
+        is_same = before["model"]["checksum"] == content["model"]["checksum"] and all(
+            before[name] == content[name] for name in ("format", "data", "intervals")
+        )
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, LookupError, TypeError):  # not an evaluation
+        is_same, tasks = False, {}
+    lost = [name for name in tasks if name not in content["tasks"]]
+    if lost and not is_same:
+        warn(
+            f"{path} was about other weights, data or intervals, and is replaced; to have them "
+            f"again, evaluate {', '.join(lost)} too."
+        )
+    return tasks if is_same else {}
 
 
 def html_of(pool: Examples, sections: Sequence[Section]) -> str:

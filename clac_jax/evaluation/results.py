@@ -118,7 +118,7 @@ def open_results(name: str, split: str) -> Results:
 
 
 def _evaluation_copy(url: str) -> Path:
-    """The local copy of an evaluation in an object store; missing if the URL is of a run."""
+    """The local copy of an evaluation in an object store; missing if the URL names a run."""
     url = url.strip().rstrip("/")
     run, _, rest = url.rpartition(f"/{EVAL}/")
     if run and rest and "/" not in rest:

@@ -67,7 +67,7 @@ def check_place(text: str | os.PathLike[str], what: str) -> str:
         The text, unchanged.
 
     Raises:
-        PathError: it is a URL of another kind, or not a valid path, see `check_local`.
+        PathError: it is a different URL, or not a valid path, see `check_local`.
     """
     if _STORE_URL.match(os.fspath(text)):
         return os.fspath(text)

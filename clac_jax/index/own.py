@@ -10,17 +10,19 @@ from clac_jax.checkpoint.layout import CHECKPOINTS
 from clac_jax.datasets.prepare import NAMES
 from clac_jax.errors import UserError, warn
 from clac_jax.files.paths import local_path
+from clac_jax.index import filters
 from clac_jax.index.build import embed
+from clac_jax.index.items import Item, properties_of, schema_of
 from clac_jax.index.layout import CONTENTS
 from clac_jax.index.plan import EmbeddingModel, EmbedOptions, require_indexable
-from clac_jax.index.sources import SourceError, SourceOptions, Sources
+from clac_jax.index.sources import SourceError, SourceOptions, Sources, read_row
 from clac_jax.index.store import Index
 from clac_jax.stores.url import is_url
 
 _EMBEDDED = NAMES[0]
 
 
-def own_index(model: EmbeddingModel) -> Index:
+def own_index(model: EmbeddingModel, where: str | None = None) -> Index:
     """The index of all crystals of the data set that a model was trained on.
 
     It is in the run's folder (`RUN/index/STEP-CHECKSUM/`); for a model that is not a run on a disk,
@@ -29,9 +31,11 @@ def own_index(model: EmbeddingModel) -> Index:
 
     Args:
         model: a contrastive model, from `clac_jax.load`.
+        where: a condition for a search; it is checked before an index is made.
 
     Raises:
         BuildError: the model cannot be indexed.
+        FilterError: the condition does not fit the columns that the index has.
         SourceError: its data set is not where the run has read it.
         WorkdirError: the index cannot be written.
     """
@@ -44,12 +48,16 @@ def own_index(model: EmbeddingModel) -> Index:
     for folder in places:
         if (folder / CONTENTS).exists():
             index = Index(folder)
+            if where is not None:
+                filters.parse(where, index.schema)
             index.require_model(model)
             _warn_of_other_data(model, index)
             return index
     is_writable = run is not None and os.access(run, os.W_OK)
     folder = places[0] if is_writable else places[-1]
     crystals, options = _sources(model)
+    if where is not None:
+        _require_fitting(where, Sources(crystals, options))
     print(f"Making the index of {', '.join(crystals)} in {folder}.", file=sys.stderr, flush=True)
     # Texts take most of the time, and are only needed to search for texts.
     chosen = EmbedOptions(texts=False, on_bad="skip", sources=options)
@@ -97,6 +105,29 @@ def _sources(model: EmbeddingModel) -> tuple[list[str], SourceOptions]:
             "of it can be made. Make one of any crystals with `clac-jax embed`, and search that."
         )
     return [str(dataset.path)], options
+
+
+def _require_fitting(where: str, sources: Sources) -> None:
+    """Checks a condition against the columns that an index of the sources will have.
+
+    Reads only as many crystals as it takes to find the properties in the condition.
+
+    Raises:
+        FilterError: it does not fit them.
+    """
+    columns: set[str] = set()
+    items = map(read_row, sources.rows())
+    while True:
+        try:
+            filters.parse(where, schema_of(columns))
+            return
+        except filters.FilterError as error:
+            wrong = error
+        found = (set(properties_of(item)) for item in items if isinstance(item, Item))
+        new = next((names for names in found if not names <= columns), None)
+        if new is None:
+            raise wrong
+        columns |= new
 
 
 def _warn_of_other_data(model: EmbeddingModel, index: Index) -> None:

@@ -38,12 +38,12 @@ def working_folder(
 
     For a URL it is in the user's cache, where an interrupted command finds its work again, and
     holds the index of the store, if there is one. If the body raises no error, what is new in it is
-    uploaded, last `index.json`, and only if nobody else has written that in the meantime.
+    uploaded, last `index.json`, and only if no other command has written that in the meantime.
 
     Args:
         target: path or URL of the index.
         what: name of the flag, for messages, such as "--out".
-        plan: of the index that is to be made, which finds its interrupted work by it; None: an
+        plan: plan of the index that is to be made, which finds its interrupted work by it; None: an
             existing index is changed.
 
     Raises:

@@ -9,10 +9,12 @@ from typing import Any
 from clac_jax.checkpoint.fetched import fetch_run_files
 from clac_jax.checkpoint.layout import CHECKPOINTS, CheckpointInfo
 from clac_jax.errors import UserError, one_line
-from clac_jax.files.json import read_text
+from clac_jax.files.json import parse_object, read_text
 from clac_jax.inference.errors import PublishedError
 from clac_jax.reporting.metrics_file import read_rows
 
+_KS, _PLAIN = (1, 3, 10), "_no_formula"
+_ERRORS = ("mae", "accuracy")
 _COUNTERS = ("split", "step", "epoch", "examples_seen", "checkpoint_step")
 
 
@@ -36,7 +38,10 @@ class Measures:
 
 
 def measures_of(info: CheckpointInfo) -> Measures:
-    """The test of a checkpoint at the end of its run; otherwise its last validation.
+    """The evaluation of a checkpoint; otherwise its test in its run, or its last validation.
+
+    An evaluation on other data than those of the run, or without figures of its main task, does
+    not count.
 
     Args:
         info: description of the checkpoint; its run's files are looked for where it lies.
@@ -52,18 +57,39 @@ def measures_of(info: CheckpointInfo) -> Measures:
     evaluation = run / "eval" / str(info.step) / "eval.json"
     try:
         text = read_text(evaluation) if evaluation.is_file() else None
+        evaluated = {} if text is None else _evaluated(parse_object(text))
         rows = read_rows(run / "metrics.jsonl")
     except UserError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise PublishedError(
             f"{evaluation} cannot be read ({one_line(error)}). Evaluate the model again, or delete "
             "the file."
         ) from error
+    if evaluated:
+        return Measures("test", evaluated, text)
     for row in reversed(rows):
         if row["split"] == "test" and row.get("checkpoint_step") == info.step:
             return Measures("test", _numbers(row), text)
     return Measures("validation" if info.metrics else "", dict(info.metrics or {}), text)
+
+
+def _evaluated(content: dict[str, Any]) -> dict[str, float]:
+    """The figures in eval.json by their names in `metrics.jsonl`; {} if it has none that count."""
+    data, tasks = content.get("data", {}), content.get("tasks", {})
+    if data.get("split") != "test" or data.get("is_that_of_the_training") is False:
+        return {}
+    found: dict[str, float] = {}
+    if retrieval := tasks.get("retrieval"):
+        for name, measures in retrieval["by_example"].items():
+            direction, suffix = name.removesuffix(_PLAIN), _PLAIN * name.endswith(_PLAIN)
+            found |= {f"{direction}_top{k}{suffix}": measures[f"top{k}"]["value"] for k in _KS}
+        found["pool_size"] = retrieval["pool_size"]
+    if prediction := tasks.get("property"):
+        measures = prediction["by_example"]["model"]
+        found |= {f"test_{name}": measures[name]["value"] for name in _ERRORS if name in measures}
+        found["pool_size"] = prediction["size"]
+    return found
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, float]:

@@ -54,10 +54,10 @@ def open_source(what: str | os.PathLike[str]) -> Source:
 
 
 def published_copy(url: str) -> Path | None:
-    """A local copy of a published folder in an object store; None if the URL is not of one.
+    """A local copy of a published folder in an object store; None if it is not one.
 
     Args:
-        url: of the folder, or of its `model.safetensors`.
+        url: URL of the folder or of its `model.safetensors`.
 
     Raises:
         StoreError: the store cannot be read.

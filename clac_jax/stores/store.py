@@ -146,7 +146,8 @@ class Store:
 
         Raises:
             ConflictError: the condition does not hold. The object is not changed.
-            FileNotFoundError: there is no file `source`.
+            OSError: the file `source` cannot be opened.
+            WorkdirError: it cannot be read.
         """
         with transfer.Content.of(source) as content:
             if if_absent or if_version is not None:
@@ -168,7 +169,8 @@ class Store:
         Args:
             prefix: a folder of this store; all of the store if empty.
 
-        Listings of some stores and proxies are late: what must be true is decided by `get`.
+        Listings of some stores and proxies are late: what must be true is decided by `get`. On GCS
+        they contain no generations, so their versions compare only with those of other listings.
         """
         folder = self._url.key(prefix.strip("/"))
         skip = len(self._url.prefix) + 1 if self._url.prefix else 0

@@ -9,10 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clac_jax.errors import WorkdirError
+from clac_jax.files.paths import explain
 from clac_jax.stores.version import Stored, Version
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
+
+
+SMALL_BYTES = 1 << 20
 
 
 class Content:
@@ -30,32 +35,42 @@ class Content:
     @classmethod
     @contextlib.contextmanager
     def of(cls, source: bytes | Path) -> Iterator[Content]:
-        """Opens bytes or a file.
+        """Opens bytes or a file; a small one is read, as it may change while it is sent.
 
         Raises:
             OSError: the file cannot be read.
         """
         if isinstance(source, bytes):
             yield cls(source)
-        else:
-            with source.open("rb") as file:
-                yield cls(file.fileno())
+            return
+        with source.open("rb") as file:
+            is_small = os.fstat(file.fileno()).st_size <= SMALL_BYTES
+            yield cls(file.read() if is_small else file.fileno())
 
     def buffer(self) -> bytes | mmap.mmap:
         """All bytes; those of a file are mapped, so the system may drop pages that were sent.
 
-        A file that others cut short while it is mapped would end the program by a signal;
-        checkpoints and their pinned copies are never written twice.
+        A large file must not be cut short in the meantime: that would end the program by a signal.
         """
         if isinstance(self._source, bytes):
             return self._source
-        return mmap.mmap(self._source, self.size, access=mmap.ACCESS_READ) if self.size else b""
+        try:
+            return mmap.mmap(self._source, self.size, access=mmap.ACCESS_READ)
+        except OSError:  # a file system that cannot map files
+            return self.part(0, self.size)
 
     def part(self, start: int, length: int) -> bytes:
-        """A copy of a part of the bytes."""
+        """A copy of a part of the bytes.
+
+        Raises:
+            WorkdirError: the file cannot be read. An `OSError` would be taken for one of the store.
+        """
         if isinstance(self._source, bytes):
             return self._source[start : start + length]
-        return os.pread(self._source, length, start)
+        try:
+            return os.pread(self._source, length, start)
+        except OSError as error:
+            raise WorkdirError(f"Cannot read a file to upload: {explain(error)}") from error
 
     def parts(self, length: int, wait: Callable[[int], None]) -> Iterator[bytes]:
         """Copies of the parts in order; `wait` is called with the size of each before it."""

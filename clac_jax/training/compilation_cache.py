@@ -8,11 +8,9 @@ be shared by a mixed cluster. Whatever is wrong with the cache, a run compiles i
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import platform
-import threading
 from pathlib import Path
 
 import jax
@@ -22,8 +20,8 @@ from jax._src.compilation_cache_interface import CacheInterface
 
 from clac_jax.errors import warn
 from clac_jax.files.paths import explain
+from clac_jax.files.user_cache import read_checked, write_checked
 
-DIGEST_BYTES = hashlib.sha256().digest_size
 _CPU_FACTS = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags")
 _CPU_FACTS_OF_ARM = ("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "Features")
 
@@ -54,54 +52,27 @@ class ProgramFiles(CacheInterface):
         self._can_write = True
 
     def get(self, key: str) -> bytes | None:
-        """Returns a program; None if there is none or its file is damaged, which is removed."""
-        path = self._path / key
-        try:
-            content = path.read_bytes()
-        except OSError:  # missing, or not readable: the program is compiled again
-            return None
-        program = content[DIGEST_BYTES:]
-        if hashlib.sha256(program).digest() == content[:DIGEST_BYTES]:
-            return program
-        self._remove(path)
-        return None
+        """Returns a program; None if there is none or its file is damaged."""
+        return read_checked(self._path / key)
 
     def put(self, key: str, value: bytes) -> None:
-        """Stores a program; of several processes that store the same one, the last stays.
+        """Stores a program, in place of a damaged file.
 
         If the folder cannot be written to, that is reported once, and nothing more is stored.
         """
         if not self._can_write:
             return
-        # Not synced to disk, which takes longer than some compilations: see the checksum.
-        temporary = self._path / f".{key}.{os.getpid()}.{threading.get_ident()}.tmp"
         try:
-            self._path.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(hashlib.sha256(value).digest() + value)
-            os.replace(temporary, self._path / key)
+            write_checked(self._path / key, value)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            self._give_up(explain(error))
+            self._can_write = False
+            warn(
+                f"Cannot keep compiled programs in {self._path} (config.compilation_cache): "
+                f"{explain(error)} The run continues, and later starts compile again."
+            )
 
     def clear(self) -> None:
         """Removes nothing: other runs use the folder, too."""
-
-    def _remove(self, path: Path) -> None:
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            warn(
-                f"{path} is damaged and cannot be removed: {explain(error)} The program is "
-                "compiled instead."
-            )
-
-    def _give_up(self, reason: str) -> None:
-        self._can_write = False
-        warn(
-            f"Cannot keep compiled programs in {self._path} (config.compilation_cache): {reason} "
-            "The run continues, and later starts compile again."
-        )
 
 
 def machine_kind() -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import tempfile
 import threading
+import zlib
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clac_jax.bucket import publishing
+from clac_jax.bucket.mirror import dead_holders
+from clac_jax.checkpoint.remote import Remote, write_remote
 from clac_jax.errors import LostWorkdirError
 
 
@@ -89,7 +92,7 @@ def test_killed_at_every_request(templates, tmp_path, when, counts_versions):
         play(MemoryStore(memory), tmp_path / f"{number}-again", templates)
         assert view_of(memory) == view_of(reference), "left over, or missing"
         commits = [name for name in memory.objects if name.startswith("commits/")]
-        assert len(commits) == 2, "one checkpoint and the rows"
+        assert len(commits) == 3, "two checkpoints and the rows"
 
 
 OTHER = ({8: "e"}, {8: "e", 16: "f"}, {16: "f", 24: "g"})
@@ -167,3 +170,41 @@ def test_killed_again_and_again(templates, kills, counts_versions, late):
         assert view_of(memory) == view_of(reference)
         begin(MemoryStore(memory), Path(folder, "look"))
         assert tags_in(Path(folder, "look")) == HISTORY[-1]
+
+
+def test_files_that_another_process_has_put_are_part_of_the_checkpoint(templates, tmp_path):
+    """It must have put all of them."""
+    mirror, memory = tmp_path / "mirror", Memory()
+    _, uploader = begin(MemoryStore(memory), mirror)
+    templates.put(mirror, {8: "a"}, rows=10)
+    folder = mirror / "checkpoints" / "8"
+    data = next((folder / "state" / "d").iterdir())
+    name, content = f"state/d/{data.name}", data.read_bytes()
+    data.unlink()
+    url = "s3://bucket/checkpoints/8"
+    write_remote(folder, Remote(url, {name: (len(content), zlib.crc32(content))}))
+    uploader.bring()
+    assert "checkpoints/8/files.json" not in memory.objects
+    memory.write(f"checkpoints/8/{name}", content)
+    _, uploader = begin(MemoryStore(memory), mirror, dead_holders(mirror))
+    memory.write(f"checkpoints/8/{name}", content)
+    uploader.bring()
+    begin(MemoryStore(memory), tmp_path / "look")
+    assert tags_in(tmp_path / "look") == {8: "a"}
+
+
+def test_what_is_damaged_on_the_disk_is_not_uploaded(templates, tmp_path, capsys):
+    mirror, memory = tmp_path / "mirror", Memory()
+    _, uploader = begin(MemoryStore(memory), mirror)
+    templates.put(mirror, {8: "a"}, rows=10)
+    uploader.bring()
+    templates.put(mirror, {16: "b"}, rows=20)
+    data = next((mirror / "checkpoints" / "16" / "state" / "d").iterdir())
+    content = data.read_bytes()
+    data.unlink()
+    data.write_bytes(b"X" + content[1:])
+    uploader.bring()
+    uploader.bring()
+    assert capsys.readouterr().err.count("Step 16 is not uploaded") == 1
+    begin(MemoryStore(memory), tmp_path / "look")
+    assert tags_in(tmp_path / "look") == {8: "a"}, "the last good one stays"

@@ -91,7 +91,7 @@ def test_large_files_are_downloaded_when_arrays_are_read(intact, run):
     assert (info.folder / LARGE).read_bytes() == (run[0] / "checkpoints/20" / LARGE).read_bytes()
 
 
-def test_what_is_copied_already_is_not_downloaded_again(intact):
+def test_a_copy_is_used_again(intact):
     info = locate(intact)
     read_arrays(info, ["step"])
     copies = {p: p.stat().st_ino for p in Path(info.folder).rglob("*") if p.is_file()}
@@ -166,13 +166,13 @@ def test_a_flipped_bit_in_the_bucket_is_found_and_named(url, name, capsys):
 @pytest.mark.parametrize("name", [LARGE, "state/manifest.ocdbt"])
 @pytest.mark.parametrize("damage", ["flipped", "missing", "cut"])
 def test_damaged_files_are_not_read(url, name, damage, cache):
-    store, whole = open_store(url), f"checkpoints/20/{name}"
+    store, path_there = open_store(url), f"checkpoints/20/{name}"
     if damage == "flipped":
-        flip_bit(url, whole)
+        flip_bit(url, path_there)
     elif damage == "missing":
-        store.delete(whole)
+        store.delete(path_there)
     else:
-        store.put(whole, store.get(whole).data[:-1])
+        store.put(path_there, store.get(path_there).data[:-1])
     with pytest.raises(DamagedCheckpointError) as error:
         info = locate(f"{url}@step=20")
         read_arrays(info, info.leaves)

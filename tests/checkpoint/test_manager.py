@@ -75,7 +75,7 @@ def test_a_saved_state_is_restored(tmp_path, frozen, async_save):
 def test_a_save_does_not_change_with_the_state():
     parallel = Pmap()
     state = parallel.put(make_state())
-    arrays = to_arrays(parallel.gather(state))
+    arrays = to_arrays(parallel.local(state))
     copy = HostBuffers(small_shapes()).fill(arrays)
     before = {path: np.array(leaf) for path, leaf in copy.items()}
     del arrays

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -90,6 +91,13 @@ def test_an_empty_query_is_reported_before_an_index_is_made(clac, monkeypatch, t
     code, _, err = clac("search", "mini")
     assert code == 2 and "The query is empty" in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_condition_is_reported_before_an_index_is_made(run, clac, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("index"))
+    code, _, errors = clac("search", copy, "an oxide", "--where", "bandgap > 3")
+    assert code == 2 and "Did you mean band_gap" in errors and "Making" not in errors
+    assert not (copy / "index").exists()
 
 
 def test_hits_are_ranked_as_by_the_model(run, index, clac):

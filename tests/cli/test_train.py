@@ -13,27 +13,36 @@ from clac_jax.distributed.preemption import EXIT_PREEMPTED
 from clac_jax.errors import EXIT_USER_ERROR
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = {
-    "main.py": [str(ROOT / "main.py")],
-    "clac-jax train": ["-m", "clac_jax", "train"],
-}
+PROGRAMS = ("main.py", "clac-jax train")
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
 
-def start(arguments, cwd, program="clac-jax train"):
+def begin(arguments, cwd):
     return subprocess.Popen(
-        [sys.executable, *PROGRAMS[program], *arguments],
+        [sys.executable, "-m", "clac_jax", "train", *arguments],
         cwd=cwd,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
         text=True,
+        **PIPES,
     )
+
+
+@pytest.fixture
+def start(programs, environment, tmp_path):
+    """(arguments, program) -> the program; `main.py` in a fork, to import everything only once."""
+
+    def run(arguments, program):
+        if program == "main.py":
+            return programs[0].start(arguments, environment(), **PIPES, cwd=tmp_path)
+        return begin(arguments, tmp_path)
+
+    return run
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("flag", ["--help", "-h"])
-def test_the_help(tmp_path, program, flag):
-    process = start([flag], tmp_path, program)
+def test_the_help(start, program, flag):
+    process = start([flag], program)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     assert all(word in out for word in ("--config=", "base", "--workdir=", "exit codes", "75"))
@@ -61,8 +70,8 @@ def test_the_help(tmp_path, program, flag):
         (["--config=smoke", "--workdir=x", "--nonsense"], "nonsense"),
     ],
 )
-def test_flags_that_are_wrong(tmp_path, program, flags, words):
-    process = start(flags, tmp_path, program)
+def test_flags_that_are_wrong(start, tmp_path, program, flags, words):
+    process = start(flags, program)
     _, err = process.communicate(timeout=60)
     assert process.returncode == EXIT_USER_ERROR
     assert err.startswith("error: ") and words in err and err.count("\n") == 1, err
@@ -90,7 +99,7 @@ def test_a_file_of_the_users_comes_before_a_shipped_config(tmp_path, monkeypatch
 
 def test_a_signal_is_heard_before_the_flags_are_read(tmp_path):
     (tmp_path / "slow.py").write_text("print('reading', flush=True)\nimport time\ntime.sleep(60)\n")
-    process = start(["--config=slow.py", "--workdir=run"], tmp_path)
+    process = begin(["--config=slow.py", "--workdir=run"], tmp_path)
     assert process.stdout.readline() == "reading\n"
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)

@@ -1,5 +1,7 @@
 """Discovery of the processes of a run."""
 
+import os
+
 import ml_collections
 import pytest
 
@@ -18,6 +20,13 @@ STEP = {
     "SLURM_LOCALID": "1",
     "SLURM_NODEID": "0",
 }
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch):
+    for name in os.environ:
+        if name.startswith(("SLURM_", "OMPI_", "KUBERNETES_")):
+            monkeypatch.delenv(name)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +88,15 @@ def test_a_broken_variable_of_the_launcher_is_reported(monkeypatch, name, value,
         monkeypatch.setenv(each, good)
     with pytest.raises(ProcessError, match=rf"launcher does not say where .*: {reason}\. Set con"):
         launcher.place(options())
+
+
+def test_a_job_of_several_nodes_without_srun_is_reported(monkeypatch, capsys):
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    assert launcher.place(options()) is None
+    assert "warning: This job has 2 nodes, and only this one trains." in capsys.readouterr().err
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "node2")  # one of several steps, say
+    assert launcher.place(options()) is None
+    assert not capsys.readouterr().err
 
 
 def test_open_mpi_names_the_device_and_kubernetes_is_asked_only_if_needed(monkeypatch):

@@ -33,11 +33,18 @@ with StopSignals() as stop:
 # Busy in C for longer than the test, like a compilation; a signal would interrupt a sleep.
 STUCK = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"
 
+SLOW = "stop.before_leaving = lambda name: time.sleep(60); time.sleep(60)"
+
 IGNORE_SIGHUP = """
 import os, signal, sys
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 os.execv(sys.argv[1], sys.argv[1:])
 """
+
+
+def hear_sighup():
+    """Pytest itself may run under nohup, and what is ignored is inherited."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture
@@ -52,6 +59,7 @@ def start():
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
+            preexec_fn=hear_sighup,
         )
         running.append(process)
         assert process.stdout.readline() == "ready\n"
@@ -92,6 +100,17 @@ def test_with_nothing_to_save_the_first_one_ends_it(start):
     _, err = process.communicate(timeout=20)
     assert process.returncode == EXIT_PREEMPTED
     assert "nothing is lost" in err
+
+
+def test_a_later_one_does_not_wait_for_what_is_done_before_leaving(start):
+    """Uploads, for example."""
+    process = start(work=False, wait=SLOW)
+    process.send_signal(signal.SIGTERM)
+    assert "nothing is lost" in process.stderr.readline() + process.stderr.readline()
+    time.sleep(REPEAT_SECONDS)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])

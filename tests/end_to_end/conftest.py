@@ -10,12 +10,10 @@ import pytest
 from helpers.paths import ROOT
 from helpers.several_processes import FLAGS
 from helpers.small_runs import BATCH, STEPS_PER_EPOCH
-from helpers.warm_programs import WarmPrograms
 from matplotlib.figure import Figure
 
 from clac_jax.training_run import train
 from configs import smoke
-
 
 _DRAW = Figure.savefig
 
@@ -59,28 +57,6 @@ def command(arguments):
 
 
 @pytest.fixture(scope="session")
-def environment():
-    """Environment variables of a run on one CPU device, or on `devices`."""
-    flags = os.environ["XLA_FLAGS"]
-
-    def build(devices=1):
-        return os.environ | {
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
-        }
-
-    return build
-
-
-@pytest.fixture(scope="session")
-def programs(environment):
-    """Two processes to fork programs from: with different hash seeds, as hosts have."""
-    with WarmPrograms(environment()) as one, WarmPrograms(environment()) as other:
-        yield one, other
-
-
-@pytest.fixture(scope="session")
 def begin(arguments, environment, programs):
     """(workdir, *flags, devices=1, stdout=..., stderr=...) -> `main.py`, running in a fork."""
 
@@ -107,7 +83,7 @@ def run(begin):
 
 
 @pytest.fixture(scope="session")
-def run_anew(command, environment):
+def run_unforked(command, environment):
     """As `run`, but in a new interpreter, exactly as a user starts it."""
 
     def start(workdir, *flags):

@@ -2,6 +2,7 @@
 
 import random
 import signal
+import time
 
 import pytest
 from helpers.bucket_programs import BucketProgram, files_of_run
@@ -9,6 +10,7 @@ from helpers.object_stores import gcs_store, misbehaving_store, moto_store
 from helpers.workdirs import assert_equal_runs
 
 from clac_jax.distributed.preemption import EXIT_PREEMPTED
+from clac_jax.reporting.metrics_file import read_rows
 
 FAULTS = {
     "unavailable": 0.02,
@@ -60,6 +62,8 @@ def program(programs, environment, common_flags, tmp_path):
 def check_kills(program, undisturbed, kills):
     """Kills a run, lets it finish and compares; returns the number of kills."""
     killed = program.kill_at_random(random.Random(kills), kills)
+    resumed = program.output().count("resumed from its checkpoint")
+    assert resumed >= killed // 4, "hardly any start has found a checkpoint"
     assert set(program.finish()) == {0}, program.output()
     downloaded = program.download()
     assert_equal_runs(downloaded, undisturbed)
@@ -93,7 +97,8 @@ def test_refused_out_of_reach_and_asked_to_stop(program):
         assert "can be written to again" in run.output()
         ledger = run.ledger()
         assert not ledger["nonce"] and not ledger["finished"]
-        assert max(map(int, ledger["checkpoints"])) >= rows
+        last = read_rows(run.mirror / "metrics.jsonl")[-1]["step"]
+        assert max(map(int, ledger["checkpoints"])) == last, "all is there before it ends"
 
 
 KILLS = 50
@@ -117,6 +122,28 @@ def longer(programs, environment, common_flags, tmp_path_factory):
 
 
 @pytest.mark.slow
+def test_two_starts_at_the_same_instant_fifty_times(program, undisturbed):
+    """One trains, one is refused, and nothing is lost."""
+    with STORES["misbehaving"]() as store:
+        run = program(store)
+        for _ in range(50):
+            one, other = run.start(), run.start()
+            codes = [one[0].poll(), other[0].poll()]
+            while None in codes and 2 not in codes:
+                time.sleep(0.01)
+                codes = [one[0].poll(), other[0].poll()]
+            assert sorted(codes, key=str) in ([2, None], [0, 2]), run.output()
+            trains = (one, other)[codes.index(2) - 1][0]
+            time.sleep(random.random())
+            trains.send_signal(signal.SIGKILL)
+            trains.wait()
+        assert run.output().count("is in use by") == 50
+        assert run.finish() == [0], run.output()
+        downloaded = run.download()
+        assert_equal_runs(downloaded, undisturbed)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("name", STORES)
 def test_killed_fifty_times(program, longer, name, processes):
@@ -124,3 +151,25 @@ def test_killed_fifty_times(program, longer, name, processes):
         run = program(store, processes)
         run.flags = (*run.flags, LONGER)
         assert check_kills(run, longer(processes), KILLS) >= KILLS - 10
+
+
+SHARDED = (
+    "--config.parallel=shard_map",
+    "--config.sharding.what=everything",
+    "--config.sharding.min_elements=64",
+)
+
+
+@pytest.mark.slow
+def test_a_sharded_run_of_two_hosts_is_killed(programs, environment, common_flags, tmp_path):
+    """Each process saves its part; the hosts share no disk."""
+    flags = (*common_flags, *SHARDED)
+    workdir = tmp_path / "undisturbed"
+    alone = BucketProgram(programs[:2], environment(), None, workdir, flags)
+    assert set(alone.finish()) == {0}, alone.output()
+    with STORES["misbehaving"]() as store:
+        run = BucketProgram(programs[:2], environment(), store, tmp_path / "run", flags)
+        check_kills(run, workdir, 3)
+        newest = max((run.download() / "checkpoints").iterdir(), key=lambda path: int(path.name))
+        parts = sorted(path.name for path in (newest / "state").glob("ocdbt.process_*"))
+        assert parts == ["ocdbt.process_0", "ocdbt.process_1"]

@@ -1,9 +1,7 @@
 """The scripts of examples/, as a reader of the documentation runs them, on a tiny run."""
 
 import ast
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,21 +22,22 @@ def trained(small_config, tmp_path_factory):
 
 
 @pytest.fixture
-def example(environment, tmp_path):
+def example(environment, programs, tmp_path):
     """Runs a script of examples/ in an empty folder -> what it prints."""
 
     def run(name, *arguments):
         (tmp_path / "examples").symlink_to(ROOT / "examples")
-        done = subprocess.run(
-            [sys.executable, f"examples/{name}", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=240,
-            env=environment() | {"PYTHONPATH": os.fspath(ROOT)},
+        process = programs[0].start(
+            arguments,
+            environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            script=f"examples/{name}",
             cwd=tmp_path,
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        output, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors
+        return output
 
     return run
 

@@ -1,7 +1,6 @@
 """Errors that stop the training loop, and the state of the run on disk afterwards."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -49,19 +48,17 @@ def test_bad_data_in_mid_epoch_costs_no_step(stage1, rare, tmp_path, monkeypatch
     assert list(map(untimed, train_rows(tmp_path))) == list(map(untimed, train_rows(stage1)))
 
 
-def test_a_state_spread_over_devices_is_saved_too(rare, environment, tmp_path):
+def test_a_state_spread_over_devices_is_saved_too(rare, environment, programs, tmp_path):
     spread = {"parallel": "shard_map", "sharding__what": "everything", "sharding__min_elements": 1}
     config = tmp_path / "config.json"
     config.write_text(to_json(rare(**spread)))
     script = Path(__file__).parents[1] / "helpers" / "train_that_fails.py"
     workdir = tmp_path / "run"
-    done = subprocess.run(
-        [sys.executable, script, config, workdir],
-        env=environment(devices=2),
-        capture_output=True,
-        text=True,
+    process = programs[0].start(
+        [config, workdir], environment(devices=2), stderr=subprocess.PIPE, script=script
     )
-    assert "Example 7 cannot be used" in done.stderr
+    _, errors = process.communicate(timeout=240)
+    assert "Example 7 cannot be used" in errors
     assert steps(workdir)[-1] == 6
 
 

@@ -43,10 +43,10 @@ COMPOSITION = "--config.graph_encoder.name=composition"
 
 
 @pytest.fixture(scope="module")
-def finished(run_anew, tmp_path_factory):
+def finished(run_unforked, tmp_path_factory):
     """An undisturbed run: (workdir, its output)."""
     workdir = tmp_path_factory.mktemp("run") / "undisturbed"
-    done = run_anew(workdir, *FLAGS)
+    done = run_unforked(workdir, *FLAGS)
     assert done.returncode == 0, done.stderr
     return workdir, done
 
@@ -106,7 +106,7 @@ def test_a_decoder_with_its_language_model_loss(run, tmp_path):
 
 
 def test_killed_in_mid_epoch_and_started_again_equals_uninterrupted(
-    finished, command, environment, run_anew, tmp_path
+    finished, command, environment, run_unforked, tmp_path
 ):
     workdir = tmp_path / "killed"
     process = subprocess.Popen(
@@ -124,7 +124,7 @@ def test_killed_in_mid_epoch_and_started_again_equals_uninterrupted(
     killed_at = read_rows(workdir / "metrics.jsonl")[-1]["step"]
     assert 8 < killed_at < 16, "the kill came outside the second epoch"
 
-    again = run_anew(workdir, *FLAGS)
+    again = run_unforked(workdir, *FLAGS)
     assert again.returncode == 0, again.stderr
     assert "resumed from its checkpoint" in again.stdout
     undisturbed, _ = finished

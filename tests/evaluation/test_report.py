@@ -1,5 +1,6 @@
 """The files of an evaluation."""
 
+import copy
 import dataclasses
 import json
 import re
@@ -12,6 +13,7 @@ from helpers.pools import StubModel, pool_of_scores
 from clac_jax.errors import WorkdirError
 from clac_jax.evaluation import report
 from clac_jax.evaluation.retrieval_report import retrieval
+from clac_jax.evaluation.section import Section
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +67,40 @@ def test_other_data_are_called_so(pool):
 def test_the_same_evaluation_gives_the_same_bytes(folder, pool, tmp_path):
     for path in report.write(tmp_path, pool, [retrieval(pool)]):
         assert path.read_bytes() == (folder / path.name).read_bytes()
+
+
+def section(name, value):
+    return Section(name, name, "", [], values={"value": value})
+
+
+def tasks_in(folder):
+    return json.loads((folder / "eval.json").read_text())["tasks"]
+
+
+def test_sections_of_other_calls_stay(pool, tmp_path, capsys):
+    report.write(tmp_path, pool, [section("retrieval", 1), section("classes", 2)])
+    report.write(tmp_path, pool, [section("classes", 3), section("numbers", 4)])
+    values = {name: values["value"] for name, values in tasks_in(tmp_path).items()}
+    assert values == {"retrieval": 1, "classes": 3, "numbers": 4}
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("change", ["checksum", "split", "fingerprint", "resamples"])
+def test_nothing_stays_that_is_about_something_else(pool, tmp_path, capsys, change):
+    report.write(tmp_path, pool, [section("retrieval", 1), section("classes", 2)])
+    part = {"checksum": "model", "resamples": "resampling"}.get(change, "data")
+    other = copy.copy(getattr(pool, part))
+    object.__setattr__(other, change, 7 if change == "resamples" else "another")
+    report.write(tmp_path, dataclasses.replace(pool, **{part: other}), [section("classes", 3)])
+    assert tasks_in(tmp_path) == {"classes": {"value": 3}}
+    assert "evaluate retrieval too" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_an_evaluation_is_replaced(pool, tmp_path):
+    for text in ("", "[]", "{}", '{"tasks": 3}'):
+        (tmp_path / "eval.json").write_text(text)
+        report.write(tmp_path, pool, [section("classes", 3)])
+        assert tasks_in(tmp_path) == {"classes": {"value": 3}}
 
 
 def test_a_folder_that_cannot_be_written_is_a_user_error(pool, tmp_path):

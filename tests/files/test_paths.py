@@ -30,7 +30,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("url", [*STORED, *OTHER_URLS, *COLLAPSED])
-def test_urls_are_no_local_paths(url):
+def test_urls_are_not_local_paths(url):
     with pytest.raises(PathError, match=r"--config is a URL .* must be a local path: it is a") as e:
         local_path(url, "--config", "it is a program")
     assert "\n" not in str(e.value)

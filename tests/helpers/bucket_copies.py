@@ -1,4 +1,4 @@
-"""Folders copied to a bucket and changed there, as by tools that know nothing of the program."""
+"""Folders copied to a bucket and changed there, as by a tool that copies files."""
 
 from pathlib import Path
 

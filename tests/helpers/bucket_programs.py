@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from clac_jax.reporting.metrics_file import read_rows
+from clac_jax.stores.errors import StoreError
 from clac_jax.stores.store import StoreOptions, open_store
 from helpers.paths import ROOT
 
@@ -93,18 +94,23 @@ class BucketProgram:
     def kill_at_random(self, rng, kills):
         """Kills the run so many times, at random instants, each time on an empty disk.
 
+        About half of the kills come soon after a commit of this start, so that the run makes
+        progress and many of them fall into uploads and removals; others come while it starts.
+
         Returns:
             The number of kills; fewer if the run has ended.
         """
         for number in range(kills):
+            before = self.newest()
             running = self.start()
-            if rng.random() < 0.8:  # while it trains and uploads
+            when = rng.choice(["commit", "commit", "commit", "row", "row", "anywhere"])
+            if when == "commit":
+                self.until(lambda before=before: self.newest() != before, running, pause=0.05)
+            elif when == "row":
                 self.until(lambda: self.count_rows() > 0, running)
-                rows = self.count_rows() + rng.randrange(3)
+                rows = self.count_rows() + rng.randrange(4)
                 self.until(lambda rows=rows: self.count_rows() >= rows, running)
-                time.sleep(rng.random() * 0.4)
-            else:
-                time.sleep(rng.random() * 4)
+            time.sleep(rng.random() * (4 if when == "anywhere" else 0.4))
             ended = [process.poll() for process in running]
             for process in running:
                 process.send_signal(signal.SIGKILL)
@@ -114,19 +120,25 @@ class BucketProgram:
                 return number
         return kills
 
+    def newest(self):
+        """The newest step in the ledger; None if there is none."""
+        with contextlib.suppress(StoreError):
+            return max(map(int, self.ledger()["checkpoints"]), default=None)
+        return None
+
     def count_rows(self):
         with contextlib.suppress(Exception):  # it is being written
             return len(read_rows(self.mirror / "metrics.jsonl"))
         return 0
 
-    def until(self, condition, running, seconds=120):
+    def until(self, condition, running, seconds=240, pause=0.005):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if condition():
                 return True
             if any(process.poll() is not None for process in running):
                 return False
-            time.sleep(0.005)
+            time.sleep(pause)
         raise TimeoutError
 
     def output(self, index=0):

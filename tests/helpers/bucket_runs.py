@@ -31,10 +31,16 @@ class SleepingClock(Clock):
         self.time += seconds
 
 
-# The mirror after each save of a run: step -> tag of the content. Step 16 is saved again after its
-# validation; in the end the last checkpoint is removed (checkpoint.save_last=False).
-HISTORY = ({8: "a"}, {8: "a", 16: "b"}, {8: "a", 16: "c"}, {16: "c", 24: "d"}, {16: "c"})
-ENDED = len(HISTORY) - 1
+# The mirror at each upload of a run: step -> tag of the content. Step 16 is saved again after its
+# validation; two saves come between two uploads; in the end the last checkpoint is removed
+# (checkpoint.save_last=False).
+HISTORY = (
+    {8: "a"},
+    {8: "a", 16: "b"},
+    {8: "a", 16: "c"},
+    {16: "c", 24: "d", 32: "e"},
+    {16: "c", 24: "d"},
+)
 
 
 class Templates:

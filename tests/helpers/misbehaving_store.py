@@ -41,6 +41,8 @@ FAULTS = {
     "false_conflict": "conditional",  # it took place, and the answer is 412
     "delayed_write": "conditional",  # the connection breaks; it is carried out some requests later
     "torn_download": "get",  # the connection breaks in the middle of the body
+    "short_answer": "get",  # of a range: the last byte is missing, and the length agrees
+    "lost_part": "complete",  # an upload in parts is completed without its last part
 }
 # Those that cost a client no more than a repeated request and its pause.
 QUICK_FAULTS = [name for name in FAULTS if name not in ("late_answer", "slow", "throttled")]
@@ -62,6 +64,7 @@ class Settings:
     expired: bool = False  # 400 ExpiredToken
     accepted_key: str = ""  # 400 ExpiredToken for other access keys; any if empty
     denied: bool = False  # 403, with the signature of the request in the answer
+    ignored_headers: list = field(default_factory=list)  # "if-match": as old stores do
     listing_lag_requests: int = 0  # listings show the objects of this many requests ago
     listing_lag_seconds: float = 0.0
     corrupted: str = ""  # objects whose name contains this are read with one bit flipped
@@ -162,6 +165,8 @@ class Handler(BaseHTTPRequestHandler):
     def serve(self, request):
         server, settings = self.server, self.server.settings
         request.number, fault = server.register(self.command, kinds_of(request))
+        for name in settings.ignored_headers:
+            request.headers.pop(name, None)
         request.listing_lag = settings.listing_lag_requests, settings.listing_lag_seconds
         if settings.outage:
             fault = "reset" if request.number % 2 else "unavailable"
@@ -181,6 +186,8 @@ class Handler(BaseHTTPRequestHandler):
                 server.delayed.append((request.number + server.random.randint(1, 4), request))
             raise Reset
         with server.lock:
+            if fault == "lost_part":
+                server.buckets.uploads.get(request.query["uploadId"], {0: b""}).popitem()
             status, body, headers = server.buckets.carry_out(request)
             if fault == "answered_twice":
                 status, body, headers = server.buckets.carry_out(request)
@@ -192,6 +199,8 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(settings.late_seconds)
         if body and settings.corrupted and settings.corrupted in request.key:
             body = bytes([body[0] ^ 1]) + body[1:]
+        if fault == "short_answer" and status == 206:
+            body = body[:-1]
         self.answer(status, body, headers, is_torn=fault == "torn_download")
 
     def body(self):
@@ -237,6 +246,7 @@ def kinds_of(request):
         "get" if request.method == "GET" and request.key else "",
         "put" if request.method == "PUT" and request.key else "",
         "write" if request.method in ("PUT", "POST", "DELETE") else "",
+        "complete" if request.method == "POST" and "uploadId" in request.query else "",
         "conditional" if request.condition is not None else "",
     }
 

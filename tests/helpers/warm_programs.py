@@ -1,10 +1,10 @@
-"""`main.py` in forks of a process that has already imported what it needs.
+"""Programs in forks of a process that has already imported what they need.
 
-Importing JAX, Orbax and the rest takes a third of the time of a small run. A fork runs `main.py` from
-its first line to the exit of the interpreter, with its own environment, folder and output; it has
-not started a device before. Unlike the program that a user starts, it finds its modules imported,
-and shares its hash seed and what JAX reads from JAX_... at import with the other forks.
-Tests of exactly that start the program themselves.
+Importing JAX, Orbax and the rest takes a third of the time of a small run. A fork runs a script
+from its first line to the exit of the interpreter, with its own environment, folder and output; no
+device has been opened before. Unlike a program that a user starts, it finds modules imported, and
+shares the hash seed and what is read from PYTHON... and JAX_... at the start with the other forks.
+Tests of exactly that start a new interpreter.
 """
 
 import contextlib
@@ -29,17 +29,18 @@ _PRELOADED = (
     "clac_jax.training_run",
     "clac_jax.reporting.figures",
 )
-_ROOT = Path(__file__).parents[2]
-_MAIN = _ROOT / "main.py"
+ROOT = Path(__file__).parents[2]
+MAIN = ROOT / "main.py"
 _MAX_BYTES = 1 << 20
 
 
 class WarmPrograms:
-    """Context manager: starts forks of `main.py`.
+    """Context manager: forks `main.py` and other scripts from a process that it starts when needed.
+
+    At the end, or if this process is killed, programs that still run are killed too.
 
     Args:
-        environment: of the process that is forked; only variables that are read after the imports
-            may differ between its forks.
+        environment: that of the process that is forked.
     """
 
     def __init__(self, environment):
@@ -54,15 +55,22 @@ class WarmPrograms:
             self._socket.close()
             self._server.wait(timeout=30)
 
-    def start(self, arguments, env, stdout=None, stderr=None):
-        """`main.py ARGUMENTS` in a fork: a `WarmProcess`; streams as for `subprocess.Popen`."""
+    def start(self, arguments, env, stdout=None, stderr=None, script=MAIN, cwd=ROOT):
+        """`python SCRIPT ARGUMENTS` in a fork: a `WarmProcess`; streams as for `subprocess.Popen`.
+
+        Only variables that are read after the imports may differ from those of the forked process.
+        """
         if self._server is None:
             self._start_server()
-        names = {name for name in env if name.startswith(("JAX_", "PYTHON"))}
-        assert {name: env[name] for name in names} == {
-            name: self._environment[name] for name in names
-        }, "read before the fork"
-        return WarmProcess(self._socket, arguments, env, stdout, stderr)
+        early = {name for name in env if name.startswith(("JAX_", "PYTHON"))}
+        assert all(env[name] == self._environment.get(name) for name in early)
+        request = {
+            "script": str(script),
+            "arguments": [str(argument) for argument in arguments],
+            "cwd": str(cwd),
+            "env": dict(env),
+        }
+        return WarmProcess(self._socket, request, stdout, stderr)
 
     def _start_server(self):
         self._socket, theirs = socket.socketpair()
@@ -70,17 +78,18 @@ class WarmPrograms:
             self._server = subprocess.Popen(
                 [sys.executable, __file__, str(theirs.fileno())],
                 env=self._environment,
-                cwd=_ROOT,
+                cwd=ROOT,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                start_new_session=True,
             )
 
 
 class WarmProcess:
     """A running fork; what the tests use of `subprocess.Popen`."""
 
-    def __init__(self, server, arguments, env, stdout, stderr):
+    def __init__(self, server, request, stdout, stderr):
         self.returncode = None
         self._out, out = _stream(stdout)
         self._err, err = (None, out) if stderr == subprocess.STDOUT else _stream(stderr)
@@ -88,9 +97,10 @@ class WarmProcess:
         for stream in (self._out, self._err, self._status):
             if stream is not None:
                 weakref.finalize(self, stream.close)
-        request = json.dumps({"arguments": [str(_MAIN), *arguments], "env": dict(env)}) + "\n"
+        message = f"{json.dumps(request)}\n".encode()
         with theirs:
-            socket.send_fds(server, [request.encode()], [out, err, theirs.fileno()])
+            sent = socket.send_fds(server, [message], [out, err, theirs.fileno()])
+            server.sendall(message[sent:])
         self.pid = int(_line(self._status))
 
     def poll(self):
@@ -101,9 +111,9 @@ class WarmProcess:
     def wait(self, timeout=None):
         if self.returncode is None:
             if not select.select([self._status], [], [], timeout)[0]:
-                raise subprocess.TimeoutExpired("main.py", timeout)
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
             self.returncode = int(_line(self._status))
-            self._status.close()  # until here its process id belongs to nobody else
+            self._status.close()  # until here no other process can have its id
         return self.returncode
 
     def communicate(self, timeout=None):
@@ -127,7 +137,7 @@ class WarmProcess:
 def _stream(stream):
     """(the file to read from, the descriptor to write to); a pipe is a file that cannot fill up."""
     if stream == subprocess.PIPE:
-        file = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        file = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         return file, file.fileno()
     return None, (1 if stream is None else stream.fileno())
 
@@ -143,17 +153,16 @@ def _line(connection):
 
 
 def _serve(connection):
-    """Forks for each request; returns only in the forks: the arguments of `main.py`."""
+    """Forks for each request; returns only in the forks: the request."""
     while True:
         request, descriptors, *_ = socket.recv_fds(connection, _MAX_BYTES, 3)
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        if not request:
-            os._exit(0)
+        if not request:  # the tests have ended, or were killed
+            os.killpg(0, signal.SIGKILL)
         while not request.endswith(b"\n"):
             request += connection.recv(_MAX_BYTES)
-        asked = json.loads(request)
         if os.fork() == 0:
             connection.close()
             if _is_program(socket.socket(fileno=descriptors[2])):
@@ -161,9 +170,7 @@ def _serve(connection):
                 os.dup2(descriptors[1], 2)
                 for number in descriptors[:2]:
                     os.close(number)
-                os.environ.clear()
-                os.environ.update(asked["env"])
-                return asked["arguments"]
+                return json.loads(request)
         for number in descriptors:
             os.close(number)
 
@@ -176,10 +183,9 @@ def _is_program(status):
         return True
     status.sendall(f"{pid}\n".encode())
     end = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    status.sendall(
-        f"{end.si_status if end.si_code == os.CLD_EXITED else -end.si_status}\n".encode()
-    )
-    status.recv(1)  # its end has been read, or nobody will
+    code = end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
+    status.sendall(f"{code}\n".encode())
+    status.recv(1)  # its end has been read, or the reader has ended
     os.waitpid(pid, 0)
     os._exit(0)
 
@@ -190,10 +196,15 @@ if __name__ == "__main__":
     import runpy
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # as by `clac-jax train`
-    sys.path[0] = str(_ROOT)
     for name in _PRELOADED:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()
-    sys.argv = _serve(socket.socket(fileno=int(sys.argv[1])))
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    gc.set_threshold(50_000, 20, 20)  # as in conftest.py
+    request = _serve(socket.socket(fileno=int(sys.argv[1])))
+    os.environ.clear()
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    sys.argv = [request["script"], *request["arguments"]]
+    sys.path[0] = str(Path(request["script"]).resolve().parent)
+    runpy.run_path(request["script"], run_name="__main__")

@@ -1,5 +1,6 @@
 """The index of a model's own data: where it is kept, and when it is made again."""
 
+import json
 import os
 
 import ml_collections
@@ -8,6 +9,7 @@ from helpers.word_model import TABLE, WordModel, words_index
 
 from clac_jax.config.schema import default_config, to_plain
 from clac_jax.index import own
+from clac_jax.index.filters import FilterError
 from clac_jax.index.plan import BuildError
 from clac_jax.index.sources import SourceError
 
@@ -82,6 +84,30 @@ def test_a_table_that_has_changed_is_reported(run, cache, capsys):
     table.write_text(table.read_text().splitlines()[0] + "\n")
     assert own.own_index(model).count == len(TABLE)
     assert "table.jsonl has changed since its index was made" in capsys.readouterr().err
+
+
+def test_a_wrong_condition_is_reported_before_an_index_is_made(run, cache, capsys):
+    model = trained_on(run.parent / "table.jsonl", run)
+    for where, words in (
+        ("bandgap > 3", "Did you mean band_gap"),
+        ("band_gap >", "is not a condition"),
+        ("band_gap == 'wide'", "a number"),
+    ):
+        with pytest.raises(FilterError, match=words):
+            own.own_index(model, where)
+    assert not (run / "index").exists() and capsys.readouterr().err == ""
+    index = own.own_index(model, "n_atoms > 1 and band_gap > 3")
+    with pytest.raises(FilterError, match="Did you mean band_gap"):
+        own.own_index(model, "bandgap > 3")
+    assert own.own_index(model, "band_gap > 3").checksum == index.checksum
+
+
+def test_a_condition_on_what_only_the_last_crystal_has_is_accepted(run, cache):
+    table = run.parent / "table.jsonl"
+    *rows, last = map(json.loads, table.read_text().splitlines())
+    last["hardness"] = 7.0
+    table.write_text("".join(json.dumps(row) + "\n" for row in (*rows, last)))
+    assert own.own_index(trained_on(table, run), "hardness > 6").count == len(TABLE)
 
 
 def test_data_that_are_gone_and_models_without_a_space(run, cache):

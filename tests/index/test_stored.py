@@ -109,7 +109,7 @@ def test_an_interrupted_addition_leaves_the_index_as_it_was(url, tables, monkeyp
     assert problems(Index(url)) == []
 
 
-def test_two_additions_at_once_do_not_mix(url, tables, monkeypatch, tmp_path):
+def test_simultaneous_additions_do_not_mix(url, tables, monkeypatch, tmp_path):
     model = StubModel()
     embed(model, tables[:1], url, TWO)
     other = user_tables.write(tmp_path / "c.jsonl", [user_tables.row(9)])
@@ -129,7 +129,7 @@ def test_two_additions_at_once_do_not_mix(url, tables, monkeypatch, tmp_path):
     assert Index(url).count == 6 and problems(Index(url)) == []
 
 
-def test_what_cannot_be_is_refused(url, tables):
+def test_other_data_folders_and_machines_are_refused(url, tables):
     model = StubModel()
     embed(model, tables[:1], url, TWO)
     with pytest.raises(IndexMismatchError, match=f"{url} was made from other data"):

@@ -13,6 +13,8 @@ from huggingface_hub import ModelCard
 import clac_jax
 from clac_jax import datasets
 from clac_jax.checkpoint.locate import CheckpointNotFoundError
+from clac_jax.datasets.crystal_table import CrystalTable
+from clac_jax.evaluation.trained import training_data
 from clac_jax.files.huggingface import PretrainedError
 from clac_jax.inference import mini
 from clac_jax.inference import model as model_module
@@ -71,6 +73,11 @@ def test_half_precision_costs_less_than_a_third_of_a_point_and_the_card_says_so(
     results = {result.metric_type: result.metric_value for result in card.data.eval_results}
     top1 = values["metrics"]["text_to_crystal_top1"]
     assert results["text_to_crystal_top1"] == pytest.approx(top1, abs=1e-6)
+
+
+def test_an_evaluation_of_it_knows_the_data_of_its_training(data_dir):
+    split = datasets.load("materials_project_mini", data_dir, "test")
+    assert training_data("mini") == {"test": CrystalTable.of(split).fingerprint()}
 
 
 def test_a_folder_of_that_name_is_reached_by_a_path(tmp_path, monkeypatch, capsys):

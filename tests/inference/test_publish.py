@@ -118,21 +118,71 @@ def test_a_checkpoint_that_was_not_tested_has_the_figures_of_its_validation(
     assert values["split"] == "validation" and "val_loss" in values["metrics"]
 
 
-def test_the_evaluation_of_the_checkpoint_is_published_with_it(run, tested, model, tmp_path):
+@pytest.fixture
+def evaluation(run, model):
+    """The eval.json of the checkpoint, for the test to write."""
     there = run[0] / "eval" / str(model.step) / "eval.json"
     there.parent.mkdir(parents=True)
-    try:
-        there.write_text('{"tasks": {}}')
-        folder = publish(tested, tmp_path / "a", name="mine", license_="mit")
-        assert (folder / "eval.json").read_text() == '{"tasks": {}}'
-        card = ModelCard.load(folder / "README.md")
-        assert card.data.license == "mit" and card.data.model_name == "mine"
-        there.write_bytes(b"\xff")
-        with pytest.raises(PublishedError, match=r"eval\.json cannot be read"):
-            publish(tested, tmp_path / "b")
-        assert not (tmp_path / "b").exists()
-    finally:
-        shutil.rmtree(run[0] / "eval")
+    yield there
+    shutil.rmtree(run[0] / "eval")
+
+
+def evaluated(**data):
+    """An eval.json of `clac-jax evaluate --tasks retrieval`, with the value 0.75 everywhere."""
+    measures = {f"top{k}": {"value": 0.75} for k in (1, 3, 5, 10)}
+    names = ("text_to_crystal", "crystal_to_text", "text_to_crystal_no_formula")
+    retrieval = {"pool_size": 99, "by_example": dict.fromkeys(names, measures)}
+    data = {"split": "test", "is_that_of_the_training": True} | data
+    return json.dumps({"data": data, "tasks": {"retrieval": retrieval}})
+
+
+def results_of(folder):
+    """Name -> value of the figures in the card."""
+    results = ModelCard.load(folder / "README.md").data.eval_results
+    return {result.metric_type: result.metric_value for result in results}
+
+
+def test_the_evaluation_of_the_checkpoint_is_published_with_it(evaluation, tested, tmp_path):
+    evaluation.write_text(evaluated())
+    folder = publish(tested, tmp_path / "a", name="mine", license_="mit")
+    assert (folder / "eval.json").read_text() == evaluated()
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.license == "mit" and card.data.model_name == "mine"
+    names = ("text_to_crystal_top{}", "crystal_to_text_top{}", "text_to_crystal_top{}_no_formula")
+    expected = {name.format(k): 0.75 for name in names for k in (1, 3, 10)}
+    assert results_of(folder) == expected, "not those of the run"
+    assert "text to crystal, top-1 of 99" in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        evaluated(is_that_of_the_training=False),
+        evaluated(split="validation"),
+        '{"data": {"split": "test"}, "tasks": {"classes": {}}}',
+        "{}",
+    ],
+)
+def test_the_card_has_the_test_of_the_run_if_the_evaluation_is_about_something_else(
+    evaluation, tested, row_of_test, tmp_path, content
+):
+    evaluation.write_text(content)
+    folder = publish(tested, tmp_path / "a")
+    assert results_of(folder) == {
+        name: pytest.approx(value, abs=1e-6)
+        for name, value in row_of_test.items()
+        if name.startswith(("text_to_crystal", "crystal_to_text"))
+    }
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff", b"[]", b'{"data": {"split": "test"}, "tasks": {"retrieval": {"a": 1}}}']
+)
+def test_an_evaluation_that_cannot_be_read_is_named(evaluation, tested, tmp_path, content):
+    evaluation.write_bytes(content)
+    with pytest.raises(PublishedError, match=r"eval\.json cannot be read"):
+        publish(tested, tmp_path / "b")
+    assert not (tmp_path / "b").exists()
 
 
 def test_nothing_is_overwritten(tested, published, tmp_path, capsys):
@@ -218,6 +268,12 @@ def test_a_property_model_has_no_text_encoder(tmp_path):
     assert (result.metric_type, result.metric_value) == ("val_mae", 0.25)
     assert (result.task_name, result.dataset_split) == ("Prediction of band gap", "validation")
     assert "Predicts the band gap" in card.text and "model.predict" in card.text
+
+    evaluation = tmp_path / "run" / "eval" / "3" / "eval.json"
+    evaluation.parent.mkdir(parents=True)
+    values = {"size": 5, "by_example": {"model": {"mae": {"value": 0.5}}}}
+    evaluation.write_text(json.dumps({"data": {"split": "test"}, "tasks": {"property": values}}))
+    assert results_of(publish(str(tmp_path / "run"), tmp_path / "again")) == {"test_mae": 0.5}
 
 
 def test_an_export_of_an_earlier_version_is_loaded(copied, model, texts):

@@ -9,8 +9,8 @@ from helpers.paths import ROOT
 
 from clac_jax.errors import WorkdirError
 from clac_jax.stores.copies import local_copy
-from clac_jax.stores.errors import NotFoundError, StoreError
-from clac_jax.stores.store import open_store
+from clac_jax.stores.errors import NotFoundError, UnavailableError
+from clac_jax.stores.store import Store, open_store
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +78,17 @@ def test_an_object_takes_the_place_of_a_folder(folder):
     assert place.read_text() == "an object now"
 
 
-def test_a_download_that_failed_is_not_trusted_later(folder, server):
+def test_a_download_that_failed_is_not_trusted_later(folder, monkeypatch):
     place = local_copy(folder.url, "--data")
-    folder.put("a.csv", b"A.CSV")
-    server.control(denied=True)
-    with pytest.raises(StoreError):
-        local_copy(folder.url, "--data")
-    server.control(denied=False)
+    folder.put("a.csv", b"A.CSV")  # as long as before
+
+    def fail(*_):
+        raise UnavailableError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "download", fail)
+        with pytest.raises(UnavailableError):
+            local_copy(folder.url, "--data")
     assert contents(place)["a.csv"] == "a.csv"
     assert contents(local_copy(folder.url, "--data"))["a.csv"] == "A.CSV"
 

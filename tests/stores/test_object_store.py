@@ -1,11 +1,15 @@
 """Reading and writing objects, on every kind of store."""
 
+import errno
+import mmap
+import os
 import sys
 import zlib
 
 import pytest
 from helpers.object_stores import azurite_store, gcs_store, misbehaving_store, moto_store
 
+from clac_jax.errors import WorkdirError
 from clac_jax.stores import store as store_module
 from clac_jax.stores.errors import ConflictError, MissingBucketError, NotFoundError, StoreError
 from clac_jax.stores.retries import Bandwidth
@@ -161,6 +165,32 @@ def test_the_limit_of_bytes_counts_both_directions(monkeypatch, tmp_path, bucket
     store.put("large", tmp_path / "large")
     store.download("large", tmp_path / "down")
     assert sorted(taken) == [1, 1, 3, PART, PART]
+
+
+@pytest.mark.parametrize("condition", [{}, {"if_absent": True}], ids=["plain", "if absent"])
+def test_a_file_that_cannot_be_read_is_no_failure_of_the_store(
+    store, large, monkeypatch, condition
+):
+    def fail(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", fail)
+    monkeypatch.setattr(mmap, "mmap", fail)
+    with pytest.raises(WorkdirError, match="Cannot read a file to upload: Input/output error"):
+        store.put("large", large, **condition)
+    assert store.counts.retries == 0
+    with pytest.raises(FileNotFoundError):
+        store.put("large", large.with_name("missing"))
+
+
+def test_a_file_system_that_cannot_map_files(store, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(errno.ENODEV, "No such device")
+
+    monkeypatch.setattr(mmap, "mmap", fail)
+    (tmp_path / "file").write_bytes(b"12345" * 300_000)
+    store.put("file", tmp_path / "file")
+    assert store.get("file").data == b"12345" * 300_000
 
 
 def test_counts(store):

@@ -58,6 +58,7 @@ class Model:
         assert must_succeed, f"{action} of {name} was not refused"
         self.old_version[name] = self.version.get(name)
         self.bytes[name], self.version[name] = content, version
+        assert self.store.get(name).data == content
 
     def conditions_of(self, action, name):
         if action == "put if absent":
