@@ -58,9 +58,9 @@ def test_a_stopped_child_is_killed(ended):
 
 
 def test_a_child_that_works_or_watches_nothing_may_take_any_time(ended):
-    end = ended("time.sleep(2)", "time.sleep(2)")  # alive, then without a watchdog
+    end = ended("time.sleep(1.4)", "time.sleep(1.4)")  # alive, then without a watchdog
     assert (end.code, end.was_silent, end.lines) == (0, False, ("alive", "ended"))
-    end = ended("", program="import time; time.sleep(1.5)")
+    end = ended("", program="import time; time.sleep(1.4)")
     assert (end.code, end.was_silent) == (0, False)
 
 
