@@ -114,8 +114,9 @@ def test_the_output_passes_through_and_the_last_lines_of_each_try_are_kept(workd
 # Signals: the supervisor is a program of its own.
 
 PROGRAM = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # pytest may run under nohup
 from clac_jax.cli.console import protect_output
 from clac_jax.supervision.supervisor import Restarts, supervise
 protect_output()
