@@ -31,7 +31,7 @@ from clac_jax.distributed.hang import HungRun
 from clac_jax.distributed.preemption import Preempted, StopSignals
 from clac_jax.distributed.sending import any_text
 from clac_jax.distributed.share import share_of_process
-from clac_jax.distributed.watchdog import NoWatchdog, Watch, Watchdog
+from clac_jax.distributed.watchdog import STEP, NoWatchdog, Watch, Watchdog
 from clac_jax.files.atomic import write_atomically
 from clac_jax.files.paths import local_path
 from clac_jax.input_pipeline.batch import Batch
@@ -226,9 +226,15 @@ def _train_epochs(run: Run) -> None:
     def save() -> str:
         return saver.save_without_others(current.state, current.progress)
 
+    def save_if_hung() -> str:
+        if run.watchdog.is_doing(STEP):  # the row of the step may not have been written yet
+            saver.checkpoints.drain()
+            return saver.checkpoints.describe_newest()
+        return save()
+
     run.events.phase("train")
     processes.save_if_lost(save)
-    run.watchdog.save_first = save
+    run.watchdog.save_first = save_if_hung
     try:
         while not has_ended(config, current.progress):
             save_is_due = _train_epoch(run)

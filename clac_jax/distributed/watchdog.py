@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import statistics
 import threading
 import time
@@ -34,6 +35,7 @@ the same number in a program that inherits only the environment.
 """
 TICKS_PER_FLOOR = 20
 # Kinds of activities that are watched in more than one place.
+STEP = "a training step"
 SAVE, WRITING = "a save", "a checkpoint to be written"
 SAVES = (SAVE, WRITING)
 KEPT_DURATIONS = 100  # of each kind of activity, for its median
@@ -106,6 +108,9 @@ class Watch(Protocol):
 
     def alive(self) -> None:
         """Reports progress within the present activity."""
+
+    def is_doing(self, kind: str) -> bool:
+        """Whether this is the present activity of the main thread."""
 
 
 class Watchdog:
@@ -203,7 +208,7 @@ class Watchdog:
                 batch = next(waiting, None)
             if batch is None:
                 return
-            with self.watching("a training step", is_new(batch)):
+            with self.watching(STEP, is_new(batch)):
                 yield batch
 
     def alive(self) -> None:
@@ -212,6 +217,11 @@ class Watchdog:
         activities = self._activities.get(threading.get_ident())
         if activities:
             self._note(activities[-1])
+
+    def is_doing(self, kind: str) -> bool:
+        """Whether this is the present activity of the main thread; asked from another thread."""
+        activities = list(self._activities.get(self._owner, ()))
+        return bool(activities) and activities[-1].kind == kind
 
     def describe(self) -> str:
         """The activities of all threads of this process, in words: "a training step"."""
@@ -263,11 +273,26 @@ class Watchdog:
         supervisor = _pipe_to_supervisor()
         while not self._stopped.wait(self._tick):
             if supervisor is not None:
-                with contextlib.suppress(OSError):  # it is full, or the supervisor is gone
-                    os.write(supervisor, b".")
+                supervisor = _sign_of_life(supervisor)
             self.check()
         if supervisor is not None:
             os.close(supervisor)  # from now on, silence means nothing
+
+
+def _sign_of_life(supervisor: int) -> int | None:
+    """Writes a byte to the supervisor; if that was killed, stops this run with a checkpoint.
+
+    Without it, the run would hold its workdir against the next start, and no one would restart it.
+    """
+    try:
+        os.write(supervisor, b".")
+    except BrokenPipeError:
+        os.close(supervisor)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return None
+    except OSError:  # the pipe is full: the supervisor is stopped
+        pass
+    return supervisor
 
 
 def _pipe_to_supervisor() -> int | None:
@@ -310,6 +335,7 @@ class NoWatchdog:
     def alive(self) -> None:
         """Does nothing."""
 
-    def describe(self) -> str:
-        """An empty text."""
-        return ""
+    def is_doing(self, kind: str) -> bool:
+        """False: nothing is known."""
+        del kind
+        return False

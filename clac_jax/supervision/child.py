@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import math
 import os
@@ -15,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import IO, BinaryIO
@@ -31,7 +30,6 @@ POLL_SECONDS = 5.0  # in case the signal of the child's end is lost
 # `connect_seconds`, for which the processes on other hosts wait for this one at their next start.
 SILENCE_SECONDS = 180.0
 ABORT_SECONDS = 10.0  # for the stacks that SIGABRT prints
-DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 _STEP = re.compile(rb"\bstep (\d{1,18})/\d")
 
 
@@ -97,9 +95,9 @@ class Ended:
 def run_child(command: Sequence[str], signals: Signals) -> Ended:
     """Runs a program to its end; a signal to this program is passed on to it.
 
-    If this program is killed, the child receives SIGTERM (on Linux), so that it saves and stops. A
-    child whose signs of life end is killed: it is stopped, or hangs in a way that its own watchdog
-    cannot notice.
+    A child whose signs of life end is killed: it is stopped, or hangs in a way that its own
+    watchdog cannot notice. If this program is killed, the child's watchdog notices that, and the
+    child saves and stops.
 
     Args:
         command: the program and its arguments.
@@ -143,7 +141,6 @@ def _start(command: Sequence[str]) -> tuple[subprocess.Popen[bytes], BinaryIO]:
             stderr=subprocess.PIPE,
             pass_fds=(writer,),
             env=os.environ | {SUPERVISED: supervised},
-            preexec_fn=_die_with_parent(),
         )
     finally:
         os.close(writer)
@@ -226,11 +223,3 @@ def _write(target: int, content: bytes) -> None:
     stream.flush()
     while content:
         content = content[os.write(target, content) :]
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    """A function for the child, between fork and exec; None where the system has none."""
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None).prctl  # loaded here: little is safe after the fork
-    return lambda: prctl(DEATH_SIGNAL, signal.SIGTERM) and None

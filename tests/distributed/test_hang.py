@@ -157,7 +157,8 @@ def test_a_stopped_process_ends_the_others_and_then_itself_with_the_same_code(
 
 
 def test_a_stopped_process_that_is_lost_first_ends_all_with_the_code_of_a_loss(begin, tmp_path):
-    running = begin(STEP, STEP, limit=3, failure_seconds=1.0)
+    work = f"lost_process.OWN_END_SECONDS = 3.0\n{STEP}"  # so the limit passes before the end
+    running = begin(work, work, limit=2.5, failure_seconds=1.0)
     running[1].send_signal(signal.SIGSTOP)
     code, said = end_of(running[0])
     assert code == 1 and "was not heard from for 1 seconds" in said

@@ -58,9 +58,9 @@ def test_a_stopped_child_is_killed(ended):
 
 
 def test_a_child_that_works_or_watches_nothing_may_take_any_time(ended):
-    end = ended("time.sleep(2)", "time.sleep(2)")  # alive, then without a watchdog
+    end = ended("time.sleep(1.4)", "time.sleep(1.4)")  # alive, then without a watchdog
     assert (end.code, end.was_silent, end.lines) == (0, False, ("alive", "ended"))
-    end = ended("", program="import time; time.sleep(1.5)")
+    end = ended("", program="import time; time.sleep(1.4)")
     assert (end.code, end.was_silent) == (0, False)
 
 
@@ -72,6 +72,33 @@ with child.Signals() as signals:
     ended = child.run_child([sys.executable, "-c", *sys.argv[1:]], signals)
 print(ended.code, ended.was_silent)
 """
+
+
+STOPS = """
+def stop(number, frame):
+    print("stopped", file=open(sys.argv[3], "w"))
+    os._exit(75)
+signal.signal(signal.SIGTERM, stop)
+time.sleep(60)
+"""
+
+
+def test_a_child_whose_supervisor_is_killed_stops_as_by_a_signal(tmp_path):
+    """It would hold its workdir against the next start."""
+    done = tmp_path / "done"
+    program = subprocess.Popen(
+        [sys.executable, "-c", SUPERVISOR, ALIVE, STOPS, "", str(done)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    with program:
+        assert program.stdout.readline() == "alive\n"
+        program.kill()
+    deadline = time.monotonic() + 30
+    while not (done.exists() and done.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_job_that_is_suspended_as_one_is_not_silent(tmp_path):

