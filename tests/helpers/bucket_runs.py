@@ -133,7 +133,7 @@ def play(store, mirror, templates, history=HISTORY, done=None, started=None):
 
 
 def view_of(memory, prefix="checkpoints/"):
-    """The objects of checkpoints that others read, but for manifests: name -> CRC-32."""
+    """The objects of checkpoints that others read, except for manifests: name -> CRC-32."""
     return {
         name: zlib.crc32(data)
         for name, (data, _) in memory.objects.items()
