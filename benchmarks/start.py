@@ -39,7 +39,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         cache, flags = Path(folder) / "cache", [f"--config={options.config}", *options.flags]
         flags.append(f"--config.compilation_cache={cache}/xla")
-        os.environ["CLAC_JAX_CACHE"] = f"{cache}/clac-jax"  # for the programs started below
+        os.environ["CLAC_JAX_CACHE"] = f"{cache}/clac_jax"  # for the programs started below
         for origin in ("fresh", "resumed"):
             workdir = Path(folder) / origin
             if origin == "resumed":

@@ -38,6 +38,7 @@ from clac_jax.distributed.workdir import LOCK_FILE
 from clac_jax.errors import WorkdirError
 from clac_jax.files.atomic import write_atomically
 from clac_jax.files.paths import explain, local_path
+from clac_jax.files.user_cache import cache_folder
 from clac_jax.stores.errors import NotFoundError
 from clac_jax.stores.store import Store
 
@@ -56,10 +57,8 @@ def mirror_folder(url: str, scratch: str) -> Path:
     """
     if scratch:
         base = local_path(scratch, "config.bucket.scratch")
-    elif cache := os.environ.get("CLAC_JAX_CACHE"):
-        base = local_path(cache, "CLAC_JAX_CACHE") / "runs"
     else:
-        base = Path("~/.cache/clac-jax/runs").expanduser()
+        base = cache_folder("runs")
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", url.rpartition("/")[2])[:40]
     digest = hashlib.sha256(url.encode()).hexdigest()[:16]
     return (base / f"{name}-{digest}").absolute()

@@ -36,7 +36,7 @@ from clac_jax.checkpoint.remote import (
 from clac_jax.errors import UserError, WorkdirError, origin_of, set_origin
 from clac_jax.files.atomic import replacing, write_atomically
 from clac_jax.files.paths import explain
-from clac_jax.stores.copies import cache_folder
+from clac_jax.files.user_cache import cache_folder
 from clac_jax.stores.errors import NotFoundError
 from clac_jax.stores.store import Store, open_store
 from clac_jax.stores.url import is_url

@@ -134,7 +134,7 @@ class Bucket:
     scratch: str = key(
         "",
         'folder for local copies of workdirs in buckets; "": the user\'s cache ($CLAC_JAX_CACHE, '
-        "or ~/.cache/clac-jax)",
+        "or ~/.cache/clac_jax)",
         is_path=True,
         local_only="it holds copies of what is in a bucket",
         may_be_empty=True,

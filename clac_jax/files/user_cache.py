@@ -9,14 +9,24 @@ import importlib.metadata
 import os
 from pathlib import Path
 
+from clac_jax.files.paths import local_path
+
 _PACKAGE = Path(__file__).parents[1]
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 def cache_folder(*names: str) -> Path:
-    """A folder of the user's cache: in $CLAC_JAX_CACHE, by default in ~/.cache/clac-jax."""
-    cache = os.environ.get("CLAC_JAX_CACHE") or "~/.cache/clac-jax"
-    return Path(os.path.expanduser(cache)).joinpath(*names).absolute()
+    """A folder of the user's cache of this package: in $CLAC_JAX_CACHE, or ~/.cache/clac_jax.
+
+    Where $XDG_CACHE_HOME is an absolute path, it replaces ~/.cache, as that specification says.
+
+    Raises:
+        PathError: $CLAC_JAX_CACHE is not a local folder.
+    """
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    usual = f"{base if os.path.isabs(base) else '~/.cache'}/clac_jax"
+    cache = os.environ.get("CLAC_JAX_CACHE") or usual
+    return local_path(cache, "CLAC_JAX_CACHE", "it holds copies").joinpath(*names).absolute()
 
 
 def read_checked(path: Path) -> bytes | None:

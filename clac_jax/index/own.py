@@ -10,6 +10,7 @@ from clac_jax.checkpoint.layout import CHECKPOINTS
 from clac_jax.datasets.prepare import NAMES
 from clac_jax.errors import UserError, warn
 from clac_jax.files.paths import local_path
+from clac_jax.files.user_cache import cache_folder
 from clac_jax.index import filters
 from clac_jax.index.build import embed
 from clac_jax.index.items import Item, properties_of, schema_of
@@ -64,14 +65,6 @@ def own_index(model: EmbeddingModel, where: str | None = None) -> Index:
     index_or_none = embed(model, crystals, folder, chosen)
     assert index_or_none is not None  # there are no other machines
     return index_or_none
-
-
-def cache_folder() -> Path:
-    """The user's cache of this package: in $XDG_CACHE_HOME, by default ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification: a relative path is to be ignored.
-    root = Path(base) if os.path.isabs(base) else local_path("~/.cache", "The cache folder")
-    return root / "clac_jax"
 
 
 def run_folder(name: str) -> Path | None:

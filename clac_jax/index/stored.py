@@ -23,7 +23,7 @@ from clac_jax.index.layout import (
     is_plain_name,
     read_sealed,
 )
-from clac_jax.stores.copies import cache_folder
+from clac_jax.files.user_cache import cache_folder
 from clac_jax.stores.errors import ConflictError, NotFoundError
 from clac_jax.stores.outputs import require_writable
 from clac_jax.stores.store import Store, Version, open_store

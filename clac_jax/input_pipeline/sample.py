@@ -19,7 +19,7 @@ from clac_jax.files.user_cache import cache_folder, code_hash, read_checked, wri
 from clac_jax.input_pipeline.batch import ExampleViews
 
 _CODE = ("crystals", "text", "input_pipeline", "datasets")
-_LIBRARIES = ("numpy", "scipy", "tokenizers", "sentencex")
+_LIBRARIES = ("numpy", "scipy", "tokenizers", "sentencex", "vesin")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from clac_jax.errors import WorkdirError, set_origin
 from clac_jax.files.atomic import write_atomically
 from clac_jax.files.json import read_json_object
 from clac_jax.files.paths import explain, local_path
+from clac_jax.files.user_cache import cache_folder
 from clac_jax.stores.errors import NotFoundError
 from clac_jax.stores.store import Listed, Store, open_store
 from clac_jax.stores.url import is_url
@@ -26,16 +27,6 @@ T = TypeVar("T")
 CONTENTS = "copy.json"
 LOCK_FILE = "copy.lock"
 _FILES_AT_A_TIME = 8
-
-
-def cache_folder(*names: str) -> Path:
-    """A folder of the user's cache: in $CLAC_JAX_CACHE, by default in ~/.cache/clac-jax.
-
-    Raises:
-        PathError: the variable does not name a local folder.
-    """
-    cache = os.environ.get("CLAC_JAX_CACHE") or "~/.cache/clac-jax"
-    return local_path(cache, "CLAC_JAX_CACHE", "it holds copies").joinpath(*names).absolute()
 
 
 def local_copy(url_or_path: str | os.PathLike[str], what: str) -> Path:

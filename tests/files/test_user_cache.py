@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from clac_jax.files import user_cache
+from clac_jax.files.paths import PathError
 from clac_jax.files.user_cache import cache_folder, read_checked, write_checked
 
 
@@ -67,7 +68,14 @@ def test_the_folder_follows_the_environment(tmp_path, monkeypatch):
     assert cache_folder("sizes") == tmp_path / "sizes"
     monkeypatch.delenv("CLAC_JAX_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / ".cache" / "clac-jax"
+    for value in ("", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+        assert cache_folder() == tmp_path / ".cache" / "clac_jax"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder("sizes") == tmp_path / "xdg" / "clac_jax" / "sizes"
+    monkeypatch.setenv("CLAC_JAX_CACHE", "s3://bucket/cache")
+    with pytest.raises(PathError, match="CLAC_JAX_CACHE is a URL"):
+        cache_folder()
 
 
 def test_the_hash_of_code_follows_the_code_and_the_versions(tmp_path, monkeypatch):

@@ -117,10 +117,3 @@ def test_data_that_are_gone_and_models_without_a_space(run, cache):
     model.is_dot_product = False
     with pytest.raises(BuildError, match="not a product of their vectors"):
         own.own_index(model)
-
-
-def test_the_cache_follows_the_environment(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for value in ("", "relative"):
-        monkeypatch.setenv("XDG_CACHE_HOME", value)
-        assert own.cache_folder() == tmp_path / ".cache" / "clac_jax"
