@@ -14,14 +14,14 @@ TWO_PROCESSES := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 # Also where the environment forbids bytecode: every program that a test starts would compile the package.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(RUN) -m pytest
 
-.PHONY: train test test-slow test-browser coverage fuzz gpu-check gpu-wheels docs docs-config lint words data env lock wheel clean
+.PHONY: train test test-slow test-browser test-slurm coverage fuzz gpu-check gpu-wheels docs docs-config lint words data env lock wheel clean
 
 # Huge pages for XLA's large buffers: fewer page faults, shorter steps on a CPU.
 train: $(DATA)
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(RUN) main.py --config=$(CONFIG) --workdir=$(WORKDIR)
 
 test: $(DATA)
-	$(PYTEST) -m "not slow and not browser" $(TWO_PROCESSES)
+	$(PYTEST) -m "not slow and not browser and not slurm" $(TWO_PROCESSES)
 
 test-slow: $(DATA)
 	$(PYTEST) -m slow
@@ -30,9 +30,14 @@ test-slow: $(DATA)
 test-browser: $(DATA)
 	$(PYTEST) -m browser
 
+# The scripts of examples/slurm, in a cluster of two nodes on 127.0.0.1; needs Debian's packages
+# slurmctld, slurmd, slurm-client and munge.
+test-slurm: $(DATA)
+	$(PYTEST) -m slurm
+
 # Lines and branches that `make test` runs, also in the programs that it starts.
 coverage: $(DATA)
-	$(PYTEST) -m "not slow and not browser" $(TWO_PROCESSES) --cov --cov-report=term-missing:skip-covered
+	$(PYTEST) -m "not slow and not browser and not slurm" $(TWO_PROCESSES) --cov --cov-report=term-missing:skip-covered
 
 # Correctness and speed on the accelerator of this machine: tools/gpu_check.py. With no network there,
 # what is missing comes from the folder gpu_wheels, made by `make gpu-wheels` where there is one.

@@ -22,6 +22,7 @@ from benchmarks.common import timed
 from clac_jax.config.schema import default_config
 from clac_jax.crystals.graph import CrystalGraph
 from clac_jax.input_pipeline.batch import Batch, BatchShape, ExampleViews, TokenView, collate
+from clac_jax.input_pipeline.sample import Sample
 from clac_jax.input_pipeline.shape_plan import ShapePlan
 from clac_jax.models import CLaC
 from clac_jax.training.gradients import GradientFunction
@@ -90,7 +91,7 @@ def load_examples(path: Path = BATCH_FILE, cutoff: float = 5.0) -> list[ExampleV
 def plan_for(examples: list[ExampleViews], num_examples: int, max_length: int) -> ShapePlan:
     """The shape plan of a run that has only these examples."""
     atoms = np.array([len(example.graphs[0].atomic_numbers) for example in examples])
-    return ShapePlan(examples, num_examples, max_length, atoms)
+    return ShapePlan(Sample.of(examples), num_examples, max_length, atoms)
 
 
 def packed(

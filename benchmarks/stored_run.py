@@ -75,7 +75,7 @@ class StoredRun:
 
     def arrays(self, state: Any) -> dict[str, Any]:
         """The arrays of a state as a checkpoint stores them, still on a device."""
-        return to_arrays(self._parallel.gather(state))
+        return to_arrays(self._parallel.local(state))
 
     def host_arrays(self, state: Any) -> dict[str, Any]:
         """Copies of the arrays of a state in host memory."""
@@ -84,7 +84,7 @@ class StoredRun:
     def checkpoints(self, workdir: Path) -> Checkpoints:
         """The checkpoints of the workdir, ready to save."""
         checkpoints = Checkpoints(workdir, self._config, self.shapes)
-        checkpoints._buffers.result()  # allocated in the background while a run compiles
+        checkpoints._allocated.result()  # allocated in the background while a run compiles
         return checkpoints
 
     def resume(self, workdir: Path) -> tuple[dict[str, Any], RunProgress]:

@@ -6,17 +6,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
+_COPIES: dict[str, str] = {}  # path of a local copy -> URL of what it is a copy of
+
 
 class UserError(Exception):
     """A problem with something the user provided: config, file, data or disk.
 
     The message has two parts: what is wrong with which file, row or key, and what to do about it.
-    The command line prints it without a traceback and exits with `exit_code`.
+    Local copies of what is in an object store appear in it under their URLs. The command line
+    prints it without a traceback and exits with `exit_code`.
     """
 
     exit_code = 2
     prevents_saving = False
     """Whether a checkpoint of the state at the time of the error would be wrong."""
+
+    def __str__(self) -> str:
+        return shown(super().__str__())
 
 
 class ConfigError(UserError, ValueError):
@@ -54,7 +60,41 @@ EXIT_USER_ERROR = UserError.exit_code
 
 def warn(message: str) -> None:
     """Prints a warning to the standard error: what is wrong and what happens next."""
-    print(f"warning: {message}", file=sys.stderr, flush=True)
+    print(f"warning: {shown(message)}", file=sys.stderr, flush=True)
+
+
+def set_origin(copy: Path, url: str) -> None:
+    """Makes messages name the URL of what was copied to a local file or folder.
+
+    Args:
+        copy: absolute path of the copy.
+        url: what it is a copy of.
+    """
+    for path in (copy, copy.resolve()):
+        _COPIES[str(path)] = url.rstrip("/")
+
+
+def forget_origin(copy: Path) -> None:
+    """Makes messages name a local file or folder by its path again."""
+    for path in (copy, copy.resolve()):
+        _COPIES.pop(str(path), None)
+
+
+def origin_of(path: Any) -> str | None:
+    """URL of which a path is a copy, or is in a copy; None for other paths."""
+    text = str(path)
+    for copy in sorted(_COPIES, key=len, reverse=True):
+        if text == copy or text.startswith(f"{copy}/"):
+            return _COPIES[copy] + text[len(copy) :]
+    return None
+
+
+def shown(text: Any) -> str:
+    """A text or path for the user: local copies under the URLs of what they are copies of."""
+    result = str(text)
+    for copy in sorted(_COPIES, key=len, reverse=True):
+        result = result.replace(copy, _COPIES[copy])
+    return result
 
 
 def error_reason(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import ml_collections
 from clac_jax.checkpoint.saving import Saver
 from clac_jax.distributed.preemption import StopSignals
 from clac_jax.distributed.processes import SharedRequests
+from clac_jax.distributed.watchdog import Watch
 from clac_jax.errors import UserError
 from clac_jax.input_pipeline.run_data import RunData
+from clac_jax.reporting.events import Events, NoEvents
 from clac_jax.reporting.progress_line import ProgressLine, SilentLine
 from clac_jax.reporting.run_log import RunLog, SilentLog
 from clac_jax.tasks import Task
@@ -53,7 +56,8 @@ class Run:
 
     Attributes:
         config: the run's config.
-        workdir: its folder; only the first process accesses it.
+        workdir: its local folder; only the first process accesses it.
+        shown: name of the workdir in messages: the folder, or the URL of a bucket.
         data: provides the batches.
         task: the model, its loss and its measures.
         parallel: placement of the state and the steps on the devices.
@@ -62,8 +66,10 @@ class Run:
         saver: saves and removes checkpoints.
         log: receives the rows.
         line: shows the progress.
+        events: receives what the run does when.
         stop: listens for the signals that request a stop.
         requests: makes a request of one process known to all.
+        watchdog: ends the run if something takes far too long.
         began_at: position at which the run was set up.
         is_own: whether it resumed from a checkpoint in its own workdir.
         current: the only part that changes.
@@ -71,6 +77,7 @@ class Run:
 
     config: ml_collections.ConfigDict
     workdir: Path
+    shown: str
     data: RunData
     task: Task
     parallel: Parallel
@@ -79,8 +86,10 @@ class Run:
     saver: Saver
     log: RunLog | SilentLog
     line: ProgressLine | SilentLine
+    events: Events | NoEvents
     stop: StopSignals
     requests: SharedRequests
+    watchdog: Watch
     began_at: RunProgress
     is_own: bool
     current: Current
@@ -103,6 +112,19 @@ class Run:
                 "The newest checkpoint is from before that: lower learning_rate or gradient_clip, "
                 "raise warmup_steps, and start the same command again."
             )
+
+    def save(self, metrics: Mapping[str, float] | None = None) -> None:
+        """Saves the present state.
+
+        Args:
+            metrics: results of the validation at this step, or None between validations.
+
+        Raises:
+            CheckpointError: see `Checkpoints.save`.
+        """
+        with self.events.during("save_wait"):
+            self.saver.save(self.current.state, self.current.progress, metrics)
+        self.events.saved(self.current.progress.step)
 
     def poll(self, save_requested: bool = False) -> bool:
         """Exchanges requests; called by all processes at the same points of the run.

@@ -5,11 +5,12 @@ import ml_collections
 from clac_jax.config.schema import from_plain
 from clac_jax.errors import ConfigError, one_line
 from clac_jax.files.json import read_json_object
-from clac_jax.files.paths import explain, local_path
+from clac_jax.files.paths import explain
+from clac_jax.stores.copies import local_copy
 
 
 def get_config(path: str) -> ml_collections.ConfigDict:
-    file = local_path(path, "--config=configs/saved.py:FILE")
+    file = local_copy(path, "--config=configs/saved.py:FILE")
     try:
         return from_plain(read_json_object(file))
     except OSError as error:

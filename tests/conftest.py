@@ -3,6 +3,7 @@
 import gc
 import importlib.metadata
 import os
+import tempfile
 
 import pytest
 from helpers.compilation_cache import open_cache
@@ -35,6 +36,10 @@ def pytest_configure(config):
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = open_cache(config)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    if "CLAC_JAX_CACHE" not in os.environ:  # nor is the user's own cache read or written
+        own = tempfile.TemporaryDirectory(prefix="clac_jax_cache_")
+        config.add_cleanup(own.cleanup)
+        os.environ["CLAC_JAX_CACHE"] = own.name
 
 
 def pytest_collection_finish():

@@ -29,8 +29,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    # As the tests compile: tests/conftest.py.
-    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    # As the tests compile: tests/conftest.py. On two devices, so that arrays are saved in shards.
+    os.environ.setdefault(
+        "XLA_FLAGS",
+        "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=2",
+    )
     from clac_jax.training_run import train
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -67,6 +70,8 @@ def _config():
     config.use_visual_intramodal_loss = config.use_textual_intramodal_loss = False
     config.frozen = ("text_encoder/(word|position|type)_embedding/.*",)
     config.schedule = "cosine"
+    config.parallel, config.sharding.what = "shard_map", "everything"
+    config.sharding.min_elements = 1024
     config.checkpoint.keep_every_n_steps = STOPPED_AT
     config.checkpoint.save_top_k = 1
     return config

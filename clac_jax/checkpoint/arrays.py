@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
@@ -18,12 +19,24 @@ from clac_jax.checkpoint.files import (
     DamagedCheckpointError,
     UnreadableCheckpointError,
     check_files,
+    read_manifest,
 )
 from clac_jax.checkpoint.layout import MERGED, STATE, CheckpointInfo, Leaf
 from clac_jax.checkpoint.quiet import quiet_threads
+from clac_jax.checkpoint.remote import ensure_local
+from clac_jax.checkpoint.shard_handler import (
+    ShardHandler,
+    ShardRestoreArgs,
+    Target,
+    WrittenArray,
+    WrongShardError,
+    wanted_regions,
+)
+from clac_jax.checkpoint.shards import within_shape
 from clac_jax.errors import UserError
 
 Arrays = dict[str, np.ndarray]
+Key = TypeVar("Key", bound=Hashable)
 
 _THREADS = max(2, min(8, os.cpu_count() or 2))
 
@@ -32,33 +45,33 @@ class MissingArraysError(UserError):
     """A checkpoint lacks an array that was requested: it belongs to a different model."""
 
 
-class HostBuffers:
+class HostBuffers(Generic[Key]):
     """Preallocated host memory that a state is copied to for a save.
 
     Page faults make a fresh allocation of a model's size many times slower than the copy itself.
     """
 
-    def __init__(self, shapes: Mapping[str, jax.ShapeDtypeStruct]):
-        """Allocates memory for a state with these arrays, given by slash path."""
-        self._buffers = {path: np.zeros(leaf.shape, leaf.dtype) for path, leaf in shapes.items()}
+    def __init__(self, shapes: Mapping[Key, jax.ShapeDtypeStruct]):
+        """Allocates memory for a state, or part of it, with these arrays: by slash path, say."""
+        self._buffers = {key: np.zeros(leaf.shape, leaf.dtype) for key, leaf in shapes.items()}
         for buffer in self._buffers.values():
             buffer.fill(0)  # np.zeros allocates lazily; this touches every page
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="host-copy")
 
-    def fill(self, arrays: Mapping[str, Any]) -> Arrays:
+    def fill(self, arrays: Mapping[Key, Any]) -> dict[Key, np.ndarray]:
         """Copies the arrays; the result is valid until the next call.
 
         Args:
-            arrays: slash path -> array of the shape allocated before; leading axes of length 1 are
+            arrays: key -> array of the shape allocated before; leading axes of length 1 are
                 allowed.
         """
         for leaf in arrays.values():
             if isinstance(leaf, jax.Array):
                 leaf.copy_to_host_async()
 
-        def copy(path: str) -> None:
-            buffer = self._buffers[path]
-            np.copyto(buffer, np.asarray(arrays[path]).reshape(buffer.shape))
+        def copy(key: Key) -> None:
+            buffer = self._buffers[key]
+            np.copyto(buffer, np.asarray(arrays[key]).reshape(buffer.shape))
 
         list(self._pool.map(copy, arrays))
         return self._buffers
@@ -93,17 +106,119 @@ def read_arrays(info: CheckpointInfo, paths: Collection[str]) -> Arrays:
         MissingArraysError: the checkpoint lacks some of them.
         DamagedCheckpointError: a file differs from what was written; the message names it.
         UnreadableCheckpointError: all files are intact, but reading them fails.
+        StoreError: they are in an object store, and cannot be downloaded.
     """
+    return _read_complete(info, paths, None)
+
+
+def _read_complete(
+    info: CheckpointInfo, paths: Collection[str], files: Collection[str] | None
+) -> Arrays:
     if not paths:
         return {}
+    with reading_arrays(info, paths, files):
+        arrays = _read(info, paths)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            leaves = [info.leaves[path] for path in arrays]
+            intact = list(pool.map(_is_intact, leaves, arrays.values()))
+        for path, is_intact in zip(arrays, intact, strict=True):
+            if not is_intact:
+                raise WrongShardError(path)
+    return arrays
+
+
+def read_targets(info: CheckpointInfo, targets: Mapping[str, Target]) -> dict[str, Any]:
+    """Reads and verifies arrays of a checkpoint, of sharded ones what this process needs.
+
+    Host memory holds about one shard of them at a time.
+
+    Args:
+        info: description of the checkpoint.
+        targets: name -> an array in the checkpoint, and how to restore it.
+
+    Returns:
+        name -> a NumPy array, or one on the devices of all processes if it is to be sharded.
+
+    Raises:
+        MissingArraysError, DamagedCheckpointError, UnreadableCheckpointError: see `read_arrays`.
+    """
+    complete = {name: each for name, each in targets.items() if each.wanted.sharding is None}
+    files = needed_files(info, targets)
+    saved = _read_complete(info, {each.path for each in complete.values()}, files)
+    result: dict[str, Any] = {}
+    for name, each in complete.items():
+        if each.base is None:
+            result[name] = saved[each.path].astype(each.wanted.dtype, copy=False)
+        else:
+            result[name] = _overlap(np.array(each.base), saved[each.path])
+    sharded = {each.path: name for name, each in targets.items() if name not in complete}
+    if sharded:
+        with reading_arrays(info, sharded, files):
+            args = {
+                path: ShardRestoreArgs(
+                    restore_type=WrittenArray, target=targets[name], leaf=info.leaves[path]
+                )
+                for path, name in sharded.items()
+            }
+            read = _restored(info, args, shard_registry())
+        result |= {name: read[path] for path, name in sharded.items()}
+    return result
+
+
+def needed_files(info: CheckpointInfo, targets: Mapping[str, Target]) -> list[str] | None:
+    """The files of a checkpoint that this process needs to restore some arrays; None for all.
+
+    Args:
+        info: description of the checkpoint.
+        targets: the arrays, as for `read_targets`.
+    """
+    needed: set[int] = set()
+    for target in targets.values():
+        leaf = info.leaves.get(target.path)
+        if leaf is None or not leaf.owners:
+            return None
+        for region in wanted_regions(target.wanted):
+            numbers = leaf.grid.overlapping(within_shape(region, leaf.shape))
+            needed |= {leaf.owners[number] for number in numbers}
+    prefix = f"{STATE}/ocdbt.process_"
+    kept = tuple(f"{prefix}{number}/" for number in needed)
+    names = read_manifest(info.folder)
+    return [name for name in names if not name.startswith(prefix) or name.startswith(kept)]
+
+
+def shard_registry() -> Any:
+    """Orbax's registry with the handler of arrays that are saved by shards."""
+    none = ocp.type_handlers.ArrayHandler(array_metadata_store=None)  # Orbax warns if it is missing
+    return ocp.type_handlers.create_type_handler_registry(
+        (WrittenArray, ShardHandler()), (jax.Array, none)
+    )
+
+
+@contextmanager
+def reading_arrays(
+    info: CheckpointInfo, paths: Collection[str], files: Collection[str] | None = None
+) -> Iterator[None]:
+    """Context that reads these arrays of a checkpoint; raises the errors of `read_arrays`.
+
+    Args:
+        info: description of the checkpoint.
+        paths: slash paths of the arrays.
+        files: the files that are needed; None for all.
+    """
     if missing := sorted(set(paths) - set(info.leaves)):
         raise MissingArraysError(
             f"{info.folder} does not hold {', '.join(missing[:3])}"
             + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
             + ": it was saved by another model. `clac-jax ckpt show` lists what it holds."
         )
+    ensure_local(info.folder, files)
     try:
-        arrays = _read(info, paths)
+        yield
+    except WrongShardError as error:
+        check_files(info.folder, every_byte=True)  # raises, naming the file, if one is damaged
+        raise DamagedCheckpointError(
+            info.folder / STATE, f"has wrong numbers in {error.path}"
+        ) from error
     except Exception as error:  # Orbax and TensorStore raise many types for damaged files
         check_files(info.folder, every_byte=True)
         if not os.path.lexists(info.folder / STATE / MERGED):
@@ -112,42 +227,60 @@ def read_arrays(info: CheckpointInfo, paths: Collection[str]) -> Arrays:
             f"{info.folder / STATE} cannot be read, although its files are what was written: "
             f"{error}. Free memory or fix the file system, and start again."
         ) from error
-    with ThreadPoolExecutor(_THREADS) as pool:
-        sums = dict(zip(arrays, pool.map(_crc32, arrays.values()), strict=True))
-    for path, crc in sums.items():
-        if crc != info.leaves[path].crc32:
-            check_files(info.folder, every_byte=True)  # raises, naming the file, if one is damaged
-            raise DamagedCheckpointError(info.folder / STATE, f"has wrong numbers in {path}")
-    return arrays
 
 
 def _read(info: CheckpointInfo, paths: Collection[str]) -> Arrays:
+    read = _restored(info, {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in paths})
+    return {path: np.asarray(read[path]) for path in paths}
+
+
+def _restored(
+    info: CheckpointInfo, args: Mapping[str, ocp.RestoreArgs], registry: Any = None
+) -> dict[str, Any]:
+    """Slash path -> what Orbax restores with these arguments."""
     wanted = {
         path: jax.ShapeDtypeStruct(info.leaves[path].shape, np.dtype(info.leaves[path].dtype))
-        for path in paths
+        for path in args
     }
-    as_numpy = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in paths}
     one = only_this_process()
-    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=one)
+    options = {} if registry is None else {"type_handler_registry": registry}
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=one, **options)
     quiet_threads()
     with ocp.Checkpointer(handler, multiprocessing_options=one) as checkpointer:
         tree = checkpointer.restore(
             epath.Path(info.folder).resolve() / STATE,  # Orbax rejects relative paths
             args=ocp.args.PyTreeRestore(
-                item=nested(wanted), restore_args=nested(as_numpy), partial_restore=True
+                item=nested(wanted), restore_args=nested(args), partial_restore=True
             ),
         )
-    read = traverse_util.flatten_dict(tree, sep="/")
-    return {path: np.asarray(read[path]) for path in paths}
+    read: dict[str, Any] = traverse_util.flatten_dict(tree, sep="/")
+    return read
 
 
-def _describe(array: np.ndarray) -> Leaf:
+def _is_intact(leaf: Leaf, array: np.ndarray) -> bool:
+    regions = (leaf.grid.region(number) for number in range(len(leaf.checksums)))
+    pairs = zip(regions, leaf.checksums, strict=True)
+    return all(crc32_of(array[region]) == crc for region, crc in pairs)
+
+
+def _overlap(fresh: np.ndarray, saved: np.ndarray) -> np.ndarray:
+    common = tuple(slice(min(a, b)) for a, b in zip(fresh.shape, saved.shape, strict=True))
+    fresh[common] = saved[common]
+    return fresh
+
+
+def norm_of(array: np.ndarray) -> float:
+    """The l2 norm of an array."""
     flat = array.ravel()
     if array.dtype != np.float32:  # BLAS needs no copy of float32
         flat = flat.astype(np.float64)
-    norm = float(np.sqrt(np.dot(flat, flat)))
-    return Leaf(tuple(array.shape), str(array.dtype), _crc32(array), norm)
+    return float(np.sqrt(np.dot(flat, flat)))
 
 
-def _crc32(array: np.ndarray) -> int:
+def crc32_of(array: np.ndarray) -> int:
+    """CRC-32 of the bytes of an array in C order."""
     return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def _describe(array: np.ndarray) -> Leaf:
+    return Leaf(tuple(array.shape), str(array.dtype), crc32_of(array), norm_of(array))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 
@@ -33,6 +33,25 @@ def read_best(
         The step and its arrays, in the dtypes of `shapes`; (`last_step`, {}) for the state in
         memory.
     """
+    for info in best_fitting(intact, best_first, shapes, last_step):
+        try:
+            arrays = read_arrays(info, shapes)
+        except DamagedCheckpointError as error:
+            warn(f"{error} The next best is tested.")
+            continue
+        return info.step, {
+            path: array.astype(shapes[path].dtype, copy=False) for path, array in arrays.items()
+        }
+    return last_step, {}
+
+
+def best_fitting(
+    intact: Mapping[int, CheckpointInfo], best_first: Sequence[int], shapes: Shapes, last_step: int
+) -> Iterator[CheckpointInfo]:
+    """The checkpoints that are better than the state in memory and fit the model, best first.
+
+    Arguments as for `read_best`; those that do not fit are reported.
+    """
     for step in best_first:
         if step == last_step:
             break
@@ -42,15 +61,7 @@ def read_best(
         if why := misfit(info, shapes):
             warn(f"{info.folder} is not tested: {why}. The next best is tested.")
             continue
-        try:
-            arrays = read_arrays(info, shapes)
-        except DamagedCheckpointError as error:
-            warn(f"{error} The next best is tested.")
-            continue
-        return step, {
-            path: array.astype(shapes[path].dtype, copy=False) for path, array in arrays.items()
-        }
-    return last_step, {}
+        yield info
 
 
 def misfit(info: CheckpointInfo, shapes: Shapes) -> str:

@@ -12,17 +12,36 @@ import json
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from etils import epath
 
-from clac_jax.errors import UserError
+from clac_jax.checkpoint.damage import (
+    DamagedCheckpointError,
+    RemovedCheckpointError,
+    UnreadableCheckpointError,
+)
+from clac_jax.checkpoint.remote import (
+    MANIFEST,
+    REMOTE_FILE,
+    Files,
+    Remote,
+    ensure_local,
+    read_remote,
+    renew_damaged,
+)
 from clac_jax.files.atomic import sync, write_atomically
 from clac_jax.files.paths import explain
 
-MANIFEST = "files.json"
+__all__ = [  # names from below that belong to the files of a checkpoint
+    "MANIFEST",
+    "DamagedCheckpointError",
+    "RemovedCheckpointError",
+    "UnreadableCheckpointError",
+]
+
 # Larger files hold arrays, which have checksums of their own, so that a few arrays of a large
 # checkpoint can be read and verified without reading all of it.
 SMALL_FILE = 1 << 20
@@ -30,45 +49,17 @@ MAX_JSON_BYTES = 1 << 28  # far more than the description of any checkpoint
 _CHUNK = 1 << 24
 
 
-class DamagedCheckpointError(UserError):
-    """A file of a checkpoint differs from what was written."""
-
-    def __init__(self, path: Any, what: str):
-        super().__init__(
-            f"{path} {what}, so its checkpoint cannot be trusted. Use another checkpoint of the "
-            "run (`clac-jax ckpt verify` lists which are intact)."
-        )
-        self.path = path
-        self.what = what
-
-
-class UnreadableCheckpointError(UserError):
-    """A checkpoint cannot be read at present, with no sign that it is damaged."""
-
-
-class RemovedCheckpointError(UnreadableCheckpointError):
-    """A checkpoint was removed while it was being read."""
-
-    def __init__(self, folder: epath.Path):
-        super().__init__(
-            f"{folder} was removed while it was read: a run that is under way keeps only some of "
-            "its checkpoints. Try again, or name one that it keeps (`clac-jax ckpt ls` says why)."
-        )
-
-
-def write_manifest(folder: epath.Path) -> None:
+def write_manifest(folder: epath.Path, known: Mapping[str, list[int]] | None = None) -> None:
     """Writes `files.json` with the size and CRC-32 of every file, and syncs all files to disk.
 
     Args:
         folder: folder of a completely written checkpoint; this call commits it.
+        known: path in the folder -> size and CRC-32, of files that are on disk already.
 
     Raises:
         WorkdirError: the file cannot be written.
     """
-    files = {}
-    for path in _files(folder):
-        files[_relative(path, folder)] = [path.stat().length, _crc32(path)]
-        sync(path)
+    files = {**describe_files(Path(folder), except_for=known or {}), **(known or {})}
     body = json.dumps(files, sort_keys=True)
     for path in _folders(folder):
         sync(path)
@@ -76,8 +67,26 @@ def write_manifest(folder: epath.Path) -> None:
     write_atomically(Path(folder / MANIFEST), content)
 
 
+def describe_files(folder: Path, except_for: Collection[str] = ()) -> dict[str, list[int]]:
+    """Path in the folder -> size and CRC-32 of every file, which is synced to disk.
+
+    Args:
+        folder: a checkpoint or part of one.
+        except_for: paths in the folder to leave out.
+    """
+    files = {}
+    for path in _files(epath.Path(folder)):
+        name = _relative(path, epath.Path(folder))
+        if name not in except_for:
+            files[name] = [path.stat().length, _crc32(path)]
+            sync(path)
+    return files
+
+
 def check_files(folder: epath.Path, every_byte: bool = False) -> None:
     """Compares the files with the manifest: all sizes, and the contents of the small ones.
+
+    In a copy from an object store, large files may still be missing; `every_byte` downloads them.
 
     Args:
         folder: folder of a committed checkpoint.
@@ -85,7 +94,8 @@ def check_files(folder: epath.Path, every_byte: bool = False) -> None:
 
     Raises:
         DamagedCheckpointError: a file differs; the message names the first one.
-        UnreadableCheckpointError: permissions, memory or the file system prevent reading.
+        UnreadableCheckpointError: permissions, memory or the file system prevent reading; or only
+            the local copy was damaged, and has been downloaded again.
         RemovedCheckpointError: it was removed in the meantime.
     """
     with _unless_removed(folder):
@@ -104,9 +114,18 @@ def _unless_removed(folder: epath.Path) -> Iterator[None]:
 
 
 def _check_files(folder: epath.Path, every_byte: bool) -> None:
-    listed = _read_manifest(folder)
+    listed = read_manifest(folder)
+    remote = read_remote(folder)
+    if remote is not None and every_byte:
+        _check_copy(folder, remote, listed)
+        return
     for name, (size, crc) in sorted(listed.items()):
         path = folder / name
+        if remote is not None and name in remote.files and not os.path.lexists(path):
+            stored = remote.files[name][0]
+            if stored != size:
+                raise DamagedCheckpointError(path, f"has {stored} bytes instead of {size}")
+            continue
         with reading(path):
             found = os.stat(path)
             if not stat.S_ISREG(found.st_mode):  # reading a pipe would block
@@ -115,6 +134,18 @@ def _check_files(folder: epath.Path, every_byte: bool) -> None:
                 raise DamagedCheckpointError(path, f"has {found.st_size} bytes instead of {size}")
             if (every_byte or size <= SMALL_FILE) and _crc32(path) != crc:
                 raise DamagedCheckpointError(path, "does not hold what was written")
+
+
+def _check_copy(folder: epath.Path, remote: Remote, listed: Files) -> None:
+    """Compares every byte of a copy; what is missing or damaged is downloaded."""
+    missing = [name for name in remote.files if not os.path.lexists(folder / name)]
+    ensure_local(folder, missing)
+    renewed = renew_damaged(folder, listed)
+    if renewed:
+        raise UnreadableCheckpointError(
+            f"The copy of {folder / renewed[0]} on this machine was damaged, and has been "
+            "downloaded again. Run the same command again."
+        )
 
 
 @contextlib.contextmanager
@@ -159,6 +190,16 @@ def read_json(path: epath.Path) -> Any:
         raise DamagedCheckpointError(path, "cannot be read") from error
 
 
+def is_large(name: str, size: int) -> bool:
+    """Whether a file holds arrays that are downloaded only when they are needed.
+
+    Args:
+        name: name in the manifest.
+        size: size in bytes.
+    """
+    return name.startswith("state/") and size > SMALL_FILE
+
+
 def total_size(folder: epath.Path) -> int:
     """Total size of a checkpoint's files according to its manifest, bytes.
 
@@ -167,10 +208,16 @@ def total_size(folder: epath.Path) -> int:
         RemovedCheckpointError: the checkpoint was removed.
     """
     with _unless_removed(folder):
-        return sum(size for size, _ in _read_manifest(folder).values())
+        return sum(size for size, _ in read_manifest(folder).values())
 
 
-def _read_manifest(folder: epath.Path) -> dict[str, tuple[int, int]]:
+def read_manifest(folder: epath.Path) -> dict[str, tuple[int, int]]:
+    """The files of a checkpoint by name: size in bytes and CRC-32.
+
+    Raises:
+        DamagedCheckpointError: the manifest is missing or differs from what was written.
+        UnreadableCheckpointError: see `reading`.
+    """
     path = folder / MANIFEST
     content = read_json(path)
     try:
@@ -193,7 +240,7 @@ def _files(folder: epath.Path) -> Iterator[epath.Path]:
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             yield from _files(path)
-        elif path.name != MANIFEST:
+        elif path.name not in (MANIFEST, REMOTE_FILE):
             yield path
 
 

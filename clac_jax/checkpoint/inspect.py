@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from clac_jax.checkpoint.files import DamagedCheckpointError, check_files
+from clac_jax.checkpoint.files import DamagedCheckpointError, check_files, read_manifest
 from clac_jax.checkpoint.layout import CheckpointInfo, Leaf
+from clac_jax.checkpoint.remote import read_remote, verify_stored
 from clac_jax.checkpoint.yardstick import retention_of
+from clac_jax.errors import shown
 
 
 def list_run(
@@ -75,7 +77,7 @@ def format_list(rows: list[dict[str, Any]], monitor: str | None) -> str:
 def show(info: CheckpointInfo) -> dict[str, Any]:
     """Everything about one checkpoint; `arrays` holds shape, dtype, norm and bytes of each."""
     return {
-        "folder": str(info.folder),
+        "folder": shown(info.folder),
         "step": info.step,
         "epoch": info.progress.epoch,
         "progress": info.progress.to_json(),
@@ -100,7 +102,7 @@ def format_show(info: CheckpointInfo, all_arrays: bool = False) -> str:
     """`show` as text; without `all_arrays` the optimizer's arrays are summarised."""
     progress = info.progress
     lines = [
-        f"{info.folder}",
+        shown(info.folder),
         f"step {progress.step}, epoch {progress.epoch}, example {progress.examples_in_epoch} of "
         f"{info.num_train_examples}; {_size(info.num_bytes)}, {_age(info.saved_at)} old",
         ", ".join(f"{name} {version}" for name, version in info.versions.items()),
@@ -142,7 +144,7 @@ class Difference:
 
 
 def diff(a: CheckpointInfo, b: CheckpointInfo) -> Difference:
-    """Compares configs and arrays; only arrays with different checksums are read.
+    """Compares configs and arrays; only those with different checksums or other shards are read.
 
     Raises:
         DamagedCheckpointError: a file differs from what was written; the message names it.
@@ -152,8 +154,10 @@ def diff(a: CheckpointInfo, b: CheckpointInfo) -> Difference:
 
     common = [path for path in a.leaves if path in b.leaves]
     same_shape = [path for path in common if a.leaves[path].shape == b.leaves[path].shape]
-    unequal = [path for path in same_shape if a.leaves[path].crc32 != b.leaves[path].crc32]
-    left, right = read_arrays(a, unequal), read_arrays(b, unequal)
+    unlike = [path for path in same_shape if not _is_equal(a.leaves[path], b.leaves[path])]
+    left, right = read_arrays(a, unlike), read_arrays(b, unlike)
+    # Arrays saved in other shards have other checksums, and may be equal.
+    unequal = [path for path in unlike if left[path].tobytes() != right[path].tobytes()]
     changed = []
     for path in unequal:
         x, y = (side[path].astype(np.float64) for side in (left, right))
@@ -195,12 +199,24 @@ def format_diff(difference: Difference, limit: int | None = 20) -> str:
 
 
 def verify(folder: epath.Path) -> str | None:
-    """Checks every byte of a checkpoint against its checksums; returns the damage or None."""
+    """Checks every byte of a checkpoint against its checksums; returns the damage or None.
+
+    A checkpoint in an object store is checked there, not its local copy.
+    """
     try:
-        check_files(folder, every_byte=True)
+        remote = read_remote(folder)
+        if remote is None:
+            check_files(folder, every_byte=True)
+        else:
+            verify_stored(remote, read_manifest(folder))
     except DamagedCheckpointError as error:
-        return f"{error.path} {error.what}"
+        return f"{shown(error.path)} {error.what}"
     return None
+
+
+def _is_equal(a: Leaf, b: Leaf) -> bool:
+    """Whether two arrays of the same shape are equal, as far as their checksums show."""
+    return a.checksums == b.checksums and a.grid == b.grid
 
 
 def _aligned(table: list[tuple[str, ...]]) -> str:

@@ -4,6 +4,7 @@ checkpoints/<step>/state/          the arrays, in Orbax's OCDBT format
 checkpoints/<step>/run/metadata    JSON: `CheckpointInfo`
 checkpoints/<step>/files.json      size and checksum of every file, written last
 checkpoints/<step>.unfinished      exists while the step is being written
+checkpoints/<step>.parts-<save>/   the parts of the processes, until they are merged
 checkpoints/being_deleted/         checkpoints being removed; also being_replaced/
 checkpoints/damaged/               damaged checkpoints that a resumed run set aside
 """
@@ -28,6 +29,7 @@ from clac_jax.checkpoint.files import (
     read_json,
     total_size,
 )
+from clac_jax.checkpoint.shards import Grid
 from clac_jax.config.renamed import upgraded
 from clac_jax.errors import UserError
 from clac_jax.files.paths import explain
@@ -39,10 +41,11 @@ RUN_FILE = "run/metadata"
 MERGED = "manifest.ocdbt"  # in the state's folder: the location of each array
 COMMITTED = "commit_success.txt"  # Orbax's mark, in the checkpoint and in each of its parts
 # Version of the metadata file; incremented when an older version cannot read it. Format 1 has a
-# single step count of Adam for all parameters and no fingerprints of the training data.
+# single step count of Adam for all parameters and no fingerprints of the training data; arrays have
+# shards since format 3.
 # A small run of each format is stored for the tests, by tools/store_format.py. A renamed config key
 # does not need a new format: config/renamed.py.
-FORMAT, READABLE = 2, (1, 2)
+FORMAT, READABLE = 3, (1, 2, 3)
 # Next to the steps in `checkpoints/`: folders that are being removed. A folder is moved into one of
 # these before anything in it is deleted, so every existing step is complete.
 DELETED, REPLACED = "being_deleted", "being_replaced"
@@ -51,6 +54,7 @@ EARLIER_DAMAGED = "damaged_checkpoints"  # in the workdir: their location in old
 # Suffix of a step's number: this file exists while the step is being written, and the step is not
 # yet a checkpoint. A step with neither this file nor its list of files has lost the list.
 UNFINISHED = ".unfinished"
+PARTS = ".parts-"  # follows the step in the name of the folder that receives the processes' parts
 ORBAX_UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a folder that Orbax is writing into
 MAX_NUMBERS = 1 << 50  # elements of one array
 DTYPES = {"bool", "bfloat16", "complex64", "complex128", "float16", "float32", "float64"} | {
@@ -69,23 +73,44 @@ class Leaf:
     Attributes:
         shape: shape of the array.
         dtype: NumPy name of its dtype.
-        crc32: CRC-32 of its bytes in C order.
+        crc32: CRC-32 of its bytes in C order; of an array with shards, that of their checksums.
         norm: l2 norm.
+        shard_shape: shape of each shard; () if the array is saved in one piece.
+        shard_crc32: CRC-32 of the bytes of each shard, in the order of `grid`; () as well.
+        owners: number of the database with each piece of `grid`, in `state/ocdbt.process_<number>`;
+            () if that is unknown.
     """
 
     shape: tuple[int, ...]
     dtype: str
     crc32: int
     norm: float
+    shard_shape: tuple[int, ...] = ()
+    shard_crc32: tuple[int, ...] = ()
+    owners: tuple[int, ...] = ()
+
+    @property
+    def grid(self) -> Grid:
+        """The pieces in which the array is saved."""
+        return Grid(self.shape, self.shard_shape if self.shard_crc32 else self.shape)
+
+    @property
+    def checksums(self) -> tuple[int, ...]:
+        """The CRC-32 of each piece of `grid`."""
+        return self.shard_crc32 or (self.crc32,)
 
     def to_json(self) -> list[Any]:
-        """[shape, dtype, crc32, norm]."""
-        return [list(self.shape), self.dtype, self.crc32, self.norm]
+        """[shape, dtype, crc32, norm]; of a state saved in parts with the other attributes."""
+        shards = [list(self.shard_shape), list(self.shard_crc32), list(self.owners)]
+        shards = shards if self.owners else []
+        return [list(self.shape), self.dtype, self.crc32, self.norm, *shards]
 
     @classmethod
     def from_json(cls, values: list[Any]) -> Leaf:
         """The inverse of `to_json`."""
-        return cls(tuple(values[0]), *values[1:])
+        shape, dtype, crc32, norm, *shards = values
+        shard_shape, shard_crc32, owners = map(tuple, shards or ((), (), ()))
+        return cls(tuple(shape), dtype, crc32, norm, shard_shape, shard_crc32, owners)
 
 
 @dataclass(frozen=True)
@@ -103,6 +128,8 @@ class CheckpointInfo:
         leaves: slash path ("params/logit_scale") -> description of the saved array.
         data: split name -> fingerprint of the data used for training and validation; {} in
             checkpoints of format 1, which lack it.
+        trained_seconds: time for which the run had trained, over all its starts, without the time
+            between them; None in checkpoints of earlier versions.
         renamed: one line per key of the config that has been renamed since.
     """
 
@@ -115,6 +142,7 @@ class CheckpointInfo:
     saved_at: float
     leaves: Mapping[str, Leaf]
     data: Mapping[str, str] = field(default_factory=dict)
+    trained_seconds: float | None = None
     renamed: tuple[str, ...] = ()
 
     @property
@@ -143,6 +171,7 @@ class CheckpointInfo:
             "versions": self.versions,
             "num_train_examples": self.num_train_examples,
             "saved_at": self.saved_at,
+            "trained_seconds": self.trained_seconds,
             "data": dict(self.data),
             "leaves": {path: leaf.to_json() for path, leaf in self.leaves.items()},
         }
@@ -278,6 +307,8 @@ def wrong_description(info: CheckpointInfo) -> str | None:
             return f"progress.{name} is {value!r:.40}"
     if not _is_count(info.num_train_examples) or not _is_number(info.saved_at):
         return "num_train_examples or saved_at is not a number"
+    if not (info.trained_seconds is None or _is_number(info.trained_seconds)):
+        return f"trained_seconds is {info.trained_seconds!r:.40}"
     metrics = {} if info.metrics is None else info.metrics
     if not all(_is_number(value) for value in metrics.values()):
         return "metrics holds something that is not a number"
@@ -292,6 +323,7 @@ def wrong_description(info: CheckpointInfo) -> str | None:
         and isinstance(options["monitor"], str)
         and options["mode"] in ("min", "max")
         and _is_count(options["keep_every_n_steps"])
+        and _is_number(options.get("keep_every_hours", 0.0))
         and "seed" in info.config
     ):
         return "config has values that no run has"
@@ -299,9 +331,25 @@ def wrong_description(info: CheckpointInfo) -> str | None:
         sound = all(_is_count(size) for size in leaf.shape) and math.prod(leaf.shape) < MAX_NUMBERS
         if not (sound and isinstance(leaf.dtype, str) and _is_count(leaf.crc32)):
             return f"array {path[:80]!r}"
-        if not _is_number(leaf.norm) or leaf.dtype not in DTYPES:
+        if not _is_number(leaf.norm) or leaf.dtype not in DTYPES or not _has_sound_shards(leaf):
             return f"array {path[:80]!r}"
     return None
+
+
+def _has_sound_shards(leaf: Leaf) -> bool:
+    """Whether the shards, if the array has any, divide it, and each has checksum and owner."""
+    if not all(map(_is_count, leaf.owners)):
+        return False
+    if not leaf.shard_crc32:
+        return leaf.shard_shape == () and len(leaf.owners) < 2
+    pairs = list(zip(leaf.shape, leaf.shard_shape, strict=False))
+    return (
+        len(leaf.shape) == len(leaf.shard_shape)
+        and all(_is_count(part) and part > 0 and size % part == 0 for size, part in pairs)
+        and math.prod(size // part for size, part in pairs) == len(leaf.shard_crc32)
+        and len(leaf.owners) == len(leaf.shard_crc32)
+        and all(map(_is_count, leaf.shard_crc32))
+    )
 
 
 def _is_count(value: Any) -> bool:

@@ -8,6 +8,7 @@ import re
 
 from etils import epath
 
+from clac_jax.checkpoint.fetched import fetch_run, split_name
 from clac_jax.checkpoint.files import MANIFEST, DamagedCheckpointError
 from clac_jax.checkpoint.layout import (
     CHECKPOINTS,
@@ -18,10 +19,14 @@ from clac_jax.checkpoint.layout import (
     step_folders,
 )
 from clac_jax.checkpoint.yardstick import retention_of
-from clac_jax.errors import UserError
+from clac_jax.errors import UserError, origin_of
 from clac_jax.files.paths import local_path
+from clac_jax.stores.url import is_url
 
-FORMS = "DIR, DIR@last, DIR@best, DIR@step=5000, DIR@epoch=49, or a checkpoint's own folder"
+FORMS = (
+    "DIR, DIR@last, DIR@best, DIR@best=2 (the second best), DIR@step=5000, DIR@epoch=49, or a "
+    "checkpoint's own folder"
+)
 
 
 class CheckpointNotFoundError(UserError):
@@ -33,17 +38,22 @@ def locate(name: str) -> CheckpointInfo:
 
     Args:
         name: a run's workdir (its newest intact checkpoint) or its `checkpoints/`, either with the
-            suffix "@last", "@best" (by the monitor of that run's config), "@step=N" or "@epoch=N"
-            (saved at the end of epoch N), also written "@step:N" and "@epoch:N"; or the folder of
-            one checkpoint. Absolute, relative to the current folder, or with "~".
+            suffix "@last", "@best" (by the monitor of that run's config), "@best=2" (the second
+            best), "@step=N" or "@epoch=N" (saved at the end of epoch N), also written with a colon
+            ("@step:N"); or the folder of one checkpoint. Absolute, relative to the current folder,
+            or with "~"; or the URL of a folder in an object store, of which the small files are
+            copied.
 
     Raises:
-        PathError: it is a URL, or not a valid name of a folder.
+        PathError: it is not a valid name of a folder.
+        StoreError: the object store cannot be read.
         CheckpointNotFoundError: there is none; the message lists the existing ones.
         DamagedCheckpointError: the only one that the name can refer to is damaged.
     """
     place, which = name.strip(), ""
-    if "@" in place and not _path(place).exists():  # the name of a folder may contain an @
+    if is_url(place):
+        place, which = split_name(place)
+    elif "@" in place and not _path(place).exists():  # the name of a folder may contain an @
         place, _, which = place.rpartition("@")
     folder = _path(place)
     if not folder.exists():
@@ -69,12 +79,17 @@ def locate(name: str) -> CheckpointInfo:
 
 def is_inside(name: str, workdir: os.PathLike[str]) -> bool:
     """Whether a name, as for `locate`, refers to a checkpoint of the run in this workdir."""
+    if is_url(name):
+        url = origin_of(workdir)
+        return url is not None and f"{split_name(name)[0]}/".startswith(f"{url}/")
     places = {name.strip(), name.strip().rpartition("@")[0]} - {""}
     folder = str(_path(os.fspath(workdir)))
     return any(f"{_path(place)}/".startswith(f"{folder}/") for place in places)
 
 
 def _path(place: str) -> epath.Path:
+    if is_url(place):
+        return epath.Path(fetch_run(place))
     return epath.Path(local_path(place, "The name of a checkpoint")).resolve()
 
 
@@ -87,14 +102,22 @@ def _choose(
     newest = intact[max(intact)]
     if which in ("", "last"):
         return newest
-    if which == "best":
+    if found := re.fullmatch(r"best(?:[=:]([1-9]\d{0,8}))?", which, re.ASCII):
+        place = int(found[1] or 1)
         options = newest.config["checkpoint"]
         for step in sorted(intact, reverse=True):  # by the newest metrics
             if options["monitor"] in (intact[step].metrics or {}):
                 config = intact[step].config | {"checkpoint": options}
                 retention, metrics = retention_of(config, intact[step].data, intact)
-                if best := retention.best_first(metrics):
-                    return intact[best[0]]
+                best = retention.best_first(metrics)
+                if len(best) >= place:
+                    return intact[best[place - 1]]
+                if best:
+                    raise CheckpointNotFoundError(
+                        f"Checkpoint not found: only {len(best)} checkpoints in {directory} can be "
+                        f"ranked by {options['monitor']!r}, so none is @{which}. Best first, there "
+                        f"{_there({step: intact[step] for step in best})}."
+                    )
         raise CheckpointNotFoundError(
             f"No checkpoint in {directory} has the metric {options['monitor']!r}, so none is best. "
             f"There {_there(intact)}."
@@ -126,7 +149,9 @@ def _there(intact: dict[int, CheckpointInfo]) -> str:
 
 def _near(folder: epath.Path) -> str:
     """The name most similar to that of a missing folder, among its siblings."""
-    if not folder.parent.is_dir():
+    if not folder.parent.is_dir() or (
+        origin_of(folder) is not None and folder.parent.name != CHECKPOINTS
+    ):
         return ""
     names = [path.name for path in entries(folder.parent)]
     if folder.parent.name == CHECKPOINTS:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_collections
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
 from clac_jax.checkpoint import capacity
-from clac_jax.checkpoint.arrays import Arrays, HostBuffers, describe, nested
-from clac_jax.checkpoint.best import Shapes, read_best
+from clac_jax.checkpoint.arrays import Arrays, nested
+from clac_jax.checkpoint.background import Background, CheckpointError
+from clac_jax.checkpoint.best import Shapes, best_fitting, read_best
 from clac_jax.checkpoint.files import DamagedCheckpointError, write_manifest
 from clac_jax.checkpoint.finished import mark_finished
 from clac_jax.checkpoint.layout import (
@@ -30,29 +28,30 @@ from clac_jax.checkpoint.layout import (
     UNFINISHED,
     CheckpointInfo,
     read_all,
+    read_info,
 )
 from clac_jax.checkpoint.orbax_manager import check_written, failure_reason, open_manager
+from clac_jax.checkpoint.parts import Exchange, LostPartError
+from clac_jax.checkpoint.remote import write_remote
 from clac_jax.checkpoint.removal import (
     empty_trash,
     finish_interrupted,
     move_away,
+    remove_parts,
     set_aside,
     strangers,
 )
+from clac_jax.checkpoint.snapshot import StateInParts, Stored, snapshot_of
 from clac_jax.checkpoint.yardstick import retention_of
 from clac_jax.config import schema as config_lib
+from clac_jax.distributed.watchdog import WRITING, NoWatchdog, Watch
 from clac_jax.distributed.workdir import LOCK_FILE, check_writable
 from clac_jax.errors import LostWorkdirError, MovedMetricsError, UserError, warn
+from clac_jax.files import protocol
 from clac_jax.files.atomic import sync
 from clac_jax.files.paths import explain
 from clac_jax.training.progress import RunProgress
 from clac_jax.versions import package_versions
-
-
-class CheckpointError(UserError):
-    """A checkpoint cannot be written."""
-
-    prevents_saving = True
 
 
 class Checkpoints:
@@ -62,13 +61,16 @@ class Checkpoints:
     of all its files with their checksums, written last, commits it. Nothing older is removed
     before that. The remains of a killed save are removed at the next start. At most one save is in
     progress; the next one waits for it.
+
+    Attributes:
+        watchdog: watches the saves in the background.
     """
 
     def __init__(
         self,
         workdir: epath.PathLike,
         config: ml_collections.ConfigDict,
-        shapes: Mapping[str, jax.ShapeDtypeStruct],
+        shapes: Shapes,
         num_train_examples: int = 0,
         damaged: Sequence[int] = (),
         data: Mapping[str, str] | None = None,
@@ -79,7 +81,8 @@ class Checkpoints:
             workdir: the run's workdir.
             config: the run's config; `config.checkpoint` decides what is kept and whether a failed
                 save stops the run.
-            shapes: slash path -> shape and dtype of every array that will be saved.
+            shapes: slash path -> shape and dtype of every array that will be saved, and its
+                sharding if it is sharded; then each process of the run saves its part.
             num_train_examples: size of the split that the position in the epoch refers to.
             damaged: steps to move out of the way, into `checkpoints/damaged`.
             data: split name -> fingerprint of its data.
@@ -92,6 +95,7 @@ class Checkpoints:
         self._config = config_lib.to_plain(config)
         self._num_train_examples = num_train_examples
         self._data = dict(data or {})
+        self._shapes = shapes
         self._problems: set[str] = set()  # of removals, each reported once
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -104,21 +108,29 @@ class Checkpoints:
                     f"it is a link to {target}, which does not exist. Mount it, or remove the link."
                 )
             raise CheckpointError(f"Cannot use {self.directory}: {reason}") from error
-        self._report(finish_interrupted(self.directory) + set_aside(self.directory, damaged))
+        left = finish_interrupted(self.directory) + remove_parts(self.directory)
+        self._report(left + set_aside(self.directory, damaged))
         for name in strangers(self.directory):
             warn(f"{self.directory / name} is not a folder, so it is not a checkpoint.")
         intact = self.read_all()[0]
         self._retention, self._metrics = retention_of(self._config, self._data, intact)
-        self._manager = open_manager(self.directory)
+        hours = self._retention.hours.get(max(intact, default=0), 0.0)
+        self._trained_since = time.monotonic() - 3600 * hours  # as if the run had never stopped
+        self.snapshot = snapshot_of(shapes)
+        self._manager = open_manager(self.directory, self.snapshot.handler())
         ended = bool(intact) and intact[max(intact)].progress.epoch >= config.max_epochs
         if not ended:  # an ended run needs no more space
             capacity.check_at_start(self.directory, shapes, len(intact), config)
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._background = Background(self._options.on_failure)
         # Memory for the copy of the state is allocated while the first step compiles.
-        self._buffers = self._worker.submit(HostBuffers, shapes)
-        self._pending: Future[None] | None = None
-        self._failure: CheckpointError | None = None  # of the last save
-        self.saved: RunProgress | None = None
+        self._allocated = self._background.prepare(self.snapshot.allocate)
+        self.watchdog: Watch = NoWatchdog()
+        self.changed: Callable[[], None] = lambda: None  # called after each commit and removal
+
+    @property
+    def saved(self) -> RunProgress | None:
+        """The position saved last; None if there is none or the save failed."""
+        return self._background.saved
 
     def read_all(self) -> tuple[dict[int, CheckpointInfo], dict[int, DamagedCheckpointError]]:
         """Reads all checkpoints of the run; see `layout.read_all`."""
@@ -135,6 +147,30 @@ class Checkpoints:
     def read_best(self, shapes: Shapes, last_step: int) -> tuple[int, Arrays]:
         """Reads the model of the best intact checkpoint of the run; see `best.read_best`."""
         return read_best(self.read_all()[0], self.best_first(), shapes, last_step)
+
+    def best_fitting(self, shapes: Shapes, last_step: int) -> Iterator[CheckpointInfo]:
+        """The run's checkpoints that fit the model, best first; see `best.best_fitting`."""
+        return best_fitting(self.read_all()[0], self.best_first(), shapes, last_step)
+
+    def info(self, step: int) -> CheckpointInfo:
+        """Reads the description of a checkpoint of the run; see `layout.read_info`."""
+        return read_info(self.directory / str(step))
+
+    def share_saves(self, prefix: str, exchange: Exchange) -> None:
+        """Prepares for a state that several processes save in parts.
+
+        Args:
+            prefix: beginning of the names of this run's saves: equal in all its processes, and
+                different after each start.
+            exchange: brings the parts to the first process.
+        """
+        if isinstance(self.snapshot, StateInParts):
+            self.snapshot.save_names, self.snapshot.exchange = prefix, exchange
+
+    def others_are_lost(self) -> None:
+        """Stops waiting for the parts of other processes, unless they come very soon."""
+        if isinstance(self.snapshot, StateInParts):
+            self.snapshot.is_lost.set()
 
     def describe_newest(self) -> str:
         """A sentence with the step of the newest checkpoint."""
@@ -165,10 +201,10 @@ class Checkpoints:
                 `config.checkpoint.on_failure` is "stop".
         """
         self.wait()
-        buffers = self._buffers.result().fill(arrays)
-        self.saved = progress
-        self._pending = self._worker.submit(
-            self._save_with_retries, buffers, progress, metrics, before_commit
+        self._allocated.result()
+        self.snapshot.copy(arrays)
+        self._background.submit(
+            lambda: self._save_with_retries(progress, metrics, before_commit), progress
         )
         if not self._options.async_save:
             self.wait()
@@ -179,7 +215,7 @@ class Checkpoints:
         A save that was in progress may have recreated the old folder, and even have finished there.
         """
         self.drain()
-        self.saved = None
+        self._background.saved = None
         if not os.path.lexists(self.directory.parent / LOCK_FILE):  # no other run has started there
             with contextlib.suppress(UserError):
                 finish_interrupted(self.directory)
@@ -187,7 +223,7 @@ class Checkpoints:
             with contextlib.suppress(OSError):  # only empty folders are removed
                 os.rmdir(folder)
         self.directory = epath.Path(workdir).resolve() / CHECKPOINTS
-        self._manager = open_manager(self.directory)
+        self._manager = open_manager(self.directory, self.snapshot.handler())
 
     def check(self) -> None:
         """Raises the error of the background save, if it has ended with one.
@@ -195,13 +231,11 @@ class Checkpoints:
         Raises:
             CheckpointError: it failed and `config.checkpoint.on_failure` is "stop".
         """
-        if self._pending is not None and self._pending.done():
-            self.wait()
+        self._background.check()
 
     def drain(self) -> None:
         """Blocks until no save is in progress, in any thread; ignores failures."""
-        with contextlib.suppress(RuntimeError):  # the worker is closed
-            self._worker.submit(lambda: None).result()  # its single thread runs saves in order
+        self._background.drain()
 
     def wait(self) -> None:
         """Blocks until the save in the background has been committed.
@@ -209,17 +243,7 @@ class Checkpoints:
         Raises:
             CheckpointError: it failed and `config.checkpoint.on_failure` is "stop".
         """
-        pending, self._pending = self._pending, None
-        if pending is None:
-            return
-        self._failure = None
-        try:
-            pending.result()
-        except CheckpointError as error:
-            self._failure, self.saved = error, None
-            if self._options.on_failure == "stop":
-                raise
-            warn(f"{error} Training continues (config.checkpoint.on_failure).")
+        self._background.wait()
 
     def wait_for_last(self) -> None:
         """Blocks until the last save has been committed.
@@ -227,9 +251,7 @@ class Checkpoints:
         Raises:
             CheckpointError: it failed, whatever `config.checkpoint.on_failure` says.
         """
-        self.wait()
-        if self._failure is not None:
-            raise self._failure
+        self._background.wait_for_last()
 
     def end(self, progress: RunProgress) -> None:
         """Removes the last checkpoint, too, if the rules keep it only while the run is in progress.
@@ -255,17 +277,45 @@ class Checkpoints:
             CheckpointError: the save failed, see `wait`.
         """
         self.wait()
-        self._worker.shutdown(wait=True)
+        self._background.close()
         self._manager.close()
 
     def _save_with_retries(
         self,
-        arrays: Mapping[str, np.ndarray],
         progress: RunProgress,
         metrics: Mapping[str, float] | None,
         before_commit: Callable[[], None],
     ) -> None:
-        info = CheckpointInfo(
+        for attempt in range(1, self._options.retries + 2):
+            try:
+                with self.watchdog.watching(WRITING):
+                    before_commit()
+                    capacity.check(self.directory, self._shapes)
+                    protocol.reached("save started")
+                    stored = self.snapshot.store(Path(self.directory), progress.step)
+                    protocol.reached("parts complete")
+                    self._save(stored, self._describe(progress, metrics, stored))
+                return
+            except (LostWorkdirError, MovedMetricsError):  # the run must stop, whatever the disk
+                raise
+            except Exception as error:  # of Orbax, TensorStore or the disk: report all
+                self._report(finish_interrupted(self.directory))
+                # Replaces the one that failed.
+                self._manager = open_manager(self.directory, self.snapshot.handler())
+                reason = failure_reason(error)
+                what = f"Cannot save step {progress.step} in {self.directory}: {reason}"
+                if attempt > self._options.retries or isinstance(error, LostPartError):
+                    self._clear()
+                    raise CheckpointError(
+                        f"{what} The checkpoints that are there are untouched."
+                    ) from error
+                warn(f"{what} Attempt {attempt + 1} follows.")
+                time.sleep(self._options.retry_seconds * 2 ** (attempt - 1))
+
+    def _describe(
+        self, progress: RunProgress, metrics: Mapping[str, float] | None, stored: Stored
+    ) -> CheckpointInfo:
+        return CheckpointInfo(
             folder=self.directory / str(progress.step),
             progress=progress,
             metrics=None if metrics is None else dict(metrics),
@@ -273,56 +323,58 @@ class Checkpoints:
             versions=package_versions(),
             num_train_examples=self._num_train_examples,
             saved_at=time.time(),
-            leaves=describe(arrays),
+            trained_seconds=time.monotonic() - self._trained_since,
+            leaves=stored.leaves,
             data=self._data,
         )
-        for attempt in range(1, self._options.retries + 2):
-            try:
-                before_commit()
-                self._save(arrays, info)
-                return
-            except (LostWorkdirError, MovedMetricsError):  # the run must stop, whatever the disk
-                raise
-            except Exception as error:  # of Orbax, TensorStore or the disk: report all
-                self._report(finish_interrupted(self.directory))
-                self._manager = open_manager(self.directory)  # replaces the one that failed
-                reason = failure_reason(error)
-                what = f"Cannot save step {progress.step} in {self.directory}: {reason}"
-                if attempt > self._options.retries:
-                    raise CheckpointError(
-                        f"{what} The checkpoints that are there are untouched."
-                    ) from error
-                warn(f"{what} Attempt {attempt + 1} follows.")
-                time.sleep(self._options.retry_seconds * 2 ** (attempt - 1))
 
-    def _save(self, arrays: Mapping[str, np.ndarray], info: CheckpointInfo) -> None:
-        capacity.check(self.directory, arrays)
+    def _save(self, stored: Stored, info: CheckpointInfo) -> None:
         mark = self.directory / f"{info.step}{UNFINISHED}"
         mark.write_text("This checkpoint is being written.\n")
+        protocol.reached("marked as unfinished")
         if os.path.lexists(info.folder):
             move_away(info.folder, self.directory / REPLACED)
+            protocol.reached("old one of the step moved")
             self._manager.reload()
         items = {
-            STATE: ocp.args.PyTreeSave(nested(arrays)),
+            STATE: ocp.args.PyTreeSave(nested(stored.tree)),
             RUN: ocp.args.JsonSave(info.to_json()),
         }
         self._manager.save(info.step, args=ocp.args.Composite(**items), force=True)
+        protocol.reached("merged")
         check_written(info.folder, mark)
         # In a bucket, where folders cannot be renamed, Orbax treats this file as the commit.
         for part in (info.folder / STATE, info.folder / RUN, info.folder):
             (part / COMMITTED).write_text("committed")
-        write_manifest(info.folder)
+        protocol.reached("all files written")
+        if stored.remote is not None:
+            write_remote(Path(info.folder), stored.remote)
+        write_manifest(info.folder, stored.files)
         sync(self.directory)
+        protocol.reached("committed")
         self._metrics[info.step] = info.metrics
+        self._retention.hours[info.step] = (info.trained_seconds or 0.0) / 3600
         # The checkpoint is committed: a removal that fails now does not undo that.
+        self._clear()
+        protocol.reached("parts removed")
         try:
             self._report(finish_interrupted(self.directory))
             self._remove_all_but(self._retention.kept(self._metrics))
         except UserError as error:
             warn(str(error))
+        self.changed()
+
+    def _clear(self) -> None:
+        try:
+            self.snapshot.clear()
+        except OSError as error:
+            self._report([f"{error.filename} cannot be removed: {explain(error)}"])
+        except UserError as error:
+            self._report([str(error)])
 
     def _remove_all_but(self, kept: set[int]) -> None:
         for step in sorted(set(self._metrics) - kept):
+            protocol.reached("removal started")
             try:
                 self._manager.delete(step)  # moves it into DELETED
             except FileNotFoundError:  # removed by someone else
@@ -332,6 +384,7 @@ class Checkpoints:
                 self._report([f"{folder} cannot be removed: {explain(error)}"])
                 continue
             del self._metrics[step]
+        protocol.reached("moved to the trash")
         self._report(empty_trash(self.directory))
 
     def _report(self, problems: list[str]) -> None:

@@ -20,14 +20,21 @@ from clac_jax.files.paths import explain
 _OS_ERROR = re.compile(r"os[ _]error(?:_code)?\W+(\d+)", re.IGNORECASE)  # TensorStore's wording
 
 
-def open_manager(directory: epath.Path) -> ocp.CheckpointManager:
-    """Opens Orbax's manager of a `checkpoints/`; it never removes anything on its own."""
+def open_manager(
+    directory: epath.Path, handler: ocp.PyTreeCheckpointHandler
+) -> ocp.CheckpointManager:
+    """Opens Orbax's manager of a `checkpoints/`; it never removes anything on its own.
+
+    Args:
+        directory: the run's `checkpoints/`.
+        handler: saves the arrays.
+    """
     quiet_threads()
     one = only_this_process()
     return ocp.CheckpointManager(
         directory,
         item_handlers={
-            STATE: ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=one),
+            STATE: handler,
             RUN: ocp.JsonCheckpointHandler(multiprocessing_options=one),
         },
         options=ocp.CheckpointManagerOptions(

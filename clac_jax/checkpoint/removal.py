@@ -18,6 +18,7 @@ from clac_jax.checkpoint.layout import (
     DAMAGED,
     DELETED,
     ORBAX_UNFINISHED,
+    PARTS,
     REPLACED,
     UNFINISHED,
     entries,
@@ -30,7 +31,7 @@ from clac_jax.files.paths import explain
 ATTEMPTS, PAUSE = 3, 0.1  # threads of a failed save may still write briefly
 
 
-def remove(path: epath.Path) -> None:
+def remove(path: epath.PathLike) -> None:
     """Removes a file, a link, or a folder with its content; a missing path is not an error.
 
     Raises:
@@ -75,6 +76,16 @@ def finish_interrupted(directory: epath.Path) -> list[str]:
         if ORBAX_UNFINISHED in path.name or (is_cleared and path.name.endswith(UNFINISHED)):
             problems += _removed(path)
     return problems
+
+
+def remove_parts(directory: epath.Path) -> list[str]:
+    """Removes the parts of saves that were never committed, when no process is saving.
+
+    Returns:
+        A sentence for each that could not be removed, with the reason.
+    """
+    paths = [path for path in entries(directory) if PARTS in path.name]
+    return [problem for path in paths for problem in _removed(path)]
 
 
 def discard(directory: epath.Path, path: epath.Path) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from clac_jax.checkpoint.arrays import read_arrays
+from clac_jax.checkpoint.arrays import read_targets
 from clac_jax.checkpoint.layout import CheckpointInfo
 from clac_jax.checkpoint.matching import (
     OUTCOMES,
@@ -22,7 +22,8 @@ from clac_jax.checkpoint.matching import (
     problems,
     suggest_rules,
 )
-from clac_jax.errors import UserError
+from clac_jax.checkpoint.shard_handler import Target
+from clac_jax.errors import UserError, shown
 from clac_jax.files.atomic import write_atomically
 
 REPORT_FILE = "restore_report.json"
@@ -71,9 +72,11 @@ def restore(
 
     Args:
         info: description of the checkpoint.
-        shapes: slash path -> shape and dtype of every array of the state.
+        shapes: slash path -> shape and dtype of every array of the state; the sharding of one that
+            is to be sharded, which is then restored onto the devices.
         options: what to restore, what to rename, and what is an error.
-        initialise: returns the arrays of a fresh state by slash path; called only when needed.
+        initialise: returns the arrays of a fresh state by slash path, sharded ones on the devices;
+            called only when needed.
 
     Raises:
         TreeMismatchError: the message names every array that differs and the flags to accept it.
@@ -84,16 +87,17 @@ def restore(
     if found := problems(matches, options):
         raise TreeMismatchError(_complaint(info, found, options))
     kept = [m for m in matches if m.outcome in ("restored", "renamed", "resized")]
-    saved = read_arrays(info, {m.source for m in kept if m.source is not None})
     fresh = initialise() if any(m.outcome in ("initialised", "resized") for m in matches) else {}
-    arrays = {path: fresh[path] for path in shapes if path in fresh}
-    for found_match in kept:
-        path, source = found_match.path, found_match.source
-        assert path is not None and source is not None
-        if found_match.outcome == "resized":
-            arrays[path] = _overlap(np.array(fresh[path]), saved[source])
-        else:
-            arrays[path] = saved[source].astype(shapes[path].dtype, copy=False)
+    bases = {m.path: fresh[m.path] for m in kept if m.path is not None and m.outcome == "resized"}
+    targets = {
+        m.path: Target(m.source, shapes[m.path], bases.get(m.path))
+        for m in kept
+        if m.path is not None and m.source is not None
+    }
+    # What is not needed of a fresh state is freed before anything is read.
+    arrays = {path: fresh[path] for path in shapes if path in fresh and path not in targets}
+    del fresh
+    arrays.update(read_targets(info, targets))
     return Restored(arrays, matches)
 
 
@@ -117,11 +121,11 @@ def describe(matches: Sequence[Match], info: CheckpointInfo) -> str:
 def write_report(path: Path, info: CheckpointInfo, matches: Sequence[Match]) -> None:
     """Writes the outcome for every array as JSON.
 
-    The file holds `checkpoint` (its folder), `step`, `counts` by outcome, and `arrays`: one object
-    with `outcome`, `path`, `source`, `shape`, `saved_shape` and `reason` for each.
+    The file holds `checkpoint` (its folder or URL), `step`, `counts` by outcome, and `arrays`: one
+    object with `outcome`, `path`, `source`, `shape`, `saved_shape` and `reason` for each.
     """
     report = {
-        "checkpoint": str(info.folder),
+        "checkpoint": shown(info.folder),
         "step": info.step,
         "counts": {o: sum(m.outcome == o for m in matches) for o in OUTCOMES},
         "arrays": [
@@ -137,12 +141,6 @@ def write_report(path: Path, info: CheckpointInfo, matches: Sequence[Match]) -> 
         ],
     }
     write_atomically(path, json.dumps(report, indent=1) + "\n")
-
-
-def _overlap(fresh: np.ndarray, saved: np.ndarray) -> np.ndarray:
-    common = tuple(slice(min(a, b)) for a, b in zip(fresh.shape, saved.shape, strict=True))
-    fresh[common] = saved[common]
-    return fresh
 
 
 def _megabytes(some: Sequence[Match], info: CheckpointInfo) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from etils import epath
 
 from clac_jax.checkpoint.changes import Present, carried_over, describe_changes
+from clac_jax.checkpoint.division import spans_processes
 from clac_jax.checkpoint.files import DamagedCheckpointError
 from clac_jax.checkpoint.finished import read_finished
 from clac_jax.checkpoint.layout import (
@@ -26,7 +27,7 @@ from clac_jax.checkpoint.layout import (
 )
 from clac_jax.checkpoint.locate import is_inside, locate
 from clac_jax.checkpoint.matching import PARTS, RestoreOptions, problems
-from clac_jax.checkpoint.removal import finish_interrupted
+from clac_jax.checkpoint.removal import finish_interrupted, remove_parts
 from clac_jax.checkpoint.restore import (
     REPORT_FILE,
     Restored,
@@ -36,7 +37,8 @@ from clac_jax.checkpoint.restore import (
     write_report,
 )
 from clac_jax.distributed import processes
-from clac_jax.errors import UserError
+from clac_jax.distributed.sending import any_text
+from clac_jax.errors import UserError, shown
 from clac_jax.training.progress import RunProgress
 from clac_jax.training.run_end import has_ended
 
@@ -91,6 +93,7 @@ def find_origin(config: ml_collections.ConfigDict, workdir: Path) -> Origin:
     """
     directory = epath.Path(workdir) / CHECKPOINTS
     finish_interrupted(directory)
+    remove_parts(directory)
     own, damaged = read_all(directory)
     if config.resume == "never" and (own or damaged or (workdir / "metrics.jsonl").exists()):
         raise ResumeError(
@@ -140,7 +143,7 @@ def begin(
     damaged = dict(origin.damaged)
     if origin.other is not None:
         info = origin.other
-        restored = restore(info, shapes, options, initialise)
+        restored = _together(lambda: restore(info, shapes, options, initialise), shapes)
         words = "starts from another run's checkpoint"
     elif origin.own or damaged:
         info, restored = _newest(origin.own, damaged, shapes, options, initialise)
@@ -163,7 +166,8 @@ def begin(
             "from an older checkpoint of it, give a new --workdir"
         )
     notes += [f"changed   {line}" for line in position_notes]
-    write_report(workdir / REPORT_FILE, info, restored.matches)
+    if processes.is_first():
+        write_report(workdir / REPORT_FILE, info, restored.matches)
     notes += [
         ("restore   " if not k else "          ") + line
         for k, line in enumerate(describe(restored.matches, info).splitlines())
@@ -180,14 +184,51 @@ def begin(
             f"          this run had ended; {gone}, so the steps up to it are trained again"
         )
     place = f"epoch {progress.epoch}, example {progress.examples_in_epoch:,}"
-    where = f"{words} {info.folder} ({place} of {now.num_train_examples:,})"
+    where = f"{words} {shown(info.folder)} ({place} of {now.num_train_examples:,})"
     return Start(arrays, progress, where, notes, sorted(damaged), is_own)
+
+
+def shared_origin(
+    origin: Origin,
+    config: ml_collections.ConfigDict,
+    see: Callable[[], Path],
+    shapes: Mapping[str, jax.ShapeDtypeStruct],
+) -> Origin:
+    """The origin in every process, if all of them must read the checkpoint; a collective.
+
+    Args:
+        origin: that of the first process; the others pass an empty one.
+        config: the run's config.
+        see: returns the folder in which this process reads the run, see `RunPlace.see`.
+        shapes: slash path -> shape and dtype of every array, and its sharding.
+
+    Raises:
+        WorkdirError, StoreError: a process does not see the workdir of the first one.
+        ProcessError: a process does not see the same checkpoints.
+    """
+    if not spans_processes(shapes):
+        return origin
+    workdir = see()
+    if not processes.is_first():
+        own, damaged = read_all(epath.Path(workdir) / CHECKPOINTS)
+        is_new = not (own or damaged)
+        other = locate(config.resume_from) if is_new and config.resume_from else None
+        origin = Origin(own, damaged, other)
+    found = {step: info.saved_at for step, info in origin.own.items()}
+    seen = {"the checkpoints in --workdir": f"{found}, damaged {sorted(origin.damaged)}"}
+    if origin.other is not None:
+        other = origin.other
+        seen["the checkpoint of config.resume_from"] = f"step {other.step} of {other.saved_at}"
+    processes.agree("origin", seen)
+    return origin
 
 
 def in_all_processes(
     begin_in_first: Callable[[], Start], shapes: Mapping[str, jax.ShapeDtypeStruct]
 ) -> Start:
     """Begins in the first process, which sends the arrays and the position to the others.
+
+    If arrays are sharded over them, all processes begin, and each reads what its devices need.
 
     Args:
         begin_in_first: a call of `begin`.
@@ -196,6 +237,12 @@ def in_all_processes(
     Returns:
         The start; without description and notes in all processes but the first.
     """
+    if spans_processes(shapes):
+        start = begin_in_first()
+        # The position may come from a file in the workdir that only the first process sees.
+        facts = json.dumps([start.progress.to_json(), start.is_own])
+        progress, is_own = json.loads(any_text(facts if processes.is_first() else ""))
+        return dataclasses.replace(start, progress=RunProgress.from_json(progress), is_own=is_own)
     start = begin_in_first() if processes.is_first() else Start({}, RunProgress(), "", [], [])
 
     def sent() -> tuple[Mapping[str, Any], bytes]:
@@ -219,13 +266,42 @@ def _newest(
     for step in sorted(own, reverse=True):
         info = own[step]
         try:
-            return info, restore(info, shapes, _for_own(info, shapes, options), initialise)
+            return info, _restored_own(info, shapes, options, initialise)
         except DamagedCheckpointError as error:
             damaged[step] = error
     newest = damaged[max(damaged)]
     raise DamagedCheckpointError(
         newest.path, f"{newest.what} and the run has no older intact checkpoint"
     )
+
+
+def _restored_own(
+    info: CheckpointInfo,
+    shapes: Mapping[str, jax.ShapeDtypeStruct],
+    options: RestoreOptions,
+    initialise: Callable[[], Mapping[str, Any]],
+) -> Restored:
+    own = _for_own(info, shapes, options)
+    return _together(lambda: restore(info, shapes, own, initialise), shapes)
+
+
+def _together(call: Callable[[], Restored], shapes: Mapping[str, Any]) -> Restored:
+    """The result of a restore, unless one of the processes that take part finds damage.
+
+    Raises:
+        DamagedCheckpointError: raised in every process.
+    """
+    if not spans_processes(shapes):
+        return call()
+    restored, damage = None, ""
+    try:
+        restored = call()
+    except DamagedCheckpointError as error:
+        damage = json.dumps([str(error.path), error.what])
+    if damage := any_text(damage):
+        raise DamagedCheckpointError(*json.loads(damage))
+    assert restored is not None
+    return restored
 
 
 def _for_own(

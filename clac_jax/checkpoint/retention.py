@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 KEEP_ALL = -1
@@ -14,7 +14,7 @@ StepMetrics = Mapping[int, Mapping[str, float] | None]
 
 @dataclass(frozen=True)
 class Retention:
-    """Keeps the last checkpoint, the best `save_top_k` by a metric, and milestones.
+    """Keeps the last checkpoint, the best `save_top_k` by a metric, and milestones by step or time.
 
     A checkpoint without the metric (saved between validations) or with NaN is never among the best.
     Of equal values the earlier checkpoint is better: a tie is not an improvement.
@@ -24,17 +24,22 @@ class Retention:
         monitor: name of the metric.
         mode: "min" or "max", the better direction.
         keep_every_n_steps: checkpoints at multiples of this step are kept permanently; 0 for none.
+        keep_every_hours: the first checkpoint after each multiple of this time of training is kept
+            permanently; 0 for none.
         save_last: whether the last one is kept after the run has ended; until then it always is.
         earlier_best: steps that were best by metrics that cannot be compared any more, latest
             metric first; they are kept.
+        hours: step -> hours that the run had trained at its checkpoint; the run adds each save.
     """
 
     save_top_k: int
     monitor: str
     mode: str
     keep_every_n_steps: int = 0
+    keep_every_hours: float = 0.0
     save_last: bool = True
     earlier_best: tuple[int, ...] = ()
+    hours: dict[int, float] = field(default_factory=dict)
 
     @property
     def num_best(self) -> int | None:
@@ -49,6 +54,7 @@ class Retention:
             monitor=options["monitor"],
             mode=options["mode"],
             keep_every_n_steps=options["keep_every_n_steps"],
+            keep_every_hours=options.get("keep_every_hours", 0.0),  # absent in older checkpoints
             save_last=options["save_last"],
         )
 
@@ -74,11 +80,14 @@ class Retention:
             kept[max(metrics)].append("last")
         for place, step in enumerate(self.best_first(metrics)[: self.num_best], start=1):
             kept[step].append(f"best {self.monitor}" if place == 1 else f"best {place}")
+        by_time = self._first_by_time()
         for step in metrics:
             if step in self.earlier_best:
                 kept[step].append("best by an earlier measure")
             if self.keep_every_n_steps and step % self.keep_every_n_steps == 0:
                 kept[step].append(f"every {self.keep_every_n_steps} steps")
+            if step in by_time:
+                kept[step].append(f"every {self.keep_every_hours:g} h")
             if self.save_top_k == KEEP_ALL:
                 kept[step].append("all are")
         return {step: why for step, why in kept.items() if why}
@@ -86,3 +95,16 @@ class Retention:
     def kept(self, metrics: StepMetrics, ended: bool = False) -> set[int]:
         """The steps to keep; never empty if there are any."""
         return set(self.reasons(metrics, ended)) or set(sorted(metrics)[-1:])
+
+    def _first_by_time(self) -> set[int]:
+        """The first step after each multiple of `keep_every_hours`.
+
+        A step is the first one when it is saved or never, so that the removal of others, which
+        are not, changes nothing.
+        """
+        if not self.keep_every_hours:
+            return set()
+        first: dict[int, int] = {}
+        for step in sorted(self.hours):
+            first.setdefault(math.floor(self.hours[step] / self.keep_every_hours), step)
+        return {step for multiple, step in first.items() if multiple > 0}

@@ -5,15 +5,22 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import ml_collections
 
+from clac_jax.checkpoint.arrays import read_targets
+from clac_jax.checkpoint.best import Shapes
+from clac_jax.checkpoint.division import is_sharded
+from clac_jax.checkpoint.files import DamagedCheckpointError
+from clac_jax.checkpoint.shard_handler import Target
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
 from clac_jax.checkpoint.writer import CheckpointWriter
 from clac_jax.distributed import processes
 from clac_jax.distributed.preemption import Preempted
+from clac_jax.distributed.sending import any_text
+from clac_jax.distributed.watchdog import SAVE, NoWatchdog, Watch
 from clac_jax.errors import LostWorkdirError, UserError, warn
 from clac_jax.training.parallel import Parallel
 from clac_jax.training.progress import RunProgress
@@ -39,6 +46,7 @@ class Saver:
         checkpoints: CheckpointWriter,
         log: Syncable,
         options: ml_collections.ConfigDict,
+        watchdog: Watch | None = None,
     ):
         """Starts the clock of `every_n_minutes`.
 
@@ -47,9 +55,11 @@ class Saver:
             checkpoints: the run's checkpoints; `NoCheckpoints` in all processes except the first.
             log: the log, whose rows must be on disk before the checkpoint that follows them.
             options: the group `config.checkpoint`.
+            watchdog: watches the saves; by default, nothing does.
         """
         self._parallel = parallel
         self.checkpoints = checkpoints
+        self._watchdog = checkpoints.watchdog = watchdog or NoWatchdog()
         self._log = log
         self._options = options
         self._last = time.monotonic()
@@ -83,9 +93,10 @@ class Saver:
             CheckpointError: see `Checkpoints.save`.
         """
         self._last = time.monotonic()
-        arrays = to_arrays(self._parallel.gather(state))
-        with self._lock:
-            self.checkpoints.save(arrays, progress, metrics, before_commit=self._log.sync)
+        with self._watchdog.watching(SAVE):
+            arrays = to_arrays(self._parallel.local(state))
+            with self._lock:
+                self.checkpoints.save(arrays, progress, metrics, before_commit=self._log.sync)
 
     def save_before_leaving(
         self, state: TrainState, progress: RunProgress, error: Exception
@@ -129,6 +140,7 @@ class Saver:
         Returns:
             A sentence on the newest checkpoint.
         """
+        self.checkpoints.others_are_lost()
         try:
             if progress.step > 0 and self._is_intact(state, progress):
                 self._save_unless_saved(state, progress)
@@ -146,14 +158,39 @@ class Saver:
         """
         last_step = int(self._parallel.to_host(state.step))
         model = template.model_only()
-        shapes = to_arrays(model)
-        step, arrays = self.checkpoints.read_best(shapes, last_step)
-        step = int(processes.maximum([step])()[0])
+        shapes = to_arrays(self._parallel.describe(model))
+        if is_sharded(to_arrays(self._parallel.describe(template))):
+            step, arrays = self._read_best_in_parts(shapes, last_step)
+        else:
+            step, found = self.checkpoints.read_best(shapes, last_step)
+            step = int(processes.maximum([step])()[0])
+            if step != last_step:
+                arrays, _ = processes.from_first(lambda: (found, b""), shapes)
         if step == last_step:
             return state, step
-        same_everywhere, _ = processes.from_first(lambda: (arrays, b""), shapes)
-        best = self._parallel.put(from_arrays(model, same_everywhere))
+        best = self._parallel.put(from_arrays(model, arrays))
         return state.replace(params=best.params, batch_stats=best.batch_stats), step
+
+    def _read_best_in_parts(self, shapes: Shapes, last_step: int) -> tuple[int, Mapping[str, Any]]:
+        """Like `CheckpointWriter.read_best`, but each process reads what its devices need."""
+        fitting = self.checkpoints.best_fitting(shapes, last_step)
+        while True:
+            info = next(fitting, None)  # always None except in the first process
+            step = last_step if info is None and processes.is_first() else info.step if info else 0
+            step = int(processes.maximum([step])()[0])
+            if step == last_step:
+                return step, {}
+            arrays, damage = {}, ""
+            try:
+                info = self.checkpoints.info(step)
+                wanted = {path: Target(path, leaf) for path, leaf in shapes.items()}
+                arrays = read_targets(info, wanted)
+            except DamagedCheckpointError as error:
+                damage = str(error)
+            if not (damage := any_text(damage)):
+                return step, arrays
+            if processes.is_first():
+                warn(f"{damage} The next best is tested.")
 
     def _is_intact(self, state: TrainState, progress: RunProgress) -> bool:
         """Whether the state is complete on this host, computed, and at the step of `progress`."""

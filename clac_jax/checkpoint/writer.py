@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from clac_jax.checkpoint.arrays import Arrays
 from clac_jax.checkpoint.best import Shapes
+from clac_jax.checkpoint.layout import CheckpointInfo
+from clac_jax.checkpoint.parts import Exchange
+from clac_jax.distributed.watchdog import NoWatchdog, Watch
 from clac_jax.training.progress import RunProgress
 
 
 class CheckpointWriter(Protocol):
-    """The interface of a run to its checkpoints; see `Checkpoints` for details."""
+    """The interface of a run to its checkpoints; see `Checkpoints` for details.
+
+    Attributes:
+        watchdog: watches the saves in the background.
+    """
+
+    watchdog: Watch
 
     @property
     def saved(self) -> RunProgress | None:
@@ -45,8 +54,20 @@ class CheckpointWriter(Protocol):
     def describe_newest(self) -> str:
         """A sentence with the step of the newest checkpoint."""
 
+    def share_saves(self, prefix: str, exchange: Exchange) -> None:
+        """Prepares for a state that several processes save in parts."""
+
+    def others_are_lost(self) -> None:
+        """Stops waiting for the parts of other processes."""
+
     def read_best(self, shapes: Shapes, last_step: int) -> tuple[int, Arrays]:
         """The step and the model's arrays of the best checkpoint."""
+
+    def best_fitting(self, shapes: Shapes, last_step: int) -> Iterator[CheckpointInfo]:
+        """The checkpoints that are better than the last step and fit the model, best first."""
+
+    def info(self, step: int) -> CheckpointInfo:
+        """Reads the description of a checkpoint of the run."""
 
     def end(self, progress: RunProgress) -> None:
         """Removes what was kept only for resuming."""
@@ -59,6 +80,9 @@ class NoCheckpoints:
     """The checkpoints of all processes except the first, which write none."""
 
     saved = None
+
+    def __init__(self) -> None:
+        self.watchdog: Watch = NoWatchdog()
 
     def save(self, *arguments: Any, **options: Any) -> None:
         """Does nothing."""
@@ -81,6 +105,21 @@ class NoCheckpoints:
     def describe_newest(self) -> str:
         """An empty text: the first process describes it."""
         return ""
+
+    def share_saves(self, prefix: str, exchange: Exchange) -> None:
+        """Does nothing."""
+
+    def others_are_lost(self) -> None:
+        """Does nothing."""
+
+    def best_fitting(self, shapes: Shapes, last_step: int) -> Iterator[CheckpointInfo]:
+        """Empty: the first process chooses."""
+        del shapes, last_step
+        return iter(())
+
+    def info(self, step: int) -> CheckpointInfo:
+        """Not used: the first process reads checkpoints for all."""
+        raise NotImplementedError
 
     def read_best(self, shapes: Shapes, last_step: int) -> tuple[int, Arrays]:
         """Step 0 without arrays: the first process reads them."""

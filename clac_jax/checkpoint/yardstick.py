@@ -101,4 +101,6 @@ def retention_of(
     earlier = tuple(
         step for group in groups[1:] for step in retention.best_first(group)[: retention.num_best]
     )
-    return dataclasses.replace(retention, earlier_best=earlier), metrics
+    trained = {step: info.trained_seconds for step, info in intact.items()}
+    hours = {step: seconds / 3600 for step, seconds in trained.items() if seconds is not None}
+    return dataclasses.replace(retention, earlier_best=earlier, hours=hours), metrics

@@ -11,14 +11,17 @@ import sys
 from etils import epath
 
 from clac_jax.checkpoint import inspect
+from clac_jax.checkpoint.fetched import fetch_run, split_name
 from clac_jax.checkpoint.layout import CHECKPOINTS, read_all, step_folders
 from clac_jax.checkpoint.locate import CheckpointNotFoundError, locate
 from clac_jax.checkpoint.removal import discard
 from clac_jax.cli import publish
-from clac_jax.cli.command import NAMED, commands
+from clac_jax.cli.command import NAMED, commands, new_workdir
 from clac_jax.distributed.workdir import Workdir
-from clac_jax.errors import UserError
+from clac_jax.errors import UserError, shown
 from clac_jax.files.paths import local_path
+from clac_jax.stores.copies import local_copy
+from clac_jax.stores.url import is_url
 
 EXIT_TROUBLE = 1
 """Exit code of a command that succeeded and found a damaged checkpoint."""
@@ -84,7 +87,7 @@ def _verify(options: argparse.Namespace) -> int:
         folders = list(step_folders(_directory(options.checkpoint)).values())
     except CheckpointNotFoundError:
         folders = [_folder(options.checkpoint)]
-    damages = {str(folder): inspect.verify(folder) for folder in folders}
+    damages = {shown(folder): inspect.verify(folder) for folder in folders}
     if options.json:
         print(json.dumps(damages, indent=1))
     else:
@@ -95,20 +98,11 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _rm(options: argparse.Namespace) -> int:
     directory = _directory(options.run_folder)
+    if is_url(options.run_folder):
+        _removable(directory, options.steps, options.force)
+        return _remove_from_bucket(options.run_folder, list(dict.fromkeys(options.steps)))
     with Workdir(str(directory.parent)):  # fails if a run is writing there
-        folders = step_folders(directory)
-        intact, _ = read_all(directory)
-        for step in options.steps:
-            if step not in folders:
-                raise CheckpointNotFoundError(
-                    f"{directory} has no checkpoint of step {step}. "
-                    f"There are {', '.join(map(str, folders)) or 'none'}."
-                )
-            if step == max(intact, default=None) and not options.force:
-                raise UserError(
-                    f"Step {step} is the newest intact checkpoint of {directory}, from which the "
-                    "run would resume. Add --force to remove it anyway."
-                )
+        folders = _removable(directory, options.steps, options.force)
         problems = []
         for step in dict.fromkeys(options.steps):
             problems = discard(directory, folders[step])
@@ -119,6 +113,39 @@ def _rm(options: argparse.Namespace) -> int:
     return EXIT_TROUBLE if problems else 0
 
 
+def _removable(directory: epath.Path, steps: list[int], force: bool) -> dict[int, epath.Path]:
+    """The folders of all checkpoints of a run, of which some may be removed.
+
+    Raises:
+        CheckpointNotFoundError: one of the steps has no checkpoint.
+        UserError: one is the newest intact one, and `force` is false.
+    """
+    folders = step_folders(directory)
+    intact, _ = read_all(directory)
+    for step in steps:
+        if step not in folders:
+            raise CheckpointNotFoundError(
+                f"{directory} has no checkpoint of step {step}. "
+                f"There are {', '.join(map(str, folders)) or 'none'}."
+            )
+        if step == max(intact, default=None) and not force:
+            raise UserError(
+                f"Step {step} is the newest intact checkpoint of {directory}, from which the "
+                "run would resume. Add --force to remove it anyway."
+            )
+    return folders
+
+
+def _remove_from_bucket(run: str, steps: list[int]) -> int:
+    from clac_jax.bucket.removing import remove_checkpoints
+
+    url = run.strip().rstrip("/").removesuffix(f"/{CHECKPOINTS}")
+    remove_checkpoints(url, steps)
+    for step in steps:
+        print(f"removed {url}/{CHECKPOINTS}/{step}")
+    return 0
+
+
 def _export(options: argparse.Namespace) -> int:
     return publish.run(options)
 
@@ -126,14 +153,16 @@ def _export(options: argparse.Namespace) -> int:
 def _import(options: argparse.Namespace) -> int:
     from clac_jax.checkpoint.export import import_model
 
-    folder = local_path(options.folder, "FOLDER")
-    print(import_model(folder, local_path(options.workdir, "WORKDIR")))
+    folder = local_copy(options.folder, "FOLDER")
+    with new_workdir(options.workdir, "WORKDIR") as workdir:
+        written = shown(import_model(folder, workdir))
+    print(written)
     return 0
 
 
 def _directory(run: str) -> epath.Path:
     """The `checkpoints/` of a run, from its workdir or its own path."""
-    folder = epath.Path(local_path(run, "RUN"))
+    folder = epath.Path(fetch_run(run) if is_url(run) else local_path(run, "RUN"))
     for directory in (folder / CHECKPOINTS, folder):
         if step_folders(directory):
             return directory
@@ -144,5 +173,10 @@ def _directory(run: str) -> epath.Path:
 
 def _folder(name: str) -> epath.Path:
     """The folder of a checkpoint; if it is named directly it may be damaged."""
-    folder = epath.Path(local_path(name, "CHECKPOINT"))
+    if not is_url(name):
+        folder = epath.Path(local_path(name, "CHECKPOINT"))
+    elif split_name(name)[1]:
+        return locate(name).folder
+    else:
+        folder = epath.Path(fetch_run(name))
     return folder if folder.is_dir() else locate(name).folder

@@ -3,10 +3,40 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
-NAMED = "RUN, RUN@best, RUN@last, RUN@step=5000, RUN@epoch=49 or a checkpoint's folder"
+from clac_jax.checkpoint.remote import MANIFEST
+from clac_jax.errors import UserError
+from clac_jax.stores.outputs import output_folder
+from clac_jax.stores.url import is_url
+
+NAMED = (
+    "RUN, RUN@best, RUN@best=2 (the second best), RUN@last, RUN@step=5000, RUN@epoch=49 or a "
+    "checkpoint's folder; RUN may be a URL (gs://, s3://, az://)"
+)
 """The names of checkpoints, for the help of an argument."""
+
+
+@contextlib.contextmanager
+def new_workdir(target: str, what: str) -> Iterator[Path]:
+    """The local folder in which to write the only checkpoint of a new run; see `output_folder`.
+
+    Args:
+        target: path or URL of the workdir.
+        what: name of the argument, for messages.
+
+    Raises:
+        UserError: the URL is that of a run.
+    """
+    from clac_jax.checkpoint.fetched import fetch_run
+    from clac_jax.checkpoint.layout import CHECKPOINTS
+
+    if is_url(target) and (fetch_run(target) / CHECKPOINTS).exists():
+        raise UserError(f"{what}={target} holds checkpoints already. Name another folder.")
+    with output_folder(target, what, MANIFEST) as folder:
+        yield folder
 
 
 def commands(group: argparse.ArgumentParser) -> Callable[..., argparse.ArgumentParser]:

@@ -46,7 +46,7 @@ def _compare(options: argparse.Namespace) -> int:
     from clac_jax.evaluation.page import plain_table
     from clac_jax.evaluation.results import open_results
     from clac_jax.files.atomic import write_atomically
-    from clac_jax.files.paths import local_path
+    from clac_jax.stores.outputs import output_file
 
     if len(options.models) < 2:
         raise UserError("There is nothing to compare with. Name at least two models.")
@@ -65,7 +65,7 @@ def _compare(options: argparse.Namespace) -> int:
     content = json.dumps(to_json(models, sections), indent=1) + "\n"
     for flag, text in (("json", content), ("html", html_of(models, sections))):
         if (name := getattr(options, flag)) is not None:
-            path = local_path(name, f"--{flag}")
-            write_atomically(path, text)
-            print(f"\nwritten  {path}")
+            with output_file(name, f"--{flag}") as path:
+                write_atomically(path, text)
+            print(f"\nwritten  {name}")
     return 0

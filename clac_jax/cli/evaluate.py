@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clac_jax.cli.command import NAMED
@@ -68,21 +67,23 @@ def _evaluate(options: argparse.Namespace) -> int:
     from clac_jax.evaluation.pool import DataChoice, open_pool
     from clac_jax.evaluation.tasks import chosen_tasks, evaluate
     from clac_jax.evaluation.trained import eval_folder, training_data
+    from clac_jax.stores.outputs import check_output
 
     if options.resamples < 1 or options.seed < 0:
         raise UserError("--resamples must be at least 1 and --seed at least 0. Change the flag.")
     own_classes = read_classes(options.classes) if options.classes else None
     model: Model = clac_jax.load(options.model)
-    names = [name.strip() for name in options.tasks.split(",") if name.strip()]
-    chosen_tasks(names, model.config.task)  # before the minutes of embedding
+    tasks = [name.strip() for name in options.tasks.split(",") if name.strip()]
+    chosen_tasks(tasks, model.config.task)  # before the minutes of embedding
     folder = eval_folder(options.model, options.split, options.out)
+    check_output(folder)
     choice = DataChoice(options.split, options.dataset, options.path, options.data_dir)
     resampling = Resampling(options.resamples, options.seed)
     pool = open_pool(model, choice, resampling, training_data(options.model))
     if own_classes is not None:
         pool = with_own_classes(pool, own_classes)
-    sections = evaluate(pool, names)
-    paths = report.write(folder, pool, sections)
+    sections = evaluate(pool, tasks)
+    names = report.write(folder, pool, sections)
     for name, value in report.facts_of(pool):
         print(f"{name.lower():<12}{value}")
     for section in sections:
@@ -93,12 +94,12 @@ def _evaluate(options: argparse.Namespace) -> int:
         for table in section.tables:
             if table.in_terminal:
                 print(f"\n{plain_table(table)}")
-    print(f"\nwritten     {_listed(paths)}")
+    print(f"\nwritten     {folder}: {_listed(names)}")
     return 0
 
 
-def _listed(paths: list[Path]) -> str:
-    tables = [path.name for path in paths if path.suffix == ".parquet"]
-    names = [path.name for path in paths if path.suffix != ".parquet"]
-    names += tables if len(tables) < 2 else [f"{len(tables)} tables (*.parquet)"]
-    return f"{paths[0].parent}: {', '.join(names)}"
+def _listed(names: list[str]) -> str:
+    tables = [name for name in names if name.endswith(".parquet")]
+    others = [name for name in names if name not in tables]
+    others += tables if len(tables) < 2 else [f"{len(tables)} tables (*.parquet)"]
+    return ", ".join(others)

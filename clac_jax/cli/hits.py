@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clac_jax.errors import WorkdirError
+from clac_jax.errors import WorkdirError, shown
 from clac_jax.files.atomic import write_atomically
 from clac_jax.files.paths import explain
 from clac_jax.index.search import Hit, Searcher, TextHit
@@ -145,7 +145,7 @@ def _json(hits: list[dict[str, Any]], about: About, searcher: Searcher) -> str:
         },
         "model": {"name": searcher.model.name, "checksum": searcher.model.checksum},
         "index": {
-            "path": str(searcher.index.path),
+            "path": shown(searcher.index.path),
             "checksum": searcher.index.checksum,
             "count": searcher.index.count,
         },

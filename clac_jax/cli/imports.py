@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from clac_jax.cli.command import commands
-from clac_jax.files.paths import local_path
+from clac_jax.cli.command import commands, new_workdir
+from clac_jax.errors import shown
+from clac_jax.stores.copies import local_copy
 
 
 def add(group: argparse.ArgumentParser) -> None:
@@ -35,9 +36,10 @@ def add(group: argparse.ArgumentParser) -> None:
 def _import_lightning(options: argparse.Namespace) -> int:
     from clac_jax.interop.lightning import import_lightning
 
-    file = local_path(options.file, "FILE.ckpt")
-    workdir = local_path(options.workdir, "--workdir")
-    print(import_lightning(file, workdir, options.text_encoder))
+    file = local_copy(options.file, "FILE.ckpt")
+    with new_workdir(options.workdir, "--workdir") as workdir:
+        report = shown(import_lightning(file, workdir, options.text_encoder))
+    print(report)
     return 0
 
 

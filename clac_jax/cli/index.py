@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from clac_jax.cli.command import commands
 from clac_jax.datasets.options import ON_FORMULA_MISMATCH
 from clac_jax.distributed.workdir import Workdir
-from clac_jax.errors import UserError
+from clac_jax.errors import UserError, shown
 from clac_jax.index.plan import ON_BAD
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ EXIT_TROUBLE = 1
 EXIT_INTERRUPTED = 130
 
 MODEL = (
-    "a run (RUN, RUN@best, RUN@last, RUN@step=5000), a published folder, hf:OWNER/NAME, or mini, "
-    "the pretrained model of the package"
+    "a run (RUN, RUN@best, RUN@best=2, RUN@last, RUN@step=5000), a published folder, "
+    "hf:OWNER/NAME, or mini, the pretrained model of the package"
 )
 
 
@@ -117,10 +117,11 @@ def report(index: Index) -> None:
     refused = sum(data["refused"] for data in index.info["data"])
     texts = " with their texts" if index.has_texts else ""
     crystals = "1 crystal" if index.count == 1 else f"{index.count:,} crystals"
-    print(f"{index.path}: {crystals}{texts}, {index.dim} dimensions")
+    print(f"{shown(index.path)}: {crystals}{texts}, {index.dim} dimensions")
     for data in index.info["data"]:
         if data["refused"]:
-            print(f"  {data['refused']:,} refused, listed in {index.path / data['refused_in']}")
+            listing = shown(index.path / data["refused_in"])
+            print(f"  {data['refused']:,} refused, listed in {listing}")
     if not refused:
         print("  none refused")
 
@@ -153,7 +154,7 @@ def _check(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(problems, indent=1))
     else:
-        print("\n".join(problems) or f"{index.path}: intact, {index.count:,} crystals")
+        print("\n".join(problems) or f"{shown(index.path)}: intact, {index.count:,} crystals")
     return EXIT_TROUBLE if problems else 0
 
 
@@ -184,13 +185,16 @@ def _add(options: argparse.Namespace) -> int:
 def _build(options: argparse.Namespace) -> int:
     from clac_jax.index.ann import AnnOptions, build_ann
     from clac_jax.index.store import Index
+    from clac_jax.index.stored import working_folder
 
     chosen = AnnOptions(options.kind, options.lists, options.nprobe, options.seed)
-    index = Index(options.index)
-    with Workdir(index.path, "INDEX"):
-        facts = build_ann(index, chosen)
+    with working_folder(options.index, "INDEX") as folder:
+        index = Index(folder)
+        with Workdir(folder, "INDEX"):
+            facts = build_ann(index, chosen)
     size = facts["file"]["bytes"] / 2**20
-    print(f"{index.path}: {facts['lists']} lists of {facts['count']:,} crystals, {size:.1f} MiB")
+    lists, count = facts["lists"], facts["count"]
+    print(f"{shown(index.path)}: {lists} lists of {count:,} crystals, {size:.1f} MiB")
     print(f"  recall of the exact top 10, {facts['queries']} queries:")
     for nprobe, recall in sorted(facts["recall"].items(), key=lambda item: int(item[0])):
         used = "  (used)" if int(nprobe) == facts["nprobe"] else ""

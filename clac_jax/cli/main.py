@@ -17,6 +17,7 @@ from clac_jax.files.paths import explain
 # group is imported, so that inspecting a checkpoint needs neither JAX nor the data.
 GROUPS = {
     "train": "train a model, or resume its training",
+    "run": "train unattended: start again after crashes, hangs and pre-emption",
     "evaluate": "measure a trained model, with intervals and baselines",
     "compare": "say which evaluated model is better, and how sure that is",
     "embed": "make an index of crystals, to be searched",
@@ -27,6 +28,7 @@ GROUPS = {
     "serve": "answer searches of an index over HTTP",
     "publish": "write a model as a folder to keep or share",
     "data": "prepare the data that runs read",
+    "goodput": "show how much of a run's time went into training",
     "ckpt": "look at, compare, check and manage checkpoints",
     "import": "import what other programs have trained",
 }

@@ -7,8 +7,10 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clac_jax.errors import UserError
-from clac_jax.files.paths import local_path
+from clac_jax.errors import UserError, shown
+from clac_jax.files.paths import check_place
+from clac_jax.stores.store import Store, open_store
+from clac_jax.stores.url import is_url
 
 if TYPE_CHECKING:
     from clac_jax.index.store import Index
@@ -65,7 +67,7 @@ def add(group: argparse.ArgumentParser) -> None:
 
 def _map(options: argparse.Namespace) -> int:
     targets = {
-        flag: local_path(value, f"--{flag}")
+        flag: check_place(value, f"--{flag}")
         for flag in ("out", "png", "chemiscope", "parquet")
         if (value := getattr(options, flag)) is not None
     }
@@ -80,14 +82,34 @@ def _map(options: argparse.Namespace) -> int:
 
     from clac_jax.index.store import Index
     from clac_jax.map.data import read
+    from clac_jax.map.page import PAGE
+    from clac_jax.stores.outputs import output_file, output_folder
 
     index = Index(options.index)
     data = read(index, options.layout, options.seed)
-    for flag, path in targets.items():
-        lines = _figures(path, data, index, options) if flag == "png" else _write(flag, path, data)
+    if is_url(targets.get("out", "")):
+        _require_free(open_store(targets["out"]))
+    for flag, target in targets.items():
+        named = f"--{flag}"
+        with (
+            output_folder(target, named, PAGE) if flag == "out" else output_file(target, named)
+        ) as path:
+            if flag == "png":
+                lines = _figures(path, data, index, options)
+            else:
+                lines = _write(flag, path, data)
+            lines = [shown(line) for line in lines]
         for line in lines:
             print(line)
     return 0
+
+
+def _require_free(store: Store) -> None:
+    """Checks that a folder in an object store is empty or a map."""
+    from clac_jax.map.page import PAGE
+
+    if store.list() and store.head(PAGE) is None:
+        raise UserError(f"--out={store.url} is not empty and is not a map. Choose a new folder.")
 
 
 def _figures(path: Path, data: MapData, index: Index, options: argparse.Namespace) -> list[str]:

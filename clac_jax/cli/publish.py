@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from clac_jax.cli.command import NAMED
-from clac_jax.files.paths import local_path
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +16,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "Hub: hf upload OWNER/NAME FOLDER."
     )
     parser.add_argument("checkpoint", help=NAMED)
-    parser.add_argument("folder", metavar="FOLDER", help="a folder that does not exist yet")
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="a folder, or the URL of one, that does not exist yet"
+    )
     add_card_flags(parser)
     parser.set_defaults(run=run)
 
@@ -36,6 +37,5 @@ def run(options: argparse.Namespace) -> int:
     """Publishes, and prints the folder."""
     from clac_jax.inference.publish import publish
 
-    folder = local_path(options.folder, "FOLDER")
-    print(publish(options.checkpoint, folder, options.name, options.license))
+    print(publish(options.checkpoint, options.folder, options.name, options.license))
     return 0

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from clac_jax.cli.index import MODEL
 from clac_jax.errors import UserError, error_reason
-from clac_jax.files.paths import local_path
+from clac_jax.stores.copies import local_copy
+from clac_jax.stores.outputs import output_folder
+from clac_jax.stores.store import open_store
+from clac_jax.stores.url import is_url
 
 if TYPE_CHECKING:
     from clac_jax.index.query import Query
@@ -105,7 +108,8 @@ def _search(options: argparse.Namespace) -> int:
     hits = searcher.search(query, wanted)
     print(hits_lib.format_hits(hits, options.format, about, searcher), end="")
     if options.cif:
-        hits_lib.write_cifs(hits, searcher.index, local_path(options.cif, "--cif"))
+        with output_folder(options.cif, "--cif", "") as folder:
+            hits_lib.write_cifs(hits, searcher.index, folder)
     return 0
 
 
@@ -128,7 +132,7 @@ def open_searcher(
     from clac_jax.index.search import Searcher, model_of
     from clac_jax.index.store import Index
 
-    if os.path.isfile(os.path.join(os.path.expanduser(what), CONTENTS)):
+    if _is_index(what):
         index = Index(what)
         if where is not None:
             filters.parse(where, index.schema)
@@ -150,13 +154,22 @@ def open_searcher(
     return Searcher(own_index(model, where), model, use_ann)
 
 
+def _is_index(what: str) -> bool:
+    from clac_jax.checkpoint.fetched import split_name
+    from clac_jax.index.layout import CONTENTS
+
+    if is_url(what):
+        return not split_name(what)[1] and open_store(what).head(CONTENTS) is not None
+    return os.path.isfile(os.path.join(os.path.expanduser(what), CONTENTS))
+
+
 def read_captions(name: str) -> list[str]:
     """The lines of a file that have words.
 
     Raises:
         UserError: the file cannot be read, or has none.
     """
-    path = local_path(name, "--texts")
+    path = local_copy(name, "--texts")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -193,7 +206,7 @@ def _query(options: argparse.Namespace, index: Index) -> Query:
     files: list[Any] = []
     rows: list[int] = []
     for name in options.crystal:
-        if Path(name).expanduser().exists():
+        if is_url(name) or Path(name).expanduser().exists():
             files.append(name)
         else:
             rows.append(_row_of(index, name))

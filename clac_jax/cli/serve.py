@@ -8,8 +8,8 @@ from pathlib import Path
 
 from clac_jax.cli.index import MODEL
 from clac_jax.cli.search import ANN, open_searcher
-from clac_jax.errors import UserError, warn
-from clac_jax.files.paths import local_path
+from clac_jax.errors import UserError, shown, warn
+from clac_jax.stores.copies import local_copy
 
 _PAGE = "index.html"
 
@@ -45,7 +45,7 @@ def _serve(options: argparse.Namespace) -> int:
     from clac_jax.serve.app import Settings
 
     server.require_packages()
-    given = local_path(options.map, "--map") if options.map else None
+    given = local_copy(options.map, "--map") if options.map else None
     if given is not None and not (given / _PAGE).is_file():
         raise UserError(f"--map={given} has no {_PAGE}. Give a folder made by `clac-jax map`.")
     listening = server.listen(options.host, options.port)  # fails before the model is loaded
@@ -56,11 +56,11 @@ def _serve(options: argparse.Namespace) -> int:
             folder = None
         server.warm_up(searcher)
         host, port = listening.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
+        address = f"[{host}]" if ":" in host else host
         if not server.is_loopback(options.host):
-            warn(f"Anyone who can reach {shown}:{port} can search this index.")
-        print(f"{searcher.index.count:,} crystals of {searcher.index.path}", file=sys.stderr)
-        print(f"http://{shown}:{port}/", flush=True)
+            warn(f"Anyone who can reach {address}:{port} can search this index.")
+        print(f"{searcher.index.count:,} crystals of {shown(searcher.index.path)}", file=sys.stderr)
+        print(f"http://{address}:{port}/", flush=True)
         settings = Settings(folder, server.host_names(options.host))
         server.serve(searcher, settings, listening)
     print("stopped.", file=sys.stderr)

@@ -1,12 +1,14 @@
 """`clac-jax train`, also `main.py`: parses flags, calls `train` once, returns an exit code.
 
 Exit codes: 0 if the run has ended, 2 for errors that the user must correct, 75 if the run was
-stopped on request and can be resumed, 1 for any other error, with its traceback.
+stopped on request and can be resumed, 76 if it hung and can be resumed, 1 for any other error, with
+its traceback.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import re
 import sys
@@ -18,6 +20,7 @@ from typing import Any, NoReturn
 from clac_jax.distributed.preemption import EXIT_PREEMPTED, Preempted, StopSignals
 from clac_jax.errors import EXIT_USER_ERROR, UserError
 from clac_jax.files.paths import check_local
+from clac_jax.stores.url import is_url, parse_url
 
 HELP = """\
 usage: clac-jax train --config=CONFIG --workdir=FOLDER [--config.KEY=VALUE ...]
@@ -29,7 +32,8 @@ options:
 {names}
                         or the path of a Python file with a function get_config;
                         CONFIG:ARGUMENT passes an argument to it
-  --workdir=FOLDER      the folder of the run, created if it does not exist
+  --workdir=FOLDER      the folder of the run, created if it does not exist; or a folder in a
+                        bucket: s3://BUCKET/FOLDER, gs://..., az://...
   --config.KEY=VALUE    overrides a key of the config, e.g. --config.batch_size=64
   --helpfull            lists the flags of all libraries
 
@@ -37,7 +41,10 @@ exit codes:
   0   the run has ended
   2   the config, the data or the workdir cannot be used; one line says why
   75  the run was asked to stop (SIGTERM, SIGINT, SIGUSR1, SIGHUP) and can be resumed
-  1   any other error
+  76  something took far longer than usual (config.watchdog); the run can be resumed
+  1   any other error, or another process of the run was lost
+
+`clac-jax run -- train ...` starts it again after 75, 76 and 1.
 """
 
 _INDENTED: Any = {"initial_indent": 24 * " ", "subsequent_indent": 24 * " "}
@@ -51,6 +58,9 @@ def run(arguments: Sequence[str]) -> NoReturn:
         arguments: the flags, without the name of the program.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides XLA's notices; read by JAX's import
+    # Imports and tracing make millions of objects, of which hardly any are garbage: with Python's
+    # thresholds, looking for it takes a fifth of the time before the first step.
+    gc.set_threshold(50_000, 20, 20)
     if set(arguments) & {"--help", "-help", "-h", "--h", "-?"}:
         from clac_jax.config.shipped import shipped_names
 
@@ -71,7 +81,7 @@ def run(arguments: Sequence[str]) -> NoReturn:
             for flag in (config, workdir):
                 if flag.value is None:
                     raise flags.ValidationError(f"--{flag.name} is missing. Add --{flag.name}=...")
-            check_local(str(workdir.value), "--workdir")
+            _check_workdir(str(workdir.value))
             if len(rest) > 1:
                 raise flags.ValidationError(f"unexpected argument {rest[1]!r}: flags start with --")
             config.value.keys()  # loads the config file, which may fail
@@ -107,9 +117,10 @@ def _train(
     """
     try:
         with listening:
+            from clac_jax.reporting.events import process_began
             from clac_jax.training_run import train
 
-            train(config, workdir, stop)
+            train(config, workdir, stop, process_began())
     except UserError as error:
         _fail(str(error), error.exit_code)
     except Preempted as request:
@@ -142,15 +153,27 @@ def _with_files(arguments: list[str]) -> list[str]:
             flag, value = "", argument
         elif not equals or not _is_config(argument):
             if equals and argument.startswith(("--workdir=", "-workdir=")):
-                check_local(value, "--workdir")
+                _check_workdir(value)
             result.append(argument)
             continue
-        check_local(value, "--config")
+        check_local(value, "--config", "a config is a program")
         name, colon, rest = value.partition(":")
         if _NAME.fullmatch(name) and not os.path.exists(name):
             value = f"{shipped_file(name)}{colon}{rest}"
         result.append(f"{flag}{equals}{value}")
     return result
+
+
+def _check_workdir(text: str) -> None:
+    """Rejects what is neither a local path nor a folder in a bucket.
+
+    Raises:
+        PathError, UrlError: it cannot be used.
+    """
+    if is_url(text):
+        parse_url(text)
+    else:
+        check_local(text, "--workdir")
 
 
 def _fail(message: str, code: int = EXIT_USER_ERROR) -> NoReturn:

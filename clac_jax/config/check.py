@@ -13,7 +13,7 @@ from clac_jax.config.key import Group, Key
 from clac_jax.config.run import DEBUG_EXAMPLES, declaration
 from clac_jax.config.saving import MONITORS, PROPERTY_MONITORS
 from clac_jax.errors import ConfigError, one_line
-from clac_jax.files.paths import check_local
+from clac_jax.files.paths import check_local, check_place
 
 ALL_KEYS = "docs/config.md lists all keys, and so does `python -m clac_jax.config.document`."
 
@@ -126,7 +126,11 @@ def _check_value(dotted: str, value: Any, key: Key) -> None:
     if key.check is not None and (problem := key.check(value)):
         raise ConfigError(f'Config key "{dotted}" cannot be used. {problem}')
     if key.is_path and (value or not key.may_be_empty):
-        check_local(value, f'Config key "{dotted}"')
+        what = f'Config key "{dotted}"'
+        if key.local_only:
+            check_local(value, what, key.local_only)
+        else:
+            check_place(value, what)
 
 
 def _check_type(dotted: str, value: Any, key: Key) -> None:

@@ -22,12 +22,13 @@ class Dataset:
         "data",
         "folder of the prepared data sets",
         is_path=True,
+        local_only="data sets are prepared there and then read at random",
         on_change=SAME_EXAMPLES,
         per_process=True,
     )
     path: str | None = key(
         None,
-        "file of crystals and texts",
+        "file or URL of crystals and texts",
         kind=str,
         is_path=True,
         per_process=True,

@@ -95,7 +95,7 @@ def _values(key: Key) -> str:
     if key.choices:
         choices = ", ".join(f"`{choice}`" for choice in key.choices)
         return f"tuple of {choices}" if key.kind is tuple else choices
-    words = "path" if key.is_path else _TYPES[key.kind]
+    words = ("path" if key.local_only else "path or URL") if key.is_path else _TYPES[key.kind]
     if key.low is not None and key.high is not None:
         words += f" from {key.low} to {key.high}"
     elif key.low is not None:

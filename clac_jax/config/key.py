@@ -19,7 +19,8 @@ class Key:
         low: smallest number allowed.
         high: largest number allowed.
         check: value -> what is wrong with it, as a sentence; "" if it is valid.
-        is_path: whether it names a local file or folder.
+        is_path: whether it names a file or folder.
+        local_only: why that cannot be in an object store, as a sentence without its full stop.
         may_be_empty: whether a path may be the empty string, which means none.
         used_with: keys and values for which this key has an effect, "loss.name=jsd"; "": always.
         on_change: effect of a new value on a resumed run, shown in its `changed` line; "" if it is
@@ -39,6 +40,7 @@ class Key:
     high: float | None = None
     check: Callable[[Any], str] | None = None
     is_path: bool = False
+    local_only: str = ""
     may_be_empty: bool = False
     used_with: str | None = None
     on_change: str | None = None

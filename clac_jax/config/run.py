@@ -22,7 +22,7 @@ from clac_jax.config.effects import (
 )
 from clac_jax.config.encoders import graph_encoder, text_encoder_sizes
 from clac_jax.config.key import Group, Key, group, group_of, key
-from clac_jax.config.saving import Checkpoint, Logging, Restore
+from clac_jax.config.saving import Bucket, Checkpoint, Logging, Restore
 from clac_jax.config.training import (
     Cosine,
     Distributed,
@@ -31,6 +31,7 @@ from clac_jax.config.training import (
     Plateau,
     Property,
     Sharding,
+    Watchdog,
     loss_keys,
     wrong_regexes,
 )
@@ -232,8 +233,9 @@ class Run:
     )
     compilation_cache: str = key(
         "~/.cache/clac_jax/xla",
-        'folder of compiled steps; "" keeps none',
+        'folder of compiled programs, which machines of different kinds can share; "" keeps none',
         is_path=True,
+        local_only="each machine compiles for itself",
         per_process=True,
         may_be_empty=True,
         on_change=PLAIN,
@@ -256,7 +258,8 @@ class Run:
     )
     resume_from: str = key(
         "",
-        "another run's checkpoint to start from: DIR, DIR@best, DIR@step=5000, or its folder",
+        "another run's checkpoint to start from: DIR, DIR@best, DIR@best=2 (the second best), "
+        "DIR@step=5000, or its folder",
         is_path=True,
         may_be_empty=True,
         on_change=PLAIN,
@@ -293,6 +296,12 @@ class Run:
     restore: None = group(
         Restore, "How much of another run's checkpoint is copied.", on_change=PLAIN
     )
+    bucket: None = group(
+        Bucket,
+        "Workdirs in a bucket (gs://, s3://, az://): see [Buckets](buckets.md).",
+        on_change=PLAIN,
+        per_process=True,
+    )
     input: None = group(Input, "The input pipeline.")
     logging: None = group(Logging, "Logs besides metrics.jsonl.", on_change=PLAIN, per_process=True)
     sharding: None = group(
@@ -307,6 +316,12 @@ class Run:
         "first three by themselves: see [Clusters](clusters.md).",
         on_change=PLAIN,
         per_process=True,
+    )
+
+    watchdog: None = group(
+        Watchdog,
+        "When a run that hangs is ended: see [Unattended runs](unattended.md).",
+        on_change=PLAIN,
     )
 
 

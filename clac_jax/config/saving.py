@@ -73,6 +73,13 @@ class Checkpoint:
         low=0,
         on_change=NEXT_SAVE,
     )
+    keep_every_hours: float = key(
+        0.0,
+        "the first checkpoint after each multiple of this time of training, in hours, is never "
+        "removed; 0: none",
+        low=0.0,
+        on_change=NEXT_SAVE,
+    )
     every_n_epochs: int = key(1, "epochs between saves; the run's end is always saved", low=1)
     every_n_steps: int = key(0, "steps between further saves; 0: not by steps", low=0)
     every_n_minutes: float = key(0.0, "minutes since the last save; 0: not by time", low=0.0)
@@ -117,4 +124,29 @@ class Logging:
     wandb: bool = key(False, "whether the run is sent to Weights & Biases")
     wandb_project: str = key(
         "clac_jax", "project of Weights & Biases", used_with="logging.wandb=True", on_change=PLAIN
+    )
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """The config group `config.bucket`."""
+
+    scratch: str = key(
+        "",
+        'folder for local copies of workdirs in buckets; "": the user\'s cache ($CLAC_JAX_CACHE, '
+        "or ~/.cache/clac-jax)",
+        is_path=True,
+        local_only="it holds copies of what is in a bucket",
+        may_be_empty=True,
+    )
+    lease_seconds: float = key(
+        60.0,
+        "time after which another machine may take the workdir of a run that has died",
+        low=1.0,
+    )
+    max_mb_per_second: float = key(0.0, "limit of uploads and downloads; 0: none", low=0.0)
+    patience_minutes: float = key(
+        30.0,
+        "time for which the end of a run waits for a bucket that cannot be reached",
+        low=0.0,
     )

@@ -182,3 +182,23 @@ class Distributed:
     )
     connect_seconds: int = key(300, "time to wait for the other processes at the start", low=1)
     failure_seconds: int = key(60, "silence after which a process is considered lost", low=1)
+
+
+@dataclass(frozen=True)
+class Watchdog:
+    """The config group `config.watchdog`."""
+
+    enabled: bool = key(True, "whether a hang ends the run, with exit code 76", per_process=False)
+    factor: float = key(
+        10.0,
+        "a step, save, validation or wait for data hangs when it takes this many times the median "
+        "of the earlier ones of the run",
+        low=1.0,
+    )
+    floor_seconds: float = key(600.0, "but not before it has taken this long", low=0.1)
+    first_seconds: float = key(
+        3600.0,
+        "the same for the first of each kind, for a step that compiles, for the restore at the "
+        "start and for a batch of the final test",
+        low=0.1,
+    )

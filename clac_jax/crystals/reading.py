@@ -33,7 +33,7 @@ from clac_jax.crystals.objects import (
     is_pymatgen,
 )
 from clac_jax.errors import UserError, error_reason, one_line
-from clac_jax.files.paths import local_path
+from clac_jax.stores.copies import local_copy
 
 # Errors of reading the attributes of an object that is not what it looks like.
 _OF_FOREIGN_OBJECTS = (AttributeError, TypeError, ValueError, LookupError, ArithmeticError)
@@ -78,7 +78,7 @@ def from_atoms(atoms: Mapping[str, Any]) -> Crystal:
 
 def from_file(path: str | os.PathLike[str]) -> Crystal:
     """Reads a file; see `Crystal.from_file`."""
-    file = local_path(path, "The name of a crystal's file")
+    file = local_copy(path, "The name of a crystal's file")
     try:
         if not file.exists():
             raise CrystalError("There is no such file. Check the path.")

@@ -24,9 +24,12 @@ from clac_jax.datasets.jarvis_dft_3d import JarvisDft3d
 from clac_jax.datasets.materials_project_mini.builder import PARQUET, MaterialsProjectMini
 from clac_jax.datasets.options import DEFAULTS, TableOptions
 from clac_jax.datasets.record import DataError, Record, shortened
-from clac_jax.errors import error_reason
+from clac_jax.errors import error_reason, set_origin
 from clac_jax.files.atomic import sync
 from clac_jax.files.paths import error_number, explain, local_path
+from clac_jax.stores.copies import local_copy
+from clac_jax.stores.errors import NotFoundError
+from clac_jax.stores.url import is_url
 
 NAMES = ("materials_project_mini", "gpt_narratives", "jarvis_dft_3d")
 REFUSED_ROWS = "refused_rows.jsonl"
@@ -34,6 +37,7 @@ _TABLES: dict[str, type[table.TableBuilder]] = {
     "gpt_narratives": GptNarratives,
     "jarvis_dft_3d": JarvisDft3d,
 }
+_LOCAL = "data sets are prepared there and then read at random"
 _BUILDING, _LOCK = ".building-", "lock"
 # Without working locks, an unfinished build of this age is considered abandoned.
 ABANDONED_SECONDS = 24 * 3600
@@ -52,14 +56,14 @@ def load(
         name: one of NAMES.
         data_dir: folder of the prepared data sets.
         split: "train", "validation" or "test".
-        path: table or folder of CIF files; not used for the bundled data set.
+        path: table or folder of CIF files, or its URL; not used for the bundled data set.
         options: options of the table.
 
     Raises:
         DataError: the data cannot be used.
     """
     data_set = _DataSet(name, path, options)
-    folder, _ = _prepare(data_set, local_path(data_dir, "dataset.data_dir"))
+    folder, _ = _prepare(data_set, local_path(data_dir, "dataset.data_dir", _LOCAL))
     return builder_lib.open_split(data_set.builder, folder, split)
 
 
@@ -80,7 +84,7 @@ def prepare(
     Raises:
         DataError: the data cannot be used, or the folder cannot be written.
     """
-    return _prepare(_DataSet(name, path, options), local_path(data_dir, "dataset.data_dir"))
+    return _prepare(_DataSet(name, path, options), local_path(data_dir, "dataset.data_dir", _LOCAL))
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,8 @@ class _DataSet:
             raise DataError(
                 f"The data set {self.name} needs a file. Set --config.dataset.path=FILE."
             )
+        if self.name in _TABLES and is_url(str(self.path)):
+            object.__setattr__(self, "path", _copied(str(self.path)))
         with _read_errors(self.path):
             for file in self.files().values():
                 if not file.is_file():
@@ -142,6 +148,22 @@ class _DataSet:
 
     def _source(self) -> Path:
         return local_path(str(self.path), "dataset.path")
+
+
+def _copied(url: str) -> Path:
+    """A local copy of a table in an object store, with its sibling files if it has any."""
+    copy = local_copy(url, "dataset.path")
+    folder, _, name = url.strip().rstrip("/").rpartition("/")
+    for sibling in table.names_of_siblings(name):
+        link = copy.with_name(sibling)
+        with contextlib.suppress(FileNotFoundError):
+            link.unlink()
+        with contextlib.suppress(NotFoundError):
+            other = local_copy(f"{folder}/{sibling}", "dataset.path")
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                link.symlink_to(other)
+    set_origin(copy.parent, folder)
+    return copy
 
 
 @contextlib.contextmanager

@@ -166,6 +166,21 @@ class TableBuilder(RecordBuilder, skip_registration=True):
         return path
 
 
+def names_of_siblings(name: str) -> list[str]:
+    """Names of the other two files of a data set, if a file may be one of three; see `split_files`.
+
+    Args:
+        name: the file's name, without its folder.
+    """
+    path = Path(name)
+    for ending in SIBLINGS.values():
+        if path.stem.endswith(ending):
+            stem = path.stem.removesuffix(ending)
+            names = [path.with_stem(stem + other).name for other in SIBLINGS.values()]
+            return [other for other in names if other != name]
+    return []
+
+
 def split_files(path: Path) -> dict[str, Path]:
     """The files of a data set by split.
 

@@ -16,6 +16,7 @@ import selectors
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from clac_jax.distributed import tunnel
@@ -47,6 +48,7 @@ class Link:
 
     Attributes:
         loss: the reason if another process is lost, and how this one then ends (`ProcessLoss`).
+        handlers: key of a message -> called with the sender's number and the value, to add kinds.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Link:
             ProcessError: the port is in use; the first process cannot be reached, or refuses.
         """
         self.loss = ProcessLoss(index)
+        self.handlers: dict[str, Callable[[int, Any], None]] = {}
         self._address = address
         self._index, self._count = index, count
         self._deadline = time.monotonic() + connect_seconds
@@ -131,7 +134,7 @@ class Link:
                         "coordinator_address, num_processes or process_id are wrong: "
                         "docs/clusters.md."
                     )
-                    self._tell(verdict=name, difference=self._verdicts[name], gone=[])
+                    self.tell(verdict=name, difference=self._verdicts[name], gone=[])
             verdict, self._met = self._verdicts[name], True
             self._closing = self._closing or bool(verdict)
         if verdict:
@@ -153,7 +156,7 @@ class Link:
     def leaves(self, why: str, code: int) -> None:
         """Reports to the others that this process exits, why, and with which exit code."""
         self._closing = True
-        self._tell(leaving=why, code=code)
+        self.tell(leaving=why, code=code)
         time.sleep(FAREWELL_SECONDS)
 
     def end(self) -> bool:
@@ -227,7 +230,7 @@ class Link:
             if now - last < beat:
                 continue
             elapsed, last = min(now - last, 2 * beat), now
-            self._tell()
+            self.tell()
             for connection in [*self._others.values(), *self._strangers]:
                 connection.silence += elapsed
             self._drop_the_silent()
@@ -342,6 +345,8 @@ class Link:
                 f"the others have ended: {reason}" if about_this_one else reason,
                 stopped=bool(message["stopped"]),
             )
+        for name in self.handlers.keys() & message.keys():
+            self.handlers[name](connection.number, message[name])
 
     def _judge(self, name: str) -> None:
         """In the first process: compares the facts when all have arrived, and sends the result."""
@@ -353,7 +358,7 @@ class Link:
             verdict, self._met = difference(said), True
             self._verdicts[name] = verdict
             self._changed.notify_all()
-        self._tell(verdict=name, difference=verdict, gone=sorted(self._gone))
+        self.tell(verdict=name, difference=verdict, gone=sorted(self._gone))
 
     def _forget(self, connection: Connection) -> None:
         with contextlib.suppress(KeyError, ValueError):
@@ -378,18 +383,18 @@ class Link:
 
     def _lose(self, reason: str, stopped: bool = False) -> None:
         """Starts the end of the program; `stopped`: whether a process has ended on request."""
+        if self._closing or not self.loss.begin(reason):
+            return
         with self._changed:
-            if self.loss.reason is not None or self._closing:
-                return
-            self.loss.reason = reason
             self._changed.notify_all()
         code = EXIT_PREEMPTED if stopped else LostProcessError.exit_code
         if self._index == 0:
-            self._tell(lost=reason, stopped=stopped)
+            self.tell(lost=reason, stopped=stopped)
         lately = time.monotonic() - self._woke < self._silence_seconds
         slept = self._slept if lately and self._slept > self._silence_seconds / 2 else 0.0
-        self.loss.end_program(slept, code, lambda: self._tell(leaving=reason, code=code))
+        self.loss.end_program(slept, code, lambda: self.tell(leaving=reason, code=code))
 
-    def _tell(self, **message: Any) -> None:
+    def tell(self, **message: Any) -> None:
+        """Sends a message from the first process to all others, or from another to the first."""
         for connection in list(self._others.values()):
             connection.send(**message)

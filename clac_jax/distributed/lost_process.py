@@ -41,6 +41,14 @@ class ProcessLoss:
         self.main_ends = False
         self._index = index
         self._main_waits = threading.Event()
+        self._lock = threading.Lock()
+
+    def begin(self, reason: str) -> bool:
+        """Sets the reason; False if the program is already ending for a different reason."""
+        with self._lock:
+            is_first = self.reason is None
+            self.reason = reason if is_first else self.reason
+            return is_first
 
     def wait_if_lost(self) -> None:
         """Blocks for the rest of the program if a process is lost."""

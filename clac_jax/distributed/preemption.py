@@ -32,6 +32,9 @@ EXIT_PREEMPTED = 75
 """Exit code of a run that stopped on request and can resume: BSD's EX_TEMPFAIL, "try again later".
 """
 
+EXIT_HUNG = 76
+"""Exit code of a run in which something took far too long; it can resume: `watchdog`."""
+
 
 class Preempted(Exception):
     """The run was asked to stop; raised where the loop is ready to save and end."""
@@ -77,8 +80,10 @@ class StopSignals:
         """
         with self._lock:
             self._has_unsaved_work = has_unsaved_work
-            if not has_unsaved_work and self.requested:
-                self._leave()
+            leaves = not has_unsaved_work and self.requested
+        if leaves:
+            self._leave()
+            threading.Event().wait()  # the program ends
 
     def __enter__(self) -> StopSignals:
         self._reader, self._writer = socket.socketpair()
@@ -113,15 +118,21 @@ class StopSignals:
             self._name, self._first_at = number.name, now
             if not self._has_unsaved_work:
                 self._leave()
+                return
             say(
                 f"{number.name}: stopping after this step, with a checkpoint. The same signal "
                 f"again, {REPEAT_SECONDS:g} seconds from now or later, stops immediately."
             )
 
     def _leave(self) -> None:
+        """Ends the program, in a thread of its own: a second signal need not wait for uploads."""
         say(f"{self._name}: stopping; nothing is lost, rerun the same command to resume.")
-        self.before_leaving(str(self._name))
-        os._exit(EXIT_PREEMPTED)
+
+        def leave() -> None:
+            self.before_leaving(str(self._name))
+            os._exit(EXIT_PREEMPTED)
+
+        threading.Thread(target=leave, name="leaving", daemon=True).start()
 
 
 def _noted(number: int, frame: FrameType | None) -> None:

@@ -1,7 +1,8 @@
 """The processes of a run on several hosts: how they connect, and what they agree on.
 
 Every process runs the same program on its own part of each batch. Only the first one accesses the
-workdir: it reads the checkpoint and sends it to the others, saves, and writes. What one process has
+workdir: it reads the checkpoint and sends it to the others, saves, and writes. (Of a state that is
+sharded over them, each process saves and reads its part.) What one process has
 decided on its own (to stop after a signal, to enlarge a batch) is agreed on by collectives that all
 enter at the same point of the run. Separate connections (`clac_jax.distributed.link`) serve to
 check beforehand that all run the same program, and throughout the run that all are alive.
@@ -11,21 +12,19 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
-from jax._src.clusters import ClusterEnv  # no public function returns only the address
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from clac_jax.distributed import launcher
 from clac_jax.distributed.agreement import Facts
 from clac_jax.distributed.connection import ProcessError
 from clac_jax.distributed.link import Link
@@ -58,7 +57,7 @@ def start(options: ml_collections.ConfigDict, facts: Callable[[], Facts]) -> Non
     global _link
     if jax.distributed.is_initialized():
         return
-    place = _place(options)
+    place = launcher.place(options)
     if place is None:
         return
     address, count, index, local_devices = place
@@ -79,6 +78,7 @@ def start(options: ml_collections.ConfigDict, facts: Callable[[], Facts]) -> Non
             num_processes=count,
             process_id=index,
             local_device_ids=local_devices,
+            cluster_detection_method="deactivate",  # or it chooses devices where we chose all
             initialization_timeout=options.connect_seconds,
             heartbeat_timeout_seconds=NEVER,
             shutdown_timeout_seconds=END_SECONDS,
@@ -94,45 +94,6 @@ def start(options: ml_collections.ConfigDict, facts: Callable[[], Facts]) -> Non
         "devices",
         {"the kind of devices": kinds, "the number of devices of a process": str(len(devices))},
     )
-
-
-def _place(
-    options: ml_collections.ConfigDict,
-) -> tuple[str, int, int, Sequence[int] | None] | None:
-    """Address of the first process, number of processes, number of this one, and its local devices.
-
-    None if there is only one process. The devices are None for all that JAX detects.
-    """
-    given = _given(options)
-    if not given and not _in_cluster(os.environ):
-        return None
-    try:
-        address, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(
-            given.get("coordinator_address"),
-            given.get("num_processes"),
-            given.get("process_id"),
-            list(options.local_devices) or None,
-            None,
-            options.connect_seconds,
-        )
-    except (RuntimeError, ValueError, KeyError, OSError) as error:
-        raise ProcessError(
-            f"The launcher does not say where the processes are: {one_line(error, 500)} {_SETTINGS}"
-        ) from error
-    if address is None or count is None or index is None:
-        raise ProcessError(f"The launcher does not say where the processes are. {_SETTINGS}")
-    if not 0 <= index < count:
-        raise ProcessError(
-            f"config.distributed.process_id is {index}, and num_processes is {count}. Number the "
-            "processes from 0, and set num_processes to their number."
-        )
-    return address, count, index, devices
-
-
-_SETTINGS = (
-    "Set config.distributed.coordinator_address (HOST:PORT of the first process), num_processes "
-    "and process_id: docs/clusters.md."
-)
 
 
 def _free_port() -> int:
@@ -152,35 +113,6 @@ def agree(name: str, facts: Facts) -> None:
     """
     if _link is not None:
         _link.agree(name, facts)
-
-
-def _given(options: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The process settings given in the config; empty if they are left to the cluster."""
-    address, count, index = (
-        options.coordinator_address,
-        options.num_processes,
-        options.process_id,
-    )
-    if not address and count is None and index is None:
-        return {}
-    if not address or count is None or index is None:
-        raise ProcessError(
-            "config.distributed needs coordinator_address, num_processes and process_id together; "
-            f"they are {address!r}, {count} and {index}. Set all three, or none in a cluster that "
-            "tells them."
-        )
-    return {"coordinator_address": address, "num_processes": count, "process_id": index}
-
-
-def _in_cluster(environment: Mapping[str, str]) -> bool:
-    """Whether a launcher that JAX supports has started this process together with others."""
-    for size in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
-        if int(environment.get(size, "1")) > 1:
-            return True
-    if "KUBERNETES_SERVICE_HOST" in environment and "JOB_COMPLETION_INDEX" in environment:
-        return True
-    has_tpu = Path("/dev/accel0").exists() or Path("/dev/vfio/0").exists()
-    return has_tpu and importlib.util.find_spec("libtpu") is not None
 
 
 def are_several() -> bool:
@@ -223,6 +155,11 @@ def report_stop(signal_name: str) -> None:
     """Reports to the others that a signal ends this process now, with nothing to save."""
     if _link is not None:
         _link.leaves(f"it received {signal_name} when there was nothing to save", EXIT_PREEMPTED)
+
+
+def current_link() -> Link | None:
+    """The connections to the other processes; None if there are none."""
+    return _link
 
 
 def announce_last_save() -> None:
@@ -303,16 +240,18 @@ def from_first(
     if not are_several():
         return make()
     arrays, rest = make() if is_first() else ({}, b"")
-    size = int(_from_first(np.array([len(rest)], np.uint32).view(np.uint8)).view(np.uint32)[0])
-    tail = _from_first(np.frombuffer(rest, np.uint8) if is_first() else np.zeros(size, np.uint8))
+    size = int(bytes_from_first(np.array([len(rest)], np.uint32).view(np.uint8)).view(np.uint32)[0])
+    tail = bytes_from_first(
+        np.frombuffer(rest, np.uint8) if is_first() else np.zeros(size, np.uint8)
+    )
     sizes = [int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in shapes.values()]
     ends = np.cumsum(sizes, dtype=np.int64)
-    state = np.zeros(ends[-1], np.uint8)
+    state = np.zeros(sum(sizes), np.uint8)
     if is_first():
         for (path, leaf), stop, count in zip(shapes.items(), ends, sizes, strict=True):
             flat = np.ascontiguousarray(np.asarray(arrays[path], leaf.dtype)).reshape(-1)
             state[stop - count : stop] = flat.view(np.uint8)
-    state = _from_first(state)
+    state = bytes_from_first(state)
     received = {
         path: state[stop - count : stop].view(leaf.dtype).reshape(leaf.shape)
         for (path, leaf), stop, count in zip(shapes.items(), ends, sizes, strict=True)
@@ -320,7 +259,7 @@ def from_first(
     return received, tail.tobytes()
 
 
-def _from_first(content: np.ndarray) -> np.ndarray:
+def bytes_from_first(content: np.ndarray) -> np.ndarray:
     """(n,) uint8 of the first process; the others pass n arbitrary values."""
     padded = np.zeros(-(-content.size // 4) * 4, np.uint8)
     padded[: content.size] = content

@@ -24,14 +24,20 @@ class Workdir:
     lock when the process ends, for whatever reason.
     """
 
-    def __init__(self, folder: str | Path, flag: str = "--workdir"):
+    def __init__(self, folder: str | Path, flag: str = "--workdir", shown: str = ""):
         """Sets the folder, and the flag that names it in messages; nothing is accessed yet.
+
+        Args:
+            folder: the folder.
+            flag: what the user has given it by.
+            shown: how messages name both, if not as "FLAG=FOLDER".
 
         Raises:
             PathError: it is not a valid name of a local folder.
         """
         self.folder = local_path(folder, flag)
-        self._shown = f"{flag}={self.folder}"
+        self._shown = shown or f"{flag}={self.folder}"
+        self.is_locked = False  # by the operating system, which some file systems do not support
 
     def __enter__(self) -> Path:
         """Creates the folder, checks that it is writable, and locks it.
@@ -51,6 +57,7 @@ class Workdir:
             raise WorkdirError(f"Cannot write to {self._shown}: {explain(error)}") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.is_locked = True
         except BlockingIOError as error:
             content = _content(folder / LOCK_FILE) or ""
             holder = content.split(",")[0].strip() or "another process"

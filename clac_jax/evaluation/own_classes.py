@@ -15,7 +15,7 @@ import numpy as np
 
 from clac_jax.errors import UserError, one_line
 from clac_jax.evaluation.class_list import ZeroShotClass
-from clac_jax.files.paths import local_path
+from clac_jax.stores.copies import local_copy
 
 GROUP = "own"
 COLUMNS = ("id", "label")
@@ -79,7 +79,7 @@ def read_classes(path: str | os.PathLike[str]) -> OwnClasses:
     """
     name = str(path)
     try:
-        with local_path(path, "--classes").open(encoding="utf-8-sig", newline="") as file:
+        with local_copy(path, "--classes").open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
             if missing := sorted(set(COLUMNS) - set(reader.fieldnames or ())):
                 raise ClassesError(

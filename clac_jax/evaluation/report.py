@@ -17,6 +17,7 @@ from clac_jax.evaluation.section import Section
 from clac_jax.files.atomic import replacing, write_atomically
 from clac_jax.files.json import read_json_object
 from clac_jax.files.paths import explain
+from clac_jax.stores.outputs import output_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,19 +57,30 @@ def to_json(pool: Examples, sections: Sequence[Section]) -> dict[str, Any]:
     }
 
 
-def write(folder: Path, pool: Examples, sections: Sequence[Section]) -> list[Path]:
+def write(out: str | Path, pool: Examples, sections: Sequence[Section]) -> list[str]:
     """Writes all files of an evaluation, replacing those of an earlier one.
+
+    Args:
+        out: path of the folder, or its URL in an object store, where `eval.json` is put last.
+        pool: what was evaluated.
+        sections: the results.
 
     The sections of an earlier evaluation of the same weights on the same data, with intervals
     computed in the same way, stay in eval.json unless they are among the new ones; the report shows
     the new ones.
 
     Returns:
-        Their paths.
+        The names of the files.
 
     Raises:
         WorkdirError: the folder or a file cannot be written.
+        StoreError: the folder cannot be uploaded.
     """
+    with output_folder(out, "--out", EVAL_FILE) as folder:
+        return _write(folder, pool, sections)
+
+
+def _write(folder: Path, pool: Examples, sections: Sequence[Section]) -> list[str]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -81,7 +93,7 @@ def write(folder: Path, pool: Examples, sections: Sequence[Section]) -> list[Pat
     for path, table in zip(paths[1:], tables.values(), strict=True):
         _write_table(path, table)
     write_atomically(folder / REPORT_FILE, html_of(pool, sections))
-    return [*paths, folder / REPORT_FILE]
+    return [*(path.name for path in paths), REPORT_FILE]
 
 
 def _kept(path: Path, content: dict[str, Any]) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clac_jax.checkpoint.fetched import fetch_run, fetch_run_files, split_name
 from clac_jax.checkpoint.layout import CHECKPOINTS
 from clac_jax.checkpoint.locate import CheckpointNotFoundError, locate
 from clac_jax.config.schema import with_defaults
@@ -16,6 +18,9 @@ from clac_jax.evaluation.trained import EVAL, step_folder_name
 from clac_jax.files.json import read_json_object
 from clac_jax.files.paths import local_path
 from clac_jax.reporting.metrics_file import read_rows
+from clac_jax.stores.copies import local_copy
+from clac_jax.stores.store import open_store
+from clac_jax.stores.url import is_url
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -86,7 +91,7 @@ def open_results(name: str, split: str) -> Results:
         CheckpointNotFoundError: there is neither a run nor an evaluation of that name.
         ResultsError: a file cannot be read.
     """
-    folder = local_path(name, "RUN")
+    folder = _evaluation_copy(name) if is_url(name) else local_path(name, "RUN")
     if (folder / EVAL_FILE).is_file():
         content = _read(folder / EVAL_FILE)
         run = folder.resolve().parent.parent
@@ -100,14 +105,28 @@ def open_results(name: str, split: str) -> Results:
             f"{error} The folder of an evaluation (of --out) can be named as well."
         ) from error
     run = Path(info.folder).parent.parent
+    fetch_run_files(run, EVAL)
     evaluated = run / EVAL / step_folder_name(info.step, split)
-    if not (evaluated / EVAL_FILE).is_file() and folder.is_dir():
+    is_run = not split_name(name)[1] if is_url(name) else folder.is_dir()
+    if not (evaluated / EVAL_FILE).is_file() and is_run:
         evaluated = next(_evaluations(run, split), evaluated)
     rows = read_rows(run / "metrics.jsonl")
     if not (evaluated / EVAL_FILE).is_file():
         return Results(name, None, {}, with_defaults(info.config), rows)
     content = _read(evaluated / EVAL_FILE)
     return Results(name, evaluated, content, with_defaults(content["model"]["config"]), rows)
+
+
+def _evaluation_copy(url: str) -> Path:
+    """The local copy of an evaluation in an object store; missing if the URL names a run."""
+    url = url.strip().rstrip("/")
+    run, _, rest = url.rpartition(f"/{EVAL}/")
+    if run and rest and "/" not in rest:
+        folder = fetch_run(run) / EVAL / rest
+        fetch_run_files(folder.parent.parent, f"{EVAL}/{rest}")
+        return folder
+    is_evaluation = not split_name(url)[1] and open_store(url).head(EVAL_FILE) is not None
+    return local_copy(url, "RUN") if is_evaluation else Path(os.devnull)
 
 
 def _evaluations(run: Path, split: str) -> Iterator[Path]:

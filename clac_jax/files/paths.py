@@ -14,6 +14,10 @@ MAX_SUFFIX_BYTES = 256
 MAX_PATH_BYTES = 4096
 MAX_NAME_BYTES = 255
 
+STORES = ("gs", "s3", "az")
+"""Schemes of the URLs of object stores."""
+
+_STORE_URL = re.compile(rf"\s*({'|'.join(STORES)})://", re.IGNORECASE)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # `Path` and some shells collapse the two slashes. Such a path is only treated as a URL if it starts
 # with a known store or protocol, because `run:/x` may be a folder.
@@ -52,12 +56,32 @@ class PathError(UserError, ValueError):
     """A path from the user is not that of a local file or folder."""
 
 
-def check_local(text: str | os.PathLike[str], what: str) -> str:
+def check_place(text: str | os.PathLike[str], what: str) -> str:
+    """Rejects text that is neither a local path nor the URL of an object store.
+
+    Args:
+        text: as entered by the user.
+        what: name of the flag or key, for the message, such as "--workdir".
+
+    Returns:
+        The text, unchanged.
+
+    Raises:
+        PathError: it is a different URL, or not a valid path, see `check_local`.
+    """
+    if _STORE_URL.match(os.fspath(text)):
+        return os.fspath(text)
+    return check_local(text, what)
+
+
+def check_local(text: str | os.PathLike[str], what: str, why: str = "") -> str:
     """Rejects text that cannot be the path of a local file or folder.
 
     Args:
         text: the path as entered by the user.
         what: name of the flag or key, for the message, such as "--workdir".
+        why: why it cannot be in an object store, as a sentence without its full stop; empty where
+            URLs of object stores can be used, which the caller has looked for.
 
     Returns:
         The text, unchanged.
@@ -79,10 +103,7 @@ def check_local(text: str | os.PathLike[str], what: str) -> str:
         ) from error
     start = name.lstrip()
     if url := _URL.match(start) or _COLLAPSED.match(start):
-        raise PathError(
-            f"{what} is a URL ({one_line(name, 80)}), and {url[0]} is not supported. Use a local "
-            "path: mount the store as a folder, or copy the files to a disk."
-        )
+        raise PathError(f"{what} is a URL ({one_line(name, 80)}), {_advice(start, url[0], why)}")
     longest = max((len(part) for part in encoded.split(b"/")), default=0)
     if longest > MAX_NAME_BYTES:
         raise PathError(
@@ -97,17 +118,18 @@ def check_local(text: str | os.PathLike[str], what: str) -> str:
     return name
 
 
-def local_path(text: str | os.PathLike[str], what: str) -> Path:
+def local_path(text: str | os.PathLike[str], what: str, why: str = "") -> Path:
     """Converts text to a path and expands `~`.
 
     Args:
         text: the path as entered by the user; may be relative to the current folder.
         what: name of the flag or key, for the message, such as "--workdir".
+        why: why it cannot be a URL, see `check_local`.
 
     Raises:
         PathError: see `check_local`; or the home folder is unknown.
     """
-    name = check_local(text, what)
+    name = check_local(text, what, why)
     try:
         return Path(name).expanduser()
     except RuntimeError as error:
@@ -115,6 +137,22 @@ def local_path(text: str | os.PathLike[str], what: str) -> Path:
             f"{what} starts with an unknown home folder: {one_line(name, 80)}. Write the path in "
             "full."
         ) from error
+
+
+def _advice(text: str, begins: str, why: str) -> str:
+    """The rest of the message about a URL that is not a local path."""
+    scheme = begins.partition(":")[0].lower()
+    if why or _STORE_URL.match(text):
+        reason = f": {why}" if why else ""
+        return (
+            f"and must be a local path{reason}. Copy the files to a disk, or mount the store as a "
+            "folder."
+        )
+    if scheme in STORES:  # with one slash
+        rest = text.partition(":/")[2]
+        return f"with one slash instead of two. Write {one_line(f'{scheme}://{rest}', 80)}."
+    stores = ", ".join(f"{each}://" for each in STORES)
+    return f"and {begins} is not supported. Use a local path, or a URL that starts with {stores}."
 
 
 def explain(error: OSError) -> str:

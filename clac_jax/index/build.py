@@ -37,6 +37,8 @@ from clac_jax.index.plan import (
 )
 from clac_jax.index.sources import Row, Sources
 from clac_jax.index.store import Index
+from clac_jax.index.stored import working_folder
+from clac_jax.stores.url import is_url
 
 _LOCK_SECONDS = 60.0
 _SHOWN = 20
@@ -53,7 +55,7 @@ def embed(
     Args:
         model: a contrastive model, from `clac_jax.load`.
         crystals: files, folders, tables or a data set; see `Sources`.
-        out: folder of the index.
+        out: folder of the index, or its URL in an object store.
         options: see `EmbedOptions`.
 
     Returns:
@@ -67,21 +69,17 @@ def embed(
     """
     options = options or EmbedOptions()
     require_indexable(model)
-    folder = local_path(out, "--out")
-    _require_free(folder)
+    if not is_url(out):
+        _require_free(local_path(out, "--out"))
+    elif options.machine[1] > 1:
+        raise BuildError(
+            f"--out={out} is a URL, and machines that share the work need a common file system for "
+            "the parts. Name a folder there, and copy the index when it is complete."
+        )
     sources = Sources(crystals, options.sources)
     plan = make_plan(model, sources.fingerprint(), options, None)
-    number, count = options.machine
-    if count == 1:
-        with Workdir(folder, "--out"):
-            return _Build(model, sources, folder, options, plan).run()
-    with _patient(folder):
-        is_complete = _begin(folder, plan)
-    if is_complete:
-        return Index(folder)
-    own = parts.folder_of(folder) / f"machine-{number}-of-{count}"
-    with Workdir(own, "--out"):
-        return _Build(model, sources, folder, options, plan).run_share()
+    with working_folder(out, "--out", plan) as folder:
+        return _make(_Build(model, sources, folder, options, plan))
 
 
 def add(
@@ -94,7 +92,7 @@ def add(
 
     Args:
         model: the model of the index.
-        index: its folder.
+        index: its folder or URL.
         crystals: as in `embed`; their ids must not occur in the index.
         options: `on_bad` and how sources are read; the others are those of the index.
 
@@ -102,9 +100,15 @@ def add(
         BuildError, SourceError, DataError, IndexMismatchError, WorkdirError: as for `embed`.
     """
     require_indexable(model)
-    folder = local_path(index, "INDEX")
+    with working_folder(index, "INDEX") as folder:
+        return _add(model, folder, crystals, options or EmbedOptions())
+
+
+def _add(
+    model: EmbeddingModel, folder: Path, crystals: Sequence[str], options: EmbedOptions
+) -> Index:
     info = Index(folder).info
-    options = with_options_of(options or EmbedOptions(), info)
+    options = with_options_of(options, info)
     Index(folder).require_model(model)
     sources = Sources(crystals, options.sources)
     fingerprint = sources.fingerprint()
@@ -120,6 +124,21 @@ def add(
     return built
 
 
+def _make(build: _Build) -> Index | None:
+    """Makes an index, or the part of this machine."""
+    folder, (number, count) = build.folder, build.options.machine
+    if count == 1:
+        with Workdir(folder, "--out"):
+            return build.run()
+    with _patient(folder):
+        is_complete = _begin(folder, build.plan)
+    if is_complete:
+        return Index(folder)
+    own = parts.folder_of(folder) / f"machine-{number}-of-{count}"
+    with Workdir(own, "--out"):
+        return build.run_share()
+
+
 class _Build:
     """One run of `embed` or `add` in a folder that is locked."""
 
@@ -133,31 +152,31 @@ class _Build:
     ):
         self._model = model
         self._sources = sources
-        self._folder = folder
-        self._options = options
-        self._plan = plan
+        self.folder = folder
+        self.options = options
+        self.plan = plan
 
     def run(self) -> Index | None:
         """Makes all missing parts and joins them."""
-        if not _begin(self._folder, self._plan):
+        if not _begin(self.folder, self.plan):
             num_parts = self._make_parts()
             self._sources.require_unchanged()
             self._join(num_parts)
-        return Index(self._folder)
+        return Index(self.folder)
 
     def run_share(self) -> Index | None:
         """Makes the parts of this machine; joins all if those of the others exist."""
         try:
             num_parts = self._make_parts()
         except WorkdirError:
-            if _is_complete(self._folder, self._plan):  # by another machine
-                return Index(self._folder)
+            if _is_complete(self.folder, self.plan):  # by another machine
+                return Index(self.folder)
             raise
         self._sources.require_unchanged()
-        with _patient(self._folder):
-            if not _is_complete(self._folder, self._plan):
+        with _patient(self.folder):
+            if not _is_complete(self.folder, self.plan):
                 missing = [
-                    k for k in range(num_parts) if not parts.path_of(self._folder, k).exists()
+                    k for k in range(num_parts) if not parts.path_of(self.folder, k).exists()
                 ]
                 if missing:
                     print(
@@ -167,16 +186,16 @@ class _Build:
                     )
                     return None
                 self._join(num_parts)
-        return Index(self._folder)
+        return Index(self.folder)
 
     def _join(self, num_parts: int) -> None:
         names = [source.name for source in self._sources.all]
-        join(self._folder, num_parts, self._plan, names, self._options.on_bad == "skip")
+        join(self.folder, num_parts, self.plan, names, self.options.on_bad == "skip")
 
     def _make_parts(self) -> int:
         """Makes the missing parts of this machine; returns the number of parts of all."""
-        rows, size = self._sources.rows(), self._options.part_rows
-        place, count = self._options.machine
+        rows, size = self._sources.rows(), self.options.part_rows
+        place, count = self.options.machine
         progress = _Progress(self._sources.count())
         number = 0
         try:
@@ -196,17 +215,17 @@ class _Build:
     def _make_part(self, number: int, rows: list[Row]) -> None:
         items, refused = parts.read_rows(rows)
         self._refuse(refused)
-        with_texts = self._options.texts
+        with_texts = self.options.texts
         part = parts.embed_part(self._model, rows, items, refused, with_texts)
         self._refuse(part.refused)
-        parts.write(parts.path_of(self._folder, number), part)
+        parts.write(parts.path_of(self.folder, number), part)
 
     def _refuse(self, refused: list[parts.Refused]) -> None:
-        if refused and self._options.on_bad == "error":
+        if refused and self.options.on_bad == "error":
             raise BuildError(bad_rows_message([one.row for one in refused[:_SHOWN]], len(refused)))
 
     def _has_part(self, number: int) -> bool:
-        path = parts.path_of(self._folder, number)
+        path = parts.path_of(self.folder, number)
         if not path.exists():
             return False
         try:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from clac_jax.errors import UserError, one_line
+from clac_jax.errors import UserError, one_line, shown
 from clac_jax.files.paths import local_path
 from clac_jax.index.items import CONTENT
 from clac_jax.index.layout import ROW_GROUP
@@ -46,7 +46,7 @@ def export(index: Index, target: str, uri: str, name: str = "") -> int:
         ExportError: the library is not installed, the table exists, or the database reports an
             error.
     """
-    name = name or re.sub(r"[^\w.-]+", "_", index.path.resolve().name)
+    name = name or re.sub(r"[^\w.-]+", "_", shown(index.path.resolve()).rpartition("/")[2])
     if target not in TARGETS:
         raise ExportError(f"There is no target {target!r}. Use {' or '.join(TARGETS)}.")
     write = _to_lancedb if target == "lancedb" else _to_qdrant
@@ -104,7 +104,9 @@ def _to_qdrant(index: Index, uri: str, name: str) -> int:
     except ImportError as error:
         raise _not_installed("Qdrant's client", "qdrant") from error
     if uri.startswith("path:"):
-        folder = local_path(uri.removeprefix("path:"), "The folder of Qdrant")
+        folder = local_path(
+            uri.removeprefix("path:"), "The folder of Qdrant", "its engine keeps files open there"
+        )
         place: dict[str, Any] = {"path": str(folder)}
     else:
         # The check of versions runs in a thread of its own and prints what fails here as well.

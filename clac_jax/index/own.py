@@ -17,6 +17,7 @@ from clac_jax.index.layout import CONTENTS
 from clac_jax.index.plan import EmbeddingModel, EmbedOptions, require_indexable
 from clac_jax.index.sources import SourceError, SourceOptions, Sources, read_row
 from clac_jax.index.store import Index
+from clac_jax.stores.url import is_url
 
 _EMBEDDED = NAMES[0]
 
@@ -24,9 +25,9 @@ _EMBEDDED = NAMES[0]
 def own_index(model: EmbeddingModel, where: str | None = None) -> Index:
     """The index of all crystals of the data set that a model was trained on.
 
-    It is in the run's folder (`RUN/index/STEP-CHECKSUM/`); for a model that is not a run, or in a
-    folder that cannot be written, in the user's cache. The name has the model's checksum, and an
-    index refuses any other model, so vectors of older weights are never searched.
+    It is in the run's folder (`RUN/index/STEP-CHECKSUM/`); for a model that is not a run on a disk,
+    or in a folder that cannot be written, in the user's cache. The name has the model's checksum,
+    and an index refuses any other model, so vectors of older weights are never searched.
 
     Args:
         model: a contrastive model, from `clac_jax.load`.
@@ -78,6 +79,8 @@ def run_folder(name: str) -> Path | None:
     place = name.strip()
     if "@" in place and not os.path.exists(os.path.expanduser(place)):
         place = place.rpartition("@")[0]
+    if is_url(place):
+        return None
     folder = local_path(place, "MODEL")
     for candidate in (folder, folder.parent, folder.parent.parent):
         if (candidate / CHECKPOINTS).is_dir() and (
@@ -96,7 +99,7 @@ def _sources(model: EmbeddingModel) -> tuple[list[str], SourceOptions]:
     options = SourceOptions(data_dir, dataset.text_source, dataset.on_formula_mismatch)
     if dataset.name == _EMBEDDED:
         return [_EMBEDDED], options
-    if not dataset.path or not os.path.exists(dataset.path):
+    if not dataset.path or not (is_url(dataset.path) or os.path.exists(dataset.path)):
         raise SourceError(
             f"The data of {model.name} ({dataset.path or dataset.name}) is not here, so no index "
             "of it can be made. Make one of any crystals with `clac-jax embed`, and search that."

@@ -25,8 +25,9 @@ from clac_jax.datasets.record import DataError, Record, is_unicode, shortened
 from clac_jax.datasets.rows import record_of_row, row_name
 from clac_jax.datasets.split import SPLITS
 from clac_jax.errors import UserError, error_reason
-from clac_jax.files.paths import explain, local_path
+from clac_jax.files.paths import explain
 from clac_jax.index.items import Item
+from clac_jax.stores.copies import local_copy
 
 _EMBEDDED = NAMES[0]
 _POSCAR = ("poscar", "contcar")
@@ -270,7 +271,7 @@ def _opened(name: str, options: SourceOptions) -> list[Source]:
     data_set, _, split = name.partition(":")
     if data_set in NAMES:
         return _data_set(data_set, split, options)
-    path = local_path(name, "CRYSTALS")
+    path = local_copy(name, "CRYSTALS")
     try:
         if path.is_dir():
             return _of_folder(path, options)

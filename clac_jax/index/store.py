@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 
 from clac_jax.crystals.crystal import Crystal
 from clac_jax.errors import error_reason
-from clac_jax.files.paths import local_path
 from clac_jax.index.items import CONTENT, FACTS, schema_of
 from clac_jax.index.layout import (
     CONTENTS,
@@ -24,6 +23,7 @@ from clac_jax.index.layout import (
     is_plain_name,
     read_sealed,
 )
+from clac_jax.stores.copies import local_copy
 
 if TYPE_CHECKING:
     from clac_jax.index.query import Query
@@ -50,7 +50,7 @@ class Index:
     from a stranger runs nothing.
 
     Attributes:
-        path: its folder.
+        path: its folder; of an index in an object store, that of its local copy.
         info: content of `index.json`: "model", "data", "options", "properties", "shards", "files".
         checksum: SHA-256 of that content, and so of everything in the index.
         count: number of crystals.
@@ -62,11 +62,12 @@ class Index:
         """Reads `index.json` and compares the sizes of all files; `check` compares every byte.
 
         Raises:
-            PathError: the path is not a valid name of a local folder.
+            PathError: the path is not a valid name of a folder.
+            StoreError: it is in an object store, and cannot be copied.
             IndexFolderError: there is no index, or its format is later than this version reads.
             DamagedIndexError: a file is missing, or differs in size from what was written.
         """
-        self.path = local_path(path, "The index")
+        self.path = local_copy(path, "The index")
         self.info: Mapping[str, Any] = read_sealed(self.path / CONTENTS, "an index")
         try:
             self._read_info()

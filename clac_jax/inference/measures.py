@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clac_jax.checkpoint.fetched import fetch_run_files
 from clac_jax.checkpoint.layout import CHECKPOINTS, CheckpointInfo
 from clac_jax.errors import UserError, one_line
 from clac_jax.files.json import parse_object, read_text
@@ -52,6 +53,7 @@ def measures_of(info: CheckpointInfo) -> Measures:
     if folder.parent.name != CHECKPOINTS:  # copied out of its run
         return Measures("validation" if info.metrics else "", dict(info.metrics or {}))
     run = folder.parent.parent
+    fetch_run_files(run, f"eval/{info.step}")
     evaluation = run / "eval" / str(info.step) / "eval.json"
     try:
         text = read_text(evaluation) if evaluation.is_file() else None

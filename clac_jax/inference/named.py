@@ -8,6 +8,7 @@ from pathlib import Path
 
 from clac_jax.checkpoint.arrays import read_arrays
 from clac_jax.checkpoint.export import MODEL_FILE
+from clac_jax.checkpoint.fetched import split_name
 from clac_jax.checkpoint.layout import CHECKPOINTS
 from clac_jax.checkpoint.locate import CheckpointNotFoundError, locate
 from clac_jax.errors import warn
@@ -16,6 +17,9 @@ from clac_jax.inference import mini
 from clac_jax.inference.hub import PREFIX, hub_folder
 from clac_jax.inference.published import open_published
 from clac_jax.inference.source import Source, frozen
+from clac_jax.stores.copies import local_copy
+from clac_jax.stores.store import open_store
+from clac_jax.stores.url import is_url
 
 
 def open_source(what: str | os.PathLike[str]) -> Source:
@@ -30,13 +34,16 @@ def open_source(what: str | os.PathLike[str]) -> Source:
         return mini.open_mini()
     if name.startswith(PREFIX) and isinstance(what, str):
         return open_published(hub_folder(name), name)
+    if is_url(name):
+        published = published_copy(name)
+        return open_published(published, name) if published else _of_checkpoint(name)
     path = local_path(name, "The name of a model")
     if path.name == MODEL_FILE and path.is_file():
         return open_published(path.parent, name)
     if (path / MODEL_FILE).is_file() and not (path / CHECKPOINTS).exists():
         return open_published(path, name)
     try:
-        info = locate(name)
+        return _of_checkpoint(name)
     except CheckpointNotFoundError as error:
         if path.exists() or "@" in name:
             raise
@@ -44,6 +51,25 @@ def open_source(what: str | os.PathLike[str]) -> Source:
             f"{error} The model of the package is called {mini.NAME}, one on the Hugging Face Hub "
             f"{PREFIX}owner/name."
         ) from error
+
+
+def published_copy(url: str) -> Path | None:
+    """A local copy of a published folder in an object store; None if it is not one.
+
+    Args:
+        url: URL of the folder or of its `model.safetensors`.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    folder = url.strip().rstrip("/").removesuffix(f"/{MODEL_FILE}")
+    if split_name(folder)[1] or open_store(folder).head(MODEL_FILE) is None:
+        return None
+    return local_copy(folder, "The name of a model")
+
+
+def _of_checkpoint(name: str) -> Source:
+    info = locate(name)
     return Source(
         name,
         frozen(info.config),

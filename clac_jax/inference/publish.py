@@ -7,35 +7,41 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from clac_jax.checkpoint.export import export
+from clac_jax.checkpoint.export import MODEL_FILE, export
 from clac_jax.checkpoint.layout import CheckpointInfo
 from clac_jax.checkpoint.locate import locate
 from clac_jax.config.schema import with_defaults
 from clac_jax.files.huggingface import resolve_folder
-from clac_jax.files.paths import explain
+from clac_jax.files.paths import explain, local_path
 from clac_jax.inference.card import LICENSES, Card
 from clac_jax.inference.errors import PublishedError
 from clac_jax.inference.identity import TOKENIZER_FILES
 from clac_jax.inference.measures import measures_of
 from clac_jax.inference.published import CARD, EVALUATION, TEXT_FOLDER, write_checksums
+from clac_jax.stores.outputs import output_folder
+from clac_jax.stores.store import open_store
+from clac_jax.stores.url import is_url
 
 
-def publish(what: str, folder: Path, name: str | None = None, license_: str | None = None) -> Path:
+def publish(
+    what: str, folder: str | Path, name: str | None = None, license_: str | None = None
+) -> Path | str:
     """Writes a checkpoint's model with everything that loading it needs.
 
     The folder has `config.json`, `model.safetensors` (all parameters and batch statistics), the
     tokenizer's files, `eval.json`, `SHA256SUMS` and a model card, `README.md`. It appears complete
-    or not at all.
+    or not at all; in an object store `model.safetensors`, without which it is not a model, is put
+    last.
 
     Args:
         what: names a checkpoint, as for `config.resume_from`.
-        folder: the folder to write, which must not exist.
+        folder: path or URL of the folder to write, which must not exist.
         name: name of the model in its card; default: the folder's.
         license_: its licence in the card, as the Hub abbreviates it; default: that of the data if
             it is known, otherwise "unknown".
 
     Returns:
-        The folder.
+        The folder: its path, or its URL.
 
     Raises:
         CheckpointNotFoundError, DamagedCheckpointError: the checkpoint cannot be read.
@@ -43,6 +49,19 @@ def publish(what: str, folder: Path, name: str | None = None, license_: str | No
         PublishedError, ExportError: the folder exists or cannot be written.
     """
     info = locate(what)
+    if is_url(folder):
+        url = str(folder).strip().rstrip("/")
+        if open_store(url).list():
+            raise PublishedError(f"{url} exists. Remove it, or name another folder.")
+        with output_folder(url, "FOLDER", MODEL_FILE) as made:
+            export(info, made)
+            _write_rest(info, made, name or made.name, license_)
+        return url
+    return _publish(info, local_path(folder, "FOLDER"), name, license_)
+
+
+def _publish(info: CheckpointInfo, folder: Path, name: str | None, license_: str | None) -> Path:
+    """Writes the folder on a disk."""
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise PublishedError(f"{folder} exists. Remove it, or name another folder.")

@@ -29,3 +29,19 @@ def prefetched(
         return iter(())
     data_set = grain.MapDataset.range(len(items)).map(lambda number: build(items[number]))
     return iter(data_set.to_iter_dataset(grain.ReadOptions(num_threads, prefetch)))
+
+
+def after_first(
+    items: Sequence[Any] | np.ndarray,
+    build: Callable[[Any], T],
+    num_threads: int = 2,
+    prefetch: int = 8,
+) -> Iterator[T]:
+    """`prefetched`, with threads that start only with the request for the second item.
+
+    While a program is compiled for the first item, other threads that run Python would slow down
+    its tracing several times. The first execution then hides their work.
+    """
+    if len(items):
+        yield build(items[0])
+        yield from prefetched(items[1:], build, num_threads, prefetch)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import ml_collections
 import numpy as np
@@ -13,7 +14,8 @@ from clac_jax.input_pipeline.batch import Batch, ExampleViews, collate
 from clac_jax.input_pipeline.needs import EncoderNeeds
 from clac_jax.input_pipeline.order import epoch_order, eval_rows, steps_in_epoch, train_rows
 from clac_jax.input_pipeline.packing import Packed, chunk_size, in_one_shape, pack_eval, pack_train
-from clac_jax.input_pipeline.prefetch import prefetched
+from clac_jax.input_pipeline.prefetch import after_first, prefetched
+from clac_jax.input_pipeline.sample import Sample, kept_sample
 from clac_jax.input_pipeline.shape_plan import Planning, ShapePlan
 from clac_jax.input_pipeline.shape_search import MAX_BATCHES
 from clac_jax.input_pipeline.share import ONE_PROCESS, Share
@@ -24,6 +26,8 @@ from clac_jax.text.sentences import Tokenizer
 # Number of examples from which the batch shapes are planned. More would not change any planned
 # shape, and each one has to be read, tokenized and turned into a graph before the first step.
 PLANNING_EXAMPLES = 512
+# Examples in the batch that serves to find the shapes of the parameters.
+EXAMPLES = 2
 
 
 class RunData:
@@ -34,6 +38,7 @@ class RunData:
         split_sizes: number of examples by split name ("train", "validation", "test").
         steps_per_epoch: optimizer updates in a full epoch.
         vocab_size: number of tokens in the tokenizer's vocabulary.
+        on_eval_batch: called for each batch that is evaluated, before it is.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class RunData:
         Raises:
             UserError: the data, the tokenizer or the batch size cannot be used.
         """
+        self.on_eval_batch: Callable[[], None] = lambda: None
         self._config = config
         self._share = share
         self._options = view_options(config, needs)
@@ -68,6 +74,7 @@ class RunData:
         self._groups = None if group_by == "none" else getattr(crystals, group_by)
         self._train_shapes = self._plan_train()
         self._eval_shapes: dict[str, ShapePlan] = {}
+        self._built_kinds: set[str] = set()
 
     def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """The rest of an epoch, starting at example `start`.
@@ -91,8 +98,7 @@ class RunData:
         rows = train_rows(
             self._order(epoch), start, config.batch_size, config.accumulate_steps, self._share
         )
-        packed = prefetched(rows, build, config.input.num_threads, config.input.prefetch)
-        return in_one_shape(packed, self._share)
+        return in_one_shape(self._built("train", rows, build), self._share)
 
     def eval_batches(self, split: str, replace_formula: bool = False) -> Iterator[Batch]:
         """All examples of a split in order, unaugmented; leaves have shape (devices, ...).
@@ -111,12 +117,14 @@ class RunData:
             return pack_eval(examples, plan, self._share.num_local_devices, self._eval_per_device)
 
         rows = eval_rows(self.split_sizes[split], config.eval_batch_size, self._share)
-        packed = prefetched(rows, build, config.input.num_threads, config.input.prefetch)
-        return in_one_shape(packed, self._share)
+        return self._reported(in_one_shape(self._built("eval", rows, build), self._share))
 
     def example_batch(self) -> Batch:
-        """A training batch of one device (or a chunk of it), used for the parameter shapes."""
-        count = min(self._per_chunk, self.split_sizes["train"])
+        """A training batch of one device (or a chunk of it), used for the parameter shapes.
+
+        Only a few of its slots are filled, since the initial parameters depend on none.
+        """
+        count = min(self._per_chunk, self.split_sizes["train"], EXAMPLES)
         examples = [self._train_views(0, index) for index in range(count)]
         return collate(examples, self._train_shapes.choose([examples]))
 
@@ -129,11 +137,21 @@ class RunData:
         """A description of the planned batch shapes."""
         return self._train_shapes.describe()
 
+    def _built(
+        self, kind: str, items: Sequence[Any] | np.ndarray, build: Callable[[Any], Packed]
+    ) -> Iterator[Packed]:
+        """Builds batches ahead; the first ones of each kind are for a new program."""
+        threads, ahead = self._config.input.num_threads, self._config.input.prefetch
+        if kind in self._built_kinds:
+            return prefetched(items, build, threads, ahead)
+        self._built_kinds.add(kind)
+        return after_first(items, build, threads, ahead)
+
     def _plan_train(self) -> ShapePlan:
         config = self._config
         epochs = -(-MAX_BATCHES // self.steps_per_epoch)
         return ShapePlan(
-            [self._train_views(0, index) for index in self._sample("train")],
+            self._sample("train", lambda index: self._train_views(0, index)),
             self._per_chunk,
             config.text_encoder.max_length,
             self._atoms("train", [self._order(epoch) for epoch in range(epochs)]),
@@ -148,7 +166,7 @@ class RunData:
     def _plan_eval(self, split: str) -> ShapePlan:
         config = self._config
         return ShapePlan(
-            [self._plain_views(split, index, False) for index in self._sample(split)],
+            self._sample(split, lambda index: self._plain_views(split, index, False)),
             self._eval_per_device,
             config.text_encoder.max_length,
             self._atoms(split, [np.arange(self.split_sizes[split])]),
@@ -159,11 +177,24 @@ class RunData:
             ),
         )
 
-    def _sample(self, split: str) -> np.ndarray:
-        """Indices of the examples from whose sizes the shapes are planned."""
-        count = self.split_sizes[split]
-        rng = np.random.default_rng(self._config.seed)
-        return rng.choice(count, min(count, PLANNING_EXAMPLES), replace=False)
+    def _reported(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            self.on_eval_batch()
+            yield batch
+
+    def _sample(self, split: str, views: Callable[[int], ExampleViews]) -> Sample:
+        """Sizes of the examples from which the shapes are planned."""
+        count, seed = self.split_sizes[split], self._config.seed
+        rng = np.random.default_rng(seed)
+        chosen = rng.choice(count, min(count, PLANNING_EXAMPLES), replace=False)
+        facts = [
+            split,
+            self.splits.fingerprint(split),
+            repr(self._options),
+            self._tokenizer.identity(),
+            f"{seed} {chosen.tolist()}",
+        ]
+        return kept_sample(facts, lambda: [views(int(index)) for index in chosen])
 
     def _order(self, epoch: int) -> np.ndarray:
         """(examples,) the order of the training examples in an epoch."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from clac_jax.input_pipeline.batch import BatchShape, BatchShapeError, ExampleViews, misfit
+from clac_jax.input_pipeline.sample import Sample
 from clac_jax.input_pipeline.shape_search import Needs, Sizes, padding, rounded, search
 
 # An additional program must save more than its compilation costs:
@@ -49,7 +50,7 @@ class ShapePlan:
 
     def __init__(
         self,
-        sample: Sequence[ExampleViews],
+        sample: Sample,
         num_examples: int,
         max_tokens: int,
         atoms: np.ndarray,
@@ -58,7 +59,7 @@ class ShapePlan:
         """Plans the shapes from a sample of examples.
 
         Args:
-            sample: randomly drawn examples with the views that batches will have.
+            sample: sizes of randomly drawn examples with the views that batches will have.
             num_examples: number of examples in one part of a batch.
             max_tokens: maximum number of tokens in a text.
             atoms: (examples,) number of atoms of every crystal in the split, in the order in which

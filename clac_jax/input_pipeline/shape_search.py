@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clac_jax.input_pipeline.batch import BatchShape, ExampleViews, Tiles, num_pairs, num_slots
+from clac_jax.input_pipeline.batch import BatchShape, Tiles, num_pairs, num_slots
+from clac_jax.input_pipeline.sample import Sample
 
 # Number of simulated batches: many small ones, or fewer large ones, which vary less.
 MIN_BATCHES, MAX_BATCHES = 16, 64
@@ -88,23 +89,21 @@ class Sizes:
     labelled: bool
 
     @classmethod
-    def of(cls, sample: Sequence[ExampleViews], max_tokens: int, atoms: np.ndarray) -> Sizes:
+    def of(cls, sample: Sample, max_tokens: int, atoms: np.ndarray) -> Sizes:
         """Sizes of a sample; node tiles suit the crystals of the split, of sizes `atoms`."""
-        nodes = np.array([[len(g.atomic_numbers) for g in e.graphs] for e in sample])
-        tokens = np.array([[len(t.ids) for t in e.tokens] for e in sample])
         small, large, all_ = (
             [rounded(max(x, 16)) for x in np.quantile(atoms, shares, method="higher")]
             for shares in (SMALL_TILES, LARGE_TILES, (1.0,))
         )
         node_tiles = {tuple(sorted(set(sizes))) for sizes in itertools.product(small, large, all_)}
         return cls(
-            nodes=nodes,
-            edges=np.array([[len(g.senders) for g in e.graphs] for e in sample]),
-            tokens=tokens,
+            nodes=sample.nodes,
+            edges=sample.edges,
+            tokens=sample.tokens,
             node_tiles=tuple(sorted(node_tiles)),
             # With a margin over the sample: a longer text later on would need another shape.
-            token_tile=min(rounded(TEXT_MARGIN * tokens.max()), rounded(max_tokens)),
-            labelled=sample[0].label is not None,
+            token_tile=min(rounded(TEXT_MARGIN * sample.tokens.max()), rounded(max_tokens)),
+            labelled=sample.labelled,
         )
 
     @property

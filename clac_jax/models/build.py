@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 from typing import Any
 
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import ml_collections
 from jaxtyping import Key
 
+from clac_jax.files.user_cache import cache_folder, code_hash, read_checked, write_checked
 from clac_jax.input_pipeline.batch import Batch
 from clac_jax.models.clac import CLaC
 from clac_jax.models.encoders import (
@@ -21,6 +26,8 @@ from clac_jax.models.losses import LOSSES
 from clac_jax.models.losses.settings import PairLoss
 from clac_jax.models.settings import ModelError, kind_named, settings_of
 from clac_jax.models.text.pretrained import load_huggingface
+
+_CODE, _LIBRARIES = ("models",), ("jax", "flax", "numpy")
 
 
 def pair_loss_of(options: ml_collections.ConfigDict) -> PairLoss:
@@ -60,9 +67,39 @@ def build_model(config: ml_collections.ConfigDict, vocab_size: int | None = None
 
 
 def abstract_variables(model: nn.Module, batch: Batch) -> dict[str, Any]:
-    """Shapes and types of the result of `init_variables`; nothing is computed or read."""
+    """Shapes and types of the result of `init_variables`; nothing is computed.
+
+    They are kept in the user's cache, since tracing a model takes long. Flax compares the shape of
+    each parameter with that of its initial value whenever the model is called, so wrong ones could
+    not stay unnoticed.
+    """
+    leaves, structure = jax.tree.flatten(batch)
+    facts = [repr(model), str(structure), *(f"{leaf.shape} {leaf.dtype}" for leaf in leaves)]
+    facts += [str(jax.config.values["jax_enable_x64"]), code_hash(_CODE, _LIBRARIES)]
+    digest = hashlib.sha256("\n".join(facts).encode("utf-8", "surrogateescape")).hexdigest()
+    path = cache_folder("parameters") / f"{digest[:32]}.json"
+    if (content := read_checked(path)) is not None:
+        return _from_json(content)
     key = jax.random.PRNGKey(0)
-    return dict(jax.eval_shape(lambda: model.init(key, batch, train=True)))
+    shapes = dict(jax.eval_shape(lambda: model.init(key, batch, train=True)))
+    if " at 0x" not in facts[0] and _from_json(_to_json(shapes)) == shapes:
+        with contextlib.suppress(OSError):  # the next start traces again
+            write_checked(path, _to_json(shapes))
+    return shapes
+
+
+def _to_json(shapes: dict[str, Any]) -> bytes:
+    flat = flax.traverse_util.flatten_dict(shapes, keep_empty_nodes=False)
+    rows = [[[*path], list(leaf.shape), leaf.dtype.name] for path, leaf in flat.items()]
+    return json.dumps(rows).encode()
+
+
+def _from_json(content: bytes) -> dict[str, Any]:
+    flat = {
+        tuple(path): jax.ShapeDtypeStruct(tuple(shape), dtype)
+        for path, shape, dtype in json.loads(content)
+    }
+    return dict(flax.traverse_util.unflatten_dict(flat))
 
 
 def init_variables(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clac_jax.files.atomic import replacing
+from clac_jax.reporting.goodput import format_time
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,51 +17,78 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREEN, GRAY = "#3465a4", "#e07b39", "#4e9a58", "#8a8f98"
 SHOWN_PAIRS = 100
+TIME_COLORS = {
+    "train": BLUE,
+    "lost": "#c0392b",
+    "down": "#d6d8db",
+    "compile": ORANGE,
+    "validation": GREEN,
+    "test": "#9cc9a3",
+    "save_wait": "#8e6bbf",
+    "data_wait": "#c9a227",
+    "restore": "#5fb3b3",
+    "start": "#5b5f66",
+}
+MIN_SHOWN = 0.01
+"""Smallest share of a run's time that is drawn on its own."""
 MAX_SMOOTHED = 0.2
 """Largest fraction of a run's rows averaged in one point of a smoothed curve."""
 
 
-def write_report(path: Path, rows: Sequence[dict[str, Any]], similarity: np.ndarray) -> None:
-    """Draws loss curves, retrieval by epoch and on the test pool, and the similarity matrix.
+def write_report(
+    path: Path,
+    rows: Sequence[dict[str, Any]],
+    seconds: Mapping[str, float],
+    *,
+    similarity: np.ndarray,
+) -> None:
+    """Draws losses, retrieval by epoch and on the test pool, similarities, and where time went.
 
     Args:
         path: the PNG file.
         rows: the rows of metrics.jsonl.
+        seconds: what the run's time went into; see `clac_jax.reporting.goodput`.
         similarity: (N, N) scores of test texts (rows) against test crystals (columns).
     """
     by_split = {
         split: [r for r in rows if r["split"] == split] for split in ("train", "val", "test")
     }
-    figure = _figure(11, 8.5)
-    axes = figure.subplots(2, 2)
-    _draw_loss(axes[0, 0], by_split["train"], by_split["val"])
-    _draw_validation(axes[0, 1], by_split["val"])
+    figure = _figure(11, 9.3)
+    grid = figure.add_gridspec(3, 2, height_ratios=(10, 10, 1))
+    axes = [[figure.add_subplot(grid[row, column]) for column in (0, 1)] for row in (0, 1)]
+    _draw_time(figure.add_subplot(grid[2, :]), seconds)
+    _draw_loss(axes[0][0], by_split["train"], by_split["val"])
+    _draw_validation(axes[0][1], by_split["val"])
     if by_split["test"]:
-        _draw_test(axes[1, 0], by_split["test"][-1])
-    _draw_similarity(axes[1, 1], similarity[:SHOWN_PAIRS, :SHOWN_PAIRS])
+        _draw_test(axes[1][0], by_split["test"][-1])
+    _draw_similarity(axes[1][1], similarity[:SHOWN_PAIRS, :SHOWN_PAIRS])
     _save(figure, path)
 
 
 def write_property_report(
     path: Path,
     rows: Sequence[dict[str, Any]],
+    seconds: Mapping[str, float],
     *,
     name: str,
     predicted: np.ndarray,
     labels: np.ndarray,
 ) -> None:
-    """Draws the loss curves, the measure by epoch, and predictions against labels (test split).
+    """Draws the loss curves, the measure by epoch, predictions against labels, and the time.
 
     Args:
         path: the PNG file.
         rows: the rows of metrics.jsonl.
+        seconds: what the run's time went into; see `clac_jax.reporting.goodput`.
         name: name of the property.
         predicted: (N,) predicted values or classes of the test split.
         labels: (N,) values or classes in the data set.
     """
     by_split = {split: [r for r in rows if r["split"] == split] for split in ("train", "val")}
-    figure = _figure(13, 4.2)
-    axes = figure.subplots(1, 3)
+    figure = _figure(13, 5.0)
+    grid = figure.add_gridspec(2, 3, height_ratios=(10, 1))
+    axes = [figure.add_subplot(grid[0, column]) for column in range(3)]
+    _draw_time(figure.add_subplot(grid[1, :]), seconds)
     _draw_loss(axes[0], by_split["train"], by_split["val"], "validation loss")
     measure = "mae" if any("val_mae" in row for row in by_split["val"]) else "accuracy"
     points = [
@@ -210,6 +238,33 @@ def _draw_test(axis: Axes, test: dict[str, Any]) -> None:
         yticks=range(0, 101, 20),
     )
     axis.legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
+
+
+def _draw_time(axis: Axes, seconds: Mapping[str, float]) -> None:
+    """Draws what the run's time went into as one bar; small parts are drawn as one."""
+    total = sum(seconds.values())
+    shown = {name: value for name, value in seconds.items() if value >= MIN_SHOWN * total > 0}
+    if rest := total - sum(shown.values()):
+        shown["other"] = rest
+    left = 0.0
+    for name, value in shown.items():
+        share = 100 * value / total
+        label = f"{name.replace('_', ' ')} {share:.0f}%"
+        color = TIME_COLORS.get(name, GRAY)
+        axis.barh(0, share, left=left, color=color, ec="white", lw=0.5, label=label)
+        left += share
+    axis.set(xlim=(0, 100), yticks=[], xticks=[], title=f"Wall-clock time, {format_time(total)}")
+    axis.spines[["left", "bottom"]].set_visible(False)
+    if shown:
+        handles = axis.get_legend_handles_labels()
+        axis.legend(
+            *handles,
+            frameon=False,
+            fontsize=8,
+            ncols=len(shown),
+            loc="upper center",
+            bbox_to_anchor=(0.5, 0.05),
+        )
 
 
 def _draw_similarity(axis: Axes, similarity: np.ndarray) -> None:

@@ -6,15 +6,18 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from clac_jax.reporting.events import Events, NoEvents
+
 T = TypeVar("T")
 
 
 class Meter:
     """Examples per second and the fraction of time spent waiting for data, between readings."""
 
-    def __init__(self, examples_per_step: int):
-        """Starts measuring."""
+    def __init__(self, examples_per_step: int, events: Events | NoEvents):
+        """Starts measuring; the time spent waiting is also attributed in `events`."""
         self._examples_per_step = examples_per_step
+        self._events = events
         self._reset()
 
     def timed(self, batches: Iterable[T]) -> Iterator[T]:
@@ -22,7 +25,8 @@ class Meter:
         iterator = iter(batches)
         while True:
             before = time.perf_counter()
-            batch = next(iterator, None)
+            with self._events.during("data_wait"):
+                batch = next(iterator, None)
             self._waited += time.perf_counter() - before
             if batch is None:
                 return

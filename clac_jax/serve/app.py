@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import clac_jax
-from clac_jax.errors import UserError
+from clac_jax.errors import UserError, shown
 from clac_jax.index.search import Searcher
 from clac_jax.map.page import served_page
 from clac_jax.serve.batcher import Batcher
@@ -133,7 +133,7 @@ class _Service:
         model, index = searcher.model, searcher.index
         step = index.info["model"]["step"]
         self._model = {"name": model.name, "checksum": model.checksum, "step": step}
-        folder = index.path.resolve().name
+        folder = Path(shown(index.path.resolve())).name
         self._index = {"name": folder, "checksum": index.checksum, "count": index.count}
 
     def guarded(

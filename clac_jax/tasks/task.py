@@ -19,8 +19,8 @@ Row = dict[str, Any]
 Measures = dict[str, Any]
 """Name -> value, as in a row of metrics.jsonl."""
 
-Report = Callable[[Path, Sequence[Row]], None]
-"""Draws the report to a path, from all rows of the run."""
+Report = Callable[[Path, Sequence[Row], Mapping[str, float]], None]
+"""Draws the report to a path, from all rows of the run and the seconds by what they went into."""
 
 
 class Task(abc.ABC):

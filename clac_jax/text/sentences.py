@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -208,6 +209,11 @@ class Tokenizer:
         with _tokenizer_errors(path):
             backend = tokenizers.Tokenizer.from_str(content)
             return cls(backend, names.get("pad_token"), names.get("mask_token"))
+
+    def identity(self) -> str:
+        """A hash of everything that the token ids of a text depend on."""
+        facts = [self._backend.to_str(), repr((self.pad_id, self.mask_id))]
+        return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
     def encode(self, text: str, max_length: int) -> np.ndarray:
         """Token ids of a text, special tokens included.

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from clac_jax.distributed.sending import each_from_first
 from clac_jax.input_pipeline.batch import Batch
 from clac_jax.training.losses import Loss
 from clac_jax.training.state import TrainState
@@ -50,19 +52,47 @@ class Parallel(abc.ABC):
         """Copies a tree of host arrays, the state or part of it, to the devices."""
 
     @abc.abstractmethod
-    def gather(self, tree: Any) -> Any:
-        """Each array of a tree on one local device, possibly with leading axes of length 1.
+    def describe(self, tree: Any) -> Any:
+        """The state, or part of it, as shapes and dtypes, with the sharding of what is sharded.
 
-        A collective if arrays are sharded: every process must then call it.
+        Args:
+            tree: a state without a device axis, or its shapes.
+        """
+
+    @abc.abstractmethod
+    def local(self, tree: Any) -> Any:
+        """The arrays on the devices that this process saves; nothing is copied or communicated.
+
+        Sharded arrays stay as they are; others are on one local device, possibly with leading axes
+        of length 1.
         """
 
     @abc.abstractmethod
     def is_local(self, tree: Any) -> bool:
-        """Whether `gather` needs no other process: the entire tree is on local devices."""
+        """Whether the entire tree is on local devices, so that no other one has to save."""
 
     @abc.abstractmethod
     def to_host(self, tree: Any) -> Any:
-        """The tree as NumPy arrays without a device axis; a collective like `gather`."""
+        """The tree as NumPy arrays without a device axis.
+
+        A collective if arrays are sharded: every process must then call it.
+        """
+
+    def initialise(
+        self,
+        make: Callable[[], dict[str, Any]],
+        create: Callable[[dict[str, Any]], TrainState],
+        template: TrainState,
+    ) -> TrainState:
+        """A fresh state; a collective if arrays are sharded, like `to_host`.
+
+        Args:
+            make: returns the initial variables of the model.
+            create: makes a state from them, by operations on their arrays only.
+            template: shapes and dtypes of the state.
+        """
+        del template
+        return create(make())
 
 
 class Pmap(Parallel):
@@ -96,8 +126,12 @@ class Pmap(Parallel):
 
         return jax.tree.map(join, *copies)
 
-    def gather(self, tree: Any) -> Any:
-        """The first local device's arrays, each with a leading axis of 1; nothing is copied."""
+    def describe(self, tree: Any) -> Any:
+        """See `Parallel.describe`; nothing is sharded."""
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+
+    def local(self, tree: Any) -> Any:
+        """The first local device's arrays, each with a leading axis of 1."""
         return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
     def is_local(self, tree: Any) -> bool:
@@ -149,25 +183,60 @@ class ShardMap(Parallel):
         return lambda state, batch: compiled(state.replace(opt_state=()), self._global(batch))
 
     def put(self, tree: Any) -> Any:
-        """Each array on all devices, replicated or sharded."""
+        """Each array on all devices, replicated or sharded, unless it is on them."""
+        return jax.tree.map(_placed, tree, self._shardings(tree))
 
-        def place(leaf: Any, sharding: NamedSharding) -> jax.Array:
-            array = np.asarray(leaf)
-            parts = sharding.addressable_devices_indices_map(array.shape)
-            shards = [
-                jax.device_put(array[part], device, may_alias=False)
-                for device, part in parts.items()
-            ]
-            return jax.make_array_from_single_device_arrays(array.shape, sharding, shards)
+    def describe(self, tree: Any) -> Any:
+        """See `Parallel.describe`."""
 
-        return jax.tree.map(place, tree, self._shardings(tree))
+        def describe(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+            sharded = None if sharding.is_fully_replicated else sharding
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharded)
 
-    def gather(self, tree: Any) -> Any:
-        """See `Parallel.gather`."""
-        if not all(leaf.is_fully_replicated for leaf in jax.tree.leaves(tree)):
-            everywhere = NamedSharding(self._mesh, REPLICATED)
-            tree = jax.jit(lambda x: x, out_shardings=everywhere)(tree)
-        return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+        return jax.tree.map(describe, tree, self._shardings(tree))
+
+    def initialise(
+        self,
+        make: Callable[[], dict[str, Any]],
+        create: Callable[[dict[str, Any]], TrainState],
+        template: TrainState,
+    ) -> TrainState:
+        """See `Parallel.initialise`.
+
+        Only the first process makes the variables. The rest of the state, which is at least as
+        large if there are moments, is made in shards.
+        """
+        if all(leaf.sharding is None for leaf in jax.tree.leaves(self.describe(template))):
+            return create(make())
+        names = ("params", "batch_stats")
+        everywhere = self._shardings(template)
+        shapes, tree = jax.tree.flatten({name: getattr(template, name) for name in names})
+        shardings = jax.tree.leaves({name: getattr(everywhere, name) for name in names})
+
+        def leaves() -> list[Any]:
+            variables = make()
+            return jax.tree.leaves({name: variables.get(name, {}) for name in names})
+
+        def state_of(variables: dict[str, Any]) -> TrainState:
+            # With explicit dtypes, not weak types: see `Pmap.put`.
+            state = create(variables)
+            strict: TrainState = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), state)
+            return strict
+
+        arrays = each_from_first(leaves, shapes)
+        placed = [_placed(*pair) for pair in zip(arrays, shardings, strict=True)]
+        state: TrainState = jax.jit(state_of, out_shardings=everywhere)(
+            jax.tree.unflatten(tree, placed)
+        )
+        return state
+
+    def local(self, tree: Any) -> Any:
+        """See `Parallel.local`."""
+
+        def local(leaf: jax.Array) -> jax.Array:
+            return leaf.addressable_data(0) if leaf.is_fully_replicated else leaf
+
+        return jax.tree.map(local, tree)
 
     def is_local(self, tree: Any) -> bool:
         """Whether no array of the tree is sharded over devices of other processes."""
@@ -176,7 +245,10 @@ class ShardMap(Parallel):
 
     def to_host(self, tree: Any) -> Any:
         """See `Parallel.to_host`."""
-        return jax.tree.map(np.asarray, self.gather(tree))
+        if not all(leaf.is_fully_replicated for leaf in jax.tree.leaves(tree)):
+            everywhere = NamedSharding(self._mesh, REPLICATED)
+            tree = jax.jit(lambda x: x, out_shardings=everywhere)(tree)
+        return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), tree)
 
     def _mapped(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Maps a one-device function (state, batch) over all devices, dropping the device axis."""
@@ -221,3 +293,15 @@ class ShardMap(Parallel):
             if size % self._mesh.size == 0:
                 return PartitionSpec(*[None] * axis, AXIS)
         return REPLICATED
+
+
+def _placed(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    """This process's shards of an array on its devices, unless they are on them."""
+    if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+        return leaf
+    array = np.asarray(leaf)
+    parts = sharding.addressable_devices_indices_map(array.shape)
+    shards = [
+        jax.device_put(array[part], device, may_alias=False) for device, part in parts.items()
+    ]
+    return jax.make_array_from_single_device_arrays(array.shape, sharding, shards)

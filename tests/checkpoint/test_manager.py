@@ -27,6 +27,7 @@ from orbax.checkpoint._src.path import gcs_utils, temporary_paths
 from clac_jax.checkpoint import capacity, manager
 from clac_jax.checkpoint.arrays import HostBuffers, read_arrays
 from clac_jax.checkpoint.files import DamagedCheckpointError
+from clac_jax.checkpoint.inspect import list_run
 from clac_jax.checkpoint.layout import read_all, read_info
 from clac_jax.checkpoint.manager import CheckpointError, Checkpoints
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
@@ -74,7 +75,7 @@ def test_a_saved_state_is_restored(tmp_path, frozen, async_save):
 def test_a_save_does_not_change_with_the_state():
     parallel = Pmap()
     state = parallel.put(make_state())
-    arrays = to_arrays(parallel.gather(state))
+    arrays = to_arrays(parallel.local(state))
     copy = HostBuffers(small_shapes()).fill(arrays)
     before = {path: np.array(leaf) for path, leaf in copy.items()}
     del arrays
@@ -113,6 +114,24 @@ def test_milestones_and_the_end(tmp_path):
     checkpoints.end(RunProgress(step=5))
     checkpoints.close()
     assert kept(tmp_path) == {1, 2, 4}
+
+
+def test_milestones_by_time_continue_after_a_stop_of_any_length(tmp_path, monkeypatch):
+    """Saves after half an hour of training each, in three starts."""
+    now = [1e6]
+    monkeypatch.setattr(manager.time, "monotonic", lambda: now[0])
+    for steps in ([1, 2, 3], [4], [5, 6, 7]):
+        checkpoints = opened(tmp_path, save_top_k=0, keep_every_hours=1.0)
+        for step in steps:
+            now[0] += 1800
+            checkpoints.save(small_arrays(), RunProgress(step=step), None)
+            checkpoints.wait()
+        checkpoints.close()
+        now[0] += 1e5  # nothing runs
+    assert kept(tmp_path) == {2, 4, 6, 7}
+    rows = list_run(*read_all(checkpoints.directory))
+    assert [row["kept"] for row in rows] == [*[["every 1 h"]] * 3, ["last"]]
+    assert read_info(checkpoints.directory / "7").trained_seconds == 7 * 1800
 
 
 def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path):

@@ -76,3 +76,43 @@ def test_keeps_the_last_and_at_most_k_more(k, values):
     real = {s: v for s, v in enumerate(values) if v is not None and not math.isnan(v)}
     for value in (v for s, v in real.items() if s not in kept):
         assert sum(other <= value for other in real.values()) - 1 >= k
+
+
+def test_the_first_checkpoint_after_each_time_stays():
+    hours = {10: 0.5, 20: 0.9, 30: 1.2, 40: 1.9, 50: 5.0, 60: 5.1, 70: 6.0}
+    rules = Retention(0, "val_loss", "min", keep_every_hours=1.0, hours=hours)
+    assert rules.reasons(dict.fromkeys(hours)) == {
+        30: ["every 1 h"],
+        50: ["every 1 h"],
+        70: ["last", "every 1 h"],
+    }
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_time():
+    rules = Retention(0, "val_loss", "min", keep_every_hours=1.0, hours={20: 1.5})
+    assert rules.kept({10: None, 20: None, 30: None}) == {20, 30}
+
+
+@given(
+    pauses=st.lists(st.floats(0.01, 5.0), min_size=1, max_size=30),
+    every=st.floats(0.05, 4.0),
+    restarts=st.sets(st.integers(0, 30)),
+)
+def test_by_time_a_run_keeps_the_same_whether_or_not_it_is_resumed(pauses, every, restarts):
+    """Each save removes what is not kept; a start knows only of the checkpoints that are left."""
+    times = {step: sum(pauses[:step]) for step in range(1, len(pauses) + 1)}
+    hours, there = {}, set()
+    for step, time in times.items():
+        hours[step] = time
+        there.add(step)
+        rules = Retention(0, "val_loss", "min", keep_every_hours=every, hours=hours)
+        there = rules.kept(dict.fromkeys(sorted(there)))
+        if step in restarts:
+            hours = {left: hours[left] for left in there}
+    all_at_once = Retention(0, "val_loss", "min", keep_every_hours=every, hours=times)
+    assert there == all_at_once.kept(dict.fromkeys(times))
+    marks = {math.floor(times[step] / every) for step in there - {max(times)}}
+    assert marks | {math.floor(times[max(times)] / every)} >= {
+        math.floor(time / every) for time in times.values()
+    } - {0}, "one for each multiple that a checkpoint follows"
+    assert 0 not in marks

@@ -116,7 +116,10 @@ def test_an_unknown_choice_is_refused_with_the_choices(key):
 
 @pytest.mark.parametrize("key", [key for key in KEYS if KEYS[key].is_path])
 def test_an_impossible_file_name_is_refused_by_its_key(key):
-    for value in ("gs://bucket/x", "a\0b", *(() if KEYS[key].may_be_empty else ("",))):
+    values = ["http://host/x", "a\0b"]
+    values += [] if KEYS[key].may_be_empty else [""]
+    values += ["gs://bucket/x"] if KEYS[key].local_only else []
+    for value in values:
         assert f'Config key "{key}"' in refusal(key, value)
 
 

@@ -33,6 +33,8 @@ with StopSignals() as stop:
 # Busy in C for longer than the test, like a compilation; a signal would interrupt a sleep.
 STUCK = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"
 
+SLOW = "stop.before_leaving = lambda name: time.sleep(60); time.sleep(60)"
+
 # Runs the rest of its command line; what is ignored stays ignored.
 WITH_SIGHUP = """
 import os, signal, sys
@@ -101,6 +103,17 @@ def test_with_nothing_to_save_the_first_one_ends_it(start):
     _, err = process.communicate(timeout=20)
     assert process.returncode == EXIT_PREEMPTED
     assert "nothing is lost" in err
+
+
+def test_a_later_one_does_not_wait_for_what_is_done_before_leaving(start):
+    """Uploads, for example."""
+    process = start(work=False, wait=SLOW)
+    process.send_signal(signal.SIGTERM)
+    assert "nothing is lost" in process.stderr.readline() + process.stderr.readline()
+    time.sleep(REPEAT_SECONDS)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])

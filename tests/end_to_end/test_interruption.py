@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import os
 import random
 import signal
@@ -9,11 +10,14 @@ import subprocess
 import time
 
 import pytest
+from helpers.bucket_programs import BucketProgram, check_bucket_kills, store_with_faults
 from helpers.damage import DAMAGES
 from helpers.workdirs import assert_equal_runs, last_state, until
 
 from clac_jax.distributed.preemption import EXIT_PREEMPTED
 from clac_jax.errors import EXIT_USER_ERROR
+from clac_jax.reporting.events import read_events
+from clac_jax.reporting.goodput import goodput
 from clac_jax.reporting.metrics_file import read_rows
 
 # Saves every second step, so that many kills fall into a save.
@@ -95,6 +99,7 @@ def has_rows(workdir, count):
 
 def check_kills(start, run, undisturbed, workdir, kills, *flags):
     """Kills a run, lets it finish and compares; returns the number of kills."""
+    began = time.time()
     killed = kill_at_random(start, workdir, random.Random(kills), kills, *flags)
     done = run(workdir, *FLAGS, *flags)
     assert done.returncode == 0, done.stderr
@@ -102,11 +107,36 @@ def check_kills(start, run, undisturbed, workdir, kills, *flags):
     left = {path.name for path in (workdir / "checkpoints").iterdir()}
     assert all(name.isdigit() for name in left - {"damaged"}), "leftovers of a killed save"
     assert "damaged" not in left, "a kill left a damaged checkpoint"
+    check_account(workdir, killed, began)
     return killed
+
+
+def check_account(workdir, killed, began):
+    """Asserts that the account of the run's time covers all of it, and each moment once."""
+    events, unread = read_events(workdir / "events.jsonl")
+    account = goodput(events, unread)
+    wall = events[-1]["at"] - events[0]["began"]
+    # A kill between the end of the run and that of its process: the time after it does not count.
+    pairs = itertools.pairwise(events)
+    wall -= sum(after["began"] - end["at"] for end, after in pairs if end["kind"] == "ended")
+    assert account.wall == pytest.approx(wall, abs=0.01 * account.starts)
+    assert began - 1 < events[0]["began"] and events[-1]["at"] < time.time() + 1
+    assert account.kills <= killed and unread <= killed
+    assert (account.seconds["lost"] > 0) == (account.lost_steps > 0)
 
 
 def test_killed_at_random_instants(start, run, undisturbed, tmp_path):
     assert check_kills(start, run, undisturbed, tmp_path / "killed", 5) >= 3
+
+
+def test_killed_with_its_workdir_in_a_bucket(
+    programs, environment, data_dir, undisturbed, tmp_path
+):
+    """On an empty disk each time, and a store that misbehaves; `test_bucket_runs.py` has more."""
+    with store_with_faults() as store:
+        run = BucketProgram(programs[:1], environment(), store, tmp_path / "run", data_dir)
+        assert check_bucket_kills(run, undisturbed, 2) == 2
+        assert len(store.control()["faults"]) > 4
 
 
 @pytest.mark.slow

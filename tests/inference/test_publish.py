@@ -9,14 +9,20 @@ import stat
 import jax
 import numpy as np
 import pytest
+from helpers.bucket_copies import FailingPuts, copy_to, flip_bit, names_in
+from helpers.object_stores import misbehaving_store
 from huggingface_hub import ModelCard
 
 import clac_jax
+from clac_jax.checkpoint.locate import CheckpointNotFoundError
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.cli import main as cli
 from clac_jax.errors import EXIT_USER_ERROR, UserError
+from clac_jax.files.huggingface import PretrainedError, resolve_folder
 from clac_jax.inference.errors import PublishedError
 from clac_jax.inference.publish import publish
+from clac_jax.stores.errors import UnavailableError
+from clac_jax.stores.store import open_store
 from clac_jax.training.progress import RunProgress
 from configs import smoke
 
@@ -277,3 +283,65 @@ def test_an_export_of_an_earlier_version_is_loaded(copied, model, texts):
     loaded = clac_jax.load(copied)
     np.testing.assert_array_equal(loaded.embed_texts(texts), model.embed_texts(texts))
     assert loaded.checksum == model.checksum
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    with misbehaving_store() as running, running.activated() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def stored(bucket, run, tested):
+    """The URL of the run's tested checkpoint in a bucket."""
+    return f"{copy_to(run[0], f'{bucket}/run')}@{tested.rpartition('@')[2]}"
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLAC_JAX_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("after", [0, 3, 7])
+def test_in_a_bucket_it_is_complete_or_no_model(
+    bucket, stored, published, after, cache, monkeypatch
+):
+    url = f"{bucket}/models/{after}/small"
+    with monkeypatch.context() as patched:
+        FailingPuts(patched, UnavailableError("The store is away. Wait."), after)
+        with pytest.raises(UnavailableError):
+            publish(stored, url)
+    with pytest.raises(CheckpointNotFoundError, match=f"{url} holds none"):
+        clac_jax.load(url)
+    for left in names_in(url):
+        open_store(url).delete(left)
+    assert publish(stored, url) == url
+    assert set(names_in(url)) == FILES
+    for file in FILES - {"README.md", "SHA256SUMS"}:
+        assert open_store(url).get(file).data == (published / file).read_bytes()
+    with pytest.raises(PublishedError, match=f"{url} exists"):
+        publish(stored, url)
+
+
+def test_models_are_loaded_from_a_bucket(bucket, stored, published, model, texts, cache):
+    url = copy_to(published, f"{bucket}/models/copied")
+    expected = model.embed_texts(texts[:2])
+    for name in (stored, url):
+        loaded = clac_jax.load(name)
+        assert loaded.name == name
+        np.testing.assert_array_equal(loaded.embed_texts(texts[:2]), expected)
+    flip_bit(url, "text_encoder/tokenizer.json")
+    with pytest.raises(PublishedError, match=f"{url}/text_encoder/tokenizer.json is not the file"):
+        clac_jax.load(f"{url}/model.safetensors")
+
+
+def test_a_language_model_may_be_in_a_bucket(bucket, run, cache):
+    local = run[0].parent / "bert"
+    copy = resolve_folder(copy_to(local, f"{bucket}/bert"))
+    assert {p.name: p.read_bytes() for p in copy.iterdir()} == {
+        p.name: p.read_bytes() for p in local.iterdir()
+    }
+    with pytest.raises(UserError, match=f"neither an object nor a folder {bucket}/none"):
+        resolve_folder(f"{bucket}/none")
+    with pytest.raises(PretrainedError, match="one slash"):
+        resolve_folder("s3:/bucket/bert")

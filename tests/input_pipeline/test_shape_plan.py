@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from clac_jax.crystals.graph import CrystalGraph
 from clac_jax.input_pipeline.batch import BatchShapeError, ExampleViews, TokenView, collate, misfit
+from clac_jax.input_pipeline.sample import Sample
 from clac_jax.input_pipeline.shape_plan import Planning, ShapePlan
 
 
@@ -41,7 +42,7 @@ def orders(examples, number=20):
 def test_most_batches_take_a_planned_shape_and_all_fit_one():
     rng = np.random.default_rng(0)
     examples = sample(rng)
-    plan = ShapePlan(examples, 16, 64, orders(examples))
+    plan = ShapePlan(Sample.of(examples), 16, 64, orders(examples))
     assert 1 <= len(plan.planned) <= 4
     chosen = []
     for _ in range(100):
@@ -57,10 +58,10 @@ def test_most_batches_take_a_planned_shape_and_all_fit_one():
 def test_more_shapes_are_planned_where_they_save_padding():
     examples = sample(np.random.default_rng(0))
     rng, atoms = np.random.default_rng(1), orders(examples)
-    few = ShapePlan(examples, 16, 64, atoms, Planning(max_programs=2))
-    plan = ShapePlan(examples, 16, 64, atoms)
+    few = ShapePlan(Sample.of(examples), 16, 64, atoms, Planning(max_programs=2))
+    plan = ShapePlan(Sample.of(examples), 16, 64, atoms)
     assert len(few.planned) == 2 < len(plan.planned)
-    short = ShapePlan(examples, 16, 64, atoms, Planning(num_batches=8))
+    short = ShapePlan(Sample.of(examples), 16, 64, atoms, Planning(num_batches=8))
     assert len(short.planned) < len(plan.planned)  # compiling would cost more than it saves
     assert np.mean(plan.padding_share) < np.mean(few.padding_share) - 0.04
 
@@ -88,7 +89,7 @@ def test_more_shapes_are_planned_where_they_save_padding():
 def test_the_larger_of_two_sizes_fits_both_parts(seeds, large):
     """Processes agree on a plan, although each knows only its own part of a batch."""
     examples = sample(np.random.default_rng(0))
-    plan = ShapePlan(examples, 4, 150, atoms_of(examples, 80))
+    plan = ShapePlan(Sample.of(examples), 4, 150, atoms_of(examples, 80))
     parts = [sample(np.random.default_rng(seed), 4) for seed in seeds]
     parts[0][0] = example(0, large, 30 * large, 150)
     shape = plan.shape(max(plan.number_of([part]) for part in parts))
@@ -98,7 +99,7 @@ def test_the_larger_of_two_sizes_fits_both_parts(seeds, large):
 
 def test_an_outlier_batch_gets_a_larger_shape_and_always_the_same():
     examples = sample(np.random.default_rng(0))
-    plan = ShapePlan(examples, 4, 150, atoms_of(examples, 200))
+    plan = ShapePlan(Sample.of(examples), 4, 150, atoms_of(examples, 200))
     outlier = [example(k, 200, 9000, 150) for k in range(4)]
     shape = plan.choose([outlier])
     assert shape not in plan.planned
@@ -108,7 +109,7 @@ def test_an_outlier_batch_gets_a_larger_shape_and_always_the_same():
 
 def test_a_longer_text_than_any_in_the_sample_adds_few_shapes():
     examples = sample(np.random.default_rng(0))
-    plan = ShapePlan(examples, 4, 256, atoms_of(examples))
+    plan = ShapePlan(Sample.of(examples), 4, 256, atoms_of(examples))
     outliers = [[*examples[:3], example(9, 10, 100, tokens)] for tokens in range(64, 257, 8)]
     shapes = {plan.choose([batch]) for batch in outliers}
     assert len(shapes - set(plan.planned)) <= 1
@@ -116,14 +117,14 @@ def test_a_longer_text_than_any_in_the_sample_adds_few_shapes():
 
 def test_a_crystal_larger_than_all_is_refused():
     examples = sample(np.random.default_rng(0))
-    plan = ShapePlan(examples, 4, 64, atoms_of(examples))
+    plan = ShapePlan(Sample.of(examples), 4, 64, atoms_of(examples))
     with pytest.raises(BatchShapeError, match="a crystal of 99 atoms"):
         plan.choose([[example(0, 99, 100, 20)]])
 
 
 def test_all_parts_take_one_shape():
     examples = sample(np.random.default_rng(0))
-    plan = ShapePlan(examples, 4, 150, atoms_of(examples))
+    plan = ShapePlan(Sample.of(examples), 4, 150, atoms_of(examples))
     small, large = examples[:4], [example(k, 60, 1200, 63) for k in range(4)]
     shape = plan.choose([small, large])
     assert misfit(small, shape) is None
@@ -132,20 +133,23 @@ def test_all_parts_take_one_shape():
 
 def test_a_plan_depends_only_on_its_arguments():
     examples = sample(np.random.default_rng(1))
-    plans = [ShapePlan(examples, 8, 64, atoms_of(examples), Planning(seed=5)) for _ in range(2)]
+    plans = [
+        ShapePlan(Sample.of(examples), 8, 64, atoms_of(examples), Planning(seed=5))
+        for _ in range(2)
+    ]
     assert plans[0].planned == plans[1].planned
 
 
 def test_an_empty_part_fits_any_shape():
     examples = sample(np.random.default_rng(0))
-    plan = ShapePlan(examples, 4, 150, atoms_of(examples))
+    plan = ShapePlan(Sample.of(examples), 4, 150, atoms_of(examples))
     batch = collate([], plan.choose([[]]))
     assert not batch.example_mask.any()
 
 
 def test_crystals_up_to_the_largest_known_add_one_shape():
     examples = sample(np.random.default_rng(0))
-    plan = ShapePlan(examples, 4, 64, atoms_of(examples, 128))
+    plan = ShapePlan(Sample.of(examples), 4, 64, atoms_of(examples, 128))
     outliers = [
         [*examples[:2], example(8, other, 100, 20), example(9, atoms, 100, 20)]
         for atoms in range(64, 129, 8)
@@ -161,7 +165,7 @@ def test_batches_that_follow_an_order_are_planned_for():
     examples = [
         example(k, int(n), int(20 * n), 20) for k, n in enumerate(rng.permutation(atoms)[:200])
     ]
-    plan = ShapePlan(examples, 64, 64, atoms)
+    plan = ShapePlan(Sample.of(examples), 64, 64, atoms)
     of_one_kind = [[example(k, n, 20 * n, 20) for k in range(64)] for n in (8, 40)]
     small, large = (plan.choose([batch]) for batch in of_one_kind)
     assert {small, large} <= set(plan.planned)

@@ -59,3 +59,13 @@ def test_importing_chooses_no_backend():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert output.stdout.split() == ["None", "False"]
+
+
+def test_the_time_is_one_bar_of_all_of_it():
+    axis = Figure().subplots()
+    seconds = {"train": 60.0, "lost": 0.0, "compile": 39.0, "test": 0.5, "restore": 0.5}
+    figures._draw_time(axis, seconds)
+    labels = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert labels == ["train 60%", "compile 39%", "other 1%"]
+    assert sum(bar.get_width() for bar in axis.patches) == pytest.approx(100)
+    figures._draw_time(Figure().subplots(), {"train": 0.0})  # a run without events

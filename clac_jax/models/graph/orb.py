@@ -20,7 +20,6 @@ from jaxtyping import Float
 from clac_jax.config.key import key
 from clac_jax.errors import one_line
 from clac_jax.files.huggingface import PretrainedError
-from clac_jax.files.paths import local_path
 from clac_jax.files.torch import read_torch_file
 from clac_jax.input_pipeline.batch import GraphBatch
 from clac_jax.models.graph.ops import mean_pool, safe_norm
@@ -28,6 +27,7 @@ from clac_jax.models.graph.settings import GraphEncoderSettings, Params, cutoff_
 from clac_jax.models.precision import at_least_float32
 from clac_jax.models.remat import remat_block
 from clac_jax.models.torch_layout import TensorReader, Tensors
+from clac_jax.stores.copies import local_copy
 from clac_jax.typing import Array
 
 NUM_RADIAL = 8
@@ -64,7 +64,7 @@ class OrbSettings(GraphEncoderSettings):
             TorchFileError: the file cannot be read, or holds more than plain data.
             PretrainedError: it is not an ORB v3 of these sizes.
         """
-        content = read_torch_file(local_path(path, "graph_encoder.pretrained"))
+        content = read_torch_file(local_copy(path, "graph_encoder.pretrained"))
         try:
             if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
                 raise ValueError("it has no tensors by name")

@@ -1,0 +1,55 @@
+"""`clac-jax ckpt rm` for a run in a bucket."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+
+from clac_jax.bucket.lease import acquire
+from clac_jax.bucket.ledger import LEDGER
+from clac_jax.bucket.recovery import finish_removals, recover, without
+from clac_jax.checkpoint.files import MANIFEST
+from clac_jax.checkpoint.layout import CHECKPOINTS
+from clac_jax.errors import warn
+from clac_jax.stores.errors import StoreError
+from clac_jax.stores.store import Store, open_store
+
+LEASE_SECONDS = 60.0
+
+
+def remove_checkpoints(url: str, steps: Sequence[int], say: Callable[[str], None] = warn) -> None:
+    """Removes checkpoints of a run in a bucket; they stop existing before their files are deleted.
+
+    Args:
+        url: the run's workdir.
+        steps: their steps.
+        say: called with a line for the user before a wait.
+
+    Raises:
+        WorkdirError: a run writes there.
+        StoreError: the store cannot be written.
+    """
+    store = open_store(url)
+    if store.head(LEDGER) is None:  # copied there by a tool
+        for step in steps:
+            _remove(store.child(f"{CHECKPOINTS}/{step}"))
+        return
+    lease = acquire(store, LEASE_SECONDS, say=say)
+    finished = lease.previous is not None and lease.previous.finished
+    lease.start_renewing(lambda error: None)  # the next change reports what keeps failing
+    try:
+        commits = recover(store, lease)
+        lease.change(lambda ledger: without(ledger, list(steps)))
+        finish_removals(store, lease, {s: c for s, c in commits.items() if s not in steps})
+    except BaseException:
+        with contextlib.suppress(StoreError):  # the first error is the one to report
+            lease.release(finished)
+        raise
+    lease.release(finished)
+
+
+def _remove(store: Store) -> None:
+    """Removes a checkpoint that no ledger names: its manifest first."""
+    store.delete(MANIFEST)
+    for each in store.list():
+        store.delete(each.name)

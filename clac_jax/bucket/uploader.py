@@ -1,0 +1,291 @@
+"""The thread that brings a workdir in a bucket after its local mirror."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from clac_jax.bucket.commits import METRICS, Commit, new_commit, object_name, put_rows
+from clac_jax.bucket.lease import Lease
+from clac_jax.bucket.ledger import Ledger
+from clac_jax.bucket.outage import Outage
+from clac_jax.bucket.pins import Pinned, committed_steps, identity, pin, unpin
+from clac_jax.bucket.publishing import in_threads, publish, republish
+from clac_jax.bucket.recovery import finish_removals, without
+from clac_jax.bucket.run_files import Facts, RunFiles
+from clac_jax.checkpoint.files import DamagedCheckpointError
+from clac_jax.checkpoint.layout import CHECKPOINTS, DAMAGED
+from clac_jax.errors import UserError, warn
+from clac_jax.files import protocol
+from clac_jax.files.paths import explain
+from clac_jax.stores.errors import StoreError
+from clac_jax.stores.store import Store
+
+PAUSE = 5.0  # seconds between attempts while the store cannot be reached
+
+
+class UploadError(UserError):
+    """A run is not completely in its bucket."""
+
+
+class Uploader:
+    """Uploads what the mirror has, and removes what it does not have any more.
+
+    Steps are committed oldest first: when one becomes the newest in the bucket, every other that
+    the run kept at that time is in it, so a run that resumes there continues as this one did. A
+    step that comes and goes while another is uploaded is skipped.
+    """
+
+    def __init__(
+        self,
+        mirror: Path,
+        store: Store,
+        lease: Lease,
+        commits: Mapping[int, Commit],
+        outage: Outage | None = None,
+    ):
+        """Prepares; nothing is sent before `start` or `bring`.
+
+        Args:
+            mirror: local folder of the run.
+            store: the workdir in the bucket.
+            lease: its lease.
+            commits: step -> commit of the checkpoints in the bucket.
+            outage: reports when the store cannot be reached.
+        """
+        self._mirror, self._store, self._lease = mirror, store, lease
+        self._commits = dict(commits)
+        self._identities = {step: identity(c.manifest) for step, c in commits.items()}
+        self._run_files = RunFiles(mirror, store, lease)
+        self._outage = outage or Outage(store.url)
+        self._rows = ("", b"")  # put last: name and content
+        self._refused: set[tuple[int, int]] = set()  # damaged in the mirror: step and identity
+        self._changed, self._stop = threading.Event(), threading.Event()
+        self._busy = threading.Lock()
+        self._failure: Exception | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Starts the thread, which first uploads what an earlier process has not."""
+        self._changed.set()
+        self._thread = threading.Thread(target=self._run, name="uploader", daemon=True)
+        self._thread.start()
+
+    def changed(self) -> None:
+        """Makes the thread compare the mirror with the bucket."""
+        self._changed.set()
+
+    def check(self) -> None:
+        """Raises what has ended the thread.
+
+        Raises:
+            LostWorkdirError: somebody else holds the workdir.
+        """
+        self._lease.check()
+        if self._failure is not None:
+            raise self._failure
+
+    def flush(self, seconds: float, ended: bool = False) -> None:
+        """Uploads everything, in the calling thread.
+
+        Args:
+            seconds: how long the store may be out of reach.
+            ended: whether the run has ended, so that nothing in the mirror is about to change.
+
+        Raises:
+            LostWorkdirError: somebody else holds the workdir.
+            UploadError: the store could not be reached for so long.
+        """
+        failing_since: float | None = None
+        while True:
+            self.check()
+            try:
+                self._bring_or_fail(is_last=True, ended=ended)
+                return
+            except StoreError as error:
+                self._outage.report(error)
+                now = time.monotonic()
+                failing_since = now if failing_since is None else failing_since
+                if now - failing_since >= seconds:
+                    raise UploadError(
+                        f"The end of this run is not in {self._store.url}: {error} It is in "
+                        f"{self._mirror}. Run the same command on this machine again, which "
+                        "uploads it; or copy that folder."
+                    ) from error
+                time.sleep(min(PAUSE, max(0.05, seconds / 10)))
+
+    def stop(self) -> None:
+        """Ends the thread; an upload in progress is finished first."""
+        self._stop.set()
+        self._changed.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def bring(self, is_last: bool = False, ended: bool = False) -> None:
+        """Compares the mirror with the bucket once, and brings the bucket after it.
+
+        Args:
+            is_last: whether files of the run are put without a new checkpoint as well.
+            ended: whether the run has ended: then its newest checkpoint may be removed as well, and
+                what others read is checked.
+
+        Raises:
+            LostWorkdirError, StoreError: see `Lease.change`.
+        """
+        there = committed_steps(self._mirror)
+        self._set_damaged_aside(there)
+        new = [
+            each
+            for each in there.values()
+            if self._identities.get(each.step) != each.identity
+            and (each.step, each.identity) not in self._refused
+        ]
+        for pinned in [pin(self._mirror, each) for each in new]:
+            if pinned is None:  # has changed in the meantime
+                self._changed.set()
+            else:
+                self._commit_or_refuse(pinned)
+                unpin(self._mirror, pinned.step)
+        if is_last:
+            self._put_run_files()
+        known = self._lease.ledger.checkpoints
+        is_complete = all(self._identities.get(s) == each.identity for s, each in there.items())
+        # A folder of which everything is gone was cleaned up by somebody else.
+        if there and is_complete and (ended or max(there) >= max(known, default=0)):
+            self._remove([step for step in known if step not in there])
+        finish_removals(self._store, self._lease, self._commits)
+        if ended:
+            for commit in self._commits.values():
+                republish(self._store, self._lease, commit)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._changed.wait()
+            self._changed.clear()
+            if self._stop.is_set():
+                return
+            try:
+                self._bring_or_fail()
+            except StoreError as error:
+                self._outage.report(error)
+                self._stop.wait(PAUSE)
+                self._changed.set()
+            except Exception as error:  # raised in the main thread, by `check`
+                self._failure = error
+                return
+
+    def _bring_or_fail(self, is_last: bool = False, ended: bool = False) -> None:
+        try:
+            with self._busy:
+                self.bring(is_last, ended)
+        except OSError as error:
+            raise StoreError(f"Cannot read {self._mirror}: {explain(error)}") from error
+        self._outage.report(None)
+
+    def _commit_or_refuse(self, pinned: Pinned) -> None:
+        try:
+            self._commit(pinned)
+        except DamagedCheckpointError as error:
+            warn(f"Step {pinned.step} is not uploaded: {error}")
+            self._refused.add((pinned.step, pinned.identity))
+
+    def _commit(self, pinned: Pinned) -> None:
+        """Uploads a checkpoint and commits it: data, small files, manifest, ledger."""
+        small = pinned.small()
+        run_files = self._run_files.put_changed()
+
+        def put(name: str) -> None:
+            pinned.check(name)
+            protocol.reached("data file")
+            # No condition: all that anybody ever writes under this name are these bytes.
+            self._store.put(object_name(pinned.step, name), pinned.folder / name)
+
+        in_threads(put, pinned.data)
+        in_threads(lambda name: self._expect(pinned, name), sorted(pinned.elsewhere))
+        rows = self._put_rows()
+        commit = new_commit(pinned.step, self._lease.ledger.fence, small)
+        replaced = pinned.step in self._commits
+        if not replaced:
+            publish(self._store, self._lease, commit)
+        protocol.reached("commit")
+        self._store.put(commit.name, commit.to_bytes(), if_absent=True)
+        protocol.reached("commit put")
+        self._lease.change(lambda ledger: _with(_with_files(ledger, run_files, rows), commit))
+        self._commits[pinned.step] = commit
+        self._identities[pinned.step] = pinned.identity
+        if replaced:
+            publish(self._store, self._lease, commit)
+
+    def _expect(self, pinned: Pinned, name: str) -> None:
+        """Checks that a file is in the bucket that another process has put there."""
+        found = self._store.head(object_name(pinned.step, name))
+        if found is None or found.size != pinned.elsewhere[name]:
+            url = self._store.url_of(object_name(pinned.step, name))
+            raise DamagedCheckpointError(url, "is missing or has another size")
+
+    def _put_run_files(self) -> None:
+        """Puts the files of the run without a new checkpoint."""
+        files, rows = self._run_files.put_changed(), self._put_rows()
+        new = _with_files(self._lease.ledger, files, rows)
+        if new != self._lease.ledger:
+            self._lease.change(lambda ledger: _with_files(ledger, files, rows))
+
+    def _put_rows(self) -> str:
+        """Name of the rows in the bucket; "" if the run has none."""
+        path = self._mirror / METRICS
+        content = path.read_bytes() if path.is_file() else b""
+        if content and content != self._rows[1]:
+            protocol.reached("rows")
+            name = put_rows(self._store, self._lease.ledger.fence, content)
+            self._rows = (name, content)
+        return self._rows[0]
+
+    def _remove(self, steps: list[int]) -> None:
+        if steps:
+            protocol.reached("removal")
+            self._lease.change(lambda ledger: without(ledger, steps))
+            self._forget(steps)
+
+    def _set_damaged_aside(self, there: Mapping[int, Pinned]) -> None:
+        """Takes those out of the ledger that the resumed run has moved to `damaged`."""
+        aside = self._mirror / CHECKPOINTS / DAMAGED
+        steps = [
+            step
+            for step in self._lease.ledger.checkpoints
+            if step not in there
+            and step not in self._lease.ledger.damaged
+            and (aside / str(step)).exists()
+        ]
+        if steps:
+            self._lease.change(lambda ledger: without(ledger, steps, damaged=True))
+            self._forget(steps)
+
+    def _forget(self, steps: list[int]) -> None:
+        for step in steps:
+            self._commits.pop(step, None)
+            self._identities.pop(step, None)
+
+
+def _with(ledger: Ledger, commit: Commit) -> Ledger:
+    """The ledger after a commit; one of the same step is replaced."""
+    old = ledger.commits.get(commit.step)
+    return dataclasses.replace(
+        ledger,
+        checkpoints={**ledger.checkpoints, commit.step: commit.crc32},
+        commits={**ledger.commits, commit.step: commit.name},
+        deleting=(*ledger.deleting, old) if old else ledger.deleting,
+    )
+
+
+def _with_files(ledger: Ledger, run_files: Mapping[str, Facts], rows: str) -> Ledger:
+    """The ledger with other files of the run, and the name of its rows."""
+    is_new = rows not in ("", ledger.rows)
+    return dataclasses.replace(
+        ledger,
+        run_files={**ledger.run_files, **run_files},
+        rows=rows or ledger.rows,
+        deleting=(*ledger.deleting, ledger.rows) if is_new and ledger.rows else ledger.deleting,
+    )

@@ -1,0 +1,126 @@
+"""One process's part of a checkpoint's arrays: an OCDBT database with the shards that it owns.
+
+The format is that of Orbax, which merges the databases of all processes into one: a merge reads the
+nodes of their trees, not the values, and the merged tree refers to the files with the values. Nodes
+are in separate files here, so that the process that merges needs only these of the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+
+from clac_jax.checkpoint.division import Divided
+from clac_jax.checkpoint.shards import Region
+
+NODES, VALUES = "nodes", "d"  # folders in a database
+MANIFEST = "manifest.ocdbt"
+_FILE_BYTES = 1 << 31  # of values, as in Orbax
+_CONTEXT = {
+    "file_io_concurrency": {"limit": 128},
+    "cache_pool#ocdbt": {"total_bytes_limit": 100_000_000},  # for nodes
+}
+
+Pieces = Mapping[int, np.ndarray]
+"""Number of a shard -> its elements."""
+
+
+def write_database(
+    folder: Path, division: Mapping[str, Divided], pieces: Mapping[str, Pieces]
+) -> None:
+    """Writes shards into a new database and flushes it to disk; nothing is copied in memory.
+
+    Args:
+        folder: folder of the database, which must not exist.
+        division: slash path -> the array and its shards.
+        pieces: slash path -> the shards to write; C-contiguous, and unchanged until the return.
+    """
+    context, base = ts.Context(_CONTEXT), _files(folder)
+    kvstore = {
+        "driver": "ocdbt",
+        # Only the manifest, which commits the rest, needs an atomic replacement.
+        "base": {**base, "file_io_locking": {"mode": "non_atomic"}},
+        "manifest": base,
+        "btree_node_data_prefix": f"{NODES}/",
+        "version_tree_node_data_prefix": f"{NODES}/",
+        "value_data_prefix": f"{VALUES}/",
+        "target_data_file_size": _FILE_BYTES,
+        "config": {
+            "max_inline_value_bytes": 1024,
+            "max_decoded_node_bytes": 100_000_000,
+            "manifest_kind": "single",
+        },
+        "assume_config": True,
+        "cache_pool": "cache_pool#ocdbt",
+    }
+    # One commit for all shards: nodes and manifest are written once.
+    transaction = ts.Transaction(atomic=False)
+    opened = {
+        path: ts.open(
+            {
+                "driver": "zarr",
+                "kvstore": {**kvstore, "path": f"{array_name(path)}/"},
+                "dtype": np.dtype(division[path].dtype).name,
+                "metadata": {
+                    "shape": list(division[path].shape),
+                    "chunks": [max(size, 1) for size in division[path].grid.shard_shape],
+                    "compressor": None,
+                },
+                "store_data_equal_to_fill_value": True,
+            },
+            create=True,
+            open=True,
+            context=context,
+            transaction=transaction,
+        )
+        for path in pieces
+    }
+    writes = [
+        opened[path]
+        .result()[division[path].grid.region(number)]
+        .write(piece, can_reference_source_data_indefinitely=True)
+        for path, numbered in pieces.items()
+        for number, piece in numbered.items()
+    ]
+    for write in writes:
+        write.copy.result()
+    transaction.commit_async().result()
+
+
+class Reader:
+    """Reads regions of arrays from the merged database of a checkpoint."""
+
+    def __init__(self, state: Path):
+        """Opens the database in the folder `state/` of a checkpoint."""
+        self._kvstore = {"driver": "ocdbt", "base": _files(state), "cache_pool": "cache_pool#ocdbt"}
+        self._context = ts.Context(_CONTEXT)
+
+    def open(self, path: str) -> Any:
+        """The array at a slash path, as a TensorStore to be indexed and read."""
+        kvstore = {**self._kvstore, "path": f"{array_name(path)}/"}
+        spec = {"driver": "zarr", "kvstore": kvstore}
+        return ts.open(spec, open=True, read=True, context=self._context).result()
+
+    @staticmethod
+    def read(array: Any, region: Region) -> np.ndarray:
+        """The elements of a region."""
+        content: np.ndarray = array[region].read().result()
+        return content
+
+
+def node_files(files: Iterable[str]) -> list[str]:
+    """The files of a database that a merge reads, by their paths in it."""
+    return [name for name in files if name == MANIFEST or name.startswith(f"{NODES}/")]
+
+
+def array_name(path: str) -> str:
+    """Orbax's name of the array at a slash path."""
+    return path.replace("/", ".")
+
+
+def _files(folder: Path) -> dict[str, str]:
+    return {"driver": "file", "path": f"{folder}/"}

@@ -1,0 +1,29 @@
+"""The lines that a user reads while a store cannot be reached."""
+
+from clac_jax.bucket.outage import Outage
+from clac_jax.stores.errors import CredentialsError, UnavailableError
+
+
+def test_one_line_when_it_starts_and_one_when_it_ends():
+    lines = []
+    outage = Outage("s3://bucket/run", lines.append)
+    outage.report(None)
+    for _ in range(5):
+        outage.report(UnavailableError("s3://bucket/run does not answer."))
+    outage.report(None)
+    outage.report(None)
+    started, ended = lines
+    assert started.startswith("s3://bucket/run does not answer. Training continues; uploads wait")
+    assert ended.startswith("s3://bucket/run can be written to again, after 0 seconds")
+
+
+def test_another_reason_is_another_line():
+    lines = []
+    outage = Outage("s3://bucket/run", lines.append)
+    outage.report(UnavailableError("It does not answer."))
+    outage.report(CredentialsError("The credentials have expired.", "expired"))
+    outage.report(CredentialsError("The credentials have expired.", "expired"))
+    assert [line.split(".")[0] for line in lines] == [
+        "It does not answer",
+        "The credentials have expired",
+    ]
