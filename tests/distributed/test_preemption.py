@@ -35,31 +35,34 @@ STUCK = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"
 
 SLOW = "stop.before_leaving = lambda name: time.sleep(60); time.sleep(60)"
 
-IGNORE_SIGHUP = """
+# Runs the rest of its command line; what is ignored stays ignored.
+WITH_SIGHUP = """
 import os, signal, sys
-signal.signal(signal.SIGHUP, signal.SIG_IGN)
+signal.signal(signal.SIGHUP, signal.{disposition})
 os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
-def hear_sighup():
-    """Pytest itself may run under nohup, and what is ignored is inherited."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def with_sighup(disposition):
+    return sys.executable, "-c", WITH_SIGHUP.format(disposition=disposition)
 
 
 @pytest.fixture
 def start():
-    """(work, wait, before) -> a process that is ready; it is gone at the end of the test."""
+    """(work, wait, sighup) -> a process that is ready; it is gone at the end of the test.
+
+    Pytest itself may run under nohup, so the process is not given its disposition of SIGHUP.
+    """
     running = []
 
-    def begin(work, wait="time.sleep(0.01)", before=()):
+    def begin(work, wait="time.sleep(0.01)", sighup="SIG_DFL"):
+        program = textwrap.dedent(PROGRAM).format(work=work, wait=wait)
         process = subprocess.Popen(
-            [*before, sys.executable, "-c", textwrap.dedent(PROGRAM).format(work=work, wait=wait)],
+            [*with_sighup(sighup), sys.executable, "-c", program],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
-            preexec_fn=hear_sighup,
         )
         running.append(process)
         assert process.stdout.readline() == "ready\n"
@@ -127,8 +130,7 @@ def test_a_repeat_within_milliseconds_belongs_to_the_first_signal(start, second)
 
 
 def test_a_run_under_nohup_outlives_its_terminal(start):
-    ignoring = (sys.executable, "-c", IGNORE_SIGHUP)
-    process = start(work=True, before=ignoring)
+    process = start(work=True, sighup="SIG_IGN")
     process.send_signal(signal.SIGHUP)
     time.sleep(0.2)
     assert process.poll() is None

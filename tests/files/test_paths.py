@@ -175,7 +175,7 @@ def test_the_program_refuses_them_before_loading_anything(flags, words, tmp_path
     assert done.returncode == EXIT_USER_ERROR
     assert done.stderr.startswith("error: ") and words in done.stderr, done.stderr
     assert done.stderr.count("\n") == 1
-    assert {path.name for path in tmp_path.iterdir()} <= {"broken.py"}
+    assert {path.name for path in tmp_path.iterdir()} <= {"broken.py", "__pycache__"}
 
 
 @pytest.mark.parametrize(
