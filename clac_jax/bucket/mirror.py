@@ -55,10 +55,7 @@ def mirror_folder(url: str, scratch: str) -> Path:
         url: the workdir in the bucket.
         scratch: `config.bucket.scratch`; by default it is the user's cache.
     """
-    if scratch:
-        base = local_path(scratch, "config.bucket.scratch")
-    else:
-        base = cache_folder("runs")
+    base = local_path(scratch, "config.bucket.scratch") if scratch else cache_folder("runs")
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", url.rpartition("/")[2])[:40]
     digest = hashlib.sha256(url.encode()).hexdigest()[:16]
     return (base / f"{name}-{digest}").absolute()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,10 @@ from clac_jax.evaluation.section import Section
 from clac_jax.files.atomic import replacing, write_atomically
 from clac_jax.files.json import read_json_object
 from clac_jax.files.paths import explain
+from clac_jax.stores.errors import NotFoundError
 from clac_jax.stores.outputs import output_folder
+from clac_jax.stores.store import open_store
+from clac_jax.stores.url import is_url
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,6 +81,9 @@ def write(out: str | Path, pool: Examples, sections: Sequence[Section]) -> list[
         StoreError: the folder cannot be uploaded.
     """
     with output_folder(out, "--out", EVAL_FILE) as folder:
+        if is_url(out):
+            with contextlib.suppress(NotFoundError):  # there is no earlier evaluation
+                open_store(str(out)).download(EVAL_FILE, folder / EVAL_FILE)
         return _write(folder, pool, sections)
 
 

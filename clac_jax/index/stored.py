@@ -13,6 +13,7 @@ from typing import Any
 from clac_jax.errors import WorkdirError, set_origin
 from clac_jax.files.atomic import write_atomically
 from clac_jax.files.paths import explain, local_path
+from clac_jax.files.user_cache import cache_folder
 from clac_jax.index.ann import FILE
 from clac_jax.index.layout import (
     ANN,
@@ -23,7 +24,6 @@ from clac_jax.index.layout import (
     is_plain_name,
     read_sealed,
 )
-from clac_jax.files.user_cache import cache_folder
 from clac_jax.stores.errors import ConflictError, NotFoundError
 from clac_jax.stores.outputs import require_writable
 from clac_jax.stores.store import Store, Version, open_store

@@ -8,12 +8,14 @@ import re
 import numpy as np
 import pyarrow.parquet
 import pytest
+from helpers.object_stores import misbehaving_store
 from helpers.pools import StubModel, pool_of_scores
 
 from clac_jax.errors import WorkdirError
 from clac_jax.evaluation import report
 from clac_jax.evaluation.retrieval_report import retrieval
 from clac_jax.evaluation.section import Section
+from clac_jax.stores.store import open_store
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +85,17 @@ def test_sections_of_other_calls_stay(pool, tmp_path, capsys):
     values = {name: values["value"] for name, values in tasks_in(tmp_path).items()}
     assert values == {"retrieval": 1, "classes": 3, "numbers": 4}
     assert capsys.readouterr().err == ""
+
+
+def test_they_stay_in_an_object_store_as_well(pool):
+    with misbehaving_store() as running, running.activated() as url:
+        report.write(f"{url}/eval", pool, [section("retrieval", 1), section("classes", 2)])
+        report.write(f"{url}/eval", pool, [section("classes", 3)])
+        content = json.loads(open_store(url).get("eval/eval.json").data)
+    assert {name: values["value"] for name, values in content["tasks"].items()} == {
+        "retrieval": 1,
+        "classes": 3,
+    }
 
 
 @pytest.mark.parametrize("change", ["checksum", "split", "fingerprint", "resamples"])
