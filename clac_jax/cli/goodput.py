@@ -8,20 +8,27 @@ import json
 from clac_jax.files.paths import local_path
 from clac_jax.reporting.events import EVENTS_FILE, read_events
 from clac_jax.reporting.goodput import format_goodput, goodput
+from clac_jax.stores.copies import local_copy
+from clac_jax.stores.url import is_url
 
 
 def add(group: argparse.ArgumentParser) -> None:
     """Adds the arguments of `goodput`."""
-    group.add_argument("run_folder", metavar="RUN", help="the workdir of a run")
+    group.add_argument("run_folder", metavar="RUN", help="the workdir of a run, or its URL")
     group.add_argument("--json", action="store_true", help="print JSON")
     group.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
-    events, unread = read_events(local_path(options.run_folder, "RUN") / EVENTS_FILE)
+    run = options.run_folder
+    if is_url(run):
+        path = local_copy(f"{run.rstrip('/')}/{EVENTS_FILE}", "RUN")
+    else:
+        path = local_path(run, "RUN") / EVENTS_FILE
+    events, unread = read_events(path)
     result = goodput(events, unread)
     if options.json:
         print(json.dumps(result.to_json(), indent=1))
     else:
-        print(format_goodput(result, options.run_folder))
+        print(format_goodput(result, run))
     return 0

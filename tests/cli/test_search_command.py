@@ -87,7 +87,7 @@ def test_the_index_of_a_run_is_made_once(run, index, clac):
 
 
 def test_an_empty_query_is_reported_before_an_index_is_made(clac, monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CLAC_JAX_CACHE", str(tmp_path))
     code, _, err = clac("search", "mini")
     assert code == 2 and "The query is empty" in err
     assert list(tmp_path.iterdir()) == []

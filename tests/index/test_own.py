@@ -16,8 +16,8 @@ from clac_jax.index.sources import SourceError
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "clac_jax"
+    monkeypatch.setenv("CLAC_JAX_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 @pytest.fixture

@@ -4,11 +4,13 @@ import itertools
 import json
 
 import pytest
+from helpers.object_stores import misbehaving_store
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clac_jax.cli.main import main
 from clac_jax.reporting.goodput import MEANINGS, format_goodput, goodput
+from clac_jax.stores.store import open_store
 
 
 def event(start, kind, at, position=None, began=None, /, **seconds):
@@ -168,3 +170,13 @@ def test_the_command_prints_a_table_or_json(tmp_path, capsys):
 def test_a_run_without_events_is_reported(tmp_path, capsys):
     assert main(["goodput", str(tmp_path)]) == 2
     assert "events.jsonl does not exist" in capsys.readouterr().err
+
+
+def test_of_a_run_in_a_bucket(capsys):
+    with misbehaving_store() as running, running.activated() as url:
+        lines = "".join(json.dumps(each) + "\n" for each in KILLED_AND_STOPPED)
+        open_store(url).put("exp/events.jsonl", lines.encode())
+        assert main(["goodput", f"{url}/exp/", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == goodput(KILLED_AND_STOPPED).to_json()
+        assert main(["goodput", f"{url}/other"]) == 2
+    assert f"nor a folder {url}/other/events.jsonl" in capsys.readouterr().err
