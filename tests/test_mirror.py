@@ -88,6 +88,8 @@ ELSEWHERE = {
     "serve.app": "serve/test_server.py",
     "serve.batcher": "serve/test_server.py",
     "serve.messages": "serve/test_server.py",
+    "run_setup": "end_to_end/test_training.py",
+    "session": "end_to_end/test_training.py",
     "training_run": "end_to_end/test_training.py",
     "typing": "test_imports.py",
     "checkpoint.arrays": "checkpoint/test_files.py",

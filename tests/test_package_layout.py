@@ -33,6 +33,8 @@ ORDER = (
     "tasks",
     "interop",
     "run",
+    "session",
+    "run_setup",
     "training_run",
     "inference",
     "evaluation",

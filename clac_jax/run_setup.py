@@ -1,0 +1,153 @@
+"""Sets up a run: data, model, optimizer, initial state, checkpoints and log."""
+
+from __future__ import annotations
+
+import functools
+import secrets
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import optax
+
+from clac_jax.checkpoint import resume
+from clac_jax.checkpoint.changes import Present
+from clac_jax.checkpoint.division import spans_processes
+from clac_jax.checkpoint.manager import Checkpoints
+from clac_jax.checkpoint.part_writer import PartCheckpoints
+from clac_jax.checkpoint.saving import Saver
+from clac_jax.checkpoint.tree import from_arrays, to_arrays
+from clac_jax.checkpoint.writer import CheckpointWriter, NoCheckpoints
+from clac_jax.config import schema as config_lib
+from clac_jax.distributed import processes, program_facts
+from clac_jax.distributed.sending import any_text
+from clac_jax.distributed.share import share_of_process
+from clac_jax.files.atomic import write_atomically
+from clac_jax.input_pipeline.run_data import RunData
+from clac_jax.models import abstract_variables
+from clac_jax.models.encoders import encoder_needs
+from clac_jax.reporting import summary
+from clac_jax.reporting.progress_line import ProgressLine, SilentLine
+from clac_jax.reporting.run_log import RunLog, SilentLog
+from clac_jax.run import Current, Run
+from clac_jax.session import Session
+from clac_jax.tasks import make_task
+from clac_jax.training import optim
+from clac_jax.training.parallel import make_parallel
+from clac_jax.training.schedules import make_schedule, timeline_of
+from clac_jax.training.state import create_train_state
+
+
+def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
+    """Opens the data, builds the model, and restores or initialises the state.
+
+    All processes call it at the same time.
+
+    Args:
+        config: the run's config, complete and checked.
+        session: the workdir, and who listens and watches.
+
+    Raises:
+        UserError: the data, the checkpoint or the workdir cannot be used.
+    """
+    place, events, watchdog = session.place, session.events, session.watchdog
+    first, workdir = processes.is_first(), place.folder
+    parallel = make_parallel(config)
+    origin = resume.find_origin(config, workdir) if first else resume.Origin()
+
+    # Data: from crystals and texts to batches.
+    events.phase("data")
+    with watchdog.unwatched():  # it may have to be built, for hours
+        data = RunData(config, encoder_needs(config), share_of_process())
+    data.on_eval_batch = watchdog.alive
+    num_examples = data.split_sizes["train"]
+    fingerprints = {split: data.splits.fingerprint(split) for split in data.split_sizes}
+    processes.agree("data", {f"the {split} split": text for split, text in fingerprints.items()})
+
+    # Model and optimizer: shapes of their arrays, before any array is allocated or read.
+    task = make_task(config, data, parallel)
+    example = data.example_batch()
+    events.phase("start")
+    abstract = abstract_variables(task.model, example)
+    make_optimizer = functools.partial(optim.make_optimizer, config, abstract["params"])
+    trainable = optim.trainable_mask(abstract["params"], config.frozen)
+    create = functools.partial(
+        create_train_state, task.model.apply, tx=make_optimizer(optax.constant_schedule(0.0))
+    )
+    template = jax.eval_shape(lambda variables: create(variables, seed=config.seed), abstract)
+    shapes = to_arrays(parallel.describe(template))
+    processes.agree("model", program_facts.of_arrays(shapes))
+
+    def initialise() -> dict[str, Any]:
+        return to_arrays(
+            parallel.initialise(
+                lambda: task.initialise(example),
+                functools.partial(create, seed=config.seed),
+                template,
+            )
+        )
+
+    # Initial state: fresh, or from a checkpoint.
+    events.phase("restore")
+    now = Present(config, num_examples, fingerprints)
+    origin = resume.shared_origin(origin, config, place.see, shapes)
+    start = resume.in_all_processes(
+        lambda: resume.begin(origin, workdir, now, shapes, initialise), shapes
+    )
+    progress = start.progress
+    events.restored(progress.step, progress.epoch)
+    events.phase("start")
+    timeline = timeline_of(config, num_examples, progress)
+    schedule = make_schedule(config, timeline)
+    template = template.replace(tx=make_optimizer(schedule))
+
+    # Output: only in the first process, except for the parts of a sharded state.
+    checkpoints: CheckpointWriter = NoCheckpoints()
+    if not first and spans_processes(shapes):
+        index = jax.process_index()
+        checkpoints = PartCheckpoints(place.folder_of(index), config, shapes, index)
+    log: RunLog | SilentLog = SilentLog()
+    line: ProgressLine | SilentLine = SilentLine()
+    if first:
+        checkpoints = place.followed(
+            Checkpoints(workdir, config, shapes, num_examples, start.damaged, fingerprints)
+        )
+        validated, resumed = progress.examples_in_epoch == 0, bool(origin.own)
+        log = RunLog(workdir, config, progress.step, validated, resumed)
+        write_atomically(workdir / "config.json", config_lib.to_json(config))
+        next_rate = float(np.asarray(schedule(progress.step))) * progress.learning_rate_scale
+        lines = [
+            *summary.describe_program(),
+            *summary.describe_data(config, data.split_sizes, data.splits.num_unlabelled),
+            *summary.describe_parameters(abstract["params"], trainable),
+            *summary.describe_steps(config, timeline, data.describe_shapes()),
+            f"workdir   {place.shown}",
+            *summary.describe_start(config, start, next_rate),
+        ]
+        print("\n".join(lines).replace(str(workdir), place.shown), flush=True)
+        line = ProgressLine(timeline.total_steps, progress.step)
+    if spans_processes(shapes):
+        names = any_text(secrets.token_hex(4) if first else "")
+        checkpoints.share_saves(names, place.exchange())
+
+    return Run(
+        config=config,
+        workdir=workdir,
+        shown=place.shown,
+        data=data,
+        task=task,
+        parallel=parallel,
+        train_step=parallel.train(trainable, schedule, task.loss),
+        template=template,
+        saver=Saver(parallel, checkpoints, log, config.checkpoint, watchdog),
+        log=log,
+        line=line,
+        events=events,
+        stop=session.stop,
+        requests=processes.SharedRequests(),
+        watchdog=watchdog,
+        began_at=progress,
+        is_own=start.is_own,
+        current=Current(parallel.put(from_arrays(template, start.arrays)), progress),
+    )
