@@ -98,4 +98,4 @@ wheel: $(ENV)
 	rm -rf build
 
 clean:
-	rm -rf $(VENV) data outputs dist site
+	rm -rf $(VENV) .pytest_cache data outputs dist site

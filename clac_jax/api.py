@@ -26,8 +26,9 @@ def load(what: str | os.PathLike[str]) -> Model:
 
             - a run's workdir (its newest checkpoint), or with a suffix `RUN@best`, `RUN@best=2`
               (the second best), `RUN@last`, `RUN@step=5000` or `RUN@epoch=49`, as in
-              `config.resume_from`; or a checkpoint's own folder;
-            - a folder written by `clac-jax publish`, or its `model.safetensors`;
+              `config.resume_from`; or a checkpoint's own folder; or its URL in an object store,
+              `s3://bucket/exp@best`, of which a copy is kept in the user's cache;
+            - a folder written by `clac-jax publish`, or its `model.safetensors`; or its URL;
             - `hf:owner/name`, such a folder on the Hugging Face Hub: downloaded once, then read
               from the local cache; `hf:owner/name@revision` for a branch, tag or commit;
             - `mini`, the pretrained model that comes with this package. Write `./mini` for a
@@ -39,6 +40,7 @@ def load(what: str | os.PathLike[str]) -> Model:
         PublishedError, ExportError: a file of a published model is missing, differs from what was
             published, or cannot be read.
         PretrainedError: the folder or package that provides the run's tokenizer does not exist.
+        StoreError: the object store cannot be read.
         LoadError: the checkpoint does not hold the model that its config describes, or a model is
             not on the Hub.
     """

@@ -1,12 +1,12 @@
 """Objects from which a run resumes: the small files of each checkpoint, and the rows.
 
-The large files of a checkpoint have random names (TensorStore's), so nobody ever writes another
+The large files of a checkpoint have random names (TensorStore's), so no process ever writes another
 content under the name of one of them. Its small files (`run/metadata`, `state/_METADATA`, ...) have
 the same names in every save of a step. If a checkpoint were read from those, then a holder that was
 paused for an hour could still damage the checkpoint of its successor, by a request that it had
 already decided on. So a run resumes from copies of them in one object, `commits/<...>.zip`, which
 has a random name; the ledger says which object counts. The rows are kept in the same way. The files
-under their own names are for everybody else: Orbax, `clac-jax ckpt`, and tools that copy folders.
+under their own names are for all other readers: Orbax, `clac-jax ckpt`, tools that copy folders.
 """
 
 from __future__ import annotations

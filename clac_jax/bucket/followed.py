@@ -1,4 +1,4 @@
-"""A run's checkpoints in the mirror, of which the uploader is told."""
+"""A run's checkpoints in the mirror, whose changes are passed to the uploader."""
 
 from __future__ import annotations
 

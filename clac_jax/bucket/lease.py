@@ -20,6 +20,7 @@ from clac_jax.stores.store import Store
 from clac_jax.stores.version import Version
 
 RENEWALS = 4  # per lease
+SIGNS_OF_LIFE = 2  # changes; one may be a late request of a holder that is dead
 ATTEMPTS = 20  # of one change; each failed one means that a renewal came in between
 
 
@@ -39,6 +40,12 @@ class Clock:
 REAL_CLOCK = Clock()
 
 
+def time_with_sleep() -> float:
+    """Seconds by a clock that also runs while the machine is suspended, where there is one."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime(clock)
+
+
 class Lease:
     """The holder's view of the ledger. Every change is a compare-and-swap; safe in threads."""
 
@@ -55,6 +62,7 @@ class Lease:
         self.previous = previous
         self._lock = threading.RLock()
         self._lost: LostWorkdirError | None = None
+        self._shown_at = time_with_sleep()  # before the last change that took place
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -72,6 +80,17 @@ class Lease:
         if self._lost is not None:
             raise self._lost
 
+    def hold(self) -> None:
+        """Makes sure, before a request without condition, that the lease has not run out.
+
+        Raises:
+            LostWorkdirError: somebody else holds the workdir.
+            StoreError: that is unknown, as the store cannot be reached.
+        """
+        self.check()
+        if time_with_sleep() - self._shown_at > self._ledger.lease_seconds / 2:
+            self.renew()
+
     def change(self, edit: Callable[[Ledger], Ledger]) -> None:
         """Changes the ledger, if this process still holds the workdir.
 
@@ -88,12 +107,13 @@ class Lease:
                 new = edit(self._ledger)
                 new = dataclasses.replace(new, changes=self._ledger.changes + 1)
                 protocol.reached("ledger change")
+                now = time_with_sleep()
                 try:
                     version = self._store.put(LEDGER, new.to_bytes(), if_version=self._version)
                 except (ConflictError, NotFoundError):
                     self._read_again()
                     continue
-                self._ledger, self._version = new, version
+                self._ledger, self._version, self._shown_at = new, version, now
                 protocol.reached("ledger changed")
                 return
             raise WorkdirError(
@@ -136,13 +156,13 @@ class Lease:
             self._thread.join()
 
     def release(self, finished: bool = False) -> None:
-        """Lets others take the workdir at once.
+        """Lets others take the workdir immediately.
 
         Args:
             finished: whether the run has ended, and everything is in the bucket.
 
         Raises:
-            LostWorkdirError, StoreError: see `change`; the lease then ends by itself.
+            LostWorkdirError, StoreError: see `change`; the lease then runs out.
         """
         self.stop_renewing()
         if not self._ledger.is_held:  # done already, when a signal arrived
@@ -181,7 +201,7 @@ def acquire(
     clock: Clock = REAL_CLOCK,
     say: Callable[[str], None] = lambda line: None,
 ) -> Lease:
-    """Takes a workdir in a bucket, if nobody holds it.
+    """Takes a workdir in a bucket that no process holds.
 
     A holder is alive if the ledger changes while this process watches it. Only this process's own
     clock is used, so the clocks of hosts need not agree.
@@ -199,22 +219,11 @@ def acquire(
         StoreError: the bucket cannot be used.
     """
     nonce = secrets.token_hex(16)
-    seen: Version | None = None
-    since = clock.now()
+    watch = _Watch(store, clock, say)
     while True:
         previous, version = _read(store)
-        free = previous is None or not previous.is_held or previous.nonce in dead
-        if not free and seen is not None and version != seen:
-            raise _in_use(store, previous)
-        if not free and seen is None:
-            seen, since = version, clock.now()
-            assert previous is not None
-            say(
-                f"{store.url} was last used by {previous.holder} (since "
-                f"{clock_time(previous.started)}), which did not release it. Waiting up to "
-                f"{previous.lease_seconds:g} seconds to see whether it is alive."
-            )
-        if not free and previous is not None and clock.now() - since < previous.lease_seconds:
+        may_live = previous is not None and previous.is_held and previous.nonce not in dead
+        if previous is not None and may_live and not watch.has_ended(previous):
             clock.sleep(min(1.0, previous.lease_seconds / 20))
             continue
         new = dataclasses.replace(
@@ -235,11 +244,47 @@ def acquire(
                 written = store.put(LEDGER, new.to_bytes(), if_version=version)
         except (ConflictError, NotFoundError):
             found, _ = _read(store)
-            if found is not None and found.is_held and found.nonce not in dead:
+            known = {*dead, previous.nonce} if previous else set(dead)
+            if found is not None and found.is_held and found.nonce not in known:
                 raise _in_use(store, found) from None  # it has just taken the workdir
             continue
         protocol.reached("acquired")
         return Lease(store, new, written, previous)
+
+
+class _Watch:
+    """Signs of life of a holder that may be dead."""
+
+    def __init__(self, store: Store, clock: Clock, say: Callable[[str], None]):
+        self._store, self._clock, self._say = store, clock, say
+        self._seen: Ledger | None = None
+        self._since, self._signs = 0.0, 0
+
+    def has_ended(self, ledger: Ledger) -> bool:
+        """Whether the holder has not changed the ledger for the time of its lease.
+
+        Args:
+            ledger: as read just now.
+
+        Raises:
+            WorkdirError: the holder is alive.
+        """
+        now, seen = self._clock.now(), self._seen
+        if seen is None:
+            self._say(
+                f"{self._store.url} was last used by {ledger.holder} (since "
+                f"{clock_time(ledger.started)}), which did not release it. Waiting up to "
+                f"{ledger.lease_seconds:g} seconds to see whether it is alive."
+            )
+        elif ledger.nonce != seen.nonce:
+            raise _in_use(self._store, ledger)
+        elif ledger.changes != seen.changes:
+            self._signs += 1
+            if self._signs == SIGNS_OF_LIFE:
+                raise _in_use(self._store, ledger)
+        if seen is None or ledger.changes != seen.changes:
+            self._seen, self._since = ledger, now
+        return now - self._since >= ledger.lease_seconds
 
 
 def clock_time(seconds: float) -> str:
@@ -257,8 +302,7 @@ def _read(store: Store) -> tuple[Ledger | None, Version | None]:
     return Ledger.from_bytes(stored.data, f"{store.url}/{LEDGER}"), stored.version
 
 
-def _in_use(store: Store, ledger: Ledger | None) -> WorkdirError:
-    assert ledger is not None
+def _in_use(store: Store, ledger: Ledger) -> WorkdirError:
     return WorkdirError(
         f"--workdir={store.url} is in use by {ledger.holder} since {clock_time(ledger.started)}. "
         "Wait for it to end, or choose another folder."

@@ -28,7 +28,7 @@ class Ledger:
 
     Attributes:
         fence: number of times that the workdir has been taken so far; part of every manifest.
-        nonce: a random number of the holder; "" if nobody holds the workdir.
+        nonce: a random number of the holder; "" if no process holds the workdir.
         holder: who holds it, or held it last, for messages.
         started: when it was taken, in seconds since 1970 by the holder's clock; for messages.
         changes: counts the changes, so that no two contents of the ledger are equal.

@@ -171,7 +171,7 @@ def _remove(path: Path) -> None:
 def _download(mirror: Path, store: Store, commit: Commit) -> None:
     """Makes a checkpoint in the mirror, whose large files are downloaded when they are needed.
 
-    A file that the bucket has lost is missing here as well: whoever reads the checkpoint names it.
+    A file that the bucket has lost is missing here as well; reading the checkpoint names it.
     """
     folder = mirror / DOWNLOAD / str(commit.step)
     for name, content in commit.small.items():

@@ -1,4 +1,4 @@
-"""Puts and deletes of objects whose names are used again: those that everybody else reads."""
+"""Puts and deletes of objects whose names are used again: those that all other readers see."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def put_own(
         StoreError: the store cannot be reached.
     """
     for _ in range(_ATTEMPTS):
+        lease.hold()
         try:
             return store.put(name, content, if_absent=known is None, if_version=known)
         except ConflictError:
@@ -86,21 +87,29 @@ def republish(store: Store, lease: Lease, commit: Commit) -> None:
         put_own(store, lease, object_name(commit.step, name), commit.small[name])
 
 
-def delete_objects(store: Store, names: Iterable[str], kept: Collection[str] = ()) -> None:
+def delete_objects(
+    store: Store, lease: Lease, names: Iterable[str], kept: Collection[str] = ()
+) -> None:
     """Deletes objects: the first one before all others, whose order is arbitrary.
 
     Args:
         store: the workdir in the bucket.
+        lease: its lease.
         names: names of the objects.
         kept: names among them that stay.
 
     Raises:
-        StoreError: the store cannot be reached.
+        LostWorkdirError, StoreError: see `put_own`.
     """
+
+    def delete(name: str) -> None:
+        lease.hold()
+        store.delete(name)
+
     going = [name for name in names if name not in kept]
     for group in (going[:1], going[1:]):
         protocol.reached("delete")
-        in_threads(store.delete, group)
+        in_threads(delete, group)
 
 
 def in_threads(action: Callable[[str], object], names: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""What the holder of a workdir in a bucket does first: finish what others have left unfinished."""
+"""The start in a workdir in a bucket: finds its checkpoints, and cleans up after killed runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from clac_jax.bucket.commits import (
 )
 from clac_jax.bucket.lease import Lease
 from clac_jax.bucket.ledger import Ledger, LedgerError
-from clac_jax.bucket.publishing import delete_objects, in_threads, publish, republish
+from clac_jax.bucket.publishing import delete_objects, publish, republish
 from clac_jax.bucket.run_files import is_run_file
 from clac_jax.checkpoint.files import MANIFEST
 from clac_jax.checkpoint.layout import CHECKPOINTS, is_step
@@ -80,7 +80,7 @@ def finish_removals(store: Store, lease: Lease, commits: dict[int, Commit]) -> N
         except LedgerError:  # its objects are found by listing, at the next start
             store.delete(name)
             continue
-        delete_objects(store, commit.objects, kept)
+        delete_objects(store, lease, commit.objects, kept)
         protocol.reached("objects deleted")
         store.delete(name)
     protocol.reached("removed")
@@ -156,15 +156,15 @@ def _adopt_copied(store: Store, lease: Lease, commits: dict[int, Commit], say: W
         store.put(commit.name, commit.to_bytes(), if_absent=True)
         publish(store, lease, commit)
     if new:
-        beside = {}
+        copied = {}
         if lease.previous is None:  # a copied workdir
-            beside = {each.name: (each.size, 0) for each in store.list() if is_run_file(each.name)}
+            copied = {each.name: (each.size, 0) for each in store.list() if is_run_file(each.name)}
         lease.change(
             lambda ledger: dataclasses.replace(
                 ledger,
                 checkpoints={**ledger.checkpoints, **{s: c.crc32 for s, c in new.items()}},
                 commits={**ledger.commits, **{s: c.name for s, c in new.items()}},
-                run_files={**beside, **ledger.run_files},
+                run_files={**copied, **ledger.run_files},
             )
         )
         commits.update(new)
@@ -210,15 +210,15 @@ def _remove_leftovers(
     left = [
         name
         for name in listed
-        if name not in kept and _is_of_a_run(name) and not name.startswith(aside or ("\0",))
+        if name not in kept and _belongs_to_run(name) and not name.startswith(aside or ("\0",))
     ]
     if left:
         lease.renew()  # must be ours at this moment
         left.sort(key=lambda name: (not name.endswith(f"/{MANIFEST}"), name))
         protocol.reached("leftovers")
-        in_threads(store.delete, left)
+        delete_objects(store, lease, left)
 
 
-def _is_of_a_run(name: str) -> bool:
+def _belongs_to_run(name: str) -> bool:
     parts = name.split("/")
     return parts[0] == COMMITS or (len(parts) > 2 and is_step(parts[1]))

@@ -27,7 +27,7 @@ class RunFiles:
     """Brings the bucket's copies of the run's files after those of the mirror."""
 
     def __init__(self, mirror: Path, store: Store, lease: Lease):
-        """Knows nothing of the bucket's copies yet, so everything is put once.
+        """Starts without knowledge of the bucket's copies, so each file is put once.
 
         Args:
             mirror: local folder of the run.

@@ -34,9 +34,9 @@ class UploadError(UserError):
 class Uploader:
     """Uploads what the mirror has, and removes what it does not have any more.
 
-    Steps are committed oldest first: when one becomes the newest in the bucket, all that the run
-    kept at that time are there, so that a run that resumes there continues as this one did. A step
-    that comes and goes while another is uploaded is skipped.
+    Steps are committed oldest first: when one becomes the newest in the bucket, every other that
+    the run kept at that time is in it, so a run that resumes there continues as this one did. A
+    step that comes and goes while another is uploaded is skipped.
     """
 
     def __init__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -13,6 +14,7 @@ import ml_collections
 from clac_jax.bucket import mirror as mirrors
 from clac_jax.bucket.followed import FollowedCheckpoints
 from clac_jax.bucket.lease import acquire
+from clac_jax.bucket.ledger import LEDGER
 from clac_jax.bucket.outage import Outage
 from clac_jax.bucket.parts import BucketExchange
 from clac_jax.bucket.recovery import recover
@@ -28,6 +30,7 @@ from clac_jax.distributed.shared_folder import check_shared
 from clac_jax.distributed.workdir import Workdir
 from clac_jax.errors import LostWorkdirError, UserError, warn
 from clac_jax.stores.errors import StoreError
+from clac_jax.stores.probe import check_conditions
 from clac_jax.stores.store import Store, StoreOptions, open_store
 from clac_jax.stores.url import is_url
 
@@ -137,6 +140,8 @@ class BucketPlace:
         """
         with contextlib.ExitStack() as stack:
             mirror = stack.enter_context(self._local)
+            if self._store.head(LEDGER) is None:
+                check_conditions(self._store)
             dead = mirrors.dead_holders(mirror) if self._local.is_locked else []
             self._lease = acquire(self._store, self._lease_seconds, dead, say=warn)
             self._lease.start_renewing(self._outage.report)
@@ -176,13 +181,18 @@ class BucketPlace:
         return FollowedCheckpoints(checkpoints, self._uploader, self._patience)
 
     def folder_of(self, index: int) -> Path:
-        """The mirror, or a folder beside it."""
-        mirror = self.folder
-        return mirror.with_name(f"{mirror.name}.process_{index}") if index else mirror
+        """The mirror, or an empty folder next to it."""
+        if not index:
+            return self.folder
+        folder = self.folder.with_name(f"{self.folder.name}.process_{index}")
+        shutil.rmtree(folder, ignore_errors=True)  # parts of an earlier start
+        return folder
 
     def see(self) -> Path:
         """The mirror, or a copy of descriptions."""
-        any_text("")  # the first process has taken the workdir
+        if is_first():  # its mirror may be ahead of the bucket
+            self._uploader.flush(self._patience)
+        any_text("")  # returns once the first process is here
         return self.folder if is_first() else fetch_run(self.shown)
 
     def exchange(self) -> Exchange:
@@ -209,7 +219,7 @@ class BucketPlace:
         self._uploader.flush(self._patience, ended)
         try:
             self._lease.release(finished=ended)
-        except StoreError as error:  # everything is there; the lease ends by itself
+        except StoreError as error:  # all is uploaded; the lease runs out
             warn(f"{error} The workdir is free again in {self._lease_seconds:g} seconds.")
 
 

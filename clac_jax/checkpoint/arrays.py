@@ -19,6 +19,7 @@ from clac_jax.checkpoint.files import (
     DamagedCheckpointError,
     UnreadableCheckpointError,
     check_files,
+    read_manifest,
 )
 from clac_jax.checkpoint.layout import MERGED, STATE, CheckpointInfo, Leaf
 from clac_jax.checkpoint.quiet import quiet_threads
@@ -29,7 +30,9 @@ from clac_jax.checkpoint.shard_handler import (
     Target,
     WrittenArray,
     WrongShardError,
+    wanted_regions,
 )
+from clac_jax.checkpoint.shards import within_shape
 from clac_jax.errors import UserError
 
 Arrays = dict[str, np.ndarray]
@@ -105,9 +108,15 @@ def read_arrays(info: CheckpointInfo, paths: Collection[str]) -> Arrays:
         UnreadableCheckpointError: all files are intact, but reading them fails.
         StoreError: they are in an object store, and cannot be downloaded.
     """
+    return _read_complete(info, paths, None)
+
+
+def _read_complete(
+    info: CheckpointInfo, paths: Collection[str], files: Collection[str] | None
+) -> Arrays:
     if not paths:
         return {}
-    with reading_arrays(info, paths):
+    with reading_arrays(info, paths, files):
         arrays = _read(info, paths)
         with ThreadPoolExecutor(_THREADS) as pool:
             leaves = [info.leaves[path] for path in arrays]
@@ -133,17 +142,18 @@ def read_targets(info: CheckpointInfo, targets: Mapping[str, Target]) -> dict[st
     Raises:
         MissingArraysError, DamagedCheckpointError, UnreadableCheckpointError: see `read_arrays`.
     """
-    whole = {name: each for name, each in targets.items() if each.wanted.sharding is None}
-    saved = read_arrays(info, {each.path for each in whole.values()})
+    complete = {name: each for name, each in targets.items() if each.wanted.sharding is None}
+    files = needed_files(info, targets)
+    saved = _read_complete(info, {each.path for each in complete.values()}, files)
     result: dict[str, Any] = {}
-    for name, each in whole.items():
+    for name, each in complete.items():
         if each.base is None:
             result[name] = saved[each.path].astype(each.wanted.dtype, copy=False)
         else:
             result[name] = _overlap(np.array(each.base), saved[each.path])
-    sharded = {each.path: name for name, each in targets.items() if name not in whole}
+    sharded = {each.path: name for name, each in targets.items() if name not in complete}
     if sharded:
-        with reading_arrays(info, sharded):
+        with reading_arrays(info, sharded, files):
             args = {
                 path: ShardRestoreArgs(
                     restore_type=WrittenArray, target=targets[name], leaf=info.leaves[path]
@@ -155,6 +165,27 @@ def read_targets(info: CheckpointInfo, targets: Mapping[str, Target]) -> dict[st
     return result
 
 
+def needed_files(info: CheckpointInfo, targets: Mapping[str, Target]) -> list[str] | None:
+    """The files of a checkpoint that this process needs to restore some arrays; None for all.
+
+    Args:
+        info: description of the checkpoint.
+        targets: the arrays, as for `read_targets`.
+    """
+    needed: set[int] = set()
+    for target in targets.values():
+        leaf = info.leaves.get(target.path)
+        if leaf is None or not leaf.owners:
+            return None
+        for region in wanted_regions(target.wanted):
+            numbers = leaf.grid.overlapping(within_shape(region, leaf.shape))
+            needed |= {leaf.owners[number] for number in numbers}
+    prefix = f"{STATE}/ocdbt.process_"
+    kept = tuple(f"{prefix}{number}/" for number in needed)
+    names = read_manifest(info.folder)
+    return [name for name in names if not name.startswith(prefix) or name.startswith(kept)]
+
+
 def shard_registry() -> Any:
     """Orbax's registry with the handler of arrays that are saved by shards."""
     none = ocp.type_handlers.ArrayHandler(array_metadata_store=None)  # Orbax warns if it is missing
@@ -164,15 +195,23 @@ def shard_registry() -> Any:
 
 
 @contextmanager
-def reading_arrays(info: CheckpointInfo, paths: Collection[str]) -> Iterator[None]:
-    """Context that reads these arrays of a checkpoint; raises the errors of `read_arrays`."""
+def reading_arrays(
+    info: CheckpointInfo, paths: Collection[str], files: Collection[str] | None = None
+) -> Iterator[None]:
+    """Context that reads these arrays of a checkpoint; raises the errors of `read_arrays`.
+
+    Args:
+        info: description of the checkpoint.
+        paths: slash paths of the arrays.
+        files: the files that are needed; None for all.
+    """
     if missing := sorted(set(paths) - set(info.leaves)):
         raise MissingArraysError(
             f"{info.folder} does not hold {', '.join(missing[:3])}"
             + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
             + ": it was saved by another model. `clac-jax ckpt show` lists what it holds."
         )
-    ensure_local(info.folder)
+    ensure_local(info.folder, files)
     try:
         yield
     except WrongShardError as error:

@@ -2,7 +2,7 @@
 
 The format is that of Orbax, which merges the databases of all processes into one: a merge reads the
 nodes of their trees, not the values, and the merged tree refers to the files with the values. Nodes
-are in files of their own here, so that whoever merges needs only these of the other processes.
+are in separate files here, so that the process that merges needs only these of the others.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Reader:
 
 
 def node_files(files: Iterable[str]) -> list[str]:
-    """Those files of a database, by their paths in it, that a merge reads."""
+    """The files of a database that a merge reads, by their paths in it."""
     return [name for name in files if name == MANIFEST or name.startswith(f"{NODES}/")]
 
 

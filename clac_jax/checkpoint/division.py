@@ -11,6 +11,8 @@ import numpy as np
 
 from clac_jax.checkpoint.shards import Grid, region_of
 
+SMALL_ARRAY = 1 << 20  # bytes
+
 
 @dataclass(frozen=True)
 class Divided:
@@ -49,7 +51,8 @@ def spans_processes(shapes: Mapping[str, jax.ShapeDtypeStruct]) -> bool:
 def divide(shapes: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, Divided]:
     """Divides a state: each process saves the shards on its devices, and some replicated arrays.
 
-    Those are divided by size, the largest first, each to the process with the fewest bytes so far.
+    Large ones of those go to the process with the fewest bytes so far, the largest first; small
+    ones, which every process needs to resume, to the first process.
 
     Args:
         shapes: slash path -> shape and dtype; the sharding of an array that is sharded.
@@ -71,7 +74,9 @@ def divide(shapes: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, Divided]:
     replicated = [path for path, leaf in shapes.items() if leaf.sharding is None]
     sizes = {path: num_bytes(shapes[path].shape, shapes[path].dtype) for path in replicated}
     for path in sorted(replicated, key=lambda name: (-sizes[name], name)):
-        leaf, owner = shapes[path], min(loads, key=lambda index: (loads[index], index))
+        leaf, owner = shapes[path], min(loads)
+        if sizes[path] > SMALL_ARRAY:
+            owner = min(loads, key=lambda index: (loads[index], index))
         loads[owner] += sizes[path]
         divided[path] = Divided(Grid(leaf.shape, leaf.shape), np.dtype(leaf.dtype), (owner,))
     return {path: divided[path] for path in shapes}

@@ -77,6 +77,8 @@ class Leaf:
         norm: l2 norm.
         shard_shape: shape of each shard; () if the array is saved in one piece.
         shard_crc32: CRC-32 of the bytes of each shard, in the order of `grid`; () as well.
+        owners: number of the database with each piece of `grid`, in `state/ocdbt.process_<number>`;
+            () if that is unknown.
     """
 
     shape: tuple[int, ...]
@@ -85,6 +87,7 @@ class Leaf:
     norm: float
     shard_shape: tuple[int, ...] = ()
     shard_crc32: tuple[int, ...] = ()
+    owners: tuple[int, ...] = ()
 
     @property
     def grid(self) -> Grid:
@@ -97,16 +100,17 @@ class Leaf:
         return self.shard_crc32 or (self.crc32,)
 
     def to_json(self) -> list[Any]:
-        """[shape, dtype, crc32, norm], with shards followed by their shape and checksums."""
-        shards = [list(self.shard_shape), list(self.shard_crc32)] if self.shard_crc32 else []
+        """[shape, dtype, crc32, norm]; of a state saved in parts with the other attributes."""
+        shards = [list(self.shard_shape), list(self.shard_crc32), list(self.owners)]
+        shards = shards if self.owners else []
         return [list(self.shape), self.dtype, self.crc32, self.norm, *shards]
 
     @classmethod
     def from_json(cls, values: list[Any]) -> Leaf:
         """The inverse of `to_json`."""
         shape, dtype, crc32, norm, *shards = values
-        shard_shape, shard_crc32 = shards or ((), ())
-        return cls(tuple(shape), dtype, crc32, norm, tuple(shard_shape), tuple(shard_crc32))
+        shard_shape, shard_crc32, owners = map(tuple, shards or ((), (), ()))
+        return cls(tuple(shape), dtype, crc32, norm, shard_shape, shard_crc32, owners)
 
 
 @dataclass(frozen=True)
@@ -333,14 +337,17 @@ def wrong_description(info: CheckpointInfo) -> str | None:
 
 
 def _has_sound_shards(leaf: Leaf) -> bool:
-    """Whether the shards, if the array has any, divide it, and each has a checksum."""
+    """Whether the shards, if the array has any, divide it, and each has checksum and owner."""
+    if not all(map(_is_count, leaf.owners)):
+        return False
     if not leaf.shard_crc32:
-        return leaf.shard_shape == ()
+        return leaf.shard_shape == () and len(leaf.owners) < 2
     pairs = list(zip(leaf.shape, leaf.shard_shape, strict=False))
     return (
         len(leaf.shape) == len(leaf.shard_shape)
         and all(_is_count(part) and part > 0 and size % part == 0 for size, part in pairs)
         and math.prod(size // part for size, part in pairs) == len(leaf.shard_crc32)
+        and len(leaf.owners) == len(leaf.shard_crc32)
         and all(map(_is_count, leaf.shard_crc32))
     )
 

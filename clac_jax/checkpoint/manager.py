@@ -160,8 +160,8 @@ class Checkpoints:
         """Prepares for a state that several processes save in parts.
 
         Args:
-            prefix: of the names of this run's saves: equal in all its processes, and different
-                after each start.
+            prefix: beginning of the names of this run's saves: equal in all its processes, and
+                different after each start.
             exchange: brings the parts to the first process.
         """
         if isinstance(self.snapshot, StateInParts):

@@ -88,7 +88,7 @@ class PartCheckpoints:
         """Does nothing: only the first process waits for others."""
 
     def follow(self, workdir: Path) -> None:
-        """Does nothing: a part is of no use without those of the other processes."""
+        """Does nothing: a part is useless without those of the other processes."""
 
     def check(self) -> None:
         """See `Checkpoints.check`."""
@@ -146,7 +146,7 @@ class PartCheckpoints:
                     try:
                         self.snapshot.report_failure(reason)
                     except (OSError, UserError):
-                        # Nobody has told the first process, which would wait for ever.
+                        # The first process does not know, and would wait indefinitely.
                         raise FailedPartError(what) from error
                     raise CheckpointError(what) from error
                 warn(f"{what} Attempt {attempt + 1} follows.")
@@ -154,4 +154,4 @@ class PartCheckpoints:
 
 
 class FailedPartError(WorkdirError):
-    """A part cannot be saved, and the first process cannot be told: the run must stop."""
+    """A part cannot be saved, nor can this be reported to the first process: the run must stop."""

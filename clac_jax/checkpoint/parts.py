@@ -1,7 +1,7 @@
 """The parts of a checkpoint that the processes of a run save, each its own shards.
 
 Process k writes `checkpoints/<step>.parts-<save>/ocdbt.process_<k>/`, then the note `<k>.json`
-beside it: sizes and checksums of the files, checksums and norms of the shards. The first process
+next to it: sizes and checksums of the files, checksums and norms of the shards. The first process
 waits for all notes, merges the parts into a checkpoint and commits it. There are no barriers: a
 process trains on as soon as its note is written.
 """
@@ -42,7 +42,7 @@ Files = dict[str, list[int]]
 
 
 class Exchange(Protocol):
-    """How the parts get from their processes to the first one.
+    """The way of the parts from their processes to the first one.
 
     Folders are those of `parts_folder`, in each process under its own `checkpoints/`.
     """
@@ -92,7 +92,7 @@ class LostPartError(UserError):
 
 @dataclass(frozen=True)
 class Part:
-    """What the note of one process says.
+    """The content of the note of one process.
 
     Attributes:
         files: the files of its database.
@@ -144,7 +144,7 @@ def write_part(
     """Writes this process's part to the disk.
 
     Args:
-        folder: from `parts_folder`; its parent must exist.
+        folder: the result of `parts_folder`; its parent must exist.
         index: index of this process.
         division: slash path -> the array and its shards.
         pieces: slash path -> the shards that this process owns.
@@ -235,7 +235,7 @@ class SharedFolder:
     """An `Exchange` by files in a workdir that all processes share."""
 
     def publish(self, folder: Path, index: int, note: Mapping[str, Any]) -> None:
-        """Writes the note beside the part."""
+        """Writes the note next to the part."""
         write_atomically(self._note(folder, index), json.dumps(note))
 
     def read(self, folder: Path, index: int) -> Mapping[str, Any] | None:
@@ -254,7 +254,7 @@ class SharedFolder:
         return dict(values)
 
     def fetch(self, folder: Path, index: int, part: Part) -> Collection[str]:
-        """All files: they are there."""
+        """All files: they exist."""
         return part.files
 
     def remote(self, step: int) -> str:
@@ -298,9 +298,9 @@ def leaf_of(divided: Divided, checksums: list[int], squares: list[float]) -> Lea
     norm = float(np.sqrt(np.sum(squares)))
     shape, dtype = divided.shape, str(divided.dtype)
     if len(checksums) == 1:
-        return Leaf(shape, dtype, checksums[0], norm)
-    joined = crc32_of(np.asarray(checksums, "<u4"))
-    return Leaf(shape, dtype, joined, norm, divided.grid.shard_shape, tuple(checksums))
+        return Leaf(shape, dtype, checksums[0], norm, owners=divided.owners)
+    joined, shard_shape = crc32_of(np.asarray(checksums, "<u4")), divided.grid.shard_shape
+    return Leaf(shape, dtype, joined, norm, shard_shape, tuple(checksums), divided.owners)
 
 
 def _describe(piece: np.ndarray) -> tuple[int, float]:

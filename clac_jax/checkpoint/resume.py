@@ -238,7 +238,11 @@ def in_all_processes(
         The start; without description and notes in all processes but the first.
     """
     if spans_processes(shapes):
-        return begin_in_first()
+        start = begin_in_first()
+        # The position may come from a file in the workdir that only the first process sees.
+        facts = json.dumps([start.progress.to_json(), start.is_own])
+        progress, is_own = json.loads(any_text(facts if processes.is_first() else ""))
+        return dataclasses.replace(start, progress=RunProgress.from_json(progress), is_own=is_own)
     start = begin_in_first() if processes.is_first() else Start({}, RunProgress(), "", [], [])
 
     def sent() -> tuple[Mapping[str, Any], bytes]:

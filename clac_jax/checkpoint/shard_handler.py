@@ -20,7 +20,14 @@ from orbax.checkpoint import future
 from clac_jax.checkpoint.database import Reader
 from clac_jax.checkpoint.division import num_bytes
 from clac_jax.checkpoint.layout import Leaf
-from clac_jax.checkpoint.shards import Region, common, region_of, shape_of, within
+from clac_jax.checkpoint.shards import (
+    Region,
+    common,
+    region_of,
+    shape_of,
+    within,
+    within_shape,
+)
 
 # Small arrays are read several at a time, as long as they need no more host memory than this; a
 # larger shard is read while no other is.
@@ -147,6 +154,14 @@ class _Budget:
                 self._freed.notify_all()
 
 
+def wanted_regions(wanted: jax.ShapeDtypeStruct) -> list[Region]:
+    """The regions of an array that the devices of this process need."""
+    if wanted.sharding is None:
+        return [tuple(slice(0, size) for size in wanted.shape)]
+    indices = wanted.sharding.addressable_devices_indices_map(wanted.shape).values()
+    return [region_of(index, wanted.shape) for index in indices]
+
+
 def _restore(source: _Source, budget: _Budget) -> jax.Array:
     """One array, of which this process holds what its devices need."""
     wanted, base, placed = source.target.wanted, source.target.base, []
@@ -196,8 +211,7 @@ class _Source:
         grid = leaf.grid
         saved = region
         if base is not None:
-            pairs = zip(region, leaf.shape, strict=True)
-            saved = tuple(slice(part.start, min(part.stop, size)) for part, size in pairs)
+            saved = within_shape(region, leaf.shape)
             if any(part.start >= part.stop for part in saved):
                 return np.asarray(base)
         numbers = grid.overlapping(saved)

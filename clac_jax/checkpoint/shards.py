@@ -78,9 +78,17 @@ def common(a: Region, b: Region) -> Region:
     )
 
 
+def within_shape(region: Region, shape: tuple[int, ...]) -> Region:
+    """The part of a region that an array of a different shape has; empty slices without one."""
+    return tuple(
+        slice(min(part.start, size), min(part.stop, size))
+        for part, size in zip(region, shape, strict=True)
+    )
+
+
 def within(region: Region, outer: Region) -> Region:
     """A region in the coordinates of one that contains it."""
     return tuple(
-        slice(part.start - whole.start, part.stop - whole.start)
-        for part, whole in zip(region, outer, strict=True)
+        slice(part.start - around.start, part.stop - around.start)
+        for part, around in zip(region, outer, strict=True)
     )

@@ -37,7 +37,7 @@ GROUP_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Stored:
-    """What Orbax and the description of a checkpoint need of a state.
+    """The form of a state that Orbax and the description of a checkpoint need.
 
     Attributes:
         tree: slash path -> leaf that Orbax can save.
@@ -140,13 +140,6 @@ class StateInParts:
         self._own: parts.Part | None = None
         self._folder: Path | None = None
 
-    @property
-    def owned_bytes(self) -> int:
-        """Bytes of the shards that this process saves."""
-        return sum(
-            num_bytes(leaf.shape, np.dtype(leaf.dtype)) for leaf in self._owned_shapes().values()
-        )
-
     @functools.cached_property
     def _buffers(self) -> HostBuffers[tuple[str, int]]:
         return HostBuffers(self._owned_shapes())
@@ -189,7 +182,7 @@ class StateInParts:
         return self._own
 
     def report_failure(self, reason: str) -> None:
-        """Makes known that this part will not be written, so that nobody waits for it.
+        """Makes known that this part will not be written, so that the first process stops waiting.
 
         Raises:
             OSError, UserError: that fails, too.

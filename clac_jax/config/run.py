@@ -233,7 +233,7 @@ class Run:
     )
     compilation_cache: str = key(
         "~/.cache/clac_jax/xla",
-        'folder of compiled steps; "" keeps none',
+        'folder of compiled programs, which machines of different kinds can share; "" keeps none',
         is_path=True,
         local_only="each machine compiles for itself",
         per_process=True,

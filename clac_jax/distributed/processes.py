@@ -1,7 +1,8 @@
 """The processes of a run on several hosts: how they connect, and what they agree on.
 
 Every process runs the same program on its own part of each batch. Only the first one accesses the
-workdir: it reads the checkpoint and sends it to the others, saves, and writes. What one process has
+workdir: it reads the checkpoint and sends it to the others, saves, and writes. (Of a state that is
+sharded over them, each process saves and reads its part.) What one process has
 decided on its own (to stop after a signal, to enlarge a batch) is agreed on by collectives that all
 enter at the same point of the run. Separate connections (`clac_jax.distributed.link`) serve to
 check beforehand that all run the same program, and throughout the run that all are alive.

@@ -1,4 +1,4 @@
-"""What one process sends to the others: arrays one by one, and short texts."""
+"""Arrays, one by one, and short texts that one process sends to the others."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def after_first(
     num_threads: int = 2,
     prefetch: int = 8,
 ) -> Iterator[T]:
-    """`prefetched`, with threads that start only when the second item is asked for.
+    """`prefetched`, with threads that start only with the request for the second item.
 
     While a program is compiled for the first item, other threads that run Python would slow down
     its tracing several times. The first execution then hides their work.

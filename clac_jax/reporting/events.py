@@ -30,7 +30,7 @@ ACTIVITIES = (
     "validation",
     "test",
 )
-"""What a process can be doing; at each moment it does exactly one of them."""
+"""The activities of a process, which at each moment has exactly one of them."""
 
 SHORTEST_PAUSE, LONGEST_PAUSE, SHARE = 1.0, 60.0, 0.02
 """Seconds between two events of progress, and their share of the age of the start between these.
@@ -40,6 +40,9 @@ A kill leaves at most this time unaccounted.
 
 DOUBLING_BYTES = 1 << 20
 """Bytes of the file that double that pause, so that the file of a run of years stays small."""
+
+Span = tuple[float, float, str]
+"""Begin and end (monotonic seconds) of an activity."""
 
 MAX_SPANS = 1000
 _LONGEST_AGE = 3600.0  # seconds; of a process that is about to train
@@ -75,7 +78,8 @@ class Events:
         self._opened = self._recorded = time.monotonic()
         self._closing = threading.Event()
         self._stack = ["start"]
-        self._spans: list[tuple[float, float, str]] = []  # since the last event
+        self._spans: list[Span] = []  # since the last event
+        self._recorded_spans: list[Span] = []  # those before, as far as needed
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._position: dict[str, int] = {}
         self._saved: int | None = None
@@ -191,6 +195,7 @@ class Events:
         count = len(self._spans) - kept
         for begin, end, activity in self._spans[:count]:
             self._seconds[activity] += end - begin
+        self._recorded_spans = [*self._recorded_spans, *self._spans[:count]][-MAX_SPANS:]
         del self._spans[:count]
 
     def _on_duration(self, event: str, duration_secs: float, **facts: str | int) -> None:
@@ -200,11 +205,13 @@ class Events:
             return
         with self._lock:
             self._account()
-            began, spans = self._since - duration_secs, []
-            for begin, end, activity in self._spans:
-                middle = min(max(began, begin), end)
-                spans += [(begin, middle, activity), (middle, end, "compile")]
-            self._spans = [span for span in spans if span[0] < span[1]]
+            began = self._since - duration_secs
+            if claimed := _claim(self._spans, began):
+                self._spans.append((claimed[-1][0], self._since, "compile"))
+            # What was already recorded is corrected by the next event.
+            for begin, end, activity in _claim(self._recorded_spans, began):
+                self._seconds[activity] -= end - begin
+                self._seconds["compile"] += end - begin
 
     def _open(self) -> None:
         try:
@@ -233,6 +240,17 @@ class Events:
             f"Cannot write {self._path}: {explain(error)} The run continues; `clac-jax goodput` "
             "will lack this time."
         )
+
+
+def _claim(spans: list[Span], began: float) -> list[Span]:
+    """Removes from ascending spans all time after a moment; returns it, latest first."""
+    claimed = []
+    while spans and spans[-1][1] > began:
+        begin, end, activity = spans.pop()
+        if begin < began:
+            spans.append((begin, began, activity))
+        claimed.append((max(begin, began), end, activity))
+    return claimed
 
 
 class NoEvents:
@@ -313,10 +331,15 @@ def _event(line: bytes) -> dict[str, Any] | None:
         return None
     seconds = event.get("seconds", {})
     numbers = [event.get("at"), event.get("began", 0), event.get("step", 0), event.get("epoch", 0)]
-    numbers += list(seconds.values()) if isinstance(seconds, dict) else [None]
+    numbers += map(_size, seconds.values()) if isinstance(seconds, dict) else [None]
     texts = [event.get("kind"), event.get("start")]
     if not all(isinstance(text, str) for text in texts):
         return None
     if not all(type(number) in (int, float) and 0 <= number < 1e15 for number in numbers):
         return None
     return event
+
+
+def _size(seconds: Any) -> Any:
+    """The absolute value of a number: seconds that correct an earlier event can be negative."""
+    return abs(seconds) if type(seconds) in (int, float) else None

@@ -108,6 +108,9 @@ def goodput(events: Iterable[Mapping[str, Any]], unread: int = 0) -> Goodput:
             lost = value * span.lost_share(name)
             seconds[name if name in MEANINGS else "start"] += value - lost
             seconds["lost"] += lost
+    for name in seconds:  # a correction was kept, and what it corrects was lost
+        seconds["lost"] += min(seconds[name], 0.0)
+        seconds[name] = max(seconds[name], 0.0)
     seconds["down"] = down
     return Goodput(seconds, sum(seconds.values()), starts, kills, lost_steps, position[0], unread)
 

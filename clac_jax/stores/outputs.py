@@ -30,7 +30,7 @@ def output_folder(target: str | Path, what: str, commit: str) -> Iterator[Path]:
     Args:
         target: path or URL of the folder.
         what: name of the flag, for messages, such as "--out".
-        commit: name of the file without which the folder is not taken for complete: it is removed
+        commit: name of the file without which the folder is not treated as complete: it is removed
             from the store before, and uploaded after all others. Empty if there is no such file.
 
     Raises:

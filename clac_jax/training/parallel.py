@@ -61,7 +61,7 @@ class Parallel(abc.ABC):
 
     @abc.abstractmethod
     def local(self, tree: Any) -> Any:
-        """What this process saves of a tree on the devices; nothing is copied or communicated.
+        """The arrays on the devices that this process saves; nothing is copied or communicated.
 
         Sharded arrays stay as they are; others are on one local device, possibly with leading axes
         of length 1.
@@ -69,7 +69,7 @@ class Parallel(abc.ABC):
 
     @abc.abstractmethod
     def is_local(self, tree: Any) -> bool:
-        """Whether the entire tree is on local devices, so that this process can save it alone."""
+        """Whether the entire tree is on local devices, so that no other one has to save."""
 
     @abc.abstractmethod
     def to_host(self, tree: Any) -> Any:
@@ -183,7 +183,7 @@ class ShardMap(Parallel):
         return lambda state, batch: compiled(state.replace(opt_state=()), self._global(batch))
 
     def put(self, tree: Any) -> Any:
-        """Each array on all devices, replicated or sharded, unless it is there already."""
+        """Each array on all devices, replicated or sharded, unless it is on them."""
         return jax.tree.map(_placed, tree, self._shardings(tree))
 
     def describe(self, tree: Any) -> Any:
@@ -296,7 +296,7 @@ class ShardMap(Parallel):
 
 
 def _placed(leaf: Any, sharding: NamedSharding) -> jax.Array:
-    """This process's shards of an array on its devices, unless they are there already."""
+    """This process's shards of an array on its devices, unless they are on them."""
     if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
         return leaf
     array = np.asarray(leaf)

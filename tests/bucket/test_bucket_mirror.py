@@ -40,7 +40,7 @@ def cut_off(operation, name):
         raise UnavailableError("The store is out of reach.")
 
 
-def test_what_was_not_uploaded_any_more_is_kept_on_the_same_disk(bucket, templates, tmp_path):
+def test_a_save_that_was_not_uploaded_is_kept_on_the_same_disk(bucket, templates, tmp_path):
     mirror = tmp_path / "first"
     lease, _ = begin(MemoryStore(bucket), mirror)
     templates.put(mirror, {16: "b", 24: "c"}, rows=30)
@@ -82,7 +82,7 @@ def test_a_start_that_was_killed_while_it_filled_the_disk_is_not_trusted(
     assert tags_in(old) == TWO[-1]
 
 
-def test_what_is_right_on_the_disk_is_not_downloaded_again(bucket, tmp_path):
+def test_intact_files_on_the_disk_are_not_downloaded_again(bucket, tmp_path):
     read = []
     store = MemoryStore(bucket, before=lambda operation, name: read.append((operation, name)))
     flipped = next((tmp_path / "first" / "checkpoints" / "8" / "state" / "d").iterdir())
@@ -177,3 +177,14 @@ def test_names_of_mirrors(monkeypatch, tmp_path):
     one, other = mirror_folder("s3://b/exp", ""), mirror_folder("s3://c/exp", "")
     assert one != other and one.parent == other.parent == tmp_path / "runs"
     assert mirror_folder("s3://b/exp", str(tmp_path / "x")).parent == tmp_path / "x"
+
+
+def test_late_writes_under_names_that_are_used_again_do_no_harm(bucket, tmp_path):
+    bucket.write("metrics.jsonl", b"rows of another run\n")
+    bucket.write("checkpoints/16/run/metadata", b"{}")
+    del bucket.objects["checkpoints/8/files.json"]
+    begin(MemoryStore(bucket), tmp_path / "second")
+    assert tags_in(tmp_path / "second") == TWO[-1]
+    assert (tmp_path / "second" / "metrics.jsonl").read_text().startswith("row 0\n")
+    assert b'"tag": "b"' in bucket.objects["checkpoints/16/run/metadata"][0], "put right"
+    assert "checkpoints/8/files.json" in bucket.objects

@@ -32,7 +32,7 @@ def test_a_second_start_is_refused_with_who_holds_it_and_since_when():
     lease.renew()
 
 
-def test_the_lease_of_a_dead_holder_ends_by_itself():
+def test_the_lease_of_a_dead_holder_runs_out():
     store, clock = MemoryStore(Memory()), SleepingClock()
     dead = acquire(store, 60)
     lease = acquire(store, 5, clock=clock)
@@ -45,7 +45,7 @@ def test_the_lease_of_a_dead_holder_ends_by_itself():
         dead.check()
 
 
-def test_a_released_workdir_and_one_whose_holder_is_known_to_be_dead_are_free_at_once():
+def test_a_released_workdir_and_one_whose_holder_is_known_to_be_dead_are_free_immediately():
     store = MemoryStore(Memory())
 
     def never(seconds):
@@ -61,8 +61,15 @@ def test_a_watcher_that_was_suspended_itself_does_not_take_it():
     """Its clock says that the lease has run out, but it has seen an old ledger."""
     store = MemoryStore(Memory())
     lease = acquire(store, 60)
-    clock = SleepingClock()
     reads = []
+
+    class Renewing(SleepingClock):
+        def sleep(self, seconds):
+            super().sleep(seconds)
+            if len(reads) > 2:
+                lease.renew()
+
+    clock = Renewing()
 
     def suspended(operation, name):
         if operation == "get":
@@ -73,6 +80,21 @@ def test_a_watcher_that_was_suspended_itself_does_not_take_it():
 
     with pytest.raises(WorkdirError, match="in use"):
         acquire(MemoryStore(store.memory, after=suspended), 60, clock=clock)
+
+
+def test_a_late_request_of_a_dead_holder_does_not_show_life():
+    store = MemoryStore(Memory())
+    dead = acquire(store, 60)
+
+    class OnceLate(SleepingClock):
+        def sleep(self, seconds):
+            before, self.time = self.time, self.time + seconds
+            if before < 10 <= self.time:
+                dead.renew()
+
+    clock = OnceLate()
+    acquire(store, 60, clock=clock)
+    assert clock.time >= 70, "the watch starts again"
 
 
 def test_a_change_of_which_the_answer_was_lost_is_not_somebody_elses():

@@ -1,4 +1,4 @@
-"""What a user reads while a store cannot be reached."""
+"""The lines that a user reads while a store cannot be reached."""
 
 from clac_jax.bucket.outage import Outage
 from clac_jax.stores.errors import CredentialsError, UnavailableError

@@ -9,15 +9,17 @@ import threading
 import orbax.checkpoint as ocp
 import pytest
 from etils import epath
-from helpers.divided_states import arrays_at, open_checkpoints
+from helpers.divided_states import arrays_at, open_checkpoints, shapes_among
 from helpers.paths import ROOT
 from helpers.states import assert_same
 
 from clac_jax.checkpoint import parts
-from clac_jax.checkpoint.arrays import read_arrays
+from clac_jax.checkpoint.arrays import needed_files, read_arrays
 from clac_jax.checkpoint.background import CheckpointError
+from clac_jax.checkpoint.inspect import diff
 from clac_jax.checkpoint.layout import read_all
 from clac_jax.checkpoint.parts import LostPartError
+from clac_jax.checkpoint.shard_handler import Target
 from clac_jax.training.progress import RunProgress
 
 
@@ -58,7 +60,7 @@ def test_the_parts_of_all_processes_become_one_checkpoint(tmp_path, processes):
     assert sorted(os.listdir(tmp_path / "checkpoints")) == ["1", "2"]
 
 
-def test_no_process_writes_what_another_one_owns(tmp_path):
+def test_each_process_writes_only_the_shards_that_it_owns(tmp_path):
     close(save_in_parts(tmp_path, 1, 2))
     state = tmp_path / "checkpoints" / "1" / "state"
     sizes = [
@@ -67,6 +69,26 @@ def test_no_process_writes_what_another_one_owns(tmp_path):
     ]
     total = sum(array.nbytes for array in arrays_at(1).values())
     assert max(sizes) < 0.7 * total and 0.99 * total < sum(sizes) < 1.2 * total
+
+
+def test_each_process_needs_the_files_of_its_shards_and_of_the_first_one(tmp_path):
+    """To download no more of a checkpoint in a bucket."""
+    close(save_in_parts(tmp_path, 1, 3))
+    info = read_all(epath.Path(tmp_path) / "checkpoints")[0][1]
+
+    def needed_by(index):
+        targets = {}
+        for path, leaf in shapes_among(3).items():
+            if leaf.sharding is not None:
+                indices = leaf.sharding.devices_indices_map(leaf.shape)
+                mine = {d: i for d, i in indices.items() if d.process_index == index}
+                leaf.sharding.addressable_devices_indices_map = lambda _, mine=mine: mine
+            targets[path] = Target(path, leaf)
+        names = needed_files(info, targets)
+        return {name.split("/")[1] for name in names if "ocdbt.process_" in name}
+
+    assert needed_by(0) == {"ocdbt.process_0"}
+    assert needed_by(2) == {"ocdbt.process_0", "ocdbt.process_2"}
 
 
 def test_killed_at_any_point_the_next_start_finds_the_last_complete_checkpoint(tmp_path):
@@ -169,3 +191,13 @@ def test_parts_of_an_earlier_start_are_removed_and_never_merged(tmp_path):
     close(everyone)
     assert_intact(tmp_path / "run", 1)
     assert os.listdir(tmp_path / "run" / "checkpoints") == ["1"]
+
+
+def test_equal_arrays_in_other_shards_do_not_differ(tmp_path):
+    infos = []
+    for processes in (2, 3):
+        close(save_in_parts(tmp_path / str(processes), 1, processes))
+        infos.append(read_all(epath.Path(tmp_path) / str(processes) / "checkpoints")[0][1])
+    found = diff(*infos)
+    assert found.num_equal == len(arrays_at(1))
+    assert not (found.changed or found.reshaped or found.only_a or found.only_b)

@@ -28,7 +28,7 @@ def start(name, *arguments):
 
 
 def results(running, seconds=300):
-    """What each process prints in its last line."""
+    """The result that each process prints in its last line."""
     try:
         outputs = [process.communicate(timeout=seconds) for process in running]
     finally:
@@ -41,7 +41,7 @@ def results(running, seconds=300):
 
 @pytest.fixture(scope="module")
 def on_eight_devices(tmp_path_factory):
-    """What `sharded_states.py` has found in a process with eight devices."""
+    """The findings of `sharded_states.py` in a process with eight devices."""
     return results([start("sharded_states.py", tmp_path_factory.mktemp("sharded"))])[0]
 
 

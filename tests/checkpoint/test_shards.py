@@ -28,7 +28,7 @@ def test_the_shards_cover_every_element_once(pairs):
 
 @settings(max_examples=50)
 @given(counts_and_sizes, st.data())
-def test_the_overlapping_shards_hold_the_whole_region(pairs, data):
+def test_the_overlapping_shards_hold_the_entire_region(pairs, data):
     grid = grid_of(pairs)
     region = []
     for size in grid.shape:

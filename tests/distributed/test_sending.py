@@ -40,9 +40,9 @@ def test_arrays_arrive_with_every_bit_whatever_the_size_of_the_pieces(monkeypatc
     assert in_threads(monkeypatch, 3, receive) == [bits(arrays())] * 3
 
 
-def test_alone_nothing_is_sent():
+def test_one_process_sends_nothing():
     assert bits(each_from_first(arrays, shapes())) == bits(arrays())
-    assert any_text("alone") == "alone"
+    assert any_text("text") == "text"
 
 
 @pytest.mark.parametrize(

@@ -5,77 +5,25 @@ import signal
 import time
 
 import pytest
-from helpers.bucket_programs import BucketProgram, files_of_run
+from helpers.bucket_programs import BucketProgram, check_bucket_kills, store_with_faults
 from helpers.object_stores import gcs_store, misbehaving_store, moto_store
 from helpers.workdirs import assert_equal_runs
 
 from clac_jax.distributed.preemption import EXIT_PREEMPTED
 from clac_jax.reporting.metrics_file import read_rows
 
-FAULTS = {
-    "unavailable": 0.02,
-    "reset": 0.02,
-    "torn_upload": 0.03,
-    "torn_download": 0.03,
-    "lost_answer": 0.03,
-    "answered_twice": 0.03,
-    "false_conflict": 0.03,
-    "delayed_write": 0.03,
-}
-STORES = {
-    "s3": moto_store,
-    "gcs": gcs_store,
-    "misbehaving": lambda: misbehaving_store(7, faults=FAULTS, listing_lag_requests=20),
-}
-
-
-@pytest.fixture(scope="module")
-def common_flags(data_dir):
-    import os
-
-    return (
-        f"--config.dataset.data_dir={data_dir}",
-        f"--config.compilation_cache={os.environ['JAX_COMPILATION_CACHE_DIR']}",
-    )
-
-
-@pytest.fixture(scope="module")
-def undisturbed(programs, environment, common_flags, tmp_path_factory):
-    """The workdir of a run on the local disk."""
-    workdir = tmp_path_factory.mktemp("run") / "undisturbed"
-    run = BucketProgram(programs[:1], environment(), None, workdir, common_flags)
-    assert run.finish() == [0], run.output()
-    return workdir
+STORES = {"s3": moto_store, "gcs": gcs_store, "misbehaving": store_with_faults}
 
 
 @pytest.fixture
-def program(programs, environment, common_flags, tmp_path):
+def program(programs, environment, data_dir, tmp_path):
     """(store, processes=1) -> the program on that store."""
 
     def build(store, processes=1):
-        origins = programs[:1] if processes == 1 else programs[:2]
-        return BucketProgram(origins, environment(), store, tmp_path / "run", common_flags)
+        origins = programs[:processes]
+        return BucketProgram(origins, environment(), store, tmp_path / "run", data_dir)
 
     return build
-
-
-def check_kills(program, undisturbed, kills):
-    """Kills a run, lets it finish and compares; returns the number of kills."""
-    killed = program.kill_at_random(random.Random(kills), kills)
-    resumed = program.output().count("resumed from its checkpoint")
-    assert resumed >= killed // 4, "hardly any start has found a checkpoint"
-    assert set(program.finish()) == {0}, program.output()
-    downloaded = program.download()
-    assert_equal_runs(downloaded, undisturbed)
-    assert files_of_run(downloaded) - {"restore_report.json"} == files_of_run(undisturbed)
-    return killed
-
-
-def test_killed_on_a_store_that_misbehaves(program, undisturbed):
-    with STORES["misbehaving"]() as store:
-        killed = check_kills(program(store), undisturbed, 2)
-        assert killed == 2
-        assert len(store.control()["faults"]) > 4
 
 
 def test_refused_out_of_reach_and_asked_to_stop(program):
@@ -106,23 +54,37 @@ LONGER = "--config.max_epochs=25"  # it must outlast the kills
 
 
 @pytest.fixture(scope="module")
-def longer(programs, environment, common_flags, tmp_path_factory):
-    """(number of processes) -> the workdir of a run on the local disk."""
+def on_disk(programs, environment, data_dir, tmp_path_factory):
+    """(number of processes, *flags) -> the workdir of an undisturbed run on the local disk."""
     made = {}
 
-    def build(processes):
-        if processes not in made:
-            workdir = tmp_path_factory.mktemp("longer") / "undisturbed"
-            run = BucketProgram(programs[:processes], environment(), None, workdir, common_flags)
-            assert set(run.finish(LONGER, seconds=600)) == {0}, run.output()
-            made[processes] = workdir
-        return made[processes]
+    def build(processes, *flags):
+        if (processes, *flags) not in made:
+            workdir = tmp_path_factory.mktemp("disk") / "undisturbed"
+            run = BucketProgram(programs[:processes], environment(), None, workdir, data_dir)
+            assert set(run.finish(*flags)) == {0}, run.output()
+            made[processes, *flags] = workdir
+        return made[processes, *flags]
 
     return build
 
 
 @pytest.mark.slow
-def test_two_starts_at_the_same_instant_fifty_times(program, undisturbed):
+def test_suspended_while_another_machine_continues_its_run(program, on_disk):
+    with STORES["misbehaving"]() as store:
+        run = program(store)
+        (suspended,) = run.start()
+        assert run.until(lambda: run.newest() is not None, [suspended], pause=0.05)
+        suspended.send_signal(signal.SIGSTOP)
+        assert run.finish() == [0], run.output()
+        suspended.send_signal(signal.SIGCONT)
+        assert suspended.wait(120) == 2
+        assert "was taken by process" in run.output()
+        assert_equal_runs(run.download(), on_disk(1))
+
+
+@pytest.mark.slow
+def test_two_starts_at_the_same_instant_fifty_times(program, on_disk):
     """One trains, one is refused, and nothing is lost."""
     with STORES["misbehaving"]() as store:
         run = program(store)
@@ -139,18 +101,18 @@ def test_two_starts_at_the_same_instant_fifty_times(program, undisturbed):
             trains.wait()
         assert run.output().count("is in use by") == 50
         assert run.finish() == [0], run.output()
-        downloaded = run.download()
-        assert_equal_runs(downloaded, undisturbed)
+        assert_equal_runs(run.download(), on_disk(1))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("name", STORES)
-def test_killed_fifty_times(program, longer, name, processes):
+def test_killed_fifty_times(program, on_disk, name, processes):
     with STORES[name]() as store:
         run = program(store, processes)
         run.flags = (*run.flags, LONGER)
-        assert check_kills(run, longer(processes), KILLS) >= KILLS - 10
+        killed = check_bucket_kills(run, on_disk(processes, LONGER), KILLS)
+        assert killed >= KILLS - 10
 
 
 SHARDED = (
@@ -161,15 +123,12 @@ SHARDED = (
 
 
 @pytest.mark.slow
-def test_a_sharded_run_of_two_hosts_is_killed(programs, environment, common_flags, tmp_path):
+def test_a_sharded_run_of_two_hosts_is_killed(program, on_disk):
     """Each process saves its part; the hosts share no disk."""
-    flags = (*common_flags, *SHARDED)
-    workdir = tmp_path / "undisturbed"
-    alone = BucketProgram(programs[:2], environment(), None, workdir, flags)
-    assert set(alone.finish()) == {0}, alone.output()
     with STORES["misbehaving"]() as store:
-        run = BucketProgram(programs[:2], environment(), store, tmp_path / "run", flags)
-        check_kills(run, workdir, 3)
+        run = program(store, processes=2)
+        run.flags = (*run.flags, *SHARDED)
+        check_bucket_kills(run, on_disk(2, *SHARDED), 3)
         newest = max((run.download() / "checkpoints").iterdir(), key=lambda path: int(path.name))
         parts = sorted(path.name for path in (newest / "state").glob("ocdbt.process_*"))
         assert parts == ["ocdbt.process_0", "ocdbt.process_1"]

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import os
 import random
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import time
 
 import pytest
+from helpers.bucket_programs import BucketProgram, check_bucket_kills, store_with_faults
 from helpers.damage import DAMAGES
 from helpers.workdirs import assert_equal_runs, last_state, until
 
@@ -114,6 +116,9 @@ def check_account(workdir, killed, began):
     events, unread = read_events(workdir / "events.jsonl")
     account = goodput(events, unread)
     wall = events[-1]["at"] - events[0]["began"]
+    # A kill between the end of the run and that of its process: the time after it does not count.
+    pairs = itertools.pairwise(events)
+    wall -= sum(after["began"] - end["at"] for end, after in pairs if end["kind"] == "ended")
     assert account.wall == pytest.approx(wall, abs=0.01 * account.starts)
     assert began - 1 < events[0]["began"] and events[-1]["at"] < time.time() + 1
     assert account.kills <= killed and unread <= killed
@@ -122,6 +127,16 @@ def check_account(workdir, killed, began):
 
 def test_killed_at_random_instants(start, run, undisturbed, tmp_path):
     assert check_kills(start, run, undisturbed, tmp_path / "killed", 5) >= 3
+
+
+def test_killed_with_its_workdir_in_a_bucket(
+    programs, environment, data_dir, undisturbed, tmp_path
+):
+    """On an empty disk each time, and a store that misbehaves; `test_bucket_runs.py` has more."""
+    with store_with_faults() as store:
+        run = BucketProgram(programs[:1], environment(), store, tmp_path / "run", data_dir)
+        assert check_bucket_kills(run, undisturbed, 2) == 2
+        assert len(store.control()["faults"]) > 4
 
 
 @pytest.mark.slow

@@ -1,14 +1,26 @@
 """Several processes on 127.0.0.1, as on several hosts, form one run, even if one is lost."""
 
 import signal
+import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from etils import epath
+from helpers.paths import ROOT
 from helpers.several_processes import FLAGS, ended, log_of
-from helpers.workdirs import assert_equal_runs, assert_same_arrays, last_state, until
+from helpers.workdirs import assert_equal_runs, last_state, until
 
+from clac_jax.checkpoint.layout import read_all
 from clac_jax.distributed.preemption import EXIT_PREEMPTED
 from clac_jax.reporting.metrics_file import TIMING_FIELDS, read_rows
+
+SHARDED = (
+    "--config.parallel=shard_map",
+    "--config.sharding.what=everything",
+    "--config.sharding.min_elements=64",
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +51,8 @@ def assert_close_parameters(workdir, undisturbed, tolerance=1e-5):
 
 
 def test_one_process_with_everything_spread_gives_the_numbers_of_two(run, undisturbed, tmp_path):
-    """By shard_map: parameters and moments are sharded on devices, gathered in the checkpoint."""
-    flags = (
-        "--config.parallel=shard_map",
-        "--config.sharding.what=everything",
-        "--config.sharding.min_elements=64",
-    )
-    done = run(tmp_path / "one", *FLAGS, *flags, devices=4)
+    """By shard_map: parameters and moments are sharded on devices, and saved in shards."""
+    done = run(tmp_path / "one", *FLAGS, *SHARDED, devices=4)
     assert done.returncode == 0, done.stderr
     assert_close_rows(tmp_path / "one", undisturbed)
     assert_close_parameters(tmp_path / "one", undisturbed)
@@ -128,17 +135,64 @@ def test_any_layout_resumes_where_any_other_has_stopped(
 
 
 @pytest.mark.slow
-def test_spread_over_two_processes_and_stopped_it_equals_itself(begin_processes, tmp_path):
-    flags = (
-        "--config.parallel=shard_map",
-        "--config.sharding.what=everything",
-        "--config.sharding.min_elements=64",
-    )
-    assert ended(begin_processes(tmp_path / "undisturbed", *flags)) == [0, 0]
-    running = begin_processes(tmp_path / "stopped", *flags)
+def test_spread_over_two_processes_and_stopped_it_equals_itself(
+    begin_processes, undisturbed_in_parts, tmp_path
+):
+    running = begin_processes(tmp_path / "stopped", *SHARDED)
     stopped = tmp_path / "stopped" / "metrics.jsonl"
     assert until(lambda: len(read_rows(stopped)) >= 4, running[0])
     running[0].send_signal(signal.SIGTERM)
     assert ended(running) == [EXIT_PREEMPTED, EXIT_PREEMPTED]
-    assert ended(begin_processes(tmp_path / "stopped", *flags)) == [0, 0]
-    assert_same_arrays(last_state(tmp_path / "stopped")[1], last_state(tmp_path / "undisturbed")[1])
+    assert ended(begin_processes(tmp_path / "stopped", *SHARDED)) == [0, 0]
+    assert_equal_runs(tmp_path / "stopped", undisturbed_in_parts)
+    state = tmp_path / "stopped" / "checkpoints" / "20" / "state"
+    parts = sorted(path.name for path in state.glob("ocdbt.process_*"))
+    assert parts == ["ocdbt.process_0", "ocdbt.process_1"], "each process has saved its part"
+
+
+@pytest.fixture(scope="module")
+def undisturbed_in_parts(begin_processes, tmp_path_factory):
+    """The workdir of an undisturbed run in two processes whose state is sharded."""
+    workdir = tmp_path_factory.mktemp("parts") / "undisturbed"
+    assert ended(begin_processes(workdir, *SHARDED)) == [0, 0], log_of(workdir, 0)
+    return workdir
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "index, point, saved",
+    [
+        (1, "part written", False),
+        (1, "part noted", True),
+        (0, "parts complete", False),
+        (0, "merged", False),
+        (0, "committed", True),
+    ],
+)
+def test_killed_within_a_save_in_parts_it_resumes_from_the_last_complete_one(
+    arguments, environment, begin_processes, undisturbed_in_parts, tmp_path, index, point, saved
+):
+    """At the save of step 6, the second; then with the same processes, to the same bits."""
+    workdir, running = tmp_path / "run", []
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for number in range(2):
+        where = (
+            f"--config.distributed.coordinator_address=127.0.0.1:{port}",
+            "--config.distributed.num_processes=2",
+            f"--config.distributed.process_id={number}",
+        )
+        program = [ROOT / "tests" / "helpers" / "killed_main.py", point, "2"]
+        if number != index:
+            program = [ROOT / "main.py"]
+        command = [sys.executable, *program, *arguments(workdir, *FLAGS, *SHARDED, *where)]
+        with open(f"{workdir}.log{number}", "a", encoding="utf-8") as log:
+            running.append(
+                subprocess.Popen(command, env=environment(2), stdout=log, stderr=log, cwd=ROOT)
+            )
+    codes = ended(running)
+    assert codes[index] == -signal.SIGKILL and codes[1 - index] == 1, log_of(workdir, 1 - index)
+    intact, damaged = read_all(epath.Path(workdir) / "checkpoints")
+    assert max(intact) == (6 if saved else 3) and not damaged
+    assert ended(begin_processes(workdir, *SHARDED)) == [0, 0], log_of(workdir, 0)
+    assert_equal_runs(workdir, undisturbed_in_parts)

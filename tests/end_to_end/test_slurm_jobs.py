@@ -174,7 +174,7 @@ def test_two_nodes_preempted_and_without_a_process_equal_the_undisturbed_run(
     assert codes == [0, 0], log_of(undisturbed, 0)
     job = submit(
         "multi_node.sbatch",
-        "--config.distributed.failure_seconds=5",
+        "--config.distributed.failure_seconds=15",
         options=("--partition=graceful", "--ntasks-per-node=1"),
         variables={"WAIT_SECONDS": "10"},
     )

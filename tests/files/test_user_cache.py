@@ -9,7 +9,7 @@ from clac_jax.files.user_cache import cache_folder, read_checked, write_checked
 
 
 @pytest.mark.parametrize("value", [b"", b"a value", bytes(range(256)) * 10])
-def test_a_value_comes_back(tmp_path, value):
+def test_a_value_is_read_as_it_was_written(tmp_path, value):
     path = tmp_path / "new" / "value"
     assert read_checked(path) is None
     write_checked(path, value)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import time
@@ -11,7 +12,9 @@ from pathlib import Path
 from clac_jax.reporting.metrics_file import read_rows
 from clac_jax.stores.errors import StoreError
 from clac_jax.stores.store import StoreOptions, open_store
+from helpers.object_stores import misbehaving_store
 from helpers.paths import ROOT
+from helpers.workdirs import assert_equal_runs
 
 # Saves every second step, so that there is always something to upload.
 FLAGS = (
@@ -25,6 +28,17 @@ FLAGS = (
     "--config.bucket.lease_seconds=1",
 )
 
+FAULTS = {
+    "unavailable": 0.02,
+    "reset": 0.02,
+    "torn_upload": 0.03,
+    "torn_download": 0.03,
+    "lost_answer": 0.03,
+    "answered_twice": 0.03,
+    "false_conflict": 0.03,
+    "delayed_write": 0.03,
+}
+
 
 class BucketProgram:
     """Starts `main.py` on a workdir in a bucket, each time with another local folder.
@@ -33,12 +47,16 @@ class BucketProgram:
         programs: see `WarmPrograms`; one for each process of a run.
         environment: variables of the program.
         store: the running store; None for a workdir on the disk, which is `folder`.
-        folder: for local folders and the output.
-        flags: further flags of every start.
+        folder: place of the local folders and the output.
+        data_dir: the folder of the data set.
     """
 
-    def __init__(self, programs, environment, store, folder, flags=()):
-        self.programs, self.store, self.folder, self.flags = programs, store, folder, flags
+    def __init__(self, programs, environment, store, folder, data_dir):
+        self.programs, self.store, self.folder = programs, store, folder
+        self.flags = (
+            f"--config.dataset.data_dir={data_dir}",
+            f"--config.compilation_cache={environment['JAX_COMPILATION_CACHE_DIR']}",
+        )
         self.environment = {**environment, **(store.environment if store else {})}
         self.url = f"{store.url}/{folder.name}" if store else str(folder)
         self.starts = 0
@@ -50,7 +68,8 @@ class BucketProgram:
     @property
     def mirror(self):
         """The local folder of the last start; one that does not exist if it has made none yet."""
-        return next(iter(self.scratch.glob("*")), self.scratch / "none")
+        found = [path for path in self.scratch.glob("*") if ".process_" not in path.name]
+        return next(iter(found), self.scratch / "none")
 
     @property
     def log(self):
@@ -82,7 +101,7 @@ class BucketProgram:
                 running.append(origin.start(arguments, self.environment, log, log))
         return running
 
-    def finish(self, *flags, is_new=True, seconds=240):
+    def finish(self, *flags, is_new=True, seconds=900):
         """Runs to the end; the exit codes."""
         running = self.start(*flags, is_new=is_new)
         try:
@@ -92,10 +111,10 @@ class BucketProgram:
                 process.kill()
 
     def kill_at_random(self, rng, kills):
-        """Kills the run so many times, at random instants, each time on an empty disk.
+        """Kills the run at random instants, each time on an empty disk.
 
-        About half of the kills come soon after a commit of this start, so that the run makes
-        progress and many of them fall into uploads and removals; others come while it starts.
+        Every other kill comes soon after a commit of this start, so that the run makes progress and
+        many of them fall into uploads and removals; others come while it starts.
 
         Returns:
             The number of kills; fewer if the run has ended.
@@ -103,7 +122,7 @@ class BucketProgram:
         for number in range(kills):
             before = self.newest()
             running = self.start()
-            when = rng.choice(["commit", "commit", "commit", "row", "row", "anywhere"])
+            when = ("commit", "row", "commit", "anywhere")[number % 4]
             if when == "commit":
                 self.until(lambda before=before: self.newest() != before, running, pause=0.05)
             elif when == "row":
@@ -161,6 +180,23 @@ class BucketProgram:
         return target
 
 
+def check_bucket_kills(program, undisturbed, kills):
+    """Kills a run, lets it finish and compares; returns the number of kills."""
+    killed = program.kill_at_random(random.Random(kills), kills)
+    resumed = program.output().count("resumed from its checkpoint")
+    assert resumed >= killed // 4, "hardly any start has found a checkpoint"
+    assert set(program.finish()) == {0}, program.output()
+    downloaded = program.download()
+    assert_equal_runs(downloaded, undisturbed)
+    assert files_of_run(downloaded) - {"restore_report.json"} == files_of_run(undisturbed)
+    return killed
+
+
+def store_with_faults():
+    """A server on which a fifth of the requests that write fail in one way or another."""
+    return misbehaving_store(7, faults=FAULTS, listing_lag_requests=20)
+
+
 def files_of_run(workdir):
     """Names of the files of a workdir, without random parts of names."""
     names = set()
@@ -168,7 +204,7 @@ def files_of_run(workdir):
         name = path.relative_to(workdir).as_posix()
         if path.is_file() and not name.startswith((".", "commits/", "run.ledger.json")):
             folder, _, last = name.rpartition("/")
-            if len(last) == 32 and folder.endswith("/d"):
+            if len(last) == 32 and folder.endswith(("/d", "/nodes")):
                 last = "*"
             if folder == "tensorboard":
                 last = "*"

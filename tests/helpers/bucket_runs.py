@@ -1,4 +1,4 @@
-"""Runs in a bucket without any training: folders that look like checkpoints, and their uploads."""
+"""Runs in a bucket without training: folders that look like checkpoints, and their uploads."""
 
 import os
 import random
@@ -19,7 +19,7 @@ class Killed(BaseException):
 
 
 class SleepingClock(Clock):
-    """A clock on which a sleep takes no time, so that leases run out at once."""
+    """A clock on which a sleep takes no time, so that leases run out immediately."""
 
     def __init__(self):
         self.time = 0.0
@@ -104,13 +104,16 @@ def begin(store, mirror, dead=(), say=lambda line: None):
     return lease, Uploader(mirror, store, lease, commits)
 
 
-def play(store, mirror, templates, history=HISTORY, done=None):
+def play(store, mirror, templates, history=HISTORY, done=None, started=None):
     """A run from whatever the bucket has to its end.
 
     Args:
         done: called with the number of each moment of the history that is completely uploaded.
+        started: called when the mirror is filled.
     """
     lease, uploader = begin(store, mirror)
+    if started:
+        started()
     there = tags_in(mirror)
     newest = max(there, default=-1)
     # Continues after the last moment whose newest checkpoint it has, with the same content.
@@ -130,7 +133,7 @@ def play(store, mirror, templates, history=HISTORY, done=None):
 
 
 def view_of(memory, prefix="checkpoints/"):
-    """What others read: name -> CRC-32 of the objects of checkpoints, without manifests."""
+    """The objects of checkpoints that others read, except for manifests: name -> CRC-32."""
     return {
         name: zlib.crc32(data)
         for name, (data, _) in memory.objects.items()

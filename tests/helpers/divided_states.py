@@ -40,18 +40,18 @@ class Blocks:
 
     def devices_indices_map(self, shape):
         size = self.shard_shape(shape)[self._axis]
-        whole = [slice(None)] * len(shape)
+        everywhere = [slice(None)] * len(shape)
         return {
             device: tuple(
-                [*whole[: self._axis], slice(device.number * size, (device.number + 1) * size)]
-                + whole[self._axis + 1 :]
+                [*everywhere[: self._axis], slice(device.number * size, (device.number + 1) * size)]
+                + everywhere[self._axis + 1 :]
             )
             for device in self._devices
         }
 
 
 def arrays_at(step):
-    """Arrays that differ in every element from those of another step."""
+    """Arrays that differ in every element from those of a different step."""
     made = {}
     for path, (shape, _) in ARRAYS.items():
         numbers = np.arange(np.prod(shape, dtype=int), dtype=np.float32) / 7 + 100 * step

@@ -2,9 +2,9 @@
 
     python memory_of_shards.py WORKDIR INDEX PROCESSES DEVICES PORT MEGABYTES
 
-One process of a run of JAX, with as many devices each. Prints one JSON object, in bytes: the
-state, this process's share of it, the largest shard, the growth of the resident memory by buffers
-and save, and by a restore, and the most that a device has held at any time.
+One process of a run of JAX, each with the same number of devices. Prints one JSON object, in
+bytes: the state, this process's share of it, the largest shard, the growth of the resident memory
+by buffers and save, and by a restore, and the most that a device has held at any time.
 """
 
 import contextlib

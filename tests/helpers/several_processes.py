@@ -4,6 +4,7 @@
 FLAGS = (
     "--config.graph_encoder.name=composition",  # compiles fastest
     "--config.use_visual_intramodal_loss=False",
+    "--config.use_textual_intramodal_loss=False",
     "--config.dataset.max_examples=40",
     "--config.checkpoint.every_n_steps=3",
     "--config.text_encoder.dropout=0.1",

@@ -133,7 +133,7 @@ def restored_everywhere(work):
 
 
 def partly(work):
-    """What fits of another model, by shards and as a whole: the same numbers."""
+    """The arrays that fit a different model: the same numbers, by shards and complete."""
     result = {}
     for mode in ("skip", "overlap"):
         config = make_config(save_top_k=-1)

@@ -63,7 +63,8 @@ class WarmPrograms:
         if self._server is None:
             self._start_server()
         early = {name for name in env if name.startswith(("JAX_", "PYTHON"))}
-        assert all(env[name] == self._environment.get(name) for name in early)
+        changed = {name for name in early if env[name] != self._environment.get(name)}
+        assert not changed, "read before the fork: start a new interpreter"
         request = {
             "script": str(script),
             "arguments": [str(argument) for argument in arguments],
@@ -113,7 +114,7 @@ class WarmProcess:
             if not select.select([self._status], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
             self.returncode = int(_line(self._status))
-            self._status.close()  # until here no other process can have its id
+            self._status.close()
         return self.returncode
 
     def communicate(self, timeout=None):
@@ -128,7 +129,8 @@ class WarmProcess:
 
     def send_signal(self, number):
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(self.pid, number)
 
     def kill(self):
         self.send_signal(signal.SIGKILL)
@@ -182,11 +184,9 @@ def _is_program(status):
         status.close()
         return True
     status.sendall(f"{pid}\n".encode())
-    end = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    code = end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
-    status.sendall(f"{code}\n".encode())
-    status.recv(1)  # its end has been read, or the reader has ended
-    os.waitpid(pid, 0)
+    _, end = os.waitpid(pid, 0)
+    with contextlib.suppress(OSError):  # the test has not waited for the end
+        status.sendall(f"{os.waitstatus_to_exitcode(end)}\n".encode())
     os._exit(0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +27,7 @@ from helpers.small_models import (
 )
 
 from clac_jax.files.huggingface import PretrainedError
-from clac_jax.models import ModelError, build_model, init_variables
+from clac_jax.models import ModelError, abstract_variables, build_model, init_variables
 from clac_jax.models.clac import ClacOutput
 from clac_jax.models.heads import ContrastiveHead
 from clac_jax.training.losses import LossOptions, clac_loss
@@ -204,3 +205,28 @@ def test_models_that_do_not_exist_are_refused(changes, message):
 def test_a_missing_folder_of_weights_is_named():
     with pytest.raises(PretrainedError, match="no folder '/nowhere/bert'"):
         build_model(small_config(**{"text_encoder.pretrained": "/nowhere/bert"}))
+
+
+def test_the_shapes_of_the_parameters_are_the_same_when_they_are_read_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLAC_JAX_CACHE", str(tmp_path))
+    batch = {"x": jnp.ones((2, 3))}
+
+    def shapes(model):
+        return abstract_variables(model, batch)
+
+    traced = shapes(Doubled(4))
+    (file,) = (tmp_path / "parameters").iterdir()
+    content = file.read_bytes()
+    assert shapes(Doubled(4)) == traced
+    assert shapes(Doubled(5)) != traced
+    file.write_bytes(content[:-2])
+    assert shapes(Doubled(4)) == traced
+    assert file.read_bytes() == content
+
+
+class Doubled(nn.Module):
+    size: int
+
+    @nn.compact
+    def __call__(self, batch, train):
+        return 2 * nn.Dense(self.size)(batch["x"])

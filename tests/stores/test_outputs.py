@@ -55,7 +55,7 @@ def test_a_folder_is_uploaded_without_what_only_matters_here(url, temporary):
 
 
 @pytest.mark.parametrize("after", [0, 2, 3])
-def test_interrupted_anywhere_it_is_not_taken_for_complete(url, after, monkeypatch, temporary):
+def test_interrupted_anywhere_it_is_not_treated_as_complete(url, after, monkeypatch, temporary):
     make(url, text="old")
     with monkeypatch.context() as patched:
         puts = FailingPuts(patched, AWAY, after)

@@ -63,12 +63,12 @@ def test_every_damaged_program_is_compiled_again_and_replaced(tmp_path, counted,
     assert counted["hits"] == 2 * len(stored)
 
 
-def test_a_program_of_another_version_costs_a_compilation(tmp_path, counted, recwarn):
+def test_a_program_of_a_different_version_costs_a_compilation(tmp_path, counted, recwarn):
     """Intact, with the right name, but not what this version of XLA can read."""
     use_compilation_cache(tmp_path)
     fresh = bits()
     (stored,) = programs(tmp_path)
-    ProgramFiles(stored.parent).put(stored.name, b"of another version")
+    ProgramFiles(stored.parent).put(stored.name, b"of a different version")
     assert bits() == fresh
     recwarn.clear()
 
@@ -122,7 +122,7 @@ def check_reported_once(folder, capsys):
     assert "The run continues" in error
 
 
-def test_a_cache_that_a_kill_left_behind_is_no_harm(tmp_path, counted):
+def test_leftovers_of_a_kill_do_no_harm(tmp_path, counted):
     use_compilation_cache(tmp_path)
     fresh = bits()
     (stored,) = programs(tmp_path)
