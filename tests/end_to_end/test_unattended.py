@@ -170,7 +170,7 @@ def test_a_process_that_is_killed_or_stopped_is_started_again_with_the_others(
         process.send_signal(signal.SIGTERM)
     done = [ends(process) for process in running]
     assert [code for code, _, _ in done] == [EXIT_PREEMPTED] * 2, done
-    assert reached >= step - 1
+    assert reached >= step - 2, "one save in progress, and a step since then"
     codes = [err.partition("try 1 ended with exit code ")[2].split()[0] for _, _, err in done]
     assert codes[1 - victim] == "1" and codes[victim] == "137"
 
