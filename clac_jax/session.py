@@ -1,4 +1,4 @@
-"""One start of the program: what surrounds a run, from before it is set up until after its end."""
+"""One start of the program: the surroundings of a run, from before its setup until after its end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from clac_jax.training.compilation_cache import use_compilation_cache
 
 @dataclass(frozen=True)
 class Session:
-    """What is there before a run is set up, and after it has ended.
+    """The surroundings of a run: they exist before it is set up, and after it has ended.
 
     Attributes:
         place: the workdir; taken by the first process.
