@@ -1,4 +1,4 @@
-"""One start of the program: the surroundings of a run, from before its setup until after its end."""
+"""One start of the program: what surrounds a run, from before its setup until after its end."""
 
 from __future__ import annotations
 
