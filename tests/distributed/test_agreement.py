@@ -51,6 +51,10 @@ def test_every_key_is_compared_except_where_a_host_keeps_its_files_and_how_it_re
     keys = set(config_lib.flatten(config_lib.to_plain(smoke.get_config())))
     compared = {name.removeprefix("config key ") for name in facts() if "config key" in name}
     assert keys - compared == {
+        "bucket.lease_seconds",
+        "bucket.max_mb_per_second",
+        "bucket.patience_minutes",
+        "bucket.scratch",
         "compilation_cache",
         "dataset.data_dir",
         "dataset.path",
