@@ -50,7 +50,7 @@ def describe_changes(
     same_data = bool(now.data) and dict(info.data) == dict(now.data)
     present = config_lib.with_defaults(config_lib.to_plain(now.config))
     for key, then, value in config_lib.differences(saved, present):
-        if key.startswith("distributed."):  # location of the processes, not what they compute
+        if key.startswith(("distributed.", "bucket.")):  # where, not what, they compute
             continue
         effect = effect_of(key)
         if key == "replace_formula_start_epoch" and value is not None:

@@ -63,7 +63,7 @@ class Content:
         """A copy of a part of the bytes.
 
         Raises:
-            WorkdirError: the file cannot be read. An `OSError` would be taken for one of the store.
+            WorkdirError: the file cannot be read; an `OSError` would look like one of the store.
         """
         if isinstance(self._source, bytes):
             return self._source[start : start + length]

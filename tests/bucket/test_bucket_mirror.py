@@ -177,3 +177,14 @@ def test_names_of_mirrors(monkeypatch, tmp_path):
     one, other = mirror_folder("s3://b/exp", ""), mirror_folder("s3://c/exp", "")
     assert one != other and one.parent == other.parent == tmp_path / "runs"
     assert mirror_folder("s3://b/exp", str(tmp_path / "x")).parent == tmp_path / "x"
+
+
+def test_late_writes_under_names_that_are_used_again_do_no_harm(bucket, tmp_path):
+    bucket.write("metrics.jsonl", b"rows of another run\n")
+    bucket.write("checkpoints/16/run/metadata", b"{}")
+    del bucket.objects["checkpoints/8/files.json"]
+    begin(MemoryStore(bucket), tmp_path / "second")
+    assert tags_in(tmp_path / "second") == TWO[-1]
+    assert (tmp_path / "second" / "metrics.jsonl").read_text().startswith("row 0\n")
+    assert b'"tag": "b"' in bucket.objects["checkpoints/16/run/metadata"][0], "put right"
+    assert "checkpoints/8/files.json" in bucket.objects

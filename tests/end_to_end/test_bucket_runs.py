@@ -62,11 +62,25 @@ def on_disk(programs, environment, data_dir, tmp_path_factory):
         if (processes, *flags) not in made:
             workdir = tmp_path_factory.mktemp("disk") / "undisturbed"
             run = BucketProgram(programs[:processes], environment(), None, workdir, data_dir)
-            assert set(run.finish(*flags, seconds=600)) == {0}, run.output()
+            assert set(run.finish(*flags)) == {0}, run.output()
             made[processes, *flags] = workdir
         return made[processes, *flags]
 
     return build
+
+
+@pytest.mark.slow
+def test_suspended_while_another_machine_continues_its_run(program, on_disk):
+    with STORES["misbehaving"]() as store:
+        run = program(store)
+        (suspended,) = run.start()
+        assert run.until(lambda: run.newest() is not None, [suspended], pause=0.05)
+        suspended.send_signal(signal.SIGSTOP)
+        assert run.finish() == [0], run.output()
+        suspended.send_signal(signal.SIGCONT)
+        assert suspended.wait(120) == 2
+        assert "was taken by process" in run.output()
+        assert_equal_runs(run.download(), on_disk(1))
 
 
 @pytest.mark.slow

@@ -101,7 +101,7 @@ class BucketProgram:
                 running.append(origin.start(arguments, self.environment, log, log))
         return running
 
-    def finish(self, *flags, is_new=True, seconds=240):
+    def finish(self, *flags, is_new=True, seconds=900):
         """Runs to the end; the exit codes."""
         running = self.start(*flags, is_new=is_new)
         try:

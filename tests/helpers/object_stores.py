@@ -150,18 +150,14 @@ def gcs_store() -> Iterator[RunningStore]:
     (binary,) = Path(folder).glob("vendor/fake-gcs-server/bin/*")
     port = free_port()
     address = ["-host=127.0.0.1", f"-port={port}", "-scheme=http", "-backend=memory"]
-    with subprocess.Popen([binary, *address, "-log-level=error"]) as process:
-        try:
-            with front_of(port) as endpoint:
-                _when_started(lambda: _create_gcs_bucket(endpoint))
-                environment = {
-                    "STORAGE_EMULATOR_HOST": endpoint,
-                    "TENSORSTORE_GCS_HTTP_URL": endpoint,
-                    "GOOGLE_AUTH_TOKEN_FOR_TESTING": "test",  # of TensorStore
-                }
-                yield RunningStore("gs://bucket", environment)
-        finally:
-            process.kill()
+    with _program([binary, *address, "-log-level=error"]), front_of(port) as endpoint:
+        _when_started(lambda: _create_gcs_bucket(endpoint))
+        environment = {
+            "STORAGE_EMULATOR_HOST": endpoint,
+            "TENSORSTORE_GCS_HTTP_URL": endpoint,
+            "GOOGLE_AUTH_TOKEN_FOR_TESTING": "test",  # of TensorStore
+        }
+        yield RunningStore("gs://bucket", environment)
 
 
 def _create_gcs_bucket(endpoint: str) -> None:
@@ -185,18 +181,15 @@ def azurite_store() -> Iterator[RunningStore]:
     port = free_port()
     options = ["--inMemoryPersistence", "--silent", "--skipApiVersionCheck", "--disableTelemetry"]
     command = [program, "--blobHost=127.0.0.1", f"--blobPort={port}", *options]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        try:
-            endpoint = f"http://127.0.0.1:{port}/{AZURE_ACCOUNT}"
-            _when_started(lambda: _create_azure_container(endpoint))
-            environment = {
-                "AZURE_STORAGE_ACCOUNT_NAME": AZURE_ACCOUNT,
-                "AZURE_STORAGE_ACCOUNT_KEY": AZURE_KEY,
-                "AZURE_STORAGE_ENDPOINT": endpoint,
-            }
-            yield RunningStore("az://container", environment)
-        finally:
-            process.kill()
+    with _program(command):
+        endpoint = f"http://127.0.0.1:{port}/{AZURE_ACCOUNT}"
+        _when_started(lambda: _create_azure_container(endpoint))
+        environment = {
+            "AZURE_STORAGE_ACCOUNT_NAME": AZURE_ACCOUNT,
+            "AZURE_STORAGE_ACCOUNT_KEY": AZURE_KEY,
+            "AZURE_STORAGE_ENDPOINT": endpoint,
+        }
+        yield RunningStore("az://container", environment)
 
 
 def _create_azure_container(endpoint: str) -> None:
@@ -211,6 +204,15 @@ def _create_azure_container(endpoint: str) -> None:
     url = f"{endpoint}/container?restype=container"
     request = urllib.request.Request(url, headers=headers, method="PUT")
     urllib.request.urlopen(request, timeout=10).close()
+
+
+@contextlib.contextmanager
+def _program(command: list[str | Path]) -> Iterator[None]:
+    """Runs a server until the context, or this process, ends: also if this process is killed."""
+    until_input_ends = '"$@" </dev/null & cat >/dev/null; kill -9 $!'
+    shell = ["sh", "-c", until_input_ends, "sh", *command]
+    with subprocess.Popen(shell, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL):
+        yield
 
 
 def free_port() -> int:

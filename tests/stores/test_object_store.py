@@ -168,7 +168,7 @@ def test_the_limit_of_bytes_counts_both_directions(monkeypatch, tmp_path, bucket
 
 
 @pytest.mark.parametrize("condition", [{}, {"if_absent": True}], ids=["plain", "if absent"])
-def test_a_file_that_cannot_be_read_is_no_failure_of_the_store(
+def test_a_file_that_cannot_be_read_is_not_a_failure_of_the_store(
     store, large, monkeypatch, condition
 ):
     def fail(*_, **__):

@@ -24,7 +24,7 @@ def test_stores_that_keep_conditions(running_store):
         assert store.list() == [], "nothing is left"
 
 
-def test_faults_are_not_taken_for_ignored_conditions(server):
+def test_faults_are_not_reported_as_ignored_conditions(server):
     server.control(faults={"lost_answer": 0.3, "false_conflict": 0.2, "reset": 0.2}, seed=1)
     for _ in range(10):
         check_conditions(open_store(f"{server.url}/faults", QUICK))
@@ -41,7 +41,7 @@ def test_a_store_that_ignores_conditions(server, ignored):
     assert open_store(server.url, QUICK).list("ignored") == []
 
 
-def test_what_else_is_wrong_is_reported_as_such(server):
+def test_a_missing_bucket_and_missing_permissions_are_reported(server):
     with pytest.raises(MissingBucketError):
         check_conditions(open_store("s3://other", QUICK))
     server.control(denied=True)
