@@ -2,7 +2,7 @@
 
 import pytest
 from helpers.bucket_copies import copy_to, names_in
-from helpers.object_stores import moto_store
+from helpers.object_stores import misbehaving_store
 from helpers.states import epochs, save_run
 
 from clac_jax.bucket.lease import acquire
@@ -14,7 +14,7 @@ from clac_jax.stores.store import open_store
 
 @pytest.fixture(scope="module")
 def bucket():
-    with moto_store() as running, running.activated() as url:
+    with misbehaving_store() as running, running.activated() as url:
         yield url
 
 

@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 import pytest
 import tensorstore as ts
 from helpers.bucket_copies import copy_to, flip_bit, names_in
-from helpers.object_stores import moto_store
+from helpers.object_stores import misbehaving_store
 from helpers.states import assert_same, begin, changed, epochs, save_run
 
 from clac_jax.checkpoint import files
@@ -30,7 +30,7 @@ LARGE = "state/_METADATA"
 
 @pytest.fixture(scope="module")
 def store():
-    with moto_store() as running, running.activated():
+    with misbehaving_store() as running, running.activated():
         yield running
 
 

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 from helpers.bucket_copies import copy_to
-from helpers.object_stores import moto_store
+from helpers.object_stores import misbehaving_store
 from helpers.user_tables import row, write
 
 from clac_jax import datasets
@@ -17,7 +17,7 @@ from clac_jax.stores.store import open_store
 
 @pytest.fixture(scope="module")
 def bucket():
-    with moto_store() as running, running.activated() as url:
+    with misbehaving_store() as running, running.activated() as url:
         yield url
 
 

@@ -63,8 +63,8 @@ def test_other_data_are_called_so(pool):
 
 
 def test_the_same_evaluation_gives_the_same_bytes(folder, pool, tmp_path):
-    for path in report.write(tmp_path, pool, [retrieval(pool)]):
-        assert path.read_bytes() == (folder / path.name).read_bytes()
+    for name in report.write(tmp_path, pool, [retrieval(pool)]):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_a_folder_that_cannot_be_written_is_a_user_error(pool, tmp_path):

@@ -124,7 +124,8 @@ def test_a_formula_that_does_not_match_is_refused_or_taken(tmp_path):
         ("nowhere.cif", "nowhere.cif does not exist"),
         ("materials_project_mini:tset", "no split 'tset'"),
         ("gpt_narratives", "Give the path of its table"),
-        ("s3://bucket/x", "URL"),
+        ("http://host/x.cif", "URL"),
+        ("s3:/bucket/x.cif", "one slash instead of two"),
         ("", "empty"),
     ],
 )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import user_tables
 from helpers.bucket_copies import FailingPuts, flip_bit, names_in
-from helpers.object_stores import moto_store
+from helpers.object_stores import misbehaving_store
 from helpers.stub_model import StubModel
 
 from clac_jax.cli.main import main
@@ -23,7 +23,7 @@ AWAY = UnavailableError("The store is away. Wait.")
 
 @pytest.fixture(scope="module")
 def bucket():
-    with moto_store() as running, running.activated() as url:
+    with misbehaving_store() as running, running.activated() as url:
         yield url
 
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 from helpers.bucket_copies import FailingPuts, copy_to, flip_bit, names_in
-from helpers.object_stores import moto_store
+from helpers.object_stores import misbehaving_store
 from huggingface_hub import ModelCard
 
 import clac_jax
@@ -231,7 +231,7 @@ def test_an_export_of_an_earlier_version_is_loaded(copied, model, texts):
 
 @pytest.fixture(scope="module")
 def bucket():
-    with moto_store() as running, running.activated() as url:
+    with misbehaving_store() as running, running.activated() as url:
         yield url
 
 
