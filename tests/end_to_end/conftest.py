@@ -18,7 +18,7 @@ from configs import smoke
 _DRAW = Figure.savefig
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def blank_reports():
     """In this process, reports without pixels: drawing takes a seventh of the time of a run."""
     with pytest.MonkeyPatch.context() as patch:

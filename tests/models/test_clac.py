@@ -209,7 +209,7 @@ def test_a_missing_folder_of_weights_is_named():
 
 def test_the_shapes_of_the_parameters_are_the_same_when_they_are_read_again(tmp_path, monkeypatch):
     monkeypatch.setenv("CLAC_JAX_CACHE", str(tmp_path))
-    batch = {"x": jnp.ones((2, 3))}
+    batch = batch_of(examples(2))
 
     def shapes(model):
         return abstract_variables(model, batch)
@@ -229,4 +229,4 @@ class Doubled(nn.Module):
 
     @nn.compact
     def __call__(self, batch, train):
-        return 2 * nn.Dense(self.size)(batch["x"])
+        return 2 * nn.Dense(self.size)(batch.example_mask[None].astype(jnp.float32))
