@@ -26,6 +26,7 @@ def program(programs, environment, data_dir, tmp_path):
     return build
 
 
+@pytest.mark.slow
 def test_refused_out_of_reach_and_asked_to_stop(program):
     with misbehaving_store() as store:
         run = program(store)
