@@ -200,6 +200,7 @@ def acquire(
     dead: Collection[str] = (),
     clock: Clock = REAL_CLOCK,
     say: Callable[[str], None] = lambda line: None,
+    before: Callable[[Ledger | None, Ledger], None] = lambda previous, new: None,
 ) -> Lease:
     """Takes a workdir in a bucket that no process holds.
 
@@ -212,6 +213,7 @@ def acquire(
         dead: nonces of holders that are known to have ended.
         clock: time.
         say: called with a line for the user before a wait.
+        before: called with the present ledger and the new one before each attempt to take it.
 
     Raises:
         WorkdirError: somebody else holds the workdir; the message says who and since when.
@@ -236,6 +238,7 @@ def acquire(
             lease_seconds=lease_seconds,
             finished=False,
         )
+        before(previous, new)
         protocol.reached("acquire")
         try:
             if version is None:

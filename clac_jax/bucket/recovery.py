@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from clac_jax.bucket.commits import (
     COMMITS,
@@ -29,13 +29,16 @@ from clac_jax.stores.store import Store
 Warn = Callable[[str], None]
 
 
-def recover(store: Store, lease: Lease, say: Warn = warn) -> dict[int, Commit]:
+def recover(
+    store: Store, lease: Lease, say: Warn = warn, needed: Collection[str] = ()
+) -> dict[int, Commit]:
     """Reads which checkpoints exist, and removes the remains of killed commits and removals.
 
     Args:
         store: the workdir in the bucket.
         lease: its lease.
         say: called with a sentence about each checkpoint that cannot be used.
+        needed: names of objects of checkpoints in the mirror that are still to be committed.
 
     Returns:
         Step -> commit, for every checkpoint that exists.
@@ -50,7 +53,7 @@ def recover(store: Store, lease: Lease, say: Warn = warn) -> dict[int, Commit]:
     incomplete = _adopt_copied(store, lease, commits, say)
     finish_removals(store, lease, commits)
     if lease.previous is not None:  # else all is as a tool has left it
-        _remove_leftovers(store, lease, commits, incomplete)
+        _remove_leftovers(store, lease, commits, incomplete, needed)
     return commits
 
 
@@ -200,11 +203,16 @@ def _copied(store: Store, step: int) -> dict[str, bytes] | None:
 
 
 def _remove_leftovers(
-    store: Store, lease: Lease, commits: dict[int, Commit], incomplete: set[int]
+    store: Store,
+    lease: Lease,
+    commits: dict[int, Commit],
+    incomplete: set[int],
+    needed: Collection[str],
 ) -> None:
     """Deletes the objects of commits that were killed. What a listing leaves out stays for now."""
     kept = {*lease.ledger.commits.values(), *lease.ledger.damaged.values(), lease.ledger.rows}
     kept |= {name for commit in commits.values() for name in commit.objects}
+    kept |= set(needed)
     listed = [each.name for each in (*store.list(CHECKPOINTS), *store.list(COMMITS))]
     aside = tuple(f"{CHECKPOINTS}/{step}/" for step in {*lease.ledger.damaged, *incomplete})
     left = [
