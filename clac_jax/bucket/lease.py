@@ -143,8 +143,10 @@ class Lease:
                     report(None)
                 except StoreError as error:
                     report(error)
-                except WorkdirError:  # kept for `check`
+                except LostWorkdirError:  # kept for `check`
                     return
+                except WorkdirError:  # an unreadable ledger; the next change reports it
+                    continue
 
         self._thread = threading.Thread(target=renew_again_and_again, name="lease", daemon=True)
         self._thread.start()

@@ -83,8 +83,7 @@ def claim(mirror: Path, previous: Ledger | None, new: Ledger) -> None:
         WorkdirError: the folder cannot be written.
     """
     last = [each for each in _owners(mirror) if _is_that_of(each, previous)]
-    if last:
-        _write_owners(mirror, [last[0], _Owner.of(new, is_filled=True)])
+    _write_owners(mirror, [*last[:1], _Owner.of(new, is_filled=bool(last))])
 
 
 def own(mirror: Path, ledger: Ledger, is_filled: bool) -> None:

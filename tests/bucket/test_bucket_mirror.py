@@ -130,6 +130,7 @@ def test_a_start_that_was_killed_while_it_filled_the_disk_is_not_trusted(
     store.before = lambda operation, name: operation == "get" and ".zip" in name and kill(0, 0)
     with pytest.raises(KeyboardInterrupt):
         begin(store, old)
+    assert dead_holders(old) == [ledger_of(bucket)["nonce"]], "nobody waits for its lease"
     begin(MemoryStore(bucket), old)
     assert tags_in(old) == TWO[-1]
 

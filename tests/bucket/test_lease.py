@@ -1,6 +1,7 @@
 """Who may write to a workdir in a bucket."""
 
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -171,6 +172,19 @@ def test_a_ledger_that_is_none_is_named():
     memory.write(LEDGER, b'{"format": 2}')
     with pytest.raises(LedgerError, match="has format 2"):
         acquire(MemoryStore(memory), 60)
+
+
+def test_a_ledger_that_cannot_be_read_for_a_while_does_not_end_the_renewals():
+    memory = Memory()
+    lease = acquire(MemoryStore(memory), 0.1)
+    lease.start_renewing(lambda error: None)
+    content = memory.objects[LEDGER][0]
+    memory.write(LEDGER, b"[]")
+    time.sleep(0.2)
+    memory.write(LEDGER, content)
+    time.sleep(0.2)
+    lease.stop_renewing()
+    assert memory.objects[LEDGER][0] != content, "somebody else would take the workdir"
 
 
 def test_a_removed_ledger_ends_the_run():
