@@ -231,7 +231,7 @@ def acquire(
             clock.sleep(min(1.0, previous.lease_seconds / 20))
             continue
         new = dataclasses.replace(
-            previous or Ledger(),
+            previous or Ledger(is_new=True),
             fence=(previous.fence if previous else 0) + 1,
             changes=(previous.changes if previous else 0) + 1,
             nonce=nonce,

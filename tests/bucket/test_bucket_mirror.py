@@ -182,6 +182,22 @@ def test_a_lost_commit_is_named_and_set_aside(bucket, tmp_path):
     assert set(ledger_of(bucket)["damaged"]) == {"16"}
 
 
+def test_without_its_ledger_a_workdir_keeps_its_checkpoints(bucket, tmp_path):
+    """The messages about a damaged ledger say so; also if the next start is killed at once."""
+    del bucket.objects[LEDGER]
+
+    def kill(operation, name):
+        if name != LEDGER:
+            raise Killed
+
+    with pytest.raises(Killed):
+        begin(MemoryStore(bucket, before=kill), tmp_path / "second")
+    for place in ("third", "fourth"):
+        begin(MemoryStore(bucket), tmp_path / place)
+        assert tags_in(tmp_path / place) == TWO[-1]
+        assert (tmp_path / place / "metrics.jsonl").read_text().count("\n") == 20
+
+
 def test_a_workdir_that_was_copied_from_a_disk(templates, tmp_path):
     templates.put(tmp_path / "copied", {8: "a", 16: "b"}, rows=20)
     memory = Memory()

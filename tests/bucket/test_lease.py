@@ -207,5 +207,6 @@ def test_the_ledger_survives_its_json():
         run_files={"config.json": (2, 3)},
         rows="commits/rows.1.ab.jsonl.gz",
         finished=True,
+        is_new=True,
     )
     assert Ledger.from_bytes(ledger.to_bytes(), "") == ledger
