@@ -143,8 +143,10 @@ class Lease:
                     report(None)
                 except StoreError as error:
                     report(error)
-                except WorkdirError:  # kept for `check`
+                except LostWorkdirError:  # kept for `check`
                     return
+                except WorkdirError:  # an unreadable ledger; the next change reports it
+                    continue
 
         self._thread = threading.Thread(target=renew_again_and_again, name="lease", daemon=True)
         self._thread.start()
@@ -200,6 +202,7 @@ def acquire(
     dead: Collection[str] = (),
     clock: Clock = REAL_CLOCK,
     say: Callable[[str], None] = lambda line: None,
+    before: Callable[[Ledger | None, Ledger], None] = lambda previous, new: None,
 ) -> Lease:
     """Takes a workdir in a bucket that no process holds.
 
@@ -212,6 +215,7 @@ def acquire(
         dead: nonces of holders that are known to have ended.
         clock: time.
         say: called with a line for the user before a wait.
+        before: called with the present ledger and the new one before each attempt to take it.
 
     Raises:
         WorkdirError: somebody else holds the workdir; the message says who and since when.
@@ -227,7 +231,7 @@ def acquire(
             clock.sleep(min(1.0, previous.lease_seconds / 20))
             continue
         new = dataclasses.replace(
-            previous or Ledger(),
+            previous or Ledger(is_new=True),
             fence=(previous.fence if previous else 0) + 1,
             changes=(previous.changes if previous else 0) + 1,
             nonce=nonce,
@@ -236,6 +240,7 @@ def acquire(
             lease_seconds=lease_seconds,
             finished=False,
         )
+        before(previous, new)
         protocol.reached("acquire")
         try:
             if version is None:

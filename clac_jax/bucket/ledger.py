@@ -40,6 +40,7 @@ class Ledger:
         damaged: step -> name in `commits/` of checkpoints that a resumed run has set aside.
         run_files: name -> [size, CRC-32] of the other files of the run, as last put.
         finished: whether the run has ended, and everything is here.
+        is_new: whether there was no ledger before, and no start has looked for checkpoints yet.
     """
 
     fence: int = 0
@@ -55,6 +56,7 @@ class Ledger:
     damaged: Mapping[int, str] = field(default_factory=dict)
     run_files: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     finished: bool = False
+    is_new: bool = False
 
     @property
     def is_held(self) -> bool:
@@ -139,4 +141,5 @@ _READ: Mapping[str, Any] = {
         _text(k): (_integer(v[0]), _integer(v[1])) for k, v in value.items()
     },
     "finished": _flag,
+    "is_new": _flag,
 }

@@ -7,12 +7,14 @@ the folder may be ahead of the bucket, and is kept as it is.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from etils import epath
@@ -62,9 +64,26 @@ def mirror_folder(url: str, scratch: str) -> Path:
 
 
 def dead_holders(mirror: Path) -> list[str]:
-    """Nonces of holders that have ended: the one that worked here, as its lock is now ours."""
-    owner = _owner(mirror)
-    return [owner["nonce"]] if owner["boot"] == _boot() else []
+    """Nonces of holders that have ended: those that worked here, as their lock is now ours."""
+    here = [each for each in _owners(mirror) if each.boot == _boot()]
+    return [each.nonce for each in here if each.nonce]
+
+
+def claim(mirror: Path, previous: Ledger | None, new: Ledger) -> None:
+    """Records who is about to take the workdir; if it ends before `fill`, the folder still counts.
+
+    Such a start is then the last holder, and has changed nothing here.
+
+    Args:
+        mirror: the local folder.
+        previous: the ledger before the change; None if there is none.
+        new: the ledger with this process as its holder, which may never be written.
+
+    Raises:
+        WorkdirError: the folder cannot be written.
+    """
+    last = [each for each in _owners(mirror) if _is_that_of(each, previous)]
+    _write_owners(mirror, [*last[:1], _Owner.of(new, is_filled=bool(last))])
 
 
 def own(mirror: Path, ledger: Ledger, is_filled: bool) -> None:
@@ -75,8 +94,29 @@ def own(mirror: Path, ledger: Ledger, is_filled: bool) -> None:
         ledger: the ledger with this process as its holder.
         is_filled: whether the content of the folder is that of the run.
     """
-    facts = {"nonce": ledger.nonce, "boot": _boot(), "holder": _holder(ledger)}
-    write_atomically(mirror / OWNER, json.dumps(facts | {"is_filled": is_filled}))
+    _write_owners(mirror, [_Owner.of(ledger, is_filled)])
+
+
+def needed_objects(mirror: Path, previous: Ledger | None) -> set[str]:
+    """Names of the objects that checkpoints of the mirror have only in the bucket.
+
+    Other processes have put them there for a checkpoint that may not be committed there yet.
+
+    Args:
+        mirror: the local folder.
+        previous: the ledger before this process took the workdir; None if there was none.
+
+    Raises:
+        UnreadableCheckpointError: the folder cannot be read.
+    """
+    if not _is_of(mirror, previous):
+        return set()
+    finish_interrupted(epath.Path(mirror) / CHECKPOINTS)
+    names = set()
+    for step, checkpoint in committed_steps(mirror).items():
+        remote = read_remote(checkpoint.folder)
+        names |= {object_name(step, name) for name in (remote.files if remote else ())}
+    return names
 
 
 def fill(mirror: Path, store: Store, lease: Lease, commits: Mapping[int, Commit]) -> None:
@@ -191,24 +231,49 @@ def _download(mirror: Path, store: Store, commit: Commit) -> None:
 
 def _is_of(mirror: Path, ledger: Ledger | None) -> bool:
     """Whether the process that held the workdir last has worked in this folder."""
-    owner = _owner(mirror)
-    return (
-        ledger is not None and owner["holder"] == _holder(ledger) and owner["is_filled"] == "True"
-    )
+    return any(_is_that_of(each, ledger) for each in _owners(mirror))
+
+
+@dataclass(frozen=True)
+class _Owner:
+    """A holder that has worked in a mirror, or was about to.
+
+    Attributes:
+        nonce: its random number.
+        boot: see `_boot`.
+        holder: which holder: kept in the ledger after its release, when the nonce is gone.
+        is_filled: whether the content of the folder is that of the run.
+    """
+
+    nonce: str
+    boot: str
+    holder: str
+    is_filled: bool
+
+    @classmethod
+    def of(cls, ledger: Ledger, is_filled: bool) -> _Owner:
+        """This process, as the holder in a ledger."""
+        return cls(ledger.nonce, _boot(), _holder(ledger), is_filled)
+
+
+def _is_that_of(owner: _Owner, ledger: Ledger | None) -> bool:
+    return ledger is not None and owner.is_filled and owner.holder == _holder(ledger)
 
 
 def _holder(ledger: Ledger) -> str:
-    """Which holder: kept in the ledger after its release, when the nonce is gone."""
     return f"{ledger.fence} {ledger.started!r} {ledger.holder}"
 
 
-def _owner(mirror: Path) -> dict[str, str]:
-    names = ("nonce", "boot", "holder", "is_filled")
+def _owners(mirror: Path) -> list[_Owner]:
     try:
         values = json.loads((mirror / OWNER).read_text(encoding="utf-8"))
-        return {name: str(values[name]) for name in names}
-    except (OSError, ValueError, KeyError, TypeError):
-        return dict.fromkeys(names, "")
+        return [_Owner(**each) for each in values]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def _write_owners(mirror: Path, owners: list[_Owner]) -> None:
+    write_atomically(mirror / OWNER, json.dumps([dataclasses.asdict(each) for each in owners]))
 
 
 def _boot() -> str:

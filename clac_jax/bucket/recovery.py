@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from clac_jax.bucket.commits import (
     COMMITS,
@@ -29,13 +29,16 @@ from clac_jax.stores.store import Store
 Warn = Callable[[str], None]
 
 
-def recover(store: Store, lease: Lease, say: Warn = warn) -> dict[int, Commit]:
+def recover(
+    store: Store, lease: Lease, say: Warn = warn, needed: Collection[str] = ()
+) -> dict[int, Commit]:
     """Reads which checkpoints exist, and removes the remains of killed commits and removals.
 
     Args:
         store: the workdir in the bucket.
         lease: its lease.
         say: called with a sentence about each checkpoint that cannot be used.
+        needed: names of objects of checkpoints in the mirror that are still to be committed.
 
     Returns:
         Step -> commit, for every checkpoint that exists.
@@ -49,8 +52,10 @@ def recover(store: Store, lease: Lease, say: Warn = warn) -> dict[int, Commit]:
         republish(store, lease, commit)
     incomplete = _adopt_copied(store, lease, commits, say)
     finish_removals(store, lease, commits)
-    if lease.previous is not None:  # else all is as a tool has left it
-        _remove_leftovers(store, lease, commits, incomplete)
+    if lease.ledger.is_new:  # all is as a tool has left it
+        lease.change(lambda ledger: dataclasses.replace(ledger, is_new=False))
+    else:
+        _remove_leftovers(store, lease, commits, incomplete, needed)
     return commits
 
 
@@ -130,8 +135,9 @@ def without(ledger: Ledger, steps: list[int], damaged: bool = False) -> Ledger:
 def _adopt_copied(store: Store, lease: Lease, commits: dict[int, Commit], say: Warn) -> set[int]:
     """Commits the complete checkpoints that a tool has copied here: no run wrote their manifests.
 
-    They are found by listing, and each is decided by its manifest. Returns the steps of those that
-    are not complete, which may still be being copied.
+    Without an earlier ledger (somebody has removed it), also those that a run wrote. They are found
+    by listing, and each is decided by its manifest. Returns the steps of those that are not
+    complete, which may still be being copied.
     """
     new, incomplete = {}, set()
     for listed in store.list(CHECKPOINTS):
@@ -141,7 +147,7 @@ def _adopt_copied(store: Store, lease: Lease, commits: dict[int, Commit], say: W
         step = int(parts[1])
         if step in commits or step in lease.ledger.damaged:
             continue
-        small = _copied(store, step)
+        small = _copied(store, step, lease.ledger.is_new)
         if small is None:
             continue
         if MANIFEST in small:
@@ -157,7 +163,7 @@ def _adopt_copied(store: Store, lease: Lease, commits: dict[int, Commit], say: W
         publish(store, lease, commit)
     if new:
         copied = {}
-        if lease.previous is None:  # a copied workdir
+        if lease.ledger.is_new:  # a copied workdir
             copied = {each.name: (each.size, 0) for each in store.list() if is_run_file(each.name)}
         lease.change(
             lambda ledger: dataclasses.replace(
@@ -171,8 +177,13 @@ def _adopt_copied(store: Store, lease: Lease, commits: dict[int, Commit], say: W
     return incomplete
 
 
-def _copied(store: Store, step: int) -> dict[str, bytes] | None:
+def _copied(store: Store, step: int, of_runs: bool) -> dict[str, bytes] | None:
     """The small files of a checkpoint that was copied to the bucket.
+
+    Args:
+        store: the workdir in the bucket.
+        step: its step.
+        of_runs: whether one that a run wrote here counts as well.
 
     Returns:
         Name -> content, without `files.json` if the checkpoint is not complete; None if a run wrote
@@ -181,7 +192,7 @@ def _copied(store: Store, step: int) -> dict[str, bytes] | None:
     try:
         manifest = store.get(object_name(step, MANIFEST)).data
         files = files_of(manifest)
-        if "fence" in json.loads(manifest):
+        if "fence" in json.loads(manifest) and not of_runs:
             return None
     except NotFoundError:
         return None
@@ -200,11 +211,16 @@ def _copied(store: Store, step: int) -> dict[str, bytes] | None:
 
 
 def _remove_leftovers(
-    store: Store, lease: Lease, commits: dict[int, Commit], incomplete: set[int]
+    store: Store,
+    lease: Lease,
+    commits: dict[int, Commit],
+    incomplete: set[int],
+    needed: Collection[str],
 ) -> None:
     """Deletes the objects of commits that were killed. What a listing leaves out stays for now."""
     kept = {*lease.ledger.commits.values(), *lease.ledger.damaged.values(), lease.ledger.rows}
     kept |= {name for commit in commits.values() for name in commit.objects}
+    kept |= set(needed)
     listed = [each.name for each in (*store.list(CHECKPOINTS), *store.list(COMMITS))]
     aside = tuple(f"{CHECKPOINTS}/{step}/" for step in {*lease.ledger.damaged, *incomplete})
     left = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 from pathlib import Path
@@ -143,10 +144,12 @@ class BucketPlace:
             if self._store.head(LEDGER) is None:
                 check_conditions(self._store)
             dead = mirrors.dead_holders(mirror) if self._local.is_locked else []
-            self._lease = acquire(self._store, self._lease_seconds, dead, say=warn)
+            claim = functools.partial(mirrors.claim, mirror)
+            self._lease = acquire(self._store, self._lease_seconds, dead, say=warn, before=claim)
             self._lease.start_renewing(self._outage.report)
             stack.callback(self._release_after_failure)
-            commits = recover(self._store, self._lease)
+            needed = mirrors.needed_objects(mirror, self._lease.previous)
+            commits = recover(self._store, self._lease, needed=needed)
             mirrors.fill(mirror, self._store, self._lease, commits)
             self._uploader = Uploader(mirror, self._store, self._lease, commits, self._outage)
             self._uploader.start()

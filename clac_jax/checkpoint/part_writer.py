@@ -20,6 +20,7 @@ from clac_jax.checkpoint.parts import Exchange
 from clac_jax.checkpoint.snapshot import StateInParts
 from clac_jax.distributed.watchdog import WRITING, NoWatchdog, Watch
 from clac_jax.errors import UserError, WorkdirError, warn
+from clac_jax.files.paths import explain
 from clac_jax.training.progress import RunProgress
 
 
@@ -44,9 +45,15 @@ class PartCheckpoints:
             config: the run's config.
             shapes: slash path -> shape and dtype of every array, and its sharding.
             index: index of this process.
+
+        Raises:
+            CheckpointError: the folder cannot be used.
         """
         self.directory = epath.Path(workdir).resolve() / CHECKPOINTS
-        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"Cannot use {self.directory}: {explain(error)}") from error
         self.snapshot = StateInParts(divide(shapes), index)
         self._options = config.checkpoint
         self._background = Background(self._options.on_failure)

@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from types import FrameType
 
@@ -129,7 +130,11 @@ class StopSignals:
         say(f"{self._name}: stopping; nothing is lost, rerun the same command to resume.")
 
         def leave() -> None:
-            self.before_leaving(str(self._name))
+            try:
+                self.before_leaving(str(self._name))
+            except Exception:  # the main thread may wait for the end already
+                say(traceback.format_exc())
+                os._exit(1)
             os._exit(EXIT_PREEMPTED)
 
         threading.Thread(target=leave, name="leaving", daemon=True).start()

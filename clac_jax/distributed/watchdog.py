@@ -8,6 +8,7 @@ neither the main thread nor the devices, so it also notices a main thread that h
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import statistics
@@ -28,12 +29,13 @@ MAX_TICK_SECONDS = 5.0
 SUPERVISED = "CLAC_JAX_SUPERVISED"
 """Environment variable "FD:DEVICE:INODE" of a pipe to the program that supervises this one.
 
-At each tick the watching thread writes a byte to it: the sign that Python runs in this process at
-all. If it does not, because C++ code hangs that holds the interpreter's lock, nothing in the
-process itself can notice that. The device and the inode tell the pipe from another file that has
-the same number in a program that inherits only the environment.
+At each tick a thread writes a byte to it: the sign that Python runs in this process at all. If it
+does not, because C++ code hangs that holds the interpreter's lock, nothing in the process itself
+can notice that. The device and the inode tell the pipe from another file that has the same number
+in a program that inherits only the environment.
 """
 TICKS_PER_FLOOR = 20
+END_SECONDS = 900.0  # for the end after a hang, with its save and uploads
 # Kinds of activities that are watched in more than one place.
 STEP = "a training step"
 SAVE, WRITING = "a save", "a checkpoint to be written"
@@ -158,6 +160,11 @@ class Watchdog:
         self._owner = threading.get_ident()
         self._last_tick = self._clock()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+        supervisor = _pipe_to_supervisor()
+        if supervisor is not None:  # not in the watching thread, where a hang may end for minutes
+            name, arguments = "signs of life", (supervisor,)
+            thread = threading.Thread(target=self._live, args=arguments, name=name, daemon=True)
+            thread.start()
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -270,29 +277,36 @@ class Watchdog:
             time.sleep(3600)
 
     def _watch(self) -> None:
-        supervisor = _pipe_to_supervisor()
         while not self._stopped.wait(self._tick):
-            if supervisor is not None:
-                supervisor = _sign_of_life(supervisor)
             self.check()
-        if supervisor is not None:
-            os.close(supervisor)  # from now on, silence means nothing
+
+    def _live(self, supervisor: int) -> None:
+        last = math.inf
+        while not self._stopped.wait(self._tick):
+            if self.hang is not None:
+                last = min(last, time.monotonic() + END_SECONDS)
+            if time.monotonic() < last and not _sign_of_life(supervisor):
+                return
+        os.close(supervisor)  # from now on, silence means nothing
 
 
-def _sign_of_life(supervisor: int) -> int | None:
+def _sign_of_life(supervisor: int) -> bool:
     """Writes a byte to the supervisor; if that was killed, stops this run with a checkpoint.
 
     Without it, the run would hold its workdir against the next start, and no one would restart it.
+
+    Returns:
+        False if it was killed.
     """
     try:
         os.write(supervisor, b".")
     except BrokenPipeError:
         os.close(supervisor)
         os.kill(os.getpid(), signal.SIGTERM)
-        return None
+        return False
     except OSError:  # the pipe is full: the supervisor is stopped
         pass
-    return supervisor
+    return True
 
 
 def _pipe_to_supervisor() -> int | None:

@@ -23,14 +23,30 @@ def cache_folder(*names: str) -> Path:
     Raises:
         PathError: $CLAC_JAX_CACHE is not a local folder.
     """
+    cache = local_path(_cache(), "CLAC_JAX_CACHE", "it holds copies")
+    return cache.joinpath(*names).absolute()
+
+
+def kept_file(*names: str) -> Path | None:
+    """A file of that cache; None for a user without a home folder who has set no other place.
+
+    Raises:
+        PathError: $CLAC_JAX_CACHE is not a local folder.
+    """
+    has_home = os.path.expanduser("~") != "~" or not _cache().startswith("~/")
+    return cache_folder(*names) if has_home else None
+
+
+def _cache() -> str:
     base = os.environ.get("XDG_CACHE_HOME", "")
     usual = f"{base if os.path.isabs(base) else '~/.cache'}/clac_jax"
-    cache = os.environ.get("CLAC_JAX_CACHE") or usual
-    return local_path(cache, "CLAC_JAX_CACHE", "it holds copies").joinpath(*names).absolute()
+    return os.environ.get("CLAC_JAX_CACHE") or usual
 
 
-def read_checked(path: Path) -> bytes | None:
+def read_checked(path: Path | None) -> bytes | None:
     """The content that `write_checked` has written to a file; None if it is missing or damaged."""
+    if path is None:
+        return None
     try:
         content = path.read_bytes()
     except OSError:
@@ -39,12 +55,14 @@ def read_checked(path: Path) -> bytes | None:
     return value if hashlib.sha256(value).digest() == content[:_DIGEST_BYTES] else None
 
 
-def write_checked(path: Path, value: bytes) -> None:
+def write_checked(path: Path | None, value: bytes) -> None:
     """Writes a file with its checksum, as one; of several processes that do so, the last stays.
 
     Raises:
         OSError: it cannot be written.
     """
+    if path is None:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     try:

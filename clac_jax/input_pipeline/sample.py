@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clac_jax.files.user_cache import cache_folder, code_hash, read_checked, write_checked
+from clac_jax.files.user_cache import code_hash, kept_file, read_checked, write_checked
 from clac_jax.input_pipeline.batch import ExampleViews
 
 _CODE = ("crystals", "text", "input_pipeline", "datasets")
@@ -59,7 +59,7 @@ def kept_sample(facts: Sequence[str], make: Callable[[], Sequence[ExampleViews]]
     digest = hashlib.sha256(
         "\n".join([*facts, code_hash(_CODE, _LIBRARIES)]).encode("utf-8", "surrogateescape")
     )
-    path = cache_folder("sizes") / f"{digest.hexdigest()[:32]}.json"
+    path = kept_file("sizes", f"{digest.hexdigest()[:32]}.json")
     if (content := read_checked(path)) is not None:
         return _from_json(content)
     sample = Sample.of(make())

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import ml_collections
 from jaxtyping import Key
 
-from clac_jax.files.user_cache import cache_folder, code_hash, read_checked, write_checked
+from clac_jax.files.user_cache import code_hash, kept_file, read_checked, write_checked
 from clac_jax.input_pipeline.batch import Batch
 from clac_jax.models.clac import CLaC
 from clac_jax.models.encoders import (
@@ -77,7 +77,7 @@ def abstract_variables(model: nn.Module, batch: Batch) -> dict[str, Any]:
     facts = [repr(model), str(structure), *(f"{leaf.shape} {leaf.dtype}" for leaf in leaves)]
     facts += [str(jax.config.values["jax_enable_x64"]), code_hash(_CODE, _LIBRARIES)]
     digest = hashlib.sha256("\n".join(facts).encode("utf-8", "surrogateescape")).hexdigest()
-    path = cache_folder("parameters") / f"{digest[:32]}.json"
+    path = kept_file("parameters", f"{digest[:32]}.json")
     if (content := read_checked(path)) is not None:
         return _from_json(content)
     key = jax.random.PRNGKey(0)

@@ -1,17 +1,21 @@
 """The local folder of a run in a bucket, and what a start finds in the bucket."""
 
+import contextlib
+import itertools
 import json
+import zlib
 
 import pytest
 from etils import epath
-from helpers.bucket_runs import Templates, begin, play, tags_in
+from helpers.bucket_runs import Killed, Templates, begin, play, tags_in
 from helpers.memory_store import Memory, MemoryStore
 
 from clac_jax.bucket.lease import acquire
 from clac_jax.bucket.ledger import LEDGER
 from clac_jax.bucket.mirror import dead_holders, mirror_folder
-from clac_jax.checkpoint.files import DamagedCheckpointError, check_files
+from clac_jax.checkpoint.files import DamagedCheckpointError, check_files, write_manifest
 from clac_jax.checkpoint.layout import step_folders
+from clac_jax.checkpoint.remote import Remote, write_remote
 from clac_jax.errors import LostWorkdirError
 from clac_jax.stores.errors import UnavailableError
 
@@ -51,6 +55,54 @@ def test_a_save_that_was_not_uploaded_is_kept_on_the_same_disk(bucket, templates
     assert set(ledger_of(bucket)["checkpoints"]) == {"16", "24"}
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("releases", [True, False])
+def test_a_start_that_ends_early_leaves_the_disk_as_it_was(
+    bucket, templates, tmp_path, when, releases
+):
+    """It is killed before or after each of its requests; or fails there, and lets go."""
+    mirror = tmp_path / "first"
+    begin(MemoryStore(bucket), mirror)
+    templates.put(mirror, {16: "b", 24: "c"}, rows=30)
+    for number in itertools.count():
+        requests = itertools.count()
+
+        def end_early(operation, name, requests=requests, number=number):
+            if next(requests) == number:
+                raise Killed
+
+        with contextlib.suppress(Killed):
+            begin(MemoryStore(bucket, **{when: end_early}), mirror, dead_holders(mirror))
+        if releases and ledger_of(bucket)["nonce"]:
+            bucket.write(LEDGER, json.dumps({**ledger_of(bucket), "nonce": ""}).encode())
+        if next(requests) <= number:  # it came to its end
+            break
+    assert number > 5
+    _, uploader = begin(MemoryStore(bucket), mirror, dead_holders(mirror))
+    assert tags_in(mirror) == {16: "b", 24: "c"}
+    uploader.bring()
+    assert set(ledger_of(bucket)["checkpoints"]) == {"16", "24"}
+
+
+def test_a_part_that_only_the_bucket_has_is_kept_for_its_checkpoint(bucket, templates, tmp_path):
+    """The first process was killed between its own commit and that in the bucket."""
+    mirror, name = tmp_path / "first", f"state/ocdbt.process_1/d/{'5' * 32}"
+    begin(MemoryStore(bucket), mirror)
+    templates.put(mirror, {16: "b", 24: "c"}, rows=30)
+    folder, values = mirror / "checkpoints" / "24", b"values of process 1"
+    facts = len(values), zlib.crc32(values)
+    bucket.write(f"checkpoints/24/{name}", values)
+    bucket.write("checkpoints/32/state/left", b"of a save that nobody has merged")
+    write_remote(folder, Remote("s3://bucket/exp/checkpoints/24", {name: facts}))
+    (folder / "files.json").unlink()  # a hard link
+    write_manifest(epath.Path(folder), {name: list(facts)})
+    _, uploader = begin(MemoryStore(bucket), mirror, dead_holders(mirror))
+    uploader.bring()
+    assert set(ledger_of(bucket)["checkpoints"]) == {"16", "24"}
+    assert f"checkpoints/24/{name}" in bucket.objects
+    assert "checkpoints/32/state/left" not in bucket.objects
+
+
 def test_a_disk_of_earlier_days_does_not_count(bucket, templates, tmp_path):
     """Another machine has continued the run in between."""
     old = tmp_path / "first"
@@ -78,6 +130,7 @@ def test_a_start_that_was_killed_while_it_filled_the_disk_is_not_trusted(
     store.before = lambda operation, name: operation == "get" and ".zip" in name and kill(0, 0)
     with pytest.raises(KeyboardInterrupt):
         begin(store, old)
+    assert dead_holders(old) == [ledger_of(bucket)["nonce"]], "nobody waits for its lease"
     begin(MemoryStore(bucket), old)
     assert tags_in(old) == TWO[-1]
 
@@ -127,6 +180,22 @@ def test_a_lost_commit_is_named_and_set_aside(bucket, tmp_path):
     assert len(said) == 1 and "Checkpoint 16 of s3://bucket" in said[0]
     assert tags_in(tmp_path / "second") == {8: "a"}
     assert set(ledger_of(bucket)["damaged"]) == {"16"}
+
+
+def test_without_its_ledger_a_workdir_keeps_its_checkpoints(bucket, tmp_path):
+    """The messages about a damaged ledger say so; also if the next start is killed at once."""
+    del bucket.objects[LEDGER]
+
+    def kill(operation, name):
+        if name != LEDGER:
+            raise Killed
+
+    with pytest.raises(Killed):
+        begin(MemoryStore(bucket, before=kill), tmp_path / "second")
+    for place in ("third", "fourth"):
+        begin(MemoryStore(bucket), tmp_path / place)
+        assert tags_in(tmp_path / place) == TWO[-1]
+        assert (tmp_path / place / "metrics.jsonl").read_text().count("\n") == 20
 
 
 def test_a_workdir_that_was_copied_from_a_disk(templates, tmp_path):

@@ -1,6 +1,7 @@
 """Who may write to a workdir in a bucket."""
 
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -173,6 +174,19 @@ def test_a_ledger_that_is_none_is_named():
         acquire(MemoryStore(memory), 60)
 
 
+def test_a_ledger_that_cannot_be_read_for_a_while_does_not_end_the_renewals():
+    memory = Memory()
+    lease = acquire(MemoryStore(memory), 0.1)
+    lease.start_renewing(lambda error: None)
+    content = memory.objects[LEDGER][0]
+    memory.write(LEDGER, b"[]")
+    time.sleep(0.2)
+    memory.write(LEDGER, content)
+    time.sleep(0.2)
+    lease.stop_renewing()
+    assert memory.objects[LEDGER][0] != content, "somebody else would take the workdir"
+
+
 def test_a_removed_ledger_ends_the_run():
     memory = Memory()
     lease = acquire(MemoryStore(memory), 60)
@@ -193,5 +207,6 @@ def test_the_ledger_survives_its_json():
         run_files={"config.json": (2, 3)},
         rows="commits/rows.1.ab.jsonl.gz",
         finished=True,
+        is_new=True,
     )
     assert Ledger.from_bytes(ledger.to_bytes(), "") == ledger

@@ -201,3 +201,9 @@ def test_equal_arrays_in_other_shards_do_not_differ(tmp_path):
     found = diff(*infos)
     assert found.num_equal == len(arrays_at(1))
     assert not (found.changed or found.reshaped or found.only_a or found.only_b)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match=r"Cannot use .*file/checkpoints"):
+        open_checkpoints(tmp_path / "file", 1, 2)

@@ -116,6 +116,14 @@ def test_a_later_one_does_not_wait_for_what_is_done_before_leaving(start):
     assert process.wait(20) == 128 + signal.SIGTERM
 
 
+def test_an_error_before_leaving_ends_it_as_well(start):
+    process = start(work=False, wait="stop.before_leaving = lambda name: 1 / 0; time.sleep(60)")
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    assert "ZeroDivisionError" in process.communicate(timeout=20)[1]
+    assert process.returncode == 1
+
+
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_a_repeat_within_milliseconds_belongs_to_the_first_signal(start, second):
     """As from GNU `timeout`, which signals its child and the child's group."""

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 
 import pytest
 
@@ -242,6 +243,31 @@ def test_a_supervisor_hears_that_the_watching_thread_runs(monkeypatch):
             assert sent.read(1) == b"."
         while sent.read(100):  # until the end, which is the end of the watching
             pass
+
+
+def test_a_supervisor_hears_signs_of_life_during_the_end_of_a_hang(monkeypatch):
+    """The last save and its upload may take minutes."""
+    reader, _ = pipe(monkeypatch)
+    options = default_config().watchdog
+    options.floor_seconds = options.first_seconds = 0.2
+    hung, done = threading.Event(), threading.Event()
+
+    def end(hang):
+        hung.set()
+        done.wait(20)
+
+    def hang():
+        with watchdog.watching(STEP):
+            done.wait(20)
+
+    with open(reader, "rb", buffering=0) as sent, Watchdog(options, end) as watchdog:
+        threading.Thread(target=hang).start()
+        assert hung.wait(10)
+        os.set_blocking(reader, False)
+        sent.read(1000)
+        time.sleep(0.5)
+        assert sent.read(1000), "silence"
+        done.set()
 
 
 @pytest.mark.parametrize("wrong", [{"inode": 1}, {"device": 1}, {"fd": "x"}, {"fd": 99_999}])

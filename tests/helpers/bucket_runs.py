@@ -1,5 +1,6 @@
 """Runs in a bucket without training: folders that look like checkpoints, and their uploads."""
 
+import functools
 import os
 import random
 import shutil
@@ -8,7 +9,7 @@ import zlib
 from etils import epath
 
 from clac_jax.bucket.lease import Clock, acquire
-from clac_jax.bucket.mirror import fill
+from clac_jax.bucket.mirror import claim, fill, needed_objects
 from clac_jax.bucket.recovery import recover
 from clac_jax.bucket.uploader import Uploader
 from clac_jax.checkpoint.files import check_files, write_manifest
@@ -98,8 +99,8 @@ def tags_in(mirror):
 def begin(store, mirror, dead=(), say=lambda line: None):
     """Takes the workdir and fills the mirror, as the program does; returns lease and uploader."""
     mirror.mkdir(parents=True, exist_ok=True)
-    lease = acquire(store, 60, dead, SleepingClock())
-    commits = recover(store, lease, say)
+    lease = acquire(store, 60, dead, SleepingClock(), before=functools.partial(claim, mirror))
+    commits = recover(store, lease, say, needed_objects(mirror, lease.previous))
     fill(mirror, store, lease, commits)
     return lease, Uploader(mirror, store, lease, commits)
 

@@ -78,3 +78,12 @@ def test_a_cache_that_cannot_be_written_costs_only_the_counting(made, tmp_path, 
     monkeypatch.setenv("CLAC_JAX_CACHE", str(tmp_path / "file"))
     assert_right(made("a")[0])
     assert made("a")[1] == 2
+
+
+def test_a_user_without_a_home_folder_needs_none(monkeypatch):
+    """As in a container that runs under a number that the system does not know."""
+    for name in ("HOME", "CLAC_JAX_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 54_321_987)
+    for _ in range(2):
+        assert_right(kept_sample(["facts"], lambda: EXAMPLES))
