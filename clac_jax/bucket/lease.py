@@ -304,6 +304,6 @@ def _read(store: Store) -> tuple[Ledger | None, Version | None]:
 
 def _in_use(store: Store, ledger: Ledger) -> WorkdirError:
     return WorkdirError(
-        f"--workdir={store.url} is in use by {ledger.holder} since {clock_time(ledger.started)}. "
-        "Wait for it to end, or choose another folder."
+        f"--workdir={store.url} is in use by {ledger.holder} (since "
+        f"{clock_time(ledger.started)}). Wait for it to end, or choose another folder."
     )
