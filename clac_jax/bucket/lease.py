@@ -179,20 +179,23 @@ class Lease:
             found = Ledger.from_bytes(stored.data, f"{self._store.url}/{LEDGER}")
         except NotFoundError as error:
             self._lose(
-                f"{self._store.url}/{LEDGER} was removed while the run was writing there", error
+                f"{self._store.url}/{LEDGER} was removed while the run was writing there. This run "
+                "stops and writes nothing there any more. The next start clears its local copy "
+                "(config.bucket.scratch): copy that folder first, if you need what was removed.",
+                error,
             )
         if found.nonce != self._ledger.nonce:
             who = found.holder if found.is_held else f"{found.holder}, which has ended since"
-            self._lose(f"{self._store.url} was taken by {who} (since {clock_time(found.started)})")
+            self._lose(
+                f"{self._store.url} was taken by {who} (since {clock_time(found.started)}). This "
+                "run stops and writes nothing there any more: it has not renewed its lease for too "
+                "long, perhaps because its process or machine was suspended. The other run "
+                "continues from the last checkpoint in the bucket."
+            )
         self._ledger, self._version = found, stored.version
 
-    def _lose(self, what: str, cause: Exception | None = None) -> None:
-        self._lost = LostWorkdirError(
-            f"{what}. This run stops and writes nothing there any more: it has not renewed its "
-            "lease for too long, perhaps because its process or machine was suspended. The other "
-            "run continues from the last checkpoint in the bucket.",
-            None,
-        )
+    def _lose(self, message: str, cause: Exception | None = None) -> None:
+        self._lost = LostWorkdirError(message, None)
         raise self._lost from cause
 
 
@@ -277,9 +280,9 @@ class _Watch:
         now, seen = self._clock.now(), self._seen
         if seen is None:
             self._say(
-                f"{self._store.url} was last used by {ledger.holder} (since "
-                f"{clock_time(ledger.started)}), which did not release it. Waiting up to "
-                f"{ledger.lease_seconds:g} seconds to see whether it is alive."
+                f"{self._store.url} was taken by {ledger.holder} at "
+                f"{clock_time(ledger.started)}, and has not been released. Waiting up to "
+                f"{ledger.lease_seconds:g} seconds to see whether that process is alive."
             )
         elif ledger.nonce != seen.nonce:
             raise _in_use(self._store, ledger)
@@ -309,6 +312,6 @@ def _read(store: Store) -> tuple[Ledger | None, Version | None]:
 
 def _in_use(store: Store, ledger: Ledger) -> WorkdirError:
     return WorkdirError(
-        f"--workdir={store.url} is in use by {ledger.holder} since {clock_time(ledger.started)}. "
-        "Wait for it to end, or choose another folder."
+        f"--workdir={store.url} is in use by {ledger.holder} (since "
+        f"{clock_time(ledger.started)}). Wait for it to end, or choose another folder."
     )

@@ -111,9 +111,9 @@ class Uploader:
                 failing_since = now if failing_since is None else failing_since
                 if now - failing_since >= seconds:
                     raise UploadError(
-                        f"The end of this run is not in {self._store.url}: {error} It is in "
-                        f"{self._mirror}. Run the same command on this machine again, which "
-                        "uploads it; or copy that folder."
+                        f"The newest part of this run is not in {self._store.url}: {error} It is "
+                        f"in {self._mirror}. Run the same command on this machine again to upload "
+                        "it, or copy that folder."
                     ) from error
                 time.sleep(min(PAUSE, max(0.05, seconds / 10)))
 

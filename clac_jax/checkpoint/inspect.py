@@ -117,7 +117,7 @@ def format_show(info: CheckpointInfo, all_arrays: bool = False) -> str:
         leaves = [leaf for path, leaf in info.leaves.items() if path.split("/", 1)[0] == part]
         numbers = sum(int(np.prod(leaf.shape)) for leaf in leaves)
         size = _size(sum(map(_leaf_bytes, leaves)))
-        lines.append(f"{part:<12}{len(leaves):>5} arrays{numbers:>14,} numbers{size:>12}")
+        lines.append(f"{part:<20}{len(leaves):>5} arrays{numbers:>14,} numbers{size:>12}")
     return "\n".join(lines)
 
 

@@ -6,9 +6,10 @@ import argparse
 import json
 
 from clac_jax.files.paths import local_path
-from clac_jax.reporting.events import EVENTS_FILE, read_events
+from clac_jax.reporting.events import EVENTS_FILE, NoEventsError, read_events
 from clac_jax.reporting.goodput import format_goodput, goodput
 from clac_jax.stores.copies import local_copy
+from clac_jax.stores.errors import NotFoundError
 from clac_jax.stores.url import is_url
 
 
@@ -22,7 +23,11 @@ def add(group: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     run = options.run_folder
     if is_url(run):
-        path = local_copy(f"{run.rstrip('/')}/{EVENTS_FILE}", "RUN")
+        url = f"{run.rstrip('/')}/{EVENTS_FILE}"
+        try:
+            path = local_copy(url, "RUN")
+        except NotFoundError as error:
+            raise NoEventsError(url) from error
     else:
         path = local_path(run, "RUN") / EVENTS_FILE
     events, unread = read_events(path)

@@ -12,8 +12,9 @@ from clac_jax.errors import UserError
 USAGE = "clac-jax run [--max-restarts N] [--pause SECONDS] -- train --config=... --workdir=..."
 ENDING = """\
 The training is started again after exit code 75 (stopped on request, if only the training was), 76
-(hung), 1 and crashes, not after 0 and 2. Three tries in a row without a new checkpoint are the
-last. The last lines of each try are in WORKDIR/tries. The exit code is that of the last try.
+(hung), 1 (an error) and crashes, but not after 0 and 2. After three tries in a row without a new
+checkpoint it gives up. The last lines of each try are in WORKDIR/tries. The exit code is that of
+the last try.
 """
 
 
@@ -35,7 +36,7 @@ def add(group: argparse.ArgumentParser) -> None:
         "(default: %(default)g)",
     )
     group.add_argument(
-        "command", nargs=argparse.REMAINDER, metavar="-- train ...", help="what is run"
+        "command", nargs=argparse.REMAINDER, metavar="-- train ...", help="the training"
     )
     group.set_defaults(run=_run)
 

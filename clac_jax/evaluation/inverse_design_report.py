@@ -39,8 +39,8 @@ def design(pool: Pool) -> Section:
         return Section(
             "inverse_design",
             "Inverse design",
-            f"No numeric property is known for {MIN_KNOWN} of the {len(pool.records)} crystals of "
-            f"the {pool.split} split, so there is nothing to ask for.",
+            f"No numeric property is known for at least {MIN_KNOWN} crystals of the {pool.split} "
+            f"split, which has {len(pool.records)}, so there is nothing to ask for.",
             tables=[],
             values={"pool": place},
         )

@@ -151,8 +151,11 @@ def _advice(text: str, begins: str, why: str) -> str:
     if scheme in STORES:  # with one slash
         rest = text.partition(":/")[2]
         return f"with one slash instead of two. Write {one_line(f'{scheme}://{rest}', 80)}."
-    stores = ", ".join(f"{each}://" for each in STORES)
-    return f"and {begins} is not supported. Use a local path, or a URL that starts with {stores}."
+    *stores, last = (f"{each}://" for each in STORES)
+    return (
+        f"and {begins} is not supported. Use a local path, or a URL that starts with "
+        f"{', '.join(stores)} or {last}."
+    )
 
 
 def explain(error: OSError) -> str:

@@ -27,7 +27,7 @@ from clac_jax.models.losses.settings import PairLoss
 from clac_jax.models.settings import ModelError, kind_named, settings_of
 from clac_jax.models.text.pretrained import load_huggingface
 
-_CODE, _LIBRARIES = ("models",), ("jax", "flax", "numpy")
+_CODE, _LIBRARIES = ("models", "crystals"), ("jax", "flax", "numpy")
 
 
 def pair_loss_of(options: ml_collections.ConfigDict) -> PairLoss:

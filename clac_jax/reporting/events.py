@@ -308,17 +308,21 @@ def read_events(path: Path) -> tuple[list[dict[str, Any]], int]:
                 else:
                     events.append(event)
     except FileNotFoundError as error:
-        raise NoEventsError(
-            f"{path} does not exist. Name the workdir of a run; runs record events since "
-            "clac_jax 0.2."
-        ) from error
+        raise NoEventsError(str(path)) from error
     except OSError as error:
         raise WorkdirError(f"Cannot read {path}: {explain(error)}") from error
     return events, unread
 
 
 class NoEventsError(UserError):
-    """A folder has no `events.jsonl`."""
+    """A workdir has no `events.jsonl`."""
+
+    def __init__(self, name: str):
+        """Makes the message, from the path or URL of the missing file."""
+        super().__init__(
+            f"{name} does not exist. Name the workdir of a run; runs record events since "
+            "clac_jax 0.2."
+        )
 
 
 def _event(line: bytes) -> dict[str, Any] | None:

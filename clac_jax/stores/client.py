@@ -40,7 +40,7 @@ def open_client(url: BucketUrl, request_seconds: float, max_retries: int = 0) ->
         from obstore.store import from_url
     except ImportError as error:
         raise StoreError(
-            f"{url} is in an object store, for which obstore is needed and not installed. Install "
+            f"{url} is in an object store, which needs obstore, and that is not installed. Install "
             'it with: pip install "clac-jax[cloud]".'
         ) from error
     endpoint = _endpoint(url.scheme)

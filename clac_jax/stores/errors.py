@@ -46,6 +46,8 @@ class UnavailableError(StoreError):
         is_throttled: whether the store requires fewer requests.
     """
 
+    exit_code = 1  # nothing has to be corrected: `clac-jax run` tries again
+
     def __init__(self, message: str, is_throttled: bool = False):
         super().__init__(message)
         self.is_throttled = is_throttled

@@ -50,7 +50,8 @@ def error_of(failure: Failure, action: str, url: str, waited: float = 0.0) -> St
             )
         case Kind.NO_CREDENTIALS:
             return CredentialsError(
-                f"{cannot}: there are no credentials for {bucket}. To get some, {_LOG_IN[scheme]}.",
+                f"{cannot}: there are no credentials for {bucket}. To provide them, "
+                f"{_LOG_IN[scheme]}.",
                 "missing",
             )
         case Kind.EXPIRED:

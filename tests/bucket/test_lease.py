@@ -27,7 +27,7 @@ def test_a_second_start_is_refused_with_who_holds_it_and_since_when():
             if self.time > 10:
                 lease.renew()
 
-    with pytest.raises(WorkdirError, match=r"in use by process \d+ on \S+ since \d{4}-\d\d-\d\d"):
+    with pytest.raises(WorkdirError, match=r"in use by process \d+ on \S+ \(since \d{4}-\d\d-\d\d"):
         acquire(store, 60, clock=Renewing(), say=said.append)
     assert "Waiting up to 60 seconds" in said[0]
     lease.renew()

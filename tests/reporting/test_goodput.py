@@ -179,4 +179,4 @@ def test_of_a_run_in_a_bucket(capsys):
         assert main(["goodput", f"{url}/exp/", "--json"]) == 0
         assert json.loads(capsys.readouterr().out) == goodput(KILLED_AND_STOPPED).to_json()
         assert main(["goodput", f"{url}/other"]) == 2
-    assert f"nor a folder {url}/other/events.jsonl" in capsys.readouterr().err
+    assert f"{url}/other/events.jsonl does not exist" in capsys.readouterr().err
