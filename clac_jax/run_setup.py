@@ -23,6 +23,7 @@ from clac_jax.config import schema as config_lib
 from clac_jax.distributed import processes, program_facts
 from clac_jax.distributed.sending import any_text
 from clac_jax.distributed.share import share_of_process
+from clac_jax.distributed.watchdog import Patient, Watch
 from clac_jax.files.atomic import write_atomically
 from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.models import abstract_variables
@@ -127,9 +128,12 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         ]
         print("\n".join(lines).replace(str(workdir), place.shown), flush=True)
         line = ProgressLine(timeline.total_steps, progress.step)
+    of_saves: Watch = watchdog
     if spans_processes(shapes):
         names = any_text(secrets.token_hex(4) if first else "")
         checkpoints.share_saves(names, place.exchange())
+        if place.is_remote:  # its parts are uploaded before a save ends
+            of_saves = Patient(watchdog)
 
     return Run(
         config=config,
@@ -140,7 +144,7 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         parallel=parallel,
         train_step=parallel.train(trainable, schedule, task.loss),
         template=template,
-        saver=Saver(parallel, checkpoints, log, config.checkpoint, watchdog),
+        saver=Saver(parallel, checkpoints, log, config.checkpoint, of_saves),
         log=log,
         line=line,
         events=events,

@@ -45,6 +45,8 @@ class RunPlace(Protocol):
     """Where the run works: reads, writes, saves."""
     shown: str
     """Name of the workdir in messages."""
+    is_remote: bool
+    """Whether what is saved has to be uploaded."""
 
     def __enter__(self) -> Path:
         """Takes the workdir for this process."""
@@ -84,6 +86,7 @@ class LocalPlace(Workdir):
         """See `Workdir`."""
         super().__init__(folder)
         self.shown = str(self.folder)
+        self.is_remote = False
 
     def followed(self, checkpoints: Checkpoints) -> CheckpointWriter:
         """The checkpoints: they are where they are to be kept."""
@@ -127,6 +130,7 @@ class BucketPlace:
         self._lease_seconds = options.lease_seconds
         self._patience = options.patience_minutes * 60
         self.shown = self._store.url
+        self.is_remote = True
         self.folder = mirrors.mirror_folder(self.shown, options.scratch)
         shown = f"--workdir={self.shown} (local copy: {self.folder})"
         self._local = Workdir(self.folder, "config.bucket.scratch", shown)

@@ -353,3 +353,17 @@ class NoWatchdog:
         """False: nothing is known."""
         del kind
         return False
+
+
+class Patient(NoWatchdog):
+    """A view of a watchdog for activities that may take any time, such as waits for a bucket."""
+
+    def __init__(self, watchdog: Watch):
+        """Passes nothing on to the watchdog but that an activity is not to be timed."""
+        super().__init__()
+        self._watchdog = watchdog
+
+    def watching(self, kind: str, is_new: bool = False) -> contextlib.AbstractContextManager[None]:
+        """See `Watchdog.unwatched`."""
+        del kind, is_new
+        return self._watchdog.unwatched()

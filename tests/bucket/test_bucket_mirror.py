@@ -92,7 +92,7 @@ def test_a_part_that_only_the_bucket_has_is_kept_for_its_checkpoint(bucket, temp
     folder, values = mirror / "checkpoints" / "24", b"values of process 1"
     facts = len(values), zlib.crc32(values)
     bucket.write(f"checkpoints/24/{name}", values)
-    bucket.write("checkpoints/32/state/left", b"of a save that nobody has merged")
+    bucket.write("checkpoints/32/state/left", b"of an unmerged save")
     write_remote(folder, Remote("s3://bucket/exp/checkpoints/24", {name: facts}))
     (folder / "files.json").unlink()  # a hard link
     write_manifest(epath.Path(folder), {name: list(facts)})
@@ -130,7 +130,7 @@ def test_a_start_that_was_killed_while_it_filled_the_disk_is_not_trusted(
     store.before = lambda operation, name: operation == "get" and ".zip" in name and kill(0, 0)
     with pytest.raises(KeyboardInterrupt):
         begin(store, old)
-    assert dead_holders(old) == [ledger_of(bucket)["nonce"]], "nobody waits for its lease"
+    assert dead_holders(old) == [ledger_of(bucket)["nonce"]], "its lease needs no waiting"
     begin(MemoryStore(bucket), old)
     assert tags_in(old) == TWO[-1]
 
@@ -183,7 +183,7 @@ def test_a_lost_commit_is_named_and_set_aside(bucket, tmp_path):
 
 
 def test_without_its_ledger_a_workdir_keeps_its_checkpoints(bucket, tmp_path):
-    """The messages about a damaged ledger say so; also if the next start is killed at once."""
+    """The messages about a damaged ledger say so; also if the next start is killed immediately."""
     del bucket.objects[LEDGER]
 
     def kill(operation, name):

@@ -8,7 +8,7 @@ import pytest
 
 from clac_jax.config.schema import default_config
 from clac_jax.distributed import watchdog as watchdog_module
-from clac_jax.distributed.watchdog import SUPERVISED, NoWatchdog, Watchdog
+from clac_jax.distributed.watchdog import SUPERVISED, NoWatchdog, Patient, Watchdog
 
 STEP, DATA = "a training step", "a batch of training data"
 TICK = 5.0  # the largest; with a floor of 600 seconds
@@ -106,6 +106,13 @@ def test_only_the_innermost_activity_is_timed(watchdog, clock, hangs):
     assert hangs == []
     with watchdog.watching(STEP), watchdog.unwatched():
         clock.pass_(1e4, watchdog)
+    assert hangs == []
+
+
+def test_saves_that_wait_for_a_bucket_may_take_any_time(watchdog, clock, hangs):
+    for seconds in (1, 1e4):
+        with watchdog.watching(STEP), Patient(watchdog).watching("a save"):
+            clock.pass_(seconds, watchdog)
     assert hangs == []
 
 
