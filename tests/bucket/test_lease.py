@@ -128,6 +128,7 @@ def test_of_fifty_at_the_same_instant_one_wins(is_there):
     check_one_wins(lambda: MemoryStore(memory), dead)
 
 
+@pytest.mark.slow
 def test_on_a_server_one_wins_of_fifty_and_fifty_times_one_of_two():
     faults = {"lost_answer": 0.2, "answered_twice": 0.2, "false_conflict": 0.2, "reset": 0.1}
     with misbehaving_store(3, faults=faults) as running, running.activated() as url:

@@ -50,6 +50,7 @@ def assert_close_parameters(workdir, undisturbed, tolerance=1e-5):
             )
 
 
+@pytest.mark.slow
 def test_one_process_with_everything_spread_gives_the_numbers_of_two(run, undisturbed, tmp_path):
     """By shard_map: parameters and moments are sharded on devices, and saved in shards."""
     done = run(tmp_path / "one", *FLAGS, *SHARDED, devices=4)

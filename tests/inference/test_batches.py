@@ -147,7 +147,8 @@ def test_two_devices_give_what_one_gives(run, model, data_dir, tmp_path, monkeyp
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    two = np.load(tmp_path / "two.npz")
+    with np.load(tmp_path / "two.npz") as arrays:
+        two = dict(arrays)
 
     split = datasets.load("materials_project_mini", data_dir, "test")
     records = [split[k] for k in range(40)]

@@ -31,7 +31,12 @@ def loss_and_gradients(config, variables, batch):
 
 
 @pytest.mark.parametrize(
-    ("graphs", "texts"), [("painn", "bert"), ("cgcnn", "gpt2"), ("orb", "gemma3_text")]
+    ("graphs", "texts"),
+    [
+        ("painn", "bert"),
+        ("cgcnn", "gpt2"),
+        pytest.param("orb", "gemma3_text", marks=pytest.mark.slow),
+    ],
 )
 def test_close_to_float32_and_parameters_stay_float32(graphs, texts):
     config = small_config(

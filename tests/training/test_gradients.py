@@ -108,7 +108,7 @@ def assert_same(found, expected):
         assert norm(error) < 1e-6 * max(norm(leaf), 1e-6 * total), jax.tree_util.keystr(path)
 
 
-@pytest.mark.parametrize("chunks", [2, 4])
+@pytest.mark.parametrize("chunks", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_gradient_in_chunks_equals_that_of_the_batch(setup, batches, chunks):
     gradient_of, expected = setup
     assert_same(gradient_of(batches[chunks]), expected)
