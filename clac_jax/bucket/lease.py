@@ -10,34 +10,18 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 
 from clac_jax.bucket.ledger import LEDGER, Ledger
 from clac_jax.errors import LostWorkdirError, WorkdirError
 from clac_jax.files import protocol
 from clac_jax.stores.errors import ConflictError, NotFoundError, StoreError
+from clac_jax.stores.retries import REAL_CLOCK, Clock
 from clac_jax.stores.store import Store
 from clac_jax.stores.version import Version
 
 RENEWALS = 4  # per lease
 SIGNS_OF_LIFE = 2  # changes; one may be a late request of a holder that is dead
 ATTEMPTS = 20  # of one change; each failed one means that a renewal came in between
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Time, replaced in tests.
-
-    Attributes:
-        now: seconds by a clock that never goes back.
-        sleep: waits for a number of seconds.
-    """
-
-    now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-
-
-REAL_CLOCK = Clock()
 
 
 def time_with_sleep() -> float:

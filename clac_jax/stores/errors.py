@@ -14,7 +14,7 @@ class StoreError(UserError):
 
 
 class NotFoundError(StoreError):
-    """There is no object of this name."""
+    """No object has this name."""
 
 
 class ConflictError(StoreError):

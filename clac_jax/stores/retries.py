@@ -18,7 +18,12 @@ _random = random.Random()
 
 @dataclass(frozen=True)
 class Clock:
-    """Time and sleep, replaced in tests."""
+    """Time, replaced in tests.
+
+    Attributes:
+        now: seconds by a clock that never goes back.
+        sleep: waits for a number of seconds.
+    """
 
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
