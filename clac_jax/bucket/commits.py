@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clac_jax.bucket.ledger import LEDGER, LedgerError
-from clac_jax.checkpoint.files import MANIFEST
+from clac_jax.checkpoint.files import MANIFEST, listed_files
 from clac_jax.checkpoint.layout import CHECKPOINTS
 from clac_jax.stores.errors import NotFoundError
 from clac_jax.stores.store import Store
@@ -160,13 +160,9 @@ def files_of(manifest: bytes) -> dict[str, tuple[int, int]]:
     """The files that a `files.json` lists: name -> size and CRC-32.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError: it is not such a file, or damaged.
+        ValueError: it is not such a file, or damaged.
     """
-    content = json.loads(manifest)
-    files = content["files"]
-    if zlib.crc32(json.dumps(files, sort_keys=True).encode()) != content["crc32"]:
-        raise ValueError("the checksum of the list is wrong")
-    return {str(name): (int(size), int(crc)) for name, (size, crc) in files.items()}
+    return listed_files(json.loads(manifest))
 
 
 def is_data(name: str) -> bool:

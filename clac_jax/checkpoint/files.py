@@ -221,18 +221,30 @@ def read_manifest(folder: epath.Path) -> dict[str, tuple[int, int]]:
     path = folder / MANIFEST
     content = read_json(path)
     try:
+        return listed_files(content)
+    except ValueError as error:
+        raise DamagedCheckpointError(path, str(error)) from error
+
+
+def listed_files(content: Any) -> dict[str, tuple[int, int]]:
+    """The files that the content of a `files.json` lists: name -> size in bytes and CRC-32.
+
+    Raises:
+        ValueError: it is not such content, or damaged; the message follows the name of the file.
+    """
+    try:
         files, crc = content["files"], content["crc32"]
         intact = zlib.crc32(json.dumps(files, sort_keys=True).encode()) == crc
         listed = {name: (size, file_crc) for name, (size, file_crc) in files.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedCheckpointError(path, "cannot be read") from error
+        raise ValueError("cannot be read") from error
     if not intact:
-        raise DamagedCheckpointError(path, "does not hold what was written")
+        raise ValueError("does not hold what was written")
     for name, (size, crc) in listed.items():
         parts = name.split("/")
         outside = name.startswith("/") or ".." in parts or "\0" in name or not name.isprintable()
         if outside or type(size) is not int or type(crc) is not int or size < 0:
-            raise DamagedCheckpointError(path, f"lists {name[:80]!r}, which no checkpoint has")
+            raise ValueError(f"lists {name[:80]!r}, which no checkpoint has")
     return listed
 
 
