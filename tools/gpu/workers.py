@@ -119,7 +119,8 @@ def throughput(save: Save, size: str, precision: str, examples: int, repeats: in
     device = jax.devices()[0]
     with jax.default_matmul_precision(products):
         row = measure(config, examples, repeats)
-    flops = None if row["xla_tflop"] is None else row["xla_tflop"] * 1e12
+    counted = row["xla_tflop"] or row["tflop"]  # XLA does not count for every GPU
+    flops = None if counted is None else counted * 1e12
     used = model_flops_utilization(device.device_kind, precision, flops, row["min_s"])
     limit = (device.memory_stats() or {}).get("bytes_limit")
     save({"precision": precision, **row, "mfu": used, "device_memory_bytes": limit})
