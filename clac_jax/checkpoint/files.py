@@ -12,6 +12,7 @@ import json
 import os
 import stat
 from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ __all__ = [  # names from below that belong to the files of a checkpoint
 # Larger files hold arrays, which have checksums of their own, so that a few arrays of a large
 # checkpoint can be read and verified without reading all of it.
 SMALL_FILE = 1 << 20
+_THREADS = 8  # a disk flushes several files in about the time of one
 MAX_JSON_BYTES = 1 << 28  # far more than the description of any checkpoint
 
 
@@ -60,8 +62,7 @@ def write_manifest(folder: epath.Path, known: Mapping[str, list[int]] | None = N
     """
     files = {**describe_files(Path(folder), except_for=known or {}), **(known or {})}
     body = json.dumps(files, sort_keys=True)
-    for path in _folders(folder):
-        sync(path)
+    sync_folders(folder)
     content = json.dumps({"crc32": crc32(body.encode()), "files": files})
     write_atomically(Path(folder / MANIFEST), content)
 
@@ -73,13 +74,20 @@ def describe_files(folder: Path, except_for: Collection[str] = ()) -> dict[str, 
         folder: a checkpoint or part of one.
         except_for: paths in the folder to leave out.
     """
-    files = {}
-    for path in _files(epath.Path(folder)):
-        name = _relative(path, epath.Path(folder))
-        if name not in except_for:
-            files[name] = [path.stat().length, file_crc32(path)]
-            sync(path)
-    return files
+    paths = {_relative(path, epath.Path(folder)): path for path in _files(epath.Path(folder))}
+    names = sorted(paths.keys() - except_for)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return dict(zip(names, pool.map(_describe, [paths[name] for name in names]), strict=True))
+
+
+def sync_folders(folder: epath.PathLike) -> None:
+    """Syncs a folder to disk, with all folders in it; not their files.
+
+    Raises:
+        OSError: one cannot be synced.
+    """
+    with ThreadPoolExecutor(_THREADS) as pool:
+        list(pool.map(sync, _folders(epath.Path(folder))))
 
 
 def check_files(folder: epath.Path, every_byte: bool = False) -> None:
@@ -245,6 +253,12 @@ def listed_files(content: Any) -> dict[str, tuple[int, int]]:
         if outside or type(size) is not int or type(crc) is not int or size < 0:
             raise ValueError(f"lists {name[:80]!r}, which no checkpoint has")
     return listed
+
+
+def _describe(path: epath.Path) -> list[int]:
+    facts = [path.stat().length, file_crc32(path)]
+    sync(path)
+    return facts
 
 
 def _files(folder: epath.Path) -> Iterator[epath.Path]:
