@@ -1,5 +1,6 @@
 """A run with its workdir in a bucket: killed, on an empty disk each time, its bits are the same."""
 
+import os
 import random
 import signal
 import time
@@ -48,6 +49,36 @@ def test_refused_out_of_reach_and_asked_to_stop(program):
         assert not ledger["nonce"] and not ledger["finished"]
         last = read_rows(run.mirror / "metrics.jsonl")[-1]["step"]
         assert max(map(int, ledger["checkpoints"])) == last, "all is there before it ends"
+
+
+# `OUTAGE_SECONDS=600 make test-slow` has the store down for ten minutes.
+OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", "30"))
+
+
+@pytest.mark.slow
+def test_trains_through_an_outage(program):
+    """No step waits for the store; the run says once that it is down, and once that it is back."""
+    with misbehaving_store() as store:
+        run = program(store)
+        running = run.start("--config.max_epochs=100000")
+        assert run.until(lambda: run.newest() is not None, running, pause=0.05)
+        before = run.newest()
+        store.control(outage=True)
+        assert run.until(lambda: "Training continues" in run.output(), running, pause=0.05)
+        for _ in range(4):
+            rows = run.count_rows()
+            time.sleep(OUTAGE_SECONDS / 4)
+            assert run.count_rows() > rows, "training waits for the store"
+        store.control(outage=False)
+        assert run.until(lambda: (run.newest() or 0) > before, running, pause=0.05)
+        running[0].send_signal(signal.SIGTERM)
+        assert running[0].wait(120) == EXIT_PREEMPTED
+        assert run.output().count("Training continues") == 1
+        assert run.output().count("can be written to again") == 1
+        rows = read_rows(run.download() / "metrics.jsonl")
+        steps = [row["step"] for row in rows if row["split"] == "train"]
+        assert steps == list(range(1, len(steps) + 1)), "each step, once"
+        assert max(map(int, run.ledger()["checkpoints"])) == len(steps), "all is uploaded"
 
 
 KILLS = 50
