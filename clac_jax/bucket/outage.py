@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from clac_jax.errors import warn
-from clac_jax.stores.errors import StoreError
+from clac_jax.stores.errors import StoreError, UnavailableError
 
 
 class Outage:
@@ -23,14 +23,18 @@ class Outage:
         self._url, self._say = url, say
         self._lock = threading.Lock()
         self._since: float | None = None
+        self._reached = 0.0
         self._kind: type[StoreError] | None = None
 
     def report(self, error: StoreError | None) -> None:
         """Reports the outcome of a request: the error that it ended with, or None."""
         with self._lock:
             now = time.time()
+            if isinstance(error, UnavailableError) and now - error.waited < self._reached:
+                return  # another thread has reached the store since these requests began to fail
             if error is None:
                 since, self._since, self._kind = self._since, None, None
+                self._reached = now
                 if since is not None:
                     self._say(
                         f"{self._url} can be written to again, after {_minutes(now - since)}; "
