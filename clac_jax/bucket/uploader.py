@@ -28,7 +28,21 @@ PAUSE = 5.0  # seconds between attempts while the store cannot be reached
 
 
 class UploadError(UserError):
-    """A run is not completely in its bucket."""
+    """A run is not completely in its bucket; `exit_code` is that of the reason."""
+
+    def __init__(self, store: Store, mirror: Path, reason: StoreError):
+        """Says where the rest of the run is.
+
+        Args:
+            store: the workdir in the bucket.
+            mirror: local folder of the run.
+            reason: why the rest cannot be uploaded.
+        """
+        super().__init__(
+            f"The newest part of this run is not in {store.url}: {reason} It is in {mirror}. Run "
+            "the same command on this machine again to upload it, or copy that folder."
+        )
+        self.exit_code = reason.exit_code
 
 
 class Uploader:
@@ -110,11 +124,7 @@ class Uploader:
                 now = time.monotonic()
                 failing_since = now if failing_since is None else failing_since
                 if now - failing_since >= seconds:
-                    raise UploadError(
-                        f"The newest part of this run is not in {self._store.url}: {error} It is "
-                        f"in {self._mirror}. Run the same command on this machine again to upload "
-                        "it, or copy that folder."
-                    ) from error
+                    raise UploadError(self._store, self._mirror, error) from error
                 time.sleep(min(PAUSE, max(0.05, seconds / 10)))
 
     def stop(self) -> None:
