@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clac_jax.bucket.ledger import LEDGER, LedgerError
-from clac_jax.checkpoint.files import MANIFEST, listed_files
+from clac_jax.checkpoint.files import MAX_JSON_BYTES, MANIFEST, listed_files
 from clac_jax.checkpoint.layout import CHECKPOINTS
 from clac_jax.stores.errors import NotFoundError
 from clac_jax.stores.store import Store
@@ -87,15 +87,13 @@ class Commit:
         """The inverse of `to_bytes`.
 
         Raises:
-            LedgerError: it is not such an archive, or damaged.
+            LedgerError: it is not such an archive, or damaged, or has other files than its
+                `files.json` lists.
         """
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                small = {each: archive.read(each) for each in archive.namelist()}
                 step = int(json.loads(archive.comment)["step"])
-            commit = cls(step, name, small)
-            commit.files  # noqa: B018  (can be read)
-            return commit
+                return cls(step, name, _small_files(archive))
         except (
             zipfile.BadZipFile,
             zlib.error,
@@ -108,6 +106,28 @@ class Commit:
             raise LedgerError(
                 f"{name} is damaged: it does not describe a checkpoint. Use an older checkpoint."
             ) from error
+
+
+def _small_files(archive: zipfile.ZipFile) -> dict[str, bytes]:
+    """Name -> content of the files of a commit, which are those that its `files.json` lists.
+
+    Raises:
+        ValueError, KeyError: they are not, in name, size or checksum.
+    """
+    if archive.getinfo(MANIFEST).file_size > MAX_JSON_BYTES:
+        raise ValueError(f"{MANIFEST} is too large")
+    small = {MANIFEST: archive.read(MANIFEST)}
+    listed = files_of(small[MANIFEST])
+    expected = sorted([MANIFEST, *(each for each in listed if not is_data(each))])
+    if sorted(archive.namelist()) != expected:
+        raise ValueError("other files than are listed")
+    for each in set(expected) - {MANIFEST}:
+        if archive.getinfo(each).file_size != listed[each][0]:  # before it is unpacked
+            raise ValueError(f"{each} has another size")
+        small[each] = archive.read(each)
+        if zlib.crc32(small[each]) != listed[each][1]:
+            raise ValueError(f"{each} has another content")
+    return small
 
 
 def new_commit(step: int, fence: int, small: Mapping[str, bytes]) -> Commit:

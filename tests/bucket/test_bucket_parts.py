@@ -1,6 +1,7 @@
 """Parts of a sharded state that get to the first process through a bucket."""
 
 import functools
+import json
 import os
 
 import pytest
@@ -13,6 +14,7 @@ from clac_jax.bucket.parts import BucketExchange
 from clac_jax.checkpoint import remote
 from clac_jax.checkpoint.arrays import read_arrays
 from clac_jax.checkpoint.background import CheckpointError
+from clac_jax.checkpoint.damage import DamagedCheckpointError
 from clac_jax.checkpoint.layout import read_info
 from clac_jax.stores.errors import UnavailableError
 from clac_jax.training.progress import RunProgress
@@ -105,3 +107,23 @@ def test_a_damaged_part_is_not_merged(tmp_path):
     with pytest.raises(CheckpointError, match="is not what was written"):
         first.close()
     assert os.listdir(tmp_path / "0" / "checkpoints") == []
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        {"files": {"../../evil": [1, 0]}, "shards": {}},
+        {"files": {}, "small": {"../../evil": "00"}, "shards": {}},
+        {"files": {"nodes": [2, 0]}, "small": {"nodes": "00"}, "shards": {}},
+    ],
+    ids=["listed outside", "not listed", "another content"],
+)
+def test_a_note_writes_no_other_files_than_it_lists(tmp_path, note):
+    memory, folder = Memory(), tmp_path / "checkpoints" / "1.parts-run"
+    exchange = BucketExchange(MemoryStore(memory), 5.0)
+    exchange.publish(folder, 1, {"files": {}, "shards": {}})
+    (name,) = memory.objects
+    memory.write(name, json.dumps(note).encode())
+    with pytest.raises(DamagedCheckpointError):
+        exchange.read(folder, 1)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
