@@ -31,7 +31,6 @@ from clac_jax.checkpoint.layout import CHECKPOINTS, DAMAGED, entries, is_step
 from clac_jax.checkpoint.remote import (
     Remote,
     ensure_local,
-    is_intact,
     read_remote,
     write_remote,
 )
@@ -39,6 +38,7 @@ from clac_jax.checkpoint.removal import finish_interrupted
 from clac_jax.distributed.workdir import LOCK_FILE
 from clac_jax.errors import WorkdirError
 from clac_jax.files.atomic import write_atomically
+from clac_jax.files.checksum import is_intact
 from clac_jax.files.paths import explain, local_path
 from clac_jax.files.user_cache import cache_folder
 from clac_jax.stores.errors import NotFoundError

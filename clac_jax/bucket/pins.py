@@ -16,9 +16,9 @@ from clac_jax.bucket.commits import files_of, is_data, local_manifest
 from clac_jax.checkpoint.files import MANIFEST, DamagedCheckpointError
 from clac_jax.checkpoint.layout import CHECKPOINTS, step_folders
 from clac_jax.checkpoint.remote import read_remote
+from clac_jax.files.checksum import file_crc32
 
 PINS = ".upload"  # in the mirror
-_CHUNK = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,7 @@ class Pinned:
         Raises:
             DamagedCheckpointError: it differs from what was written.
         """
-        crc = 0
-        with (self.folder / name).open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                crc = zlib.crc32(chunk, crc)
-        if crc != files_of(self.manifest)[name][1]:
+        if file_crc32(self.folder / name) != files_of(self.manifest)[name][1]:
             self._damaged(name)
 
     def _damaged(self, name: str) -> None:

@@ -29,12 +29,12 @@ from clac_jax.checkpoint.remote import (
     MANIFEST,
     Remote,
     ensure_local,
-    is_intact,
     verify_stored,
     write_remote,
 )
 from clac_jax.errors import UserError, WorkdirError, origin_of, set_origin
 from clac_jax.files.atomic import replacing, write_atomically
+from clac_jax.files.checksum import is_intact
 from clac_jax.files.paths import explain
 from clac_jax.files.user_cache import cache_folder
 from clac_jax.stores.errors import NotFoundError

@@ -20,6 +20,7 @@ from clac_jax.checkpoint.damage import (
 )
 from clac_jax.errors import WorkdirError
 from clac_jax.files.atomic import replacing, write_atomically
+from clac_jax.files.checksum import is_intact
 from clac_jax.files.paths import explain
 from clac_jax.stores.errors import NotFoundError
 from clac_jax.stores.store import Store, StoreOptions, open_store
@@ -145,21 +146,6 @@ def verify_stored(remote: Remote, files: Files, options: StoreOptions | None = N
             raise _gone(store, name) from error
         if found != crc:
             raise DamagedCheckpointError(f"{store.url}/{name}", "does not hold what was written")
-
-
-def is_intact(path: Path, facts: tuple[int, int]) -> bool:
-    """Whether a local file has this size and CRC-32."""
-    size, expected = facts
-    try:
-        if path.stat().st_size != size:
-            return False
-        crc = 0
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                crc = zlib.crc32(chunk, crc)
-    except OSError:
-        return False
-    return crc == expected
 
 
 def _download_all(remote: Remote, place: Path, files: Files) -> None:
