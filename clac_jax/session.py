@@ -70,6 +70,7 @@ def open_session(
     with contextlib.ExitStack() as stack:
         events: Events | NoEvents = NoEvents()
         if processes.is_first():
+            stop.before_leaving = functools.partial(_before_leaving, place, events)
             stack.enter_context(place)
             events = stack.enter_context(Events(place.folder / EVENTS_FILE, began))
             stop.before_leaving = functools.partial(_before_leaving, place, events)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 
+from clac_jax.bucket.leaving import wait_for_the_end
 from clac_jax.bucket.ledger import LEDGER, Ledger
 from clac_jax.errors import LostWorkdirError, WorkdirError
 from clac_jax.files import protocol
@@ -48,6 +49,7 @@ class Lease:
         self._lost: LostWorkdirError | None = None
         self._shown_at = time_with_sleep()  # before the last change that took place
         self._stop = threading.Event()
+        self._is_left = False
         self._thread: threading.Thread | None = None
 
     @property
@@ -61,6 +63,8 @@ class Lease:
         Raises:
             LostWorkdirError: somebody else holds the workdir.
         """
+        if self._is_left:
+            wait_for_the_end()
         if self._lost is not None:
             raise self._lost
 
@@ -132,8 +136,9 @@ class Lease:
                 except WorkdirError:  # an unreadable ledger; the next change reports it
                     continue
 
-        self._thread = threading.Thread(target=renew_again_and_again, name="lease", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=renew_again_and_again, name="lease", daemon=True)
+        thread.start()
+        self._thread = thread  # may be joined by any thread from now on
 
     def stop_renewing(self) -> None:
         """Ends the thread of `start_renewing`."""
@@ -155,6 +160,19 @@ class Lease:
             return
         protocol.reached("release")
         self.change(lambda ledger: dataclasses.replace(ledger, nonce="", finished=finished))
+
+    def leave(self) -> None:
+        """Releases the workdir while other threads use it: they wait for the end of the program.
+
+        Raises:
+            LostWorkdirError, StoreError: see `release`.
+        """
+        self.stop_renewing()
+        with self._lock:  # a change in transit is finished first
+            try:
+                self.release()
+            finally:
+                self._is_left = True
 
     def _read_again(self) -> None:
         """Reads the ledger after a conflict: an own change that was believed to have failed?"""

@@ -22,8 +22,13 @@ class Outage:
         """
         self._url, self._say = url, say
         self._lock = threading.Lock()
+        self._trains = True
         self._since: float | None = None
         self._kind: type[StoreError] | None = None
+
+    def training_ends(self) -> None:
+        """From now on, nothing is said when an outage begins: the caller says what waits."""
+        self._trains = False
 
     def report(self, error: StoreError | None) -> None:
         """Reports the outcome of a request: the error that it ended with, or None."""
@@ -36,7 +41,7 @@ class Outage:
                         f"{self._url} can be written to again, after {_minutes(now - since)}; "
                         "what was waiting is uploaded."
                     )
-            elif type(error) is not self._kind:  # an outage may turn into expired credentials
+            elif self._trains and type(error) is not self._kind:  # an outage may turn into expired credentials
                 self._kind = type(error)
                 self._since = self._since or now
                 start = time.strftime("%H:%M:%S", time.localtime(self._since))

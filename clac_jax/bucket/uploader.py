@@ -113,17 +113,18 @@ class Uploader:
             LostWorkdirError: somebody else holds the workdir.
             UploadError: the store could not be reached for so long.
         """
-        failing_since: float | None = None
+        deadline: float | None = None
         while True:
             self.check()
             try:
                 self._bring_or_fail(is_last=True, ended=ended)
                 return
             except StoreError as error:
-                self._outage.report(error)
-                now = time.monotonic()
-                failing_since = now if failing_since is None else failing_since
-                if now - failing_since >= seconds:
+                if deadline is None and seconds > 0:
+                    until = time.strftime("%H:%M:%S", time.localtime(time.time() + seconds))
+                    warn(f"{error} The newest part of this run waits for it until {until}.")
+                deadline = deadline or time.monotonic() + seconds
+                if time.monotonic() >= deadline:
                     raise UploadError(self._store, self._mirror, error) from error
                 time.sleep(min(PAUSE, max(0.05, seconds / 10)))
 
