@@ -143,20 +143,23 @@ def new_commit(step: int, fence: int, small: Mapping[str, bytes]) -> Commit:
     return Commit(step, f"{COMMITS}/{step}.{fence}.{secrets.token_hex(8)}.zip", small)
 
 
-def put_rows(store: Store, fence: int, rows: bytes) -> str:
-    """Puts the rows of the run as an object with a new name, like the small files; returns it.
+def new_rows_name(fence: int) -> str:
+    """A new name for an object with the rows of the run, by the holder with a fencing number."""
+    return f"{COMMITS}/rows.{fence}.{secrets.token_hex(8)}.jsonl.gz"
+
+
+def put_rows(store: Store, name: str, rows: bytes) -> None:
+    """Puts the rows of the run as an object.
 
     Args:
         store: the workdir in the bucket.
-        fence: the fencing number of the holder.
+        name: a new name.
         rows: content of `metrics.jsonl`.
 
     Raises:
         StoreError: the store cannot be reached.
     """
-    name = f"{COMMITS}/rows.{fence}.{secrets.token_hex(8)}.jsonl.gz"
     store.put(name, gzip.compress(rows, compresslevel=6, mtime=0), if_absent=True)
-    return name
 
 
 def get_rows(store: Store, name: str) -> bytes:

@@ -36,13 +36,20 @@ Result = TypeVar("Result")
 class BucketExchange:
     """An `Exchange` by objects in the workdir in a bucket."""
 
-    def __init__(self, store: Store, patience_seconds: float):
+    def __init__(
+        self,
+        store: Store,
+        patience_seconds: float,
+        seen: Callable[[Collection[str]], None] = lambda names: None,
+    ):
         """Wraps the store; nothing is sent.
 
         Args:
             store: the workdir in the bucket.
             patience_seconds: how long the store may be out of reach.
+            seen: called, in the first process, with the names of objects that another has put.
         """
+        self._seen = seen
         self._store, self._patience = store, patience_seconds
         self._outage = Outage(store.url)
 
@@ -92,6 +99,7 @@ class BucketExchange:
             if not is_inside(name):
                 url = self._store.url_of(_note(folder, index))
                 raise DamagedCheckpointError(url, f"lists {name[:80]!r}, which no part has")
+        self._seen([_stored_name(folder, index, name) for name in files if is_data(name)])
         for name, content in note.get("small", {}).items():
             data = bytes.fromhex(content)
             if [len(data), zlib.crc32(data)] != files.get(name):

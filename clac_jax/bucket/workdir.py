@@ -220,7 +220,9 @@ class BucketPlace:
 
     def exchange(self) -> Exchange:
         """By objects in the bucket."""
-        return BucketExchange(self._store, self._patience)
+        if not is_first():
+            return BucketExchange(self._store, self._patience)
+        return BucketExchange(self._store, self._patience, self._uploader.loose.add)
 
     def complete(self) -> None:
         """Uploads everything before the program ends by `os._exit`; on failure, ends it here.

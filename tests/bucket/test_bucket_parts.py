@@ -20,12 +20,13 @@ from clac_jax.stores.errors import UnavailableError
 from clac_jax.training.progress import RunProgress
 
 
-def save_through(memory, folder, step=1, **options):
+def save_through(memory, folder, step=1, seen=None, **options):
     """Saves in two processes without a common disk; returns their checkpoints."""
     everyone = []
     for index in (0, 1):
         checkpoints = open_checkpoints(folder / f"host{index}", index, 2, **options)
-        checkpoints.share_saves("run", BucketExchange(MemoryStore(memory), 5.0))
+        report = {} if seen is None or index else {"seen": seen.extend}
+        checkpoints.share_saves("run", BucketExchange(MemoryStore(memory), 5.0, **report))
         everyone.append(checkpoints)
     for checkpoints in reversed(everyone):
         checkpoints.save(arrays_at(step), RunProgress(step=step), None)
@@ -38,12 +39,13 @@ def test_the_first_process_commits_what_others_have_put(tmp_path, monkeypatch, l
     monkeypatch.setattr(
         "clac_jax.bucket.parts.is_large", lambda name, size: "/d/" in name and size > limit
     )
-    memory = Memory()
-    first, other = save_through(memory, tmp_path)
+    memory, seen = Memory(), []
+    first, other = save_through(memory, tmp_path, seen=seen)
     other.close()
     first.close()
     assert os.listdir(tmp_path / "host1" / "checkpoints") == [], "nothing is left on its disk"
     names = sorted(memory.objects)
+    assert sorted(seen) == names, "so that they can be deleted if the save is never committed"
     assert names and all(name.startswith("checkpoints/1/state/ocdbt.process_1/") for name in names)
     folder = tmp_path / "host0" / "checkpoints" / "1"
     info = read_info(epath.Path(folder))
