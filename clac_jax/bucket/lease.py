@@ -182,8 +182,9 @@ class Lease:
         except NotFoundError as error:
             self._lose(
                 f"{self._store.url}/{LEDGER} was removed while the run was writing there. This run "
-                "stops and writes nothing there any more. The next start clears its local copy "
-                "(config.bucket.scratch): copy that folder first, if you need what was removed.",
+                "stops and writes nothing there any more. What was not uploaded stays in its local "
+                "copy (config.bucket.scratch); the next start on this machine uses it, or says "
+                "how to.",
                 error,
             )
         if found.nonce != self._ledger.nonce:
@@ -208,6 +209,7 @@ def acquire(
     clock: Clock = REAL_CLOCK,
     say: Callable[[str], None] = lambda line: None,
     before: Callable[[Ledger | None, Ledger], None] = lambda previous, new: None,
+    is_run: bool = True,
 ) -> Lease:
     """Takes a workdir in a bucket that no process holds.
 
@@ -221,6 +223,7 @@ def acquire(
         clock: time.
         say: called with a line for the user before a wait.
         before: called with the present ledger and the new one before each attempt to take it.
+        is_run: whether the holder is a run, which will work from a mirror.
 
     Raises:
         WorkdirError: somebody else holds the workdir; the message says who and since when.
@@ -230,7 +233,7 @@ def acquire(
     nonce = secrets.token_hex(16)
     watch = _Watch(store, clock, say)
     while True:
-        previous, version = _read(store)
+        previous, version = read_ledger(store)
         may_live = previous is not None and previous.is_held and previous.nonce not in dead
         if previous is not None and may_live and not watch.has_ended(previous):
             clock.sleep(min(1.0, previous.lease_seconds / 20))
@@ -245,6 +248,8 @@ def acquire(
             lease_seconds=lease_seconds,
             finished=False,
         )
+        run = new.identity if is_run or previous is None else previous.last_run
+        new = dataclasses.replace(new, run=run)
         before(previous, new)
         protocol.reached("acquire")
         try:
@@ -253,7 +258,7 @@ def acquire(
             else:
                 written = store.put(LEDGER, new.to_bytes(), if_version=version)
         except (ConflictError, NotFoundError):
-            found, _ = _read(store)
+            found, _ = read_ledger(store)
             known = {*dead, previous.nonce} if previous else set(dead)
             if found is not None and found.is_held and found.nonce not in known:
                 raise _in_use(store, found) from None  # it has just taken the workdir
@@ -304,7 +309,13 @@ def clock_time(seconds: float) -> str:
     return "an unknown time"
 
 
-def _read(store: Store) -> tuple[Ledger | None, Version | None]:
+def read_ledger(store: Store) -> tuple[Ledger | None, Version | None]:
+    """The ledger and its version; None for both if there is none.
+
+    Raises:
+        LedgerError: it cannot be used.
+        StoreError: the store cannot be reached.
+    """
     try:
         stored = store.get(LEDGER)
     except NotFoundError:

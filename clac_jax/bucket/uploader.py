@@ -8,6 +8,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from etils import epath
+
 from clac_jax.bucket.commits import (
     METRICS,
     Commit,
@@ -25,7 +27,7 @@ from clac_jax.bucket.publishing import delete_objects, in_threads, publish, repu
 from clac_jax.bucket.recovery import finish_removals, without
 from clac_jax.bucket.run_files import Facts, RunFiles
 from clac_jax.checkpoint.files import DamagedCheckpointError
-from clac_jax.checkpoint.layout import CHECKPOINTS, DAMAGED
+from clac_jax.checkpoint.layout import CHECKPOINTS, DAMAGED, step_folders
 from clac_jax.errors import UserError, warn
 from clac_jax.files import protocol
 from clac_jax.files.paths import explain
@@ -178,7 +180,9 @@ class Uploader:
         is_complete = all(self._identities.get(s) == each.identity for s, each in there.items())
         # A folder of which everything is gone was cleaned up by somebody else.
         if there and is_complete and (ended or max(there) >= max(known, default=0)):
-            self._remove([step for step in known if step not in there])
+            # One that is damaged here is still there, and intact in the bucket.
+            folders = step_folders(epath.Path(self._mirror) / CHECKPOINTS)
+            self._remove([step for step in known if step not in folders])
         # Also by a removal of which the answer was lost; else their objects would seem to be needed.
         self._forget([step for step in self._commits if step not in self._lease.ledger.checkpoints])
         finish_removals(self._store, self._lease, self._commits)
@@ -320,6 +324,7 @@ def _with(ledger: Ledger, commit: Commit) -> Ledger:
         checkpoints={**ledger.checkpoints, commit.step: commit.crc32},
         commits={**ledger.commits, commit.step: commit.name},
         deleting=(*ledger.deleting, old) if old else ledger.deleting,
+        removed={step: each for step, each in ledger.removed.items() if step != commit.step},
     )
 
 

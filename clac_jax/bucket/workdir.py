@@ -12,10 +12,12 @@ from typing import Protocol
 import ml_collections
 
 from clac_jax.bucket import mirror as mirrors
+from clac_jax.bucket import owners
+from clac_jax.bucket.ahead import continues_without_ledger
 from clac_jax.bucket.followed import FollowedCheckpoints
 from clac_jax.bucket.leaving import Leaving
-from clac_jax.bucket.lease import Lease, acquire
-from clac_jax.bucket.ledger import LEDGER, Ledger
+from clac_jax.bucket.lease import Lease, acquire, read_ledger
+from clac_jax.bucket.ledger import Ledger
 from clac_jax.bucket.outage import Outage
 from clac_jax.bucket.parts import BucketExchange
 from clac_jax.bucket.recovery import recover
@@ -150,27 +152,29 @@ class BucketPlace:
         """
         with contextlib.ExitStack() as stack:
             mirror = stack.enter_context(self._local)
-            if self._store.head(LEDGER) is None:
+            ledger, _ = read_ledger(self._store)
+            if ledger is None:
                 check_conditions(self._store)
-            dead = mirrors.dead_holders(mirror) if self._local.is_locked else []
+            continues = continues_without_ledger(mirror, self._store, ledger)
+            dead = owners.dead_holders(mirror) if self._local.is_locked else []
             try:
-                self._lease = self._acquire(mirror, dead)
+                self._lease = self._acquire(mirror, dead, continues)
             finally:
                 self._leaving.end_taking()
             stack.callback(self._release_after_failure)
             self._lease.start_renewing(self._outage.report)
-            needed = mirrors.needed_objects(mirror, self._lease.previous)
+            needed = mirrors.needed_objects(mirror)
             commits = recover(self._store, self._lease, needed=needed)
-            mirrors.fill(mirror, self._store, self._lease, commits)
+            mirrors.fill(mirror, self._store, self._lease, commits, continues)
             self._uploader = Uploader(mirror, self._store, self._lease, commits, self._outage)
             self._uploader.start()
             stack.pop_all()
         self._trains = True
         return mirror
 
-    def _acquire(self, mirror: Path, dead: list[str]) -> Lease:
+    def _acquire(self, mirror: Path, dead: list[str], continues: bool) -> Lease:
         def before(previous: Ledger | None, new: Ledger) -> None:
-            mirrors.claim(mirror, previous, new)
+            owners.claim(mirror, previous, new, continues)
             self._leaving.begin_taking()
 
         return acquire(self._store, self._lease_seconds, dead, say=warn, before=before)

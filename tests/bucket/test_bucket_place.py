@@ -12,7 +12,7 @@ from helpers.memory_store import Memory, MemoryStore
 
 from clac_jax.bucket import lease, workdir
 from clac_jax.bucket.ledger import LEDGER
-from clac_jax.bucket.mirror import dead_holders
+from clac_jax.bucket.owners import dead_holders
 from clac_jax.bucket.workdir import BucketPlace
 
 TWO = ({8: "a"}, {8: "a", 16: "b"})

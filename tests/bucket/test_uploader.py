@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clac_jax.bucket import publishing
-from clac_jax.bucket.mirror import dead_holders
+from clac_jax.bucket.owners import dead_holders
 from clac_jax.checkpoint.remote import Remote, write_remote
 from clac_jax.errors import LostWorkdirError
 from clac_jax.stores.errors import UnavailableError
@@ -111,7 +111,7 @@ OTHER = ({8: "e"}, {8: "e", 16: "f"}, {16: "f", 24: "g"})
 def test_paused_at_every_request(templates, tmp_path, counts_versions):
     """Its successor does all of its work while it sleeps; then it wakes up."""
     total = number_of_requests(templates, tmp_path / "counted")
-    for number in range(2, total):  # the first two take the workdir
+    for number in range(3, total):  # the first three take the workdir
         memory = Memory(counts_versions)
         asleep, wake, ended = threading.Event(), threading.Event(), []
 
