@@ -1,9 +1,9 @@
 """Work that only the mirror has: saved, but not uploaded when its process was killed.
 
 Nothing that was trained is thrown away silently. Checkpoints in the mirror that are newer than all
-in the bucket are uploaded if they continue what is there. If another process has continued the run
-since, they are put aside, which is said. If the ledger was removed, and nothing shows what they
-are, the start is refused.
+in the bucket are uploaded if they continue its newest one. If another process has continued the run
+since, they are put aside, and a warning says where. If the ledger was removed, and nothing shows
+whose they are, the start is refused.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def continues_without_ledger(mirror: Path, store: Store, ledger: Ledger | None) 
     Args:
         mirror: the local folder.
         store: the workdir in the bucket.
-        ledger: the ledger as it is; it decides alone unless it was made after the removal.
+        ledger: the ledger as it is; the answer is no unless it was made after the removal.
 
     Raises:
-        WorkdirError: the mirror has newer checkpoints, and nothing shows whether they are of the
-            run in the bucket.
+        WorkdirError: the mirror has newer checkpoints, and nothing shows whether they belong
+            to the run in the bucket.
         StoreError: the store cannot be reached.
     """
     if ledger is not None and not ledger.is_new:
@@ -69,7 +69,7 @@ def continues_without_ledger(mirror: Path, store: Store, ledger: Ledger | None) 
     what = f"has no {LEDGER}" + ("" if stored else " and no checkpoints")
     raise WorkdirError(
         f"{store.url} {what}, but its local copy {mirror} has checkpoint {max(ahead)}, which may "
-        "be of another run. To continue from it, copy the files of that folder there, and start "
+        "be of a different run. To continue from it, copy the files of that folder there, and start "
         "again. To start without it, move or delete the folder."
     )
 
@@ -79,7 +79,7 @@ def continues_newest(
 ) -> bool:
     """Whether the mirror has the very save that is the newest in the bucket.
 
-    Then nobody has saved anything there since, except what `ckpt rm` has removed.
+    Then no process has saved anything there since, except what `ckpt rm` has removed.
 
     Args:
         there: step -> checkpoint of the mirror.
@@ -155,7 +155,7 @@ def kept_folder(mirror: Path) -> Path:
     return mirror.with_name(f"{mirror.name}{KEPT}")
 
 
-def is_whole(checkpoint: Pinned) -> bool:
+def is_restorable(checkpoint: Pinned) -> bool:
     """Whether all files are what they should be, or will be downloaded when they are needed."""
     elsewhere = _elsewhere(checkpoint)
     return all(
@@ -173,7 +173,7 @@ def is_complete(checkpoint: Pinned, store: Store, step: int) -> bool:
         store: the workdir in the bucket.
         step: its step.
     """
-    if not is_whole(checkpoint):
+    if not is_restorable(checkpoint):
         return False
     for name, size in _elsewhere(checkpoint).items():
         if not os.path.lexists(checkpoint.folder / name):

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clac_jax.bucket.ledger import LEDGER, LedgerError
-from clac_jax.checkpoint.files import MAX_JSON_BYTES, MANIFEST, listed_files
+from clac_jax.checkpoint.files import MANIFEST, MAX_JSON_BYTES, listed_files
 from clac_jax.checkpoint.layout import CHECKPOINTS
 from clac_jax.stores.errors import NotFoundError
 from clac_jax.stores.store import Store

@@ -17,6 +17,7 @@ from clac_jax.training.progress import RunProgress
 
 DRAIN_SECONDS = 200.0  # less than `lost_process.LAST_SAVE_SECONDS`, for the message
 
+
 class FollowedCheckpoints:
     """`Checkpoints` whose commits and removals are uploaded; a `CheckpointWriter`."""
 

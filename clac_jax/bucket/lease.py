@@ -208,8 +208,7 @@ def acquire(
     dead: Collection[str] = (),
     clock: Clock = REAL_CLOCK,
     say: Callable[[str], None] = lambda line: None,
-    before: Callable[[Ledger | None, Ledger], None] = lambda previous, new: None,
-    is_run: bool = True,
+    prepare: Callable[[Ledger | None, Ledger], Ledger] = lambda previous, new: new,
 ) -> Lease:
     """Takes a workdir in a bucket that no process holds.
 
@@ -222,8 +221,7 @@ def acquire(
         dead: nonces of holders that are known to have ended.
         clock: time.
         say: called with a line for the user before a wait.
-        before: called with the present ledger and the new one before each attempt to take it.
-        is_run: whether the holder is a run, which will work from a mirror.
+        prepare: the present ledger and the new one -> the one to write; called before each attempt.
 
     Raises:
         WorkdirError: somebody else holds the workdir; the message says who and since when.
@@ -248,9 +246,7 @@ def acquire(
             lease_seconds=lease_seconds,
             finished=False,
         )
-        run = new.identity if is_run or previous is None else previous.last_run
-        new = dataclasses.replace(new, run=run)
-        before(previous, new)
+        new = prepare(previous, dataclasses.replace(new, run=new.identity))
         protocol.reached("acquire")
         try:
             if version is None:

@@ -44,7 +44,7 @@ class Loose:
         """The objects that no commit will ever name.
 
         All parts of a save have arrived before the first process starts the next one. So those of
-        steps before the newest in the mirror belong to a checkpoint that is there, or to none.
+        steps before the newest in the mirror belong to one of its checkpoints, or to none.
 
         Args:
             ledger: the ledger as it is now.

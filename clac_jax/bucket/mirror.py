@@ -20,7 +20,7 @@ from clac_jax.bucket import run_files
 from clac_jax.bucket.ahead import (
     continues_newest,
     drop_removed,
-    is_whole,
+    is_restorable,
     put_aside,
     remove_overtaken,
 )
@@ -141,9 +141,7 @@ def fill(
         ) from error
 
 
-def _is_ahead(
-    mirror: Path, lease: Lease, commits: Mapping[int, Commit], continues: bool
-) -> bool:
+def _is_ahead(mirror: Path, lease: Lease, commits: Mapping[int, Commit], continues: bool) -> bool:
     """Whether the mirror continues the run, and has a checkpoint as new as those in the bucket."""
     there, newest = committed_steps(mirror), max(commits, default=-1)
     if continues or is_of(mirror, lease.previous):
@@ -158,14 +156,14 @@ def _newer(mirror: Path, commits: Mapping[int, Commit]) -> dict[int, Pinned]:
     """The intact checkpoints of the mirror that are newer than all in the bucket."""
     newest = max(commits, default=-1)
     there = committed_steps(mirror)
-    return {step: each for step, each in there.items() if step > newest and is_whole(each)}
+    return {step: each for step, each in there.items() if step > newest and is_restorable(each)}
 
 
 def _repair(mirror: Path, store: Store, commits: Mapping[int, Commit]) -> None:
     """Replaces damaged checkpoints by those of the bucket; the run itself finds the others."""
     directory, there = epath.Path(mirror) / CHECKPOINTS, committed_steps(mirror)
     for step, folder in step_folders(directory).items():
-        if step in commits and not (step in there and is_whole(there[step])):
+        if step in commits and not (step in there and is_restorable(there[step])):
             copy = _download(mirror, store, commits[step])
             move_away(folder, directory / REPLACED)  # the next start puts it back if this is killed
             os.replace(copy, folder)
@@ -179,7 +177,7 @@ def _clear(mirror: Path, commits: Mapping[int, Commit]) -> set[int]:
         step
         for step, commit in commits.items()
         if step in there and files_of(there[step].manifest) == commit.files
-        if is_whole(there[step])
+        if is_restorable(there[step])
     }
     for path in entries(epath.Path(mirror)):
         if path.name not in _NOT_CLEARED:

@@ -27,7 +27,7 @@ class Outage:
         self._kind: type[StoreError] | None = None
 
     def training_ends(self) -> None:
-        """From now on, nothing is said when an outage begins: the caller says what waits."""
+        """Reports no more outages from now on: the caller says what waits."""
         self._trains = False
 
     def report(self, error: StoreError | None) -> None:
@@ -41,7 +41,9 @@ class Outage:
                         f"{self._url} can be written to again, after {_minutes(now - since)}; "
                         "what was waiting is uploaded."
                     )
-            elif self._trains and type(error) is not self._kind:  # an outage may turn into expired credentials
+            elif (
+                self._trains and type(error) is not self._kind
+            ):  # an outage may turn into expired credentials
                 self._kind = type(error)
                 self._since = self._since or now
                 start = time.strftime("%H:%M:%S", time.localtime(self._since))

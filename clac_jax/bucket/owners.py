@@ -1,4 +1,4 @@
-"""Who has worked in the mirror of a workdir in a bucket: whether the bucket or the mirror counts."""
+"""Who has worked in a mirror, which decides whether the bucket or the mirror counts."""
 
 from __future__ import annotations
 

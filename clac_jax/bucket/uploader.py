@@ -183,7 +183,7 @@ class Uploader:
             # One that is damaged here is still there, and intact in the bucket.
             folders = step_folders(epath.Path(self._mirror) / CHECKPOINTS)
             self._remove([step for step in known if step not in folders])
-        # Also by a removal of which the answer was lost; else their objects would seem to be needed.
+        # Also after a removal whose answer was lost, or their objects would seem to be needed.
         self._forget([step for step in self._commits if step not in self._lease.ledger.checkpoints])
         finish_removals(self._store, self._lease, self._commits)
         self._collect(there, ended)

@@ -15,8 +15,8 @@ from clac_jax.bucket import mirror as mirrors
 from clac_jax.bucket import owners
 from clac_jax.bucket.ahead import continues_without_ledger
 from clac_jax.bucket.followed import FollowedCheckpoints
-from clac_jax.bucket.leaving import Leaving
 from clac_jax.bucket.lease import Lease, acquire, read_ledger
+from clac_jax.bucket.leaving import Leaving
 from clac_jax.bucket.ledger import Ledger
 from clac_jax.bucket.outage import Outage
 from clac_jax.bucket.parts import BucketExchange
@@ -173,11 +173,12 @@ class BucketPlace:
         return mirror
 
     def _acquire(self, mirror: Path, dead: list[str], continues: bool) -> Lease:
-        def before(previous: Ledger | None, new: Ledger) -> None:
+        def prepare(previous: Ledger | None, new: Ledger) -> Ledger:
             owners.claim(mirror, previous, new, continues)
             self._leaving.begin_taking()
+            return new
 
-        return acquire(self._store, self._lease_seconds, dead, say=warn, before=before)
+        return acquire(self._store, self._lease_seconds, dead, say=warn, prepare=prepare)
 
     def __exit__(
         self,

@@ -58,7 +58,7 @@ def any_text(text: str) -> str:
     content = text.encode(errors="surrogatepass") if first == behind else b""
     size = int(processes.maximum([len(content)])()[0])
     received = bytearray()
-    for begin in range(0, size, TEXT_BYTES):  # always as many values: one program for all pieces
+    for begin in range(0, size, TEXT_BYTES):  # padded: one program for all pieces
         piece = content[begin : begin + TEXT_BYTES].ljust(TEXT_BYTES, b"\0")
         row = np.frombuffer(piece, np.uint8).tolist()
         received += processes.maximum(row)().astype(np.uint8).tobytes()

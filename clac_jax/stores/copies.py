@@ -129,7 +129,7 @@ def _facts(item: Listed) -> list[Any]:
 
 
 class _State(enum.Enum):
-    """What a local file is, compared with what was downloaded."""
+    """The state of a local file, compared with what was downloaded."""
 
     INTACT = enum.auto()
     DAMAGED = enum.auto()

@@ -13,7 +13,7 @@ NOTICE_SECONDS = 3.0
 
 
 class Notice:
-    """What the calls of a connection wait for, said once until the store answers again."""
+    """Reports once, until the store answers again, that the calls of a connection wait for it."""
 
     def __init__(self, url: str, say: Callable[[str], None]):
         """Nothing is waited for yet.
@@ -24,7 +24,7 @@ class Notice:
         """
         self._url, self._say = url, say
         self._lock = threading.Lock()
-        self._has_answered = self._is_said = False
+        self._has_answered = self._is_reported = False
         self._failure: Failure | None = None
 
     @contextlib.contextmanager
@@ -49,8 +49,8 @@ class Notice:
             timer.cancel()
 
     def answered(self) -> None:
-        """The store has answered; a later outage is another one."""
-        self._has_answered, self._is_said, self._failure = True, False, None
+        """The store has answered; a later outage is a new one."""
+        self._has_answered, self._is_reported, self._failure = True, False, None
 
     def failed(self, failure: Failure, waited: float, left: float) -> None:
         """A request has failed, and is repeated.
@@ -66,8 +66,8 @@ class Notice:
 
     def _report(self, left: float) -> None:
         with self._lock:
-            is_said, self._is_said = self._is_said, True
-        if is_said:
+            is_reported, self._is_reported = self._is_reported, True
+        if is_reported:
             return
         failure = self._failure or Failure(Kind.UNAVAILABLE, "")
         what = "throttles requests" if failure.kind is Kind.THROTTLED else "does not answer"

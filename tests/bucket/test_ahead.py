@@ -62,7 +62,7 @@ def delete(memory, *starts):
         del memory.objects[name]
 
 
-def test_after_ckpt_rm_it_is_uploaded_and_what_was_removed_does_not_come_back(
+def test_after_ckpt_rm_it_is_uploaded_and_removed_ones_stay_removed(
     bucket, mirror, tmp_path, monkeypatch
 ):
     ckpt_rm(bucket, monkeypatch, [8])
@@ -86,7 +86,7 @@ def test_after_the_newest_was_removed_the_run_resumes_from_the_one_before(
     assert json.loads(bucket.objects[LEDGER][0])["removed"] == {}
 
 
-def test_what_was_removed_and_copied_back_by_hand_stays(bucket, templates, mirror, monkeypatch):
+def test_a_removed_one_that_was_copied_back_by_hand_stays(bucket, templates, mirror, monkeypatch):
     templates.put(mirror, TWO[-1], rows=20)
     ckpt_rm(bucket, monkeypatch, [8])
     folder = templates.checkpoint(8, "a")
@@ -143,7 +143,7 @@ def test_killed_at_any_request_of_the_start_after_the_ledger_was_removed(bucket,
 
 
 @pytest.mark.parametrize("gone", ["everything", "the ledger of another run"])
-def test_what_may_be_of_another_run_is_refused_until_the_user_has_decided(
+def test_a_start_is_refused_when_the_mirror_may_be_of_a_different_run(
     bucket, templates, mirror, tmp_path, gone
 ):
     delete(bucket, "")
@@ -152,7 +152,7 @@ def test_what_may_be_of_another_run_is_refused_until_the_user_has_decided(
         delete(bucket, LEDGER)
     before = dict(bucket.objects)
     for _ in range(2):
-        with pytest.raises(WorkdirError, match="has checkpoint 24, which may be of another") as e:
+        with pytest.raises(WorkdirError, match="has checkpoint 24, which may be of a") as e:
             resume(bucket, mirror)
     assert str(mirror) in str(e.value) and "copy the files of that folder there" in str(e.value)
     assert bucket.objects == before
@@ -165,7 +165,7 @@ def test_what_may_be_of_another_run_is_refused_until_the_user_has_decided(
         assert (mirror / "metrics.jsonl").read_text().count("\n") == 30
 
 
-def test_what_another_machine_has_overtaken_is_put_aside_and_named(
+def test_work_that_another_machine_has_overtaken_is_put_aside_and_named(
     bucket, templates, mirror, tmp_path, capsys
 ):
     _, uploader = begin(MemoryStore(bucket), tmp_path / "elsewhere")
@@ -175,7 +175,7 @@ def test_what_another_machine_has_overtaken_is_put_aside_and_named(
     assert resume(bucket, mirror) == {"8", "16", "20"}
     kept = kept_folder(mirror)
     said = capsys.readouterr().err
-    assert f"Checkpoint 24 of this workdir" in said and f"--config.resume_from={kept}" in said
+    assert "Checkpoint 24 of this workdir" in said and f"--config.resume_from={kept}" in said
     assert tags_in(kept) == {24: "c"} and (kept / "config.json").is_file()
     templates.put(mirror, {20: "z", 32: "e"}, rows=40)
     resume(bucket, mirror)

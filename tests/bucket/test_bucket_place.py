@@ -12,7 +12,6 @@ from helpers.memory_store import Memory, MemoryStore
 
 from clac_jax.bucket import lease, workdir
 from clac_jax.bucket.ledger import LEDGER
-from clac_jax.bucket.owners import dead_holders
 from clac_jax.bucket.workdir import BucketPlace
 
 TWO = ({8: "a"}, {8: "a", 16: "b"})
@@ -60,7 +59,8 @@ def test_asked_to_stop_at_any_request_of_the_start_it_releases_the_workdir(
         memory = Memory()
         play(MemoryStore(memory), tmp_path / f"before{number}", templates, TWO)
         requests, asked = itertools.count(), threading.Event()
-        leaving = threading.Thread(target=lambda: place.complete())
+        place = place_on(MemoryStore(memory), f"scratch{number}")
+        leaving = threading.Thread(target=place.complete)
 
         def leave(operation, name, requests=requests, asked=asked, leaving=leaving, number=number):
             if next(requests) == number:
@@ -68,7 +68,7 @@ def test_asked_to_stop_at_any_request_of_the_start_it_releases_the_workdir(
                 asked.set()
                 leaving.join(0.02)  # it may have to wait for this very request
 
-        place = place_on(MemoryStore(memory, before=leave), f"scratch{number}")
+        place._store.before = leave
 
         def enter(place=place):
             with contextlib.suppress(Killed):

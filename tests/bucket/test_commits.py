@@ -72,7 +72,7 @@ def test_a_bomb_is_not_unpacked():
 
 
 def test_a_crafted_one_writes_nothing_outside_the_mirror(tmp_path):
-    """The ledger names it with the right checksum, as whoever can write to the bucket can do."""
+    """The ledger names it with the right checksum, as anyone can do who can write to the bucket."""
     memory, evil = Memory(), commit({**GOOD, "../../../evil": b"x"}, GOOD)
     lease, _ = begin(MemoryStore(memory), tmp_path / "first")
     lease.release()

@@ -172,7 +172,9 @@ def test_a_ledger_that_is_none_is_named():
     with pytest.raises(LedgerError, match=r"run\.ledger\.json is not the ledger of a run"):
         acquire(MemoryStore(memory), 60)
     memory.write(LEDGER, b'{"format": 3}')
-    with pytest.raises(LedgerError, match="has format 3, and this version of clac_jax reads 1 to 2"):
+    with pytest.raises(
+        LedgerError, match="has format 3, and this version of clac_jax reads 1 to 2"
+    ):
         acquire(MemoryStore(memory), 60)
 
 

@@ -183,7 +183,7 @@ def test_killed_again_and_again(templates, kills, counts_versions, late):
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("length", [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_nothing_is_left_behind_by_outages(templates, tmp_path, when, length):
-    """The run goes on while requests fail, which may have taken place, and ends without a restart.
+    """The run continues while requests fail, which may have taken place, and ends without a restart.
 
     What was put for a save that is gone by then is deleted as well.
     """
@@ -228,7 +228,7 @@ def test_parts_of_other_processes_for_a_save_that_was_skipped_are_deleted(templa
     assert [name in there for name in names] == [False, True, True], "24 may be in progress"
     templates.put(mirror, {16: "b", 32: "e"}, rows=30)
     uploader.bring()
-    assert not memory.objects.keys() & set(names), "of another save of step 16"
+    assert not memory.objects.keys() & set(names), "of an earlier save of step 16"
     begin(MemoryStore(memory), tmp_path / "look")
     assert tags_in(tmp_path / "look") == {16: "b", 32: "e"}
 

@@ -1,6 +1,5 @@
 """Runs in a bucket without training: folders that look like checkpoints, and their uploads."""
 
-import functools
 import os
 import random
 import shutil
@@ -102,8 +101,12 @@ def begin(store, mirror, dead=(), say=lambda line: None):
     """Takes the workdir and fills the mirror, as the program does; returns lease and uploader."""
     mirror.mkdir(parents=True, exist_ok=True)
     continues = continues_without_ledger(mirror, store, read_ledger(store)[0])
-    before = functools.partial(claim, mirror, continues=continues)
-    lease = acquire(store, 60, dead, SleepingClock(), before=before)
+
+    def prepare(previous, new):
+        claim(mirror, previous, new, continues)
+        return new
+
+    lease = acquire(store, 60, dead, SleepingClock(), prepare=prepare)
     commits = recover(store, lease, say, needed_objects(mirror))
     fill(mirror, store, lease, commits, continues)
     return lease, Uploader(mirror, store, lease, commits)

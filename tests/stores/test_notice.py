@@ -1,4 +1,4 @@
-"""Whoever waits for a store reads why, and until when."""
+"""A user who waits for a store reads why, and until when."""
 
 import contextlib
 import re
@@ -23,27 +23,27 @@ def lines():
 
 
 @pytest.fixture
-def told(lines):
+def notices(lines):
     return Notice("s3://bucket/run", lines.append)
 
 
-def test_one_line_per_outage_after_a_few_seconds(told, lines):
-    told.answered()
+def test_one_line_per_outage_after_a_few_seconds(notices, lines):
+    notices.answered()
     for waited in range(6):
-        told.failed(GONE, waited, 60 - waited)
+        notices.failed(GONE, waited, 60 - waited)
         assert len(lines) == (waited >= 3)
-    told.answered()
-    told.failed(GONE, 1, 59)
+    notices.answered()
+    notices.failed(GONE, 1, 59)
     assert len(lines) == 1, "a short one is not worth a line"
-    told.failed(BUSY, 5, 55)
+    notices.failed(BUSY, 5, 55)
     assert re.match(rf"s3://bucket/run does not answer \(no connection\)\. {UNTIL}", lines[0])
     assert re.match(rf"s3://bucket/run throttles requests \(503 SlowDown\)\. {UNTIL}", lines[1])
 
 
-def test_later_requests_may_take_their_time(told, lines, monkeypatch):
+def test_later_requests_may_take_their_time(notices, lines, monkeypatch):
     monkeypatch.setattr(notice, "NOTICE_SECONDS", 0.0)
-    told.answered()
-    with told.watching(60):
+    notices.answered()
+    with notices.watching(60):
         pass
     assert lines == []
 
