@@ -42,7 +42,7 @@ def continues_without_ledger(mirror: Path, store: Store, ledger: Ledger | None) 
     Args:
         mirror: the local folder.
         store: the workdir in the bucket.
-        ledger: the ledger as it is; the answer is no unless it was made after the removal.
+        ledger: the ledger as it is; only a new one, made after the removal, needs this check.
 
     Raises:
         WorkdirError: the mirror has newer checkpoints, and nothing shows whether they belong
@@ -69,8 +69,8 @@ def continues_without_ledger(mirror: Path, store: Store, ledger: Ledger | None) 
     what = f"has no {LEDGER}" + ("" if stored else " and no checkpoints")
     raise WorkdirError(
         f"{store.url} {what}, but its local copy {mirror} has checkpoint {max(ahead)}, which may "
-        "be of a different run. To continue from it, copy the files of that folder there, and start "
-        "again. To start without it, move or delete the folder."
+        "be of a different run. To continue from it, copy the files of that folder there, and "
+        "start again. To start without it, move or delete the folder."
     )
 
 

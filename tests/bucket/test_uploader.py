@@ -183,7 +183,7 @@ def test_killed_again_and_again(templates, kills, counts_versions, late):
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("length", [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_nothing_is_left_behind_by_outages(templates, tmp_path, when, length):
-    """The run continues while requests fail, which may have taken place, and ends without a restart.
+    """Requests fail, although some take place; the run continues, and ends without a restart.
 
     What was put for a save that is gone by then is deleted as well.
     """
