@@ -33,7 +33,7 @@ class Outage:
     def report(self, error: StoreError | None) -> None:
         """Reports the outcome of a request: the error that it ended with, or None."""
         with self._lock:
-            now = time.time()
+            now = time.monotonic()  # the time of day may be set in between
             if error is None:
                 since, self._since, self._kind = self._since, None, None
                 if since is not None:
@@ -46,7 +46,7 @@ class Outage:
             ):  # an outage may turn into expired credentials
                 self._kind = type(error)
                 self._since = self._since or now
-                start = time.strftime("%H:%M:%S", time.localtime(self._since))
+                start = time.strftime("%H:%M:%S", time.localtime(time.time() + self._since - now))
                 self._say(
                     f"{error} Training continues; uploads wait since {start} and are tried again."
                 )
