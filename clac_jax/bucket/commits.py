@@ -53,6 +53,11 @@ class Commit:
         return self.small[MANIFEST]
 
     @property
+    def fence(self) -> int:
+        """The fencing number of the holder that has committed it."""
+        return int(json.loads(self.manifest)["fence"])
+
+    @property
     def crc32(self) -> int:
         """CRC-32 of `files.json`, which the ledger holds."""
         return zlib.crc32(self.manifest)

@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from etils import epath
@@ -115,6 +115,8 @@ def fill(
         remove_overtaken(mirror, max(commits, default=-1))
         if _is_ahead(mirror, lease, commits, continues):
             _repair(mirror, store, commits)
+            new = [each for each in commits.values() if each.fence == lease.ledger.fence]
+            _add_copied(mirror, store, new)
             own(mirror, lease.ledger, is_filled=True)
             return
         put_aside(mirror, _newer(mirror, commits))
@@ -168,6 +170,17 @@ def _repair(mirror: Path, store: Store, commits: Mapping[int, Commit]) -> None:
             move_away(folder, directory / REPLACED)  # the next start puts it back if this is killed
             os.replace(copy, folder)
     finish_interrupted(directory)
+
+
+def _add_copied(mirror: Path, store: Store, commits: Collection[Commit]) -> None:
+    """Adds checkpoints that this start has found in the bucket, where a tool has copied them.
+
+    Otherwise the uploader would remove them there, as if the run had removed them here.
+    """
+    for commit in commits:
+        folder = mirror / CHECKPOINTS / str(commit.step)
+        if not os.path.lexists(folder):
+            os.replace(_download(mirror, store, commit), folder)
 
 
 def _clear(mirror: Path, commits: Mapping[int, Commit]) -> set[int]:

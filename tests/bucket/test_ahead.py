@@ -86,9 +86,17 @@ def test_after_the_newest_was_removed_the_run_resumes_from_the_one_before(
     assert json.loads(bucket.objects[LEDGER][0])["removed"] == {}
 
 
+def test_after_the_newest_was_removed_a_newer_one_in_the_mirror_is_still_uploaded(
+    bucket, mirror, monkeypatch
+):
+    ckpt_rm(bucket, monkeypatch, [16])
+    assert resume(bucket, mirror) == {"8", "24"}
+
+
 def test_a_removed_one_that_was_copied_back_by_hand_stays(bucket, templates, mirror, monkeypatch):
     templates.put(mirror, TWO[-1], rows=20)
     ckpt_rm(bucket, monkeypatch, [8])
+    assert resume(bucket, mirror) == {"16"}
     folder = templates.checkpoint(8, "a")
     for path in folder.rglob("*"):
         if path.is_file():
@@ -120,11 +128,15 @@ def test_without_the_ledger_an_older_common_checkpoint_is_enough(bucket, templat
     """The run has removed 16 when it saved 24."""
     templates.put(mirror, {8: "a", 24: "c"}, rows=30)
     delete(bucket, LEDGER)
-    assert resume(bucket, mirror) == {"8", "24"}
+    assert resume(bucket, mirror) == {"8", "16", "24"}
+    assert tags_in(mirror) == {8: "a", 16: "b", 24: "c"}, "as a tool may have copied it there"
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_killed_at_any_request_of_the_start_after_the_ledger_was_removed(bucket, mirror, when):
+def test_killed_at_any_request_of_the_start_after_the_ledger_was_removed(
+    bucket, templates, mirror, when
+):
+    templates.put(mirror, {8: "a", 24: "c"}, rows=30)
     delete(bucket, LEDGER)
     for number in itertools.count():
         requests = itertools.count()
@@ -139,7 +151,8 @@ def test_killed_at_any_request_of_the_start_after_the_ledger_was_removed(bucket,
         if next(requests) <= number:
             break
     assert number > 5
-    assert resume(bucket, mirror) == {"8", "16", "24"}
+    assert {"8", "24"} <= resume(bucket, mirror), "16 was removed by the run, and may be again"
+    assert tags_in(mirror).items() >= {8: "a", 24: "c"}.items()
 
 
 @pytest.mark.parametrize("gone", ["everything", "the ledger of another run"])
