@@ -248,11 +248,14 @@ def listed_files(content: Any) -> dict[str, tuple[int, int]]:
     if not intact:
         raise ValueError("does not hold what was written")
     for name, (size, crc) in listed.items():
-        parts = name.split("/")
-        outside = name.startswith("/") or ".." in parts or "\0" in name or not name.isprintable()
-        if outside or type(size) is not int or type(crc) is not int or size < 0:
+        if not is_inside(name) or type(size) is not int or type(crc) is not int or size < 0:
             raise ValueError(f"lists {name[:80]!r}, which no checkpoint has")
     return listed
+
+
+def is_inside(name: str) -> bool:
+    """Whether the name of a file, relative to a folder, leads to a place in that folder."""
+    return name.isprintable() and not {"", ".", ".."} & set(name.split("/"))
 
 
 def _describe(path: epath.Path) -> list[int]:

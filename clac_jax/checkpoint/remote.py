@@ -19,7 +19,8 @@ from clac_jax.checkpoint.damage import (
 )
 from clac_jax.errors import WorkdirError
 from clac_jax.files.atomic import replacing, write_atomically
-from clac_jax.files.crc import crc32, file_crc32
+from clac_jax.files.checksum import is_intact
+from clac_jax.files.crc import crc32
 from clac_jax.files.paths import explain
 from clac_jax.stores.errors import NotFoundError
 from clac_jax.stores.store import Store, StoreOptions, open_store
@@ -145,17 +146,6 @@ def verify_stored(remote: Remote, files: Files, options: StoreOptions | None = N
             raise _gone(store, name) from error
         if found != crc:
             raise DamagedCheckpointError(f"{store.url}/{name}", "does not hold what was written")
-
-
-def is_intact(path: Path, facts: tuple[int, int]) -> bool:
-    """Whether a local file has this size and CRC-32."""
-    size, expected = facts
-    try:
-        if path.stat().st_size != size:
-            return False
-        return file_crc32(path) == expected
-    except OSError:
-        return False
 
 
 def _download_all(remote: Remote, place: Path, files: Files) -> None:
