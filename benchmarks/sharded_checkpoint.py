@@ -1,11 +1,12 @@
-"""Seconds that a save and a restore of a sharded state take, compared with plain Orbax.
+"""Seconds that a save and a restore of a state take, compared with plain Orbax.
 
-Each of several processes of JAX holds its shards of a state of large arrays on two CPU devices.
-The state is saved and restored by `Checkpoints`, which writes and compares checksums of every byte,
-and by Orbax's own `Checkpointer`, which does not, in turn. What is read was written a moment ago,
-so it comes from memory unless that is short.
+Each of several processes of JAX holds its shards of a state of large arrays on two CPU devices; 0
+processes stand for one process with all of the state on one device, as in most runs. The state is
+saved and restored by `Checkpoints`, which writes and compares checksums of every byte, and by
+Orbax's own `Checkpointer`, which does not, in turn. What is read was written a moment ago, so it
+comes from memory unless that is short. Older checkpoints are removed between the measurements.
 
-    python -m benchmarks.sharded_checkpoint [--gigabytes 0.05 0.5 2] [--processes 1 2 4]
+    python -m benchmarks.sharded_checkpoint [--gigabytes 0.05 0.5 2] [--processes 0 1 2 4]
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def main() -> None:
     """Starts the processes of each case, and collects what they have measured."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gigabytes", type=float, nargs="+", default=[0.05, 0.5, 2.0])
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--processes", type=int, nargs="+", default=[0, 1, 2, 4])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
         "--folder", type=Path, help="for the checkpoints; by default a temporary one"
@@ -57,9 +58,9 @@ def main() -> None:
 def _case(folder: Path, gigabytes: float, processes: int, repeats: int) -> dict[str, Any]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    flags = f"--xla_force_host_platform_device_count={DEVICES}"
+    flags = f"--xla_force_host_platform_device_count={DEVICES if processes else 1}"
     running = []
-    for index in range(processes):
+    for index in range(max(processes, 1)):
         task = {
             "folder": str(folder),
             "index": index,
@@ -86,7 +87,12 @@ def _case(folder: Path, gigabytes: float, processes: int, repeats: int) -> dict[
         name: min(max(times) for times in zip(*(one[name] for one in found), strict=True))
         for name in found[0]
     }
-    return {"gigabytes": gigabytes, "processes": processes, **slowest}
+    ratios = {
+        f"{what}_ratio": slowest[f"clac_jax_{what}"] / slowest[f"orbax_{what}"]
+        for what in ("save_s", "save_cpu_s", "restore_s", "restore_cpu_s")
+    }
+    case = {"gigabytes": gigabytes, "processes": max(processes, 1), "is_sharded": processes > 0}
+    return {**case, **ratios, **slowest}
 
 
 def _measure(
@@ -103,7 +109,7 @@ def _measure(
     from clac_jax.checkpoint.tree import to_arrays
     from clac_jax.training.parallel import ShardMap
 
-    parallel = ShardMap("everything", min_elements=64)
+    parallel = ShardMap("everything" if processes else "nothing", min_elements=64)
     rows = int(gigabytes * 1e9 / ARRAYS / COLUMNS / 4) // 64 * 64
     names = [f"kernel{k}" for k in range(ARRAYS)]
     template = _template(dict.fromkeys(names, jax.ShapeDtypeStruct((rows, COLUMNS), np.float32)))
@@ -138,6 +144,7 @@ def _measure(
                     result.setdefault("clac_jax_blocked_s", []).append(returned)
                 del returned
         if index == 0:
+            ours.remove(number)
             stock.remove(number)
     ours.checkpoints.close()
     return result
@@ -172,7 +179,7 @@ class _Ours:
         from clac_jax.config.schema import default_config
 
         config = default_config()
-        config.checkpoint.save_top_k = 0
+        config.checkpoint.save_top_k = -1  # `remove` removes them
         self.workdir, self._parallel, self._shapes = folder / "run", parallel, shapes
         self.checkpoints: Any = (
             PartCheckpoints(self.workdir, config, shapes, index)
@@ -205,7 +212,13 @@ class _Ours:
 
         info = read_info(epath.Path(self.workdir) / "checkpoints" / str(number))
         targets = {path: Target(path, leaf) for path, leaf in self._shapes.items()}
-        return jax.block_until_ready(read_targets(info, targets))
+        read = read_targets(info, targets)
+        replicated = {path: leaf for path, leaf in read.items() if not isinstance(leaf, jax.Array)}
+        return jax.block_until_ready(read | self._parallel.put(replicated))
+
+    def remove(self, number: int) -> None:
+        """Removes the checkpoint."""
+        shutil.rmtree(self.workdir / "checkpoints" / str(number))
 
 
 class _Stock:

@@ -70,9 +70,12 @@ def open_session(
     with contextlib.ExitStack() as stack:
         events: Events | NoEvents = NoEvents()
         if processes.is_first():
+            stop.before_leaving = functools.partial(_before_leaving, place, events)
             stack.enter_context(place)
             events = stack.enter_context(Events(place.folder / EVENTS_FILE, began))
             stop.before_leaving = functools.partial(_before_leaving, place, events)
+            if place.is_remote and (link := processes.current_link()):
+                link.loss.unsaved = f"What is not in {place.shown} yet is in {place.folder}."
         stack.enter_context(processes.report_lost_processes())
         watchdog = stack.enter_context(_make_watchdog(config, place, events))
         yield Session(place, stop, events, watchdog)

@@ -10,6 +10,7 @@ from helpers.compilation_cache import open_cache
 from helpers.paths import ROOT
 from helpers.type_checks import checked
 from helpers.warm_programs import WarmPrograms
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 # Nearly every program in the tests runs a few times on little data, so compilation dominates:
@@ -32,6 +33,9 @@ gc.disable()  # while the tests are imported, until `pytest_collection_finish`
 
 def pytest_configure(config):
     """One compilation cache for all processes: those of pytest and those that tests start."""
+    # No test fails because other work slows the machine down.
+    settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("shared")
     # Workers, and a pytest that a test starts, inherit it from the process that starts them.
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = open_cache(config)

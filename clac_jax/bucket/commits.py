@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clac_jax.bucket.ledger import LEDGER, LedgerError
-from clac_jax.checkpoint.files import MANIFEST, listed_files
+from clac_jax.checkpoint.files import MANIFEST, MAX_JSON_BYTES, listed_files
 from clac_jax.checkpoint.layout import CHECKPOINTS
 from clac_jax.stores.errors import NotFoundError
 from clac_jax.stores.store import Store
@@ -51,6 +51,11 @@ class Commit:
     def manifest(self) -> bytes:
         """The content of `files.json`."""
         return self.small[MANIFEST]
+
+    @property
+    def fence(self) -> int:
+        """The fencing number of the holder that has committed it."""
+        return int(json.loads(self.manifest)["fence"])
 
     @property
     def crc32(self) -> int:
@@ -87,15 +92,13 @@ class Commit:
         """The inverse of `to_bytes`.
 
         Raises:
-            LedgerError: it is not such an archive, or damaged.
+            LedgerError: it is not such an archive, or damaged, or has other files than its
+                `files.json` lists.
         """
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                small = {each: archive.read(each) for each in archive.namelist()}
                 step = int(json.loads(archive.comment)["step"])
-            commit = cls(step, name, small)
-            commit.files  # noqa: B018  (can be read)
-            return commit
+                return cls(step, name, _small_files(archive))
         except (
             zipfile.BadZipFile,
             zlib.error,
@@ -108,6 +111,28 @@ class Commit:
             raise LedgerError(
                 f"{name} is damaged: it does not describe a checkpoint. Use an older checkpoint."
             ) from error
+
+
+def _small_files(archive: zipfile.ZipFile) -> dict[str, bytes]:
+    """Name -> content of the files of a commit, which are those that its `files.json` lists.
+
+    Raises:
+        ValueError, KeyError: they are not, in name, size or checksum.
+    """
+    if archive.getinfo(MANIFEST).file_size > MAX_JSON_BYTES:
+        raise ValueError(f"{MANIFEST} is too large")
+    small = {MANIFEST: archive.read(MANIFEST)}
+    listed = files_of(small[MANIFEST])
+    expected = sorted([MANIFEST, *(each for each in listed if not is_data(each))])
+    if sorted(archive.namelist()) != expected:
+        raise ValueError("other files than are listed")
+    for each in set(expected) - {MANIFEST}:
+        if archive.getinfo(each).file_size != listed[each][0]:  # before it is unpacked
+            raise ValueError(f"{each} has another size")
+        small[each] = archive.read(each)
+        if zlib.crc32(small[each]) != listed[each][1]:
+            raise ValueError(f"{each} has another content")
+    return small
 
 
 def new_commit(step: int, fence: int, small: Mapping[str, bytes]) -> Commit:
@@ -123,20 +148,23 @@ def new_commit(step: int, fence: int, small: Mapping[str, bytes]) -> Commit:
     return Commit(step, f"{COMMITS}/{step}.{fence}.{secrets.token_hex(8)}.zip", small)
 
 
-def put_rows(store: Store, fence: int, rows: bytes) -> str:
-    """Puts the rows of the run as an object with a new name, like the small files; returns it.
+def new_rows_name(fence: int) -> str:
+    """A new name for an object with the rows of the run, by the holder with a fencing number."""
+    return f"{COMMITS}/rows.{fence}.{secrets.token_hex(8)}.jsonl.gz"
+
+
+def put_rows(store: Store, name: str, rows: bytes) -> None:
+    """Puts the rows of the run as an object.
 
     Args:
         store: the workdir in the bucket.
-        fence: the fencing number of the holder.
+        name: a new name.
         rows: content of `metrics.jsonl`.
 
     Raises:
         StoreError: the store cannot be reached.
     """
-    name = f"{COMMITS}/rows.{fence}.{secrets.token_hex(8)}.jsonl.gz"
     store.put(name, gzip.compress(rows, compresslevel=6, mtime=0), if_absent=True)
-    return name
 
 
 def get_rows(store: Store, name: str) -> bytes:

@@ -15,6 +15,8 @@ from clac_jax.checkpoint.parts import Exchange
 from clac_jax.distributed.watchdog import Watch
 from clac_jax.training.progress import RunProgress
 
+DRAIN_SECONDS = 200.0  # less than `lost_process.LAST_SAVE_SECONDS`, for the message
+
 
 class FollowedCheckpoints:
     """`Checkpoints` whose commits and removals are uploaded; a `CheckpointWriter`."""
@@ -75,9 +77,15 @@ class FollowedCheckpoints:
         self._inner.check()
 
     def drain(self) -> None:
-        """Blocks until no save is in progress and everything is uploaded; for a lost process."""
+        """Blocks until no save is in progress and everything is uploaded; for a lost process.
+
+        Raises:
+            UploadError: the store cannot be reached; it is not waited for as long as at the end
+                of the run, as the other processes wait for this one.
+            LostWorkdirError: somebody else holds the workdir.
+        """
         self._inner.drain()
-        self._uploader.flush(self._patience)
+        self._uploader.flush(min(self._patience, DRAIN_SECONDS))
 
     def wait(self) -> None:
         """See `Checkpoints`."""

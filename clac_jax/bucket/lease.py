@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 
+from clac_jax.bucket.leaving import wait_for_the_end
 from clac_jax.bucket.ledger import LEDGER, Ledger
 from clac_jax.errors import LostWorkdirError, WorkdirError
 from clac_jax.files import protocol
@@ -48,6 +49,7 @@ class Lease:
         self._lost: LostWorkdirError | None = None
         self._shown_at = time_with_sleep()  # before the last change that took place
         self._stop = threading.Event()
+        self._is_left = False
         self._thread: threading.Thread | None = None
 
     @property
@@ -61,6 +63,8 @@ class Lease:
         Raises:
             LostWorkdirError: somebody else holds the workdir.
         """
+        if self._is_left:
+            wait_for_the_end()
         if self._lost is not None:
             raise self._lost
 
@@ -132,8 +136,9 @@ class Lease:
                 except WorkdirError:  # an unreadable ledger; the next change reports it
                     continue
 
-        self._thread = threading.Thread(target=renew_again_and_again, name="lease", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=renew_again_and_again, name="lease", daemon=True)
+        thread.start()
+        self._thread = thread  # may be joined by any thread from now on
 
     def stop_renewing(self) -> None:
         """Ends the thread of `start_renewing`."""
@@ -156,6 +161,19 @@ class Lease:
         protocol.reached("release")
         self.change(lambda ledger: dataclasses.replace(ledger, nonce="", finished=finished))
 
+    def leave(self) -> None:
+        """Releases the workdir while other threads use it: they wait for the end of the program.
+
+        Raises:
+            LostWorkdirError, StoreError: see `release`.
+        """
+        self.stop_renewing()
+        with self._lock:  # a change in transit is finished first
+            try:
+                self.release()
+            finally:
+                self._is_left = True
+
     def _read_again(self) -> None:
         """Reads the ledger after a conflict: an own change that was believed to have failed?"""
         try:
@@ -164,8 +182,9 @@ class Lease:
         except NotFoundError as error:
             self._lose(
                 f"{self._store.url}/{LEDGER} was removed while the run was writing there. This run "
-                "stops and writes nothing there any more. The next start clears its local copy "
-                "(config.bucket.scratch): copy that folder first, if you need what was removed.",
+                "stops and writes nothing there any more. What was not uploaded stays in its local "
+                "copy (config.bucket.scratch); the next start on this machine uses it, or says "
+                "how to.",
                 error,
             )
         if found.nonce != self._ledger.nonce:
@@ -189,7 +208,7 @@ def acquire(
     dead: Collection[str] = (),
     clock: Clock = REAL_CLOCK,
     say: Callable[[str], None] = lambda line: None,
-    before: Callable[[Ledger | None, Ledger], None] = lambda previous, new: None,
+    prepare: Callable[[Ledger | None, Ledger], Ledger] = lambda previous, new: new,
 ) -> Lease:
     """Takes a workdir in a bucket that no process holds.
 
@@ -202,7 +221,7 @@ def acquire(
         dead: nonces of holders that are known to have ended.
         clock: time.
         say: called with a line for the user before a wait.
-        before: called with the present ledger and the new one before each attempt to take it.
+        prepare: the present ledger and the new one -> the one to write; called before each attempt.
 
     Raises:
         WorkdirError: somebody else holds the workdir; the message says who and since when.
@@ -212,7 +231,7 @@ def acquire(
     nonce = secrets.token_hex(16)
     watch = _Watch(store, clock, say)
     while True:
-        previous, version = _read(store)
+        previous, version = read_ledger(store)
         may_live = previous is not None and previous.is_held and previous.nonce not in dead
         if previous is not None and may_live and not watch.has_ended(previous):
             clock.sleep(min(1.0, previous.lease_seconds / 20))
@@ -227,7 +246,7 @@ def acquire(
             lease_seconds=lease_seconds,
             finished=False,
         )
-        before(previous, new)
+        new = prepare(previous, dataclasses.replace(new, run=new.identity))
         protocol.reached("acquire")
         try:
             if version is None:
@@ -235,7 +254,7 @@ def acquire(
             else:
                 written = store.put(LEDGER, new.to_bytes(), if_version=version)
         except (ConflictError, NotFoundError):
-            found, _ = _read(store)
+            found, _ = read_ledger(store)
             known = {*dead, previous.nonce} if previous else set(dead)
             if found is not None and found.is_held and found.nonce not in known:
                 raise _in_use(store, found) from None  # it has just taken the workdir
@@ -286,7 +305,13 @@ def clock_time(seconds: float) -> str:
     return "an unknown time"
 
 
-def _read(store: Store) -> tuple[Ledger | None, Version | None]:
+def read_ledger(store: Store) -> tuple[Ledger | None, Version | None]:
+    """The ledger and its version; None for both if there is none.
+
+    Raises:
+        LedgerError: it cannot be used.
+        StoreError: the store cannot be reached.
+    """
     try:
         stored = store.get(LEDGER)
     except NotFoundError:

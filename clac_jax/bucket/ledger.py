@@ -15,7 +15,8 @@ from typing import Any
 from clac_jax.errors import WorkdirError
 
 LEDGER = "run.ledger.json"
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)  # without `run` and `removed`
 
 
 class LedgerError(WorkdirError):
@@ -37,6 +38,9 @@ class Ledger:
         commits: step -> name of its object in `commits/`, see `clac_jax.bucket.commits`.
         rows: name in `commits/` of the copy of `metrics.jsonl`; "" if there is none.
         deleting: names in `commits/` of what no longer exists, but takes space.
+        run: `identity` of the run that held the workdir last; `ckpt rm` does not change it.
+        removed: step -> checksum in `files.json` of checkpoints that `ckpt rm` has removed: copies
+            of them in a mirror are not uploaded again.
         damaged: step -> name in `commits/` of checkpoints that a resumed run has set aside.
         run_files: name -> [size, CRC-32] of the other files of the run, as last put.
         finished: whether the run has ended, and everything is here.
@@ -57,11 +61,23 @@ class Ledger:
     run_files: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     finished: bool = False
     is_new: bool = False
+    run: str = ""
+    removed: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def is_held(self) -> bool:
         """Whether somebody holds the workdir, or died while holding it."""
         return bool(self.nonce)
+
+    @property
+    def identity(self) -> str:
+        """Which holder: kept after its release, when the nonce is gone."""
+        return f"{self.fence} {self.started!r} {self.holder}"
+
+    @property
+    def last_run(self) -> str:
+        """`run`, or that of a ledger of format 1."""
+        return self.run or self.identity
 
     def to_bytes(self) -> bytes:
         """The JSON text of the object."""
@@ -82,10 +98,10 @@ class Ledger:
         try:
             values = json.loads(data)
             number = values.pop("format")
-            if number != FORMAT:
+            if number not in READABLE:
                 raise LedgerError(
-                    f"{url} has format {number!r:.20}, and this version of clac_jax reads {FORMAT}."
-                    " Use the version that wrote it."
+                    f"{url} has format {number!r:.20}, and this version of clac_jax reads "
+                    f"{READABLE[0]} to {FORMAT}. Use the version that wrote it."
                 )
             return cls(**{name: _READ[name](value) for name, value in values.items()})
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -142,4 +158,6 @@ _READ: Mapping[str, Any] = {
     },
     "finished": _flag,
     "is_new": _flag,
+    "run": _text,
+    "removed": lambda value: {int(k): _integer(v) for k, v in value.items()},
 }

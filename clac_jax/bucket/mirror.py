@@ -1,53 +1,60 @@
 """The local folder in which a run with a workdir in a bucket works; it may be empty at each start.
 
-The bucket decides. Only if the process that held the workdir last has worked in this very folder,
-the folder may be ahead of the bucket, and is kept as it is.
+The bucket decides. Only if the run that held the workdir last has worked in this very folder, or
+the folder continues what is in the bucket, it may be ahead of the bucket, and is kept: see `ahead`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
-import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from etils import epath
 
 from clac_jax.bucket import run_files
+from clac_jax.bucket.ahead import (
+    continues_newest,
+    drop_removed,
+    is_restorable,
+    put_aside,
+    remove_overtaken,
+)
 from clac_jax.bucket.commits import METRICS, Commit, files_of, get_rows, object_name
 from clac_jax.bucket.lease import Lease
-from clac_jax.bucket.ledger import Ledger
+from clac_jax.bucket.owners import OWNER, is_of, own
 from clac_jax.bucket.pins import Pinned, committed_steps, unpin_all
 from clac_jax.bucket.publishing import in_threads
 from clac_jax.checkpoint.damage import DamagedCheckpointError
 from clac_jax.checkpoint.files import is_large
-from clac_jax.checkpoint.layout import CHECKPOINTS, DAMAGED, entries, is_step
+from clac_jax.checkpoint.layout import (
+    CHECKPOINTS,
+    DAMAGED,
+    REPLACED,
+    entries,
+    is_step,
+    step_folders,
+)
 from clac_jax.checkpoint.remote import (
     Remote,
     ensure_local,
-    is_intact,
     read_remote,
     write_remote,
 )
-from clac_jax.checkpoint.removal import finish_interrupted
+from clac_jax.checkpoint.removal import finish_interrupted, move_away
 from clac_jax.distributed.workdir import LOCK_FILE
-from clac_jax.errors import WorkdirError
-from clac_jax.files.atomic import write_atomically
+from clac_jax.errors import WorkdirError, warn
 from clac_jax.files.paths import explain, local_path
 from clac_jax.files.user_cache import cache_folder
 from clac_jax.stores.errors import NotFoundError
 from clac_jax.stores.store import Store
 
-OWNER = ".lease"  # in the mirror: which holder of the bucket has worked here
 DOWNLOAD = ".download"
 _NOT_CLEARED = (LOCK_FILE, OWNER, CHECKPOINTS, "wandb")
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def mirror_folder(url: str, scratch: str) -> Path:
@@ -63,54 +70,14 @@ def mirror_folder(url: str, scratch: str) -> Path:
     return (base / f"{name}-{digest}").absolute()
 
 
-def dead_holders(mirror: Path) -> list[str]:
-    """Nonces of holders that have ended: those that worked here, as their lock is now ours."""
-    here = [each for each in _owners(mirror) if each.boot == _boot()]
-    return [each.nonce for each in here if each.nonce]
-
-
-def claim(mirror: Path, previous: Ledger | None, new: Ledger) -> None:
-    """Records who is about to take the workdir; if it ends before `fill`, the folder still counts.
-
-    Such a start is then the last holder, and has changed nothing here.
-
-    Args:
-        mirror: the local folder.
-        previous: the ledger before the change; None if there is none.
-        new: the ledger with this process as its holder, which may never be written.
-
-    Raises:
-        WorkdirError: the folder cannot be written.
-    """
-    last = [each for each in _owners(mirror) if _is_that_of(each, previous)]
-    _write_owners(mirror, [*last[:1], _Owner.of(new, is_filled=bool(last))])
-
-
-def own(mirror: Path, ledger: Ledger, is_filled: bool) -> None:
-    """Records the holder that works here from now on.
-
-    Args:
-        mirror: the local folder.
-        ledger: the ledger with this process as its holder.
-        is_filled: whether the content of the folder is that of the run.
-    """
-    _write_owners(mirror, [_Owner.of(ledger, is_filled)])
-
-
-def needed_objects(mirror: Path, previous: Ledger | None) -> set[str]:
+def needed_objects(mirror: Path) -> set[str]:
     """Names of the objects that checkpoints of the mirror have only in the bucket.
 
     Other processes have put them there for a checkpoint that may not be committed there yet.
 
-    Args:
-        mirror: the local folder.
-        previous: the ledger before this process took the workdir; None if there was none.
-
     Raises:
         UnreadableCheckpointError: the folder cannot be read.
     """
-    if not _is_of(mirror, previous):
-        return set()
     finish_interrupted(epath.Path(mirror) / CHECKPOINTS)
     names = set()
     for step, checkpoint in committed_steps(mirror).items():
@@ -119,7 +86,13 @@ def needed_objects(mirror: Path, previous: Ledger | None) -> set[str]:
     return names
 
 
-def fill(mirror: Path, store: Store, lease: Lease, commits: Mapping[int, Commit]) -> None:
+def fill(
+    mirror: Path,
+    store: Store,
+    lease: Lease,
+    commits: Mapping[int, Commit],
+    continues: bool = False,
+) -> None:
     """Makes the mirror what the bucket is, unless it is ahead of the bucket.
 
     Args:
@@ -127,6 +100,7 @@ def fill(mirror: Path, store: Store, lease: Lease, commits: Mapping[int, Commit]
         store: the workdir in the bucket.
         lease: its lease.
         commits: step -> commit of the checkpoints in the bucket.
+        continues: whether the mirror is known to continue what is in the bucket.
 
     Raises:
         StoreError: the store cannot be reached.
@@ -135,14 +109,24 @@ def fill(mirror: Path, store: Store, lease: Lease, commits: Mapping[int, Commit]
     try:
         shutil.rmtree(mirror / DOWNLOAD, ignore_errors=True)
         unpin_all(mirror)
-        if _is_of(mirror, lease.previous) and _is_ahead(mirror, commits):
+        finish_interrupted(epath.Path(mirror) / CHECKPOINTS)
+        removed = lease.ledger.removed
+        drop_removed(mirror, {s: each for s, each in removed.items() if s not in commits})
+        remove_overtaken(mirror, max(commits, default=-1))
+        if _is_ahead(mirror, lease, commits, continues):
+            _repair(mirror, store, commits)
+            new = [each for each in commits.values() if each.fence == lease.ledger.fence]
+            _add_copied(mirror, store, new)
             own(mirror, lease.ledger, is_filled=True)
             return
+        put_aside(mirror, _newer(mirror, commits))
         own(mirror, lease.ledger, is_filled=False)
         kept = _clear(mirror, commits)
         for step, commit in commits.items():
             if step not in kept:
-                _download(mirror, store, commit)
+                copy = _download(mirror, store, commit)
+                (mirror / CHECKPOINTS).mkdir(exist_ok=True)
+                os.replace(copy, mirror / CHECKPOINTS / str(step))
         if commits:  # all that is needed to resume, unless it is damaged
             with contextlib.suppress(DamagedCheckpointError):
                 ensure_local(mirror / CHECKPOINTS / str(max(commits)))
@@ -159,24 +143,44 @@ def fill(mirror: Path, store: Store, lease: Lease, commits: Mapping[int, Commit]
         ) from error
 
 
-def _is_ahead(mirror: Path, commits: Mapping[int, Commit]) -> bool:
-    """Whether the mirror is intact, and has a checkpoint as new as the newest in the bucket."""
-    finish_interrupted(epath.Path(mirror) / CHECKPOINTS)
-    there = committed_steps(mirror)
-    if not there or max(there) < max(commits, default=0):
+def _is_ahead(mirror: Path, lease: Lease, commits: Mapping[int, Commit], continues: bool) -> bool:
+    """Whether the mirror continues the run, and has a checkpoint as new as those in the bucket."""
+    there, newest = committed_steps(mirror), max(commits, default=-1)
+    if continues or is_of(mirror, lease.previous):
+        return bool(there) and max(there) >= newest
+    if not _newer(mirror, commits) or not continues_newest(there, commits, lease.ledger.removed):
         return False
-    return all(_is_intact(each) for each in there.values())
+    warn(f"Checkpoint {max(there)} is only in {mirror}; the run continues from it.")
+    return True
 
 
-def _is_intact(checkpoint: Pinned) -> bool:
-    """Whether all files are what they should be, or will be downloaded when they are needed."""
-    remote = read_remote(checkpoint.folder)
-    elsewhere = remote.files if remote is not None else {}
-    return all(
-        is_intact(checkpoint.folder / name, facts)
-        or (name in elsewhere and not os.path.lexists(checkpoint.folder / name))
-        for name, facts in files_of(checkpoint.manifest).items()
-    )
+def _newer(mirror: Path, commits: Mapping[int, Commit]) -> dict[int, Pinned]:
+    """The intact checkpoints of the mirror that are newer than all in the bucket."""
+    newest = max(commits, default=-1)
+    there = committed_steps(mirror)
+    return {step: each for step, each in there.items() if step > newest and is_restorable(each)}
+
+
+def _repair(mirror: Path, store: Store, commits: Mapping[int, Commit]) -> None:
+    """Replaces damaged checkpoints by those of the bucket; the run itself finds the others."""
+    directory, there = epath.Path(mirror) / CHECKPOINTS, committed_steps(mirror)
+    for step, folder in step_folders(directory).items():
+        if step in commits and not (step in there and is_restorable(there[step])):
+            copy = _download(mirror, store, commits[step])
+            move_away(folder, directory / REPLACED)  # the next start puts it back if this is killed
+            os.replace(copy, folder)
+    finish_interrupted(directory)
+
+
+def _add_copied(mirror: Path, store: Store, commits: Collection[Commit]) -> None:
+    """Adds checkpoints that this start has found in the bucket, where a tool has copied them.
+
+    Otherwise the uploader would remove them there, as if the run had removed them here.
+    """
+    for commit in commits:
+        folder = mirror / CHECKPOINTS / str(commit.step)
+        if not os.path.lexists(folder):
+            os.replace(_download(mirror, store, commit), folder)
 
 
 def _clear(mirror: Path, commits: Mapping[int, Commit]) -> set[int]:
@@ -186,7 +190,7 @@ def _clear(mirror: Path, commits: Mapping[int, Commit]) -> set[int]:
         step
         for step, commit in commits.items()
         if step in there and files_of(there[step].manifest) == commit.files
-        if _is_intact(there[step])
+        if is_restorable(there[step])
     }
     for path in entries(epath.Path(mirror)):
         if path.name not in _NOT_CLEARED:
@@ -204,8 +208,8 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _download(mirror: Path, store: Store, commit: Commit) -> None:
-    """Makes a checkpoint in the mirror, whose large files are downloaded when they are needed.
+def _download(mirror: Path, store: Store, commit: Commit) -> Path:
+    """Makes a folder with a checkpoint, whose large files are downloaded when they are needed.
 
     A file that the bucket has lost is missing here as well; reading the checkpoint names it.
     """
@@ -225,60 +229,4 @@ def _download(mirror: Path, store: Store, commit: Commit) -> None:
             store.download(object_name(commit.step, name), path)
 
     in_threads(get, sorted(commit.files.keys() - commit.small.keys() - large.keys()))
-    (mirror / CHECKPOINTS).mkdir(exist_ok=True)
-    os.replace(folder, mirror / CHECKPOINTS / str(commit.step))
-
-
-def _is_of(mirror: Path, ledger: Ledger | None) -> bool:
-    """Whether the process that held the workdir last has worked in this folder."""
-    return any(_is_that_of(each, ledger) for each in _owners(mirror))
-
-
-@dataclass(frozen=True)
-class _Owner:
-    """A holder that has worked in a mirror, or was about to.
-
-    Attributes:
-        nonce: its random number.
-        boot: see `_boot`.
-        holder: which holder: kept in the ledger after its release, when the nonce is gone.
-        is_filled: whether the content of the folder is that of the run.
-    """
-
-    nonce: str
-    boot: str
-    holder: str
-    is_filled: bool
-
-    @classmethod
-    def of(cls, ledger: Ledger, is_filled: bool) -> _Owner:
-        """This process, as the holder in a ledger."""
-        return cls(ledger.nonce, _boot(), _holder(ledger), is_filled)
-
-
-def _is_that_of(owner: _Owner, ledger: Ledger | None) -> bool:
-    return ledger is not None and owner.is_filled and owner.holder == _holder(ledger)
-
-
-def _holder(ledger: Ledger) -> str:
-    return f"{ledger.fence} {ledger.started!r} {ledger.holder}"
-
-
-def _owners(mirror: Path) -> list[_Owner]:
-    try:
-        values = json.loads((mirror / OWNER).read_text(encoding="utf-8"))
-        return [_Owner(**each) for each in values]
-    except (OSError, ValueError, TypeError):
-        return []
-
-
-def _write_owners(mirror: Path, owners: list[_Owner]) -> None:
-    write_atomically(mirror / OWNER, json.dumps([dataclasses.asdict(each) for each in owners]))
-
-
-def _boot() -> str:
-    """Differs between machines, and between starts of one machine."""
-    try:
-        return _BOOT_ID.read_text(encoding="ascii").strip()
-    except OSError:
-        return "unknown"
+    return folder

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import time
+import zlib
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ from clac_jax.bucket.outage import Outage
 from clac_jax.bucket.publishing import in_threads
 from clac_jax.checkpoint.damage import DamagedCheckpointError
 from clac_jax.checkpoint.fetched import fetch_run
-from clac_jax.checkpoint.files import is_large
+from clac_jax.checkpoint.files import is_inside, is_large
 from clac_jax.checkpoint.layout import CHECKPOINTS, PARTS, STATE
 from clac_jax.checkpoint.parts import Part, database_of
 from clac_jax.checkpoint.removal import remove
@@ -35,13 +36,20 @@ Result = TypeVar("Result")
 class BucketExchange:
     """An `Exchange` by objects in the workdir in a bucket."""
 
-    def __init__(self, store: Store, patience_seconds: float):
+    def __init__(
+        self,
+        store: Store,
+        patience_seconds: float,
+        seen: Callable[[Collection[str]], None] = lambda names: None,
+    ):
         """Wraps the store; nothing is sent.
 
         Args:
             store: the workdir in the bucket.
             patience_seconds: how long the store may be out of reach.
+            seen: called, in the first process, with the names of objects that another has put.
         """
+        self._seen = seen
         self._store, self._patience = store, patience_seconds
         self._outage = Outage(store.url)
 
@@ -73,7 +81,11 @@ class BucketExchange:
         remove(folder)
 
     def read(self, folder: Path, index: int) -> Mapping[str, Any] | None:
-        """See `Exchange.read`; None as well while the store cannot be reached."""
+        """See `Exchange.read`; None as well while the store cannot be reached.
+
+        Raises:
+            DamagedCheckpointError: the note lists files that it does not have, or elsewhere.
+        """
         try:
             note: dict[str, Any] = json.loads(self._store.get(_note(folder, index)).data)
         except NotFoundError:
@@ -82,10 +94,20 @@ class BucketExchange:
             self._outage.report(error)
             return None
         self._outage.report(None)
+        files = note.get("files", {})
+        for name in files:
+            if not is_inside(name):
+                url = self._store.url_of(_note(folder, index))
+                raise DamagedCheckpointError(url, f"lists {name[:80]!r}, which no part has")
+        self._seen([_stored_name(folder, index, name) for name in files if is_data(name)])
         for name, content in note.get("small", {}).items():
+            data = bytes.fromhex(content)
+            if [len(data), zlib.crc32(data)] != files.get(name):
+                url = self._store.url_of(_note(folder, index))
+                raise DamagedCheckpointError(url, "does not hold what was written")
             path = database_of(folder, index) / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(bytes.fromhex(content))
+            path.write_bytes(data)
         return note or None
 
     def fetch(self, folder: Path, index: int, part: Part) -> Collection[str]:

@@ -30,7 +30,7 @@ Warn = Callable[[str], None]
 
 
 def recover(
-    store: Store, lease: Lease, say: Warn = warn, needed: Collection[str] = ()
+    store: Store, lease: Lease, say: Warn = warn, needed: Collection[str] | None = None
 ) -> dict[int, Commit]:
     """Reads which checkpoints exist, and removes the remains of killed commits and removals.
 
@@ -38,7 +38,8 @@ def recover(
         store: the workdir in the bucket.
         lease: its lease.
         say: called with a sentence about each checkpoint that cannot be used.
-        needed: names of objects of checkpoints in the mirror that are still to be committed.
+        needed: names of objects of checkpoints in the mirror that are still to be committed; None
+            if that is not known, as there is no mirror: then no remains of commits are removed.
 
     Returns:
         Step -> commit, for every checkpoint that exists.
@@ -54,7 +55,7 @@ def recover(
     finish_removals(store, lease, commits)
     if lease.ledger.is_new:  # all is as a tool has left it
         lease.change(lambda ledger: dataclasses.replace(ledger, is_new=False))
-    else:
+    elif needed is not None:
         _remove_leftovers(store, lease, commits, incomplete, needed)
     return commits
 
@@ -171,6 +172,7 @@ def _adopt_copied(store: Store, lease: Lease, commits: dict[int, Commit], say: W
                 checkpoints={**ledger.checkpoints, **{s: c.crc32 for s, c in new.items()}},
                 commits={**ledger.commits, **{s: c.name for s, c in new.items()}},
                 run_files={**copied, **ledger.run_files},
+                removed={s: each for s, each in ledger.removed.items() if s not in new},
             )
         )
         commits.update(new)

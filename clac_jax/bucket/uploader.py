@@ -8,16 +8,26 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from clac_jax.bucket.commits import METRICS, Commit, new_commit, object_name, put_rows
+from etils import epath
+
+from clac_jax.bucket.commits import (
+    METRICS,
+    Commit,
+    new_commit,
+    new_rows_name,
+    object_name,
+    put_rows,
+)
 from clac_jax.bucket.lease import Lease
 from clac_jax.bucket.ledger import Ledger
+from clac_jax.bucket.loose import Loose
 from clac_jax.bucket.outage import Outage
 from clac_jax.bucket.pins import Pinned, committed_steps, identity, pin, unpin
-from clac_jax.bucket.publishing import in_threads, publish, republish
+from clac_jax.bucket.publishing import delete_objects, in_threads, publish, republish
 from clac_jax.bucket.recovery import finish_removals, without
 from clac_jax.bucket.run_files import Facts, RunFiles
 from clac_jax.checkpoint.files import DamagedCheckpointError
-from clac_jax.checkpoint.layout import CHECKPOINTS, DAMAGED
+from clac_jax.checkpoint.layout import CHECKPOINTS, DAMAGED, step_folders
 from clac_jax.errors import UserError, warn
 from clac_jax.files import protocol
 from clac_jax.files.paths import explain
@@ -28,7 +38,21 @@ PAUSE = 5.0  # seconds between attempts while the store cannot be reached
 
 
 class UploadError(UserError):
-    """A run is not completely in its bucket."""
+    """A run is not completely in its bucket; `exit_code` is that of the reason."""
+
+    def __init__(self, store: Store, mirror: Path, reason: StoreError):
+        """Says where the rest of the run is.
+
+        Args:
+            store: the workdir in the bucket.
+            mirror: local folder of the run.
+            reason: why the rest cannot be uploaded.
+        """
+        super().__init__(
+            f"The newest part of this run is not in {store.url}: {reason} It is in {mirror}. Run "
+            "the same command on this machine again to upload it, or copy that folder."
+        )
+        self.exit_code = reason.exit_code
 
 
 class Uploader:
@@ -37,6 +61,9 @@ class Uploader:
     Steps are committed oldest first: when one becomes the newest in the bucket, every other that
     the run kept at that time is in it, so a run that resumes there continues as this one did. A
     step that comes and goes while another is uploaded is skipped.
+
+    Attributes:
+        loose: what was put for checkpoints that are not committed yet.
     """
 
     def __init__(
@@ -59,6 +86,7 @@ class Uploader:
         self._mirror, self._store, self._lease = mirror, store, lease
         self._commits = dict(commits)
         self._identities = {step: identity(c.manifest) for step, c in commits.items()}
+        self.loose = Loose()
         self._run_files = RunFiles(mirror, store, lease)
         self._outage = outage or Outage(store.url)
         self._rows = ("", b"")  # put last: name and content
@@ -99,22 +127,19 @@ class Uploader:
             LostWorkdirError: somebody else holds the workdir.
             UploadError: the store could not be reached for so long.
         """
-        failing_since: float | None = None
+        deadline: float | None = None
         while True:
             self.check()
             try:
                 self._bring_or_fail(is_last=True, ended=ended)
                 return
             except StoreError as error:
-                self._outage.report(error)
-                now = time.monotonic()
-                failing_since = now if failing_since is None else failing_since
-                if now - failing_since >= seconds:
-                    raise UploadError(
-                        f"The newest part of this run is not in {self._store.url}: {error} It is "
-                        f"in {self._mirror}. Run the same command on this machine again to upload "
-                        "it, or copy that folder."
-                    ) from error
+                if deadline is None and seconds > 0:
+                    until = time.strftime("%H:%M:%S", time.localtime(time.time() + seconds))
+                    warn(f"{error} The newest part of this run waits for it until {until}.")
+                deadline = deadline or time.monotonic() + seconds
+                if time.monotonic() >= deadline:
+                    raise UploadError(self._store, self._mirror, error) from error
                 time.sleep(min(PAUSE, max(0.05, seconds / 10)))
 
     def stop(self) -> None:
@@ -155,8 +180,13 @@ class Uploader:
         is_complete = all(self._identities.get(s) == each.identity for s, each in there.items())
         # A folder of which everything is gone was cleaned up by somebody else.
         if there and is_complete and (ended or max(there) >= max(known, default=0)):
-            self._remove([step for step in known if step not in there])
+            # One that is damaged here is still there, and intact in the bucket.
+            folders = step_folders(epath.Path(self._mirror) / CHECKPOINTS)
+            self._remove([step for step in known if step not in folders])
+        # Also after a removal whose answer was lost, or their objects would seem to be needed.
+        self._forget([step for step in self._commits if step not in self._lease.ledger.checkpoints])
         finish_removals(self._store, self._lease, self._commits)
+        self._collect(there, ended)
         if ended:
             for commit in self._commits.values():
                 republish(self._store, self._lease, commit)
@@ -195,6 +225,7 @@ class Uploader:
     def _commit(self, pinned: Pinned) -> None:
         """Uploads a checkpoint and commits it: data, small files, manifest, ledger."""
         small = pinned.small()
+        self.loose.add(object_name(pinned.step, name) for name in (*pinned.data, *small))
         run_files = self._run_files.put_changed()
 
         def put(name: str) -> None:
@@ -211,11 +242,13 @@ class Uploader:
         if not replaced:
             publish(self._store, self._lease, commit)
         protocol.reached("commit")
+        self.loose.add([commit.name])
         self._store.put(commit.name, commit.to_bytes(), if_absent=True)
         protocol.reached("commit put")
         self._lease.change(lambda ledger: _with(_with_files(ledger, run_files, rows), commit))
         self._commits[pinned.step] = commit
         self._identities[pinned.step] = pinned.identity
+        self.loose.discard([commit.name, rows, *commit.objects])
         if replaced:
             publish(self._store, self._lease, commit)
 
@@ -232,6 +265,7 @@ class Uploader:
         new = _with_files(self._lease.ledger, files, rows)
         if new != self._lease.ledger:
             self._lease.change(lambda ledger: _with_files(ledger, files, rows))
+        self.loose.discard([rows])
 
     def _put_rows(self) -> str:
         """Name of the rows in the bucket; "" if the run has none."""
@@ -239,7 +273,9 @@ class Uploader:
         content = path.read_bytes() if path.is_file() else b""
         if content and content != self._rows[1]:
             protocol.reached("rows")
-            name = put_rows(self._store, self._lease.ledger.fence, content)
+            name = new_rows_name(self._lease.ledger.fence)
+            self.loose.add([name])
+            put_rows(self._store, name, content)
             self._rows = (name, content)
         return self._rows[0]
 
@@ -248,6 +284,17 @@ class Uploader:
             protocol.reached("removal")
             self._lease.change(lambda ledger: without(ledger, steps))
             self._forget(steps)
+
+    def _collect(self, there: Mapping[int, Pinned], ended: bool) -> None:
+        """Deletes what was put for checkpoints that will not be committed any more."""
+        rows = [self._rows[0]]
+        if not self.loose.left(self._lease.ledger, self._commits, there, ended, rows):
+            return
+        self._lease.renew()  # also shows whether a change took place whose answer was lost
+        left = self.loose.left(self._lease.ledger, self._commits, there, ended, rows)
+        protocol.reached("loose objects")
+        delete_objects(self._store, self._lease, left)
+        self.loose.discard(left)
 
     def _set_damaged_aside(self, there: Mapping[int, Pinned]) -> None:
         """Takes those out of the ledger that the resumed run has moved to `damaged`."""
@@ -277,6 +324,7 @@ def _with(ledger: Ledger, commit: Commit) -> Ledger:
         checkpoints={**ledger.checkpoints, commit.step: commit.crc32},
         commits={**ledger.commits, commit.step: commit.name},
         deleting=(*ledger.deleting, old) if old else ledger.deleting,
+        removed={step: each for step, each in ledger.removed.items() if step != commit.step},
     )
 
 

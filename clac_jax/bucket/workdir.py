@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import shutil
 from pathlib import Path
@@ -13,9 +12,12 @@ from typing import Protocol
 import ml_collections
 
 from clac_jax.bucket import mirror as mirrors
+from clac_jax.bucket import owners
+from clac_jax.bucket.ahead import continues_without_ledger
 from clac_jax.bucket.followed import FollowedCheckpoints
-from clac_jax.bucket.lease import acquire
-from clac_jax.bucket.ledger import LEDGER
+from clac_jax.bucket.lease import Lease, acquire, read_ledger
+from clac_jax.bucket.leaving import Leaving
+from clac_jax.bucket.ledger import Ledger
 from clac_jax.bucket.outage import Outage
 from clac_jax.bucket.parts import BucketExchange
 from clac_jax.bucket.recovery import recover
@@ -124,9 +126,13 @@ class BucketPlace:
             UrlError: the URL cannot be used.
             StoreError: a library or a setting in the environment is missing.
         """
-        limit = options.max_mb_per_second * 1e6
-        patience = StoreOptions(max_bytes_per_second=limit, patience_seconds=STORE_PATIENCE)
-        self._store: Store = open_store(str(url), patience)
+        self._trains = False
+        store_options = StoreOptions(
+            max_bytes_per_second=options.max_mb_per_second * 1e6,
+            patience_seconds=STORE_PATIENCE,
+            say=self._say_unless_training,
+        )
+        self._store: Store = open_store(str(url), store_options)
         self._lease_seconds = options.lease_seconds
         self._patience = options.patience_minutes * 60
         self.shown = self._store.url
@@ -135,6 +141,7 @@ class BucketPlace:
         shown = f"--workdir={self.shown} (local copy: {self.folder})"
         self._local = Workdir(self.folder, "config.bucket.scratch", shown)
         self._outage = Outage(self.shown)
+        self._leaving = Leaving()
 
     def __enter__(self) -> Path:
         """Takes the workdir, and fills the mirror from it.
@@ -145,20 +152,33 @@ class BucketPlace:
         """
         with contextlib.ExitStack() as stack:
             mirror = stack.enter_context(self._local)
-            if self._store.head(LEDGER) is None:
+            ledger, _ = read_ledger(self._store)
+            if ledger is None:
                 check_conditions(self._store)
-            dead = mirrors.dead_holders(mirror) if self._local.is_locked else []
-            claim = functools.partial(mirrors.claim, mirror)
-            self._lease = acquire(self._store, self._lease_seconds, dead, say=warn, before=claim)
-            self._lease.start_renewing(self._outage.report)
+            continues = continues_without_ledger(mirror, self._store, ledger)
+            dead = owners.dead_holders(mirror) if self._local.is_locked else []
+            try:
+                self._lease = self._acquire(mirror, dead, continues)
+            finally:
+                self._leaving.end_taking()
             stack.callback(self._release_after_failure)
-            needed = mirrors.needed_objects(mirror, self._lease.previous)
+            self._lease.start_renewing(self._outage.report)
+            needed = mirrors.needed_objects(mirror)
             commits = recover(self._store, self._lease, needed=needed)
-            mirrors.fill(mirror, self._store, self._lease, commits)
+            mirrors.fill(mirror, self._store, self._lease, commits, continues)
             self._uploader = Uploader(mirror, self._store, self._lease, commits, self._outage)
             self._uploader.start()
             stack.pop_all()
+        self._trains = True
         return mirror
+
+    def _acquire(self, mirror: Path, dead: list[str], continues: bool) -> Lease:
+        def prepare(previous: Ledger | None, new: Ledger) -> Ledger:
+            owners.claim(mirror, previous, new, continues)
+            self._leaving.begin_taking()
+            return new
+
+        return acquire(self._store, self._lease_seconds, dead, say=warn, prepare=prepare)
 
     def __exit__(
         self,
@@ -171,6 +191,7 @@ class BucketPlace:
         Raises:
             UploadError, LostWorkdirError: that fails, and no other error is on its way.
         """
+        self._training_ends()
         try:
             self._uploader.stop()
             self._finish(ended=error is None)
@@ -204,12 +225,23 @@ class BucketPlace:
 
     def exchange(self) -> Exchange:
         """By objects in the bucket."""
-        return BucketExchange(self._store, self._patience)
+        if not is_first():
+            return BucketExchange(self._store, self._patience)
+        return BucketExchange(self._store, self._patience, self._uploader.loose.add)
 
     def complete(self) -> None:
-        """Uploads everything before the program ends by `os._exit`; on failure, ends it here."""
+        """Uploads everything before the program ends by `os._exit`; on failure, ends it here.
+
+        At the start, when there is nothing to upload yet, it releases the workdir.
+        """
+        self._training_ends()
         uploader: Uploader | None = getattr(self, "_uploader", None)
-        if uploader is None:  # still at the start
+        if uploader is None:
+            self._leaving.ask(STORE_PATIENCE)
+            lease: Lease | None = getattr(self, "_lease", None)
+            if lease is not None:
+                with contextlib.suppress(UserError):  # somebody else has it, or it runs out
+                    lease.leave()
             return
         try:
             uploader.stop()
@@ -217,6 +249,14 @@ class BucketPlace:
         except UserError as error:
             say(f"error: {error}")
             os._exit(error.exit_code)
+
+    def _say_unless_training(self, line: str) -> None:
+        if not self._trains:  # else `Outage` says it
+            warn(line)
+
+    def _training_ends(self) -> None:
+        self._trains = False
+        self._outage.training_ends()
 
     def _release_after_failure(self) -> None:
         with contextlib.suppress(UserError):  # the error that led here is the one to report

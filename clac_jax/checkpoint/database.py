@@ -32,14 +32,14 @@ Pieces = Mapping[int, np.ndarray]
 def write_database(
     folder: Path, division: Mapping[str, Divided], pieces: Mapping[str, Pieces]
 ) -> None:
-    """Writes shards into a new database and flushes it to disk; nothing is copied in memory.
+    """Writes shards into a new database; nothing is copied in memory. The caller syncs its files.
 
     Args:
         folder: folder of the database, which must not exist.
         division: slash path -> the array and its shards.
         pieces: slash path -> the shards to write; C-contiguous, and unchanged until the return.
     """
-    context, base = ts.Context(_CONTEXT), _files(folder)
+    context, base = ts.Context({**_CONTEXT, "file_io_sync": False}), _files(folder)
     kvstore = {
         "driver": "ocdbt",
         # Only the manifest, which commits the rest, needs an atomic replacement.

@@ -29,12 +29,12 @@ from clac_jax.checkpoint.remote import (
     MANIFEST,
     Remote,
     ensure_local,
-    is_intact,
     verify_stored,
     write_remote,
 )
 from clac_jax.errors import UserError, WorkdirError, origin_of, set_origin
 from clac_jax.files.atomic import replacing, write_atomically
+from clac_jax.files.checksum import is_intact
 from clac_jax.files.paths import explain
 from clac_jax.files.user_cache import cache_folder
 from clac_jax.stores.errors import NotFoundError
@@ -232,6 +232,10 @@ def _fetch(wanted: _Wanted) -> None:
                 path.unlink(missing_ok=True)
         elif not is_intact(path, (size, crc)):
             _copy_if_there(store, name, path)
+    lacks = any(name not in large and not os.path.lexists(folder / name) for name in files)
+    if lacks and store.head(MANIFEST) is None:  # removed by its run in the meantime: not damaged
+        _discard(folder)
+        return
     write_remote(folder, Remote(store.url, large))
 
 

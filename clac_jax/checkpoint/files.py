@@ -11,8 +11,8 @@ import errno
 import json
 import os
 import stat
-import zlib
 from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from clac_jax.checkpoint.remote import (
     renew_damaged,
 )
 from clac_jax.files.atomic import sync, write_atomically
+from clac_jax.files.crc import crc32, file_crc32
 from clac_jax.files.paths import explain
 
 __all__ = [  # names from below that belong to the files of a checkpoint
@@ -45,8 +46,8 @@ __all__ = [  # names from below that belong to the files of a checkpoint
 # Larger files hold arrays, which have checksums of their own, so that a few arrays of a large
 # checkpoint can be read and verified without reading all of it.
 SMALL_FILE = 1 << 20
+_THREADS = 8  # a disk flushes several files in about the time of one
 MAX_JSON_BYTES = 1 << 28  # far more than the description of any checkpoint
-_CHUNK = 1 << 24
 
 
 def write_manifest(folder: epath.Path, known: Mapping[str, list[int]] | None = None) -> None:
@@ -61,9 +62,8 @@ def write_manifest(folder: epath.Path, known: Mapping[str, list[int]] | None = N
     """
     files = {**describe_files(Path(folder), except_for=known or {}), **(known or {})}
     body = json.dumps(files, sort_keys=True)
-    for path in _folders(folder):
-        sync(path)
-    content = json.dumps({"crc32": zlib.crc32(body.encode()), "files": files})
+    sync_folders(folder)
+    content = json.dumps({"crc32": crc32(body.encode()), "files": files})
     write_atomically(Path(folder / MANIFEST), content)
 
 
@@ -74,13 +74,20 @@ def describe_files(folder: Path, except_for: Collection[str] = ()) -> dict[str, 
         folder: a checkpoint or part of one.
         except_for: paths in the folder to leave out.
     """
-    files = {}
-    for path in _files(epath.Path(folder)):
-        name = _relative(path, epath.Path(folder))
-        if name not in except_for:
-            files[name] = [path.stat().length, _crc32(path)]
-            sync(path)
-    return files
+    paths = {_relative(path, epath.Path(folder)): path for path in _files(epath.Path(folder))}
+    names = sorted(paths.keys() - except_for)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return dict(zip(names, pool.map(_describe, [paths[name] for name in names]), strict=True))
+
+
+def sync_folders(folder: epath.PathLike) -> None:
+    """Syncs a folder to disk, with all folders in it; not their files.
+
+    Raises:
+        OSError: one cannot be synced.
+    """
+    with ThreadPoolExecutor(_THREADS) as pool:
+        list(pool.map(sync, _folders(epath.Path(folder))))
 
 
 def check_files(folder: epath.Path, every_byte: bool = False) -> None:
@@ -132,7 +139,7 @@ def _check_files(folder: epath.Path, every_byte: bool) -> None:
                 raise DamagedCheckpointError(path, "is not a file")
             if found.st_size != size:
                 raise DamagedCheckpointError(path, f"has {found.st_size} bytes instead of {size}")
-            if (every_byte or size <= SMALL_FILE) and _crc32(path) != crc:
+            if (every_byte or size <= SMALL_FILE) and file_crc32(path) != crc:
                 raise DamagedCheckpointError(path, "does not hold what was written")
 
 
@@ -234,18 +241,27 @@ def listed_files(content: Any) -> dict[str, tuple[int, int]]:
     """
     try:
         files, crc = content["files"], content["crc32"]
-        intact = zlib.crc32(json.dumps(files, sort_keys=True).encode()) == crc
+        intact = crc32(json.dumps(files, sort_keys=True).encode()) == crc
         listed = {name: (size, file_crc) for name, (size, file_crc) in files.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError("cannot be read") from error
     if not intact:
         raise ValueError("does not hold what was written")
     for name, (size, crc) in listed.items():
-        parts = name.split("/")
-        outside = name.startswith("/") or ".." in parts or "\0" in name or not name.isprintable()
-        if outside or type(size) is not int or type(crc) is not int or size < 0:
+        if not is_inside(name) or type(size) is not int or type(crc) is not int or size < 0:
             raise ValueError(f"lists {name[:80]!r}, which no checkpoint has")
     return listed
+
+
+def is_inside(name: str) -> bool:
+    """Whether the name of a file, relative to a folder, leads to a place in that folder."""
+    return name.isprintable() and not {"", ".", ".."} & set(name.split("/"))
+
+
+def _describe(path: epath.Path) -> list[int]:
+    facts = [path.stat().length, file_crc32(path)]
+    sync(path)
+    return facts
 
 
 def _files(folder: epath.Path) -> Iterator[epath.Path]:
@@ -265,11 +281,3 @@ def _folders(folder: epath.Path) -> Iterator[epath.Path]:
 
 def _relative(path: epath.Path, folder: epath.Path) -> str:
     return str(path)[len(str(folder)) :].lstrip("/")
-
-
-def _crc32(path: epath.Path) -> int:
-    crc = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            crc = zlib.crc32(chunk, crc)  # type: ignore[arg-type]  # text, says epath
-    return crc

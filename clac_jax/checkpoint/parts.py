@@ -26,7 +26,7 @@ import numpy as np
 from clac_jax.checkpoint.arrays import crc32_of, norm_of
 from clac_jax.checkpoint.database import Pieces, write_database
 from clac_jax.checkpoint.division import Divided
-from clac_jax.checkpoint.files import describe_files
+from clac_jax.checkpoint.files import describe_files, sync_folders
 from clac_jax.checkpoint.layout import PARTS, Leaf
 from clac_jax.checkpoint.removal import remove
 from clac_jax.errors import UserError
@@ -172,7 +172,7 @@ def write_part(
             for path, numbered in described.items()
         },
     )
-    sync(folder)
+    sync_folders(folder)
     protocol.reached("part described")
     return part
 

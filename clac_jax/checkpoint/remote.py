@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import zlib
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,6 +19,8 @@ from clac_jax.checkpoint.damage import (
 )
 from clac_jax.errors import WorkdirError
 from clac_jax.files.atomic import replacing, write_atomically
+from clac_jax.files.checksum import is_intact
+from clac_jax.files.crc import crc32
 from clac_jax.files.paths import explain
 from clac_jax.stores.errors import NotFoundError
 from clac_jax.stores.store import Store, StoreOptions, open_store
@@ -147,21 +148,6 @@ def verify_stored(remote: Remote, files: Files, options: StoreOptions | None = N
             raise DamagedCheckpointError(f"{store.url}/{name}", "does not hold what was written")
 
 
-def is_intact(path: Path, facts: tuple[int, int]) -> bool:
-    """Whether a local file has this size and CRC-32."""
-    size, expected = facts
-    try:
-        if path.stat().st_size != size:
-            return False
-        crc = 0
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                crc = zlib.crc32(chunk, crc)
-    except OSError:
-        return False
-    return crc == expected
-
-
 def _download_all(remote: Remote, place: Path, files: Files) -> None:
     options = StoreOptions()
     store = open_store(remote.url, options)
@@ -197,7 +183,7 @@ def _stored_crc(store: Store, name: str, size: int) -> int:
     crc = 0
     for start in range(0, size, _CHUNK):
         end = min(start + _CHUNK, size)
-        crc = zlib.crc32(store.get(name, start, end).data, crc)
+        crc = crc32(store.get(name, start, end).data, crc)
     return crc
 
 

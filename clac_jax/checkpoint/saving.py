@@ -139,14 +139,18 @@ class Saver:
 
         Returns:
             A sentence on the newest checkpoint.
+
+        Raises:
+            UploadError, LostWorkdirError: what was saved is not in the bucket; the message says
+                where it is.
         """
         self.checkpoints.others_are_lost()
         try:
             if progress.step > 0 and self._is_intact(state, progress):
                 self._save_unless_saved(state, progress)
-            self.checkpoints.drain()
         except (UserError, RuntimeError, ValueError) as error:  # JAX's, for a deleted state
             warn(str(error))
+        self.checkpoints.drain()  # its error says that what was saved is not where it belongs
         return self.checkpoints.describe_newest()
 
     def best_state(self, template: TrainState, state: TrainState) -> tuple[TrainState, int]:

@@ -21,6 +21,7 @@ from clac_jax.distributed.lost_process import LAST_SAVE_SECONDS
 from clac_jax.distributed.preemption import EXIT_HUNG, say
 from clac_jax.distributed.stacks import all_stacks
 from clac_jax.distributed.watchdog import SAVES, Hang
+from clac_jax.errors import UserError
 from clac_jax.files.paths import explain
 
 T = TypeVar("T")
@@ -136,9 +137,15 @@ class HungRun:
         if self._link:
             self._link.tell(written=True)
         bounded(lambda: self.record(reason), ANSWER_SECONDS)
-        saved = "" if self._save_hangs else bounded(self.save_first, LAST_SAVE_SECONDS)
+        saved = "" if self._save_hangs else bounded(self._save, LAST_SAVE_SECONDS)
         bounded(self.complete, LAST_SAVE_SECONDS)
         return [self._others(reports), where, saved or ""]
+
+    def _save(self) -> str:
+        try:
+            return self.save_first()
+        except UserError as error:
+            return str(error)
 
     def _send(self, report: tuple[str, str]) -> list[str]:
         """In another process: sends its stacks, and waits until they are written."""

@@ -392,7 +392,7 @@ class Link:
             self.tell(lost=reason, stopped=stopped)
         lately = time.monotonic() - self._woke < self._silence_seconds
         slept = self._slept if lately and self._slept > self._silence_seconds / 2 else 0.0
-        self.loss.end_program(slept, code, lambda: self.tell(leaving=reason, code=code))
+        self.loss.end_program(slept, code, lambda last: self.tell(leaving=reason, code=last))
 
     def tell(self, **message: Any) -> None:
         """Sends a message from the first process to all others, or from another to the first."""

@@ -1,4 +1,4 @@
-"""Arrays, one by one, and short texts that one process sends to the others."""
+"""Arrays, one by one, and texts that one process sends to the others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from clac_jax.distributed import processes
 
 PIECE_BYTES = 1 << 26
-TEXT_BYTES = 2048
+TEXT_BYTES = 2048  # of each piece
 
 
 def each_from_first(
@@ -48,16 +48,21 @@ def each_from_first(
 def any_text(text: str) -> str:
     """The text of the first process, in their order, that gives one; "" if none does.
 
-    A collective: every process must call it. Long texts are cut off.
+    A collective: every process must call it. The text may be of any length.
     """
     if not processes.are_several():
         return text
     behind = jax.process_count() - jax.process_index()
     first = int(processes.maximum([behind if text else 0])()[0])
-    content = text.encode()[:TEXT_BYTES].ljust(TEXT_BYTES, b"\0") if first == behind else b""
-    row = np.frombuffer(content or bytes(TEXT_BYTES), np.uint8)
-    sent = processes.maximum(row.tolist())().astype(np.uint8).tobytes()
-    return sent.rstrip(b"\0").decode(errors="ignore")
+    # Names of files may have bytes that are not UTF-8, which Python keeps as surrogates.
+    content = text.encode(errors="surrogatepass") if first == behind else b""
+    size = int(processes.maximum([len(content)])()[0])
+    received = bytearray()
+    for begin in range(0, size, TEXT_BYTES):  # padded: one program for all pieces
+        piece = content[begin : begin + TEXT_BYTES].ljust(TEXT_BYTES, b"\0")
+        row = np.frombuffer(piece, np.uint8).tolist()
+        received += processes.maximum(row)().astype(np.uint8).tobytes()
+    return received[:size].decode(errors="surrogatepass")
 
 
 def _flat(arrays: Sequence[Any], shapes: Sequence[jax.ShapeDtypeStruct]) -> Iterator[np.ndarray]:

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from clac_jax.errors import warn
 from clac_jax.stores.client import open_client
 from clac_jax.stores.failures import Failure, Kind, classify
 from clac_jax.stores.messages import error_of
+from clac_jax.stores.notice import Notice
 from clac_jax.stores.retries import Bandwidth, Patience
 from clac_jax.stores.transfer import library_errors
 from clac_jax.stores.url import BucketUrl
@@ -37,6 +39,7 @@ class StoreOptions:
             each large file in transit.
         patience_seconds: how long a call repeats requests that fail before it raises.
         request_seconds: limit for one request of at most `part_bytes`.
+        say: called with a line, after a few seconds, when the store is waited for.
     """
 
     max_bytes_per_second: float = 0
@@ -44,6 +47,7 @@ class StoreOptions:
     part_bytes: int = 8 << 20
     patience_seconds: float = 60
     request_seconds: float = 60
+    say: Callable[[str], None] = warn
 
 
 USUAL = StoreOptions()
@@ -81,6 +85,7 @@ class Connection:
         self.counts = Counts()
         self._url = url
         self._has_answered = False
+        self._notice = Notice(str(url), options.say)
         self._clients: dict[tuple[float, int], ObjectStore] = {}
         self.client()  # a wrong setting is reported now
 
@@ -107,6 +112,10 @@ class Connection:
         Raises:
             StoreError: the class that `error_of` gives the last failure.
         """
+        with self._notice.watching(self.options.patience_seconds):
+            return self._repeat(request, action, url)
+
+    def _repeat(self, request: Callable[[], T], action: str, url: str) -> T:
         patience = Patience(self.options.patience_seconds)
         is_renewed = False
         while True:
@@ -114,6 +123,7 @@ class Connection:
             try:
                 result = request()
                 self._has_answered = True
+                self._notice.answered()
                 return result
             except library_errors() as error:
                 failure = self._failure(error)
@@ -122,6 +132,8 @@ class Connection:
                 is_renewed = True
             elif not patience.allows_another_try(failure):
                 raise error_of(failure, action, url, patience.waited) from None
+            else:
+                self._notice.failed(failure, patience.waited, patience.left)
             self.counts.add(retries=1)
 
     def _client(self, seconds: float, max_retries: int) -> ObjectStore:

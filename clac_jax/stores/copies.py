@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import fcntl
 import hashlib
 import json
@@ -13,8 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from clac_jax.errors import WorkdirError, set_origin
+from clac_jax.errors import WorkdirError, set_origin, warn
 from clac_jax.files.atomic import write_atomically
+from clac_jax.files.checksum import is_intact
 from clac_jax.files.json import read_json_object
 from clac_jax.files.paths import explain, local_path
 from clac_jax.files.user_cache import cache_folder
@@ -32,10 +34,11 @@ _FILES_AT_A_TIME = 8
 def local_copy(url_or_path: str | os.PathLike[str], what: str) -> Path:
     """The local path of a file or folder that may be in a bucket.
 
-    An object, or all objects of a folder, are downloaded into the user's cache. Those whose size
-    and version are those of the last time are not downloaded again; local files of objects that
-    no longer exist are deleted. Several processes may call this for one URL. Messages name the URL
-    instead of the copy.
+    An object, or all objects of a folder, are downloaded into the user's cache. Those whose version
+    is that of the last time are not downloaded again if every byte of the copy is still what was
+    downloaded: reading it costs a second per GB or so, and what uses the file reads it anyway.
+    Local files of objects that no longer exist are deleted. Several processes may call this for one
+    URL. Messages name the URL instead of the copy.
 
     Args:
         url_or_path: a URL of a store, or a local path, which is returned with `~` expanded.
@@ -58,23 +61,28 @@ def local_copy(url_or_path: str | os.PathLike[str], what: str) -> Path:
     with _locked(place):
         found = {item.name: item for item in _objects(store, what)}
         copied = _copied(place)
-        stale = [
-            key
-            for key, item in found.items()
-            if copied.get(key) != _facts(item) or _size(target / key) != item.size
-        ]
+        kept = {key: copied[key] for key in found if copied.get(key, [])[:2] == _facts(found[key])}
         _delete_others(target, copied, found)
+
+        def check(key: str) -> None:
+            state = _state(target / key, kept[key])
+            if state is _State.DAMAGED:
+                warn(f"The copy of {target / key} on this machine is damaged, and replaced.")
+            if state is not _State.INTACT:
+                del kept[key]
 
         def download(key: str) -> None:
             path = target / key
             path.parent.mkdir(parents=True, exist_ok=True)
-            (store if key else parent).download(key or name, path)
+            crc = (store if key else parent).download(key or name, path)
+            copied[key] = [*_facts(found[key]), crc]
 
-        if stale:
+        _in_threads(check, list(kept))
+        if stale := [key for key in found if key not in kept]:
             # Without the stale ones: a killed process may leave some of them as they were.
-            _record(place, store.url, {k: copied[k] for k in found if k not in stale})
+            _record(place, store.url, kept)
             _in_threads(download, stale)
-        _record(place, store.url, {key: _facts(item) for key, item in found.items()})
+        _record(place, store.url, {key: copied[key] for key in found})
     return target
 
 
@@ -120,8 +128,19 @@ def _facts(item: Listed) -> list[Any]:
     return [item.size, item.version.as_json()]
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else -1
+class _State(enum.Enum):
+    """The state of a local file, compared with what was downloaded."""
+
+    INTACT = enum.auto()
+    DAMAGED = enum.auto()
+    ABSENT = enum.auto()
+
+
+def _state(path: Path, facts: list[Any]) -> _State:
+    """Compares a local file with the size and the CRC-32 in the last and first of its facts."""
+    if len(facts) < 3 or not path.is_file():  # without a checksum: of an older version
+        return _State.ABSENT
+    return _State.INTACT if is_intact(path, (facts[0], facts[2])) else _State.DAMAGED
 
 
 def _delete_others(target: Path, copied: dict[str, Any], found: dict[str, Listed]) -> None:

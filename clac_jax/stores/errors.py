@@ -44,10 +44,11 @@ class UnavailableError(StoreError):
 
     Attributes:
         is_throttled: whether the store requires fewer requests.
+        waited: seconds during which the request was repeated.
     """
 
     exit_code = 1  # nothing has to be corrected: `clac-jax run` tries again
 
-    def __init__(self, message: str, is_throttled: bool = False):
+    def __init__(self, message: str, is_throttled: bool = False, waited: float = 0.0):
         super().__init__(message)
-        self.is_throttled = is_throttled
+        self.is_throttled, self.waited = is_throttled, waited

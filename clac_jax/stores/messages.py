@@ -75,11 +75,13 @@ def error_of(failure: Failure, action: str, url: str, waited: float = 0.0) -> St
                 f"{cannot}: the store has been throttling requests{since}{detail}. "
                 "Try again later, or limit the bandwidth.",
                 is_throttled=True,
+                waited=waited,
             )
         case Kind.UNAVAILABLE:
             return UnavailableError(
                 f"{cannot}: the store has not been available{since}{detail}. Check the network "
-                "and the status of the store, and try again later."
+                "and the status of the store, and try again later.",
+                waited=waited,
             )
         case _:
             return StoreError(f"{cannot}: the store refuses it{detail}. Check the name.")

@@ -45,6 +45,11 @@ class Patience:
         """Seconds since the first failure."""
         return 0.0 if self._start is None else self._clock.now() - self._start
 
+    @property
+    def left(self) -> float:
+        """Seconds for which a failed request is still repeated."""
+        return max(0.0, self._seconds - self.waited)
+
     def allows_another_try(self, failure: Failure) -> bool:
         """Waits and returns True, or returns False when patience is at its end."""
         if not failure.kind.is_transient:

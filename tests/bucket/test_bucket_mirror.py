@@ -12,7 +12,8 @@ from helpers.memory_store import Memory, MemoryStore
 
 from clac_jax.bucket.lease import acquire
 from clac_jax.bucket.ledger import LEDGER
-from clac_jax.bucket.mirror import dead_holders, mirror_folder
+from clac_jax.bucket.mirror import mirror_folder
+from clac_jax.bucket.owners import dead_holders
 from clac_jax.checkpoint.files import DamagedCheckpointError, check_files, write_manifest
 from clac_jax.checkpoint.layout import step_folders
 from clac_jax.checkpoint.remote import Remote, write_remote

@@ -1,6 +1,7 @@
 """Parts of a sharded state that get to the first process through a bucket."""
 
 import functools
+import json
 import os
 
 import pytest
@@ -13,17 +14,19 @@ from clac_jax.bucket.parts import BucketExchange
 from clac_jax.checkpoint import remote
 from clac_jax.checkpoint.arrays import read_arrays
 from clac_jax.checkpoint.background import CheckpointError
+from clac_jax.checkpoint.damage import DamagedCheckpointError
 from clac_jax.checkpoint.layout import read_info
 from clac_jax.stores.errors import UnavailableError
 from clac_jax.training.progress import RunProgress
 
 
-def save_through(memory, folder, step=1, **options):
+def save_through(memory, folder, step=1, seen=None, **options):
     """Saves in two processes without a common disk; returns their checkpoints."""
     everyone = []
     for index in (0, 1):
         checkpoints = open_checkpoints(folder / f"host{index}", index, 2, **options)
-        checkpoints.share_saves("run", BucketExchange(MemoryStore(memory), 5.0))
+        report = {} if seen is None or index else {"seen": seen.extend}
+        checkpoints.share_saves("run", BucketExchange(MemoryStore(memory), 5.0, **report))
         everyone.append(checkpoints)
     for checkpoints in reversed(everyone):
         checkpoints.save(arrays_at(step), RunProgress(step=step), None)
@@ -36,12 +39,13 @@ def test_the_first_process_commits_what_others_have_put(tmp_path, monkeypatch, l
     monkeypatch.setattr(
         "clac_jax.bucket.parts.is_large", lambda name, size: "/d/" in name and size > limit
     )
-    memory = Memory()
-    first, other = save_through(memory, tmp_path)
+    memory, seen = Memory(), []
+    first, other = save_through(memory, tmp_path, seen=seen)
     other.close()
     first.close()
     assert os.listdir(tmp_path / "host1" / "checkpoints") == [], "nothing is left on its disk"
     names = sorted(memory.objects)
+    assert sorted(seen) == names, "so that they can be deleted if the save is never committed"
     assert names and all(name.startswith("checkpoints/1/state/ocdbt.process_1/") for name in names)
     folder = tmp_path / "host0" / "checkpoints" / "1"
     info = read_info(epath.Path(folder))
@@ -105,3 +109,23 @@ def test_a_damaged_part_is_not_merged(tmp_path):
     with pytest.raises(CheckpointError, match="is not what was written"):
         first.close()
     assert os.listdir(tmp_path / "0" / "checkpoints") == []
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        {"files": {"../../evil": [1, 0]}, "shards": {}},
+        {"files": {}, "small": {"../../evil": "00"}, "shards": {}},
+        {"files": {"nodes": [2, 0]}, "small": {"nodes": "00"}, "shards": {}},
+    ],
+    ids=["listed outside", "not listed", "another content"],
+)
+def test_a_note_writes_no_other_files_than_it_lists(tmp_path, note):
+    memory, folder = Memory(), tmp_path / "checkpoints" / "1.parts-run"
+    exchange = BucketExchange(MemoryStore(memory), 5.0)
+    exchange.publish(folder, 1, {"files": {}, "shards": {}})
+    (name,) = memory.objects
+    memory.write(name, json.dumps(note).encode())
+    with pytest.raises(DamagedCheckpointError):
+        exchange.read(folder, 1)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

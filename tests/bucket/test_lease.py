@@ -1,5 +1,6 @@
 """Who may write to a workdir in a bucket."""
 
+import json
 import threading
 import time
 from dataclasses import replace
@@ -170,8 +171,10 @@ def test_a_ledger_that_is_none_is_named():
     memory.write(LEDGER, b"[]")
     with pytest.raises(LedgerError, match=r"run\.ledger\.json is not the ledger of a run"):
         acquire(MemoryStore(memory), 60)
-    memory.write(LEDGER, b'{"format": 2}')
-    with pytest.raises(LedgerError, match="has format 2"):
+    memory.write(LEDGER, b'{"format": 3}')
+    with pytest.raises(
+        LedgerError, match="has format 3, and this version of clac_jax reads 1 to 2"
+    ):
         acquire(MemoryStore(memory), 60)
 
 
@@ -209,5 +212,16 @@ def test_the_ledger_survives_its_json():
         rows="commits/rows.1.ab.jsonl.gz",
         finished=True,
         is_new=True,
+        run="2 0.5 process 1 on host",
+        removed={4: 5},
     )
     assert Ledger.from_bytes(ledger.to_bytes(), "") == ledger
+
+
+def test_a_ledger_of_the_format_before_is_read():
+    ledger = Ledger(fence=3, started=0.5, holder="process 1 on host")
+    values = json.loads(ledger.to_bytes())
+    del values["run"], values["removed"]
+    older = json.dumps({**values, "format": 1}).encode()
+    assert Ledger.from_bytes(older, "") == ledger
+    assert ledger.last_run == "3 0.5 process 1 on host", "which mirrors have noted"

@@ -1,6 +1,7 @@
 """The protocol of a workdir in a bucket, killed or paused at every one of its requests."""
 
 import contextlib
+import itertools
 import tempfile
 import threading
 import zlib
@@ -21,9 +22,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clac_jax.bucket import publishing
-from clac_jax.bucket.mirror import dead_holders
+from clac_jax.bucket.owners import dead_holders
 from clac_jax.checkpoint.remote import Remote, write_remote
 from clac_jax.errors import LostWorkdirError
+from clac_jax.stores.errors import UnavailableError
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +111,7 @@ OTHER = ({8: "e"}, {8: "e", 16: "f"}, {16: "f", 24: "g"})
 def test_paused_at_every_request(templates, tmp_path, counts_versions):
     """Its successor does all of its work while it sleeps; then it wakes up."""
     total = number_of_requests(templates, tmp_path / "counted")
-    for number in range(2, total):  # the first two take the workdir
+    for number in range(3, total):  # the first three take the workdir
         memory = Memory(counts_versions)
         asleep, wake, ended = threading.Event(), threading.Event(), []
 
@@ -176,6 +178,59 @@ def test_killed_again_and_again(templates, kills, counts_versions, late):
         assert view_of(memory) == view_of(reference)
         begin(MemoryStore(memory), Path(folder, "look"))
         assert tags_in(Path(folder, "look")) == HISTORY[-1]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("length", [pytest.param(1, marks=pytest.mark.slow), 8])
+def test_nothing_is_left_behind_by_outages(templates, tmp_path, when, length):
+    """Requests fail, although some take place; the run continues, and ends without a restart.
+
+    What was put for a save that is gone by then is deleted as well.
+    """
+    reference = Memory()
+    play(MemoryStore(reference), tmp_path / "reference", templates)
+    total = number_of_requests(templates, tmp_path / "counted")
+    for number in range(4, total, 1 if length == 1 else 3):
+        memory, mirror, requests = Memory(), tmp_path / f"{number}", itertools.count()
+
+        def fail(operation, name, requests=requests, number=number):
+            if number <= next(requests) < number + length:
+                raise UnavailableError("The store is out of reach.")
+
+        store = MemoryStore(memory)
+        lease, uploader = begin(store, mirror)
+        setattr(store, when, fail)
+        for moment, steps in enumerate(HISTORY):
+            templates.put(mirror, steps, rows=10 * (moment + 1))
+            with contextlib.suppress(UnavailableError):
+                uploader.bring()
+        for _ in range(length + 1):
+            with contextlib.suppress(UnavailableError):
+                uploader.bring(is_last=True, ended=True)
+        lease.release(finished=True)
+        assert view_of(memory) == view_of(reference), f"left over, or missing, after {number}"
+        commits = [name for name in memory.objects if name.startswith("commits/")]
+        assert len(commits) == 3, "two checkpoints and the rows"
+
+
+def test_parts_of_other_processes_for_a_save_that_was_skipped_are_deleted(templates, tmp_path):
+    mirror, memory = tmp_path / "mirror", Memory()
+    _, uploader = begin(MemoryStore(memory), mirror)
+    part = "state/ocdbt.process_1/d/" + "5" * 32
+    templates.put(mirror, {16: "b"}, rows=20)
+    own = next((mirror / "checkpoints" / "16" / "state" / "d").iterdir()).name
+    names = [f"checkpoints/{step}/{part}" for step in (8, 16, 24)]
+    for name in names:
+        memory.write(name, b"part")
+    uploader.loose.add([*names, f"checkpoints/16/state/d/{own}"])
+    uploader.bring()
+    there = set(memory.objects)
+    assert [name in there for name in names] == [False, True, True], "24 may be in progress"
+    templates.put(mirror, {16: "b", 32: "e"}, rows=30)
+    uploader.bring()
+    assert not memory.objects.keys() & set(names), "of an earlier save of step 16"
+    begin(MemoryStore(memory), tmp_path / "look")
+    assert tags_in(tmp_path / "look") == {16: "b", 32: "e"}
 
 
 def test_files_that_another_process_has_put_are_part_of_the_checkpoint(templates, tmp_path):

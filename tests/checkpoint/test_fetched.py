@@ -23,7 +23,7 @@ from clac_jax.checkpoint.remote import REMOTE_FILE, read_remote
 from clac_jax.cli.main import main
 from clac_jax.errors import set_origin
 from clac_jax.stores.errors import MissingBucketError
-from clac_jax.stores.store import open_store
+from clac_jax.stores.store import Store, open_store
 
 LARGE = "state/_METADATA"
 
@@ -284,6 +284,24 @@ def test_a_copy_is_removed_with_its_checkpoint(url, run):
     assert not folder.exists()
     with pytest.raises(UnreadableCheckpointError):
         read_info(locate(url).folder.parent / "10")
+
+
+def test_a_checkpoint_that_is_removed_while_it_is_copied_is_not_damaged(url, monkeypatch, capsys):
+    """By the retention of its run, which goes on; the manifest is deleted first."""
+    get, gone = Store.get, f"{url}/checkpoints/10"
+
+    def get_and_remove(store, name, *arguments):
+        content = get(store, name, *arguments)
+        if (store.url, name) == (gone, "files.json"):
+            for each in ("files.json", *(each.name for each in store.list())):
+                store.delete(each)
+        return content
+
+    monkeypatch.setattr(Store, "get", get_and_remove)
+    assert main(["ckpt", "ls", url]) == 0
+    output = capsys.readouterr()
+    assert "damaged" not in output.out + output.err
+    assert [path.name for path in sorted((fetch_run(url) / "checkpoints").glob("*0"))] == ["20", "30"]
 
 
 def test_an_unreadable_list_of_missing_files_says_what_to_do(intact):

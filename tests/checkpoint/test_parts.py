@@ -71,6 +71,27 @@ def test_each_process_writes_only_the_shards_that_it_owns(tmp_path):
     assert max(sizes) < 0.7 * total and 0.99 * total < sum(sizes) < 1.2 * total
 
 
+def test_all_of_a_part_is_synced_before_it_is_noted(tmp_path, monkeypatch):
+    """Whoever reads the note may rely on the part, also after a power failure."""
+    fsync, synced, noted = os.fsync, set(), []
+
+    def record(descriptor):
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def publish(folder, index, note):
+        part = parts.database_of(folder, index)
+        paths = [folder, part, *part.rglob("*")]
+        noted.append({path.name for path in paths if path.stat().st_ino not in synced})
+
+    monkeypatch.setattr("os.fsync", record)
+    part = open_checkpoints(tmp_path, 1, 2)
+    monkeypatch.setattr(part.snapshot.exchange, "publish", publish)
+    part.save(arrays_at(1), RunProgress(step=1), None)
+    part.close()
+    assert noted == [set()]
+
+
 def test_each_process_needs_the_files_of_its_shards_and_of_the_first_one(tmp_path):
     """To download no more of a checkpoint in a bucket."""
     close(save_in_parts(tmp_path, 1, 3))

@@ -3,8 +3,10 @@
 import jax
 import numpy as np
 import pytest
+from helpers.memory_store import Memory, MemoryStore
 from helpers.states import make_config, make_state, shapes_of
 
+from clac_jax.bucket.uploader import UploadError
 from clac_jax.checkpoint import manager
 from clac_jax.checkpoint.manager import CheckpointError, Checkpoints
 from clac_jax.checkpoint.saving import Saver
@@ -12,6 +14,7 @@ from clac_jax.checkpoint.tree import to_arrays
 from clac_jax.checkpoint.writer import CheckpointWriter, NoCheckpoints
 from clac_jax.distributed.preemption import Preempted
 from clac_jax.reporting.run_log import SilentLog
+from clac_jax.stores.errors import StoreError, UnavailableError
 from clac_jax.training.parallel import Pmap
 from clac_jax.training.progress import RunProgress
 
@@ -57,6 +60,22 @@ def test_the_save_under_way_is_ended(saver, tmp_path):
     taken_by_a_step(state)
     newest = saver.save_without_others(state, AT_STEP_1.after_step(4))
     assert newest == "The newest checkpoint is of step 1."
+
+
+@pytest.mark.parametrize("reason, code", [(UnavailableError, 1), (StoreError, 2)])
+def test_a_save_that_does_not_get_to_the_bucket_is_an_error(
+    saver, tmp_path, monkeypatch, reason, code
+):
+    """Also if the program was asked to stop: 75 would say that everything is in the bucket."""
+    store = MemoryStore(Memory())
+
+    def fail():
+        raise UploadError(store, tmp_path, reason("The store is out of reach."))
+
+    monkeypatch.setattr(saver.checkpoints, "drain", fail)
+    with pytest.raises(UploadError, match=f"out of reach. It is in {tmp_path}") as error:
+        saver.save_without_others(Pmap().put(make_state()), AT_STEP_1)
+    assert error.value.exit_code == code
 
 
 @pytest.mark.parametrize("on_failure", ["stop", "continue"])

@@ -279,6 +279,36 @@ def test_a_signal_to_one_that_has_nothing_to_save_ends_the_others_with_its_code(
     assert [end_of(process)[0] for process in running] == [EXIT_PREEMPTED, EXIT_PREEMPTED]
 
 
+OUT_OF_REACH = """
+from clac_jax.stores.errors import UnavailableError
+def fail(): raise UnavailableError("The newest part is in /mirror.")
+met.loss.save_first = fail
+"""
+LATE = """
+lost_process.LAST_SAVE_SECONDS = 0.3
+met.loss.unsaved = "What is missing is in /mirror."
+met.loss.save_first = lambda: time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    "work, words",
+    [
+        (OUT_OF_REACH, ["The newest part is in /mirror."]),
+        (LATE, ["has not ended within 0.3 seconds", "What is missing is in /mirror."]),
+    ],
+    ids=["out of reach", "late"],
+)
+def test_not_preempted_when_not_everything_is_saved(pair, work, words):
+    leaves = f"met.leaves('it received SIGTERM', {EXIT_PREEMPTED}); sys.exit({EXIT_PREEMPTED})"
+    running = pair([work + FOREVER, "time.sleep(0.3);" + leaves])
+    code, err = end_of(running[0])
+    assert code == 1, "75 would say that nothing is missing"
+    assert err.startswith("error: Process 0 stops because") and err.count("\n") == 0
+    assert all(each in err for each in words)
+    end_of(running[1])
+
+
 def test_the_first_does_not_wait_at_the_end_for_one_that_is_gone(pair):
     running = pair(["print('ending', flush=True)", FOREVER])
     assert running[0].stdout.readline() == "ending\n"

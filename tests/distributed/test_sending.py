@@ -51,7 +51,9 @@ def test_one_process_sends_nothing():
         (("", "", ""), ""),
         (("", "second: 5 µm", ""), "second: 5 µm"),
         (("first", "", "third"), "first"),
-        (("", "", "x" * 5000), "x" * sending.TEXT_BYTES),
+        (("", "", "x" * sending.TEXT_BYTES), "x" * sending.TEXT_BYTES),
+        (("", "µ" * 5000 + "\0", ""), "µ" * 5000 + "\0"),
+        (("", "", "name \udcff"), "name \udcff"),
     ],
 )
 def test_all_learn_the_text_of_the_first_that_gives_one(monkeypatch, texts, expected):

@@ -1,6 +1,9 @@
 """A run with its workdir in a bucket: killed, on an empty disk each time, its bits are the same."""
 
+import contextlib
+import os
 import random
+import re
 import signal
 import time
 
@@ -11,6 +14,7 @@ from helpers.workdirs import assert_equal_runs
 
 from clac_jax.distributed.preemption import EXIT_PREEMPTED
 from clac_jax.reporting.metrics_file import read_rows
+from clac_jax.stores.errors import StoreError
 
 STORES = {"s3": moto_store, "gcs": gcs_store, "misbehaving": store_with_faults}
 
@@ -48,6 +52,80 @@ def test_refused_out_of_reach_and_asked_to_stop(program):
         assert not ledger["nonce"] and not ledger["finished"]
         last = read_rows(run.mirror / "metrics.jsonl")[-1]["step"]
         assert max(map(int, ledger["checkpoints"])) == last, "all is there before it ends"
+
+
+@pytest.mark.slow
+def test_out_of_reach_at_the_start_and_asked_to_stop_there(program):
+    with misbehaving_store(outage=True) as store:
+        run = program(store)
+        assert run.finish() == [1], "to be tried again, by `clac-jax run` for example"
+        waits = (
+            r"warning: s3://bucket/run does not answer \(.*\)\. Trying again until \d\d:\d\d:\d\d\."
+        )
+        assert len(re.findall(waits, run.output())) == 1
+        store.control(outage=False, faults={"slow": 1.0}, slow_seconds=0.3)
+        (running,) = run.start("--config.bucket.lease_seconds=600")
+        assert run.until(lambda: has_ledger(run), [running])
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(60) == EXIT_PREEMPTED
+        assert not run.ledger()["nonce"], "the next start would wait for ten minutes"
+        store.control(faults={})
+        assert run.finish() == [0], run.output()
+
+
+def has_ledger(run):
+    with contextlib.suppress(StoreError):
+        return bool(run.ledger()["nonce"])
+    return False
+
+
+@pytest.mark.slow
+def test_a_process_is_lost_while_the_store_is_out_of_reach(program, on_disk):
+    with misbehaving_store() as store:
+        run = program(store, processes=2)
+        running = run.start("--config.bucket.patience_minutes=0.1")
+        assert run.until(lambda: run.newest() is not None, running)
+        store.control(outage=True)
+        rows = run.count_rows()
+        assert run.until(lambda: run.count_rows() >= rows + 1, running)
+        running[1].send_signal(signal.SIGKILL)
+        assert running[0].wait(240) == 1
+        said = run.output()
+        assert "The newest part of this run is not in s3://bucket/run" in said
+        assert f"It is in {run.mirror}" in said
+        store.control(outage=False)
+        assert run.finish(is_new=False) == [0, 0], run.output()
+        assert_equal_runs(run.download(), on_disk(2))
+
+
+# `OUTAGE_SECONDS=600 make test-slow` has the store down for ten minutes.
+OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", "30"))
+
+
+@pytest.mark.slow
+def test_trains_through_an_outage(program):
+    """No step waits for the store; the run says once that it is down, and once that it is back."""
+    with misbehaving_store() as store:
+        run = program(store)
+        running = run.start("--config.max_epochs=100000")
+        assert run.until(lambda: run.newest() is not None, running, pause=0.05)
+        before = run.newest()
+        store.control(outage=True)
+        assert run.until(lambda: "Training continues" in run.output(), running, pause=0.05)
+        for _ in range(4):
+            rows = run.count_rows()
+            time.sleep(OUTAGE_SECONDS / 4)
+            assert run.count_rows() > rows, "training waits for the store"
+        store.control(outage=False)
+        assert run.until(lambda: (run.newest() or 0) > before, running, pause=0.05)
+        running[0].send_signal(signal.SIGTERM)
+        assert running[0].wait(120) == EXIT_PREEMPTED
+        assert run.output().count("Training continues") == 1
+        assert run.output().count("can be written to again") == 1
+        rows = read_rows(run.download() / "metrics.jsonl")
+        steps = [row["step"] for row in rows if row["split"] == "train"]
+        assert steps == list(range(1, len(steps) + 1)), "each step, once"
+        assert max(map(int, run.ledger()["checkpoints"])) == len(steps), "all is uploaded"
 
 
 KILLS = 50

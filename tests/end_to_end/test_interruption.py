@@ -10,7 +10,12 @@ import subprocess
 import time
 
 import pytest
-from helpers.bucket_programs import BucketProgram, check_bucket_kills, store_with_faults
+from helpers.bucket_programs import (
+    QUICK_MOMENTS,
+    BucketProgram,
+    check_bucket_kills,
+    store_with_faults,
+)
 from helpers.damage import DAMAGES
 from helpers.workdirs import assert_equal_runs, last_state, until
 
@@ -135,7 +140,7 @@ def test_killed_with_its_workdir_in_a_bucket(
     """On an empty disk each time, and a store that misbehaves; `test_bucket_runs.py` has more."""
     with store_with_faults() as store:
         run = BucketProgram(programs[:1], environment(), store, tmp_path / "run", data_dir)
-        assert check_bucket_kills(run, undisturbed, 2) == 2
+        assert check_bucket_kills(run, undisturbed, 5, QUICK_MOMENTS) == 5
         assert len(store.control()["faults"]) > 4
 
 

@@ -28,6 +28,12 @@ FLAGS = (
     "--config.bucket.lease_seconds=1",
 )
 
+# What a kill comes soon after: a commit of this start, so that the run makes progress and many of
+# them fall into uploads and removals; a few rows; or the start itself ("opening": while it
+# recovers what is in the bucket, which takes no training).
+MOMENTS = ("commit", "row", "commit", "anywhere")
+QUICK_MOMENTS = ("commit", "opening", "row", "opening", "commit")
+
 FAULTS = {
     "unavailable": 0.02,
     "reset": 0.02,
@@ -110,11 +116,13 @@ class BucketProgram:
             for process in running:
                 process.kill()
 
-    def kill_at_random(self, rng, kills):
+    def kill_at_random(self, rng, kills, moments=MOMENTS):
         """Kills the run at random instants, each time on an empty disk.
 
-        Every other kill comes soon after a commit of this start, so that the run makes progress and
-        many of them fall into uploads and removals; others come while it starts.
+        Args:
+            rng: draws the instants.
+            kills: number of kills.
+            moments: names of `MOMENTS`, one for each start in turn.
 
         Returns:
             The number of kills; fewer if the run has ended.
@@ -122,14 +130,14 @@ class BucketProgram:
         for number in range(kills):
             before = self.newest()
             running = self.start()
-            when = ("commit", "row", "commit", "anywhere")[number % 4]
+            when = moments[number % len(moments)]
             if when == "commit":
                 self.until(lambda before=before: self.newest() != before, running, pause=0.05)
             elif when == "row":
                 self.until(lambda: self.count_rows() > 0, running)
                 rows = self.count_rows() + rng.randrange(4)
                 self.until(lambda rows=rows: self.count_rows() >= rows, running)
-            time.sleep(rng.random() * (4 if when == "anywhere" else 0.4))
+            time.sleep(rng.random() * {"anywhere": 4, "opening": 0.8}.get(when, 0.4))
             ended = [process.poll() for process in running]
             for process in running:
                 process.send_signal(signal.SIGKILL)
@@ -180,9 +188,9 @@ class BucketProgram:
         return target
 
 
-def check_bucket_kills(program, undisturbed, kills):
+def check_bucket_kills(program, undisturbed, kills, moments=MOMENTS):
     """Kills a run, lets it finish and compares; returns the number of kills."""
-    killed = program.kill_at_random(random.Random(kills), kills)
+    killed = program.kill_at_random(random.Random(kills), kills, moments)
     resumed = program.output().count("resumed from its checkpoint")
     assert resumed >= killed // 4, "hardly any start has found a checkpoint"
     assert set(program.finish()) == {0}, program.output()

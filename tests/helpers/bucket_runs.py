@@ -1,6 +1,5 @@
 """Runs in a bucket without training: folders that look like checkpoints, and their uploads."""
 
-import functools
 import os
 import random
 import shutil
@@ -8,8 +7,10 @@ import zlib
 
 from etils import epath
 
-from clac_jax.bucket.lease import Clock, acquire
-from clac_jax.bucket.mirror import claim, fill, needed_objects
+from clac_jax.bucket.ahead import continues_without_ledger
+from clac_jax.bucket.lease import Clock, acquire, read_ledger
+from clac_jax.bucket.mirror import fill, needed_objects
+from clac_jax.bucket.owners import claim
 from clac_jax.bucket.recovery import recover
 from clac_jax.bucket.uploader import Uploader
 from clac_jax.checkpoint.files import check_files, write_manifest
@@ -99,9 +100,15 @@ def tags_in(mirror):
 def begin(store, mirror, dead=(), say=lambda line: None):
     """Takes the workdir and fills the mirror, as the program does; returns lease and uploader."""
     mirror.mkdir(parents=True, exist_ok=True)
-    lease = acquire(store, 60, dead, SleepingClock(), before=functools.partial(claim, mirror))
-    commits = recover(store, lease, say, needed_objects(mirror, lease.previous))
-    fill(mirror, store, lease, commits)
+    continues = continues_without_ledger(mirror, store, read_ledger(store)[0])
+
+    def prepare(previous, new):
+        claim(mirror, previous, new, continues)
+        return new
+
+    lease = acquire(store, 60, dead, SleepingClock(), prepare=prepare)
+    commits = recover(store, lease, say, needed_objects(mirror))
+    fill(mirror, store, lease, commits, continues)
     return lease, Uploader(mirror, store, lease, commits)
 
 

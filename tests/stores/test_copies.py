@@ -1,5 +1,6 @@
 """Local copies of objects and folders in a bucket."""
 
+import json
 import subprocess
 import sys
 
@@ -91,6 +92,28 @@ def test_a_download_that_failed_is_not_trusted_later(folder, monkeypatch):
             local_copy(folder.url, "--data")
     assert contents(place)["a.csv"] == "a.csv"
     assert contents(local_copy(folder.url, "--data"))["a.csv"] == "A.CSV"
+
+
+def test_a_copy_with_a_flipped_bit_is_replaced_and_reported(folder, server, capsys):
+    place = local_copy(folder.url, "--data")
+    (place / "a.csv").write_text("A.csv")  # as long as before
+    before = reads(server)
+    assert contents(local_copy(folder.url, "--data")) == {"a.csv": "a.csv", "b/c.csv": "b/c.csv"}
+    assert reads(server) - before == 3, "only the damaged one"
+    damaged = f"The copy of {folder.url}/a.csv on this machine is damaged, and replaced."
+    assert capsys.readouterr().err == f"warning: {damaged}\n"
+    assert contents(local_copy(folder.url, "--data"))["a.csv"] == "a.csv"
+    assert capsys.readouterr().err == ""
+
+
+def test_a_copy_of_an_older_version_has_no_checksum_and_is_not_trusted(folder, capsys):
+    place = local_copy(folder.url, "--data")
+    recorded = json.loads((place.parent / "copy.json").read_text())
+    recorded["files"] = {name: facts[:2] for name, facts in recorded["files"].items()}
+    (place.parent / "copy.json").write_text(json.dumps(recorded))
+    (place / "a.csv").write_text("A.csv")
+    assert contents(local_copy(folder.url, "--data"))["a.csv"] == "a.csv"
+    assert capsys.readouterr().err == ""
 
 
 def test_a_missing_name_is_reported_with_its_flag(folder):
