@@ -58,7 +58,9 @@ def test_out_of_reach_at_the_start_and_asked_to_stop_there(program):
     with misbehaving_store(outage=True) as store:
         run = program(store)
         assert run.finish() == [1], "to be tried again, by `clac-jax run` for example"
-        waits = r"warning: s3://bucket/run does not answer \(.*\)\. Trying again until \d\d:\d\d:\d\d\."
+        waits = (
+            r"warning: s3://bucket/run does not answer \(.*\)\. Trying again until \d\d:\d\d:\d\d\."
+        )
         assert len(re.findall(waits, run.output())) == 1
         store.control(outage=False, faults={"slow": 1.0}, slow_seconds=0.3)
         (running,) = run.start("--config.bucket.lease_seconds=600")
