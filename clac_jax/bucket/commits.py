@@ -12,17 +12,16 @@ under their own names are for all other readers: Orbax, `clac-jax ckpt`, tools t
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import re
 import secrets
-import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from clac_jax.bucket.ledger import LEDGER, LedgerError
+from clac_jax.checkpoint.committed import pack, unpack
 from clac_jax.checkpoint.files import MANIFEST, listed_files
 from clac_jax.checkpoint.layout import CHECKPOINTS
 from clac_jax.stores.errors import NotFoundError
@@ -75,12 +74,7 @@ class Commit:
 
     def to_bytes(self) -> bytes:
         """The archive."""
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.comment = json.dumps({"step": self.step}).encode()
-            for name, content in sorted(self.small.items()):
-                archive.writestr(name, content)
-        return buffer.getvalue()
+        return pack(self.step, self.small)
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str) -> Commit:
@@ -90,21 +84,11 @@ class Commit:
             LedgerError: it is not such an archive, or damaged.
         """
         try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                small = {each: archive.read(each) for each in archive.namelist()}
-                step = int(json.loads(archive.comment)["step"])
+            step, small = unpack(data)
             commit = cls(step, name, small)
             commit.files  # noqa: B018  (can be read)
             return commit
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            NotImplementedError,
-        ) as error:
+        except (ValueError, KeyError) as error:
             raise LedgerError(
                 f"{name} is damaged: it does not describe a checkpoint. Use an older checkpoint."
             ) from error

@@ -6,7 +6,6 @@ the folder may be ahead of the bucket, and is kept as it is.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -24,13 +23,10 @@ from clac_jax.bucket.commits import METRICS, Commit, files_of, get_rows, object_
 from clac_jax.bucket.lease import Lease
 from clac_jax.bucket.ledger import Ledger
 from clac_jax.bucket.pins import Pinned, committed_steps, unpin_all
-from clac_jax.bucket.publishing import in_threads
-from clac_jax.checkpoint.damage import DamagedCheckpointError
-from clac_jax.checkpoint.files import is_large
+from clac_jax.checkpoint.fetched import copy_small
 from clac_jax.checkpoint.layout import CHECKPOINTS, DAMAGED, entries, is_step
 from clac_jax.checkpoint.remote import (
     Remote,
-    ensure_local,
     is_intact,
     read_remote,
     write_remote,
@@ -41,7 +37,6 @@ from clac_jax.errors import WorkdirError
 from clac_jax.files.atomic import write_atomically
 from clac_jax.files.paths import explain, local_path
 from clac_jax.files.user_cache import cache_folder
-from clac_jax.stores.errors import NotFoundError
 from clac_jax.stores.store import Store
 
 OWNER = ".lease"  # in the mirror: which holder of the bucket has worked here
@@ -143,9 +138,6 @@ def fill(mirror: Path, store: Store, lease: Lease, commits: Mapping[int, Commit]
         for step, commit in commits.items():
             if step not in kept:
                 _download(mirror, store, commit)
-        if commits:  # all that is needed to resume, unless it is damaged
-            with contextlib.suppress(DamagedCheckpointError):
-                ensure_local(mirror / CHECKPOINTS / str(max(commits)))
         run_files.fetch(store, mirror, lease.ledger.run_files)
         if lease.ledger.rows:  # else those that a tool has copied there
             (mirror / METRICS).write_bytes(get_rows(store, lease.ledger.rows))
@@ -210,21 +202,10 @@ def _download(mirror: Path, store: Store, commit: Commit) -> None:
     A file that the bucket has lost is missing here as well; reading the checkpoint names it.
     """
     folder = mirror / DOWNLOAD / str(commit.step)
-    for name, content in commit.small.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    large = {name: facts for name, facts in commit.files.items() if is_large(name, facts[0])}
-    if large:
-        write_remote(folder, Remote(store.child(object_name(commit.step, "")).url, large))
-
-    def get(name: str) -> None:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(NotFoundError):
-            store.download(object_name(commit.step, name), path)
-
-    in_threads(get, sorted(commit.files.keys() - commit.small.keys() - large.keys()))
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = store.child(f"{CHECKPOINTS}/{commit.step}")
+    if large := copy_small(stored, folder, commit.small):
+        write_remote(folder, Remote(stored.url, large))
     (mirror / CHECKPOINTS).mkdir(exist_ok=True)
     os.replace(folder, mirror / CHECKPOINTS / str(commit.step))
 
