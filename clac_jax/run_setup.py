@@ -29,6 +29,7 @@ from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.models import abstract_variables
 from clac_jax.models.encoders import encoder_needs
 from clac_jax.reporting import summary
+from clac_jax.reporting.metrics_file import newest_row
 from clac_jax.reporting.progress_line import ProgressLine, SilentLine
 from clac_jax.reporting.run_log import RunLog, SilentLog
 from clac_jax.run import Current, Run
@@ -97,7 +98,8 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         lambda: resume.begin(origin, workdir, now, shapes, initialise), shapes
     )
     progress = start.progress
-    events.restored(progress.step, progress.epoch)
+    reached = newest_row(workdir / "metrics.jsonl") if first and start.is_own else 0
+    events.restored(progress.step, progress.epoch, reached)
     events.phase("start")
     timeline = timeline_of(config, num_examples, progress)
     schedule = make_schedule(config, timeline)

@@ -14,7 +14,7 @@ import ml_collections
 
 from clac_jax.bucket import mirror as mirrors
 from clac_jax.bucket.followed import FollowedCheckpoints
-from clac_jax.bucket.lease import acquire
+from clac_jax.bucket.lease import acquire, time_with_sleep
 from clac_jax.bucket.ledger import LEDGER
 from clac_jax.bucket.outage import Outage
 from clac_jax.bucket.parts import BucketExchange
@@ -47,6 +47,8 @@ class RunPlace(Protocol):
     """Name of the workdir in messages."""
     is_remote: bool
     """Whether what is saved has to be uploaded."""
+    seconds_waited: float
+    """Time for which `__enter__` has waited to see whether another process still works there."""
 
     def __enter__(self) -> Path:
         """Takes the workdir for this process."""
@@ -87,6 +89,7 @@ class LocalPlace(Workdir):
         super().__init__(folder)
         self.shown = str(self.folder)
         self.is_remote = False
+        self.seconds_waited = 0.0
 
     def followed(self, checkpoints: Checkpoints) -> CheckpointWriter:
         """The checkpoints: they are where they are to be kept."""
@@ -131,6 +134,7 @@ class BucketPlace:
         self._patience = options.patience_minutes * 60
         self.shown = self._store.url
         self.is_remote = True
+        self.seconds_waited = 0.0
         self.folder = mirrors.mirror_folder(self.shown, options.scratch)
         shown = f"--workdir={self.shown} (local copy: {self.folder})"
         self._local = Workdir(self.folder, "config.bucket.scratch", shown)
@@ -149,7 +153,10 @@ class BucketPlace:
                 check_conditions(self._store)
             dead = mirrors.dead_holders(mirror) if self._local.is_locked else []
             claim = functools.partial(mirrors.claim, mirror)
+            began = time_with_sleep()
             self._lease = acquire(self._store, self._lease_seconds, dead, say=warn, before=claim)
+            if self._lease.has_waited:
+                self.seconds_waited = time_with_sleep() - began
             self._lease.start_renewing(self._outage.report)
             stack.callback(self._release_after_failure)
             needed = mirrors.needed_objects(mirror, self._lease.previous)

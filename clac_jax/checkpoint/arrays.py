@@ -224,12 +224,13 @@ def reading_arrays(
     try:
         yield
     except WrongShardError as error:
-        check_files(info.folder, every_byte=True)  # raises, naming the file, if one is damaged
+        # Raises, naming the file, if one is damaged.
+        check_files(info.folder, every_byte=True, only=files)
         raise DamagedCheckpointError(
             info.folder / STATE, f"has wrong numbers in {error.path}"
         ) from error
     except Exception as error:  # Orbax and TensorStore raise many types for damaged files
-        check_files(info.folder, every_byte=True)
+        check_files(info.folder, every_byte=True, only=files)
         if not os.path.lexists(info.folder / STATE / MERGED):
             raise DamagedCheckpointError(info.folder / STATE / MERGED, "is missing") from error
         raise UnreadableCheckpointError(

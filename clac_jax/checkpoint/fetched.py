@@ -44,7 +44,15 @@ from clac_jax.stores.errors import NotFoundError
 from clac_jax.stores.store import Store, open_store
 from clac_jax.stores.url import is_url
 
-__all__ = ["LEDGER", "copy_small", "ensure_local", "fetch_run", "is_url", "split_name", "verify_stored"]
+__all__ = [
+    "LEDGER",
+    "copy_small",
+    "ensure_local",
+    "fetch_run",
+    "is_url",
+    "split_name",
+    "verify_stored",
+]
 
 LEDGER = "run.ledger.json"
 """The object in which a run in a bucket names its checkpoints."""

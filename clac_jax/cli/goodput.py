@@ -6,7 +6,8 @@ import argparse
 import json
 
 from clac_jax.files.paths import local_path
-from clac_jax.reporting.events import EVENTS_FILE, NoEventsError, read_events
+from clac_jax.reporting.event_reader import NoEventsError, read_events
+from clac_jax.reporting.events import EVENTS_FILE
 from clac_jax.reporting.goodput import format_goodput, goodput
 from clac_jax.stores.copies import local_copy
 from clac_jax.stores.errors import NotFoundError

@@ -9,7 +9,8 @@ import pytest
 
 from clac_jax.distributed.preemption import Preempted
 from clac_jax.reporting import events as events_module
-from clac_jax.reporting.events import Events, NoEvents, process_began, read_events
+from clac_jax.reporting.event_reader import read_events
+from clac_jax.reporting.events import Events, NoEvents, process_began
 from clac_jax.reporting.goodput import goodput
 
 
