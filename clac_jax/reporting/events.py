@@ -312,7 +312,7 @@ class _Draft:
             for name in {**before, **seconds}
         }
         saved = {"saved": self.event["saved"]} if "saved" in self.event else {}
-        return saved | event | {"seconds": sums}
+        return saved | event | {"seconds": {name: value for name, value in sums.items() if value}}
 
 
 def _append(spans: list[Span], span: Span) -> None:

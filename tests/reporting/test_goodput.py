@@ -55,6 +55,8 @@ def test_a_run_that_was_killed_and_stopped():
             "save_wait": 1.5 / 3 + 1,
             "validation": 3 + 1,
             "test": 3,
+            "lease_wait": 0,
+            "hung": 0,
         }
     )
     assert result.productive == pytest.approx(31 / 97)
@@ -93,6 +95,38 @@ def test_without_a_checkpoint_all_steps_are_lost():
     assert result.seconds["lost"] == 5
     assert result.seconds["train"] == 0
     assert (result.lost_steps, result.kills) == (10, 2)
+
+
+def test_a_hang_is_no_kill():
+    """Its start goes on for a while: with a save, and with what it uploads."""
+    result = goodput(
+        [
+            event("a", "restored", 5, (0, 0), 0, restore=5),
+            event("a", "progress", 9, (8, 0), train=4),
+            event("a", "hung", 609, (8, 0), hung=600),
+            event("a", "progress", 611, (8, 0), hung=2),
+            event("b", "restored", 621, (8, 0), 620, restore=1),
+            event("b", "ended", 622, (9, 0), train=1),
+        ]
+    )
+    assert (result.hangs, result.kills, result.lost_steps) == (1, 0, 0)
+    assert (result.seconds["hung"], result.seconds["train"], result.seconds["down"]) == (602, 5, 9)
+    assert "0 of the starts ended without a word (killed, or the machine was lost), 1 hung" in (
+        format_goodput(result, "run")
+    )
+
+
+def test_rows_show_steps_that_no_event_has_recorded():
+    """As after the loss of a machine: rows are in the bucket, the last events were not."""
+    events = [
+        event("a", "restored", 5, (0, 0), 0, restore=5),
+        event("a", "progress", 9, (8, 0), train=4),
+        event("b", "restored", 21, (6, 0), 20, restore=1) | {"reached": 13},
+        event("b", "ended", 22, (16, 0), train=1),
+    ]
+    assert goodput(events).lost_steps == 7
+    events[2]["reached"] = 7
+    assert goodput(events).lost_steps == 2
 
 
 def test_the_time_after_an_end_does_not_count():
@@ -158,7 +192,7 @@ def test_the_command_prints_a_table_or_json(tmp_path, capsys):
     assert main(["goodput", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert "97.0 s in 3 starts, 32.0% of it training" in text
-    assert "4 of 16 steps were trained again" in text
+    assert "\n4 of 16 steps were trained again" in text
     assert "1 line is not an event" in text
     assert main(["goodput", str(tmp_path), "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
