@@ -293,6 +293,9 @@ def test_earlier_events_are_kept_and_a_torn_line_is_closed(tmp_path):
         b'{"kind": "progress", "at": 1, "start": "a", "seconds": [1]}',
         b'{"kind": "progress", "at": 1, "start": "a", "seconds": {"train": "1"}}',
         b'{"kind": "progress", "at": 1, "start": "a", "step": true}',
+        b'{"kind": "progress", "at": 1, "start": "a", "step": 1.5}',
+        b'{"kind": "progress", "at": 1e300, "start": "a"}',
+        b'{"kind": "progress", "at": 1, "start": "a", "seconds": {"train": 1e14}}',
         b'{"kind": "progress", "at": 1, "start": "a", "step": ' + b"9" * 5000 + b"}",
     ],
 )
