@@ -34,12 +34,15 @@ def unpack(data: bytes) -> tuple[int, dict[str, bytes]]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             small = {each: archive.read(each) for each in archive.namelist()}
             return int(json.loads(archive.comment)["step"]), small
-    except (
+    except (  # what zipfile and its decompressors raise for damaged archives
         zipfile.BadZipFile,
         zlib.error,
+        OSError,
+        EOFError,
+        RuntimeError,
+        ValueError,
         KeyError,
         TypeError,
         AttributeError,
-        NotImplementedError,
     ) as error:
         raise ValueError("it does not describe a checkpoint") from error
