@@ -90,8 +90,8 @@ def _make_watchdog(
     index, count = jax.process_index(), jax.process_count()
     hung = HungRun(place.folder, processes.current_link(), index, count)
     watchdog = Watchdog(config.watchdog, hung.end)
-    # Without its supervisor, nobody would restart the run, and it would hold its workdir against
-    # the next start. The supervisor may have passed on a signal before: this is no second one.
+    # Without its supervisor, nothing would restart the run, and it would hold its workdir against
+    # the next start. The supervisor may have passed on a signal before: this does not count as a second one.
     watchdog.on_orphaned = lambda: stop.request("`clac-jax run` was killed")
     hung.doing = watchdog.describe
     hung.save_first = lambda: watchdog.save_first()

@@ -247,7 +247,7 @@ def acquire(
             continue
         protocol.reached("acquired")
         lease = Lease(store, new, written, previous)
-        lease.has_waited = watch.has_begun
+        lease.has_waited = watch.has_started
         return lease
 
 
@@ -255,12 +255,12 @@ class _Watch:
     """Signs of life of a holder that may be dead.
 
     Attributes:
-        has_begun: whether there is such a holder.
+        has_started: whether there is such a holder.
     """
 
     def __init__(self, store: Store, clock: Clock, say: Callable[[str], None]):
         self._store, self._clock, self._say = store, clock, say
-        self.has_begun = False
+        self.has_started = False
         self._seen: Ledger | None = None
         self._since, self._signs = 0.0, 0
 
@@ -273,7 +273,7 @@ class _Watch:
         Raises:
             WorkdirError: the holder is alive.
         """
-        now, seen, self.has_begun = self._clock.now(), self._seen, True
+        now, seen, self.has_started = self._clock.now(), self._seen, True
         if seen is None:
             self._say(
                 f"{self._store.url} was taken by {ledger.holder} at "

@@ -50,7 +50,7 @@ def write_database(
 
 
 def values_of(num_shards: int) -> str:
-    """The folder in a database with the values of an array that has so many shards."""
+    """The folder in a database with the values of an array, from its number of shards."""
     return VALUES if num_shards == 1 else SHARDS
 
 

@@ -316,7 +316,7 @@ class _Draft:
 
 
 def _append(spans: list[Span], span: Span) -> None:
-    """Adds a span, or lengthens the last one if that is of the same activity."""
+    """Adds a span, or lengthens the last one if it has the same activity."""
     begin, end, activity = span
     if spans and spans[-1][1:] == (begin, activity):
         spans[-1] = (spans[-1][0], end, activity)

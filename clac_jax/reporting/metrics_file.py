@@ -195,7 +195,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def newest_row(path: Path) -> int:
-    """The largest step of all rows of a metrics.jsonl; 0 without any.
+    """The largest step of all rows of a metrics.jsonl; 0 if there is none.
 
     Raises:
         WorkdirError: the file cannot be read, or a line other than the last is invalid.

@@ -55,7 +55,7 @@ def test_a_state_that_is_gone_or_not_of_the_position_is_not(saver, tmp_path, dam
     assert not (tmp_path / "checkpoints" / "1").exists()
 
 
-def test_a_save_that_waits_for_the_one_before_is_no_hang(tmp_path, monkeypatch):
+def test_a_save_that_waits_for_the_one_before_is_not_a_hang(tmp_path, monkeypatch):
     """To a slow disk: the one before is watched, by what such saves have taken."""
     options = default_config().watchdog
     options.floor_seconds, options.first_seconds = 0.3, 60.0

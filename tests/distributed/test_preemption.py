@@ -102,7 +102,7 @@ ORPHANED = """if not stop.requested: continue
         stop.request("`clac-jax run` was killed")"""
 
 
-def test_the_end_of_a_supervisor_is_no_second_signal(start):
+def test_the_end_of_a_supervisor_does_not_count_as_a_second_signal(start):
     """It has passed on a signal, and is killed before the save has ended."""
     process = start(work=True, wait=ORPHANED)
     process.send_signal(signal.SIGTERM)

@@ -187,7 +187,7 @@ def test_a_line_that_gets_shorter_leaves_no_rest(clock, tmp_path):
     assert read(path)[-2]["seconds"] == {"compile": 2.5}
 
 
-def test_a_file_that_is_cut_during_the_run_goes_on(clock, tmp_path):
+def test_a_file_that_is_cut_during_the_run_continues(clock, tmp_path):
     path = tmp_path / "events.jsonl"
     with Events(path) as events:
         clock.now += 1000
@@ -201,7 +201,7 @@ def test_a_file_that_is_cut_during_the_run_goes_on(clock, tmp_path):
     assert [event["kind"] for event in read(path)] == ["progress", "ended"]
 
 
-def test_what_was_waited_before_it_began_is_not_the_start(clock, tmp_path):
+def test_a_wait_before_it_began_is_not_the_start(clock, tmp_path):
     with Events(tmp_path / "events.jsonl", 1e9 + 10, {"lease_wait": 30.0}):
         pass
     assert read(tmp_path / "events.jsonl")[0]["seconds"] == {"lease_wait": 30.0, "start": 10.0}

@@ -99,8 +99,8 @@ def test_without_a_checkpoint_all_steps_are_lost():
     assert (result.lost_steps, result.kills) == (10, 2)
 
 
-def test_a_hang_is_no_kill():
-    """Its start goes on for a while: with a save, and with what it uploads."""
+def test_a_hang_is_not_a_kill():
+    """Its start continues for a while: with a save, and with what it uploads."""
     result = goodput(
         [
             event("a", "restored", 5, (0, 0), 0, restore=5),
@@ -240,7 +240,7 @@ def test_a_file_that_is_not_a_record_of_events_is_named(tmp_path, capsys, conten
 
 
 @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
-def test_what_is_left_of_a_damaged_record_is_reported(tmp_path, capsys, content):
+def test_the_rest_of_a_damaged_record_is_reported(tmp_path, capsys, content):
     good = json.dumps(event("a", "progress", 5, (4, 0), 1, train=4)).encode()
     (tmp_path / "events.jsonl").write_bytes(content.replace(b"%s", good))
     assert main(["goodput", str(tmp_path)]) == 0
@@ -250,7 +250,7 @@ def test_what_is_left_of_a_damaged_record_is_reported(tmp_path, capsys, content)
     assert values["starts"] >= 1 and min(values["seconds"].values()) >= 0
 
 
-def test_a_pipe_in_the_place_of_the_file_does_not_block(tmp_path, capsys):
+def test_a_pipe_instead_of_the_file_does_not_block(tmp_path, capsys):
     os.mkfifo(tmp_path / "events.jsonl")
     assert main(["goodput", str(tmp_path)]) == 2
     assert "is not a file" in capsys.readouterr().err
