@@ -293,7 +293,7 @@ def copy_small(
         store: the checkpoint's folder in the store.
         folder: the local folder; intact files in it are kept.
         small: name -> content of the small files that are known; `files.json` is one of them.
-        size_of: gives the size in the store of a large file; called with its name and expected size.
+        size_of: called with the name and expected size of a large file; its size in the store.
 
     Returns:
         The large files, for `remote.json`: size in the store and CRC-32. None if `files.json` is
