@@ -91,7 +91,7 @@ def _make_watchdog(
     hung = HungRun(place.folder, processes.current_link(), index, count)
     watchdog = Watchdog(config.watchdog, hung.end)
     # Without its supervisor, nothing would restart the run, and it would hold its workdir against
-    # the next start. The supervisor may have passed on a signal before: its end is not a second one.
+    # the next start. It may have passed on a signal before: its end is not a second one.
     watchdog.on_orphaned = lambda: stop.request("`clac-jax run` was killed")
     hung.doing = watchdog.describe
     hung.save_first = lambda: watchdog.save_first()
