@@ -116,3 +116,13 @@ def one_line(value: Any, limit: int = 200) -> str:
     text = " ".join(text[: 10 * limit].split()) + ("..." if len(text) > 10 * limit else "")
     half = (limit - 3) // 2
     return text if len(text) <= limit else f"{text[:half]}...{text[-half:]}"
+
+
+def noun_for(number: int, singular: str, plural: str = "") -> str:
+    """The singular for 1, the plural (by default with an "s") for any other number."""
+    return singular if number == 1 else plural or f"{singular}s"
+
+
+def counted(number: int, singular: str, plural: str = "") -> str:
+    """A number of things: "1 array", "1,404 arrays"; see `noun_for`."""
+    return f"{number:,} {noun_for(number, singular, plural)}"

@@ -29,10 +29,12 @@ from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.models import abstract_variables
 from clac_jax.models.encoders import encoder_needs
 from clac_jax.reporting import summary
+from clac_jax.reporting.metrics_file import newest_row
 from clac_jax.reporting.progress_line import ProgressLine, SilentLine
 from clac_jax.reporting.run_log import RunLog, SilentLog
 from clac_jax.run import Current, Run
 from clac_jax.session import Session
+from clac_jax.stores.url import is_url
 from clac_jax.tasks import make_task
 from clac_jax.training import optim
 from clac_jax.training.parallel import make_parallel
@@ -59,12 +61,12 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
 
     # Data: from crystals and texts to batches.
     events.phase("data")
-    with watchdog.unwatched():  # it may have to be built, for hours
+    with watchdog.unwatched():  # it may have to be built, for hours, here or in another process
         data = RunData(config, encoder_needs(config), share_of_process())
+        fingerprints = {split: data.splits.fingerprint(split) for split in data.split_sizes}
+        processes.agree("data", {f"the {each} split": text for each, text in fingerprints.items()})
     data.on_eval_batch = watchdog.alive
     num_examples = data.split_sizes["train"]
-    fingerprints = {split: data.splits.fingerprint(split) for split in data.split_sizes}
-    processes.agree("data", {f"the {split} split": text for split, text in fingerprints.items()})
 
     # Model and optimizer: shapes of their arrays, before any array is allocated or read.
     task = make_task(config, data, parallel)
@@ -92,12 +94,17 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
     # Initial state: fresh, or from a checkpoint.
     events.phase("restore")
     now = Present(config, num_examples, fingerprints)
-    origin = resume.shared_origin(origin, config, place.see, shapes)
-    start = resume.in_all_processes(
-        lambda: resume.begin(origin, workdir, now, shapes, initialise), shapes
-    )
+    # Downloads take as long as they take, and have time limits of their own.
+    is_far = place.is_remote or is_url(str(config.resume_from))
+    patient: Watch = Patient(watchdog) if is_far else watchdog
+    with patient.watching("the restore"):
+        origin = resume.shared_origin(origin, config, place.see, shapes)
+        start = resume.in_all_processes(
+            lambda: resume.begin(origin, workdir, now, shapes, initialise), shapes
+        )
     progress = start.progress
-    events.restored(progress.step, progress.epoch)
+    reached = newest_row(workdir / "metrics.jsonl") if first and start.is_own else 0
+    events.restored(progress.step, progress.epoch, reached)
     events.phase("start")
     timeline = timeline_of(config, num_examples, progress)
     schedule = make_schedule(config, timeline)

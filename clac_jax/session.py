@@ -72,27 +72,34 @@ def open_session(
         if processes.is_first():
             stop.before_leaving = functools.partial(_before_leaving, place, events)
             stack.enter_context(place)
-            events = stack.enter_context(Events(place.folder / EVENTS_FILE, began))
+            before = {"lease_wait": place.seconds_waited}
+            events = stack.enter_context(Events(place.folder / EVENTS_FILE, began, before))
             stop.before_leaving = functools.partial(_before_leaving, place, events)
             if place.is_remote and (link := processes.current_link()):
                 link.loss.unsaved = f"What is not in {place.shown} yet is in {place.folder}."
         stack.enter_context(processes.report_lost_processes())
-        watchdog = stack.enter_context(_make_watchdog(config, place, events))
+        watchdog = stack.enter_context(_make_watchdog(config, place, events, stop))
         yield Session(place, stop, events, watchdog)
 
 
 def _make_watchdog(
-    config: ml_collections.ConfigDict, place: RunPlace, events: Events | NoEvents
+    config: ml_collections.ConfigDict,
+    place: RunPlace,
+    events: Events | NoEvents,
+    stop: StopSignals,
 ) -> Watch:
     if not config.watchdog.enabled:
         return NoWatchdog()
     index, count = jax.process_index(), jax.process_count()
     hung = HungRun(place.folder, processes.current_link(), index, count)
     watchdog = Watchdog(config.watchdog, hung.end)
+    # Without its supervisor, nothing would restart the run, and it would hold its workdir against
+    # the next start. It may have passed on a signal before: its end is not a second one.
+    watchdog.on_orphaned = lambda: stop.request("`clac-jax run` was killed")
     hung.doing = watchdog.describe
     hung.save_first = lambda: watchdog.save_first()
     hung.complete = place.complete
-    hung.record = lambda reason: events.record("hung", reason=reason)
+    hung.record = events.hung
     return watchdog
 
 

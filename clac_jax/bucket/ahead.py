@@ -16,10 +16,11 @@ from pathlib import Path
 
 from etils import epath
 
-from clac_jax.bucket.commits import METRICS, Commit, files_of, object_name
+from clac_jax.bucket.commits import METRICS, Commit, object_name
 from clac_jax.bucket.ledger import LEDGER, Ledger
 from clac_jax.bucket.owners import fence_of
 from clac_jax.bucket.pins import Pinned, committed_steps
+from clac_jax.checkpoint.committed import files_of
 from clac_jax.checkpoint.damage import DamagedCheckpointError, RemovedCheckpointError
 from clac_jax.checkpoint.files import MANIFEST
 from clac_jax.checkpoint.layout import CHECKPOINTS, is_step, step_folders

@@ -12,25 +12,22 @@ under their own names are for all other readers: Orbax, `clac-jax ckpt`, tools t
 from __future__ import annotations
 
 import gzip
-import io
 import json
-import re
 import secrets
-import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from clac_jax.bucket.ledger import LEDGER, LedgerError
-from clac_jax.checkpoint.files import MANIFEST, MAX_JSON_BYTES, listed_files
+from clac_jax.checkpoint.committed import files_of, pack, unpack
+from clac_jax.checkpoint.files import MANIFEST
 from clac_jax.checkpoint.layout import CHECKPOINTS
 from clac_jax.stores.errors import NotFoundError
 from clac_jax.stores.store import Store
 
 COMMITS = "commits"
 METRICS = "metrics.jsonl"
-_DATA = re.compile(r"[0-9a-f]{32}")  # TensorStore's names of data files: 128 random bits
 
 
 @dataclass(frozen=True)
@@ -80,12 +77,7 @@ class Commit:
 
     def to_bytes(self) -> bytes:
         """The archive."""
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.comment = json.dumps({"step": self.step}).encode()
-            for name, content in sorted(self.small.items()):
-                archive.writestr(name, content)
-        return buffer.getvalue()
+        return pack(self.step, self.small)
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str) -> Commit:
@@ -96,43 +88,12 @@ class Commit:
                 `files.json` lists.
         """
         try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                step = int(json.loads(archive.comment)["step"])
-                return cls(step, name, _small_files(archive))
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            NotImplementedError,
-        ) as error:
+            step, small = unpack(data)
+            return cls(step, name, small)
+        except ValueError as error:
             raise LedgerError(
                 f"{name} is damaged: it does not describe a checkpoint. Use an older checkpoint."
             ) from error
-
-
-def _small_files(archive: zipfile.ZipFile) -> dict[str, bytes]:
-    """Name -> content of the files of a commit, which are those that its `files.json` lists.
-
-    Raises:
-        ValueError, KeyError: they are not, in name, size or checksum.
-    """
-    if archive.getinfo(MANIFEST).file_size > MAX_JSON_BYTES:
-        raise ValueError(f"{MANIFEST} is too large")
-    small = {MANIFEST: archive.read(MANIFEST)}
-    listed = files_of(small[MANIFEST])
-    expected = sorted([MANIFEST, *(each for each in listed if not is_data(each))])
-    if sorted(archive.namelist()) != expected:
-        raise ValueError("other files than are listed")
-    for each in set(expected) - {MANIFEST}:
-        if archive.getinfo(each).file_size != listed[each][0]:  # before it is unpacked
-            raise ValueError(f"{each} has another size")
-        small[each] = archive.read(each)
-        if zlib.crc32(small[each]) != listed[each][1]:
-            raise ValueError(f"{each} has another content")
-    return small
 
 
 def new_commit(step: int, fence: int, small: Mapping[str, bytes]) -> Commit:
@@ -182,20 +143,6 @@ def get_rows(store: Store, name: str) -> bytes:
             f"remove {LEDGER} there: the next start finds the checkpoints by their files.json, and "
             f"the rows in {METRICS}."
         ) from error
-
-
-def files_of(manifest: bytes) -> dict[str, tuple[int, int]]:
-    """The files that a `files.json` lists: name -> size and CRC-32.
-
-    Raises:
-        ValueError: it is not such a file, or damaged.
-    """
-    return listed_files(json.loads(manifest))
-
-
-def is_data(name: str) -> bool:
-    """Whether a file of a checkpoint has a random name."""
-    return _DATA.fullmatch(name.rpartition("/")[2]) is not None
 
 
 def object_name(step: int, name: str) -> str:

@@ -101,11 +101,13 @@ class FollowedCheckpoints:
 
     def read_best(self, shapes: Shapes, last_step: int) -> tuple[int, Arrays]:
         """See `Checkpoints`."""
-        return self._inner.read_best(shapes, last_step)
+        with self.watchdog.unwatched():  # it may have to be downloaded
+            return self._inner.read_best(shapes, last_step)
 
     def best_fitting(self, shapes: Shapes, last_step: int) -> Iterator[CheckpointInfo]:
         """See `Checkpoints`; they are in the bucket, where the other processes read them."""
-        self._uploader.flush(self._patience)
+        with self.watchdog.unwatched():
+            self._uploader.flush(self._patience)
         return self._inner.best_fitting(shapes, last_step)
 
     def info(self, step: int) -> CheckpointInfo:

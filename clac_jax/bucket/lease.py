@@ -32,7 +32,11 @@ def time_with_sleep() -> float:
 
 
 class Lease:
-    """The holder's view of the ledger. Every change is a compare-and-swap; safe in threads."""
+    """The holder's view of the ledger. Every change is a compare-and-swap; safe in threads.
+
+    Attributes:
+        has_waited: whether the process that held the workdir before might still have been alive.
+    """
 
     def __init__(self, store: Store, ledger: Ledger, version: Version, previous: Ledger | None):
         """Wraps a ledger that `acquire` has written.
@@ -45,6 +49,7 @@ class Lease:
         """
         self._store, self._ledger, self._version = store, ledger, version
         self.previous = previous
+        self.has_waited = False
         self._lock = threading.RLock()
         self._lost: LostWorkdirError | None = None
         self._shown_at = time_with_sleep()  # before the last change that took place
@@ -278,14 +283,21 @@ def acquire(
                 raise _in_use(store, found) from None  # it has just taken the workdir
             continue
         protocol.reached("acquired")
-        return Lease(store, new, written, previous)
+        lease = Lease(store, new, written, previous)
+        lease.has_waited = watch.has_started
+        return lease
 
 
 class _Watch:
-    """Signs of life of a holder that may be dead."""
+    """Signs of life of a holder that may be dead.
+
+    Attributes:
+        has_started: whether there is such a holder.
+    """
 
     def __init__(self, store: Store, clock: Clock, say: Callable[[str], None]):
         self._store, self._clock, self._say = store, clock, say
+        self.has_started = False
         self._seen: Ledger | None = None
         self._since, self._signs = 0.0, 0
 
@@ -298,7 +310,7 @@ class _Watch:
         Raises:
             WorkdirError: the holder is alive.
         """
-        now, seen = self._clock.now(), self._seen
+        now, seen, self.has_started = self._clock.now(), self._seen, True
         if seen is None:
             self._say(
                 f"{self._store.url} was taken by {ledger.holder} at "

@@ -10,9 +10,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Iterable, Mapping
 
-from clac_jax.bucket.commits import COMMITS, Commit, files_of, object_name
+from clac_jax.bucket.commits import COMMITS, Commit, object_name
 from clac_jax.bucket.ledger import Ledger
 from clac_jax.bucket.pins import Pinned
+from clac_jax.checkpoint.committed import files_of
 from clac_jax.checkpoint.files import MANIFEST
 
 

@@ -6,7 +6,6 @@ the folder continues what is in the bucket, it may be ahead of the bucket, and i
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
@@ -24,13 +23,12 @@ from clac_jax.bucket.ahead import (
     put_aside,
     remove_overtaken,
 )
-from clac_jax.bucket.commits import METRICS, Commit, files_of, get_rows, object_name
+from clac_jax.bucket.commits import METRICS, Commit, get_rows, object_name
 from clac_jax.bucket.lease import Lease
 from clac_jax.bucket.owners import OWNER, is_of, own
 from clac_jax.bucket.pins import Pinned, committed_steps, unpin_all
-from clac_jax.bucket.publishing import in_threads
-from clac_jax.checkpoint.damage import DamagedCheckpointError
-from clac_jax.checkpoint.files import is_large
+from clac_jax.checkpoint.committed import files_of
+from clac_jax.checkpoint.fetched import copy_small
 from clac_jax.checkpoint.layout import (
     CHECKPOINTS,
     DAMAGED,
@@ -41,7 +39,6 @@ from clac_jax.checkpoint.layout import (
 )
 from clac_jax.checkpoint.remote import (
     Remote,
-    ensure_local,
     read_remote,
     write_remote,
 )
@@ -50,7 +47,6 @@ from clac_jax.distributed.workdir import LOCK_FILE
 from clac_jax.errors import WorkdirError, warn
 from clac_jax.files.paths import explain, local_path
 from clac_jax.files.user_cache import cache_folder
-from clac_jax.stores.errors import NotFoundError
 from clac_jax.stores.store import Store
 
 DOWNLOAD = ".download"
@@ -127,9 +123,6 @@ def fill(
                 copy = _download(mirror, store, commit)
                 (mirror / CHECKPOINTS).mkdir(exist_ok=True)
                 os.replace(copy, mirror / CHECKPOINTS / str(step))
-        if commits:  # all that is needed to resume, unless it is damaged
-            with contextlib.suppress(DamagedCheckpointError):
-                ensure_local(mirror / CHECKPOINTS / str(max(commits)))
         run_files.fetch(store, mirror, lease.ledger.run_files)
         if lease.ledger.rows:  # else those that a tool has copied there
             (mirror / METRICS).write_bytes(get_rows(store, lease.ledger.rows))
@@ -214,19 +207,8 @@ def _download(mirror: Path, store: Store, commit: Commit) -> Path:
     A file that the bucket has lost is missing here as well; reading the checkpoint names it.
     """
     folder = mirror / DOWNLOAD / str(commit.step)
-    for name, content in commit.small.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    large = {name: facts for name, facts in commit.files.items() if is_large(name, facts[0])}
-    if large:
-        write_remote(folder, Remote(store.child(object_name(commit.step, "")).url, large))
-
-    def get(name: str) -> None:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(NotFoundError):
-            store.download(object_name(commit.step, name), path)
-
-    in_threads(get, sorted(commit.files.keys() - commit.small.keys() - large.keys()))
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = store.child(f"{CHECKPOINTS}/{commit.step}")
+    if large := copy_small(stored, folder, commit.small):
+        write_remote(folder, Remote(stored.url, large))
     return folder

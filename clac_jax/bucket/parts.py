@@ -15,9 +15,10 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from clac_jax.bucket.commits import COMMITS, is_data, object_name
+from clac_jax.bucket.commits import COMMITS, object_name
 from clac_jax.bucket.outage import Outage
 from clac_jax.bucket.publishing import in_threads
+from clac_jax.checkpoint.committed import is_data
 from clac_jax.checkpoint.damage import DamagedCheckpointError
 from clac_jax.checkpoint.fetched import fetch_run
 from clac_jax.checkpoint.files import is_inside, is_large

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from etils import epath
 
-from clac_jax.bucket.commits import files_of, is_data, local_manifest
+from clac_jax.bucket.commits import local_manifest
+from clac_jax.checkpoint.committed import files_of, is_data
 from clac_jax.checkpoint.files import MANIFEST, DamagedCheckpointError
 from clac_jax.checkpoint.layout import CHECKPOINTS, step_folders
 from clac_jax.checkpoint.remote import read_remote

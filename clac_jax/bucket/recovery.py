@@ -10,8 +10,6 @@ from collections.abc import Callable, Collection
 from clac_jax.bucket.commits import (
     COMMITS,
     Commit,
-    files_of,
-    is_data,
     new_commit,
     object_name,
 )
@@ -19,6 +17,7 @@ from clac_jax.bucket.lease import Lease
 from clac_jax.bucket.ledger import Ledger, LedgerError
 from clac_jax.bucket.publishing import delete_objects, publish, republish
 from clac_jax.bucket.run_files import is_run_file
+from clac_jax.checkpoint.committed import files_of, is_data
 from clac_jax.checkpoint.files import MANIFEST
 from clac_jax.checkpoint.layout import CHECKPOINTS, is_step
 from clac_jax.errors import warn

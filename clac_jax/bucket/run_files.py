@@ -38,8 +38,11 @@ class RunFiles:
         self._versions: dict[str, Version] = {}
         self._put: dict[str, Facts] = {}
 
-    def put_changed(self) -> dict[str, Facts]:
+    def put_changed(self, only: str = "") -> dict[str, Facts]:
         """Puts the files that differ from what was put last.
+
+        Args:
+            only: name of the only file to put; "": all.
 
         Returns:
             Name -> size and CRC-32 of every file in the bucket that this process has put.
@@ -48,7 +51,7 @@ class RunFiles:
             LostWorkdirError, StoreError: see `put_own`.
         """
         contents = {}
-        for name in local_files(self._mirror):
+        for name in [only] if only else local_files(self._mirror):
             try:
                 content = (self._mirror / name).read_bytes()
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError):

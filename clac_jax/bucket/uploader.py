@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from etils import epath
@@ -31,10 +31,14 @@ from clac_jax.checkpoint.layout import CHECKPOINTS, DAMAGED, step_folders
 from clac_jax.errors import UserError, warn
 from clac_jax.files import protocol
 from clac_jax.files.paths import explain
+from clac_jax.reporting.events import EVENTS_FILE
 from clac_jax.stores.errors import StoreError
 from clac_jax.stores.store import Store
 
 PAUSE = 5.0  # seconds between attempts while the store cannot be reached
+# Seconds from the start, doubled until the largest, after which the events of the run are put
+# without a checkpoint: a start that never makes one should leave a trace.
+FIRST_EVENTS, LONGEST_EVENTS = 10.0, 300.0
 
 
 class UploadError(UserError):
@@ -131,7 +135,7 @@ class Uploader:
         while True:
             self.check()
             try:
-                self._bring_or_fail(is_last=True, ended=ended)
+                self._or_fail(lambda: self.bring(is_last=True, ended=ended))
                 return
             except StoreError as error:
                 if deadline is None and seconds > 0:
@@ -191,14 +195,26 @@ class Uploader:
             for commit in self._commits.values():
                 republish(self._store, self._lease, commit)
 
+    def put_events(self) -> None:
+        """Puts the record of events, which a lost machine would take with it.
+
+        Raises:
+            LostWorkdirError, StoreError: see `Lease.change`.
+        """
+        files = self._run_files.put_changed(EVENTS_FILE)
+        if EVENTS_FILE in files.keys() - self._lease.ledger.run_files.keys():
+            self._lease.change(lambda ledger: _with_files(ledger, files, ""))
+
     def _run(self) -> None:
+        began = time.monotonic()
         while not self._stop.is_set():
-            self._changed.wait()
+            age = time.monotonic() - began
+            has_changed = self._changed.wait(min(max(FIRST_EVENTS, age), LONGEST_EVENTS))
             self._changed.clear()
             if self._stop.is_set():
                 return
             try:
-                self._bring_or_fail()
+                self._or_fail(self.bring if has_changed else self.put_events)
             except StoreError as error:
                 self._outage.report(error)
                 self._stop.wait(PAUSE)
@@ -207,10 +223,10 @@ class Uploader:
                 self._failure = error
                 return
 
-    def _bring_or_fail(self, is_last: bool = False, ended: bool = False) -> None:
+    def _or_fail(self, action: Callable[[], None]) -> None:
         try:
             with self._busy:
-                self.bring(is_last, ended)
+                action()
         except OSError as error:
             raise StoreError(f"Cannot read {self._mirror}: {explain(error)}") from error
         self._outage.report(None)

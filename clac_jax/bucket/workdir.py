@@ -15,7 +15,7 @@ from clac_jax.bucket import mirror as mirrors
 from clac_jax.bucket import owners
 from clac_jax.bucket.ahead import continues_without_ledger
 from clac_jax.bucket.followed import FollowedCheckpoints
-from clac_jax.bucket.lease import Lease, acquire, read_ledger
+from clac_jax.bucket.lease import Lease, acquire, read_ledger, time_with_sleep
 from clac_jax.bucket.leaving import Leaving
 from clac_jax.bucket.ledger import Ledger
 from clac_jax.bucket.outage import Outage
@@ -49,6 +49,8 @@ class RunPlace(Protocol):
     """Name of the workdir in messages."""
     is_remote: bool
     """Whether what is saved has to be uploaded."""
+    seconds_waited: float
+    """Time for which `__enter__` has waited to see whether another process still works there."""
 
     def __enter__(self) -> Path:
         """Takes the workdir for this process."""
@@ -89,6 +91,7 @@ class LocalPlace(Workdir):
         super().__init__(folder)
         self.shown = str(self.folder)
         self.is_remote = False
+        self.seconds_waited = 0.0
 
     def followed(self, checkpoints: Checkpoints) -> CheckpointWriter:
         """The checkpoints: they are where they are to be kept."""
@@ -137,6 +140,7 @@ class BucketPlace:
         self._patience = options.patience_minutes * 60
         self.shown = self._store.url
         self.is_remote = True
+        self.seconds_waited = 0.0
         self.folder = mirrors.mirror_folder(self.shown, options.scratch)
         shown = f"--workdir={self.shown} (local copy: {self.folder})"
         self._local = Workdir(self.folder, "config.bucket.scratch", shown)
@@ -157,10 +161,13 @@ class BucketPlace:
                 check_conditions(self._store)
             continues = continues_without_ledger(mirror, self._store, ledger)
             dead = owners.dead_holders(mirror) if self._local.is_locked else []
+            began = time_with_sleep()
             try:
                 self._lease = self._acquire(mirror, dead, continues)
             finally:
                 self._leaving.end_taking()
+            if self._lease.has_waited:
+                self.seconds_waited = time_with_sleep() - began
             stack.callback(self._release_after_failure)
             self._lease.start_renewing(self._outage.report)
             needed = mirrors.needed_objects(mirror)

@@ -14,6 +14,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax import traverse_util
 
+from clac_jax.checkpoint.database import SHARDS, values_of
 from clac_jax.checkpoint.files import (
     DamagedCheckpointError,
     UnreadableCheckpointError,
@@ -172,18 +173,26 @@ def needed_files(info: CheckpointInfo, targets: Mapping[str, Target]) -> list[st
         info: description of the checkpoint.
         targets: the arrays, as for `read_targets`.
     """
-    needed: set[int] = set()
+    needed: set[tuple[int, str]] = set()  # process that saved it, folder in its database
     for target in targets.values():
         leaf = info.leaves.get(target.path)
         if leaf is None or not leaf.owners:
             return None
         for region in wanted_regions(target.wanted):
             numbers = leaf.grid.overlapping(within_shape(region, leaf.shape))
-            needed |= {leaf.owners[number] for number in numbers}
+            values = values_of(len(leaf.owners))
+            needed |= {(leaf.owners[number], values) for number in numbers}
     prefix = f"{STATE}/ocdbt.process_"
-    kept = tuple(f"{prefix}{number}/" for number in needed)
-    names = read_manifest(info.folder)
-    return [name for name in names if not name.startswith(prefix) or name.startswith(kept)]
+    owners = {str(owner) for owner, _ in needed}
+    shards = {str(owner) for owner, values in needed if values == SHARDS}
+
+    def is_needed(name: str) -> bool:
+        number, _, rest = name.removeprefix(prefix).partition("/")
+        if not name.startswith(prefix):
+            return True
+        return number in (shards if rest.startswith(f"{SHARDS}/") else owners)
+
+    return [name for name in read_manifest(info.folder) if is_needed(name)]
 
 
 def shard_registry() -> Any:
@@ -215,12 +224,13 @@ def reading_arrays(
     try:
         yield
     except WrongShardError as error:
-        check_files(info.folder, every_byte=True)  # raises, naming the file, if one is damaged
+        # Raises, naming the file, if one is damaged.
+        check_files(info.folder, every_byte=True, only=files)
         raise DamagedCheckpointError(
             info.folder / STATE, f"has wrong numbers in {error.path}"
         ) from error
     except Exception as error:  # Orbax and TensorStore raise many types for damaged files
-        check_files(info.folder, every_byte=True)
+        check_files(info.folder, every_byte=True, only=files)
         if not os.path.lexists(info.folder / STATE / MERGED):
             raise DamagedCheckpointError(info.folder / STATE / MERGED, "is missing") from error
         raise UnreadableCheckpointError(

@@ -12,6 +12,7 @@ from clac_jax.checkpoint.layout import CheckpointInfo
 from clac_jax.checkpoint.yardstick import unlike
 from clac_jax.config import schema as config_lib
 from clac_jax.config.run import all_keys
+from clac_jax.errors import counted
 from clac_jax.training.progress import RunProgress
 
 # The keys that decide which examples a run without fingerprints was trained on.
@@ -107,7 +108,9 @@ def carried_over(
     reason = "the order of the data is different" if _other_order(info, now) else ""
     if other_data:
         counts = info.num_train_examples, now.num_train_examples
-        numbers = f" ({counts[0]:,} examples, now {counts[1]:,})" if counts[0] != counts[1] else ""
+        numbers = ""
+        if counts[0] != counts[1]:
+            numbers = f" ({counted(counts[0], 'example')}, now {counts[1]:,})"
         reason = f"the training data are not those of the checkpoint{numbers}"
     if not progress.examples_in_epoch:
         return progress, [*notes, reason] if other_data else notes

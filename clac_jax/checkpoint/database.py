@@ -17,7 +17,9 @@ import tensorstore as ts
 from clac_jax.checkpoint.division import Divided
 from clac_jax.checkpoint.shards import Region
 
-NODES, VALUES = "nodes", "d"  # folders in a database
+# Folders in a database. Shards have files of their own: every process needs the other arrays to
+# resume, and should not have to download the shards of the process that saves those.
+NODES, VALUES, SHARDS = "nodes", "d", "shards"
 MANIFEST = "manifest.ocdbt"
 _FILE_BYTES = 1 << 31  # of values, as in Orbax
 _CONTEXT = {
@@ -34,11 +36,28 @@ def write_database(
 ) -> None:
     """Writes shards into a new database; nothing is copied in memory. The caller syncs its files.
 
+    There is one commit of the database for each of the folders `VALUES` and `SHARDS`.
+
     Args:
         folder: folder of the database, which must not exist.
         division: slash path -> the array and its shards.
         pieces: slash path -> the shards to write; C-contiguous, and unchanged until the return.
     """
+    for values in (VALUES, SHARDS):
+        some = {p: each for p, each in pieces.items() if values_of(len(division[p].grid)) == values}
+        if some:
+            _write(folder, values, division, some)
+
+
+def values_of(num_shards: int) -> str:
+    """The folder in a database with the values of an array, from its number of shards."""
+    return VALUES if num_shards == 1 else SHARDS
+
+
+def _write(
+    folder: Path, values: str, division: Mapping[str, Divided], pieces: Mapping[str, Pieces]
+) -> None:
+    """Writes shards in one commit, their values into one folder of the database."""
     context, base = ts.Context({**_CONTEXT, "file_io_sync": False}), _files(folder)
     kvstore = {
         "driver": "ocdbt",
@@ -47,7 +66,7 @@ def write_database(
         "manifest": base,
         "btree_node_data_prefix": f"{NODES}/",
         "version_tree_node_data_prefix": f"{NODES}/",
-        "value_data_prefix": f"{VALUES}/",
+        "value_data_prefix": f"{values}/",
         "target_data_file_size": _FILE_BYTES,
         "config": {
             "max_inline_value_bytes": 1024,
@@ -57,7 +76,6 @@ def write_database(
         "assume_config": True,
         "cache_pool": "cache_pool#ocdbt",
     }
-    # One commit for all shards: nodes and manifest are written once.
     transaction = ts.Transaction(atomic=False)
     opened = {
         path: ts.open(

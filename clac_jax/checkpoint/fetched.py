@@ -1,21 +1,23 @@
 """Runs and checkpoints in object stores, as local folders that everything else reads.
 
 Descriptions and other small files are downloaded at once, large files when they are needed: see
-`remote`. A checkpoint exists if its `files.json` does and, where a run keeps a ledger, if that
-names it; listings are only used to find candidates.
+`remote`. Where a run keeps a ledger, that names the checkpoints, and the small files of each come
+from one object, as for the run itself. Elsewhere a checkpoint exists if its `files.json` does;
+listings are only used to find candidates.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,7 @@ from pathlib import Path
 from etils import epath
 
 from clac_jax.checkpoint import files as files_lib
+from clac_jax.checkpoint.committed import unpack
 from clac_jax.checkpoint.damage import DamagedCheckpointError
 from clac_jax.checkpoint.layout import CHECKPOINTS, entries, is_step
 from clac_jax.checkpoint.remote import (
@@ -41,7 +44,15 @@ from clac_jax.stores.errors import NotFoundError
 from clac_jax.stores.store import Store, open_store
 from clac_jax.stores.url import is_url
 
-__all__ = ["LEDGER", "ensure_local", "fetch_run", "is_url", "split_name", "verify_stored"]
+__all__ = [
+    "LEDGER",
+    "copy_small",
+    "ensure_local",
+    "fetch_run",
+    "is_url",
+    "split_name",
+    "verify_stored",
+]
 
 LEDGER = "run.ledger.json"
 """The object in which a run in a bucket names its checkpoints."""
@@ -121,6 +132,19 @@ def fetch_run_files(folder: Path, name: str = "") -> None:
 
 
 @dataclass(frozen=True)
+class _Ledger:
+    """The part of a run's ledger that readers need.
+
+    Attributes:
+        crcs: step -> CRC-32 of its manifest, of all committed checkpoints.
+        commits: step -> name of the object with its small files.
+    """
+
+    crcs: Mapping[int, int]
+    commits: Mapping[int, str]
+
+
+@dataclass(frozen=True)
 class _Wanted:
     """A checkpoint that may exist.
 
@@ -128,12 +152,14 @@ class _Wanted:
         store: its folder in the store.
         folder: its local folder.
         crc: CRC-32 of its manifest, by the run's ledger; None without one.
+        small: reads its small files by name; {} if the run has not committed them together.
         listed: name -> size of its files, as listed; some may be missing.
     """
 
     store: Store
     folder: Path
     crc: int | None = None
+    small: Callable[[], Mapping[str, bytes]] | None = None
     listed: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -141,56 +167,65 @@ def _fetched(run: str, only: int | None = None) -> Path:
     """The local folder of a run, with one checkpoint or all of them up to date."""
     store, root = open_store(run), _place(run)
     with _locked(root, run):
-        committed = _ledger(store)
-        _bring_up_to_date(store.child(CHECKPOINTS), root / CHECKPOINTS, committed, only)
-        if only is None and committed is None and not (root / CHECKPOINTS).exists():
-            _bring_up_to_date(store, root, None, None)  # a `checkpoints/` under a different name
+        ledger = _ledger(store)
+        _bring_up_to_date(store.child(CHECKPOINTS), root / CHECKPOINTS, only, store, ledger)
+        if only is None and ledger is None and not (root / CHECKPOINTS).exists():
+            _bring_up_to_date(store, root, None)  # a `checkpoints/` under a different name
     return root
 
 
 def _bring_up_to_date(
-    store: Store, directory: Path, committed: Mapping[int, int] | None, only: int | None
+    store: Store,
+    directory: Path,
+    only: int | None,
+    run: Store | None = None,
+    ledger: _Ledger | None = None,
 ) -> None:
     """Copies the small files of all checkpoints of a `checkpoints/`, or of one.
 
     Args:
         store: the folder in the store.
         directory: the local folder.
-        committed: step -> CRC-32 of its manifest, by the run's ledger; None without one.
         only: the step of the only checkpoint that is needed; None: all.
+        run: the folder of the run.
+        ledger: the run's ledger, if it keeps one.
     """
     listed: dict[int, dict[str, int]] = {}
     for each in store.list("" if only is None else f"{only}/"):
         step, _, name = each.name.partition("/")
         if is_step(step):
             listed.setdefault(int(step), {})[name] = each.size
-    steps = set(listed if committed is None else committed)
+    steps = set(listed if ledger is None else ledger.crcs)
     if only is not None:
-        steps = {only} if committed is None else steps & {only}
-    wanted = [
-        _Wanted(
-            store.child(str(step)),
-            directory / str(step),
-            None if committed is None else committed[step],
-            listed.get(step, {}),
-        )
-        for step in sorted(steps)
-    ]
+        steps = {only} if ledger is None else steps & {only}
+
+    def wanted(step: int) -> _Wanted:
+        place, files = (store.child(str(step)), directory / str(step)), listed.get(step, {})
+        if run is None or ledger is None:
+            return _Wanted(*place, listed=files)
+        crc, commit = ledger.crcs[step], ledger.commits.get(step)
+        small = None if commit is None else functools.partial(_committed, run, commit, crc)
+        return _Wanted(*place, crc, small, files)
+
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="fetch") as pool:
-        list(pool.map(_fetch, wanted))
+        list(pool.map(_fetch, map(wanted, sorted(steps))))
     for path in entries(epath.Path(directory)):
         if is_step(path.name) and int(path.name) not in steps and only in (None, int(path.name)):
             _discard(Path(path))
 
 
-def _ledger(store: Store) -> Mapping[int, int] | None:
-    """Step -> CRC-32 of its manifest, of all committed checkpoints; None without a ledger."""
+def _ledger(store: Store) -> _Ledger | None:
+    """The run's ledger, or None."""
     try:
         content = store.get(LEDGER).data
     except NotFoundError:
         return None
     try:
-        return {int(step): int(crc) for step, crc in json.loads(content)["checkpoints"].items()}
+        values = json.loads(content)
+        return _Ledger(
+            {int(step): int(crc) for step, crc in values["checkpoints"].items()},
+            {int(step): str(name) for step, name in values.get("commits", {}).items()},
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{store.url}/{LEDGER} is not the ledger of a run. Restore it from a copy, or delete "
@@ -198,14 +233,29 @@ def _ledger(store: Store) -> Mapping[int, int] | None:
         ) from error
 
 
+def _committed(run: Store, name: str, crc: int) -> Mapping[str, bytes]:
+    """The small files of a checkpoint, from the object that the ledger names.
+
+    If that is lost or damaged, they are read under their own names.
+    """
+    try:
+        _, small = unpack(run.get(name).data)
+    except (NotFoundError, ValueError):
+        return {}
+    return small if zlib.crc32(small.get(MANIFEST, b"")) == crc else {}
+
+
 def _fetch(wanted: _Wanted) -> None:
     """Brings the local folder of a checkpoint up to date; removes it if there is none."""
     store, folder = wanted.store, wanted.folder
-    try:
-        manifest = store.get(MANIFEST).data
-    except NotFoundError:
-        _discard(folder)
-        return
+    manifest, small = _content(folder / MANIFEST), {}
+    if wanted.small is None or manifest is None or zlib.crc32(manifest) != wanted.crc:
+        small = {} if wanted.small is None else dict(wanted.small())
+        try:
+            manifest = small.get(MANIFEST) or store.get(MANIFEST).data
+        except NotFoundError:
+            _discard(folder)
+            return
     if wanted.crc is not None and zlib.crc32(manifest) != wanted.crc:
         # Written, and not committed; or replaced since the ledger was read.
         _discard(folder)
@@ -213,30 +263,78 @@ def _fetch(wanted: _Wanted) -> None:
     if folder.exists() and _content(folder / MANIFEST) != manifest:
         _discard(folder)  # another checkpoint of the same step
     _make(folder)
-    write_atomically(folder / MANIFEST, manifest)
-    try:
-        files = files_lib.read_manifest(epath.Path(folder))
-    except DamagedCheckpointError:  # found again by its readers
+    known = {**small, MANIFEST: manifest}
+    large = copy_small(store, folder, known, functools.partial(_size_of, wanted))
+    if large is None:
         return
-    large = {}
-    for name, (size, crc) in files.items():
-        path = folder / name
-        if files_lib.is_large(name, size):
-            stored = wanted.listed.get(name)
-            if stored is None:
-                found = store.head(name)
-                stored = found.size if found else None
-            if stored is not None:
-                large[name] = (stored, crc)
-            if stored != size or (path.exists() and path.stat().st_size != size):
-                path.unlink(missing_ok=True)
-        elif not is_intact(path, (size, crc)):
-            _copy_if_there(store, name, path)
+    files = files_lib.read_manifest(epath.Path(folder))
     lacks = any(name not in large and not os.path.lexists(folder / name) for name in files)
     if lacks and store.head(MANIFEST) is None:  # removed by its run in the meantime: not damaged
         _discard(folder)
         return
     write_remote(folder, Remote(store.url, large))
+
+
+def _size_of(wanted: _Wanted, name: str, size: int) -> int | None:
+    """The size of a file in the store; None if it is missing."""
+    del size
+    found: int | None = wanted.listed.get(name)
+    if found is None:
+        head = wanted.store.head(name)
+        found = head.size if head else None
+    return found
+
+
+def copy_small(
+    store: Store,
+    folder: Path,
+    small: Mapping[str, bytes],
+    size_of: Callable[[str, int], int | None] = lambda name, size: size,
+) -> dict[str, tuple[int, int]] | None:
+    """Makes a folder a copy of the small files of a checkpoint.
+
+    A file that the store has lost is missing in the copy as well; reading the checkpoint names it.
+
+    Args:
+        store: the checkpoint's folder in the store.
+        folder: the local folder; intact files in it are kept.
+        small: name -> content of the small files that are known; `files.json` is one of them.
+        size_of: called with the name and expected size of a large file; its size in the store.
+
+    Returns:
+        The large files, for `remote.json`: size in the store and CRC-32. None if `files.json` is
+        damaged.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    write_atomically(folder / MANIFEST, small[MANIFEST])
+    try:
+        files = files_lib.read_manifest(epath.Path(folder))
+    except DamagedCheckpointError:  # found again by its readers
+        return None
+    large, missing = {}, []
+    for name, (size, crc) in files.items():
+        path = folder / name
+        if files_lib.is_large(name, size):
+            stored = size_of(name, size)
+            if stored is not None:
+                large[name] = (stored, crc)
+            if stored != size or (path.exists() and path.stat().st_size != size):
+                path.unlink(missing_ok=True)
+        elif not is_intact(path, (size, crc)):
+            missing.append(name)
+
+    def copy(name: str) -> None:
+        if name in small:
+            _make((folder / name).parent)
+            write_atomically(folder / name, small[name])
+        else:
+            _copy_if_there(store, name, folder / name)
+
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="fetch") as pool:
+        list(pool.map(copy, missing))
+    return large
 
 
 def _copy_if_there(store: Store, name: str, path: Path) -> None:

@@ -90,7 +90,9 @@ def sync_folders(folder: epath.PathLike) -> None:
         list(pool.map(sync, _folders(epath.Path(folder))))
 
 
-def check_files(folder: epath.Path, every_byte: bool = False) -> None:
+def check_files(
+    folder: epath.Path, every_byte: bool = False, only: Collection[str] | None = None
+) -> None:
     """Compares the files with the manifest: all sizes, and the contents of the small ones.
 
     In a copy from an object store, large files may still be missing; `every_byte` downloads them.
@@ -98,6 +100,7 @@ def check_files(folder: epath.Path, every_byte: bool = False) -> None:
     Args:
         folder: folder of a committed checkpoint.
         every_byte: whether to read the large files, too.
+        only: the files to compare, of those that the manifest lists; None: all.
 
     Raises:
         DamagedCheckpointError: a file differs; the message names the first one.
@@ -106,7 +109,9 @@ def check_files(folder: epath.Path, every_byte: bool = False) -> None:
         RemovedCheckpointError: it was removed in the meantime.
     """
     with _unless_removed(folder):
-        _check_files(folder, every_byte)
+        listed = read_manifest(folder)
+        chosen = listed if only is None else {name: listed[name] for name in only}
+        _check_files(folder, chosen, every_byte)
 
 
 @contextlib.contextmanager
@@ -120,8 +125,7 @@ def _unless_removed(folder: epath.Path) -> Iterator[None]:
         raise
 
 
-def _check_files(folder: epath.Path, every_byte: bool) -> None:
-    listed = read_manifest(folder)
+def _check_files(folder: epath.Path, listed: Files, every_byte: bool) -> None:
     remote = read_remote(folder)
     if remote is not None and every_byte:
         _check_copy(folder, remote, listed)
@@ -145,7 +149,7 @@ def _check_files(folder: epath.Path, every_byte: bool) -> None:
 
 def _check_copy(folder: epath.Path, remote: Remote, listed: Files) -> None:
     """Compares every byte of a copy; what is missing or damaged is downloaded."""
-    missing = [name for name in remote.files if not os.path.lexists(folder / name)]
+    missing = [name for name in listed if not os.path.lexists(folder / name)]
     ensure_local(folder, missing)
     renewed = renew_damaged(folder, listed)
     if renewed:

@@ -14,7 +14,7 @@ from clac_jax.checkpoint.files import DamagedCheckpointError, check_files, read_
 from clac_jax.checkpoint.layout import CheckpointInfo, Leaf
 from clac_jax.checkpoint.remote import read_remote, verify_stored
 from clac_jax.checkpoint.yardstick import retention_of
-from clac_jax.errors import shown
+from clac_jax.errors import counted, noun_for, shown
 
 
 def list_run(
@@ -117,7 +117,9 @@ def format_show(info: CheckpointInfo, all_arrays: bool = False) -> str:
         leaves = [leaf for path, leaf in info.leaves.items() if path.split("/", 1)[0] == part]
         numbers = sum(int(np.prod(leaf.shape)) for leaf in leaves)
         size = _size(sum(map(_leaf_bytes, leaves)))
-        lines.append(f"{part:<20}{len(leaves):>5} arrays{numbers:>14,} numbers{size:>12}")
+        arrays = f"{len(leaves):>5} {noun_for(len(leaves), 'array'):<6}"
+        what = f"{noun_for(numbers, 'number'):<7}"
+        lines.append(f"{part:<20}{arrays}{numbers:>14,} {what}{size:>12}")
     return "\n".join(lines)
 
 
@@ -194,7 +196,8 @@ def format_diff(difference: Difference, limit: int | None = 20) -> str:
         lines += ["", _aligned(table)]
         if limit is not None and len(difference.changed) > limit:
             lines.append(f"and {len(difference.changed) - limit} more (--all)")
-    lines.append(f"{difference.num_equal} arrays are equal bit for bit")
+    are = noun_for(difference.num_equal, "is", "are")
+    lines.append(f"{counted(difference.num_equal, 'array')} {are} equal bit for bit")
     return "\n".join(lines)
 
 

@@ -19,7 +19,7 @@ from clac_jax.checkpoint.layout import (
     step_folders,
 )
 from clac_jax.checkpoint.yardstick import retention_of
-from clac_jax.errors import UserError, origin_of
+from clac_jax.errors import UserError, counted, origin_of
 from clac_jax.files.paths import local_path
 from clac_jax.stores.url import is_url
 
@@ -113,9 +113,10 @@ def _choose(
                 if len(best) >= place:
                     return intact[best[place - 1]]
                 if best:
+                    ranked = counted(len(best), "checkpoint")
                     raise CheckpointNotFoundError(
-                        f"Checkpoint not found: only {len(best)} checkpoints in {directory} can be "
-                        f"ranked by {options['monitor']!r}, so none is @{which}. Best first, there "
+                        f"Checkpoint not found: only {ranked} in {directory} can be ranked by "
+                        f"{options['monitor']!r}, so none is @{which}. Best first, there "
                         f"{_there({step: intact[step] for step in best})}."
                     )
         raise CheckpointNotFoundError(

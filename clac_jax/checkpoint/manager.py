@@ -243,7 +243,8 @@ class Checkpoints:
         Raises:
             CheckpointError: it failed and `config.checkpoint.on_failure` is "stop".
         """
-        self._background.wait()
+        with self.watchdog.unwatched():  # the save itself is watched
+            self._background.wait()
 
     def wait_for_last(self) -> None:
         """Blocks until the last save has been committed.
@@ -251,7 +252,8 @@ class Checkpoints:
         Raises:
             CheckpointError: it failed, whatever `config.checkpoint.on_failure` says.
         """
-        self._background.wait_for_last()
+        with self.watchdog.unwatched():
+            self._background.wait_for_last()
 
     def end(self, progress: RunProgress) -> None:
         """Removes the last checkpoint, too, if the rules keep it only while the run is in progress.

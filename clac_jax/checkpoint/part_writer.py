@@ -107,11 +107,13 @@ class PartCheckpoints:
 
     def wait(self) -> None:
         """See `Checkpoints.wait`."""
-        self._background.wait()
+        with self.watchdog.unwatched():  # the save itself is watched
+            self._background.wait()
 
     def wait_for_last(self) -> None:
         """See `Checkpoints.wait_for_last`."""
-        self._background.wait_for_last()
+        with self.watchdog.unwatched():
+            self._background.wait_for_last()
 
     def describe_newest(self) -> str:
         """An empty text: the first process describes it."""

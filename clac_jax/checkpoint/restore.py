@@ -23,7 +23,7 @@ from clac_jax.checkpoint.matching import (
     suggest_rules,
 )
 from clac_jax.checkpoint.shard_handler import Target
-from clac_jax.errors import UserError, shown
+from clac_jax.errors import UserError, noun_for, shown
 from clac_jax.files.atomic import write_atomically
 
 REPORT_FILE = "restore_report.json"
@@ -108,13 +108,15 @@ def describe(matches: Sequence[Match], info: CheckpointInfo) -> str:
         some = [m for m in matches if m.outcome == outcome]
         if not some:
             continue
-        lines.append(f"{outcome:<12}{len(some):>5} arrays  {_megabytes(some, info):>10}")
+        arrays = f"{noun_for(len(some), 'array'):<6}"
+        lines.append(f"{outcome:<12}{len(some):>5} {arrays}  {_megabytes(some, info):>10}")
         if outcome == "restored":
             continue
         groups = collections.Counter(_group(m) for m in some)
         lines += [f"  {count:>3} x {text}" for text, count in list(groups.items())[:_LISTED]]
         if len(groups) > _LISTED:
-            lines.append(f"  and {len(groups) - _LISTED} more groups, see {REPORT_FILE}")
+            more = noun_for(len(groups) - _LISTED, "group")
+            lines.append(f"  and {len(groups) - _LISTED} more {more}, see {REPORT_FILE}")
     return "\n".join(lines)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from clac_jax.errors import counted
+
 KEEP_ALL = -1
 
 StepMetrics = Mapping[int, Mapping[str, float] | None]
@@ -85,7 +87,7 @@ class Retention:
             if step in self.earlier_best:
                 kept[step].append("best by an earlier measure")
             if self.keep_every_n_steps and step % self.keep_every_n_steps == 0:
-                kept[step].append(f"every {self.keep_every_n_steps} steps")
+                kept[step].append(f"every {counted(self.keep_every_n_steps, 'step')}")
             if step in by_time:
                 kept[step].append(f"every {self.keep_every_hours:g} h")
             if self.save_top_k == KEEP_ALL:

@@ -164,7 +164,8 @@ class Saver:
         model = template.model_only()
         shapes = to_arrays(self._parallel.describe(model))
         if is_sharded(to_arrays(self._parallel.describe(template))):
-            step, arrays = self._read_best_in_parts(shapes, last_step)
+            with self._watchdog.watching("the best checkpoint"):
+                step, arrays = self._read_best_in_parts(shapes, last_step)
         else:
             step, found = self.checkpoints.read_best(shapes, last_step)
             step = int(processes.maximum([step])()[0])

@@ -6,7 +6,8 @@ import argparse
 import json
 
 from clac_jax.files.paths import local_path
-from clac_jax.reporting.events import EVENTS_FILE, NoEventsError, read_events
+from clac_jax.reporting.event_reader import NoEventsError, missing, read_events
+from clac_jax.reporting.events import EVENTS_FILE
 from clac_jax.reporting.goodput import format_goodput, goodput
 from clac_jax.stores.copies import local_copy
 from clac_jax.stores.errors import NotFoundError
@@ -27,7 +28,7 @@ def _run(options: argparse.Namespace) -> int:
         try:
             path = local_copy(url, "RUN")
         except NotFoundError as error:
-            raise NoEventsError(url) from error
+            raise NoEventsError(missing(url)) from error
     else:
         path = local_path(run, "RUN") / EVENTS_FILE
     events, unread = read_events(path)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from clac_jax.cli.command import commands
 from clac_jax.datasets.options import ON_FORMULA_MISMATCH
 from clac_jax.distributed.workdir import Workdir
-from clac_jax.errors import UserError, shown
+from clac_jax.errors import UserError, counted, shown
 from clac_jax.index.plan import ON_BAD
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def report(index: Index) -> None:
     """Prints what an index holds, with the number of refused crystals."""
     refused = sum(data["refused"] for data in index.info["data"])
     texts = " with their texts" if index.has_texts else ""
-    crystals = "1 crystal" if index.count == 1 else f"{index.count:,} crystals"
+    crystals = counted(index.count, "crystal")
     print(f"{shown(index.path)}: {crystals}{texts}, {index.dim} dimensions")
     for data in index.info["data"]:
         if data["refused"]:
@@ -154,7 +154,8 @@ def _check(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(problems, indent=1))
     else:
-        print("\n".join(problems) or f"{shown(index.path)}: intact, {index.count:,} crystals")
+        crystals = counted(index.count, "crystal")
+        print("\n".join(problems) or f"{shown(index.path)}: intact, {crystals}")
     return EXIT_TROUBLE if problems else 0
 
 
@@ -208,5 +209,5 @@ def _export(options: argparse.Namespace) -> int:
 
     target, uri = options.to
     count = export(Index(options.index), target, uri, options.name)
-    print(f"{count:,} crystals written to {target} {uri}")
+    print(f"{counted(count, 'crystal')} written to {target} {uri}")
     return 0

@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clac_jax.errors import UserError, shown
+from clac_jax.errors import UserError, counted, shown
 from clac_jax.files.paths import check_place
 from clac_jax.stores.store import Store, open_store
 from clac_jax.stores.url import is_url
@@ -139,7 +139,7 @@ def _write(flag: str, path: Path, data: MapData) -> list[str]:
     else:
         page.write_page(data, path)
         return [
-            f"{path / page.PAGE}: {len(data.ids):,} crystals and {len(data.text_rows):,} texts; "
-            "open it in a browser"
+            f"{path / page.PAGE}: {counted(len(data.ids), 'crystal')} and "
+            f"{counted(len(data.text_rows), 'text')}; open it in a browser"
         ]
     return [str(path)]

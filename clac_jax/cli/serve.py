@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clac_jax.cli.index import MODEL
 from clac_jax.cli.search import ANN, open_searcher
-from clac_jax.errors import UserError, shown, warn
+from clac_jax.errors import UserError, counted, shown, warn
 from clac_jax.stores.copies import local_copy
 
 _PAGE = "index.html"
@@ -59,7 +59,8 @@ def _serve(options: argparse.Namespace) -> int:
         address = f"[{host}]" if ":" in host else host
         if not server.is_loopback(options.host):
             warn(f"Anyone who can reach {address}:{port} can search this index.")
-        print(f"{searcher.index.count:,} crystals of {shown(searcher.index.path)}", file=sys.stderr)
+        crystals = counted(searcher.index.count, "crystal")
+        print(f"{crystals} of {shown(searcher.index.path)}", file=sys.stderr)
         print(f"http://{address}:{port}/", flush=True)
         settings = Settings(folder, server.host_names(options.host))
         server.serve(searcher, settings, listening)

@@ -10,7 +10,7 @@ import ml_collections
 from clac_jax.config import renamed
 from clac_jax.config.encoders import fill_defaults, graph_encoders
 from clac_jax.config.key import Group, Key
-from clac_jax.config.run import DEBUG_EXAMPLES, declaration
+from clac_jax.config.run import DEBUG_EXAMPLES, DEBUG_STEPS, declaration
 from clac_jax.config.saving import MONITORS, PROPERTY_MONITORS
 from clac_jax.errors import ConfigError, one_line
 from clac_jax.files.paths import check_local, check_place
@@ -42,7 +42,9 @@ def ready(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     fill_defaults(config)
     if config.debug:
         config.max_epochs = 1
-        config.dataset.max_examples = config.dataset.max_examples or DEBUG_EXAMPLES
+        # The batches are those of the real run, so that it shows whether they fit into memory.
+        enough = max(DEBUG_EXAMPLES, DEBUG_STEPS * config.batch_size * config.accumulate_steps)
+        config.dataset.max_examples = config.dataset.max_examples or enough
     return config
 
 

@@ -39,6 +39,7 @@ from clac_jax.config.training import (
 TOWERS = ("graph_encoder", "text_encoder")
 # Per split with `debug`: a few batches in most configs, prepared in seconds.
 DEBUG_EXAMPLES = 64
+DEBUG_STEPS = 2
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,8 @@ class Run:
     )
     debug: bool = key(
         False,
-        f"only one epoch, of the first {DEBUG_EXAMPLES} examples of each split",
+        f"only one epoch, of the first {DEBUG_EXAMPLES} examples of each split, or as many as "
+        f"{DEBUG_STEPS} steps need (dataset.max_examples overrides the number)",
         on_change=OTHER_EXAMPLES,
     )
     log_every_n_steps: int = key(10, "steps between rows of metrics.jsonl", low=1, on_change=PLAIN)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from clac_jax.datasets.record import DataError, shortened
+from clac_jax.errors import counted
 
 SHOWN_ROWS = 20
 SHOWN_REASONS = 3
@@ -144,4 +145,4 @@ def _line(row: BadRow) -> str:
 
 
 def _count(rows: int) -> str:
-    return "1 row" if rows == 1 else f"{rows:,} rows"
+    return counted(rows, "row")

@@ -17,7 +17,7 @@ from clac_jax.datasets.record import DataError, Record, shortened
 from clac_jax.datasets.rows import record_of_row, row_name
 from clac_jax.datasets.split import SPLITS, split_by_formula, split_by_row
 from clac_jax.datasets.spool import Spool
-from clac_jax.errors import UserError
+from clac_jax.errors import UserError, counted
 
 # Split -> suffix of its file in the public data set.
 SIBLINGS = {"train": "_train", "validation": "_val", "test": "_test"}
@@ -104,7 +104,7 @@ class TableBuilder(RecordBuilder, skip_registration=True):
             if not (splits == place).any():
                 message = f"{self._path} has no usable row for the {split} split. Add more rows."
                 if bad.count:
-                    message += f" {bad.count:,} rows were skipped, the first: {bad.first[0]}"
+                    message += f" Skipped: {counted(bad.count, 'row')}, the first: {bad.first[0]}"
                 raise DataError(message)
 
     def _good_rows(
@@ -151,7 +151,8 @@ class TableBuilder(RecordBuilder, skip_registration=True):
                 f"config.property.name to one of {listed}."
             )
         if dropped:
-            self.notices.append(f"{dropped:,} rows without {self._options.label!r} skipped")
+            rows = counted(dropped, "row")
+            self.notices.append(f"{rows} without {self._options.label!r} skipped")
 
     def _assign_splits(self, spool: Spool, kept: np.ndarray, is_split: bool) -> np.ndarray:
         if is_split:

@@ -58,7 +58,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self._name: str | None = None
-        self._first_at = 0.0  # monotonic clock, seconds
+        self._first_at: float | None = None  # of the signals; monotonic clock, seconds
         self._has_unsaved_work = False
         self._lock = threading.Lock()
         self.before_leaving: Callable[[str], None] = lambda name: None
@@ -72,6 +72,16 @@ class StopSignals:
         """Raises `Preempted` if the processes agree that one of them has received a signal."""
         if in_any_process:
             raise Preempted(self._name or "a signal to another process")
+
+    def request(self, reason: str) -> None:
+        """Requests a stop, from another thread, unless one was requested already.
+
+        Args:
+            reason: what takes the place of the signal's name in messages.
+        """
+        with self._lock:
+            if not self.requested:
+                self._begin(reason)
 
     def set_unsaved_work(self, has_unsaved_work: bool) -> None:
         """Sets whether a first signal waits for `raise_if_requested` or ends the program.
@@ -111,19 +121,22 @@ class StopSignals:
     def _receive(self, number: signal.Signals) -> None:
         with self._lock:
             now = time.monotonic()
-            if self.requested:
+            if self._first_at is not None:
                 if now - self._first_at < REPEAT_SECONDS:
                     return
                 say(f"{number.name} again: stopping immediately; the newest checkpoint is intact.")
                 os._exit(128 + number)
-            self._name, self._first_at = number.name, now
-            if not self._has_unsaved_work:
-                self._leave()
-                return
-            say(
-                f"{number.name}: stopping after this step, with a checkpoint. The same signal "
-                f"again, {REPEAT_SECONDS:g} seconds from now or later, stops immediately."
-            )
+            self._first_at = now
+            if not self.requested:
+                again = f"The same signal again, {REPEAT_SECONDS:g} seconds from now or later,"
+                self._begin(number.name, f" {again} stops immediately.")
+
+    def _begin(self, name: str, hint: str = "") -> None:
+        self._name = name
+        if self._has_unsaved_work:
+            say(f"{name}: stopping after this step, with a checkpoint.{hint}")
+        else:
+            self._leave()
 
     def _leave(self) -> None:
         """Ends the program, in a thread of its own: a second signal need not wait for uploads."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import signal
 import statistics
 import threading
 import time
@@ -128,6 +127,7 @@ class Watchdog:
     Attributes:
         hang: the activity that has exceeded its limit; None while there is none.
         save_first: what `on_hang` may call to save what can be saved; returns a sentence.
+        on_orphaned: called, in a thread, if the program that supervises this one was killed.
     """
 
     def __init__(
@@ -155,6 +155,7 @@ class Watchdog:
         self._owner = 0
         self.hang: Hang | None = None
         self.save_first: Callable[[], str] = lambda: ""
+        self.on_orphaned: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Watchdog:
         self._owner = threading.get_ident()
@@ -286,23 +287,17 @@ class Watchdog:
             if self.hang is not None:
                 last = min(last, time.monotonic() + END_SECONDS)
             if time.monotonic() < last and not _sign_of_life(supervisor):
+                os.close(supervisor)
+                self.on_orphaned()
                 return
         os.close(supervisor)  # from now on, silence means nothing
 
 
 def _sign_of_life(supervisor: int) -> bool:
-    """Writes a byte to the supervisor; if that was killed, stops this run with a checkpoint.
-
-    Without it, the run would hold its workdir against the next start, and no one would restart it.
-
-    Returns:
-        False if it was killed.
-    """
+    """Writes a byte to the supervisor; returns False if that was killed."""
     try:
         os.write(supervisor, b".")
     except BrokenPipeError:
-        os.close(supervisor)
-        os.kill(os.getpid(), signal.SIGTERM)
         return False
     except OSError:  # the pipe is full: the supervisor is stopped
         pass

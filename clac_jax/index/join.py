@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import clac_jax
 from clac_jax.datasets.bad_rows import SHOWN_ROWS, BadRow
 from clac_jax.datasets.crystal_table import hash64
-from clac_jax.errors import WorkdirError
+from clac_jax.errors import WorkdirError, counted
 from clac_jax.files.atomic import replacing, write_atomically
 from clac_jax.files.paths import explain
 from clac_jax.index import parts
@@ -148,8 +148,7 @@ def bad_rows_message(
     """
     listed = "".join(f"\n  {row}" for row in first)
     more = f"\n  and {count - len(first):,} more" if count > len(first) else ""
-    crystals = "1 crystal" if count == 1 else f"{count:,} crystals"
-    return f"{crystals} cannot be used:{listed}{more}\n{advice}"
+    return f"{counted(count, 'crystal')} cannot be used:{listed}{more}\n{advice}"
 
 
 def _survey(

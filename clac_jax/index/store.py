@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clac_jax.crystals.crystal import Crystal
-from clac_jax.errors import error_reason
+from clac_jax.errors import counted, error_reason
 from clac_jax.index.items import CONTENT, FACTS, schema_of
 from clac_jax.index.layout import (
     CONTENTS,
@@ -115,8 +115,8 @@ class Index:
         return self.count
 
     def __repr__(self) -> str:
-        model = self.info["model"]
-        return f"<clac_jax.Index: {self.count:,} crystals, {self.dim} dimensions, {model['name']}>"
+        model, crystals = self.info["model"], counted(self.count, "crystal")
+        return f"<clac_jax.Index: {crystals}, {self.dim} dimensions, {model['name']}>"
 
     @property
     def columns(self) -> list[str]:

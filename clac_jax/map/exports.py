@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from clac_jax.crystals import elements
+from clac_jax.errors import counted
 from clac_jax.files.atomic import replacing, write_atomically
 from clac_jax.map.columns import FACTS, Column
 from clac_jax.map.data import MapData
@@ -56,7 +57,7 @@ def write_chemiscope(data: MapData, path: Path) -> None:
     content = json.dumps(
         {
             "meta": {
-                "name": f"Map of {len(data.ids):,} crystals",
+                "name": f"Map of {counted(len(data.ids), 'crystal')}",
                 "description": f"Vectors of {model}, laid out by {data.layout.name}.",
             },
             "structures": [_structure(*structure) for structure in data.structures],

@@ -9,18 +9,20 @@ import secrets
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from clac_jax.distributed.preemption import Preempted
-from clac_jax.errors import UserError, WorkdirError, warn
+from clac_jax.errors import warn
 from clac_jax.files.paths import explain
 
 EVENTS_FILE = "events.jsonl"
 
 ACTIVITIES = (
     "start",
+    "lease_wait",
     "data",
     "restore",
     "compile",
@@ -29,13 +31,15 @@ ACTIVITIES = (
     "save_wait",
     "validation",
     "test",
+    "hung",
 )
 """The activities of a process, which at each moment has exactly one of them."""
 
 SHORTEST_PAUSE, LONGEST_PAUSE, SHARE = 1.0, 60.0, 0.02
 """Seconds between two events of progress, and their share of the age of the start between these.
 
-A kill leaves at most this time unaccounted.
+In between, the last line is written again every `SHORTEST_PAUSE`: a kill leaves at most this time
+unaccounted.
 """
 
 DOUBLING_BYTES = 1 << 20
@@ -57,12 +61,15 @@ class Events:
     it serves to measure. A file that cannot be written is reported once, and the run continues.
     """
 
-    def __init__(self, path: Path, began: float | None = None):
+    def __init__(
+        self, path: Path, began: float | None = None, before: Mapping[str, float] | None = None
+    ):
         """Opens the file, or makes it, and records the start.
 
         Args:
             path: path of the file; what it holds is kept.
             began: unix seconds at which this start began; by default, now.
+            before: seconds per activity so far; the rest of the time is that of "start".
         """
         self._path = path
         self._lock = threading.Lock()
@@ -75,12 +82,16 @@ class Events:
         # Wall-clock time can be set back during a run, and seconds must add up.
         self._offset = now - time.monotonic()
         self._since = began - self._offset
-        self._opened = self._recorded = time.monotonic()
+        self._opened = self._recorded = self._written = self._entered = time.monotonic()
         self._closing = threading.Event()
         self._stack = ["start"]
         self._spans: list[Span] = []  # since the last event
         self._recorded_spans: list[Span] = []  # those before, as far as needed
         self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._draft: _Draft | None = None
+        for name, seconds in (before or {}).items():
+            self._seconds[name] += seconds
+            self._seconds["start"] -= seconds
         self._position: dict[str, int] = {}
         self._saved: int | None = None
         self._open()
@@ -127,10 +138,16 @@ class Events:
         """Sets the activity of the time outside of `during`."""
         self._enter([activity, *self._stack[1:]])
 
-    def restored(self, step: int, epoch: int) -> None:
-        """Records the position from which this start trains; see `progress`."""
+    def restored(self, step: int, epoch: int, reached: int = 0) -> None:
+        """Records the position from which this start trains; see `progress`.
+
+        Args:
+            step: optimizer updates so far.
+            epoch: the present epoch.
+            reached: the last step of which an earlier start has left a row.
+        """
         self._position = {"step": step, "epoch": epoch}
-        self.record("restored")
+        self.record("restored", **({"reached": reached} if reached > step else {}))
 
     def saved(self, step: int) -> None:
         """Notes a save, for the next event."""
@@ -145,12 +162,25 @@ class Events:
         """
         self._position = {"step": step, "epoch": epoch}
 
+    def hung(self, reason: str) -> None:
+        """Records that the run is ending because something hangs.
+
+        The time since the last change of activity is that of the hang, and so is all that follows.
+        """
+        with self._lock:
+            self._account()
+            self._attribute("hung", self._entered)
+            self._stack = [*self._stack, "hung"]
+        self.record("hung", reason=reason)
+
     def record_if_due(self) -> None:
-        """Records the position of the run, unless the last event is recent."""
-        age = time.monotonic() - self._opened
-        pause = min(max(SHORTEST_PAUSE, SHARE * age), LONGEST_PAUSE)
-        if time.monotonic() - self._recorded >= pause * 2 ** (self._size // DOUBLING_BYTES):
-            self.record("progress")
+        """Records the position of the run: by a new line, or by changing the last one."""
+        now = time.monotonic()
+        if now - self._written < SHORTEST_PAUSE:
+            return
+        pause = min(max(SHORTEST_PAUSE, SHARE * (now - self._opened)), LONGEST_PAUSE)
+        is_due = now - self._recorded >= pause * 2 ** (self._size // DOUBLING_BYTES)
+        self._record("progress", {}, is_draft=not is_due)
 
     def record(self, kind: str, **fields: Any) -> None:
         """Appends an event, from any thread, with the position of the run if that is known.
@@ -159,6 +189,9 @@ class Events:
             kind: what has happened, in one word.
             fields: values that JSON can hold.
         """
+        self._record(kind, fields, is_draft=False)
+
+    def _record(self, kind: str, fields: Mapping[str, Any], is_draft: bool) -> None:
         with self._lock:
             self._account()
             self._fold(0)
@@ -166,12 +199,15 @@ class Events:
             for name, value in seconds.items():  # what rounding leaves is part of the next event
                 self._seconds[name] -= value
             event = {"kind": kind, "at": round(self._since + self._offset, 3), "start": self.start}
-            event |= self._position | fields
+            event |= {**self._position, **fields}
             if self._saved is not None:
                 event["saved"] = self._saved
             event["seconds"] = {name: value for name, value in seconds.items() if value}
-            self._saved, self._recorded = None, self._since
-            self._write(event)
+            self._saved, self._written = None, self._since
+            draft = self._draft if kind == "progress" else None
+            self._write(event if draft is None else draft.merged(event), draft, is_draft)
+            if not is_draft:
+                self._recorded = self._since
 
     def _beat(self) -> None:
         while not self._closing.wait(SHORTEST_PAUSE):
@@ -180,14 +216,14 @@ class Events:
     def _enter(self, stack: list[str]) -> None:
         with self._lock:
             self._account()
-            self._stack = stack
+            self._stack, self._entered = stack, self._since
             if len(self._spans) > MAX_SPANS:
                 self._fold(MAX_SPANS // 2)
 
     def _account(self) -> None:
         """Attributes the time since the last call to the present activity."""
         now = time.monotonic()
-        self._spans.append((self._since, now, self._stack[-1]))
+        _append(self._spans, (self._since, now, self._stack[-1]))
         self._since = now
 
     def _fold(self, kept: int) -> None:
@@ -195,7 +231,8 @@ class Events:
         count = len(self._spans) - kept
         for begin, end, activity in self._spans[:count]:
             self._seconds[activity] += end - begin
-        self._recorded_spans = [*self._recorded_spans, *self._spans[:count]][-MAX_SPANS:]
+            _append(self._recorded_spans, (begin, end, activity))
+        del self._recorded_spans[:-MAX_SPANS]
         del self._spans[:count]
 
     def _on_duration(self, event: str, duration_secs: float, **facts: str | int) -> None:
@@ -205,30 +242,43 @@ class Events:
             return
         with self._lock:
             self._account()
-            began = self._since - duration_secs
-            if claimed := _claim(self._spans, began):
-                self._spans.append((claimed[-1][0], self._since, "compile"))
-            # What was already recorded is corrected by the next event.
-            for begin, end, activity in _claim(self._recorded_spans, began):
-                self._seconds[activity] -= end - begin
-                self._seconds["compile"] += end - begin
+            self._attribute("compile", self._since - duration_secs)
+
+    def _attribute(self, activity: str, began: float) -> None:
+        """Attributes all time since a moment to one activity."""
+        if claimed := _claim(self._spans, began):
+            self._spans.append((claimed[-1][0], self._since, activity))
+        # What was already recorded is corrected by the next event.
+        for begin, end, other in _claim(self._recorded_spans, began):
+            self._seconds[other] -= end - begin
+            self._seconds[activity] += end - begin
 
     def _open(self) -> None:
         try:
-            self._file = open(self._path, "a+b", buffering=0)  # noqa: SIM115 (see __exit__)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            self._file = open(descriptor, "r+b", buffering=0)  # noqa: SIM115 (see __exit__)
             self._size = self._file.seek(0, os.SEEK_END)
             if self._size:
                 self._file.seek(-1, os.SEEK_END)
                 if self._file.read(1) != b"\n":  # a kill has cut off the last line
-                    self._file.write(b"\n")
+                    self._size += self._file.write(b"\n") or 0
         except OSError as error:
             self._give_up(error)
 
-    def _write(self, event: dict[str, Any]) -> None:
+    def _write(self, event: dict[str, Any], old: _Draft | None, is_draft: bool) -> None:
+        """Writes a line: at the end, or over an old one, which does not get shorter."""
         if self._file is None:
             return
+        self._draft = None
         try:
-            self._size += self._file.write(json.dumps(event).encode() + b"\n") or 0
+            size = os.fstat(self._file.fileno()).st_size
+            if size != self._size:  # somebody has cut it
+                old, self._size = None, size
+            start = self._size if old is None else old.place
+            line = json.dumps(event).encode().ljust(self._size - start - 1) + b"\n"
+            self._size = start + os.pwrite(self._file.fileno(), line, start)
+            if is_draft:
+                self._draft = _Draft(start, event)
         except OSError as error:
             self._give_up(error)
 
@@ -240,6 +290,38 @@ class Events:
             f"Cannot write {self._path}: {explain(error)} The run continues; `clac-jax goodput` "
             "will lack this time."
         )
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """The last line of the file, if the next event of progress is to replace it.
+
+    Attributes:
+        place: where it begins, bytes.
+        event: its content.
+    """
+
+    place: int
+    event: Mapping[str, Any]
+
+    def merged(self, event: dict[str, Any]) -> dict[str, Any]:
+        """A later event, with what the draft has counted so far."""
+        before, seconds = self.event["seconds"], event["seconds"]
+        sums = {
+            name: round(before.get(name, 0) + seconds.get(name, 0), 3)
+            for name in {**before, **seconds}
+        }
+        saved = {"saved": self.event["saved"]} if "saved" in self.event else {}
+        return saved | event | {"seconds": {name: value for name, value in sums.items() if value}}
+
+
+def _append(spans: list[Span], span: Span) -> None:
+    """Adds a span, or lengthens the last one if it has the same activity."""
+    begin, end, activity = span
+    if spans and spans[-1][1:] == (begin, activity):
+        spans[-1] = (spans[-1][0], end, activity)
+    else:
+        spans.append(span)
 
 
 def _claim(spans: list[Span], began: float) -> list[Span]:
@@ -264,7 +346,10 @@ class NoEvents:
     def phase(self, activity: str) -> None:
         """Does nothing."""
 
-    def restored(self, step: int, epoch: int) -> None:
+    def restored(self, step: int, epoch: int, reached: int = 0) -> None:
+        """Does nothing."""
+
+    def hung(self, reason: str) -> None:
         """Does nothing."""
 
     def saved(self, step: int) -> None:
@@ -287,63 +372,3 @@ def process_began() -> float:
     except (OSError, ValueError, IndexError, AttributeError):  # not Linux
         return now
     return began if now - _LONGEST_AGE < began < now else now
-
-
-def read_events(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Reads the events of a file, oldest first, and the number of lines that are none.
-
-    A kill can cut off a line, and a copy of the file can lack its end.
-
-    Raises:
-        NoEventsError: there is no such file.
-        WorkdirError: it cannot be read.
-    """
-    events, unread = [], 0
-    try:
-        with open(path, "rb") as file:
-            for line in file:
-                event = _event(line)
-                if event is None:
-                    unread += 1
-                else:
-                    events.append(event)
-    except FileNotFoundError as error:
-        raise NoEventsError(str(path)) from error
-    except OSError as error:
-        raise WorkdirError(f"Cannot read {path}: {explain(error)}") from error
-    return events, unread
-
-
-class NoEventsError(UserError):
-    """A workdir has no `events.jsonl`."""
-
-    def __init__(self, name: str):
-        """Makes the message, from the path or URL of the missing file."""
-        super().__init__(
-            f"{name} does not exist. Name the workdir of a run; runs record events since "
-            "clac_jax 0.2."
-        )
-
-
-def _event(line: bytes) -> dict[str, Any] | None:
-    """An event with its fields as promised, or None."""
-    try:
-        event = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(event, dict):
-        return None
-    seconds = event.get("seconds", {})
-    numbers = [event.get("at"), event.get("began", 0), event.get("step", 0), event.get("epoch", 0)]
-    numbers += map(_size, seconds.values()) if isinstance(seconds, dict) else [None]
-    texts = [event.get("kind"), event.get("start")]
-    if not all(isinstance(text, str) for text in texts):
-        return None
-    if not all(type(number) in (int, float) and 0 <= number < 1e15 for number in numbers):
-        return None
-    return event
-
-
-def _size(seconds: Any) -> Any:
-    """The absolute value of a number: seconds that correct an earlier event can be negative."""
-    return abs(seconds) if type(seconds) in (int, float) else None

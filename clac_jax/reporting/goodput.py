@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clac_jax.errors import WorkdirError
-from clac_jax.reporting.events import NoEventsError, read_events
+from clac_jax.errors import WorkdirError, counted
+from clac_jax.reporting.event_reader import NoEventsError, read_events
 
 MEANINGS = {
     "train": "training steps that were kept",
     "lost": "steps that were trained again after a resume",
     "down": "not running, until the next start",
+    "hung": "waiting for something that hung",
     "start": "imports, devices, model",
+    "lease_wait": "waiting for the lease of a lost process",
     "data": "opening the data, planning shapes",
     "restore": "reading the checkpoint, or fresh weights",
     "compile": "tracing and compilation",
@@ -41,7 +43,8 @@ class Goodput:
         wall: seconds from the first start to the last event, without the time after an end.
         starts: number of starts.
         kills: number of starts that ended without a word: killed, or crashed.
-        lost_steps: optimizer updates that were done again after a resume.
+        hangs: number of starts that ended because something hung.
+        lost_steps: optimizer updates that were done again after a resume, as far as known.
         steps: optimizer updates of the run.
         unread: lines of the file that are not events.
     """
@@ -50,6 +53,7 @@ class Goodput:
     wall: float
     starts: int
     kills: int
+    hangs: int
     lost_steps: int
     steps: int
     unread: int = 0
@@ -67,6 +71,7 @@ class Goodput:
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
             "starts": self.starts,
             "kills": self.kills,
+            "hangs": self.hangs,
             "steps": self.steps,
             "lost_steps": self.lost_steps,
             "unread_lines": self.unread,
@@ -76,30 +81,36 @@ class Goodput:
 def goodput(events: Iterable[Mapping[str, Any]], unread: int = 0) -> Goodput:
     """Divides a run's time, from the events that `events.read_events` has read.
 
-    A kill ends a start without an event; the time since its last one counts as "down".
+    A kill ends a start without an event; the time since its last one counts as "down". Steps that
+    were done in that time are known only if they have left a row.
 
     Args:
         events: the events of all starts, oldest first.
         unread: number of lines that could not be read.
     """
     spans: list[_Span] = []
-    down, lost_steps, starts, kills = 0.0, 0, 0, 0
+    down, lost_steps, starts, kills, hangs = 0.0, 0, 0, 0, 0
     position: Position = (0, 0)
     last: Mapping[str, Any] | None = None
+    has_hung = False
     for event in events:
         if last is None or event["start"] != last["start"]:
             starts += 1
             if last is not None and last["kind"] != "ended":
                 # The clocks of two hosts may differ.
                 down += max(event.get("began", event["at"]) - last["at"], 0.0)
-                kills += last["kind"] not in ("stopped", "failed")
+                kills += last["kind"] not in ("stopped", "failed") and not has_hung
+            has_hung = False
+        if event["kind"] == "hung":
+            hangs, has_hung = hangs + (not has_hung), True
         before, position = (
             position,
             (event.get("step", position[0]), event.get("epoch", position[1])),
         )
         if event["kind"] == "restored":
+            unrecorded = int(event.get("reached", 0)) - max(before[0], position[0])
+            lost_steps += sum(span.lose_after(position) for span in spans) + max(unrecorded, 0)
             before = position
-            lost_steps += sum(span.lose_after(position) for span in spans)
         spans.append(_Span(before, position, position, event.get("seconds", {})))
         last = event
     seconds = dict.fromkeys(MEANINGS, 0.0)
@@ -112,7 +123,8 @@ def goodput(events: Iterable[Mapping[str, Any]], unread: int = 0) -> Goodput:
         seconds["lost"] += min(seconds[name], 0.0)
         seconds[name] = max(seconds[name], 0.0)
     seconds["down"] = down
-    return Goodput(seconds, sum(seconds.values()), starts, kills, lost_steps, position[0], unread)
+    wall = sum(seconds.values())
+    return Goodput(seconds, wall, starts, kills, hangs, lost_steps, position[0], unread)
 
 
 def recorded_seconds(path: Path) -> dict[str, float]:
@@ -163,19 +175,20 @@ def format_goodput(result: Goodput, name: str) -> str:
         result: the goodput.
         name: name of the run.
     """
-    starts = f"{result.starts} start{'s' if result.starts != 1 else ''}"
-    lines = [
-        f"{name}: {format_time(result.wall)} in {starts}, {result.productive:.1%} of it training"
-    ]
+    wall, starts = format_time(result.wall), counted(result.starts, "start")
+    lines = [f"{name}: {wall} in {starts}, {result.productive:.1%} of it training"]
     parts = sorted(result.seconds.items(), key=lambda part: (part[0] != "train", -part[1]))
     for part, value in parts:
         if value > 0 or part == "train":
             share = value / result.wall if result.wall else 0.0
             lines.append(f"{share:>8.1%}  {format_time(value):>12}  {MEANINGS[part]}")
-    lines.append(
-        f"{result.kills} of the starts ended without a word (killed, or the machine was lost); "
-        f"{result.lost_steps:,} of {result.steps:,} steps were trained again"
-    )
+    steps = counted(result.steps, "step")
+    were = "was" if result.lost_steps == 1 else "were"
+    lines += [
+        f"{result.kills} of the starts ended without a word (killed, or the machine was lost), "
+        f"{result.hangs} hung",
+        f"{result.lost_steps:,} of {steps} {were} trained again",
+    ]
     if result.unread:
         are = "lines of the file are not events" if result.unread > 1 else "line is not an event"
         lines.append(f"{result.unread} {are}")

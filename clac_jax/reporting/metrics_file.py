@@ -194,6 +194,15 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def newest_row(path: Path) -> int:
+    """The largest step of all rows of a metrics.jsonl; 0 if there is none.
+
+    Raises:
+        WorkdirError: the file cannot be read, or a line other than the last is invalid.
+    """
+    return max((row["step"] for row in read_rows(path)), default=0)
+
+
 def _row(line: bytes) -> dict[str, Any] | str:
     """A row, or a description of what is wrong with its line."""
     if len(line) == MAX_LINE:

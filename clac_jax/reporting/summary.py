@@ -10,6 +10,7 @@ import ml_collections
 
 import clac_jax
 from clac_jax.checkpoint.resume import Start
+from clac_jax.errors import counted
 from clac_jax.training.run_end import has_ended, why_ended
 from clac_jax.training.schedules import Timeline
 
@@ -65,7 +66,8 @@ def describe_steps(
     chunks, accumulated = config.gradient_cache_chunks, config.accumulate_steps
     per_device = config.batch_size // jax.device_count()
     return [
-        f"steps     {timeline.steps_per_epoch:,} per epoch x {config.max_epochs} epochs = "
+        f"steps     {timeline.steps_per_epoch:,} per epoch x "
+        f"{counted(config.max_epochs, 'epoch')} = "
         f"{timeline.total_steps:,}; batch {config.batch_size} ({per_device} per device"
         + (f" in {chunks} chunks" if chunks > 1 else "")
         + ")"

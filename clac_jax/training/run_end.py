@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ml_collections
 
+from clac_jax.errors import counted
 from clac_jax.training.progress import RunProgress
 
 
@@ -21,17 +22,15 @@ def stopped_early(config: ml_collections.ConfigDict, progress: RunProgress) -> b
 def why_ended(config: ml_collections.ConfigDict, progress: RunProgress) -> str:
     """The reason in words, and which setting to change to train further."""
     if progress.epoch >= config.max_epochs:
-        return (
-            f"all {config.max_epochs} epochs are trained, step {progress.step:,}; raise max_epochs "
-            "to train further"
-        )
+        epochs = f"all {config.max_epochs} epochs are" if config.max_epochs != 1 else "its epoch is"
+        return f"{epochs} trained, step {progress.step:,}; raise max_epochs to train further"
     best = "none"
     if progress.best_value is not None and progress.best_step is not None:
         best = f"{progress.best_value:.4g} at step {progress.best_step:,}"
     count = progress.validations_since_best
     return (
-        f"stopped early after {progress.epoch} of {config.max_epochs} epochs, step "
-        f"{progress.step:,}: {count} validation{'s' if count > 1 else ''} without a better "
+        f"stopped early after {progress.epoch} of {counted(config.max_epochs, 'epoch')}, step "
+        f"{progress.step:,}: {counted(count, 'validation')} without a better "
         f"{config.checkpoint.monitor} (best {best}); raise early_stopping_patience, now "
         f"{config.early_stopping_patience}, to train further"
     )

@@ -37,7 +37,7 @@ def save_through(memory, folder, step=1, seen=None, **options):
 def test_the_first_process_commits_what_others_have_put(tmp_path, monkeypatch, limit):
     """With small values, which it downloads, and with large ones, which stay in the bucket."""
     monkeypatch.setattr(
-        "clac_jax.bucket.parts.is_large", lambda name, size: "/d/" in name and size > limit
+        "clac_jax.bucket.parts.is_large", lambda name, size: "/shards/" in name and size > limit
     )
     memory, seen = Memory(), []
     first, other = save_through(memory, tmp_path, seen=seen)
@@ -52,8 +52,8 @@ def test_the_first_process_commits_what_others_have_put(tmp_path, monkeypatch, l
     own, others = (
         {p.name for p in (folder / "state" / f"ocdbt.process_{k}").iterdir()} for k in (0, 1)
     )
-    assert own == {"d", "nodes", "manifest.ocdbt"}
-    assert others == (own if limit else own - {"d"})
+    assert own == {"nodes", "manifest.ocdbt", "shards"}
+    assert others == (own if limit else own - {"shards"})
     elsewhere = remote.read_remote(folder)
     assert (elsewhere is None) == bool(limit)
     store = functools.partial(MemoryStore, memory, "checkpoints/1/")

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import tempfile
 import threading
+import time
 import zlib
 from pathlib import Path
 
@@ -252,6 +253,31 @@ def test_files_that_another_process_has_put_are_part_of_the_checkpoint(templates
     uploader.bring()
     begin(MemoryStore(memory), tmp_path / "look")
     assert tags_in(tmp_path / "look") == {8: "a"}
+
+
+def test_a_start_without_a_checkpoint_leaves_its_events(tmp_path, monkeypatch):
+    """Its machine is lost before the first one; nothing else of the run is put for them."""
+    monkeypatch.setattr("clac_jax.bucket.uploader.FIRST_EVENTS", 0.01)
+    mirror, memory = tmp_path / "mirror", Memory()
+    _, uploader = begin(MemoryStore(memory), mirror)
+    before = uploader._lease.ledger.changes
+    (mirror / "metrics.jsonl").write_text("row\n")
+    events = mirror / "events.jsonl"
+    events.write_text("start\n")
+    uploader.start()
+    for text in ("start\n", "start\nprogress\n"):
+        events.write_text(text)
+        deadline = time.monotonic() + 20
+        while memory.objects.get("events.jsonl", (b"",))[0] != text.encode():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    uploader.stop()
+    assert set(memory.objects) == {"run.ledger.json", "events.jsonl"}
+    assert uploader._lease.ledger.changes == before + 1, (
+        "only so that the next start fetches the file"
+    )
+    begin(MemoryStore(memory), tmp_path / "other")
+    assert (tmp_path / "other" / "events.jsonl").read_text() == "start\nprogress\n"
 
 
 def test_a_file_that_is_damaged_on_the_disk_is_not_uploaded(templates, tmp_path, capsys):

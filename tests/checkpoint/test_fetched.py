@@ -13,8 +13,11 @@ from helpers.bucket_copies import copy_to, flip_bit, names_in
 from helpers.object_stores import misbehaving_store
 from helpers.states import assert_same, begin, changed, epochs, save_run
 
+from clac_jax.bucket.lease import acquire
+from clac_jax.bucket.recovery import recover
 from clac_jax.checkpoint import files
 from clac_jax.checkpoint.arrays import read_arrays
+from clac_jax.checkpoint.committed import is_data
 from clac_jax.checkpoint.fetched import LEDGER, fetch_run, split_name
 from clac_jax.checkpoint.files import DamagedCheckpointError, UnreadableCheckpointError
 from clac_jax.checkpoint.layout import read_info
@@ -134,6 +137,43 @@ def test_the_ledger_of_a_run_decides_which_checkpoints_exist(url):
         locate(f"{url}/checkpoints/20")
     store.put(LEDGER, b"not JSON")
     assert main(["ckpt", "ls", url]) == 2
+
+
+def test_a_run_in_a_bucket_is_read_as_it_resumes(url, run, monkeypatch):
+    """By one object per checkpoint, whatever late writers do to the names that are used again."""
+    store = open_store(url)
+    lease = acquire(store, 60)
+    recover(store, lease)
+    lease.release()
+    for step in (10, 20, 30):
+        store.put(f"checkpoints/{step}/run/metadata", b"{}")
+    store.delete("checkpoints/20/files.json")
+    read = []
+    for call in ("get", "download"):
+        original = getattr(Store, call)
+
+        def counted(self, name, *args, original=original):
+            if not is_data(name):
+                read.append(name)
+            return original(self, name, *args)
+
+        monkeypatch.setattr(Store, call, counted)
+    folder = fetch_run(url)
+    assert len(read) == 4, "the ledger, and one for each checkpoint"
+    assert [read_info(folder / "checkpoints" / str(n)).step for n in (10, 20, 30)] == [10, 20, 30]
+    fetch_run(url)
+    assert read[4:] == [LEDGER], "the copy is still right"
+    info = locate(f"{url}@step=20")
+    assert_same(read_arrays(info, info.leaves), run[1][20])
+
+
+def test_the_files_under_their_own_names_serve_where_a_commit_is_lost(url):
+    store = open_store(url)
+    crc = zlib.crc32(store.get("checkpoints/20/files.json").data)
+    for commits in ({20: "commits/lost.zip"}, {20: "run.ledger.json"}):
+        ledger = {"checkpoints": {20: crc}, "commits": commits}
+        store.put(LEDGER, json.dumps(ledger).encode())
+        assert locate(url).step == 20
 
 
 def test_a_listing_that_lacks_files_is_not_believed(intact, monkeypatch):

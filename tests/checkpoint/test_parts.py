@@ -64,7 +64,7 @@ def test_each_process_writes_only_the_shards_that_it_owns(tmp_path):
     close(save_in_parts(tmp_path, 1, 2))
     state = tmp_path / "checkpoints" / "1" / "state"
     sizes = [
-        sum(f.stat().st_size for f in (state / f"ocdbt.process_{k}" / "d").iterdir())
+        sum(f.stat().st_size for f in (state / f"ocdbt.process_{k}" / "shards").iterdir())
         for k in (0, 1)
     ]
     total = sum(array.nbytes for array in arrays_at(1).values())
@@ -92,7 +92,7 @@ def test_all_of_a_part_is_synced_before_it_is_noted(tmp_path, monkeypatch):
     assert noted == [set()]
 
 
-def test_each_process_needs_the_files_of_its_shards_and_of_the_first_one(tmp_path):
+def test_each_process_needs_its_shards_and_what_every_process_needs(tmp_path):
     """To download no more of a checkpoint in a bucket."""
     close(save_in_parts(tmp_path, 1, 3))
     info = read_all(epath.Path(tmp_path) / "checkpoints")[0][1]
@@ -106,10 +106,11 @@ def test_each_process_needs_the_files_of_its_shards_and_of_the_first_one(tmp_pat
                 leaf.sharding.addressable_devices_indices_map = lambda _, mine=mine: mine
             targets[path] = Target(path, leaf)
         names = needed_files(info, targets)
-        return {name.split("/")[1] for name in names if "ocdbt.process_" in name}
+        return {name.rpartition("/")[0] for name in names if "ocdbt.process_" in name}
 
-    assert needed_by(0) == {"ocdbt.process_0"}
-    assert needed_by(2) == {"ocdbt.process_0", "ocdbt.process_2"}
+    first, third = "state/ocdbt.process_0", "state/ocdbt.process_2"
+    assert needed_by(0) == {first, f"{first}/nodes", f"{first}/shards"}
+    assert needed_by(2) == {first, f"{first}/nodes", third, f"{third}/nodes", f"{third}/shards"}
 
 
 def test_killed_at_any_point_the_next_start_finds_the_last_complete_checkpoint(tmp_path):

@@ -1,5 +1,7 @@
 """A run that has lost a process can still save an intact state of its current position."""
 
+import time
+
 import jax
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from clac_jax.checkpoint.manager import CheckpointError, Checkpoints
 from clac_jax.checkpoint.saving import Saver
 from clac_jax.checkpoint.tree import to_arrays
 from clac_jax.checkpoint.writer import CheckpointWriter, NoCheckpoints
+from clac_jax.config.schema import default_config
 from clac_jax.distributed.preemption import Preempted
+from clac_jax.distributed.watchdog import SAVE, STEP, Watchdog
 from clac_jax.reporting.run_log import SilentLog
 from clac_jax.stores.errors import StoreError, UnavailableError
 from clac_jax.training.parallel import Pmap
@@ -52,6 +56,30 @@ def test_a_state_that_is_gone_or_not_of_the_position_is_not(saver, tmp_path, dam
     state = damage(Pmap().put(make_state()))
     assert saver.save_without_others(state, AT_STEP_1) == "There is no checkpoint yet."
     assert not (tmp_path / "checkpoints" / "1").exists()
+
+
+def test_a_save_that_waits_for_the_one_before_is_not_a_hang(tmp_path, monkeypatch):
+    """To a slow disk: the one before is watched, by what such saves have taken."""
+    options = default_config().watchdog
+    options.floor_seconds, options.first_seconds = 0.3, 60.0
+    config, hangs = make_config(), []
+    shapes = shapes_of({k: np.asarray(v) for k, v in to_arrays(make_state()).items()})
+    checkpoints = Checkpoints(tmp_path, config, shapes)
+    write = checkpoints._save
+    monkeypatch.setattr(checkpoints, "_save", lambda *args: time.sleep(1.2) or write(*args))
+    with Watchdog(options, hangs.append) as watchdog:
+        with watchdog.watching(SAVE):  # others have taken no time
+            pass
+        saver = Saver(Pmap(), checkpoints, SilentLog(), config.checkpoint, watchdog)
+        state = Pmap().put(make_state())
+        saver.save(state, AT_STEP_1)
+        with watchdog.watching(STEP):
+            pass
+        with watchdog.watching(STEP):  # as in the loop that a signal has ended
+            saver.save(state, RunProgress(step=2))
+            saver.save_before_leaving(state, RunProgress(step=2), Preempted("SIGTERM"))
+    checkpoints.close()
+    assert hangs == []
 
 
 def test_the_save_under_way_is_ended(saver, tmp_path):

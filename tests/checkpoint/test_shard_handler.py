@@ -7,9 +7,11 @@ import subprocess
 import sys
 
 import pytest
+from helpers.object_stores import misbehaving_store
 from helpers.paths import ROOT
 
 from clac_jax.checkpoint import shard_handler
+from clac_jax.stores.store import StoreOptions
 
 HELPERS = ROOT / "tests" / "helpers"
 
@@ -17,13 +19,15 @@ HELPERS = ROOT / "tests" / "helpers"
 MB = 1 << 20
 
 
-def start(name, *arguments):
+def start(name, *arguments, environment=None):
     return subprocess.Popen(
         [sys.executable, HELPERS / name, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+        env=os.environ
+        | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+        | (environment or {}),
     )
 
 
@@ -67,13 +71,18 @@ def test_a_damaged_shard_is_named_and_the_checkpoint_before_it_used(on_eight_dev
     assert found["step"] == 2 and found["named"]
 
 
-def assert_bounded(found):
-    """Asserts that neither devices nor hosts hold more than their share and one shard."""
+def assert_bounded(found, in_transit=0):
+    """Asserts that neither devices nor hosts hold more than their share and one shard.
+
+    Args:
+        found: bytes, as `memory_of_shards.py` prints them.
+        in_transit: bytes of the parts of files that are sent or received at a time.
+    """
     assert found["right"] and found["step"] == 1
     assert found["device in save"] <= found["share of a device"] + found["shard"] + 1000
     assert found["device in restore"] <= found["share of a device"] + found["shard"] + 1000
     # Libraries that are loaded by the first save or restore take memory as well.
-    limit = found["share"] + found["shard"] + 64 * MB
+    limit = found["share"] + found["shard"] + 64 * MB + in_transit
     assert found["save"] <= limit
     assert found["restore"] <= limit + shard_handler.READ_AHEAD_BYTES
 
@@ -96,3 +105,23 @@ def test_no_process_holds_more_than_its_share_and_one_shard(tmp_path, processes)
     for found in results(running):
         assert found["share"] == 512 * MB // processes
         assert_bounded(found)
+
+
+@pytest.mark.slow
+def test_no_disk_holds_more_than_a_share_and_one_shard_of_a_run_in_a_bucket(tmp_path):
+    """Of a run in a bucket, each of three hosts saves and reads its share."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with misbehaving_store() as store:
+        running = [
+            start(
+                *("memory_of_shards.py", f"{store.url}/run", index, 3, 2, port, 192),
+                environment={**store.environment, "CLAC_JAX_CACHE": str(tmp_path / str(index))},
+            )
+            for index in range(3)
+        ]
+        for found in results(running):
+            assert_bounded(found, StoreOptions().concurrency * StoreOptions().part_bytes)
+            limit = found["share"] + found["shard"] + MB
+            assert found["disk in save"] <= limit
+            assert 0.9 * found["share"] < found["disk in restore"] <= limit

@@ -80,6 +80,7 @@ def test_show(run, original, ckpt):
         assert array["shape"] == list(expected.shape)
         assert array["norm"] == pytest.approx(np.linalg.norm(expected.astype(float)), rel=1e-5)
     out = ckpt("show", f"{run}@best")[1]
+    assert f"{'step':<20}    1 array {1:>14} number " in out
     assert "params/graph/kernel" in out and "opt_state/inner_state/adam/mu" not in out
     assert "opt_state/inner_state/adam/mu/graph/kernel" in ckpt("show", run, "--all")[1]
 

@@ -203,3 +203,10 @@ def test_debug_is_one_epoch_of_few_examples():
     assert (ready(config).max_epochs, ready(config).dataset.max_examples) == (1, 64)
     config.dataset.max_examples = 8
     assert ready(config).dataset.max_examples == 8
+
+
+def test_debug_takes_enough_examples_for_two_steps_of_the_real_size():
+    config = default_config()
+    config.debug, config.batch_size, config.accumulate_steps = True, 128, 2
+    assert (ready(config).batch_size, ready(config).dataset.max_examples) == (128, 512)
+    assert to_json(ready(ready(config))) == to_json(ready(config))

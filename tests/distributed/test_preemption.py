@@ -97,6 +97,30 @@ def test_a_later_one_stops_immediately_whatever_the_program_is_in(start):
     assert "stopping immediately" in err
 
 
+ORPHANED = """if not stop.requested: continue
+        time.sleep(2.5)
+        stop.request("`clac-jax run` was killed")"""
+
+
+def test_the_end_of_a_supervisor_does_not_count_as_a_second_signal(start):
+    """It has passed on a signal, and is killed before the save has ended."""
+    process = start(work=True, wait=ORPHANED)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=20)
+    assert (process.returncode, out) == (3, "saved after SIGTERM\n")
+
+
+def test_a_signal_after_the_end_of_a_supervisor_is_the_first_one(start):
+    process = start(work=True, wait="stop.request('run was killed'); time.sleep(3)")
+    assert "run was killed: stopping after this step" in (
+        process.stderr.readline() + process.stderr.readline()
+    )
+    time.sleep(REPEAT_SECONDS)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=20)
+    assert (process.returncode, out) == (3, "saved after run was killed\n")
+
+
 def test_with_nothing_to_save_the_first_one_ends_it(start):
     process = start(work=False, wait=STUCK)
     process.send_signal(signal.SIGTERM)

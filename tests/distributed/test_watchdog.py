@@ -252,6 +252,21 @@ def test_a_supervisor_hears_that_the_watching_thread_runs(monkeypatch):
             pass
 
 
+def test_the_end_of_a_supervisor_is_reported_once(monkeypatch):
+    reader, _ = pipe(monkeypatch)
+    options = default_config().watchdog
+    options.floor_seconds = 0.2
+    reports = []
+    with Watchdog(options, lambda hang: None) as watchdog:
+        watchdog.on_orphaned = lambda: reports.append(1)
+        os.close(reader)
+        deadline = time.monotonic() + 20
+        while not reports and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.05)
+    assert reports == [1]
+
+
 def test_a_supervisor_hears_signs_of_life_during_the_end_of_a_hang(monkeypatch):
     """The last save and its upload may take minutes."""
     reader, _ = pipe(monkeypatch)

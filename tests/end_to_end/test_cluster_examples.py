@@ -126,18 +126,28 @@ def test_the_scripts_for_slurm_treat_exit_codes_alike():
         assert re.search(rf"\b{code}\)", ends.copy().pop())
 
 
+# Makes a wheel that is named for the folder of sources.
+PYTHON = """#!/bin/bash
+folder=$7
+touch "$folder/clac_jax-1-$(basename "$(cd "$8" && pwd)").whl"
+"""
+
+
 @pytest.fixture
 def spot(tmp_path):
-    """Runs examples/tpu/spot.sh with a stand-in for gcloud -> the result and gcloud's calls."""
+    """Runs examples/tpu/spot.sh with stand-ins for gcloud and pip; result and gcloud's calls."""
     (tmp_path / "gcloud").write_text(GCLOUD)
-    (tmp_path / "gcloud").chmod(0o755)
+    (tmp_path / "python3").write_text(PYTHON)
+    for name in ("gcloud", "python3"):
+        (tmp_path / name).chmod(0o755)
 
-    def run(*arguments):
+    def run(*arguments, **environment):
         done = subprocess.run(
             ["bash", EXAMPLES / "tpu" / "spot.sh", *arguments],
             env=os.environ
             | {"ZONE": "z", "TYPE": "v4-16", "VERSION": "base", "PAUSE_SECONDS": "0"}
-            | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+            | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+            | environment,
             capture_output=True,
             text=True,
             timeout=60,
@@ -158,13 +168,32 @@ def test_a_spot_slice_is_requested_again_until_the_run_is_complete(spot):
     actions = [
         action
         for call in calls
-        for action in ("create", "delete", "venv", "-- train")
+        for action in ("create", "delete", " scp ", "venv", "-- train")
         if action in call
     ]
-    assert actions == 2 * ["create", "venv", "-- train", "delete"]
+    assert actions == 2 * ["create", " scp ", "venv", "-- train", "delete"]
+    copied = next(call for call in calls if " scp " in call)
+    assert re.search(rf"clac_jax-1-{ROOT.name}.whl my-slice: .*--worker=all", copied)
+    installed = next(call for call in calls if "venv" in call)
+    assert f"pip install --quiet './clac_jax-1-{ROOT.name}.whl[tpu,gcs]'" in installed
     train = next(call for call in calls if "-- train" in call)
     assert train.endswith("run -- train --config=base --workdir=gs://bucket/exp --config.seed=1")
     assert "The run in gs://bucket/exp is complete." in done.stdout
+
+
+def test_a_wheel_or_a_command_of_the_users_own_is_installed(spot, tmp_path):
+    (tmp_path / "mine.whl").touch()
+    done, calls = spot(*FLAGS, WHEEL="mine.whl")
+    assert done.returncode == 0, done.stderr
+    assert any(" scp mine.whl " in call for call in calls)
+    assert any("'./mine.whl[tpu,gcs]'" in call for call in calls)
+    (tmp_path / "calls").unlink()
+    done, calls = spot(*FLAGS, SETUP="pip install that", WHEEL="none.whl")
+    assert not any(" scp " in call for call in calls)
+    assert any("--command=pip install that" in call for call in calls)
+    (tmp_path / "calls").unlink()
+    done, calls = spot(*FLAGS, WHEEL="none.whl")
+    assert done.returncode == 1 and "There is no wheel none.whl." in done.stderr and not calls
 
 
 def test_a_training_that_fails_on_a_slice_that_stays_is_not_repeated(spot, tmp_path):

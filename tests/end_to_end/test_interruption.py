@@ -21,7 +21,7 @@ from helpers.workdirs import assert_equal_runs, last_state, until
 
 from clac_jax.distributed.preemption import EXIT_PREEMPTED
 from clac_jax.errors import EXIT_USER_ERROR
-from clac_jax.reporting.events import read_events
+from clac_jax.reporting.event_reader import read_events
 from clac_jax.reporting.goodput import goodput
 from clac_jax.reporting.metrics_file import read_rows
 

@@ -1,15 +1,18 @@
-"""Measures the memory that a save and a restore of a sharded state take in each process.
+"""Measures the memory and disk that a save and a restore of a sharded state take in each process.
 
     python memory_of_shards.py WORKDIR INDEX PROCESSES DEVICES PORT MEGABYTES
 
 One process of a run of JAX, each with the same number of devices. Prints one JSON object, in
 bytes: the state, this process's share of it, the largest shard, the growth of the resident memory
-by buffers and save, and by a restore, and the most that a device has held at any time.
+by buffers and save, and by a restore, and the most that a device has held at any time. If WORKDIR
+is in a bucket, also the most that this process has had on its disk, which is $CLAC_JAX_CACHE and
+is empty before the restore.
 """
 
 import contextlib
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -22,14 +25,13 @@ os.environ["XLA_FLAGS"] = (
 import jax
 import numpy as np
 
+from clac_jax.bucket.workdir import place_of
 from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.changes import Present
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.part_writer import PartCheckpoints
-from clac_jax.checkpoint.parts import SharedFolder
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
 from clac_jax.distributed import processes
-from clac_jax.distributed.workdir import Workdir
 from clac_jax.training.parallel import ShardMap
 from clac_jax.training.progress import RunProgress
 from clac_jax.training.state import TrainState
@@ -46,7 +48,7 @@ class Peak:
     def __enter__(self):
         self.before = self._resident("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-        self.on_a_device, self._ends = 0, threading.Event()
+        self.on_a_device, self.on_disk, self._ends = 0, 0, threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
         return self
@@ -67,7 +69,18 @@ class Peak:
             devices = {device for device, _ in held}
             sums = [sum(n for (on, _), n in held.items() if on == device) for device in devices]
             self.on_a_device = max([self.on_a_device, *sums])
+            self.on_disk = max(self.on_disk, self._disk())
             time.sleep(0.002)
+
+    @staticmethod
+    def _disk():
+        files = {}  # inode -> bytes: files may be linked
+        for folder, _, names in os.walk(os.environ.get("CLAC_JAX_CACHE", "/none")):
+            for name in names:
+                with contextlib.suppress(OSError):  # it was removed in the meantime
+                    facts = os.stat(os.path.join(folder, name))
+                    files[facts.st_ino] = facts.st_size
+        return sum(files.values())
 
     @staticmethod
     def _resident(name):
@@ -107,31 +120,39 @@ def make_state(parallel, rows, value):
 def main():
     if PROCESSES > 1:
         jax.distributed.initialize(f"127.0.0.1:{PORT}", num_processes=PROCESSES, process_id=INDEX)
-    config, workdir = make_config(), Path(WORKDIR)
+    config = make_config()
     parallel = ShardMap("everything", min_elements=64)
     rows = (MEGABYTES << 20) // (ARRAYS * COLUMNS * 4)
     template, state = make_state(parallel, rows, 3.5)
     shapes = to_arrays(parallel.describe(template))
-    lock = Workdir(workdir) if INDEX == 0 else None
-    if lock:
-        lock.__enter__()
+    place = place_of(WORKDIR, config.bucket)
+    if INDEX == 0:
+        place.__enter__()
     processes.maximum([0])()
     with Peak() as save:
         if INDEX:
-            checkpoints = PartCheckpoints(workdir, config, shapes, INDEX)
+            checkpoints = PartCheckpoints(place.folder_of(INDEX), config, shapes, INDEX)
         else:
-            checkpoints = Checkpoints(workdir, config, shapes, 100)
-        checkpoints.share_saves("run", SharedFolder())
+            checkpoints = place.followed(Checkpoints(place.folder, config, shapes, 100))
+        checkpoints.share_saves("run", place.exchange())
         processes.maximum([0])()
         checkpoints.save(to_arrays(parallel.local(state)), RunProgress(step=1), None)
         checkpoints.close()
+        if INDEX == 0 and place.is_remote:
+            place.__exit__(None, None, None)
     del checkpoints, state
     processes.maximum([0])()
+    if place.is_remote:
+        shutil.rmtree(os.environ["CLAC_JAX_CACHE"])
+        place = place_of(WORKDIR, config.bucket)
+        if INDEX == 0:
+            place.__enter__()
     with Peak() as restore:
-        origin = resume.find_origin(config, workdir) if INDEX == 0 else resume.Origin()
-        origin = resume.shared_origin(origin, config, lambda: workdir, shapes)
+        origin = resume.find_origin(config, place.folder) if INDEX == 0 else resume.Origin()
+        origin = resume.shared_origin(origin, config, place.see, shapes)
+        now = Present(config, 100, {})
         start = resume.in_all_processes(
-            lambda: resume.begin(origin, workdir, Present(config, 100, {}), shapes, dict), shapes
+            lambda: resume.begin(origin, place.folder, now, shapes, dict), shapes
         )
         state = parallel.put(from_arrays(template, start.arrays))
     right = all(
@@ -149,6 +170,8 @@ def main():
                 "shard": size // ARRAYS // PROCESSES // DEVICES,
                 "save": save.growth,
                 "restore": restore.growth,
+                "disk in save": save.on_disk,
+                "disk in restore": restore.on_disk,
                 "device in save": save.on_a_device,
                 "device in restore": restore.on_a_device,
                 "right": right,
@@ -156,8 +179,8 @@ def main():
             }
         )
     )
-    if lock:
-        lock.__exit__()
+    if INDEX == 0:
+        place.__exit__(None, None, None)
 
 
 if __name__ == "__main__":

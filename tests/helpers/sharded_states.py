@@ -196,7 +196,7 @@ def damaged(work):
     last = parallel.put(state_of(7).replace(step=np.int32(4)))
     before, tested_before = saver.best_state(state_of(0), last)
     values = max(
-        (workdir / "checkpoints" / "3" / "state" / "ocdbt.process_0" / "d").iterdir(),
+        (workdir / "checkpoints" / "3" / "state" / "ocdbt.process_0" / "shards").iterdir(),
         key=lambda file: file.stat().st_size,
     )
     content = bytearray(values.read_bytes())

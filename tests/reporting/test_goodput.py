@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+import random
 
 import pytest
 from helpers.object_stores import misbehaving_store
@@ -55,6 +57,8 @@ def test_a_run_that_was_killed_and_stopped():
             "save_wait": 1.5 / 3 + 1,
             "validation": 3 + 1,
             "test": 3,
+            "lease_wait": 0,
+            "hung": 0,
         }
     )
     assert result.productive == pytest.approx(31 / 97)
@@ -93,6 +97,38 @@ def test_without_a_checkpoint_all_steps_are_lost():
     assert result.seconds["lost"] == 5
     assert result.seconds["train"] == 0
     assert (result.lost_steps, result.kills) == (10, 2)
+
+
+def test_a_hang_is_not_a_kill():
+    """Its start continues for a while: with a save, and with what it uploads."""
+    result = goodput(
+        [
+            event("a", "restored", 5, (0, 0), 0, restore=5),
+            event("a", "progress", 9, (8, 0), train=4),
+            event("a", "hung", 609, (8, 0), hung=600),
+            event("a", "progress", 611, (8, 0), hung=2),
+            event("b", "restored", 621, (8, 0), 620, restore=1),
+            event("b", "ended", 622, (9, 0), train=1),
+        ]
+    )
+    assert (result.hangs, result.kills, result.lost_steps) == (1, 0, 0)
+    assert (result.seconds["hung"], result.seconds["train"], result.seconds["down"]) == (602, 5, 9)
+    assert "0 of the starts ended without a word (killed, or the machine was lost), 1 hung" in (
+        format_goodput(result, "run")
+    )
+
+
+def test_rows_show_steps_that_no_event_has_recorded():
+    """As after the loss of a machine: rows are in the bucket, the last events were not."""
+    events = [
+        event("a", "restored", 5, (0, 0), 0, restore=5),
+        event("a", "progress", 9, (8, 0), train=4),
+        event("b", "restored", 21, (6, 0), 20, restore=1) | {"reached": 13},
+        event("b", "ended", 22, (16, 0), train=1),
+    ]
+    assert goodput(events).lost_steps == 7
+    events[2]["reached"] = 7
+    assert goodput(events).lost_steps == 2
 
 
 def test_the_time_after_an_end_does_not_count():
@@ -158,7 +194,7 @@ def test_the_command_prints_a_table_or_json(tmp_path, capsys):
     assert main(["goodput", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert "97.0 s in 3 starts, 32.0% of it training" in text
-    assert "4 of 16 steps were trained again" in text
+    assert "\n4 of 16 steps were trained again" in text
     assert "1 line is not an event" in text
     assert main(["goodput", str(tmp_path), "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
@@ -170,6 +206,64 @@ def test_the_command_prints_a_table_or_json(tmp_path, capsys):
 def test_a_run_without_events_is_reported(tmp_path, capsys):
     assert main(["goodput", str(tmp_path)]) == 2
     assert "events.jsonl does not exist" in capsys.readouterr().err
+
+
+FOREIGN = {
+    "empty": b"",
+    "random": random.Random(0).randbytes(5000),
+    "zeros": bytes(5000),
+    "one long line": b"x" * 3_000_000,
+    "rows": b'{"split": "train", "step": 1, "epoch": 0, "loss": 1.0}\n' * 5,
+    "an array": b'[{"kind": "start", "at": 1, "start": "a"}]',
+    "another encoding": '{"kind": "start", "at": 1, "start": "a"}\n'.encode("utf-16"),
+    "nested": b'{"kind": "a", "at": 1, "start": "a", "x":' + b"[" * 100_000 + b"\n",
+    "other types": b'{"kind": "a", "at": "1", "start": 1, "seconds": null}\n',
+    "other numbers": b'{"kind": "a", "at": NaN, "start": "a", "step": 1e400}\n',
+}
+DAMAGED = {
+    "zeros before it": bytes(4096) + b"\n%s\n",
+    "from another system": b"\xef\xbb\xbf%s\r\n",
+    "times that go back": b'{"kind": "start", "at": 1e9, "start": "z"}\n%s\n',
+    "unknown names": b'%s\n{"kind": "?", "at": 9, "start": "\\ud800", "seconds": {"gpu": 4}}\n',
+    "only corrections": b'%s\n{"kind": "x", "at": 9, "start": "a", "seconds": {"train": -5}}\n',
+    "cut off": b'%s\n{"kind": "prog',
+}
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
+def test_a_file_that_is_not_a_record_of_events_is_named(tmp_path, capsys, content, flags):
+    (tmp_path / "events.jsonl").write_bytes(content)
+    assert main(["goodput", str(tmp_path), *flags]) == 2
+    err = capsys.readouterr().err
+    assert f"{tmp_path}/events.jsonl holds no events: " in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_the_rest_of_a_damaged_record_is_reported(tmp_path, capsys, content):
+    good = json.dumps(event("a", "progress", 5, (4, 0), 1, train=4)).encode()
+    (tmp_path / "events.jsonl").write_bytes(content.replace(b"%s", good))
+    assert main(["goodput", str(tmp_path)]) == 0
+    assert "training" in capsys.readouterr().out
+    assert main(["goodput", str(tmp_path), "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["starts"] >= 1 and min(values["seconds"].values()) >= 0
+
+
+def test_a_pipe_instead_of_the_file_does_not_block(tmp_path, capsys):
+    os.mkfifo(tmp_path / "events.jsonl")
+    assert main(["goodput", str(tmp_path)]) == 2
+    assert "is not a file" in capsys.readouterr().err
+
+
+def test_of_a_run_that_was_moved(tmp_path, capsys):
+    lines = "".join(json.dumps(each) + "\n" for each in KILLED_AND_STOPPED)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "events.jsonl").write_text(lines)
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert main(["goodput", str(tmp_path / "new")]) == 0
+    assert main(["goodput", str(tmp_path / "old")]) == 2
+    assert "old/events.jsonl does not exist" in capsys.readouterr().err
 
 
 def test_of_a_run_in_a_bucket(capsys):
