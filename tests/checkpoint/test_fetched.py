@@ -327,7 +327,7 @@ def test_a_copy_is_removed_with_its_checkpoint(url, run):
 
 
 def test_a_checkpoint_that_is_removed_while_it_is_copied_is_not_damaged(url, monkeypatch, capsys):
-    """By the retention of its run, which goes on; the manifest is deleted first."""
+    """By the retention of its run, which continues; the manifest is deleted first."""
     get, gone = Store.get, f"{url}/checkpoints/10"
 
     def get_and_remove(store, name, *arguments):
