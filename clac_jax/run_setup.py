@@ -16,6 +16,7 @@ from clac_jax.checkpoint.changes import Present
 from clac_jax.checkpoint.division import spans_processes
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.part_writer import PartCheckpoints
+from clac_jax.checkpoint.placed import check_placed
 from clac_jax.checkpoint.saving import Saver
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
 from clac_jax.checkpoint.writer import CheckpointWriter, NoCheckpoints
@@ -40,6 +41,7 @@ from clac_jax.training import optim
 from clac_jax.training.parallel import make_parallel
 from clac_jax.training.schedules import make_schedule, timeline_of
 from clac_jax.training.state import create_train_state
+from clac_jax.training.state_digests import StateDigests
 
 
 def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
@@ -105,6 +107,12 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
     schedule = make_schedule(config, timeline)
     template = template.replace(tx=make_optimizer(schedule))
 
+    recorded = config.journal.digest_every > 0
+    digests = StateDigests(parallel, template)
+    state = parallel.put(from_arrays(template, start.arrays))
+    if recorded and start.digests:
+        check_placed(start.source, start.digests, digests.fetch(digests.queue(state)), start.arrays)
+
     # Output: only in the first process, except for the parts of a sharded state.
     checkpoints: CheckpointWriter = NoCheckpoints()
     if not first and spans_processes(shapes):
@@ -145,12 +153,17 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         data=data,
         task=task,
         parallel=parallel,
-        train_step=parallel.train(
-            trainable, schedule, task.loss, digests=config.journal.digest_every > 0
-        ),
-        state_digests=parallel.digest(template),
+        train_step=parallel.train(trainable, schedule, task.loss, digests=recorded),
+        state_digests=digests,
         template=template,
-        saver=Saver(parallel, checkpoints, log, config.checkpoint, of_saves),
+        saver=Saver(
+            parallel,
+            checkpoints,
+            log,
+            config.checkpoint,
+            of_saves,
+            digests.of if recorded else None,
+        ),
         log=log,
         line=line,
         events=events,
@@ -159,5 +172,5 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         watchdog=watchdog,
         began_at=progress,
         is_own=start.is_own,
-        current=Current(parallel.put(from_arrays(template, start.arrays)), progress),
+        current=Current(state, progress),
     )
