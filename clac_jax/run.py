@@ -31,6 +31,9 @@ from clac_jax.training.state import TrainState
 from clac_jax.training.state_digests import StateDigests
 from clac_jax.training.step import TrainStep
 
+NOT_OF_LOSS = ("grad_norm", "learning_rate")
+"""Metrics of a step that are no terms of its loss."""
+
 
 class TrainingDivergedError(UserError):
     """The loss or the gradient is no longer finite."""
@@ -175,19 +178,10 @@ class Run:
         check(finished)
 
     def _fetch(self, queued: QueuedStep) -> FinishedStep:
-        arrays = self.parallel.to_host(queued.metrics)
-        digests = {
-            name.removeprefix(METRIC_PREFIX): Digest.of_words(value)
-            for name, value in arrays.items()
-            if name.startswith(METRIC_PREFIX)
-        }
-        metrics = {name: value for name, value in arrays.items() if value.ndim == 0}
         copies = [] if queued.digests is None else self.state_digests.fetch(queued.digests)
-        digests |= copies[0] if copies else {}
-        if self.config.journal.digest_every:
-            terms = array_digests(metrics)
-            digests["loss"] = Digest.sum(terms.values())
-        values = {name: float(value) for name, value in metrics.items()}
+        values, digests = fetch(self.parallel, queued.metrics, copies)
+        if not self.config.journal.digest_every:
+            digests = {}
         unlike = any(copy != copies[0] for copy in copies)
         finite = math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])
         record = StepRecord(
@@ -230,6 +224,34 @@ class Run:
         stop, save = self.requests.poll(self.stop.requested, save_requested)
         self.stop.raise_if_requested(stop)
         return save
+
+
+def fetch(
+    parallel: Parallel,
+    metrics: Mapping[str, jax.Array],
+    copies: Sequence[Mapping[str, Digest]],
+) -> tuple[dict[str, float], dict[str, Digest]]:
+    """Waits for the results of a step.
+
+    Args:
+        parallel: the placement of the results.
+        metrics: what the step has returned.
+        copies: the digests of the state after it, for each local device; empty for none.
+
+    Returns:
+        The metrics, and all digests of the step.
+    """
+    arrays = parallel.to_host(metrics)
+    digests = {
+        name.removeprefix(METRIC_PREFIX): Digest.of_words(value)
+        for name, value in arrays.items()
+        if name.startswith(METRIC_PREFIX)
+    }
+    terms = {name: value for name, value in arrays.items() if value.ndim == 0}
+    of_loss = {name: value for name, value in terms.items() if name not in NOT_OF_LOSS}
+    digests["loss"] = Digest.sum(array_digests(of_loss).values())
+    digests |= copies[0] if copies else {}
+    return {name: float(value) for name, value in terms.items()}, digests
 
 
 def check(finished: FinishedStep) -> None:
