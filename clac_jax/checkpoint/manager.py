@@ -41,7 +41,9 @@ from clac_jax.checkpoint.removal import (
     set_aside,
     strangers,
 )
-from clac_jax.checkpoint.snapshot import StateInParts, Stored, snapshot_of
+from clac_jax.checkpoint.sharing import sharing_of
+from clac_jax.checkpoint.snapshot import StateInParts, snapshot_of
+from clac_jax.checkpoint.stored import Stored
 from clac_jax.checkpoint.yardstick import retention_of
 from clac_jax.config import schema as config_lib
 from clac_jax.distributed.watchdog import WRITING, NoWatchdog, Watch
@@ -116,7 +118,7 @@ class Checkpoints:
         self._retention, self._metrics = retention_of(self._config, self._data, intact)
         hours = self._retention.hours.get(max(intact, default=0), 0.0)
         self._trained_since = time.monotonic() - 3600 * hours  # as if the run had never stopped
-        self.snapshot = snapshot_of(shapes)
+        self.snapshot = snapshot_of(shapes, *sharing_of(config, shapes))
         self._manager = open_manager(self.directory, self.snapshot.handler())
         ended = bool(intact) and intact[max(intact)].progress.epoch >= config.max_epochs
         if not ended:  # an ended run needs no more space
@@ -290,8 +292,9 @@ class Checkpoints:
             try:
                 with self.watchdog.watching(WRITING):
                     before_commit()
-                    capacity.check(self.directory, self._shapes)
                     protocol.reached("save started")
+                    written = self.snapshot.reuse(Path(self.directory), progress.step)
+                    capacity.check(self.directory, written)
                     stored = self.snapshot.store(Path(self.directory), progress.step)
                     protocol.reached("parts complete")
                     self._save(stored, self._describe(progress, metrics, stored))

@@ -6,8 +6,7 @@ import functools
 import itertools
 import os
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,38 +17,22 @@ import orbax.checkpoint as ocp
 from clac_jax.checkpoint import parts
 from clac_jax.checkpoint.arrays import (
     HostBuffers,
-    describe,
     only_this_process,
     shard_registry,
 )
 from clac_jax.checkpoint.division import Divided, divide, is_sharded, num_bytes
-from clac_jax.checkpoint.layout import STATE, Leaf
+from clac_jax.checkpoint.layout import STATE
 from clac_jax.checkpoint.remote import Remote
 from clac_jax.checkpoint.shard_handler import WrittenArray
 from clac_jax.checkpoint.shards import region_of
+from clac_jax.checkpoint.sharing import Sharing
+from clac_jax.checkpoint.stored import Shapes, Stored
+from clac_jax.checkpoint.whole_state import WholeState
 from clac_jax.files import protocol
 
-Shapes = Mapping[str, jax.ShapeDtypeStruct]
 # Arrays are copied off an accelerator in groups of this size, each of which takes host memory
 # besides the buffers while it is copied.
 GROUP_BYTES = 64 << 20
-
-
-@dataclass(frozen=True)
-class Stored:
-    """The form of a state that Orbax and the description of a checkpoint need.
-
-    Attributes:
-        tree: slash path -> leaf that Orbax can save.
-        leaves: slash path -> description of the array.
-        files: path in the checkpoint -> size and CRC-32, of files that are on disk already.
-        remote: where those of them are that other processes have put into a bucket.
-    """
-
-    tree: Mapping[str, Any]
-    leaves: Mapping[str, Leaf]
-    files: Mapping[str, list[int]] = field(default_factory=dict)
-    remote: Remote | None = None
 
 
 class Snapshot(Protocol):
@@ -64,6 +47,12 @@ class Snapshot(Protocol):
     def handler(self) -> ocp.PyTreeCheckpointHandler:
         """Orbax's handler for `Stored.tree`."""
 
+    def reuse(self, directory: Path, step: int) -> Shapes:
+        """Links what earlier checkpoints have already; returns the arrays that will be written.
+
+        Comes before `store`, and may be repeated after a failure.
+        """
+
     def store(self, directory: Path, step: int) -> Stored:
         """Prepares the copy to be saved in a `checkpoints/`; may be repeated after a failure."""
 
@@ -71,46 +60,19 @@ class Snapshot(Protocol):
         """Removes what `store` has left besides the checkpoint."""
 
 
-def snapshot_of(shapes: Shapes) -> WholeState | StateInParts:
-    """A snapshot for a state with these arrays; in parts if any of them is sharded."""
+def snapshot_of(
+    shapes: Shapes, constant: Collection[str] = (), sharing: Sharing | None = None
+) -> WholeState | StateInParts:
+    """A snapshot for a state with these arrays; in parts if any of them is sharded.
+
+    Args:
+        shapes: slash path -> shape and dtype, and the sharding of a sharded array.
+        constant: paths of arrays that are not expected to change, see `WholeState`.
+        sharing: shares files with earlier checkpoints; not those of a state in parts.
+    """
     if is_sharded(shapes):
         return StateInParts(divide(shapes), jax.process_index())
-    return WholeState(shapes)
-
-
-class WholeState:
-    """All arrays of a state: they are replicated, or there is only one device."""
-
-    def __init__(self, shapes: Shapes):
-        """Allocates nothing yet."""
-        self._shapes = shapes
-        self._arrays: Mapping[str, np.ndarray] = {}
-
-    @functools.cached_property
-    def _buffers(self) -> HostBuffers[str]:
-        return HostBuffers(self._shapes)
-
-    def allocate(self) -> None:
-        """See `Snapshot.allocate`."""
-        self._buffers  # noqa: B018
-
-    def copy(self, arrays: Mapping[str, Any]) -> None:
-        """See `Snapshot.copy`."""
-        self._arrays = self._buffers.fill(arrays)
-
-    def handler(self) -> ocp.PyTreeCheckpointHandler:
-        """Orbax's own, for NumPy arrays."""
-        return ocp.PyTreeCheckpointHandler(
-            use_compression=False, multiprocessing_options=only_this_process()
-        )
-
-    def store(self, directory: Path, step: int) -> Stored:
-        """The arrays, which Orbax writes."""
-        del directory, step
-        return Stored(self._arrays, describe(self._arrays))
-
-    def clear(self) -> None:
-        """Nothing is left."""
+    return WholeState(shapes, constant, sharing)
 
 
 class StateInParts:
@@ -166,6 +128,14 @@ class StateInParts:
             multiprocessing_options=only_this_process(),
             type_handler_registry=shard_registry(),
         )
+
+    def reuse(self, directory: Path, step: int) -> Shapes:
+        """Links nothing: the shards of a process are all in one database."""
+        del directory, step
+        return {
+            path: jax.ShapeDtypeStruct(divided.shape, divided.dtype)
+            for path, divided in self._division.items()
+        }
 
     def write(self, directory: Path, step: int) -> parts.Part:
         """Writes this process's part, and makes it known, unless that is done.

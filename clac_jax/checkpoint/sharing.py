@@ -1,0 +1,205 @@
+"""The files that a new checkpoint shares with earlier ones, and with other runs.
+
+A file is only ever linked or removed, never written in place: a change of it would be one of every
+checkpoint that has it. Before it is shared it is read and compared with its checksum, so damage is
+not passed on; the arrays are then written anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import ml_collections
+from etils import epath
+
+from clac_jax.checkpoint.damage import DamagedCheckpointError, UnreadableCheckpointError
+from clac_jax.checkpoint.files import MANIFEST, read_manifest, write_manifest
+from clac_jax.checkpoint.groups import constant_paths, is_group
+from clac_jax.checkpoint.layout import STATE, step_folders
+from clac_jax.checkpoint.remote import is_intact
+from clac_jax.checkpoint.removal import remove
+from clac_jax.errors import WorkdirError, warn
+from clac_jax.files import protocol
+from clac_jax.files.links import is_impossible, link
+from clac_jax.files.paths import explain, local_path
+
+Files = dict[str, list[int]]
+"""Path in a database -> [size, CRC-32] of the file."""
+
+_SEARCHED = 3  # newest checkpoints; only the newest is needed, unless it was damaged or taken away
+_NEW, _OLD = ".new-", ".old-"  # beginnings of names in a store: not there yet, and going away
+
+
+def sharing_of(
+    config: ml_collections.ConfigDict, paths: Iterable[str]
+) -> tuple[set[str], Sharing | None]:
+    """The arrays of a state that a run does not expect to change, and how it shares files.
+
+    Args:
+        config: the run's config.
+        paths: slash paths of the state's arrays.
+
+    Returns:
+        The paths, and None if the run shares nothing.
+
+    Raises:
+        PathError: `checkpoint.store` cannot be a folder.
+    """
+    options = config.checkpoint
+    if not options.share:
+        return set(), None
+    store = local_path(options.store, "config.checkpoint.store") if options.store else None
+    return constant_paths(paths, config.frozen), Sharing(store)
+
+
+class Sharing:
+    """Finds databases of groups, and links them into a new checkpoint."""
+
+    def __init__(self, store: Path | None = None):
+        """Nothing is read yet.
+
+        Args:
+            store: a folder that several runs share, `config.checkpoint.store`; it is made when the
+                first database is kept in it.
+        """
+        self._store = store
+        self._said: set[str] = set()
+        self._possible: dict[Path, bool] = {}
+
+    def is_possible(self, directory: Path) -> bool:
+        """Whether files can be linked in a `checkpoints/`; tried once."""
+        if directory not in self._possible:
+            self._possible[directory] = self._can_link(directory)
+        return self._possible[directory]
+
+    def adopt(self, name: str, directory: Path, target: Path) -> Files | None:
+        """Links an intact database of a group, if there is one.
+
+        Args:
+            name: name of the group.
+            directory: the run's `checkpoints/`.
+            target: folder of the database to be made.
+
+        Returns:
+            Its files; None if the group must be written.
+        """
+        for source, files in self._sources(name, directory):
+            if self._adopt(source, files, target):
+                protocol.reached("group linked")
+                return files
+        return None
+
+    def keep(self, database: Path, files: Files) -> None:
+        """Puts a database that was written into the store, if there is one."""
+        if self._store is None:
+            return
+        new = self._store / f"{_NEW}{secrets.token_hex(8)}"
+        try:
+            for name in files:
+                link(database / name, new / name)
+            write_manifest(epath.Path(new), files)
+            protocol.reached("put into the store")
+            place = self._store / database.name
+            with contextlib.suppress(FileNotFoundError):  # a damaged one, or one that came just now
+                os.rename(place, self._store / f"{_OLD}{secrets.token_hex(8)}")
+            os.rename(new, place)
+        except (OSError, WorkdirError) as error:
+            reason = explain(error) if isinstance(error, OSError) else str(error)
+            self._say(
+                f"Arrays cannot be shared through {self._store} (config.checkpoint.store): {reason}"
+            )
+        self.collect()
+
+    def collect(self) -> None:
+        """Removes what no checkpoint uses from the store: files without a link elsewhere.
+
+        Another run may link such a file at this very moment: it then has it, or writes its own.
+        """
+        if self._store is None:
+            return
+        with contextlib.suppress(OSError):  # tried again after the next save
+            for path in sorted(self._store.iterdir()):
+                if not (is_group(path.name) or path.name.startswith((_NEW, _OLD))):
+                    continue
+                if any(_is_used(file) for file in path.rglob("*") if file.name != MANIFEST):
+                    continue
+                if is_group(path.name):
+                    going = self._store / f"{_OLD}{secrets.token_hex(8)}"
+                    os.rename(path, going)
+                    path = going
+                remove(path)
+
+    def _sources(self, name: str, directory: Path) -> Iterator[tuple[Path, Files]]:
+        folders = list(step_folders(epath.Path(directory)).values())[-_SEARCHED:]
+        for folder in reversed(folders):
+            database = Path(folder) / STATE / name
+            if database.is_dir():
+                yield database, _listed(folder, f"{STATE}/{name}/")
+        if self._store is not None and (self._store / name).is_dir():
+            yield self._store / name, _listed(epath.Path(self._store / name), "")
+
+    def _adopt(self, source: Path, files: Files, target: Path) -> bool:
+        if not files:
+            return False
+        try:
+            for name in files:
+                link(source / name, target / name)
+        except OSError as error:  # taken away meanwhile, or a file with the most links there can be
+            if is_impossible(error):
+                self._say(f"Files of {source} cannot be shared: {explain(error)}")
+            remove(target)
+            return False
+        for name, (size, crc) in files.items():
+            if not is_intact(target / name, (size, crc)):
+                remove(target)
+                self._say(
+                    f"{source / name} does not hold what was written, so its arrays are written "
+                    "anew. `clac-jax ckpt verify` names the checkpoints that share it."
+                )
+                return False
+        return True
+
+    def _can_link(self, directory: Path) -> bool:
+        one, two = (directory / f".link-{secrets.token_hex(8)}" for _ in range(2))
+        try:
+            one.write_bytes(b"")
+            os.link(one, two)
+        except OSError as error:
+            if not is_impossible(error):
+                raise
+            self._say(
+                f"{directory} is on a file system without hard links, so every checkpoint has its "
+                f"own copy of the arrays that do not change ({explain(error)})"
+            )
+            return False
+        finally:
+            for path in (one, two):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        return True
+
+    def _say(self, problem: str) -> None:
+        if problem not in self._said:
+            self._said.add(problem)
+            warn(problem)
+
+
+def _listed(folder: epath.Path, prefix: str) -> Files:
+    """The files below a prefix, by their names there; {} if the list cannot be read."""
+    try:
+        listed = read_manifest(folder)
+    except (DamagedCheckpointError, UnreadableCheckpointError):
+        return {}
+    return {
+        name.removeprefix(prefix): [size, crc]
+        for name, (size, crc) in listed.items()
+        if name.startswith(prefix)
+    }
+
+
+def _is_used(path: Path) -> bool:
+    return path.is_file() and path.stat().st_nlink > 1

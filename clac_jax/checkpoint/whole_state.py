@@ -1,0 +1,191 @@
+"""A state that one process saves, of which the arrays that do not change are stored once."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from clac_jax.checkpoint import parts
+from clac_jax.checkpoint.arrays import (
+    HostBuffers,
+    describe,
+    only_this_process,
+    shard_registry,
+)
+from clac_jax.checkpoint.damage import DamagedCheckpointError
+from clac_jax.checkpoint.database import write_database
+from clac_jax.checkpoint.division import divide, num_bytes
+from clac_jax.checkpoint.files import UnreadableCheckpointError, describe_files
+from clac_jax.checkpoint.groups import ARRAYS_FILE, Content, Group, groups_of, regroup, sha256_of
+from clac_jax.checkpoint.layout import (
+    STATE,
+    CheckpointFormatError,
+    Leaf,
+    read_info,
+    step_folders,
+)
+from clac_jax.checkpoint.removal import remove
+from clac_jax.checkpoint.shard_handler import WrittenArray
+from clac_jax.checkpoint.sharing import Files, Sharing
+from clac_jax.checkpoint.stored import Shapes, Stored
+from clac_jax.files import protocol
+
+
+class WholeState:
+    """All arrays of a state: they are replicated, or there is only one device.
+
+    Orbax writes the arrays that change. The others are in groups: databases that are linked from an
+    earlier checkpoint if its bytes are the same, and written otherwise. What changes is found by
+    comparing the state with the copy of it that the save before has left in memory: every bit
+    counts, whatever the config calls frozen.
+    """
+
+    def __init__(
+        self, shapes: Shapes, constant: Collection[str] = (), sharing: Sharing | None = None
+    ):
+        """Allocates nothing yet.
+
+        Args:
+            shapes: slash path -> shape and dtype of every array.
+            constant: paths that are not expected to change, so that the first save puts them into a
+                group; a wrong guess costs nothing but that.
+            sharing: finds groups in earlier checkpoints; without one, nothing is shared.
+        """
+        self._shapes, self._constant, self._sharing = shapes, constant, sharing
+        self._division = divide(shapes)
+        self._names = (f"{os.urandom(4).hex()}{number}" for number in itertools.count())
+        self._arrays: Mapping[str, np.ndarray] = {}
+        self._leaves: dict[str, Leaf] = {}  # of the arrays in memory, as far as known
+        self._hashes: dict[str, str] = {}
+        self._unchanged: set[str] = set()
+        self._divided: list[frozenset[str]] | None = None  # None before the first save
+        self._groups: list[Group] = []
+        self._linked: dict[str, Files] = {}  # name of a group -> its files
+        self._folder: Path | None = None
+
+    @functools.cached_property
+    def _buffers(self) -> HostBuffers[str]:
+        return HostBuffers(self._shapes)
+
+    def allocate(self) -> None:
+        """See `Snapshot.allocate`."""
+        self._buffers  # noqa: B018
+
+    def copy(self, arrays: Mapping[str, Any]) -> None:
+        """See `Snapshot.copy`."""
+        self._arrays = self._buffers.fill(arrays)
+        self._unchanged = self._buffers.unchanged & self._leaves.keys()
+        for path in self._leaves.keys() - self._unchanged:
+            del self._leaves[path]
+            self._hashes.pop(path, None)
+
+    def handler(self) -> ocp.PyTreeCheckpointHandler:
+        """Orbax's own for the arrays that it writes, ours for those in groups."""
+        return ocp.PyTreeCheckpointHandler(
+            use_compression=False,
+            multiprocessing_options=only_this_process(),
+            type_handler_registry=shard_registry(),
+        )
+
+    def reuse(self, directory: Path, step: int) -> Shapes:
+        """See `Snapshot.reuse`."""
+        self._folder = parts.parts_folder(directory, step, next(self._names))
+        new = {path: array for path, array in self._arrays.items() if path not in self._leaves}
+        self._leaves |= describe(new)
+        self._groups, self._linked = [], {}
+        if self._sharing is None or not self._sharing.is_possible(directory):
+            return self._shapes
+        self._groups = self._regrouped(directory)
+        for group in self._groups:
+            files = self._sharing.adopt(group.name, directory, self._folder / group.name)
+            if files is not None:
+                self._linked[group.name] = files
+        linked = {path for g in self._groups if g.name in self._linked for path in g.arrays}
+        return {path: leaf for path, leaf in self._shapes.items() if path not in linked}
+
+    def store(self, directory: Path, step: int) -> Stored:
+        """Writes the groups that no earlier checkpoint has; Orbax writes the other arrays."""
+        del directory, step
+        folder = self._folder
+        assert folder is not None
+        for group in self._groups:
+            if group.name not in self._linked:
+                self._linked[group.name] = self._write(group, folder / group.name)
+        databases = dict(self._linked)
+
+        def add_databases(state: Path) -> None:
+            for name, files in sorted(databases.items()):
+                parts.add_database(folder / name, state / name, files)
+                protocol.reached("group added")
+
+        tree: dict[str, Any] = dict(self._arrays)
+        for path in {path for group in self._groups for path in group.arrays}:
+            leaf = self._shapes[path]
+            tree[path] = WrittenArray(leaf.shape, np.dtype(leaf.dtype), add_databases)
+        files = {
+            f"{STATE}/{name}/{file}": facts
+            for name, listed in databases.items()
+            for file, facts in listed.items()
+        }
+        return Stored(tree, {path: self._leaves[path] for path in tree}, files)
+
+    def clear(self) -> None:
+        """Removes the folder of the groups, whose files the checkpoint shares.
+
+        Raises:
+            OSError: it cannot be removed.
+        """
+        if self._folder is not None:
+            remove(self._folder)
+        if self._sharing is not None:
+            self._sharing.collect()
+
+    def _regrouped(self, directory: Path) -> list[Group]:
+        unchanged, divided = self._unchanged, self._divided
+        if divided is None:
+            unchanged, divided = self._compared(directory)
+        sizes = {path: num_bytes(leaf.shape, leaf.dtype) for path, leaf in self._shapes.items()}
+        self._divided = regroup(divided, unchanged, self._constant, sizes)
+        return [self._group(paths) for paths in self._divided]
+
+    def _compared(self, directory: Path) -> tuple[set[str], list[frozenset[str]]]:
+        """What the state has in common with the newest checkpoint: arrays, and complete groups."""
+        for folder in reversed(step_folders(epath.Path(directory)).values()):
+            try:
+                leaves = read_info(folder).leaves
+            except (DamagedCheckpointError, UnreadableCheckpointError, CheckpointFormatError):
+                continue
+            groups = [frozenset(g.arrays) for g in groups_of(Path(folder)) if self._has(g)]
+            return {path for path, leaf in self._leaves.items() if leaves.get(path) == leaf}, groups
+        return set(), []
+
+    def _has(self, group: Group) -> bool:
+        if not all(self._leaves.get(path) == each.leaf for path, each in group.arrays.items()):
+            return False
+        return self._group(group.arrays).name == group.name
+
+    def _group(self, paths: Collection[str]) -> Group:
+        for path in paths:
+            if path not in self._hashes:
+                self._hashes[path] = sha256_of(self._arrays[path])
+        return Group({p: Content(self._leaves[p], self._hashes[p]) for p in sorted(paths)})
+
+    def _write(self, group: Group, database: Path) -> Files:
+        remove(database)
+        database.parent.mkdir(exist_ok=True)  # not its parents: the run may have been moved
+        protocol.reached("group started")
+        write_database(database, self._division, {p: {0: self._arrays[p]} for p in group.arrays})
+        (database / ARRAYS_FILE).write_text(group.to_text(), encoding="utf-8")
+        files = describe_files(database)
+        protocol.reached("group written")
+        if self._sharing is not None:
+            self._sharing.keep(database, files)
+        return files
