@@ -346,6 +346,7 @@ class Checkpoints:
         self._manager.save(info.step, args=ocp.args.Composite(**items), force=True)
         protocol.reached("merged")
         check_written(info.folder, mark)
+        self.snapshot.finish(Path(info.folder))
         # In a bucket, where folders cannot be renamed, Orbax treats this file as the commit.
         for part in (info.folder / STATE, info.folder / RUN, info.folder):
             (part / COMMITTED).write_text("committed")

@@ -8,6 +8,7 @@ not passed on; the arrays are then written anew.
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import os
 import secrets
 from collections.abc import Iterable, Iterator
@@ -92,6 +93,23 @@ class Sharing:
                 protocol.reached("group linked")
                 return files
         return None
+
+    def relink(self, name: str, folder: Path) -> None:
+        """Makes a file of a new checkpoint a link to that of the one before, if they are equal.
+
+        Args:
+            name: name of the file in the checkpoint's folder.
+            folder: the new checkpoint, which is not committed yet.
+        """
+        earlier = list(step_folders(epath.Path(folder.parent)).values())
+        if not earlier or not self.is_possible(folder.parent):
+            return
+        source, target = Path(earlier[-1]) / name, folder / name
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        with contextlib.suppress(OSError):  # the file stays as it is
+            if filecmp.cmp(source, target, shallow=False) and not source.samefile(target):
+                os.link(source, temporary)
+                os.replace(temporary, target)
 
     def keep(self, database: Path, files: Files) -> None:
         """Puts a database that was written into the store, if there is one."""

@@ -56,6 +56,9 @@ class Snapshot(Protocol):
     def store(self, directory: Path, step: int) -> Stored:
         """Prepares the copy to be saved in a `checkpoints/`; may be repeated after a failure."""
 
+    def finish(self, folder: Path) -> None:
+        """Links more files of a checkpoint that Orbax has written and that is not committed."""
+
     def clear(self) -> None:
         """Removes what `store` has left besides the checkpoint."""
 
@@ -203,6 +206,9 @@ class StateInParts:
             files=files,
             remote=Remote(exchange.remote(step), elsewhere) if elsewhere else None,
         )
+
+    def finish(self, folder: Path) -> None:
+        """Does nothing."""
 
     def clear(self) -> None:
         """Removes the parts.

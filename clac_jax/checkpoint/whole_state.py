@@ -137,6 +137,11 @@ class WholeState:
         }
         return Stored(tree, {path: self._leaves[path] for path in tree}, files)
 
+    def finish(self, folder: Path) -> None:
+        """Shares Orbax's description of the arrays, too: it is large and seldom changes."""
+        if self._groups and self._sharing is not None:
+            self._sharing.relink(f"{STATE}/_METADATA", folder)
+
     def clear(self) -> None:
         """Removes the folder of the groups, whose files the checkpoint shares.
 

@@ -15,6 +15,7 @@ from clac_jax.checkpoint.fetched import fetch_run, split_name
 from clac_jax.checkpoint.layout import CHECKPOINTS, read_all, step_folders
 from clac_jax.checkpoint.locate import CheckpointNotFoundError, locate
 from clac_jax.checkpoint.removal import discard
+from clac_jax.checkpoint.usage import usage_of
 from clac_jax.cli import publish
 from clac_jax.cli.command import NAMED, commands, new_workdir
 from clac_jax.distributed.workdir import Workdir
@@ -61,6 +62,8 @@ def _ls(options: argparse.Namespace) -> int:
     rows = inspect.list_run(intact, damaged)
     monitor = intact[max(intact)].config["checkpoint"]["monitor"] if intact else None
     print(json.dumps(rows, indent=1) if options.json else inspect.format_list(rows, monitor))
+    if not options.json and (line := inspect.describe_disk([i.folder for i in intact.values()])):
+        print(line)
     return EXIT_TROUBLE if any(row["damage"] for row in rows) else 0
 
 
@@ -105,9 +108,11 @@ def _rm(options: argparse.Namespace) -> int:
         folders = _removable(directory, options.steps, options.force)
         problems = []
         for step in dict.fromkeys(options.steps):
+            freed = usage_of([folders[step]]).own
             problems = discard(directory, folders[step])
             if not os.path.lexists(folders[step]):
-                print(f"removed {folders[step]}")
+                what = f"{freed / 1e6:.1f} MB" if not problems else "its space is freed later"
+                print(f"removed {folders[step]} ({what})")
             for problem in problems:
                 print(f"warning: {problem}", file=sys.stderr)
     return EXIT_TROUBLE if problems else 0
