@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +15,9 @@ from clac_jax.bucket.commits import files_of, is_data, local_manifest
 from clac_jax.checkpoint.files import MANIFEST, DamagedCheckpointError
 from clac_jax.checkpoint.layout import CHECKPOINTS, step_folders
 from clac_jax.checkpoint.remote import read_remote
+from clac_jax.files.crc import crc32, file_crc32
 
 PINS = ".upload"  # in the mirror
-_CHUNK = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Pinned:
         for name, (size, crc) in files_of(self.manifest).items():
             if not is_data(name):
                 content = (self.folder / name).read_bytes()
-                if (len(content), zlib.crc32(content)) != (size, crc):
+                if (len(content), crc32(content)) != (size, crc):
                     self._damaged(name)
                 contents[name] = content
         return contents
@@ -70,11 +69,7 @@ class Pinned:
         Raises:
             DamagedCheckpointError: it differs from what was written.
         """
-        crc = 0
-        with (self.folder / name).open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                crc = zlib.crc32(chunk, crc)
-        if crc != files_of(self.manifest)[name][1]:
+        if file_crc32(self.folder / name) != files_of(self.manifest)[name][1]:
             self._damaged(name)
 
     def _damaged(self, name: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Collection, Hashable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -34,6 +33,7 @@ from clac_jax.checkpoint.shard_handler import (
 )
 from clac_jax.checkpoint.shards import within_shape
 from clac_jax.errors import UserError
+from clac_jax.files.crc import crc32
 
 Arrays = dict[str, np.ndarray]
 Key = TypeVar("Key", bound=Hashable)
@@ -309,7 +309,7 @@ def norm_of(array: np.ndarray) -> float:
 
 def crc32_of(array: np.ndarray) -> int:
     """CRC-32 of the bytes of an array in C order."""
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def _describe(array: np.ndarray) -> Leaf:

@@ -11,7 +11,6 @@ import errno
 import json
 import os
 import stat
-import zlib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from clac_jax.checkpoint.remote import (
     renew_damaged,
 )
 from clac_jax.files.atomic import sync, write_atomically
+from clac_jax.files.crc import crc32, file_crc32
 from clac_jax.files.paths import explain
 
 __all__ = [  # names from below that belong to the files of a checkpoint
@@ -46,7 +46,6 @@ __all__ = [  # names from below that belong to the files of a checkpoint
 # checkpoint can be read and verified without reading all of it.
 SMALL_FILE = 1 << 20
 MAX_JSON_BYTES = 1 << 28  # far more than the description of any checkpoint
-_CHUNK = 1 << 24
 
 
 def write_manifest(folder: epath.Path, known: Mapping[str, list[int]] | None = None) -> None:
@@ -63,7 +62,7 @@ def write_manifest(folder: epath.Path, known: Mapping[str, list[int]] | None = N
     body = json.dumps(files, sort_keys=True)
     for path in _folders(folder):
         sync(path)
-    content = json.dumps({"crc32": zlib.crc32(body.encode()), "files": files})
+    content = json.dumps({"crc32": crc32(body.encode()), "files": files})
     write_atomically(Path(folder / MANIFEST), content)
 
 
@@ -78,7 +77,7 @@ def describe_files(folder: Path, except_for: Collection[str] = ()) -> dict[str, 
     for path in _files(epath.Path(folder)):
         name = _relative(path, epath.Path(folder))
         if name not in except_for:
-            files[name] = [path.stat().length, _crc32(path)]
+            files[name] = [path.stat().length, file_crc32(path)]
             sync(path)
     return files
 
@@ -132,7 +131,7 @@ def _check_files(folder: epath.Path, every_byte: bool) -> None:
                 raise DamagedCheckpointError(path, "is not a file")
             if found.st_size != size:
                 raise DamagedCheckpointError(path, f"has {found.st_size} bytes instead of {size}")
-            if (every_byte or size <= SMALL_FILE) and _crc32(path) != crc:
+            if (every_byte or size <= SMALL_FILE) and file_crc32(path) != crc:
                 raise DamagedCheckpointError(path, "does not hold what was written")
 
 
@@ -234,7 +233,7 @@ def listed_files(content: Any) -> dict[str, tuple[int, int]]:
     """
     try:
         files, crc = content["files"], content["crc32"]
-        intact = zlib.crc32(json.dumps(files, sort_keys=True).encode()) == crc
+        intact = crc32(json.dumps(files, sort_keys=True).encode()) == crc
         listed = {name: (size, file_crc) for name, (size, file_crc) in files.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError("cannot be read") from error
@@ -265,11 +264,3 @@ def _folders(folder: epath.Path) -> Iterator[epath.Path]:
 
 def _relative(path: epath.Path, folder: epath.Path) -> str:
     return str(path)[len(str(folder)) :].lstrip("/")
-
-
-def _crc32(path: epath.Path) -> int:
-    crc = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            crc = zlib.crc32(chunk, crc)  # type: ignore[arg-type]  # text, says epath
-    return crc

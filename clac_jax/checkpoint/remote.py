@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import zlib
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from clac_jax.checkpoint.damage import (
 )
 from clac_jax.errors import WorkdirError
 from clac_jax.files.atomic import replacing, write_atomically
+from clac_jax.files.crc import crc32, file_crc32
 from clac_jax.files.paths import explain
 from clac_jax.stores.errors import NotFoundError
 from clac_jax.stores.store import Store, StoreOptions, open_store
@@ -153,13 +153,9 @@ def is_intact(path: Path, facts: tuple[int, int]) -> bool:
     try:
         if path.stat().st_size != size:
             return False
-        crc = 0
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                crc = zlib.crc32(chunk, crc)
+        return file_crc32(path) == expected
     except OSError:
         return False
-    return crc == expected
 
 
 def _download_all(remote: Remote, place: Path, files: Files) -> None:
@@ -197,7 +193,7 @@ def _stored_crc(store: Store, name: str, size: int) -> int:
     crc = 0
     for start in range(0, size, _CHUNK):
         end = min(start + _CHUNK, size)
-        crc = zlib.crc32(store.get(name, start, end).data, crc)
+        crc = crc32(store.get(name, start, end).data, crc)
     return crc
 
 

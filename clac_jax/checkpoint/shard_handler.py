@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import threading
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from clac_jax.checkpoint.shards import (
     within,
     within_shape,
 )
+from clac_jax.files.crc import crc32
 
 # Small arrays are read several at a time, as long as they need no more host memory than this; a
 # larger shard is read while no other is.
@@ -229,7 +229,7 @@ class _Source:
             self._last = None  # frees the memory before the next is read
             leaf = self._leaf
             shard = Reader.read(self._array, leaf.grid.region(number))
-            if zlib.crc32(shard.reshape(-1).view(np.uint8).data) != leaf.checksums[number]:
+            if crc32(shard.reshape(-1).view(np.uint8).data) != leaf.checksums[number]:
                 raise WrongShardError(self.target.path)
             self._last = number, shard
         return self._last[1]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from clac_jax.datasets.record import DataError
 from clac_jax.errors import error_reason
+from clac_jax.files.crc import crc32, file_crc32
 from clac_jax.files.json import read_text
 
 FILE = "prepared.txt"
@@ -18,8 +18,6 @@ FULL_CHECK_BYTES = 64 << 20
 
 END_BYTES = 1 << 16
 """In larger splits, the number of bytes that are read at both ends of each file."""
-
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -46,12 +44,12 @@ def damaged(folder: Path, what: str) -> DataError:
 def write(folder: Path, notices: list[str]) -> None:
     """Writes the manifest of all files that are in the folder."""
     files = {
-        str(path.relative_to(folder)): (path.stat().st_size, _crc(path), _crc_of_ends(path))
+        str(path.relative_to(folder)): (path.stat().st_size, file_crc32(path), _crc_of_ends(path))
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
     content = json.dumps({"files": files, "notices": notices}, indent=1) + "\n"
-    checksum = f"{zlib.crc32(content.encode()):08x}\n"
+    checksum = f"{crc32(content.encode()):08x}\n"
     (folder / FILE).write_text(content + checksum, encoding="utf-8")
 
 
@@ -64,7 +62,7 @@ def read(folder: Path) -> Manifest:
     try:
         written = read_text(folder / FILE).encode()
         content, checksum = written[:-9], written[-9:-1]  # the last line has eight digits
-        if f"{zlib.crc32(content):08x}".encode() != checksum:
+        if f"{crc32(content):08x}".encode() != checksum:
             raise ValueError("its checksum does not match")
         values: Any = json.loads(content)
         files = {str(path): tuple(map(int, facts)) for path, facts in values["files"].items()}
@@ -107,22 +105,14 @@ def check(folder: Path, split: str, splits: tuple[str, ...]) -> None:
             if found != size:
                 raise damaged(folder, f"{name} has {found:,} bytes instead of {size:,}")
             in_full = is_small if name in records else size <= FULL_CHECK_BYTES
-            if (_crc(path) != crc) if in_full else (_crc_of_ends(path) != crc_of_ends):
+            if (file_crc32(path) != crc) if in_full else (_crc_of_ends(path) != crc_of_ends):
                 raise damaged(folder, f"the checksum of {name} does not match")
         except OSError as error:
             raise damaged(folder, f"{name}: {error_reason(error)}") from error
 
 
-def _crc(path: Path) -> int:
-    value = 0
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            value = zlib.crc32(block, value)
-    return value
-
-
 def _crc_of_ends(path: Path) -> int:
     with open(path, "rb") as file:
-        value = zlib.crc32(file.read(END_BYTES))
+        value = crc32(file.read(END_BYTES))
         file.seek(max(0, path.stat().st_size - END_BYTES))
-        return zlib.crc32(file.read(END_BYTES), value)
+        return crc32(file.read(END_BYTES), value)

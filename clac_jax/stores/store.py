@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from clac_jax.files.atomic import replacing
+from clac_jax.files.crc import crc32
 from clac_jax.stores import transfer
 from clac_jax.stores.connection import USUAL, Connection, Counts, StoreOptions
 from clac_jax.stores.errors import ConflictError, NotFoundError
@@ -193,7 +193,7 @@ class Store:
         checksum = 0
         with replacing(path) as temporary, temporary.open("wb") as file:
             for part in self._parts(found):
-                checksum = zlib.crc32(part, checksum)
+                checksum = crc32(part, checksum)
                 file.write(part)
         return checksum
 

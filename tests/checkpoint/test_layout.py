@@ -136,7 +136,7 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_called_damaged(directory, m
     def fail(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("clac_jax.checkpoint.files._crc32", fail)
+    monkeypatch.setattr("clac_jax.checkpoint.files.file_crc32", fail)
     with pytest.raises(UnreadableCheckpointError, match="Permission denied"):
         read_all(directory)
 
