@@ -105,8 +105,8 @@ def check_at_start(
         once = f", with {_mb(shared)} that they share" if shared else ""
         warn(
             f"{directory} has {_mb(free)} free, and this run will need about {_mb(needed)} there "
-            f"for its checkpoints of {_mb(own)} each{once}. Free some space before it is used up, or "
-            "keep fewer of them (config.checkpoint.save_top_k)."
+            f"for its checkpoints of {_mb(own)} each{once}. Free some space before it is used up, "
+            "or keep fewer of them (config.checkpoint.save_top_k)."
         )
 
 

@@ -114,10 +114,7 @@ def is_group(name: str) -> bool:
 
 
 def regroup(
-    groups: Iterable[Collection[str]],
-    unchanged: Collection[str],
-    constant: Collection[str],
-    sizes: Mapping[str, int],
+    groups: Iterable[Collection[str]], unchanged: Collection[str], sizes: Mapping[str, int]
 ) -> list[frozenset[str]]:
     """Divides what is stored once into groups; all other arrays are written with each save.
 
@@ -127,13 +124,13 @@ def regroup(
 
     Args:
         groups: the paths in each group of the save before.
-        unchanged: the arrays that are equal to those of the save before.
-        constant: the arrays that are not expected to change, so that the first save is divided.
+        unchanged: the arrays that are equal to those of the save before; for the first save those
+            that are not expected to change.
         sizes: path -> bytes of each array.
     """
     known = set(unchanged)
     kept = [frozenset(group) for group in groups if known.issuperset(group)]
-    rest = frozenset((known | set(constant)) & sizes.keys()).difference(*kept)
+    rest = frozenset(known & sizes.keys()).difference(*kept)
     large = sum(sizes[path] for path in rest) >= MIN_BYTES
     return [*kept, rest] if large else kept
 

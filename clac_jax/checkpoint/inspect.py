@@ -26,9 +26,10 @@ def list_run(
 ) -> list[dict[str, Any]]:
     """One object per checkpoint of a run, oldest first; arguments from `layout.read_all`.
 
-    Each has `step`, `epoch`, `examples_in_epoch`, `metrics`, `bytes`, `own_bytes` (what its
-    removal would free; None in an object store), `saved_at` (seconds since 1970), `kept` (the reasons, by the rules of the newest config) and `damage` (None, or a
-    description of the damage; then all other fields except `step` are None).
+    Each has `step`, `epoch`, `examples_in_epoch`, `metrics`, `bytes`, `own_bytes` (what its removal
+    would free; None in an object store), `saved_at` (seconds since 1970), `kept` (the reasons, by
+    the rules of the newest config) and `damage` (None, or a description of the damage; then all
+    other fields except `step` are None).
     """
     reasons: dict[int, list[str]] = {}
     if intact:
@@ -256,7 +257,8 @@ def verify(folder: epath.Path) -> str | None:
             verify_stored(remote, read_manifest(folder))
     except DamagedCheckpointError as error:
         others = sharers(Path(error.path), folder) if is_local(folder) else []
-        also = f"; checkpoints {', '.join(map(str, others))} share this file" if others else ""
+        plural = "s" if len(others) > 1 else ""
+        also = f" (also in checkpoint{plural} {', '.join(map(str, others))})" if others else ""
         return f"{shown(error.path)} {error.what}{also}"
     return None
 

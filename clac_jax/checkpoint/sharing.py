@@ -11,15 +11,16 @@ import contextlib
 import filecmp
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 from etils import epath
 
 from clac_jax.checkpoint.damage import DamagedCheckpointError, UnreadableCheckpointError
 from clac_jax.checkpoint.files import MANIFEST, read_manifest, write_manifest
-from clac_jax.checkpoint.groups import constant_paths, is_group
+from clac_jax.checkpoint.groups import is_group
 from clac_jax.checkpoint.layout import STATE, step_folders
 from clac_jax.checkpoint.remote import is_intact
 from clac_jax.checkpoint.removal import remove
@@ -35,44 +36,36 @@ _SEARCHED = 3  # newest checkpoints; only the newest is needed, unless it was da
 _NEW, _OLD = ".new-", ".old-"  # beginnings of names in a store: not there yet, and going away
 
 
-def sharing_of(
-    config: ml_collections.ConfigDict, paths: Iterable[str]
-) -> tuple[set[str], Sharing | None]:
-    """The arrays of a state that a run does not expect to change, and how it shares files.
-
-    Args:
-        config: the run's config.
-        paths: slash paths of the state's arrays.
-
-    Returns:
-        The paths, and None if the run shares nothing.
+def sharing_of(config: ml_collections.ConfigDict) -> Sharing:
+    """What a run with this config shares.
 
     Raises:
         PathError: `checkpoint.store` cannot be a folder.
     """
     options = config.checkpoint
-    if not options.share:
-        return set(), None
     store = local_path(options.store, "config.checkpoint.store") if options.store else None
-    return constant_paths(paths, config.frozen), Sharing(store)
+    return Sharing(store, options.share)
 
 
 class Sharing:
     """Finds databases of groups, and links them into a new checkpoint."""
 
-    def __init__(self, store: Path | None = None):
+    def __init__(self, store: Path | None = None, is_wanted: bool = True):
         """Nothing is read yet.
 
         Args:
             store: a folder that several runs share, `config.checkpoint.store`; it is made when the
                 first database is kept in it.
+            is_wanted: False: nothing is shared.
         """
-        self._store = store
+        self._store, self._is_wanted = store, is_wanted
         self._said: set[str] = set()
         self._possible: dict[Path, bool] = {}
 
     def is_possible(self, directory: Path) -> bool:
-        """Whether files can be linked in a `checkpoints/`; tried once."""
+        """Whether files can be linked in a `checkpoints/`, and are to be; tried once."""
+        if not self._is_wanted:
+            return False
         if directory not in self._possible:
             self._possible[directory] = self._can_link(directory)
         return self._possible[directory]
@@ -130,26 +123,11 @@ class Sharing:
             self._say(
                 f"Arrays cannot be shared through {self._store} (config.checkpoint.store): {reason}"
             )
-        self.collect()
 
     def collect(self) -> None:
-        """Removes what no checkpoint uses from the store: files without a link elsewhere.
-
-        Another run may link such a file at this very moment: it then has it, or writes its own.
-        """
-        if self._store is None:
-            return
-        with contextlib.suppress(OSError):  # tried again after the next save
-            for path in sorted(self._store.iterdir()):
-                if not (is_group(path.name) or path.name.startswith((_NEW, _OLD))):
-                    continue
-                if any(_is_used(file) for file in path.rglob("*") if file.name != MANIFEST):
-                    continue
-                if is_group(path.name):
-                    going = self._store / f"{_OLD}{secrets.token_hex(8)}"
-                    os.rename(path, going)
-                    path = going
-                remove(path)
+        """Removes what no checkpoint uses any more from the store."""
+        if self._store is not None:
+            collect(self._store)
 
     def _sources(self, name: str, directory: Path) -> Iterator[tuple[Path, Files]]:
         folders = list(step_folders(epath.Path(directory)).values())[-_SEARCHED:]
@@ -204,6 +182,31 @@ class Sharing:
         if problem not in self._said:
             self._said.add(problem)
             warn(problem)
+
+
+def stores_of(configs: Iterable[Mapping[str, Any]]) -> set[Path]:
+    """The stores that checkpoints with these nested configs may have files in."""
+    names = {str(config["checkpoint"].get("store", "")) for config in configs} - {""}
+    return {local_path(name, "config.checkpoint.store") for name in names}
+
+
+def collect(store: Path) -> None:
+    """Removes the databases of a store that have no link elsewhere, so that no checkpoint has them.
+
+    Another run may link a file at this very moment: it then has it, or writes its own. What fails
+    is tried again after the next save.
+    """
+    with contextlib.suppress(OSError):
+        for path in sorted(store.iterdir()):
+            if not (is_group(path.name) or path.name.startswith((_NEW, _OLD))):
+                continue
+            if any(_is_used(file) for file in path.rglob("*") if file.name != MANIFEST):
+                continue
+            if is_group(path.name):
+                going = store / f"{_OLD}{secrets.token_hex(8)}"
+                os.rename(path, going)
+                path = going
+            remove(path)
 
 
 def _listed(folder: epath.Path, prefix: str) -> Files:

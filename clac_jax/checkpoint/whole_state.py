@@ -55,11 +55,12 @@ class WholeState:
 
         Args:
             shapes: slash path -> shape and dtype of every array.
-            constant: paths that are not expected to change, so that the first save puts them into a
-                group; a wrong guess costs nothing but that.
+            constant: paths that are not expected to change: the first save of a run puts them into
+                a group. Later ones look at the bits only.
             sharing: finds groups in earlier checkpoints; without one, nothing is shared.
         """
-        self._shapes, self._constant, self._sharing = shapes, constant, sharing
+        self._shapes, self._constant = shapes, constant
+        self._sharing = sharing or Sharing(is_wanted=False)
         self._division = divide(shapes)
         self._names = (f"{os.urandom(4).hex()}{number}" for number in itertools.count())
         self._arrays: Mapping[str, np.ndarray] = {}
@@ -97,11 +98,13 @@ class WholeState:
 
     def reuse(self, directory: Path, step: int) -> Shapes:
         """See `Snapshot.reuse`."""
+        if self._folder is not None:
+            remove(self._folder)  # of an attempt that failed
         self._folder = parts.parts_folder(directory, step, next(self._names))
         new = {path: array for path, array in self._arrays.items() if path not in self._leaves}
         self._leaves |= describe(new)
         self._groups, self._linked = [], {}
-        if self._sharing is None or not self._sharing.is_possible(directory):
+        if not self._sharing.is_possible(directory):
             return self._shapes
         self._groups = self._regrouped(directory)
         for group in self._groups:
@@ -139,7 +142,7 @@ class WholeState:
 
     def finish(self, folder: Path) -> None:
         """Shares Orbax's description of the arrays, too: it is large and seldom changes."""
-        if self._groups and self._sharing is not None:
+        if self._groups:
             self._sharing.relink(f"{STATE}/_METADATA", folder)
 
     def clear(self) -> None:
@@ -150,19 +153,20 @@ class WholeState:
         """
         if self._folder is not None:
             remove(self._folder)
-        if self._sharing is not None:
-            self._sharing.collect()
 
     def _regrouped(self, directory: Path) -> list[Group]:
         unchanged, divided = self._unchanged, self._divided
         if divided is None:
             unchanged, divided = self._compared(directory)
         sizes = {path: num_bytes(leaf.shape, leaf.dtype) for path, leaf in self._shapes.items()}
-        self._divided = regroup(divided, unchanged, self._constant, sizes)
+        self._divided = regroup(divided, unchanged, sizes)
         return [self._group(paths) for paths in self._divided]
 
     def _compared(self, directory: Path) -> tuple[set[str], list[frozenset[str]]]:
-        """What the state has in common with the newest checkpoint: arrays, and complete groups."""
+        """What the state has in common with the newest checkpoint: arrays, and complete groups.
+
+        Without a checkpoint, the arrays that are not expected to change.
+        """
         for folder in reversed(step_folders(epath.Path(directory)).values()):
             try:
                 leaves = read_info(folder).leaves
@@ -170,7 +174,7 @@ class WholeState:
                 continue
             groups = [frozenset(g.arrays) for g in groups_of(Path(folder)) if self._has(g)]
             return {path for path, leaf in self._leaves.items() if leaves.get(path) == leaf}, groups
-        return set(), []
+        return set(self._constant), []
 
     def _has(self, group: Group) -> bool:
         if not all(self._leaves.get(path) == each.leaf for path, each in group.arrays.items()):
@@ -191,6 +195,5 @@ class WholeState:
         (database / ARRAYS_FILE).write_text(group.to_text(), encoding="utf-8")
         files = describe_files(database)
         protocol.reached("group written")
-        if self._sharing is not None:
-            self._sharing.keep(database, files)
+        self._sharing.keep(database, files)
         return files

@@ -15,6 +15,7 @@ from clac_jax.checkpoint.fetched import fetch_run, split_name
 from clac_jax.checkpoint.layout import CHECKPOINTS, read_all, step_folders
 from clac_jax.checkpoint.locate import CheckpointNotFoundError, locate
 from clac_jax.checkpoint.removal import discard
+from clac_jax.checkpoint.sharing import collect, stores_of
 from clac_jax.checkpoint.usage import usage_of
 from clac_jax.cli import publish
 from clac_jax.cli.command import NAMED, commands, new_workdir
@@ -106,15 +107,18 @@ def _rm(options: argparse.Namespace) -> int:
         return _remove_from_bucket(options.run_folder, list(dict.fromkeys(options.steps)))
     with Workdir(str(directory.parent)):  # fails if a run is writing there
         folders = _removable(directory, options.steps, options.force)
+        stores = stores_of(info.config for info in read_all(directory)[0].values())
         problems = []
         for step in dict.fromkeys(options.steps):
             freed = usage_of([folders[step]]).own
             problems = discard(directory, folders[step])
             if not os.path.lexists(folders[step]):
-                what = f"{freed / 1e6:.1f} MB" if not problems else "its space is freed later"
+                what = "its space is freed later" if problems else f"{freed / 1e6:.1f} MB freed"
                 print(f"removed {folders[step]} ({what})")
             for problem in problems:
                 print(f"warning: {problem}", file=sys.stderr)
+        for store in stores:
+            collect(store)
     return EXIT_TROUBLE if problems else 0
 
 
