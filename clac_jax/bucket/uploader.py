@@ -8,7 +8,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from clac_jax.bucket.commits import METRICS, Commit, new_commit, object_name, put_rows
+from clac_jax.bucket.commits import (
+    METRICS,
+    Commit,
+    files_of,
+    new_commit,
+    object_name,
+    put_rows,
+)
 from clac_jax.bucket.lease import Lease
 from clac_jax.bucket.ledger import Ledger
 from clac_jax.bucket.outage import Outage
@@ -24,6 +31,7 @@ from clac_jax.files.paths import explain
 from clac_jax.stores.errors import StoreError
 from clac_jax.stores.store import Store
 
+COPIED_BYTES = 1 << 20  # smaller files are sent: a copy takes as many requests
 PAUSE = 5.0  # seconds between attempts while the store cannot be reached
 
 
@@ -201,7 +209,8 @@ class Uploader:
             pinned.check(name)
             protocol.reached("data file")
             # No condition: all that anybody ever writes under this name are these bytes.
-            self._store.put(object_name(pinned.step, name), pinned.folder / name)
+            if not self._copy(pinned, name):
+                self._store.put(object_name(pinned.step, name), pinned.folder / name)
 
         in_threads(put, pinned.data)
         in_threads(lambda name: self._expect(pinned, name), sorted(pinned.elsewhere))
@@ -218,6 +227,18 @@ class Uploader:
         self._identities[pinned.step] = pinned.identity
         if replaced:
             publish(self._store, self._lease, commit)
+
+    def _copy(self, pinned: Pinned, name: str) -> bool:
+        """Copies a file that another checkpoint in the bucket has, instead of sending it again."""
+        facts = files_of(pinned.manifest)[name]
+        if facts[0] < COPIED_BYTES:
+            return False
+        for step, commit in sorted(self._commits.items(), reverse=True):
+            # Of equal random names: it is the same file, linked on the disk.
+            if step != pinned.step and commit.files.get(name) == facts:
+                target = object_name(pinned.step, name)
+                return self._store.copy(object_name(step, name), target, facts[0])
+        return False
 
     def _expect(self, pinned: Pinned, name: str) -> None:
         """Checks that a file is in the bucket that another process has put there."""

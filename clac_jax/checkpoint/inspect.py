@@ -27,7 +27,7 @@ def list_run(
     """One object per checkpoint of a run, oldest first; arguments from `layout.read_all`.
 
     Each has `step`, `epoch`, `examples_in_epoch`, `metrics`, `bytes`, `own_bytes` (what its removal
-    would free; None in an object store), `saved_at` (seconds since 1970), `kept` (the reasons, by
+    would free), `saved_at` (seconds since 1970), `kept` (the reasons, by
     the rules of the newest config) and `damage` (None, or a description of the damage; then all
     other fields except `step` are None).
     """
@@ -73,7 +73,7 @@ def format_list(rows: list[dict[str, Any]], monitor: str | None) -> str:
                 _number(metrics.get(monitor or "")),
                 _percent(metrics.get("text_to_crystal_top1")),
                 _size(row["bytes"]),
-                "-" if row["own_bytes"] is None else _size(row["own_bytes"]),
+                _size(row["own_bytes"]),
                 _age(row["saved_at"]),
                 ", ".join(row["kept"]) or "until the next save",
             )
@@ -263,8 +263,12 @@ def verify(folder: epath.Path) -> str | None:
     return None
 
 
-def _own_bytes(info: CheckpointInfo) -> int | None:
-    return usage_of([info.folder]).own if is_local(info.folder) else None
+def _own_bytes(info: CheckpointInfo) -> int:
+    """The part of a checkpoint's size that its removal would free; in a bucket, all of it."""
+    if not is_local(info.folder):
+        return info.num_bytes
+    usage = usage_of([info.folder])
+    return info.num_bytes - (usage.num_bytes - usage.own)
 
 
 def _is_equal(a: Leaf, b: Leaf) -> bool:

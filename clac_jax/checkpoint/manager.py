@@ -72,6 +72,7 @@ class Checkpoints:
 
     Attributes:
         watchdog: watches the saves in the background.
+        sharing: links the files of arrays that have not changed.
     """
 
     def __init__(
@@ -113,8 +114,8 @@ class Checkpoints:
         self._retention, self._metrics = retention_of(self._config, self._data, intact)
         hours = self._retention.hours.get(max(intact, default=0), 0.0)
         self._trained_since = time.monotonic() - 3600 * hours  # as if the run had never stopped
-        self._sharing = sharing_of(config)
-        self.snapshot = snapshot_of(shapes, constant_paths(shapes, config.frozen), self._sharing)
+        self.sharing = sharing_of(config)
+        self.snapshot = snapshot_of(shapes, constant_paths(shapes, config.frozen), self.sharing)
         self._manager = open_manager(self.directory, self.snapshot.handler())
         ended = bool(intact) and intact[max(intact)].progress.epoch >= config.max_epochs
         if not ended:  # an ended run needs no more space
@@ -386,7 +387,7 @@ class Checkpoints:
             del self._metrics[step]
         protocol.reached("moved to the trash")
         self._report(empty_trash(self.directory))
-        self._sharing.collect()
+        self.sharing.collect()
 
     def _report(self, problems: list[str]) -> None:
         """Reports failed removals, each once; they are tried again after the next save."""

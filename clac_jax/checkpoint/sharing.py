@@ -21,7 +21,7 @@ from etils import epath
 from clac_jax.checkpoint.damage import DamagedCheckpointError, UnreadableCheckpointError
 from clac_jax.checkpoint.files import MANIFEST, read_manifest, write_manifest
 from clac_jax.checkpoint.groups import is_group
-from clac_jax.checkpoint.layout import STATE, step_folders
+from clac_jax.checkpoint.layout import STATE, UNFINISHED, step_folders
 from clac_jax.checkpoint.remote import is_intact
 from clac_jax.checkpoint.removal import remove
 from clac_jax.errors import WorkdirError, warn
@@ -48,7 +48,13 @@ def sharing_of(config: ml_collections.ConfigDict) -> Sharing:
 
 
 class Sharing:
-    """Finds databases of groups, and links them into a new checkpoint."""
+    """Finds databases of groups, and links them into a new checkpoint.
+
+    Attributes:
+        only_own: whether only files that this process has written are linked. Set for a workdir in
+            a bucket, where a process that was paused may still delete what it had decided on: by
+            names that no later process uses again.
+    """
 
     def __init__(self, store: Path | None = None, is_wanted: bool = True):
         """Nothing is read yet.
@@ -58,7 +64,9 @@ class Sharing:
                 first database is kept in it.
             is_wanted: False: nothing is shared.
         """
+        self.only_own = False
         self._store, self._is_wanted = store, is_wanted
+        self._own: dict[str, Files] = {}  # name of a group -> files written by this process
         self._said: set[str] = set()
         self._possible: dict[Path, bool] = {}
 
@@ -82,6 +90,8 @@ class Sharing:
             Its files; None if the group must be written.
         """
         for source, files in self._sources(name, directory):
+            if self.only_own and files != self._own.get(name):
+                continue
             if self._adopt(source, files, target):
                 protocol.reached("group linked")
                 return files
@@ -99,14 +109,17 @@ class Sharing:
             return
         source, target = Path(earlier[-1]) / name, folder / name
         temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        with contextlib.suppress(OSError):  # the file stays as it is
-            if filecmp.cmp(source, target, shallow=False) and not source.samefile(target):
+        try:
+            if filecmp.cmp(source, target, shallow=False):
                 os.link(source, temporary)
                 os.replace(temporary, target)
+        except OSError:  # the file stays as it is
+            temporary.unlink(missing_ok=True)
 
     def keep(self, database: Path, files: Files) -> None:
-        """Puts a database that was written into the store, if there is one."""
-        if self._store is None:
+        """Remembers a database that was written, and puts it into the store, if there is one."""
+        self._own[database.name] = files
+        if self._store is None or self.only_own:
             return
         new = self._store / f"{_NEW}{secrets.token_hex(8)}"
         try:
@@ -160,7 +173,8 @@ class Sharing:
         return True
 
     def _can_link(self, directory: Path) -> bool:
-        one, two = (directory / f".link-{secrets.token_hex(8)}" for _ in range(2))
+        token = secrets.token_hex(8)
+        one, two = (directory / f".link-{token}-{k}{UNFINISHED}" for k in (1, 2))
         try:
             one.write_bytes(b"")
             os.link(one, two)

@@ -246,6 +246,19 @@ def test_a_damaged_entry_of_a_store_is_replaced(tmp_path):
     assert verify(checkpoint(tmp_path / "c", 1)) is None
 
 
+def test_in_a_bucket_no_file_of_an_earlier_process_is_linked(tmp_path):
+    """One that is paused may still delete an object of a name that it has used."""
+    for step in (1, 3):
+        checkpoints = open_run(tmp_path, store=str(tmp_path / "store"))
+        checkpoints.sharing.only_own = True
+        for number in (step, step + 1):
+            checkpoints.save(state_at(number), RunProgress(step=number), None)
+        checkpoints.close()
+    files = [values_of(only_group(tmp_path, step)) for step in (1, 2, 3, 4)]
+    assert are_linked(*files[:2]) and are_linked(*files[2:]) and not are_linked(*files[1:3])
+    assert not (tmp_path / "store").exists()
+
+
 def test_a_store_that_cannot_be_written_does_not_stop_a_run(tmp_path, capsys):
     (tmp_path / "store").write_text("a file")
     save_states(tmp_path / "run", {1: state_at(1), 2: state_at(2)}, store=str(tmp_path / "store"))
@@ -253,9 +266,14 @@ def test_a_store_that_cannot_be_written_does_not_stop_a_run(tmp_path, capsys):
     assert capsys.readouterr().err.count("config.checkpoint.store") == 1
 
 
-def test_killed_at_any_point_a_save_has_happened_or_not(tmp_path):
+NEW_POINTS = ("group linked", "group started", "put into the store", "group added", "committed")
+
+
+@pytest.mark.parametrize("only", [NEW_POINTS, pytest.param((), marks=pytest.mark.slow)])
+def test_killed_at_any_point_a_save_has_happened_or_not(tmp_path, only):
+    program = ROOT / "tests" / "helpers" / "killed_shared_saves.py"
     done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "helpers" / "killed_shared_saves.py", tmp_path],
+        [sys.executable, program, tmp_path, *only],
         capture_output=True,
         text=True,
         timeout=300,
@@ -272,6 +290,7 @@ def test_killed_at_any_point_a_save_has_happened_or_not(tmp_path):
             "both": ("merged", "all files written", *after),
         }.items()
         for point in points
+        if not only or point in only
     }
 
 

@@ -1,6 +1,7 @@
 """Plain states with a part that does not change and is large enough to be stored once."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 from etils import epath
@@ -54,7 +55,7 @@ def groups_in(workdir, step):
 
 def values_of(database):
     """The file with the values in a database."""
-    return max((database / "d").iterdir(), key=lambda path: path.stat().st_size)
+    return max((Path(database) / "d").iterdir(), key=lambda path: path.stat().st_size)
 
 
 def are_linked(*files):

@@ -1,6 +1,6 @@
 """Saves a state with arrays that are stored once, killed at each step of the protocol in turn.
 
-    python killed_shared_saves.py WORK
+    python killed_shared_saves.py WORK [POINT ...]
 
 Each save is a child of this program. Prints one JSON object: a case ("linked at merged") -> "old"
 or "new", the state that the next start finds, or what is wrong with it.
@@ -85,13 +85,15 @@ def report(cases):
     print(json.dumps({case: after(*facts) for case, facts in cases.items()}))
 
 
-def main(work):
-    """Runs all cases."""
+def main(work, only):
+    """Runs all cases, or those at some points."""
     warnings.filterwarnings("ignore", "os.fork")
     cases, template = {}, work / "template"
     assert code_of(in_child(save, template / "run", 1, OLD[1])) == 0
     for kind, points in CASES.items():
         for point in points:
+            if only and point not in only:
+                continue
             folder = work / f"case{len(cases)}"
             cases[f"{kind} at {point}"] = folder / "run", kind
             subprocess.run(["cp", "-a", template, folder], check=True)  # with its links
@@ -101,4 +103,4 @@ def main(work):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])
