@@ -11,7 +11,7 @@ import contextlib
 import filecmp
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,7 @@ class Sharing:
         self.only_own = False
         self._store, self._is_wanted = store, is_wanted
         self._own: dict[str, Files] = {}  # name of a group -> files written by this process
+        self._checked: dict[str, Files] = {}
         self._said: set[str] = set()
         self._possible: dict[Path, bool] = {}
 
@@ -78,13 +79,17 @@ class Sharing:
             self._possible[directory] = self._can_link(directory)
         return self._possible[directory]
 
-    def adopt(self, name: str, directory: Path, target: Path) -> Files | None:
+    def adopt(
+        self, name: str, directory: Path, target: Path, is_right: Callable[[Path], bool]
+    ) -> Files | None:
         """Links an intact database of a group, if there is one.
 
         Args:
             name: name of the group.
             directory: the run's `checkpoints/`.
             target: folder of the database to be made.
+            is_right: whether the database in a folder holds the arrays that it is named after;
+                called once for files that this process has not written.
 
         Returns:
             Its files; None if the group must be written.
@@ -92,9 +97,15 @@ class Sharing:
         for source, files in self._sources(name, directory):
             if self.only_own and files != self._own.get(name):
                 continue
-            if self._adopt(source, files, target):
-                protocol.reached("group linked")
-                return files
+            if not self._adopt(source, files, target):
+                continue
+            if files != self._checked.get(name) and not is_right(target):
+                remove(target)
+                self._say(f"{source} does not hold what its name says, so it is not used.")
+                continue
+            self._checked[name] = files
+            protocol.reached("group linked")
+            return files
         return None
 
     def relink(self, name: str, folder: Path) -> None:
@@ -118,7 +129,7 @@ class Sharing:
 
     def keep(self, database: Path, files: Files) -> None:
         """Remembers a database that was written, and puts it into the store, if there is one."""
-        self._own[database.name] = files
+        self._own[database.name] = self._checked[database.name] = files
         if self._store is None or self.only_own:
             return
         new = self._store / f"{_NEW}{secrets.token_hex(8)}"

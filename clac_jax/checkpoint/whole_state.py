@@ -17,11 +17,12 @@ from clac_jax.checkpoint import parts
 from clac_jax.checkpoint.arrays import (
     HostBuffers,
     describe,
+    has_same_bits,
     only_this_process,
     shard_registry,
 )
 from clac_jax.checkpoint.damage import DamagedCheckpointError
-from clac_jax.checkpoint.database import write_database
+from clac_jax.checkpoint.database import Reader, write_database
 from clac_jax.checkpoint.division import divide, num_bytes
 from clac_jax.checkpoint.files import UnreadableCheckpointError, describe_files
 from clac_jax.checkpoint.groups import ARRAYS_FILE, Content, Group, groups_of, regroup, sha256_of
@@ -108,7 +109,8 @@ class WholeState:
             return self._shapes
         self._groups = self._regrouped(directory)
         for group in self._groups:
-            files = self._sharing.adopt(group.name, directory, self._folder / group.name)
+            target, holds = self._folder / group.name, functools.partial(self._holds, group)
+            files = self._sharing.adopt(group.name, directory, target, holds)
             if files is not None:
                 self._linked[group.name] = files
         linked = {path for g in self._groups if g.name in self._linked for path in g.arrays}
@@ -186,6 +188,20 @@ class WholeState:
             if path not in self._hashes:
                 self._hashes[path] = sha256_of(self._arrays[path])
         return Group({p: Content(self._leaves[p], self._hashes[p]) for p in sorted(paths)})
+
+    def _holds(self, group: Group, database: Path) -> bool:
+        """Whether a database holds these arrays, bit by bit."""
+        reader = Reader(database)
+        try:
+            return all(
+                has_same_bits(
+                    reader.read(reader.open(path), self._division[path].grid.region(0)),
+                    self._arrays[path],
+                )
+                for path in group.arrays
+            )
+        except ValueError:  # TensorStore's, for a database that it cannot read
+            return False
 
     def _write(self, group: Group, database: Path) -> Files:
         remove(database)

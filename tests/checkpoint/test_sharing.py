@@ -246,6 +246,20 @@ def test_a_damaged_entry_of_a_store_is_replaced(tmp_path):
     assert verify(checkpoint(tmp_path / "c", 1)) is None
 
 
+def test_an_entry_of_a_store_that_holds_other_arrays_is_not_used(tmp_path, capsys):
+    """Its files may be what somebody wrote there: the name promises the arrays."""
+    store = tmp_path / "store"
+    for number in (0, 1):
+        arrays = state_at(1, frozen=number)
+        save_states(tmp_path / f"{number}", {1: arrays}, store=str(store))
+    (first,), (second,) = (groups_in(tmp_path / f"{number}", 1) for number in (0, 1))
+    os.rename(store / second, store / "aside")
+    os.rename(store / first, store / second)
+    save_states(tmp_path / "other", {1: state_at(1, frozen=1)}, store=str(store))
+    assert "does not hold what its name says" in capsys.readouterr().err
+    assert_run_is(tmp_path / "other", {1: state_at(1, frozen=1)})
+
+
 def test_in_a_bucket_no_file_of_an_earlier_process_is_linked(tmp_path):
     """One that is paused may still delete an object of a name that it has used."""
     for step in (1, 3):
