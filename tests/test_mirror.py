@@ -37,7 +37,7 @@ ELSEWHERE = {
     "checkpoint.stored": "checkpoint/test_parts.py",
     "checkpoint.tree": "checkpoint/test_restore.py",
     "checkpoint.usage": "checkpoint/test_sharing.py",
-    "checkpoint.whole_state": "checkpoint/test_sharing.py",
+    "checkpoint.undivided": "checkpoint/test_sharing.py",
     "checkpoint.writer": "checkpoint/test_saving.py",
     "checkpoint.yardstick": "checkpoint/test_book_keeping.py",
     "cli.command": "cli/test_main.py",

@@ -31,7 +31,7 @@ from clac_jax.files.paths import explain
 from clac_jax.stores.errors import StoreError
 from clac_jax.stores.store import Store
 
-COPIED_BYTES = 1 << 20  # smaller files are sent: a copy takes as many requests
+COPIED_BYTES = 1 << 20  # smaller files are sent, as a copy takes a request, too
 PAUSE = 5.0  # seconds between attempts while the store cannot be reached
 
 

@@ -2,7 +2,7 @@
 
 A file is only ever linked or removed, never written in place: a change of it would be one of every
 checkpoint that has it. Before it is shared it is read and compared with its checksum, so damage is
-not passed on; the arrays are then written anew.
+not passed on; the arrays are then written again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from etils import epath
 from clac_jax.checkpoint.damage import DamagedCheckpointError, UnreadableCheckpointError
 from clac_jax.checkpoint.files import MANIFEST, read_manifest, write_manifest
 from clac_jax.checkpoint.groups import is_group
-from clac_jax.checkpoint.layout import STATE, UNFINISHED, step_folders
+from clac_jax.checkpoint.layout import PARTS, STATE, UNFINISHED, step_folders
 from clac_jax.checkpoint.remote import is_intact
 from clac_jax.checkpoint.removal import remove
 from clac_jax.errors import WorkdirError, warn
@@ -37,7 +37,7 @@ _NEW, _OLD = ".new-", ".old-"  # beginnings of names in a store: not there yet, 
 
 
 def sharing_of(config: ml_collections.ConfigDict) -> Sharing:
-    """What a run with this config shares.
+    """The files that a run with this config shares.
 
     Raises:
         PathError: `checkpoint.store` cannot be a folder.
@@ -51,9 +51,9 @@ class Sharing:
     """Finds databases of groups, and links them into a new checkpoint.
 
     Attributes:
-        only_own: whether only files that this process has written are linked. Set for a workdir in
-            a bucket, where a process that was paused may still delete what it had decided on: by
-            names that no later process uses again.
+        only_own: whether only files that this process has written are linked, and once per step.
+            Set for a workdir in a bucket, where a delayed request may still delete a file of a
+            step, by a name that must not be used there again.
     """
 
     def __init__(self, store: Path | None = None, is_wanted: bool = True):
@@ -68,6 +68,7 @@ class Sharing:
         self._store, self._is_wanted = store, is_wanted
         self._own: dict[str, Files] = {}  # name of a group -> files written by this process
         self._checked: dict[str, Files] = {}
+        self._used: set[tuple[str, str]] = set()  # groups and the steps that they were linked to
         self._said: set[str] = set()
         self._possible: dict[Path, bool] = {}
 
@@ -87,15 +88,16 @@ class Sharing:
         Args:
             name: name of the group.
             directory: the run's `checkpoints/`.
-            target: folder of the database to be made.
+            target: folder of the database to be made, in a result of `parts_folder`.
             is_right: whether the database in a folder holds the arrays that it is named after;
                 called once for files that this process has not written.
 
         Returns:
             Its files; None if the group must be written.
         """
+        step = target.parent.name.partition(PARTS)[0]
         for source, files in self._sources(name, directory):
-            if self.only_own and files != self._own.get(name):
+            if self.only_own and (files != self._own.get(name) or (name, step) in self._used):
                 continue
             if not self._adopt(source, files, target):
                 continue
@@ -104,6 +106,7 @@ class Sharing:
                 self._say(f"{source} does not hold what its name says, so it is not used.")
                 continue
             self._checked[name] = files
+            self._used.add((name, step))
             protocol.reached("group linked")
             return files
         return None
@@ -168,7 +171,7 @@ class Sharing:
         try:
             for name in files:
                 link(source / name, target / name)
-        except OSError as error:  # taken away meanwhile, or a file with the most links there can be
+        except OSError as error:  # taken away since, or a file with the most links there can be
             if is_impossible(error):
                 self._say(f"Files of {source} cannot be shared: {explain(error)}")
             remove(target)
@@ -178,7 +181,7 @@ class Sharing:
                 remove(target)
                 self._say(
                     f"{source / name} does not hold what was written, so its arrays are written "
-                    "anew. `clac-jax ckpt verify` names the checkpoints that share it."
+                    "again. `clac-jax ckpt verify` names the checkpoints that share it."
                 )
                 return False
         return True

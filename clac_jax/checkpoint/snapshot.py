@@ -27,7 +27,7 @@ from clac_jax.checkpoint.shard_handler import WrittenArray
 from clac_jax.checkpoint.shards import region_of
 from clac_jax.checkpoint.sharing import Sharing
 from clac_jax.checkpoint.stored import Shapes, Stored
-from clac_jax.checkpoint.whole_state import WholeState
+from clac_jax.checkpoint.undivided import UndividedState
 from clac_jax.files import protocol
 
 # Arrays are copied off an accelerator in groups of this size, each of which takes host memory
@@ -65,17 +65,17 @@ class Snapshot(Protocol):
 
 def snapshot_of(
     shapes: Shapes, constant: Collection[str] = (), sharing: Sharing | None = None
-) -> WholeState | StateInParts:
+) -> UndividedState | StateInParts:
     """A snapshot for a state with these arrays; in parts if any of them is sharded.
 
     Args:
         shapes: slash path -> shape and dtype, and the sharding of a sharded array.
-        constant: paths of arrays that are not expected to change, see `WholeState`.
+        constant: paths of arrays that are not expected to change, see `UndividedState`.
         sharing: shares files with earlier checkpoints; not those of a state in parts.
     """
     if is_sharded(shapes):
         return StateInParts(divide(shapes), jax.process_index())
-    return WholeState(shapes, constant, sharing)
+    return UndividedState(shapes, constant, sharing)
 
 
 class StateInParts:

@@ -29,7 +29,7 @@ class Usage:
 
 
 def usage_of(folders: Iterable[os.PathLike[str]]) -> Usage:
-    """Measures some checkpoints together; what is removed meanwhile is left out."""
+    """Measures some checkpoints together; what has been removed since is left out."""
     names: Counter[tuple[int, int]] = Counter()
     found: dict[tuple[int, int], os.stat_result] = {}
     for folder in folders:
@@ -77,5 +77,5 @@ def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
             path = Path(place) / name
             try:
                 yield path, os.lstat(path)
-            except OSError:  # removed meanwhile
+            except OSError:  # removed since
                 continue

@@ -15,7 +15,7 @@ def link(source: Path, target: Path) -> None:
     """Gives a file another name; the folder of the target is made if it is missing.
 
     Raises:
-        OSError: see `os.link`; `is_impossible` tells whether another attempt makes sense.
+        OSError: see `os.link`; `is_impossible` says whether another attempt makes sense.
     """
     try:
         os.link(source, target)

@@ -35,7 +35,7 @@ CASES = {
 
 
 def new_state(kind):
-    """Step 2: one group is linked; unless it is all, another one is written for the first time."""
+    """Step 2: one group is linked; unless it is all, a second one is written for the first time."""
     return state_at(2, other=None if kind == "linked" else 0)
 
 
@@ -58,7 +58,7 @@ def code_of(child):
 
 
 def found(workdir, kind):
-    """What the next start finds: it opens the run, as one that resumes does."""
+    """The state that the next start finds: it opens the run, as one that resumes does."""
     open_run(workdir, save_top_k=0).close()
     new = new_state(kind)
     for name, states in {"old": OLD, "new": {2: new}, "both": {**OLD, 2: new}}.items():

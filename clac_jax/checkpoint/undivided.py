@@ -40,7 +40,7 @@ from clac_jax.checkpoint.stored import Shapes, Stored
 from clac_jax.files import protocol
 
 
-class WholeState:
+class UndividedState:
     """All arrays of a state: they are replicated, or there is only one device.
 
     Orbax writes the arrays that change. The others are in groups: databases that are linked from an
@@ -143,7 +143,7 @@ class WholeState:
         return Stored(tree, {path: self._leaves[path] for path in tree}, files)
 
     def finish(self, folder: Path) -> None:
-        """Shares Orbax's description of the arrays, too: it is large and seldom changes."""
+        """Shares Orbax's description of the arrays, too: it is large and rarely changes."""
         if self._groups:
             self._sharing.relink(f"{STATE}/_METADATA", folder)
 
@@ -165,7 +165,7 @@ class WholeState:
         return [self._group(paths) for paths in self._divided]
 
     def _compared(self, directory: Path) -> tuple[set[str], list[frozenset[str]]]:
-        """What the state has in common with the newest checkpoint: arrays, and complete groups.
+        """The parts that the state has in common with the newest checkpoint: arrays, and complete groups.
 
         Without a checkpoint, the arrays that are not expected to change.
         """
