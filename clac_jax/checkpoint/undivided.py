@@ -165,7 +165,7 @@ class UndividedState:
         return [self._group(paths) for paths in self._divided]
 
     def _compared(self, directory: Path) -> tuple[set[str], list[frozenset[str]]]:
-        """The parts that the state has in common with the newest checkpoint: arrays, and complete groups.
+        """The parts in common with the newest checkpoint: arrays, and complete groups.
 
         Without a checkpoint, the arrays that are not expected to change.
         """
