@@ -33,6 +33,7 @@ class FollowedCheckpoints:
         self._inner, self._uploader = inner, uploader
         self._patience = patience_seconds
         inner.changed = uploader.changed
+        inner.sharing.only_own = True
 
     @property
     def watchdog(self) -> Watch:

@@ -26,6 +26,7 @@ from clac_jax.bucket.pins import Pinned, committed_steps, identity, pin, unpin
 from clac_jax.bucket.publishing import delete_objects, in_threads, publish, republish
 from clac_jax.bucket.recovery import finish_removals, without
 from clac_jax.bucket.run_files import Facts, RunFiles
+from clac_jax.checkpoint.committed import files_of
 from clac_jax.checkpoint.files import DamagedCheckpointError
 from clac_jax.checkpoint.layout import CHECKPOINTS, DAMAGED, step_folders
 from clac_jax.errors import UserError, warn
@@ -35,6 +36,7 @@ from clac_jax.reporting.events import EVENTS_FILE
 from clac_jax.stores.errors import StoreError
 from clac_jax.stores.store import Store
 
+COPIED_BYTES = 1 << 20  # smaller files are sent, as a copy takes a request, too
 PAUSE = 5.0  # seconds between attempts while the store cannot be reached
 # Seconds from the start, doubled until the largest, after which the events of the run are put
 # without a checkpoint: a start that never makes one should leave a trace.
@@ -248,7 +250,8 @@ class Uploader:
             pinned.check(name)
             protocol.reached("data file")
             # No condition: all that anybody ever writes under this name are these bytes.
-            self._store.put(object_name(pinned.step, name), pinned.folder / name)
+            if not self._copy(pinned, name):
+                self._store.put(object_name(pinned.step, name), pinned.folder / name)
 
         in_threads(put, pinned.data)
         in_threads(lambda name: self._expect(pinned, name), sorted(pinned.elsewhere))
@@ -267,6 +270,18 @@ class Uploader:
         self.loose.discard([commit.name, rows, *commit.objects])
         if replaced:
             publish(self._store, self._lease, commit)
+
+    def _copy(self, pinned: Pinned, name: str) -> bool:
+        """Copies a file that another checkpoint in the bucket has, instead of sending it again."""
+        facts = files_of(pinned.manifest)[name]
+        if facts[0] < COPIED_BYTES:
+            return False
+        for step, commit in sorted(self._commits.items(), reverse=True):
+            # Of equal random names: it is the same file, linked on the disk.
+            if step != pinned.step and commit.files.get(name) == facts:
+                target = object_name(pinned.step, name)
+                return self._store.copy(object_name(step, name), target, facts[0])
+        return False
 
     def _expect(self, pinned: Pinned, name: str) -> None:
         """Checks that a file is in the bucket that another process has put there."""

@@ -8,13 +8,16 @@ from __future__ import annotations
 import errno
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Protocol
 
 import ml_collections
 import numpy as np
 from etils import epath
 
+from clac_jax.checkpoint.groups import MIN_BYTES, constant_paths, groups_of
+from clac_jax.checkpoint.layout import step_folders
 from clac_jax.checkpoint.retention import KEEP_ALL
 from clac_jax.errors import UserError, warn
 from clac_jax.files.paths import explain
@@ -81,9 +84,12 @@ def check_at_start(
     free, size = _free(directory), checkpoint_size(shapes)
     if free is None:
         return
-    if free < size:
+    constant = constant_paths(shapes, config.frozen) if config.checkpoint.share else set()
+    linked = constant & _stored_once(directory)
+    first = size - _bytes_of(shapes, linked)
+    if free < first:
         raise CapacityError(
-            f"A checkpoint of this run takes {_mb(size)}, and {directory} has {_mb(free)} free. "
+            f"A checkpoint of this run takes {_mb(first)}, and {directory} has {_mb(free)} free. "
             "Free some space there, or choose a --workdir on another disk."
         )
     options = config.checkpoint
@@ -91,20 +97,33 @@ def check_at_start(
         kept = math.ceil(config.max_epochs / options.every_n_epochs)
     else:
         kept = options.save_top_k + 1  # plus the last
-    needed = (max(kept - num_there, 0) + 1) * size  # plus the one being written
+    shared = _bytes_of(shapes, constant)
+    shared = shared if shared >= MIN_BYTES else 0
+    own = size - shared
+    needed = first + max(kept - num_there, 0) * own  # the first of them is the one being written
     if free < needed:
+        once = f", with {_mb(shared)} that they share" if shared else ""
         warn(
             f"{directory} has {_mb(free)} free, and this run will need about {_mb(needed)} there "
-            f"for its checkpoints of {_mb(size)} each. Free some space before it is used up, or "
-            "keep fewer of them (config.checkpoint.save_top_k)."
+            f"for its checkpoints of {_mb(own)} each{once}. Free some space before it is used up, "
+            "or keep fewer of them (config.checkpoint.save_top_k)."
         )
 
 
 def checkpoint_size(arrays: Mapping[str, Shaped]) -> int:
     """Size of a checkpoint of these arrays, bytes; they are saved uncompressed."""
-    return OVERHEAD + sum(
-        math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in arrays.values()
-    )
+    return OVERHEAD + _bytes_of(arrays, arrays)
+
+
+def _bytes_of(arrays: Mapping[str, Shaped], paths: Iterable[str]) -> int:
+    leaves = [arrays[path] for path in paths]
+    return sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
+
+
+def _stored_once(directory: epath.Path) -> set[str]:
+    """The arrays of the newest checkpoint that the next one can link."""
+    newest = list(step_folders(directory).values())[-1:]
+    return {path for folder in newest for group in groups_of(Path(folder)) for path in group.arrays}
 
 
 def _open_some() -> None:

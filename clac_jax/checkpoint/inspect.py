@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from etils import epath
 
 from clac_jax.checkpoint.files import DamagedCheckpointError, check_files, read_manifest
-from clac_jax.checkpoint.layout import CheckpointInfo, Leaf
+from clac_jax.checkpoint.groups import ARRAYS_FILE, groups_of
+from clac_jax.checkpoint.layout import STATE, CheckpointInfo, Leaf
 from clac_jax.checkpoint.remote import read_remote, verify_stored
+from clac_jax.checkpoint.usage import is_local, sharers, usage_of
 from clac_jax.checkpoint.yardstick import retention_of
 from clac_jax.digests.digest import TOTAL
 from clac_jax.errors import counted, noun_for, shown
@@ -23,9 +27,10 @@ def list_run(
 ) -> list[dict[str, Any]]:
     """One object per checkpoint of a run, oldest first; arguments from `layout.read_all`.
 
-    Each has `step`, `epoch`, `examples_in_epoch`, `metrics`, `bytes`, `saved_at` (seconds since
-    1970), `kept` (the reasons, by the rules of the newest config) and `damage` (None, or a
-    description of the damage; then all other fields except `step` are None).
+    Each has `step`, `epoch`, `examples_in_epoch`, `metrics`, `bytes`, `own_bytes` (what its removal
+    would free), `saved_at` (seconds since 1970), `kept` (the reasons, by
+    the rules of the newest config) and `damage` (None, or a description of the damage; then all
+    other fields except `step` are None).
     """
     reasons: dict[int, list[str]] = {}
     if intact:
@@ -42,6 +47,7 @@ def list_run(
                 "examples_in_epoch": info and info.progress.examples_in_epoch,
                 "metrics": info and info.metrics,
                 "bytes": info and info.num_bytes,
+                "own_bytes": _own_bytes(info) if info else None,
                 "saved_at": info and info.saved_at,
                 "kept": reasons.get(step, []) if info else None,
                 "damage": None if info else str(damaged[step]),
@@ -51,9 +57,9 @@ def list_run(
 
 
 def format_list(rows: list[dict[str, Any]], monitor: str | None) -> str:
-    """`list_run` as a table."""
+    """`list_run` as a table; "own" is what nothing but this checkpoint needs."""
     table: list[tuple[str, ...]] = [
-        ("step", "epoch", "example", monitor or "metric", "top-1", "size", "age", "kept")
+        ("step", "epoch", "example", monitor or "metric", "top-1", "size", "own", "age", "kept")
     ]
     for row in rows:
         if row["damage"]:
@@ -68,11 +74,43 @@ def format_list(rows: list[dict[str, Any]], monitor: str | None) -> str:
                 _number(metrics.get(monitor or "")),
                 _percent(metrics.get("text_to_crystal_top1")),
                 _size(row["bytes"]),
+                _size(row["own_bytes"]),
                 _age(row["saved_at"]),
                 ", ".join(row["kept"]) or "until the next save",
             )
         )
     return _aligned(table)
+
+
+def describe_disk(folders: Collection[epath.Path]) -> str:
+    """A line on the space that checkpoints take together; "" if they share nothing."""
+    if not all(map(is_local, folders)):
+        return ""
+    together, each = usage_of(folders), [usage_of([folder]) for folder in folders]
+    apart = sum(usage.num_bytes for usage in each)
+    if together.num_bytes == apart and together.own == apart:
+        return ""
+    line = f"{len(folders)} checkpoints take {_size(together.num_bytes)} on the disk"
+    if together.num_bytes < apart:
+        line += f" ({_size(apart)} if they shared no files)"
+    outside = together.num_bytes - together.own
+    return line + (f"; {_size(outside)} of it is also used elsewhere" if outside else "")
+
+
+def shared_by(info: CheckpointInfo) -> list[dict[str, Any]]:
+    """One object per group of arrays that is stored once: its paths, bytes, and who else has it."""
+    found = []
+    for group in groups_of(Path(info.folder)):
+        database = Path(info.folder) / STATE / group.name
+        found.append(
+            {
+                "arrays": list(group.arrays),
+                "bytes": sum(_leaf_bytes(each.leaf) for each in group.arrays.values()),
+                "steps": sharers(database / ARRAYS_FILE, info.folder),
+                "links": os.stat(database / ARRAYS_FILE).st_nlink,
+            }
+        )
+    return found
 
 
 def show(info: CheckpointInfo) -> dict[str, Any]:
@@ -87,6 +125,8 @@ def show(info: CheckpointInfo) -> dict[str, Any]:
         "saved_at": info.saved_at,
         "digests": dict(info.digests),
         "bytes": info.num_bytes,
+        "own_bytes": _own_bytes(info),
+        "shared": shared_by(info),
         "config": info.config,
         "arrays": {
             path: {
@@ -123,6 +163,11 @@ def format_show(info: CheckpointInfo, all_arrays: bool = False) -> str:
         arrays = f"{len(leaves):>5} {noun_for(len(leaves), 'array'):<6}"
         what = f"{noun_for(numbers, 'number'):<7}"
         lines.append(f"{part:<20}{arrays}{numbers:>14,} {what}{size:>12}")
+    for shared in shared_by(info):
+        others = ", ".join(map(str, shared["steps"])) or "none at present"
+        count, size = len(shared["arrays"]), _size(shared["bytes"])
+        arrays = f"{count:>5} {noun_for(count, 'array'):<6}"
+        lines.append(f"{'stored once':<20}{arrays}{size:>34} shared with checkpoints: {others}")
     return "\n".join(lines)
 
 
@@ -216,8 +261,19 @@ def verify(folder: epath.Path) -> str | None:
         else:
             verify_stored(remote, read_manifest(folder))
     except DamagedCheckpointError as error:
-        return f"{shown(error.path)} {error.what}"
+        others = sharers(Path(error.path), folder) if is_local(folder) else []
+        plural = "s" if len(others) > 1 else ""
+        also = f" (also in checkpoint{plural} {', '.join(map(str, others))})" if others else ""
+        return f"{shown(error.path)} {error.what}{also}"
     return None
+
+
+def _own_bytes(info: CheckpointInfo) -> int:
+    """The part of a checkpoint's size that its removal would free; in a bucket, all of it."""
+    if not is_local(info.folder):
+        return info.num_bytes
+    usage = usage_of([info.folder])
+    return info.num_bytes - (usage.num_bytes - usage.own)
 
 
 def _is_equal(a: Leaf, b: Leaf) -> bool:

@@ -19,6 +19,7 @@ from clac_jax.checkpoint.background import Background, CheckpointError
 from clac_jax.checkpoint.best import Shapes, best_fitting, read_best
 from clac_jax.checkpoint.files import DamagedCheckpointError, write_manifest
 from clac_jax.checkpoint.finished import mark_finished
+from clac_jax.checkpoint.groups import constant_paths
 from clac_jax.checkpoint.layout import (
     CHECKPOINTS,
     COMMITTED,
@@ -30,7 +31,12 @@ from clac_jax.checkpoint.layout import (
     read_all,
     read_info,
 )
-from clac_jax.checkpoint.orbax_manager import check_written, failure_reason, open_manager
+from clac_jax.checkpoint.orbax_manager import (
+    check_written,
+    failure_reason,
+    open_directory,
+    open_manager,
+)
 from clac_jax.checkpoint.parts import Exchange, LostPartError
 from clac_jax.checkpoint.remote import write_remote
 from clac_jax.checkpoint.removal import (
@@ -41,12 +47,14 @@ from clac_jax.checkpoint.removal import (
     set_aside,
     strangers,
 )
-from clac_jax.checkpoint.snapshot import StateInParts, Stored, WrongCopyError, snapshot_of
+from clac_jax.checkpoint.sharing import sharing_of
+from clac_jax.checkpoint.snapshot import StateInParts, snapshot_of
+from clac_jax.checkpoint.stored import Stored, WrongCopyError
 from clac_jax.checkpoint.yardstick import retention_of
 from clac_jax.config import schema as config_lib
 from clac_jax.digests.digest import NO_DIGESTS, Digest
 from clac_jax.distributed.watchdog import WRITING, NoWatchdog, Watch
-from clac_jax.distributed.workdir import LOCK_FILE, check_writable
+from clac_jax.distributed.workdir import LOCK_FILE
 from clac_jax.errors import LostWorkdirError, MovedMetricsError, UserError, warn
 from clac_jax.files import protocol
 from clac_jax.files.atomic import sync
@@ -65,6 +73,7 @@ class Checkpoints:
 
     Attributes:
         watchdog: watches the saves in the background.
+        sharing: links the files of arrays that have not changed.
     """
 
     def __init__(
@@ -91,24 +100,13 @@ class Checkpoints:
         Raises:
             CheckpointError: the folder cannot be used, or has no space for one checkpoint.
         """
-        self.directory = epath.Path(workdir).resolve() / CHECKPOINTS
+        self.directory = open_directory(workdir)
         self._options = config.checkpoint
         self._config = config_lib.to_plain(config)
         self._num_train_examples = num_train_examples
         self._data = dict(data or {})
         self._shapes = shapes
         self._problems: set[str] = set()  # of removals, each reported once
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            check_writable(Path(self.directory))
-        except OSError as error:
-            reason = explain(error)
-            if os.path.islink(self.directory) and not self.directory.exists():
-                target = os.readlink(self.directory)
-                reason = (
-                    f"it is a link to {target}, which does not exist. Mount it, or remove the link."
-                )
-            raise CheckpointError(f"Cannot use {self.directory}: {reason}") from error
         left = finish_interrupted(self.directory) + remove_parts(self.directory)
         self._report(left + set_aside(self.directory, damaged))
         for name in strangers(self.directory):
@@ -117,7 +115,8 @@ class Checkpoints:
         self._retention, self._metrics = retention_of(self._config, self._data, intact)
         hours = self._retention.hours.get(max(intact, default=0), 0.0)
         self._trained_since = time.monotonic() - 3600 * hours  # as if the run had never stopped
-        self.snapshot = snapshot_of(shapes)
+        self.sharing = sharing_of(config)
+        self.snapshot = snapshot_of(shapes, constant_paths(shapes, config.frozen), self.sharing)
         self._manager = open_manager(self.directory, self.snapshot.handler())
         ended = bool(intact) and intact[max(intact)].progress.epoch >= config.max_epochs
         if not ended:  # an ended run needs no more space
@@ -291,8 +290,9 @@ class Checkpoints:
             try:
                 with self.watchdog.watching(WRITING):
                     before_commit()
-                    capacity.check(self.directory, self._shapes)
                     protocol.reached("save started")
+                    written = self.snapshot.reuse(Path(self.directory), progress.step)
+                    capacity.check(self.directory, written)
                     stored = self.snapshot.store(Path(self.directory), progress.step, digests)
                     protocol.reached("parts complete")
                     self._save(stored, self._describe(progress, metrics, stored))
@@ -349,6 +349,7 @@ class Checkpoints:
         self._manager.save(info.step, args=ocp.args.Composite(**items), force=True)
         protocol.reached("merged")
         check_written(info.folder, mark)
+        self.snapshot.finish(Path(info.folder))
         # In a bucket, where folders cannot be renamed, Orbax treats this file as the commit.
         for part in (info.folder / STATE, info.folder / RUN, info.folder):
             (part / COMMITTED).write_text("committed")
@@ -392,6 +393,7 @@ class Checkpoints:
             del self._metrics[step]
         protocol.reached("moved to the trash")
         self._report(empty_trash(self.directory))
+        self.sharing.collect()
 
     def _report(self, problems: list[str]) -> None:
         """Reports failed removals, each once; they are tried again after the next save."""

@@ -5,19 +5,42 @@ from __future__ import annotations
 import errno
 import os
 import re
+from pathlib import Path
 
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from clac_jax.checkpoint.arrays import only_this_process
-from clac_jax.checkpoint.layout import DELETED, MERGED, RUN, STATE
+from clac_jax.checkpoint.background import CheckpointError
+from clac_jax.checkpoint.layout import CHECKPOINTS, DELETED, MERGED, RUN, STATE
 from clac_jax.checkpoint.quiet import quiet_threads
 from clac_jax.checkpoint.removal import remove
+from clac_jax.distributed.workdir import check_writable
 from clac_jax.errors import UserError, one_line
 from clac_jax.files.paths import explain
 
 _OS_ERROR = re.compile(r"os[ _]error(?:_code)?\W+(\d+)", re.IGNORECASE)  # TensorStore's wording
+
+
+def open_directory(workdir: epath.PathLike) -> epath.Path:
+    """The `checkpoints/` of a workdir, which is made if it is missing.
+
+    Raises:
+        CheckpointError: it cannot be used.
+    """
+    directory = epath.Path(workdir).resolve() / CHECKPOINTS
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        check_writable(Path(directory))
+    except OSError as error:
+        reason = explain(error)
+        if os.path.islink(directory) and not directory.exists():
+            target = os.readlink(directory)
+            what = f"it is a link to {target}, which does not exist"
+            reason = f"{what}. Mount it, or remove the link."
+        raise CheckpointError(f"Cannot use {directory}: {reason}") from error
+    return directory
 
 
 def open_manager(

@@ -32,6 +32,7 @@ from clac_jax.checkpoint.removal import remove
 from clac_jax.errors import UserError
 from clac_jax.files import protocol
 from clac_jax.files.atomic import sync, write_atomically
+from clac_jax.files.links import is_impossible
 
 _THREADS = max(2, min(8, os.cpu_count() or 2))
 POLL_SECONDS, MAX_POLL_SECONDS = 0.005, 0.5
@@ -223,7 +224,7 @@ def add_database(source: Path, target: Path, files: Files) -> None:
         try:
             os.link(source / name, target / name)
         except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.ENOSYS):
+            if not is_impossible(error) and error.errno != errno.EMLINK:
                 raise
             shutil.copyfile(source / name, target / name)  # a file system without hard links
             sync(target / name)

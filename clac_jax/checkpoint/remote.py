@@ -5,6 +5,7 @@ Such a folder has `remote.json`: the URL of the checkpoint, and the files that m
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Collection, Mapping
@@ -21,6 +22,7 @@ from clac_jax.errors import WorkdirError
 from clac_jax.files.atomic import replacing, write_atomically
 from clac_jax.files.checksum import is_intact
 from clac_jax.files.crc import crc32
+from clac_jax.files.links import link
 from clac_jax.files.paths import explain
 from clac_jax.stores.errors import NotFoundError
 from clac_jax.stores.store import Store, StoreOptions, open_store
@@ -31,6 +33,7 @@ MANIFEST = "files.json"
 Files = Mapping[str, tuple[int, int]]
 """Name of a file, relative to the checkpoint's folder -> its size in bytes and its CRC-32."""
 
+LINKED_BYTES = 1 << 20  # larger files are linked rather than downloaded again
 _CHUNK = 1 << 24
 
 
@@ -153,8 +156,10 @@ def _download_all(remote: Remote, place: Path, files: Files) -> None:
     store = open_store(remote.url, options)
 
     def download(item: tuple[str, tuple[int, int]]) -> None:
-        name, (_, crc) = item
+        name, (size, crc) = item
         path = place / name
+        if size > LINKED_BYTES and _link_copy(place, name, (size, crc)):
+            return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -170,6 +175,18 @@ def _download_all(remote: Remote, place: Path, files: Files) -> None:
 
     with ThreadPoolExecutor(options.concurrency, thread_name_prefix="download") as pool:
         list(pool.map(download, files.items()))
+
+
+def _link_copy(place: Path, name: str, facts: tuple[int, int]) -> bool:
+    """Links a file that another checkpoint of the run has here: names of data are random."""
+    with contextlib.suppress(OSError):  # then it is downloaded
+        for other in sorted(place.parent.iterdir()):
+            path = other / name
+            if other != place and path.is_file() and is_intact(path, facts):
+                (place / name).unlink(missing_ok=True)
+                link(path, place / name)
+                return True
+    return False
 
 
 def _stored_crc(store: Store, name: str, size: int) -> int:

@@ -6,8 +6,7 @@ import functools
 import itertools
 import os
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,49 +17,23 @@ import orbax.checkpoint as ocp
 from clac_jax.checkpoint import parts
 from clac_jax.checkpoint.arrays import (
     HostBuffers,
-    describe,
     only_this_process,
     shard_registry,
 )
 from clac_jax.checkpoint.division import Divided, divide, is_sharded, num_bytes
-from clac_jax.checkpoint.layout import STATE, Leaf
+from clac_jax.checkpoint.layout import STATE
 from clac_jax.checkpoint.remote import Remote
 from clac_jax.checkpoint.shard_handler import WrittenArray
 from clac_jax.checkpoint.shards import region_of
+from clac_jax.checkpoint.sharing import Sharing
+from clac_jax.checkpoint.stored import Shapes, Stored
+from clac_jax.checkpoint.undivided import UndividedState
 from clac_jax.digests.digest import NO_DIGESTS, Digest
-from clac_jax.digests.host import state_digests
-from clac_jax.errors import UserError
 from clac_jax.files import protocol
 
-Shapes = Mapping[str, jax.ShapeDtypeStruct]
 # Arrays are copied off an accelerator in groups of this size, each of which takes host memory
 # besides the buffers while it is copied.
 GROUP_BYTES = 64 << 20
-
-
-class WrongCopyError(UserError):
-    """The copy of a state in host memory is not what was on the devices."""
-
-    prevents_saving = True
-
-
-@dataclass(frozen=True)
-class Stored:
-    """The form of a state that Orbax and the description of a checkpoint need.
-
-    Attributes:
-        tree: slash path -> leaf that Orbax can save.
-        leaves: slash path -> description of the array.
-        files: path in the checkpoint -> size and CRC-32, of files that are on disk already.
-        remote: where those of them are that other processes have put into a bucket.
-        digests: part of the state -> digest; empty if they are unknown.
-    """
-
-    tree: Mapping[str, Any]
-    leaves: Mapping[str, Leaf]
-    files: Mapping[str, list[int]] = field(default_factory=dict)
-    remote: Remote | None = None
-    digests: Mapping[str, Digest] = field(default_factory=dict)
 
 
 class Snapshot(Protocol):
@@ -75,6 +48,12 @@ class Snapshot(Protocol):
     def handler(self) -> ocp.PyTreeCheckpointHandler:
         """Orbax's handler for `Stored.tree`."""
 
+    def reuse(self, directory: Path, step: int) -> Shapes:
+        """Links what earlier checkpoints have already; returns the arrays that will be written.
+
+        Comes before `store`, and may be repeated after a failure.
+        """
+
     def store(
         self, directory: Path, step: int, digests: Mapping[str, Digest] = NO_DIGESTS
     ) -> Stored:
@@ -86,65 +65,26 @@ class Snapshot(Protocol):
             digests: those of the state on the devices, by part; empty if they are unknown.
         """
 
+    def finish(self, folder: Path) -> None:
+        """Links more files of a checkpoint that Orbax has written and that is not committed."""
+
     def clear(self) -> None:
         """Removes what `store` has left besides the checkpoint."""
 
 
-def snapshot_of(shapes: Shapes) -> WholeState | StateInParts:
-    """A snapshot for a state with these arrays; in parts if any of them is sharded."""
+def snapshot_of(
+    shapes: Shapes, constant: Collection[str] = (), sharing: Sharing | None = None
+) -> UndividedState | StateInParts:
+    """A snapshot for a state with these arrays; in parts if any of them is sharded.
+
+    Args:
+        shapes: slash path -> shape and dtype, and the sharding of a sharded array.
+        constant: paths of arrays that are not expected to change, see `UndividedState`.
+        sharing: shares files with earlier checkpoints; not those of a state in parts.
+    """
     if is_sharded(shapes):
         return StateInParts(divide(shapes), jax.process_index())
-    return WholeState(shapes)
-
-
-class WholeState:
-    """All arrays of a state: they are replicated, or there is only one device."""
-
-    def __init__(self, shapes: Shapes):
-        """Allocates nothing yet."""
-        self._shapes = shapes
-        self._arrays: Mapping[str, np.ndarray] = {}
-
-    @functools.cached_property
-    def _buffers(self) -> HostBuffers[str]:
-        return HostBuffers(self._shapes)
-
-    def allocate(self) -> None:
-        """See `Snapshot.allocate`."""
-        self._buffers  # noqa: B018
-
-    def copy(self, arrays: Mapping[str, Any]) -> None:
-        """See `Snapshot.copy`."""
-        self._arrays = self._buffers.fill(arrays)
-
-    def handler(self) -> ocp.PyTreeCheckpointHandler:
-        """Orbax's own, for NumPy arrays."""
-        return ocp.PyTreeCheckpointHandler(
-            use_compression=False, multiprocessing_options=only_this_process()
-        )
-
-    def store(
-        self, directory: Path, step: int, digests: Mapping[str, Digest] = NO_DIGESTS
-    ) -> Stored:
-        """The arrays, which Orbax writes.
-
-        Raises:
-            WrongCopyError: they are not those that were on the devices.
-        """
-        del directory, step
-        copied = state_digests(self._arrays) if digests else {}
-        for part, digest in digests.items():
-            if copied[part] != digest:
-                raise WrongCopyError(
-                    f"The copy of the state in host memory differs from that on the device ({part})"
-                    ", so it was not saved: the memory of this machine or the transfer from its "
-                    "device is faulty. Start the same command again, on a different machine if "
-                    "this returns."
-                )
-        return Stored(self._arrays, describe(self._arrays), digests=digests)
-
-    def clear(self) -> None:
-        """Nothing is left."""
+    return UndividedState(shapes, constant, sharing)
 
 
 class StateInParts:
@@ -200,6 +140,14 @@ class StateInParts:
             multiprocessing_options=only_this_process(),
             type_handler_registry=shard_registry(),
         )
+
+    def reuse(self, directory: Path, step: int) -> Shapes:
+        """Links nothing: the shards of a process are all in one database."""
+        del directory, step
+        return {
+            path: jax.ShapeDtypeStruct(divided.shape, divided.dtype)
+            for path, divided in self._division.items()
+        }
 
     def write(self, directory: Path, step: int) -> parts.Part:
         """Writes this process's part, and makes it known, unless that is done.
@@ -270,6 +218,9 @@ class StateInParts:
             remote=Remote(exchange.remote(step), elsewhere) if elsewhere else None,
             digests=digests,  # no process has a copy of everything to compare with them
         )
+
+    def finish(self, folder: Path) -> None:
+        """Does nothing."""
 
     def clear(self) -> None:
         """Removes the parts.

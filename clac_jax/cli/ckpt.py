@@ -15,6 +15,8 @@ from clac_jax.checkpoint.fetched import fetch_run, split_name
 from clac_jax.checkpoint.layout import CHECKPOINTS, read_all, step_folders
 from clac_jax.checkpoint.locate import CheckpointNotFoundError, locate
 from clac_jax.checkpoint.removal import discard
+from clac_jax.checkpoint.sharing import collect, stores_of
+from clac_jax.checkpoint.usage import usage_of
 from clac_jax.cli import publish
 from clac_jax.cli.command import NAMED, commands, new_workdir
 from clac_jax.distributed.workdir import Workdir
@@ -61,6 +63,8 @@ def _ls(options: argparse.Namespace) -> int:
     rows = inspect.list_run(intact, damaged)
     monitor = intact[max(intact)].config["checkpoint"]["monitor"] if intact else None
     print(json.dumps(rows, indent=1) if options.json else inspect.format_list(rows, monitor))
+    if not options.json and (line := inspect.describe_disk([i.folder for i in intact.values()])):
+        print(line)
     return EXIT_TROUBLE if any(row["damage"] for row in rows) else 0
 
 
@@ -103,13 +107,18 @@ def _rm(options: argparse.Namespace) -> int:
         return _remove_from_bucket(options.run_folder, list(dict.fromkeys(options.steps)))
     with Workdir(str(directory.parent)):  # fails if a run is writing there
         folders = _removable(directory, options.steps, options.force)
+        stores = stores_of(info.config for info in read_all(directory)[0].values())
         problems = []
         for step in dict.fromkeys(options.steps):
+            freed = usage_of([folders[step]]).own
             problems = discard(directory, folders[step])
             if not os.path.lexists(folders[step]):
-                print(f"removed {folders[step]}")
+                what = "its space is freed later" if problems else f"{freed / 1e6:.1f} MB freed"
+                print(f"removed {folders[step]} ({what})")
             for problem in problems:
                 print(f"warning: {problem}", file=sys.stderr)
+        for store in stores:
+            collect(store)
     return EXIT_TROUBLE if problems else 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from clac_jax.config.effects import BEST_AGAIN, NEXT_SAVE, PLAIN
+from clac_jax.config.effects import BEST_AGAIN, NEXT_SAVE, NEXT_SAVE_WRITES, PLAIN
 from clac_jax.config.key import key
 from clac_jax.errors import one_line
 
@@ -87,6 +87,22 @@ class Checkpoint:
     retries: int = key(3, "further attempts after a save has failed", low=0)
     retry_seconds: float = key(
         2.0, "time before the first of them, doubled before each further one", low=0.0
+    )
+    share: bool = key(
+        True,
+        "whether arrays that have not changed are stored once: a save links files of an earlier "
+        "checkpoint; False: every checkpoint has files of its own",
+        on_change=NEXT_SAVE_WRITES,
+    )
+    store: str = key(
+        "",
+        "folder through which several runs share the files of equal arrays; it must be on the file "
+        'system of the workdirs; "": each run shares only its own',
+        is_path=True,
+        local_only="files are linked to it",
+        may_be_empty=True,
+        used_with="checkpoint.share=True",
+        on_change=NEXT_SAVE_WRITES,
     )
     on_failure: str = key(
         "stop",

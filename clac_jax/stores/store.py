@@ -13,7 +13,14 @@ from clac_jax.files.atomic import replacing
 from clac_jax.files.crc import crc32
 from clac_jax.stores import transfer
 from clac_jax.stores.connection import USUAL, Connection, Counts, StoreOptions
-from clac_jax.stores.errors import ConflictError, NotFoundError
+from clac_jax.stores.errors import (
+    ConflictError,
+    CredentialsError,
+    MissingBucketError,
+    NotFoundError,
+    StoreError,
+    UnavailableError,
+)
 from clac_jax.stores.failures import Kind, classify
 from clac_jax.stores.url import BucketUrl, parse_url
 from clac_jax.stores.version import Listed, Stored, Version
@@ -24,6 +31,9 @@ T = TypeVar("T")
 
 SINGLE_PUT_BYTES = 512 << 20
 """Larger files are sent in parts, which no condition can be attached to: see `Store.put`."""
+
+COPY_BYTES = 5 << 30
+"""The largest object that S3 copies in one request."""
 
 CHANGES = 5
 """Most downloads of one object that is replaced while it is read, before that is an error."""
@@ -154,6 +164,33 @@ class Store:
                 mode = "create" if if_version is None else if_version.as_condition()
                 return self._put_if(name, content, mode)
             return self._repeat(lambda: self._write(name, content, None), "write", name)
+
+    def copy(self, source: str, target: str, size: int) -> bool:
+        """Copies an object within the store, without a transfer; an existing target is replaced.
+
+        Args:
+            source: name of the object.
+            target: name of the copy.
+            size: size of the object, bytes.
+
+        Returns:
+            False if it cannot be copied: there is no such object, it is too large for one request,
+            or the store cannot copy. The target must then be put.
+        """
+        if size > COPY_BYTES:
+            return False
+
+        def copy() -> None:
+            transfer.copy(self._connection.client(size), *map(self._url.key, (source, target)))
+
+        try:
+            self._repeat(copy, "copy", source)
+        except (UnavailableError, MissingBucketError, CredentialsError):
+            raise
+        except StoreError:
+            return False
+        copied = self.head(target)
+        return copied is not None and copied.size == size
 
     def delete(self, name: str) -> None:
         """Deletes an object; it is no error if there is none."""

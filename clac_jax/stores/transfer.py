@@ -130,3 +130,8 @@ def write_parts(
     """
     answer = client.put(key, parts, chunk_size=sizes[0], max_concurrency=sizes[1])
     return Version.of(answer)
+
+
+def copy(client: ObjectStore, source: str, target: str) -> None:
+    """Copies an object within its bucket."""
+    client.copy(source, target, overwrite=True)

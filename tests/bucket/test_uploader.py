@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clac_jax.bucket import publishing
+from clac_jax.bucket import uploader as uploader_lib
 from clac_jax.bucket.owners import dead_holders
 from clac_jax.checkpoint.remote import Remote, write_remote
 from clac_jax.errors import LostWorkdirError
@@ -38,6 +39,7 @@ def templates(tmp_path_factory):
 def in_order(monkeypatch):
     """One request at a time, so that each has a number; and no time spent on the disk."""
     monkeypatch.setattr(publishing, "THREADS", 1)
+    monkeypatch.setattr(uploader_lib, "COPIED_BYTES", 0)
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
 
@@ -295,3 +297,23 @@ def test_a_file_that_is_damaged_on_the_disk_is_not_uploaded(templates, tmp_path,
     assert capsys.readouterr().err.count("Step 16 is not uploaded") == 1
     begin(MemoryStore(memory), tmp_path / "look")
     assert tags_in(tmp_path / "look") == {8: "a"}, "the last good one stays"
+
+
+def test_a_file_that_another_checkpoint_has_is_copied_in_the_bucket(templates, tmp_path):
+    """Unless somebody has removed it there: then it is sent again."""
+    for lost in (False, True):
+        memory, requests = Memory(), []
+        mirror = tmp_path / f"mirror{lost}"
+        store = MemoryStore(memory, before=lambda *request, to=requests: to.append(request))
+        _, uploader = begin(store, mirror)
+        templates.put(mirror, {8: "b"}, rows=10)
+        uploader.bring()
+        name = next(each for each in memory.objects if "5ba6ed" in each)
+        content = memory.objects[name][0]
+        if lost:
+            del memory.objects[name]
+        templates.put(mirror, {8: "b", 16: "c"}, rows=20)
+        uploader.bring()
+        target = name.replace("/8/", "/16/")
+        assert memory.objects[target][0] == content
+        assert ("copy", target) in requests and (("put", target) in requests) == lost

@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 import pytest
 import tensorstore as ts
 from helpers.bucket_copies import copy_to, flip_bit, names_in
+from helpers.frozen_states import are_linked, groups_in, save_states, state_at, values_of
 from helpers.object_stores import misbehaving_store
 from helpers.states import assert_same, begin, changed, epochs, save_run
 
@@ -354,3 +355,16 @@ def test_an_unreadable_list_of_missing_files_says_what_to_do(intact):
         read_info(folder)
     shutil.rmtree(folder)
     assert locate(intact).step == 30
+
+
+def test_a_file_that_another_copy_has_is_linked_instead_of_downloaded(store, tmp_path):
+    states = {step: state_at(step) for step in (1, 2)}
+    save_states(tmp_path / "run", states)
+    url = copy_to(tmp_path / "run", f"{store.url}/shared")
+    copies = []
+    for step, expected in states.items():
+        info = locate(f"{url}@step={step}")
+        assert_same(read_arrays(info, info.leaves), expected)
+        (database,) = groups_in(info.folder.parents[1], step).values()
+        copies.append(values_of(database))
+    assert are_linked(*copies)

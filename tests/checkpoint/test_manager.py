@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from orbax.checkpoint._src.path import gcs_utils, temporary_paths
 
-from clac_jax.checkpoint import capacity, manager
+from clac_jax.checkpoint import capacity, manager, orbax_manager
 from clac_jax.checkpoint.arrays import HostBuffers, read_arrays
 from clac_jax.checkpoint.files import DamagedCheckpointError
 from clac_jax.checkpoint.inspect import list_run
@@ -305,7 +305,7 @@ def test_a_checkpoints_folder_that_cannot_be_written_is_found_at_the_start(tmp_p
     def fail(folder):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(manager, "check_writable", fail)
+    monkeypatch.setattr(orbax_manager, "check_writable", fail)
     with pytest.raises(CheckpointError, match="checkpoints: Read-only file system"):
         opened(tmp_path)
     shutil.rmtree(tmp_path / "checkpoints")

@@ -8,7 +8,7 @@ from helpers.states import COUNTERS, begin, make_config, make_state, shapes_of
 from clac_jax.checkpoint.layout import read_info
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.placed import WrongStateError, check_placed
-from clac_jax.checkpoint.snapshot import WrongCopyError
+from clac_jax.checkpoint.stored import WrongCopyError
 from clac_jax.checkpoint.tree import to_arrays
 from clac_jax.digests.host import array_digest, state_digests
 from clac_jax.training.progress import RunProgress

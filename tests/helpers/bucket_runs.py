@@ -45,6 +45,11 @@ HISTORY = (
 )
 
 
+# Files that checkpoints of these tags have in common, as arrays that do not change.
+_FROZEN = {"state/ocdbt.process_f/d/5ba6ed00c0ffee00c0ffee00c0ffee00": "frozen arrays " * 50}
+SHARED = dict.fromkeys("bcd", _FROZEN)
+
+
 class Templates:
     """Checkpoints by step and tag, written once and copied by hard links."""
 
@@ -57,6 +62,7 @@ class Templates:
             name = f"{random.Random(f'{step} {tag}').getrandbits(128):032x}"
             files = {
                 f"state/d/{name}": f"arrays of {step}{tag}" * 10,
+                **SHARED.get(tag, {}),
                 "state/manifest.ocdbt": f"tree of {step}{tag}",
                 "run/metadata": f'{{"step": {step}, "tag": "{tag}"}}',
                 "commit_success.txt": "committed",

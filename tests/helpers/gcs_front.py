@@ -83,6 +83,8 @@ class Handler(BaseHTTPRequestHandler):
             return 200, self.listing(), {}
         if "uploads" in self.query or "uploadId" in self.query:
             return self.upload_parts()
+        if self.command == "PUT" and "x-goog-copy-source" in self.headers:
+            return self.copy(unquote(self.headers["x-goog-copy-source"]).lstrip("/"))
         if self.command == "PUT":
             return 200, b"", self.store(self.content)
         if self.command == "DELETE":
@@ -115,6 +117,12 @@ class Handler(BaseHTTPRequestHandler):
         kind = {"Content-Type": f"multipart/related; boundary={line.decode()}"}
         facts = json.loads(self.check(*self.ask("POST", path, body + b"--%b--\r\n" % line, kind)))
         return headers_of(facts)
+
+    def copy(self, source):
+        bucket, _, key = source.partition("/")
+        path = f"/storage/v1/b/{quote(bucket)}/o/{quote(key, safe='')}?alt=media"
+        headers = self.store(self.check(*self.ask("GET", path)))
+        return 200, in_tags("CopyObjectResult", "ETag", headers["ETag"]), headers
 
     def read(self):
         facts = json.loads(self.check(*self.ask("GET", self.object_path())))

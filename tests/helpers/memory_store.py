@@ -102,6 +102,16 @@ class MemoryStore:
 
         return self._request("put", name, effect)
 
+    def copy(self, source, target, size):
+        def effect(key):
+            data = self.memory.objects.get(self.prefix + source, (b"", 0))[0]
+            if len(data) != size:
+                return False
+            self.memory.write(key, data)
+            return True
+
+        return self._request("copy", target, effect)
+
     def delete(self, name):
         self._request("delete", name, lambda key: self.memory.objects.pop(key, None) and None)
 

@@ -7,6 +7,7 @@ import re
 import time
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from urllib.parse import unquote
 from xml.sax.saxutils import escape, unescape
 
 XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -84,6 +85,14 @@ class Buckets:
             return (200, self._listing(request) if request.method == "GET" else b"", {})
         if "uploads" in request.query or "uploadId" in request.query:
             return self._upload_parts(request)
+        if request.method == "PUT" and (source := request.headers.get("x-amz-copy-source")):
+            data = self.find(*unquote(source).lstrip("/").split("/", 1)).data
+            e_tag = escape(self._store(request, data).e_tag)
+            return (
+                200,
+                f"{XML}<CopyObjectResult><ETag>{e_tag}</ETag></CopyObjectResult>".encode(),
+                {},
+            )
         if request.method == "PUT":
             return 200, b"", {"ETag": self._store(request, request.body).e_tag}
         if request.method == "DELETE":

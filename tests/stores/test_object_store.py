@@ -79,6 +79,17 @@ def test_a_large_file(store, large, tmp_path, monkeypatch, condition, single):
             store.put("large", large, if_version=version)
 
 
+def test_a_copy_within_the_store(store, monkeypatch):
+    content = b"12345" * 1000
+    store.put("folder/a", content)
+    store.put("b", b"replaced")
+    assert store.copy("folder/a", "b", len(content))
+    assert store.get("b").data == content == store.get("folder/a").data
+    assert not store.copy("missing", "b", 3), "the caller puts it"
+    monkeypatch.setattr(store_module, "COPY_BYTES", 100)
+    assert not store.copy("folder/a", "c", len(content)) and store.head("c") is None
+
+
 def test_a_missing_object(store, tmp_path):
     assert store.head("x") is None
     store.delete("x")
