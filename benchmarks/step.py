@@ -109,8 +109,18 @@ def _encode_texts(model: CLaC, batch: Batch, key: jax.Array) -> jax.Array:
     return model.encode_texts(batch, key=key).features
 
 
-def measure(config: ml_collections.ConfigDict, repeats: int) -> dict[str, Any]:
-    """Times the step and its parts on this process's first device."""
+def measure(
+    config: ml_collections.ConfigDict,
+    repeats: int,
+    save: Callable[[dict[str, Any]], None] = lambda result: None,
+) -> dict[str, Any]:
+    """Times the step and its parts on this process's first device.
+
+    Args:
+        config: config of the run.
+        repeats: number of timed calls.
+        save: receives the result without the parts, which take longer to compile than the step.
+    """
     examples = load_examples()
     batch, shape = packed(examples, NUM_EXAMPLES, 1, config.text_encoder.max_length)
     model = build_model(config)
@@ -119,20 +129,21 @@ def measure(config: ml_collections.ConfigDict, repeats: int) -> dict[str, Any]:
     compiled = compile_step(model, config, batch, jax.tree.map(jnp.copy, variables))
     step = compiled.time(repeats)
     peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    parts = time_parts(model, config, batch, variables, repeats)
-    return {
+    result = {
         "note": SHARED_CORES,
         "repeats": repeats,
         "parameters": num_parameters,
         "batch": describe(shape, examples),
         "step": step,
-        "parts": parts,
+        "parts": {},
         "compile_s": compiled.compile_s,
         "peak_memory_gib": peak_gib,
         "floor_gflop": FLOOR_GFLOP,
         "gflop_per_s_of_floor": FLOOR_GFLOP / step["min_s"],
         "large_product_gflop_per_s": large_product_rate() / 1e9,
     }
+    save(result)
+    return result | {"parts": time_parts(model, config, batch, variables, repeats)}
 
 
 def main() -> None:

@@ -114,6 +114,11 @@ def errors_of(case: Case) -> Errors:
     return Errors(forward[output], gradient[worst], together, output, worst)
 
 
+def _jax(tree: Any) -> Any:
+    """Arrays of JAX, as the modules expect; in the dtype that they have, if 64 bits are enabled."""
+    return jax.tree.map(jnp.asarray, tree)
+
+
 def _graph_config(name: str, compute_dtype: str) -> Any:
     config = default_config()
     config.graph_encoder.update({"name": name} | SIZES[name])
@@ -134,7 +139,7 @@ def painn(dtype: Any, compute_dtype: str) -> Case:
     fixture, suffix = Fixture("painn_small"), _suffix(dtype)
     config = _graph_config("painn", compute_dtype)
     encoder = build_graph_encoder(config)
-    graphs = graph_batch(crystal_graphs(fixture.section("in")), dtype=dtype)
+    graphs = _jax(graph_batch(crystal_graphs(fixture.section("in")), dtype=dtype))
 
     def loss(params: Params) -> tuple[jax.Array, Outputs]:
         y = encoder.apply({"params": params}, graphs)
@@ -151,11 +156,12 @@ def _cgcnn(dtype: Any, compute_dtype: str, train: bool) -> Case:
     fixture, suffix = Fixture("cgcnn_train" if train else "cgcnn_eval"), _suffix(dtype)
     config = _graph_config("cgcnn", compute_dtype)
     encoder = build_graph_encoder(config)
-    graphs = graph_batch(crystal_graphs(fixture.section("in")), dtype=dtype)
+    graphs = _jax(graph_batch(crystal_graphs(fixture.section("in")), dtype=dtype))
     # The initial statistics of training are stored with the other fixture.
     statistics = graph_settings(config.graph_encoder).release_statistics(
         TensorReader(Fixture("cgcnn_eval").section("w", dtype))
     )
+    statistics = _jax(statistics)
 
     def loss(params: Params) -> tuple[jax.Array, Outputs]:
         variables = {"params": params, "batch_stats": statistics}
@@ -185,6 +191,7 @@ def _text(
     """A text encoder: the language-model loss, and the squares of its features."""
     suffix, options = _suffix(dtype), keys.get("options", {})
     weights = fixture.section("w", dtype)
+    texts, options = _jax(texts), _jax(options)
 
     def lm(params: Params) -> tuple[jax.Array, Outputs]:
         output = model.apply({"params": params}, texts, **options)
@@ -220,7 +227,7 @@ def bert(dtype: Any, compute_dtype: str) -> Case:
     config = BertSettings.from_huggingface(_facts("bert_mlm")["config"])
     config = dataclasses.replace(config, compute_dtype=_towers(compute_dtype))
     texts, types, _ = packed_inputs(fixture)
-    model = Bert(config, feature="first", with_lm_head=True)
+    model = Bert(config, feature="first", with_lm_loss=True)
     keys = {"loss": "mlm_loss", "features": "feature_cls", "options": {"token_types": types}}
     return _text(fixture, model, config, texts, dtype, keys)
 
@@ -251,13 +258,13 @@ def projection(dtype: Any, compute_dtype: str) -> Case:
     """The projection block of a head, in training."""
     del compute_dtype  # always the dtype of its parameters
     fixture, suffix = Fixture("milinear_train"), _suffix(dtype)
-    inputs = fixture.section("in", dtype)
+    inputs = _jax(fixture.section("in", dtype))
 
     def loss(params: Params) -> tuple[jax.Array, Outputs]:
         y, _ = ProjectionBlock(64).apply(
             {"params": params, "batch_stats": _fresh_block(dtype)},
             inputs["x"],
-            np.ones((1, 8), bool),
+            jnp.ones((1, 8), bool),
             train=True,
             mutable=["batch_stats"],
         )
@@ -274,7 +281,7 @@ def projection(dtype: Any, compute_dtype: str) -> Case:
 
 
 def _fresh_block(dtype: Any) -> Params:
-    return {"norm": {"mean": np.zeros(64, dtype), "var": np.ones(64, dtype)}}
+    return {"norm": {"mean": jnp.zeros(64, dtype), "var": jnp.ones(64, dtype)}}
 
 
 def _heads_of(tensors: dict[str, np.ndarray]) -> Params:
@@ -287,7 +294,7 @@ def _pairs(params: Params, views: dict[str, Any], dtype: Any) -> dict[str, Any]:
     for name, (left, right) in sides_of(views).items():
         variables = {"params": params[name], "batch_stats": {"left": block, "right": block}}
         pairs[name], _ = ContrastiveHead(64, 1 / 0.07).apply(
-            variables, left, right, np.ones(8, bool), train=True, mutable=["batch_stats"]
+            variables, left, right, jnp.ones(8, bool), train=True, mutable=["batch_stats"]
         )
     return pairs
 
@@ -296,11 +303,11 @@ def infonce(dtype: Any, compute_dtype: str) -> Case:
     """InfoNCE on given features with both intramodal terms."""
     del compute_dtype
     fixture, suffix = Fixture("infonce_u64"), _suffix(dtype)
-    views = fixture.section("in", dtype)
+    views = _jax(fixture.section("in", dtype))
 
     def loss(params: Params) -> tuple[jax.Array, Outputs]:
         pairs = _pairs(params, views, dtype)
-        value, _ = clac_loss(ClacOutput(**pairs), np.ones(8, bool))
+        value, _ = clac_loss(ClacOutput(**pairs), jnp.ones(8, bool))
         cross = pairs["cross"]
         logits = cross.left[0] @ cross.right[0].T * jnp.exp(cross.log_scale)
         return value, {"loss": value, "logits": logits}
@@ -334,7 +341,7 @@ def jsd(dtype: Any, compute_dtype: str) -> Case:
     """JSD on given features with both intramodal terms and both priors."""
     del compute_dtype
     fixture, suffix = Fixture("jsd_dot"), _suffix(dtype)
-    views = fixture.section("in", dtype)
+    views = _jax(fixture.section("in", dtype))
     middle = [f"{theirs}.l1.weight" for theirs in PRIORS.values()]
     weights = fixture.section("w", dtype) | {name: closed_form(name, dtype) for name in middle}
 
@@ -346,7 +353,7 @@ def jsd(dtype: Any, compute_dtype: str) -> Case:
             )
             for name, view in (("crystal", "image"), ("text", "text"))
         }
-        output, mask = ClacOutput(**pairs, **priors), np.ones(8, bool)
+        output, mask = ClacOutput(**pairs, **priors), jnp.ones(8, bool)
         randint, jax.random.randint = jax.random.randint, RollByOne()  # during tracing
         try:
             value, _ = clac_loss(output, mask, LossOptions(LOSSES["jsd"]()), key=jax.random.key(0))

@@ -7,14 +7,17 @@ import sys
 import time
 import zipfile
 
+import jax
+import numpy as np
 import pytest
+from helpers import parity_cases
 from helpers.paths import ROOT
 
-from tools.gpu import absent, parts, wheels
+from tools.gpu import absent, children, parts, wheels
 from tools.gpu.children import Child, ChildError, call
 from tools.gpu.peaks import PEAKS, model_flops_utilization
 from tools.gpu.report import report
-from tools.gpu_check import check
+from tools.gpu_check import check, time_limit
 
 CHECK = ROOT / "tools" / "gpu_check.py"
 
@@ -88,12 +91,55 @@ def test_a_child_that_is_out_of_time_is_killed_and_its_rows_are_kept():
         pytest.raises(ChildError) as error,
     ):
         child.result(time.monotonic() + 0.2)
-    assert str(error.value) == "out of time"
+    assert str(error.value).splitlines()[0] == "out of time"
     assert child.process.returncode is not None
 
 
+WAITS = f"""
+import sys, time
+sys.path.insert(0, {str(ROOT)!r})
+from tools.gpu import children
+
+def waits(save):
+    save("started")
+    time.sleep(600)
+
+children.serve(sys.argv[1].removeprefix("--child="), {{"waits": waits}})
+"""
+
+
+def test_a_child_that_is_out_of_time_shows_what_it_was_doing(tmp_path, monkeypatch):
+    (tmp_path / "waits.py").write_text(WAITS)
+    monkeypatch.setattr(children, "CHECK", tmp_path / "waits.py")
+    with Child("waits", {}) as child:
+        while child.partial() is None:
+            time.sleep(0.01)
+        with pytest.raises(ChildError, match=r"(?s)^out of time\n.* in waits\n") as error:
+            child.result(time.monotonic())
+    assert error.value.partial == "started"
+
+
+@pytest.mark.parametrize("name", parity_cases.CASES)
+def test_every_fixture_of_the_parity_part_can_be_traced(name):
+    for towers in ("float32", "bfloat16"):
+        case = parity_cases.CASES[name](np.float32, towers)
+        for loss in case.losses.values():
+            value, outputs = jax.eval_shape(loss, case.params)
+            assert value.shape == () and outputs.keys() <= case.outputs.keys()
+
+
+def test_time_that_a_part_does_not_need_goes_to_those_after_it(monkeypatch):
+    weights = {"first": 1, "second": 1, "third": 2}
+    monkeypatch.setattr(parts, "PARTS", {name: (works, x) for name, x in weights.items()})
+    names = list(weights)
+    assert time_limit("first", names, 400) == 100
+    assert time_limit("second", names, 390) == 130
+    assert time_limit("third", names, 380) == 380
+    assert time_limit("second", ["second"], 400) == 400
+
+
 def test_a_child_that_fails_says_why():
-    with pytest.raises(ChildError, match="KeyError: 'no such fixture'") as error:
+    with pytest.raises(ChildError, match=r"^exit code 1: KeyError: 'no such fixture'\n") as error:
         call("parity", {"fixtures": ["no such fixture"]}, time.monotonic() + 300)
     assert error.value.partial is None
 

@@ -6,6 +6,7 @@ does not affect the others.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
@@ -20,6 +21,8 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 CHECK = ROOT / "tools" / "gpu_check.py"
 LINES_OF_ERROR = 12
+SHOW_STACK = signal.SIGUSR1
+SECONDS_FOR_STACK = 1.0
 
 
 class ChildError(Exception):
@@ -100,13 +103,25 @@ class Child:
         try:
             code = self.process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired as error:
-            self.kill()
-            raise ChildError("out of time", self.partial()) from error
+            raise self.out_of_time() from error
         if code != 0:
-            lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
-            tail = "\n".join(lines[-LINES_OF_ERROR:])
-            raise ChildError(f"exit code {code}:\n{tail}", self.partial())
+            tail = self._tail()
+            last = "".join(tail.splitlines()[-1:])
+            raise ChildError(f"exit code {code}: {last}\n{tail}", self.partial())
         return self.partial()
+
+    def out_of_time(self) -> ChildError:
+        """Kills the process; the error contains what it last logged and was executing."""
+        self.process.send_signal(SHOW_STACK)  # before `serve`, this ends the process
+        try:
+            self.process.wait(SECONDS_FOR_STACK)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        return ChildError(f"out of time\n{self._tail()}".rstrip(), self.partial())
+
+    def _tail(self) -> str:
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(lines[-LINES_OF_ERROR:])
 
 
 def call(
@@ -125,6 +140,7 @@ def serve(order: str, functions: Mapping[str, Callable[..., None]]) -> None:
 
     A function is called with `save`, which stores a JSON value as its result so far.
     """
+    faulthandler.register(SHOW_STACK)  # works during a compilation, unlike a Python handler
     wanted = json.loads(order)
     result = Path(wanted["result"])
 

@@ -108,8 +108,8 @@ def _throughput(rows: list[Row]) -> list[str]:
 
     header = ("precision", "examples", "examples/s", "step, ms", "TFLOP/s in products", "MFU")
     note = (
-        "MFU: operations by XLA's cost analysis over the device's peak in that precision; "
-        "unknown where the table of peaks lacks the device."
+        "MFU: operations by XLA's cost analysis, or those of the matrix products if there is none, "
+        "over the device's peak in that precision; unknown where the table of peaks lacks it."
     )
     table = _table((*header, "memory, GiB", "compile, s"), [cells(row) for row in rows])
     return [note, "", *table]
