@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from helpers.bucket_runs import SleepingClock
+from helpers.bucket_runs import Killed, SleepingClock
 from helpers.memory_store import Memory, MemoryStore
 from helpers.object_stores import misbehaving_store
 
@@ -225,6 +225,24 @@ def test_a_ledger_of_the_format_before_is_read():
     older = json.dumps({**values, "format": 1}).encode()
     assert Ledger.from_bytes(older, "") == ledger
     assert ledger.last_run == "3 0.5 process 1 on host", "which mirrors have noted"
+
+
+def test_after_it_was_left_other_threads_wait_for_the_end_of_the_program(monkeypatch):
+    """A change by the main thread would be one by somebody who does not hold the workdir."""
+
+    def end():
+        raise Killed
+
+    monkeypatch.setattr("clac_jax.bucket.lease.wait_for_the_end", end)
+    memory = Memory()
+    lease = acquire(MemoryStore(memory), 60)
+    lease.leave()
+    before = dict(memory.objects)
+    for request in (lease.renew, lease.hold, lease.check):
+        with pytest.raises(Killed):
+            request()
+    assert memory.objects == before
+    assert not Ledger.from_bytes(memory.objects[LEDGER][0], "").is_held
 
 
 @pytest.mark.parametrize("fails", [True, False])
