@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import re
 import secrets
 import zlib
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clac_jax.bucket.ledger import LEDGER, LedgerError
+from clac_jax.checkpoint.committed import is_data as is_data
 from clac_jax.checkpoint.committed import pack, unpack
 from clac_jax.checkpoint.files import MANIFEST, listed_files
 from clac_jax.checkpoint.layout import CHECKPOINTS
@@ -29,7 +29,6 @@ from clac_jax.stores.store import Store
 
 COMMITS = "commits"
 METRICS = "metrics.jsonl"
-_DATA = re.compile(r"[0-9a-f]{32}")  # TensorStore's names of data files: 128 random bits
 
 
 @dataclass(frozen=True)
@@ -147,11 +146,6 @@ def files_of(manifest: bytes) -> dict[str, tuple[int, int]]:
         ValueError: it is not such a file, or damaged.
     """
     return listed_files(json.loads(manifest))
-
-
-def is_data(name: str) -> bool:
-    """Whether a file of a checkpoint has a random name."""
-    return _DATA.fullmatch(name.rpartition("/")[2]) is not None
 
 
 def object_name(step: int, name: str) -> str:

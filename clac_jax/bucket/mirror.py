@@ -23,7 +23,7 @@ from clac_jax.bucket.commits import METRICS, Commit, files_of, get_rows, object_
 from clac_jax.bucket.lease import Lease
 from clac_jax.bucket.ledger import Ledger
 from clac_jax.bucket.pins import Pinned, committed_steps, unpin_all
-from clac_jax.checkpoint.fetched import copy_small
+from clac_jax.checkpoint.committed import copy_small
 from clac_jax.checkpoint.layout import CHECKPOINTS, DAMAGED, entries, is_step
 from clac_jax.checkpoint.remote import (
     Remote,
