@@ -46,7 +46,7 @@ def test_any_damaged_byte_is_found_or_harms_no_content():
         pack(8, SMALL)[:-9],
         pack(8, FILES),
         pack(8, {**SMALL, "../outside": b""}),
-        pack(8, {**SMALL, "run/metadata": b"of another checkpoint"}),
+        pack(8, {**SMALL, "run/metadata": b"a different content"}),
     ],
 )
 def test_something_else_is_refused(data):
