@@ -27,8 +27,7 @@ from clac_jax.bucket.commits import METRICS, Commit, get_rows, object_name
 from clac_jax.bucket.lease import Lease
 from clac_jax.bucket.owners import OWNER, is_of, own
 from clac_jax.bucket.pins import Pinned, committed_steps, unpin_all
-from clac_jax.checkpoint.committed import files_of
-from clac_jax.checkpoint.fetched import copy_small
+from clac_jax.checkpoint.committed import copy_small, files_of
 from clac_jax.checkpoint.layout import (
     CHECKPOINTS,
     DAMAGED,

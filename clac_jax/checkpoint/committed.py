@@ -1,4 +1,4 @@
-"""The small files of a checkpoint in one object, by which a run in a bucket commits it."""
+"""The small files of a checkpoint in a bucket, and the one object by which a run commits them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,29 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from clac_jax.checkpoint.files import MANIFEST, MAX_JSON_BYTES, listed_files
+from etils import epath
+
+from clac_jax.checkpoint.damage import DamagedCheckpointError
+from clac_jax.checkpoint.files import (
+    MANIFEST,
+    MAX_JSON_BYTES,
+    is_large,
+    listed_files,
+    read_manifest,
+)
+from clac_jax.errors import WorkdirError
+from clac_jax.files.atomic import replacing, write_atomically
+from clac_jax.files.checksum import is_intact
+from clac_jax.files.paths import explain
+from clac_jax.stores.errors import NotFoundError
+from clac_jax.stores.store import Store
 
 _DATA = re.compile(r"[0-9a-f]{32}")  # TensorStore's names of data files: 128 random bits
+_THREADS = 8
 
 
 def pack(step: int, small: Mapping[str, bytes]) -> bytes:
@@ -87,3 +105,77 @@ def _small_files(archive: zipfile.ZipFile) -> dict[str, bytes]:
         if zlib.crc32(small[each]) != listed[each][1]:
             raise ValueError(f"{each} has another content")
     return small
+
+
+def copy_small(
+    store: Store,
+    folder: Path,
+    small: Mapping[str, bytes],
+    size_of: Callable[[str, int], int | None] = lambda name, size: size,
+) -> dict[str, tuple[int, int]] | None:
+    """Makes a folder a copy of the small files of a checkpoint.
+
+    A file that the store has lost is missing in the copy as well; reading the checkpoint names it.
+
+    Args:
+        store: the checkpoint's folder in the store.
+        folder: the local folder; intact files in it are kept.
+        small: name -> content of the small files that are known; `files.json` is one of them.
+        size_of: called with the name and expected size of a large file; its size in the store.
+
+    Returns:
+        The large files, for `remote.json`: size in the store and CRC-32. None if `files.json` is
+        damaged.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    write_atomically(folder / MANIFEST, small[MANIFEST])
+    try:
+        files = read_manifest(epath.Path(folder))
+    except DamagedCheckpointError:  # found again by its readers
+        return None
+    large, missing = {}, []
+    for name, (size, crc) in files.items():
+        path = folder / name
+        if is_large(name, size) and name not in small:
+            stored = size_of(name, size)
+            if stored is not None:
+                large[name] = (stored, crc)
+            if stored != size or (path.exists() and path.stat().st_size != size):
+                path.unlink(missing_ok=True)
+        elif not is_intact(path, (size, crc)):
+            missing.append(name)
+
+    def copy(name: str) -> None:
+        if name in small:
+            make_folder((folder / name).parent)
+            write_atomically(folder / name, small[name])
+        else:
+            copy_if_there(store, name, folder / name)
+
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="fetch") as pool:
+        list(pool.map(copy, missing))
+    return large
+
+
+def copy_if_there(store: Store, name: str, path: Path) -> None:
+    """Downloads an object; if it does not exist, the local file is removed."""
+    make_folder(path.parent)
+    try:
+        with replacing(path) as temporary:
+            store.download(name, temporary)
+    except NotFoundError:
+        path.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and its parents.
+
+    Raises:
+        WorkdirError: that fails.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkdirError(f"Cannot make the folder {folder}: {explain(error)}") from error

@@ -25,7 +25,13 @@ from pathlib import Path
 from etils import epath
 
 from clac_jax.checkpoint import files as files_lib
-from clac_jax.checkpoint.committed import unpack
+from clac_jax.checkpoint.committed import (
+    copy_if_there,
+    copy_small,
+    is_data,
+    make_folder,
+    unpack,
+)
 from clac_jax.checkpoint.damage import DamagedCheckpointError
 from clac_jax.checkpoint.layout import CHECKPOINTS, entries, is_step
 from clac_jax.checkpoint.remote import (
@@ -36,7 +42,6 @@ from clac_jax.checkpoint.remote import (
     write_remote,
 )
 from clac_jax.errors import UserError, WorkdirError, origin_of, set_origin
-from clac_jax.files.atomic import replacing, write_atomically
 from clac_jax.files.checksum import is_intact
 from clac_jax.files.paths import explain
 from clac_jax.files.user_cache import cache_folder
@@ -46,7 +51,6 @@ from clac_jax.stores.url import is_url
 
 __all__ = [
     "LEDGER",
-    "copy_small",
     "ensure_local",
     "fetch_run",
     "is_url",
@@ -128,7 +132,7 @@ def fetch_run_files(folder: Path, name: str = "") -> None:
     store = open_store(url)
     names = [*RUN_FILES, *(each.name for each in store.list(name) if name)]
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="fetch") as pool:
-        list(pool.map(lambda each: _copy_if_there(store, each, folder / each), names))
+        list(pool.map(lambda each: copy_if_there(store, each, folder / each), names))
 
 
 @dataclass(frozen=True)
@@ -248,9 +252,12 @@ def _committed(run: Store, name: str, crc: int) -> Mapping[str, bytes]:
 def _fetch(wanted: _Wanted) -> None:
     """Brings the local folder of a checkpoint up to date; removes it if there is none."""
     store, folder = wanted.store, wanted.folder
-    manifest, small = _content(folder / MANIFEST), {}
-    if wanted.small is None or manifest is None or zlib.crc32(manifest) != wanted.crc:
-        small = {} if wanted.small is None else dict(wanted.small())
+    local = _content(folder / MANIFEST)
+    small: Mapping[str, bytes] = {}
+    if local is not None and _is_committed(wanted, local):
+        manifest = local
+    else:
+        small = {} if wanted.small is None else wanted.small()
         try:
             manifest = small.get(MANIFEST) or store.get(MANIFEST).data
         except NotFoundError:
@@ -262,7 +269,7 @@ def _fetch(wanted: _Wanted) -> None:
         return
     if folder.exists() and _content(folder / MANIFEST) != manifest:
         _discard(folder)  # another checkpoint of the same step
-    _make(folder)
+    make_folder(folder)
     known = {**small, MANIFEST: manifest}
     large = copy_small(store, folder, known, functools.partial(_size_of, wanted))
     if large is None:
@@ -275,76 +282,30 @@ def _fetch(wanted: _Wanted) -> None:
     write_remote(folder, Remote(store.url, large))
 
 
+def _is_committed(wanted: _Wanted, manifest: bytes) -> bool:
+    """Whether a copy with this manifest has all that a commit holds, and all other small files."""
+    if wanted.small is None or zlib.crc32(manifest) != wanted.crc:
+        return False
+    try:
+        files = files_lib.read_manifest(epath.Path(wanted.folder))
+    except DamagedCheckpointError:
+        return False
+    return all(
+        is_intact(wanted.folder / name, facts)
+        for name, facts in files.items()
+        if not (is_data(name) and files_lib.is_large(name, facts[0]))
+    )
+
+
 def _size_of(wanted: _Wanted, name: str, size: int) -> int | None:
     """The size of a file in the store; None if it is missing."""
-    del size
+    if wanted.small is not None and not is_data(name):  # a late request may have changed it there
+        return size
     found: int | None = wanted.listed.get(name)
     if found is None:
         head = wanted.store.head(name)
         found = head.size if head else None
     return found
-
-
-def copy_small(
-    store: Store,
-    folder: Path,
-    small: Mapping[str, bytes],
-    size_of: Callable[[str, int], int | None] = lambda name, size: size,
-) -> dict[str, tuple[int, int]] | None:
-    """Makes a folder a copy of the small files of a checkpoint.
-
-    A file that the store has lost is missing in the copy as well; reading the checkpoint names it.
-
-    Args:
-        store: the checkpoint's folder in the store.
-        folder: the local folder; intact files in it are kept.
-        small: name -> content of the small files that are known; `files.json` is one of them.
-        size_of: called with the name and expected size of a large file; its size in the store.
-
-    Returns:
-        The large files, for `remote.json`: size in the store and CRC-32. None if `files.json` is
-        damaged.
-
-    Raises:
-        StoreError: the store cannot be read.
-    """
-    write_atomically(folder / MANIFEST, small[MANIFEST])
-    try:
-        files = files_lib.read_manifest(epath.Path(folder))
-    except DamagedCheckpointError:  # found again by its readers
-        return None
-    large, missing = {}, []
-    for name, (size, crc) in files.items():
-        path = folder / name
-        if files_lib.is_large(name, size):
-            stored = size_of(name, size)
-            if stored is not None:
-                large[name] = (stored, crc)
-            if stored != size or (path.exists() and path.stat().st_size != size):
-                path.unlink(missing_ok=True)
-        elif not is_intact(path, (size, crc)):
-            missing.append(name)
-
-    def copy(name: str) -> None:
-        if name in small:
-            _make((folder / name).parent)
-            write_atomically(folder / name, small[name])
-        else:
-            _copy_if_there(store, name, folder / name)
-
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="fetch") as pool:
-        list(pool.map(copy, missing))
-    return large
-
-
-def _copy_if_there(store: Store, name: str, path: Path) -> None:
-    """Downloads an object; if it does not exist, the local file is removed."""
-    _make(path.parent)
-    try:
-        with replacing(path) as temporary:
-            store.download(name, temporary)
-    except NotFoundError:
-        path.unlink(missing_ok=True)
 
 
 def _place(url: str) -> Path:
@@ -356,7 +317,7 @@ def _place(url: str) -> Path:
 @contextlib.contextmanager
 def _locked(root: Path, url: str) -> Iterator[None]:
     """Makes a copy's folder, and keeps other processes from changing it at the same time."""
-    _make(root)
+    make_folder(root)
     set_origin(root, url)
     try:
         lock = open(root / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
@@ -366,13 +327,6 @@ def _locked(root: Path, url: str) -> Iterator[None]:
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WorkdirError(f"Cannot make the folder {folder}: {explain(error)}") from error
 
 
 def _discard(folder: Path) -> None:

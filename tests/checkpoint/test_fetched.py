@@ -147,7 +147,8 @@ def test_a_run_in_a_bucket_is_read_as_it_resumes(url, run, monkeypatch):
     recover(store, lease)
     lease.release()
     for step in (10, 20, 30):
-        store.put(f"checkpoints/{step}/run/metadata", b"{}")
+        for name in ("run/metadata", LARGE):
+            store.put(f"checkpoints/{step}/{name}", b"{}")
     store.delete("checkpoints/20/files.json")
     read = []
     for call in ("get", "download"):
@@ -164,6 +165,10 @@ def test_a_run_in_a_bucket_is_read_as_it_resumes(url, run, monkeypatch):
     assert [read_info(folder / "checkpoints" / str(n)).step for n in (10, 20, 30)] == [10, 20, 30]
     fetch_run(url)
     assert read[4:] == [LEDGER], "the copy is still right"
+    (folder / "checkpoints" / "10" / "run" / "metadata").write_bytes(b"damaged")
+    (folder / "checkpoints" / "20" / LARGE).unlink()
+    fetch_run(url)
+    assert read_info(folder / "checkpoints" / "10").step == 10
     info = locate(f"{url}@step=20")
     assert_same(read_arrays(info, info.leaves), run[1][20])
 
