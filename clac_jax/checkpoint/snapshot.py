@@ -99,9 +99,11 @@ class WholeState:
         self._arrays = self._buffers.fill(arrays)
 
     def handler(self) -> ocp.PyTreeCheckpointHandler:
-        """Orbax's own, for NumPy arrays."""
+        """Orbax's own, which writes the copy itself."""
         return ocp.PyTreeCheckpointHandler(
-            use_compression=False, multiprocessing_options=only_this_process()
+            use_compression=False,
+            multiprocessing_options=only_this_process(),
+            type_handler_registry=shard_registry(),
         )
 
     def store(self, directory: Path, step: int) -> Stored:
