@@ -50,6 +50,7 @@ class Lease:
         self._shown_at = time_with_sleep()  # before the last change that took place
         self._stop = threading.Event()
         self._is_left = False
+        self._failure: tuple[float, StoreError] | None = None  # the last one: when, and why
         self._thread: threading.Thread | None = None
 
     @property
@@ -89,25 +90,7 @@ class Lease:
             LostWorkdirError: somebody else holds the workdir; nothing was changed.
             StoreError: the store cannot be reached; the change may still take place.
         """
-        with self._lock:
-            self.check()
-            for _ in range(ATTEMPTS):
-                new = edit(self._ledger)
-                new = dataclasses.replace(new, changes=self._ledger.changes + 1)
-                protocol.reached("ledger change")
-                now = time_with_sleep()
-                try:
-                    version = self._store.put(LEDGER, new.to_bytes(), if_version=self._version)
-                except (ConflictError, NotFoundError):
-                    self._read_again()
-                    continue
-                self._ledger, self._version, self._shown_at = new, version, now
-                protocol.reached("ledger changed")
-                return
-            raise WorkdirError(
-                f"{self._store.url}/{LEDGER} changes faster than this process can change it. Find "
-                "out what else writes to it."
-            )
+        self._change(edit, time_with_sleep())
 
     def renew(self) -> None:
         """Shows others that the holder is alive; also a way to check that it still holds.
@@ -115,7 +98,11 @@ class Lease:
         Raises:
             LostWorkdirError, StoreError: see `change`.
         """
-        self.change(lambda ledger: ledger)
+        asked = time_with_sleep()
+        with self._lock:
+            self.check()
+            if self._shown_at <= asked:  # else another thread has done it in the meantime
+                self._change(lambda ledger: ledger, asked)
 
     def start_renewing(self, report: Callable[[StoreError | None], None]) -> None:
         """Renews in a thread until `release` or until the workdir is lost.
@@ -173,6 +160,37 @@ class Lease:
                 self.release()
             finally:
                 self._is_left = True
+
+    def _change(self, edit: Callable[[Ledger], Ledger], asked: float) -> None:
+        """See `change`; `asked` is the time at which the caller began to wait for its turn."""
+        with self._lock:
+            self.check()
+            if self._failure is not None and self._failure[0] > asked:
+                raise self._failure[1]  # another thread has just tried it: all would wait in turn
+            try:
+                self._try_to_change(edit)
+            except StoreError as error:
+                self._failure = time_with_sleep(), error
+                raise
+
+    def _try_to_change(self, edit: Callable[[Ledger], Ledger]) -> None:
+        for _ in range(ATTEMPTS):
+            new = edit(self._ledger)
+            new = dataclasses.replace(new, changes=self._ledger.changes + 1)
+            protocol.reached("ledger change")
+            now = time_with_sleep()
+            try:
+                version = self._store.put(LEDGER, new.to_bytes(), if_version=self._version)
+            except (ConflictError, NotFoundError):
+                self._read_again()
+                continue
+            self._ledger, self._version, self._shown_at = new, version, now
+            protocol.reached("ledger changed")
+            return
+        raise WorkdirError(
+            f"{self._store.url}/{LEDGER} changes faster than this process can change it. Find "
+            "out what else writes to it."
+        )
 
     def _read_again(self) -> None:
         """Reads the ledger after a conflict: an own change that was believed to have failed?"""

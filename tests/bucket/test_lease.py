@@ -225,3 +225,37 @@ def test_a_ledger_of_the_format_before_is_read():
     older = json.dumps({**values, "format": 1}).encode()
     assert Ledger.from_bytes(older, "") == ledger
     assert ledger.last_run == "3 0.5 process 1 on host", "which mirrors have noted"
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_threads_that_wait_for_a_renewal_share_its_outcome(fails):
+    """One by one, each would wait for an unreachable store as long as the first."""
+    memory, requests = Memory(), []
+
+    def slow(operation, name):
+        requests.append(operation)
+        time.sleep(0.1)
+        if fails:
+            raise UnavailableError("no answer")
+
+    store = MemoryStore(memory)
+    lease = acquire(store, 60)
+    store.before = slow
+    outcomes = []
+
+    def renew():
+        try:
+            lease.renew()
+            outcomes.append("renewed")
+        except UnavailableError as error:
+            outcomes.append(str(error))
+
+    running = [threading.Thread(target=renew) for _ in range(6)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(20)
+    assert outcomes == ["no answer" if fails else "renewed"] * 6
+    assert len(requests) <= (1 if fails else 2), (
+        "one that began before a thread asked does not count"
+    )

@@ -190,7 +190,7 @@ def test_nothing_is_left_behind_by_outages(templates, tmp_path, when, length):
     reference = Memory()
     play(MemoryStore(reference), tmp_path / "reference", templates)
     total = number_of_requests(templates, tmp_path / "counted")
-    for number in range(4, total, 1 if length == 1 else 3):
+    for number in range(4, total, 1 if length == 1 else 6):
         memory, mirror, requests = Memory(), tmp_path / f"{number}", itertools.count()
 
         def fail(operation, name, requests=requests, number=number):

@@ -287,7 +287,7 @@ def test_a_copy_is_removed_with_its_checkpoint(url, run):
 
 
 def test_a_checkpoint_that_is_removed_while_it_is_copied_is_not_damaged(url, monkeypatch, capsys):
-    """By the retention of its run, which goes on; the manifest is deleted first."""
+    """By the retention of its run, which continues; the manifest is deleted first."""
     get, gone = Store.get, f"{url}/checkpoints/10"
 
     def get_and_remove(store, name, *arguments):
@@ -301,7 +301,10 @@ def test_a_checkpoint_that_is_removed_while_it_is_copied_is_not_damaged(url, mon
     assert main(["ckpt", "ls", url]) == 0
     output = capsys.readouterr()
     assert "damaged" not in output.out + output.err
-    assert [path.name for path in sorted((fetch_run(url) / "checkpoints").glob("*0"))] == ["20", "30"]
+    assert [path.name for path in sorted((fetch_run(url) / "checkpoints").glob("*0"))] == [
+        "20",
+        "30",
+    ]
 
 
 def test_an_unreadable_list_of_missing_files_says_what_to_do(intact):
