@@ -207,11 +207,14 @@ def needed_files(info: CheckpointInfo, targets: Mapping[str, Target]) -> list[st
 
 
 def shard_registry() -> Any:
-    """Orbax's registry with the handler of arrays that are saved by shards."""
+    """Orbax's registry with the handler of arrays that are saved by shards.
+
+    NumPy arrays must stay unchanged while they are saved: Orbax makes no copies of them.
+    """
     none = ocp.type_handlers.ArrayHandler(array_metadata_store=None)  # Orbax warns if it is missing
     return ocp.type_handlers.create_type_handler_registry(
         (WrittenArray, ShardHandler()),
-        (np.ndarray, ocp.type_handlers.NumpyHandler()),
+        (np.ndarray, ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)),
         (jax.Array, none),
     )
 

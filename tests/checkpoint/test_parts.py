@@ -72,7 +72,7 @@ def test_each_process_writes_only_the_shards_that_it_owns(tmp_path):
 
 
 def test_all_of_a_part_is_synced_before_it_is_noted(tmp_path, monkeypatch):
-    """Whoever reads the note may rely on the part, also after a power failure."""
+    """The process that reads the note may rely on the part, also after a power failure."""
     fsync, synced, noted = os.fsync, set(), []
 
     def record(descriptor):
