@@ -113,6 +113,10 @@ class Run:
                 "raise warmup_steps, and start the same command again."
             )
 
+    def evaluated(self) -> TrainState:
+        """The present state, with the parameters to validate and test: the average if configured."""
+        return self.current.state.evaluated(self.config.ema.evaluate)
+
     def save(self, metrics: Mapping[str, float] | None = None) -> None:
         """Saves the present state.
 

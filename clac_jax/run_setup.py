@@ -35,9 +35,10 @@ from clac_jax.run import Current, Run
 from clac_jax.session import Session
 from clac_jax.tasks import make_task
 from clac_jax.training import optim
+from clac_jax.training.ema import Averaging
 from clac_jax.training.parallel import make_parallel
 from clac_jax.training.schedules import make_schedule, timeline_of
-from clac_jax.training.state import create_train_state
+from clac_jax.training.state import TrainState, create_train_state, with_average
 
 
 def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
@@ -73,9 +74,13 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
     abstract = abstract_variables(task.model, example)
     make_optimizer = functools.partial(optim.make_optimizer, config, abstract["params"])
     trainable = optim.trainable_mask(abstract["params"], config.frozen)
-    create = functools.partial(
-        create_train_state, task.model.apply, tx=make_optimizer(optax.constant_schedule(0.0))
-    )
+    tx = make_optimizer(optax.constant_schedule(0.0))
+    averaging = Averaging.from_config(config.ema)
+
+    def create(variables: dict[str, Any], seed: int) -> TrainState:
+        state = create_train_state(task.model.apply, variables, tx, seed)
+        return with_average(state, averaging, trainable)
+
     template = jax.eval_shape(lambda variables: create(variables, seed=config.seed), abstract)
     shapes = to_arrays(parallel.describe(template))
     processes.agree("model", program_facts.of_arrays(shapes))

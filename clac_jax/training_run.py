@@ -161,7 +161,7 @@ def _validate(run: Run) -> Row:
     """Validates at the end of an epoch, and advances the run to the next one."""
     config, current = run.config, run.current
     batches = _until_stopped(run, run.data.eval_batches("validation"))
-    measures = run.task.validate(current.state, batches)
+    measures = run.task.validate(run.evaluated(), batches)
     progress = current.progress.after_epoch()
     row = validation_row(measures, progress)
     run.log.write(row)
@@ -199,7 +199,7 @@ def _test(run: Run) -> Row:
     """Evaluates the best checkpoint on the test split, and draws the report."""
     current, log, checkpoints = run.current, run.log, run.saver.checkpoints
     run.events.phase("test")
-    state, tested_step = run.saver.best_state(run.template, current.state)
+    state, tested_step = run.saver.best_state(run.template, run.evaluated())
     measures, write_report = run.task.test(state)
     row = test_row(measures, current.progress, tested_step)
     log.write(row)

@@ -26,6 +26,7 @@ from clac_jax.config.saving import Bucket, Checkpoint, Logging, Restore
 from clac_jax.config.training import (
     Cosine,
     Distributed,
+    Ema,
     OneCycle,
     Optimizer,
     Plateau,
@@ -292,6 +293,12 @@ class Run:
     )
     plateau: None = group(Plateau, "The plateau schedule.", used_with="schedule=plateau")
     optimizer: None = group(Optimizer, "The optimizer.", on_change=NEXT_STEP)
+    ema: None = group(
+        Ema,
+        "The exponential moving average of the parameters.",
+        on_change="an average that the checkpoint lacks begins at its parameters; one that is "
+        "switched off is dropped",
+    )
     checkpoint: None = group(Checkpoint, "Which checkpoints are saved and kept.", on_change=PLAIN)
     restore: None = group(
         Restore, "How much of another run's checkpoint is copied.", on_change=PLAIN

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ml_collections
@@ -30,6 +31,21 @@ PLANNING_EXAMPLES = 512
 EXAMPLES = 2
 
 
+@dataclass(frozen=True)
+class Gap:
+    """Training examples that are left out from some point of a run on.
+
+    Attributes:
+        epoch: the first epoch in which they are left out.
+        start: in that epoch, only from this example of its order on.
+        examples: their indices in the training split.
+    """
+
+    epoch: int
+    start: int
+    examples: frozenset[int]
+
+
 class RunData:
     """The splits of a run and the batches drawn from them.
 
@@ -39,6 +55,7 @@ class RunData:
         steps_per_epoch: optimizer updates in a full epoch.
         vocab_size: number of tokens in the tokenizer's vocabulary.
         on_eval_batch: called for each batch that is evaluated, before it is.
+        gaps: examples that are left out from some point of the training on.
     """
 
     def __init__(
@@ -55,6 +72,7 @@ class RunData:
             UserError: the data, the tokenizer or the batch size cannot be used.
         """
         self.on_eval_batch: Callable[[], None] = lambda: None
+        self.gaps: tuple[Gap, ...] = ()
         self._config = config
         self._share = share
         self._options = view_options(config, needs)
@@ -79,26 +97,54 @@ class RunData:
     def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """The rest of an epoch, starting at example `start`.
 
+        The places of examples that are left out (`left_out`) are masked padding.
+
         Yields:
             Batches with leaves (devices, accumulation, ...), or (devices, accumulation, chunks,
             ...) if `config.gradient_cache_chunks` is greater than 1.
         """
-        config = self._config
-        views = functools.partial(self._train_views, epoch)
-
-        def build(micro_batches: np.ndarray) -> Packed:
-            return pack_train(
-                [[views(int(index)) for index in row] for row in micro_batches],
-                self._train_shapes,
-                self._share.num_local_devices,
-                self._per_device,
-                config.gradient_cache_chunks,
-            )
-
-        rows = train_rows(
-            self._order(epoch), start, config.batch_size, config.accumulate_steps, self._share
-        )
+        left_out = self.left_out(epoch)
+        build = functools.partial(self._packed, epoch, lambda index: index in left_out)
+        rows = self._rows(epoch, start, self._share)
         return in_one_shape(self._built("train", rows, build), self._share)
+
+    def left_out(self, epoch: int) -> frozenset[int]:
+        """The examples that `config.dataset.skip` and `gaps` leave out of an epoch."""
+        skipped = {each for each in self._config.dataset.skip if each < self.split_sizes["train"]}
+        for gap in self.gaps:
+            if epoch > gap.epoch:
+                skipped.update(gap.examples)
+            elif epoch == gap.epoch:
+                skipped.update(gap.examples & set(self._order(epoch)[gap.start :].tolist()))
+        return frozenset(skipped)
+
+    def examples_of_step(self, epoch: int, start: int) -> list[int]:
+        """The examples of the step that starts at example `start`, with those that are left out."""
+        return [int(index) for index in self._rows(epoch, start, ONE_PROCESS)[0].ravel()]
+
+    def variants_of_step(
+        self, epoch: int, start: int, variants: Iterable[Collection[int]]
+    ) -> Iterator[Batch]:
+        """The batch of a step with only some of its examples, in one shape.
+
+        All processes call it with the same arguments.
+
+        Args:
+            epoch: the epoch of the step.
+            start: the example at which it starts.
+            variants: the examples that each batch has; the places of the others are empty.
+        """
+        row = self._rows(epoch, start, self._share)[0]
+        left_out = self.left_out(epoch)
+        full = self._packed(epoch, lambda index: index in left_out, row)
+        shape = full.plan.shape(int(self._share.maximum([full.number])()[0]))
+        for kept in variants:
+            out = left_out.union(set(row.ravel().tolist()).difference(kept))
+            yield self._packed(epoch, out.__contains__, row).in_shape(shape)
+
+    def train_example(self, epoch: int, index: int) -> tuple[str, ExampleViews]:
+        """The name of a training example, and the views that it has in an epoch."""
+        return self.splits["train"][index].material_id, self._train_views(epoch, index)
 
     def eval_batches(self, split: str, replace_formula: bool = False) -> Iterator[Batch]:
         """All examples of a split in order, unaugmented; leaves have shape (devices, ...).
@@ -136,6 +182,30 @@ class RunData:
     def describe_shapes(self) -> str:
         """A description of the planned batch shapes."""
         return self._train_shapes.describe()
+
+    def _rows(self, epoch: int, start: int, share: Share) -> np.ndarray:
+        """Example indices of the rest of an epoch; see `order.train_rows`."""
+        config = self._config
+        return train_rows(
+            self._order(epoch), start, config.batch_size, config.accumulate_steps, share
+        )
+
+    def _packed(
+        self, epoch: int, is_left_out: Callable[[int], bool], micro_batches: np.ndarray
+    ) -> Packed:
+        """The examples of one optimizer update, packed."""
+        empty = ExampleViews.left_out(self._options.with_labels)
+
+        def views(index: int) -> ExampleViews:
+            return empty if is_left_out(index) else self._train_views(epoch, index)
+
+        return pack_train(
+            [[views(int(index)) for index in row] for row in micro_batches],
+            self._train_shapes,
+            self._share.num_local_devices,
+            self._per_device,
+            self._config.gradient_cache_chunks,
+        )
 
     def _built(
         self, kind: str, items: Sequence[Any] | np.ndarray, build: Callable[[Any], Packed]

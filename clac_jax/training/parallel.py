@@ -157,7 +157,7 @@ class ShardMap(Parallel):
 
         Args:
             what: which arrays are sharded: "nothing", the "optimizer" state, or "everything"
-                (parameters and optimizer state).
+                (parameters, their average and optimizer state).
             min_elements: arrays with fewer elements are replicated.
         """
         self._mesh = Mesh(np.array(jax.devices()), (AXIS,))
@@ -170,7 +170,9 @@ class ShardMap(Parallel):
         update = make_update(schedule)
 
         def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-            after, metrics = update(state, gradients(state.replace(opt_state=()), batch))
+            after, metrics = update(
+                state, gradients(state.replace(opt_state=(), ema=None), batch)
+            )
             # With the input's sharding, so that the next call matches the compiled program.
             return jax.lax.with_sharding_constraint(after, self._shardings(after)), metrics
 
@@ -278,7 +280,7 @@ class ShardMap(Parallel):
         def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
             part = str(getattr(path[0], "name", "")) if path else ""
             sharded = {"nothing": (), "optimizer": ("opt_state",)}.get(
-                self._what, ("opt_state", "params")
+                self._what, ("opt_state", "params", "ema")
             )
             spec = REPLICATED
             if part in sharded and np.size(leaf) >= self._min_elements:
