@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +9,17 @@ from typing import Any
 
 import jax
 import ml_collections
+from etils import epath
 
+from clac_jax.checkpoint.layout import CHECKPOINTS, step_folders
 from clac_jax.checkpoint.saving import Saver
+from clac_jax.distributed import processes
 from clac_jax.distributed.preemption import StopSignals
 from clac_jax.distributed.processes import SharedRequests
 from clac_jax.distributed.watchdog import Watch
-from clac_jax.errors import UserError
+from clac_jax.healing.errors import TrainingDivergedError as TrainingDivergedError  # for callers
+from clac_jax.healing.healer import Healer
+from clac_jax.healing.passes import Observed
 from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.reporting.events import Events, NoEvents
 from clac_jax.reporting.progress_line import ProgressLine, SilentLine
@@ -27,10 +31,7 @@ from clac_jax.training.state import TrainState
 from clac_jax.training.step import TrainStep
 
 
-class TrainingDivergedError(UserError):
-    """The loss or the gradient is no longer finite."""
-
-    prevents_saving = True
+ROWS = ("metrics.jsonl",)  # files of the workdir that are cut back to the step that is resumed
 
 
 @dataclass
@@ -70,6 +71,7 @@ class Run:
         stop: listens for the signals that request a stop.
         requests: makes a request of one process known to all.
         watchdog: ends the run if something takes far too long.
+        healer: decides what happens when a step goes wrong.
         began_at: position at which the run was set up.
         is_own: whether it resumed from a checkpoint in its own workdir.
         current: the only part that changes.
@@ -90,28 +92,41 @@ class Run:
     stop: StopSignals
     requests: SharedRequests
     watchdog: Watch
+    healer: Healer
     began_at: RunProgress
     is_own: bool
     current: Current
 
     def check_finite(self) -> None:
-        """Waits for the last step and checks its loss and gradient.
+        """Waits for the last step, and passes its values to the healer.
 
         Raises:
-            TrainingDivergedError: one of them is not finite.
+            GoBack: the steps since the newest checkpoint must be computed again.
+            TrainingDivergedError: its loss or gradient is not finite.
+            FaultyMachineError: the machine has computed it wrongly.
         """
         current = self.current
         metrics, current.metrics = current.metrics, None
         if metrics is None:
             return
         values = self.parallel.to_host({name: metrics[name] for name in ("loss", "grad_norm")})
-        loss, norm = float(values["loss"]), float(values["grad_norm"])
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrainingDivergedError(
-                f"At step {current.progress.step} the loss is {loss} and the gradient norm {norm}. "
-                "The newest checkpoint is from before that: lower learning_rate or gradient_clip, "
-                "raise warmup_steps, and start the same command again."
-            )
+        observed = Observed(
+            current.progress.step, float(values["loss"]), float(values["grad_norm"])
+        )
+        examples = self.config.batch_size * self.config.accumulate_steps
+        self.healer.observe(observed, current.progress, examples)
+
+    def go_back(self) -> None:
+        """Ends this pass over the steps; the run is then set up again from its newest checkpoint."""
+        checkpoints = self.saver.checkpoints
+        processes.save_if_lost(checkpoints.describe_newest)  # never the present state
+        self.watchdog.save_first = checkpoints.describe_newest
+        self.line.close()
+        checkpoints.close()
+        self.log.close()
+        if processes.is_first() and not step_folders(epath.Path(self.workdir) / CHECKPOINTS):
+            for name in ROWS:  # it begins anew
+                (self.workdir / name).unlink(missing_ok=True)
 
     def evaluated(self) -> TrainState:
         """The present state, with the parameters to validate and test: the average if configured."""
@@ -128,6 +143,7 @@ class Run:
         """
         with self.events.during("save_wait"):
             self.saver.save(self.current.state, self.current.progress, metrics)
+        self.healer.saved(self.current.progress.step)
         self.events.saved(self.current.progress.step)
 
     def poll(self, save_requested: bool = False) -> bool:

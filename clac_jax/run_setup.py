@@ -25,6 +25,9 @@ from clac_jax.distributed.sending import any_text
 from clac_jax.distributed.share import share_of_process
 from clac_jax.distributed.watchdog import Patient, Watch
 from clac_jax.files.atomic import write_atomically
+from clac_jax.healing.culprits import make_probe_step
+from clac_jax.healing.guard import Guard, Way, local_devices
+from clac_jax.healing.healer import Setting
 from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.models import abstract_variables
 from clac_jax.models.encoders import encoder_needs
@@ -36,7 +39,7 @@ from clac_jax.session import Session
 from clac_jax.tasks import make_task
 from clac_jax.training import optim
 from clac_jax.training.ema import Averaging
-from clac_jax.training.parallel import make_parallel
+from clac_jax.training.parallel import Parallel, make_parallel, other_devices
 from clac_jax.training.schedules import make_schedule, timeline_of
 from clac_jax.training.state import TrainState, create_train_state, with_average
 
@@ -140,6 +143,20 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         if place.is_remote:  # its parts are uploaded before a save ends
             of_saves = Patient(watchdog)
 
+    # Healing: what it has changed so far, and the step that it watches.
+    healer, num_done = session.healer, progress.step
+    probe = parallel.evaluate(make_probe_step(trainable, task.loss))
+    healer.begin(Setting(progress, data, fingerprints["train"], parallel, probe), ((), {}))
+
+    def way(parallel: Parallel) -> Way:
+        return Way(parallel, parallel.train(trainable, schedule, task.loss), local_devices(parallel.local_devices))
+
+    usual, other = way(parallel), other_devices(parallel)
+    guard = Guard(usual.step, parallel, num_done)
+    train_step = healer.guard(guard, lambda: (usual, usual if other is parallel else way(other)))
+    scale = healer.scale(progress.learning_rate_scale, num_done)
+    arrays = {**start.arrays, "learning_rate_scale": np.asarray(scale)}
+
     return Run(
         config=config,
         workdir=workdir,
@@ -147,7 +164,7 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         data=data,
         task=task,
         parallel=parallel,
-        train_step=parallel.train(trainable, schedule, task.loss),
+        train_step=train_step,
         template=template,
         saver=Saver(parallel, checkpoints, log, config.checkpoint, of_saves),
         log=log,
@@ -156,7 +173,8 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         stop=session.stop,
         requests=processes.SharedRequests(),
         watchdog=watchdog,
+        healer=healer,
         began_at=progress,
         is_own=start.is_own,
-        current=Current(parallel.put(from_arrays(template, start.arrays)), progress),
+        current=Current(parallel.put(from_arrays(template, arrays)), progress),
     )

@@ -32,6 +32,7 @@ ORDER = (
     "bucket",
     "tasks",
     "interop",
+    "healing",
     "run",
     "session",
     "run_setup",

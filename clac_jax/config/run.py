@@ -21,6 +21,7 @@ from clac_jax.config.effects import (
     SCHEDULE,
 )
 from clac_jax.config.encoders import graph_encoder, text_encoder_sizes
+from clac_jax.config.healing import Healing
 from clac_jax.config.key import Group, Key, group, group_of, key
 from clac_jax.config.saving import Bucket, Checkpoint, Logging, Restore
 from clac_jax.config.training import (
@@ -325,6 +326,11 @@ class Run:
         per_process=True,
     )
 
+    healing: None = group(
+        Healing,
+        "What a run does on its own when a step goes wrong: see [Healing](healing.md).",
+        on_change=NEXT_STEP,
+    )
     watchdog: None = group(
         Watchdog,
         "When a run that hangs is ended: see [Unattended runs](unattended.md).",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,7 +104,7 @@ class RunData:
             ...) if `config.gradient_cache_chunks` is greater than 1.
         """
         left_out = self.left_out(epoch)
-        build = functools.partial(self._packed, epoch, lambda index: index in left_out)
+        build = functools.partial(self._packed, epoch, left_out.__contains__)
         rows = self._rows(epoch, start, self._share)
         return in_one_shape(self._built("train", rows, build), self._share)
 
@@ -122,25 +122,26 @@ class RunData:
         """The examples of the step that starts at example `start`, with those that are left out."""
         return [int(index) for index in self._rows(epoch, start, ONE_PROCESS)[0].ravel()]
 
-    def variants_of_step(
-        self, epoch: int, start: int, variants: Iterable[Collection[int]]
-    ) -> Iterator[Batch]:
-        """The batch of a step with only some of its examples, in one shape.
+    def parts_of_step(self, epoch: int, start: int) -> Callable[[Collection[int]], Batch]:
+        """A function that makes the batch of a step with only some of its examples.
 
-        All processes call it with the same arguments.
+        All its batches have the shape of the step, and the places of the other examples are empty.
+        A collective; the function is not.
 
         Args:
             epoch: the epoch of the step.
             start: the example at which it starts.
-            variants: the examples that each batch has; the places of the others are empty.
         """
         row = self._rows(epoch, start, self._share)[0]
-        left_out = self.left_out(epoch)
-        full = self._packed(epoch, lambda index: index in left_out, row)
+        left_out, own = self.left_out(epoch), frozenset(row.ravel().tolist())
+        full = self._packed(epoch, left_out.__contains__, row)
         shape = full.plan.shape(int(self._share.maximum([full.number])()[0]))
-        for kept in variants:
-            out = left_out.union(set(row.ravel().tolist()).difference(kept))
-            yield self._packed(epoch, out.__contains__, row).in_shape(shape)
+
+        def with_only(kept: Collection[int]) -> Batch:
+            out = left_out | own.difference(kept)
+            return self._packed(epoch, out.__contains__, row).in_shape(shape)
+
+        return with_only
 
     def train_example(self, epoch: int, index: int) -> tuple[str, ExampleViews]:
         """The name of a training example, and the views that it has in an epoch."""

@@ -7,7 +7,7 @@ without a device axis.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -33,6 +33,14 @@ def make_parallel(config: ml_collections.ConfigDict) -> Parallel:
     return Pmap()
 
 
+def other_devices(parallel: Parallel) -> Parallel:
+    """The same placement with each part of a batch on another device, if that is possible."""
+    devices = jax.local_devices()
+    if isinstance(parallel, Pmap) and jax.process_count() == 1 and len(devices) > 1:
+        return Pmap([*devices[1:], *devices[:1]])
+    return parallel
+
+
 class Parallel(abc.ABC):
     """A way to run a one-device step on all devices."""
 
@@ -50,6 +58,12 @@ class Parallel(abc.ABC):
     @abc.abstractmethod
     def put(self, tree: Any) -> Any:
         """Copies a tree of host arrays, the state or part of it, to the devices."""
+
+    @property
+    def local_devices(self) -> Sequence[Any]:
+        """The devices of this process."""
+        devices: Sequence[Any] = jax.local_devices()
+        return devices
 
     @abc.abstractmethod
     def describe(self, tree: Any) -> Any:
@@ -98,15 +112,31 @@ class Parallel(abc.ABC):
 class Pmap(Parallel):
     """pmap: every local device holds a copy of the entire state."""
 
+    def __init__(self, devices: Sequence[Any] | None = None):
+        """Over the devices of all processes.
+
+        Args:
+            devices: another order of the devices, for the only process of a run.
+        """
+        self._devices = devices
+
+    @property
+    def local_devices(self) -> Sequence[Any]:
+        """The devices of this process, in the order of the parts of its batches."""
+        devices: Sequence[Any] = self._devices or jax.local_devices()
+        return devices
+
     def train(self, trainable: Any, schedule: optax.Schedule, loss: Loss) -> TrainStep:
         """See `Parallel.train`."""
         step = make_train_step(trainable, schedule, loss)
-        mapped: TrainStep = jax.pmap(step, axis_name=AXIS, donate_argnums=(0,))
+        mapped: TrainStep = jax.pmap(
+            step, axis_name=AXIS, donate_argnums=(0,), devices=self._devices
+        )
         return mapped
 
     def evaluate(self, eval_step: Callable[..., Any]) -> Callable[..., Any]:
         """See `Parallel.evaluate`."""
-        mapped: Callable[..., Any] = jax.pmap(eval_step, axis_name=AXIS)
+        mapped: Callable[..., Any] = jax.pmap(eval_step, axis_name=AXIS, devices=self._devices)
         return mapped
 
     def put(self, tree: Any) -> Any:
@@ -115,7 +145,7 @@ class Pmap(Parallel):
         The copies have no weak types and are sharded along the step's axis, like the state that a
         step returns: a step whose inputs and outputs differ in these respects compiles twice.
         """
-        devices = jax.local_devices()
+        devices = self.local_devices
         sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), SPLIT)
         rows = jax.tree.map(lambda leaf: np.asarray(leaf)[None], tree)
         copies = [jax.device_put(rows, device, may_alias=False) for device in devices]

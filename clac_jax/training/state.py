@@ -61,7 +61,7 @@ class TrainState(train_state.TrainState):
         scaled = jax.tree.map(lambda update: self.learning_rate_scale * update, updates)
         params = optax.apply_updates(self.params, scaled)
         if self.averaging is not None:
-            changes["ema"] = self.averaging.update(self.ema, params, self.step)
+            changes["ema"] = self.averaging.update(self.ema, params, jnp.asarray(self.step))
         return self.replace(step=self.step + 1, params=params, opt_state=opt_state, **changes)
 
 

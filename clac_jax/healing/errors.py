@@ -1,0 +1,25 @@
+"""How healing ends a pass over some steps: by going back, or by stopping the run."""
+
+from __future__ import annotations
+
+from clac_jax.errors import UserError
+
+EXIT_FAULTY = 77
+"""Exit code of a run whose machine has computed the same step with different results."""
+
+
+class TrainingDivergedError(UserError):
+    """The loss or the gradient is no longer finite, and nothing heals that."""
+
+    prevents_saving = True
+
+
+class FaultyMachineError(UserError):
+    """The same step had different results: a device, its memory or its host is broken."""
+
+    exit_code = EXIT_FAULTY
+    prevents_saving = True
+
+
+class GoBack(Exception):
+    """The run goes back to its newest checkpoint; raised in all processes at the same step."""

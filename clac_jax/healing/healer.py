@@ -1,0 +1,295 @@
+"""Watches the steps of a run, and decides what happens when one goes wrong.
+
+When something is wrong at a step, the run goes back to its newest checkpoint and computes the steps
+up to it again. If they have the same bits, data or numerics are to blame: the examples are named,
+and the configured action follows. If not, the machine is, once a third pass has agreed with one of
+the others. Only an action is recorded: whoever starts the run again after a kill in the middle of
+this sees the same step go wrong, and comes to the same decision.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from clac_jax.distributed import processes
+from clac_jax.healing import culprits as culprits_lib
+from clac_jax.healing.actions import HEALED, LOWER_RATE, SKIP, Action, actions_in, gaps_of, scaled
+from clac_jax.healing.culprits import Culprit
+from clac_jax.healing.errors import FaultyMachineError, GoBack, TrainingDivergedError
+from clac_jax.healing.guard import Guard, SpotCheck, Way, advice, local_devices
+from clac_jax.healing.passes import Observed, compare
+from clac_jax.healing.spikes import describe_spike, spike_threshold
+from clac_jax.input_pipeline.run_data import RunData
+from clac_jax.training.parallel import Parallel
+from clac_jax.training.progress import RunProgress
+from clac_jax.training.state import TrainState
+
+WENT_BACK = "went_back"
+"""The event of the journal that records why a run went back to a checkpoint."""
+
+WriteEvent = Callable[[str, Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a healer needs of a run.
+
+    Attributes:
+        progress: where the run begins.
+        data: its batches.
+        data_name: fingerprint of its training split.
+        parallel: placement on the devices.
+        probe: (state, batch) -> loss and gradient norm, on all devices.
+    """
+
+    progress: RunProgress
+    data: RunData
+    data_name: str
+    parallel: Parallel
+    probe: Callable[[TrainState, Any], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Suspicion:
+    """Something wrong at a step, before it has been replayed."""
+
+    step: int
+    reason: str
+
+
+class Healer:
+    """Decides what happens when a step goes wrong; lives as long as the program.
+
+    Attributes:
+        actions: what has been done to the run, oldest first.
+    """
+
+    def __init__(self, options: ml_collections.ConfigDict):
+        """Starts without a suspicion.
+
+        Args:
+            options: the group `config.healing`.
+        """
+        self._options = options
+        self.actions: list[Action] = []
+        self._unwritten: list[tuple[str, dict[str, Any]]] = []
+        self._losses: dict[int, float] = {}
+        self._passes: list[dict[int, Observed]] = []
+        self._suspicion: _Suspicion | None = None
+        self._saves = [0, 0]
+        self._is_new = True
+        self._setting: Setting
+        self._guard: Guard
+
+    def begin(self, setting: Setting, journal: tuple[Iterable[Any], Mapping[int, float]]) -> None:
+        """Follows what is recorded, at the start of the run or after it has gone back.
+
+        All processes call it.
+
+        Args:
+            setting: the run.
+            journal: events and losses (by step) of the run's journal; only of the first process.
+        """
+        step = setting.progress.step
+        events, losses = journal
+        recorded = actions_in(events) if processes.is_first() else []
+        facts = json.dumps(
+            [[each.to_json() for each in recorded], self._latest(losses)]
+        )
+        _, sent = processes.from_first(lambda: ({}, facts.encode()), {})
+        known, kept = json.loads(sent)
+        self._setting = setting
+        if self._is_new:  # later, they are known here, and perhaps not yet recorded
+            self.actions = [Action.from_json(each) for each in known]
+        self._is_new = False
+        self._losses |= {int(number): float(loss) for number, loss in kept}
+        self._losses = {number: loss for number, loss in self._losses.items() if number <= step}
+        self._passes.append({})
+        setting.data.gaps = gaps_of(a for a in self.actions if a.data == setting.data_name)
+
+    def write(self, write_event: WriteEvent) -> None:
+        """Records what has been decided since the last call."""
+        for event, facts in self._unwritten:
+            write_event(event, facts)
+        self._unwritten = []
+
+    def guard(self, guard: Guard, ways: Callable[[], tuple[Way, Way]]) -> Guard:
+        """Prepares the training step of the run.
+
+        Args:
+            guard: the step, unwatched.
+            ways: makes the two ways in which a step is computed for a spot check.
+        """
+        self._guard = guard
+        if self._options.verify_every:
+            guard.spot_check, guard.check_every = SpotCheck(*ways()), self._options.verify_every
+        if self._suspicion is not None:
+            guard.keep_before = self._suspicion.step
+        for each in self.actions:
+            if each.action == LOWER_RATE and each.resumed_at > self._setting.progress.step:
+                guard.rates[each.resumed_at] = each.factor
+        return guard
+
+    def scale(self, scale: float, step: int) -> np.float32:
+        """The factor on the learning rate after `step` steps; `scale` is that of the schedule."""
+        return scaled(scale, self.actions, step)
+
+    def saved(self, step: int) -> None:
+        """Notes a save; the one before it is on the disk, so nobody will go back beyond that."""
+        self._saves = [self._saves[1], step]
+        for each in self._passes:
+            for number in [number for number in each if number <= self._saves[0]]:
+                del each[number]
+
+    def observe(self, observed: Observed, progress: RunProgress, examples: int) -> None:
+        """Looks at a finished step; in all processes, with the same values.
+
+        Args:
+            observed: its values.
+            progress: position of the run after the step.
+            examples: number of examples of a step.
+
+        Raises:
+            GoBack: the steps since the newest checkpoint must be computed again.
+            TrainingDivergedError: loss or gradient are not finite, and nothing heals that.
+            FaultyMachineError: the machine has computed a step wrongly.
+        """
+        step = observed.step
+        self._passes[-1][step] = observed
+        verdict = compare(self._passes, step)
+        if verdict.fault:
+            raise FaultyMachineError(f"{verdict.fault} That was on {local_devices()}. {advice()}")
+        if verdict.again:
+            self._go_back(step, "it has other values than the first time")
+        if self._suspicion is not None and step == self._suspicion.step:
+            self._heal(self._suspicion, progress, examples)
+        reason = self._trouble(observed)
+        if not reason:
+            self._losses[step] = observed.loss
+            self._losses.pop(step - self._window, None)
+        elif self._options.enabled:
+            self._suspicion = _Suspicion(step, reason)
+            self._go_back(step, reason)
+        elif observed.unlike:
+            raise FaultyMachineError(f"After step {step:,}, {reason}. {advice()}")
+        else:
+            raise TrainingDivergedError(
+                f"At step {step} the loss is {observed.loss} and the gradient norm "
+                f"{observed.grad_norm}. The newest checkpoint is from before that: lower "
+                "learning_rate or gradient_clip, raise warmup_steps, and start the same command "
+                "again."
+            )
+
+    @property
+    def _window(self) -> int:
+        return int(self._options.spike_window)
+
+    def _latest(self, losses: Mapping[int, float]) -> list[tuple[int, float]]:
+        finite = {step: loss for step, loss in losses.items() if math.isfinite(loss)}
+        return sorted(finite.items())[-self._window :]
+
+    def _trouble(self, observed: Observed) -> str:
+        """What is wrong with a step, as a clause; "" if nothing is."""
+        if observed.unlike:
+            return observed.unlike
+        if not observed.is_finite:
+            return f"the loss was {observed.loss:g} and the gradient norm {observed.grad_norm:g}"
+        if not self._options.enabled:
+            return ""
+        return describe_spike(
+            observed.loss, self._recent(observed.step), self._window, self._options.spike_factor
+        )
+
+    def _recent(self, step: int) -> list[float]:
+        """The losses of the steps before one."""
+        before = {number: loss for number, loss in self._losses.items() if number < step}
+        return [loss for _, loss in self._latest(before)]
+
+    def _go_back(self, step: int, reason: str) -> None:
+        self._unwritten.append((WENT_BACK, {"at_step": step, "reason": reason}))
+        raise GoBack(f"at step {step:,} {reason}")
+
+    def _heal(self, suspicion: _Suspicion, progress: RunProgress, examples: int) -> None:
+        """Takes the configured action: the step has the same bits again.
+
+        Raises:
+            GoBack: with the action, the run continues from the checkpoint.
+            TrainingDivergedError: it has to stop.
+            FaultyMachineError: copies of the state differ in the same way again.
+        """
+        observed = self._passes[-1][suspicion.step]
+        if observed.unlike:
+            raise FaultyMachineError(
+                f"After step {suspicion.step:,}, {suspicion.reason}, each time that the step is "
+                f"computed. {advice()}"
+            )
+        options, setting = self._options, self._setting
+        epoch, start = progress.epoch, progress.examples_in_epoch - examples
+        found = self._culprits(observed, epoch, start)
+        named = [setting.data.train_example(epoch, each.index) for each in found]
+        pairs = list(zip(found, named, strict=True))
+        told = "; ".join(culprit.describe(*facts) for culprit, facts in pairs)
+        action = options.action
+        enough = len(self.actions) >= options.max_times
+        if action not in (SKIP, LOWER_RATE) or enough or (action == SKIP and not found):
+            raise TrainingDivergedError(self._why_stop(suspicion, told, enough))
+        self.actions.append(
+            Action(
+                action=action,
+                step=suspicion.step,
+                reason=suspicion.reason + (f" because of {told}" if told else ""),
+                resumed_at=setting.progress.step,
+                epoch=epoch,
+                start=start,
+                examples=tuple(each.index for each in found) if action == SKIP else (),
+                names=tuple(name for name, _ in named) if action == SKIP else (),
+                factor=1.0 if action == SKIP else options.rate_factor,
+                data=setting.data_name,
+            )
+        )
+        self._unwritten.append((HEALED, self.actions[-1].to_json()))
+        self._suspicion, self._passes = None, []
+        raise GoBack(self.actions[-1].describe())
+
+    def _why_stop(self, suspicion: _Suspicion, told: str, enough: bool) -> str:
+        who = f"To blame: {told}." if told else "No few examples are to blame."
+        if enough:
+            then = (
+                f"The run has healed itself {len(self.actions)} times already "
+                "(config.healing.max_times). Look at its data and learning rate, and start the "
+                "same command again with a larger max_times."
+            )
+        elif told:
+            then = "Fix the data, or set config.healing.action=skip or config.dataset.skip."
+        else:
+            then = "Lower learning_rate or gradient_clip, or set config.healing.action=lower_rate."
+        return (
+            f"At step {suspicion.step:,} {suspicion.reason}, with the same bits when replayed from "
+            f"step {self._setting.progress.step:,}. {who} {then}"
+        )
+
+    def _culprits(self, observed: Observed, epoch: int, start: int) -> list[Culprit]:
+        """The examples to blame for a step, whose state before it has been kept."""
+        setting, state, most = self._setting, self._guard.kept, self._options.max_examples
+        assert state is not None
+        state = state.replace(ema=None)
+        left_out = setting.data.left_out(epoch)
+        examples = [e for e in setting.data.examples_of_step(epoch, start) if e not in left_out]
+        with_only = setting.data.parts_of_step(epoch, start)
+
+        def probe(kept: Iterable[int]) -> tuple[float, float]:
+            values = setting.parallel.to_host(setting.probe(state, with_only(list(kept))))
+            return float(values["loss"]), float(values["grad_norm"])
+
+        if observed.is_finite:
+            losses = self._recent(observed.step)
+            threshold = spike_threshold(losses, self._options.spike_factor)
+            return culprits_lib.above(examples, probe, threshold, most)
+        return culprits_lib.not_finite(examples, probe, most)
