@@ -29,11 +29,13 @@ from clac_jax.healing.culprits import make_probe_step
 from clac_jax.healing.guard import Guard, Way, local_devices
 from clac_jax.healing.healer import Setting
 from clac_jax.input_pipeline.run_data import RunData
+from clac_jax.journal.journal_file import NO_JOURNAL, START, read_journal
 from clac_jax.models import abstract_variables
 from clac_jax.models.encoders import encoder_needs
 from clac_jax.reporting import summary
 from clac_jax.reporting.progress_line import ProgressLine, SilentLine
 from clac_jax.reporting.run_log import RunLog, SilentLog
+from clac_jax.reporting.start_facts import start_facts
 from clac_jax.run import Current, Run
 from clac_jax.session import Session
 from clac_jax.tasks import make_task
@@ -124,6 +126,7 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         )
         validated, resumed = progress.examples_in_epoch == 0, bool(origin.own)
         log = RunLog(workdir, config, progress.step, validated, resumed)
+        log.record_event(START, progress.step, start_facts(config))
         write_atomically(workdir / "config.json", config_lib.to_json(config))
         next_rate = float(np.asarray(schedule(progress.step))) * progress.learning_rate_scale
         lines = [
@@ -146,10 +149,15 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
     # Healing: what it has changed so far, and the step that it watches.
     healer, num_done = session.healer, progress.step
     probe = parallel.evaluate(make_probe_step(trainable, task.loss))
-    healer.begin(Setting(progress, data, fingerprints["train"], parallel, probe), ((), {}))
+    setting = Setting(progress, data, fingerprints["train"], parallel, probe)
+    journal = read_journal(workdir) if first else NO_JOURNAL
+    healer.begin(setting, journal, functools.partial(log.record_event, step=num_done))
 
     def way(parallel: Parallel) -> Way:
-        return Way(parallel, parallel.train(trainable, schedule, task.loss), local_devices(parallel.local_devices))
+        step = parallel.train(
+            trainable, schedule, task.loss, digests=config.journal.digest_every > 0
+        )
+        return Way(parallel, step, local_devices(parallel.local_devices))
 
     usual, other = way(parallel), other_devices(parallel)
     guard = Guard(usual.step, parallel, num_done)
@@ -165,6 +173,7 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         task=task,
         parallel=parallel,
         train_step=train_step,
+        state_digests=parallel.digest(template),
         template=template,
         saver=Saver(parallel, checkpoints, log, config.checkpoint, of_saves),
         log=log,

@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 
 from clac_jax.input_pipeline.run_data import Gap
-
-HEALED = "healed"
-"""The event of the journal that records an action."""
+from clac_jax.journal.journal_file import HEALED
 
 SKIP, LOWER_RATE, STOP = "skip", "lower_rate", "stop"
 ACTIONS = (SKIP, LOWER_RATE, STOP)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,14 +19,17 @@ import ml_collections
 import numpy as np
 
 from clac_jax.distributed import processes
+from clac_jax.distributed.sending import any_text
+from clac_jax.errors import warn
 from clac_jax.healing import culprits as culprits_lib
-from clac_jax.healing.actions import HEALED, LOWER_RATE, SKIP, Action, actions_in, gaps_of, scaled
+from clac_jax.healing.actions import LOWER_RATE, SKIP, Action, actions_in, gaps_of, scaled
 from clac_jax.healing.culprits import Culprit
 from clac_jax.healing.errors import FaultyMachineError, GoBack, TrainingDivergedError
 from clac_jax.healing.guard import Guard, SpotCheck, Way, advice, local_devices
-from clac_jax.healing.passes import Observed, compare
+from clac_jax.healing.passes import Observed, Verdict, compare
 from clac_jax.healing.spikes import describe_spike, spike_threshold
 from clac_jax.input_pipeline.run_data import RunData
+from clac_jax.journal.journal_file import HEALED, Journal
 from clac_jax.training.parallel import Parallel
 from clac_jax.training.progress import RunProgress
 from clac_jax.training.state import TrainState
@@ -34,7 +37,8 @@ from clac_jax.training.state import TrainState
 WENT_BACK = "went_back"
 """The event of the journal that records why a run went back to a checkpoint."""
 
-WriteEvent = Callable[[str, Mapping[str, Any]], None]
+WriteEvent = Callable[..., None]
+"""Takes the name of an event, and its `facts`."""
 
 
 @dataclass(frozen=True)
@@ -88,37 +92,41 @@ class Healer:
         self._setting: Setting
         self._guard: Guard
 
-    def begin(self, setting: Setting, journal: tuple[Iterable[Any], Mapping[int, float]]) -> None:
-        """Follows what is recorded, at the start of the run or after it has gone back.
+    def begin(self, setting: Setting, journal: Journal, write_event: WriteEvent) -> None:
+        """Follows what is recorded, and records what has been decided since the last start.
 
-        All processes call it.
+        All processes call it, at the start of the run and each time that it has gone back.
 
         Args:
             setting: the run.
-            journal: events and losses (by step) of the run's journal; only of the first process.
+            journal: that of the run, up to `setting.progress`; empty except in the first process.
+            write_event: adds an event to it.
         """
-        step = setting.progress.step
-        events, losses = journal
-        recorded = actions_in(events) if processes.is_first() else []
-        facts = json.dumps(
-            [[each.to_json() for each in recorded], self._latest(losses)]
-        )
+        recorded = actions_in(journal.events)
+        losses = dict(zip(*(journal.steps[name].tolist() for name in ("step", "loss")), strict=True))
+        facts = json.dumps([[each.to_json() for each in recorded], self._latest(losses)])
         _, sent = processes.from_first(lambda: ({}, facts.encode()), {})
-        known, kept = json.loads(sent)
-        self._setting = setting
+        known, latest = json.loads(sent)
         if self._is_new:  # later, they are known here, and perhaps not yet recorded
             self.actions = [Action.from_json(each) for each in known]
-        self._is_new = False
-        self._losses |= {int(number): float(loss) for number, loss in kept}
-        self._losses = {number: loss for number, loss in self._losses.items() if number <= step}
+            for each in self.actions:
+                if each.data != setting.data_name:
+                    warn(f"The data have changed, so what was healed is undone: {each.describe()}")
+        self._is_new, self._setting = False, setting
+        self._losses = {int(number): float(loss) for number, loss in latest}
         self._passes.append({})
-        setting.data.gaps = gaps_of(a for a in self.actions if a.data == setting.data_name)
-
-    def write(self, write_event: WriteEvent) -> None:
-        """Records what has been decided since the last call."""
-        for event, facts in self._unwritten:
-            write_event(event, facts)
+        setting.data.gaps = gaps_of(self._followed)
+        for event, reason in self._unwritten:
+            write_event(event, facts=reason)
+        for each in self.actions:
+            if each not in recorded:
+                write_event(HEALED, facts=each.to_json())
         self._unwritten = []
+
+    @property
+    def _followed(self) -> list[Action]:
+        """The actions that refer to the present data."""
+        return [each for each in self.actions if each.data == self._setting.data_name]
 
     def guard(self, guard: Guard, ways: Callable[[], tuple[Way, Way]]) -> Guard:
         """Prepares the training step of the run.
@@ -132,14 +140,14 @@ class Healer:
             guard.spot_check, guard.check_every = SpotCheck(*ways()), self._options.verify_every
         if self._suspicion is not None:
             guard.keep_before = self._suspicion.step
-        for each in self.actions:
+        for each in self._followed:
             if each.action == LOWER_RATE and each.resumed_at > self._setting.progress.step:
                 guard.rates[each.resumed_at] = each.factor
         return guard
 
     def scale(self, scale: float, step: int) -> np.float32:
         """The factor on the learning rate after `step` steps; `scale` is that of the schedule."""
-        return scaled(scale, self.actions, step)
+        return scaled(scale, self._followed, step)
 
     def saved(self, step: int) -> None:
         """Notes a save; the one before it is on the disk, so nobody will go back beyond that."""
@@ -151,6 +159,8 @@ class Healer:
     def observe(self, observed: Observed, progress: RunProgress, examples: int) -> None:
         """Looks at a finished step; in all processes, with the same values.
 
+        Does nothing unless healing is enabled.
+
         Args:
             observed: its values.
             progress: position of the run after the step.
@@ -158,14 +168,18 @@ class Healer:
 
         Raises:
             GoBack: the steps since the newest checkpoint must be computed again.
-            TrainingDivergedError: loss or gradient are not finite, and nothing heals that.
+            TrainingDivergedError: the step cannot be healed.
             FaultyMachineError: the machine has computed a step wrongly.
         """
+        if not self._options.enabled:
+            return
         step = observed.step
         self._passes[-1][step] = observed
         verdict = compare(self._passes, step)
+        if len(self._passes) > 1:
+            verdict = _agreed(verdict)
         if verdict.fault:
-            raise FaultyMachineError(f"{verdict.fault} That was on {local_devices()}. {advice()}")
+            raise FaultyMachineError(f"{verdict.fault} {advice()}")
         if verdict.again:
             self._go_back(step, "it has other values than the first time")
         if self._suspicion is not None and step == self._suspicion.step:
@@ -174,18 +188,9 @@ class Healer:
         if not reason:
             self._losses[step] = observed.loss
             self._losses.pop(step - self._window, None)
-        elif self._options.enabled:
+        else:
             self._suspicion = _Suspicion(step, reason)
             self._go_back(step, reason)
-        elif observed.unlike:
-            raise FaultyMachineError(f"After step {step:,}, {reason}. {advice()}")
-        else:
-            raise TrainingDivergedError(
-                f"At step {step} the loss is {observed.loss} and the gradient norm "
-                f"{observed.grad_norm}. The newest checkpoint is from before that: lower "
-                "learning_rate or gradient_clip, raise warmup_steps, and start the same command "
-                "again."
-            )
 
     @property
     def _window(self) -> int:
@@ -197,12 +202,10 @@ class Healer:
 
     def _trouble(self, observed: Observed) -> str:
         """What is wrong with a step, as a clause; "" if nothing is."""
-        if observed.unlike:
+        if observed.unlike and not processes.are_several():  # which only one of them may notice
             return observed.unlike
         if not observed.is_finite:
             return f"the loss was {observed.loss:g} and the gradient norm {observed.grad_norm:g}"
-        if not self._options.enabled:
-            return ""
         return describe_spike(
             observed.loss, self._recent(observed.step), self._window, self._options.spike_factor
         )
@@ -254,7 +257,6 @@ class Healer:
                 data=setting.data_name,
             )
         )
-        self._unwritten.append((HEALED, self.actions[-1].to_json()))
         self._suspicion, self._passes = None, []
         raise GoBack(self.actions[-1].describe())
 
@@ -293,3 +295,11 @@ class Healer:
             threshold = spike_threshold(losses, self._options.spike_factor)
             return culprits_lib.above(examples, probe, threshold, most)
         return culprits_lib.not_finite(examples, probe, most)
+
+
+def _agreed(verdict: Verdict) -> Verdict:
+    """The verdict of all processes: a fault that one of them has noticed is one; a collective."""
+    where = f" That was on {local_devices()}." if verdict.fault else ""
+    fault = any_text(verdict.fault + where)
+    again = bool(processes.maximum([int(verdict.again)])()[0])
+    return Verdict(again=again and not fault, fault=fault)

@@ -12,6 +12,7 @@ import numpy as np
 
 from clac_jax.files.huggingface import resolve_folder
 from clac_jax.input_pipeline.batch import Batch, ExampleViews, collate
+from clac_jax.input_pipeline.example_digest import digested
 from clac_jax.input_pipeline.needs import EncoderNeeds
 from clac_jax.input_pipeline.order import epoch_order, eval_rows, steps_in_epoch, train_rows
 from clac_jax.input_pipeline.packing import Packed, chunk_size, in_one_shape, pack_eval, pack_train
@@ -197,11 +198,19 @@ class RunData:
         """The examples of one optimizer update, packed."""
         empty = ExampleViews.left_out(self._options.with_labels)
 
-        def views(index: int) -> ExampleViews:
-            return empty if is_left_out(index) else self._train_views(epoch, index)
+        def examples(number: int, row: np.ndarray) -> list[ExampleViews]:
+            """This process's part of an accumulated batch, given its number in the update."""
+            views = [
+                empty if is_left_out(index) else self._train_views(epoch, index)
+                for index in row.tolist()
+            ]
+            if not self._config.journal.digest_every:
+                return views
+            first = number * self._config.batch_size + self._share.process_index * len(row)
+            return [digested(example, first + slot) for slot, example in enumerate(views)]
 
         return pack_train(
-            [[views(int(index)) for index in row] for row in micro_batches],
+            [examples(*each) for each in enumerate(micro_batches)],
             self._train_shapes,
             self._share.num_local_devices,
             self._per_device,
