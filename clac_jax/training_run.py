@@ -228,5 +228,7 @@ def _test(run: Run) -> Row:
         run.events.record("tested")
         seconds = recorded_seconds(run.workdir / EVENTS_FILE)
         write_report(report, read_rows(run.workdir / "metrics.jsonl"), seconds)
-        print(f"{run.task.describe_test(row)}\nreport    {run.shown}/report.png", flush=True)
+        lines = [run.task.describe_test(row), f"report    {run.shown}/report.png"]
+        lines += [f"healed    {story}" for story in [run.healer.tell()] if story]
+        print("\n".join(lines), flush=True)
     return row

@@ -142,7 +142,7 @@ def describe_views(views: ExampleViews) -> str:
         facts.append(f"{volume / len(graph.atomic_numbers):.3g} cubic angstrom per atom")
     if views.label is not None:
         with np.errstate(over="ignore"):
-            overflows = np.isfinite(views.label) and not np.isfinite(np.float32(views.label))
-        facts.append(f"label {views.label:.6g}" + (", too large for float32" * overflows))
+            is_finite = bool(np.isfinite(np.float32(views.label)))
+        facts.append(f"label {views.label:.6g}" + ("" if is_finite else ", not finite as float32"))
     return ", ".join(facts)
 

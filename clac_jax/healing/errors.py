@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from clac_jax.errors import UserError
-
-EXIT_FAULTY = 77
-"""Exit code of a run whose machine has computed the same step with different results."""
+from clac_jax.errors import EXIT_FAULTY, UserError
 
 
 class TrainingDivergedError(UserError):

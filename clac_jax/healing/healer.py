@@ -22,7 +22,7 @@ from clac_jax.distributed import processes
 from clac_jax.distributed.sending import any_text
 from clac_jax.errors import warn
 from clac_jax.healing import culprits as culprits_lib
-from clac_jax.healing.actions import LOWER_RATE, SKIP, Action, actions_in, gaps_of, scaled
+from clac_jax.healing.actions import LOWER_RATE, SKIP, Action, actions_in, gaps_of, scaled, tell
 from clac_jax.healing.culprits import Culprit
 from clac_jax.healing.errors import FaultyMachineError, GoBack, TrainingDivergedError
 from clac_jax.healing.guard import Guard, SpotCheck, Way, advice, local_devices
@@ -148,6 +148,10 @@ class Healer:
     def scale(self, scale: float, step: int) -> np.float32:
         """The factor on the learning rate after `step` steps; `scale` is that of the schedule."""
         return scaled(scale, self._followed, step)
+
+    def tell(self) -> str:
+        """What has been healed, in a paragraph; "" if nothing has."""
+        return tell(self.actions)
 
     def saved(self, step: int) -> None:
         """Notes a save; the one before it is on the disk, so nobody will go back beyond that."""
