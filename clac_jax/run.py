@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from clac_jax.tasks import Task
 from clac_jax.training.parallel import Parallel
 from clac_jax.training.progress import RunProgress
 from clac_jax.training.state import TrainState
+from clac_jax.training.state_digests import StateDigests
 from clac_jax.training.step import TrainStep
 
 
@@ -53,13 +54,13 @@ class QueuedStep:
         state: the state after it.
         progress: the position after it.
         metrics: its metrics, and digests of its gradient and batch.
-        digests: digests of `state`; {} if they are not due.
+        digests: digests of `state`; None if they are not due.
     """
 
     state: TrainState
     progress: RunProgress
     metrics: Mapping[str, jax.Array]
-    digests: Mapping[str, jax.Array]
+    digests: Mapping[str, jax.Array] | None
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class Run:
         task: the model, its loss and its measures.
         parallel: placement of the state and the steps on the devices.
         train_step: compiled for all devices; reuses the memory of the state that it receives.
-        state_digests: compiled for all devices: the digests of a state, see `Parallel.digest`.
+        state_digests: computes digests of a state on the devices.
         template: shapes and dtypes of the state on the host.
         saver: saves and removes checkpoints.
         log: receives the rows.
@@ -137,7 +138,7 @@ class Run:
     task: Task
     parallel: Parallel
     train_step: TrainStep
-    state_digests: Callable[[TrainState], dict[str, jax.Array]]
+    state_digests: StateDigests
     template: TrainState
     saver: Saver
     log: RunLog | SilentLog
@@ -158,7 +159,8 @@ class Run:
         state, metrics = self.train_step(self.current.state, batch)
         every = config.journal.digest_every
         is_due = every and progress.step % every == 0
-        return QueuedStep(state, progress, metrics, self.state_digests(state) if is_due else {})
+        digests = self.state_digests.queue(state) if is_due else None
+        return QueuedStep(state, progress, metrics, digests)
 
     def finish_step(self) -> None:
         """Waits for the results of the last step, unless that is done; records and checks them.
@@ -190,11 +192,7 @@ class Run:
             if name.startswith(METRIC_PREFIX)
         }
         metrics = {name: value for name, value in arrays.items() if value.ndim == 0}
-        copies = [
-            {part: Digest.of_words(words) for part, words in copy.items()}
-            for copy in self.parallel.copies(queued.digests)
-            if queued.digests
-        ]
+        copies = [] if queued.digests is None else self.state_digests.fetch(queued.digests)
         digests |= copies[0] if copies else {}
         if self.config.journal.digest_every:
             terms = array_digests(metrics)

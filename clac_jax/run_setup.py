@@ -16,6 +16,7 @@ from clac_jax.checkpoint.changes import Present
 from clac_jax.checkpoint.division import spans_processes
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.part_writer import PartCheckpoints
+from clac_jax.checkpoint.placed import check_placed
 from clac_jax.checkpoint.saving import Saver
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
 from clac_jax.checkpoint.writer import CheckpointWriter, NoCheckpoints
@@ -44,6 +45,7 @@ from clac_jax.training.ema import Averaging
 from clac_jax.training.parallel import Parallel, make_parallel, other_devices
 from clac_jax.training.schedules import make_schedule, timeline_of
 from clac_jax.training.state import TrainState, create_train_state, with_average
+from clac_jax.training.state_digests import StateDigests
 
 
 def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
@@ -113,6 +115,12 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
     schedule = make_schedule(config, timeline)
     template = template.replace(tx=make_optimizer(schedule))
 
+    recorded = config.journal.digest_every > 0
+    digests = StateDigests(parallel, template)
+    state = parallel.put(from_arrays(template, start.arrays))
+    if recorded and start.digests:
+        check_placed(start.source, start.digests, digests.fetch(digests.queue(state)), start.arrays)
+
     # Output: only in the first process, except for the parts of a sharded state.
     checkpoints: CheckpointWriter = NoCheckpoints()
     if not first and spans_processes(shapes):
@@ -154,16 +162,14 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
     healer.begin(setting, journal, functools.partial(log.record_event, step=num_done))
 
     def way(parallel: Parallel) -> Way:
-        step = parallel.train(
-            trainable, schedule, task.loss, digests=config.journal.digest_every > 0
-        )
+        step = parallel.train(trainable, schedule, task.loss, digests=recorded)
         return Way(parallel, step, local_devices(parallel.local_devices))
 
     usual, other = way(parallel), other_devices(parallel)
     guard = Guard(usual.step, parallel, num_done)
     train_step = healer.guard(guard, lambda: (usual, usual if other is parallel else way(other)))
     scale = healer.scale(progress.learning_rate_scale, num_done)
-    arrays = {**start.arrays, "learning_rate_scale": np.asarray(scale)}
+    state = state.replace(learning_rate_scale=parallel.put(scale))
 
     return Run(
         config=config,
@@ -173,9 +179,16 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         task=task,
         parallel=parallel,
         train_step=train_step,
-        state_digests=parallel.digest(template),
+        state_digests=digests,
         template=template,
-        saver=Saver(parallel, checkpoints, log, config.checkpoint, of_saves),
+        saver=Saver(
+            parallel,
+            checkpoints,
+            log,
+            config.checkpoint,
+            of_saves,
+            digests.of if recorded else None,
+        ),
         log=log,
         line=line,
         events=events,
@@ -185,5 +198,5 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         healer=healer,
         began_at=progress,
         is_own=start.is_own,
-        current=Current(parallel.put(from_arrays(template, arrays)), progress),
+        current=Current(state, progress),
     )

@@ -109,7 +109,7 @@ def program(small_config, environment, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["infinite label", "no geometry"])
 def test_a_poisoned_run_killed_at_random(program, what):
-    changes = {"graph_encoder__name": "cgcnn"} if what == "no geometry" else {}
+    changes = {"graph_encoder__name": "painn"} if what == "no geometry" else {}
     changes |= {"checkpoint__every_n_steps": 3}
     expected, codes, _ = program("nothing", dataset__skip=(EXAMPLE,), **changes)
     assert codes == [0]
