@@ -38,8 +38,11 @@ from clac_jax.training.state import TrainState
 from clac_jax.training.state_digests import StateDigests
 from clac_jax.training.step import TrainStep
 
-
-ROWS = ("metrics.jsonl", STEPS_FILE, STARTS_FILE)  # files of the workdir that are cut back to the step that is resumed
+ROWS = (
+    "metrics.jsonl",
+    STEPS_FILE,
+    STARTS_FILE,
+)  # files of the workdir that are cut back to the step that is resumed
 
 
 class UnlikeCopiesError(FaultyMachineError):
@@ -213,7 +216,7 @@ class Run:
         return FinishedStep(queued.progress, values, record, copies)
 
     def go_back(self) -> None:
-        """Ends this pass over the steps; the run is then set up again from its newest checkpoint."""
+        """Ends this pass over the steps; the run is then set up from its newest checkpoint."""
         checkpoints = self.saver.checkpoints
         processes.save_if_lost(checkpoints.describe_newest)  # never the present state
         self.watchdog.save_first = checkpoints.describe_newest
@@ -225,7 +228,7 @@ class Run:
                 (self.workdir / name).unlink(missing_ok=True)
 
     def evaluated(self) -> TrainState:
-        """The present state, with the parameters to validate and test: the average if configured."""
+        """The present state with the parameters to validate and test, see `config.ema`."""
         return self.current.state.evaluated(self.config.ema.evaluate)
 
     def save(self, metrics: Mapping[str, float] | None = None) -> None:

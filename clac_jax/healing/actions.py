@@ -74,8 +74,10 @@ class Action:
 
     def describe(self) -> str:
         """A sentence for people."""
-        before = f"At step {self.step:,} {self.reason}; replayed from step {self.resumed_at:,}, "
-        before += "it had the same bits again, so not the machine was to blame. "
+        before = (
+            f"At step {self.step:,} {self.reason}; replayed from step {self.resumed_at:,}, it had "
+            "the same bits, so the machine is not to blame. "
+        )
         if self.action == LOWER_RATE:
             return before + (
                 f"From step {self.resumed_at + 1:,} on, the learning rate is multiplied by "
@@ -83,10 +85,9 @@ class Action:
             )
         pairs = zip(self.examples, self.names, strict=True)
         listed = ", ".join(f"{number} ({name})" for number, name in pairs)
-        plural = "s" if len(self.examples) > 1 else ""
-        return f"{before}From that step on, example{plural} {listed} is left out.".replace(
-            "is left out", "are left out" if plural else "is left out"
-        )
+        if len(self.examples) > 1:
+            return f"{before}From that step on, examples {listed} are left out."
+        return f"{before}From that step on, example {listed} is left out."
 
 
 def actions_in(events: Iterable[Mapping[str, Any]]) -> list[Action]:
@@ -120,4 +121,6 @@ def tell(actions: Sequence[Action]) -> str:
     if not actions:
         return ""
     times = {1: "once", 2: "twice"}.get(len(actions), f"{len(actions)} times")
-    return " ".join([f"This run has healed itself {times}.", *(each.describe() for each in actions)])
+    return " ".join(
+        [f"This run has healed itself {times}.", *(each.describe() for each in actions)]
+    )

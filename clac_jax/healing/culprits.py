@@ -71,9 +71,7 @@ def not_finite(examples: Sequence[int], probe: Probe, most: int) -> list[Culprit
     return [Culprit(each, *alone[each], "on its own") for each in bad]
 
 
-def above(
-    examples: Sequence[int], probe: Probe, threshold: float, most: int
-) -> list[Culprit]:
+def above(examples: Sequence[int], probe: Probe, threshold: float, most: int) -> list[Culprit]:
     """The fewest examples without which the loss of a batch is not above a threshold; [] if none.
 
     Args:
@@ -145,4 +143,3 @@ def describe_views(views: ExampleViews) -> str:
             is_finite = bool(np.isfinite(np.float32(views.label)))
         facts.append(f"label {views.label:.6g}" + ("" if is_finite else ", not finite as float32"))
     return ", ".join(facts)
-

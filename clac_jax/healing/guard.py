@@ -174,4 +174,6 @@ def _count(a: np.ndarray, b: np.ndarray) -> int:
     if a.dtype != b.dtype or a.shape != b.shape:
         return max(a.size, 1)
     kind = f"u{a.dtype.itemsize}"
-    return int(np.count_nonzero(np.ascontiguousarray(a).view(kind) != np.ascontiguousarray(b).view(kind)))
+    return int(
+        np.count_nonzero(np.ascontiguousarray(a).view(kind) != np.ascontiguousarray(b).view(kind))
+    )

@@ -103,7 +103,9 @@ class Healer:
             write_event: adds an event to it.
         """
         recorded = actions_in(journal.events)
-        losses = dict(zip(*(journal.steps[name].tolist() for name in ("step", "loss")), strict=True))
+        losses = dict(
+            zip(*(journal.steps[name].tolist() for name in ("step", "loss")), strict=True)
+        )
         facts = json.dumps([[each.to_json() for each in recorded], self._latest(losses)])
         _, sent = processes.from_first(lambda: ({}, facts.encode()), {})
         known, latest = json.loads(sent)
@@ -268,9 +270,9 @@ class Healer:
         who = f"To blame: {told}." if told else "No few examples are to blame."
         if enough:
             then = (
-                f"The run has healed itself {len(self.actions)} times already "
-                "(config.healing.max_times). Look at its data and learning rate, and start the "
-                "same command again with a larger max_times."
+                "The run has healed itself as often as config.healing.max_times allows "
+                f"({self._options.max_times}). Look at its data and learning rate, and start the "
+                "same command again with a larger one."
             )
         elif told:
             then = "Fix the data, or set config.healing.action=skip or config.dataset.skip."

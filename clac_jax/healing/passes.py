@@ -41,9 +41,7 @@ Pass = Mapping[int, Observed]
 def differences(a: Observed, b: Observed) -> list[str]:
     """The names of what differs; of digests, those that both have, in their order."""
     names = [
-        name
-        for name in ("loss", "grad_norm")
-        if not _equal(getattr(a, name), getattr(b, name))
+        name for name in ("loss", "grad_norm") if not _equal(getattr(a, name), getattr(b, name))
     ]
     return names + [n for n, digest in a.digests.items() if b.digests.get(n, digest) != digest]
 

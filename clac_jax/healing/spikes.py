@@ -46,6 +46,6 @@ def describe_spike(loss: float, losses: Sequence[float], window: int, factor: fl
         return ""
     median = float(np.median(np.asarray(losses, np.float64)))
     return (
-        f"the loss is {loss:.4g}, above {threshold:.4g} (the median of the {len(losses)} steps "
+        f"the loss was {loss:.4g}, above {threshold:.4g} (the median of the {len(losses)} steps "
         f"before it is {median:.4g})"
     )

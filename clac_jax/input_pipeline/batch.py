@@ -373,9 +373,7 @@ def _collate_texts(examples: Sequence[ExampleViews], shape: BatchShape) -> TextB
     lengths = np.zeros(rows, np.int32)
     with_labels = any(text.labels is not None for each in examples for text in each.tokens)
     labels = np.full(shape.num_tokens, IGNORED_LABEL, np.int32) if with_labels else None
-    for row, text, span in zip(
-        _rows(examples, shape, shape.text_views), texts, spans, strict=True
-    ):
+    for row, text, span in zip(_rows(examples, shape, shape.text_views), texts, spans, strict=True):
         tokens = slice(span.first, span.first + len(text.ids))
         ids[tokens] = text.ids
         positions[tokens] = np.arange(len(text.ids))

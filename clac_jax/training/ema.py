@@ -55,7 +55,10 @@ class Averaging:
         if self.warmup:
             decay = jnp.minimum(decay, (1 + step) / (10 + step))
         trained = jax.tree.map(
-            lambda mean, leaf: mean if _is_masked(mean) else leaf, average, params, is_leaf=_is_masked
+            lambda mean, leaf: mean if _is_masked(mean) else leaf,
+            average,
+            params,
+            is_leaf=_is_masked,
         )
         return optax.incremental_update(trained, average, 1 - decay)
 

@@ -230,9 +230,7 @@ class ShardMap(Parallel):
         update = make_update(schedule)
 
         def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-            after, metrics = update(
-                state, gradients(state.replace(opt_state=(), ema=None), batch)
-            )
+            after, metrics = update(state, gradients(state.replace(opt_state=(), ema=None), batch))
             # With the input's sharding, so that the next call matches the compiled program.
             return jax.lax.with_sharding_constraint(after, self._shardings(after)), metrics
 

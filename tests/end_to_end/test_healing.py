@@ -1,7 +1,9 @@
 """Bad data and broken hardware in real programs, which are killed at random on top."""
 
+import dataclasses
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -171,3 +173,24 @@ def test_a_spot_check_finds_the_least_bit(program, devices):
     assert codes == [EXIT_FAULTY, 0], said
     assert f"Step {STEP} was computed twice on" in said and "differ" in said
     assert_equal_runs(workdir, expected)
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_same_decisions(program, small_config, environment, tmp_path):
+    changes = {"checkpoint__every_n_steps": 3, "max_epochs": 3}
+    alone, codes, _ = program("infinite label", devices=2, **changes)
+    assert codes == [0]
+    workdir, config = tmp_path / "two", small_config(**PROPERTY | changes)
+    each = Program(config, workdir, "infinite label", environment(1))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    assert ended([each.start(address, "2", str(k)) for k in range(2)]) == [0, 0], log_of(workdir, 0)
+    actions = [actions_in(read_journal(place).events) for place in (alone, workdir)]
+    assert [dataclasses.replace(a, reason="") for a in actions[0]] == [
+        dataclasses.replace(a, reason="") for a in actions[1]
+    ]
+    assert actions[1][0].examples == (EXAMPLE,)
+    left, right = (arrays_at(place, 12) for place in (alone, workdir))
+    for path, array in left.items():
+        np.testing.assert_allclose(array, right[path], rtol=1e-4, atol=1e-5, err_msg=path)
