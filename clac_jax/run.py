@@ -224,7 +224,7 @@ class Run:
         checkpoints.close()
         self.log.close()
         if processes.is_first() and not step_folders(epath.Path(self.workdir) / CHECKPOINTS):
-            for name in ROWS:  # it begins anew
+            for name in ROWS:  # it begins again
                 (self.workdir / name).unlink(missing_ok=True)
 
     def evaluated(self) -> TrainState:

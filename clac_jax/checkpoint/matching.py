@@ -295,10 +295,10 @@ def _counts_with_moments(matches: Sequence[Match], saved: Shapes) -> list[Match]
 
 
 def _averages_from_parameters(matches: Sequence[Match]) -> list[Match]:
-    """The matches, with each average that would start afresh starting at its parameter instead."""
+    """The matches, in which an average without values in the checkpoint starts at its parameter."""
     parameters = {found.path: found for found in matches if found.part == "params"}
 
-    def begun(found: Match) -> Match:
+    def started(found: Match) -> Match:
         if found.path is None or not found.path.startswith(f"{AVERAGE}/"):
             return found
         parameter = parameters.get(f"params/{found.path.removeprefix(f'{AVERAGE}/')}")
@@ -309,7 +309,7 @@ def _averages_from_parameters(matches: Sequence[Match]) -> list[Match]:
         outcome: Outcome = "renamed" if parameter.outcome == "restored" else parameter.outcome
         return dataclasses.replace(parameter, outcome=outcome, path=found.path, reason=reason)
 
-    return [begun(found) for found in matches]
+    return [started(found) for found in matches]
 
 
 def _parameters(paths: Iterable[str | None]) -> set[str]:

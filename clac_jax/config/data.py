@@ -82,7 +82,7 @@ class Dataset:
     )
     skip: tuple[int, ...] = key(
         (),
-        "training examples that are left out, by their number in the split (from 0): their places "
+        "training examples that are left out, by their index in the split (from 0): their slots "
         "in the batches stay empty, and all other examples stay where they are",
         check=wrong_numbers,
         on_change=NEXT_EXAMPLE,

@@ -1,1 +1,1 @@
-"""Healing of a run: tells bad data from broken hardware, and goes on without a person."""
+"""Healing of a run: tells bad data from broken hardware, and continues without a person."""

@@ -1,4 +1,4 @@
-"""What healing has changed in a run: which examples it leaves out, and its learning rate."""
+"""The changes of healing to a run: the examples that it leaves out, and its learning rate."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Action:
         action: "skip" or "lower_rate".
         step: the step at which something was wrong.
         reason: what was wrong, as a clause.
-        resumed_at: step of the checkpoint from which the run went on; a lower learning rate applies
-            from the step after it.
+        resumed_at: step of the checkpoint from which the run continued; a lower learning rate
+            applies from the step after it.
         epoch: epoch of `step`.
         start: number of examples of that epoch before `step`; "skip" applies from there on.
         examples: the examples that are left out, by their index in the training split.

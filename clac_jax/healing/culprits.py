@@ -1,6 +1,6 @@
 """Which examples of a batch make its loss or its gradient unusable, by the model's own results.
 
-A batch is computed again with only some of its examples; the places of the others stay empty, so
+A batch is computed again with only some of its examples; the slots of the others stay empty, so
 that nothing but the examples differs from the step itself.
 """
 
@@ -34,7 +34,7 @@ class Culprit:
     Attributes:
         index: its index in the training split.
         loss: the loss of the batch with only this example, or without it; see `what`.
-        grad_norm: norm of the gradient of the same.
+        grad_norm: norm of the gradient of that batch.
         what: what these values are of.
     """
 
@@ -61,14 +61,14 @@ def not_finite(examples: Sequence[int], probe: Probe, most: int) -> list[Culprit
         most: largest number of examples to blame; if more have such results on their own, the
             parameters are to blame.
     """
-    alone = {each: probe([each]) for each in examples}
-    bad = [each for each, result in alone.items() if not _finite(result)]
+    single = {each: probe([each]) for each in examples}
+    bad = [each for each, result in single.items() if not _finite(result)]
     if not bad:  # only together with others
         return _by_leaving_out(examples, probe, _finite, most)
     rest = [each for each in examples if each not in bad]
     if len(bad) > most or not rest or not _finite(probe(rest)):
         return []
-    return [Culprit(each, *alone[each], "on its own") for each in bad]
+    return [Culprit(each, *single[each], "on its own") for each in bad]
 
 
 def above(examples: Sequence[int], probe: Probe, threshold: float, most: int) -> list[Culprit]:
@@ -127,7 +127,7 @@ def make_probe_step(trainable: Any, loss: Loss) -> Callable[[TrainState, Batch],
 
 
 def describe_views(views: ExampleViews) -> str:
-    """What is unusual about an example: numbers that are not finite, atoms that nearly coincide."""
+    """The unusual in an example: numbers that are not finite, atoms that nearly coincide."""
     facts = [f"{len(views.graphs[0].atomic_numbers)} atoms"]
     for graph in views.graphs[:1]:
         if not np.isfinite(graph.edge_vectors).all() or not np.isfinite(graph.lattice).all():

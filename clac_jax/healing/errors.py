@@ -1,4 +1,4 @@
-"""How healing ends a pass over some steps: by going back, or by stopping the run."""
+"""The ends of a pass over some steps: going back, or stopping the run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class TrainingDivergedError(UserError):
 
 
 class FaultyMachineError(UserError):
-    """The same step had different results: a device, its memory or its host is broken."""
+    """A step had different results: a device, its memory or its host is broken."""
 
     exit_code = EXIT_FAULTY
     prevents_saving = True

@@ -138,7 +138,7 @@ def unequal(a: Arrays, b: Arrays) -> dict[str, int]:
 
 
 def describe_fault(number: int, unlike: Mapping[str, int], where: str) -> str:
-    """What differed between two computations of a step, and what to do.
+    """The difference between two computations of a step, and what to do about it.
 
     Args:
         number: number of the step.
@@ -154,7 +154,7 @@ def describe_fault(number: int, unlike: Mapping[str, int], where: str) -> str:
 
 
 def advice() -> str:
-    """What to do about a machine that does not repeat its results."""
+    """Advice on a machine that does not repeat its results."""
     if jax.default_backend() == "gpu":
         return (
             "Set config.deterministic=True if it is False, since some operations on a GPU are "

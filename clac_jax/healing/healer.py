@@ -3,8 +3,8 @@
 When something is wrong at a step, the run goes back to its newest checkpoint and computes the steps
 up to it again. If they have the same bits, data or numerics are to blame: the examples are named,
 and the configured action follows. If not, the machine is, once a third pass has agreed with one of
-the others. Only an action is recorded: whoever starts the run again after a kill in the middle of
-this sees the same step go wrong, and comes to the same decision.
+the others. Only an action is recorded: after a kill in the middle of this, the same step goes wrong
+again, and leads to the same decision.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ WriteEvent = Callable[..., None]
 
 @dataclass(frozen=True)
 class Setting:
-    """What a healer needs of a run.
+    """The parts of a run that a healer needs.
 
     Attributes:
         progress: where the run begins.
@@ -152,11 +152,11 @@ class Healer:
         return scaled(scale, self._followed, step)
 
     def tell(self) -> str:
-        """What has been healed, in a paragraph; "" if nothing has."""
+        """The story of the run's healing, in a paragraph; "" if nothing was healed."""
         return tell(self.actions)
 
     def saved(self, step: int) -> None:
-        """Notes a save; the one before it is on the disk, so nobody will go back beyond that."""
+        """Notes a save: the one before it is on the disk, so no pass begins before that."""
         self._saves = [self._saves[1], step]
         for each in self._passes:
             for number in [number for number in each if number <= self._saves[0]]:
@@ -207,7 +207,7 @@ class Healer:
         return sorted(finite.items())[-self._window :]
 
     def _trouble(self, observed: Observed) -> str:
-        """What is wrong with a step, as a clause; "" if nothing is."""
+        """The trouble with a step, as a clause; "" if there is none."""
         if observed.unlike and not processes.are_several():  # which only one of them may notice
             return observed.unlike
         if not observed.is_finite:
@@ -229,7 +229,7 @@ class Healer:
         """Takes the configured action: the step has the same bits again.
 
         Raises:
-            GoBack: with the action, the run continues from the checkpoint.
+            GoBack: the run continues from the checkpoint, with the action.
             TrainingDivergedError: it has to stop.
             FaultyMachineError: copies of the state differ in the same way again.
         """
@@ -244,16 +244,16 @@ class Healer:
         found = self._culprits(observed, epoch, start)
         named = [setting.data.train_example(epoch, each.index) for each in found]
         pairs = list(zip(found, named, strict=True))
-        told = "; ".join(culprit.describe(*facts) for culprit, facts in pairs)
+        blamed = "; ".join(culprit.describe(*facts) for culprit, facts in pairs)
         action = options.action
         enough = len(self.actions) >= options.max_times
         if action not in (SKIP, LOWER_RATE) or enough or (action == SKIP and not found):
-            raise TrainingDivergedError(self._why_stop(suspicion, told, enough))
+            raise TrainingDivergedError(self._why_stop(suspicion, blamed, enough))
         self.actions.append(
             Action(
                 action=action,
                 step=suspicion.step,
-                reason=suspicion.reason + (f" because of {told}" if told else ""),
+                reason=suspicion.reason + (f" because of {blamed}" if blamed else ""),
                 resumed_at=setting.progress.step,
                 epoch=epoch,
                 start=start,
@@ -266,15 +266,15 @@ class Healer:
         self._suspicion, self._passes = None, []
         raise GoBack(self.actions[-1].describe())
 
-    def _why_stop(self, suspicion: _Suspicion, told: str, enough: bool) -> str:
-        who = f"To blame: {told}." if told else "No few examples are to blame."
+    def _why_stop(self, suspicion: _Suspicion, blamed: str, enough: bool) -> str:
+        who = f"To blame: {blamed}." if blamed else "No few examples are to blame."
         if enough:
             then = (
                 "The run has healed itself as often as config.healing.max_times allows "
                 f"({self._options.max_times}). Look at its data and learning rate, and start the "
                 "same command again with a larger one."
             )
-        elif told:
+        elif blamed:
             then = "Fix the data, or set config.healing.action=skip or config.dataset.skip."
         else:
             then = "Lower learning_rate or gradient_clip, or set config.healing.action=lower_rate."

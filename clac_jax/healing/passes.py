@@ -11,7 +11,7 @@ UNLIKE_COPIES = "copies"
 
 @dataclass(frozen=True)
 class Observed:
-    """What is known on the host about a finished step.
+    """The results of a finished step that are on the host.
 
     Attributes:
         step: its number.

@@ -68,7 +68,7 @@ class ExampleViews:
 
     @classmethod
     def left_out(cls, with_labels: bool) -> ExampleViews:
-        """Keeps the place of an example that is left out empty; it has no crystal.
+        """An example that is left out: without a crystal, it leaves its slot empty.
 
         Args:
             with_labels: whether texts have labels.
@@ -237,7 +237,7 @@ def _pack(sizes: Sequence[int], tiles: Tiles) -> list[_Span] | None:
 
 
 def _real(examples: Sequence[ExampleViews]) -> list[ExampleViews]:
-    """Those that are not left out."""
+    """The examples that are not left out."""
     return [example for example in examples if example.graphs]
 
 

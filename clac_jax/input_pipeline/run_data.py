@@ -38,7 +38,7 @@ class Gap:
 
     Attributes:
         epoch: the first epoch in which they are left out.
-        start: in that epoch, only from this example of its order on.
+        start: number of examples at the beginning of that epoch that are not left out.
         examples: their indices in the training split.
     """
 
@@ -98,7 +98,7 @@ class RunData:
     def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """The rest of an epoch, starting at example `start`.
 
-        The places of examples that are left out (`left_out`) are masked padding.
+        The slots of examples that are left out (`left_out`) are masked padding.
 
         Yields:
             Batches with leaves (devices, accumulation, ...), or (devices, accumulation, chunks,
@@ -126,7 +126,7 @@ class RunData:
     def parts_of_step(self, epoch: int, start: int) -> Callable[[Collection[int]], Batch]:
         """A function that makes the batch of a step with only some of its examples.
 
-        All its batches have the shape of the step, and the places of the other examples are empty.
+        All its batches have the shape of the step, and the slots of the other examples are empty.
         A collective; the function is not.
 
         Args:

@@ -50,7 +50,7 @@ def supervise(command: Sequence[str], folder: Path | None, restarts: Restarts) -
     It is started again after exit code 75 (unless this program was asked to stop as well), 76 and
     any other failure, except 2, which the user must correct. Three tries in a row without a newer
     checkpoint are the last, and so is the second one after which this machine is found faulty (77):
-    a cosmic ray does not come back, a broken memory does.
+    a cosmic ray does not strike twice, broken memory does.
 
     Args:
         command: the program and its arguments.
@@ -76,7 +76,7 @@ def supervise(command: Sequence[str], folder: Path | None, restarts: Restarts) -
             kept = keep_last_lines(folder, number, ended)
             stops = _why_stop(ended.code, number, idle, restarts, signals)
             if faults == FAULTS and not stops:
-                stops = "the second time: have this machine tested, and run on another one"
+                stops = "the second time: have this machine tested, and run on a different one"
             pause = restarts.pause * 2**idle
             where = (
                 f" (last lines: {kept})" if kept and ended.code not in (0, EXIT_PREEMPTED) else ""

@@ -13,7 +13,7 @@ import optax
 
 @dataclass(frozen=True)
 class Averaging:
-    """How parameters are averaged; the average after a step is d * average + (1 - d) * parameters.
+    """The rule of the average: after a step it is d * average + (1 - d) * parameters.
 
     Attributes:
         decay: the weight d of the average so far.

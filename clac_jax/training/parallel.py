@@ -36,7 +36,7 @@ def make_parallel(config: ml_collections.ConfigDict) -> Parallel:
 
 
 def other_devices(parallel: Parallel) -> Parallel:
-    """The same placement with each part of a batch on another device, if that is possible."""
+    """A placement with each part of a batch on a different device, if that is possible."""
     devices = jax.local_devices()
     if isinstance(parallel, Pmap) and jax.process_count() == 1 and len(devices) > 1:
         return Pmap([*devices[1:], *devices[:1]])

@@ -96,7 +96,7 @@ def test_a_run_with_one_continues_without(run):
     assert "dropped" in "\n".join(start.notes)
 
 
-def test_an_average_of_a_parameter_that_starts_afresh_starts_with_it(run):
+def test_an_average_of_a_parameter_that_starts_from_scratch_starts_with_it(run):
     workdir = run(state=functools.partial(make_state, width=4), decay=0.0)
     fresh = to_arrays(with_average(
         make_state(77, params=make_params(77), step=False), Averaging(0.5), TRAINABLE

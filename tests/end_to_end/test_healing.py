@@ -84,7 +84,7 @@ class Program:
         """The exit codes until it ends for good."""
         codes = []
         while not codes or codes[-1] == EXIT_FAULTY:
-            codes.append(self.start().wait(240))
+            codes.append(self.start().wait(900))
             assert len(codes) < 4, self.log()
         return codes
 
@@ -98,8 +98,12 @@ def program(small_config, environment, tmp_path):
 
     def run(what, kills=0, devices=1, **changes):
         workdir = tmp_path / what.replace(" ", "_")
-        options = PROPERTY | {"max_epochs": 3, "healing__spike_window": 8} | changes
-        config = small_config(**options)
+        options = PROPERTY | {
+            "max_epochs": 3,
+            "healing__spike_window": 8,
+            "checkpoint__every_n_steps": 3,
+        }
+        config = small_config(**options | changes)
         config.compilation_cache = str(tmp_path)  # the markers are there as well
         started = Program(config, workdir, what, environment(devices))
         started.kill_at_random(random.Random(what), kills)
@@ -178,19 +182,21 @@ def test_a_spot_check_finds_the_least_bit(program, devices):
 @pytest.mark.slow
 def test_two_processes_take_the_same_decisions(program, small_config, environment, tmp_path):
     changes = {"checkpoint__every_n_steps": 3, "max_epochs": 3}
-    alone, codes, _ = program("infinite label", devices=2, **changes)
+    one, codes, _ = program("infinite label", devices=2, **changes)
     assert codes == [0]
     workdir, config = tmp_path / "two", small_config(**PROPERTY | changes)
     each = Program(config, workdir, "infinite label", environment(1))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    assert ended([each.start(address, "2", str(k)) for k in range(2)]) == [0, 0], log_of(workdir, 0)
-    actions = [actions_in(read_journal(place).events) for place in (alone, workdir)]
+    assert ended([each.start(address, "2", str(k)) for k in range(2)], 900) == [0, 0], log_of(
+        workdir, 0
+    )
+    actions = [actions_in(read_journal(place).events) for place in (one, workdir)]
     assert [dataclasses.replace(a, reason="") for a in actions[0]] == [
         dataclasses.replace(a, reason="") for a in actions[1]
     ]
     assert actions[1][0].examples == (EXAMPLE,)
-    left, right = (arrays_at(place, 12) for place in (alone, workdir))
+    left, right = (arrays_at(place, 12) for place in (one, workdir))
     for path, array in left.items():
         np.testing.assert_allclose(array, right[path], rtol=1e-4, atol=1e-5, err_msg=path)

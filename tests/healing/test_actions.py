@@ -1,4 +1,4 @@
-"""What healing changes in a run, as recorded and as followed."""
+"""Actions of healing, as recorded and as followed."""
 
 import json
 

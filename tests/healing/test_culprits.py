@@ -47,7 +47,7 @@ def test_the_fewest_examples_without_which_a_loss_is_usual():
 
 
 @pytest.mark.filterwarnings("error")
-def test_what_is_unusual_about_an_example():
+def test_describes_the_unusual_in_an_example():
     graph = build_graph(rock_salt(), 3.0)
     assert "shortest distance" in describe_views(ExampleViews(0, (graph,), ()))
     object.__setattr__(graph, "edge_vectors", np.full_like(graph.edge_vectors, np.nan))

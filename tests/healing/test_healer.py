@@ -127,7 +127,7 @@ def test_a_later_start_follows_what_is_recorded():
     assert after_a_kill.events == [], "it is recorded already"
 
 
-def test_what_is_recorded_is_not_followed_with_other_data(capsys):
+def test_actions_are_not_followed_with_other_data(capsys):
     run = Run()
     for _ in range(2):
         with pytest.raises(GoBack):

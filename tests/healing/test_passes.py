@@ -8,7 +8,7 @@ from clac_jax.healing.passes import Observed, Verdict, compare, differences
 
 
 def passes(*losses):
-    """Passes over step 5 alone, with these losses."""
+    """Passes over step 5 only, with these losses."""
     return [{5: Observed(5, loss, 1.0, {"params": f"{loss}"})} for loss in losses]
 
 

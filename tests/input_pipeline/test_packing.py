@@ -111,9 +111,9 @@ def test_an_example_that_is_left_out_leaves_its_place_empty():
     assert batch.texts.lengths.tolist() == [[[4, 0]], [[4, 4]]]
     rows = set(batch.graphs.crystal_index[0, 0].tolist())
     assert rows == {0, 2}, "nodes of row 0 and padding; none of row 1"
-    whole = pack_train([full], plan, 2, 2).batch
+    complete = pack_train([full], plan, 2, 2).batch
     for part in ("graphs", "texts"):  # the other device's part is not touched
-        left, right = (jax.tree.leaves(getattr(b, part)) for b in (batch, whole))
+        left, right = (jax.tree.leaves(getattr(b, part)) for b in (batch, complete))
         for a, b in zip(left, right, strict=True):
             np.testing.assert_array_equal(a[1], b[1])
 

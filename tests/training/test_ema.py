@@ -67,7 +67,7 @@ def test_averaging_moves_no_bit_of_the_parameters():
 
 
 @pytest.mark.parametrize("decay, expected", [(0.0, None), (0.9, Averaging(0.9, True))])
-def test_a_decay_of_zero_is_no_averaging(decay, expected):
+def test_a_decay_of_zero_averages_nothing(decay, expected):
     options = default_config().ema
     options.decay = decay
     assert Averaging.from_config(options) == expected
