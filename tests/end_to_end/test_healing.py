@@ -23,6 +23,7 @@ from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.journal.journal_file import read_journal
 from clac_jax.training_run import train
 
+QUICK = {"max_epochs": 3, "checkpoint__every_n_steps": 3, "healing__spike_window": 8}
 PROGRAM = str(ROOT / "tests" / "helpers" / "train_that_goes_wrong.py")
 PROPERTY = {
     "task": "property",
@@ -98,12 +99,7 @@ def program(small_config, environment, tmp_path):
 
     def run(what, kills=0, devices=1, **changes):
         workdir = tmp_path / what.replace(" ", "_")
-        options = PROPERTY | {
-            "max_epochs": 3,
-            "healing__spike_window": 8,
-            "checkpoint__every_n_steps": 3,
-        }
-        config = small_config(**options | changes)
+        config = small_config(**PROPERTY | QUICK | changes)
         config.compilation_cache = str(tmp_path)  # the markers are there as well
         started = Program(config, workdir, what, environment(devices))
         started.kill_at_random(random.Random(what), kills)
@@ -116,7 +112,6 @@ def program(small_config, environment, tmp_path):
 @pytest.mark.parametrize("what", ["infinite label", "no geometry"])
 def test_a_poisoned_run_killed_at_random(program, what):
     changes = {"graph_encoder__name": "painn"} if what == "no geometry" else {}
-    changes |= {"checkpoint__every_n_steps": 3}
     expected, codes, _ = program("nothing", dataset__skip=(EXAMPLE,), **changes)
     assert codes == [0]
     workdir, codes, said = program(what, kills=4, **changes)
@@ -130,14 +125,14 @@ def test_a_poisoned_run_killed_at_random(program, what):
 @pytest.mark.slow
 def test_a_spike_killed_at_random(program, small_config, tmp_path):
     """The example was good until it was changed, so it is left out from that epoch on."""
-    changes = {"checkpoint__every_n_steps": 3, "max_epochs": 5}
+    changes = {"max_epochs": 5}
     workdir, codes, said = program("large label", kills=4, **changes)
     assert codes == [0], said
     assert "above" in said and f"example {EXAMPLE}" in said
     (action,) = actions_in(read_journal(workdir).events)
     assert action.epoch == SPIKE_EPOCH and action.examples == (EXAMPLE,)
     expected = tmp_path / "expected"
-    options = PROPERTY | {"healing__spike_window": 8} | changes
+    options = PROPERTY | QUICK | changes
     train(small_config(**options | {"max_epochs": SPIKE_EPOCH}), expected)
     train(small_config(**options, dataset__skip=(EXAMPLE,)), expected)
     assert_same(arrays_at(workdir, 20), arrays_at(expected, 20))
@@ -181,17 +176,15 @@ def test_a_spot_check_finds_the_least_bit(program, devices):
 
 @pytest.mark.slow
 def test_two_processes_take_the_same_decisions(program, small_config, environment, tmp_path):
-    changes = {"checkpoint__every_n_steps": 3, "max_epochs": 3}
-    one, codes, _ = program("infinite label", devices=2, **changes)
+    one, codes, _ = program("infinite label", devices=2)
     assert codes == [0]
-    workdir, config = tmp_path / "two", small_config(**PROPERTY | changes)
+    workdir, config = tmp_path / "two", small_config(**PROPERTY | QUICK)
     each = Program(config, workdir, "infinite label", environment(1))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    assert ended([each.start(address, "2", str(k)) for k in range(2)], 900) == [0, 0], log_of(
-        workdir, 0
-    )
+    running = [each.start(address, "2", str(number)) for number in range(2)]
+    assert ended(running, 900) == [0, 0], log_of(workdir, 0)
     actions = [actions_in(read_journal(place).events) for place in (one, workdir)]
     assert [dataclasses.replace(a, reason="") for a in actions[0]] == [
         dataclasses.replace(a, reason="") for a in actions[1]

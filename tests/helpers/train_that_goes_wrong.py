@@ -54,10 +54,10 @@ def flipped(array, bit):
     return jax.device_put(words, array.sharding) if isinstance(array, jax.Array) else words
 
 
-def with_first_leaf(tree, change):
-    """The tree with its first matrix changed."""
+def with_last_leaf(tree, change):
+    """The tree with its last matrix changed: that of the head, which every example uses."""
     leaves, structure = jax.tree.flatten(tree)
-    place = next(k for k, leaf in enumerate(leaves) if leaf.ndim >= 2 and leaf.size > 8)
+    place = max(k for k, leaf in enumerate(leaves) if leaf.ndim >= 2 and leaf.size > 8)
     leaves[place] = change(leaves[place])
     return jax.tree.unflatten(structure, leaves)
 
@@ -75,7 +75,7 @@ def wrong_gradients(original, bit):
 
         def wrong(state, batch):
             result = gradients(state, batch)
-            return result._replace(grads=with_first_leaf(result.grads, change))
+            return result._replace(grads=with_last_leaf(result.grads, change))
 
         return wrong
 
@@ -101,7 +101,7 @@ def flip_once(what, marker):
             if what.endswith("gradient"):
                 return dirty(state, batch)
             if what.endswith("parameter"):
-                params = with_first_leaf(state.params, lambda leaf: flipped(leaf, bit))
+                params = with_last_leaf(state.params, lambda leaf: flipped(leaf, bit))
                 return clean(state.replace(params=params), batch)
             return clean(state, dataclasses.replace(batch, labels=flipped(batch.labels, bit)))
 
