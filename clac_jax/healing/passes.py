@@ -6,7 +6,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-UNLIKE_COPIES = "copies"
+from clac_jax.digests.digest import TOTAL
+from clac_jax.journal.record import DIGESTS
+
+_WORDS = {
+    "grad_norm": "gradient norm",
+    "ids": "the batch",
+    "texts": "its texts",
+    "crystals": "its crystals",
+    "batch_stats": "batch statistics",
+    "opt_state": "optimizer state",
+    "ema": "averaged parameters",
+    "params": "parameters",
+}
 
 
 @dataclass(frozen=True)
@@ -39,11 +51,15 @@ Pass = Mapping[int, Observed]
 
 
 def differences(a: Observed, b: Observed) -> list[str]:
-    """The names of what differs; of digests, those that both have, in their order."""
-    names = [
+    """The names of what differs: the loss, the gradient norm, and digests that both have."""
+    values = [
         name for name in ("loss", "grad_norm") if not _equal(getattr(a, name), getattr(b, name))
     ]
-    return names + [n for n, digest in a.digests.items() if b.digests.get(n, digest) != digest]
+    unlike = {name for name, digest in a.digests.items() if b.digests.get(name, digest) != digest}
+    if len(unlike) > 1:
+        unlike.discard(TOTAL)  # the parts say more
+    in_order = [name for name in DIGESTS if name in unlike]
+    return list(dict.fromkeys([*values, *in_order]))
 
 
 @dataclass(frozen=True)
@@ -96,5 +112,5 @@ def _equal(a: float, b: float) -> bool:
 
 
 def _listed(names: Sequence[str]) -> str:
-    names = [name.replace("grad_norm", "gradient norm") for name in names]
+    names = [_WORDS.get(name, name) for name in names]
     return ", ".join(names[:-1]) + (" and " if len(names) > 1 else "") + names[-1]

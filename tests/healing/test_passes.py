@@ -28,7 +28,7 @@ def test_a_second_pass_that_differs_needs_a_third():
 def test_the_third_shows_which_one_was_wrong(losses, wrong):
     fault = compare(passes(*losses), 5).fault
     assert f"Step 5 was computed three times from the same checkpoint, and {wrong}" in fault
-    assert "loss and params differed" in fault
+    assert "loss and parameters differed" in fault
 
 
 def test_three_different_results_blame_no_pass():
