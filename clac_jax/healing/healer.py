@@ -293,6 +293,7 @@ class Healer:
         with_only = setting.data.parts_of_step(epoch, start)
 
         def probe(kept: Iterable[int]) -> tuple[float, float]:
+            setting.data.on_eval_batch()  # many batches are computed: a sign of life
             values = setting.parallel.to_host(setting.probe(state, with_only(list(kept))))
             return float(values["loss"]), float(values["grad_norm"])
 

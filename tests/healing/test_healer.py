@@ -27,6 +27,7 @@ class Data:
     """Four examples per step; `BAD` is in the fourth step of every epoch of 16."""
 
     gaps = ()
+    on_eval_batch = staticmethod(lambda: None)
 
     def left_out(self, epoch):
         return frozenset().union(*(gap.examples for gap in self.gaps))
