@@ -38,11 +38,11 @@ from clac_jax.training.state import TrainState
 from clac_jax.training.state_digests import StateDigests
 from clac_jax.training.step import TrainStep
 
-ROWS = (
-    "metrics.jsonl",
-    STEPS_FILE,
-    STARTS_FILE,
-)  # files of the workdir that are cut back to the step that is resumed
+ROWS = ("metrics.jsonl", STEPS_FILE, STARTS_FILE)
+"""Files of the workdir that are cut back to the step that is resumed."""
+
+NOT_OF_LOSS = ("grad_norm", "learning_rate")
+"""Metrics of a step that are no terms of its loss."""
 
 
 class UnlikeCopiesError(FaultyMachineError):
@@ -188,19 +188,10 @@ class Run:
         return int(self.config.batch_size * self.config.accumulate_steps)
 
     def _fetch(self, queued: QueuedStep) -> FinishedStep:
-        arrays = self.parallel.to_host(queued.metrics)
-        digests = {
-            name.removeprefix(METRIC_PREFIX): Digest.of_words(value)
-            for name, value in arrays.items()
-            if name.startswith(METRIC_PREFIX)
-        }
-        metrics = {name: value for name, value in arrays.items() if value.ndim == 0}
         copies = [] if queued.digests is None else self.state_digests.fetch(queued.digests)
-        digests |= copies[0] if copies else {}
-        if self.config.journal.digest_every:
-            terms = array_digests(metrics)
-            digests["loss"] = Digest.sum(terms.values())
-        values = {name: float(value) for name, value in metrics.items()}
+        values, digests = fetch(self.parallel, queued.metrics, copies)
+        if not self.config.journal.digest_every:
+            digests = {}
         unlike = any(copy != copies[0] for copy in copies)
         finite = math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])
         record = StepRecord(
@@ -273,6 +264,34 @@ def _observed(finished: FinishedStep) -> Observed:
         {name: str(digest) for name, digest in record.digests.items()},
         f"local devices 0 and {unlike[0]} had different states" if unlike else "",
     )
+
+
+def fetch(
+    parallel: Parallel,
+    metrics: Mapping[str, jax.Array],
+    copies: Sequence[Mapping[str, Digest]],
+) -> tuple[dict[str, float], dict[str, Digest]]:
+    """Waits for the results of a step.
+
+    Args:
+        parallel: the placement of the results.
+        metrics: what the step has returned.
+        copies: the digests of the state after it, for each local device; empty for none.
+
+    Returns:
+        The metrics, and all digests of the step.
+    """
+    arrays = parallel.to_host(metrics)
+    digests = {
+        name.removeprefix(METRIC_PREFIX): Digest.of_words(value)
+        for name, value in arrays.items()
+        if name.startswith(METRIC_PREFIX)
+    }
+    terms = {name: value for name, value in arrays.items() if value.ndim == 0}
+    of_loss = {name: value for name, value in terms.items() if name not in NOT_OF_LOSS}
+    digests["loss"] = Digest.sum(array_digests(of_loss).values())
+    digests |= copies[0] if copies else {}
+    return {name: float(value) for name, value in terms.items()}, digests
 
 
 def check(finished: FinishedStep) -> None:
