@@ -74,8 +74,7 @@ class Parallel(abc.ABC):
     @property
     def local_devices(self) -> Sequence[Any]:
         """The devices of this process."""
-        devices: Sequence[Any] = jax.local_devices()
-        return devices
+        return list(jax.local_devices())
 
     @abc.abstractmethod
     def describe(self, tree: Any) -> Any:
@@ -134,22 +133,19 @@ class Pmap(Parallel):
         Args:
             devices: another order of the devices, for the only process of a run.
         """
-        self._devices = devices
+        self._given = devices
 
     @property
     def local_devices(self) -> Sequence[Any]:
-        """The devices of this process, in the order of the parts of its batches."""
-        devices: Sequence[Any] = self._devices or jax.local_devices()
-        return devices
+        """See `Parallel.local_devices`; in the order of the parts of a batch."""
+        return self._given or super().local_devices
 
     def train(
         self, trainable: Any, schedule: optax.Schedule, loss: Loss, digests: bool = False
     ) -> TrainStep:
         """See `Parallel.train`."""
         step = make_train_step(trainable, schedule, loss, digests=digests)
-        mapped: TrainStep = jax.pmap(
-            step, axis_name=AXIS, donate_argnums=(0,), devices=self._devices
-        )
+        mapped: TrainStep = jax.pmap(step, axis_name=AXIS, donate_argnums=(0,), devices=self._given)
         return mapped
 
     def digest(self, template: TrainState) -> Callable[[TrainState], dict[str, jax.Array]]:
@@ -160,7 +156,7 @@ class Pmap(Parallel):
 
     def evaluate(self, eval_step: Callable[..., Any]) -> Callable[..., Any]:
         """See `Parallel.evaluate`."""
-        mapped: Callable[..., Any] = jax.pmap(eval_step, axis_name=AXIS, devices=self._devices)
+        mapped: Callable[..., Any] = jax.pmap(eval_step, axis_name=AXIS, devices=self._given)
         return mapped
 
     def put(self, tree: Any) -> Any:

@@ -1,9 +1,8 @@
 """The decisions of a healer, without a model: the steps are made up."""
 
-import dataclasses
 import math
+from typing import NamedTuple
 
-import jax
 import numpy as np
 import pytest
 from helpers.crystals import rock_salt
@@ -51,16 +50,12 @@ class Host:
     put = to_host
 
 
-@dataclasses.dataclass
-class State:
+class State(NamedTuple):
     learning_rate_scale: np.ndarray
 
     def replace(self, **changes):
         changes.pop("ema", None)
-        return dataclasses.replace(self, **changes)
-
-
-jax.tree_util.register_dataclass(State, ["learning_rate_scale"], [])
+        return self._replace(**changes)
 
 
 class Run:
