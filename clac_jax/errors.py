@@ -57,6 +57,9 @@ class MovedMetricsError(WorkdirError):
 
 EXIT_USER_ERROR = UserError.exit_code
 
+EXIT_FAULTY = 77
+"""Exit code of a run whose machine has computed the same step with different results."""
+
 
 def warn(message: str) -> None:
     """Prints a warning to the standard error: what is wrong and what happens next."""

@@ -10,16 +10,23 @@ from typing import Any
 
 import jax
 import ml_collections
+from etils import epath
 
+from clac_jax.checkpoint.layout import CHECKPOINTS, step_folders
 from clac_jax.checkpoint.saving import Saver
 from clac_jax.digests.digest import METRIC_PREFIX, Digest
 from clac_jax.digests.host import array_digests
+from clac_jax.distributed import processes
 from clac_jax.distributed.preemption import StopSignals
 from clac_jax.distributed.processes import SharedRequests
 from clac_jax.distributed.watchdog import Watch
-from clac_jax.errors import UserError
+from clac_jax.healing.errors import FaultyMachineError
+from clac_jax.healing.errors import TrainingDivergedError as TrainingDivergedError  # for callers
+from clac_jax.healing.healer import Healer
+from clac_jax.healing.passes import Observed
 from clac_jax.input_pipeline.batch import Batch
 from clac_jax.input_pipeline.run_data import RunData
+from clac_jax.journal.journal_file import STARTS_FILE, STEPS_FILE
 from clac_jax.journal.record import NOT_FINITE, UNLIKE_COPIES, StepRecord
 from clac_jax.reporting.events import Events, NoEvents
 from clac_jax.reporting.progress_line import ProgressLine, SilentLine
@@ -31,20 +38,15 @@ from clac_jax.training.state import TrainState
 from clac_jax.training.state_digests import StateDigests
 from clac_jax.training.step import TrainStep
 
+ROWS = ("metrics.jsonl", STEPS_FILE, STARTS_FILE)
+"""Files of the workdir that are cut back to the step that is resumed."""
+
 NOT_OF_LOSS = ("grad_norm", "learning_rate")
 """Metrics of a step that are not terms of its loss."""
 
 
-class TrainingDivergedError(UserError):
-    """The loss or the gradient is no longer finite."""
-
-    prevents_saving = True
-
-
-class UnlikeCopiesError(UserError):
+class UnlikeCopiesError(FaultyMachineError):
     """The copies of the state on several devices differ."""
-
-    prevents_saving = True
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ class Run:
         stop: listens for the signals that request a stop.
         requests: makes a request of one process known to all.
         watchdog: ends the run if something takes far too long.
+        healer: decides what happens when a step goes wrong.
         began_at: position at which the run was set up.
         is_own: whether it resumed from a checkpoint in its own workdir.
         current: the only part that changes.
@@ -147,6 +150,7 @@ class Run:
     stop: StopSignals
     requests: SharedRequests
     watchdog: Watch
+    healer: Healer
     began_at: RunProgress
     is_own: bool
     current: Current
@@ -154,7 +158,7 @@ class Run:
     def queue_step(self, batch: Batch) -> QueuedStep:
         """Queues a step on the devices; it takes the memory of the current state."""
         config, before = self.config, self.current.progress
-        progress = before.after_step(config.batch_size * config.accumulate_steps)
+        progress = before.after_step(self._examples_per_step)
         state, metrics = self.train_step(self.current.state, batch)
         every = config.journal.digest_every
         is_due = every and progress.step % every == 0
@@ -165,6 +169,7 @@ class Run:
         """Waits for the results of the last step, unless that is done; records and checks them.
 
         Raises:
+            GoBack: the steps since the newest checkpoint must be computed again.
             TrainingDivergedError: the loss or the gradient is not finite.
             UnlikeCopiesError: the devices have different states.
             WorkdirError: the record cannot be written.
@@ -175,7 +180,12 @@ class Run:
             return
         current.finished = finished = self._fetch(queued)
         self.log.record(finished.record)
+        self.healer.observe(_observed(finished), finished.progress, self._examples_per_step)
         check(finished)
+
+    @property
+    def _examples_per_step(self) -> int:
+        return int(self.config.batch_size * self.config.accumulate_steps)
 
     def _fetch(self, queued: QueuedStep) -> FinishedStep:
         copies = [] if queued.digests is None else self.state_digests.fetch(queued.digests)
@@ -196,6 +206,22 @@ class Run:
         )
         return FinishedStep(queued.progress, values, record, copies)
 
+    def go_back(self) -> None:
+        """Ends this pass over the steps; the run is then set up from its newest checkpoint."""
+        checkpoints = self.saver.checkpoints
+        processes.save_if_lost(checkpoints.describe_newest)  # never the present state
+        self.watchdog.save_first = checkpoints.describe_newest
+        self.line.close()
+        checkpoints.close()
+        self.log.close()
+        if processes.is_first() and not step_folders(epath.Path(self.workdir) / CHECKPOINTS):
+            for name in ROWS:  # it begins again
+                (self.workdir / name).unlink(missing_ok=True)
+
+    def evaluated(self) -> TrainState:
+        """The present state with the parameters to validate and test, see `config.ema`."""
+        return self.current.state.evaluated(self.config.ema.evaluate)
+
     def save(self, metrics: Mapping[str, float] | None = None) -> None:
         """Saves the present state.
 
@@ -207,6 +233,7 @@ class Run:
         """
         with self.events.during("save_wait"):
             self.saver.save(self.current.state, self.current.progress, metrics)
+        self.healer.saved(self.current.progress.step)
         self.events.saved(self.current.progress.step)
 
     def poll(self, save_requested: bool = False) -> bool:
@@ -224,6 +251,19 @@ class Run:
         stop, save = self.requests.poll(self.stop.requested, save_requested)
         self.stop.raise_if_requested(stop)
         return save
+
+
+def _observed(finished: FinishedStep) -> Observed:
+    record, copies = finished.record, finished.copies
+    first = copies[0] if copies else {}
+    unlike = [number for number, copy in enumerate(copies) if copy != first]
+    return Observed(
+        finished.progress.step,
+        record.loss,
+        record.grad_norm,
+        {name: str(digest) for name, digest in record.digests.items()},
+        f"local devices 0 and {unlike[0]} had different states" if unlike else "",
+    )
 
 
 def fetch(

@@ -26,8 +26,11 @@ from clac_jax.distributed.sending import any_text
 from clac_jax.distributed.share import share_of_process
 from clac_jax.distributed.watchdog import Patient, Watch
 from clac_jax.files.atomic import write_atomically
+from clac_jax.healing.culprits import make_probe_step
+from clac_jax.healing.guard import Guard, Way, local_devices
+from clac_jax.healing.healer import Setting
 from clac_jax.input_pipeline.run_data import RunData
-from clac_jax.journal.journal_file import START
+from clac_jax.journal.journal_file import NO_JOURNAL, START, read_journal
 from clac_jax.models import abstract_variables
 from clac_jax.models.encoders import encoder_needs
 from clac_jax.reporting import summary
@@ -40,9 +43,10 @@ from clac_jax.session import Session
 from clac_jax.stores.url import is_url
 from clac_jax.tasks import make_task
 from clac_jax.training import optim
-from clac_jax.training.parallel import make_parallel
+from clac_jax.training.ema import Averaging
+from clac_jax.training.parallel import Parallel, make_parallel, other_devices
 from clac_jax.training.schedules import make_schedule, timeline_of
-from clac_jax.training.state import create_train_state
+from clac_jax.training.state import TrainState, create_train_state, with_average
 from clac_jax.training.state_digests import StateDigests
 
 
@@ -79,9 +83,13 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
     abstract = abstract_variables(task.model, example)
     make_optimizer = functools.partial(optim.make_optimizer, config, abstract["params"])
     trainable = optim.trainable_mask(abstract["params"], config.frozen)
-    create = functools.partial(
-        create_train_state, task.model.apply, tx=make_optimizer(optax.constant_schedule(0.0))
-    )
+    tx = make_optimizer(optax.constant_schedule(0.0))
+    averaging = Averaging.from_config(config.ema)
+
+    def create(variables: dict[str, Any], seed: int) -> TrainState:
+        state = create_train_state(task.model.apply, variables, tx, seed)
+        return with_average(state, averaging, trainable)
+
     template = jax.eval_shape(lambda variables: create(variables, seed=config.seed), abstract)
     shapes = to_arrays(parallel.describe(template))
     processes.agree("model", program_facts.of_arrays(shapes))
@@ -153,6 +161,23 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         if place.is_remote:  # its parts are uploaded before a save ends
             of_saves = Patient(watchdog)
 
+    # Healing: what it has changed so far, and the step that it watches.
+    healer, num_done = session.healer, progress.step
+    probe = parallel.evaluate(make_probe_step(trainable, task.loss))
+    setting = Setting(progress, data, fingerprints["train"], parallel, probe)
+    journal = read_journal(workdir) if first else NO_JOURNAL
+    healer.begin(setting, journal, functools.partial(log.record_event, step=num_done))
+
+    def way(parallel: Parallel) -> Way:
+        step = parallel.train(trainable, schedule, task.loss, digests=recorded)
+        return Way(parallel, step, local_devices(parallel.local_devices))
+
+    usual, other = way(parallel), other_devices(parallel)
+    guard = Guard(usual.step, parallel, num_done)
+    train_step = healer.guard(guard, lambda: (usual, usual if other is parallel else way(other)))
+    scale = healer.scale(progress.learning_rate_scale, num_done)
+    state = state.replace(learning_rate_scale=parallel.put(scale))
+
     return Run(
         config=config,
         workdir=workdir,
@@ -160,7 +185,7 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         data=data,
         task=task,
         parallel=parallel,
-        train_step=parallel.train(trainable, schedule, task.loss, digests=recorded),
+        train_step=train_step,
         state_digests=digests,
         template=template,
         saver=Saver(
@@ -177,6 +202,7 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         stop=session.stop,
         requests=processes.SharedRequests(),
         watchdog=watchdog,
+        healer=healer,
         began_at=progress,
         is_own=start.is_own,
         current=Current(state, progress),

@@ -18,6 +18,7 @@ from clac_jax.distributed.hang import HungRun
 from clac_jax.distributed.preemption import StopSignals
 from clac_jax.distributed.watchdog import NoWatchdog, Watch, Watchdog
 from clac_jax.files.paths import local_path
+from clac_jax.healing.healer import Healer
 from clac_jax.reporting.events import EVENTS_FILE, Events, NoEvents
 from clac_jax.training.compilation_cache import use_compilation_cache
 
@@ -31,12 +32,14 @@ class Session:
         stop: listens for the signals that request a stop.
         events: records what this process does; only in the first process.
         watchdog: ends the program if something takes far too long.
+        healer: decides what happens when a step goes wrong.
     """
 
     place: RunPlace
     stop: StopSignals
     events: Events | NoEvents
     watchdog: Watch
+    healer: Healer
 
 
 @contextlib.contextmanager
@@ -79,7 +82,7 @@ def open_session(
                 link.loss.unsaved = f"What is not in {place.shown} yet is in {place.folder}."
         stack.enter_context(processes.report_lost_processes())
         watchdog = stack.enter_context(_make_watchdog(config, place, events, stop))
-        yield Session(place, stop, events, watchdog)
+        yield Session(place, stop, events, watchdog, Healer(config.healing))
 
 
 def _make_watchdog(

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import ml_collections
-import numpy as np
 
 from clac_jax.config import check as config_check
 from clac_jax.distributed import processes
 from clac_jax.distributed.preemption import Preempted, StopSignals
 from clac_jax.distributed.watchdog import STEP
+from clac_jax.healing.errors import GoBack
 from clac_jax.input_pipeline.batch import Batch
 from clac_jax.reporting.events import EVENTS_FILE
 from clac_jax.reporting.goodput import recorded_seconds
@@ -22,7 +22,7 @@ from clac_jax.reporting.rows import Row, numbers, test_row, train_row, validatio
 from clac_jax.reporting.throughput import Meter
 from clac_jax.run import Run
 from clac_jax.run_setup import set_up
-from clac_jax.session import open_session
+from clac_jax.session import Session, open_session
 from clac_jax.training.run_end import has_ended, stopped_early, why_ended
 
 
@@ -54,10 +54,7 @@ def train(
         contextlib.ExitStack() as stack,
     ):
         try:
-            with session.watchdog.watching("the start of the run"):
-                run = set_up(config, session)
-            stack.callback(run.log.close_files)
-            _train_epochs(run)
+            run = _trained(config, session, stack)
             with session.watchdog.watching("the final test"):
                 row = _test(run)
         except Preempted:  # in all processes at the same step
@@ -65,6 +62,24 @@ def train(
             raise
         processes.end()
         return row
+
+
+def _trained(
+    config: ml_collections.ConfigDict, session: Session, stack: contextlib.ExitStack
+) -> Run:
+    """Sets up the run and trains it to its end, going back to its newest checkpoint if need be."""
+    while True:
+        with session.watchdog.watching("the start of the run"):
+            run = set_up(config, session)
+        stack.callback(run.log.close_files)
+        try:
+            _train_epochs(run)
+            return run
+        except GoBack as request:
+            run.line.say(f"healing   {request}; back to the newest checkpoint")
+        with session.watchdog.watching("the start of the run"):
+            run.go_back()
+        del run  # and with it the memory of its state
 
 
 def _train_epochs(run: Run) -> None:
@@ -96,6 +111,8 @@ def _train_epochs(run: Run) -> None:
             run.save()
         with run.events.during("save_wait"):
             saver.checkpoints.wait_for_last()
+    except GoBack:
+        raise
     except Exception as error:
         processes.end_if_lost(error)
         with processes.report_lost_processes():
@@ -160,7 +177,7 @@ def _validate(run: Run) -> Row:
     """Validates at the end of an epoch, and advances the run to the next one."""
     config, current = run.config, run.current
     batches = _until_stopped(run, run.data.eval_batches("validation"))
-    measures = run.task.validate(current.state, batches)
+    measures = run.task.validate(run.evaluated(), batches)
     progress = current.progress.after_epoch()
     row = validation_row(measures, progress)
     run.log.write(row)
@@ -183,7 +200,7 @@ def _lower_on_plateau(run: Run, value: float) -> None:
     )
     scale = current.progress.learning_rate_scale
     if scale != before:
-        scales = run.parallel.put(np.float32(scale))
+        scales = run.parallel.put(run.healer.scale(scale, current.progress.step))
         current.state = current.state.replace(learning_rate_scale=scales)
 
 
@@ -198,7 +215,7 @@ def _test(run: Run) -> Row:
     """Evaluates the best checkpoint on the test split, and draws the report."""
     current, log, checkpoints = run.current, run.log, run.saver.checkpoints
     run.events.phase("test")
-    state, tested_step = run.saver.best_state(run.template, current.state)
+    state, tested_step = run.saver.best_state(run.template, run.evaluated())
     measures, write_report = run.task.test(state)
     row = test_row(measures, current.progress, tested_step)
     log.write(row)
@@ -211,5 +228,7 @@ def _test(run: Run) -> Row:
         run.events.record("tested")
         seconds = recorded_seconds(run.workdir / EVENTS_FILE)
         write_report(report, read_rows(run.workdir / "metrics.jsonl"), seconds)
-        print(f"{run.task.describe_test(row)}\nreport    {run.shown}/report.png", flush=True)
+        lines = [run.task.describe_test(row), f"report    {run.shown}/report.png"]
+        lines += [f"healed    {story}" for story in [run.healer.tell()] if story]
+        print("\n".join(lines), flush=True)
     return row

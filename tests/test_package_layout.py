@@ -34,6 +34,7 @@ ORDER = (
     "bucket",
     "tasks",
     "interop",
+    "healing",
     "run",
     "session",
     "run_setup",

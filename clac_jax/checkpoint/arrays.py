@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
@@ -163,8 +164,10 @@ def read_targets(info: CheckpointInfo, targets: Mapping[str, Target]) -> dict[st
             result[name] = saved[each.path].astype(each.wanted.dtype, copy=False)
         else:
             result[name] = _overlap(np.array(each.base), saved[each.path])
-    sharded = {each.path: name for name, each in targets.items() if name not in complete}
-    if sharded:
+    names: dict[str, list[str]] = {}  # an average may start as a second copy of a parameter
+    for name in targets.keys() - complete.keys():
+        names.setdefault(targets[name].path, []).append(name)
+    if sharded := {path: min(several) for path, several in names.items()}:
         with reading_arrays(info, sharded, files):
             args = {
                 path: ShardRestoreArgs(
@@ -173,7 +176,10 @@ def read_targets(info: CheckpointInfo, targets: Mapping[str, Target]) -> dict[st
                 for path, name in sharded.items()
             }
             read = _restored(info, args, shard_registry())
-        result |= {name: read[path] for path, name in sharded.items()}
+        for path, several in names.items():
+            for name in several:
+                is_first = name == sharded[path]
+                result[name] = read[path] if is_first else jnp.copy(read[path])
     return result
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 
-from clac_jax.checkpoint.arrays import Arrays, read_arrays
+from clac_jax.checkpoint.arrays import Arrays
+from clac_jax.checkpoint.averages import read_evaluated
 from clac_jax.checkpoint.files import DamagedCheckpointError
 from clac_jax.checkpoint.layout import CheckpointInfo
 from clac_jax.checkpoint.matching import STRICT_PARTS, part_of
@@ -35,7 +36,7 @@ def read_best(
     """
     for info in best_fitting(intact, best_first, shapes, last_step):
         try:
-            arrays = read_arrays(info, shapes)
+            arrays = read_evaluated(info, shapes)
         except DamagedCheckpointError as error:
             warn(f"{error} The next best is tested.")
             continue

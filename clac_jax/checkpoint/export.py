@@ -14,7 +14,7 @@ from etils import epath
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from clac_jax.checkpoint.arrays import read_arrays
+from clac_jax.checkpoint.averages import describe_weights, read_evaluated
 from clac_jax.checkpoint.layout import (
     CHECKPOINTS,
     CheckpointInfo,
@@ -42,6 +42,9 @@ class ExportError(UserError):
 def export(info: CheckpointInfo, folder: Path) -> Path:
     """Writes parameters and batch statistics under their slash paths, and the run's config.
 
+    The parameters are their average if the run evaluated that (`config.ema`); the header of the
+    file says so.
+
     Args:
         info: description of the checkpoint.
         folder: receives `model.safetensors`, with step, metrics and versions as JSON in its
@@ -54,10 +57,11 @@ def export(info: CheckpointInfo, folder: Path) -> Path:
         ExportError: the folder already holds a different file, or cannot be written.
         DamagedCheckpointError: a file differs from what was written; the message names it.
     """
-    arrays = read_arrays(info, [path for path in info.leaves if path.startswith(PARTS)])
+    arrays = read_evaluated(info, [path for path in info.leaves if path.startswith(PARTS)])
     about = {
         "progress": info.progress.to_json(),
         "metrics": info.metrics,
+        "weights": describe_weights(info),
         "versions": info.versions,
         "num_train_examples": info.num_train_examples,
     }

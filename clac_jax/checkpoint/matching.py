@@ -22,6 +22,7 @@ OUTCOMES: tuple[Outcome, ...] = ("restored", "renamed", "resized", "initialised"
 # Parts in which a difference is an error under `strict`. Optimizer state depends on the parameters
 # and the optimizer, so differences there are only reported.
 STRICT_PARTS = ("params", "batch_stats")
+AVERAGE = "ema"  # first name of the paths of averaged parameters
 
 
 class RestoreRuleError(UserError):
@@ -92,8 +93,13 @@ class Match:
 
 
 def part_of(path: str) -> str:
-    """The part of the state, one of `PARTS`, to which a slash path belongs."""
+    """The part of the state, one of `PARTS`, to which a slash path belongs.
+
+    An average of the parameters is a memory of the earlier steps, like the optimizer's moments.
+    """
     head = path.split("/", 1)[0]
+    if head == AVERAGE:
+        return "opt_state"
     return "progress" if head in ("step", "learning_rate_scale") else head
 
 
@@ -122,7 +128,7 @@ def match(saved: Shapes, wanted: Shapes, options: RestoreOptions) -> list[Match]
             matches.append(Match("initialised", path, None, shape, None, reason))
         else:
             matches.append(_pair(path, source, shape, saved[source], options.on_shape_mismatch))
-    matches = _counts_with_moments(matches, saved)
+    matches = _averages_from_parameters(_counts_with_moments(matches, saved))
     taken = {found.source for found in matches}
     for source, shape in saved.items():
         if source not in taken and part_of(source) in options.parts:
@@ -286,6 +292,24 @@ def _counts_with_moments(matches: Sequence[Match], saved: Shapes) -> list[Match]
                 reason = "the moments of its parameter start over"
             result[n] = dataclasses.replace(matches[n], outcome="initialised", reason=reason)
     return result
+
+
+def _averages_from_parameters(matches: Sequence[Match]) -> list[Match]:
+    """The matches, in which an average without values in the checkpoint starts at its parameter."""
+    parameters = {found.path: found for found in matches if found.part == "params"}
+
+    def started(found: Match) -> Match:
+        if found.path is None or not found.path.startswith(f"{AVERAGE}/"):
+            return found
+        parameter = parameters.get(f"params/{found.path.removeprefix(f'{AVERAGE}/')}")
+        has_own = found.outcome in ("restored", "renamed")
+        if has_own or parameter is None or parameter.source is None:
+            return found
+        reason = "the average begins at its parameter"
+        outcome: Outcome = "renamed" if parameter.outcome == "restored" else parameter.outcome
+        return dataclasses.replace(parameter, outcome=outcome, path=found.path, reason=reason)
+
+    return [started(found) for found in matches]
 
 
 def _parameters(paths: Iterable[str | None]) -> set[str]:

@@ -11,6 +11,7 @@ import jax
 import ml_collections
 
 from clac_jax.checkpoint.arrays import read_targets
+from clac_jax.checkpoint.averages import evaluated_path
 from clac_jax.checkpoint.best import Shapes
 from clac_jax.checkpoint.division import is_sharded
 from clac_jax.checkpoint.files import DamagedCheckpointError
@@ -176,7 +177,8 @@ class Saver:
 
         Args:
             template: shapes and dtypes of a state on the host.
-            state: the final state; it is tested if no checkpoint of the model is better.
+            state: the final state to evaluate; it is tested if no checkpoint of the model is
+                better.
         """
         last_step = int(self._parallel.to_host(state.step))
         model = template.model_only()
@@ -206,7 +208,9 @@ class Saver:
             arrays, damage = {}, ""
             try:
                 info = self.checkpoints.info(step)
-                wanted = {path: Target(path, leaf) for path, leaf in shapes.items()}
+                wanted = {
+                    path: Target(evaluated_path(info, path), leaf) for path, leaf in shapes.items()
+                }
                 arrays = read_targets(info, wanted)
             except DamagedCheckpointError as error:
                 damage = str(error)

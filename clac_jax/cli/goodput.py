@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from clac_jax.files.paths import local_path
+from clac_jax.healing.actions import actions_in, tell
+from clac_jax.journal.journal_file import STARTS_FILE
+from clac_jax.journal.journal_file import read_events as read_starts
 from clac_jax.reporting.event_reader import NoEventsError, missing, read_events
 from clac_jax.reporting.events import EVENTS_FILE
 from clac_jax.reporting.goodput import format_goodput, goodput
@@ -23,18 +27,26 @@ def add(group: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     run = options.run_folder
-    if is_url(run):
-        url = f"{run.rstrip('/')}/{EVENTS_FILE}"
-        try:
-            path = local_copy(url, "RUN")
-        except NotFoundError as error:
-            raise NoEventsError(missing(url)) from error
-    else:
-        path = local_path(run, "RUN") / EVENTS_FILE
+    path = _file(run, EVENTS_FILE)
+    if path is None:
+        raise NoEventsError(missing(f"{run.rstrip('/')}/{EVENTS_FILE}"))
     events, unread = read_events(path)
     result = goodput(events, unread)
     if options.json:
         print(json.dumps(result.to_json(), indent=1))
-    else:
-        print(format_goodput(result, run))
+        return 0
+    print(format_goodput(result, run))
+    starts = _file(run, STARTS_FILE)
+    if starts is not None and (story := tell(actions_in(read_starts(starts)))):
+        print(f"\n{story}")
     return 0
+
+
+def _file(run: str, name: str) -> Path | None:
+    """A file of a run, or a local copy of it; None if its bucket lacks it."""
+    if not is_url(run):
+        return local_path(run, "RUN") / name
+    try:
+        return local_copy(f"{run.rstrip('/')}/{name}", "RUN")
+    except NotFoundError:
+        return None

@@ -12,7 +12,8 @@ from clac_jax.errors import UserError
 USAGE = "clac-jax run [--max-restarts N] [--pause SECONDS] -- train --config=... --workdir=..."
 ENDING = """\
 The training is started again after exit code 75 (stopped on request, if only the training was), 76
-(hung), 1 (an error) and crashes, but not after 0 and 2. After three tries in a row without a new
+(hung), 1 (an error) and crashes, once after 77 (the machine has computed a step wrongly), but not
+after 0 and 2. After three tries in a row without a new
 checkpoint it gives up. The last lines of each try are in WORKDIR/tries. The exit code is that of
 the last try.
 """

@@ -1,8 +1,8 @@
 """`clac-jax train`, also `main.py`: parses flags, calls `train` once, returns an exit code.
 
 Exit codes: 0 if the run has ended, 2 for errors that the user must correct, 75 if the run was
-stopped on request and can be resumed, 76 if it hung and can be resumed, 1 for any other error, with
-its traceback.
+stopped on request and can be resumed, 76 if it hung and can be resumed, 77 if the machine does not
+repeat its results, 1 for any other error, with its traceback.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ exit codes:
   2   the config, the data or the workdir cannot be used; one line says why
   75  the run was asked to stop (SIGTERM, SIGINT, SIGUSR1, SIGHUP) and can be resumed
   76  something took far longer than usual (config.watchdog); the run can be resumed
+  77  this machine has computed the same step with different results; the run can be resumed
   1   any other error, or another process of the run was lost
 
-`clac-jax run -- train ...` starts it again after 75, 76 and 1.
+`clac-jax run -- train ...` starts it again after 75, 76 and 1, and once after 77.
 """
 
 _INDENTED: Any = {"initial_indent": 24 * " ", "subsequent_indent": 24 * " "}

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from clac_jax.config.effects import NEXT_EXAMPLE, OTHER_EXAMPLES, PLAIN, SAME_EXAMPLES, SAME_NUMBERS
 from clac_jax.config.key import key
+from clac_jax.errors import one_line
+
+
+def wrong_numbers(numbers: Any) -> str:
+    """The problem with a tuple of example numbers; "" if it is valid."""
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+            return f"It has {one_line(repr(number))}. Give numbers of examples, 0 or more."
+    return ""
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,13 @@ class Dataset:
         low=0,
         on_change=OTHER_EXAMPLES,
         validation="data",
+    )
+    skip: tuple[int, ...] = key(
+        (),
+        "training examples that are left out, by their index in the split (from 0): their slots "
+        "in the batches stay empty, and all other examples stay where they are",
+        check=wrong_numbers,
+        on_change=NEXT_EXAMPLE,
     )
 
 

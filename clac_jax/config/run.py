@@ -21,11 +21,13 @@ from clac_jax.config.effects import (
     SCHEDULE,
 )
 from clac_jax.config.encoders import graph_encoder, text_encoder_sizes
+from clac_jax.config.healing import Healing
 from clac_jax.config.key import Group, Key, group, group_of, key
 from clac_jax.config.saving import Bucket, Checkpoint, Journal, Logging, Restore
 from clac_jax.config.training import (
     Cosine,
     Distributed,
+    Ema,
     OneCycle,
     Optimizer,
     Plateau,
@@ -294,6 +296,12 @@ class Run:
     )
     plateau: None = group(Plateau, "The plateau schedule.", used_with="schedule=plateau")
     optimizer: None = group(Optimizer, "The optimizer.", on_change=NEXT_STEP)
+    ema: None = group(
+        Ema,
+        "The exponential moving average of the parameters.",
+        on_change="an average that the checkpoint lacks begins at its parameters; one that is "
+        "switched off is dropped",
+    )
     checkpoint: None = group(Checkpoint, "Which checkpoints are saved and kept.", on_change=PLAIN)
     restore: None = group(
         Restore, "How much of another run's checkpoint is copied.", on_change=PLAIN
@@ -325,6 +333,11 @@ class Run:
         per_process=True,
     )
 
+    healing: None = group(
+        Healing,
+        "What a run does on its own when a step goes wrong: see [Healing](healing.md).",
+        on_change=NEXT_STEP,
+    )
     watchdog: None = group(
         Watchdog,
         "When a run that hangs is ended: see [Unattended runs](unattended.md).",

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from clac_jax.config.effects import NEXT_VALIDATION, OTHER_MODEL, SCHEDULE
+from clac_jax.config.effects import NEXT_STEP, NEXT_VALIDATION, OTHER_MODEL, SCHEDULE
 from clac_jax.config.encoders import merged_keys
 from clac_jax.config.key import Group, key
 from clac_jax.errors import one_line
@@ -152,6 +152,31 @@ class Plateau:
         30,
         "validations without a better checkpoint.monitor before that",
         low=0,
+        on_change=NEXT_VALIDATION,
+    )
+
+
+@dataclass(frozen=True)
+class Ema:
+    """The config group `config.ema`."""
+
+    decay: float = key(
+        0.0,
+        "weight of the average of the parameters so far, in each step; 0: no average is kept. "
+        "0.999 averages over about 1,000 steps",
+        low=0.0,
+        high=1.0,
+    )
+    warmup: bool = key(
+        True,
+        "whether the weight starts lower, at (1 + step) / (10 + step), so that the average soon "
+        "forgets the first parameters",
+        on_change=NEXT_STEP,
+    )
+    evaluate: bool = key(
+        True,
+        "whether the average is what is validated, ranked (@best), tested and published; otherwise "
+        "the parameters of the last step are",
         on_change=NEXT_VALIDATION,
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from clac_jax.checkpoint.averages import describe_weights
 from clac_jax.checkpoint.layout import CheckpointInfo
 from clac_jax.inference.measures import Measures
 
@@ -141,6 +142,7 @@ class Card:
             "",
             f"- Data: {self._data}, {info.num_train_examples:,} training examples",
             f"- Steps: {info.step:,}, batches of {config['batch_size']}, seed {config['seed']}",
+            f"- Weights: {describe_weights(info)}",
             f"- Versions: {versions or 'unknown'}",
             "- Everything else: `config.json`",
         ]

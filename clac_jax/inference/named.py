@@ -6,7 +6,7 @@ import functools
 import os
 from pathlib import Path
 
-from clac_jax.checkpoint.arrays import read_arrays
+from clac_jax.checkpoint.averages import read_evaluated
 from clac_jax.checkpoint.export import MODEL_FILE
 from clac_jax.checkpoint.fetched import split_name
 from clac_jax.checkpoint.layout import CHECKPOINTS
@@ -75,5 +75,5 @@ def _of_checkpoint(name: str) -> Source:
         frozen(info.config),
         info.step,
         {path: leaf.shape for path, leaf in info.leaves.items()},
-        functools.partial(read_arrays, info),
+        functools.partial(read_evaluated, info),
     )

@@ -66,6 +66,16 @@ class ExampleViews:
     label: float | None = None
     digests: np.ndarray | None = None
 
+    @classmethod
+    def left_out(cls, with_labels: bool) -> ExampleViews:
+        """An example that is left out: without a crystal, it leaves its slot empty.
+
+        Args:
+            with_labels: whether texts have labels.
+        """
+        nothing = np.zeros(0, np.int32)
+        return cls(-1, (), (TokenView(nothing, nothing if with_labels else None),))
+
 
 @dataclass(frozen=True)
 class BatchShape:
@@ -226,19 +236,24 @@ def _pack(sizes: Sequence[int], tiles: Tiles) -> list[_Span] | None:
     return [spans[k] for k in range(len(sizes))]
 
 
+def _real(examples: Sequence[ExampleViews]) -> list[ExampleViews]:
+    """The examples that are not left out."""
+    return [example for example in examples if example.graphs]
+
+
 def _crystals(examples: Sequence[ExampleViews], shape: BatchShape) -> list[CrystalGraph]:
-    return [example.graphs[view] for view in range(shape.graph_views) for example in examples]
+    return [each.graphs[view] for view in range(shape.graph_views) for each in _real(examples)]
 
 
 def _texts(examples: Sequence[ExampleViews], shape: BatchShape) -> list[TokenView]:
-    return [example.tokens[view] for view in range(shape.text_views) for example in examples]
+    return [each.tokens[view] for view in range(shape.text_views) for each in _real(examples)]
 
 
 def misfit(examples: Sequence[ExampleViews], shape: BatchShape) -> str | None:
     """The reason, in words, why these examples do not fit the shape; None if they fit."""
     if len(examples) > shape.num_examples:
         return f"{len(examples)} examples for {shape.num_examples} slots"
-    for example in examples:
+    for example in _real(examples):
         if len(example.graphs) < shape.graph_views or len(example.tokens) < shape.text_views:
             return (
                 f"example {example.index} has {len(example.graphs)} crystal and "
@@ -260,7 +275,10 @@ def misfit(examples: Sequence[ExampleViews], shape: BatchShape) -> str | None:
 
 
 def collate(examples: Sequence[ExampleViews], shape: BatchShape) -> Batch:
-    """Packs examples into arrays of the given shape; missing examples become masked padding.
+    """Packs examples into arrays of the given shape.
+
+    Places at the end without examples, and those of examples that are left out, become masked
+    padding. Each example is in the row of its place.
 
     Raises:
         BatchShapeError: the examples do not fit; the message says which size is exceeded.
@@ -268,27 +286,35 @@ def collate(examples: Sequence[ExampleViews], shape: BatchShape) -> Batch:
     reason = misfit(examples, shape)
     if reason is not None:
         raise BatchShapeError(f"A batch does not fit its shape: {reason}. Take a larger shape.")
+    taken = _taken(examples)
+    example_mask = np.zeros(shape.num_examples, bool)
+    example_mask[taken] = True
     example_index = np.full(shape.num_examples, -1, np.int32)
-    example_index[: len(examples)] = [example.index for example in examples]
+    example_index[taken] = [example.index for example in _real(examples)]
     labels = None
     if shape.labelled:
         labels = np.zeros(shape.num_examples, np.float32)
-        labels[: len(examples)] = [example.label for example in examples]
+        labels[taken] = [example.label for example in _real(examples)]
     words = [example.digests for example in examples if example.digests is not None]
     digests = np.stack(words).sum(axis=0, dtype=np.uint32) if words else None
     return Batch(
         graphs=_collate_graphs(examples, shape),
         texts=_collate_texts(examples, shape),
-        example_mask=np.arange(shape.num_examples) < len(examples),
+        example_mask=example_mask,
         example_index=example_index,
         labels=labels,
         digests=digests,
     )
 
 
-def _rows(num_examples: int, shape: BatchShape, num_views: int) -> list[int]:
+def _taken(examples: Sequence[ExampleViews]) -> list[int]:
+    """The places that hold an example."""
+    return [place for place, example in enumerate(examples) if example.graphs]
+
+
+def _rows(examples: Sequence[ExampleViews], shape: BatchShape, num_views: int) -> list[int]:
     """Row of each (view, example), view-major, real examples only."""
-    return [v * shape.num_examples + e for v in range(num_views) for e in range(num_examples)]
+    return [v * shape.num_examples + place for v in range(num_views) for place in _taken(examples)]
 
 
 def _collate_graphs(examples: Sequence[ExampleViews], shape: BatchShape) -> GraphBatch:
@@ -305,7 +331,7 @@ def _collate_graphs(examples: Sequence[ExampleViews], shape: BatchShape) -> Grap
     lattices = np.tile(np.eye(3, dtype=np.float32), (rows, 1, 1))
     edge = 0
     for row, crystal, span in zip(
-        _rows(len(examples), shape, shape.graph_views), crystals, spans, strict=True
+        _rows(examples, shape, shape.graph_views), crystals, spans, strict=True
     ):
         nodes = slice(span.first, span.first + len(crystal.atomic_numbers))
         atomic_numbers[nodes] = crystal.atomic_numbers
@@ -345,11 +371,9 @@ def _collate_texts(examples: Sequence[ExampleViews], shape: BatchShape) -> TextB
     text_index = np.full(shape.num_tokens, rows, np.int32)
     first_token = np.zeros(rows, np.int32)
     lengths = np.zeros(rows, np.int32)
-    with_labels = any(text.labels is not None for text in texts)
+    with_labels = any(text.labels is not None for each in examples for text in each.tokens)
     labels = np.full(shape.num_tokens, IGNORED_LABEL, np.int32) if with_labels else None
-    for row, text, span in zip(
-        _rows(len(examples), shape, shape.text_views), texts, spans, strict=True
-    ):
+    for row, text, span in zip(_rows(examples, shape, shape.text_views), texts, spans, strict=True):
         tokens = slice(span.first, span.first + len(text.ids))
         ids[tokens] = text.ids
         positions[tokens] = np.arange(len(text.ids))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ml_collections
@@ -30,6 +32,21 @@ PLANNING_EXAMPLES = 512
 EXAMPLES = 2
 
 
+@dataclass(frozen=True)
+class Gap:
+    """Training examples that are left out from some point of a run on.
+
+    Attributes:
+        epoch: the first epoch in which they are left out.
+        start: number of examples at the beginning of that epoch that are not left out.
+        examples: their indices in the training split.
+    """
+
+    epoch: int
+    start: int
+    examples: frozenset[int]
+
+
 class RunData:
     """The splits of a run and the batches drawn from them.
 
@@ -39,6 +56,7 @@ class RunData:
         steps_per_epoch: optimizer updates in a full epoch.
         vocab_size: number of tokens in the tokenizer's vocabulary.
         on_eval_batch: called for each batch that is evaluated, before it is.
+        gaps: examples that are left out from some point of the training on.
     """
 
     def __init__(
@@ -55,6 +73,7 @@ class RunData:
             UserError: the data, the tokenizer or the batch size cannot be used.
         """
         self.on_eval_batch: Callable[[], None] = lambda: None
+        self.gaps: tuple[Gap, ...] = ()
         self._config = config
         self._share = share
         self._options = view_options(config, needs)
@@ -79,25 +98,55 @@ class RunData:
     def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """The rest of an epoch, starting at example `start`.
 
+        The slots of examples that are left out (`left_out`) are masked padding.
+
         Yields:
             Batches with leaves (devices, accumulation, ...), or (devices, accumulation, chunks,
             ...) if `config.gradient_cache_chunks` is greater than 1.
         """
-        config = self._config
-
-        def build(micro_batches: np.ndarray) -> Packed:
-            return pack_train(
-                [self._train_examples(epoch, *each) for each in enumerate(micro_batches)],
-                self._train_shapes,
-                self._share.num_local_devices,
-                self._per_device,
-                config.gradient_cache_chunks,
-            )
-
-        rows = train_rows(
-            self._order(epoch), start, config.batch_size, config.accumulate_steps, self._share
-        )
+        left_out = self.left_out(epoch)
+        build = functools.partial(self._packed, epoch, left_out.__contains__)
+        rows = self._rows(epoch, start, self._share)
         return in_one_shape(self._built("train", rows, build), self._share)
+
+    def left_out(self, epoch: int) -> frozenset[int]:
+        """The examples that `config.dataset.skip` and `gaps` leave out of an epoch."""
+        skipped = {each for each in self._config.dataset.skip if each < self.split_sizes["train"]}
+        for gap in self.gaps:
+            if epoch > gap.epoch:
+                skipped.update(gap.examples)
+            elif epoch == gap.epoch:
+                skipped.update(gap.examples & set(self._order(epoch)[gap.start :].tolist()))
+        return frozenset(skipped)
+
+    def examples_of_step(self, epoch: int, start: int) -> list[int]:
+        """The examples of the step that starts at example `start`, with those that are left out."""
+        return [int(index) for index in self._rows(epoch, start, ONE_PROCESS)[0].ravel()]
+
+    def parts_of_step(self, epoch: int, start: int) -> Callable[[Collection[int]], Batch]:
+        """A function that makes the batch of a step with only some of its examples.
+
+        All its batches have the shape of the step, and the slots of the other examples are empty.
+        A collective; the function is not.
+
+        Args:
+            epoch: the epoch of the step.
+            start: the example at which it starts.
+        """
+        row = self._rows(epoch, start, self._share)[0]
+        left_out, own = self.left_out(epoch), frozenset(row.ravel().tolist())
+        full = self._packed(epoch, left_out.__contains__, row)
+        shape = full.plan.shape(int(self._share.maximum([full.number])()[0]))
+
+        def with_only(kept: Collection[int]) -> Batch:
+            out = left_out | own.difference(kept)
+            return self._packed(epoch, out.__contains__, row).in_shape(shape)
+
+        return with_only
+
+    def train_example(self, epoch: int, index: int) -> tuple[str, ExampleViews]:
+        """The name of a training example, and the views that it has in an epoch."""
+        return self.splits["train"][index].material_id, self._train_views(epoch, index)
 
     def eval_batches(self, split: str, replace_formula: bool = False) -> Iterator[Batch]:
         """All examples of a split in order, unaugmented; leaves have shape (devices, ...).
@@ -135,6 +184,38 @@ class RunData:
     def describe_shapes(self) -> str:
         """A description of the planned batch shapes."""
         return self._train_shapes.describe()
+
+    def _rows(self, epoch: int, start: int, share: Share) -> np.ndarray:
+        """Example indices of the rest of an epoch; see `order.train_rows`."""
+        config = self._config
+        return train_rows(
+            self._order(epoch), start, config.batch_size, config.accumulate_steps, share
+        )
+
+    def _packed(
+        self, epoch: int, is_left_out: Callable[[int], bool], micro_batches: np.ndarray
+    ) -> Packed:
+        """The examples of one optimizer update, packed."""
+        empty = ExampleViews.left_out(self._options.with_labels)
+
+        def examples(number: int, row: np.ndarray) -> list[ExampleViews]:
+            """This process's part of an accumulated batch, given its number in the update."""
+            views = [
+                empty if is_left_out(index) else self._train_views(epoch, index)
+                for index in row.tolist()
+            ]
+            if not self._config.journal.digest_every:
+                return views
+            first = number * self._config.batch_size + self._share.process_index * len(row)
+            return [digested(example, first + slot) for slot, example in enumerate(views)]
+
+        return pack_train(
+            [examples(*each) for each in enumerate(micro_batches)],
+            self._train_shapes,
+            self._share.num_local_devices,
+            self._per_device,
+            self._config.gradient_cache_chunks,
+        )
 
     def _built(
         self, kind: str, items: Sequence[Any] | np.ndarray, build: Callable[[Any], Packed]
@@ -203,14 +284,6 @@ class RunData:
         """Number of atoms of each crystal, for all these orders concatenated."""
         atoms: np.ndarray = self.splits.crystals[split].atoms[np.concatenate(orders)]
         return atoms
-
-    def _train_examples(self, epoch: int, number: int, row: np.ndarray) -> list[ExampleViews]:
-        """This process's examples of an accumulated batch, given its number in the update."""
-        examples = [self._train_views(epoch, int(index)) for index in row]
-        if not self._config.journal.digest_every:
-            return examples
-        first = number * self._config.batch_size + self._share.process_index * len(row)
-        return [digested(example, first + slot) for slot, example in enumerate(examples)]
 
     def _train_views(self, epoch: int, index: int) -> ExampleViews:
         record = self.splits["train"][int(index)]

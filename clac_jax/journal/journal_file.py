@@ -19,6 +19,7 @@ from clac_jax.journal.record import DTYPE, StepRecord, header, parse
 STEPS_FILE = "steps.journal"
 STARTS_FILE = "starts.jsonl"
 START = "start"  # the event of a start of the program
+HEALED = "healed"  # the event of a change by `clac_jax.healing`, which every later start follows
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,9 @@ class Journal:
         if index == len(self.steps) or self.steps["step"][index] != step:
             return None
         return StepRecord.from_row(self.steps[index])
+
+
+NO_JOURNAL = Journal(np.zeros(0, DTYPE), ())
 
 
 class JournalFile:
@@ -82,7 +86,7 @@ class JournalFile:
                 "back and start again, if you have it."
             )
         rows = read_steps(steps)
-        events = [event for event in read_events(starts) if event["step"] <= step]
+        events = [e for e in read_events(starts) if e["step"] <= step or e["event"] == HEALED]
         own = rows[rows["step"] <= step]
         write_atomically(steps, header() + own.tobytes())
         write_atomically(starts, b"".join(map(_line, events)))

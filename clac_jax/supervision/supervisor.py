@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clac_jax.distributed.preemption import EXIT_HUNG, EXIT_PREEMPTED
-from clac_jax.errors import EXIT_USER_ERROR
+from clac_jax.errors import EXIT_FAULTY, EXIT_USER_ERROR
 from clac_jax.supervision.child import Ended, Signals, run_child
 from clac_jax.supervision.progress import newest_step
 from clac_jax.supervision.tries import keep_last_lines
 
 TRIES_WITHOUT_PROGRESS = 3
+FAULTS = 2  # tries that found the machine faulty
 SILENT = "killed: it was stopped, or gave no sign of life"
 FINAL = (0, EXIT_USER_ERROR)
 MEANINGS = {
@@ -26,6 +27,7 @@ MEANINGS = {
     EXIT_USER_ERROR: "something must be corrected",
     EXIT_PREEMPTED: "stopped on request",
     EXIT_HUNG: "hung",
+    EXIT_FAULTY: "the machine has computed a step wrongly",
 }
 
 
@@ -47,7 +49,8 @@ def supervise(command: Sequence[str], folder: Path | None, restarts: Restarts) -
 
     It is started again after exit code 75 (unless this program was asked to stop as well), 76 and
     any other failure, except 2, which the user must correct. Three tries in a row without a newer
-    checkpoint are the last.
+    checkpoint are the last, and so is the second one after which this machine is found faulty (77):
+    a cosmic ray does not strike twice, broken memory does.
 
     Args:
         command: the program and its arguments.
@@ -60,7 +63,7 @@ def supervise(command: Sequence[str], folder: Path | None, restarts: Restarts) -
     """
     with Signals() as signals:
         farthest = newest_step(folder)
-        number = idle = 0
+        number = idle = faults = 0
         while True:
             number += 1
             ended = run_child(command, signals)
@@ -69,8 +72,11 @@ def supervise(command: Sequence[str], folder: Path | None, restarts: Restarts) -
             is_farther = reached > (-1 if farthest is None else farthest)
             farthest = max(reached, -1 if farthest is None else farthest)
             idle = 0 if is_farther else idle + 1
+            faults += ended.code == EXIT_FAULTY
             kept = keep_last_lines(folder, number, ended)
             stops = _why_stop(ended.code, number, idle, restarts, signals)
+            if faults == FAULTS and not stops:
+                stops = "the second time: have this machine tested, and run on a different one"
             pause = restarts.pause * 2**idle
             where = (
                 f" (last lines: {kept})" if kept and ended.code not in (0, EXIT_PREEMPTED) else ""

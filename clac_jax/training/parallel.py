@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -33,6 +33,14 @@ def make_parallel(config: ml_collections.ConfigDict) -> Parallel:
     if config.parallel == "shard_map":
         return ShardMap(config.sharding.what, config.sharding.min_elements)
     return Pmap()
+
+
+def other_devices(parallel: Parallel) -> Parallel:
+    """A placement with each part of a batch on a different device, if that is possible."""
+    devices = jax.local_devices()
+    if isinstance(parallel, Pmap) and jax.process_count() == 1 and len(devices) > 1:
+        return Pmap([*devices[1:], *devices[:1]])
+    return parallel
 
 
 class Parallel(abc.ABC):
@@ -62,6 +70,11 @@ class Parallel(abc.ABC):
     @abc.abstractmethod
     def put(self, tree: Any) -> Any:
         """Copies a tree of host arrays, the state or part of it, to the devices."""
+
+    @property
+    def local_devices(self) -> Sequence[Any]:
+        """The devices of this process."""
+        return list(jax.local_devices())
 
     @abc.abstractmethod
     def describe(self, tree: Any) -> Any:
@@ -114,12 +127,25 @@ class Parallel(abc.ABC):
 class Pmap(Parallel):
     """pmap: every local device holds a copy of the entire state."""
 
+    def __init__(self, devices: Sequence[Any] | None = None):
+        """Over the devices of all processes.
+
+        Args:
+            devices: another order of the devices, for the only process of a run.
+        """
+        self._given = devices
+
+    @property
+    def local_devices(self) -> Sequence[Any]:
+        """See `Parallel.local_devices`; in the order of the parts of a batch."""
+        return self._given or super().local_devices
+
     def train(
         self, trainable: Any, schedule: optax.Schedule, loss: Loss, digests: bool = False
     ) -> TrainStep:
         """See `Parallel.train`."""
         step = make_train_step(trainable, schedule, loss, digests=digests)
-        mapped: TrainStep = jax.pmap(step, axis_name=AXIS, donate_argnums=(0,))
+        mapped: TrainStep = jax.pmap(step, axis_name=AXIS, donate_argnums=(0,), devices=self._given)
         return mapped
 
     def digest(self, template: TrainState) -> Callable[[TrainState], dict[str, jax.Array]]:
@@ -130,7 +156,7 @@ class Pmap(Parallel):
 
     def evaluate(self, eval_step: Callable[..., Any]) -> Callable[..., Any]:
         """See `Parallel.evaluate`."""
-        mapped: Callable[..., Any] = jax.pmap(eval_step, axis_name=AXIS)
+        mapped: Callable[..., Any] = jax.pmap(eval_step, axis_name=AXIS, devices=self._given)
         return mapped
 
     def put(self, tree: Any) -> Any:
@@ -139,7 +165,7 @@ class Pmap(Parallel):
         The copies have no weak types and are sharded along the step's axis, like the state that a
         step returns: a step whose inputs and outputs differ in these respects compiles twice.
         """
-        devices = jax.local_devices()
+        devices = self.local_devices
         sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), SPLIT)
         rows = jax.tree.map(lambda leaf: np.asarray(leaf)[None], tree)
         copies = [jax.device_put(rows, device, may_alias=False) for device in devices]
@@ -185,7 +211,7 @@ class ShardMap(Parallel):
 
         Args:
             what: which arrays are sharded: "nothing", the "optimizer" state, or "everything"
-                (parameters and optimizer state).
+                (parameters, their average and optimizer state).
             min_elements: arrays with fewer elements are replicated.
         """
         self._mesh = Mesh(np.array(jax.devices()), (AXIS,))
@@ -200,7 +226,7 @@ class ShardMap(Parallel):
         update = make_update(schedule)
 
         def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-            after, metrics = update(state, gradients(state.replace(opt_state=()), batch))
+            after, metrics = update(state, gradients(state.replace(opt_state=(), ema=None), batch))
             # With the input's sharding, so that the next call matches the compiled program.
             return jax.lax.with_sharding_constraint(after, self._shardings(after)), metrics
 
@@ -331,7 +357,7 @@ class ShardMap(Parallel):
         def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
             part = str(getattr(path[0], "name", "")) if path else ""
             sharded = {"nothing": (), "optimizer": ("opt_state",)}.get(
-                self._what, ("opt_state", "params")
+                self._what, ("opt_state", "params", "ema")
             )
             spec = REPLICATED
             if part in sharded and np.size(leaf) >= self._min_elements:

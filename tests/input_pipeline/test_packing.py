@@ -100,3 +100,27 @@ def test_chunks_divide_a_devices_examples():
     assert chunk_size(8, 4) == 2
     with pytest.raises(ConfigError, match="Use one of 1, 2, 4, 8, or another batch_size"):
         chunk_size(8, 3)
+
+
+def test_an_example_that_is_left_out_leaves_its_place_empty():
+    full, plan = examples(4), TwoShapes(2)
+    out = ExampleViews.left_out(with_labels=False)
+    batch = pack_train([[full[0], out, full[2], full[3]]], plan, 2, 2).batch
+    assert batch.example_index.tolist() == [[[0, -1]], [[2, 3]]]
+    assert batch.example_mask.tolist() == [[[True, False]], [[True, True]]]
+    assert batch.texts.lengths.tolist() == [[[4, 0]], [[4, 4]]]
+    rows = set(batch.graphs.crystal_index[0, 0].tolist())
+    assert rows == {0, 2}, "nodes of row 0 and padding; none of row 1"
+    complete = pack_train([full], plan, 2, 2).batch
+    for part in ("graphs", "texts"):  # the other device's part is not touched
+        left, right = (jax.tree.leaves(getattr(b, part)) for b in (batch, complete))
+        for a, b in zip(left, right, strict=True):
+            np.testing.assert_array_equal(a[1], b[1])
+
+
+def test_a_part_without_examples_has_labels_like_the_others():
+    text = TokenView(np.full(4, 7, np.int32), np.full(4, 3, np.int32))
+    labelled = [ExampleViews(k, (GRAPH,), (text,)) for k in range(2)]
+    out = ExampleViews.left_out(with_labels=True)
+    batch = pack_train([[*labelled, out, out]], TwoShapes(2), 2, 2).batch
+    assert batch.texts.labels.shape[0] == 2 and not batch.example_mask[1].any()

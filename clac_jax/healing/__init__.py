@@ -1,0 +1,1 @@
+"""Healing of a run: tells bad data from broken hardware, and continues without a person."""
