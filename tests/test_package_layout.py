@@ -34,6 +34,7 @@ ORDER = (
     "interop",
     "run",
     "session",
+    "run_parts",
     "run_setup",
     "training_run",
     "inference",
