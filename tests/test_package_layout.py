@@ -36,6 +36,7 @@ ORDER = (
     "session",
     "run_parts",
     "run_setup",
+    "replay",
     "training_run",
     "inference",
     "evaluation",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from etils import epath
 from clac_jax.checkpoint.fetched import fetch_run, fetch_run_files
 from clac_jax.checkpoint.files import DamagedCheckpointError
 from clac_jax.checkpoint.layout import CHECKPOINTS, CheckpointInfo, read_all
+from clac_jax.digests.digest import Digest
 from clac_jax.errors import shown
 from clac_jax.files.paths import local_path
+from clac_jax.journal.journal_file import Journal, read_journal
 from clac_jax.replay.errors import ReplayError
 from clac_jax.replay.setting import config_of
 from clac_jax.reporting.metrics_file import read_rows
@@ -30,34 +32,21 @@ class Start:
         step: steps done when it began; the first one that it did is the next.
         config: the config of its steps, nested, as saved.
         versions: package name -> version; {} if unknown.
-        devices: number of devices over all processes; None if unknown.
-        facts: what else is known of it, by name: devices in words, code, host, data.
+        devices: `platform`, `kind` and `count`; {} if unknown.
+        facts: what else is known of it, by name: source, commit, host, settings, data.
     """
 
     step: int
     config: Mapping[str, Any]
-    versions: Mapping[str, str]
-    devices: int | None
-    facts: Mapping[str, str]
+    versions: Mapping[str, str] = field(default_factory=dict)
+    devices: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
-
-@dataclass(frozen=True)
-class StepRecord:
-    """What the journal holds of one step.
-
-    Attributes:
-        step: its number, from 1.
-        epoch: the epoch of its examples.
-        loss: its loss.
-        grad_norm: norm of its gradient, before clipping.
-        digests: name -> digest in hexadecimal, in the order in which a step computes them.
-    """
-
-    step: int
-    epoch: int
-    loss: float
-    grad_norm: float
-    digests: Mapping[str, str]
+    @property
+    def count(self) -> int:
+        """Number of devices; 1 if it is unknown."""
+        count = self.devices.get("count")
+        return count if isinstance(count, int) else 1
 
 
 @dataclass(frozen=True)
@@ -67,18 +56,18 @@ class History:
     Attributes:
         name: the run, as given by the user.
         starts: by step; of two that began at one step only the later one.
-        records: step -> what the journal holds of it; empty without a journal.
+        journal: its journal; empty if it has none.
         checkpoints: step -> intact checkpoint.
         damaged: step -> damage of the others.
-        validations: step -> row of the validation after it.
+        rows: the rows of its metrics.jsonl.
     """
 
     name: str
     starts: Sequence[Start]
-    records: Mapping[int, StepRecord]
+    journal: Journal
     checkpoints: Mapping[int, CheckpointInfo]
     damaged: Mapping[int, DamagedCheckpointError]
-    validations: Mapping[int, Mapping[str, Any]]
+    rows: Sequence[Mapping[str, Any]]
 
     @property
     def first_step(self) -> int:
@@ -88,7 +77,18 @@ class History:
     @property
     def last_step(self) -> int:
         """The last step that is known to have been done."""
-        return max([*self.records, *self.checkpoints], default=0)
+        steps = self.journal.steps["step"]
+        return max([int(step) for step in steps[-1:]] + list(self.checkpoints), default=0)
+
+    def digests(self, step: int) -> Mapping[str, Digest]:
+        """The digests that the journal has of a step; {} if it has none."""
+        record = self.journal.at(step)
+        return {} if record is None else record.digests
+
+    def validation(self, step: int) -> Mapping[str, Any] | None:
+        """The row of the validation after a step; None if there is none."""
+        rows = [row for row in self.rows if row["split"] == "val" and row["step"] == step]
+        return rows[-1] if rows else None
 
     def start_of(self, step: int) -> Start:
         """The start in which a step was done.
@@ -117,6 +117,34 @@ class History:
         """
         return config_of(self.start_of(step).config, self.name)
 
+    def fingerprint(self, start: Start) -> str:
+        """Fingerprint of the training data of a start; "" if it is unknown."""
+        data = start.facts.get("data")
+        if isinstance(data, Mapping) and "train" in data:
+            return str(data["train"])
+        later = [other.step for other in self.starts if other.step > start.step]
+        end = min(later, default=self.last_step)
+        saved = [step for step in self.checkpoints if start.step < step <= end]
+        return self.checkpoints[min(saved)].data.get("train", "") if saved else ""
+
+    def check_data(self, start: Start, fingerprint: str) -> None:
+        """Compares training data with those that a start had.
+
+        Args:
+            start: the start.
+            fingerprint: that of the data as they are now.
+
+        Raises:
+            ReplayError: they differ.
+        """
+        then = self.fingerprint(start)
+        if then and then != fingerprint:
+            raise ReplayError(
+                f"The training data of {self.name} have changed since: their fingerprint was "
+                f"{then} and is {fingerprint}. Put the data set back as it was (config.dataset), "
+                "and start the command in the folder in which the run was started."
+            )
+
     def before(self, step: int) -> list[CheckpointInfo]:
         """The intact checkpoints from which a step can be reached, nearest first."""
         known = [each for each in self.checkpoints if self.starts[0].step <= each < step]
@@ -136,14 +164,15 @@ def read_history(run: str) -> History:
     """
     folder = folder_of(run)
     intact, damaged = read_all(epath.Path(folder) / CHECKPOINTS)
-    rows = [row for row in read_rows(folder / "metrics.jsonl") if row["split"] == "val"]
-    starts, records = _recorded(folder, intact)
+    journal = read_journal(folder)
+    starts = starts_of(journal.starts) or _by_checkpoints(intact)
     if not starts:
         raise ReplayError(
             f"{shown(folder)} holds neither a journal nor a checkpoint, so there is nothing to go "
             "back to. Name the workdir of a run that has saved at least once."
         )
-    return History(run, starts, records, intact, damaged, {row["step"]: row for row in rows})
+    rows = read_rows(folder / "metrics.jsonl")
+    return History(run, starts, journal, intact, damaged, rows)
 
 
 def folder_of(run: str) -> Path:
@@ -163,14 +192,30 @@ def folder_of(run: str) -> Path:
     return folder
 
 
-def _recorded(
-    folder: Path, checkpoints: Mapping[int, CheckpointInfo]
-) -> tuple[list[Start], dict[int, StepRecord]]:
-    """Starts and steps by the journal; of a run without one, starts by its checkpoints."""
-    starts, done = [], 0
-    for step, info in sorted(checkpoints.items()):
-        # The config of the steps up to a checkpoint is that of the checkpoint, unless it changed
-        # on the way, which only a journal would know.
-        starts.append(Start(done, info.config, info.versions, None, {}))
-        done = step
-    return starts, {}
+def starts_of(events: Sequence[Mapping[str, Any]]) -> list[Start]:
+    """The starts that a journal has recorded, without those that did no step that is left."""
+    known = ("event", "step", "start", "config", "versions", "devices")
+    by_step = {
+        event["step"]: Start(
+            step=event["step"],
+            config=event["config"],
+            versions=event.get("versions", {}),
+            devices=event.get("devices", {}),
+            facts={name: value for name, value in event.items() if name not in known},
+        )
+        for event in events
+    }
+    return [start for _, start in sorted(by_step.items())]
+
+
+def _by_checkpoints(checkpoints: Mapping[int, CheckpointInfo]) -> list[Start]:
+    """The starts of a run without a journal, as far as its checkpoints tell them.
+
+    The config of a checkpoint is that of the steps before it, unless it was changed in between.
+    """
+    ends = sorted(checkpoints)
+    begins = [0, *ends[:-1]]
+    return [
+        Start(begin, checkpoints[end].config, checkpoints[end].versions, {}, {})
+        for begin, end in zip(begins, ends, strict=True)
+    ]

@@ -41,13 +41,13 @@ class Done:
         step: its number, from 1.
         before: position of the run before it.
         metrics: its loss, terms, gradient norm and learning rate.
-        digests: name -> digest in hexadecimal, as in `StepRecord`.
+        digests: name -> digest, as in a record of the journal.
     """
 
     step: int
     before: RunProgress
     metrics: dict[str, float]
-    digests: dict[str, str]
+    digests: Mapping[str, Digest]
 
 
 class Replayer:
@@ -163,7 +163,10 @@ class Replayer:
         """The setting of a step; starts with one config share it."""
         key = json.dumps(self.history.start_of(step).config, sort_keys=True)
         if key not in self._settings:
-            self._settings[key] = open_setting(self.history.config_of(step))
+            setting = open_setting(self.history.config_of(step))
+            start = self.history.start_of(step)
+            self.history.check_data(start, setting.fingerprints["train"])
+            self._settings[key] = setting
         return self._settings[key]
 
     def _restore(self, step: int) -> None:
@@ -218,7 +221,7 @@ class Replayer:
         config, done = self.setting.config, self.progress.examples_in_epoch
         if not self.setting.data.ends_epoch(done):
             return
-        row = self.history.validations.get(self.progress.step)
+        row = self.history.validation(self.progress.step)
         value = None if row is None else row.get(config.checkpoint.monitor)
         self._batches = None
         progress = self.progress.after_epoch()
