@@ -33,13 +33,19 @@ def add(group: argparse.ArgumentParser) -> None:
     which = group.add_mutually_exclusive_group(required=True)
     which.add_argument("--step", type=int, metavar="N", help="the step, from 1")
     which.add_argument(
-        "--every", action="store_true", help="check all steps from --from to --to against the journal"
+        "--every",
+        action="store_true",
+        help="check all steps from --from to --to against the journal",
     )
     group.add_argument(
         "--from", dest="first", type=int, metavar="A", help="first step of --every (default: 1)"
     )
     group.add_argument(
-        "--to", dest="last", type=int, metavar="B", help="last step of --every (default: the newest)"
+        "--to",
+        dest="last",
+        type=int,
+        metavar="B",
+        help="last step of --every (default: the newest)",
     )
     group.add_argument(
         "--examples", action="store_true", help="list all examples of the step, with their views"
@@ -133,9 +139,7 @@ def _show(history: History, replayer: Replayer, options: argparse.Namespace) -> 
     return 0 if verdict.is_equal else EXIT_DIFFERENT
 
 
-def _check_every(
-    replayer: Replayer, first: int, last: int, options: argparse.Namespace
-) -> int:
+def _check_every(replayer: Replayer, first: int, last: int, options: argparse.Namespace) -> int:
     from clac_jax.replay.devices import lawful_difference
     from clac_jax.replay.every import check_every
 

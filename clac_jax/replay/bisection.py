@@ -102,8 +102,11 @@ class Bisection:
         for run, by_part in self.flipped.items():
             for part, found in by_part.items():
                 lines += labelled("located", [f"in {run}:", *flipped_words(part, found)])
-        lines += labelled("suspects", [each.words for each in self.suspects] or ["none: no config "
-            "key, version or device that is recorded differs"])
+        lines += labelled(
+            "suspects",
+            [each.words for each in self.suspects]
+            or ["none: no config key, version or device that is recorded differs"],
+        )
         return lines + labelled("note", self.notes)
 
     def _array_lines(self, label: str, arrays: list[ArrayDifference]) -> list[str]:
@@ -119,8 +122,10 @@ class Bisection:
         if not self.irreproducible:
             if self.notes:
                 return ["the step could not be computed again in both runs: see the note"]
-            return ["both runs do this step again with the bits that they have recorded: they differ"
-                    " by what they were told, not by a fault"]
+            return [
+                "both runs do this step again with the bits that they have recorded: they differ"
+                " by what they were told, not by a fault"
+            ]
         lines = []
         for run, names in self.irreproducible.items():
             lines.append(

@@ -110,9 +110,7 @@ def blame(history: History, example: str) -> Blame:
     index = find_example(splits, example)
     record = splits["train"][index]
     losses, norms = _curves(history)
-    uses = [
-        _use(place, losses, norms) for place in _places(history, index, opened)
-    ]
+    uses = [_use(place, losses, norms) for place in _places(history, index, opened)]
     return Blame(history.name, record.material_id, record.formula, index, uses)
 
 
