@@ -64,7 +64,8 @@ class Parts:
 
     def train_step(self, schedule: optax.Schedule) -> TrainStep:
         """The training step; it reuses the memory of the state that it receives."""
-        return self.parallel.train(self.trainable, schedule, self.task.loss)
+        has_digests = self.config.journal.digest_every > 0
+        return self.parallel.train(self.trainable, schedule, self.task.loss, digests=has_digests)
 
     def placed(self, template: TrainState, arrays: Mapping[str, Any]) -> TrainState:
         """A state on the devices.
