@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,9 +70,9 @@ def _run(options: argparse.Namespace) -> int:
     from clac_jax.replay.history import read_history
     from clac_jax.replay.replayer import Replayer
 
-    say: Callable[[str], None] = lambda line: print(
-        shown(line), file=sys.stderr if options.json else sys.stdout, flush=True
-    )
+    def say(line: str) -> None:
+        print(shown(line), file=sys.stderr if options.json else sys.stdout, flush=True)
+
     history = read_history(options.run_folder)
     last = options.step or options.last or history.last_step
     prepare_devices(history.start_of(last))

@@ -85,7 +85,6 @@ class Bisection:
 
     def lines(self) -> list[str]:
         """The outcome in words."""
-        left, right = self.names
         if self.step is None:
             return [f"equal     all {self.compared:,} steps that both have, to step {self.last:,}"]
         first, *rest = self.parting
@@ -153,12 +152,13 @@ def bisect(left: History, right: History, scratch: Path, say: Say = lambda line:
     """
     names = left.name, right.name
     steps = _common(left, right)
-    for number, step in enumerate(steps):
-        digests = left.digests(step), right.digests(step)
-        if different := parting(*digests):
-            break
-    else:
+    unlike = (k for k, step in enumerate(steps) if parting(left.digests(step), right.digests(step)))
+    number = next(unlike, None)
+    if number is None:
         return Bisection(names, len(steps), steps[-1])
+    step = steps[number]
+    digests = left.digests(step), right.digests(step)
+    different = parting(*digests)
     values = {name: (str(digests[0][name]), str(digests[1][name])) for name in different}
     notes: list[str] = []
     sides = []

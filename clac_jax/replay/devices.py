@@ -35,9 +35,8 @@ def lawful_difference(start: Start) -> str:
         if (then.get("platform"), then.get("kind")) != (now["platform"], now["kind"]):
             reasons.append(f"the devices were {then.get('kind')} and are {now['kind']}")
         if then.get("count") != now["count"]:
-            reasons.append(
-                f"it was done on {_devices(then.get('count'))}, and here on {_devices(now['count'])}"
-            )
+            counts = then.get("count"), now["count"]
+            reasons.append("it was done on {}, and here on {}".format(*map(_devices, counts)))
     versions = versions_here()
     reasons += [
         f"{name} was {start.versions[name]} and is {versions.get(name, 'not installed')}"

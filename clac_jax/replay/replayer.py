@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,16 +19,17 @@ from clac_jax.checkpoint.locate import locate
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.tree import to_arrays
 from clac_jax.config import schema as config_lib
+from clac_jax.digests.digest import Digest
 from clac_jax.errors import shown
 from clac_jax.files.atomic import write_atomically
 from clac_jax.input_pipeline.batch import Batch
 from clac_jax.replay.errors import ReplayError
 from clac_jax.replay.history import History
-from clac_jax.replay.setting import Setting, open_setting
+from clac_jax.replay.setting import Setting, Stepping, open_setting
+from clac_jax.run import fetch
 from clac_jax.training.progress import RunProgress
 from clac_jax.training.schedules import after_plateau
 from clac_jax.training.state import TrainState
-from clac_jax.training.step import TrainStep
 
 Say = Callable[[str], None]
 
@@ -80,7 +81,7 @@ class Replayer:
         self._scratch = scratch
         self._say = say
         self._settings: dict[str, Setting] = {}
-        self._step: TrainStep | None = None
+        self._stepping: Stepping | None = None
         self._batches: Iterator[Batch] | None = None
 
     def go_to(self, step: int) -> None:
@@ -92,7 +93,7 @@ class Replayer:
         """
         self.history.start_of(step)
         nearest = next((info.step for info in self.history.before(step)), -1)
-        if not (self._step and max(nearest, 0) <= self.progress.step < step):
+        if not (self._stepping and max(nearest, 0) <= self.progress.step < step):
             self._restore(step)
         while self.progress.step < step - 1:
             self.do()
@@ -122,17 +123,14 @@ class Replayer:
             batch: its batch, if `take_batch` was called for it.
         """
         batch = self.take_batch() if batch is None else batch
-        assert self._step is not None
+        assert self._stepping is not None
         config, before = self.setting.config, self.progress
-        self.state, metrics = self._step(self.state, batch)
+        self.state, metrics = self._stepping.step(self.state, batch)
         self.progress = before.after_step(config.batch_size * config.accumulate_steps)
-        values = self.setting.parts.parallel.to_host(metrics)
-        return Done(
-            step=self.progress.step,
-            before=before,
-            metrics={name: float(value) for name, value in values.items()},
-            digests={},
-        )
+        has_digests = config.journal.digest_every > 0
+        of_state = self._stepping.digests(self.state) if has_digests else {}
+        values, digests, _ = fetch(self.setting.parts.parallel, metrics, of_state)
+        return Done(self.progress.step, before, values, digests if has_digests else {})
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Slash path -> array of the present state, on the host."""
@@ -203,9 +201,9 @@ class Replayer:
         parts = setting.parts
         self._scratch.mkdir(parents=True, exist_ok=True)
         start = resume.begin(origin, self._scratch, setting.present, parts.shapes, parts.initialise)
-        template, self._step = setting.step_from(start.progress)
+        self._stepping = setting.step_from(start.progress)
         self.setting, self.progress = setting, start.progress
-        self.state = parts.placed(template, start.arrays)
+        self.state = parts.placed(self._stepping.template, start.arrays)
         self._batches = None
 
     def _change(self, setting: Setting) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import ml_collections
 
 from clac_jax.checkpoint.changes import Present
@@ -29,6 +30,21 @@ from clac_jax.training.step import TrainStep
 
 
 @dataclass(frozen=True)
+class Stepping:
+    """The programs of a step.
+
+    Attributes:
+        template: shapes and dtypes of the state on the host.
+        step: the training step; reuses the memory of the state that it receives.
+        digests: the digests of a state, see `Parallel.digest`.
+    """
+
+    template: TrainState
+    step: TrainStep
+    digests: Callable[[TrainState], dict[str, jax.Array]]
+
+
+@dataclass(frozen=True)
 class Setting:
     """Everything that one config of a run determines.
 
@@ -43,19 +59,22 @@ class Setting:
     data: RunData
     parts: Parts
     fingerprints: Mapping[str, str]
-    _steps: dict[Timeline, tuple[TrainState, TrainStep]] = field(default_factory=dict)
+    _steps: dict[Timeline, Stepping] = field(default_factory=dict)
 
     @property
     def present(self) -> Present:
         """Config and data, as a restore compares them with those of a checkpoint."""
         return Present(self.config, self.data.split_sizes["train"], self.fingerprints)
 
-    def step_from(self, progress: RunProgress) -> tuple[TrainState, TrainStep]:
-        """The template of the state and the training step of a run that starts at a position."""
+    def step_from(self, progress: RunProgress) -> Stepping:
+        """What computes the steps of a run that starts at a position."""
         timeline = timeline_of(self.config, self.data.split_sizes["train"], progress)
         if timeline not in self._steps:
             schedule = make_schedule(self.config, timeline)
-            self._steps[timeline] = self.parts.scheduled(schedule), self.parts.train_step(schedule)
+            template = self.parts.scheduled(schedule)
+            self._steps[timeline] = Stepping(
+                template, self.parts.train_step(schedule), self.parts.parallel.digest(template)
+            )
         return self._steps[timeline]
 
 

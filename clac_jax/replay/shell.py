@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import code
+import importlib
 import importlib.util
 from typing import Any
 
@@ -57,9 +58,8 @@ def open_shell(names: dict[str, Any]) -> None:
     width = max(map(len, NAMES))
     banner = "\n".join(f"  {name:<{width}}  {text}" for name, text in NAMES.items())
     if importlib.util.find_spec("IPython") is not None:
-        from IPython import start_ipython
-
         print(banner)
-        start_ipython(argv=["--no-banner"], user_ns=names)
+        ipython = importlib.import_module("IPython")
+        ipython.start_ipython(argv=["--no-banner"], user_ns=names)
         return
     code.interact(banner=banner, local=names, exitmsg="")

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from clac_jax.digests.host import state_digests
 
+from clac_jax.digests.host import state_digests
 from clac_jax.replay.differences import changed_elements, differences
 
 
