@@ -103,13 +103,8 @@ class Bisection:
         lines += self._array_lines("after it", self.arrays)
         lines += labelled("verdict", self._verdict())
         for run, changed in self.checkpoints.items():
-            lines += labelled(
-                "located",
-                [
-                    f"in the checkpoint of {run} from which it started this step, which was changed "
-                    "after it was saved, or wrong in memory when it was:"
-                ],
-            )
+            what = f"in the checkpoint of {run} before this step, which does not hold its state:"
+            lines += labelled("located", [what])
             lines += self._array_lines("", changed)
         for run, by_part in self.flipped.items():
             for part, found in by_part.items():
