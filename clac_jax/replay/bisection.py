@@ -12,7 +12,7 @@ import numpy as np
 from clac_jax.checkpoint.arrays import read_arrays
 from clac_jax.digests.digest import Digest
 from clac_jax.errors import UserError
-from clac_jax.replay.devices import lawful_difference
+from clac_jax.replay.devices import lawful_difference, prepare_devices
 from clac_jax.replay.differences import ArrayDifference, Element, differences
 from clac_jax.replay.errors import ReplayError
 from clac_jax.replay.history import History
@@ -130,8 +130,8 @@ class Bisection:
             if self.notes:
                 return ["the step could not be computed again in both runs: see the note"]
             return [
-                "both runs do this step again with the bits that they have recorded: they differ"
-                " by what they were told, not by a fault"
+                "both runs do this step again with the bits that they have recorded: they differ "
+                "by their configs, data or code, not by a fault"
             ]
         lines = []
         for run, names in self.irreproducible.items():
@@ -165,6 +165,7 @@ def bisect(left: History, right: History, scratch: Path, say: Say = lambda line:
     if number is None:
         return Bisection(names, len(steps), steps[-1])
     step = steps[number]
+    prepare_devices(max((left.start_of(step), right.start_of(step)), key=lambda each: each.count))
     digests = left.digests(step), right.digests(step)
     different = parting(*digests)
     values = {name: (str(digests[0][name]), str(digests[1][name])) for name in different}
