@@ -14,7 +14,7 @@ from etils import epath
 
 from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.arrays import read_arrays
-from clac_jax.checkpoint.files import DamagedCheckpointError
+from clac_jax.checkpoint.damage import DamagedCheckpointError, RemovedCheckpointError
 from clac_jax.checkpoint.layout import CHECKPOINTS, CheckpointInfo, read_all
 from clac_jax.checkpoint.locate import locate
 from clac_jax.checkpoint.manager import Checkpoints
@@ -186,8 +186,8 @@ class Replayer:
                     self._begin(info.step, resume.Origin(own={info.step: info}))
                     self._say(f"restored  {shown(info.folder)}")
                     return
-            except DamagedCheckpointError as error:
-                self._say(f"damaged   {error}")
+            except (DamagedCheckpointError, RemovedCheckpointError) as error:
+                self._say(f"unusable  {error}")
             self._bad.add(info.step)
         first = self.history.starts[0]
         if first.step:
