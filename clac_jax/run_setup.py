@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import secrets
-from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
-import optax
 
 from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.changes import Present
@@ -18,7 +15,6 @@ from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.part_writer import PartCheckpoints
 from clac_jax.checkpoint.placed import check_placed
 from clac_jax.checkpoint.saving import Saver
-from clac_jax.checkpoint.tree import from_arrays, to_arrays
 from clac_jax.checkpoint.writer import CheckpointWriter, NoCheckpoints
 from clac_jax.config import schema as config_lib
 from clac_jax.distributed import processes, program_facts
@@ -31,7 +27,6 @@ from clac_jax.healing.guard import Guard, Way, local_devices
 from clac_jax.healing.healer import Setting
 from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.journal.journal_file import NO_JOURNAL, START, read_journal
-from clac_jax.models import abstract_variables
 from clac_jax.models.encoders import encoder_needs
 from clac_jax.reporting import summary
 from clac_jax.reporting.metrics_file import newest_row
@@ -39,14 +34,12 @@ from clac_jax.reporting.progress_line import ProgressLine, SilentLine
 from clac_jax.reporting.run_log import RunLog, SilentLog
 from clac_jax.reporting.start_facts import start_facts
 from clac_jax.run import Current, Run
+from clac_jax.run_parts import make_parts
 from clac_jax.session import Session
 from clac_jax.stores.url import is_url
 from clac_jax.tasks import make_task
-from clac_jax.training import optim
-from clac_jax.training.ema import Averaging
 from clac_jax.training.parallel import Parallel, make_parallel, other_devices
 from clac_jax.training.schedules import make_schedule, timeline_of
-from clac_jax.training.state import TrainState, create_train_state, with_average
 from clac_jax.training.state_digests import StateDigests
 
 
@@ -80,28 +73,9 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
     task = make_task(config, data, parallel)
     example = data.example_batch()
     events.phase("start")
-    abstract = abstract_variables(task.model, example)
-    make_optimizer = functools.partial(optim.make_optimizer, config, abstract["params"])
-    trainable = optim.trainable_mask(abstract["params"], config.frozen)
-    tx = make_optimizer(optax.constant_schedule(0.0))
-    averaging = Averaging.from_config(config.ema)
-
-    def create(variables: dict[str, Any], seed: int) -> TrainState:
-        state = create_train_state(task.model.apply, variables, tx, seed)
-        return with_average(state, averaging, trainable)
-
-    template = jax.eval_shape(lambda variables: create(variables, seed=config.seed), abstract)
-    shapes = to_arrays(parallel.describe(template))
+    parts = make_parts(config, task, example, parallel)
+    shapes = parts.shapes
     processes.agree("model", program_facts.of_arrays(shapes))
-
-    def initialise() -> dict[str, Any]:
-        return to_arrays(
-            parallel.initialise(
-                lambda: task.initialise(example),
-                functools.partial(create, seed=config.seed),
-                template,
-            )
-        )
 
     # Initial state: fresh, or from a checkpoint.
     events.phase("restore")
@@ -112,7 +86,7 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
     with patient.watching("the restore"):
         origin = resume.shared_origin(origin, config, place.see, shapes)
         start = resume.in_all_processes(
-            lambda: resume.begin(origin, workdir, now, shapes, initialise), shapes
+            lambda: resume.begin(origin, workdir, now, shapes, parts.initialise), shapes
         )
     progress = start.progress
     reached = newest_row(workdir / "metrics.jsonl") if first and start.is_own else 0
@@ -120,11 +94,11 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
     events.phase("start")
     timeline = timeline_of(config, num_examples, progress)
     schedule = make_schedule(config, timeline)
-    template = template.replace(tx=make_optimizer(schedule))
+    template = parts.scheduled(schedule)
 
     recorded = config.journal.digest_every > 0
     digests = StateDigests(parallel, template)
-    state = parallel.put(from_arrays(template, start.arrays))
+    state = parts.placed(template, start.arrays)
     if recorded and start.digests:
         check_placed(start.source, start.digests, digests.fetch(digests.queue(state)), start.arrays)
 
@@ -141,13 +115,13 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         )
         validated, resumed = progress.examples_in_epoch == 0, bool(origin.own)
         log = RunLog(workdir, config, progress.step, validated, resumed)
-        log.record_event(START, progress.step, start_facts(config))
+        log.record_event(START, progress.step, {**start_facts(config), "data": fingerprints})
         write_atomically(workdir / "config.json", config_lib.to_json(config))
         next_rate = float(np.asarray(schedule(progress.step))) * progress.learning_rate_scale
         lines = [
             *summary.describe_program(),
             *summary.describe_data(config, data.split_sizes, data.splits.num_unlabelled),
-            *summary.describe_parameters(abstract["params"], trainable),
+            *summary.describe_parameters(parts.params, parts.trainable),
             *summary.describe_steps(config, timeline, data.describe_shapes()),
             f"workdir   {place.shown}",
             *summary.describe_start(config, start, next_rate),
@@ -163,13 +137,13 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
 
     # Healing: what it has changed so far, and the step that it watches.
     healer, num_done = session.healer, progress.step
-    probe = parallel.evaluate(make_probe_step(trainable, task.loss))
+    probe = parallel.evaluate(make_probe_step(parts.trainable, task.loss))
     setting = Setting(progress, data, fingerprints["train"], parallel, probe)
     journal = read_journal(workdir) if first else NO_JOURNAL
     healer.begin(setting, journal, functools.partial(log.record_event, step=num_done))
 
     def way(parallel: Parallel) -> Way:
-        step = parallel.train(trainable, schedule, task.loss, digests=recorded)
+        step = parallel.train(parts.trainable, schedule, task.loss, digests=recorded)
         return Way(parallel, step, local_devices(parallel.local_devices))
 
     usual, other = way(parallel), other_devices(parallel)
