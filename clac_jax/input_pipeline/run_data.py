@@ -13,7 +13,7 @@ from clac_jax.files.huggingface import resolve_folder
 from clac_jax.input_pipeline.batch import Batch, ExampleViews, collate
 from clac_jax.input_pipeline.needs import EncoderNeeds
 from clac_jax.input_pipeline.order import epoch_order, eval_rows, steps_in_epoch, train_rows
-from clac_jax.input_pipeline.packing import Packed, chunk_size, in_one_shape, pack_eval, pack_train
+from clac_jax.input_pipeline.packing import Packed, chunk_size, chunks_per_device, in_one_shape, pack_eval, pack_train
 from clac_jax.input_pipeline.prefetch import after_first, prefetched
 from clac_jax.input_pipeline.sample import Sample, kept_sample
 from clac_jax.input_pipeline.shape_plan import Planning, ShapePlan
@@ -59,7 +59,8 @@ class RunData:
         self._share = share
         self._options = view_options(config, needs)
         self._per_device = share.per_device(config.batch_size)
-        self._per_chunk = chunk_size(self._per_device, config.gradient_cache_chunks)
+        self._chunks = chunks_per_device(config, share)
+        self._per_chunk = chunk_size(self._per_device, self._chunks or 1)
         self._eval_per_device = share.per_device(config.eval_batch_size)
         with share.first_goes_first("data set"):  # may have to be built
             self.splits = Splits(config.dataset, self._options.label)
@@ -92,7 +93,7 @@ class RunData:
                 self._train_shapes,
                 self._share.num_local_devices,
                 self._per_device,
-                config.gradient_cache_chunks,
+                self._chunks,
             )
 
         rows = train_rows(
