@@ -80,16 +80,28 @@ def pack_train(
 
 
 def pack_eval(
-    examples: Sequence[ExampleViews], plan: ShapePlan, num_devices: int, per_device: int
+    examples: Sequence[ExampleViews],
+    plan: ShapePlan,
+    num_devices: int,
+    per_device: int,
+    num_chunks: int | None = None,
 ) -> Packed:
-    """Packs this process's examples of an evaluation batch; leaves are (devices, ...).
+    """Packs this process's examples of an evaluation batch.
 
-    Arguments as for `pack_train`.
+    Arguments as for `pack_train`; leaves are (devices, ...), or (devices, chunks, ...).
     """
-    parts = _sliced(examples, per_device, num_devices)
-    return Packed.from_parts(
-        plan, parts, lambda shape: stacked([collate(part, shape) for part in parts])
-    )
+    count = num_devices * (num_chunks or 1)
+    parts = _sliced(examples, per_device // (num_chunks or 1), count)
+
+    def in_shape(shape: BatchShape) -> Batch:
+        batch = stacked([collate(part, shape) for part in parts])
+        if num_chunks is None:
+            return batch
+        split = (num_devices, num_chunks)
+        in_chunks: Batch = jax.tree.map(lambda leaf: leaf.reshape(*split, *leaf.shape[1:]), batch)
+        return in_chunks
+
+    return Packed.from_parts(plan, parts, in_shape)
 
 
 def in_one_shape(parts: Iterator[Packed], share: Share) -> Iterator[Batch]:
@@ -133,8 +145,9 @@ def chunks_per_device(config: ml_collections.ConfigDict, share: Share) -> int | 
     parts, devices = config.layout_parts, share.num_devices
     if parts % devices:
         raise ConfigError(
-            f"With reproducible=layout, the {parts} parts of a batch (config.layout_parts) cannot be "
-            f"split evenly over {devices} devices. Use a number of devices that divides {parts}."
+            f'With reproducible="layout", the {parts} parts of a batch cannot be split evenly over '
+            f"{devices} devices. Use a number of devices that divides {parts}, or set layout_parts "
+            "to a multiple of it; that changes the bits."
         )
     return int(parts // devices)
 

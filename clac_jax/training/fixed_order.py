@@ -5,8 +5,8 @@ layout; and XLA fuses and rewrites the same code differently in programs for dif
 devices. So a batch always consists of the same number of parts, whichever devices hold them, and
 
 - everything that is computed is computed by programs for one device, which are the same in every
-  layout: a part's features, the loss of the full batch (on every device), a part's gradient, the sum
-  of two gradients, the update;
+  layout: a part's features, the loss of the full batch (on every device), a part's gradient, the
+  sum of two gradients, the update;
 - programs for several devices only move bits.
 
 The gradients of the parts are added along a binary tree: first those of one device in pairs and
@@ -31,7 +31,7 @@ from clac_jax.training.gradients import BatchGradient, GradientFunction
 from clac_jax.training.losses import Loss
 from clac_jax.training.parallel import SPLIT, Pmap
 from clac_jax.training.state import TrainState
-from clac_jax.training.step import AXIS, TrainStep, make_update
+from clac_jax.training.step import AXIS, EvalStep, TrainStep, make_update
 
 
 class FixedOrder(Pmap):
@@ -40,6 +40,11 @@ class FixedOrder(Pmap):
     def train(self, trainable: Any, schedule: optax.Schedule, loss: Loss) -> TrainStep:
         """See `Parallel.train`. The leaves of a batch start with (devices, accumulation, parts)."""
         return _Step(trainable, schedule, loss)
+
+    def evaluate(self, eval_step: Callable[..., Any]) -> Callable[..., Any]:
+        """See `Parallel.evaluate`. The leaves of a batch start with (devices, parts)."""
+        assert isinstance(eval_step, EvalStep)
+        return _Evaluation(eval_step)
 
 
 class _Step:
@@ -154,6 +159,38 @@ class _Step:
         return _with_axis(self._function(state).of_chunk(state.params, stats, part, own, key))
 
 
+class _Evaluation:
+    """One evaluation step: (state, batch) -> the result, the same on every device."""
+
+    def __init__(self, step: EvalStep):
+        """Each part goes through `step.forward`; `step.measure` is mapped over all parts."""
+
+        def forward(state: TrainState, part: Batch) -> Any:
+            return step.forward(_first(state), part)
+
+        def measure(results: Any) -> Any:
+            found = jax.vmap(step.measure, axis_name=AXIS)(_first(results))
+            return _with_axis(_first(found))  # the same for each part
+
+        self._forward, self._measure = jax.jit(forward), jax.jit(measure)
+        self._stack = jax.jit(lambda *trees: jax.tree.map(lambda *x: jnp.stack(x)[None], *trees))
+        self._gather = jax.pmap(_gathered, axis_name=AXIS)
+
+    def __call__(self, state: TrainState, batch: Batch) -> Any:
+        """See `Parallel.evaluate`."""
+        count = batch.example_mask.shape[1]
+        model = state.replace(opt_state=())
+        own = [
+            self._stack(
+                *(self._forward(each, _on(device, batch, (row, part))) for part in range(count))
+            )
+            for row, (device, each) in enumerate(
+                zip(jax.local_devices(), _by_device(model), strict=True)
+            )
+        ]
+        return _joined(list(map(self._measure, _by_device(self._gather(_joined(own))))))
+
+
 def _updated(
     update: Callable[..., Any], state: TrainState, grads: Any, stats: Any, terms: Sequence[Any]
 ) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -184,7 +221,7 @@ def _swap(distance: int) -> Callable[[Any], Any]:
     return swapped
 
 
-def _on(device: jax.Device, batch: Batch, where: tuple[int, int, int]) -> Batch:
+def _on(device: jax.Device, batch: Batch, where: tuple[int, ...]) -> Batch:
     """One part of a host batch, on a device."""
     part: Batch = jax.device_put(jax.tree.map(lambda leaf: leaf[where], batch), device)
     return part
