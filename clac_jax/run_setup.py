@@ -16,6 +16,7 @@ from clac_jax.checkpoint.changes import Present
 from clac_jax.checkpoint.division import spans_processes
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.part_writer import PartCheckpoints
+from clac_jax.checkpoint.placed import check_placed
 from clac_jax.checkpoint.saving import Saver
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
 from clac_jax.checkpoint.writer import CheckpointWriter, NoCheckpoints
@@ -26,11 +27,13 @@ from clac_jax.distributed.share import share_of_process
 from clac_jax.distributed.watchdog import Patient, Watch
 from clac_jax.files.atomic import write_atomically
 from clac_jax.input_pipeline.run_data import RunData
+from clac_jax.journal.journal_file import START
 from clac_jax.models import abstract_variables
 from clac_jax.models.encoders import encoder_needs
 from clac_jax.reporting import summary
 from clac_jax.reporting.progress_line import ProgressLine, SilentLine
 from clac_jax.reporting.run_log import RunLog, SilentLog
+from clac_jax.reporting.start_facts import start_facts
 from clac_jax.run import Current, Run
 from clac_jax.session import Session
 from clac_jax.tasks import make_task
@@ -38,6 +41,7 @@ from clac_jax.training import optim
 from clac_jax.training.parallel import make_parallel
 from clac_jax.training.schedules import make_schedule, timeline_of
 from clac_jax.training.state import create_train_state
+from clac_jax.training.state_digests import StateDigests
 
 
 def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
@@ -103,6 +107,12 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
     schedule = make_schedule(config, timeline)
     template = template.replace(tx=make_optimizer(schedule))
 
+    recorded = config.journal.digest_every > 0
+    digests = StateDigests(parallel, template)
+    state = parallel.put(from_arrays(template, start.arrays))
+    if recorded and start.digests:
+        check_placed(start.source, start.digests, digests.fetch(digests.queue(state)), start.arrays)
+
     # Output: only in the first process, except for the parts of a sharded state.
     checkpoints: CheckpointWriter = NoCheckpoints()
     if not first and spans_processes(shapes):
@@ -116,6 +126,7 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         )
         validated, resumed = progress.examples_in_epoch == 0, bool(origin.own)
         log = RunLog(workdir, config, progress.step, validated, resumed)
+        log.record_event(START, progress.step, start_facts(config))
         write_atomically(workdir / "config.json", config_lib.to_json(config))
         next_rate = float(np.asarray(schedule(progress.step))) * progress.learning_rate_scale
         lines = [
@@ -142,9 +153,17 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         data=data,
         task=task,
         parallel=parallel,
-        train_step=parallel.train(trainable, schedule, task.loss),
+        train_step=parallel.train(trainable, schedule, task.loss, digests=recorded),
+        state_digests=digests,
         template=template,
-        saver=Saver(parallel, checkpoints, log, config.checkpoint, of_saves),
+        saver=Saver(
+            parallel,
+            checkpoints,
+            log,
+            config.checkpoint,
+            of_saves,
+            digests.of if recorded else None,
+        ),
         log=log,
         line=line,
         events=events,
@@ -153,5 +172,5 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         watchdog=watchdog,
         began_at=progress,
         is_own=start.is_own,
-        current=Current(parallel.put(from_arrays(template, start.arrays)), progress),
+        current=Current(state, progress),
     )

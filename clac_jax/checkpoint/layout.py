@@ -130,6 +130,9 @@ class CheckpointInfo:
             checkpoints of format 1, which lack it.
         trained_seconds: time for which the run had trained, over all its starts, without the time
             between them; None in checkpoints of earlier versions.
+        digests: part of the state ("params", ..., "total") -> 16 hexadecimal digits, see
+            `clac_jax.digests`; computed on the devices before the state was copied off them. Empty
+            if they were not recorded.
         renamed: one line per key of the config that has been renamed since.
     """
 
@@ -143,6 +146,7 @@ class CheckpointInfo:
     leaves: Mapping[str, Leaf]
     data: Mapping[str, str] = field(default_factory=dict)
     trained_seconds: float | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
     renamed: tuple[str, ...] = ()
 
     @property
@@ -173,6 +177,7 @@ class CheckpointInfo:
             "saved_at": self.saved_at,
             "trained_seconds": self.trained_seconds,
             "data": dict(self.data),
+            "digests": dict(self.digests),
             "leaves": {path: leaf.to_json() for path, leaf in self.leaves.items()},
         }
 
@@ -312,6 +317,8 @@ def wrong_description(info: CheckpointInfo) -> str | None:
     metrics = {} if info.metrics is None else info.metrics
     if not all(_is_number(value) for value in metrics.values()):
         return "metrics holds something that is not a number"
+    if not all(re.fullmatch("[0-9a-f]{16}", value) for value in info.digests.values()):
+        return "digests holds something that is not a digest"
     if not all(isinstance(value, str) for value in info.versions.values()):
         return "versions holds something that is not text"
     for group in ("checkpoint", "input", "dataset"):
