@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 
 import jax
@@ -38,7 +39,8 @@ from clac_jax.run_parts import make_parts
 from clac_jax.session import Session
 from clac_jax.stores.url import is_url
 from clac_jax.tasks import make_task
-from clac_jax.training.parallel import Parallel, make_parallel, other_devices
+from clac_jax.training.parallel import Parallel
+from clac_jax.training.placement import make_parallel, other_devices
 from clac_jax.training.schedules import make_schedule, timeline_of
 from clac_jax.training.state_digests import StateDigests
 

@@ -61,6 +61,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_schedule(config)
     _check_graph_encoder(config)
     _check_gradient_cache(config)
+    _check_layout(config)
     _check_restore(config)
 
 
@@ -203,6 +204,40 @@ def _check_gradient_cache(config: ml_collections.ConfigDict) -> None:
             "normalizes by the statistics of the full batch, which no chunk has. Leave it at 1 and "
             "set remat=('graph_encoder', 'text_encoder') to save memory, or use another "
             "graph_encoder.name."
+        )
+
+
+def _check_layout(config: ml_collections.ConfigDict) -> None:
+    if config.reproducible != "layout":
+        return
+    parts, asked = config.layout_parts, 'With reproducible="layout", '
+    if parts & (parts - 1):
+        raise ConfigError(
+            f'Config key "layout_parts" is {parts}, and the parts of a batch are added in pairs. '
+            "Set it to a power of two."
+        )
+    for name in ("batch_size", "eval_batch_size"):
+        if config[name] % parts:
+            raise ConfigError(
+                f"{asked}{name} = {config[name]} must be a multiple of layout_parts = {parts}. "
+                f"Set it to {config[name] + -config[name] % parts}."
+            )
+    if config.gradient_cache_chunks > 1:
+        raise ConfigError(
+            f"{asked}a batch is in layout_parts = {parts} parts, one of them in memory at a time. "
+            'Leave "gradient_cache_chunks" at 1, and raise layout_parts for less memory.'
+        )
+    if config.parallel != "pmap":
+        raise ConfigError(
+            f"{asked}every device holds the entire state, and its steps are programs of their own. "
+            'Set parallel="pmap".'
+        )
+    name = config.graph_encoder.name
+    if config.task == "property" or graph_encoders()[name].has_batch_statistics:
+        what = "a property is learned" if config.task == "property" else f"the encoder is {name}"
+        raise ConfigError(
+            f"{asked}the parts of a batch are encoded one by one, which is not possible if {what}. "
+            'Set reproducible="run": the same run on as many devices gives the same bits.'
         )
 
 

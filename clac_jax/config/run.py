@@ -131,6 +131,21 @@ class Run:
         low=1,
         on_change=SAME_STEP,
     )
+    reproducible: str = key(
+        "run",
+        "what gives the same bits again: the same run on the same number of devices, or in any "
+        '"layout", on 1, 2, 4 ... devices of one kind in any number of processes, for a second '
+        "forward pass (docs/reliability.md)",
+        choices=("run", "layout"),
+        on_change=SAME_STEP,
+    )
+    layout_parts: int = key(
+        8,
+        'parts of a batch if reproducible="layout"; a power of two, and the largest number of '
+        "devices",
+        low=1,
+        on_change=SAME_STEP,
+    )
     learning_rate: float = key(
         2e-5, "peak of the learning-rate schedule", low=0.0, on_change=SCHEDULE
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import jax
+import ml_collections
 import numpy as np
 
 from clac_jax.errors import ConfigError
@@ -47,7 +48,7 @@ def pack_train(
     plan: ShapePlan,
     num_devices: int,
     per_device: int,
-    num_chunks: int = 1,
+    num_chunks: int | None = None,
 ) -> Packed:
     """Packs the examples of one optimizer update.
 
@@ -56,18 +57,18 @@ def pack_train(
         plan: shape plan for a device's part, or for a chunk of it.
         num_devices: number of local devices.
         per_device: examples of each accumulated batch per device.
-        num_chunks: equal chunks of a device's part, for gradient caching.
+        num_chunks: equal chunks of a device's part, for gradient caching; None for no such axis.
 
     Returns:
         A batch whose leaves have leading axes (devices, accumulation), or (devices, accumulation,
-        chunks) if there is more than one chunk.
+        chunks).
     """
-    per_chunk = per_device // num_chunks
+    per_chunk = per_device // (num_chunks or 1)
     parts = [_sliced(examples, per_device, num_devices) for examples in micro_batches]
     chunks = [chunk for row in parts for part in row for chunk in _in_chunks(part, per_chunk)]
 
     def pack(part: Sequence[ExampleViews], shape: BatchShape) -> Batch:
-        if num_chunks == 1:
+        if num_chunks is None:
             return collate(part, shape)
         return stacked([collate(chunk, shape) for chunk in _in_chunks(part, per_chunk)])
 
@@ -79,16 +80,28 @@ def pack_train(
 
 
 def pack_eval(
-    examples: Sequence[ExampleViews], plan: ShapePlan, num_devices: int, per_device: int
+    examples: Sequence[ExampleViews],
+    plan: ShapePlan,
+    num_devices: int,
+    per_device: int,
+    num_chunks: int | None = None,
 ) -> Packed:
-    """Packs this process's examples of an evaluation batch; leaves are (devices, ...).
+    """Packs this process's examples of an evaluation batch.
 
-    Arguments as for `pack_train`.
+    Arguments as for `pack_train`; leaves are (devices, ...), or (devices, chunks, ...).
     """
-    parts = _sliced(examples, per_device, num_devices)
-    return Packed.from_parts(
-        plan, parts, lambda shape: stacked([collate(part, shape) for part in parts])
-    )
+    count = num_devices * (num_chunks or 1)
+    parts = _sliced(examples, per_device // (num_chunks or 1), count)
+
+    def in_shape(shape: BatchShape) -> Batch:
+        batch = stacked([collate(part, shape) for part in parts])
+        if num_chunks is None:
+            return batch
+        split = (num_devices, num_chunks)
+        in_chunks: Batch = jax.tree.map(lambda leaf: leaf.reshape(*split, *leaf.shape[1:]), batch)
+        return in_chunks
+
+    return Packed.from_parts(plan, parts, in_shape)
 
 
 def in_one_shape(parts: Iterator[Packed], share: Share) -> Iterator[Batch]:
@@ -119,6 +132,24 @@ def stacked(batches: Sequence[Batch]) -> Batch:
     """Batches of equal shape stacked along a new leading axis."""
     batch: Batch = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
     return batch
+
+
+def chunks_per_device(config: ml_collections.ConfigDict, share: Share) -> int | None:
+    """The number of chunks in which a device encodes its part of a batch; None for no chunks.
+
+    Raises:
+        ConfigError: the parts of a reproducible batch cannot be split evenly over the devices.
+    """
+    if config.reproducible != "layout":
+        return config.gradient_cache_chunks if config.gradient_cache_chunks > 1 else None
+    parts, devices = config.layout_parts, share.num_devices
+    if parts % devices:
+        raise ConfigError(
+            f'With reproducible="layout", the {parts} parts of a batch cannot be split evenly over '
+            f"{devices} devices. Use a number of devices that divides {parts}, or set layout_parts "
+            "to a multiple of it; that changes the bits."
+        )
+    return int(parts // devices)
 
 
 def chunk_size(per_device: int, num_chunks: int) -> int:

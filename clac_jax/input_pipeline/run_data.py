@@ -15,7 +15,14 @@ from clac_jax.input_pipeline.batch import Batch, ExampleViews, collate
 from clac_jax.input_pipeline.example_digest import digested
 from clac_jax.input_pipeline.needs import EncoderNeeds
 from clac_jax.input_pipeline.order import epoch_order, eval_rows, steps_in_epoch, train_rows
-from clac_jax.input_pipeline.packing import Packed, chunk_size, in_one_shape, pack_eval, pack_train
+from clac_jax.input_pipeline.packing import (
+    Packed,
+    chunk_size,
+    chunks_per_device,
+    in_one_shape,
+    pack_eval,
+    pack_train,
+)
 from clac_jax.input_pipeline.prefetch import after_first, prefetched
 from clac_jax.input_pipeline.sample import Sample, kept_sample
 from clac_jax.input_pipeline.shape_plan import Planning, ShapePlan
@@ -78,8 +85,12 @@ class RunData:
         self._share = share
         self._options = view_options(config, needs)
         self._per_device = share.per_device(config.batch_size)
-        self._per_chunk = chunk_size(self._per_device, config.gradient_cache_chunks)
+        self._chunks = chunks_per_device(config, share)
+        self._per_chunk = chunk_size(self._per_device, self._chunks or 1)
         self._eval_per_device = share.per_device(config.eval_batch_size)
+        # Gradient caching does not concern evaluations, but the parts of a reproducible batch do.
+        self._eval_chunks = self._chunks if config.reproducible == "layout" else None
+        self._eval_per_chunk = chunk_size(self._eval_per_device, self._eval_chunks or 1)
         with share.first_goes_first("data set"):  # may have to be built
             self.splits = Splits(config.dataset, self._options.label)
         self.split_sizes = self.splits.sizes
@@ -160,7 +171,13 @@ class RunData:
 
         def build(indices: range) -> Packed:
             examples = [self._plain_views(split, index, replace_formula) for index in indices]
-            return pack_eval(examples, plan, self._share.num_local_devices, self._eval_per_device)
+            return pack_eval(
+                examples,
+                plan,
+                self._share.num_local_devices,
+                self._eval_per_device,
+                self._eval_chunks,
+            )
 
         rows = eval_rows(self.split_sizes[split], config.eval_batch_size, self._share)
         return self._reported(in_one_shape(self._built("eval", rows, build), self._share))
@@ -228,7 +245,7 @@ class RunData:
             self._train_shapes,
             self._share.num_local_devices,
             self._per_device,
-            self._config.gradient_cache_chunks,
+            self._chunks,
         )
 
     def _built(
@@ -261,11 +278,11 @@ class RunData:
         config = self._config
         return ShapePlan(
             self._sample(split, lambda index: self._plain_views(split, index, False)),
-            self._eval_per_device,
+            self._eval_per_chunk,
             config.text_encoder.max_length,
             self._atoms(split, [np.arange(self.split_sizes[split])]),
             Planning(
-                num_parts=config.eval_batch_size // self._eval_per_device,
+                num_parts=config.eval_batch_size // self._eval_per_chunk,
                 seed=config.seed,
                 max_programs=min(2, config.input.max_batch_shapes),  # an epoch has few eval batches
             ),

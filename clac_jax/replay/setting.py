@@ -21,7 +21,7 @@ from clac_jax.run_parts import Parts, make_parts
 from clac_jax.session import set_xla_flags
 from clac_jax.tasks import make_task
 from clac_jax.training.compilation_cache import use_compilation_cache
-from clac_jax.training.parallel import make_parallel
+from clac_jax.training.placement import make_parallel
 from clac_jax.training.progress import RunProgress
 from clac_jax.training.schedules import Timeline, make_schedule, timeline_of
 from clac_jax.training.state import TrainState

@@ -16,7 +16,7 @@ from clac_jax.tasks.metrics import pool_metrics
 from clac_jax.training.losses import LossOptions, clac_loss
 from clac_jax.training.parallel import Parallel
 from clac_jax.training.state import TrainState
-from clac_jax.training.step import AXIS
+from clac_jax.training.step import AXIS, EvalStep
 from clac_jax.typing import Array
 
 
@@ -66,30 +66,26 @@ def make_score(model: CLaC) -> Callable[[Any, Array, Array], jax.Array]:
     return score
 
 
-def make_eval_step(
-    loss_options: LossOptions, axis_name: str | None = AXIS
-) -> Callable[[TrainState, Batch], Embedded]:
-    """A function (state, batch) -> Embedded for one device; first views only, without dropout."""
+def make_eval_step(loss_options: LossOptions, axis_name: str | None = AXIS) -> EvalStep:
+    """(state, batch) -> Embedded for one device; first views only, without dropout."""
 
-    def eval_step(state: TrainState, batch: Batch) -> Embedded:
-        output = state.apply_fn(
-            {"params": state.params, "batch_stats": state.batch_stats}, batch, train=False
-        )
-        _, metrics = clac_loss(output, batch.example_mask, loss_options, axis_name=axis_name)
-        local = (
-            output.graph_projections[0],
-            output.text_projections[0],
-            batch.example_mask,
-            batch.example_index,
-        )
+    def forward(state: TrainState, batch: Batch) -> tuple[Any, Array, Array]:
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        output = state.apply_fn(variables, batch, train=False)
+        return output, batch.example_mask, batch.example_index
+
+    def measure(result: tuple[Any, Array, Array]) -> Embedded:
+        output, mask, index = result
+        _, metrics = clac_loss(output, mask, loss_options, axis_name=axis_name)
+        local = output.graph_projections[0], output.text_projections[0], mask, index
         if axis_name is None:
             gathered = jax.tree.map(lambda leaf: leaf[None], local)
         else:
             gathered = jax.lax.all_gather(local, axis_name)
-        crystals, texts, mask, index = gathered
-        return Embedded(crystals, texts, mask, index, metrics)
+        crystals, texts, masks, indices = gathered
+        return Embedded(crystals, texts, masks, indices, metrics)
 
-    return eval_step
+    return EvalStep(forward, measure)
 
 
 class Evaluator:

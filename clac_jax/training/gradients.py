@@ -103,18 +103,56 @@ class GradientFunction:
         return BatchGradient(grads, new_stats, terms)
 
     def _cached(self, params: Any, batch_stats: Any, batch: Batch, key: jax.Array) -> BatchGradient:
-        def encode(params: Any, chunk: Batch) -> tuple[Encoded, jax.Array | None]:
-            """The differentiated part, and the number of labelled tokens (not differentiated)."""
-            encoded: Encoded = self.apply_fn(
-                {"params": self._frozen(params), "batch_stats": batch_stats},
-                chunk,
-                train=True,
-                key=key,
-                axis_name=self.axis_name,
-                method="encode",
-            )
-            return dataclasses.replace(encoded, lm_num_tokens=None), encoded.lm_num_tokens
+        # Outside the differentiated function, so that no activations are kept.
+        chunks, num_tokens = jax.lax.map(
+            lambda chunk: self.encode(params, batch_stats, chunk, key), batch
+        )
+        head_grads, feature_grads, new_stats, terms = self.of_features(
+            params, batch_stats, (chunks, num_tokens), batch, key
+        )
 
+        def add_chunk(grads: Any, inputs: tuple[Batch, Encoded]) -> tuple[Any, None]:
+            grads_of_chunk = self.of_chunk(params, batch_stats, *inputs, key)
+            return jax.tree.map(jnp.add, grads, grads_of_chunk), None
+
+        # The tower gradients are still zero: the loss depends on features, not on the towers.
+        grads, _ = jax.lax.scan(add_chunk, head_grads, (batch, feature_grads))
+        return BatchGradient(grads, new_stats, terms)
+
+    def encode(
+        self, params: Any, batch_stats: Any, chunk: Batch, key: jax.Array
+    ) -> tuple[Encoded, jax.Array | None]:
+        """The features of a chunk, and its number of labelled tokens (not differentiated)."""
+        encoded: Encoded = self.apply_fn(
+            {"params": self._frozen(params), "batch_stats": batch_stats},
+            chunk,
+            train=True,
+            key=key,
+            axis_name=self.axis_name,
+            method="encode",
+        )
+        return dataclasses.replace(encoded, lm_num_tokens=None), encoded.lm_num_tokens
+
+    def of_features(
+        self,
+        params: Any,
+        batch_stats: Any,
+        encoded: tuple[Encoded, jax.Array | None],
+        batch: Batch,
+        key: jax.Array,
+    ) -> tuple[Any, Encoded, Any, dict[str, jax.Array]]:
+        """The gradient with respect to the heads and to the features of all chunks.
+
+        Args:
+            params: the parameters.
+            batch_stats: the batch statistics.
+            encoded: results of `encode`, stacked over the chunks.
+            batch: its mask and index are those of all chunks; nothing else is read from it.
+            key: as for `__call__`.
+
+        Returns:
+            The two gradients, the updated batch statistics, and the terms of the loss.
+        """
         full = _unchunked(batch)
 
         def share(
@@ -134,21 +172,20 @@ class GradientFunction:
             value, terms = self.loss(output, full, axis_name=self.axis_name, key=key)
             return value, (updated.get("batch_stats", {}), terms)
 
-        # Outside the differentiated function, so that no activations are kept.
-        chunks, num_tokens = jax.lax.map(lambda chunk: encode(params, chunk), batch)
         (_, (new_stats, terms)), (head_grads, feature_grads) = jax.value_and_grad(
             share, argnums=(0, 1), has_aux=True
-        )(params, chunks, num_tokens)
+        )(params, *encoded)
+        return head_grads, feature_grads, new_stats, terms
 
-        def add_chunk(grads: Any, inputs: tuple[Batch, Encoded]) -> tuple[Any, None]:
-            chunk, grads_of_features = inputs
-            _, pull_back, _ = jax.vjp(lambda p: encode(p, chunk), params, has_aux=True)
-            (grads_of_chunk,) = pull_back(grads_of_features)
-            return jax.tree.map(jnp.add, grads, grads_of_chunk), None
-
-        # The tower gradients are still zero: the loss depends on features, not on the towers.
-        grads, _ = jax.lax.scan(add_chunk, head_grads, (batch, feature_grads))
-        return BatchGradient(grads, new_stats, terms)
+    def of_chunk(
+        self, params: Any, batch_stats: Any, chunk: Batch, feature_grads: Encoded, key: jax.Array
+    ) -> Any:
+        """The gradient with respect to the towers, from that to the features of a chunk."""
+        _, pull_back, _ = jax.vjp(
+            lambda p: self.encode(p, batch_stats, chunk, key), params, has_aux=True
+        )
+        (grads,) = pull_back(feature_grads)
+        return grads
 
     def _frozen(self, params: Any) -> Any:
         return jax.tree.map(

@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -26,21 +25,6 @@ from clac_jax.training.state import TrainState
 from clac_jax.training.step import AXIS, TrainStep, make_gradients, make_train_step, make_update
 
 REPLICATED, SPLIT = PartitionSpec(), PartitionSpec(AXIS)
-
-
-def make_parallel(config: ml_collections.ConfigDict) -> Parallel:
-    """The `Parallel` that `config.parallel` selects, over the devices of all processes."""
-    if config.parallel == "shard_map":
-        return ShardMap(config.sharding.what, config.sharding.min_elements)
-    return Pmap()
-
-
-def other_devices(parallel: Parallel) -> Parallel:
-    """A placement with each part of a batch on a different device, if that is possible."""
-    devices = jax.local_devices()
-    if isinstance(parallel, Pmap) and jax.process_count() == 1 and len(devices) > 1:
-        return Pmap([*devices[1:], *devices[:1]])
-    return parallel
 
 
 class Parallel(abc.ABC):

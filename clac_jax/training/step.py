@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -20,6 +21,23 @@ from clac_jax.training.state import TrainState
 AXIS = "data"
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+
+
+@dataclass(frozen=True)
+class EvalStep:
+    """One evaluation step for one device, in two halves.
+
+    Attributes:
+        forward: (state, batch) -> what the model says of this device's examples; no collectives.
+        measure: that -> the result of the step; collectives run over the mapped axis.
+    """
+
+    forward: Callable[[TrainState, Batch], Any]
+    measure: Callable[[Any], Any]
+
+    def __call__(self, state: TrainState, batch: Batch) -> Any:
+        """Both halves."""
+        return self.measure(self.forward(state, batch))
 
 
 def make_train_step(

@@ -36,6 +36,9 @@ def refusal(key, value):
     return str(error.value)
 
 
+LAYOUT = {"reproducible": "layout"}
+
+
 @pytest.mark.parametrize("module", [base, clac_paper, composition_baseline, smoke])
 def test_shipped_configs_are_valid(module):
     validate(module.get_config())
@@ -164,6 +167,16 @@ def test_any_value_of_any_key_is_taken_or_refused_as_the_users_error(key, value)
         (
             {"gradient_cache_chunks": 2, "graph_encoder.name": "cgcnn"},
             "statistics of the full batch",
+        ),
+        (LAYOUT | {"layout_parts": 6}, "added in pairs. Set it to a power of two"),
+        (LAYOUT | {"batch_size": 12}, "must be a multiple of layout_parts = 8. Set it to 16"),
+        (LAYOUT | {"eval_batch_size": 12}, "must be a multiple of layout_parts = 8. Set it to 16"),
+        (LAYOUT | {"gradient_cache_chunks": 2}, 'Leave "gradient_cache_chunks" at 1'),
+        (LAYOUT | {"parallel": "shard_map"}, 'Set parallel="pmap"'),
+        (LAYOUT | {"graph_encoder.name": "cgcnn"}, "not possible if the encoder is cgcnn"),
+        (
+            LAYOUT | {"task": "property", "checkpoint.monitor": "val_mae"},
+            "not possible if a property is learned",
         ),
     ],
 )
