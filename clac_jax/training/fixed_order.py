@@ -31,15 +31,24 @@ from clac_jax.training.gradients import BatchGradient, GradientFunction
 from clac_jax.training.losses import Loss
 from clac_jax.training.parallel import SPLIT, Pmap
 from clac_jax.training.state import TrainState
-from clac_jax.training.step import AXIS, EvalStep, TrainStep, make_update
+from clac_jax.training.step import (
+    AXIS,
+    EvalStep,
+    TrainStep,
+    digest_terms,
+    digests_of_batch,
+    make_update,
+)
 
 
 class FixedOrder(Pmap):
     """Like `Pmap`, every local device holds a copy of the state; the steps are those above."""
 
-    def train(self, trainable: Any, schedule: optax.Schedule, loss: Loss) -> TrainStep:
+    def train(
+        self, trainable: Any, schedule: optax.Schedule, loss: Loss, digests: bool = False
+    ) -> TrainStep:
         """See `Parallel.train`. The leaves of a batch start with (devices, accumulation, parts)."""
-        return _Step(trainable, schedule, loss)
+        return _Step(trainable, schedule, loss, digests)
 
     def evaluate(self, eval_step: Callable[..., Any]) -> Callable[..., Any]:
         """See `Parallel.evaluate`. The leaves of a batch start with (devices, parts)."""
@@ -54,17 +63,20 @@ class _Step:
     the shards of `Pmap`'s arrays do.
     """
 
-    def __init__(self, trainable: Any, schedule: optax.Schedule, loss: Loss):
+    def __init__(self, trainable: Any, schedule: optax.Schedule, loss: Loss, digests: bool):
         """Arguments as for `Parallel.train`."""
-        self._trainable, self._loss = trainable, loss
+        self._trainable, self._loss, self._digests = trainable, loss, digests
         self._encode = jax.jit(self._encode_part)
         self._stack = jax.jit(lambda *trees: jax.tree.map(lambda *x: jnp.stack(x)[None], *trees))
         self._gradient_of_loss = jax.jit(self._differentiate_loss)
         self._gradient_of_part = jax.jit(self._differentiate_part)
         self._add = jax.jit(lambda a, b: jax.tree.map(jnp.add, a, b), donate_argnums=(0,))
-        self._update = jax.jit(functools.partial(_updated, make_update(schedule)), donate_argnums=0)
+        self._update = jax.jit(self._updated, donate_argnums=0)
         self._gather = jax.pmap(_gathered, axis_name=AXIS)
         self._swap = functools.cache(_swap)
+        # Sums of integers, which are exact in any order.
+        self._sum_digests = jax.pmap(lambda words: digests_of_batch(words, AXIS), axis_name=AXIS)
+        self._apply = make_update(schedule)
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         """See `TrainStep`."""
@@ -77,7 +89,10 @@ class _Step:
             grads = list(map(self._add, grads, more)) if grads else more
             for so_far, new in zip(terms, found, strict=True):
                 so_far.append(new)
-        done = list(map(self._update, states, grads, stats, terms))
+        words: Sequence[Any] = [None] * len(states)
+        if self._digests and batch.digests is not None:
+            words = _by_device(self._sum_digests(batch.digests))
+        done = list(map(self._update, states, grads, stats, terms, words))
         for leaf in jax.tree.leaves(state):
             leaf.delete()  # its buffers were donated
         return _joined([after for after, _ in done]), _joined([metrics for _, metrics in done])
@@ -118,6 +133,21 @@ class _Step:
         # The gradients of the heads are complete on every device.
         grads = [self._add(total, found[0]) for total, found in zip(sums, losses, strict=True)]
         return grads, [found[2] for found in losses], [found[3] for found in losses]
+
+    def _updated(
+        self, state: TrainState, grads: Any, stats: Any, terms: Sequence[Any], words: Any
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        """The state after the update, and the metrics; `terms` are those of each micro-batch."""
+        state, grads, stats, terms, words = _first((state, grads, stats, terms, words))
+        if (count := len(terms)) > 1:
+            grads = jax.tree.map(lambda leaf: leaf / count, grads)
+        mean = jax.tree.map(lambda *leaves: jnp.mean(jnp.stack(leaves)), *terms)
+        if self._digests:
+            mean = {**mean, **digest_terms(grads, self._trainable, words)}
+        after: tuple[TrainState, dict[str, jax.Array]] = _with_axis(
+            self._apply(state, BatchGradient(grads, stats, mean))
+        )
+        return after
 
     def _summed(self, of_part: Callable[..., Any], parts: Sequence[Batch], start: int) -> Any:
         """The sum over a power of two of parts, the first being part `start` of the batch."""
@@ -189,20 +219,6 @@ class _Evaluation:
             )
         ]
         return _joined(list(map(self._measure, _by_device(self._gather(_joined(own))))))
-
-
-def _updated(
-    update: Callable[..., Any], state: TrainState, grads: Any, stats: Any, terms: Sequence[Any]
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """The state after the update, and the metrics; `terms` are those of each accumulated batch."""
-    state, grads, stats, terms = _first((state, grads, stats, terms))
-    if (count := len(terms)) > 1:
-        grads = jax.tree.map(lambda leaf: leaf / count, grads)
-    mean = jax.tree.map(lambda *leaves: jnp.mean(jnp.stack(leaves)), *terms)
-    after: tuple[TrainState, dict[str, jax.Array]] = _with_axis(
-        update(state, BatchGradient(grads, stats, mean))
-    )
-    return after
 
 
 def _gathered(tree: Any) -> Any:
