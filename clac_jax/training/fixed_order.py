@@ -24,29 +24,62 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding
 
 from clac_jax.input_pipeline.batch import Batch
 from clac_jax.training.gradients import BatchGradient, GradientFunction
 from clac_jax.training.losses import Loss
-from clac_jax.training.parallel import Pmap
+from clac_jax.training.parallel import SPLIT, Pmap
 from clac_jax.training.state import TrainState
-from clac_jax.training.step import AXIS, EvalStep, TrainStep, make_update
+from clac_jax.training.step import (
+    AXIS,
+    EvalStep,
+    TrainStep,
+    digest_terms,
+    digests_of_batch,
+    make_update,
+)
 
 
 class FixedOrder(Pmap):
     """Like `Pmap`, every local device holds a copy of the state; the steps are those above."""
 
-    def train(self, trainable: Any, schedule: optax.Schedule, loss: Loss) -> TrainStep:
+    def train(
+        self, trainable: Any, schedule: optax.Schedule, loss: Loss, digests: bool = False
+    ) -> TrainStep:
         """See `Parallel.train`. The leaves of a batch start with (devices, accumulation, parts)."""
-        return _Step(trainable, schedule, loss)
+        return _Step(self, trainable, schedule, loss, digests)
 
     def evaluate(self, eval_step: Callable[..., Any]) -> Callable[..., Any]:
         """See `Parallel.evaluate`. The leaves of a batch start with (devices, parts)."""
-        return (
-            _Evaluation(eval_step)
-            if isinstance(eval_step, EvalStep)
-            else super().evaluate(eval_step)
-        )
+        if isinstance(eval_step, EvalStep):
+            return _Evaluation(self, eval_step)
+        return super().evaluate(eval_step)
+
+    def on_all(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Maps a function with collectives over all devices: it may move bits, or add integers."""
+        mapped: Callable[[Any], Any] = jax.pmap(function, axis_name=AXIS, devices=self._given)
+        return mapped
+
+    def by_device(self, tree: Any) -> list[Any]:
+        """Arrays on all devices -> the shards of each local device."""
+        leaves, structure = jax.tree.flatten(tree)
+        order = {device: row for row, device in enumerate(self.local_devices)}
+        rows: list[list[Any]] = [[] for _ in order]
+        for leaf in leaves:
+            for shard in leaf.addressable_shards:
+                rows[order[shard.device]].append(shard.data)
+        return [jax.tree.unflatten(structure, row) for row in rows]
+
+    def joined(self, trees: Sequence[Any]) -> Any:
+        """The inverse of `by_device`; nothing is copied."""
+        sharding = NamedSharding(Mesh(np.array(self.local_devices), (AXIS,)), SPLIT)
+
+        def join(*shards: jax.Array) -> jax.Array:
+            shape = (len(trees), *shards[0].shape[1:])
+            return jax.make_array_from_single_device_arrays(shape, sharding, list(shards))
+
+        return jax.tree.map(join, *trees)
 
 
 class _Step:
@@ -56,21 +89,27 @@ class _Step:
     the shards of `Pmap`'s arrays do.
     """
 
-    def __init__(self, trainable: Any, schedule: optax.Schedule, loss: Loss):
-        """Arguments as for `Parallel.train`."""
-        self._trainable, self._loss = trainable, loss
+    def __init__(
+        self, on: FixedOrder, trainable: Any, schedule: optax.Schedule, loss: Loss, digests: bool
+    ):
+        """Takes the placement; other arguments as for `Parallel.train`."""
+        self._on, self._trainable, self._loss, self._digests = on, trainable, loss, digests
         self._encode = jax.jit(self._encode_part)
         self._stack = jax.jit(lambda *trees: jax.tree.map(lambda *x: jnp.stack(x)[None], *trees))
         self._gradient_of_loss = jax.jit(self._differentiate_loss)
         self._gradient_of_part = jax.jit(self._differentiate_part)
         self._add = jax.jit(lambda a, b: jax.tree.map(jnp.add, a, b), donate_argnums=(0,))
-        self._update = jax.jit(functools.partial(_updated, make_update(schedule)), donate_argnums=0)
+        self._update = jax.jit(self._updated, donate_argnums=0)
         self._gather = on.on_all(_gathered)
         self._swap = functools.cache(lambda distance: on.on_all(_swap(distance)))
+        # Sums of integers, which are exact in any order.
+        self._sum_digests = on.on_all(lambda words: digests_of_batch(words, AXIS))
+        self._apply = make_update(schedule)
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         """See `TrainStep`."""
-        states = self._on.by_device(state)
+        on = self._on
+        states = on.by_device(state)
         stats = [each.batch_stats for each in states]
         grads: list[Any] = []
         terms: list[list[Any]] = [[] for _ in states]
@@ -79,21 +118,23 @@ class _Step:
             grads = list(map(self._add, grads, more)) if grads else more
             for so_far, new in zip(terms, found, strict=True):
                 so_far.append(new)
-        done = list(map(self._update, states, grads, stats, terms))
+        words: Sequence[Any] = [None] * len(states)
+        if self._digests and batch.digests is not None:
+            words = on.by_device(self._sum_digests(batch.digests))
+        done = list(map(self._update, states, grads, stats, terms, words))
         for leaf in jax.tree.leaves(state):
             leaf.delete()  # its buffers were donated
-        return self._on.joined([after for after, _ in done]), self._on.joined(
-            [metrics for _, metrics in done]
-        )
+        return on.joined([after for after, _ in done]), on.joined([metrics for _, metrics in done])
 
     def _micro_batch(
         self, states: Sequence[TrainState], stats: Sequence[Any], batch: Batch, number: int
     ) -> tuple[list[Any], list[Any], list[dict[str, jax.Array]]]:
         """By device: the gradient of one accumulated batch, the batch statistics, and the terms."""
+        on = self._on
         index = np.int32(number)
         parts = [
             [_on(device, batch, (row, number, part)) for part in range(batch.example_mask.shape[2])]
-            for row, device in enumerate(self._on.local_devices)
+            for row, device in enumerate(on.local_devices)
         ]
         encoded = [
             self._stack(*(self._encode(state, stat, part, index) for part in own))
@@ -102,9 +143,8 @@ class _Step:
         examples = [
             self._stack(*((part.example_mask, part.example_index) for part in own)) for own in parts
         ]
-        everywhere = self._on.by_device(
-            self._gather(self._on.joined(list(zip(encoded, examples, strict=True))))
-        )
+        together = on.joined(list(zip(encoded, examples, strict=True)))
+        everywhere = on.by_device(self._gather(together))
         losses = [
             self._gradient_of_loss(state, stat, all_parts, own[0], index)
             for state, stat, all_parts, own in zip(states, stats, everywhere, parts, strict=True)
@@ -119,15 +159,27 @@ class _Step:
             sums.append(self._summed(of_part, own, start))
         distance = 1
         while distance < jax.device_count():
-            sums = list(
-                map(
-                    self._add, sums, self._on.by_device(self._swap(distance)(self._on.joined(sums)))
-                )
-            )
+            others = on.by_device(self._swap(distance)(on.joined(sums)))
+            sums = list(map(self._add, sums, others))
             distance *= 2
         # The gradients of the heads are complete on every device.
         grads = [self._add(total, found[0]) for total, found in zip(sums, losses, strict=True)]
         return grads, [found[2] for found in losses], [found[3] for found in losses]
+
+    def _updated(
+        self, state: TrainState, grads: Any, stats: Any, terms: Sequence[Any], words: Any
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        """The state after the update, and the metrics; `terms` are those of each micro-batch."""
+        state, grads, stats, terms, words = _first((state, grads, stats, terms, words))
+        if (count := len(terms)) > 1:
+            grads = jax.tree.map(lambda leaf: leaf / count, grads)
+        mean = jax.tree.map(lambda *leaves: jnp.mean(jnp.stack(leaves)), *terms)
+        if self._digests:
+            mean = {**mean, **digest_terms(grads, self._trainable, words)}
+        after: tuple[TrainState, dict[str, jax.Array]] = _with_axis(
+            self._apply(state, BatchGradient(grads, stats, mean))
+        )
+        return after
 
     def _summed(self, of_part: Callable[..., Any], parts: Sequence[Batch], start: int) -> Any:
         """The sum over a power of two of parts, the first being part `start` of the batch."""
@@ -189,6 +241,7 @@ class _Evaluation:
 
     def __call__(self, state: TrainState, batch: Batch) -> Any:
         """See `Parallel.evaluate`."""
+        on = self._on
         count = batch.example_mask.shape[1]
         model = state.replace(opt_state=())
         own = [
@@ -196,26 +249,10 @@ class _Evaluation:
                 *(self._forward(each, _on(device, batch, (row, part))) for part in range(count))
             )
             for row, (device, each) in enumerate(
-                zip(self._on.local_devices, self._on.by_device(model), strict=True)
+                zip(on.local_devices, on.by_device(model), strict=True)
             )
         ]
-        return self._on.joined(
-            list(map(self._measure, self._on.by_device(self._gather(self._on.joined(own)))))
-        )
-
-
-def _updated(
-    update: Callable[..., Any], state: TrainState, grads: Any, stats: Any, terms: Sequence[Any]
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """The state after the update, and the metrics; `terms` are those of each accumulated batch."""
-    state, grads, stats, terms = _first((state, grads, stats, terms))
-    if (count := len(terms)) > 1:
-        grads = jax.tree.map(lambda leaf: leaf / count, grads)
-    mean = jax.tree.map(lambda *leaves: jnp.mean(jnp.stack(leaves)), *terms)
-    after: tuple[TrainState, dict[str, jax.Array]] = _with_axis(
-        update(state, BatchGradient(grads, stats, mean))
-    )
-    return after
+        return on.joined(list(map(self._measure, on.by_device(self._gather(on.joined(own))))))
 
 
 def _gathered(tree: Any) -> Any:

@@ -98,18 +98,6 @@ def make_gradients(
             terms, with `METRIC_PREFIX` before their names.
     """
 
-    def digests_of(grads: Any, batch: Batch) -> dict[str, jax.Array]:
-        trained = {path for path, is_trained in by_path(trainable).items() if is_trained}
-        arrays = {path: leaf for path, leaf in by_path(grads).items() if path in trained}
-        result = {f"{METRIC_PREFIX}gradients": tree_digest(arrays)}
-        if batch.digests is not None:
-            words = jnp.sum(batch.digests.reshape(-1, *batch.digests.shape[-2:]), axis=0)
-            if axis_name is not None:
-                words = jax.lax.psum(words, axis_name)
-            for number, name in enumerate(BATCH_DIGESTS):
-                result[f"{METRIC_PREFIX}{name}"] = words[number]
-        return result
-
     def gradients(state: TrainState, batch: Batch) -> BatchGradient:
         key = state.step_key()
         gradient = GradientFunction(state.apply_fn, loss, trainable, axis_name)
@@ -143,7 +131,31 @@ def make_gradients(
         if axis_name is not None:
             grads = jax.lax.psum(grads, axis_name)
         if digests:
-            terms = {**terms, **digests_of(grads, batch)}
+            words = None if batch.digests is None else digests_of_batch(batch.digests, axis_name)
+            terms = {**terms, **digest_terms(grads, trainable, words)}
         return BatchGradient(grads, batch_stats, terms)
 
     return gradients
+
+
+def digest_terms(grads: Any, trainable: Any, words: jax.Array | None) -> dict[str, jax.Array]:
+    """The digests of a step, as terms of its loss.
+
+    Args:
+        grads: the gradient of a step, summed over devices.
+        trainable: a tree of booleans like the parameters.
+        words: (3, 2) uint32 of `digests_of_batch`, or None.
+    """
+    trained = {path for path, is_trained in by_path(trainable).items() if is_trained}
+    arrays = {path: leaf for path, leaf in by_path(grads).items() if path in trained}
+    result = {f"{METRIC_PREFIX}gradients": tree_digest(arrays)}
+    if words is not None:
+        for number, name in enumerate(BATCH_DIGESTS):
+            result[f"{METRIC_PREFIX}{name}"] = words[number]
+    return result
+
+
+def digests_of_batch(digests: jax.Array, axis_name: str | None) -> jax.Array:
+    """(..., 3, 2) uint32 of the parts of a batch on this device -> (3, 2) of the entire batch."""
+    words = jnp.sum(digests.reshape(-1, *digests.shape[-2:]), axis=0)
+    return words if axis_name is None else jax.lax.psum(words, axis_name)
