@@ -362,3 +362,7 @@ class Patient(NoWatchdog):
         """See `Watchdog.unwatched`."""
         del kind, is_new
         return self._watchdog.unwatched()
+
+    def unwatched(self) -> contextlib.AbstractContextManager[None]:
+        """See `Watchdog.unwatched`."""
+        return self._watchdog.unwatched()

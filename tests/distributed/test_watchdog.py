@@ -113,6 +113,8 @@ def test_saves_that_wait_for_a_bucket_may_take_any_time(watchdog, clock, hangs):
     for seconds in (1, 1e4):
         with watchdog.watching(STEP), Patient(watchdog).watching("a save"):
             clock.pass_(seconds, watchdog)
+        with watchdog.watching(STEP), Patient(watchdog).unwatched():
+            clock.pass_(seconds, watchdog)
     assert hangs == []
 
 
