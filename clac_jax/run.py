@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,15 @@ import jax
 import ml_collections
 
 from clac_jax.checkpoint.saving import Saver
+from clac_jax.digests.digest import METRIC_PREFIX, Digest
+from clac_jax.digests.host import array_digests
 from clac_jax.distributed.preemption import StopSignals
 from clac_jax.distributed.processes import SharedRequests
 from clac_jax.distributed.watchdog import Watch
 from clac_jax.errors import UserError
+from clac_jax.input_pipeline.batch import Batch
 from clac_jax.input_pipeline.run_data import RunData
+from clac_jax.journal.record import NOT_FINITE, UNLIKE_COPIES, StepRecord
 from clac_jax.reporting.events import Events, NoEvents
 from clac_jax.reporting.progress_line import ProgressLine, SilentLine
 from clac_jax.reporting.run_log import RunLog, SilentLog
@@ -33,6 +37,47 @@ class TrainingDivergedError(UserError):
     prevents_saving = True
 
 
+class UnlikeCopiesError(UserError):
+    """The copies of the state on several devices differ."""
+
+    prevents_saving = True
+
+
+@dataclass(frozen=True)
+class QueuedStep:
+    """A step that the devices may still be computing.
+
+    Attributes:
+        state: the state after it.
+        progress: the position after it.
+        metrics: its metrics, and digests of its gradient and batch.
+        digests: digests of `state`; {} if they are not due.
+    """
+
+    state: TrainState
+    progress: RunProgress
+    metrics: Mapping[str, jax.Array]
+    digests: Mapping[str, jax.Array]
+
+
+@dataclass(frozen=True)
+class FinishedStep:
+    """The results of a step, on the host.
+
+    Attributes:
+        progress: the position after it.
+        metrics: name -> value.
+        record: its record in the journal.
+        copies: for each local device, part of the state -> digest of the copy on that device; empty
+            if the state was not digested after this step.
+    """
+
+    progress: RunProgress
+    metrics: Mapping[str, float]
+    record: StepRecord
+    copies: Sequence[Mapping[str, Digest]]
+
+
 @dataclass
 class Current:
     """The part of a run that changes during training.
@@ -40,14 +85,20 @@ class Current:
     Attributes:
         state: the state of the training, on the devices.
         progress: position of the run; always that of `state`.
-        metrics: metrics of the last step, on the devices, until they are known to be finite.
+        queued: the last step, until `Run.finish_step` has fetched its results.
+        finished: what that step has computed, once they have been fetched.
         layouts: layouts of the batches so far; each requires its own compiled program.
     """
 
     state: TrainState
     progress: RunProgress
-    metrics: dict[str, jax.Array] | None = None
+    queued: QueuedStep | None = None
+    finished: FinishedStep | None = None
     layouts: set[Any] = field(default_factory=set)
+
+    def advance(self, queued: QueuedStep) -> None:
+        """Moves the run on to the state after a step that has been queued."""
+        self.state, self.progress, self.queued = queued.state, queued.progress, queued
 
 
 @dataclass(frozen=True)
@@ -62,6 +113,7 @@ class Run:
         task: the model, its loss and its measures.
         parallel: placement of the state and the steps on the devices.
         train_step: compiled for all devices; reuses the memory of the state that it receives.
+        state_digests: compiled for all devices: the digests of a state, see `Parallel.digest`.
         template: shapes and dtypes of the state on the host.
         saver: saves and removes checkpoints.
         log: receives the rows.
@@ -82,6 +134,7 @@ class Run:
     task: Task
     parallel: Parallel
     train_step: TrainStep
+    state_digests: Callable[[TrainState], dict[str, jax.Array]]
     template: TrainState
     saver: Saver
     log: RunLog | SilentLog
@@ -94,24 +147,62 @@ class Run:
     is_own: bool
     current: Current
 
-    def check_finite(self) -> None:
-        """Waits for the last step and checks its loss and gradient.
+    def queue_step(self, batch: Batch) -> QueuedStep:
+        """Queues a step on the devices; it takes the memory of the current state."""
+        config, before = self.config, self.current.progress
+        progress = before.after_step(config.batch_size * config.accumulate_steps)
+        state, metrics = self.train_step(self.current.state, batch)
+        every = config.journal.digest_every
+        is_due = every and progress.step % every == 0
+        return QueuedStep(state, progress, metrics, self.state_digests(state) if is_due else {})
+
+    def finish_step(self) -> None:
+        """Waits for the results of the last step, unless that is done; records and checks them.
 
         Raises:
-            TrainingDivergedError: one of them is not finite.
+            TrainingDivergedError: the loss or the gradient is not finite.
+            UnlikeCopiesError: the devices have different states.
+            WorkdirError: the record cannot be written.
         """
         current = self.current
-        metrics, current.metrics = current.metrics, None
-        if metrics is None:
+        queued, current.queued = current.queued, None
+        if queued is None:
             return
-        values = self.parallel.to_host({name: metrics[name] for name in ("loss", "grad_norm")})
-        loss, norm = float(values["loss"]), float(values["grad_norm"])
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrainingDivergedError(
-                f"At step {current.progress.step} the loss is {loss} and the gradient norm {norm}. "
-                "The newest checkpoint is from before that: lower learning_rate or gradient_clip, "
-                "raise warmup_steps, and start the same command again."
-            )
+        current.finished = finished = self._fetch(queued)
+        self.log.record(finished.record)
+        check(finished)
+
+    def _fetch(self, queued: QueuedStep) -> FinishedStep:
+        arrays = self.parallel.to_host(queued.metrics)
+        digests = {
+            name.removeprefix(METRIC_PREFIX): Digest.of_words(value)
+            for name, value in arrays.items()
+            if name.startswith(METRIC_PREFIX)
+        }
+        metrics = {name: value for name, value in arrays.items() if value.ndim == 0}
+        copies = [
+            {part: Digest.of_words(words) for part, words in copy.items()}
+            for copy in self.parallel.copies(queued.digests)
+            if queued.digests
+        ]
+        digests |= copies[0] if copies else {}
+        if self.config.journal.digest_every:
+            terms = array_digests(metrics)
+            digests["loss"] = Digest.sum(terms.values())
+        values = {name: float(value) for name, value in metrics.items()}
+        unlike = any(copy != copies[0] for copy in copies)
+        finite = math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])
+        record = StepRecord(
+            step=queued.progress.step,
+            epoch=queued.progress.epoch,
+            start=self.log.start,
+            loss=values["loss"],
+            grad_norm=values["grad_norm"],
+            learning_rate=values["learning_rate"],
+            digests=digests,
+            flags=NOT_FINITE * (not finite) + UNLIKE_COPIES * unlike,
+        )
+        return FinishedStep(queued.progress, values, record, copies)
 
     def save(self, metrics: Mapping[str, float] | None = None) -> None:
         """Saves the present state.
@@ -141,3 +232,31 @@ class Run:
         stop, save = self.requests.poll(self.stop.requested, save_requested)
         self.stop.raise_if_requested(stop)
         return save
+
+
+def check(finished: FinishedStep) -> None:
+    """Raises an error if the results of a step show that training cannot continue from it.
+
+    Raises:
+        TrainingDivergedError: the loss or the gradient is not finite.
+        UnlikeCopiesError: the devices have different states.
+    """
+    step, loss, norm = (finished.progress.step, *map(finished.metrics.get, ("loss", "grad_norm")))
+    if finished.record.flags & NOT_FINITE:
+        raise TrainingDivergedError(
+            f"At step {step} the loss is {loss} and the gradient norm {norm}. "
+            "The newest checkpoint is from before that: lower learning_rate or gradient_clip, "
+            "raise warmup_steps, and start the same command again."
+        )
+    if finished.record.flags & UNLIKE_COPIES:
+        first = finished.copies[0]
+        number, copy = next(
+            (number, copy) for number, copy in enumerate(finished.copies) if copy != first
+        )
+        parts = ", ".join(part for part in first if copy[part] != first[part])
+        raise UnlikeCopiesError(
+            f"After step {step} local devices 0 and {number} have different states ({parts}), "
+            "which should be equal bit for bit: the memory or the arithmetic of a device is wrong. "
+            "The newest checkpoint is from before that: start the same command again, on other "
+            "devices if this returns."
+        )

@@ -26,11 +26,13 @@ from clac_jax.distributed.share import share_of_process
 from clac_jax.distributed.watchdog import Patient, Watch
 from clac_jax.files.atomic import write_atomically
 from clac_jax.input_pipeline.run_data import RunData
+from clac_jax.journal.journal_file import START
 from clac_jax.models import abstract_variables
 from clac_jax.models.encoders import encoder_needs
 from clac_jax.reporting import summary
 from clac_jax.reporting.progress_line import ProgressLine, SilentLine
 from clac_jax.reporting.run_log import RunLog, SilentLog
+from clac_jax.reporting.start_facts import start_facts
 from clac_jax.run import Current, Run
 from clac_jax.session import Session
 from clac_jax.tasks import make_task
@@ -116,6 +118,7 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         )
         validated, resumed = progress.examples_in_epoch == 0, bool(origin.own)
         log = RunLog(workdir, config, progress.step, validated, resumed)
+        log.record_event(START, progress.step, start_facts(config))
         write_atomically(workdir / "config.json", config_lib.to_json(config))
         next_rate = float(np.asarray(schedule(progress.step))) * progress.learning_rate_scale
         lines = [
@@ -142,7 +145,10 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         data=data,
         task=task,
         parallel=parallel,
-        train_step=parallel.train(trainable, schedule, task.loss),
+        train_step=parallel.train(
+            trainable, schedule, task.loss, digests=config.journal.digest_every > 0
+        ),
+        state_digests=parallel.digest(template),
         template=template,
         saver=Saver(parallel, checkpoints, log, config.checkpoint, of_saves),
         log=log,

@@ -99,7 +99,7 @@ def _train_epochs(run: Run) -> None:
     except Exception as error:
         processes.end_if_lost(error)
         with processes.report_lost_processes():
-            run.check_finite()
+            run.finish_step()
             processes.announce_last_save()
             with run.events.during("save_wait"):
                 saver.save_before_leaving(current.state, current.progress, error)
@@ -127,23 +127,22 @@ def _train_epoch(run: Run) -> bool:
         is_new = batch.layout not in current.layouts
         current.layouts.add(batch.layout)
         with run.events.during("compile" if is_new else "train"):
-            state, metrics = run.train_step(current.state, batch)
+            queued = run.queue_step(batch)
         if current.progress == run.began_at:
             run.events.record("compiled")
         # The next step is already queued, so that the device is never idle.
-        run.check_finite()
-        current.state, current.metrics = state, metrics
-        current.progress = current.progress.after_step(examples_per_step)
+        run.finish_step()
+        current.advance(queued)
         run.stop.set_unsaved_work(True)
         run.events.progress(current.progress.step, epoch)
         if current.progress.step == run.began_at.step + 1:
-            run.check_finite()  # waits for it
+            run.finish_step()  # waits for it
             run.events.record("first_step")
 
         if current.progress.step % config.log_every_n_steps == 0:
-            values = {k: float(value) for k, value in run.parallel.to_host(metrics).items()}
-            run.check_finite()
-            terms = {**run.task.absent_terms, **values}
+            run.finish_step()
+            assert current.finished is not None
+            terms = {**run.task.absent_terms, **current.finished.metrics}
             row = train_row(current.progress, terms, *meter.read())
             run.log.write(row)
             run.line.update(row)
@@ -151,9 +150,9 @@ def _train_epoch(run: Run) -> bool:
         due_by_time = run.poll(save_requested=saver.due_by_time())
         save_is_due = due_by_time or saver.due_at_step(current.progress)
         if save_is_due and not run.data.ends_epoch(current.progress.examples_in_epoch):
-            run.check_finite()
+            run.finish_step()
             run.save()
-    run.check_finite()
+    run.finish_step()
     return save_is_due
 
 

@@ -15,6 +15,8 @@ ORDER = (
     "typing",
     "versions",
     "files",
+    "digests",
+    "journal",
     "stores",
     "files.huggingface",  # a language model may be in an object store
     "crystals",

@@ -22,7 +22,7 @@ from clac_jax.config.effects import (
 )
 from clac_jax.config.encoders import graph_encoder, text_encoder_sizes
 from clac_jax.config.key import Group, Key, group, group_of, key
-from clac_jax.config.saving import Bucket, Checkpoint, Logging, Restore
+from clac_jax.config.saving import Bucket, Checkpoint, Journal, Logging, Restore
 from clac_jax.config.training import (
     Cosine,
     Distributed,
@@ -295,6 +295,11 @@ class Run:
     checkpoint: None = group(Checkpoint, "Which checkpoints are saved and kept.", on_change=PLAIN)
     restore: None = group(
         Restore, "How much of another run's checkpoint is copied.", on_change=PLAIN
+    )
+    journal: None = group(
+        Journal,
+        "What is recorded of every step: see [Time travel](time-travel.md).",
+        on_change=PLAIN,
     )
     bucket: None = group(
         Bucket,

@@ -128,6 +128,18 @@ class Logging:
 
 
 @dataclass(frozen=True)
+class Journal:
+    """The config group `config.journal`."""
+
+    digest_every: int = key(
+        1,
+        "steps between digests of the state; those of the loss, the gradient and the batch are "
+        "recorded at every step; 0: none of them",
+        low=0,
+    )
+
+
+@dataclass(frozen=True)
 class Bucket:
     """The config group `config.bucket`."""
 

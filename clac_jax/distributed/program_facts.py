@@ -58,12 +58,9 @@ def of_program(config: ml_collections.ConfigDict) -> Facts:
         facts[f"the version of {name}"] = version
     for name in OTHER_PACKAGES:
         facts[f"the version of {name}"] = _installed(name)
-    facts["the source of clac-jax"] = _source_digest(Path(clac_jax.__file__).parent)
-    for name in SETTINGS:
-        facts[f"the JAX setting {name}"] = str(jax.config.values.get(name))
-    for name in VARIABLES:
-        words = os.environ.get(name, "").split()
-        facts[name] = " ".join(sorted(word for word in words if not OWN_XLA_FLAGS.match(word)))
+    facts["the source of clac-jax"] = source_digest()
+    for name, value in machine_settings().items():
+        facts[name if name in VARIABLES else f"the JAX setting {name}"] = value
     for key, value in config_lib.flatten(config_lib.to_plain(config)).items():
         if not all_keys()[key].per_process:  # files at these paths are compared by content
             facts[f"config key {key}"] = repr(value)
@@ -98,7 +95,18 @@ def _installed(name: str) -> str:
         return "absent"
 
 
-def _source_digest(folder: Path) -> str:
+def machine_settings() -> dict[str, str]:
+    """Settings of JAX and its compilers that may change the numbers: `SETTINGS`, `VARIABLES`."""
+    settings = {name: str(jax.config.values.get(name)) for name in SETTINGS}
+    for name in VARIABLES:
+        words = os.environ.get(name, "").split()
+        settings[name] = " ".join(sorted(word for word in words if not OWN_XLA_FLAGS.match(word)))
+    return settings
+
+
+def source_digest() -> str:
+    """A digest of the source files of this package."""
+    folder = Path(clac_jax.__file__).parent
     return _digest_of_files(folder, [str(f.relative_to(folder)) for f in folder.rglob("*.py")])
 
 

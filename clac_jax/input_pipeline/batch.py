@@ -57,12 +57,14 @@ class ExampleViews:
         graphs: views of the crystal.
         tokens: views of the text.
         label: target value of the property being learned; None when no property is learned.
+        digests: (3, 2) uint32, see `example_digest`; None if they are not recorded.
     """
 
     index: int
     graphs: tuple[CrystalGraph, ...]
     tokens: tuple[TokenView, ...]
     label: float | None = None
+    digests: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ class Batch:
         example_mask: (B,) bool, False = padding example.
         example_index: (B,) int32 global index of each example; -1 at padding.
         labels: (B,) float32 property values, 0 at padding; None when no property is learned.
+        digests: (3, 2) uint32, the sum of those of the examples; None if they are not recorded.
     """
 
     graphs: GraphBatch
@@ -172,6 +175,7 @@ class Batch:
     example_mask: Array
     example_index: Array
     labels: Array | None = None
+    digests: Array | None = None
 
     @property
     def layout(self) -> tuple[Tiles, int, Tiles]:
@@ -270,12 +274,15 @@ def collate(examples: Sequence[ExampleViews], shape: BatchShape) -> Batch:
     if shape.labelled:
         labels = np.zeros(shape.num_examples, np.float32)
         labels[: len(examples)] = [example.label for example in examples]
+    words = [example.digests for example in examples if example.digests is not None]
+    digests = np.stack(words).sum(axis=0, dtype=np.uint32) if words else None
     return Batch(
         graphs=_collate_graphs(examples, shape),
         texts=_collate_texts(examples, shape),
         example_mask=np.arange(shape.num_examples) < len(examples),
         example_index=example_index,
         labels=labels,
+        digests=digests,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from clac_jax.files.huggingface import resolve_folder
 from clac_jax.input_pipeline.batch import Batch, ExampleViews, collate
+from clac_jax.input_pipeline.example_digest import digested
 from clac_jax.input_pipeline.needs import EncoderNeeds
 from clac_jax.input_pipeline.order import epoch_order, eval_rows, steps_in_epoch, train_rows
 from clac_jax.input_pipeline.packing import Packed, chunk_size, in_one_shape, pack_eval, pack_train
@@ -84,11 +84,10 @@ class RunData:
             ...) if `config.gradient_cache_chunks` is greater than 1.
         """
         config = self._config
-        views = functools.partial(self._train_views, epoch)
 
         def build(micro_batches: np.ndarray) -> Packed:
             return pack_train(
-                [[views(int(index)) for index in row] for row in micro_batches],
+                [self._train_examples(epoch, *each) for each in enumerate(micro_batches)],
                 self._train_shapes,
                 self._share.num_local_devices,
                 self._per_device,
@@ -204,6 +203,14 @@ class RunData:
         """Number of atoms of each crystal, for all these orders concatenated."""
         atoms: np.ndarray = self.splits.crystals[split].atoms[np.concatenate(orders)]
         return atoms
+
+    def _train_examples(self, epoch: int, number: int, row: np.ndarray) -> list[ExampleViews]:
+        """This process's examples of an accumulated batch, given its number in the update."""
+        examples = [self._train_views(epoch, int(index)) for index in row]
+        if not self._config.journal.digest_every:
+            return examples
+        first = number * self._config.batch_size + self._share.process_index * len(row)
+        return [digested(example, first + slot) for slot, example in enumerate(examples)]
 
     def _train_views(self, epoch: int, index: int) -> ExampleViews:
         record = self.splits["train"][int(index)]

@@ -12,28 +12,38 @@ import ml_collections
 
 from clac_jax.distributed.workdir import HeldFolder
 from clac_jax.errors import LostWorkdirError, WorkdirError
+from clac_jax.journal.journal_file import JournalFile
+from clac_jax.journal.record import StepRecord
 from clac_jax.reporting.metrics_file import MetricsFile
 from clac_jax.reporting.trackers import TensorBoard, WeightsAndBiases
 
 
-class Sink(Protocol):
-    """A destination of metric rows."""
-
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Writes one row."""
+class Kept(Protocol):
+    """Files that stay open throughout a run."""
 
     def sync(self) -> None:
-        """Forces all rows written so far to disk."""
+        """Forces all that was written so far to disk."""
 
     def follow(self, workdir: Path) -> None:
         """Sets the new location of the workdir; open files were moved with it."""
 
     def close(self) -> None:
-        """Closes the destination."""
+        """Closes the files."""
+
+
+class Sink(Kept, Protocol):
+    """A destination of metric rows."""
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Writes one row."""
 
 
 class RunLog:
-    """Writes each row to all destinations."""
+    """Writes each row to all destinations, and what is recorded of each step to the journal.
+
+    Attributes:
+        start: number of this start of the program.
+    """
 
     def __init__(
         self,
@@ -46,11 +56,17 @@ class RunLog:
         """Opens the configured destinations; see `MetricsFile` for the effect of a resumed run."""
         self._held = HeldFolder(workdir)
         self._file = MetricsFile(workdir / "metrics.jsonl", step, validated, resumed)
+        self._journal = JournalFile(workdir, step, resumed)
+        self.start = self._journal.start
         self._sinks: list[Sink] = [self._file]
         if config.logging.tensorboard:
             self._sinks.append(TensorBoard(workdir / "tensorboard", step))
         if config.logging.wandb:
             self._sinks.append(WeightsAndBiases(workdir, config))
+
+    @property
+    def _kept(self) -> list[Kept]:
+        return [*self._sinks, self._journal]
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Writes one row to all destinations.
@@ -65,18 +81,31 @@ class RunLog:
         if lost:
             raise lost
 
+    def record(self, record: StepRecord) -> None:
+        """Appends the record of a step to the journal; errors as for `write`."""
+        self._to_journal(functools.partial(self._journal.write, record))
+
+    def record_event(self, event: str, step: int, facts: Mapping[str, Any]) -> None:
+        """Appends an event to the journal, see `JournalFile.write_event`; errors as for `write`."""
+        self._to_journal(functools.partial(self._journal.write_event, event, step, facts))
+
+    def _to_journal(self, action: Callable[[], None]) -> None:
+        lost = self._lost()
+        if lost := self._unless_lost(action) or lost:
+            raise lost
+
     def sync(self) -> None:
         """Forces all rows to disk, before the checkpoint that follows them; see `write`."""
         lost = self._lost()
-        for sink in self._sinks:
-            lost = self._unless_lost(sink.sync) or lost
+        for target in self._kept:
+            lost = self._unless_lost(target.sync) or lost
         if lost:
             raise lost
 
     def close(self) -> None:
         """Closes all destinations."""
-        for sink in self._sinks:
-            sink.close()
+        for target in self._kept:
+            target.close()
         self._held.close()
 
     def close_files(self) -> None:
@@ -89,6 +118,8 @@ class RunLog:
             if isinstance(sink, MetricsFile | TensorBoard):
                 with contextlib.suppress(OSError, WorkdirError):
                     sink.close()
+        with contextlib.suppress(OSError, WorkdirError):
+            self._journal.close()
         self._held.close()
 
     def _unless_lost(self, action: Callable[[], None]) -> LostWorkdirError | None:
@@ -117,8 +148,8 @@ class RunLog:
             if error.moved_to is None:
                 raise
             self._held.follow(error.moved_to)
-            for sink in self._sinks:
-                sink.follow(error.moved_to)
+            for target in self._kept:
+                target.follow(error.moved_to)
             return error
         return None
 
@@ -126,7 +157,15 @@ class RunLog:
 class SilentLog:
     """The log of all processes except the first; it writes nothing."""
 
+    start = 0
+
     def write(self, row: Mapping[str, Any]) -> None:
+        """Does nothing."""
+
+    def record(self, record: StepRecord) -> None:
+        """Does nothing."""
+
+    def record_event(self, event: str, step: int, facts: Mapping[str, Any]) -> None:
         """Does nothing."""
 
     def sync(self) -> None:

@@ -7,6 +7,7 @@ without a device axis.
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from clac_jax.digests.device import Division, by_path, state_digests
 from clac_jax.distributed.sending import each_from_first
 from clac_jax.input_pipeline.batch import Batch
 from clac_jax.training.losses import Loss
@@ -37,10 +39,20 @@ class Parallel(abc.ABC):
     """A way to run a one-device step on all devices."""
 
     @abc.abstractmethod
-    def train(self, trainable: Any, schedule: optax.Schedule, loss: Loss) -> TrainStep:
+    def train(
+        self, trainable: Any, schedule: optax.Schedule, loss: Loss, digests: bool = False
+    ) -> TrainStep:
         """The training step; it reuses the buffers of the old state for the new one.
 
         Arguments as for `step.make_train_step`.
+        """
+
+    @abc.abstractmethod
+    def digest(self, template: TrainState) -> Callable[[TrainState], dict[str, jax.Array]]:
+        """A function from a state to its digests, see `digests.device.state_digests`.
+
+        Args:
+            template: shapes and dtypes of the state.
         """
 
     @abc.abstractmethod
@@ -78,6 +90,10 @@ class Parallel(abc.ABC):
         A collective if arrays are sharded: every process must then call it.
         """
 
+    @abc.abstractmethod
+    def copies(self, tree: Any) -> list[Any]:
+        """Replicated arrays as NumPy arrays, once for each local device that has a copy."""
+
     def initialise(
         self,
         make: Callable[[], dict[str, Any]],
@@ -98,10 +114,18 @@ class Parallel(abc.ABC):
 class Pmap(Parallel):
     """pmap: every local device holds a copy of the entire state."""
 
-    def train(self, trainable: Any, schedule: optax.Schedule, loss: Loss) -> TrainStep:
+    def train(
+        self, trainable: Any, schedule: optax.Schedule, loss: Loss, digests: bool = False
+    ) -> TrainStep:
         """See `Parallel.train`."""
-        step = make_train_step(trainable, schedule, loss)
+        step = make_train_step(trainable, schedule, loss, digests=digests)
         mapped: TrainStep = jax.pmap(step, axis_name=AXIS, donate_argnums=(0,))
+        return mapped
+
+    def digest(self, template: TrainState) -> Callable[[TrainState], dict[str, jax.Array]]:
+        """See `Parallel.digest`."""
+        del template
+        mapped: Callable[..., dict[str, jax.Array]] = jax.pmap(state_digests, axis_name=AXIS)
         return mapped
 
     def evaluate(self, eval_step: Callable[..., Any]) -> Callable[..., Any]:
@@ -143,6 +167,10 @@ class Pmap(Parallel):
         """See `Parallel.to_host`."""
         return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0))[0], tree)
 
+    def copies(self, tree: Any) -> list[Any]:
+        """See `Parallel.copies`."""
+        return [jax.tree.map(lambda leaf: leaf[0], copy) for copy in _local_shards(tree)]
+
 
 class ShardMap(Parallel):
     """shard_map over one mesh of all devices; large arrays may be sharded over it.
@@ -164,9 +192,11 @@ class ShardMap(Parallel):
         self._what = what
         self._min_elements = min_elements
 
-    def train(self, trainable: Any, schedule: optax.Schedule, loss: Loss) -> TrainStep:
+    def train(
+        self, trainable: Any, schedule: optax.Schedule, loss: Loss, digests: bool = False
+    ) -> TrainStep:
         """See `Parallel.train`."""
-        gradients = self._mapped(make_gradients(trainable, loss))
+        gradients = self._mapped(make_gradients(trainable, loss, digests=digests))
         update = make_update(schedule)
 
         def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -176,6 +206,25 @@ class ShardMap(Parallel):
 
         compiled = jax.jit(step, donate_argnums=(0,))
         return lambda state, batch: compiled(state, self._global(batch))
+
+    def digest(self, template: TrainState) -> Callable[[TrainState], dict[str, jax.Array]]:
+        """See `Parallel.digest`; each device adds up its shards of the sharded arrays."""
+        shardings = self._shardings(template)
+        axes = {
+            path: tuple(sharding.spec).index(AXIS)
+            for path, sharding in by_path(shardings).items()
+            if not sharding.is_fully_replicated
+        }
+        division = Division(AXIS, self._mesh.size, axes)
+        mapped = jax.shard_map(
+            functools.partial(state_digests, division=division),
+            mesh=self._mesh,
+            in_specs=(jax.tree.map(lambda sharding: sharding.spec, shardings),),
+            out_specs=REPLICATED,
+            check_vma=False,
+        )
+        compiled: Callable[..., dict[str, jax.Array]] = jax.jit(mapped)
+        return compiled
 
     def evaluate(self, eval_step: Callable[..., Any]) -> Callable[..., Any]:
         """See `Parallel.evaluate`."""
@@ -250,6 +299,10 @@ class ShardMap(Parallel):
             tree = jax.jit(lambda x: x, out_shardings=everywhere)(tree)
         return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), tree)
 
+    def copies(self, tree: Any) -> list[Any]:
+        """See `Parallel.copies`."""
+        return _local_shards(tree)
+
     def _mapped(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Maps a one-device function (state, batch) over all devices, dropping the device axis."""
 
@@ -293,6 +346,18 @@ class ShardMap(Parallel):
             if size % self._mesh.size == 0:
                 return PartitionSpec(*[None] * axis, AXIS)
         return REPLICATED
+
+
+def _local_shards(tree: Any) -> list[Any]:
+    """Each local device's shards of the arrays of a tree, on the host."""
+    devices = jax.local_devices()
+    leaves, structure = jax.tree.flatten(tree)
+    rows: list[list[np.ndarray]] = [[] for _ in devices]
+    for leaf in leaves:
+        on = {shard.device: shard.data for shard in leaf.addressable_shards}
+        for row, device in zip(rows, devices, strict=True):
+            row.append(np.asarray(on[device]))
+    return [jax.tree.unflatten(structure, row) for row in rows]
 
 
 def _placed(leaf: Any, sharding: NamedSharding) -> jax.Array:

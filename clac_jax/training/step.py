@@ -9,7 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from clac_jax.digests.device import by_path, tree_digest
+from clac_jax.digests.digest import METRIC_PREFIX
 from clac_jax.input_pipeline.batch import Batch
+from clac_jax.input_pipeline.example_digest import BATCH_DIGESTS
 from clac_jax.training.gradients import BatchGradient, GradientFunction
 from clac_jax.training.losses import Loss
 from clac_jax.training.state import TrainState
@@ -24,9 +27,10 @@ def make_train_step(
     schedule: optax.Schedule,
     loss: Loss,
     axis_name: str | None = AXIS,
+    digests: bool = False,
 ) -> TrainStep:
     """`make_gradients` and `make_update` in one function (state, batch) -> (state, metrics)."""
-    gradients = make_gradients(trainable, loss, axis_name)
+    gradients = make_gradients(trainable, loss, axis_name, digests)
     update = make_update(schedule)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -59,7 +63,7 @@ def make_update(
 
 
 def make_gradients(
-    trainable: Any, loss: Loss, axis_name: str | None = AXIS
+    trainable: Any, loss: Loss, axis_name: str | None = AXIS, digests: bool = False
 ) -> Callable[[TrainState, Batch], BatchGradient]:
     """A function (state, batch) -> gradient summed over devices; it reads no optimizer state.
 
@@ -71,7 +75,22 @@ def make_gradients(
         trainable: a tree of booleans like the parameters; no gradient is computed where False.
         loss: the loss to minimize.
         axis_name: mapped axis of the devices, or None on a single device without a map.
+        digests: whether the gradient (of the trainable parameters, summed over devices) is
+            digested, and the digests of the examples in the batch are summed; they are added to the
+            terms, with `METRIC_PREFIX` before their names.
     """
+
+    def digests_of(grads: Any, batch: Batch) -> dict[str, jax.Array]:
+        trained = {path for path, is_trained in by_path(trainable).items() if is_trained}
+        arrays = {path: leaf for path, leaf in by_path(grads).items() if path in trained}
+        result = {f"{METRIC_PREFIX}gradients": tree_digest(arrays)}
+        if batch.digests is not None:
+            words = jnp.sum(batch.digests.reshape(-1, *batch.digests.shape[-2:]), axis=0)
+            if axis_name is not None:
+                words = jax.lax.psum(words, axis_name)
+            for number, name in enumerate(BATCH_DIGESTS):
+                result[f"{METRIC_PREFIX}{name}"] = words[number]
+        return result
 
     def gradients(state: TrainState, batch: Batch) -> BatchGradient:
         key = state.step_key()
@@ -105,6 +124,8 @@ def make_gradients(
             terms = jax.tree.map(jnp.mean, terms)
         if axis_name is not None:
             grads = jax.lax.psum(grads, axis_name)
+        if digests:
+            terms = {**terms, **digests_of(grads, batch)}
         return BatchGradient(grads, batch_stats, terms)
 
     return gradients

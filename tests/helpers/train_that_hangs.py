@@ -34,7 +34,7 @@ def hang_once(what, marker):
     """Replaces a part of the training by one that hangs at step 7, if there is no marker yet."""
     if marker.exists():
         return
-    train_batches, check_finite = RunData.train_batches, Run.check_finite
+    train_batches, finish_step = RunData.train_batches, Run.finish_step
     save, validate = Checkpoints._save, contrastive.Contrastive.validate
 
     def batches(self, epoch, start):
@@ -48,7 +48,7 @@ def hang_once(what, marker):
         if self.current.progress.step == 7:
             marker.touch()
             hang_in_cpp()
-        check_finite(self)
+        finish_step(self)
 
     def save_slowly(self, arrays, info):
         if info.step == 7:
@@ -63,7 +63,7 @@ def hang_once(what, marker):
         return validate(self, state, batches)
 
     RunData.train_batches = batches if what == "data" else train_batches
-    Run.check_finite = check if what == "step" else check_finite
+    Run.finish_step = check if what == "step" else finish_step
     Checkpoints._save = save_slowly if what == "save" else save
     contrastive.Contrastive.validate = validate_slowly if what == "validation" else validate
 

@@ -52,7 +52,7 @@ def test_a_full_disk_is_reported(tmp_path):
     file.close()
     path.unlink()
     path.symlink_to("/dev/full")
-    file._file, file._size = open(path, "w", encoding="utf-8"), 0  # noqa: SIM115 (closed below)
+    file._file._file, file._file._size = open(path, "wb"), 0  # noqa: SIM115 (closed below)
     with pytest.raises(WorkdirError, match="No space left on device"):
         file.write({"split": "train", "step": 1})
     with contextlib.suppress(OSError):  # the row is still in its buffer
