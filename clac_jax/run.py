@@ -173,23 +173,9 @@ class Run:
         check(finished)
 
     def _fetch(self, queued: QueuedStep) -> FinishedStep:
-        arrays = self.parallel.to_host(queued.metrics)
-        digests = {
-            name.removeprefix(METRIC_PREFIX): Digest.of_words(value)
-            for name, value in arrays.items()
-            if name.startswith(METRIC_PREFIX)
-        }
-        metrics = {name: value for name, value in arrays.items() if value.ndim == 0}
-        copies = [
-            {part: Digest.of_words(words) for part, words in copy.items()}
-            for copy in self.parallel.copies(queued.digests)
-            if queued.digests
-        ]
-        digests |= copies[0] if copies else {}
-        if self.config.journal.digest_every:
-            terms = array_digests(metrics)
-            digests["loss"] = Digest.sum(terms.values())
-        values = {name: float(value) for name, value in metrics.items()}
+        values, digests, copies = fetch(self.parallel, queued.metrics, queued.digests)
+        if not self.config.journal.digest_every:
+            digests = {}
         unlike = any(copy != copies[0] for copy in copies)
         finite = math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])
         record = StepRecord(
@@ -232,6 +218,38 @@ class Run:
         stop, save = self.requests.poll(self.stop.requested, save_requested)
         self.stop.raise_if_requested(stop)
         return save
+
+
+def fetch(
+    parallel: Parallel,
+    metrics: Mapping[str, jax.Array],
+    state_digests: Mapping[str, jax.Array],
+) -> tuple[dict[str, float], dict[str, Digest], list[dict[str, Digest]]]:
+    """Waits for the results of a step.
+
+    Args:
+        parallel: the placement of the results.
+        metrics: what the step has returned.
+        state_digests: the digests of the state after it; {} for none.
+
+    Returns:
+        The metrics, all digests of the step, and those of the state for each local device.
+    """
+    arrays = parallel.to_host(metrics)
+    digests = {
+        name.removeprefix(METRIC_PREFIX): Digest.of_words(value)
+        for name, value in arrays.items()
+        if name.startswith(METRIC_PREFIX)
+    }
+    terms = {name: value for name, value in arrays.items() if value.ndim == 0}
+    digests["loss"] = Digest.sum(array_digests(terms).values())
+    copies = [
+        {part: Digest.of_words(words) for part, words in copy.items()}
+        for copy in parallel.copies(state_digests)
+        if state_digests
+    ]
+    digests |= copies[0] if copies else {}
+    return {name: float(value) for name, value in terms.items()}, digests, copies
 
 
 def check(finished: FinishedStep) -> None:

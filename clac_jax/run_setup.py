@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import secrets
-from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
-import optax
 
 from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.changes import Present
@@ -17,7 +14,6 @@ from clac_jax.checkpoint.division import spans_processes
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.part_writer import PartCheckpoints
 from clac_jax.checkpoint.saving import Saver
-from clac_jax.checkpoint.tree import from_arrays, to_arrays
 from clac_jax.checkpoint.writer import CheckpointWriter, NoCheckpoints
 from clac_jax.config import schema as config_lib
 from clac_jax.distributed import processes, program_facts
@@ -27,19 +23,17 @@ from clac_jax.distributed.watchdog import Patient, Watch
 from clac_jax.files.atomic import write_atomically
 from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.journal.journal_file import START
-from clac_jax.models import abstract_variables
 from clac_jax.models.encoders import encoder_needs
 from clac_jax.reporting import summary
 from clac_jax.reporting.progress_line import ProgressLine, SilentLine
 from clac_jax.reporting.run_log import RunLog, SilentLog
 from clac_jax.reporting.start_facts import start_facts
 from clac_jax.run import Current, Run
+from clac_jax.run_parts import make_parts
 from clac_jax.session import Session
 from clac_jax.tasks import make_task
-from clac_jax.training import optim
 from clac_jax.training.parallel import make_parallel
 from clac_jax.training.schedules import make_schedule, timeline_of
-from clac_jax.training.state import create_train_state
 
 
 def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
@@ -72,38 +66,23 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
     task = make_task(config, data, parallel)
     example = data.example_batch()
     events.phase("start")
-    abstract = abstract_variables(task.model, example)
-    make_optimizer = functools.partial(optim.make_optimizer, config, abstract["params"])
-    trainable = optim.trainable_mask(abstract["params"], config.frozen)
-    create = functools.partial(
-        create_train_state, task.model.apply, tx=make_optimizer(optax.constant_schedule(0.0))
-    )
-    template = jax.eval_shape(lambda variables: create(variables, seed=config.seed), abstract)
-    shapes = to_arrays(parallel.describe(template))
+    parts = make_parts(config, task, example, parallel)
+    shapes = parts.shapes
     processes.agree("model", program_facts.of_arrays(shapes))
-
-    def initialise() -> dict[str, Any]:
-        return to_arrays(
-            parallel.initialise(
-                lambda: task.initialise(example),
-                functools.partial(create, seed=config.seed),
-                template,
-            )
-        )
 
     # Initial state: fresh, or from a checkpoint.
     events.phase("restore")
     now = Present(config, num_examples, fingerprints)
     origin = resume.shared_origin(origin, config, place.see, shapes)
     start = resume.in_all_processes(
-        lambda: resume.begin(origin, workdir, now, shapes, initialise), shapes
+        lambda: resume.begin(origin, workdir, now, shapes, parts.initialise), shapes
     )
     progress = start.progress
     events.restored(progress.step, progress.epoch)
     events.phase("start")
     timeline = timeline_of(config, num_examples, progress)
     schedule = make_schedule(config, timeline)
-    template = template.replace(tx=make_optimizer(schedule))
+    template = parts.scheduled(schedule)
 
     # Output: only in the first process, except for the parts of a sharded state.
     checkpoints: CheckpointWriter = NoCheckpoints()
@@ -118,13 +97,13 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         )
         validated, resumed = progress.examples_in_epoch == 0, bool(origin.own)
         log = RunLog(workdir, config, progress.step, validated, resumed)
-        log.record_event(START, progress.step, start_facts(config))
+        log.record_event(START, progress.step, {**start_facts(config), "data": fingerprints})
         write_atomically(workdir / "config.json", config_lib.to_json(config))
         next_rate = float(np.asarray(schedule(progress.step))) * progress.learning_rate_scale
         lines = [
             *summary.describe_program(),
             *summary.describe_data(config, data.split_sizes, data.splits.num_unlabelled),
-            *summary.describe_parameters(abstract["params"], trainable),
+            *summary.describe_parameters(parts.params, parts.trainable),
             *summary.describe_steps(config, timeline, data.describe_shapes()),
             f"workdir   {place.shown}",
             *summary.describe_start(config, start, next_rate),
@@ -145,9 +124,7 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         data=data,
         task=task,
         parallel=parallel,
-        train_step=parallel.train(
-            trainable, schedule, task.loss, digests=config.journal.digest_every > 0
-        ),
+        train_step=parts.train_step(schedule),
         state_digests=parallel.digest(template),
         template=template,
         saver=Saver(parallel, checkpoints, log, config.checkpoint, of_saves),
@@ -159,5 +136,5 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         watchdog=watchdog,
         began_at=progress,
         is_own=start.is_own,
-        current=Current(parallel.put(from_arrays(template, start.arrays)), progress),
+        current=Current(parts.placed(template, start.arrays), progress),
     )

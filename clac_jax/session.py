@@ -58,7 +58,7 @@ def open_session(
         ProcessError: the processes cannot reach each other, or differ.
         WorkdirError, StoreError: the workdir cannot be used.
     """
-    _set_xla_flags(config)
+    set_xla_flags(config)
     stop.before_leaving = processes.report_stop
     place = place_of(workdir, config.bucket)
     processes.start(config.distributed, lambda: program_facts.of_program(config))
@@ -100,7 +100,8 @@ def _before_leaving(place: RunPlace, events: Events | NoEvents, signal_name: str
     place.complete()
 
 
-def _set_xla_flags(config: ml_collections.ConfigDict) -> None:
+def set_xla_flags(config: ml_collections.ConfigDict) -> None:
+    """Sets the flags of XLA that a config asks for; they are read with the first device."""
     flags, deterministic = os.environ.get("XLA_FLAGS", ""), "--xla_gpu_deterministic_ops=true"
     if config.deterministic and deterministic not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {deterministic}".strip()  # read with the first device
+        os.environ["XLA_FLAGS"] = f"{flags} {deterministic}".strip()

@@ -24,6 +24,7 @@ from clac_jax.run import Run
 from clac_jax.run_setup import set_up
 from clac_jax.session import open_session
 from clac_jax.training.run_end import has_ended, stopped_early, why_ended
+from clac_jax.training.schedules import after_plateau
 
 
 def train(
@@ -174,13 +175,9 @@ def _validate(run: Run) -> Row:
 
 def _lower_on_plateau(run: Run, value: float) -> None:
     """Passes the monitored value to the plateau schedule, and its learning rate to the state."""
-    config, current = run.config, run.current
-    options = config.plateau
-    min_scale = config.min_learning_rate / max(config.learning_rate, config.min_learning_rate)
+    current = run.current
     before = current.progress.learning_rate_scale
-    current.progress = current.progress.after_plateau(
-        value, config.checkpoint.mode, options.factor, options.patience, min_scale
-    )
+    current.progress = after_plateau(run.config, current.progress, value)
     scale = current.progress.learning_rate_scale
     if scale != before:
         scales = run.parallel.put(np.float32(scale))

@@ -46,7 +46,7 @@ __all__ = ["LEDGER", "ensure_local", "fetch_run", "is_url", "split_name", "verif
 LEDGER = "run.ledger.json"
 """The object in which a run in a bucket names its checkpoints."""
 
-RUN_FILES = ("metrics.jsonl", "config.json")
+RUN_FILES = ("metrics.jsonl", "config.json", "steps.journal", "starts.jsonl")
 
 _COPIES = "checkpoints"
 _THREADS = 8
@@ -99,7 +99,7 @@ def fetch_run(url: str) -> Path:
 
 
 def fetch_run_files(folder: Path, name: str = "") -> None:
-    """Copies `metrics.jsonl`, `config.json` and the files of one more folder of a run.
+    """Copies the rows, the config, the journal and the files of one more folder of a run.
 
     Does nothing for a run on a disk.
 

@@ -29,6 +29,9 @@ GROUPS = {
     "publish": "write a model as a folder to keep or share",
     "data": "prepare the data that runs read",
     "goodput": "show how much of a run's time went into training",
+    "replay": "compute a step of a run again, and look into it",
+    "bisect": "find the first step at which two runs differ, and why",
+    "blame": "list the steps in which an example was used",
     "ckpt": "look at, compare, check and manage checkpoints",
     "import": "import what other programs have trained",
 }

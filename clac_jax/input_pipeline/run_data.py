@@ -20,7 +20,7 @@ from clac_jax.input_pipeline.shape_plan import Planning, ShapePlan
 from clac_jax.input_pipeline.shape_search import MAX_BATCHES
 from clac_jax.input_pipeline.share import ONE_PROCESS, Share
 from clac_jax.input_pipeline.splits import Splits
-from clac_jax.input_pipeline.views import plain_views, train_views, view_options
+from clac_jax.input_pipeline.views import Drawn, draw, plain_views, train_views, view_options
 from clac_jax.text.sentences import Tokenizer
 
 # Number of examples from which the batch shapes are planned. More would not change any planned
@@ -69,9 +69,7 @@ class RunData:
         self.steps_per_epoch = steps_in_epoch(
             self.split_sizes["train"], config.batch_size * config.accumulate_steps
         )
-        group_by = config.input.group_by
-        crystals = self.splits.crystals["train"]
-        self._groups = None if group_by == "none" else getattr(crystals, group_by)
+        self._groups = order_groups(config, self.splits)
         self._train_shapes = self._plan_train()
         self._eval_shapes: dict[str, ShapePlan] = {}
         self._built_kinds: set[str] = set()
@@ -131,6 +129,22 @@ class RunData:
         """Whether no full step is left in the epoch after `examples_in_epoch` examples."""
         left = self.split_sizes["train"] - examples_in_epoch
         return bool(left < self._config.batch_size * self._config.accumulate_steps)
+
+    def step_examples(self, epoch: int, start: int) -> np.ndarray:
+        """(accumulation, batch) example indices of the step that starts at example `start`."""
+        config = self._config
+        rows = train_rows(self._order(epoch), start, config.batch_size, config.accumulate_steps)
+        step: np.ndarray = rows[0]
+        return step
+
+    def drawn(self, epoch: int, index: int) -> Drawn:
+        """The views of a training example in an epoch, and how they came about.
+
+        Raises:
+            DataError, CrystalError: see `draw`.
+        """
+        record = self.splits["train"][int(index)]
+        return draw(record, int(index), self._config.seed, epoch, self._options, self._tokenizer)
 
     def describe_shapes(self) -> str:
         """A description of the planned batch shapes."""
@@ -221,3 +235,16 @@ class RunData:
     def _plain_views(self, split: str, index: int, replace_formula: bool) -> ExampleViews:
         record = self.splits[split][int(index)]
         return plain_views(record, int(index), self._options, self._tokenizer, replace_formula)
+
+
+def order_groups(config: ml_collections.ConfigDict, splits: Splits) -> np.ndarray | None:
+    """(examples,) the groups of the training examples that `config.input.group_by` asks for.
+
+    Returns:
+        See `epoch_order`; None for none.
+    """
+    group_by = config.input.group_by
+    groups: np.ndarray | None = None
+    if group_by != "none":
+        groups = getattr(splits.crystals["train"], group_by)
+    return groups

@@ -17,7 +17,7 @@ from clac_jax.input_pipeline.batch import ExampleViews, TokenView
 from clac_jax.input_pipeline.labels import label_of
 from clac_jax.input_pipeline.needs import EncoderNeeds
 from clac_jax.text.formula import replace_formulas
-from clac_jax.text.sentences import IGNORED_LABEL, Tokenizer, split_sentences, text_view
+from clac_jax.text.sentences import IGNORED_LABEL, Tokenizer, chosen_sentences, split_sentences
 
 FORMULA_WORD = "material"
 NO_TEXT = TokenView(np.zeros(1, np.int32))  # placeholder for a text that is never read
@@ -100,6 +100,92 @@ def view_options(config: ml_collections.ConfigDict, needs: EncoderNeeds) -> View
     )
 
 
+@dataclass(frozen=True)
+class DrawnText:
+    """One random view of a text, and how it came about.
+
+    Attributes:
+        sentences: the sentences of the text that it was drawn from; () if the text is not split.
+        kept: the numbers of those in the view, in its order.
+        replaced: whether every formula was replaced.
+        words: the view.
+        tokens: the view as the model gets it.
+    """
+
+    sentences: tuple[str, ...]
+    kept: tuple[int, ...]
+    replaced: bool
+    words: str
+    tokens: TokenView
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The random views of one training example, before crystals become graphs.
+
+    Attributes:
+        original: the crystal in the data set.
+        crystals: its views.
+        texts: the views of its text; empty if a property is learned.
+    """
+
+    original: Crystal
+    crystals: tuple[Crystal, ...]
+    texts: tuple[DrawnText, ...]
+
+
+def draw(
+    record: Record, index: int, seed: int, epoch: int, options: ViewOptions, tokenizer: Tokenizer
+) -> Drawn:
+    """Draws the random views of one training example; a pure function of its arguments.
+
+    Raises:
+        DataError: the record has no text of the source.
+        CrystalError: its arrays do not describe a crystal.
+    """
+
+    def generator(stream: int) -> np.random.Generator:
+        return np.random.default_rng((seed, epoch, stream, index))
+
+    def text(view: int) -> DrawnText:
+        rng = generator(_TEXT + view)
+        words = record.text_of(options.text_source, rng)
+        sentences: tuple[str, ...] = ()
+        kept: tuple[int, ...] = ()
+        if options.text_views == 2 or options.drop_in_single_text_view:
+            sentences = tuple(split_sentences(words))
+            kept = tuple(chosen_sentences(len(sentences), rng, options.sentence_keep_prob).tolist())
+            words = " ".join(sentences[number] for number in kept)
+        replaced = rng.uniform() < options.replace_formula_prob
+        replaced = replaced and epoch >= options.replace_formula_start_epoch
+        if replaced:
+            words = without_formulas(words, record)
+        ids = tokenizer.encode(words, options.max_length)
+        labels = None
+        if options.causal:
+            labels = np.concatenate([[IGNORED_LABEL], ids[1:]]).astype(np.int32)
+        elif options.mask_prob:
+            ids, labels = tokenizer.mask_tokens(ids, rng, options.mask_prob)
+        tokens = TokenView(ids, labels if options.with_labels else None)
+        return DrawnText(sentences, kept, replaced, words, tokens)
+
+    crystal = record.crystal()
+    views: tuple[Crystal, ...] = (crystal,)
+    if options.graph_views == 2:
+        views = (
+            perturb(crystal, generator(_CRYSTAL), options.perturb_law),
+            strain(
+                crystal,
+                generator(_CRYSTAL + 1),
+                options.max_strain,
+                options.max_compression,
+                options.strain_law,
+            ),
+        )
+    texts = () if options.label else tuple(text(view) for view in range(options.text_views))
+    return Drawn(crystal, views, texts)
+
+
 def train_views(
     record: Record, index: int, seed: int, epoch: int, options: ViewOptions, tokenizer: Tokenizer
 ) -> ExampleViews:
@@ -109,45 +195,13 @@ def train_views(
         DataError: the record cannot be used; the message names it.
     """
 
-    def generator(stream: int) -> np.random.Generator:
-        return np.random.default_rng((seed, epoch, stream, index))
-
-    def text(view: int) -> TokenView:
-        if options.label:
-            return NO_TEXT
-        rng = generator(_TEXT + view)
-        words = record.text_of(options.text_source, rng)
-        if options.text_views == 2 or options.drop_in_single_text_view:
-            words = text_view(split_sentences(words), rng, options.sentence_keep_prob)
-        replaced = rng.uniform() < options.replace_formula_prob
-        if replaced and epoch >= options.replace_formula_start_epoch:
-            words = without_formulas(words, record)
-        ids = tokenizer.encode(words, options.max_length)
-        labels = None
-        if options.causal:
-            labels = np.concatenate([[IGNORED_LABEL], ids[1:]]).astype(np.int32)
-        elif options.mask_prob:
-            ids, labels = tokenizer.mask_tokens(ids, rng, options.mask_prob)
-        return TokenView(ids, labels if options.with_labels else None)
-
     def build() -> ExampleViews:
-        crystal = record.crystal()
-        views: tuple[Crystal, ...] = (crystal,)
-        if options.graph_views == 2:
-            views = (
-                perturb(crystal, generator(_CRYSTAL), options.perturb_law),
-                strain(
-                    crystal,
-                    generator(_CRYSTAL + 1),
-                    options.max_strain,
-                    options.max_compression,
-                    options.strain_law,
-                ),
-            )
+        drawn = draw(record, index, seed, epoch, options, tokenizer)
+        tokens = tuple(text.tokens for text in drawn.texts)
         return ExampleViews(
             index=index,
-            graphs=tuple(_graph(view, options) for view in views),
-            tokens=tuple(text(view) for view in range(options.text_views)),
+            graphs=tuple(_graph(view, options) for view in drawn.crystals),
+            tokens=(NO_TEXT,) * options.text_views if options.label else tokens,
             label=label_of(record, options.label) if options.label else None,
         )
 

@@ -53,7 +53,7 @@ def write_report(
     by_split = {
         split: [r for r in rows if r["split"] == split] for split in ("train", "val", "test")
     }
-    figure = _figure(11, 9.3)
+    figure = new_figure(11, 9.3)
     grid = figure.add_gridspec(3, 2, height_ratios=(10, 10, 1))
     axes = [[figure.add_subplot(grid[row, column]) for column in (0, 1)] for row in (0, 1)]
     _draw_time(figure.add_subplot(grid[2, :]), seconds)
@@ -62,7 +62,7 @@ def write_report(
     if by_split["test"]:
         _draw_test(axes[1][0], by_split["test"][-1])
     _draw_similarity(axes[1][1], similarity[:SHOWN_PAIRS, :SHOWN_PAIRS])
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def write_property_report(
@@ -85,7 +85,7 @@ def write_property_report(
         labels: (N,) values or classes in the data set.
     """
     by_split = {split: [r for r in rows if r["split"] == split] for split in ("train", "val")}
-    figure = _figure(13, 5.0)
+    figure = new_figure(13, 5.0)
     grid = figure.add_gridspec(2, 3, height_ratios=(10, 1))
     axes = [figure.add_subplot(grid[0, column]) for column in range(3)]
     _draw_time(figure.add_subplot(grid[1, :]), seconds)
@@ -107,10 +107,10 @@ def write_property_report(
         image = axes[2].imshow(table, cmap="viridis")
         figure.colorbar(image, ax=axes[2], shrink=0.8)
     axes[2].set(title=f"{len(labels)} unseen crystals", xlabel=f"{name}", ylabel="predicted")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """A figure with its own canvas; pyplot would also choose a backend for the caller's program."""
     # Slow to import, and most programs draw nothing.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -121,7 +121,7 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """Writes the PNG atomically.
 
     Raises:

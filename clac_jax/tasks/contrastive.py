@@ -7,15 +7,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 
 from clac_jax.input_pipeline.batch import Batch
 from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.models import CLaC, build_model, init_variables
+from clac_jax.models.clac import ClacOutput
 from clac_jax.reporting.figures import write_report
 from clac_jax.tasks.retrieval import Evaluator
-from clac_jax.tasks.task import Measures, Report, Row, Task
-from clac_jax.training.losses import loss_options, make_loss
+from clac_jax.tasks.task import ExampleFacts, Measures, Report, Row, Task
+from clac_jax.training.losses import example_terms, loss_options, make_loss
 from clac_jax.training.parallel import Parallel
 from clac_jax.training.state import TrainState
 
@@ -35,7 +37,7 @@ class Contrastive(Task):
         """
         self._config = config
         self._data = data
-        options = loss_options(config)
+        options = self._options = loss_options(config)
         self._loss = make_loss(options)
         self.model = build_model(config, data.vocab_size)
         self._evaluate = Evaluator(self.model, options, parallel)
@@ -54,6 +56,27 @@ class Contrastive(Task):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """See `clac_jax.training.losses.clac_loss`."""
         return self._loss(output, batch, axis_name=axis_name, key=key)
+
+    def by_example(
+        self,
+        output: ClacOutput,
+        batch: Batch,
+        *,
+        axis_name: str | None = None,
+        key: jax.Array | None = None,
+    ) -> ExampleFacts:
+        """See `Task.by_example`; `lm_loss`, a mean over tokens, is missing."""
+        crystals, texts = output.graph_projections, output.text_projections
+        columns = crystals[0]
+        if axis_name is not None:
+            columns = jax.lax.all_gather(columns, axis_name, tiled=True)
+        finite = [jnp.all(jnp.isfinite(x), axis=(0, 2)) for x in (crystals, texts)]
+        mask = batch.example_mask
+        return ExampleFacts(
+            terms=example_terms(output, mask, self._options, axis_name=axis_name, key=key),
+            finite=finite[0] & finite[1],
+            similarity=output.cross.scores(columns, texts[0]).T,
+        )
 
     def validate(self, state: TrainState, batches: Iterable[Batch]) -> Measures:
         """Loss and accuracies within the batch, and retrieval over the entire pool."""

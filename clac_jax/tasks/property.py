@@ -17,7 +17,7 @@ from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.models.encoders import build_graph_encoder, with_pretrained_graph_encoder
 from clac_jax.models.property_model import PropertyModel, PropertyOutput
 from clac_jax.reporting.figures import write_property_report
-from clac_jax.tasks.task import Measures, Report, Row, Task
+from clac_jax.tasks.task import ExampleFacts, Measures, Report, Row, Task
 from clac_jax.training.parallel import Parallel
 from clac_jax.training.state import TrainState
 from clac_jax.training.step import AXIS
@@ -79,16 +79,39 @@ class Property(Task):
         def share(x: jax.Array) -> jax.Array:
             return jnp.sum(jnp.where(mask, x, 0)) / count
 
+        loss, measure = map(share, self._of_each(output, labels))
+        return loss, {"loss": total(loss), self._measure: total(measure)}
+
+    def by_example(
+        self,
+        output: PropertyOutput,
+        batch: Batch,
+        *,
+        axis_name: str | None = None,
+        key: jax.Array | None = None,
+    ) -> ExampleFacts:
+        """See `Task.by_example`."""
+        del axis_name, key
+        losses, measures = self._of_each(output, jnp.asarray(batch.labels))
+        return ExampleFacts(
+            terms={"loss": losses, self._measure: measures.astype(jnp.float32)},
+            finite=jnp.all(jnp.isfinite(output.outputs), axis=1),
+            predicted=self._predicted(output).astype(jnp.float32),
+        )
+
+    def _of_each(self, output: PropertyOutput, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(B,) losses, and (B,) errors or whether the class is right."""
         if self._is_regression:
             target = (labels - output.mean) / output.std
-            loss = share(jnp.square(output.outputs[:, 0] - target))
-            measure = share(jnp.abs(output.values - labels))
-        else:
-            classes = labels.astype(jnp.int32)
-            losses = optax.softmax_cross_entropy_with_integer_labels(output.outputs, classes)
-            loss = share(losses)
-            measure = share(jnp.argmax(output.outputs, axis=1) == classes)
-        return loss, {"loss": total(loss), self._measure: total(measure)}
+            losses = jnp.square(output.outputs[:, 0] - target)
+            return losses, jnp.abs(output.values - labels)
+        classes = labels.astype(jnp.int32)
+        losses = optax.softmax_cross_entropy_with_integer_labels(output.outputs, classes)
+        return losses, jnp.argmax(output.outputs, axis=1) == classes
+
+    def _predicted(self, output: PropertyOutput) -> jax.Array:
+        """(B,) values or classes."""
+        return output.values if self._is_regression else jnp.argmax(output.outputs, axis=1)
 
     def validate(self, state: TrainState, batches: Iterable[Batch]) -> Measures:
         """`val_loss`, and `val_mae` or `val_accuracy`."""
@@ -143,8 +166,7 @@ class Property(Task):
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         output = state.apply_fn(variables, batch, train=False)
         loss, _ = self.loss(output, batch, axis_name=AXIS)
-        predicted = output.values if self._is_regression else jnp.argmax(output.outputs, axis=1)
-        rows = jax.lax.all_gather((predicted, batch.labels, batch.example_mask), AXIS)
+        rows = jax.lax.all_gather((self._predicted(output), batch.labels, batch.example_mask), AXIS)
         return *rows, jax.lax.psum(loss, AXIS)
 
     def _predictions(

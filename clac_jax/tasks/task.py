@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import flax.linen as nn
+import flax.struct
 import jax
 
 from clac_jax.input_pipeline.batch import Batch
@@ -21,6 +22,25 @@ Measures = dict[str, Any]
 
 Report = Callable[[Path, Sequence[Row], Mapping[str, float]], None]
 """Draws the report to a path, from all rows of the run and the seconds by what they went into."""
+
+
+@flax.struct.dataclass
+class ExampleFacts:
+    """What a step computes for each of its examples, on one device or gathered from all.
+
+    Attributes:
+        terms: name -> (B,) the example's part of a term of the loss, whose mean is the term; terms
+            that are no mean over examples are missing.
+        finite: (B,) bool, whether everything that the model computes from the example alone is.
+        similarity: (B, columns) score of each text (row) with each crystal of all devices, first
+            views; None if nothing is contrasted.
+        predicted: (B,) float32 predictions of the property; None if no property is learned.
+    """
+
+    terms: dict[str, jax.Array]
+    finite: jax.Array
+    similarity: jax.Array | None = None
+    predicted: jax.Array | None = None
 
 
 class Task(abc.ABC):
@@ -62,6 +82,20 @@ class Task(abc.ABC):
         Returns:
             This device's share of the loss, (), and its terms, each () and the same on every
             device.
+        """
+
+    @abc.abstractmethod
+    def by_example(
+        self,
+        output: Any,
+        batch: Batch,
+        *,
+        axis_name: str | None = None,
+        key: jax.Array | None = None,
+    ) -> ExampleFacts:
+        """The loss and what the model computed, for each example of this device.
+
+        Arguments as for `loss`.
         """
 
     @abc.abstractmethod

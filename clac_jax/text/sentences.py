@@ -95,11 +95,11 @@ def _split_after_symbols(sentences: list[str]) -> list[str]:
     return parts
 
 
-def text_view(sentences: Sequence[str], rng: np.random.Generator, keep_prob: float = 0.5) -> str:
-    """A random view of a text: a random subset of its sentences in random order.
+def chosen_sentences(number: int, rng: np.random.Generator, keep_prob: float = 0.5) -> np.ndarray:
+    """(kept,) int64: a random subset of `number` sentences in random order.
 
     Args:
-        sentences: the sentences of the text; an empty sequence gives "".
+        number: number of sentences; 0 gives none.
         rng: source of randomness.
         keep_prob: probability of keeping each sentence. If none is kept, one drawn uniformly is.
 
@@ -108,12 +108,21 @@ def text_view(sentences: Sequence[str], rng: np.random.Generator, keep_prob: flo
     """
     if not 0.0 <= keep_prob <= 1.0:
         raise ValueError(f"keep_prob is {keep_prob}; it must lie between 0 and 1")
-    if not sentences:
-        return ""
-    kept = np.flatnonzero(rng.random(len(sentences)) < keep_prob)
+    if not number:
+        return np.zeros(0, np.int64)
+    kept = np.flatnonzero(rng.random(number) < keep_prob)
     if kept.size == 0:
-        kept = rng.integers(len(sentences), size=1)
-    return " ".join(sentences[i] for i in rng.permutation(kept))
+        kept = rng.integers(number, size=1)
+    return rng.permutation(kept)
+
+
+def text_view(sentences: Sequence[str], rng: np.random.Generator, keep_prob: float = 0.5) -> str:
+    """A random view of a text: some of its sentences, see `chosen_sentences`.
+
+    Raises:
+        ValueError: `keep_prob` is not between 0 and 1.
+    """
+    return " ".join(sentences[i] for i in chosen_sentences(len(sentences), rng, keep_prob))
 
 
 class Tokenizer:

@@ -64,6 +64,28 @@ class GradientFunction:
         gradient = self._cached if in_chunks else self._plain
         return gradient(params, batch_stats, batch, key)
 
+    def forward(
+        self, params: Any, batch_stats: Any, batch: Batch, key: jax.Array
+    ) -> tuple[Any, Batch]:
+        """The output of the model in training, and the batch without its axis of chunks.
+
+        Arguments as for the gradient, which computes the same.
+        """
+        variables = {"params": params, "batch_stats": batch_stats}
+        shared: dict[str, Any] = {"train": True, "key": key, "axis_name": self.axis_name}
+        if batch.example_mask.ndim == 1:
+            output, _ = self.apply_fn(variables, batch, **shared, mutable=["batch_stats"])
+            return output, batch
+        full = _unchunked(batch)
+        chunks = jax.lax.map(
+            lambda chunk: self.apply_fn(variables, chunk, **shared, method="encode"), batch
+        )
+        masks = full.example_mask, full.example_index
+        output, _ = self.apply_fn(
+            variables, joined(chunks), *masks, **shared, method="contrast", mutable=["batch_stats"]
+        )
+        return output, full
+
     def _plain(self, params: Any, batch_stats: Any, batch: Batch, key: jax.Array) -> BatchGradient:
         def share(params: Any) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
             output, updated = self.apply_fn(
@@ -93,12 +115,7 @@ class GradientFunction:
             )
             return dataclasses.replace(encoded, lm_num_tokens=None), encoded.lm_num_tokens
 
-        # The loss and the contrasts read only the mask and the index from the batch.
-        full = dataclasses.replace(
-            batch,
-            example_mask=batch.example_mask.reshape(-1),
-            example_index=batch.example_index.reshape(-1),
-        )
+        full = _unchunked(batch)
 
         def share(
             params: Any, chunks: Encoded, num_tokens: jax.Array | None
@@ -163,4 +180,16 @@ def joined(chunks: Encoded) -> Encoded:
         texts=side_by_side(chunks.texts),
         lm_loss_sum=total(chunks.lm_loss_sum),
         lm_num_tokens=total(chunks.lm_num_tokens),
+    )
+
+
+def _unchunked(batch: Batch) -> Batch:
+    """A batch in chunks with the mask and the index of all its examples.
+
+    The loss and the contrasts read only these from the batch.
+    """
+    return dataclasses.replace(
+        batch,
+        example_mask=batch.example_mask.reshape(-1),
+        example_index=batch.example_index.reshape(-1),
     )

@@ -98,6 +98,20 @@ def clac_loss(
         for the first views.
     """
     batch = GlobalBatch(jnp.asarray(example_mask), axis_name, key)
+    shares = loss_shares(output, batch, options)
+    return shares["loss"], {name: batch.total(share) for name, share in shares.items()}
+
+
+def loss_shares(
+    output: ClacOutput, batch: GlobalBatch, options: LossOptions
+) -> dict[str, Float[jax.Array, ""]]:
+    """This device's shares of the terms that `clac_loss` returns; each () and summed over devices.
+
+    Args:
+        output: model output for this device's examples.
+        batch: this device's rows among the columns of all devices.
+        options: which loss to compute.
+    """
 
     def contrast(pair: ProjectedPair) -> jax.Array:
         """Sum over all pairs of a left and a right view."""
@@ -126,4 +140,29 @@ def clac_loss(
         loss = loss + options.lm_weight * shares["lm_loss"]
     shares["loss"] = loss
     shares |= batch.accuracies(output.cross)
-    return loss, {name: batch.total(share) for name, share in shares.items()}
+    return shares
+
+
+def example_terms(
+    output: ClacOutput,
+    example_mask: Bool[Array, "examples"],
+    options: LossOptions = LossOptions(),
+    *,
+    axis_name: str | None = None,
+    key: Key[jax.Array, ""] | None = None,
+) -> dict[str, Float[jax.Array, "examples"]]:
+    """The terms of the loss by example, each (B,), whose mean over all examples is the term.
+
+    Arguments as for `clac_loss`. `lm_loss` is a mean over tokens and has no part by example: it is
+    left out, also in `loss`.
+    """
+    mask = jnp.asarray(example_mask)
+
+    def shares(weights: jax.Array) -> dict[str, jax.Array]:
+        batch = GlobalBatch(mask, axis_name, key, weights)
+        contrasts = output.replace(lm_loss_sum=None)  # type: ignore[attr-defined]  # Flax's
+        return loss_shares(contrasts, batch, options)
+
+    count = GlobalBatch(mask, axis_name, key).count
+    ones = jnp.ones(mask.shape, jnp.float32)
+    return {name: count * part for name, part in jax.jacrev(shares)(ones).items()}

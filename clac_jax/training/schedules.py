@@ -53,6 +53,17 @@ def timeline_of(
     )
 
 
+def after_plateau(
+    config: ml_collections.ConfigDict, progress: RunProgress, value: float
+) -> RunProgress:
+    """The progress after the plateau schedule has seen the monitored value of a validation."""
+    options = config.plateau
+    min_scale = config.min_learning_rate / max(config.learning_rate, config.min_learning_rate)
+    return progress.after_plateau(
+        value, config.checkpoint.mode, options.factor, options.patience, min_scale
+    )
+
+
 def make_schedule(config: ml_collections.ConfigDict, timeline: Timeline) -> optax.Schedule:
     """Learning rate as a function of the optimizer step.
 

@@ -8,7 +8,7 @@ from helpers.crystals import random_crystal
 
 from clac_jax.datasets.record import DataError, Record
 from clac_jax.input_pipeline.prefetch import prefetched
-from clac_jax.input_pipeline.views import ViewOptions, plain_views, train_views
+from clac_jax.input_pipeline.views import ViewOptions, draw, plain_views, train_views
 from clac_jax.text.sentences import Tokenizer
 
 OPTIONS = ViewOptions(cutoff=4.0, max_length=40)
@@ -114,6 +114,24 @@ def test_a_switched_augmentation_leaves_the_others_as_they_were(records, tokeniz
     left, right = (train_views(records[1], 1, 0, 0, o, tokenizer) for o in (OPTIONS, other))
     np.testing.assert_array_equal(left.graphs[0].edge_vectors, right.graphs[0].edge_vectors)
     np.testing.assert_array_equal(left.graphs[1].edge_vectors, right.graphs[1].edge_vectors)
+
+
+def test_what_was_drawn_explains_the_views(records, tokenizer):
+    options = dataclasses.replace(OPTIONS, replace_formula_prob=0.5)
+    replaced = []
+    for index, record in enumerate(records):
+        drawn = draw(record, index, 3, 1, options, tokenizer)
+        views = train_views(record, index, 3, 1, options, tokenizer)
+        assert len(drawn.crystals) == 2
+        for text, tokens in zip(drawn.texts, views.tokens, strict=True):
+            words = " ".join(text.sentences[k] for k in text.kept)
+            assert text.words == (words.replace("CsCl", "material") if text.replaced else words)
+            np.testing.assert_array_equal(tokens.ids, text.tokens.ids)
+            replaced.append(text.replaced)
+        np.testing.assert_array_equal(drawn.original.positions, record.positions)
+        strained = drawn.crystals[1].lattice.astype(np.float32)
+        np.testing.assert_array_equal(views.graphs[1].lattice, strained)
+    assert {True, False} == set(replaced)
 
 
 @pytest.mark.parametrize("num_threads", [1, 4])

@@ -16,7 +16,7 @@ import pytest
 from clac_jax.models.clac import ClacOutput
 from clac_jax.models.heads import ProjectedPair, l2_normalize
 from clac_jax.models.losses import JSD, LOSSES, CosFace, SigLIP
-from clac_jax.training.losses import LossOptions, clac_loss
+from clac_jax.training.losses import LossOptions, clac_loss, example_terms
 
 
 def random_pair(seed, num_left, num_right, num_examples=6, width=4, log_scale=1.0):
@@ -87,6 +87,39 @@ def test_language_model_loss_is_the_mean_over_views_of_the_mean_over_tokens():
     loss, terms = clac_loss(output, np.ones(6, bool), LossOptions(lm_weight=0.5))
     assert float(terms["lm_loss"]) == pytest.approx((6 / 3 + 10 / 1) / 2)
     assert float(loss - plain) == pytest.approx(0.5 * float(terms["lm_loss"]), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_parts_of_the_examples_have_the_loss_as_their_mean(name):
+    mask = np.array([True, True, False, True, True, True])
+    output = ClacOutput(random_pair(5, 2, 2), random_pair(6, 1, 1))
+    options, key = LossOptions(LOSSES[name]()), jax.random.key(3)
+    _, terms = clac_loss(output, mask, options, key=key)
+    parts = example_terms(output, mask, options, key=key)
+    assert parts.keys() == terms.keys()
+    for term, value in terms.items():
+        np.testing.assert_array_equal(parts[term][~mask], 0)
+        np.testing.assert_allclose(parts[term][mask].mean(), value, rtol=1e-5)
+
+
+def test_the_part_of_an_example_is_its_own_cross_entropy():
+    pair = random_pair(7, 1, 1)
+    logits = np.asarray(pair.left[0], np.float64) @ np.asarray(pair.right[0], np.float64).T * np.e
+    rows = -np.log(np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).diagonal()
+    columns = -np.log(np.exp(logits) / np.exp(logits).sum(0, keepdims=True)).diagonal()
+    parts = example_terms(ClacOutput(pair), np.ones(6, bool))
+    np.testing.assert_allclose(parts["loss"], (rows + columns) / 2, rtol=1e-5)
+
+
+def test_the_language_model_loss_has_no_part_by_example():
+    numbers = {"lm_loss_sum": jnp.ones(1), "lm_num_tokens": jnp.ones(1, jnp.int32)}
+    pair = random_pair(8, 1, 1)
+    with_it = ClacOutput(pair, **numbers)
+    options = LossOptions(lm_weight=0.5)
+    parts = example_terms(with_it, np.ones(6, bool), options)
+    assert "lm_loss" not in parts
+    _, terms = clac_loss(with_it, np.ones(6, bool), options)
+    np.testing.assert_allclose(parts["loss"].mean() + 0.5 * terms["lm_loss"], terms["loss"])
 
 
 @pytest.mark.parametrize("how", ["pmap", "shard_map"])

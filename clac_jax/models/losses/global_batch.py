@@ -17,11 +17,21 @@ class GlobalBatch:
         mask: Bool[jax.Array, "rows"],
         axis_name: str | None,
         key: Key[jax.Array, ""] | None,
+        weights: Float[jax.Array, "rows"] | None = None,
     ) -> None:
-        """`mask`, (B,) bool, marks the real examples of this device."""
+        """Gathers the mask of all devices.
+
+        Args:
+            mask: (B,) bool, the real examples of this device.
+            axis_name: mapped axis of the devices; None: this is the global batch.
+            key: PRNG key of the step, the same on every device.
+            weights: (B,) factor of each row in `mean`, so that the derivative of a mean by it is
+                the row's own part; None: 1.
+        """
         self.axis_name = axis_name
         self.key = key
         self.rows = mask
+        self._weights = weights
         self.columns = self.gather(mask)
         self.count = jnp.maximum(jnp.sum(self.columns), 1)
         first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * mask.shape[0]
@@ -40,7 +50,8 @@ class GlobalBatch:
 
     def mean(self, x: Shaped[jax.Array, "rows"]) -> Float[jax.Array, ""]:
         """(B,) -> (): this device's share of the mean over the real examples of all devices."""
-        return jnp.sum(jnp.where(self.rows, x, 0)) / self.count
+        x = jnp.where(self.rows, x, 0)
+        return jnp.sum(x if self._weights is None else x * self._weights) / self.count
 
     def own(self, scores: Float[jax.Array, "rows columns"]) -> Float[jax.Array, "rows"]:
         """(B, devices * B) -> (B,): the score of each row with its matching column."""

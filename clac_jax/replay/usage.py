@@ -1,0 +1,245 @@
+"""Every step in which an example was used, and what the loss did."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from clac_jax.input_pipeline.order import epoch_order
+from clac_jax.input_pipeline.run_data import order_groups
+from clac_jax.input_pipeline.splits import Splits
+from clac_jax.replay.errors import ReplayError
+from clac_jax.replay.history import History, Start
+from clac_jax.replay.report import aligned, as_plain, robust_deviations
+from clac_jax.replay.setting import config_of
+
+NEIGHBOURS = 50
+"""Steps before and after, with whose losses that of a step is compared."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """A step in which an example was used.
+
+    Attributes:
+        step: its number.
+        epoch: its epoch.
+        place: place of the example in the order of the epoch, from 0.
+        slot: its place within the step.
+        loss: loss of the step; None if it is not recorded.
+        before: loss of the step before it; None as well.
+        after: loss of the step after it.
+        deviations: robust standard deviations of `loss` above the median of the steps around it.
+        grad_norm: norm of the gradient of the step.
+    """
+
+    step: int
+    epoch: int
+    place: int
+    slot: int
+    loss: float | None
+    before: float | None
+    after: float | None
+    deviations: float | None
+    grad_norm: float | None
+
+
+@dataclass(frozen=True)
+class Blame:
+    """An example in a run.
+
+    Attributes:
+        run: the run.
+        example: its id.
+        formula: its formula.
+        index: its number in the training split.
+        uses: the steps in which it was used.
+    """
+
+    run: str
+    example: str
+    formula: str
+    index: int
+    uses: list[Use]
+
+    def lines(self) -> list[str]:
+        """The example in words."""
+        head = (
+            f"example   {self.example}  {self.formula}, number {self.index} of the training split: "
+            f"used in {len(self.uses):,} steps of {self.run}"
+        )
+        if not self.uses:
+            return [head]
+        names = ["step", "epoch", "place", "slot", "loss before", "loss", "after", "deviations"]
+        rows = [[*names, "gradient norm"]]
+        for use in self.uses:
+            numbers = (use.before, use.loss, use.after)
+            rows.append(
+                [
+                    *map(str, (use.step, use.epoch, use.place, use.slot)),
+                    *map(_shown, numbers),
+                    "" if use.deviations is None else f"{use.deviations:+.1f}",
+                    _shown(use.grad_norm),
+                ]
+            )
+        return [head, *aligned(rows)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        plain: dict[str, Any] = as_plain(asdict(self))
+        return plain
+
+
+def blame(history: History, example: str) -> Blame:
+    """Finds the steps in which an example was used, by the order of each epoch.
+
+    Args:
+        history: what the run has recorded.
+        example: id in the data set, or number in the training split.
+
+    Raises:
+        ReplayError: the data have no such example, or are not those of the run.
+        UserError: the data cannot be opened.
+    """
+    opened: dict[str, Splits] = {}
+    splits = _splits(history, history.starts[-1], opened)
+    index = find_example(splits, example)
+    record = splits["train"][index]
+    losses, norms = _curves(history)
+    uses = [_use(place, losses, norms) for place in _places(history, index, opened)]
+    return Blame(history.name, record.material_id, record.formula, index, uses)
+
+
+def find_example(splits: Splits, example: str) -> int:
+    """The number of an example in the training split.
+
+    Raises:
+        ReplayError: there is none with this id or number.
+    """
+    records = splits["train"]
+    for index in range(len(records)):
+        if records[index].material_id == example:
+            return index
+    if example.isdecimal() and int(example) < len(records):
+        return int(example)
+    for split in ("validation", "test"):
+        others = splits[split]
+        if any(others[k].material_id == example for k in range(len(others))):
+            raise ReplayError(
+                f"--example {example} is in the {split} split, which no step uses. Name an example "
+                "of the training split."
+            )
+    raise ReplayError(
+        f"--example {example} is not in the data of the run. Name the id of one of its "
+        f"{len(records):,} training examples, or a number from 0 to {len(records) - 1:,}."
+    )
+
+
+@dataclass(frozen=True)
+class _Place:
+    step: int
+    epoch: int
+    place: int
+    slot: int
+
+
+def _places(history: History, index: int, opened: dict[str, Splits]) -> Iterator[_Place]:
+    """Walks through the steps of a run as training did, one start after the other."""
+    starts = list(history.starts)
+    ends = [start.step for start in starts[1:]] + [history.last_step]
+    epoch = done = 0
+    previous: tuple[Any, ...] | None = None
+    for start, end in zip(starts, ends, strict=True):
+        config = config_of(start.config, history.name)
+        splits = _splits(history, start, opened)
+        groups, size = order_groups(config, splits), splits.sizes["train"]
+        per_step = config.batch_size * config.accumulate_steps
+        order_key = (config.seed, config.input.group_by, splits.fingerprint("train"))
+        if previous is not None and previous != order_key:
+            done = 0  # an epoch under way starts over
+        previous = order_key
+        if start is starts[0] and start.step:
+            epoch, done = _position(history, start.step)
+        step = start.step
+        while step < end:
+            if size - done < per_step:
+                epoch, done = epoch + 1, 0
+            order = epoch_order(config.seed, epoch, size, groups)
+            place = int(np.flatnonzero(order == index)[0])
+            left = min((size - done) // per_step, end - step)
+            offset = place - done
+            if 0 <= offset < left * per_step:
+                yield _Place(step + 1 + offset // per_step, epoch, place, offset % per_step)
+            step, done = step + left, done + left * per_step
+
+
+def _position(history: History, step: int) -> tuple[int, int]:
+    """Epoch and examples done of it at a step before which nothing is recorded."""
+    if step in history.checkpoints:
+        progress = history.checkpoints[step].progress
+        return progress.epoch, progress.examples_in_epoch
+    raise ReplayError(
+        f"The journal of {history.name} begins at step {step + 1:,}, and no checkpoint of step "
+        f"{step:,} is left to know its place in the data. Put that checkpoint back."
+    )
+
+
+def _splits(history: History, start: Start, opened: dict[str, Splits]) -> Splits:
+    """The data of a start; nothing but the records is opened.
+
+    Args:
+        history: what the run has recorded.
+        start: the start.
+        opened: the data that were opened before, by their config.
+
+    Raises:
+        ReplayError: they are not those that it had.
+    """
+    config = config_of(start.config, history.name)
+    label = config.property.name if config.task == "property" else ""
+    key = f"{label} {config.dataset.to_json()}"
+    if key not in opened:
+        opened[key] = Splits(config.dataset, label)
+    splits = opened[key]
+    history.check_data(start, splits.fingerprint("train"))
+    return splits
+
+
+def _curves(history: History) -> tuple[dict[int, float], dict[int, float]]:
+    """Step -> loss, and step -> norm of the gradient, by the journal or the logged rows."""
+    rows = [row for row in history.rows if row["split"] == "train"]
+    losses = {row["step"]: float(row["loss"]) for row in rows if "loss" in row}
+    norms = {row["step"]: float(row["grad_norm"]) for row in rows if "grad_norm" in row}
+    steps = history.journal.steps
+    numbers = steps["step"].tolist()
+    losses |= dict(zip(numbers, steps["loss"].tolist(), strict=True))
+    norms |= dict(zip(numbers, steps["grad_norm"].tolist(), strict=True))
+    return losses, norms
+
+
+def _use(place: _Place, losses: dict[int, float], norms: dict[int, float]) -> Use:
+    step, loss = place.step, losses.get(place.step)
+    deviations = None
+    if loss is not None:
+        around = range(step - NEIGHBOURS, step + NEIGHBOURS + 1)
+        others = [losses[each] for each in around if each != step and each in losses]
+        deviations = robust_deviations([loss], others)[0]
+    return Use(
+        step=step,
+        epoch=place.epoch,
+        place=place.place,
+        slot=place.slot,
+        loss=loss,
+        before=losses.get(step - 1),
+        after=losses.get(step + 1),
+        deviations=None if deviations is None or math.isnan(deviations) else deviations,
+        grad_norm=norms.get(step),
+    )
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

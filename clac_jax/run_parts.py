@@ -1,0 +1,106 @@
+"""The model, optimizer and step of a run, as its config and data determine them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import ml_collections
+import optax
+
+from clac_jax.checkpoint.tree import from_arrays, to_arrays
+from clac_jax.input_pipeline.batch import Batch
+from clac_jax.models import abstract_variables
+from clac_jax.tasks import Task
+from clac_jax.training import optim
+from clac_jax.training.parallel import Parallel
+from clac_jax.training.state import TrainState, create_train_state
+from clac_jax.training.step import TrainStep
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What computes the steps of a run; nothing in it changes during training.
+
+    Attributes:
+        config: the run's config.
+        task: the model, its loss and its measures.
+        parallel: placement of the state and the steps on the devices.
+        params: shapes and dtypes of the parameters.
+        trainable: a tree of booleans like the parameters.
+        template: shapes and dtypes of the state on the host; its optimizer has no schedule.
+        shapes: slash path -> shape and dtype of every array of the state, and its sharding.
+        create: makes a state at step 0 from the variables of the model.
+        example: a training batch of one device, from which the parameters are initialised.
+    """
+
+    config: ml_collections.ConfigDict
+    task: Task
+    parallel: Parallel
+    params: Any
+    trainable: Any
+    template: TrainState
+    shapes: Mapping[str, jax.ShapeDtypeStruct]
+    create: Callable[..., TrainState]
+    example: Batch
+
+    def initialise(self) -> dict[str, Any]:
+        """The arrays of a fresh state by slash path; a collective if arrays are sharded."""
+        state = self.parallel.initialise(
+            lambda: self.task.initialise(self.example),
+            functools.partial(self.create, seed=self.config.seed),
+            self.template,
+        )
+        return to_arrays(state)
+
+    def scheduled(self, schedule: optax.Schedule) -> TrainState:
+        """The template, with the optimizer of a schedule."""
+        tx = optim.make_optimizer(self.config, self.params, schedule)
+        scheduled: TrainState = self.template.replace(tx=tx)
+        return scheduled
+
+    def train_step(self, schedule: optax.Schedule) -> TrainStep:
+        """The training step; it reuses the memory of the state that it receives."""
+        has_digests = self.config.journal.digest_every > 0
+        return self.parallel.train(self.trainable, schedule, self.task.loss, digests=has_digests)
+
+    def placed(self, template: TrainState, arrays: Mapping[str, Any]) -> TrainState:
+        """A state on the devices.
+
+        Args:
+            template: see `scheduled`.
+            arrays: slash path -> array, for the entire state.
+        """
+        state: TrainState = self.parallel.put(from_arrays(template, arrays))
+        return state
+
+
+def make_parts(
+    config: ml_collections.ConfigDict, task: Task, example: Batch, parallel: Parallel
+) -> Parts:
+    """Derives the shapes of all arrays, before any array is allocated or read.
+
+    Args:
+        config: the run's config, complete and checked.
+        task: the run's task.
+        example: a training batch of one device, of any size.
+        parallel: the run's placement.
+    """
+    abstract = abstract_variables(task.model, example)
+    tx = optim.make_optimizer(config, abstract["params"], optax.constant_schedule(0.0))
+    create = functools.partial(create_train_state, task.model.apply, tx=tx)
+    template = jax.eval_shape(lambda variables: create(variables, seed=config.seed), abstract)
+    return Parts(
+        config=config,
+        task=task,
+        parallel=parallel,
+        params=abstract["params"],
+        trainable=optim.trainable_mask(abstract["params"], config.frozen),
+        template=template,
+        shapes=to_arrays(parallel.describe(template)),
+        create=create,
+        example=example,
+    )
