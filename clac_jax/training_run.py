@@ -10,6 +10,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
+from clac_jax.chain.chain_file import end_chain
 from clac_jax.config import check as config_check
 from clac_jax.distributed import processes
 from clac_jax.distributed.preemption import Preempted, StopSignals
@@ -208,5 +209,6 @@ def _test(run: Run) -> Row:
         run.events.record("tested")
         seconds = recorded_seconds(run.workdir / EVENTS_FILE)
         write_report(report, read_rows(run.workdir / "metrics.jsonl"), seconds)
+        end_chain(run.workdir, current.progress.step)
         print(f"{run.task.describe_test(row)}\nreport    {run.shown}/report.png", flush=True)
     return row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ import ml_collections
 import orbax.checkpoint as ocp
 from etils import epath
 
+from clac_jax.chain.chain_file import Chain, NoChain, Sizes
 from clac_jax.checkpoint import capacity
 from clac_jax.checkpoint.arrays import Arrays, nested
 from clac_jax.checkpoint.background import Background, CheckpointError
@@ -30,6 +32,7 @@ from clac_jax.checkpoint.layout import (
     read_all,
     read_info,
 )
+from clac_jax.checkpoint.lineage import content_of
 from clac_jax.checkpoint.orbax_manager import check_written, failure_reason, open_manager
 from clac_jax.checkpoint.parts import Exchange, LostPartError
 from clac_jax.checkpoint.remote import write_remote
@@ -64,6 +67,7 @@ class Checkpoints:
 
     Attributes:
         watchdog: watches the saves in the background.
+        chain: records every save.
     """
 
     def __init__(
@@ -125,6 +129,7 @@ class Checkpoints:
         # Memory for the copy of the state is allocated while the first step compiles.
         self._allocated = self._background.prepare(self.snapshot.allocate)
         self.watchdog: Watch = NoWatchdog()
+        self.chain: Chain = NoChain()
         self.changed: Callable[[], None] = lambda: None  # called after each commit and removal
 
     @property
@@ -203,8 +208,9 @@ class Checkpoints:
         self.wait()
         self._allocated.result()
         self.snapshot.copy(arrays)
+        sizes = self.chain.sizes()
         self._background.submit(
-            lambda: self._save_with_retries(progress, metrics, before_commit), progress
+            lambda: self._save_with_retries(progress, metrics, before_commit, sizes), progress
         )
         if not self._options.async_save:
             self.wait()
@@ -285,6 +291,7 @@ class Checkpoints:
         progress: RunProgress,
         metrics: Mapping[str, float] | None,
         before_commit: Callable[[], None],
+        sizes: Sizes,
     ) -> None:
         for attempt in range(1, self._options.retries + 2):
             try:
@@ -294,7 +301,9 @@ class Checkpoints:
                     protocol.reached("save started")
                     stored = self.snapshot.store(Path(self.directory), progress.step)
                     protocol.reached("parts complete")
-                    self._save(stored, self._describe(progress, metrics, stored))
+                    info = self._describe(progress, metrics, stored)
+                    record = self.chain.extend(sizes, content_of(info))
+                    self._save(stored, dataclasses.replace(info, record=record))
                 return
             except (LostWorkdirError, MovedMetricsError):  # the run must stop, whatever the disk
                 raise

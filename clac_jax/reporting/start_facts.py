@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ def start_facts(config: ml_collections.ConfigDict) -> dict[str, Any]:
         "settings": machine_settings(),
         "config": config_lib.to_plain(config),
     }
+
+
+def brief(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that each checkpoint names; the others are in `starts.jsonl`."""
+    return {name: facts[name] for name in ("source", "commit", "versions", "devices")}
 
 
 def commit() -> str | None:

@@ -1,0 +1,54 @@
+"""Where a checkpoint stands in the chain of its run: what its record says, and its parent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from clac_jax.chain.chain_file import Parent
+from clac_jax.chain.record import digest_of
+from clac_jax.checkpoint.layout import CheckpointInfo
+from clac_jax.checkpoint.resume import Origin
+from clac_jax.errors import shown
+from clac_jax.training.progress import RunProgress
+
+
+def content_of(info: CheckpointInfo) -> dict[str, Any]:
+    """What the record of a checkpoint says of the checkpoint itself."""
+    return {
+        "step": info.step,
+        "progress": info.progress.to_json(),
+        "metrics": info.metrics,
+        "arrays": arrays_digest(info),
+        "config": config_digest(info.config),
+        "data": dict(info.data),
+    }
+
+
+def arrays_digest(info: CheckpointInfo) -> str | None:
+    """The digest of the hashes of all arrays; None if they have none."""
+    hashes = {path: leaf.sha256 for path, leaf in info.leaves.items()}
+    return digest_of(hashes) if all(hashes.values()) else None
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """The digest of a nested config, as saved."""
+    return digest_of(json.loads(json.dumps(config)))
+
+
+def parent_of(origin: Origin, progress: RunProgress) -> Parent:
+    """The checkpoint that a run resumes from.
+
+    Args:
+        origin: what it could have started from.
+        progress: the position from which it resumes.
+    """
+    if origin.other is not None:
+        other = origin.other
+        where = {"run": shown(other.folder), "step": other.step}
+        return Parent(progress.step, other.record, where)
+    own = origin.own.get(progress.step)
+    if own is not None and own.record is None:
+        return Parent(progress.step, None, {"run": None, "step": own.step})
+    return Parent(progress.step, own.record if own else None)
