@@ -104,7 +104,9 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         saved.chain = ChainFile(workdir, parent, {"start": log.start, **brief(facts)}, resumed)
         log.keep(saved.chain)
         log.record_event(START, progress.step, {**facts, "data": fingerprints})
-        write_row_digests(workdir, {split: data.splits.row_digests(split) for split in fingerprints})
+        write_row_digests(
+            workdir, {split: data.splits.row_digests(split) for split in fingerprints}
+        )
         write_atomically(workdir / "config.json", config_lib.to_json(config))
         next_rate = float(np.asarray(schedule(progress.step))) * progress.learning_rate_scale
         lines = [

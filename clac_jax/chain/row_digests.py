@@ -7,6 +7,7 @@ file proves itself.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,7 +60,7 @@ def read_row_digests(workdir: Path) -> dict[str, np.ndarray]:
         return {}
     ends = np.cumsum([0, *sizes.values()])
     values = np.frombuffer(body, "<u8")
-    pairs = zip(sizes, zip(ends[:-1], ends[1:], strict=True), strict=True)
+    pairs = zip(sizes, itertools.pairwise(ends), strict=True)
     return {split: values[first:last] for split, (first, last) in pairs}
 
 

@@ -35,6 +35,7 @@ def start_facts(config: ml_collections.ConfigDict) -> dict[str, Any]:
             "processes": jax.process_count(),
         },
         "host": platform.node(),
+        "cpu": cpu_model(),
         "settings": machine_settings(),
         "config": config_lib.to_plain(config),
     }
@@ -43,6 +44,16 @@ def start_facts(config: ml_collections.ConfigDict) -> dict[str, Any]:
 def brief(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Those that each checkpoint names; the others are in `starts.jsonl`."""
     return {name: facts[name] for name in ("source", "commit", "versions", "devices")}
+
+
+def cpu_model() -> str:
+    """The name of the processor, whose instructions the bits of a step on the CPU depend on."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
 
 
 def commit() -> str | None:
