@@ -30,6 +30,9 @@ from clac_jax.training.progress import RunProgress
 from clac_jax.training.state import TrainState
 from clac_jax.training.step import TrainStep
 
+NOT_OF_LOSS = ("grad_norm", "learning_rate")
+"""Metrics of a step that are no terms of its loss."""
+
 
 class TrainingDivergedError(UserError):
     """The loss or the gradient is no longer finite."""
@@ -242,7 +245,8 @@ def fetch(
         if name.startswith(METRIC_PREFIX)
     }
     terms = {name: value for name, value in arrays.items() if value.ndim == 0}
-    digests["loss"] = Digest.sum(array_digests(terms).values())
+    of_loss = {name: value for name, value in terms.items() if name not in NOT_OF_LOSS}
+    digests["loss"] = Digest.sum(array_digests(of_loss).values())
     copies = [
         {part: Digest.of_words(words) for part, words in copy.items()}
         for copy in parallel.copies(state_digests)

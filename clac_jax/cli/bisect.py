@@ -27,14 +27,12 @@ def add(group: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from clac_jax.replay.bisection import bisect
-    from clac_jax.replay.devices import prepare_devices
     from clac_jax.replay.history import read_history
 
     def say(line: str) -> None:
         print(shown(line), file=sys.stderr if options.json else sys.stdout, flush=True)
 
     left, right = read_history(options.a), read_history(options.b)
-    prepare_devices(max(left.starts[-1], right.starts[-1], key=lambda each: each.count))
     with tempfile.TemporaryDirectory(prefix="clac_jax_bisect_") as scratch:
         result = bisect(left, right, Path(scratch), say)
     print(json.dumps(result.to_json(), indent=1) if options.json else "\n".join(result.lines()))

@@ -12,7 +12,7 @@ import numpy as np
 from clac_jax.checkpoint.arrays import read_arrays
 from clac_jax.digests.digest import Digest
 from clac_jax.errors import UserError
-from clac_jax.replay.devices import lawful_difference
+from clac_jax.replay.devices import lawful_difference, prepare_devices
 from clac_jax.replay.differences import ArrayDifference, Element, differences
 from clac_jax.replay.errors import ReplayError
 from clac_jax.replay.history import History
@@ -31,12 +31,14 @@ class Side:
         before: the state before the step.
         done: the step.
         after: the state after it.
+        changed: arrays in which its checkpoint before the step is not the state of then.
     """
 
     history: History
     before: Mapping[str, np.ndarray]
     done: Done
     after: Mapping[str, np.ndarray]
+    changed: list[ArrayDifference]
 
     @property
     def wrong(self) -> list[str]:
@@ -59,6 +61,7 @@ class Bisection:
         arrays: arrays that differ after it.
         irreproducible: run -> digests of its journal that a replay does not give.
         flipped: for each such run, part of the state -> single elements that explain its digest.
+        checkpoints: run -> arrays in which its checkpoint before the step is not the state of then.
         lawful: run -> why other bits are to be expected on this machine.
         suspects: what differs between the runs, the likeliest first.
         notes: what could not be looked into.
@@ -74,6 +77,7 @@ class Bisection:
     arrays: list[ArrayDifference] = field(default_factory=list)
     irreproducible: dict[str, list[str]] = field(default_factory=dict)
     flipped: dict[str, dict[str, list[tuple[str, Element]]]] = field(default_factory=dict)
+    checkpoints: dict[str, list[ArrayDifference]] = field(default_factory=dict)
     lawful: dict[str, str] = field(default_factory=dict)
     suspects: list[Suspect] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -98,6 +102,10 @@ class Bisection:
         lines += self._array_lines("before it", self.before)
         lines += self._array_lines("after it", self.arrays)
         lines += labelled("verdict", self._verdict())
+        for run, changed in self.checkpoints.items():
+            what = f"in the checkpoint of {run} before this step, which does not hold its state:"
+            lines += labelled("located", [what])
+            lines += self._array_lines("", changed)
         for run, by_part in self.flipped.items():
             for part, found in by_part.items():
                 lines += labelled("located", [f"in {run}:", *flipped_words(part, found)])
@@ -122,8 +130,8 @@ class Bisection:
             if self.notes:
                 return ["the step could not be computed again in both runs: see the note"]
             return [
-                "both runs do this step again with the bits that they have recorded: they differ"
-                " by what they were told, not by a fault"
+                "both runs do this step again with the bits that they have recorded: they differ "
+                "by their configs, data or code, not by a fault"
             ]
         lines = []
         for run, names in self.irreproducible.items():
@@ -157,6 +165,7 @@ def bisect(left: History, right: History, scratch: Path, say: Say = lambda line:
     if number is None:
         return Bisection(names, len(steps), steps[-1])
     step = steps[number]
+    prepare_devices(max((left.start_of(step), right.start_of(step)), key=lambda each: each.count))
     digests = left.digests(step), right.digests(step)
     different = parting(*digests)
     values = {name: (str(digests[0][name]), str(digests[1][name])) for name in different}
@@ -178,6 +187,7 @@ def bisect(left: History, right: History, scratch: Path, say: Say = lambda line:
         arrays=differences(sides[0].after, sides[1].after) if len(sides) == 2 else [],
         irreproducible={side.history.name: side.wrong for side in sides if side.wrong},
         flipped={side.history.name: _flipped(side) for side in sides if side.wrong},
+        checkpoints={side.history.name: side.changed for side in sides if side.changed},
         lawful={
             side.history.name: reason
             for side in sides
@@ -215,8 +225,11 @@ def _computed(history: History, step: int, scratch: Path, say: Say) -> Side:
     replayer = Replayer(history, scratch, say)
     replayer.go_to(step)
     before = replayer.arrays()
+    changed = []
+    if info := replayer.unlike.get(step - 1):
+        changed = differences(before, read_arrays(info, info.leaves))
     done = replayer.do()
-    return Side(history, before, done, replayer.arrays())
+    return Side(history, before, done, replayer.arrays(), changed)
 
 
 def _flipped(side: Side) -> dict[str, list[tuple[str, Element]]]:

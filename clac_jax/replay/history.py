@@ -214,7 +214,7 @@ def _by_checkpoints(checkpoints: Mapping[int, CheckpointInfo]) -> list[Start]:
     The config of a checkpoint is that of the steps before it, unless it was changed in between.
     """
     ends = sorted(checkpoints)
-    begins = [0, *ends[:-1]]
+    begins = [0, *ends][: len(ends)]
     return [
         Start(begin, checkpoints[end].config, checkpoints[end].versions, {}, {})
         for begin, end in zip(begins, ends, strict=True)

@@ -52,6 +52,6 @@ def draw(examination: Examination, path: Path) -> None:
     bars.barh(places, np.nan_to_num(losses, nan=0.0, posinf=0.0), color=colors)
     bars.set_yticks(named, names, fontsize=6)
     bars.set(ylim=(len(examples) - 0.5, -0.5), xlabel="loss")
-    title = f"Loss by example; orange: {OUTLIER:g} robust deviations above the median"
-    bars.set_title(title, fontsize=8)
+    what = f"orange: more than {OUTLIER:g} robust deviations above the median"
+    bars.set_title(f"Loss by example\n({what})", fontsize=8)
     save_figure(figure, path)

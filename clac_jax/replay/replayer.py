@@ -13,6 +13,7 @@ import numpy as np
 from etils import epath
 
 from clac_jax.checkpoint import resume
+from clac_jax.checkpoint.arrays import read_arrays
 from clac_jax.checkpoint.files import DamagedCheckpointError
 from clac_jax.checkpoint.layout import CHECKPOINTS, CheckpointInfo, read_all
 from clac_jax.checkpoint.locate import locate
@@ -20,6 +21,7 @@ from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.tree import to_arrays
 from clac_jax.config import schema as config_lib
 from clac_jax.digests.digest import Digest
+from clac_jax.digests.host import state_digests
 from clac_jax.errors import shown
 from clac_jax.files.atomic import write_atomically
 from clac_jax.input_pipeline.batch import Batch
@@ -63,6 +65,7 @@ class Replayer:
         setting: the data, model and step at the present position.
         state: the state at the present position, on the devices.
         progress: the present position.
+        unlike: step -> checkpoint that does not hold the state that the journal has recorded.
     """
 
     setting: Setting
@@ -80,6 +83,7 @@ class Replayer:
         self.history = history
         self._scratch = scratch
         self._say = say
+        self.unlike: dict[int, CheckpointInfo] = {}
         self._settings: dict[str, Setting] = {}
         self._stepping: Stepping | None = None
         self._batches: Iterator[Batch] | None = None
@@ -171,6 +175,8 @@ class Replayer:
         """The state of the nearest intact checkpoint before a step, or a fresh one."""
         for info in self.history.before(step):
             try:
+                if self._is_unlike(info):
+                    continue
                 self._begin(info.step, resume.Origin(own={info.step: info}))
             except DamagedCheckpointError as error:
                 self._say(f"damaged   {error}")
@@ -188,6 +194,20 @@ class Replayer:
         origin = resume.Origin(other=locate(name) if name else None)
         self._begin(0, origin)
         self._say(f"restored  {shown(name) if name else 'nothing: a fresh state, as at the start'}")
+
+    def _is_unlike(self, info: CheckpointInfo) -> bool:
+        """Whether a checkpoint does not hold the state that the journal has recorded."""
+        recorded = self.history.digests(info.step)
+        found = state_digests(read_arrays(info, info.leaves)) if recorded else {}
+        parts = [part for part in found if recorded.get(part, found[part]) != found[part]]
+        if not parts:
+            return False
+        self.unlike[info.step] = info
+        self._say(
+            f"unlike    {shown(info.folder)} does not hold the state that the journal has recorded "
+            f"at step {info.step:,} ({', '.join(parts)}), and is not used"
+        )
+        return True
 
     def _kept(self) -> str:
         steps = sorted(self.history.checkpoints)

@@ -1,0 +1,63 @@
+"""The steps in which an example was used."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from helpers.replayed_runs import BATCH, STEPS_PER_EPOCH
+
+from clac_jax.replay.errors import ReplayError
+from clac_jax.replay.history import read_history
+from clac_jax.replay.replayer import Replayer
+from clac_jax.replay.setting import open_setting
+from clac_jax.replay.usage import blame
+
+
+def test_every_example_is_used_once_per_epoch_where_its_batch_says(run):
+    history = read_history(str(run))
+    data = open_setting(history.config_of(1)).data
+    losses = {row["step"]: row["loss"] for row in history.rows if row["split"] == "train"}
+    for index in range(3):
+        (use,) = blame(history, str(index)).uses
+        step = data.step_examples(0, use.place - use.slot)
+        assert step.reshape(-1)[use.slot] == index
+        assert (use.epoch, use.place) == (0, (use.step - 1) * BATCH + use.slot)
+        assert use.loss == pytest.approx(losses[use.step])
+        assert use.before == (None if use.step == 1 else pytest.approx(losses[use.step - 1]))
+        assert use.after == (
+            None if use.step == STEPS_PER_EPOCH else pytest.approx(losses[use.step + 1])
+        )
+
+
+def test_an_example_is_named_by_its_id_or_its_number(run):
+    history = read_history(str(run))
+    by_number = blame(history, "7")
+    assert blame(history, by_number.example).uses == by_number.uses
+    assert by_number.example in by_number.lines()[0]
+    assert by_number.to_json()["uses"][0]["step"] == by_number.uses[0].step
+    for unknown in ("16", "mp-none"):
+        with pytest.raises(ReplayError, match=f"--example {unknown} is not in the data"):
+            blame(history, unknown)
+
+
+def test_other_data_are_refused(run):
+    history = read_history(str(run))
+    (start,) = history.starts
+    other = dataclasses.replace(start, facts={**start.facts, "data": {"train": "0" * 32}})
+    with pytest.raises(ReplayError, match=r"The training data of .* have changed since"):
+        blame(dataclasses.replace(history, starts=[other]), "0")
+
+
+@pytest.mark.slow
+def test_starts_with_other_batch_sizes_are_followed(storied, tmp_path):
+    history = read_history(str(storied))
+    replayer = Replayer(history, tmp_path)
+    used = {step: set() for step in range(1, history.last_step + 1)}
+    for index in range(STEPS_PER_EPOCH * BATCH):
+        for use in blame(history, str(index)).uses:
+            used[use.step].add(index)
+    replayer.go_to(1)
+    for step, indices in used.items():
+        batch = replayer.take_batch()
+        assert set(np.unique(np.asarray(batch.example_index)).tolist()) == indices, step
+        replayer.do(batch)
