@@ -325,7 +325,7 @@ def wrong_description(info: CheckpointInfo) -> str | None:
     for group in ("checkpoint", "input", "dataset"):
         if not isinstance(info.config[group], dict):
             return f"config.{group} is not a group of keys"
-    if not isinstance(info.record, Mapping | None):
+    if not (info.record is None or _is_object(info.record)):
         return "record is not an object"
     options = info.config["checkpoint"]
     if not (
@@ -339,9 +339,8 @@ def wrong_description(info: CheckpointInfo) -> str | None:
         return "config has values that no run has"
     for path, leaf in info.leaves.items():
         sound = all(_is_count(size) for size in leaf.shape) and math.prod(leaf.shape) < MAX_NUMBERS
-        if not (sound and isinstance(leaf.dtype, str) and _is_count(leaf.crc32)):
-            return f"array {path[:80]!r}"
-        if not isinstance(leaf.sha256, str):
+        texts = isinstance(leaf.dtype, str) and isinstance(leaf.sha256, str)
+        if not (sound and texts and _is_count(leaf.crc32)):
             return f"array {path[:80]!r}"
         if not _is_number(leaf.norm) or leaf.dtype not in DTYPES or not _has_sound_shards(leaf):
             return f"array {path[:80]!r}"
@@ -362,6 +361,10 @@ def _has_sound_shards(leaf: Leaf) -> bool:
         and len(leaf.owners) == len(leaf.shard_crc32)
         and all(map(_is_count, leaf.shard_crc32))
     )
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
 
 
 def _is_count(value: Any) -> bool:

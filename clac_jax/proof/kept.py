@@ -38,7 +38,7 @@ def keep(proof: Proof, folder: Path) -> None:
 def read_proofs(folder: Path) -> list[Mapping[str, Any]]:
     """The proofs that were kept of a run; lines that are not proofs are left out."""
     path = folder / PROOFS_FILE
-    found = []
+    found: list[Mapping[str, Any]] = []
     for line in path.read_bytes().split(b"\n") if path.is_file() else []:
         try:
             values = json.loads(line)

@@ -12,6 +12,7 @@ from typing import Any
 
 from clac_jax.chain.record import END, Entry
 from clac_jax.errors import UserError, one_line
+from clac_jax.journal.journal_file import STARTS_FILE
 from clac_jax.proof.data_rows import check_data
 from clac_jax.proof.evidence import Evidence, Finding, gather
 from clac_jax.proof.links import check_links
@@ -144,8 +145,9 @@ def prove(run: str, limits: Limits, public_key: bytes | None = None, say: Say = 
     signature = None
     if evidence.entries:
         findings += check_links(evidence.entries)
-        findings += check_rows(evidence)
-        findings += check_config(evidence)
+        rows_differ = check_rows(evidence)
+        findings += rows_differ
+        findings += check_config(evidence, any(STARTS_FILE in f.where for f in rows_differ))
         findings += check_end(evidence)
     signature, unlike = check_signature(evidence, public_key)
     findings += unlike

@@ -72,8 +72,8 @@ def _record_of(evidence: Evidence, info: CheckpointInfo) -> tuple[Entry | None, 
 
 def _is_origin(evidence: Evidence, step: int) -> bool:
     """Whether the chain begins at this checkpoint because it had no record."""
-    origin = evidence.entries[0].record.get("origin") if evidence.entries else None
-    return bool(origin) and origin.get("run") is None and step <= origin.get("step", -1)
+    origin = (evidence.entries[0].record.get("origin") or {}) if evidence.entries else {}
+    return "step" in origin and origin.get("run") is None and step <= int(origin["step"])
 
 
 def _check_description(evidence: Evidence, info: CheckpointInfo, entry: Entry) -> list[Finding]:

@@ -167,7 +167,7 @@ def stretches(history: History, last: int) -> list[Stretch]:
 def choose(found: Sequence[Stretch], limits: Limits) -> list[Stretch]:
     """Random stretches, each as likely as it is long, in the order of their steps."""
     random_numbers = random.Random(limits.seed)
-    left, chosen = list(found), []
+    left, chosen = list(found), list[Stretch]()
     while left and len(chosen) < limits.segments:
         weights = [each.length for each in left]
         chosen.append(random_numbers.choices(left, weights)[0])
@@ -241,8 +241,8 @@ def _relative(history: History, done: Done) -> float:
     record = history.journal.at(done.step)
     if record is None:
         return 0.0
-    pairs = ((done.metrics[name], getattr(record, name)) for name in ("loss", "grad_norm"))
-    return max(abs(now - then) / max(abs(then), 1e-12) for now, then in pairs)
+    pairs = ((done.metrics["loss"], record.loss), (done.metrics["grad_norm"], record.grad_norm))
+    return max(abs(now - then) / max(abs(float(then)), 1e-12) for now, then in pairs)
 
 
 def why_lawful(start: Start) -> str:

@@ -217,7 +217,8 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
         ) from error
     if not isinstance(key, library.Ed25519PrivateKey):
         raise ProofError(f"{path} is not a key of Ed25519. {_MAKE}.")
-    return key
+    own: Ed25519PrivateKey = key
+    return own
 
 
 def _passphrase(path: Path) -> bytes:
