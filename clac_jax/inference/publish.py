@@ -31,8 +31,8 @@ def publish(
 
     The folder has `config.json`, `model.safetensors` (all parameters and batch statistics), the
     tokenizer's files, `eval.json`, `SHA256SUMS` and a model card, `README.md`; if its run has a
-    chain, also `proof.json`. It appears complete or not at all; in an object store `model.safetensors`, without which it is not a model, is put
-    last.
+    chain, also `proof.json`. It appears complete or not at all; in an object store
+    `model.safetensors`, without which it is not a model, is put last.
 
     Args:
         what: names a checkpoint, as for `config.resume_from`.
