@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from clac_jax.tasks import Task
 from clac_jax.training.parallel import Parallel
 from clac_jax.training.progress import RunProgress
 from clac_jax.training.state import TrainState
+from clac_jax.training.state_digests import StateDigests
 from clac_jax.training.step import TrainStep
 
 NOT_OF_LOSS = ("grad_norm", "learning_rate")
@@ -54,13 +55,13 @@ class QueuedStep:
         state: the state after it.
         progress: the position after it.
         metrics: its metrics, and digests of its gradient and batch.
-        digests: digests of `state`; {} if they are not due.
+        digests: digests of `state`; None if they are not due.
     """
 
     state: TrainState
     progress: RunProgress
     metrics: Mapping[str, jax.Array]
-    digests: Mapping[str, jax.Array]
+    digests: Mapping[str, jax.Array] | None
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Run:
         task: the model, its loss and its measures.
         parallel: placement of the state and the steps on the devices.
         train_step: compiled for all devices; reuses the memory of the state that it receives.
-        state_digests: compiled for all devices: the digests of a state, see `Parallel.digest`.
+        state_digests: computes digests of a state on the devices.
         template: shapes and dtypes of the state on the host.
         saver: saves and removes checkpoints.
         log: receives the rows.
@@ -137,7 +138,7 @@ class Run:
     task: Task
     parallel: Parallel
     train_step: TrainStep
-    state_digests: Callable[[TrainState], dict[str, jax.Array]]
+    state_digests: StateDigests
     template: TrainState
     saver: Saver
     log: RunLog | SilentLog
@@ -157,7 +158,8 @@ class Run:
         state, metrics = self.train_step(self.current.state, batch)
         every = config.journal.digest_every
         is_due = every and progress.step % every == 0
-        return QueuedStep(state, progress, metrics, self.state_digests(state) if is_due else {})
+        digests = self.state_digests.queue(state) if is_due else None
+        return QueuedStep(state, progress, metrics, digests)
 
     def finish_step(self) -> None:
         """Waits for the results of the last step, unless that is done; records and checks them.
@@ -176,7 +178,8 @@ class Run:
         check(finished)
 
     def _fetch(self, queued: QueuedStep) -> FinishedStep:
-        values, digests, copies = fetch(self.parallel, queued.metrics, queued.digests)
+        copies = [] if queued.digests is None else self.state_digests.fetch(queued.digests)
+        values, digests = fetch(self.parallel, queued.metrics, copies)
         if not self.config.journal.digest_every:
             digests = {}
         unlike = any(copy != copies[0] for copy in copies)
@@ -226,17 +229,17 @@ class Run:
 def fetch(
     parallel: Parallel,
     metrics: Mapping[str, jax.Array],
-    state_digests: Mapping[str, jax.Array],
-) -> tuple[dict[str, float], dict[str, Digest], list[dict[str, Digest]]]:
+    copies: Sequence[Mapping[str, Digest]],
+) -> tuple[dict[str, float], dict[str, Digest]]:
     """Waits for the results of a step.
 
     Args:
         parallel: the placement of the results.
         metrics: what the step has returned.
-        state_digests: the digests of the state after it; {} for none.
+        copies: the digests of the state after it, for each local device; empty for none.
 
     Returns:
-        The metrics, all digests of the step, and those of the state for each local device.
+        The metrics, and all digests of the step.
     """
     arrays = parallel.to_host(metrics)
     digests = {
@@ -247,13 +250,8 @@ def fetch(
     terms = {name: value for name, value in arrays.items() if value.ndim == 0}
     of_loss = {name: value for name, value in terms.items() if name not in NOT_OF_LOSS}
     digests["loss"] = Digest.sum(array_digests(of_loss).values())
-    copies = [
-        {part: Digest.of_words(words) for part, words in copy.items()}
-        for copy in parallel.copies(state_digests)
-        if state_digests
-    ]
     digests |= copies[0] if copies else {}
-    return {name: float(value) for name, value in terms.items()}, digests, copies
+    return {name: float(value) for name, value in terms.items()}, digests
 
 
 def check(finished: FinishedStep) -> None:

@@ -16,6 +16,7 @@ from clac_jax.checkpoint.division import spans_processes
 from clac_jax.checkpoint.lineage import parent_of
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.part_writer import PartCheckpoints
+from clac_jax.checkpoint.placed import check_placed
 from clac_jax.checkpoint.saving import Saver
 from clac_jax.checkpoint.writer import CheckpointWriter, NoCheckpoints
 from clac_jax.config import schema as config_lib
@@ -37,6 +38,7 @@ from clac_jax.session import Session
 from clac_jax.tasks import make_task
 from clac_jax.training.parallel import make_parallel
 from clac_jax.training.schedules import make_schedule, timeline_of
+from clac_jax.training.state_digests import StateDigests
 
 
 def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
@@ -87,6 +89,12 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
     schedule = make_schedule(config, timeline)
     template = parts.scheduled(schedule)
 
+    recorded = config.journal.digest_every > 0
+    digests = StateDigests(parallel, template)
+    state = parts.placed(template, start.arrays)
+    if recorded and start.digests:
+        check_placed(start.source, start.digests, digests.fetch(digests.queue(state)), start.arrays)
+
     # Output: only in the first process, except for the parts of a sharded state.
     checkpoints: CheckpointWriter = NoCheckpoints()
     if not first and spans_processes(shapes):
@@ -134,9 +142,16 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         task=task,
         parallel=parallel,
         train_step=parts.train_step(schedule),
-        state_digests=parallel.digest(template),
+        state_digests=digests,
         template=template,
-        saver=Saver(parallel, checkpoints, log, config.checkpoint, of_saves),
+        saver=Saver(
+            parallel,
+            checkpoints,
+            log,
+            config.checkpoint,
+            of_saves,
+            digests.of if recorded else None,
+        ),
         log=log,
         line=line,
         events=events,
@@ -145,5 +160,5 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         watchdog=watchdog,
         began_at=progress,
         is_own=start.is_own,
-        current=Current(parts.placed(template, start.arrays), progress),
+        current=Current(state, progress),
     )

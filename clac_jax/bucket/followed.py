@@ -12,6 +12,7 @@ from clac_jax.checkpoint.best import Shapes
 from clac_jax.checkpoint.layout import CheckpointInfo
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.parts import Exchange
+from clac_jax.digests.digest import NO_DIGESTS, Digest
 from clac_jax.distributed.watchdog import Watch
 from clac_jax.training.progress import RunProgress
 
@@ -51,6 +52,7 @@ class FollowedCheckpoints:
         progress: RunProgress,
         metrics: Mapping[str, float] | None,
         before_commit: Callable[[], None] = lambda: None,
+        digests: Mapping[str, Digest] = NO_DIGESTS,
     ) -> None:
         """See `Checkpoints`.
 
@@ -58,7 +60,7 @@ class FollowedCheckpoints:
             LostWorkdirError: somebody else holds the workdir.
         """
         self._uploader.check()
-        self._inner.save(arrays, progress, metrics, before_commit)
+        self._inner.save(arrays, progress, metrics, before_commit, digests)
 
     def follow(self, workdir: Path) -> None:
         """See `Checkpoints`; what is saved at another place is not uploaded."""

@@ -14,6 +14,7 @@ from clac_jax.checkpoint.files import DamagedCheckpointError, check_files, read_
 from clac_jax.checkpoint.layout import CheckpointInfo, Leaf
 from clac_jax.checkpoint.remote import read_remote, verify_stored
 from clac_jax.checkpoint.yardstick import retention_of
+from clac_jax.digests.digest import TOTAL
 from clac_jax.errors import shown
 
 
@@ -84,6 +85,7 @@ def show(info: CheckpointInfo) -> dict[str, Any]:
         "metrics": info.metrics,
         "versions": info.versions,
         "saved_at": info.saved_at,
+        "digests": dict(info.digests),
         "bytes": info.num_bytes,
         "config": info.config,
         "arrays": {
@@ -106,6 +108,7 @@ def format_show(info: CheckpointInfo, all_arrays: bool = False) -> str:
         f"step {progress.step}, epoch {progress.epoch}, example {progress.examples_in_epoch} of "
         f"{info.num_train_examples}; {_size(info.num_bytes)}, {_age(info.saved_at)} old",
         ", ".join(f"{name} {version}" for name, version in info.versions.items()),
+        *([f"digest {info.digests[TOTAL]}"] if TOTAL in info.digests else []),
         *(f"{name:<26}{value:.5g}" for name, value in (info.metrics or {}).items()),
     ]
     table: list[tuple[str, ...]] = [("array", "shape", "dtype", "norm")]

@@ -134,6 +134,9 @@ class CheckpointInfo:
             checkpoints of format 1, which lack it.
         trained_seconds: time for which the run had trained, over all its starts, without the time
             between them; None in checkpoints of earlier versions.
+        digests: part of the state ("params", ..., "total") -> 16 hexadecimal digits, see
+            `clac_jax.digests`; computed on the devices before the state was copied off them. Empty
+            if they were not recorded.
         renamed: one line per key of the config that has been renamed since.
         record: the record of the checkpoint in the chain of its run, see `clac_jax.chain`; None in
             checkpoints of earlier versions.
@@ -149,6 +152,7 @@ class CheckpointInfo:
     leaves: Mapping[str, Leaf]
     data: Mapping[str, str] = field(default_factory=dict)
     trained_seconds: float | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
     renamed: tuple[str, ...] = ()
     record: Mapping[str, Any] | None = None
 
@@ -180,6 +184,7 @@ class CheckpointInfo:
             "saved_at": self.saved_at,
             "trained_seconds": self.trained_seconds,
             "data": dict(self.data),
+            "digests": dict(self.digests),
             **({} if self.record is None else {"record": self.record}),
             "leaves": {path: leaf.to_json() for path, leaf in self.leaves.items()},
         }
@@ -320,6 +325,8 @@ def wrong_description(info: CheckpointInfo) -> str | None:
     metrics = {} if info.metrics is None else info.metrics
     if not all(_is_number(value) for value in metrics.values()):
         return "metrics holds something that is not a number"
+    if not all(re.fullmatch("[0-9a-f]{16}", value) for value in info.digests.values()):
+        return "digests holds something that is not a digest"
     if not all(isinstance(value, str) for value in info.versions.values()):
         return "versions holds something that is not text"
     for group in ("checkpoint", "input", "dataset"):

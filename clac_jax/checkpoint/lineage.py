@@ -21,6 +21,7 @@ def content_of(info: CheckpointInfo) -> dict[str, Any]:
         "progress": info.progress.to_json(),
         "metrics": info.metrics,
         "arrays": arrays_digest(info),
+        "digests": dict(info.digests),
         "config": config_digest(info.config),
         "data": dict(info.data),
     }

@@ -44,9 +44,10 @@ from clac_jax.checkpoint.removal import (
     set_aside,
     strangers,
 )
-from clac_jax.checkpoint.snapshot import StateInParts, Stored, snapshot_of
+from clac_jax.checkpoint.snapshot import StateInParts, Stored, WrongCopyError, snapshot_of
 from clac_jax.checkpoint.yardstick import retention_of
 from clac_jax.config import schema as config_lib
+from clac_jax.digests.digest import NO_DIGESTS, Digest
 from clac_jax.distributed.watchdog import WRITING, NoWatchdog, Watch
 from clac_jax.distributed.workdir import LOCK_FILE, check_writable
 from clac_jax.errors import LostWorkdirError, MovedMetricsError, UserError, warn
@@ -180,9 +181,8 @@ class Checkpoints:
     def describe_newest(self) -> str:
         """A sentence with the step of the newest checkpoint."""
         intact = self.read_all()[0]
-        if not intact:
-            return "There is no checkpoint yet."
-        return f"The newest checkpoint is of step {max(intact)}."
+        newest = f"The newest checkpoint is of step {max(intact)}." if intact else ""
+        return newest or "There is no checkpoint yet."
 
     def save(
         self,
@@ -190,6 +190,7 @@ class Checkpoints:
         progress: RunProgress,
         metrics: Mapping[str, float] | None,
         before_commit: Callable[[], None] = lambda: None,
+        digests: Mapping[str, Digest] = NO_DIGESTS,
     ) -> None:
         """Copies the arrays and saves them as step `progress.step`, possibly in background.
 
@@ -200,6 +201,7 @@ class Checkpoints:
             progress: position of the run.
             metrics: results of the validation at this step, or None between validations.
             before_commit: called before the checkpoint becomes visible.
+            digests: part of the state -> digest, computed on the devices; empty if unknown.
 
         Raises:
             CheckpointError: this save (if not asynchronous) or an earlier one failed, and
@@ -210,7 +212,8 @@ class Checkpoints:
         self.snapshot.copy(arrays)
         sizes = self.chain.sizes()
         self._background.submit(
-            lambda: self._save_with_retries(progress, metrics, before_commit, sizes), progress
+            lambda: self._save_with_retries(progress, metrics, before_commit, digests, sizes),
+            progress,
         )
         if not self._options.async_save:
             self.wait()
@@ -232,11 +235,7 @@ class Checkpoints:
         self._manager = open_manager(self.directory, self.snapshot.handler())
 
     def check(self) -> None:
-        """Raises the error of the background save, if it has ended with one.
-
-        Raises:
-            CheckpointError: it failed and `config.checkpoint.on_failure` is "stop".
-        """
+        """Calls `wait` if the save in the background has ended."""
         self._background.check()
 
     def drain(self) -> None:
@@ -291,6 +290,7 @@ class Checkpoints:
         progress: RunProgress,
         metrics: Mapping[str, float] | None,
         before_commit: Callable[[], None],
+        digests: Mapping[str, Digest],
         sizes: Sizes,
     ) -> None:
         for attempt in range(1, self._options.retries + 2):
@@ -299,13 +299,17 @@ class Checkpoints:
                     before_commit()
                     capacity.check(self.directory, self._shapes)
                     protocol.reached("save started")
-                    stored = self.snapshot.store(Path(self.directory), progress.step)
+                    stored = self.snapshot.store(Path(self.directory), progress.step, digests)
                     protocol.reached("parts complete")
                     info = self._describe(progress, metrics, stored)
                     record = self.chain.extend(sizes, content_of(info))
                     self._save(stored, dataclasses.replace(info, record=record))
                 return
-            except (LostWorkdirError, MovedMetricsError):  # the run must stop, whatever the disk
+            except (
+                LostWorkdirError,
+                MovedMetricsError,
+                WrongCopyError,
+            ):  # the run must stop, whatever the disk
                 raise
             except Exception as error:  # of Orbax, TensorStore or the disk: report all
                 self._report(finish_interrupted(self.directory))
@@ -335,6 +339,7 @@ class Checkpoints:
             trained_seconds=time.monotonic() - self._trained_since,
             leaves=stored.leaves,
             data=self._data,
+            digests={part: str(digest) for part, digest in stored.digests.items()},
         )
 
     def _save(self, stored: Stored, info: CheckpointInfo) -> None:

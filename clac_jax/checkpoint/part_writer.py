@@ -18,6 +18,7 @@ from clac_jax.checkpoint.layout import CHECKPOINTS, CheckpointInfo, read_info
 from clac_jax.checkpoint.orbax_manager import failure_reason
 from clac_jax.checkpoint.parts import Exchange
 from clac_jax.checkpoint.snapshot import StateInParts
+from clac_jax.digests.digest import NO_DIGESTS, Digest
 from clac_jax.distributed.watchdog import WRITING, NoWatchdog, Watch
 from clac_jax.errors import UserError, WorkdirError, warn
 from clac_jax.files.paths import explain
@@ -72,6 +73,7 @@ class PartCheckpoints:
         progress: RunProgress,
         metrics: Mapping[str, float] | None,
         before_commit: Callable[[], None] = lambda: None,
+        digests: Mapping[str, Digest] = NO_DIGESTS,
     ) -> None:
         """Copies this process's shards and saves them; arguments as for `Checkpoints.save`.
 
@@ -79,7 +81,7 @@ class PartCheckpoints:
             CheckpointError: this save (if not asynchronous) or an earlier one failed, and
                 `config.checkpoint.on_failure` is "stop".
         """
-        del metrics, before_commit  # the first process has them
+        del metrics, before_commit, digests  # the first process has them
         self.wait()
         self._allocated.result()
         self.snapshot.copy(arrays)

@@ -27,6 +27,7 @@ from clac_jax.checkpoint.layout import (
 )
 from clac_jax.checkpoint.locate import is_inside, locate
 from clac_jax.checkpoint.matching import PARTS, RestoreOptions, problems
+from clac_jax.checkpoint.placed import expected_digests
 from clac_jax.checkpoint.removal import finish_interrupted, remove_parts
 from clac_jax.checkpoint.restore import (
     REPORT_FILE,
@@ -36,6 +37,7 @@ from clac_jax.checkpoint.restore import (
     restore,
     write_report,
 )
+from clac_jax.digests.digest import Digest
 from clac_jax.distributed import processes
 from clac_jax.distributed.sending import any_text
 from clac_jax.errors import UserError, shown
@@ -73,6 +75,8 @@ class Start:
         notes: lines on what was restored, what has changed and what was damaged.
         damaged: steps whose checkpoints must be set aside.
         is_own: whether it resumes from a checkpoint in its own workdir.
+        source: the checkpoint; "" for a fresh run.
+        digests: part of the state -> digest that it must have on the devices, where known.
     """
 
     arrays: Mapping[str, Any]
@@ -81,6 +85,8 @@ class Start:
     notes: list[str]
     damaged: list[int]
     is_own: bool = False
+    source: str = ""
+    digests: Mapping[str, Digest] = field(default_factory=dict)
 
 
 def find_origin(config: ml_collections.ConfigDict, workdir: Path) -> Origin:
@@ -179,13 +185,15 @@ def begin(
         gone = f"its checkpoint of step {end.step:,} is gone (checkpoint.save_last=False)"
         if has_ended(config, end):
             where = f"this run has ended; {gone}"
-            return Start(arrays, end, where, notes, sorted(damaged), is_own=True)
+            return Start(arrays, end, where, notes, sorted(damaged), is_own=True)  # trains nothing
         notes.append(
             f"          this run had ended; {gone}, so the steps up to it are trained again"
         )
     place = f"epoch {progress.epoch}, example {progress.examples_in_epoch:,}"
     where = f"{words} {shown(info.folder)} ({place} of {now.num_train_examples:,})"
-    return Start(arrays, progress, where, notes, sorted(damaged), is_own)
+    digests = expected_digests(info, restored.matches, restored.arrays, arrays)
+    source = str(info.folder)
+    return Start(arrays, progress, where, notes, sorted(damaged), is_own, source, digests)
 
 
 def shared_origin(
@@ -240,19 +248,32 @@ def in_all_processes(
     if spans_processes(shapes):
         start = begin_in_first()
         # The position may come from a file in the workdir that only the first process sees.
-        facts = json.dumps([start.progress.to_json(), start.is_own])
-        progress, is_own = json.loads(any_text(facts if processes.is_first() else ""))
-        return dataclasses.replace(start, progress=RunProgress.from_json(progress), is_own=is_own)
+        facts = json.dumps(_facts(start))
+        shared = json.loads(any_text(facts if processes.is_first() else ""))
+        return dataclasses.replace(start, **_from_facts(shared))
     start = begin_in_first() if processes.is_first() else Start({}, RunProgress(), "", [], [])
 
     def sent() -> tuple[Mapping[str, Any], bytes]:
-        return start.arrays, json.dumps([start.progress.to_json(), start.is_own]).encode()
+        return start.arrays, json.dumps(_facts(start)).encode()
 
-    arrays, position = processes.from_first(sent, shapes)
-    progress, is_own = json.loads(position)
-    return dataclasses.replace(
-        start, arrays=arrays, progress=RunProgress.from_json(progress), is_own=is_own
-    )
+    arrays, content = processes.from_first(sent, shapes)
+    return dataclasses.replace(start, arrays=arrays, **_from_facts(json.loads(content)))
+
+
+def _facts(start: Start) -> dict[str, Any]:
+    """What all processes must know of a start besides its arrays."""
+    return {
+        "progress": start.progress.to_json(),
+        "is_own": start.is_own,
+        "source": start.source,
+        "digests": {part: str(digest) for part, digest in start.digests.items()},
+    }
+
+
+def _from_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a `Start` that `_facts` describes."""
+    digests = {part: Digest.of_text(text) for part, text in facts["digests"].items()}
+    return facts | {"progress": RunProgress.from_json(facts["progress"]), "digests": digests}
 
 
 def _newest(

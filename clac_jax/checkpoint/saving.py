@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -17,6 +17,7 @@ from clac_jax.checkpoint.files import DamagedCheckpointError
 from clac_jax.checkpoint.shard_handler import Target
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
 from clac_jax.checkpoint.writer import CheckpointWriter
+from clac_jax.digests.digest import Digest
 from clac_jax.distributed import processes
 from clac_jax.distributed.preemption import Preempted
 from clac_jax.distributed.sending import any_text
@@ -47,6 +48,7 @@ class Saver:
         log: Syncable,
         options: ml_collections.ConfigDict,
         watchdog: Watch | None = None,
+        digest: Callable[[TrainState], Mapping[str, Digest]] | None = None,
     ):
         """Starts the clock of `every_n_minutes`.
 
@@ -56,12 +58,14 @@ class Saver:
             log: the log, whose rows must be on disk before the checkpoint that follows them.
             options: the group `config.checkpoint`.
             watchdog: watches the saves; by default, nothing does.
+            digest: computes the digests of a state on the devices; None if they are not recorded.
         """
         self._parallel = parallel
         self.checkpoints = checkpoints
         self._watchdog = checkpoints.watchdog = watchdog or NoWatchdog()
         self._log = log
         self._options = options
+        self._digest = digest
         self._last = time.monotonic()
         # The thread that notices a lost process saves while the main thread may be saving.
         self._lock = threading.RLock()
@@ -85,18 +89,31 @@ class Saver:
         return is_last or by_epoch or self.due_at_step(progress)
 
     def save(
-        self, state: TrainState, progress: RunProgress, metrics: Mapping[str, float] | None = None
+        self,
+        state: TrainState,
+        progress: RunProgress,
+        metrics: Mapping[str, float] | None = None,
+        together: bool = True,
     ) -> None:
         """Saves the state, in the background if configured.
+
+        Args:
+            state: the state, on the devices.
+            progress: position of the run.
+            metrics: results of the validation at this step, or None between validations.
+            together: whether all processes save; if not, the state is saved without its digests.
 
         Raises:
             CheckpointError: see `Checkpoints.save`.
         """
         self._last = time.monotonic()
         with self._watchdog.watching(SAVE):
+            # Before the copy, which is compared with them.
+            can_digest = together or not processes.are_several()
+            digests = self._digest(state) if self._digest and can_digest else {}
             arrays = to_arrays(self._parallel.local(state))
             with self._lock:
-                self.checkpoints.save(arrays, progress, metrics, before_commit=self._log.sync)
+                self.checkpoints.save(arrays, progress, metrics, self._log.sync, digests)
 
     def save_before_leaving(
         self, state: TrainState, progress: RunProgress, error: Exception
@@ -116,8 +133,9 @@ class Saver:
         if isinstance(error, LostWorkdirError) and error.moved_to:
             self.checkpoints.follow(error.moved_to)
         try:
-            if safe and (isinstance(error, Preempted) or self._parallel.is_local(state)):
-                self._save_unless_saved(state, progress)
+            together = isinstance(error, Preempted)
+            if safe and (together or self._parallel.is_local(state)):
+                self._save_unless_saved(state, progress, together)
             if isinstance(error, Preempted):
                 self.checkpoints.wait_for_last()
             self.checkpoints.wait()
@@ -143,7 +161,7 @@ class Saver:
         self.checkpoints.others_are_lost()
         try:
             if progress.step > 0 and self._is_intact(state, progress):
-                self._save_unless_saved(state, progress)
+                self._save_unless_saved(state, progress, together=False)
             self.checkpoints.drain()
         except (UserError, RuntimeError, ValueError) as error:  # JAX's, for a deleted state
             warn(str(error))
@@ -204,8 +222,8 @@ class Saver:
         except (RuntimeError, ValueError):  # the result of a failed step
             return False
 
-    def _save_unless_saved(self, state: TrainState, progress: RunProgress) -> None:
+    def _save_unless_saved(self, state: TrainState, progress: RunProgress, together: bool) -> None:
         # Only the first process knows what was saved; a distributed state needs all to save.
         saved = self.checkpoints.saved == progress
         if not (saved and self._parallel.is_local(state)):
-            self.save(state, progress)
+            self.save(state, progress, together=together)

@@ -27,12 +27,21 @@ from clac_jax.checkpoint.layout import STATE, Leaf
 from clac_jax.checkpoint.remote import Remote
 from clac_jax.checkpoint.shard_handler import WrittenArray
 from clac_jax.checkpoint.shards import region_of
+from clac_jax.digests.digest import NO_DIGESTS, Digest
+from clac_jax.digests.host import state_digests
+from clac_jax.errors import UserError
 from clac_jax.files import protocol
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
 # Arrays are copied off an accelerator in groups of this size, each of which takes host memory
 # besides the buffers while it is copied.
 GROUP_BYTES = 64 << 20
+
+
+class WrongCopyError(UserError):
+    """The copy of a state in host memory is not what was on the devices."""
+
+    prevents_saving = True
 
 
 @dataclass(frozen=True)
@@ -44,12 +53,14 @@ class Stored:
         leaves: slash path -> description of the array.
         files: path in the checkpoint -> size and CRC-32, of files that are on disk already.
         remote: where those of them are that other processes have put into a bucket.
+        digests: part of the state -> digest; empty if they are unknown.
     """
 
     tree: Mapping[str, Any]
     leaves: Mapping[str, Leaf]
     files: Mapping[str, list[int]] = field(default_factory=dict)
     remote: Remote | None = None
+    digests: Mapping[str, Digest] = field(default_factory=dict)
 
 
 class Snapshot(Protocol):
@@ -64,8 +75,16 @@ class Snapshot(Protocol):
     def handler(self) -> ocp.PyTreeCheckpointHandler:
         """Orbax's handler for `Stored.tree`."""
 
-    def store(self, directory: Path, step: int) -> Stored:
-        """Prepares the copy to be saved in a `checkpoints/`; may be repeated after a failure."""
+    def store(
+        self, directory: Path, step: int, digests: Mapping[str, Digest] = NO_DIGESTS
+    ) -> Stored:
+        """Prepares the copy to be saved in a `checkpoints/`; may be repeated after a failure.
+
+        Args:
+            directory: the `checkpoints/`.
+            step: the step of the checkpoint.
+            digests: those of the state on the devices, by part; empty if they are unknown.
+        """
 
     def clear(self) -> None:
         """Removes what `store` has left besides the checkpoint."""
@@ -104,10 +123,25 @@ class WholeState:
             use_compression=False, multiprocessing_options=only_this_process()
         )
 
-    def store(self, directory: Path, step: int) -> Stored:
-        """The arrays, which Orbax writes."""
+    def store(
+        self, directory: Path, step: int, digests: Mapping[str, Digest] = NO_DIGESTS
+    ) -> Stored:
+        """The arrays, which Orbax writes.
+
+        Raises:
+            WrongCopyError: they are not those that were on the devices.
+        """
         del directory, step
-        return Stored(self._arrays, describe(self._arrays))
+        copied = state_digests(self._arrays) if digests else {}
+        for part, digest in digests.items():
+            if copied[part] != digest:
+                raise WrongCopyError(
+                    f"The copy of the state in host memory differs from that on the device ({part})"
+                    ", so it was not saved: the memory of this machine or the transfer from its "
+                    "device is faulty. Start the same command again, on a different machine if "
+                    "this returns."
+                )
+        return Stored(self._arrays, describe(self._arrays), digests=digests)
 
     def clear(self) -> None:
         """Nothing is left."""
@@ -190,7 +224,9 @@ class StateInParts:
         if self._folder is not None:
             self.exchange.publish(self._folder, self._index, {"failure": reason})
 
-    def store(self, directory: Path, step: int) -> Stored:
+    def store(
+        self, directory: Path, step: int, digests: Mapping[str, Digest] = NO_DIGESTS
+    ) -> Stored:
         """Writes this process's part and waits for the others.
 
         Raises:
@@ -232,6 +268,7 @@ class StateInParts:
             leaves=parts.combine(self._division, found),
             files=files,
             remote=Remote(exchange.remote(step), elsewhere) if elsewhere else None,
+            digests=digests,  # no process has a copy of everything to compare with them
         )
 
     def clear(self) -> None:

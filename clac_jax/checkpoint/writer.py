@@ -10,6 +10,7 @@ from clac_jax.checkpoint.arrays import Arrays
 from clac_jax.checkpoint.best import Shapes
 from clac_jax.checkpoint.layout import CheckpointInfo
 from clac_jax.checkpoint.parts import Exchange
+from clac_jax.digests.digest import Digest
 from clac_jax.distributed.watchdog import NoWatchdog, Watch
 from clac_jax.training.progress import RunProgress
 
@@ -33,6 +34,7 @@ class CheckpointWriter(Protocol):
         progress: RunProgress,
         metrics: Mapping[str, float] | None,
         before_commit: Callable[[], None] = ...,
+        digests: Mapping[str, Digest] = ...,
     ) -> None:
         """Saves the arrays as step `progress.step`."""
 

@@ -23,8 +23,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -71,8 +72,17 @@ class Digest:
         pairs = [(each.first, each.second) for each in digests]
         return cls.of_words([sum(column) for column in zip(*pairs, strict=True)] or (0, 0))
 
+    def __add__(self, other: Digest) -> Digest:
+        return Digest.of_words((self.first + other.first, self.second + other.second))
+
+    def __sub__(self, other: Digest) -> Digest:
+        return Digest.of_words((self.first - other.first, self.second - other.second))
+
     def __str__(self) -> str:
         return f"{self.first:08x}{self.second:08x}"
+
+
+NO_DIGESTS: Mapping[str, Digest] = MappingProxyType({})
 
 
 @dataclass(frozen=True)

@@ -71,19 +71,16 @@ def _weighted_sum(words: np.ndarray, word: int) -> int:
         return int(_turned(words, word))
     numbers = odd_numbers(word, 0, words.shape[-1])
     rows = words.reshape(-1, words.shape[-1])
-    sums: np.ndarray = np.zeros(len(rows), np.uint32)
+    sums = np.zeros(len(rows), np.uint32)
     step = max(1, _ROWS // max(1, words.shape[-1]))
     for first in range(0, len(rows), step):
         some = slice(first, first + step)
         products = _turned(rows[some], word) * numbers
         sums[some] = products.sum(axis=-1, dtype=np.uint32)
-    sums = sums.reshape(words.shape[:-1])
-    axis = 1
-    while sums.ndim:
-        numbers = odd_numbers(word, axis, sums.shape[-1])
-        sums = (sums * numbers).sum(axis=-1, dtype=np.uint32)
-        axis += 1
-    return int(sums)
+    for axis, size in enumerate(reversed(words.shape[:-1]), start=1):
+        products = sums.reshape(-1, size) * odd_numbers(word, axis, size)
+        sums = products.sum(axis=-1, dtype=np.uint32)
+    return int(sums.sum(dtype=np.uint32))
 
 
 def _turned(words: np.ndarray, word: int) -> np.ndarray:

@@ -97,7 +97,7 @@ DTYPE = _dtype(_VALUES, DIGESTS)
 
 
 def header() -> bytes:
-    """The first line of a journal: what a record is made of."""
+    """The first line of a journal: the fields of a record."""
     facts = {"journal": FORMAT, "values": _VALUES, "digests": DIGESTS}
     return json.dumps(facts).encode() + b"\n"
 
@@ -110,7 +110,7 @@ def parse(content: bytes, name: str) -> np.ndarray:
     """(records,) the rows of a journal, with dtype `DTYPE`.
 
     Records at the end that are incomplete or damaged are dropped: a kill or a loss of power has cut
-    them off. A journal of another version is converted; what it lacks is zero, or not present.
+    them off. A journal of a different version is converted; what it lacks is zero, or not present.
 
     Args:
         content: the file.

@@ -83,7 +83,7 @@ def _check_description(evidence: Evidence, info: CheckpointInfo, entry: Entry) -
     if digest_of(raw["config"]) != record.get("config"):
         keys = evidence.changed_keys(raw["config"], str(record.get("config")))
         findings.append(Finding(f"{where}, config", f"was changed: {keys}"))
-    for key in ("progress", "metrics", "data"):
+    for key in ("progress", "metrics", "data", "digests"):
         if raw.get(key) != record.get(key):
             names = _names(raw.get(key), record.get(key))
             findings.append(Finding(f"{where}, {key}", f"was changed: {names}"))

@@ -65,7 +65,7 @@ class Replayer:
         setting: the data, model and step at the present position.
         state: the state at the present position, on the devices.
         progress: the present position.
-        unlike: step -> checkpoint that does not hold the state that the journal has recorded.
+        unlike: step -> checkpoint that does not hold the state that the run has recorded.
     """
 
     setting: Setting
@@ -132,8 +132,8 @@ class Replayer:
         self.state, metrics = self._stepping.step(self.state, batch)
         self.progress = before.after_step(config.batch_size * config.accumulate_steps)
         has_digests = config.journal.digest_every > 0
-        of_state = self._stepping.digests(self.state) if has_digests else {}
-        values, digests, _ = fetch(self.setting.parts.parallel, metrics, of_state)
+        copies = [self._stepping.digests.of(self.state)] if has_digests else []
+        values, digests = fetch(self.setting.parts.parallel, metrics, copies)
         return Done(self.progress.step, before, values, digests if has_digests else {})
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -156,7 +156,10 @@ class Replayer:
             setting.data.split_sizes["train"],
             data=setting.fingerprints,
         )
-        checkpoints.save(to_arrays(parallel.local(self.state)), self.progress, None)
+        assert self._stepping is not None
+        digests = self._stepping.digests.of(self.state)
+        arrays = to_arrays(parallel.local(self.state))
+        checkpoints.save(arrays, self.progress, None, digests=digests)
         checkpoints.close()
         write_atomically(folder / "config.json", config_lib.to_json(setting.config))
         return folder / CHECKPOINTS / str(self.progress.step)
@@ -196,15 +199,16 @@ class Replayer:
         self._say(f"restored  {shown(name) if name else 'nothing: a fresh state, as at the start'}")
 
     def _is_unlike(self, info: CheckpointInfo) -> bool:
-        """Whether a checkpoint does not hold the state that the journal has recorded."""
-        recorded = self.history.digests(info.step)
+        """Whether a checkpoint does not hold the state that the run has recorded."""
+        own = {part: Digest.of_text(text) for part, text in info.digests.items()}
+        recorded = {**own, **self.history.digests(info.step)}
         found = state_digests(read_arrays(info, info.leaves)) if recorded else {}
         parts = [part for part in found if recorded.get(part, found[part]) != found[part]]
         if not parts:
             return False
         self.unlike[info.step] = info
         self._say(
-            f"unlike    {shown(info.folder)} does not hold the state that the journal has recorded "
+            f"unlike    {shown(info.folder)} does not hold the state that the run has recorded "
             f"at step {info.step:,} ({', '.join(parts)}), and is not used"
         )
         return True

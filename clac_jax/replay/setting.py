@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
 import ml_collections
 
 from clac_jax.checkpoint.changes import Present
@@ -26,6 +25,7 @@ from clac_jax.training.parallel import make_parallel
 from clac_jax.training.progress import RunProgress
 from clac_jax.training.schedules import Timeline, make_schedule, timeline_of
 from clac_jax.training.state import TrainState
+from clac_jax.training.state_digests import StateDigests
 from clac_jax.training.step import TrainStep
 
 
@@ -36,12 +36,12 @@ class Stepping:
     Attributes:
         template: shapes and dtypes of the state on the host.
         step: the training step; reuses the memory of the state that it receives.
-        digests: the digests of a state, see `Parallel.digest`.
+        digests: computes the digests of a state.
     """
 
     template: TrainState
     step: TrainStep
-    digests: Callable[[TrainState], dict[str, jax.Array]]
+    digests: StateDigests
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ class Setting:
             schedule = make_schedule(self.config, timeline)
             template = self.parts.scheduled(schedule)
             self._steps[timeline] = Stepping(
-                template, self.parts.train_step(schedule), self.parts.parallel.digest(template)
+                template,
+                self.parts.train_step(schedule),
+                StateDigests(self.parts.parallel, template),
             )
         return self._steps[timeline]
 

@@ -1,4 +1,4 @@
-"""What is recorded of a start of the program: whatever may change the bits of its steps."""
+"""The record of a start of the program: whatever may change the bits of its steps."""
 
 from __future__ import annotations
 
