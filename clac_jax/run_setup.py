@@ -13,7 +13,7 @@ from clac_jax.chain.row_digests import write_row_digests
 from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.changes import Present
 from clac_jax.checkpoint.division import spans_processes
-from clac_jax.checkpoint.lineage import parent_of
+from clac_jax.checkpoint.lineage import Recorder, parent_of
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.part_writer import PartCheckpoints
 from clac_jax.checkpoint.placed import check_placed
@@ -109,8 +109,9 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
         log = RunLog(workdir, config, progress.step, validated, resumed)
         facts = start_facts(config)
         parent = parent_of(origin, progress)
-        saved.chain = ChainFile(workdir, parent, {"start": log.start, **brief(facts)}, resumed)
-        log.keep(saved.chain)
+        chain = ChainFile(workdir, parent, {"start": log.start, **brief(facts)}, resumed)
+        saved.chain = Recorder(chain)
+        log.keep(chain)
         log.record_event(START, progress.step, {**facts, "data": fingerprints})
         write_row_digests(
             workdir, {split: data.splits.row_digests(split) for split in fingerprints}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from clac_jax.chain.chain_file import Parent
+from clac_jax.chain.chain_file import Chain, NoChain, Parent, Sizes
 from clac_jax.chain.record import digest_of
 from clac_jax.checkpoint.layout import CheckpointInfo
 from clac_jax.checkpoint.resume import Origin
@@ -25,6 +26,29 @@ def content_of(info: CheckpointInfo) -> dict[str, Any]:
         "config": config_digest(info.config),
         "data": dict(info.data),
     }
+
+
+class Recorder:
+    """Brings checkpoints into the chain of their run.
+
+    Args:
+        chain: the chain; by default they have none.
+    """
+
+    def __init__(self, chain: Chain | None = None):
+        self._chain = chain or NoChain()
+
+    def sizes(self) -> Sizes:
+        """See `Chain.sizes`."""
+        return self._chain.sizes()
+
+    def recorded(self, info: CheckpointInfo, sizes: Sizes) -> CheckpointInfo:
+        """The description of a checkpoint with its record, which is on disk.
+
+        Raises:
+            WorkdirError: the record cannot be written.
+        """
+        return dataclasses.replace(info, record=self._chain.extend(sizes, content_of(info)))
 
 
 def arrays_digest(info: CheckpointInfo) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ import ml_collections
 import orbax.checkpoint as ocp
 from etils import epath
 
-from clac_jax.chain.chain_file import Chain, NoChain, Sizes
+from clac_jax.chain.chain_file import Sizes
 from clac_jax.checkpoint import capacity
 from clac_jax.checkpoint.arrays import Arrays, nested
 from clac_jax.checkpoint.background import Background, CheckpointError
@@ -32,7 +31,7 @@ from clac_jax.checkpoint.layout import (
     read_all,
     read_info,
 )
-from clac_jax.checkpoint.lineage import content_of
+from clac_jax.checkpoint.lineage import Recorder
 from clac_jax.checkpoint.orbax_manager import check_written, failure_reason, open_manager
 from clac_jax.checkpoint.parts import Exchange, LostPartError
 from clac_jax.checkpoint.remote import write_remote
@@ -56,6 +55,8 @@ from clac_jax.files.atomic import sync
 from clac_jax.files.paths import explain
 from clac_jax.training.progress import RunProgress
 from clac_jax.versions import package_versions
+
+_MUST_STOP = (LostWorkdirError, MovedMetricsError, WrongCopyError)  # whatever the disk
 
 
 class Checkpoints:
@@ -130,7 +131,7 @@ class Checkpoints:
         # Memory for the copy of the state is allocated while the first step compiles.
         self._allocated = self._background.prepare(self.snapshot.allocate)
         self.watchdog: Watch = NoWatchdog()
-        self.chain: Chain = NoChain()
+        self.chain = Recorder()
         self.changed: Callable[[], None] = lambda: None  # called after each commit and removal
 
     @property
@@ -302,26 +303,20 @@ class Checkpoints:
                     stored = self.snapshot.store(Path(self.directory), progress.step, digests)
                     protocol.reached("parts complete")
                     info = self._describe(progress, metrics, stored)
-                    record = self.chain.extend(sizes, content_of(info))
-                    self._save(stored, dataclasses.replace(info, record=record))
+                    self._save(stored, self.chain.recorded(info, sizes))
                 return
-            except (
-                LostWorkdirError,
-                MovedMetricsError,
-                WrongCopyError,
-            ):  # the run must stop, whatever the disk
+            except _MUST_STOP:
                 raise
             except Exception as error:  # of Orbax, TensorStore or the disk: report all
                 self._report(finish_interrupted(self.directory))
                 # Replaces the one that failed.
                 self._manager = open_manager(self.directory, self.snapshot.handler())
-                reason = failure_reason(error)
-                what = f"Cannot save step {progress.step} in {self.directory}: {reason}"
+                what = f"Cannot save step {progress.step} in {self.directory}: "
+                what += failure_reason(error)
                 if attempt > self._options.retries or isinstance(error, LostPartError):
                     self._clear()
-                    raise CheckpointError(
-                        f"{what} The checkpoints that are there are untouched."
-                    ) from error
+                    untouched = "The checkpoints that are there are untouched."
+                    raise CheckpointError(f"{what} {untouched}") from error
                 warn(f"{what} Attempt {attempt + 1} follows.")
                 time.sleep(self._options.retry_seconds * 2 ** (attempt - 1))
 

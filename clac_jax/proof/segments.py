@@ -127,7 +127,9 @@ class Segment:
             step, names = next(iter(self.wrong.items()))
             words.append(f"step {step:,} DIFFERS in {STAGES[names[0]]}")
         if self.arrays:
-            words.append(f"{len(self.arrays)} arrays DIFFER: {self.arrays[0].words}")
+            count = len(self.arrays)
+            differ = "array DIFFERS" if count == 1 else "arrays DIFFER"
+            words.append(f"{count} {differ}: {self.arrays[0].words}")
         by = f", by {self.largest:.1e} (tolerance {self.tolerance:.0e})" if self.lawful else ""
         because = f", although {self.lawful}" if self.lawful else ""
         return "; ".join(words) + by + because

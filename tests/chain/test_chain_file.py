@@ -11,7 +11,7 @@ from clac_jax.chain.chain_file import ChainFile, Parent, end_chain
 from clac_jax.chain.record import DamagedChainError, array_hash, joined_hash, read_chain
 from clac_jax.chain.row_digests import fingerprint_of, read_row_digests, write_row_digests
 from clac_jax.checkpoint.layout import read_all
-from clac_jax.checkpoint.lineage import arrays_digest, parent_of
+from clac_jax.checkpoint.lineage import Recorder, arrays_digest, parent_of
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.resume import Origin
 from clac_jax.errors import WorkdirError
@@ -37,7 +37,8 @@ class Start:
         self.checkpoints = Checkpoints(workdir, config, shapes_of(arrays))
         parent = parent_of(Origin(own, other=other), RunProgress(step=step))
         facts = {"start": self.journal.start}
-        self.checkpoints.chain = ChainFile(workdir, parent, facts, bool(own) or other is None)
+        self.chain = ChainFile(workdir, parent, facts, bool(own) or other is None)
+        self.checkpoints.chain = Recorder(self.chain)
         self.journal.write_event("start", step, {"config": {}})
 
     def do(self, *steps, saved=()):
@@ -52,7 +53,7 @@ class Start:
 
     def end(self):
         self.checkpoints.close()
-        for file in (self.metrics, self.journal, self.checkpoints.chain):
+        for file in (self.metrics, self.journal, self.chain):
             file.close()
 
 

@@ -11,7 +11,7 @@ from etils import epath
 from clac_jax.chain.record import CHAIN_FILE, new_entry, read_chain
 from clac_jax.checkpoint.arrays import read_arrays
 from clac_jax.checkpoint.layout import read_info
-from clac_jax.checkpoint.lineage import arrays_digest
+from clac_jax.checkpoint.lineage import Recorder, arrays_digest
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.config.schema import from_plain
 from clac_jax.journal.journal_file import STEPS_FILE, read_steps
@@ -54,7 +54,7 @@ def forge_checkpoint(workdir, step, change, adapt=False):
             forge, config, shapes, info.num_train_examples, data=dict(info.data)
         )
         checkpoints._config = info.config
-        checkpoints.chain = GivenRecord(record)
+        checkpoints.chain = Recorder(GivenRecord(record))
         checkpoints.save(arrays, info.progress, info.metrics)
         checkpoints.close()
         made = read_info(epath.Path(forge) / "checkpoints" / str(step))

@@ -190,10 +190,8 @@ def test_a_weight_is_found_though_the_whole_chain_was_forged(copy):
         shutil.rmtree(copy / "checkpoints" / str(step))
     findings = found(copy, Limits(segments=9, seed=0))
     assert any(f.startswith("checkpoints/4, params: digest ") for f in findings), findings
-    wrong = [f for f in findings if f.startswith("steps ")]
-    assert [f.partition(":")[0] for f in wrong] == ["steps 1-4", "steps 5-8"]
-    assert "1 arrays DIFFER: params/cross_head" in wrong[0]
-    assert "step 5 DIFFERS in the loss" in wrong[1]
+    (wrong,) = [f for f in findings if f.startswith("steps ")]
+    assert wrong.startswith("steps 3-4: 1 array DIFFERS: params/cross_head")
 
 
 def test_a_row_of_the_data_is_named(copy, monkeypatch):
