@@ -67,6 +67,8 @@ def words_of(array: np.ndarray) -> np.ndarray:
 
 
 def _weighted_sum(words: np.ndarray, word: int) -> int:
+    if words.size == 0:
+        return 0
     if words.ndim == 0:
         return int(_turned(words, word))
     numbers = odd_numbers(word, 0, words.shape[-1])

@@ -350,14 +350,16 @@ class ShardMap(Parallel):
 
 def _local_shards(tree: Any) -> list[Any]:
     """Each local device's shards of the arrays of a tree, on the host."""
-    devices = jax.local_devices()
     leaves, structure = jax.tree.flatten(tree)
-    rows: list[list[np.ndarray]] = [[] for _ in devices]
-    for leaf in leaves:
-        on = {shard.device: shard.data for shard in leaf.addressable_shards}
-        for row, device in zip(rows, devices, strict=True):
-            row.append(np.asarray(on[device]))
-    return [jax.tree.unflatten(structure, row) for row in rows]
+    by_leaf = [
+        [np.asarray(shard.data) for shard in sorted(leaf.addressable_shards, key=_device_number)]
+        for leaf in leaves
+    ]
+    return [jax.tree.unflatten(structure, row) for row in zip(*by_leaf, strict=True)]
+
+
+def _device_number(shard: Any) -> int:
+    return int(shard.device.id)
 
 
 def _placed(leaf: Any, sharding: NamedSharding) -> jax.Array:

@@ -52,6 +52,19 @@ def test_saved_on_some_devices_it_is_restored_on_any_others(on_eight_devices):
     assert len(found) == 12 and all(found.values()), found
 
 
+def test_digests_do_not_depend_on_the_devices(on_eight_devices):
+    found = dict(on_eight_devices["digests"])
+    assert found.pop("flipped on device 5") == {"5": ["params", "total"]}
+    assert {name: len(copies) for name, copies in found.items()} == {
+        "everything on 8": 8,
+        "everything on 2": 2,
+        "optimizer on 4": 4,
+        "nothing on 1": 1,
+        "pmap on 8": 8,
+    }
+    assert all(all(copies) for copies in found.values()), found
+
+
 def test_a_partial_restore_gives_the_numbers_of_one_without_shards(on_eight_devices):
     assert all(on_eight_devices["partly"].values()), on_eight_devices["partly"]
 

@@ -14,6 +14,7 @@ from helpers.workdirs import assert_equal_runs, last_state, until
 
 from clac_jax.checkpoint.layout import read_all
 from clac_jax.distributed.preemption import EXIT_PREEMPTED
+from clac_jax.journal.journal_file import read_journal
 from clac_jax.reporting.metrics_file import TIMING_FIELDS, read_rows
 
 SHARDED = (
@@ -57,6 +58,11 @@ def test_one_process_with_everything_spread_gives_the_numbers_of_two(run, undist
     assert done.returncode == 0, done.stderr
     assert_close_rows(tmp_path / "one", undisturbed)
     assert_close_parameters(tmp_path / "one", undisturbed)
+    for name in ("ids", "texts", "crystals"):
+        digests = (
+            read_journal(each).steps["digests"][name] for each in (tmp_path / "one", undisturbed)
+        )
+        np.testing.assert_array_equal(*digests, err_msg=name)
     assert "4 x cpu, 2 processes" in log_of(undisturbed, 0)
     assert "epoch" not in log_of(undisturbed, 1), "only the first process reports"
 

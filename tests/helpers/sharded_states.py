@@ -29,11 +29,15 @@ from clac_jax.checkpoint.layout import read_all
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.saving import Saver
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
+from clac_jax.digests.host import state_digests
 from clac_jax.reporting.run_log import SilentLog
-from clac_jax.training.parallel import ShardMap
+from clac_jax.training.parallel import Pmap, ShardMap
 from clac_jax.training.progress import RunProgress
 from clac_jax.training.state import create_train_state
+from clac_jax.training.state_digests import StateDigests
 from helpers.states import COUNTERS, make_config, make_state
+
+DIVISIONS = [(8, "everything"), (2, "everything"), (4, "optimizer"), (1, "nothing")]
 
 
 def on(devices, what="everything"):
@@ -216,8 +220,42 @@ def damaged(work):
     }
 
 
+def digests():
+    """Digests on devices are those of NumPy, however the state is divided among how many."""
+    template = state_of(1)
+    expected = state_digests(flat(template))
+    placements = {f"{what} on {count}": on(count, what) for count, what in DIVISIONS}
+    result = {}
+    for name, parallel in (placements | {"pmap on 8": Pmap()}).items():
+        digests = StateDigests(parallel, template)
+        copies = digests.fetch(digests.queue(parallel.put(template)))
+        result[name] = [copy == expected for copy in copies]
+    return result | {"flipped on device 5": flipped_copy(template, expected)}
+
+
+def flipped_copy(template, expected):
+    """The devices whose copy has the right digests, of 8 copies with a wrong bit in one."""
+    parallel = Pmap()
+    state = parallel.put(template)
+    kernel = state.params["graph"]["kernel"]
+    pieces = [np.array(shard.data) for shard in kernel.addressable_shards]
+    pieces[5].view(np.uint32)[0, 3, 77] ^= 1 << 13
+    pieces = list(map(jax.device_put, pieces, [s.device for s in kernel.addressable_shards]))
+    state.params["graph"]["kernel"] = jax.make_array_from_single_device_arrays(
+        kernel.shape, kernel.sharding, pieces
+    )
+    digests = StateDigests(parallel, template)
+    copies = digests.fetch(digests.queue(state))
+    wrong = {
+        number: sorted(part for part in expected if copy[part] != expected[part])
+        for number, copy in enumerate(copies)
+    }
+    return {number: parts for number, parts in wrong.items() if parts}
+
+
 def main(work):
     result = {
+        "digests": digests(),
         "restored": restored_everywhere(work),
         "partly": partly(work),
         "fresh": fresh(),

@@ -1,0 +1,62 @@
+"""The digest of a batch: of what the model receives, however it is packed and divided."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from clac_jax.crystals.graph import CrystalGraph
+from clac_jax.input_pipeline.batch import ExampleViews, TokenView
+from clac_jax.input_pipeline.example_digest import BATCH_DIGESTS, digested
+
+
+def an_example(index=3, seed=0):
+    rng = np.random.default_rng(seed)
+    graph = CrystalGraph(
+        atomic_numbers=rng.integers(1, 90, 4).astype(np.int32),
+        senders=rng.integers(0, 4, 9).astype(np.int32),
+        receivers=rng.integers(0, 4, 9).astype(np.int32),
+        edge_vectors=rng.normal(size=(9, 3)).astype(np.float32),
+        lattice=np.eye(3, dtype=np.float32),
+    )
+    tokens = TokenView(rng.integers(0, 99, 5).astype(np.int32), np.full(5, -100, np.int32))
+    return ExampleViews(index, (graph, graph), (tokens,))
+
+
+def changed(example):
+    """Variants of an example -> the digest that must change, and only that."""
+    graph, view = example.graphs[0], example.tokens[0]
+    vectors = graph.edge_vectors.copy()
+    vectors.view(np.uint32)[8, 2] ^= 1
+    labels = view.labels.copy()
+    labels[2] = 7
+    return {
+        "index": (dataclasses.replace(example, index=4), "ids"),
+        "a bit of a vector": (
+            dataclasses.replace(
+                example, graphs=(graph, dataclasses.replace(graph, edge_vectors=vectors))
+            ),
+            "crystals",
+        ),
+        "one view fewer": (dataclasses.replace(example, graphs=(graph,)), "crystals"),
+        "a label of a token": (
+            dataclasses.replace(example, tokens=(TokenView(view.ids, labels),)),
+            "texts",
+        ),
+        "no labels": (dataclasses.replace(example, tokens=(TokenView(view.ids),)), "texts"),
+    }
+
+
+@pytest.mark.parametrize("what", changed(an_example()))
+def test_each_digest_is_of_its_own_part(what):
+    other, name = changed(an_example())[what]
+    before, after = digested(an_example(), 0).digests, digested(other, 0).digests
+    unequal = [BATCH_DIGESTS[k] for k in range(3) if not np.array_equal(before[k], after[k])]
+    assert unequal == [name]
+
+
+def test_two_examples_that_change_places_are_seen():
+    one, other = an_example(1, seed=1), an_example(2, seed=2)
+    before = digested(one, 0).digests + digested(other, 1).digests
+    after = digested(other, 0).digests + digested(one, 1).digests
+    assert np.all(np.any(before != after, axis=1))
