@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from clac_jax.chain.chain_file import Chain, NoChain, Parent, Sizes
+from clac_jax.chain.chain_file import Chain, NoChain, Parent
 from clac_jax.chain.record import digest_of
 from clac_jax.checkpoint.layout import CheckpointInfo
 from clac_jax.checkpoint.resume import Origin
@@ -38,17 +38,19 @@ class Recorder:
     def __init__(self, chain: Chain | None = None):
         self._chain = chain or NoChain()
 
-    def sizes(self) -> Sizes:
-        """See `Chain.sizes`."""
-        return self._chain.sizes()
+    def begin(self) -> Callable[[CheckpointInfo], CheckpointInfo]:
+        """Begins a save: what the run writes later belongs to the next record.
 
-    def recorded(self, info: CheckpointInfo, sizes: Sizes) -> CheckpointInfo:
-        """The description of a checkpoint with its record, which is on disk.
-
-        Raises:
-            WorkdirError: the record cannot be written.
+        Returns:
+            The description of a checkpoint -> the same with its record, which is then on disk; it
+            raises a `WorkdirError` if that cannot be written.
         """
-        return dataclasses.replace(info, record=self._chain.extend(sizes, content_of(info)))
+        sizes = self._chain.sizes()
+
+        def recorded(info: CheckpointInfo) -> CheckpointInfo:
+            return dataclasses.replace(info, record=self._chain.extend(sizes, content_of(info)))
+
+        return recorded
 
 
 def arrays_digest(info: CheckpointInfo) -> str | None:

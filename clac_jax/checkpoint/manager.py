@@ -13,7 +13,6 @@ import ml_collections
 import orbax.checkpoint as ocp
 from etils import epath
 
-from clac_jax.chain.chain_file import Sizes
 from clac_jax.checkpoint import capacity
 from clac_jax.checkpoint.arrays import Arrays, nested
 from clac_jax.checkpoint.background import Background, CheckpointError
@@ -193,9 +192,7 @@ class Checkpoints:
         before_commit: Callable[[], None] = lambda: None,
         digests: Mapping[str, Digest] = NO_DIGESTS,
     ) -> None:
-        """Copies the arrays and saves them as step `progress.step`, possibly in background.
-
-        An existing checkpoint of the same step is replaced.
+        """Copies the arrays, and saves them in place of any checkpoint of step `progress.step`.
 
         Args:
             arrays: slash path -> array, as announced in `shapes`; they may change after the return.
@@ -211,9 +208,9 @@ class Checkpoints:
         self.wait()
         self._allocated.result()
         self.snapshot.copy(arrays)
-        sizes = self.chain.sizes()
+        record = self.chain.begin()
         self._background.submit(
-            lambda: self._save_with_retries(progress, metrics, before_commit, digests, sizes),
+            lambda: self._save_with_retries(progress, metrics, before_commit, digests, record),
             progress,
         )
         if not self._options.async_save:
@@ -292,7 +289,7 @@ class Checkpoints:
         metrics: Mapping[str, float] | None,
         before_commit: Callable[[], None],
         digests: Mapping[str, Digest],
-        sizes: Sizes,
+        record: Callable[[CheckpointInfo], CheckpointInfo],
     ) -> None:
         for attempt in range(1, self._options.retries + 2):
             try:
@@ -303,13 +300,12 @@ class Checkpoints:
                     stored = self.snapshot.store(Path(self.directory), progress.step, digests)
                     protocol.reached("parts complete")
                     info = self._describe(progress, metrics, stored)
-                    self._save(stored, self.chain.recorded(info, sizes))
+                    self._save(stored, record(info))
                 return
             except _MUST_STOP:
                 raise
             except Exception as error:  # of Orbax, TensorStore or the disk: report all
                 self._report(finish_interrupted(self.directory))
-                # Replaces the one that failed.
                 self._manager = open_manager(self.directory, self.snapshot.handler())
                 what = f"Cannot save step {progress.step} in {self.directory}: "
                 what += failure_reason(error)

@@ -12,6 +12,7 @@ import numpy as np
 from clac_jax.checkpoint.arrays import read_arrays
 from clac_jax.digests.digest import Digest
 from clac_jax.errors import UserError
+from clac_jax.journal.record import DIGESTS
 from clac_jax.replay.devices import lawful_difference, prepare_devices
 from clac_jax.replay.differences import ArrayDifference, Element, differences
 from clac_jax.replay.errors import ReplayError
@@ -159,12 +160,11 @@ def bisect(left: History, right: History, scratch: Path, say: Say = lambda line:
         ReplayError: a run has no journal, or the journals have no step in common.
     """
     names = left.name, right.name
-    steps = _common(left, right)
-    unlike = (k for k, step in enumerate(steps) if parting(left.digests(step), right.digests(step)))
-    number = next(unlike, None)
-    if number is None:
-        return Bisection(names, len(steps), steps[-1])
-    step = steps[number]
+    steps, unlike = _common(left, right)
+    if not unlike.any():
+        return Bisection(names, len(steps), int(steps[-1]))
+    number = int(np.argmax(unlike))
+    step = int(steps[number])
     prepare_devices(max((left.start_of(step), right.start_of(step)), key=lambda each: each.count))
     digests = left.digests(step), right.digests(step)
     different = parting(*digests)
@@ -179,7 +179,7 @@ def bisect(left: History, right: History, scratch: Path, say: Say = lambda line:
     found = Bisection(
         names=names,
         compared=number,
-        last=steps[-1],
+        last=int(steps[-1]),
         step=step,
         parting=different,
         values=values,
@@ -199,8 +199,8 @@ def bisect(left: History, right: History, scratch: Path, say: Say = lambda line:
     return found
 
 
-def _common(left: History, right: History) -> list[int]:
-    """The steps of which both journals have digests.
+def _common(left: History, right: History) -> tuple[np.ndarray, np.ndarray]:
+    """(steps,) the steps of which both journals have digests, and (steps,) bool, which differ.
 
     Raises:
         ReplayError: there are none.
@@ -211,14 +211,21 @@ def _common(left: History, right: History) -> list[int]:
                 f"{history.name} has no journal, so its steps cannot be compared. Runs write one "
                 "unless journal.digest_every=0; `clac-jax ckpt diff` compares two checkpoints."
             )
-    both = np.intersect1d(left.journal.steps["step"], right.journal.steps["step"])
-    steps = [step for step in both.tolist() if left.digests(step) and right.digests(step)]
-    if not steps:
+    rows = left.journal.steps, right.journal.steps
+    steps, first, second = np.intersect1d(rows[0]["step"], rows[1]["step"], return_indices=True)
+    a, b = rows[0][first], rows[1][second]
+    compared, unlike = np.zeros(len(steps), bool), np.zeros(len(steps), bool)
+    for number, name in enumerate(DIGESTS):
+        if name in STAGES:
+            both = (a["present"] & b["present"]) >> number & 1 == 1
+            compared |= both
+            unlike |= both & (a["digests"][name] != b["digests"][name]).any(axis=-1)
+    if not compared.any():
         raise ReplayError(
             f"The journals of {left.name} and {right.name} have no step with digests in common, so "
             "nothing can be compared. Name two runs that have done the same steps."
         )
-    return steps
+    return steps[compared], unlike[compared]
 
 
 def _computed(history: History, step: int, scratch: Path, say: Say) -> Side:

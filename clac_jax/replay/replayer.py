@@ -14,7 +14,7 @@ from etils import epath
 
 from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.arrays import read_arrays
-from clac_jax.checkpoint.files import DamagedCheckpointError
+from clac_jax.checkpoint.damage import DamagedCheckpointError, RemovedCheckpointError
 from clac_jax.checkpoint.layout import CHECKPOINTS, CheckpointInfo, read_all
 from clac_jax.checkpoint.locate import locate
 from clac_jax.checkpoint.manager import Checkpoints
@@ -84,6 +84,7 @@ class Replayer:
         self._scratch = scratch
         self._say = say
         self.unlike: dict[int, CheckpointInfo] = {}
+        self._bad: set[int] = set()  # steps whose checkpoints cannot be used
         self._settings: dict[str, Setting] = {}
         self._stepping: Stepping | None = None
         self._batches: Iterator[Batch] | None = None
@@ -96,8 +97,9 @@ class Replayer:
             UserError: the data or a checkpoint cannot be used.
         """
         self.history.start_of(step)
-        nearest = next((info.step for info in self.history.before(step)), -1)
-        if not (self._stepping and max(nearest, 0) <= self.progress.step < step):
+        usable = [each.step for each in self.history.before(step) if each.step not in self._bad]
+        nearest = max(usable, default=0)
+        if not (self._stepping and nearest <= self.progress.step < step):
             self._restore(step)
         while self.progress.step < step - 1:
             self.do()
@@ -177,15 +179,16 @@ class Replayer:
     def _restore(self, step: int) -> None:
         """The state of the nearest intact checkpoint before a step, or a fresh one."""
         for info in self.history.before(step):
-            try:
-                if self._is_unlike(info):
-                    continue
-                self._begin(info.step, resume.Origin(own={info.step: info}))
-            except DamagedCheckpointError as error:
-                self._say(f"damaged   {error}")
+            if info.step in self._bad:
                 continue
-            self._say(f"restored  {shown(info.folder)}")
-            return
+            try:
+                if not self._is_unlike(info):
+                    self._begin(info.step, resume.Origin(own={info.step: info}))
+                    self._say(f"restored  {shown(info.folder)}")
+                    return
+            except (DamagedCheckpointError, RemovedCheckpointError) as error:
+                self._say(f"unusable  {error}")
+            self._bad.add(info.step)
         first = self.history.starts[0]
         if first.step:
             raise ReplayError(
