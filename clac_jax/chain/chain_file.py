@@ -43,7 +43,8 @@ class Parent:
     Attributes:
         step: its step; 0 for a fresh run.
         record: its record; None if it has none.
-        origin: of another run's checkpoint, and of one without a record: name and step.
+        origin: `run` and `step` of a checkpoint of another run, or of one without a record: then
+            `run` is None. None otherwise.
     """
 
     step: int = 0
@@ -211,7 +212,7 @@ def file_hash(path: Path) -> str | None:
 
 @dataclass
 class _Covered:
-    """How much of a file the records cover.
+    """The part of a file that the records cover.
 
     Attributes:
         rows: number of rows.
@@ -227,7 +228,7 @@ class _Covered:
 
     @classmethod
     def up_to(cls, path: Path, rows: int, is_journal: bool) -> _Covered:
-        """What covers a number of rows of a file, or all that it has."""
+        """The part with a number of rows of a file, or all of it."""
         content = _read(path, 0, _size(path))
         if is_journal:
             found = min(rows, len(parse(content, str(path))) if content else 0)
@@ -250,7 +251,7 @@ class _Covered:
     def advance(self, portion: Portion, size: int) -> None:
         """Covers these rows, too."""
         self.rows += len(portion.contents)
-        self.offset = size
+        self.offset = max(size, self.offset)
 
 
 def _journal_contents(content: bytes) -> list[bytes]:

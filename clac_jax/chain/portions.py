@@ -1,7 +1,7 @@
 """The rows of metrics.jsonl, steps.journal and starts.jsonl that a record of a chain covers.
 
 Each record covers the rows since the record before it. What is hashed of a row are its values, in a
-form that does not change if a later version writes the file anew.
+form that does not change if a later version rewrites the file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Portion:
     Attributes:
         first: number of rows before them.
         contents: the form of each row that is hashed.
-        fields: for rows of a journal, the names of their values.
+        fields: names of the values, of rows of a journal.
     """
 
     first: int
@@ -62,7 +62,7 @@ def line_contents(lines: bytes) -> list[bytes]:
 
 
 def row_contents(rows: Sequence[Mapping[str, Any]]) -> list[bytes]:
-    """The same for lines that have been read."""
+    """The form of parsed lines that is hashed; equal to that of `line_contents`."""
     return [canonical(row) for row in rows]
 
 
@@ -70,14 +70,14 @@ FIELDS: tuple[str, ...] = (
     *(name for name in DTYPE.names or () if name not in ("digests", "crc", "present")),
     *(f"digests/{name}" for name in DTYPE["digests"].names or ()),
 )
-"""What is hashed of a record of a journal."""
+"""Names of the values of a record of a journal that are hashed."""
 
 
 def step_contents(rows: np.ndarray, fields: Sequence[str] = FIELDS) -> list[bytes]:
     """The form of records of a journal that is hashed.
 
     Args:
-        rows: with dtype `DTYPE`.
+        rows: records, dtype `DTYPE`.
         fields: names of the values, as in `FIELDS`.
 
     Raises:

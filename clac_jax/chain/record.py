@@ -137,7 +137,9 @@ def entry_of(content: Any, line: int = 0) -> Entry:
     if not sound:
         raise ValueError("is not a record")
     if record.get("format") != FORMAT:
-        raise ValueError(f"has format {record.get('format')!r:.20}, of another version of clac_jax")
+        raise ValueError(
+            f"has format {record.get('format')!r:.20}, which a different version of clac_jax wrote"
+        )
     return Entry(record, stated, marks, line)
 
 
@@ -148,5 +150,5 @@ def _entry(line: bytes, number: int, path: Path) -> Entry:
         what = str(error) if type(error) is ValueError else "is not a record"
         raise DamagedChainError(
             f"{path}, line {number} {what}. Put back the file that the run has written, or move it "
-            "away: the chain then begins anew."
+            "away: a new chain then begins."
         ) from error

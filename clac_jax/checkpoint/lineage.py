@@ -1,4 +1,4 @@
-"""Where a checkpoint stands in the chain of its run: what its record says, and its parent."""
+"""The place of a checkpoint in the chain of its run: the content of its record, and its parent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clac_jax.training.progress import RunProgress
 
 
 def content_of(info: CheckpointInfo) -> dict[str, Any]:
-    """What the record of a checkpoint says of the checkpoint itself."""
+    """The part of the record of a checkpoint that describes the checkpoint itself."""
     return {
         "step": info.step,
         "progress": info.progress.to_json(),

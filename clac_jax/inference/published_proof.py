@@ -35,7 +35,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class PublishedProof:
-    """What a published model carries of the proof of its run.
+    """The proof of a run, as carried by a model that was published from it.
 
     Attributes:
         entries: the chain of its run, up to the newest record.
@@ -89,7 +89,7 @@ class PublishedProof:
 
 
 def proof_of(info: CheckpointInfo) -> PublishedProof | None:
-    """What a model that is published from a checkpoint carries; None if its run has no chain.
+    """The proof for a model published from a checkpoint; None if its run has no chain.
 
     Raises:
         UserError: a file of the run cannot be read.

@@ -1,4 +1,4 @@
-"""What a run has left, read as far as possible: nothing that was tampered with ends the reading."""
+"""The files of a run, read as far as possible: tampering does not end the reading."""
 
 from __future__ import annotations
 
@@ -104,12 +104,14 @@ class Evidence:
 
 
 def gather(folder: Path) -> Evidence:
-    """Reads the files of a run.
+    """Reads the files of a run, which may be running: what was written last is read first.
 
     Raises:
         UserError: a file cannot be read because of permissions or the file system.
     """
     findings: list[Finding] = []
+    intact, damaged = read_all(epath.Path(folder) / CHECKPOINTS)
+    described = _described(intact)
     entries = _entries(folder / CHAIN_FILE, findings)
 
     def read(name: str, reader: Callable[[Path], T], otherwise: T) -> T:
@@ -122,7 +124,6 @@ def gather(folder: Path) -> Evidence:
     rows: list[dict[str, Any]] = read(METRICS_FILE, read_rows, [])
     steps = read(STEPS_FILE, read_steps, np.zeros(0, DTYPE))
     events: list[dict[str, Any]] = read(STARTS_FILE, read_events, [])
-    intact, damaged = read_all(epath.Path(folder) / CHECKPOINTS)
     return Evidence(
         folder=folder,
         entries=entries,
@@ -130,11 +131,25 @@ def gather(folder: Path) -> Evidence:
         steps=steps,
         events=events,
         config=_config(folder / CONFIG_FILE, findings),
-        checkpoints=intact,
+        checkpoints={step: info for step, info in intact.items() if step in described},
         damaged=damaged,
-        described={step: read_json(info.folder / RUN_FILE) for step, info in intact.items()},
+        described=described,
         findings=findings,
     )
+
+
+def _described(
+    checkpoints: Mapping[int, CheckpointInfo],
+) -> dict[int, Mapping[str, Any]]:
+    """The descriptions as they are on disk, of those checkpoints that still exist."""
+    found = {}
+    for step, info in checkpoints.items():
+        try:
+            found[step] = read_json(info.folder / RUN_FILE)
+        except DamagedCheckpointError:
+            if info.folder.exists():
+                raise
+    return found
 
 
 def _entries(path: Path, findings: list[Finding]) -> list[Entry]:

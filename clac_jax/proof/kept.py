@@ -1,4 +1,4 @@
-"""What stays of a proof: `proofs.jsonl` of a run, and the signature of its chain."""
+"""The files that keep a proof: `proofs.jsonl` of a run, and the signature of its chain."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def read_proofs(folder: Path) -> list[Mapping[str, Any]]:
 
 
 def sign_run(run: str, folder: Path, private_key: Path) -> Signature:
-    """Signs the last record of a run, and writes the signature beside its chain.
+    """Signs the last record of a run, and writes the signature next to its chain.
 
     Args:
         run: the run, as named by the user.

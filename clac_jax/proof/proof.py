@@ -86,7 +86,7 @@ class Proof:
         if origin.get("run"):
             begins = f", from {origin['run']} (step {origin['step']:,})"
         elif origin:
-            begins = f", begun at step {origin['step']:,} by a run without one"
+            begins = f", which starts at step {origin['step']:,}: no record is older"
         ended = ", ended" if last.kind == END else ""
         return (
             f"chain     {len(self.entries)} records, steps {first.step:,} to {last.step:,}{ended}"

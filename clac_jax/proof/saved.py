@@ -29,7 +29,10 @@ def check_saved(evidence: Evidence) -> list[Finding]:
         for step, error in evidence.damaged.items()
     ]
     for step, info in evidence.checkpoints.items():
-        if damage := inspect.verify(info.folder):
+        damage = inspect.verify(info.folder)
+        if not info.folder.exists():  # removed by the run in the meantime
+            continue
+        if damage:
             findings.append(Finding(f"checkpoints/{step}", f"is damaged: {damage}"))
             continue
         entry, unlike = _record_of(evidence, info)
@@ -46,7 +49,7 @@ def _record_of(evidence: Evidence, info: CheckpointInfo) -> tuple[Entry | None, 
         first = min((entry.step for entry in entries), default=None)
         if first is None or info.step < first or _is_origin(evidence, info.step):
             return None, []  # saved by an earlier version
-        return None, [Finding(where, "has no record, but the chain has begun before it")]
+        return None, [Finding(where, "has no record, but the chain starts before it")]
     own = new_entry(info.record)
     for entry in entries:
         if entry.digest == own.digest:

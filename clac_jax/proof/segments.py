@@ -45,12 +45,12 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Limits:
-    """How much is computed again.
+    """The amount of steps to compute again.
 
     Attributes:
         segments: number of stretches.
         steps: largest number of steps of each; 0: all.
-        seed: of the choice; None: a different one each time.
+        seed: makes the choice repeatable; None: a different choice each time.
         minutes: time after which no further step is computed; 0: no limit.
         tolerance: largest relative difference that is put down to rounding on another machine.
     """
@@ -255,7 +255,7 @@ def why_lawful(start: Start) -> str:
     if facts.get("cpu") not in (None, cpu_model()):
         reasons.append(f"the processor was {facts['cpu']} and is {cpu_model()}")
     if facts.get("source") not in (None, source_digest()):
-        reasons.append("the source of clac_jax was another one")
+        reasons.append("the source of clac_jax was different")
     settings = facts.get("settings")
     if isinstance(settings, Mapping):
         now = machine_settings()

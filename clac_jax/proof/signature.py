@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     )
 
 SIGNATURE_FILE = "chain.signature.json"
-_CONTEXT = b"clac_jax chain 1\n"  # so that the key signs nothing that is taken for something else
+_CONTEXT = b"clac_jax chain 1\n"  # a signature of a chain has no other meaning
 _MAKE = "Make one with `clac-jax prove --new-key FILE`"
 
 
@@ -112,7 +112,7 @@ def sign(record: str, step: int, private_key: Path) -> Signature:
     Args:
         record: its SHA-256.
         step: its step.
-        private_key: file of the key; its passphrase, if it has one, is asked for.
+        private_key: file of the key; the terminal is asked for its passphrase, if it has one.
 
     Raises:
         ProofError: the key cannot be used.

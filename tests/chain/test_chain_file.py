@@ -101,7 +101,7 @@ def test_a_chain_begins_at_the_checkpoint_of_another_run(tmp_path):
     assert unlike(tmp_path / "two") == []
 
 
-def test_a_lost_chain_begins_anew_and_a_proof_says_so(tmp_path, capsys):
+def test_a_new_chain_follows_a_lost_one_and_a_proof_says_so(tmp_path, capsys):
     Start(tmp_path).do(1, 2, 3, 4, saved=(2, 4)).end()
     (tmp_path / "chain.jsonl").unlink()
     Start(tmp_path, 4).do(5, saved=(5,)).end()
@@ -146,7 +146,7 @@ def test_hashes_cover_dtype_shape_and_every_bit():
     assert joined_hash(["a", "b"]) != joined_hash(["b", "a"])
 
 
-def test_digests_of_rows_come_back(tmp_path):
+def test_digests_of_rows_are_read_as_written(tmp_path):
     digests = {"train": np.array([1, 2**63], np.uint64), "test": np.zeros(0, np.uint64)}
     assert read_row_digests(tmp_path) == {}
     write_row_digests(tmp_path, digests)

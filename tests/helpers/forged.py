@@ -1,4 +1,4 @@
-"""What a forger might do to a run: checkpoints and chains written anew, with right checksums."""
+"""Forgeries: checkpoints and chains of a run rewritten with the right checksums."""
 
 import dataclasses
 import json
@@ -32,7 +32,7 @@ class GivenRecord:
 
 
 def forge_checkpoint(workdir, step, change, adapt=False):
-    """Writes a checkpoint anew with changed arrays, by the program itself.
+    """Rewrites a checkpoint with changed arrays, by the program itself.
 
     Args:
         workdir: the run.
@@ -68,7 +68,7 @@ def forge_checkpoint(workdir, step, change, adapt=False):
 
 
 def rewrite_chain(workdir, change):
-    """Writes a chain anew: all digests and parents fit.
+    """Rewrites a chain so that all digests and parents fit.
 
     Args:
         workdir: the run.

@@ -175,7 +175,7 @@ def swap(run, step):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_was_changed_is_named(case, copy):
+def test_every_change_is_named(case, copy):
     change, words = CASES[case]
     change(copy)
     findings = [finding.words for finding in compare_files(gather(copy))]
@@ -183,7 +183,7 @@ def test_what_was_changed_is_named(case, copy):
 
 
 @pytest.mark.slow
-def test_a_weight_is_found_though_the_whole_chain_was_forged(copy):
+def test_a_weight_is_found_though_the_chain_was_forged_to_its_end(copy):
     record = forge_checkpoint(copy, 4, flip, adapt=True)
     rewrite_chain(copy, lambda records: [r if r["step"] != 4 else record for r in records])
     for step in (6, 8):

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from clac_jax.proof.segments import Limits, Segment, Stretch, choose
 
-OTHER_CPU = "the processor was another one"
+OTHER_CPU = "the processor was an AMD EPYC"
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=8), st.integers(0, 10), st.integers())

@@ -47,7 +47,7 @@ def test_private_keys_are_for_their_owner_and_not_in_workdirs(key, tmp_path):
         new_key(tmp_path / "run" / "key")
 
 
-def test_what_is_no_key_and_no_signature_is_refused(key, tmp_path):
+def test_files_that_are_not_keys_or_signatures_are_refused(key, tmp_path):
     wrong = tmp_path / "wrong"
     wrong.write_text("nothing")
     with pytest.raises(ProofError, match="is not a private key"):
