@@ -36,7 +36,10 @@ def draw(examination: Examination, path: Path) -> None:
     scores = np.asarray(examination.similarity[worst.batch], np.float64)
     losses = [example.loss for example in examples]
     deviations = robust_deviations(losses, losses)
-    stands_out = [deviation > OUTLIER for deviation in deviations]
+    stands_out = [
+        deviation > OUTLIER or example is worst
+        for deviation, example in zip(deviations, examples, strict=True)
+    ]
     figure = new_figure(11.5, 6.2)
     grid = figure.add_gridspec(1, 2, width_ratios=(10, 5))
     matrix, bars = (figure.add_subplot(grid[0, column]) for column in (0, 1))
@@ -52,6 +55,6 @@ def draw(examination: Examination, path: Path) -> None:
     bars.barh(places, np.nan_to_num(losses, nan=0.0, posinf=0.0), color=colors)
     bars.set_yticks(named, names, fontsize=6)
     bars.set(ylim=(len(examples) - 0.5, -0.5), xlabel="loss")
-    what = f"orange: more than {OUTLIER:g} robust deviations above the median"
+    what = f"orange: the largest, and > {OUTLIER:g} robust deviations above the median"
     bars.set_title(f"Loss by example\n({what})", fontsize=8)
     save_figure(figure, path)

@@ -164,9 +164,15 @@ def to_json(
                 for path, index, value in examination.largest
             ],
             "examples": [_example_json(example) for example in examination.examples],
+            "similarity": _rows(examination.similarity),
         }
     plain: dict[str, Any] = as_plain(facts)
     return plain
+
+
+def _rows(similarity: np.ndarray | None) -> Any:
+    """(batches, texts, crystals) scores as nested lists."""
+    return None if similarity is None else similarity.tolist()
 
 
 def _example_json(example: Example) -> dict[str, Any]:

@@ -38,8 +38,10 @@ def command(environment):
              "--config.sharding.min_elements=64")),
         (1, ("--config.gradient_cache_chunks=2", "--config.accumulate_steps=2",
              "--config.graph_encoder.name=painn")),
-        (1, ("--config.task=property", "--config.property.name=band gap")),
-        (1, ("--config.lm_weight=0.5", "--config.loss.name=siglip")),
+        (1, ("--config.task=property", "--config.property.name=band gap",
+             "--config.frozen=()", "--config.optimizer.learning_rate_factors=()")),
+        (1, ("--config.lm_weight=0.5", "--config.loss.name=siglip",
+             "--config.augment.mask_prob=0.15")),
     ],
 )  # fmt: skip
 def test_the_bits_of_every_kind_of_run_are_computed_again(run, command, tmp_path, devices, flags):
