@@ -38,7 +38,7 @@ MILLION = 1_000_000
 
 
 class Steps:
-    """The same step twice, without digests and with them, each with its own state."""
+    """A step without digests and one with them, each with its own state."""
 
     def __init__(self, config: ml_collections.ConfigDict, examples: list[ExampleViews]):
         """Compiles both."""

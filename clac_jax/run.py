@@ -32,7 +32,7 @@ from clac_jax.training.state_digests import StateDigests
 from clac_jax.training.step import TrainStep
 
 NOT_OF_LOSS = ("grad_norm", "learning_rate")
-"""Metrics of a step that are no terms of its loss."""
+"""Metrics of a step that are not terms of its loss."""
 
 
 class TrainingDivergedError(UserError):

@@ -261,7 +261,7 @@ def in_all_processes(
 
 
 def _facts(start: Start) -> dict[str, Any]:
-    """What all processes must know of a start besides its arrays."""
+    """The facts about a start that all processes must know, besides its arrays."""
     return {
         "progress": start.progress.to_json(),
         "is_own": start.is_own,

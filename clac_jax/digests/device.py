@@ -23,7 +23,7 @@ SMALL = 1 << 12
 
 @dataclass(frozen=True)
 class Division:
-    """How arrays are divided among the devices of a mapped axis, on which a digest is computed.
+    """The division of arrays among the devices of a mapped axis, on which a digest is computed.
 
     Attributes:
         axis_name: the mapped axis.

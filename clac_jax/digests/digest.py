@@ -16,7 +16,7 @@ change does with a probability of about 1 - 2**-64 if the bits are arbitrary. In
 without rounding, so the digest depends neither on the order of the sum nor on how the array is
 divided among devices.
 
-It finds faults, not forgeries: whoever wants to can construct an array with a given digest.
+It finds faults, not forgeries: an array with a given digest can be constructed.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ NO_DIGESTS: Mapping[str, Digest] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Salt:
-    """What distinguishes the digest of one array from that of another one with the same bits.
+    """The numbers that distinguish the digests of two arrays that have equal bits.
 
     Attributes:
         add: the constant term of each word.

@@ -23,7 +23,7 @@ START = "start"  # the event of a start of the program
 
 @dataclass(frozen=True)
 class Journal:
-    """What a run has recorded.
+    """The records of a run.
 
     Attributes:
         steps: (records,) ascending by step; dtype `clac_jax.journal.record.DTYPE`.

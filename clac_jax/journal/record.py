@@ -37,7 +37,7 @@ _MAX_HEADER = 1 << 16  # bytes
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What is kept of a step.
+    """The values that are kept of a step.
 
     Attributes:
         step: its number: the first step of a run is 1.

@@ -72,7 +72,7 @@ def test_rows_columns_and_a_transposition_are_seen():
     assert len({array_digest("a", each) for each in variants}) == len(variants)
 
 
-def test_equal_bits_at_another_path_or_in_another_shape_or_dtype_are_told_apart():
+def test_equal_bits_at_another_path_or_in_another_shape_or_dtype_differ():
     zeros = np.zeros(6, np.float32)
     variants = {
         array_digest("a", zeros),

@@ -51,7 +51,7 @@ def test_a_start_after_the_checkpoint_that_is_resumed_is_dropped(tmp_path):
     assert steps_of(tmp_path) == [1, 2, 3]
 
 
-def test_what_a_kill_has_cut_off_is_dropped(tmp_path):
+def test_records_cut_off_by_a_kill_are_dropped(tmp_path):
     write(tmp_path, 0, 1, 2)
     for name in (STEPS_FILE, STARTS_FILE):
         with open(tmp_path / name, "ab") as file:
@@ -69,7 +69,7 @@ def test_a_run_without_a_journal_has_an_empty_one(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_journal_that_is_missing_is_said(tmp_path, capsys):
+def test_a_missing_journal_is_reported(tmp_path, capsys):
     write(tmp_path, 0, 1, 2)
     os.unlink(tmp_path / STEPS_FILE)
     write(tmp_path, 2, 3)

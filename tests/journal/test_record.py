@@ -84,7 +84,7 @@ NO_JOURNALS = [
 
 
 @pytest.mark.parametrize("content", NO_JOURNALS, ids=range(6))
-def test_what_is_not_a_journal_is_refused(content):
+def test_other_files_are_refused(content):
     with pytest.raises(DamagedJournalError, match="is not a journal"):
         parse(content, "x")
 
