@@ -9,9 +9,12 @@ import jax
 import ml_collections
 import numpy as np
 
+from clac_jax.chain.chain_file import ChainFile
+from clac_jax.chain.row_digests import write_row_digests
 from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.changes import Present
 from clac_jax.checkpoint.division import spans_processes
+from clac_jax.checkpoint.lineage import Recorder, parent_of
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.part_writer import PartCheckpoints
 from clac_jax.checkpoint.placed import check_placed
@@ -33,7 +36,7 @@ from clac_jax.reporting import summary
 from clac_jax.reporting.metrics_file import newest_row
 from clac_jax.reporting.progress_line import ProgressLine, SilentLine
 from clac_jax.reporting.run_log import RunLog, SilentLog
-from clac_jax.reporting.start_facts import start_facts
+from clac_jax.reporting.start_facts import brief, start_facts
 from clac_jax.run import Current, Run
 from clac_jax.run_parts import make_parts
 from clac_jax.session import Session
@@ -112,12 +115,19 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
     log: RunLog | SilentLog = SilentLog()
     line: ProgressLine | SilentLine = SilentLine()
     if first:
-        checkpoints = place.followed(
-            Checkpoints(workdir, config, shapes, num_examples, start.damaged, fingerprints)
-        )
+        saved = Checkpoints(workdir, config, shapes, num_examples, start.damaged, fingerprints)
+        checkpoints = place.followed(saved)
         validated, resumed = progress.examples_in_epoch == 0, bool(origin.own)
         log = RunLog(workdir, config, progress.step, validated, resumed)
-        log.record_event(START, progress.step, {**start_facts(config), "data": fingerprints})
+        facts = start_facts(config)
+        parent = parent_of(origin, progress)
+        chain = ChainFile(workdir, parent, {"start": log.start, **brief(facts)}, resumed)
+        saved.chain = Recorder(chain)
+        log.keep(chain)
+        log.record_event(START, progress.step, {**facts, "data": fingerprints})
+        write_row_digests(
+            workdir, {split: data.splits.row_digests(split) for split in fingerprints}
+        )
         write_atomically(workdir / "config.json", config_lib.to_json(config))
         next_rate = float(np.asarray(schedule(progress.step))) * progress.learning_rate_scale
         lines = [

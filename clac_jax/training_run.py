@@ -9,6 +9,7 @@ from typing import Any
 
 import ml_collections
 
+from clac_jax.chain.chain_file import end_chain
 from clac_jax.config import check as config_check
 from clac_jax.distributed import processes
 from clac_jax.distributed.preemption import Preempted, StopSignals
@@ -225,6 +226,7 @@ def _test(run: Run) -> Row:
         run.events.record("tested")
         seconds = recorded_seconds(run.workdir / EVENTS_FILE)
         write_report(report, read_rows(run.workdir / "metrics.jsonl"), seconds)
+        end_chain(run.workdir, current.progress.step)
         lines = [run.task.describe_test(row), f"report    {run.shown}/report.png"]
         lines += [f"healed    {story}" for story in [run.healer.tell()] if story]
         print("\n".join(lines), flush=True)

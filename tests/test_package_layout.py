@@ -17,6 +17,7 @@ ORDER = (
     "files",
     "digests",
     "journal",
+    "chain",
     "stores",
     "files.huggingface",  # a language model may be in an object store
     "crystals",
@@ -40,6 +41,7 @@ ORDER = (
     "run_parts",
     "run_setup",
     "replay",
+    "proof",
     "training_run",
     "inference",
     "evaluation",

@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax import traverse_util
 
+from clac_jax.chain.record import array_hash
 from clac_jax.checkpoint.database import SHARDS, values_of
 from clac_jax.checkpoint.files import (
     DamagedCheckpointError,
@@ -332,4 +333,6 @@ def crc32_of(array: np.ndarray) -> int:
 
 
 def _describe(array: np.ndarray) -> Leaf:
-    return Leaf(tuple(array.shape), str(array.dtype), crc32_of(array), norm_of(array))
+    shape, dtype = tuple(array.shape), str(array.dtype)
+    hashed = array_hash(array)
+    return Leaf(shape, dtype, crc32_of(array), norm_of(array), sha256=hashed)

@@ -61,7 +61,18 @@ __all__ = [
 LEDGER = "run.ledger.json"
 """The object in which a run in a bucket names its checkpoints."""
 
-RUN_FILES = ("metrics.jsonl", "config.json", "steps.journal", "starts.jsonl")
+RUN_FILES = (
+    "metrics.jsonl",
+    "config.json",
+    "steps.journal",
+    "starts.jsonl",
+    "chain.jsonl",
+    "chain.signature.json",
+    "data.digests",
+    "finished.json",
+    "report.png",
+    "proofs.jsonl",
+)
 
 _COPIES = "checkpoints"
 _THREADS = 8

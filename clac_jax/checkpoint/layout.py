@@ -79,6 +79,7 @@ class Leaf:
         shard_crc32: CRC-32 of the bytes of each shard, in the order of `grid`; () as well.
         owners: number of the database with each piece of `grid`, in `state/ocdbt.process_<number>`;
             () if that is unknown.
+        sha256: see `clac_jax.chain.record.array_hash`; "" in checkpoints of earlier versions.
     """
 
     shape: tuple[int, ...]
@@ -88,6 +89,7 @@ class Leaf:
     shard_shape: tuple[int, ...] = ()
     shard_crc32: tuple[int, ...] = ()
     owners: tuple[int, ...] = ()
+    sha256: str = field(default="", compare=False)  # of what the other attributes describe
 
     @property
     def grid(self) -> Grid:
@@ -100,17 +102,19 @@ class Leaf:
         return self.shard_crc32 or (self.crc32,)
 
     def to_json(self) -> list[Any]:
-        """[shape, dtype, crc32, norm]; of a state saved in parts with the other attributes."""
-        shards = [list(self.shard_shape), list(self.shard_crc32), list(self.owners)]
-        shards = shards if self.owners else []
-        return [list(self.shape), self.dtype, self.crc32, self.norm, *shards]
+        """[shape, dtype, crc32, norm]; then, if there are any, the other attributes."""
+        more: list[Any] = [list(self.shard_shape), list(self.shard_crc32), list(self.owners)]
+        more = more if self.owners or self.sha256 else []
+        hashed = [self.sha256] if self.sha256 else []
+        return [list(self.shape), self.dtype, self.crc32, self.norm, *more, *hashed]
 
     @classmethod
     def from_json(cls, values: list[Any]) -> Leaf:
         """The inverse of `to_json`."""
-        shape, dtype, crc32, norm, *shards = values
-        shard_shape, shard_crc32, owners = map(tuple, shards or ((), (), ()))
-        return cls(tuple(shape), dtype, crc32, norm, shard_shape, shard_crc32, owners)
+        shape, dtype, crc32, norm, *more = values
+        shard_shape, shard_crc32, owners = map(tuple, more[:3] or ((), (), ()))
+        (sha256,) = more[3:] or ("",)
+        return cls(tuple(shape), dtype, crc32, norm, shard_shape, shard_crc32, owners, sha256)
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,8 @@ class CheckpointInfo:
             `clac_jax.digests`; computed on the devices before the state was copied off them. Empty
             if they were not recorded.
         renamed: one line per key of the config that has been renamed since.
+        record: the record of the checkpoint in the chain of its run, see `clac_jax.chain`; None in
+            checkpoints of earlier versions.
     """
 
     folder: epath.Path
@@ -148,6 +154,7 @@ class CheckpointInfo:
     trained_seconds: float | None = None
     digests: Mapping[str, str] = field(default_factory=dict)
     renamed: tuple[str, ...] = ()
+    record: Mapping[str, Any] | None = None
 
     @property
     def step(self) -> int:
@@ -178,6 +185,7 @@ class CheckpointInfo:
             "trained_seconds": self.trained_seconds,
             "data": dict(self.data),
             "digests": dict(self.digests),
+            **({} if self.record is None else {"record": self.record}),
             "leaves": {path: leaf.to_json() for path, leaf in self.leaves.items()},
         }
 
@@ -324,6 +332,8 @@ def wrong_description(info: CheckpointInfo) -> str | None:
     for group in ("checkpoint", "input", "dataset"):
         if not isinstance(info.config[group], dict):
             return f"config.{group} is not a group of keys"
+    if not (info.record is None or _is_object(info.record)):
+        return "record is not an object"
     options = info.config["checkpoint"]
     if not (
         type(options["save_top_k"]) is int
@@ -336,7 +346,8 @@ def wrong_description(info: CheckpointInfo) -> str | None:
         return "config has values that no run has"
     for path, leaf in info.leaves.items():
         sound = all(_is_count(size) for size in leaf.shape) and math.prod(leaf.shape) < MAX_NUMBERS
-        if not (sound and isinstance(leaf.dtype, str) and _is_count(leaf.crc32)):
+        texts = isinstance(leaf.dtype, str) and isinstance(leaf.sha256, str)
+        if not (sound and texts and _is_count(leaf.crc32)):
             return f"array {path[:80]!r}"
         if not _is_number(leaf.norm) or leaf.dtype not in DTYPES or not _has_sound_shards(leaf):
             return f"array {path[:80]!r}"
@@ -357,6 +368,10 @@ def _has_sound_shards(leaf: Leaf) -> bool:
         and len(leaf.owners) == len(leaf.shard_crc32)
         and all(map(_is_count, leaf.shard_crc32))
     )
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
 
 
 def _is_count(value: Any) -> bool:

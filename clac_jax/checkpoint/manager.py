@@ -31,6 +31,7 @@ from clac_jax.checkpoint.layout import (
     read_all,
     read_info,
 )
+from clac_jax.checkpoint.lineage import Recorder
 from clac_jax.checkpoint.orbax_manager import (
     check_written,
     failure_reason,
@@ -62,6 +63,8 @@ from clac_jax.files.paths import explain
 from clac_jax.training.progress import RunProgress
 from clac_jax.versions import package_versions
 
+_MUST_STOP = (LostWorkdirError, MovedMetricsError, WrongCopyError)  # whatever the disk
+
 
 class Checkpoints:
     """Saves checkpoints in `workdir/checkpoints` and removes those that need not be kept.
@@ -74,6 +77,7 @@ class Checkpoints:
     Attributes:
         watchdog: watches the saves in the background.
         sharing: links the files of arrays that have not changed.
+        chain: records every save.
     """
 
     def __init__(
@@ -125,6 +129,7 @@ class Checkpoints:
         # Memory for the copy of the state is allocated while the first step compiles.
         self._allocated = self._background.prepare(self.snapshot.allocate)
         self.watchdog: Watch = NoWatchdog()
+        self.chain = Recorder()
         self.changed: Callable[[], None] = lambda: None  # called after each commit and removal
 
     @property
@@ -186,9 +191,7 @@ class Checkpoints:
         before_commit: Callable[[], None] = lambda: None,
         digests: Mapping[str, Digest] = NO_DIGESTS,
     ) -> None:
-        """Copies the arrays and saves them as step `progress.step`, possibly in background.
-
-        An existing checkpoint of the same step is replaced.
+        """Copies the arrays, and saves them in place of any checkpoint of step `progress.step`.
 
         Args:
             arrays: slash path -> array, as announced in `shapes`; they may change after the return.
@@ -204,8 +207,10 @@ class Checkpoints:
         self.wait()
         self._allocated.result()
         self.snapshot.copy(arrays)
+        record = self.chain.begin()
         self._background.submit(
-            lambda: self._save_with_retries(progress, metrics, before_commit, digests), progress
+            lambda: self._save_with_retries(progress, metrics, before_commit, digests, record),
+            progress,
         )
         if not self._options.async_save:
             self.wait()
@@ -285,6 +290,7 @@ class Checkpoints:
         metrics: Mapping[str, float] | None,
         before_commit: Callable[[], None],
         digests: Mapping[str, Digest],
+        record: Callable[[CheckpointInfo], CheckpointInfo],
     ) -> None:
         for attempt in range(1, self._options.retries + 2):
             try:
@@ -295,25 +301,20 @@ class Checkpoints:
                     capacity.check(self.directory, written)
                     stored = self.snapshot.store(Path(self.directory), progress.step, digests)
                     protocol.reached("parts complete")
-                    self._save(stored, self._describe(progress, metrics, stored))
+                    info = self._describe(progress, metrics, stored)
+                    self._save(stored, record(info))
                 return
-            except (
-                LostWorkdirError,
-                MovedMetricsError,
-                WrongCopyError,
-            ):  # the run must stop, whatever the disk
+            except _MUST_STOP:
                 raise
             except Exception as error:  # of Orbax, TensorStore or the disk: report all
                 self._report(finish_interrupted(self.directory))
-                # Replaces the one that failed.
                 self._manager = open_manager(self.directory, self.snapshot.handler())
-                reason = failure_reason(error)
-                what = f"Cannot save step {progress.step} in {self.directory}: {reason}"
+                what = f"Cannot save step {progress.step} in {self.directory}: "
+                what += failure_reason(error)
                 if attempt > self._options.retries or isinstance(error, LostPartError):
                     self._clear()
-                    raise CheckpointError(
-                        f"{what} The checkpoints that are there are untouched."
-                    ) from error
+                    untouched = "The checkpoints that are there are untouched."
+                    raise CheckpointError(f"{what} {untouched}") from error
                 warn(f"{what} Attempt {attempt + 1} follows.")
                 time.sleep(self._options.retry_seconds * 2 ** (attempt - 1))
 

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from clac_jax.chain.record import array_hash, joined_hash
 from clac_jax.checkpoint.arrays import crc32_of, norm_of
 from clac_jax.checkpoint.database import Pieces, write_database
 from clac_jax.checkpoint.division import Divided
@@ -97,11 +98,11 @@ class Part:
 
     Attributes:
         files: the files of its database.
-        shards: slash path -> number of a shard -> (CRC-32, squared l2 norm).
+        shards: slash path -> number of a shard -> (CRC-32, squared l2 norm, SHA-256).
     """
 
     files: Files
-    shards: Mapping[str, Mapping[int, tuple[int, float]]]
+    shards: Mapping[str, Mapping[int, tuple[int, float, str]]]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -117,7 +118,7 @@ class Part:
         return cls(
             files={str(name): list(pair) for name, pair in values["files"].items()},
             shards={
-                path: {number: (crc, square) for number, crc, square in numbered}
+                path: {number: (crc, square, hashed) for number, crc, square, hashed in numbered}
                 for path, numbered in values["shards"].items()
             },
         )
@@ -290,19 +291,22 @@ def combine(division: Mapping[str, Divided], parts: Mapping[int, Part]) -> dict[
             if shard is None:
                 raise LostPartError(f"Process {owner} has not saved shard {number} of {path}.")
             found.append(shard)
-        leaves[path] = leaf_of(divided, [crc for crc, _ in found], [square for _, square in found])
+        checksums, squares, hashes = map(list, zip(*found, strict=True))
+        leaves[path] = leaf_of(divided, checksums, squares, hashes)
     return leaves
 
 
-def leaf_of(divided: Divided, checksums: list[int], squares: list[float]) -> Leaf:
-    """The description of an array, from the checksum and squared norm of each shard."""
+def leaf_of(
+    divided: Divided, checksums: list[int], squares: list[float], hashes: list[str]
+) -> Leaf:
+    """The description of an array, from the checksum, squared norm and hash of each shard."""
     norm = float(np.sqrt(np.sum(squares)))
-    shape, dtype = divided.shape, str(divided.dtype)
+    shape, dtype, hashed = divided.shape, str(divided.dtype), joined_hash(hashes)
     if len(checksums) == 1:
-        return Leaf(shape, dtype, checksums[0], norm, owners=divided.owners)
+        return Leaf(shape, dtype, checksums[0], norm, owners=divided.owners, sha256=hashed)
     joined, shard_shape = crc32_of(np.asarray(checksums, "<u4")), divided.grid.shard_shape
-    return Leaf(shape, dtype, joined, norm, shard_shape, tuple(checksums), divided.owners)
+    return Leaf(shape, dtype, joined, norm, shard_shape, tuple(checksums), divided.owners, hashed)
 
 
-def _describe(piece: np.ndarray) -> tuple[int, float]:
-    return crc32_of(piece), norm_of(piece) ** 2
+def _describe(piece: np.ndarray) -> tuple[int, float, str]:
+    return crc32_of(piece), norm_of(piece) ** 2, array_hash(piece)

@@ -32,6 +32,7 @@ GROUPS = {
     "replay": "compute a step of a run again, and look into it",
     "bisect": "find the first step at which two runs differ, and why",
     "blame": "list the steps in which an example was used",
+    "prove": "check that a run is what it says, and sign it",
     "ckpt": "look at, compare, check and manage checkpoints",
     "import": "import what other programs have trained",
 }

@@ -34,6 +34,7 @@ class Card:
         license: licence, as the Hub abbreviates it ("cc-by-4.0", "unknown").
         load: argument of `clac_jax.load` in the example.
         remarks: paragraphs before "Use".
+        proof: the section on the proof of its run; "" without one.
     """
 
     name: str
@@ -42,11 +43,12 @@ class Card:
     license: str
     load: str = "FOLDER"
     remarks: tuple[str, ...] = ()
+    proof: str = ""
 
     def text(self) -> str:
         """The card as Markdown with YAML front matter."""
         parts = [f"---\n{self._front_matter().strip()}\n---", f"# {self.name}", self._what()]
-        parts += [*self.remarks, self._use(), self._figures(), self._origin()]
+        parts += [*self.remarks, self._use(), self._figures(), self._origin(), self.proof]
         return "\n\n".join(part for part in parts if part) + "\n"
 
     @property

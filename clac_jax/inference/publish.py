@@ -18,6 +18,7 @@ from clac_jax.inference.errors import PublishedError
 from clac_jax.inference.identity import TOKENIZER_FILES
 from clac_jax.inference.measures import measures_of
 from clac_jax.inference.published import CARD, EVALUATION, TEXT_FOLDER, write_checksums
+from clac_jax.inference.published_proof import PROOF_FILE, proof_of
 from clac_jax.stores.outputs import output_folder
 from clac_jax.stores.store import open_store
 from clac_jax.stores.url import is_url
@@ -29,9 +30,9 @@ def publish(
     """Writes a checkpoint's model with everything that loading it needs.
 
     The folder has `config.json`, `model.safetensors` (all parameters and batch statistics), the
-    tokenizer's files, `eval.json`, `SHA256SUMS` and a model card, `README.md`. It appears complete
-    or not at all; in an object store `model.safetensors`, without which it is not a model, is put
-    last.
+    tokenizer's files, `eval.json`, `SHA256SUMS` and a model card, `README.md`; if its run has a
+    chain, also `proof.json`. It appears complete or not at all; in an object store
+    `model.safetensors`, without which it is not a model, is put last.
 
     Args:
         what: names a checkpoint, as for `config.resume_from`.
@@ -87,8 +88,12 @@ def _write_rest(info: CheckpointInfo, folder: Path, name: str, license_: str | N
     measures = measures_of(info)
     evaluation = measures.evaluation or json.dumps(measures.to_json(), indent=2) + "\n"
     (folder / EVALUATION).write_text(evaluation, encoding="utf-8")
+    proof = proof_of(info)
+    if proof is not None:
+        content = json.dumps(proof.to_json(), indent=1) + "\n"
+        (folder / PROOF_FILE).write_text(content, encoding="utf-8")
     license_ = license_ or LICENSES.get(config["dataset"]["name"], "unknown")
-    card = Card(name, info, measures, license_)
+    card = Card(name, info, measures, license_, proof=proof.section() if proof else "")
     (folder / CARD).write_text(card.text(), encoding="utf-8")
     write_checksums(folder)
 

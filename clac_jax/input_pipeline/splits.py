@@ -66,6 +66,10 @@ class Splits:
         """
         return self.crystals[split].fingerprint()
 
+    def row_digests(self, split: str) -> np.ndarray:
+        """(rows,) uint64, a hash of each example; the fingerprint is the hash of these."""
+        return self.crystals[split].digest
+
     def train_labels(self) -> np.ndarray:
         """(examples,) float64: the labels of the training split."""
         return np.array([label_of(record, self._label) for record in self["train"]])

@@ -63,10 +63,15 @@ class RunLog:
             self._sinks.append(TensorBoard(workdir / "tensorboard", step))
         if config.logging.wandb:
             self._sinks.append(WeightsAndBiases(workdir, config))
+        self._others: list[Kept] = []
 
     @property
     def _kept(self) -> list[Kept]:
-        return [*self._sinks, self._journal]
+        return [*self._sinks, self._journal, *self._others]
+
+    def keep(self, files: Kept) -> None:
+        """Follows the workdir with further files, and closes them with its own."""
+        self._others.append(files)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Writes one row to all destinations.
@@ -118,8 +123,9 @@ class RunLog:
             if isinstance(sink, MetricsFile | TensorBoard):
                 with contextlib.suppress(OSError, WorkdirError):
                     sink.close()
-        with contextlib.suppress(OSError, WorkdirError):
-            self._journal.close()
+        for files in (self._journal, *self._others):
+            with contextlib.suppress(OSError, WorkdirError):
+                files.close()
         self._held.close()
 
     def _unless_lost(self, action: Callable[[], None]) -> LostWorkdirError | None:

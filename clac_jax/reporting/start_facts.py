@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,25 @@ def start_facts(config: ml_collections.ConfigDict) -> dict[str, Any]:
             "processes": jax.process_count(),
         },
         "host": platform.node(),
+        "cpu": cpu_model(),
         "settings": machine_settings(),
         "config": config_lib.to_plain(config),
     }
+
+
+def brief(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that each checkpoint names; the others are in `starts.jsonl`."""
+    return {name: facts[name] for name in ("source", "commit", "versions", "devices")}
+
+
+def cpu_model() -> str:
+    """The name of the processor, whose instructions the bits of a step on the CPU depend on."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
 
 
 def commit() -> str | None:

@@ -1,0 +1,258 @@
+"""The proof of a run: what was checked, what was found, what was computed again."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clac_jax.chain.record import END, Entry
+from clac_jax.errors import UserError, one_line
+from clac_jax.journal.journal_file import STARTS_FILE
+from clac_jax.proof.data_rows import check_data
+from clac_jax.proof.evidence import Evidence, Finding, gather
+from clac_jax.proof.links import check_links
+from clac_jax.proof.other_files import check_config, check_end
+from clac_jax.proof.rows import check_rows
+from clac_jax.proof.saved import check_saved
+from clac_jax.proof.segments import Limits, Segment, choose, recompute, stretches
+from clac_jax.proof.signature import SIGNATURE_FILE, Signature, read_signature
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The result of examining a run.
+
+    Attributes:
+        run: its name.
+        entries: its chain.
+        findings: what is not as it was recorded.
+        counts: what was compared, by name: rows, steps, events, checkpoints, examples.
+        segments: what was computed again.
+        signature: the valid signature of one of its records; None without one.
+        uncovered: number of steps after the last record.
+        seconds: time that it took.
+    """
+
+    run: str
+    entries: Sequence[Entry]
+    findings: Sequence[Finding]
+    counts: Mapping[str, int]
+    segments: Sequence[Segment] = ()
+    signature: Signature | None = None
+    uncovered: int = 0
+    seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether the chain is complete, nothing was found, and what was recomputed agrees."""
+        return bool(self.entries) and not self.findings and all(s.agrees for s in self.segments)
+
+    @property
+    def digest(self) -> str:
+        """The digest of the last record; "" without a chain."""
+        return self.entries[-1].digest if self.entries else ""
+
+    def lines(self) -> list[str]:
+        """The result in words."""
+        lines = [self._chain_line(), self._files_line()]
+        lines += [f"steps     {each.steps} recomputed: {each.words}" for each in self._unequal()]
+        if equal := [each.steps for each in self.segments if each.is_equal]:
+            lines.append(f"steps     {', '.join(equal)} recomputed: equal")
+        if self.uncovered:
+            lines.append(f"          {self.uncovered:,} steps after the last record: not covered")
+        if self.signature:
+            at = f" (up to step {self.signature.step:,})"
+            signed = "the last record" if self.signature.record == self.digest else "a record"
+            lines.append(f"signature by {self.signature.key_name} of {signed}{at}: valid")
+        lines += [f"FOUND     {finding.words}" for finding in self.findings]
+        return [*lines, self._verdict()]
+
+    def _unequal(self) -> list[Segment]:
+        return [each for each in self.segments if not each.is_equal]
+
+    def _chain_line(self) -> str:
+        if not self.entries:
+            return "chain     none: this run was made by a version of clac_jax without one"
+        first, last = self.entries[0], self.entries[-1]
+        origin = first.record.get("origin") or {}
+        begins = ""
+        if origin.get("run"):
+            begins = f", from {origin['run']} (step {origin['step']:,})"
+        elif origin:
+            begins = f", which starts at step {origin['step']:,}: no record is older"
+        ended = ", ended" if last.kind == END else ""
+        return (
+            f"chain     {len(self.entries)} records, steps {first.step:,} to {last.step:,}{ended}"
+            f"{begins}; last {self.digest[:16]}"
+        )
+
+    def _files_line(self) -> str:
+        words = [f"{number:,} {name}" for name, number in self.counts.items() if number]
+        return f"compared  {', '.join(words)} ({self.seconds:.0f} s)"
+
+    def _verdict(self) -> str:
+        if not self.entries:
+            return "NOT PROVEN: nothing links the checkpoints and the files of this run."
+        if not self.is_proven:
+            return f"NOT PROVEN: {self.run} is not as it was recorded."
+        if any(not each.is_equal for each in self.segments):
+            return "proven, up to rounding: see above why the bits may differ here."
+        if not self.segments:
+            return "intact: everything is as it was recorded; no step was computed again."
+        return "proven."
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "run": self.run,
+            "proven": self.is_proven,
+            "records": len(self.entries),
+            "digest": self.digest,
+            "step": self.entries[-1].step if self.entries else None,
+            "compared": dict(self.counts),
+            "findings": [{"where": each.where, "what": each.what} for each in self.findings],
+            "segments": [each.to_json() for each in self.segments],
+            "signature": self.signature.to_json() if self.signature else None,
+            "uncovered_steps": self.uncovered,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def prove(run: str, limits: Limits, public_key: bytes | None = None, say: Say = print) -> Proof:
+    """Examines a run; nothing in its workdir is changed.
+
+    Args:
+        run: its workdir: a folder, or a URL in a bucket.
+        limits: how much is computed again.
+        public_key: the key that must have signed it; None: any, or none.
+        say: receives a line on what is being done.
+
+    Raises:
+        UserError: the run cannot be read.
+    """
+    from clac_jax.replay.history import folder_of
+
+    began = time.monotonic()
+    evidence = gather(folder_of(run))
+    say(f"comparing {len(evidence.checkpoints)} checkpoints")
+    findings = compare_files(evidence)
+    signature, unlike = check_signature(evidence, public_key)
+    findings += unlike
+    say("comparing the data")
+    rows: Mapping[str, int] = {}
+    try:
+        wrong, rows = check_data(evidence, run)
+        findings += wrong
+    except UserError as error:
+        findings.append(Finding("the data", f"cannot be compared: {one_line(error, 400)}"))
+    segments, unlike = _segments(run, evidence, limits, say)
+    return Proof(
+        run=run,
+        entries=evidence.entries,
+        findings=[*findings, *unlike],
+        counts={
+            "rows": len(evidence.rows),
+            "steps": len(evidence.steps),
+            "starts": len(evidence.starts),
+            "checkpoints": len(evidence.checkpoints) + len(evidence.damaged),
+            "examples": sum(rows.values()),
+        },
+        segments=segments,
+        signature=signature,
+        uncovered=_uncovered(evidence),
+        seconds=time.monotonic() - began,
+    )
+
+
+def compare_files(evidence: Evidence) -> list[Finding]:
+    """Compares the files of a run with its chain; `prove` also compares its data and steps."""
+    findings = list(evidence.findings)
+    if evidence.entries:
+        rows_differ = check_rows(evidence)
+        findings += check_links(evidence.entries) + rows_differ
+        findings += check_config(evidence, any(STARTS_FILE in f.where for f in rows_differ))
+        findings += check_end(evidence)
+    return findings + check_saved(evidence)
+
+
+def check_signature(
+    evidence: Evidence, public_key: bytes | None
+) -> tuple[Signature | None, list[Finding]]:
+    """The signature of a run if it is valid, and what is wrong with it otherwise.
+
+    Args:
+        evidence: the files of the run.
+        public_key: the key that must have signed it; None: any.
+
+    Raises:
+        ProofError: the file is not a signature.
+    """
+    signature = read_signature(evidence.folder / SIGNATURE_FILE)
+    return judge_signature(signature, {e.digest for e in evidence.entries}, public_key)
+
+
+def judge_signature(
+    signature: Signature | None, digests: set[str], public_key: bytes | None
+) -> tuple[Signature | None, list[Finding]]:
+    """The signature if it is valid and of one of some records; otherwise what is wrong with it."""
+    from clac_jax.proof.signature import fingerprint
+
+    if signature is None:
+        if public_key is None:
+            return None, []
+        return None, [Finding(SIGNATURE_FILE, "does not exist: the run is not signed")]
+    if not signature.is_valid():
+        return None, [Finding(SIGNATURE_FILE, "is not valid: the key has not signed this record")]
+    if public_key is not None and public_key != signature.public_key:
+        what = f"is by {signature.key_name}, not by {fingerprint(public_key)}"
+        return None, [Finding(SIGNATURE_FILE, what)]
+    if signature.record not in digests:
+        what = f"the signed record of step {signature.step:,} is not in the chain any more"
+        return None, [Finding(SIGNATURE_FILE, what)]
+    return signature, []
+
+
+def _segments(
+    run: str, evidence: Evidence, limits: Limits, say: Say
+) -> tuple[list[Segment], list[Finding]]:
+    from clac_jax.replay.devices import prepare_devices
+    from clac_jax.replay.history import read_history
+    from clac_jax.replay.replayer import Replayer
+
+    if not limits.segments:
+        return [], []
+    try:
+        history = read_history(run)
+        last = evidence.entries[-1].step if evidence.entries else history.last_step
+        chosen = choose(stretches(history, last), limits)
+        if not chosen:
+            return [], []
+        prepare_devices(history.start_of(chosen[0].first))
+        with tempfile.TemporaryDirectory(prefix="clac_jax_prove_") as scratch:
+            segments = recompute(Replayer(history, Path(scratch), say), chosen, limits)
+    except UserError as error:
+        return [], [Finding("recomputing", f"is not possible: {one_line(error, 400)}")]
+    findings = [Finding(f"steps {each.steps}", each.words) for each in segments if not each.agrees]
+    return segments, findings
+
+
+def _uncovered(evidence: Evidence) -> int:
+    if not evidence.entries:
+        return 0
+    covered = evidence.entries[-1].record["steps"]["to"]
+    return max(0, len(evidence.steps) - int(covered))
+
+
+def where_made() -> dict[str, Any]:
+    """This machine, as a kept proof names it."""
+    from clac_jax.replay.devices import devices_here
+    from clac_jax.reporting.start_facts import cpu_model
+
+    return {"devices": devices_here(), "cpu": cpu_model(), "system": platform.platform()}
