@@ -22,7 +22,6 @@ from clac_jax.checkpoint.finished import mark_finished
 from clac_jax.checkpoint.groups import constant_paths
 from clac_jax.checkpoint.layout import (
     CHECKPOINTS,
-    COMMITTED,
     REPLACED,
     RUN,
     STATE,
@@ -35,6 +34,7 @@ from clac_jax.checkpoint.lineage import Recorder
 from clac_jax.checkpoint.orbax_manager import (
     check_written,
     failure_reason,
+    mark_committed,
     open_directory,
     open_manager,
 )
@@ -301,8 +301,7 @@ class Checkpoints:
                     capacity.check(self.directory, written)
                     stored = self.snapshot.store(Path(self.directory), progress.step, digests)
                     protocol.reached("parts complete")
-                    info = self._describe(progress, metrics, stored)
-                    self._save(stored, record(info))
+                    self._save(stored, record(self._describe(progress, metrics, stored)))
                 return
             except _MUST_STOP:
                 raise
@@ -351,9 +350,7 @@ class Checkpoints:
         protocol.reached("merged")
         check_written(info.folder, mark)
         self.snapshot.finish(Path(info.folder))
-        # In a bucket, where folders cannot be renamed, Orbax treats this file as the commit.
-        for part in (info.folder / STATE, info.folder / RUN, info.folder):
-            (part / COMMITTED).write_text("committed")
+        mark_committed(info.folder)
         protocol.reached("all files written")
         if stored.remote is not None:
             write_remote(Path(info.folder), stored.remote)
@@ -388,8 +385,7 @@ class Checkpoints:
             except FileNotFoundError:  # removed by someone else
                 self._manager.reload()
             except OSError as error:
-                folder = self.directory / str(step)
-                self._report([f"{folder} cannot be removed: {explain(error)}"])
+                self._report([f"{self.directory / str(step)} cannot be removed: {explain(error)}"])
                 continue
             del self._metrics[step]
         protocol.reached("moved to the trash")

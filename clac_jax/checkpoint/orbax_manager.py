@@ -13,7 +13,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from clac_jax.checkpoint.arrays import only_this_process
 from clac_jax.checkpoint.background import CheckpointError
-from clac_jax.checkpoint.layout import CHECKPOINTS, DELETED, MERGED, RUN, STATE
+from clac_jax.checkpoint.layout import CHECKPOINTS, COMMITTED, DELETED, MERGED, RUN, STATE
 from clac_jax.checkpoint.quiet import quiet_threads
 from clac_jax.checkpoint.removal import remove
 from clac_jax.distributed.workdir import check_writable
@@ -104,3 +104,9 @@ def failure_reason(error: Exception) -> str:
     if code:
         return explain(OSError(int(code[1]), os.strerror(int(code[1]))))
     return f"{one_line(f'{type(error).__name__}: {error}', 500)}."
+
+
+def mark_committed(folder: epath.Path) -> None:
+    """Writes the files that Orbax treats as the commit in a bucket, which cannot rename folders."""
+    for part in (folder / STATE, folder / RUN, folder):
+        (part / COMMITTED).write_text("committed")
