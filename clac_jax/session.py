@@ -114,7 +114,7 @@ def _before_leaving(place: RunPlace, events: Events | NoEvents, signal_name: str
 
 
 def set_xla_flags(config: ml_collections.ConfigDict) -> None:
-    """Sets the flags of XLA that a config asks for; they are read with the first device."""
+    """Sets the flags of XLA that a config needs; they are read with the first device."""
     flags, deterministic = os.environ.get("XLA_FLAGS", ""), "--xla_gpu_deterministic_ops=true"
     if config.deterministic and deterministic not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {deterministic}".strip()

@@ -328,7 +328,7 @@ class RunData:
 
 
 def order_groups(config: ml_collections.ConfigDict, splits: Splits) -> np.ndarray | None:
-    """(examples,) the groups of the training examples that `config.input.group_by` asks for.
+    """(examples,) the groups of the training examples that `config.input.group_by` selects.
 
     Returns:
         See `epoch_order`; None for none.

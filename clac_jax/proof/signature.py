@@ -112,7 +112,7 @@ def sign(record: str, step: int, private_key: Path) -> Signature:
     Args:
         record: its SHA-256.
         step: its step.
-        private_key: file of the key; the terminal is asked for its passphrase, if it has one.
+        private_key: file of the key; its passphrase, if it has one, is read from the terminal.
 
     Raises:
         ProofError: the key cannot be used.

@@ -42,7 +42,7 @@ def start_facts(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def brief(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that each checkpoint names; the others are in `starts.jsonl`."""
+    """The facts that each checkpoint names; the others are in `starts.jsonl`."""
     return {name: facts[name] for name in ("source", "commit", "versions", "devices")}
 
 
