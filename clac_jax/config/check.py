@@ -237,7 +237,7 @@ def _check_layout(config: ml_collections.ConfigDict) -> None:
         what = "a property is learned" if config.task == "property" else f"the encoder is {name}"
         raise ConfigError(
             f"{asked}the parts of a batch are encoded one by one, which is not possible if {what}. "
-            'Set reproducible="run": the same run on the same number of devices gives the same bits.'
+            'Set reproducible="run": then the same number of devices gives the same bits.'
         )
 
 
