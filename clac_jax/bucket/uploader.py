@@ -188,7 +188,8 @@ class Uploader:
         if there and is_complete and (ended or max(there) >= max(known, default=0)):
             # One that is damaged here is still there, and intact in the bucket.
             folders = step_folders(epath.Path(self._mirror) / CHECKPOINTS)
-            self._remove([step for step in known if step not in folders])
+            gone = [step for step in known if step not in there and step not in folders]
+            self._remove(gone)
         # Also after a removal whose answer was lost, or their objects would seem to be needed.
         self._forget([step for step in self._commits if step not in self._lease.ledger.checkpoints])
         finish_removals(self._store, self._lease, self._commits)

@@ -216,6 +216,22 @@ def test_nothing_is_left_behind_by_outages(templates, tmp_path, when, length):
         assert len(commits) == 3, "two checkpoints and the rows"
 
 
+def test_the_last_one_in_the_bucket_stays_until_its_successor_is_there(templates, tmp_path):
+    """The run saves the next one, and removes this one, while this one is uploaded."""
+    mirror, memory = tmp_path / "mirror", Memory()
+
+    def train(operation, name):
+        if name == "checkpoints/8/files.json":
+            templates.put(mirror, {16: "b"}, rows=20)
+
+    store = MemoryStore(memory, after=train)
+    _, uploader = begin(store, mirror)
+    templates.put(mirror, {8: "a"}, rows=10)
+    uploader.bring()
+    begin(MemoryStore(memory), tmp_path / "look")
+    assert tags_in(tmp_path / "look") == {8: "a"}
+
+
 def test_parts_of_other_processes_for_a_save_that_was_skipped_are_deleted(templates, tmp_path):
     mirror, memory = tmp_path / "mirror", Memory()
     _, uploader = begin(MemoryStore(memory), mirror)
