@@ -24,7 +24,7 @@ def command(environment):
             env=environment() | (env or {}),
             capture_output=True,
             text=True,
-            timeout=400,
+            timeout=600,
         )
 
     return start
