@@ -65,7 +65,7 @@ def test_lowers_the_rate_after_a_step(state):
     assert scales == [1.0, 1.0, 0.25]
 
 
-def test_checks_only_every_nth_step(state):
+def test_checks_every_third_step(state):
     guard, checked = Guard(add_one, Host(), done=0), []
 
     def check(state, batch, number):

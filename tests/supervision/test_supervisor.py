@@ -207,3 +207,14 @@ def test_a_closed_terminal_ends_nothing(begin, workdir):
 )
 def test_other_codes_are_crashes(code, words):
     assert meaning(code) == words
+
+
+def test_a_faulty_machine_gets_one_more_try(ends):
+    ended, lines = ends("1 77", "2 0")
+    assert ended == 0 and "77 (the machine has computed a step wrongly)" in lines[0]
+
+
+def test_a_machine_that_is_faulty_again_gets_no_further_try(ends):
+    ended, lines = ends("1 77", "2 1", "3 77", "4 0")
+    assert ended == 77 and len(lines) == 3
+    assert "the second time: have this machine tested" in lines[-1]
