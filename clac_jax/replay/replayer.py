@@ -24,6 +24,7 @@ from clac_jax.digests.digest import Digest
 from clac_jax.digests.host import state_digests
 from clac_jax.errors import shown
 from clac_jax.files.atomic import write_atomically
+from clac_jax.healing.actions import Action, actions_in, gaps_of, scaled
 from clac_jax.input_pipeline.batch import Batch
 from clac_jax.replay.errors import ReplayError
 from clac_jax.replay.history import History
@@ -136,6 +137,8 @@ class Replayer:
         has_digests = config.journal.digest_every > 0
         copies = [self._stepping.digests.of(self.state)] if has_digests else []
         values, digests = fetch(self.setting.parts.parallel, metrics, copies)
+        if any(each.resumed_at == self.progress.step for each in self._followed(self.setting)):
+            self._rescale()
         return Done(self.progress.step, before, values, digests if has_digests else {})
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -173,6 +176,7 @@ class Replayer:
             setting = open_setting(self.history.config_of(step))
             start = self.history.start_of(step)
             self.history.check_data(start, setting.fingerprints["train"])
+            setting.data.gaps = gaps_of(self._followed(setting))
             self._settings[key] = setting
         return self._settings[key]
 
@@ -231,6 +235,8 @@ class Replayer:
         self._stepping = setting.step_from(start.progress)
         self.setting, self.progress = setting, start.progress
         self.state = parts.placed(self._stepping.template, start.arrays)
+        if self._followed(setting):
+            self._rescale()
         self._batches = None
 
     def _change(self, setting: Setting) -> None:
@@ -261,8 +267,19 @@ class Replayer:
                     "back."
                 )
             progress = after_plateau(config, progress, value)
-            if progress.learning_rate_scale != self.progress.learning_rate_scale:
-                scale = np.float32(progress.learning_rate_scale)
-                placed: jax.Array = self.setting.parts.parallel.put(scale)
-                self.state = self.state.replace(learning_rate_scale=placed)
+        has_changed = progress.learning_rate_scale != self.progress.learning_rate_scale
         self.progress = progress
+        if has_changed:
+            self._rescale()
+
+    def _followed(self, setting: Setting) -> list[Action]:
+        """The actions by which the run has healed itself, with the data of a setting."""
+        data = setting.fingerprints["train"]
+        return [each for each in actions_in(self.history.journal.events) if each.data == data]
+
+    def _rescale(self) -> None:
+        """Sets the factor on the learning rate: by the plateau schedule and by healing."""
+        factor, actions = self.progress.learning_rate_scale, self._followed(self.setting)
+        scale = scaled(factor, actions, self.progress.step)
+        placed: jax.Array = self.setting.parts.parallel.put(scale)
+        self.state = self.state.replace(learning_rate_scale=placed)

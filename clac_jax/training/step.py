@@ -17,6 +17,7 @@ from clac_jax.input_pipeline.example_digest import BATCH_DIGESTS
 from clac_jax.training.gradients import BatchGradient, GradientFunction
 from clac_jax.training.losses import Loss
 from clac_jax.training.state import TrainState
+from clac_jax.typing import Array
 
 AXIS = "data"
 
@@ -155,7 +156,7 @@ def digest_terms(grads: Any, trainable: Any, words: jax.Array | None) -> dict[st
     return result
 
 
-def digests_of_batch(digests: jax.Array, axis_name: str | None) -> jax.Array:
+def digests_of_batch(digests: Array, axis_name: str | None) -> jax.Array:
     """(..., 3, 2) uint32 of the parts of a batch on this device -> (3, 2) of the entire batch."""
-    words = jnp.sum(digests.reshape(-1, *digests.shape[-2:]), axis=0)
+    words = jnp.sum(jnp.asarray(digests).reshape(-1, *digests.shape[-2:]), axis=0)
     return words if axis_name is None else jax.lax.psum(words, axis_name)
