@@ -23,7 +23,7 @@ from clac_jax.training.step import TrainStep
 
 @dataclass(frozen=True)
 class Parts:
-    """What computes the steps of a run; nothing in it changes during training.
+    """The programs and shapes of the steps of a run; nothing in it changes during training.
 
     Attributes:
         config: the run's config.

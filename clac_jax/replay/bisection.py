@@ -240,7 +240,7 @@ def _computed(history: History, step: int, scratch: Path, say: Say) -> Side:
 
 
 def _flipped(side: Side) -> dict[str, list[tuple[str, Element]]]:
-    """The elements that explain a digest, by a checkpoint of the step or by the digest alone."""
+    """The elements that explain a digest, by a checkpoint of the step or only by its digest."""
     history, step = side.history, side.done.step
     checkpoint = history.checkpoints.get(step)
     if checkpoint is not None:

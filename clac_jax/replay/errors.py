@@ -6,4 +6,4 @@ from clac_jax.errors import UserError
 
 
 class ReplayError(UserError):
-    """What a run has recorded does not suffice for what is asked of it."""
+    """The records of a run do not suffice for the request."""

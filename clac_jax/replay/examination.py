@@ -1,6 +1,6 @@
-"""What a step does with each of its examples, computed from the state before it.
+"""The loss, the scores and the gradient of a step by example, from the state before it.
 
-The loss, the scores and the gradient come from the model and the loss function of the training, in
+They come from the model and the loss function of the training, in
 programs of their own: the program of the step stays the one that trained, to the last bit.
 """
 
@@ -65,7 +65,7 @@ class Example:
         crystals: its crystal views.
         texts: its text views.
         terms: name -> its part of a term of the loss.
-        finite: whether everything that the model computes from it alone is.
+        finite: whether everything that the model computes only from it is.
         own_score: score of its text with its crystal; None if nothing is contrasted.
         rank: number of crystals that its text scores higher; None as well.
         rival: id of the crystal with the highest score among the others, and that score.

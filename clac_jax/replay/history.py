@@ -1,4 +1,4 @@
-"""What a run has recorded: its starts, steps and validations, and the checkpoints that it kept."""
+"""The records of a run: its starts, steps and validations, and the checkpoints that it kept."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class History:
 
     Attributes:
         name: the run, as given by the user.
-        starts: by step; of two that began at one step only the later one.
+        starts: the starts by step; of two that began at one step only the later one.
         journal: its journal; empty if it has none.
         checkpoints: step -> intact checkpoint.
         damaged: step -> damage of the others.

@@ -23,7 +23,7 @@ OUTLIER = 6.0
 
 
 def robust_deviations(values: Sequence[float], of: Sequence[float]) -> list[float]:
-    """How far each value is above the median of others, in robust standard deviations."""
+    """The robust standard deviations of each value above the median of others."""
     others = np.asarray([x for x in of if math.isfinite(x)], np.float64)
     if not len(others):
         return [math.nan for _ in values]

@@ -67,7 +67,7 @@ class Setting:
         return Present(self.config, self.data.split_sizes["train"], self.fingerprints)
 
     def step_from(self, progress: RunProgress) -> Stepping:
-        """What computes the steps of a run that starts at a position."""
+        """The programs of a run that starts at a position."""
         timeline = timeline_of(self.config, self.data.split_sizes["train"], progress)
         if timeline not in self._steps:
             schedule = make_schedule(self.config, timeline)

@@ -1,4 +1,4 @@
-"""What differs between two starts of runs, by how likely it explains a difference of their bits."""
+"""Differences between two starts of runs, by how likely they explain different bits."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Suspect:
 
 
 def suspects(left: History, right: History, step: int, stage: str) -> list[Suspect]:
-    """What differs between the starts that did a step in two runs, the likeliest first.
+    """The differences between the starts that did a step in two runs, the likeliest first.
 
     Args:
         left: one run.

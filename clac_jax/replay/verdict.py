@@ -44,7 +44,7 @@ class Verdict:
         parting: the digests that differ, in the order of a step.
         arrays: the arrays that differ from those of the run's checkpoint of this step; None if
             there is no checkpoint.
-        flipped: for a part of the state, the single elements whose change would explain the
+        flipped: part of the state -> the single elements whose change would explain the
             digest that was recorded.
         lawful: why other bits are to be expected here; "" if they are not.
     """

@@ -26,12 +26,12 @@ Report = Callable[[Path, Sequence[Row], Mapping[str, float]], None]
 
 @flax.struct.dataclass
 class ExampleFacts:
-    """What a step computes for each of its examples, on one device or gathered from all.
+    """Results of a step for each of its examples, on one device or gathered from all.
 
     Attributes:
         terms: name -> (B,) the example's part of a term of the loss, whose mean is the term; terms
-            that are no mean over examples are missing.
-        finite: (B,) bool, whether everything that the model computes from the example alone is.
+            that are not a mean over examples are missing.
+        finite: (B,) bool, whether everything that the model computes only from the example is.
         similarity: (B, columns) score of each text (row) with each crystal of all devices, first
             views; None if nothing is contrasted.
         predicted: (B,) float32 predictions of the property; None if no property is learned.

@@ -27,7 +27,7 @@ def test_one_line_says_what_is_wrong(arguments, words, tmp_path, capsys):
     assert words in error and error.startswith("error: ") and error.count("\n") == 1
 
 
-def test_a_config_of_another_version_is_named(tmp_path, capsys):
+def test_a_config_of_a_different_version_is_named(tmp_path, capsys):
     start = {"event": "start", "step": 0, "start": 1, "config": {"warp_drive": True}}
     (tmp_path / "starts.jsonl").write_text(json.dumps(start) + "\n")
     assert cli.main(["blame", str(tmp_path), "--example", "0"]) == EXIT_USER_ERROR

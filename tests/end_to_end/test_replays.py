@@ -24,7 +24,7 @@ def command(environment):
             env=environment() | (env or {}),
             capture_output=True,
             text=True,
-            timeout=400,
+            timeout=600,
         )
 
     return start
@@ -48,7 +48,7 @@ def test_the_bits_of_every_kind_of_run_are_computed_again(run, command, tmp_path
     workdir = tmp_path / "run"
     done = run(workdir, *FEW, *flags, devices=devices)
     assert done.returncode == 0, done.stderr
-    # The program divides the CPU by itself, as the run did.
+    # The program divides the CPU as the run did.
     every = command("replay", workdir, "--every", "--from", 2, "--json")
     assert every.returncode == 0, every.stdout + every.stderr
     checked = json.loads(every.stdout)
@@ -62,7 +62,7 @@ def test_the_bits_of_every_kind_of_run_are_computed_again(run, command, tmp_path
     assert sum(losses) / len(losses) == pytest.approx(expected, rel=1e-4)
 
 
-def test_another_number_of_devices_is_said_and_not_taken_for_a_fault(run, command, tmp_path):
+def test_a_different_number_of_devices_is_reported_and_is_not_a_fault(run, command, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     for workdir, devices in ((one, 1), (two, 2)):
         assert run(workdir, *FEW, devices=devices).returncode == 0

@@ -116,7 +116,7 @@ def test_a_switched_augmentation_leaves_the_others_as_they_were(records, tokeniz
     np.testing.assert_array_equal(left.graphs[1].edge_vectors, right.graphs[1].edge_vectors)
 
 
-def test_what_was_drawn_explains_the_views(records, tokenizer):
+def test_drawn_sentences_explain_the_views(records, tokenizer):
     options = dataclasses.replace(OPTIONS, replace_formula_prob=0.5)
     replaced = []
     for index, record in enumerate(records):

@@ -46,7 +46,7 @@ def test_zeros_of_both_signs_differ_by_one_bit_and_no_ulp():
     assert (found.elements[0].ulps, found.elements[0].bits) == (0, 1)
 
 
-def test_what_is_not_a_number_has_no_distance():
+def test_a_value_that_is_not_a_number_has_no_distance():
     right = np.array([np.nan], np.float32)
     (found,) = differences({"x": np.ones(1, np.float32)}, {"x": right})
     assert found.elements[0].ulps is None
@@ -66,7 +66,7 @@ def test_arrays_that_cannot_be_compared_are_named(arrays):
 @pytest.mark.parametrize(
     ("path", "place"), [("params/graph/kernel", 777), ("params/graph/bias", 3), ("params/scale", 0)]
 )
-def test_a_flipped_bit_is_found_from_the_digest_alone(arrays, path, place, bit):
+def test_a_flipped_bit_is_found_from_its_digest(arrays, path, place, bit):
     other = flipped(arrays, path, place, bit)
     digests = [state_digests(each)["params"] for each in (arrays, other)]
     params = {name: array for name, array in arrays.items() if name.startswith("params/")}

@@ -1,4 +1,4 @@
-"""What a run has recorded, and what follows from it."""
+"""The records of a run."""
 
 import dataclasses
 
@@ -65,7 +65,7 @@ def test_changed_data_are_named_by_their_fingerprints(tmp_path):
         history.check_data(start, "b" * 32)
 
 
-def test_an_empty_folder_is_no_run(tmp_path):
+def test_an_empty_folder_is_not_a_run(tmp_path):
     with pytest.raises(ReplayError, match="neither a journal nor a checkpoint"):
         read_history(str(tmp_path))
     np.testing.assert_equal(list(tmp_path.iterdir()), [])

@@ -80,7 +80,7 @@ def test_a_part_that_is_not_finite_comes_first(step):
     assert lines[2].endswith("params/graph_encoder/bias[3]")
 
 
-def test_views_are_told_as_they_were_drawn(step):
+def test_views_are_shown_as_they_were_drawn(step):
     assert view_lines(step.examples[0])[1] == "  crystal 1  as in the data set"
     _, crystal, text = view_lines(step.examples[1])
     assert crystal.endswith("strained by +1.00 %, +0.00 %, -2.00 %")
