@@ -94,7 +94,11 @@ class Proof:
         )
 
     def _files_line(self) -> str:
-        words = [f"{number:,} {name}" for name, number in self.counts.items() if number]
+        words = [
+            f"{number:,} {name if number > 1 else name.removesuffix('s')}"
+            for name, number in self.counts.items()
+            if number
+        ]
         return f"compared  {', '.join(words)} ({self.seconds:.0f} s)"
 
     def _verdict(self) -> str:

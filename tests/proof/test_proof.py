@@ -74,7 +74,7 @@ def test_a_run_proves_itself(run):
     assert all(each.is_equal and each.arrays == [] for each in proof.segments)
     lines = proof.lines()
     assert lines[0].startswith("chain     5 records, steps 2 to 8, ended; last ")
-    assert lines[1].startswith("compared  11 rows, 8 steps, 1 starts, 4 checkpoints, 48 examples")
+    assert lines[1].startswith("compared  11 rows, 8 steps, 1 start, 4 checkpoints, 48 examples")
     assert lines[2:] == ["steps     1-2, 3-4, 5-6, 7-8 recomputed: equal", "proven."]
 
 
