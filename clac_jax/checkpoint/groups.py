@@ -18,7 +18,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from etils import epath
 
 from clac_jax.checkpoint.files import (
@@ -48,7 +47,7 @@ class Content:
 
     Attributes:
         leaf: its description.
-        sha256: SHA-256 of its bytes in C order, in hexadecimal digits.
+        sha256: its hash, see `clac_jax.chain.record.array_hash`.
     """
 
     leaf: Leaf
@@ -149,8 +148,3 @@ def constant_paths(paths: Iterable[str], frozen: Sequence[str]) -> set[str]:
         if path.startswith("params/")
         and any(pattern.fullmatch(path.removeprefix("params/")) for pattern in patterns)
     }
-
-
-def sha256_of(array: np.ndarray) -> str:
-    """SHA-256 of the bytes of an array in C order."""
-    return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).hexdigest()

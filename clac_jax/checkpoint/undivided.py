@@ -25,7 +25,7 @@ from clac_jax.checkpoint.damage import DamagedCheckpointError
 from clac_jax.checkpoint.database import Reader, write_database
 from clac_jax.checkpoint.division import divide, num_bytes
 from clac_jax.checkpoint.files import UnreadableCheckpointError, describe_files
-from clac_jax.checkpoint.groups import ARRAYS_FILE, Content, Group, groups_of, regroup, sha256_of
+from clac_jax.checkpoint.groups import ARRAYS_FILE, Content, Group, groups_of, regroup
 from clac_jax.checkpoint.layout import (
     STATE,
     CheckpointFormatError,
@@ -68,7 +68,6 @@ class UndividedState:
         self._names = (f"{os.urandom(4).hex()}{number}" for number in itertools.count())
         self._arrays: Mapping[str, np.ndarray] = {}
         self._leaves: dict[str, Leaf] = {}  # of the arrays in memory, as far as known
-        self._hashes: dict[str, str] = {}
         self._unchanged: set[str] = set()
         self._divided: list[frozenset[str]] | None = None  # None before the first save
         self._groups: list[Group] = []
@@ -89,7 +88,6 @@ class UndividedState:
         self._unchanged = self._buffers.unchanged & self._leaves.keys()
         for path in self._leaves.keys() - self._unchanged:
             del self._leaves[path]
-            self._hashes.pop(path, None)
 
     def handler(self) -> ocp.PyTreeCheckpointHandler:
         """Orbax's own for the arrays that it writes, ours for those in groups."""
@@ -201,10 +199,8 @@ class UndividedState:
         return self._group(group.arrays).name == group.name
 
     def _group(self, paths: Collection[str]) -> Group:
-        for path in paths:
-            if path not in self._hashes:
-                self._hashes[path] = sha256_of(self._arrays[path])
-        return Group({p: Content(self._leaves[p], self._hashes[p]) for p in sorted(paths)})
+        leaves = {path: self._leaves[path] for path in sorted(paths)}
+        return Group({path: Content(leaf, leaf.sha256) for path, leaf in leaves.items()})
 
     def _holds(self, group: Group, database: Path) -> bool:
         """Whether a database holds these arrays, bit by bit."""
