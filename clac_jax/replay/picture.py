@@ -54,7 +54,7 @@ def draw(examination: Examination, path: Path) -> None:
     colors = [ORANGE if is_outlier else BLUE for is_outlier in stands_out]
     bars.barh(places, np.nan_to_num(losses, nan=0.0, posinf=0.0), color=colors)
     bars.set_yticks(named, names, fontsize=6)
-    bars.set(ylim=(len(examples) - 0.5, -0.5), xlabel="loss")
-    what = f"orange: the largest, and > {OUTLIER:g} robust deviations above the median"
-    bars.set_title(f"Loss by example\n({what})", fontsize=8)
+    bars.set(ylim=(len(examples) - 0.5, -0.5))
+    label = f"loss (orange: largest, or > {OUTLIER:g} deviations)"
+    bars.set(title="Loss by example", xlabel=label)
     save_figure(figure, path)
