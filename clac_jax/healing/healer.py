@@ -289,7 +289,8 @@ class Healer:
         assert state is not None
         state = state.replace(ema=None)
         left_out = setting.data.left_out(epoch)
-        examples = [e for e in setting.data.examples_of_step(epoch, start) if e not in left_out]
+        step = setting.data.step_examples(epoch, start).ravel().tolist()
+        examples = [each for each in step if each not in left_out]
         with_only = setting.data.parts_of_step(epoch, start)
 
         def probe(kept: Iterable[int]) -> tuple[float, float]:

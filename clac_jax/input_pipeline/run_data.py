@@ -128,10 +128,6 @@ class RunData:
                 skipped.update(gap.examples & set(self._order(epoch)[gap.start :].tolist()))
         return frozenset(skipped)
 
-    def examples_of_step(self, epoch: int, start: int) -> list[int]:
-        """The examples of the step that starts at example `start`, with those that are left out."""
-        return [int(index) for index in self._rows(epoch, start, ONE_PROCESS)[0].ravel()]
-
     def parts_of_step(self, epoch: int, start: int) -> Callable[[Collection[int]], Batch]:
         """A function that makes the batch of a step with only some of its examples.
 
@@ -197,10 +193,11 @@ class RunData:
         return bool(left < self._config.batch_size * self._config.accumulate_steps)
 
     def step_examples(self, epoch: int, start: int) -> np.ndarray:
-        """(accumulation, batch) example indices of the step that starts at example `start`."""
-        config = self._config
-        rows = train_rows(self._order(epoch), start, config.batch_size, config.accumulate_steps)
-        step: np.ndarray = rows[0]
+        """(accumulation, batch) example indices of the step that starts at example `start`.
+
+        They include those that are left out.
+        """
+        step: np.ndarray = self._rows(epoch, start, ONE_PROCESS)[0]
         return step
 
     def drawn(self, epoch: int, index: int) -> Drawn:

@@ -184,17 +184,20 @@ def largest_elements(
 
 
 def _examples(setting: Setting, epoch: int, rows: np.ndarray, facts: ExampleFacts) -> list[Example]:
-    records = setting.data.splits["train"]
+    records, left_out = setting.data.splits["train"], setting.data.left_out(epoch)
     examples = []
     for batch, row in enumerate(rows):
         names = [records[int(index)].material_id for index in row]
+        present = np.array([int(index) not in left_out for index in row])
         for place, index in enumerate(row):
+            if not present[place]:  # its place in the batch is empty
+                continue
             drawn = setting.data.drawn(epoch, int(index))
             record = records[int(index)]
             terms = {name: float(values[batch, place]) for name, values in facts.terms.items()}
             others: dict[str, Any] = {}
             if facts.similarity is not None:
-                others = _scores(np.asarray(facts.similarity[batch][place]), place, names)
+                others = _scores(np.asarray(facts.similarity[batch][place]), place, names, present)
             if facts.predicted is not None:
                 label = label_of(record, setting.config.property.name) or 0.0
                 others = {"predicted": (float(facts.predicted[batch, place]), label)}
@@ -214,12 +217,12 @@ def _examples(setting: Setting, epoch: int, rows: np.ndarray, facts: ExampleFact
     return examples
 
 
-def _scores(scores: np.ndarray, own: int, names: list[str]) -> dict[str, Any]:
-    others = np.array(scores, np.float64)
+def _scores(scores: np.ndarray, own: int, names: list[str], present: np.ndarray) -> dict[str, Any]:
+    others = np.where(present, np.array(scores, np.float64), -np.inf)
     others[own] = -np.inf
     rank = int((others >= scores[own]).sum())
     found: dict[str, Any] = {"own_score": float(scores[own]), "rank": rank}
-    if len(names) > 1:
+    if present.sum() > 1:
         rival = int(np.argmax(others))
         found["rival"] = (names[rival], float(others[rival]))
     return found

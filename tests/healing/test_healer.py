@@ -31,8 +31,9 @@ class Data:
     def left_out(self, epoch):
         return frozenset().union(*(gap.examples for gap in self.gaps))
 
-    def examples_of_step(self, epoch, start):
-        return [BAD if start == 12 and k == 2 else 100 + start + k for k in range(4)]
+    def step_examples(self, epoch, start):
+        row = [BAD if start == 12 and k == 2 else 100 + start + k for k in range(4)]
+        return np.array([row])
 
     def parts_of_step(self, epoch, start):
         return lambda kept: kept
