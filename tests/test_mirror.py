@@ -163,6 +163,7 @@ ELSEWHERE = {
     "models.text.settings": "models/text/test_pretrained.py",
     "models.torch_layout": "models/text/test_pretrained.py",
     "proof.data_rows": "proof/test_proof.py",
+    "proof.rows": "proof/test_proof_rows.py",
     "proof.errors": "proof/test_signature.py",
     "proof.evidence": "proof/test_proof.py",
     "proof.kept": "proof/test_proof.py",

@@ -324,7 +324,8 @@ def norm_of(array: np.ndarray) -> float:
     flat = array.ravel()
     if array.dtype != np.float32:  # BLAS needs no copy of float32
         flat = flat.astype(np.float64)
-    return float(np.sqrt(np.dot(flat, flat)))
+    with np.errstate(over="ignore"):  # inf, after a flipped bit of an exponent
+        return float(np.sqrt(np.dot(flat, flat)))
 
 
 def crc32_of(array: np.ndarray) -> int:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import ml_collections
 
 from clac_jax.distributed.workdir import HeldFolder
-from clac_jax.errors import LostWorkdirError, WorkdirError
+from clac_jax.errors import LostWorkdirError, MovedMetricsError, WorkdirError
 from clac_jax.journal.journal_file import JournalFile
 from clac_jax.journal.record import StepRecord
 from clac_jax.reporting.metrics_file import MetricsFile
@@ -64,6 +64,7 @@ class RunLog:
         if config.logging.wandb:
             self._sinks.append(WeightsAndBiases(workdir, config))
         self._others: list[Kept] = []
+        self._pending: WorkdirError | None = None
 
     @property
     def _kept(self) -> list[Kept]:
@@ -80,14 +81,21 @@ class RunLog:
             LostWorkdirError: the workdir is no longer the folder in which the run started.
             WorkdirError: the row cannot be written.
         """
-        lost = self._lost()
+        lost = self._pending or self._lost()
         for sink in reversed(self._sinks):  # metrics.jsonl last: it has all that the others have
             lost = self._unless_lost(functools.partial(sink.write, row)) or lost
         if lost:
             raise lost
 
     def record(self, record: StepRecord) -> None:
-        """Appends the record of a step to the journal; errors as for `write`."""
+        """Appends the record of a step to the journal.
+
+        An error after which the state can be saved is only raised by the next call of any method:
+        the row of the step, without which the state must not be saved, may still have to come.
+
+        Raises:
+            LostWorkdirError, WorkdirError: see `write`.
+        """
         self._to_journal(functools.partial(self._journal.write, record))
 
     def record_event(self, event: str, step: int, facts: Mapping[str, Any]) -> None:
@@ -95,9 +103,13 @@ class RunLog:
         self._to_journal(functools.partial(self._journal.write_event, event, step, facts))
 
     def _to_journal(self, action: Callable[[], None]) -> None:
-        lost = self._lost()
-        if lost := self._unless_lost(action) or lost:
-            raise lost
+        if self._pending:
+            raise self._pending
+        self._pending = self._lost()
+        try:
+            self._pending = self._unless_lost(action) or self._pending
+        except MovedMetricsError as error:
+            self._pending = error
 
     def sync(self) -> None:
         """Forces all rows to disk, before the checkpoint that follows them; see `write`."""

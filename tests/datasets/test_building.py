@@ -300,7 +300,7 @@ def test_system_errors_are_not_attributed_to_a_row(tmp_path, monkeypatch):
 def test_the_reason_is_given_if_all_rows_are_skipped(tmp_path):
     path = write(tmp_path / "t.jsonl", [row(k, atoms=None) for k in range(20)])
     with pytest.raises(
-        DataError, match=r"no usable row for the train split.*20 rows were .*neither atoms"
+        DataError, match=r"no usable row for the train split.*20 rows, the first: .*neither atoms"
     ):
         load_all(path, tmp_path / "data", on_bad_row="skip")
 

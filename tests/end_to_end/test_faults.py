@@ -142,6 +142,7 @@ def small_disk(tmp_path):
 
 def test_a_full_disk_is_foreseen_and_costs_nothing(small_config, small_disk, capfd):
     quick = {"checkpoint__retries": 1, "checkpoint__retry_seconds": 0.0}
+    quick["checkpoint__share"] = False  # so that the checkpoints do not fit
     with pytest.raises(CheckpointError, match="No space left on device"):
         train(small_config(checkpoint__every_n_steps=0, max_epochs=5, **quick), small_disk)
     assert "Free some space before it is used up" in capfd.readouterr().err

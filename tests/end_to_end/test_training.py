@@ -163,7 +163,7 @@ def test_debug_is_one_epoch_of_a_handful(run, tmp_path):
         tmp_path / "debug", "--config.debug=True", "--config.dataset.max_examples=8", COMPOSITION
     )
     assert done.returncode == 0, done.stderr
-    assert "2 per epoch x 1 epochs = 2" in done.stdout
+    assert "2 per epoch x 1 epoch = 2" in done.stdout
 
 
 def test_early_stopping(run, tmp_path):

@@ -19,7 +19,8 @@ from types import SimpleNamespace
 from clac_jax.distributed.watchdog import Watchdog
 faulthandler.enable()  # as `clac-jax train` does
 limits = SimpleNamespace(floor_seconds=1.0, factor=10, first_seconds=60)
-with Watchdog(limits, print):
+with Watchdog(limits, print) as watchdog:
+    watchdog.on_orphaned = lambda: os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(0.3)
     print("alive", flush=True)
     exec(sys.argv[1])
