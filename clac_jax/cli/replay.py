@@ -101,7 +101,6 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _show(history: History, replayer: Replayer, options: argparse.Namespace) -> int:
-    from clac_jax.replay.devices import lawful_difference
     from clac_jax.replay.examination import examine
     from clac_jax.replay.picture import draw
     from clac_jax.replay.report import examination_lines, step_lines, to_json
@@ -119,7 +118,7 @@ def _show(history: History, replayer: Replayer, options: argparse.Namespace) -> 
         history.digests(step),
         replayer.arrays(),
         history.checkpoints.get(step),
-        lawful_difference(history.start_of(step)),
+        replayer.lawful,
     )
     if options.json:
         print(json.dumps(to_json(history, done, verdict, examination), indent=1))
@@ -139,13 +138,11 @@ def _show(history: History, replayer: Replayer, options: argparse.Namespace) -> 
 
 
 def _check_every(replayer: Replayer, first: int, last: int, options: argparse.Namespace) -> int:
-    from clac_jax.replay.devices import lawful_difference
     from clac_jax.replay.every import check_every
 
     result = check_every(replayer, first, last)
-    lawful = lawful_difference(replayer.history.start_of(last))
     if options.json:
         print(json.dumps(result.to_json(), indent=1))
     else:
-        print("\n".join(result.lines(lawful)), flush=True)
+        print("\n".join(result.lines()), flush=True)
     return 0 if result.is_equal else EXIT_DIFFERENT

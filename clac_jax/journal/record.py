@@ -151,7 +151,10 @@ def parse(content: bytes, name: str) -> np.ndarray:
     return _converted(rows[:count])
 
 
-_ADVICE = "Move it away and start again; the journal then begins at the step that is resumed."
+_ADVICE = (
+    "Put back an intact copy of the file. If there is none, move it away: the journal of a run "
+    "that is started again then begins at the step from which it resumes."
+)
 
 
 def _converted(rows: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from clac_jax.chain.record import END, Entry
 from clac_jax.errors import UserError, one_line
 from clac_jax.journal.journal_file import STARTS_FILE
 from clac_jax.proof.data_rows import check_data
+from clac_jax.proof.errors import ProofError
 from clac_jax.proof.evidence import Evidence, Finding, gather
 from clac_jax.proof.links import check_links
 from clac_jax.proof.other_files import check_config, check_end
@@ -145,6 +146,11 @@ def prove(run: str, limits: Limits, public_key: bytes | None = None, say: Say = 
 
     began = time.monotonic()
     evidence = gather(folder_of(run))
+    if not (evidence.checkpoints or evidence.damaged or evidence.rows or evidence.entries):
+        raise ProofError(
+            f"{run} holds no checkpoint, no row of metrics and no chain: it is no run. Name the "
+            "workdir of a run, or a folder made by `clac-jax publish`."
+        )
     say(f"comparing {len(evidence.checkpoints)} checkpoints")
     findings = compare_files(evidence)
     signature, unlike = check_signature(evidence, public_key)

@@ -27,6 +27,7 @@ class Checked:
         compared: number of steps of which the journal has digests.
         wrong: step -> the digests that differ, in the order of a step.
         seconds: time that it took.
+        lawful: why other bits are to be expected at the first wrong step; "" if they are not.
     """
 
     first: int
@@ -34,29 +35,31 @@ class Checked:
     compared: int
     wrong: dict[int, list[str]]
     seconds: float
+    lawful: str = ""
 
     @property
     def is_equal(self) -> bool:
         """Whether no step differs."""
         return not self.wrong
 
-    def lines(self, lawful: str) -> list[str]:
-        """The result in words.
-
-        Args:
-            lawful: why other bits are to be expected here; "" if they are not.
-        """
+    def lines(self) -> list[str]:
+        """The result in words."""
         steps = f"steps {self.first:,} to {self.last:,}"
         equal = self.compared - len(self.wrong)
         lines = [
             f"checked   {steps}: {equal:,} of {self.compared:,} equal to the journal "
             f"({self.seconds:.0f} s)"
         ]
+        if unknown := self.last + 1 - self.first - self.compared:
+            lines.append(f"unknown   {unknown:,} of them: the journal has no record of them")
         if self.wrong:
             step, names = next(iter(self.wrong.items()))
             lines.append(f"first     step {step:,} DIFFERS in {STAGES[names[0]]}")
-            if lawful:
-                lines.append(f"          other bits are to be expected: {lawful}")
+            if self.lawful:
+                lines.append(f"          other bits are to be expected: {self.lawful}")
+                lines.append(
+                    "          To compare bits, name steps of one such stretch (--from, --to)."
+                )
         return lines
 
     def to_json(self) -> dict[str, Any]:
@@ -66,6 +69,7 @@ class Checked:
             "last": self.last,
             "compared": self.compared,
             "equal": self.compared - len(self.wrong),
+            "lawful": self.lawful,
             "wrong": {str(step): names for step, names in self.wrong.items()},
             "seconds": round(self.seconds, 3),
         }
@@ -88,13 +92,15 @@ def check_every(replayer: Replayer, first: int, last: int) -> Checked:
         )
     began = shown = time.monotonic()
     wrong: dict[int, list[str]] = {}
+    lawful = ""
     replayer.go_to(first)
     is_terminal = sys.stderr.isatty()
     for step in tqdm(range(first, last + 1), disable=not is_terminal, unit="step"):
         done = replayer.do()
         if different := parting(done.digests, history.digests(step)):
+            lawful = lawful if wrong else replayer.lawful
             wrong[step] = different
         if not is_terminal and time.monotonic() - shown > _SECONDS:
             shown = time.monotonic()
             print(f"step {step:,} of {last:,}: {len(wrong)} differ", file=sys.stderr, flush=True)
-    return Checked(first, last, len(steps), wrong, time.monotonic() - began)
+    return Checked(first, last, len(steps), wrong, time.monotonic() - began, lawful)

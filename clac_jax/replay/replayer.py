@@ -26,6 +26,7 @@ from clac_jax.errors import shown
 from clac_jax.files.atomic import write_atomically
 from clac_jax.healing.actions import Action, actions_in, gaps_of, scaled
 from clac_jax.input_pipeline.batch import Batch
+from clac_jax.replay.devices import lawful_difference
 from clac_jax.replay.errors import ReplayError
 from clac_jax.replay.history import History
 from clac_jax.replay.setting import Setting, Stepping, open_setting
@@ -86,6 +87,7 @@ class Replayer:
         self._say = say
         self.unlike: dict[int, CheckpointInfo] = {}
         self._bad: set[int] = set()  # steps whose checkpoints cannot be used
+        self._lawful: dict[str, None] = {}  # in order
         self._settings: dict[str, Setting] = {}
         self._stepping: Stepping | None = None
         self._batches: Iterator[Batch] | None = None
@@ -106,8 +108,18 @@ class Replayer:
             self.do()
         self.next_batch()
 
+    @property
+    def lawful(self) -> str:
+        """Why the steps since the last restored state may have other bits; "" if they must not."""
+        return "; ".join(self._lawful)
+
     def next_batch(self) -> None:
         """Passes the end of an epoch and a new start of the run, if the next step comes after."""
+        start = self.history.start_of(self.progress.step + 1)
+        if reason := lawful_difference(start):
+            self._lawful[f"from step {start.step + 1:,} on, {reason}" if start.step else reason] = (
+                None
+            )
         self._end_epoch_if_due()
         setting = self._open(self.progress.step + 1)
         if setting is not self.setting:
@@ -182,6 +194,7 @@ class Replayer:
 
     def _restore(self, step: int) -> None:
         """The state of the nearest intact checkpoint before a step, or a fresh one."""
+        self._lawful = {}
         for info in self.history.before(step):
             if info.step in self._bad:
                 continue

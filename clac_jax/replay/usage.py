@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from clac_jax.healing.actions import actions_in, gaps_of
 from clac_jax.input_pipeline.order import epoch_order
 from clac_jax.input_pipeline.run_data import order_groups
 from clac_jax.input_pipeline.splits import Splits
@@ -172,7 +173,13 @@ def _places(history: History, index: int, opened: dict[str, Splits]) -> Iterator
             place = int(np.flatnonzero(order == index)[0])
             left = min((size - done) // per_step, end - step)
             offset = place - done
-            if 0 <= offset < left * per_step:
+            skipped = index in config.dataset.skip or any(
+                index in gap.examples and (epoch, place) >= (gap.epoch, gap.start)
+                for gap in gaps_of(
+                    each for each in actions_in(history.journal.events) if each.data == order_key[2]
+                )
+            )
+            if 0 <= offset < left * per_step and not skipped:
                 yield _Place(step + 1 + offset // per_step, epoch, place, offset % per_step)
             step, done = step + left, done + left * per_step
 

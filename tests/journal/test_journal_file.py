@@ -91,7 +91,7 @@ def test_damage_is_named_and_nothing_is_lost(tmp_path):
     content = bytearray(path.read_bytes())
     content[-150] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DamagedJournalError, match=r"steps\.journal, record 2 .* Move it away"):
+    with pytest.raises(DamagedJournalError, match=r"steps\.journal, record 2 .* move it away"):
         JournalFile(tmp_path, 3)
     assert path.read_bytes() == content
 

@@ -68,6 +68,21 @@ def test_steps_that_a_run_has_not_done_are_refused(run, tmp_path):
             replayer.go_to(step)
 
 
+def test_a_stretch_says_what_is_not_recorded_and_what_other_devices_did(run, tmp_path):
+    history = read_history(str(run))
+    (start,) = history.starts
+    two = dataclasses.replace(start, devices={**start.devices, "count": 2})
+    steps = history.journal.steps[: STEPS_PER_EPOCH - 1].copy()
+    steps["digests"]["loss"][1] ^= 1
+    journal = dataclasses.replace(history.journal, steps=steps)
+    changed = dataclasses.replace(history, starts=[two], journal=journal)
+    checked = check_every(Replayer(changed, tmp_path), 1, STEPS_PER_EPOCH)
+    lines = "\n".join(checked.lines())
+    assert (checked.compared, list(checked.wrong)) == (STEPS_PER_EPOCH - 1, [2])
+    assert "1 of them: the journal has no record of them" in lines
+    assert "it was done on 2 devices, and here on" in lines
+
+
 @pytest.mark.slow
 def test_a_run_of_many_starts_is_replayed_from_its_first_step(storied, tmp_path):
     history = read_history(str(storied))

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from helpers.replayed_runs import BATCH, STEPS_PER_EPOCH
 
+from clac_jax.healing.actions import Action
+from clac_jax.journal.journal_file import HEALED
 from clac_jax.replay.errors import ReplayError
 from clac_jax.replay.history import read_history
 from clac_jax.replay.replayer import Replayer
@@ -38,6 +40,21 @@ def test_an_example_is_named_by_its_id_or_its_number(run):
     for unknown in ("16", "mp-none"):
         with pytest.raises(ReplayError, match=f"--example {unknown} is not in the data"):
             blame(history, unknown)
+
+
+def test_an_example_that_is_left_out_is_not_used(run):
+    history = read_history(str(run))
+    (start,), (use,) = history.starts, blame(history, "2").uses
+    dataset = {**start.config["dataset"], "skip": [2]}
+    skipping = dataclasses.replace(start, config={**start.config, "dataset": dataset})
+    assert blame(dataclasses.replace(history, starts=[skipping]), "2").uses == []
+    data = open_setting(history.config_of(1)).fingerprints["train"]
+    place = use.place - use.slot
+    for first, uses in ((place + BATCH, [use]), (place, [])):  # from the step after it, and from it
+        healed = Action("skip", use.step, "", 0, 0, first, (2,), ("",), 1.0, data)
+        events = [*history.journal.events, {"event": HEALED, **healed.to_json()}]
+        journal = dataclasses.replace(history.journal, events=events)
+        assert blame(dataclasses.replace(history, journal=journal), "2").uses == uses
 
 
 def test_other_data_are_refused(run):
