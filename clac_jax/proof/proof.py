@@ -148,7 +148,7 @@ def prove(run: str, limits: Limits, public_key: bytes | None = None, say: Say = 
     evidence = gather(folder_of(run))
     if not (evidence.checkpoints or evidence.damaged or evidence.rows or evidence.entries):
         raise ProofError(
-            f"{run} holds no checkpoint, no row of metrics and no chain: it is no run. Name the "
+            f"{run} holds no checkpoint, no row of metrics and no chain: it is not a run. Name the "
             "workdir of a run, or a folder made by `clac-jax publish`."
         )
     say(f"comparing {len(evidence.checkpoints)} checkpoints")
