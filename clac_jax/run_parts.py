@@ -63,10 +63,16 @@ class Parts:
         scheduled: TrainState = self.template.replace(tx=tx)
         return scheduled
 
-    def train_step(self, schedule: optax.Schedule) -> TrainStep:
-        """The training step; it reuses the memory of the state that it receives."""
+    def train_step(self, schedule: optax.Schedule, on: Parallel | None = None) -> TrainStep:
+        """The training step; it reuses the memory of the state that it receives.
+
+        Args:
+            schedule: the learning rate.
+            on: the placement; by default that of the run.
+        """
         has_digests = self.config.journal.digest_every > 0
-        return self.parallel.train(self.trainable, schedule, self.task.loss, digests=has_digests)
+        parallel = on or self.parallel
+        return parallel.train(self.trainable, schedule, self.task.loss, digests=has_digests)
 
     def placed(self, template: TrainState, arrays: Mapping[str, Any]) -> TrainState:
         """A state on the devices.

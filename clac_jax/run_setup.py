@@ -155,7 +155,7 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
     healer.begin(setting, journal, functools.partial(log.record_event, step=num_done))
 
     def way(parallel: Parallel) -> Way:
-        step = parallel.train(parts.trainable, schedule, task.loss, digests=recorded)
+        step = parts.train_step(schedule, parallel)
         return Way(parallel, step, local_devices(parallel.local_devices))
 
     usual, other = way(parallel), other_devices(parallel)

@@ -44,7 +44,7 @@ class Ledger:
         damaged: step -> name in `commits/` of checkpoints that a resumed run has set aside.
         run_files: name -> [size, CRC-32] of the other files of the run, as last put.
         finished: whether the run has ended, and everything is here.
-        is_new: whether there was no ledger before, and no start has looked for checkpoints yet.
+        is_new: whether this is the first ledger here, and no start has looked for checkpoints yet.
     """
 
     fence: int = 0
@@ -134,11 +134,6 @@ def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError(value)
     return value
-
-
-def _size_and_crc(value: Any) -> tuple[int, int]:
-    size, crc = value
-    return _integer(size), _integer(crc)
 
 
 _READ: Mapping[str, Any] = {

@@ -82,7 +82,7 @@ class NoChain:
         return {}
 
     def extend(self, sizes: Sizes, content: Mapping[str, Any]) -> None:
-        """None: there is no record."""
+        """Does nothing."""
         del sizes, content
 
 

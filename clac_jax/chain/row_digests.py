@@ -65,5 +65,5 @@ def read_row_digests(workdir: Path) -> dict[str, np.ndarray]:
 
 
 def fingerprint_of(digests: np.ndarray) -> str:
-    """The fingerprint of rows, as that of `CrystalTable`."""
+    """The fingerprint of rows, 32 hexadecimal digits, from their digests in order."""
     return hashlib.sha256(digests.astype("<u8").tobytes()).hexdigest()[:32]

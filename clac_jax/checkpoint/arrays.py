@@ -103,6 +103,15 @@ def only_this_process() -> ocp.options.MultiprocessingOptions:
     return ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
 
 
+def saving_handler() -> ocp.PyTreeCheckpointHandler:
+    """Orbax's handler for what this process saves, with ours for arrays that it saves by shards."""
+    return ocp.PyTreeCheckpointHandler(
+        use_compression=False,
+        multiprocessing_options=only_this_process(),
+        type_handler_registry=shard_registry(),
+    )
+
+
 def nested(arrays: Mapping[str, Any]) -> dict[str, Any]:
     """Slash paths -> nested dicts, the layout in which Orbax saves."""
     tree: dict[str, Any] = traverse_util.unflatten_dict(dict(arrays), sep="/")

@@ -7,7 +7,7 @@ are in separate files here, so that the process that merges needs only these of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -128,11 +128,6 @@ class Reader:
         """The elements of a region."""
         content: np.ndarray = array[region].read().result()
         return content
-
-
-def node_files(files: Iterable[str]) -> list[str]:
-    """The files of a database that a merge reads, by their paths in it."""
-    return [name for name in files if name == MANIFEST or name.startswith(f"{NODES}/")]
 
 
 def array_name(path: str) -> str:

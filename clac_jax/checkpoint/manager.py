@@ -179,9 +179,9 @@ class Checkpoints:
 
     def describe_newest(self) -> str:
         """A sentence with the step of the newest checkpoint."""
-        intact = self.read_all()[0]
-        newest = f"The newest checkpoint is of step {max(intact)}." if intact else ""
-        return newest or "There is no checkpoint yet."
+        if intact := self.read_all()[0]:
+            return f"The newest checkpoint is of step {max(intact)}."
+        return "There is no checkpoint yet."
 
     def save(
         self,

@@ -17,8 +17,7 @@ import orbax.checkpoint as ocp
 from clac_jax.checkpoint import parts
 from clac_jax.checkpoint.arrays import (
     HostBuffers,
-    only_this_process,
-    shard_registry,
+    saving_handler,
 )
 from clac_jax.checkpoint.division import Divided, divide, is_sharded, num_bytes
 from clac_jax.checkpoint.layout import STATE
@@ -135,11 +134,7 @@ class StateInParts:
 
     def handler(self) -> ocp.PyTreeCheckpointHandler:
         """Orbax's, with ours for arrays that are saved by shards."""
-        return ocp.PyTreeCheckpointHandler(
-            use_compression=False,
-            multiprocessing_options=only_this_process(),
-            type_handler_registry=shard_registry(),
-        )
+        return saving_handler()
 
     def reuse(self, directory: Path, step: int) -> Shapes:
         """Links nothing: the shards of a process are all in one database."""

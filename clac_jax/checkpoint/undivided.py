@@ -18,8 +18,7 @@ from clac_jax.checkpoint.arrays import (
     HostBuffers,
     describe,
     has_same_bits,
-    only_this_process,
-    shard_registry,
+    saving_handler,
 )
 from clac_jax.checkpoint.damage import DamagedCheckpointError
 from clac_jax.checkpoint.database import Reader, write_database
@@ -91,11 +90,7 @@ class UndividedState:
 
     def handler(self) -> ocp.PyTreeCheckpointHandler:
         """Orbax's own for the arrays that it writes, ours for those in groups."""
-        return ocp.PyTreeCheckpointHandler(
-            use_compression=False,
-            multiprocessing_options=only_this_process(),
-            type_handler_registry=shard_registry(),
-        )
+        return saving_handler()
 
     def reuse(self, directory: Path, step: int) -> Shapes:
         """See `Snapshot.reuse`."""

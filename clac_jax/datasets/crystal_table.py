@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from clac_jax.chain.row_digests import fingerprint_of
 from clac_jax.datasets.record import Record
 
 FILE = "crystals.npz"
@@ -59,7 +60,7 @@ class CrystalTable:
 
         Equal wherever the same table is prepared: independent of how the files are encoded.
         """
-        return hashlib.sha256(self.digest.astype("<u8").tobytes()).hexdigest()[:32]
+        return fingerprint_of(self.digest)
 
 
 def hash64(content: bytes) -> int:

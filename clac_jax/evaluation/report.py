@@ -82,7 +82,7 @@ def write(out: str | Path, pool: Examples, sections: Sequence[Section]) -> list[
     """
     with output_folder(out, "--out", EVAL_FILE) as folder:
         if is_url(out):
-            with contextlib.suppress(NotFoundError):  # there is no earlier evaluation
+            with contextlib.suppress(NotFoundError):  # the first evaluation
                 open_store(str(out)).download(EVAL_FILE, folder / EVAL_FILE)
         return _write(folder, pool, sections)
 

@@ -27,12 +27,3 @@ def link(source: Path, target: Path) -> None:
 def is_impossible(error: OSError) -> bool:
     """Whether no file can be linked between these two places."""
     return error.errno in _IMPOSSIBLE
-
-
-def num_links(path: Path) -> int:
-    """The number of names of a file.
-
-    Raises:
-        OSError: it cannot be looked at.
-    """
-    return os.stat(path).st_nlink

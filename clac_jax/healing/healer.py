@@ -1,9 +1,9 @@
 """Watches the steps of a run, and decides what happens when one goes wrong.
 
-When something is wrong at a step, the run goes back to its newest checkpoint and computes the steps
-up to it again. If they have the same bits, data or numerics are to blame: the examples are named,
-and the configured action follows. If not, the machine is, once a third pass has agreed with one of
-the others. Only an action is recorded: after a kill in the middle of this, the same step goes wrong
+If a step goes wrong, the run goes back to its newest checkpoint and computes all steps up to that
+one again. If they have the same bits, data or numerics are to blame: the examples are named, and
+the configured action follows. If not, the machine is, once a third pass has agreed with one of the
+others. Only an action is recorded: after a kill in the middle of this, the same step goes wrong
 again, and leads to the same decision.
 """
 

@@ -75,7 +75,7 @@ class StepRecord:
 
     @classmethod
     def from_row(cls, row: np.void) -> StepRecord:
-        """The inverse of `to_bytes`, from a row of `Journal.steps`."""
+        """The record in a row of `Journal.steps`."""
         values = {name: row[name].item() for name, _ in _VALUES}
         present = values.pop("present")
         digests = {

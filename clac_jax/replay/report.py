@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from clac_jax.healing.spikes import SIGMA_PER_DEVIATION
 from clac_jax.replay.examination import Examination, Example
 from clac_jax.replay.history import History
 from clac_jax.replay.replayer import Done
@@ -16,8 +17,6 @@ from clac_jax.replay.verdict import Verdict
 
 WORST = 8
 """Examples that are listed without `--examples`."""
-DEVIATION = 1.4826
-"""Standard deviations per median absolute deviation of a normal distribution."""
 OUTLIER = 6.0
 """Robust deviations above the median from which an example is marked."""
 
@@ -28,7 +27,7 @@ def robust_deviations(values: Sequence[float], of: Sequence[float]) -> list[floa
     if not len(others):
         return [math.nan for _ in values]
     middle = float(np.median(others))
-    spread = DEVIATION * float(np.median(np.abs(others - middle)))
+    spread = SIGMA_PER_DEVIATION * float(np.median(np.abs(others - middle)))
     return [
         math.inf if not math.isfinite(x) else (x - middle) / spread if spread else 0.0
         for x in values

@@ -20,21 +20,6 @@ from clac_jax.files.paths import explain
 
 EVENTS_FILE = "events.jsonl"
 
-ACTIVITIES = (
-    "start",
-    "lease_wait",
-    "data",
-    "restore",
-    "compile",
-    "train",
-    "data_wait",
-    "save_wait",
-    "validation",
-    "test",
-    "hung",
-)
-"""The activities of a process, which at each moment has exactly one of them."""
-
 SHORTEST_PAUSE, LONGEST_PAUSE, SHARE = 1.0, 60.0, 0.02
 """Seconds between two events of progress, and their share of the age of the start between these.
 

@@ -24,12 +24,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding
 
 from clac_jax.input_pipeline.batch import Batch
 from clac_jax.training.gradients import BatchGradient, GradientFunction
 from clac_jax.training.losses import Loss
-from clac_jax.training.parallel import SPLIT, Pmap
+from clac_jax.training.parallel import Pmap
 from clac_jax.training.state import TrainState
 from clac_jax.training.step import (
     AXIS,
@@ -62,7 +61,7 @@ class FixedOrder(Pmap):
         return mapped
 
     def by_device(self, tree: Any) -> list[Any]:
-        """Arrays on all devices -> the shards of each local device."""
+        """The inverse of `joined`: arrays on all devices -> the shards of each local device."""
         leaves, structure = jax.tree.flatten(tree)
         order = {device: row for row, device in enumerate(self.local_devices)}
         rows: list[list[Any]] = [[] for _ in order]
@@ -70,16 +69,6 @@ class FixedOrder(Pmap):
             for shard in leaf.addressable_shards:
                 rows[order[shard.device]].append(shard.data)
         return [jax.tree.unflatten(structure, row) for row in rows]
-
-    def joined(self, trees: Sequence[Any]) -> Any:
-        """The inverse of `by_device`; nothing is copied."""
-        sharding = NamedSharding(Mesh(np.array(self.local_devices), (AXIS,)), SPLIT)
-
-        def join(*shards: jax.Array) -> jax.Array:
-            shape = (len(trees), *shards[0].shape[1:])
-            return jax.make_array_from_single_device_arrays(shape, sharding, list(shards))
-
-        return jax.tree.map(join, *trees)
 
 
 class _Step:
@@ -95,7 +84,7 @@ class _Step:
         """Takes the placement; other arguments as for `Parallel.train`."""
         self._on, self._trainable, self._loss, self._digests = on, trainable, loss, digests
         self._encode = jax.jit(self._encode_part)
-        self._stack = jax.jit(lambda *trees: jax.tree.map(lambda *x: jnp.stack(x)[None], *trees))
+        self._stack = jax.jit(_stacked)
         self._gradient_of_loss = jax.jit(self._differentiate_loss)
         self._gradient_of_part = jax.jit(self._differentiate_part)
         self._add = jax.jit(lambda a, b: jax.tree.map(jnp.add, a, b), donate_argnums=(0,))
@@ -236,7 +225,7 @@ class _Evaluation:
             return _with_axis(_first(found))  # the same for each part
 
         self._forward, self._measure = jax.jit(forward), jax.jit(measure)
-        self._stack = jax.jit(lambda *trees: jax.tree.map(lambda *x: jnp.stack(x)[None], *trees))
+        self._stack = jax.jit(_stacked)
         self._gather = on.on_all(_gathered)
 
     def __call__(self, state: TrainState, batch: Batch) -> Any:
@@ -253,6 +242,11 @@ class _Evaluation:
             )
         ]
         return on.joined(list(map(self._measure, on.by_device(self._gather(on.joined(own))))))
+
+
+def _stacked(*trees: Any) -> Any:
+    """Trees of the parts of a device -> one tree, with their axis after that of the device."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves)[None], *trees)
 
 
 def _gathered(tree: Any) -> Any:

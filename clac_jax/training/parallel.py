@@ -149,16 +149,20 @@ class Pmap(Parallel):
         The copies have no weak types and are sharded along the step's axis, like the state that a
         step returns: a step whose inputs and outputs differ in these respects compiles twice.
         """
-        devices = self.local_devices
-        sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), SPLIT)
         rows = jax.tree.map(lambda leaf: np.asarray(leaf)[None], tree)
-        copies = [jax.device_put(rows, device, may_alias=False) for device in devices]
+        return self.joined(
+            [jax.device_put(rows, device, may_alias=False) for device in self.local_devices]
+        )
 
-        def join(*copies_of_leaf: jax.Array) -> jax.Array:
-            shape = (len(devices), *copies_of_leaf[0].shape[1:])
-            return jax.make_array_from_single_device_arrays(shape, sharding, copies_of_leaf)
+    def joined(self, trees: Sequence[Any]) -> Any:
+        """Trees of arrays, one on each local device -> one tree; nothing is copied."""
+        sharding = NamedSharding(Mesh(np.array(self.local_devices), (AXIS,)), SPLIT)
 
-        return jax.tree.map(join, *copies)
+        def join(*shards: jax.Array) -> jax.Array:
+            shape = (len(trees), *shards[0].shape[1:])
+            return jax.make_array_from_single_device_arrays(shape, sharding, shards)
+
+        return jax.tree.map(join, *trees)
 
     def describe(self, tree: Any) -> Any:
         """See `Parallel.describe`; nothing is sharded."""
