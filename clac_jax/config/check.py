@@ -122,7 +122,10 @@ def _check_value(dotted: str, value: Any, key: Key) -> None:
                     f"It {'can hold' if is_tuple else 'must be one of'} {', '.join(key.choices)}."
                 )
     low, high = key.low, key.high
-    if (low is not None and value < low) or (high is not None and value > high):
+    numbers = value if isinstance(value, tuple | list) else (value,)
+    if any(
+        (low is not None and each < low) or (high is not None and each > high) for each in numbers
+    ):
         bounds = [f"at least {low}", f"at most {high}", f"from {low} to {high}"]
         bound = bounds[2 if None not in (low, high) else low is None]
         raise ConfigError(f'Config key "{dotted}" is {one_line(repr(value))}. It must be {bound}.')

@@ -27,6 +27,11 @@ class ChosenGraphEncoder:
     add_composition: bool = key(
         False, "adds what composition and unit cell tell, without the arrangement of the atoms"
     )
+    add_descriptors: bool = key(
+        False,
+        "adds what is computed of the structure: space group, conventional cell, density, and the "
+        "distances, angles and elements around each atom",
+    )
     pretrained: str | None = key(
         None,
         "file of another program's weights to start from; None starts at random",

@@ -74,6 +74,12 @@ class TextEncoder:
         "along with learned weighted ones (attention)",
         choices=("first", "last", "mean", "attention"),
     )
+    numbers_at: tuple[int, ...] = key(
+        (),
+        "layers, from 0, before which the values of the numbers in a text are added to their "
+        "tokens; (): numbers are only words",
+        low=0,
+    )
     max_length: int = key(
         128, "tokens of a text; longer ones are cut", low=1, on_change=NEXT_EXAMPLE
     )
@@ -210,6 +216,12 @@ class Run:
     )
     lm_weight: float = key(
         0.0, "weight of the language-model loss; 0: none", low=0.0, on_change=OTHER_MODEL
+    )
+    structure_weight: float = key(
+        0.0,
+        "weight of the loss of space group, density and cell predicted from the texts; 0: none",
+        low=0.0,
+        on_change=OTHER_MODEL,
     )
     logit_scale_init: float = key(
         1 / 0.07,

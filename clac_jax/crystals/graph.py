@@ -8,6 +8,7 @@ import numpy as np
 from vesin import NeighborList
 
 from clac_jax.crystals.crystal import Crystal
+from clac_jax.crystals.descriptors import Descriptors, describe
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class CrystalGraph:
         receivers: (E,) int32, index j of the pair.
         edge_vectors: (E, 3) float32, r_j + S @ cell - r_i, angstrom.
         lattice: (3, 3) float32, angstrom; the rows are the cell vectors.
+        descriptors: what the crystal is like; None if no encoder needs it.
     """
 
     atomic_numbers: np.ndarray
@@ -27,6 +29,7 @@ class CrystalGraph:
     receivers: np.ndarray
     edge_vectors: np.ndarray
     lattice: np.ndarray
+    descriptors: Descriptors | None = None
 
 
 def neighbour_list(
@@ -54,7 +57,9 @@ def neighbour_list(
     )
 
 
-def build_graph(crystal: Crystal, cutoff: float, max_neighbours: int = 0) -> CrystalGraph:
+def build_graph(
+    crystal: Crystal, cutoff: float, max_neighbours: int = 0, described: Crystal | None = None
+) -> CrystalGraph:
     """The radius graph of a crystal, or its k-nearest variant.
 
     Args:
@@ -62,6 +67,8 @@ def build_graph(crystal: Crystal, cutoff: float, max_neighbours: int = 0) -> Cry
         cutoff: cutoff radius, angstrom; without pairs inside it the graph has no edges.
         max_neighbours: number of nearest incoming edges kept per atom, with ties in the order of
             `neighbour_list`; 0 keeps all edges.
+        described: the crystal whose descriptors the graph gets: this one, or the one that it is a
+            distorted view of, since noise has no symmetry. None: no descriptors.
     """
     i, j, _, vectors = neighbour_list(crystal, cutoff)
     if max_neighbours and len(i):
@@ -78,4 +85,5 @@ def build_graph(crystal: Crystal, cutoff: float, max_neighbours: int = 0) -> Cry
         receivers=j,
         edge_vectors=vectors.astype(np.float32),
         lattice=crystal.lattice.astype(np.float32),
+        descriptors=None if described is None else describe(described),
     )

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from clac_jax.crystals.crystal import Crystal
+from clac_jax.crystals.descriptors import CELL_NUMBERS, SITE_NUMBERS, Descriptors
 from clac_jax.crystals.graph import CrystalGraph
 from clac_jax.crystals.objects import is_ase, is_pymatgen
 from clac_jax.inference.errors import InputError
@@ -28,13 +29,16 @@ _WINDOW = 1024  # crystals or texts read at a time, to be sorted by size; two wi
 _BAR_AFTER = 3.0  # seconds until a progress bar appears
 
 # Placeholders for the other input when only crystals or only texts are encoded.
-NO_TEXT = TokenView(np.zeros(1, np.int32))
+NO_TEXT = TokenView(np.zeros(1, np.int32), numbers=np.full(1, np.nan, np.float32))
 NO_CRYSTAL = CrystalGraph(
     atomic_numbers=np.ones(1, np.int32),
     senders=np.zeros(0, np.int32),
     receivers=np.zeros(0, np.int32),
     edge_vectors=np.zeros((0, 3), np.float32),
     lattice=np.eye(3, dtype=np.float32),
+    descriptors=Descriptors(
+        0, np.ones(CELL_NUMBERS, np.float32), np.ones((1, SITE_NUMBERS), np.float32)
+    ),
 )
 
 OnBatch = Callable[[Any, Batch], jax.Array]
@@ -286,6 +290,8 @@ def shape_of(parts: Sequence[Sequence[ExampleViews]], rows: int) -> BatchShape:
         node_tiles=((atoms, rows),),
         num_edges=max(2048, 1 << (edges - 1).bit_length()),
         token_tiles=((tokens, rows),),
+        described=all(example.graphs[0].descriptors is not None for example in examples),
+        numbered=all(example.tokens[0].numbers is not None for example in examples),
     )
 
 

@@ -33,7 +33,8 @@ from clac_jax.inference.errors import InputError, LoadError
 from clac_jax.inference.identity import checksum
 from clac_jax.inference.source import Source
 from clac_jax.inference.variables import read_variables
-from clac_jax.input_pipeline.batch import ExampleViews, TokenView
+from clac_jax.input_pipeline.batch import ExampleViews
+from clac_jax.input_pipeline.views import token_view
 from clac_jax.models.build import build_model, pair_loss_of
 from clac_jax.models.encoders import build_graph_encoder, encoder_needs
 from clac_jax.models.property_model import PropertyModel
@@ -386,7 +387,12 @@ class Model:
                 f"Crystal {index} cannot be used: its cell has {crystal.num_atoms:,} atoms, and a "
                 f"model takes at most {MAX_ATOMS:,}. Give its primitive cell."
             )
-        graph = build_graph(crystal, self._needs.cutoff, self._needs.max_neighbours)
+        graph = build_graph(
+            crystal,
+            self._needs.cutoff,
+            self._needs.max_neighbours,
+            crystal if self._needs.descriptors else None,
+        )
         return ExampleViews(index, (graph,), (NO_TEXT,))
 
     def _views_of_text(self, index: int, text: Any) -> ExampleViews:
@@ -395,5 +401,6 @@ class Model:
         if not is_unicode(text):
             raise InputError(f"Text {index} has half of a character (a surrogate). Remove it.")
         assert self._tokenizer is not None  # contrastive models have one
-        tokens = TokenView(self._tokenizer.encode(text, self.config.text_encoder.max_length))
+        max_length = self.config.text_encoder.max_length
+        tokens = token_view(text, max_length, self._tokenizer, numbers=self._needs.numbers)
         return ExampleViews(index, (NO_CRYSTAL,), (tokens,))

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import flax.struct
 import numpy as np
 
+from clac_jax.crystals.descriptors import CELL_NUMBERS, SITE_NUMBERS
 from clac_jax.text.sentences import IGNORED_LABEL
 from clac_jax.typing import Array
 
@@ -42,10 +43,13 @@ class TokenView:
     Attributes:
         ids: (L,) int32 token ids with special tokens, truncated, unpadded.
         labels: (L,) int32 targets of the language-model loss (-100 = ignored), or None.
+        numbers: (L,) float32 value of the number that a token is a part of, NaN for other tokens;
+            None if no encoder reads them.
     """
 
     ids: np.ndarray
     labels: np.ndarray | None = None
+    numbers: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,8 @@ class BatchShape:
         num_edges: edge slots shared by all crystal views.
         token_tiles: (tokens per tile, number of such tiles), ascending.
         labelled: whether a property is learned; if so, even a part without examples gets labels.
+        described: whether crystals have descriptors.
+        numbered: whether tokens have the values of numbers.
     """
 
     num_examples: int
@@ -98,6 +104,8 @@ class BatchShape:
     num_edges: int
     token_tiles: Tiles
     labelled: bool = False
+    described: bool = False
+    numbered: bool = False
 
     @property
     def num_nodes(self) -> int:
@@ -108,6 +116,21 @@ class BatchShape:
     def num_tokens(self) -> int:
         """Token slots of all tiles."""
         return num_slots(self.token_tiles)
+
+
+@flax.struct.dataclass
+class DescriptorBatch:
+    """The descriptors of packed crystals; see `clac_jax.crystals.descriptors`.
+
+    Attributes:
+        space_group: (rows,) int32; 0 at padding.
+        cell: (rows, CELL_NUMBERS) float32; 1 at padding.
+        sites: (N, SITE_NUMBERS) float32; 1 at padding.
+    """
+
+    space_group: Array
+    cell: Array
+    sites: Array
 
 
 @flax.struct.dataclass
@@ -125,6 +148,7 @@ class GraphBatch:
         pair_index: (E,) int32 index of (receiver, sender) among the P = sum(count * size**2) pairs
             of all tiles, receiver-major; P = padding.
         lattices: (rows, 3, 3) float32 cell vectors as rows, angstrom; identity at padding.
+        descriptors: what the crystals are like; None if no encoder needs it.
         tiles: static, layout of the node slots.
         num_views: static, crystal views per example.
     """
@@ -137,6 +161,7 @@ class GraphBatch:
     edge_mask: Array
     pair_index: Array
     lattices: Array
+    descriptors: DescriptorBatch | None
     tiles: Tiles = flax.struct.field(pytree_node=False)
     num_views: int = flax.struct.field(pytree_node=False)
 
@@ -153,6 +178,8 @@ class TextBatch:
         first_token: (rows,) int32 slot of each text's first token; 0 for padding examples.
         lengths: (rows,) int32 number of tokens of each text; 0 for padding examples.
         labels: (K,) int32 targets of the language-model loss, -100 = ignored; None if it has none.
+        numbers: (K,) float32 value of the number that a token is a part of, NaN elsewhere; None if
+            no encoder reads them.
         tiles: static, layout of the token slots.
         num_views: static, text views per example.
     """
@@ -163,6 +190,7 @@ class TextBatch:
     first_token: Array
     lengths: Array
     labels: Array | None
+    numbers: Array | None
     tiles: Tiles = flax.struct.field(pytree_node=False)
     num_views: int = flax.struct.field(pytree_node=False)
 
@@ -329,6 +357,7 @@ def _collate_graphs(examples: Sequence[ExampleViews], shape: BatchShape) -> Grap
     edge_vectors = np.zeros((shape.num_edges, 3), np.float32)
     pair_index = np.full(shape.num_edges, num_pairs(shape.node_tiles), np.int32)
     lattices = np.tile(np.eye(3, dtype=np.float32), (rows, 1, 1))
+    descriptors = _no_descriptors(rows, shape.num_nodes) if shape.described else None
     edge = 0
     for row, crystal, span in zip(
         _rows(examples, shape, shape.graph_views), crystals, spans, strict=True
@@ -347,6 +376,11 @@ def _collate_graphs(examples: Sequence[ExampleViews], shape: BatchShape) -> Grap
             + (crystal.senders + span.offset)
         )
         lattices[row] = crystal.lattice
+        if descriptors is not None:
+            assert crystal.descriptors is not None  # all examples of a run have them, or none
+            descriptors.space_group[row] = crystal.descriptors.space_group
+            descriptors.cell[row] = crystal.descriptors.cell
+            descriptors.sites[nodes] = crystal.descriptors.sites
     return GraphBatch(
         atomic_numbers=atomic_numbers,
         crystal_index=crystal_index,
@@ -356,8 +390,17 @@ def _collate_graphs(examples: Sequence[ExampleViews], shape: BatchShape) -> Grap
         edge_mask=np.arange(shape.num_edges) < edge,
         pair_index=pair_index,
         lattices=lattices,
+        descriptors=descriptors,
         tiles=shape.node_tiles,
         num_views=shape.graph_views,
+    )
+
+
+def _no_descriptors(rows: int, nodes: int) -> DescriptorBatch:
+    return DescriptorBatch(
+        space_group=np.zeros(rows, np.int32),
+        cell=np.ones((rows, CELL_NUMBERS), np.float32),
+        sites=np.ones((nodes, SITE_NUMBERS), np.float32),
     )
 
 
@@ -373,6 +416,7 @@ def _collate_texts(examples: Sequence[ExampleViews], shape: BatchShape) -> TextB
     lengths = np.zeros(rows, np.int32)
     with_labels = any(text.labels is not None for each in examples for text in each.tokens)
     labels = np.full(shape.num_tokens, IGNORED_LABEL, np.int32) if with_labels else None
+    numbers = np.full(shape.num_tokens, np.nan, np.float32) if shape.numbered else None
     for row, text, span in zip(_rows(examples, shape, shape.text_views), texts, spans, strict=True):
         tokens = slice(span.first, span.first + len(text.ids))
         ids[tokens] = text.ids
@@ -382,6 +426,8 @@ def _collate_texts(examples: Sequence[ExampleViews], shape: BatchShape) -> TextB
         lengths[row] = len(text.ids)
         if labels is not None and text.labels is not None:
             labels[tokens] = text.labels
+        if numbers is not None and text.numbers is not None:
+            numbers[tokens] = text.numbers
     return TextBatch(
         ids=ids,
         positions=positions,
@@ -389,6 +435,7 @@ def _collate_texts(examples: Sequence[ExampleViews], shape: BatchShape) -> TextB
         first_token=first_token,
         lengths=lengths,
         labels=labels,
+        numbers=numbers,
         tiles=shape.token_tiles,
         num_views=shape.text_views,
     )

@@ -23,11 +23,14 @@ def digested(example: ExampleViews, position: int) -> ExampleViews:
     """
     texts: list[np.ndarray] = []
     for view in example.tokens:
-        texts += [view.ids] if view.labels is None else [view.ids, view.labels]
+        texts += [each for each in (view.ids, view.labels, view.numbers) if each is not None]
     crystals: list[np.ndarray] = []
     for graph in example.graphs:
         crystals += [graph.atomic_numbers, graph.senders, graph.receivers]
         crystals += [graph.edge_vectors, graph.lattice]
+        if (descriptors := graph.descriptors) is not None:
+            group = np.array(descriptors.space_group, np.int32)
+            crystals += [group, descriptors.cell, descriptors.sites]
     ids = [np.array(example.index, np.int64)]
     if example.label is not None:
         ids.append(np.array(example.label, np.float64))

@@ -14,8 +14,12 @@ class EncoderNeeds:
         max_neighbours: nearest incoming edges kept per atom; 0 keeps all.
         causal: whether the text encoder predicts the next token: then no token is masked, and every
             token of a text except the first is a label of the language-model loss.
+        descriptors: whether the graph encoder reads the descriptors of crystals.
+        numbers: whether the text encoder reads the values of numbers.
     """
 
     cutoff: float
     max_neighbours: int = 0
     causal: bool = False
+    descriptors: bool = False
+    numbers: bool = False

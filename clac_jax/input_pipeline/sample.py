@@ -31,12 +31,16 @@ class Sample:
         edges: (examples, crystal views) int64, number of edges.
         tokens: (examples, text views) int64, number of tokens.
         labelled: whether a property is learned.
+        described: whether crystals have descriptors.
+        numbered: whether tokens have the values of numbers.
     """
 
     nodes: np.ndarray
     edges: np.ndarray
     tokens: np.ndarray
     labelled: bool
+    described: bool = False
+    numbered: bool = False
 
     @classmethod
     def of(cls, examples: Sequence[ExampleViews]) -> Sample:
@@ -46,6 +50,8 @@ class Sample:
             edges=np.array([[len(g.senders) for g in e.graphs] for e in examples]),
             tokens=np.array([[len(t.ids) for t in e.tokens] for e in examples]),
             labelled=examples[0].label is not None,
+            described=examples[0].graphs[0].descriptors is not None,
+            numbered=examples[0].tokens[0].numbers is not None,
         )
 
 
@@ -70,9 +76,9 @@ def kept_sample(facts: Sequence[str], make: Callable[[], Sequence[ExampleViews]]
 
 def _to_json(sample: Sample) -> bytes:
     values = [array.tolist() for array in (sample.nodes, sample.edges, sample.tokens)]
-    return json.dumps([*values, sample.labelled]).encode()
+    return json.dumps([*values, sample.labelled, sample.described, sample.numbered]).encode()
 
 
 def _from_json(content: bytes) -> Sample:
-    nodes, edges, tokens, labelled = json.loads(content)
-    return Sample(np.array(nodes), np.array(edges), np.array(tokens), labelled)
+    nodes, edges, tokens, *facts = json.loads(content)
+    return Sample(np.array(nodes), np.array(edges), np.array(tokens), *facts)

@@ -79,6 +79,8 @@ class Sizes:
         node_tiles: alternative sets of node tile sizes, each ascending.
         token_tile: size of the token tiles.
         labelled: whether a property is learned.
+        described: whether crystals have descriptors.
+        numbered: whether tokens have the values of numbers.
     """
 
     nodes: np.ndarray
@@ -87,6 +89,8 @@ class Sizes:
     node_tiles: tuple[tuple[int, ...], ...]
     token_tile: int
     labelled: bool
+    described: bool = False
+    numbered: bool = False
 
     @classmethod
     def of(cls, sample: Sample, max_tokens: int, atoms: np.ndarray) -> Sizes:
@@ -104,6 +108,8 @@ class Sizes:
             # With a margin over the sample: a longer text later on would need another shape.
             token_tile=min(rounded(TEXT_MARGIN * sample.tokens.max()), rounded(max_tokens)),
             labelled=sample.labelled,
+            described=sample.described,
+            numbered=sample.numbered,
         )
 
     @property
@@ -149,6 +155,8 @@ class Sizes:
             num_edges=max(-(-needs.edges // 256) * 256, 256),
             token_tiles=((self.token_tile, max(needs.token_tiles, 1)),),
             labelled=self.labelled,
+            described=self.described,
+            numbered=self.numbered,
         )
 
 

@@ -35,6 +35,8 @@ class ViewOptions:
     Attributes:
         cutoff: radius of the graph, angstrom.
         max_neighbours: nearest incoming edges kept per atom; 0 keeps all.
+        descriptors: whether crystals get descriptors.
+        numbers: whether tokens get the values of numbers.
         max_length: maximum number of tokens in a text, including special tokens.
         text_source: "narratives" or "papers".
         graph_views: 2, or 1 for only the unaugmented crystal.
@@ -56,6 +58,8 @@ class ViewOptions:
 
     cutoff: float
     max_neighbours: int = 0
+    descriptors: bool = False
+    numbers: bool = False
     max_length: int = 128
     text_source: str = "narratives"
     graph_views: int = 2
@@ -81,6 +85,8 @@ def view_options(config: ml_collections.ConfigDict, needs: EncoderNeeds) -> View
     return ViewOptions(
         cutoff=needs.cutoff,
         max_neighbours=needs.max_neighbours,
+        descriptors=needs.descriptors,
+        numbers=needs.numbers,
         max_length=config.text_encoder.max_length,
         text_source=config.dataset.text_source,
         graph_views=1 + (config.use_visual_intramodal_loss and not is_property),
@@ -160,13 +166,14 @@ def draw(
         replaced = replaced and epoch >= options.replace_formula_start_epoch
         if replaced:
             words = without_formulas(words, record)
-        ids = tokenizer.encode(words, options.max_length)
+        plain = token_view(words, options.max_length, tokenizer, numbers=options.numbers)
+        ids = plain.ids
         labels = None
         if options.causal:
             labels = np.concatenate([[IGNORED_LABEL], ids[1:]]).astype(np.int32)
         elif options.mask_prob:
             ids, labels = tokenizer.mask_tokens(ids, rng, options.mask_prob)
-        tokens = TokenView(ids, labels if options.with_labels else None)
+        tokens = TokenView(ids, labels if options.with_labels else None, plain.numbers)
         return DrawnText(sentences, kept, replaced, words, tokens)
 
     crystal = record.crystal()
@@ -200,7 +207,7 @@ def train_views(
         tokens = tuple(text.tokens for text in drawn.texts)
         return ExampleViews(
             index=index,
-            graphs=tuple(_graph(view, options) for view in drawn.crystals),
+            graphs=tuple(_graph(view, options, drawn.original) for view in drawn.crystals),
             tokens=(NO_TEXT,) * options.text_views if options.label else tokens,
             label=label_of(record, options.label) if options.label else None,
         )
@@ -222,13 +229,14 @@ def plain_views(
     """
 
     def build() -> ExampleViews:
-        graphs = (_graph(record.crystal(), options),)
+        crystal = record.crystal()
+        graphs = (_graph(crystal, options, crystal),)
         if options.label:
             return ExampleViews(index, graphs, (NO_TEXT,), label_of(record, options.label))
         words = record.text_of(options.text_source, None)
         if replace_formula:
             words = without_formulas(words, record)
-        tokens = TokenView(tokenizer.encode(words, options.max_length))
+        tokens = token_view(words, options.max_length, tokenizer, numbers=options.numbers)
         return ExampleViews(index, graphs, (tokens,))
 
     return _named(record, index, build)
@@ -239,8 +247,26 @@ def without_formulas(words: str, record: Record) -> str:
     return replace_formulas(words, FORMULA_WORD, also=(record.formula,))
 
 
-def _graph(crystal: Crystal, options: ViewOptions) -> CrystalGraph:
-    return build_graph(crystal, options.cutoff, options.max_neighbours)
+def token_view(
+    words: str, max_length: int, tokenizer: Tokenizer, *, numbers: bool = False
+) -> TokenView:
+    """A text as the model gets it.
+
+    Args:
+        words: the text.
+        max_length: maximum number of tokens, including special tokens.
+        tokenizer: the text encoder's.
+        numbers: whether tokens get the values of numbers.
+    """
+    if numbers:
+        ids, values = tokenizer.encode_with_numbers(words, max_length)
+        return TokenView(ids, numbers=values)
+    return TokenView(tokenizer.encode(words, max_length))
+
+
+def _graph(view: Crystal, options: ViewOptions, original: Crystal) -> CrystalGraph:
+    described = original if options.descriptors else None
+    return build_graph(view, options.cutoff, options.max_neighbours, described)
 
 
 def _named(record: Record, index: int, build: Callable[[], ExampleViews]) -> ExampleViews:

@@ -17,6 +17,7 @@ from clac_jax.models.heads import (
     ProjectedPair,
     prior_noise,
 )
+from clac_jax.models.structure_head import StructureHead
 from clac_jax.models.text.output import TextOutput
 from clac_jax.typing import Array
 
@@ -35,12 +36,14 @@ class Encoded:
         texts: (V_text, B, F) features of the texts.
         lm_loss_sum: (V_text,) summed language-model loss of this device's tokens, or None.
         lm_num_tokens: (V_text,) number of labelled tokens, or None.
+        structure_loss: (B,) how badly the texts tell the descriptors of their crystals, or None.
     """
 
     graphs: Float[jax.Array, "views_graph examples graph_features"]
     texts: Float[jax.Array, "views_text examples text_features"]
     lm_loss_sum: Float[jax.Array, "views_text"] | None = None
     lm_num_tokens: Int[jax.Array, "views_text"] | None = None
+    structure_loss: Float[jax.Array, "examples"] | None = None
 
 
 @flax.struct.dataclass
@@ -55,6 +58,7 @@ class ClacOutput:
         lm_num_tokens: (V_text,) number of labelled tokens, or None.
         crystal_prior: (B,) prior loss of each first crystal view, or None without that prior.
         text_prior: (B,) prior loss of each first text view, or None without that prior.
+        structure_loss: (B,) how badly the texts tell the descriptors of their crystals, or None.
     """
 
     cross: ProjectedPair
@@ -64,6 +68,7 @@ class ClacOutput:
     lm_num_tokens: Int[jax.Array, "views_text"] | None = None
     crystal_prior: Float[jax.Array, "examples"] | None = None
     text_prior: Float[jax.Array, "examples"] | None = None
+    structure_loss: Float[jax.Array, "examples"] | None = None
 
     @property
     def graph_projections(self) -> Float[jax.Array, "views examples features"]:
@@ -91,6 +96,7 @@ class CLaC(nn.Module):
         intra_critic: how two views of one modality are scored, "dot" or "concat".
         crystal_prior: whether crystal features are pulled towards a uniform prior.
         text_prior: whether text features are pulled towards a uniform prior.
+        tells_structure: whether the descriptors of the crystals are predicted from the texts.
     """
 
     graph_encoder: nn.Module
@@ -104,6 +110,7 @@ class CLaC(nn.Module):
     intra_critic: str = "dot"
     crystal_prior: bool = False
     text_prior: bool = False
+    tells_structure: bool = False
 
     def setup(self) -> None:  # noqa: D102
         def head(critic: str) -> Head:
@@ -120,6 +127,8 @@ class CLaC(nn.Module):
             self.crystal_discriminator = PriorDiscriminator()
         if self.text_prior:
             self.text_discriminator = PriorDiscriminator()
+        if self.tells_structure:
+            self.structure_head = StructureHead()
 
     def __call__(
         self,
@@ -167,9 +176,14 @@ class CLaC(nn.Module):
         num_examples = batch.example_mask.shape[0]
         graphs = self.graph_encoder(batch.graphs, train=train, axis_name=axis_name)
         texts = self.encode_texts(batch, key=key if train else None)
+        features = texts.features.reshape(batch.texts.num_views, num_examples, -1)
+        structure_loss = None
+        if self.tells_structure and train:
+            structure_loss = self.structure_head(features, batch.graphs)
         return Encoded(
             graphs=graphs.reshape(batch.graphs.num_views, num_examples, -1),
-            texts=texts.features.reshape(batch.texts.num_views, num_examples, -1),
+            texts=features,
+            structure_loss=structure_loss,
             lm_loss_sum=texts.lm_loss_sum,
             lm_num_tokens=texts.lm_num_tokens,
         )
@@ -222,6 +236,7 @@ class CLaC(nn.Module):
             lm_num_tokens=encoded.lm_num_tokens,
             crystal_prior=crystal_prior,
             text_prior=text_prior,
+            structure_loss=encoded.structure_loss,
         )
 
     def encode_texts(self, batch: Batch, *, key: Key[jax.Array, ""] | None = None) -> TextOutput:

@@ -14,6 +14,11 @@ from clac_jax.files.huggingface import resolve_folder
 from clac_jax.input_pipeline.needs import EncoderNeeds
 from clac_jax.models.graph import GRAPH_ENCODERS
 from clac_jax.models.graph.composition import CompositionSettings, WithComposition
+from clac_jax.models.graph.descriptors import (
+    DescriptorEncoder,
+    DescriptorSettings,
+    WithDescriptors,
+)
 from clac_jax.models.graph.settings import GraphEncoderSettings
 from clac_jax.models.settings import ModelError, kind_named, settings_of
 from clac_jax.models.text import TEXT_ENCODERS
@@ -39,11 +44,14 @@ def build_graph_encoder(config: ml_collections.ConfigDict) -> nn.Module:
     """
     settings = graph_settings(config.graph_encoder)
     encoder = settings.build(compute_dtype(config), "graph_encoder" in config.remat)
-    if settings.sees_composition or not config.graph_encoder.add_composition:
-        return encoder
-    added = settings_of(CompositionSettings, config.graph_encoder)
-    composition = dataclasses.replace(added, out_dim=settings.width).build()
-    return WithComposition(encoder, composition)
+    if config.graph_encoder.add_composition and not settings.sees_composition:
+        added = settings_of(CompositionSettings, config.graph_encoder)
+        composition = dataclasses.replace(added, out_dim=settings.width).build()
+        encoder = WithComposition(encoder, composition)
+    if config.graph_encoder.add_descriptors:
+        described = DescriptorEncoder(DescriptorSettings(out_dim=settings.width))
+        encoder = WithDescriptors(encoder, described)
+    return encoder
 
 
 def with_pretrained_graph_encoder(
@@ -61,8 +69,15 @@ def with_pretrained_graph_encoder(
     settings = graph_settings(options)
     loaded = jax.tree.map(jnp.asarray, settings.pretrained_params(options.pretrained))
     if options.add_composition and not settings.sees_composition:
+        loaded = {**_encoder_below(params, options.add_descriptors), "encoder": loaded}
+    if options.add_descriptors:
         loaded = {**params["graph_encoder"], "encoder": loaded}
     return {**params, "graph_encoder": loaded}
+
+
+def _encoder_below(params: dict[str, Any], described: bool) -> dict[str, Any]:
+    graph: dict[str, Any] = params["graph_encoder"]
+    return graph["encoder"] if described else graph
 
 
 def compute_dtype(config: ml_collections.ConfigDict) -> str | None:
@@ -123,9 +138,25 @@ def text_settings(
                 f"has, {settings.num_hidden_layers}. Lower it, or leave it out for all of them."
             )
         settings = dataclasses.replace(settings, num_hidden_layers=options.num_layers)
+    if options.numbers_at:
+        settings = _reading_numbers(settings, options.numbers_at)
     if options.dropout is not None:
         settings = settings.with_dropout(options.dropout)
     return dataclasses.replace(settings, compute_dtype=compute_dtype(config))
+
+
+def _reading_numbers(settings: TextEncoderSettings, layers: tuple[int, ...]) -> TextEncoderSettings:
+    if not settings.reads_numbers:
+        raise ModelError(
+            "text_encoder.numbers_at is set, and only BERT reads numbers. Set it to (), or take "
+            "another encoder."
+        )
+    if max(layers) >= settings.num_hidden_layers:
+        raise ModelError(
+            f"text_encoder.numbers_at has {max(layers)}, but the encoder's last layer is "
+            f"{settings.num_hidden_layers - 1}. Lower it."
+        )
+    return dataclasses.replace(settings, numbers_at=tuple(layers))
 
 
 def build_text_encoder(
@@ -148,5 +179,12 @@ def encoder_needs(config: ml_collections.ConfigDict) -> EncoderNeeds:
     """
     graph = graph_settings(config.graph_encoder)
     # A property is learned without texts.
-    causal = config.task != "property" and text_kind(config.text_encoder).causal
-    return EncoderNeeds(graph.cutoff, graph.max_neighbours, causal)
+    has_texts = config.task != "property"
+    return EncoderNeeds(
+        graph.cutoff,
+        graph.max_neighbours,
+        causal=has_texts and text_kind(config.text_encoder).causal,
+        descriptors=config.graph_encoder.add_descriptors
+        or (has_texts and config.structure_weight > 0),
+        numbers=has_texts and bool(config.text_encoder.numbers_at),
+    )

@@ -16,6 +16,7 @@ import tokenizers
 from clac_jax.errors import UserError, one_line
 from clac_jax.files.huggingface import resolve_folder
 from clac_jax.files.json import read_json_object, read_text
+from clac_jax.text.numbers import numbers_in
 
 IGNORED_LABEL = -100
 """Label of the tokens that do not contribute to the language-model loss."""
@@ -242,6 +243,28 @@ class Tokenizer:
             )
         ids = self._backend.encode(text, add_special_tokens=False).ids[:budget]
         return np.array([*self._prefix, *ids, *self._suffix], np.int32)
+
+    def encode_with_numbers(self, text: str, max_length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids of a text as `encode` returns them, and the values of the numbers in it.
+
+        Returns:
+            (L,) int32 ids, and (L,) float32: for each token of a number its value, else NaN.
+        """
+        ids = self.encode(text, max_length)
+        numbers = np.full(len(ids), np.nan, np.float32)
+        offsets = self._backend.encode(text, add_special_tokens=False).offsets
+        first = len(self._prefix)
+        offsets = offsets[: len(ids) - first - len(self._suffix)]
+        found = iter(numbers_in(text))
+        number = next(found, None)
+        for place, (start, end) in enumerate(offsets, first):
+            while number is not None and number.end <= start:
+                number = next(found, None)
+            if number is None:
+                break
+            if number.start < end:
+                numbers[place] = number.value
+        return ids, numbers
 
     def decode(self, ids: np.ndarray) -> str:
         """The text of token ids, without special tokens."""

@@ -217,6 +217,7 @@ def joined(chunks: Encoded) -> Encoded:
         texts=side_by_side(chunks.texts),
         lm_loss_sum=total(chunks.lm_loss_sum),
         lm_num_tokens=total(chunks.lm_num_tokens),
+        structure_loss=None if chunks.structure_loss is None else chunks.structure_loss.reshape(-1),
     )
 
 

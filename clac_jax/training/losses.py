@@ -31,10 +31,12 @@ class LossOptions:
     Attributes:
         pair: loss of a pair of views.
         lm_weight: weight of the language-model loss.
+        structure_weight: weight of the loss of the descriptors predicted from texts.
     """
 
     pair: PairLoss = field(default_factory=InfoNCE)
     lm_weight: float = 0.0
+    structure_weight: float = 0.0
 
 
 @runtime_checkable
@@ -69,7 +71,7 @@ def make_loss(options: LossOptions = LossOptions()) -> Loss:
 
 def loss_options(config: ml_collections.ConfigDict) -> LossOptions:
     """The loss options that a config specifies."""
-    return LossOptions(pair_loss_of(config.loss), config.lm_weight)
+    return LossOptions(pair_loss_of(config.loss), config.lm_weight, config.structure_weight)
 
 
 def clac_loss(
@@ -134,6 +136,9 @@ def loss_shares(
         shares["prior_loss"] = sum((batch.mean(prior) for prior in priors), start=jnp.zeros(()))
         share = options.pair.share_of_priors
         loss = (1 - share) * loss + share * shares["prior_loss"]
+    if output.structure_loss is not None:
+        shares["structure_loss"] = batch.mean(output.structure_loss)
+        loss = loss + options.structure_weight * shares["structure_loss"]
     if output.lm_loss_sum is not None and output.lm_num_tokens is not None:
         num_tokens = jnp.maximum(batch.total(output.lm_num_tokens), 1)
         shares["lm_loss"] = jnp.mean(output.lm_loss_sum / num_tokens)

@@ -24,6 +24,7 @@ from clac_jax.models.text.attention import Attention
 from clac_jax.models.text.dropout import TextDropout
 from clac_jax.models.text.layers import dense, embed, exact_gelu, layer_norm
 from clac_jax.models.text.lm_loss import lm_loss_per_view
+from clac_jax.models.text.numbers import NumberEmbedding
 from clac_jax.models.text.output import TextOutput
 from clac_jax.models.text.pooling import pool
 from clac_jax.models.text.settings import Params, TextEncoderSettings
@@ -39,6 +40,7 @@ class BertSettings(TextEncoderSettings):
     layer_norm_eps: float = 1e-12
     type_vocab_size: int = 2
 
+    reads_numbers = True
     required = {"hidden_act": "gelu", "position_embedding_type": "absolute"}  # noqa: RUF012
 
     def build(  # noqa: D102
@@ -168,6 +170,8 @@ class Bert(nn.Module):
             return x
 
         for k in range(settings.num_hidden_layers):
+            if k in settings.numbers_at:
+                x = x + NumberEmbedding(settings, name=f"numbers_{k}")(texts)
             x = remat_block(self, functools.partial(layer, k))(x)
 
         features = pool(x, texts, self.feature, settings.num_attention_heads)

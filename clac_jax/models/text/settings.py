@@ -26,10 +26,12 @@ class TextEncoderSettings:
     `text_encoder.config`; with them, all fields come from their config.json.
 
     `compute_dtype` is the dtype of the arithmetic, "bfloat16" for mixed precision; None: that of
-    the parameters.
+    the parameters. `numbers_at` are the layers before which the values of numbers are added to
+    their tokens.
 
     Attributes:
         causal: whether the encoder predicts the next token rather than masked ones.
+        reads_numbers: whether it supports `numbers_at`.
         required: key of a config.json -> the only value supported if the key is given.
 
     Raises:
@@ -47,8 +49,10 @@ class TextEncoderSettings:
     attention_probs_dropout_prob: float = 0.1
     initializer_range: float = 0.02
     compute_dtype: str | None = None
+    numbers_at: tuple[int, ...] = ()
 
     causal: ClassVar[bool] = False
+    reads_numbers: ClassVar[bool] = False
     required: ClassVar[Mapping[str, Any]] = {}
 
     def build(

@@ -1,0 +1,52 @@
+"""Descriptors of crystals, predicted from texts: an auxiliary loss that asks for structure."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from clac_jax.input_pipeline.batch import GraphBatch
+from clac_jax.models.fourier import NUM_FEATURES, magnitude_features
+from clac_jax.models.graph.descriptors import SPACE_GROUPS
+from clac_jax.models.settings import ModelError
+
+
+class StructureHead(nn.Module):
+    """Predicts the space group and the numbers of the cell of each text's crystal.
+
+    In a contrast, a composition is enough to tell most crystals of a batch apart, so a text encoder
+    has little reason to read the rest. This loss gives it one.
+    """
+
+    @nn.compact
+    def __call__(
+        self, texts: Float[jax.Array, "views examples features"], graphs: GraphBatch
+    ) -> Float[jax.Array, "examples"]:
+        """The loss of each example, averaged over the views of its text.
+
+        Returns:
+            (B,): the cross entropy of the space group, plus the mean squared error of the waves of
+            the cell's numbers (`magnitude_features`); meaningless at padding.
+
+        Raises:
+            ModelError: the batch was made without descriptors.
+        """
+        descriptors = graphs.descriptors
+        if descriptors is None:
+            raise ModelError(
+                "structure_weight needs descriptors of the crystals, and the batch has none. Make "
+                "it with the needs of the model's config."
+            )
+        num_examples = texts.shape[1]
+        group = jnp.asarray(descriptors.space_group)[:num_examples]
+        cell = jnp.asarray(descriptors.cell)[:num_examples]
+        wanted = magnitude_features(cell).reshape(num_examples, -1)
+        logits = nn.Dense(SPACE_GROUPS, name="space_group")(texts)
+        waves = nn.Dense(cell.shape[1] * NUM_FEATURES, name="cell")(texts)
+        symmetry = -jnp.take_along_axis(jax.nn.log_softmax(logits), group[None, :, None], axis=-1)[
+            ..., 0
+        ]
+        numbers = jnp.mean(jnp.square(waves - wanted), axis=-1)
+        return jnp.mean(symmetry + numbers, axis=0)
