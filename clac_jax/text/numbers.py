@@ -58,9 +58,9 @@ def numbers_in(text: str) -> list[Number]:
     Decimals are written with a point; a comma before three digits separates thousands. The two ends
     of a range are two numbers.
 
-    >>> [number.value for number in numbers_in("No. 225, 2.13\u20132.16 \u00c5, \u22120.82 eV, Al2O3, g/cm^3")]
+    >>> [each.value for each in numbers_in("No. 225, 2.13-2.16 angstrom, -0.82 eV, Al2O3, g/cm^3")]
     [225.0, 2.13, 2.16, -0.82]
-    >>> [number.value for number in numbers_in("1,200 K, 2.5\u00d710^3, 1e-3, 3:1, P-43m, 2H-MoS2")]
+    >>> [each.value for each in numbers_in("1,200 K, 2.5*10^3, 1e-3, 3:1, P-43m, 2H-MoS2")]
     [1200.0, 2500.0, 0.001, 3.0, 1.0]
     """
     found = (Number(*match.span(), _value(match)) for match in _NUMBER.finditer(text))

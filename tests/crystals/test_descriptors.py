@@ -1,4 +1,4 @@
-"""Descriptors: known values, what they do not depend on, and what only they tell apart."""
+"""Descriptors: known values, what they do not depend on, and polymorphs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import spglib
-from helpers.crystals import random_crystal, rock_salt
+from helpers.crystals import (
+    anatase,
+    caged,
+    cubic,
+    diamond,
+    graphite,
+    magnesium,
+    perovskite,
+    quartz,
+    random_crystal,
+    rock_salt,
+    rutile,
+    wurtzite,
+    zincblende,
+)
 
 from clac_jax.crystals import descriptors
 from clac_jax.crystals.crystal import Crystal
@@ -25,86 +39,6 @@ from clac_jax.crystals.descriptors import (
 from clac_jax.crystals.elements import atom_features
 from clac_jax.crystals.graph import build_graph
 from clac_jax.crystals.numbers import CrystalError
-
-HEXAGONAL = np.array([[1, 0, 0], [-0.5, 3**0.5 / 2, 0], [0, 0, 1]])
-
-
-def cubic(a, numbers, fractional):
-    return Crystal.from_arrays(a * np.eye(3), numbers, fractional)
-
-
-def hexagonal(a, c, numbers, fractional):
-    return Crystal.from_arrays(HEXAGONAL * [[a], [a], [c]], numbers, fractional)
-
-
-def perovskite():
-    sites = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
-    return cubic(4.0, [56, 22, 8, 8, 8], sites)
-
-
-def face_centred(basis):
-    corners = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
-    return np.concatenate([np.add(corners, site) for site in basis])
-
-
-def diamond():
-    return cubic(3.567, [6] * 8, face_centred([[0, 0, 0], [0.25, 0.25, 0.25]]))
-
-
-def zincblende():
-    return cubic(5.409, [30] * 4 + [16] * 4, face_centred([[0, 0, 0], [0.25, 0.25, 0.25]]))
-
-
-def wurtzite():
-    """As dense as the zincblende above, with ideal tetrahedra."""
-    a = 5.409 / 2**0.5
-    sites = [[1 / 3, 2 / 3, 0], [2 / 3, 1 / 3, 0.5], [1 / 3, 2 / 3, 0.375], [2 / 3, 1 / 3, 0.875]]
-    return hexagonal(a, a * (8 / 3) ** 0.5, [30, 30, 16, 16], sites)
-
-
-def magnesium():
-    a = 3.2
-    sites = [[1 / 3, 2 / 3, 0.25], [2 / 3, 1 / 3, 0.75]]
-    return hexagonal(a, a * (8 / 3) ** 0.5, [12, 12], sites)
-
-
-def graphite():
-    sites = [[0, 0, 0.25], [0, 0, 0.75], [1 / 3, 2 / 3, 0.25], [2 / 3, 1 / 3, 0.75]]
-    return hexagonal(2.46, 6.7, [6] * 4, sites)
-
-
-def rutile():
-    u = 0.305
-    sites = [[0, 0, 0], [0.5] * 3, [u, u, 0], [-u, -u, 0]]
-    sites += [[0.5 + u, 0.5 - u, 0.5], [0.5 - u, 0.5 + u, 0.5]]
-    return Crystal.from_arrays(np.diag([4.594, 4.594, 2.959]), [22, 22, 8, 8, 8, 8], sites)
-
-
-def anatase():
-    u = 0.208
-    titanium = [[0, 0, 0], [0, 0.5, 0.25]]
-    oxygen = [[0, 0, u], [0, 0, -u], [0, 0.5, 0.25 + u], [0, 0.5, 0.25 - u]]
-    sites = np.concatenate([[*titanium, *oxygen], np.add([*titanium, *oxygen], 0.5)])
-    lattice = np.diag([3.785, 3.785, 9.514])
-    return Crystal.from_arrays(lattice, [22, 22, 8, 8, 8, 8] * 2, sites)
-
-
-def quartz():
-    u, (x, y, z) = 0.4697, (0.4133, 0.2672, 0.1188)
-    silicon = [[u, 0, 1 / 3], [0, u, 2 / 3], [-u, -u, 0]]
-    oxygen = [[x, y, z + 1 / 3], [-y, x - y, z + 2 / 3], [y - x, -x, z]]
-    oxygen += [[y, x, 2 / 3 - z], [x - y, -y, 1 / 3 - z], [-x, y - x, -z]]
-    return hexagonal(4.916, 5.405, [14] * 3 + [8] * 6, [*silicon, *oxygen])
-
-
-def caged():
-    """An atom in the middle of 20 others, the corners of a dodecahedron: all at one distance."""
-    golden = (1 + 5**0.5) / 2
-    corners = [list(signs) for signs in itertools.product((-1, 1), repeat=3)]
-    for a, b in itertools.product((-1 / golden, 1 / golden), (-golden, golden)):
-        corners += [[0, a, b], [a, b, 0], [b, 0, a]]
-    return Crystal(20 * np.eye(3), [26] + [6] * 20, 3 / 3**0.5 * np.array([[0] * 3, *corners]))
-
 
 KNOWN = {
     "rock salt": rock_salt,
@@ -137,7 +71,7 @@ def shares(**at):
 
 
 def assert_same(found, expected, atoms=slice(None), first=0, atol=1e-4):
-    """The same crystal: `atoms` are the rows of the expected sites, `first` that of the cell."""
+    """Compares descriptors; `atoms` are rows of the expected sites, `first` is that of the cell."""
     assert found.space_group == expected.space_group
     np.testing.assert_allclose(found.cell[first:], expected.cell[first:], rtol=1e-4)
     np.testing.assert_allclose(found.sites, expected.sites[atoms], atol=atol)
@@ -332,7 +266,7 @@ def test_equal_neighbours_beyond_the_size_of_a_shell_stay_together():
     assert shell(describe(changed).sites[0], 1)[0] == 20
 
 
-# --- what only they tell apart
+# --- polymorphs
 
 
 @pytest.mark.parametrize(("one", "other"), [(zincblende, wurtzite), (rutile, anatase)])

@@ -19,7 +19,7 @@ LAYOUT = (
     "--config.max_epochs=2",
     "--config.input.max_batch_shapes=1",
 )
-# Everything that takes part in a sum: two views, batch norm in a head, a language model, PaiNN.
+# Everything that takes part in a sum: two views, batch norm in a head, all losses, PaiNN.
 FULL = (
     *LAYOUT,
     "--config.graph_encoder.name=painn",
@@ -27,6 +27,9 @@ FULL = (
     "--config.use_textual_intramodal_loss=True",
     "--config.accumulate_steps=2",
     "--config.lm_weight=0.5",
+    "--config.structure_weight=0.5",
+    "--config.graph_encoder.add_descriptors=True",
+    "--config.text_encoder.numbers_at=(0,)",
     "--config.dataset.max_examples=64",
 )
 

@@ -41,6 +41,8 @@ def test_starts_from_the_graph_encoder_of_a_contrastive_run(stage1, small_config
 
 def test_rows_and_the_mean_as_a_guess(small_config, tmp_path, drawn_reports):
     changes = TASK | {"learning_rate": 1e-2, "max_epochs": 3, "schedule": "constant"}
+    # Descriptors are of crystals; what is asked of texts has no effect without texts.
+    changes |= {"graph_encoder__add_descriptors": True, "structure_weight": 0.5}
     row = train(small_config(**changes), tmp_path)
     rows = read_rows(tmp_path / "metrics.jsonl")
     val = [r for r in rows if r["split"] == "val"]
@@ -54,6 +56,8 @@ def test_rows_and_the_mean_as_a_guess(small_config, tmp_path, drawn_reports):
     state = arrays_at(tmp_path, best["step"])
     # Mean and standard deviation of the labels, in the checkpoint.
     assert state["batch_stats/label_std"] > 0
+    assert "params/graph_encoder/descriptors/site_0/kernel" in state
+    assert not any(path.startswith("params/structure_head") for path in state)
     # Evaluated afterwards, its errors are the same.
     assert cli.main(["evaluate", f"{tmp_path}@best", "--resamples=20"]) == 0
     folder = tmp_path / "eval" / str(best["step"])

@@ -21,9 +21,7 @@ def pack(texts, tiles, num_examples=None, indices=None):
     views = [TokenView(*text) if isinstance(text, tuple) else TokenView(text) for text in texts]
     num_examples = num_examples or len(texts)
     numbered = views[0].numbers is not None
-    shape = BatchShape(
-        num_examples, 1, 1, ((num_examples, 1),), 0, tiles, numbered=numbered
-    )
+    shape = BatchShape(num_examples, 1, 1, ((num_examples, 1),), 0, tiles, numbered=numbered)
     indices = indices or range(len(texts))
     examples = [
         ExampleViews(index, (ATOM,), (view,)) for index, view in zip(indices, views, strict=True)

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from clac_jax.crystals.descriptors import CELL_NUMBERS, SITE_NUMBERS, Descriptors
 from clac_jax.crystals.graph import CrystalGraph
 from clac_jax.input_pipeline.batch import ExampleViews, TokenView
 from clac_jax.input_pipeline.example_digest import BATCH_DIGESTS, digested
@@ -21,6 +22,19 @@ def an_example(index=3, seed=0):
     )
     tokens = TokenView(rng.integers(0, 99, 5).astype(np.int32), np.full(5, -100, np.int32))
     return ExampleViews(index, (graph, graph), (tokens,))
+
+
+def with_structure(example):
+    """The example with descriptors of its crystal, and with a number in its text."""
+    cell, sites = np.ones(CELL_NUMBERS, np.float32), np.ones((4, SITE_NUMBERS), np.float32)
+    described = Descriptors(225, cell, sites)
+    (tokens,) = example.tokens
+    numbers = np.array([np.nan, 2.08, 2.08, np.nan, np.nan], np.float32)
+    return dataclasses.replace(
+        example,
+        graphs=tuple(dataclasses.replace(g, descriptors=described) for g in example.graphs),
+        tokens=(dataclasses.replace(tokens, numbers=numbers),),
+    )
 
 
 def changed(example):
@@ -51,6 +65,44 @@ def changed(example):
 def test_each_digest_is_of_its_own_part(what):
     other, name = changed(an_example())[what]
     before, after = digested(an_example(), 0).digests, digested(other, 0).digests
+    unequal = [BATCH_DIGESTS[k] for k in range(3) if not np.array_equal(before[k], after[k])]
+    assert unequal == [name]
+
+
+def changed_structure(example):
+    """Variants of an example `with_structure` -> the digest that must change, and only that."""
+    (view,), (first, second) = example.tokens, example.graphs
+
+    def described(**changes):
+        described = dataclasses.replace(second.descriptors, **changes)
+        return dataclasses.replace(
+            example, graphs=(first, dataclasses.replace(second, descriptors=described))
+        )
+
+    def numbered(numbers):
+        return dataclasses.replace(example, tokens=(dataclasses.replace(view, numbers=numbers),))
+
+    def with_bit(array, place):
+        copy = array.copy()
+        copy.view(np.uint32)[place] ^= 1
+        return copy
+
+    sites, cell = second.descriptors.sites, second.descriptors.cell
+    return {
+        "space group": (described(space_group=166), "crystals"),
+        "a bit of the cell": (described(cell=with_bit(cell, 9)), "crystals"),
+        "a bit of a site": (described(sites=with_bit(sites, (3, 217))), "crystals"),
+        "a bit of a value": (numbered(with_bit(view.numbers, 1)), "texts"),
+        "a value elsewhere": (numbered(np.roll(view.numbers, 1)), "texts"),
+        "no values": (numbered(None), "texts"),
+    }
+
+
+@pytest.mark.parametrize("what", changed_structure(with_structure(an_example())))
+def test_descriptors_and_numbers_are_part_of_the_digests(what):
+    example = with_structure(an_example())
+    other, name = changed_structure(example)[what]
+    before, after = digested(example, 0).digests, digested(other, 0).digests
     unequal = [BATCH_DIGESTS[k] for k in range(3) if not np.array_equal(before[k], after[k])]
     assert unequal == [name]
 

@@ -1,8 +1,12 @@
 """The sizes of sampled examples: counted once, and again whenever anything differs."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from clac_jax.crystals.crystal import Crystal
+from clac_jax.crystals.descriptors import describe
 from clac_jax.crystals.graph import CrystalGraph
 from clac_jax.input_pipeline import sample as sample_module
 from clac_jax.input_pipeline.batch import ExampleViews, TokenView
@@ -53,6 +57,20 @@ def test_the_same_examples_are_counted_once(made):
         sample, calls = made(*facts)
         assert_right(sample)
         assert calls == expected
+
+
+def test_whether_there_are_descriptors_and_numbers_is_kept(made):
+    described = describe(Crystal(5 * np.eye(3), [11], [[0, 0, 0]]))
+    (text,) = EXAMPLES[0].tokens
+    numbered = dataclasses.replace(text, numbers=np.ones(7, np.float32))
+    for descriptors, tokens in ((described, text), (None, numbered)):
+        graph = dataclasses.replace(EXAMPLES[0].graphs[0], descriptors=descriptors)
+        example = ExampleViews(0, (graph, graph), (tokens,), 0.5)
+        for _ in range(2):  # counted, and read
+            sample = kept_sample([repr(tokens)], lambda example=example: [example])
+            assert sample.described == (descriptors is not None)
+            assert sample.numbered == (tokens is numbered)
+    assert not Sample.of(EXAMPLES).described and not Sample.of(EXAMPLES).numbered
 
 
 def test_other_code_counts_again(made, monkeypatch):

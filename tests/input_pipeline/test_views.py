@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers.crystals import random_crystal
 
+from clac_jax.crystals.descriptors import describe
 from clac_jax.datasets.record import DataError, Record
 from clac_jax.input_pipeline.prefetch import prefetched
 from clac_jax.input_pipeline.views import ViewOptions, draw, plain_views, train_views
@@ -77,6 +78,41 @@ def test_views_of_one_example_differ_from_each_other(records, tokenizer):
     assert len(example.graphs) == len(example.tokens) == 2
     assert not np.array_equal(example.graphs[0].lattice, example.graphs[1].lattice)
     np.testing.assert_allclose(example.graphs[0].lattice, records[5].lattice, rtol=1e-6)
+
+
+def test_descriptors_and_numbers_are_added_and_change_nothing_else(records, tokenizer):
+    options = dataclasses.replace(OPTIONS, descriptors=True, numbers=True)
+    expected = describe(records[5].crystal())
+    for example in (
+        train_views(records[5], 5, 0, 0, options, tokenizer),
+        plain_views(records[5], 5, options, tokenizer),
+    ):
+        for graph in example.graphs:  # the distorted view has those of the original
+            assert graph.descriptors.space_group == expected.space_group
+            np.testing.assert_array_equal(graph.descriptors.sites, expected.sites)
+        assert len(example.tokens[0].numbers) == len(example.tokens[0].ids)
+    bare = dataclasses.replace(
+        train_views(records[5], 5, 0, 0, options, tokenizer),
+        graphs=tuple(
+            dataclasses.replace(graph, descriptors=None)
+            for graph in train_views(records[5], 5, 0, 0, options, tokenizer).graphs
+        ),
+    )
+    assert same(bare, train_views(records[5], 5, 0, 0, OPTIONS, tokenizer))
+
+
+def test_a_masked_token_does_not_say_its_value(records, tokenizer):
+    options = dataclasses.replace(OPTIONS, numbers=True, mask_prob=0.5, with_labels=True)
+    masked = kept = 0
+    for epoch in range(10):
+        for view in train_views(records[0], 0, 0, epoch, options, tokenizer).tokens:
+            hidden = view.labels != -100
+            assert np.isnan(view.numbers[hidden]).all()
+            is_number = np.isin(view.labels, [tokenizer.encode("3.9", 8)[1:-1]])
+            masked += np.sum(hidden & is_number)
+            kept += np.sum(~np.isnan(view.numbers))
+            assert set(view.numbers[~np.isnan(view.numbers)]) <= {np.float32(3.9)}
+    assert masked > 3 and kept > 3
 
 
 def test_one_view_is_the_plain_crystal_and_the_full_text(records, tokenizer):

@@ -63,7 +63,7 @@ def test_it_is_the_cross_entropy_of_the_group_and_the_error_of_the_cell(head):
     np.testing.assert_allclose(loss({"params": params}, texts, graphs), expected, rtol=1e-5)
 
 
-def test_an_unknown_space_group_is_not_asked_for(head):
+def test_an_unknown_space_group_adds_nothing(head):
     loss, params, texts = head
     unknown = [
         dataclasses.replace(
@@ -177,7 +177,7 @@ def test_bfloat16_stays_close():
 # --- the config
 
 
-def test_what_the_data_have_to_give_follows_the_config():
+def test_the_needs_of_the_encoders_follow_the_config():
     def needs(**changes):
         found = encoder_needs(small_config(**changes))
         return found.descriptors, found.numbers
@@ -195,13 +195,13 @@ def test_what_the_data_have_to_give_follows_the_config():
 @pytest.mark.parametrize("kind", ["gpt2", "opt", "gemma3_text"])
 def test_other_text_encoders_do_not_read_numbers(kind):
     changes = {"text_encoder.config.model_type": kind, "text_encoder.numbers_at": (0,)}
-    with pytest.raises(ModelError, match="only BERT reads numbers. Set it to"):
+    with pytest.raises(ModelError, match=r"only BERT reads numbers. Set it to"):
         build_model(small_config(**changes), vocab_size=100)
 
 
 def test_numbers_enter_at_layers_that_exist():
     config = small_config(**{"text_encoder.numbers_at": (0, 1)})
-    with pytest.raises(ModelError, match="has 1, but the encoder's last layer is 0. Lower it"):
+    with pytest.raises(ModelError, match=r"has 1, but the encoder's last layer is 0. Lower it"):
         text_settings(config, vocab_size=100)
     config.text_encoder.numbers_at = (0, 0)
     assert text_settings(config, vocab_size=100).numbers_at == (0, 0)

@@ -27,7 +27,7 @@ MODEL = DescriptorEncoder(DescriptorSettings(num_features=8, out_dim=4))
 
 
 def plain(changes=None, views=1):
-    """Three examples; `changes` are of the descriptors of the second one."""
+    """Three examples; `changes` apply to the descriptors in the second one."""
     result = with_structure(examples(views))
     if changes is not None:
         (graph,) = result[1].graphs
@@ -88,7 +88,7 @@ def test_padding_changes_nothing(encode):
     np.testing.assert_allclose(padded[[0, 2, 3]], encode(plain()), rtol=1e-5, atol=1e-6)
 
 
-def test_a_batch_has_the_descriptors_at_the_places_of_their_atoms():
+def test_a_batch_has_the_descriptors_in_the_slots_of_their_atoms():
     views = plain(views=2)
     batch = batch_of(views, num_examples=4, spare=3).graphs
     for view in range(2):
@@ -105,7 +105,7 @@ def test_a_batch_has_the_descriptors_at_the_places_of_their_atoms():
 
 def test_a_batch_without_descriptors_is_refused():
     graphs = batch_of(examples(1), num_views=1).graphs
-    with pytest.raises(ModelError, match="needs descriptors .* the batch has none. Make it with"):
+    with pytest.raises(ModelError, match=r"needs descriptors .* the batch has none. Make it with"):
         jax.eval_shape(MODEL.init, jax.random.key(0), graphs)
 
 
