@@ -121,14 +121,9 @@ def _check_value(dotted: str, value: Any, key: Key) -> None:
                     f'Config key "{dotted}" {"has" if is_tuple else "is"} {one_line(repr(each))}. '
                     f"It {'can hold' if is_tuple else 'must be one of'} {', '.join(key.choices)}."
                 )
-    low, high = key.low, key.high
-    numbers = value if isinstance(value, tuple | list) else (value,)
-    if any(
-        (low is not None and each < low) or (high is not None and each > high) for each in numbers
-    ):
-        bounds = [f"at least {low}", f"at most {high}", f"from {low} to {high}"]
-        bound = bounds[2 if None not in (low, high) else low is None]
-        raise ConfigError(f'Config key "{dotted}" is {one_line(repr(value))}. It must be {bound}.')
+    is_tuple = isinstance(value, tuple | list)
+    for each in value if is_tuple else (value,):
+        _check_bounds(dotted, each, key, in_tuple=is_tuple)
     if key.check is not None and (problem := key.check(value)):
         raise ConfigError(f'Config key "{dotted}" cannot be used. {problem}')
     if key.is_path and (value or not key.may_be_empty):
@@ -137,6 +132,21 @@ def _check_value(dotted: str, value: Any, key: Key) -> None:
             check_local(value, what, key.local_only)
         else:
             check_place(value, what)
+
+
+def _check_bounds(dotted: str, number: Any, key: Key, *, in_tuple: bool) -> None:
+    low, high = key.low, key.high
+    if low is None and high is None:
+        return
+    shown = one_line(repr(number))
+    if in_tuple and (isinstance(number, bool) or not isinstance(number, int)):
+        raise ConfigError(f'Config key "{dotted}" has {shown}. It can hold whole numbers.')
+    if (low is not None and number < low) or (high is not None and number > high):
+        bounds = [f"at least {low}", f"at most {high}", f"from {low} to {high}"]
+        bound = bounds[2 if None not in (low, high) else low is None]
+        what = "has" if in_tuple else "is"
+        who = "Each must" if in_tuple else "It must"
+        raise ConfigError(f'Config key "{dotted}" {what} {shown}. {who} be {bound}.')
 
 
 def _check_type(dotted: str, value: Any, key: Key) -> None:

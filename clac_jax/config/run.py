@@ -221,6 +221,7 @@ class Run:
         0.0,
         "weight of the loss of space group, density and cell predicted from the texts; 0: none",
         low=0.0,
+        used_with="task=contrastive",
         on_change=OTHER_MODEL,
     )
     logit_scale_init: float = key(

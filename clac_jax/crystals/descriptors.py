@@ -6,7 +6,10 @@ groups from distances. Here they are computed, by spglib and from the nearest ne
 
 from __future__ import annotations
 
-import functools
+import dataclasses
+import hashlib
+import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +27,7 @@ CELL_NUMBERS = 10
 NEIGHBOURS = 12
 """Nearest neighbours whose distances describe a site."""
 ANGLES = 10
-"""Bins of the angles between the bonds of a site."""
+"""Cosines among which the angles between the bonds of a site are shared out."""
 SHELL_NUMBERS = 1 + ANGLES + NUM_FEATURES
 """Numbers that describe a shell of neighbours: its size, its angles, its elements."""
 SITE_NUMBERS = NEIGHBOURS + 2 * SHELL_NUMBERS
@@ -32,24 +35,35 @@ SITE_NUMBERS = NEIGHBOURS + 2 * SHELL_NUMBERS
 
 _DALTON = 1.66053906660  # g/cm^3 of one dalton per angstrom^3
 _FAR = 8.0  # angstrom; where neighbours are sought, and the distance of those that are missing
-_SHELL = 16  # the most neighbours of a site
+_SHELL = 16  # neighbours among whose distances the largest gap is sought
 _NEAREST = 1.12  # how far the nearest neighbours reach, relative to the first
 _SAME_SHELL = 0.05  # relative gap between two distances that does not end a shell
+_EQUAL = 1e-3  # relative gap between two distances that are the same
+_OVERHEAD = 1024  # bytes of a crystal that is remembered, beside its sites
+_KEPT_BYTES = 256 << 20  # of descriptors that are remembered: those of 50,000 usual crystals
 
 
 @dataclass(frozen=True)
 class Descriptors:
-    """What a crystal is like, in numbers that do not depend on the choice of its cell's axes.
+    """What a crystal is like, in numbers that do not depend on how its cell is given.
+
+    They are the same after a rotation, for other cell vectors of the same volume, for another
+    origin and another order of the atoms; in a supercell only the number of atoms differs. This
+    holds up to rounding for a crystal whose symmetry is exact, and up to `SYMMETRY_TOLERANCE` for
+    others: atoms that symmetry makes equal have the numbers of the first of them. A crystal without
+    a space group has the lengths and angles of the cell as given. Sizes of shells are whole
+    numbers: a small change of a distance can move neighbours from one shell to the next.
 
     Attributes:
         space_group: number from 1 to 230; 0 if spglib finds none.
-        cell: (10,) float32: atoms and symmetrically distinct sites in the cell, angstrom^3 per
-            atom, g/cm^3, and lengths (angstrom) and angles (degrees) of the conventional cell.
-        sites: (N, SITE_NUMBERS) float32, for each atom: distances to its nearest neighbours
-            (angstrom), then the numbers of two shells: the neighbours about as near as the nearest,
-            and those before the largest gap. Those of a shell are the number of its atoms, the
-            shares of the angles between two bonds in each bin from 180 to 0 degrees, and the mean
-            atom vector.
+        cell: (10,) float32, read-only: atoms in the cell as given, symmetrically distinct sites,
+            angstrom^3 per atom, g/cm^3, and lengths (angstrom) and angles (degrees) of the
+            conventional cell.
+        sites: (N, SITE_NUMBERS) float32, read-only, for each atom: distances to its nearest
+            neighbours (angstrom), then the numbers of two shells: the neighbours about as near as
+            the nearest, and those before the largest gap. Those of a shell are the number of its
+            atoms, the shares of the angles between two bonds at each of ANGLES cosines from -1 to 1
+            (an angle in between counts for both, in proportion), and the mean atom vector.
     """
 
     space_group: int
@@ -58,16 +72,53 @@ class Descriptors:
 
 
 def describe(crystal: Crystal) -> Descriptors:
-    """The descriptors of a crystal; those of the last few thousand crystals are remembered."""
-    arrays = crystal.lattice, crystal.positions, crystal.atomic_numbers.astype(np.int32)
-    return _described(*(np.ascontiguousarray(array).tobytes() for array in arrays))
+    """The descriptors of a crystal, which are remembered: they take milliseconds, in every epoch."""
+    arrays = crystal.lattice, crystal.positions, crystal.atomic_numbers
+    key = hashlib.sha256(b"".join(np.ascontiguousarray(each).tobytes() for each in arrays)).digest()
+    found = _KEPT.get(key)
+    if found is None:
+        found = _described(*arrays)
+        _KEPT.put(key, found)
+    distinct, site_of = found
+    return dataclasses.replace(distinct, sites=_read_only(distinct.sites[site_of]))
 
 
-@functools.lru_cache(maxsize=20_000)  # some kilobytes each; takes milliseconds, in every epoch
-def _described(lattice: bytes, positions: bytes, atomic_numbers: bytes) -> Descriptors:
-    cell = np.frombuffer(lattice).reshape(3, 3)
-    points = np.frombuffer(positions).reshape(-1, 3)
-    numbers = np.frombuffer(atomic_numbers, np.int32)
+class _Kept:
+    """The descriptors of the crystals used last, up to a number of bytes; for several threads."""
+
+    def __init__(self, max_bytes: int):
+        self._max_bytes, self._bytes = max_bytes, 0
+        self._values: OrderedDict[bytes, tuple[Descriptors, np.ndarray]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: bytes) -> tuple[Descriptors, np.ndarray] | None:
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+            return self._values.get(key)
+
+    def put(self, key: bytes, value: tuple[Descriptors, np.ndarray]) -> None:
+        with self._lock:
+            if key in self._values:  # two threads have described the same crystal
+                return
+            self._values[key] = value
+            self._bytes += self._size(value)
+            while self._bytes > self._max_bytes:
+                _, oldest = self._values.popitem(last=False)
+                self._bytes -= self._size(oldest)
+
+    @staticmethod
+    def _size(value: tuple[Descriptors, np.ndarray]) -> int:
+        return _OVERHEAD + value[0].sites.nbytes + value[1].nbytes
+
+
+_KEPT = _Kept(_KEPT_BYTES)
+
+
+def _described(
+    cell: np.ndarray, points: np.ndarray, numbers: np.ndarray
+) -> tuple[Descriptors, np.ndarray]:
+    """The descriptors with the distinct sites only, and the row of each atom's site."""
     found = _symmetry(cell, points, numbers)
     conventional = cell if found is None else np.asarray(found.std_lattice)
     # Sites that symmetry makes equal are described once.
@@ -82,11 +133,17 @@ def _described(lattice: bytes, positions: bytes, atomic_numbers: bytes) -> Descr
     ]
     angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
     sizes = [len(numbers), len(distinct), volume / len(numbers), _DALTON * mass / volume]
-    return Descriptors(
+    described = Descriptors(
         space_group=0 if found is None else int(found.number),
-        cell=np.array([*sizes, *lengths, *angles], np.float32),
-        sites=_sites(cell, points, numbers, distinct)[site_of],
+        cell=_read_only(np.array([*sizes, *lengths, *angles], np.float32)),
+        sites=_sites(cell, points, numbers, distinct),
     )
+    return described, site_of.astype(np.int32)
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
 
 
 def _symmetry(
@@ -110,8 +167,7 @@ def _sites(
         points, cell, periodic=True, quantities="ijD"
     )
     distances = np.linalg.norm(vectors, axis=1)
-    # Rounded, so that equal distances keep an order that depends on nothing but the crystal.
-    order = np.lexsort((numbers[senders], np.round(distances, 4), receivers))
+    order = np.lexsort((distances, receivers))
     senders, receivers, vectors, distances = (
         each[order] for each in (senders, receivers, vectors, distances)
     )
@@ -126,29 +182,38 @@ def _sites(
         row[:NEIGHBOURS][: len(near)] = near[:NEIGHBOURS]
         bonds = vectors[first:last] / near[:, None]
         elements = numbers[senders[first:last]]
-        nearest = int(np.searchsorted(near, near[0] * _NEAREST, side="right"))
-        shells = [
-            _shell(bonds[:n], elements[:n]) for n in (min(nearest, _SHELL), _shell_size(near))
-        ]
-        row[NEIGHBOURS:] = np.concatenate(shells)
+        ends = _up_to(near, near[0] * _NEAREST), _shell_size(near)
+        row[NEIGHBOURS:] = np.concatenate([_shell(bonds[:end], elements[:end]) for end in ends])
     return rows
 
 
 def _shell(bonds: np.ndarray, elements: np.ndarray) -> np.ndarray:
     """(SHELL_NUMBERS,) of neighbours in these directions."""
     cosines = (bonds @ bonds.T)[~np.tri(len(bonds), dtype=bool)]
-    # A little more than from -1 to 1, so that rounding moves no angle of 180 degrees out.
-    bins = ((cosines + 1.0001) * (ANGLES / 2.0002)).astype(np.int64)
-    shares = np.bincount(bins, minlength=ANGLES) / max(len(cosines), 1)
+    # Shared by two, since whole bins would need an edge, and rounding moves angles across it.
+    at = (np.clip(cosines, -1, 1) + 1) * ((ANGLES - 1) / 2)
+    below = np.minimum(at.astype(np.int64), ANGLES - 2)
+    counts = np.bincount(below, below + 1 - at, ANGLES) + np.bincount(
+        below + 1, at - below, ANGLES
+    )
+    shares = counts / max(len(cosines), 1)
     return np.concatenate([[len(bonds)], shares, atom_features()[elements].mean(axis=0)])
 
 
 def _shell_size(distances: np.ndarray) -> int:
-    """The number of atoms before the largest relative gap between ascending distances."""
+    """The number of atoms before the largest relative gap between ascending distances.
+
+    Without a clear gap, it is those up to the distance of the last that can belong to a shell: all
+    at that distance, since nothing tells them apart.
+    """
     near = distances[: _SHELL + 1]
-    if len(near) < 2:
-        return len(near)
     gaps = near[1:] / near[:-1] - 1
-    # A later gap has to be clearly larger than an earlier one.
-    best = int(np.argmax(gaps - 1e-6 * np.arange(len(gaps))))
-    return best + 1 if gaps[best] > _SAME_SHELL else len(near)
+    if len(gaps) and gaps.max() > _SAME_SHELL:
+        # A later gap has to be clearly larger than an earlier one.
+        return int(np.argmax(gaps - 1e-6 * np.arange(len(gaps)))) + 1
+    return _up_to(distances, near[:_SHELL][-1] * (1 + _EQUAL))
+
+
+def _up_to(distances: np.ndarray, limit: float) -> int:
+    """The number of ascending distances up to a limit."""
+    return int(np.searchsorted(distances, limit, side="right"))

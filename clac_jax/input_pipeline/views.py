@@ -167,13 +167,15 @@ def draw(
         if replaced:
             words = without_formulas(words, record)
         plain = token_view(words, options.max_length, tokenizer, numbers=options.numbers)
-        ids = plain.ids
+        ids, numbers = plain.ids, plain.numbers
         labels = None
         if options.causal:
             labels = np.concatenate([[IGNORED_LABEL], ids[1:]]).astype(np.int32)
         elif options.mask_prob:
             ids, labels = tokenizer.mask_tokens(ids, rng, options.mask_prob)
-        tokens = TokenView(ids, labels if options.with_labels else None, plain.numbers)
+            if numbers is not None:  # a masked token does not say its value
+                numbers = np.where(labels == IGNORED_LABEL, numbers, np.float32(np.nan))
+        tokens = TokenView(ids, labels if options.with_labels else None, numbers)
         return DrawnText(sentences, kept, replaced, words, tokens)
 
     crystal = record.crystal()

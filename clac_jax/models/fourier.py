@@ -15,7 +15,7 @@ NUM_FEATURES = 2 * len(OCTAVES) + 1
 
 def magnitude_features(
     values: Float[jax.Array, "*shape"],
-) -> Float[jax.Array, "*shape {NUM_FEATURES}"]:
+) -> Float[jax.Array, "*shape features"]:
     """(...) -> (..., NUM_FEATURES): the binary logarithm of each |value| and waves of it.
 
     Texts state a density to three digits; in a plain number, the third would hardly count.

@@ -27,8 +27,8 @@ class StructureHead(nn.Module):
         """The loss of each example, averaged over the views of its text.
 
         Returns:
-            (B,): the cross entropy of the space group, plus the mean squared error of the waves of
-            the cell's numbers (`magnitude_features`); meaningless at padding.
+            (B,): the cross entropy of the space group, 0 where it is unknown, plus the mean squared
+            error of the waves of the cell's numbers (`magnitude_features`); meaningless at padding.
 
         Raises:
             ModelError: the batch was made without descriptors.
@@ -48,5 +48,6 @@ class StructureHead(nn.Module):
         symmetry = -jnp.take_along_axis(jax.nn.log_softmax(logits), group[None, :, None], axis=-1)[
             ..., 0
         ]
+        symmetry = jnp.where(group > 0, symmetry, 0)
         numbers = jnp.mean(jnp.square(waves - wanted), axis=-1)
         return jnp.mean(symmetry + numbers, axis=0)

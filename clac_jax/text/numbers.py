@@ -5,10 +5,37 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_MINUS = "-\u2212\u2013"
-# Not the digits of a formula, an exponent, or a symbol such as P-43m or P6_3/mmc.
-_START = rf"(?:(?<![{_MINUS}\w.^])|(?<=\d[{_MINUS}]))"
-_NUMBER = re.compile(rf"{_START}([{_MINUS}]?)(\d{{1,9}}(?:\.\d{{1,9}})?)(?![\w^])")
+import numpy as np
+
+_MINUS = "-\u2010\u2011\u2212\u2013"  # hyphens, the minus sign, and the en dash
+_SUPERSCRIPTS = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b\u207a"
+_PLAIN = str.maketrans({**dict(zip(_SUPERSCRIPTS, "0123456789-+", strict=True))})
+_PLAIN |= str.maketrans({**dict.fromkeys(_MINUS, "-"), ",": None})
+
+_NUMBER = re.compile(
+    rf"""
+    (?:
+        # A minus sign follows a space or an opening character; after a digit it is a range's dash.
+        (?P<sign> (?:^|(?<=[\s(\[{{=<>~\u2248\u2264\u2265:;,|\u00d7*"']))
+                  (?:[-\u2010\u2011\u2212]|(?<!\d\s)\u2013))
+        # Not the digits of a formula, an exponent, an uncertainty such as 2.08(3), or a symbol
+        # such as P-43m or P6_3/mmc.
+        | (?<![{_MINUS}\w.^)\]])(?<!\d\()
+        | (?<=[\d\u00b0%)][{_MINUS}]) | (?<=[\u00c5\u212b]\u2013) | (?<=\d\s\u2013) | (?<=No\.)
+    )
+    (?:
+        (?P<mantissa> (?:[1-9]\d{{0,2}}(?:,\d{{3}}){{1,3}}(?!,?\d)|\d{{1,9}})(?:\.\d{{1,30}})?)
+        (?:[eE](?P<e>[+{_MINUS}]?\d{{1,2}})
+           |\s?[\u00d7x*\u00b7]\s?10(?:\^(?P<power>[+{_MINUS}]?\d{{1,2}})
+                                       |(?P<raised>[{_SUPERSCRIPTS}]{{1,3}})))?
+        |10\^(?P<ten>[+{_MINUS}]?\d{{1,2}})
+    )
+    # Its end: not part of a word, except for a unit.
+    (?: (?![\w^]|\.\d) | (?=(?:\u00c5|\u212b|m?eV|GPa|K|nm|pm)(?!\w)) )
+    """,
+    re.VERBOSE,
+)
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class Number(NamedTuple):
@@ -26,8 +53,24 @@ class Number(NamedTuple):
 
 
 def numbers_in(text: str) -> list[Number]:
-    """The numbers in a text, in their order: "2.08 angstrom", "No. 225", "-0.82 eV/atom"."""
-    return [
-        Number(*match.span(), float(match[2]) * (-1 if match[1] else 1))
-        for match in _NUMBER.finditer(text)
-    ]
+    """The numbers in a text, in their order; all are within the range of float32.
+
+    Decimals are written with a point; a comma before three digits separates thousands. The two ends
+    of a range are two numbers.
+
+    >>> [number.value for number in numbers_in("No. 225, 2.13\u20132.16 \u00c5, \u22120.82 eV, Al2O3, g/cm^3")]
+    [225.0, 2.13, 2.16, -0.82]
+    >>> [number.value for number in numbers_in("1,200 K, 2.5\u00d710^3, 1e-3, 3:1, P-43m, 2H-MoS2")]
+    [1200.0, 2500.0, 0.001, 3.0, 1.0]
+    """
+    found = (Number(*match.span(), _value(match)) for match in _NUMBER.finditer(text))
+    return [number for number in found if abs(number.value) <= _LARGEST]
+
+
+def _value(match: re.Match[str]) -> float:
+    exponent = match["e"] or match["power"] or match["raised"] or match["ten"] or "0"
+    try:
+        value = float(f"{match['mantissa'] or '1'}e{exponent}".translate(_PLAIN))
+    except ValueError:  # superscripts in disorder
+        return float("inf")
+    return -value if match["sign"] else value

@@ -235,26 +235,23 @@ class Tokenizer:
         Raises:
             TokenizerError: max_length leaves no space for text next to the special tokens.
         """
-        budget = max_length - len(self._prefix) - len(self._suffix)
-        if budget < 1:
-            raise TokenizerError(
-                f"max_length is {max_length}, but the tokenizer adds {max_length - budget} special "
-                f"tokens to a text. Set it to at least {max_length - budget + 1}."
-            )
-        ids = self._backend.encode(text, add_special_tokens=False).ids[:budget]
-        return np.array([*self._prefix, *ids, *self._suffix], np.int32)
+        return self._with_special(self._encoding(text, max_length).ids, max_length)
 
     def encode_with_numbers(self, text: str, max_length: int) -> tuple[np.ndarray, np.ndarray]:
         """Token ids of a text as `encode` returns them, and the values of the numbers in it.
 
         Returns:
-            (L,) int32 ids, and (L,) float32: for each token of a number its value, else NaN.
+            (L,) int32 ids, and (L,) float32: for each token of a number its value, else NaN. The
+            tokens that are left of a number that was cut have the value of all of it.
+
+        Raises:
+            TokenizerError: as for `encode`.
         """
-        ids = self.encode(text, max_length)
+        encoding = self._encoding(text, max_length)
+        ids = self._with_special(encoding.ids, max_length)
         numbers = np.full(len(ids), np.nan, np.float32)
-        offsets = self._backend.encode(text, add_special_tokens=False).offsets
         first = len(self._prefix)
-        offsets = offsets[: len(ids) - first - len(self._suffix)]
+        offsets = encoding.offsets[: len(ids) - first - len(self._suffix)]
         found = iter(numbers_in(text))
         number = next(found, None)
         for place, (start, end) in enumerate(offsets, first):
@@ -265,6 +262,19 @@ class Tokenizer:
             if number.start < end:
                 numbers[place] = number.value
         return ids, numbers
+
+    def _encoding(self, text: str, max_length: int) -> tokenizers.Encoding:
+        least = len(self._prefix) + len(self._suffix) + 1
+        if max_length < least:
+            raise TokenizerError(
+                f"max_length is {max_length}, but the tokenizer adds {least - 1} special "
+                f"tokens to a text. Set it to at least {least}."
+            )
+        return self._backend.encode(text, add_special_tokens=False)
+
+    def _with_special(self, ids: Sequence[int], max_length: int) -> np.ndarray:
+        budget = max_length - len(self._prefix) - len(self._suffix)
+        return np.array([*self._prefix, *ids[:budget], *self._suffix], np.int32)
 
     def decode(self, ids: np.ndarray) -> str:
         """The text of token ids, without special tokens."""

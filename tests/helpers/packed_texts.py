@@ -17,10 +17,13 @@ ATOM = CrystalGraph(
 
 
 def pack(texts, tiles, num_examples=None, indices=None):
-    """TextBatch with one view per text, given as an (ids, labels) pair or as ids only."""
+    """TextBatch with one view per text, given as ids or as a tuple (ids, labels, numbers)."""
     views = [TokenView(*text) if isinstance(text, tuple) else TokenView(text) for text in texts]
     num_examples = num_examples or len(texts)
-    shape = BatchShape(num_examples, 1, 1, ((num_examples, 1),), 0, tiles)
+    numbered = views[0].numbers is not None
+    shape = BatchShape(
+        num_examples, 1, 1, ((num_examples, 1),), 0, tiles, numbered=numbered
+    )
     indices = indices or range(len(texts))
     examples = [
         ExampleViews(index, (ATOM,), (view,)) for index, view in zip(indices, views, strict=True)

@@ -36,8 +36,10 @@ def loss_and_aux(params, stats, features, mask, axis_name):
         **pairs,
         lm_loss_sum=jnp.sum(jnp.where(mask, left[..., 0] ** 2, 0), axis=1),
         lm_num_tokens=jnp.sum(jnp.broadcast_to(mask, (2, mask.shape[0])), axis=1),
+        structure_loss=jnp.sum(right[0] ** 2, axis=-1),
     )
-    loss, terms = clac_loss(output, mask, LossOptions(lm_weight=0.1), axis_name=axis_name)
+    options = LossOptions(lm_weight=0.1, structure_weight=0.1)
+    loss, terms = clac_loss(output, mask, options, axis_name=axis_name)
     return loss, (terms, after)
 
 

@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 
 from clac_jax.config.schema import default_config
+from clac_jax.crystals.descriptors import CELL_NUMBERS, SITE_NUMBERS, Descriptors
 from clac_jax.input_pipeline.batch import BatchShape, ExampleViews, TokenView, collate
 from clac_jax.interop.reference_weights import head_params
 from clac_jax.models import abstract_variables
@@ -62,7 +63,28 @@ def examples(num_views=2, with_labels=False):
     return result
 
 
+def with_structure(examples_, seed=6):
+    """The examples with descriptors of their crystals, and with values of some of their tokens."""
+    rng = np.random.default_rng(seed)
+    result = []
+    for example in examples_:
+        atoms = len(example.graphs[0].atomic_numbers)
+        described = Descriptors(
+            space_group=int(rng.integers(1, 231)),
+            cell=rng.uniform(1, 120, CELL_NUMBERS).astype(np.float32),
+            sites=rng.uniform(0, 8, (atoms, SITE_NUMBERS)).astype(np.float32),
+        )
+        tokens = []
+        for view in example.tokens:
+            values = rng.choice([2.08, 225, -0.8, np.nan], len(view.ids)).astype(np.float32)
+            tokens.append(dataclasses.replace(view, numbers=values))
+        graphs = [dataclasses.replace(graph, descriptors=described) for graph in example.graphs]
+        result.append(dataclasses.replace(example, graphs=tuple(graphs), tokens=tuple(tokens)))
+    return result
+
+
 def batch_of(examples_, num_examples=None, num_views=2, spare=0):
+    real = next(example for example in examples_ if example.graphs)
     num_edges = sum(len(graph.senders) for e in examples_ for graph in e.graphs)
     num_examples = num_examples or len(examples_)
     shape = BatchShape(
@@ -72,6 +94,8 @@ def batch_of(examples_, num_examples=None, num_views=2, spare=0):
         node_tiles=((20 + spare, num_views * num_examples),),
         num_edges=num_edges + spare,
         token_tiles=((12 + spare, num_views * num_examples),),
+        described=real.graphs[0].descriptors is not None,
+        numbered=real.tokens[0].numbers is not None,
     )
     return collate(examples_, shape)
 

@@ -25,12 +25,14 @@ CASES = {
 
 
 def config_of(data_dir, **changes):
-    """Two views of both, dropout, an LM loss, and a part that is not trained."""
+    """Two views of both, dropout, all the losses, and a part that is not trained."""
     config = smoke.get_config()
     config.dataset.data_dir = str(data_dir)
     config.dataset.max_examples = config.batch_size = BATCH
     config.text_encoder.max_length = 16
     config.augment.mask_prob, config.lm_weight = 0.3, 0.5
+    config.graph_encoder.add_descriptors, config.structure_weight = True, 0.5
+    config.text_encoder.numbers_at = (0,)
     config.frozen = ("text_encoder/position_embedding/.*",)
     config.update_from_flattened_dict(changes)
     return config
@@ -89,7 +91,8 @@ def norm(tree):
 
 
 def assert_same(found, expected):
-    assert expected.terms.keys() >= {"cross_modal_loss", "visual_loss", "textual_loss", "lm_loss"}
+    contrasts = {"cross_modal_loss", "visual_loss", "textual_loss"}
+    assert expected.terms.keys() >= contrasts | {"lm_loss", "structure_loss"}
     for name, value in expected.terms.items():
         np.testing.assert_allclose(found.terms[name], value, rtol=1e-5, err_msg=name)
     jax.tree.map(

@@ -111,6 +111,22 @@ def test_the_part_of_an_example_is_its_own_cross_entropy():
     np.testing.assert_allclose(parts["loss"], (rows + columns) / 2, rtol=1e-5)
 
 
+def test_the_loss_of_the_structure_is_a_mean_over_examples_with_its_weight():
+    pair, mask = random_pair(8, 1, 1), np.array([True, True, False, True, True, True])
+    asked = jnp.where(mask, jnp.arange(6.0), jnp.nan)  # padding is meaningless
+    output, options = ClacOutput(pair, structure_loss=asked), LossOptions(structure_weight=0.5)
+    _, without = clac_loss(ClacOutput(pair), mask, options)
+    _, terms = clac_loss(output, mask, options)
+    np.testing.assert_allclose(terms["structure_loss"], 13 / 5)
+    np.testing.assert_allclose(terms["loss"], without["loss"] + 0.5 * 13 / 5, rtol=1e-6)
+    gradient = jax.grad(lambda x: clac_loss(output.replace(structure_loss=x), mask, options)[0])(
+        asked
+    )
+    np.testing.assert_allclose(gradient, np.where(mask, 0.1, 0))
+    parts = example_terms(output, mask, options)
+    np.testing.assert_allclose(parts["structure_loss"], [0, 1, 0, 3, 4, 5])
+
+
 def test_the_language_model_loss_has_no_part_by_example():
     numbers = {"lm_loss_sum": jnp.ones(1), "lm_num_tokens": jnp.ones(1, jnp.int32)}
     pair = random_pair(8, 1, 1)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from clac_jax.crystals.descriptors import NEIGHBOURS, SHELL_NUMBERS
 from clac_jax.input_pipeline.batch import DescriptorBatch, GraphBatch
 from clac_jax.models.fourier import magnitude_features
-from clac_jax.models.graph.ops import crystal_membership, node_features
+from clac_jax.models.graph.ops import mean_pool, node_features
 from clac_jax.models.settings import ModelError
 
 SPACE_GROUPS = 231  # 0: unknown
@@ -54,16 +54,16 @@ class DescriptorEncoder(nn.Module):
                 "the needs of the model's config."
             )
         width = self.settings.num_features
-        members = crystal_membership(graphs, jnp.float32)
+        rows = descriptors.space_group.shape[0]
         sites = _site_features(graphs, descriptors)
         for k in range(2):
             sites = nn.silu(nn.Dense(width, name=f"site_{k}")(sites))
-        mean = members @ sites / jnp.maximum(jnp.sum(members, axis=1, keepdims=True), 1)
-        strongest = jax.ops.segment_max(
-            sites, jnp.asarray(graphs.crystal_index), members.shape[0] + 1
-        )[:-1]
-        strongest = jnp.where(jnp.isfinite(strongest), strongest, 0)
-        x = jnp.concatenate([mean, strongest, _cell_features(descriptors)], axis=1)
+        # One segment more than there are rows, for the padding; a row without atoms has -inf.
+        strongest = jax.ops.segment_max(sites, jnp.asarray(graphs.crystal_index), rows + 1)[:-1]
+        strongest = jnp.where(jnp.isneginf(strongest), 0, strongest)
+        x = jnp.concatenate(
+            [mean_pool(graphs, sites), strongest, _cell_features(descriptors)], axis=1
+        )
         group = nn.Embed(SPACE_GROUPS, width, name="space_group")(
             jnp.asarray(descriptors.space_group)
         )
