@@ -24,18 +24,22 @@ def get_config() -> ml_collections.ConfigDict:
     config.graph_encoder.num_interactions = 3
     config.graph_encoder.out_dim = 256
     config.graph_encoder.add_composition = True
+    # Symmetry, cell and sites, computed: without them, hardly more than the composition is learned.
+    config.graph_encoder.add_descriptors = True
 
     config.text_encoder.pretrained = "minilm"
     # Four of MiniLM's six layers: saves a third of the time, which is spent on more epochs.
     config.text_encoder.num_layers = 4
     config.text_encoder.max_length = 256
+    # The first layer that is trained.
+    config.text_encoder.numbers_at = (3,)
     config.text_encoder.feature = "attention"
     config.text_encoder.dropout = 0.0
     config.augment.mask_prob = 0.0
     config.augment.drop_in_single_text_view = True
     config.augment.sentence_keep_prob = 0.6
     # A pretrained language model needs smaller steps than the rest, which starts at random.
-    config.optimizer.learning_rate_factors = ((r"text_encoder/(?!pooling/).*", 0.1),)
+    config.optimizer.learning_rate_factors = ((r"text_encoder/(?!pooling|numbers).*", 0.1),)
     config.input.group_by = "elements"
     config.frozen = (
         r"text_encoder/(word|position|type)_embedding/.*",

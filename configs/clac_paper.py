@@ -15,5 +15,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.learning_rate = 2e-5
     config.gradient_clip = 0.05
     config.text_encoder.pretrained = "minilm"
+    # The release loads its text tower with `from_pretrained`, which leaves it in eval mode, and
+    # Lightning since 2.2 keeps that: in effect, its text tower trains without dropout.
+    config.text_encoder.dropout = 0.0
     config.checkpoint.save_top_k = 3
     return config

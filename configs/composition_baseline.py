@@ -8,7 +8,9 @@ from clac_jax.config.shipped import shipped_config
 def get_config() -> ml_collections.ConfigDict:
     config = shipped_config("base")
     config.graph_encoder.name = "composition"
+    config.graph_encoder.add_descriptors = False
     config.text_encoder.num_layers = None
+    config.text_encoder.numbers_at = ()
     config.text_encoder.feature = "mean"
     config.frozen = ("text_encoder/.*",)
     config.optimizer.learning_rate_factors = ()

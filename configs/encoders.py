@@ -18,6 +18,7 @@ from clac_jax.errors import ConfigError
 _RANDOM_TEXT = {
     "text_encoder.pretrained": None,
     "text_encoder.num_layers": None,
+    "text_encoder.numbers_at": (),
     "text_encoder.config.hidden_size": 192,
     "text_encoder.config.num_hidden_layers": 3,
     "text_encoder.config.num_attention_heads": 6,
@@ -43,6 +44,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
         "graph_encoder.num_interactions": 5,
         "graph_encoder.max_neighbours": 20,
         "graph_encoder.add_composition": False,
+        "graph_encoder.add_descriptors": False,
     },
     "orb_small": {
         "graph_encoder.name": "orb",
@@ -51,7 +53,11 @@ ENCODERS: dict[str, dict[str, Any]] = {
         "graph_encoder.num_interactions": 2,
         "graph_encoder.max_neighbours": 20,
     },
-    "composition": {"graph_encoder.name": "composition", "graph_encoder.add_composition": False},
+    "composition": {
+        "graph_encoder.name": "composition",
+        "graph_encoder.add_composition": False,
+        "graph_encoder.add_descriptors": False,
+    },
     "minilm": {},
     "bert": _RANDOM_TEXT | {"text_encoder.config.model_type": "bert"},
     "opt": _DECODER | {"text_encoder.config.model_type": "opt"},

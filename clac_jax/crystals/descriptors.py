@@ -1,4 +1,4 @@
-"""Symmetry, cell and sites of a structure as numbers: facts that crystallographers state.
+"""Descriptors of a structure, as texts state them: symmetry, cell, sites.
 
 A graph within a cutoff contains all of it only in principle: a network would have to learn space
 groups from distances. Here they are computed, by spglib and from the nearest neighbours.
@@ -39,20 +39,20 @@ _SHELL = 16  # neighbours among whose distances the largest gap is sought
 _NEAREST = 1.12  # how far the nearest neighbours reach, relative to the first
 _SAME_SHELL = 0.05  # relative gap between two distances that does not end a shell
 _EQUAL = 1e-3  # relative gap between two distances that are the same
-_OVERHEAD = 1024  # bytes of a remembered crystal, in addition to its sites
+_OVERHEAD = 1024  # bytes of a crystal that is remembered, besides its sites
 _KEPT_BYTES = 256 << 20  # of descriptors that are remembered: those of 50,000 usual crystals
 
 
 @dataclass(frozen=True)
 class Descriptors:
-    """Numbers that describe a crystal and do not depend on the choice of its cell.
+    """The numbers that describe a crystal, which do not depend on how its cell is given.
 
     They are the same after a rotation, for other cell vectors of the same volume, for another
     origin and another order of the atoms; in a supercell only the number of atoms differs. This
     holds up to rounding for a crystal whose symmetry is exact, and up to `SYMMETRY_TOLERANCE` for
     others: atoms that symmetry makes equal have the numbers of the first of them. A crystal without
-    a space group has the lengths and angles of the cell as given. Sizes of shells are integers:
-    a small change of a distance can move neighbours from one shell to the next.
+    a space group has the lengths and angles of the cell as given. Sizes of shells are
+    integers: a small change of a distance can move neighbours from one shell to the next.
 
     Attributes:
         space_group: number from 1 to 230; 0 if spglib finds none.

@@ -1,4 +1,4 @@
-"""Descriptors of crystals, predicted from texts: an auxiliary loss that asks for structure."""
+"""Descriptors of crystals, predicted from texts: an auxiliary loss about structure."""
 
 from __future__ import annotations
 

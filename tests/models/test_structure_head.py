@@ -143,7 +143,7 @@ def test_each_part_has_a_gradient(tight):
         grads["structure_head"]["cell"],
         grads["graph_encoder"]["descriptors"]["space_group"],
         grads["graph_encoder"]["descriptors"]["site_0"],
-        grads["text_encoder"]["numbers_0"]["whole"],
+        grads["text_encoder"]["numbers_0"]["integers"],
         grads["text_encoder"]["numbers_0"]["hidden"],
     )
     for part in parts:

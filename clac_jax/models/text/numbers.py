@@ -16,7 +16,7 @@ from clac_jax.models.settings import ModelError
 from clac_jax.models.text.layers import dense, embed
 from clac_jax.models.text.settings import TextEncoderSettings
 
-_WHOLE = 256  # whole numbers below it are also names: of space groups, for example
+_INTEGERS = 256  # those below it are also names: of space groups, for example
 
 
 class NumberEmbedding(nn.Module):
@@ -44,11 +44,11 @@ class NumberEmbedding(nn.Module):
         is_number = ~jnp.isnan(numbers)
         values = jnp.where(is_number, numbers, 1)
         hidden = self.settings.hidden_size
-        is_whole = (values >= 0) & (values < _WHOLE) & (values == jnp.round(values))
-        names = jnp.where(is_whole, values, _WHOLE).astype(jnp.int32)
+        is_integer = (values >= 0) & (values < _INTEGERS) & (values == jnp.round(values))
+        names = jnp.where(is_integer, values, _INTEGERS).astype(jnp.int32)
         signs = jnp.stack([values < 0, values == 0], axis=1).astype(values.dtype)
         features = jnp.concatenate([magnitude_features(values), signs], axis=1)
         x = nn.silu(dense(self.settings, hidden, "hidden")(features))
         x = dense(self.settings, hidden, "out")(x)
-        x = x + embed(self.settings, _WHOLE + 1, hidden, "whole")(names)
+        x = x + embed(self.settings, _INTEGERS + 1, hidden, "integers")(names)
         return jnp.where(is_number[:, None], x, 0)
