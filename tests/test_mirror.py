@@ -131,6 +131,7 @@ ELSEWHERE = {
     "inference.published_proof": "proof/test_proof.py",
     "inference.source": "inference/test_model.py",
     "inference.variables": "inference/test_model.py",
+    "input_pipeline.tiles": "input_pipeline/test_batch.py",
     "input_pipeline.needs": "models/test_encoders.py",
     "input_pipeline.shape_search": "input_pipeline/test_shape_plan.py",
     "input_pipeline.splits": "input_pipeline/test_run_data.py",

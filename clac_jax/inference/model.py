@@ -146,10 +146,7 @@ class Model:
         return f"<clac_jax.Model {self.name!r}: {kind}, {graphs} crystals, step {self.step}>"
 
     def embed_crystals(
-        self,
-        crystals: Iterable[CrystalLike],
-        on_bad: OnBad = "raise",
-        progress: bool = True,
+        self, crystals: Iterable[CrystalLike], on_bad: OnBad = "raise", progress: bool = True
     ) -> np.ndarray:
         """Embeds crystals in the space shared with texts.
 
@@ -387,12 +384,8 @@ class Model:
                 f"Crystal {index} cannot be used: its cell has {crystal.num_atoms:,} atoms, and a "
                 f"model takes at most {MAX_ATOMS:,}. Give its primitive cell."
             )
-        graph = build_graph(
-            crystal,
-            self._needs.cutoff,
-            self._needs.max_neighbours,
-            crystal if self._needs.descriptors else None,
-        )
+        needs, described = self._needs, crystal if self._needs.descriptors else None
+        graph = build_graph(crystal, needs.cutoff, needs.max_neighbours, described)
         return ExampleViews(index, (graph,), (NO_TEXT,))
 
     def _views_of_text(self, index: int, text: Any) -> ExampleViews:
@@ -401,6 +394,6 @@ class Model:
         if not is_unicode(text):
             raise InputError(f"Text {index} has half of a character (a surrogate). Remove it.")
         assert self._tokenizer is not None  # contrastive models have one
-        max_length = self.config.text_encoder.max_length
-        tokens = token_view(text, max_length, self._tokenizer, numbers=self._needs.numbers)
+        longest, numbers = self.config.text_encoder.max_length, self._needs.numbers
+        tokens = token_view(text, longest, self._tokenizer, numbers=numbers)
         return ExampleViews(index, (NO_CRYSTAL,), (tokens,))

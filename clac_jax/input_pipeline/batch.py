@@ -22,14 +22,12 @@ import flax.struct
 import numpy as np
 
 from clac_jax.crystals.descriptors import CELL_NUMBERS, SITE_NUMBERS
+from clac_jax.input_pipeline.tiles import Tiles, num_pairs, num_slots, pack
 from clac_jax.text.sentences import IGNORED_LABEL
 from clac_jax.typing import Array
 
 if TYPE_CHECKING:
     from clac_jax.crystals.graph import CrystalGraph
-
-Tiles = tuple[tuple[int, int], ...]
-"""((slots per tile, number of such tiles), ...): the static layout of a packed axis."""
 
 
 class BatchShapeError(ValueError):
@@ -221,49 +219,6 @@ class Batch:
         return self.graphs.tiles, self.graphs.senders.shape[-1], self.texts.tiles
 
 
-def num_slots(tiles: Tiles) -> int:
-    """Total number of slots in all tiles."""
-    return sum(size * count for size, count in tiles)
-
-
-def num_pairs(tiles: Tiles) -> int:
-    """Number of ordered pairs of slots that share a tile."""
-    return sum(size * size * count for size, count in tiles)
-
-
-@dataclass(frozen=True)
-class _Span:
-    """Position of one sequence: first slot; first pair and size of its tile; offset in the tile."""
-
-    first: int
-    first_pair: int
-    tile_size: int
-    offset: int
-
-
-def _pack(sizes: Sequence[int], tiles: Tiles) -> list[_Span] | None:
-    """Packs sequences of these sizes, best fit, largest first; None if they do not fit."""
-    starts: list[tuple[int, int, int]] = []
-    slot = pair = 0
-    for size, count in tiles:
-        for _ in range(count):
-            starts.append((slot, pair, size))
-            slot += size
-            pair += size * size
-    free = [size for _, _, size in starts]
-    spans: dict[int, _Span] = {}
-    for k in sorted(range(len(sizes)), key=lambda k: -sizes[k]):
-        fitting = [(left, tile) for tile, left in enumerate(free) if left >= sizes[k]]
-        if not fitting:
-            return None
-        left, tile = min(fitting)
-        first, first_pair, tile_size = starts[tile]
-        offset = tile_size - left
-        spans[k] = _Span(first + offset, first_pair, tile_size, offset)
-        free[tile] -= sizes[k]
-    return [spans[k] for k in range(len(sizes))]
-
-
 def _real(examples: Sequence[ExampleViews]) -> list[ExampleViews]:
     """The examples that are not left out."""
     return [example for example in examples if example.graphs]
@@ -297,7 +252,7 @@ def misfit(examples: Sequence[ExampleViews], shape: BatchShape) -> str | None:
         ("tokens", [len(text.ids) for text in _texts(examples, shape)], shape.token_tiles),
     )
     for what, sizes, tiles in packed:
-        if _pack(sizes, tiles) is None:
+        if pack(sizes, tiles) is None:
             return f"{sum(sizes)} {what} (at most {max(sizes)} together) for the tiles {tiles}"
     return None
 
@@ -347,7 +302,7 @@ def _rows(examples: Sequence[ExampleViews], shape: BatchShape, num_views: int) -
 
 def _collate_graphs(examples: Sequence[ExampleViews], shape: BatchShape) -> GraphBatch:
     crystals = _crystals(examples, shape)
-    spans = _pack([len(crystal.atomic_numbers) for crystal in crystals], shape.node_tiles)
+    spans = pack([len(crystal.atomic_numbers) for crystal in crystals], shape.node_tiles)
     assert spans is not None  # checked by collate
     rows = shape.num_examples * shape.graph_views
     atomic_numbers = np.zeros(shape.num_nodes, np.int32)
@@ -406,7 +361,7 @@ def _no_descriptors(rows: int, nodes: int) -> DescriptorBatch:
 
 def _collate_texts(examples: Sequence[ExampleViews], shape: BatchShape) -> TextBatch:
     texts = _texts(examples, shape)
-    spans = _pack([len(text.ids) for text in texts], shape.token_tiles)
+    spans = pack([len(text.ids) for text in texts], shape.token_tiles)
     assert spans is not None  # checked by collate
     rows = shape.num_examples * shape.text_views
     ids = np.zeros(shape.num_tokens, np.int32)

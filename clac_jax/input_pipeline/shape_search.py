@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clac_jax.input_pipeline.batch import BatchShape, Tiles, num_pairs, num_slots
+from clac_jax.input_pipeline.batch import BatchShape
 from clac_jax.input_pipeline.sample import Sample
+from clac_jax.input_pipeline.tiles import Tiles, num_pairs, num_slots
 
 # Number of simulated batches: many small ones, or fewer large ones, which vary less.
 MIN_BATCHES, MAX_BATCHES = 16, 64

@@ -18,8 +18,8 @@ from clac_jax.input_pipeline.batch import (
     TokenView,
     collate,
     misfit,
-    num_pairs,
 )
+from clac_jax.input_pipeline.tiles import num_pairs
 
 
 def random_graph(rng, num_nodes, num_edges):

@@ -33,7 +33,8 @@ from jaxtyping import Float
 
 from clac_jax.config.key import key
 from clac_jax.crystals.elements import NUM_FEATURES
-from clac_jax.input_pipeline.batch import GraphBatch, num_pairs
+from clac_jax.input_pipeline.batch import GraphBatch
+from clac_jax.input_pipeline.tiles import num_pairs
 from clac_jax.models.graph.ops import node_features, safe_norm, sum_pool
 from clac_jax.models.graph.settings import GraphEncoderSettings, Params
 from clac_jax.models.remat import remat_block
