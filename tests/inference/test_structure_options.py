@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from helpers import user_tables
@@ -89,9 +90,8 @@ def test_vectors_are_those_of_the_evaluation(model, records, vectors):
         described=True,
         numbered=True,
     )
-    output = build_model(model.config, tokenizer.vocab_size).apply(
-        model.variables, collate(examples, shape), train=False
-    )
+    apply = jax.jit(build_model(model.config, tokenizer.vocab_size).apply)
+    output = apply(model.variables, collate(examples, shape))
     np.testing.assert_allclose(vectors[0], output.graph_projections[0, :NUM_TEST], atol=1e-5)
     np.testing.assert_allclose(vectors[1], output.text_projections[0, :NUM_TEST], atol=1e-5)
 
@@ -121,6 +121,7 @@ def test_a_published_model_gives_the_same_bits(workdir, model, records, vectors,
     np.testing.assert_array_equal(loaded.embed_texts(texts), vectors[1])
 
 
+@pytest.mark.slow
 def test_a_step_is_replayed_to_its_digests(workdir, tmp_path):
     history = read_history(str(workdir))
     replayer = Replayer(history, tmp_path / "scratch", lambda line: None)

@@ -21,8 +21,9 @@ from clac_jax.config.schema import default_config
 from clac_jax.errors import UserError
 from clac_jax.input_pipeline.batch import ExampleViews
 from clac_jax.models import ModelError, build_model
-from clac_jax.models.encoders import encoder_needs, text_settings
+from clac_jax.models.encoders import build_graph_encoder, encoder_needs, text_settings
 from clac_jax.models.fourier import magnitude_features
+from clac_jax.models.property_model import PropertyModel
 from clac_jax.models.structure_head import StructureHead
 
 # Reduced optimization: everything runs once.
@@ -190,6 +191,15 @@ def test_the_needs_of_the_encoders_follow_the_config():
     texts = {"task": "property", "structure_weight": 0.1, "text_encoder.numbers_at": (0,)}
     assert needs(**texts) == (False, False)
     assert needs(**texts, **{"graph_encoder.add_descriptors": True}) == (True, False)
+
+
+def test_a_property_is_learned_from_descriptors_but_asks_no_text_for_them():
+    config = small_config(**ALL, task="property")
+    model = PropertyModel(build_graph_encoder(config), 1)
+    batch = batch_of(with_structure(examples(num_views=1)), num_views=1)
+    batch = batch.replace(labels=np.ones(3, np.float32))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch)["params"]
+    assert "descriptors" in shapes["graph_encoder"] and "structure_head" not in shapes
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "opt", "gemma3_text"])
