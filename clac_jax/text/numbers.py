@@ -9,8 +9,8 @@ import numpy as np
 
 _MINUS = "-\u2010\u2011\u2212\u2013"  # hyphens, the minus sign, and the en dash
 _SUPERSCRIPTS = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b\u207a"
-_PLAIN = str.maketrans({**dict(zip(_SUPERSCRIPTS, "0123456789-+", strict=True))})
-_PLAIN |= str.maketrans({**dict.fromkeys(_MINUS, "-"), ",": None})
+_PLAIN: dict[int, int | str | None] = dict(str.maketrans(_SUPERSCRIPTS, "0123456789-+"))
+_PLAIN |= str.maketrans(_MINUS, "-" * len(_MINUS), ",")
 
 _NUMBER = re.compile(
     rf"""

@@ -41,7 +41,7 @@ def test_starts_from_the_graph_encoder_of_a_contrastive_run(stage1, small_config
 
 def test_rows_and_the_mean_as_a_guess(small_config, tmp_path, drawn_reports):
     changes = TASK | {"learning_rate": 1e-2, "max_epochs": 3, "schedule": "constant"}
-    # Descriptors are of crystals; what is asked of texts has no effect without texts.
+    # Descriptors are of crystals; a loss on texts has no effect without texts.
     changes |= {"graph_encoder__add_descriptors": True, "structure_weight": 0.5}
     row = train(small_config(**changes), tmp_path)
     rows = read_rows(tmp_path / "metrics.jsonl")
