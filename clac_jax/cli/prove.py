@@ -22,8 +22,8 @@ def add(group: argparse.ArgumentParser) -> None:
         "recorded, and that random stretches of its steps give the same bits when they are "
         "computed again here. Nothing in the workdir is changed. Run it in the folder in which the "
         "run was started, since the paths in its config may be relative. Steps have the same bits "
-        "on as many devices of the same kind as in the run (a CPU is divided into as many), with the "
-        "same versions of JAX and of clac_jax; elsewhere they are compared up to rounding. "
+        "on the number and kind of devices of the run (a CPU is divided), with the same versions "
+        "of JAX and of clac_jax; elsewhere they are compared up to rounding. "
         "--segments 0 needs no devices. Exit code: 0 proven, 1 not."
     )
     group.add_argument(

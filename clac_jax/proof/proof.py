@@ -113,7 +113,7 @@ class Proof:
         if not self.entries:
             result = "see above" if self.findings else "intact"
             return (
-                "NOT PROVEN: without a chain, nothing shows that these checkpoints and files belong "
+                "NOT PROVEN: without a chain, nothing shows that checkpoints and files belong "
                 f"together. Their checksums and digests were compared: {result}. If the run is "
                 "resumed and does further steps, a chain begins at the checkpoint from which it "
                 "resumes; a proof from the first step on needs a new run."

@@ -123,7 +123,9 @@ def test_verify(run, ckpt):
 
 @pytest.mark.parametrize("command", ["ls", "show", "verify"])
 @pytest.mark.parametrize("what", ["folder", "folder of an empty run", "file", "nothing"])
-def test_what_is_not_a_run_is_an_error_of_the_user_and_not_damage(what, command, tmp_path, ckpt):
+def test_a_place_without_a_run_is_an_error_of_the_user_and_not_damage(
+    what, command, tmp_path, ckpt
+):
     place = tmp_path / "place"
     if what == "file":
         place.write_text("notes")

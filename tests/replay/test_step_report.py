@@ -126,7 +126,7 @@ def test_a_check_before_the_picture_leaves_nothing(step, tmp_path):
         ("folder.png", "contrastive", r"folder\.png is a folder"),
     ],
 )
-def test_what_cannot_be_drawn_is_said_before(tmp_path, name, task, words):
+def test_a_figure_that_cannot_be_drawn_is_refused(tmp_path, name, task, words):
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(ReplayError, match=words):
         check_drawable(tmp_path / name, task)
