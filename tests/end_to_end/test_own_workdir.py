@@ -63,7 +63,7 @@ def test_a_run_ends_whose_best_checkpoint_is_older_than_a_change(again, change, 
 
 @pytest.mark.slow
 def test_unfrozen_parameters_begin_with_updates_of_a_fresh_adam(small_config, tmp_path):
-    """In a whole run; `checkpoint/test_moments.py` has the first step."""
+    """In a run; `checkpoint/test_moments.py` has the first step."""
     rate = 1e-3
     plain = {
         "learning_rate": rate,
