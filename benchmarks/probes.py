@@ -1,11 +1,11 @@
-"""What a trained model knows of structure, and why its retrieval goes wrong.
+"""Linear probes of a trained model for structure, and the causes of its retrieval errors.
 
 python -m benchmarks.probes "base=outputs/base" ["without descriptors=outputs/before" ...]
 
 Linear probes: ridge regressions from the vectors of the training split to facts about the crystals,
 with the penalty chosen on the validation split, measured on the test split. The vectors are those
 of the two towers and of the joint space, for crystals and for texts. Then, for each text of the
-test split whose first crystal is wrong, what the two crystals have in common.
+test split whose first crystal is wrong, the facts that both crystals share.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def vectors_of(model: clac_jax.Model, data: RunData, split: str) -> dict[str, np
 
 
 def facts_of(records: Sequence[Record]) -> dict[str, np.ndarray]:
-    """What is probed: classes as integers, quantities as floats."""
+    """The probed facts: classes as integers, quantities as floats."""
     found: list[Descriptors] = [describe(record.crystal()) for record in records]
     nearest = [each.sites[:, 0].mean() for each in found]
     neighbours = [each.sites[:, NEIGHBOURS].mean() for each in found]
@@ -98,7 +98,7 @@ def probe(x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> float:
 
 
 def mistakes(records: Sequence[Record], found: dict[str, np.ndarray]) -> Counter[str]:
-    """What the crystal that a text finds first has in common with the right one, if it is wrong."""
+    """Common facts of the right crystal and the first one found, counted where that is wrong."""
     first = (found["text, joint"] @ found["crystal, joint"].T).argmax(axis=1)
     elements = [Counter(record.atomic_numbers.tolist()) for record in records]
     counts: Counter[str] = Counter()

@@ -30,7 +30,7 @@ from clac_jax.healing.culprits import make_probe_step
 from clac_jax.healing.guard import Guard, Way, local_devices
 from clac_jax.healing.healer import Setting
 from clac_jax.input_pipeline.run_data import RunData
-from clac_jax.journal.journal_file import NO_JOURNAL, START, read_journal
+from clac_jax.journal.journal_file import START
 from clac_jax.models.encoders import encoder_needs
 from clac_jax.reporting import summary
 from clac_jax.reporting.metrics_file import newest_row
@@ -129,16 +129,6 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
             workdir, {split: data.splits.row_digests(split) for split in fingerprints}
         )
         write_atomically(workdir / "config.json", config_lib.to_json(config))
-        next_rate = float(np.asarray(schedule(progress.step))) * progress.learning_rate_scale
-        lines = [
-            *summary.describe_program(),
-            *summary.describe_data(config, data.split_sizes, data.splits.num_unlabelled),
-            *summary.describe_parameters(parts.params, parts.trainable),
-            *summary.describe_steps(config, timeline, data.describe_shapes()),
-            f"workdir   {place.shown}",
-            *summary.describe_start(config, start, next_rate),
-        ]
-        print("\n".join(lines).replace(str(workdir), place.shown), flush=True)
         line = ProgressLine(timeline.total_steps, progress.step)
     of_saves: Watch = watchdog
     if spans_processes(shapes):
@@ -151,8 +141,7 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
     healer, num_done = session.healer, progress.step
     probe = parallel.evaluate(make_probe_step(parts.trainable, task.loss))
     setting = Setting(progress, data, fingerprints["train"], parallel, probe)
-    journal = read_journal(workdir) if first else NO_JOURNAL
-    healer.begin(setting, journal, functools.partial(log.record_event, step=num_done))
+    healer.begin(setting, log.take_journal(), functools.partial(log.record_event, step=num_done))
 
     def way(parallel: Parallel) -> Way:
         step = parts.train_step(schedule, parallel)
@@ -163,6 +152,18 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
     train_step = healer.guard(guard, lambda: (usual, usual if other is parallel else way(other)))
     scale = healer.scale(progress.learning_rate_scale, num_done)
     state = state.replace(learning_rate_scale=parallel.put(scale))
+
+    if first:
+        rate = float(np.asarray(schedule(progress.step)))
+        lines = [
+            *summary.describe_program(),
+            *summary.describe_data(config, data.split_sizes, data.splits.num_unlabelled),
+            *summary.describe_parameters(parts.params, parts.trainable),
+            *summary.describe_steps(config, timeline, data.describe_shapes()),
+            f"workdir   {place.shown}",
+            *summary.describe_start(config, start, rate, float(scale)),
+        ]
+        print("\n".join(lines).replace(str(workdir), place.shown), flush=True)
 
     return Run(
         config=config,

@@ -183,7 +183,6 @@ ELSEWHERE = {
     "replay.suspects": "replay/test_bisection.py",
     "reporting.progress_line": "reporting/test_run_log.py",
     "reporting.rows": "end_to_end/test_training.py",
-    "reporting.summary": "end_to_end/test_training.py",
     "reporting.throughput": "end_to_end/test_training.py",
     "run": "end_to_end/test_failures.py",
     "run_parts": "end_to_end/test_training.py",

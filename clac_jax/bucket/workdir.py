@@ -274,7 +274,7 @@ class BucketPlace:
         try:
             self._lease.release(finished=ended)
         except StoreError as error:  # all is uploaded; the lease runs out
-            warn(f"{error} The workdir is free again in {self._lease_seconds:g} seconds.")
+            warn(f"{error} The workdir is free again within {self._lease_seconds:g} seconds.")
 
 
 def place_of(workdir: str | Path, options: ml_collections.ConfigDict) -> RunPlace:

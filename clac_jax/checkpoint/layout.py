@@ -254,6 +254,14 @@ def is_step(name: str) -> bool:
     return re.fullmatch("0|[1-9][0-9]{0,18}", name, re.ASCII) is not None
 
 
+def is_checkpoint(folder: epath.Path) -> bool:
+    """Whether a folder is a checkpoint, which may be damaged: by its place, or by what it holds."""
+    is_in_run = is_step(folder.name) and folder.parent.name == CHECKPOINTS
+    return (is_in_run and folder.is_dir()) or any(
+        (folder / part).exists() for part in (MANIFEST, STATE, RUN_FILE, COMMITTED)
+    )
+
+
 def read_info(folder: epath.Path) -> CheckpointInfo:
     """Reads a checkpoint's description, after checking its small files and all sizes.
 

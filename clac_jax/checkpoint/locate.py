@@ -9,11 +9,12 @@ import re
 from etils import epath
 
 from clac_jax.checkpoint.fetched import fetch_run, split_name
-from clac_jax.checkpoint.files import MANIFEST, DamagedCheckpointError
+from clac_jax.checkpoint.files import DamagedCheckpointError
 from clac_jax.checkpoint.layout import (
     CHECKPOINTS,
     CheckpointInfo,
     entries,
+    is_checkpoint,
     read_all,
     read_info,
     step_folders,
@@ -61,7 +62,7 @@ def locate(name: str) -> CheckpointInfo:
             f"Checkpoint not found: {folder} does not exist{_near(folder)}. "
             f"Give {FORMS}; a relative path starts at the current folder."
         )
-    if (folder / MANIFEST).exists() or (folder / "state").is_dir():
+    if is_checkpoint(folder):
         if which:
             raise CheckpointNotFoundError(
                 f"{folder} is one checkpoint, and {name!r} selects @{which} of a run. "

@@ -12,7 +12,7 @@ from etils import epath
 
 from clac_jax.checkpoint import inspect
 from clac_jax.checkpoint.fetched import fetch_run, split_name
-from clac_jax.checkpoint.layout import CHECKPOINTS, read_all, step_folders
+from clac_jax.checkpoint.layout import CHECKPOINTS, is_checkpoint, read_all, step_folders
 from clac_jax.checkpoint.locate import CheckpointNotFoundError, locate
 from clac_jax.checkpoint.removal import discard
 from clac_jax.checkpoint.sharing import collect, stores_of
@@ -175,17 +175,22 @@ def _directory(run: str) -> epath.Path:
     for directory in (folder / CHECKPOINTS, folder):
         if step_folders(directory):
             return directory
+    problem = "holds no checkpoints" if folder.exists() else "does not exist"
     raise CheckpointNotFoundError(
-        f"{folder} holds no checkpoints. Give a run's workdir or its {CHECKPOINTS}/."
+        f"{folder} {problem}. Give a run's workdir or its {CHECKPOINTS}/."
     )
 
 
 def _folder(name: str) -> epath.Path:
-    """The folder of a checkpoint; if it is named directly it may be damaged."""
+    """The folder of a checkpoint; if it is named directly it may be damaged.
+
+    Raises:
+        CheckpointNotFoundError: it is neither a checkpoint nor a run that has one.
+    """
     if not is_url(name):
         folder = epath.Path(local_path(name, "CHECKPOINT"))
     elif split_name(name)[1]:
         return locate(name).folder
     else:
         folder = epath.Path(fetch_run(name))
-    return folder if folder.is_dir() else locate(name).folder
+    return folder if is_checkpoint(folder) else locate(name).folder

@@ -21,8 +21,10 @@ def add(group: argparse.ArgumentParser) -> None:
         "from its first step, that every byte, array, row, config key and example is as it was "
         "recorded, and that random stretches of its steps give the same bits when they are "
         "computed again here. Nothing in the workdir is changed. Run it in the folder in which the "
-        "run was started, since the paths in its config may be relative. Exit code: 0 proven, "
-        "1 not."
+        "run was started, since the paths in its config may be relative. Steps have the same bits "
+        "on the number and kind of devices of the run (a CPU is divided), with the same versions "
+        "of JAX and of clac_jax; elsewhere they are compared up to rounding. "
+        "--segments 0 needs no devices. Exit code: 0 proven, 1 not."
     )
     group.add_argument(
         "run_folder",
@@ -107,14 +109,18 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _prove_run(options: argparse.Namespace, public_key: bytes | None) -> int:
-    from clac_jax.proof.kept import keep, sign_run
+    from clac_jax.proof.kept import check_keepable, keep, sign_run
     from clac_jax.proof.proof import prove
     from clac_jax.proof.segments import Limits
+    from clac_jax.proof.signature import read_private_key
     from clac_jax.replay.history import folder_of
 
     def say(line: str) -> None:
         print(shown(line), file=sys.stderr, flush=True)
 
+    key = read_private_key(local_path(options.sign, "--sign")) if options.sign else None
+    if options.sign or options.keep:
+        check_keepable(options.run_folder)
     limits = Limits(
         options.segments, options.steps, options.seed, options.minutes, options.tolerance
     )
@@ -123,10 +129,10 @@ def _prove_run(options: argparse.Namespace, public_key: bytes | None) -> int:
     folder = folder_of(options.run_folder)
     if options.keep:
         keep(proof, folder)
-    if options.sign and proof.is_proven:
-        signature = sign_run(options.run_folder, folder, local_path(options.sign, "--sign"))
+    if key is not None and proof.is_proven:
+        signature = sign_run(options.run_folder, folder, key)
         say(f"signed    step {signature.step:,}, with {signature.key_name}")
-    elif options.sign:
+    elif key is not None:
         say("not signed, since it is not proven")
     return 0 if proof.is_proven else EXIT_NOT_PROVEN
 

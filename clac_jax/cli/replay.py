@@ -50,7 +50,9 @@ def add(group: argparse.ArgumentParser) -> None:
         "--examples", action="store_true", help="list all examples of the step, with their views"
     )
     group.add_argument(
-        "--figure", metavar="FILE", help="draw the scores and the losses of the examples, as a PNG"
+        "--figure",
+        metavar="FILE",
+        help="draw the scores and the losses of the examples: .png, .pdf or .svg",
     )
     group.add_argument(
         "--save-state",
@@ -68,13 +70,19 @@ def _run(options: argparse.Namespace) -> int:
     _check(options)
     from clac_jax.replay.devices import prepare_devices
     from clac_jax.replay.history import read_history
-    from clac_jax.replay.replayer import Replayer
+    from clac_jax.replay.picture import check_drawable
+    from clac_jax.replay.replayer import Replayer, check_new
 
     def say(line: str) -> None:
         print(shown(line), file=sys.stderr if options.json else sys.stdout, flush=True)
 
+    if options.save_state:
+        check_new(local_path(options.save_state, "--save-state"))
     history = read_history(options.run_folder)
     last = options.step or options.last or history.last_step
+    if options.figure:
+        task = history.config_of(last).task
+        check_drawable(local_path(options.figure, "--figure"), task)
     prepare_devices(history.start_of(last))
     with tempfile.TemporaryDirectory(prefix="clac_jax_replay_") as scratch:
         replayer = Replayer(history, Path(scratch), say)

@@ -32,7 +32,8 @@ _KINDS: dict[type, tuple[str, tuple[type, ...]]] = {
 def ready(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """A copy that is ready to run: checked, with references resolved and all values explicit.
 
-    Values left to the encoder are filled in, and `debug` is expanded into the settings it implies.
+    Values left to the encoder are filled in, and `debug` is expanded into the settings it implies:
+    one epoch, and a smaller batch if `dataset.max_examples` does not fill it.
 
     Raises:
         ConfigError: see `validate`.
@@ -45,7 +46,23 @@ def ready(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         # The batches are those of the real run, so that it shows whether they fit into memory.
         enough = max(DEBUG_EXAMPLES, DEBUG_STEPS * config.batch_size * config.accumulate_steps)
         config.dataset.max_examples = config.dataset.max_examples or enough
+        _fill_step(config, config.dataset.max_examples)
     return config
+
+
+def _fill_step(config: ml_collections.ConfigDict, num_examples: int) -> None:
+    """Lowers the examples of a step of a debug run to those that it has.
+
+    The batch is halved, so that it can still be divided by the number of devices in most cases.
+    Batches of a validation need not be filled.
+    """
+    multiple = config.layout_parts if config.reproducible == "layout" else 1
+    half = config.batch_size // 2
+    while config.batch_size * config.accumulate_steps > num_examples:
+        if half < 2 or half % multiple:
+            config.accumulate_steps = max(1, num_examples // config.batch_size)
+            return
+        config.batch_size, half = half, half // 2
 
 
 def validate(config: ml_collections.ConfigDict) -> None:

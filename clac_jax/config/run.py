@@ -252,7 +252,8 @@ class Run:
     debug: bool = key(
         False,
         f"only one epoch, of the first {DEBUG_EXAMPLES} examples of each split, or as many as "
-        f"{DEBUG_STEPS} steps need (dataset.max_examples overrides the number)",
+        f"{DEBUG_STEPS} steps need (dataset.max_examples overrides the number; a batch that it "
+        "does not fill is halved until it does)",
         on_change=OTHER_EXAMPLES,
     )
     log_every_n_steps: int = key(10, "steps between rows of metrics.jsonl", low=1, on_change=PLAIN)

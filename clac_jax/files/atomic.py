@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,24 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # missing after the rename
             temporary.unlink()
+
+
+def check_writable(folder: Path) -> None:
+    """Checks that files can be made in a folder, before hours of work whose result goes there.
+
+    Nothing is left behind. Of a folder that does not exist, the nearest one above it is tried.
+
+    Raises:
+        WorkdirError: they cannot.
+    """
+    try:
+        place = folder
+        while not os.path.lexists(place) and place != place.parent:
+            place = place.parent
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise WorkdirError(f"Cannot write to {folder}: {explain(error)}") from error
 
 
 def sync(path: str | os.PathLike[str]) -> None:

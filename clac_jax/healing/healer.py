@@ -269,10 +269,11 @@ class Healer:
     def _why_stop(self, suspicion: _Suspicion, blamed: str, enough: bool) -> str:
         who = f"To blame: {blamed}." if blamed else "No few examples are to blame."
         if enough:
+            most = self._options.max_times
             then = (
-                "The run has healed itself as often as config.healing.max_times allows "
-                f"({self._options.max_times}). Look at its data and learning rate, and start the "
-                "same command again with a larger one."
+                f"The run has healed itself as often as config.healing.max_times = {most} allows. "
+                "Look at its data and learning rate; to let it heal itself further, start the same "
+                f"command again with --config.healing.max_times={len(self.actions) + max(most, 1)}."
             )
         elif blamed:
             then = "Fix the data, or set config.healing.action=skip or config.dataset.skip."

@@ -57,6 +57,7 @@ class JournalFile:
 
     Attributes:
         start: number of this start of the program, from 1.
+        kept: the records from before this start.
     """
 
     def __init__(self, workdir: Path, step: int, resumed: bool = True):
@@ -90,6 +91,7 @@ class JournalFile:
         own = rows[rows["step"] <= step]
         write_atomically(steps, header() + own.tobytes())
         write_atomically(starts, b"".join(map(_line, events)))
+        self.kept = Journal(own, events)
         self.start = 1 + max((event["start"] for event in events), default=0)
         self._steps = AppendedFile(steps, "records")
         self._events = AppendedFile(starts, "records")

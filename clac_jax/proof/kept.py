@@ -6,15 +6,22 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clac_jax.chain.record import CHAIN_FILE, Entry, read_chain
-from clac_jax.files.atomic import write_atomically
+from clac_jax.files.atomic import check_writable, write_atomically
+from clac_jax.files.paths import local_path
 from clac_jax.proof.errors import ProofError
 from clac_jax.proof.proof import Proof, where_made
 from clac_jax.proof.signature import SIGNATURE_FILE, Signature, sign
+from clac_jax.stores.outputs import check_output
 from clac_jax.stores.store import open_store
 from clac_jax.stores.url import is_url
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+    )
 
 PROOFS_FILE = "proofs.jsonl"
 
@@ -49,16 +56,16 @@ def read_proofs(folder: Path) -> list[Mapping[str, Any]]:
     return found
 
 
-def sign_run(run: str, folder: Path, private_key: Path) -> Signature:
+def sign_run(run: str, folder: Path, private_key: Ed25519PrivateKey) -> Signature:
     """Signs the last record of a run, and writes the signature next to its chain.
 
     Args:
         run: the run, as named by the user.
         folder: its workdir, or the copy of one in a bucket.
-        private_key: file of the key.
+        private_key: the key.
 
     Raises:
-        ProofError: the run has no chain, or the key cannot be used.
+        ProofError: the run has no chain.
         WorkdirError, StoreError: the signature cannot be written.
     """
     entries: list[Entry] = read_chain(folder / CHAIN_FILE)
@@ -67,6 +74,18 @@ def sign_run(run: str, folder: Path, private_key: Path) -> Signature:
     signature = sign(entries[-1].digest, entries[-1].step, private_key)
     _put(run, folder, SIGNATURE_FILE, json.dumps(signature.to_json(), indent=1) + "\n")
     return signature
+
+
+def check_keepable(run: str) -> None:
+    """Checks, before the run is examined, that a file can be added to it.
+
+    Raises:
+        WorkdirError, StoreError: it cannot.
+    """
+    if is_url(run):
+        check_output(run.strip().rstrip("/"))
+    else:
+        check_writable(local_path(run, "RUN"))
 
 
 def _put(run: str, folder: Path, name: str, content: str) -> None:

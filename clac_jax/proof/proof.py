@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clac_jax.chain.record import END, Entry
+from clac_jax.chain.record import CHAIN_FILE, END, Entry
 from clac_jax.errors import UserError, one_line
 from clac_jax.journal.journal_file import STARTS_FILE
 from clac_jax.proof.data_rows import check_data
@@ -38,6 +38,7 @@ class Proof:
         segments: what was computed again.
         signature: the valid signature of one of its records; None without one.
         uncovered: number of steps after the last record.
+        has_lost_chain: whether there is no chain, although a checkpoint has a record of one.
         seconds: time that it took.
     """
 
@@ -48,6 +49,7 @@ class Proof:
     segments: Sequence[Segment] = ()
     signature: Signature | None = None
     uncovered: int = 0
+    has_lost_chain: bool = False
     seconds: float = field(default=0.0, compare=False)
 
     @property
@@ -80,7 +82,10 @@ class Proof:
 
     def _chain_line(self) -> str:
         if not self.entries:
-            return "chain     none: this run was made by a version of clac_jax without one"
+            why = "this run was made by an earlier version of clac_jax, which wrote none"
+            if self.has_lost_chain:
+                why = "the checkpoints have records of one, so it was removed or emptied"
+            return f"chain     none in {CHAIN_FILE}: {why}"
         first, last = self.entries[0], self.entries[-1]
         origin = first.record.get("origin") or {}
         begins = ""
@@ -103,8 +108,16 @@ class Proof:
         return f"compared  {', '.join(words)} ({self.seconds:.0f} s)"
 
     def _verdict(self) -> str:
+        if self.has_lost_chain:
+            return f"NOT PROVEN: put {CHAIN_FILE} back from a copy of the run, and try again."
         if not self.entries:
-            return "NOT PROVEN: nothing links the checkpoints and the files of this run."
+            result = "see above" if self.findings else "intact"
+            return (
+                "NOT PROVEN: without a chain, nothing shows that checkpoints and files belong "
+                f"together. Their checksums and digests were compared: {result}. If the run is "
+                "resumed and does further steps, a chain begins at the checkpoint from which it "
+                "resumes; a proof from the first step on needs a new run."
+            )
         if not self.is_proven:
             return f"NOT PROVEN: {self.run} is not as it was recorded."
         if any(not each.is_equal for each in self.segments):
@@ -151,10 +164,9 @@ def prove(run: str, limits: Limits, public_key: bytes | None = None, say: Say = 
             f"{run} holds no checkpoint, no row of metrics and no chain: it is not a run. Name the "
             "workdir of a run, or a folder made by `clac-jax publish`."
         )
+    signature, unlike = check_signature(evidence, public_key)  # first: the library may be missing
     say(f"comparing {len(evidence.checkpoints)} checkpoints")
-    findings = compare_files(evidence)
-    signature, unlike = check_signature(evidence, public_key)
-    findings += unlike
+    findings = [*compare_files(evidence), *unlike]
     say("comparing the data")
     rows: Mapping[str, int] = {}
     try:
@@ -177,6 +189,8 @@ def prove(run: str, limits: Limits, public_key: bytes | None = None, say: Say = 
         segments=segments,
         signature=signature,
         uncovered=_uncovered(evidence),
+        has_lost_chain=not evidence.entries
+        and any(info.record is not None for info in evidence.checkpoints.values()),
         seconds=time.monotonic() - began,
     )
 

@@ -57,7 +57,9 @@ def _record_of(evidence: Evidence, info: CheckpointInfo) -> tuple[Entry | None, 
     same = [entry for entry in entries if entry.step == info.step]
     if not same:
         last = max((entry.step for entry in entries), default=None)
-        if last is None or info.step > last:
+        if last is None:
+            what = "has a record, and chain.jsonl has none: the file was removed or emptied"
+        elif info.step > last:
             what = "its record is missing in chain.jsonl, whose end was cut off"
         else:
             what = "its record is not in chain.jsonl: the checkpoint is of another run, or the "

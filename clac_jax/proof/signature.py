@@ -106,20 +106,13 @@ class Signature:
             ) from error
 
 
-def sign(record: str, step: int, private_key: Path) -> Signature:
-    """Signs a record.
-
-    Args:
-        record: its SHA-256.
-        step: its step.
-        private_key: file of the key; its passphrase, if it has one, is read from the terminal.
-
-    Raises:
-        ProofError: the key cannot be used.
-    """
-    key = _private_key(private_key)
-    public = key.public_key().public_bytes_raw()
-    return Signature(record, step, public, key.sign(_message(record)), round(time.time(), 3))
+def sign(record: str, step: int, private_key: Ed25519PrivateKey) -> Signature:
+    """Signs a record, which is given by its SHA-256 and its step."""
+    public, signature = (
+        private_key.public_key().public_bytes_raw(),
+        private_key.sign(_message(record)),
+    )
+    return Signature(record, step, public, signature, round(time.time(), 3))
 
 
 def read_signature(path: Path) -> Signature | None:
@@ -148,9 +141,9 @@ def new_key(path: Path) -> Path:
     Raises:
         ProofError: a file exists or cannot be written, or the folder is that of a run.
     """
+    library = _library()
     from cryptography.hazmat.primitives import serialization as forms
 
-    library = _library()
     for folder in path.absolute().parents:
         if (folder / CHAIN_FILE).exists() or (folder / CHECKPOINTS).exists():
             raise ProofError(
@@ -177,10 +170,10 @@ def read_public_key(path: Path) -> bytes:
     Raises:
         ProofError: it is not one of Ed25519.
     """
+    library, content = _library(), _read(path)
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization as forms
 
-    library, content = _library(), _read(path)
     load = forms.load_pem_public_key if content.startswith(b"-----") else forms.load_ssh_public_key
     try:
         key = load(content)
@@ -199,11 +192,16 @@ def fingerprint(public_key: bytes) -> str:
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
-def _private_key(path: Path) -> Ed25519PrivateKey:
+def read_private_key(path: Path) -> Ed25519PrivateKey:
+    """A private key; its passphrase, if it has one, is read from the terminal.
+
+    Raises:
+        ProofError: it cannot be read, or the library for signatures is missing.
+    """
+    library, content = _library(), _read(path)
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization as forms
 
-    library, content = _library(), _read(path)
     is_ssh = b"OPENSSH PRIVATE KEY" in content[:100]
     load: Any = forms.load_ssh_private_key if is_ssh else forms.load_pem_private_key
     try:

@@ -6,13 +6,43 @@ from pathlib import Path
 
 import numpy as np
 
+from clac_jax.files.atomic import check_writable
 from clac_jax.replay.errors import ReplayError
 from clac_jax.replay.examination import Examination
 from clac_jax.replay.report import OUTLIER, robust_deviations
 from clac_jax.reporting.figures import BLUE, ORANGE, new_figure, save_figure
 
+FORMATS = (".png", ".pdf", ".svg")
+"""The suffixes of pictures that can be written."""
 MOST_NAMES = 40
 """Examples up to which every one is named; beyond, only those that stand out."""
+
+
+def check_drawable(path: Path, task: str) -> None:
+    """Checks, before the step is computed, that it can be drawn.
+
+    Args:
+        path: the file to be written.
+        task: the run's `config.task`.
+
+    Raises:
+        ReplayError: the run contrasts nothing, or the name is not that of a picture.
+        WorkdirError: the file cannot be written.
+    """
+    if task == "property":
+        raise ReplayError(
+            "This run learns a property, and has no scores of texts with crystals. Leave out "
+            "--figure; the table of examples has the predictions."
+        )
+    if path.suffix.lower() not in FORMATS:
+        raise ReplayError(
+            f"--figure={path} does not end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}. Name a "
+            "file that does."
+        )
+    if path.is_dir() or not path.parent.is_dir():
+        problem = "is a folder" if path.is_dir() else f"is in {path.parent}, which is not a folder"
+        raise ReplayError(f"--figure={path} {problem}. Name a file in a folder that exists.")
+    check_writable(path.parent)
 
 
 def draw(examination: Examination, path: Path) -> None:
@@ -20,17 +50,12 @@ def draw(examination: Examination, path: Path) -> None:
 
     Args:
         examination: the step.
-        path: the PNG file.
+        path: the file; its suffix is one of `FORMATS`.
 
     Raises:
-        ReplayError: the run contrasts nothing.
         WorkdirError: the file cannot be written.
     """
-    if examination.similarity is None:
-        raise ReplayError(
-            "This run learns a property, and has no scores of texts with crystals. Leave out "
-            "--figure; the table of examples has the predictions."
-        )
+    assert examination.similarity is not None, "see `check_drawable`"
     worst = max(examination.examples, key=lambda each: np.nan_to_num(each.loss, nan=np.inf))
     examples = [each for each in examination.examples if each.batch == worst.batch]
     scores = np.asarray(examination.similarity[worst.batch], np.float64)

@@ -23,7 +23,7 @@ from clac_jax.config import schema as config_lib
 from clac_jax.digests.digest import Digest
 from clac_jax.digests.host import state_digests
 from clac_jax.errors import shown
-from clac_jax.files.atomic import write_atomically
+from clac_jax.files.atomic import check_writable, write_atomically
 from clac_jax.healing.actions import Action, actions_in, gaps_of, scaled
 from clac_jax.input_pipeline.batch import Batch
 from clac_jax.replay.devices import lawful_difference
@@ -161,10 +161,9 @@ class Replayer:
         """Saves the present state as the only checkpoint of a new workdir; returns its folder.
 
         Raises:
-            ReplayError: the folder is not empty.
+            ReplayError, WorkdirError: see `check_new`.
         """
-        if folder.exists() and any(folder.iterdir()):
-            raise ReplayError(f"{shown(folder)} is not empty. Name a new folder.")
+        check_new(folder)
         setting, parallel = self.setting, self.setting.parts.parallel
         checkpoints = Checkpoints(
             folder,
@@ -296,3 +295,15 @@ class Replayer:
         scale = scaled(factor, actions, self.progress.step)
         placed: jax.Array = self.setting.parts.parallel.put(scale)
         self.state = self.state.replace(learning_rate_scale=placed)
+
+
+def check_new(folder: Path) -> None:
+    """Checks that a state can be saved as the only checkpoint of a workdir.
+
+    Raises:
+        ReplayError: the folder is not empty.
+        WorkdirError: it cannot be made, or written to.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ReplayError(f"{shown(folder)} is not empty. Name a new folder.")
+    check_writable(folder)

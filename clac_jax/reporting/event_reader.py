@@ -35,7 +35,7 @@ def read_events(path: Path) -> tuple[list[dict[str, Any]], int]:
                 unread += 1
                 while line and not line.endswith(b"\n"):  # the rest of a line that is too long
                     line = file.readline(MAX_LINE)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise NoEventsError(missing(str(path))) from error
     except OSError as error:
         raise WorkdirError(f"Cannot read {path}: {explain(error)}") from error

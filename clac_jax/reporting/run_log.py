@@ -12,7 +12,7 @@ import ml_collections
 
 from clac_jax.distributed.workdir import HeldFolder
 from clac_jax.errors import LostWorkdirError, MovedMetricsError, WorkdirError
-from clac_jax.journal.journal_file import JournalFile
+from clac_jax.journal.journal_file import NO_JOURNAL, Journal, JournalFile
 from clac_jax.journal.record import StepRecord
 from clac_jax.reporting.metrics_file import MetricsFile
 from clac_jax.reporting.trackers import TensorBoard, WeightsAndBiases
@@ -69,6 +69,11 @@ class RunLog:
     @property
     def _kept(self) -> list[Kept]:
         return [*self._sinks, self._journal, *self._others]
+
+    def take_journal(self) -> Journal:
+        """The records up to the step that is resumed, which take no memory here afterwards."""
+        kept, self._journal.kept = self._journal.kept, NO_JOURNAL
+        return kept
 
     def keep(self, files: Kept) -> None:
         """Follows the workdir with further files, and closes them with its own."""
@@ -176,6 +181,10 @@ class SilentLog:
     """The log of all processes except the first; it writes nothing."""
 
     start = 0
+
+    def take_journal(self) -> Journal:
+        """Empty."""
+        return NO_JOURNAL
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Does nothing."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 
 import clac_jax
 from clac_jax.checkpoint.resume import Start
@@ -77,18 +78,28 @@ def describe_steps(
 
 
 def describe_start(
-    config: ml_collections.ConfigDict, start: Start, next_learning_rate: float
+    config: ml_collections.ConfigDict, start: Start, rate: float, scale: float
 ) -> list[str]:
-    """Lines on where the run starts, what changed, and the learning rate of the next update."""
+    """Lines on where the run starts, what changed, and the learning rate of the next update.
+
+    Args:
+        config: the run's config.
+        start: where it starts.
+        rate: the learning rate of the schedule for the next update.
+        scale: its factor after plateaus and healing.
+    """
     lines = [f"start     {start.origin}", *start.notes]
-    step, scale = start.progress.step, start.progress.learning_rate_scale
+    step = start.progress.step
     if has_ended(config, start.progress):
         lines.append(f"          {why_ended(config, start.progress)}")
         if not start.is_own:
             lines.append("          or leave progress out of restore.parts to begin at epoch 0")
     elif step:
-        line = f"          next: step {step + 1:,}, learning rate {next_learning_rate:.3g}"
-        if scale != 1.0:
-            line += f" ({scale:.3g} of the schedule's, kept from the plateaus so far)"
+        line = f"          next: step {step + 1:,}, learning rate {rate * scale:.3g}"
+        of_plateaus = np.float32(start.progress.learning_rate_scale)
+        by = {"the plateaus": of_plateaus != 1, "healing": scale != of_plateaus}
+        if any(by.values()):
+            names = " and ".join(name for name, applies in by.items() if applies)
+            line += f" ({scale:.3g} of the schedule's, kept from {names} so far)"
         lines.append(line)
     return lines

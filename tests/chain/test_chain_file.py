@@ -7,6 +7,7 @@ import pytest
 from etils import epath
 from helpers.states import make_config, shapes_of, small_arrays
 
+from clac_jax.chain import chain_file
 from clac_jax.chain.chain_file import ChainFile, Parent, end_chain
 from clac_jax.chain.record import DamagedChainError, array_hash, joined_hash, read_chain
 from clac_jax.chain.row_digests import fingerprint_of, read_row_digests, write_row_digests
@@ -60,6 +61,19 @@ class Start:
 def unlike(workdir):
     evidence = gather(workdir)
     return [each.words for each in check_links(evidence.entries) + check_rows(evidence)]
+
+
+def test_a_start_does_not_read_the_journal_again(tmp_path, monkeypatch):
+    Start(tmp_path).do(1, 2, 3, saved=(2, 3)).end()
+    read, names = chain_file._read, []
+    monkeypatch.setattr(
+        chain_file, "_read", lambda path, *ends: names.append(path.name) or read(path, *ends)
+    )
+    again = Start(tmp_path, 2)
+    assert names == ["metrics.jsonl", "starts.jsonl"]
+    again.do(3, 4, saved=(4,)).end()
+    assert unlike(tmp_path) == []
+    assert [e.record["steps"]["to"] for e in read_chain(tmp_path / "chain.jsonl")] == [2, 4]
 
 
 def test_a_run_of_several_starts_has_one_chain(tmp_path):

@@ -121,6 +121,29 @@ def test_verify(run, ckpt):
     assert ckpt("verify", run / "checkpoints" / "30", "--json")[0] == 0
 
 
+@pytest.mark.parametrize("command", ["ls", "show", "verify"])
+@pytest.mark.parametrize("what", ["folder", "folder of an empty run", "file", "nothing"])
+def test_a_place_without_a_run_is_an_error_of_the_user_and_not_damage(
+    what, command, tmp_path, ckpt
+):
+    place = tmp_path / "place"
+    if what == "file":
+        place.write_text("notes")
+    elif what != "nothing":
+        (place / ("plots" if what == "folder" else "checkpoints")).mkdir(parents=True)
+    code, out, err = ckpt(command, place)
+    assert (code, out) == (EXIT_USER_ERROR, "")
+    assert err.startswith("error: ") and str(place) in err and err.count("\n") == 1
+
+
+def test_a_checkpoint_of_which_everything_is_gone_is_damaged(run, ckpt):
+    folder = run / "checkpoints" / "20"
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    code, out, _ = ckpt("verify", folder)
+    assert code == EXIT_TROUBLE and "files.json is missing" in out
+
+
 def test_rm(run, ckpt):
     code, _, err = ckpt("rm", run, 10, 30)
     assert code == EXIT_USER_ERROR

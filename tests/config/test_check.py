@@ -228,6 +228,38 @@ def test_debug_is_one_epoch_of_few_examples():
     assert ready(config).dataset.max_examples == 8
 
 
+@pytest.mark.parametrize(
+    ("asked", "fitting"),
+    [
+        ((128, 1, 64), (64, 1)),
+        ((96, 1, 50), (48, 1)),
+        ((128, 2, 64), (32, 2)),
+        ((4, 8, 5), (2, 2)),
+        ((16, 1, 40), (16, 1)),
+        ((128, 1, 1), (2, 1)),  # which the order of the examples refuses
+    ],
+)
+def test_debug_lowers_the_batch_to_the_examples_that_were_requested(asked, fitting):
+    config = default_config()
+    config.debug = True
+    config.batch_size, config.accumulate_steps, config.dataset.max_examples = asked
+    result = ready(config)
+    assert (result.batch_size, result.accumulate_steps) == fitting
+    assert result.dataset.max_examples == asked[2]
+    assert to_json(ready(result)) == to_json(result)
+    config.debug = False
+    assert ready(config).batch_size == asked[0]
+
+
+def test_debug_leaves_a_batch_that_can_be_divided_into_the_parts_of_a_layout():
+    config = default_config()
+    config.debug, config.reproducible, config.layout_parts = True, "layout", 16
+    config.batch_size, config.dataset.max_examples = 64, 20
+    assert ready(config).batch_size == 16
+    config.dataset.max_examples = 8
+    assert ready(config).batch_size == 16
+
+
 def test_debug_takes_enough_examples_for_two_steps_of_the_real_size():
     config = default_config()
     config.debug, config.batch_size, config.accumulate_steps = True, 128, 2

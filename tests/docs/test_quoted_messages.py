@@ -36,7 +36,21 @@ def templates():
                 texts.add("".join(p if isinstance(p, str) else VALUE for p in parts))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 texts.add(node.value)
-    return [words for text in texts if len(words := words_of(text)) >= 2]
+    return [Template(words) for text in texts if len(words := words_of(text)) >= 2]
+
+
+class Template:
+    """The words of a text, and the literal ones among them."""
+
+    def __init__(self, words):
+        self.words = words
+        self.literal = {word for word in words if VALUE not in word}
+        self.num_values = len(words) - sum(word in self.literal for word in words)
+        self.may_quote = any(word.startswith(VALUE) for word in words)
+
+    def most(self, words):
+        """At least as many words as can be literally in this text, before a message in it."""
+        return sum(word in self.literal for word in words) + self.num_values
 
 
 def words_of(text):
@@ -49,16 +63,23 @@ def is_message(chunk):
     The value of a placeholder at the end may be a message of its own.
     """
     words = words_of(chunk)
+    enough = LITERAL * _not_values(words)
     return any(
-        _literal(words, template, _is_plain) > LITERAL * _not_values(words)
+        _literal(words, template.words, _is_plain) > enough
         for template in templates()
+        if template.most(words) > (min(1, enough) if template.may_quote else enough)
     )
 
 
 @functools.cache
 def _is_plain(chunk):
     words = words_of(chunk)
-    return any(_literal(words, template) > LITERAL * _not_values(words) for template in templates())
+    enough = LITERAL * _not_values(words)
+    return any(
+        _literal(words, template.words) > enough
+        for template in templates()
+        if template.most(words) > enough
+    )
 
 
 def _not_values(words):

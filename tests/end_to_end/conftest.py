@@ -126,7 +126,7 @@ def begin_processes(arguments, environment, programs):
 
 @pytest.fixture(scope="session")
 def small_config(data_dir):
-    """(**changes) -> config of a run that takes seconds and keeps the checkpoint of every step."""
+    """(**changes) -> config of a run that takes seconds and keeps the checkpoint of every epoch."""
 
     def build(**changes):
         result = smoke.get_config()
@@ -137,7 +137,6 @@ def small_config(data_dir):
         result.graph_encoder.name = "composition"  # compiles fastest
         result.use_visual_intramodal_loss = result.use_textual_intramodal_loss = False
         result.schedule = "cosine"
-        result.checkpoint.every_n_steps = 1
         result.checkpoint.save_top_k = -1
         result.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
         return result
@@ -147,7 +146,7 @@ def small_config(data_dir):
 
 @pytest.fixture(scope="session")
 def stage1(small_config, tmp_path_factory):
-    """An undisturbed run of two epochs."""
+    """An undisturbed run of two epochs, with a checkpoint of every step."""
     workdir = tmp_path_factory.mktemp("stage1")
-    train(small_config(), workdir)
+    train(small_config(checkpoint__every_n_steps=1), workdir)
     return workdir

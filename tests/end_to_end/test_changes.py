@@ -86,7 +86,7 @@ def test_the_plateau_schedule_resumes_where_it_was(small_config, tmp_path, capsy
     "changes, examples, total_steps",
     [
         ({"batch_size": 8}, [28, 36, 44], 8),  # 12 left of epoch 1: one step of 8, 4 remain
-        ({"batch_size": 2}, [22, 24, 26, 28, 30, 32], 11),
+        pytest.param({"batch_size": 2}, [22, 24, 26, 28, 30, 32], 11, marks=pytest.mark.slow),
         ({"accumulate_steps": 2}, [28, 36, 44], 8),
     ],
 )
@@ -118,8 +118,12 @@ def test_another_batch_size_resumes_at_the_same_example(
     assert in_epoch == set(order[BATCH : BATCH + 12 // step * step].tolist())
 
 
+@pytest.mark.slow
 def test_formulas_are_replaced_from_the_right_epoch(small_config, tmp_path):
-    """Stage 2 from the end of epoch 0 equals a run configured to replace formulas in epoch 1."""
+    """Stage 2 from the end of epoch 0 equals a run configured to replace formulas in epoch 1.
+
+    `input_pipeline/test_views.py` has the texts of each epoch.
+    """
     replaced = {"replace_formula_prob": 1.0, "replace_formula_start_epoch": 0}
     train(small_config(replace_formula_prob=0.0), tmp_path / "plain")
     stage2 = small_config(resume_from=f"{tmp_path / 'plain'}@epoch=0", **replaced)
@@ -141,7 +145,7 @@ def test_another_augmentation_changes_the_next_step_and_not_the_state_before(
     assert row["learning_rate"] == train_rows(stage1)[7]["learning_rate"]
 
 
-@pytest.mark.parametrize("name", ["adam", "sgd", "lion"])
+@pytest.mark.parametrize("name", ["adam", pytest.param("sgd", marks=pytest.mark.slow), "lion"])
 def test_another_optimizer_keeps_parameters_step_and_epoch(stage1, small_config, tmp_path, name):
     # With a learning rate of 0, the parameters after a step are the restored ones.
     changed = small_config(
@@ -169,6 +173,7 @@ def test_another_architecture_is_refused_and_then_taken_in_part(stage1, small_co
 
     accepted = {"restore__strict": False, "restore__on_shape_mismatch": "overlap"}
     still = {"learning_rate": 0.0, "weight_decay": 0.0}  # the parameters stay as restored
+    still["checkpoint__every_n_steps"] = 1
     train(small_config(resume_from=str(stage1), **changes, **accepted, **still), tmp_path)
     before, after = arrays_at(stage1, 8), arrays_at(tmp_path, 9)
     params = {path for path in after if path.startswith("params/")}

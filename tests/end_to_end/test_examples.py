@@ -58,6 +58,7 @@ def test_a_property_is_learned_on_top_of_a_run_and_predicted(example, trained, t
     assert output.count(" eV\n") == 2
 
 
+@pytest.mark.slow
 def test_an_architecture_is_changed_with_an_account(example, trained, tmp_path):
     output = example("change_architecture.py", trained, tmp_path / "deeper")
     assert "does not fit the model" in output

@@ -30,28 +30,22 @@ def steps(workdir):
     return list(step_folders(epath.Path(workdir) / "checkpoints"))
 
 
-@pytest.fixture
-def rare(small_config):
-    """(**changes) -> a config that saves only at the end of an epoch."""
-    return lambda **changes: small_config(**({"checkpoint__every_n_steps": 0} | changes))
-
-
-def test_bad_data_in_mid_epoch_costs_no_step(stage1, rare, tmp_path, monkeypatch):
+def test_bad_data_in_mid_epoch_costs_no_step(stage1, small_config, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         broken = batches_that_end_with(DataError("Example 7 cannot be used."), after=2)
         patch.setattr(RunData, "train_batches", broken)
         with pytest.raises(DataError, match="Example 7"):
-            train(rare(), tmp_path)
+            train(small_config(), tmp_path)
     assert steps(tmp_path)[-1] == 6
-    train(rare(), tmp_path)  # the data were fixed
+    train(small_config(), tmp_path)  # the data were fixed
     assert_same(arrays_at(tmp_path, 8), arrays_at(stage1, 8))
     assert list(map(untimed, train_rows(tmp_path))) == list(map(untimed, train_rows(stage1)))
 
 
-def test_a_state_spread_over_devices_is_saved_too(rare, environment, programs, tmp_path):
+def test_a_state_spread_over_devices_is_saved_too(small_config, environment, programs, tmp_path):
     spread = {"parallel": "shard_map", "sharding__what": "everything", "sharding__min_elements": 1}
     config = tmp_path / "config.json"
-    config.write_text(to_json(rare(**spread)))
+    config.write_text(to_json(small_config(**spread)))
     script = Path(__file__).parents[1] / "helpers" / "train_that_fails.py"
     workdir = tmp_path / "run"
     process = programs[0].start(
@@ -63,7 +57,7 @@ def test_a_state_spread_over_devices_is_saved_too(rare, environment, programs, t
 
 
 def test_a_row_that_cannot_be_written_is_never_older_than_a_checkpoint(
-    stage1, rare, tmp_path, monkeypatch
+    stage1, small_config, tmp_path, monkeypatch
 ):
     original = MetricsFile.write
 
@@ -75,20 +69,20 @@ def test_a_row_that_cannot_be_written_is_never_older_than_a_checkpoint(
     with monkeypatch.context() as patch:
         patch.setattr(MetricsFile, "write", write)
         with pytest.raises(WorkdirError):
-            train(rare(), tmp_path)
+            train(small_config(), tmp_path)
     assert steps(tmp_path)[-1] == 4
-    train(rare(), tmp_path)
+    train(small_config(), tmp_path)
     assert list(map(untimed, train_rows(tmp_path))) == list(map(untimed, train_rows(stage1)))
 
 
-def test_numbers_that_are_none_are_not_saved(rare, tmp_path):
+def test_numbers_that_are_none_are_not_saved(small_config, tmp_path):
     with pytest.raises(TrainingDivergedError):
-        train(rare(learning_rate=1e30, gradient_clip=0.0, warmup_steps=0), tmp_path)
+        train(small_config(learning_rate=1e30, gradient_clip=0.0, warmup_steps=0), tmp_path)
     assert steps(tmp_path) == []
 
 
 @pytest.mark.parametrize("on_failure, step", [("stop", 4), ("continue", 4), ("continue", 8)])
-def test_a_save_that_fails(stage1, rare, tmp_path, monkeypatch, on_failure, step, capfd):
+def test_a_save_that_fails(stage1, small_config, tmp_path, monkeypatch, on_failure, step, capfd):
     original = Checkpoints._save
 
     def save(self, arrays, info):
@@ -98,7 +92,7 @@ def test_a_save_that_fails(stage1, rare, tmp_path, monkeypatch, on_failure, step
 
     monkeypatch.setattr(Checkpoints, "_save", save)
     options = {"checkpoint__retries": 1, "checkpoint__retry_seconds": 0.0}
-    config = rare(checkpoint__on_failure=on_failure, **options)
+    config = small_config(checkpoint__on_failure=on_failure, **options)
     if on_failure == "stop" or step == 8:  # the last one is never skipped
         with pytest.raises(CheckpointError, match="No space left"):
             train(config, tmp_path)
@@ -111,22 +105,30 @@ def test_a_save_that_fails(stage1, rare, tmp_path, monkeypatch, on_failure, step
 
 # Queried after each of the 4 steps of an epoch and before the one batch of its validation.
 AFTER = {"the first step": 1, "an epoch's last step": 4, "a validation": 5, "all steps": 10}
+# In the real program, `test_interruption.py` stops runs after steps and in the test.
+QUICK = ("an epoch's last step", "a validation")
 
 
-@pytest.mark.parametrize("questions", AFTER.values(), ids=AFTER)
-def test_a_signal_loses_nothing(stage1, rare, tmp_path, questions):
+@pytest.mark.parametrize(
+    "questions",
+    [
+        pytest.param(number, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, number in AFTER.items()
+    ],
+)
+def test_a_signal_loses_nothing(stage1, small_config, tmp_path, questions):
     with pytest.raises(Preempted):
-        train(rare(), tmp_path, StopsAt(questions))
+        train(small_config(), tmp_path, StopsAt(questions))
     assert steps(tmp_path)[-1] == train_rows(tmp_path)[-1]["step"]
-    train(rare(), tmp_path)
+    train(small_config(), tmp_path)
     assert_same(arrays_at(tmp_path, 8), arrays_at(stage1, 8))
     assert list(map(untimed, train_rows(tmp_path))) == list(map(untimed, train_rows(stage1)))
 
 
 def test_milestones_and_minutes(small_config, tmp_path):
-    options = {"checkpoint__every_n_steps": 0, "checkpoint__save_top_k": 0}
-    train(small_config(checkpoint__keep_every_n_steps=3, **options), tmp_path / "milestones")
+    milestones = {"checkpoint__keep_every_n_steps": 3, "checkpoint__save_top_k": 0}
+    train(small_config(**milestones), tmp_path / "milestones")
     assert steps(tmp_path / "milestones") == [3, 6, 8]
-    all_kept = options | {"checkpoint__save_top_k": -1, "checkpoint__every_n_epochs": 2}
-    train(small_config(checkpoint__every_n_minutes=1e-9, **all_kept), tmp_path / "minutes")
+    minutes = {"checkpoint__every_n_minutes": 1e-9, "checkpoint__every_n_epochs": 2}
+    train(small_config(**minutes), tmp_path / "minutes")
     assert steps(tmp_path / "minutes") == [1, 2, 3, 4, 5, 6, 7, 8]

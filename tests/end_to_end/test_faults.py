@@ -24,6 +24,7 @@ FLAGS = (
     "--config.use_visual_intramodal_loss=False",
     "--config.use_textual_intramodal_loss=False",
 )
+SHORT = ("--config.max_epochs=1", "--config.dataset.max_examples=16")
 
 
 @pytest.fixture
@@ -89,19 +90,19 @@ def test_unread_output_never_ends_a_run(command, environment, tmp_path):
     reader, writer = os.pipe()
     ascii_only = environment() | {"PYTHONIOENCODING": "ascii"}
     process = subprocess.Popen(
-        command(workdir, *FLAGS), stdout=writer, stderr=writer, env=ascii_only, cwd=ROOT
+        command(workdir, *FLAGS, *SHORT), stdout=writer, stderr=writer, env=ascii_only, cwd=ROOT
     )
     os.close(writer)
     assert os.read(reader, 8) == b"clac_jax"
     os.close(reader)
     assert process.wait(timeout=120) == 0
-    assert steps(workdir) == [8, 16]
+    assert steps(workdir) == [4]
     assert read_rows(workdir / "metrics.jsonl")[-1]["split"] == "test"
 
 
 def test_a_closed_output_never_ends_a_run(command, environment, tmp_path):
     """Files of the run do not get the numbers of the closed descriptors."""
-    line = shlex.join([*command(tmp_path / "run", *FLAGS), "--config.max_epochs=1"])
+    line = shlex.join([*command(tmp_path / "run", *FLAGS, *SHORT)])
     shell = ["bash", "-c", f"exec {line} <&- >&- 2>/dev/full"]
     done = subprocess.run(shell, cwd=ROOT, env=environment(), timeout=120)
     assert done.returncode == 0
@@ -144,7 +145,7 @@ def test_a_full_disk_is_foreseen_and_costs_nothing(small_config, small_disk, cap
     quick = {"checkpoint__retries": 1, "checkpoint__retry_seconds": 0.0}
     quick["checkpoint__share"] = False  # so that the checkpoints do not fit
     with pytest.raises(CheckpointError, match="No space left on device"):
-        train(small_config(checkpoint__every_n_steps=0, max_epochs=5, **quick), small_disk)
+        train(small_config(max_epochs=5, **quick), small_disk)
     assert "Free some space before it is used up" in capfd.readouterr().err
     there = steps(small_disk)
     assert there and there == list(range(4, there[-1] + 1, 4)), "complete ones, nothing temporary"

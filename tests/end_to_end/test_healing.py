@@ -1,7 +1,9 @@
 """Bad data and broken hardware in real programs, which are killed at random on top."""
 
 import dataclasses
+import json
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,9 +20,9 @@ from helpers.workdirs import assert_equal_runs
 
 from clac_jax.config.schema import to_json
 from clac_jax.errors import EXIT_FAULTY
-from clac_jax.healing.actions import actions_in
+from clac_jax.healing.actions import LOWER_RATE, Action, actions_in
 from clac_jax.input_pipeline.run_data import RunData
-from clac_jax.journal.journal_file import read_journal
+from clac_jax.journal.journal_file import HEALED, read_journal
 from clac_jax.training_run import train
 
 QUICK = {"max_epochs": 3, "checkpoint__every_n_steps": 3, "healing__spike_window": 8}
@@ -52,6 +54,25 @@ def test_a_run_heals_and_equals_one_that_never_had_the_example(small_config, tmp
     said = capfd.readouterr().out
     assert f"This run has healed itself once. At step {action.step}" in said
     assert "label inf" in said
+
+
+@pytest.mark.slow
+def test_a_resumed_run_reports_the_rate_that_healing_has_lowered(
+    stage1, small_config, tmp_path, capsys
+):
+    run = shutil.copytree(stage1, tmp_path / "run")
+    for step in (6, 7, 8):
+        shutil.rmtree(run / "checkpoints" / str(step))
+    data = read_journal(run).starts[0]["data"]["train"]
+    action = Action(LOWER_RATE, 4, "the loss was 99", 3, 0, 12, factor=0.5, data=data)
+    with open(run / "starts.jsonl", "a") as file:
+        event = {"event": HEALED, "step": 3, "start": 1, **action.to_json()}
+        file.write(json.dumps(event) + "\n")
+    capsys.readouterr()
+    train(small_config(), run)
+    rate = next(row for row in train_rows(run) if row["step"] == 6)["learning_rate"]
+    said = f"step 6, learning rate {rate:.3g} (0.5 of the schedule's, kept from healing so far)"
+    assert said in capsys.readouterr().out
 
 
 class Program:

@@ -46,6 +46,7 @@ def test_main_resumes_from_an_import(tmp_path, capsys, data_dir, environment, pr
             "--config.text_encoder.max_length=32",
             "--config.max_epochs=3",
             "--config.log_every_n_steps=1",
+            "--config.input.max_batch_shapes=1",  # one program to trace
         ],
         environment(),
         stdout=subprocess.PIPE,

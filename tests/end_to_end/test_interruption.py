@@ -154,8 +154,12 @@ def test_one_run_killed_a_hundred_times(start, run, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_asked_to_stop_while_it_validates(start, run, undisturbed, tmp_path):
-    """The epoch's last step is saved before its validation, which then runs after the resume."""
+    """The epoch's last step is saved before its validation, which then runs after the resume.
+
+    In the program; `test_failures.py` has the same in a test's process.
+    """
     workdir = tmp_path / "stopped"
     slow = "--config.eval_batch_size=2"  # changes the in-batch metrics, so the resume omits it
     process = start(workdir, slow)
@@ -193,8 +197,12 @@ def test_asked_to_stop_while_it_tests(start, run, tmp_path):
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["8"]
 
 
+@pytest.mark.slow
 def test_resumes_with_another_number_of_devices(run, undisturbed, tmp_path):
-    """One device saves, two resume: the same examples, and numbers equal up to rounding."""
+    """One device saves, two resume: the same examples, and numbers equal up to rounding.
+
+    `test_layouts.py` trains on two devices, `checkpoint/test_shard_handler.py` restores on others.
+    """
     done = run(tmp_path / "two", *FLAGS, f"--config.resume_from={undisturbed}@epoch=0", devices=2)
     assert done.returncode == 0, done.stderr
     assert "2 x cpu" in done.stdout and "restored" in done.stdout
@@ -217,7 +225,7 @@ def test_two_processes_cannot_share_a_workdir(start, run, tmp_path):
     assert f"in use by process {process.pid}" in done.stderr
 
 
-@pytest.mark.parametrize("damage", ["flipped", "removed"])
+@pytest.mark.parametrize("damage", ["flipped", pytest.param("removed", marks=pytest.mark.slow)])
 def test_a_damaged_checkpoint_is_named_and_the_older_one_used(run, undisturbed, tmp_path, damage):
     """One file, through the real program; `checkpoint/test_files.py` has every file."""
     workdir = tmp_path / "damaged"

@@ -7,6 +7,7 @@ from helpers.workdirs import journal_of
 
 from clac_jax.digests.host import state_digests
 from clac_jax.distributed.preemption import Preempted
+from clac_jax.journal import journal_file
 from clac_jax.journal.journal_file import read_journal
 from clac_jax.training_run import train
 
@@ -32,14 +33,20 @@ def test_batches_differ_and_their_digests_with_them(stage1):
         assert len(np.unique(digests[name], axis=0)) == 8, name
 
 
-def test_with_digests_or_without_the_numbers_are_the_same(stage1, small_config, tmp_path):
+def test_with_digests_or_without_the_numbers_are_the_same(
+    stage1, small_config, tmp_path, monkeypatch
+):
     """Off up to step 3, then on for every second state."""
     with pytest.raises(Preempted):
         train(small_config(journal__digest_every=0), tmp_path, StopsAt(3))
     off = read_journal(tmp_path)
     assert off.steps["step"].tolist() == [1, 2, 3]
     assert not off.steps["present"].any()
+    parsed = []
+    parse = journal_file.parse
+    monkeypatch.setattr(journal_file, "parse", lambda *args: parsed.append(args) or parse(*args))
     train(small_config(journal__digest_every=2), tmp_path)
+    assert len(parsed) == 1, "a start reads the journal once"
     assert_same(arrays_at(tmp_path, 8), arrays_at(stage1, 8))
     journal, expected = read_journal(tmp_path), read_journal(stage1)
     assert journal.steps["start"].tolist() == [1] * 3 + [2] * 5

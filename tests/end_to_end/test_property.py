@@ -81,7 +81,9 @@ def test_classes(small_config, tmp_path):
     assert arrays_at(tmp_path, last)["params/property_head/kernel"].shape[1] == 7
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_is_the_same(small_config, tmp_path):
+    """`test_healing.py` goes back to a checkpoint of this task, to the same bits."""
     train(small_config(**TASK, max_epochs=1, schedule="constant"), tmp_path / "parts")
     constant = small_config(**TASK, schedule="constant")
     train(constant, tmp_path / "constant")

@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import time
 
 import numpy as np
 import pytest
@@ -31,15 +30,16 @@ POOL_FIELDS = {
     "val_acc_top3",
 }
 
-# Checkpoints within epochs too, so that a kill falls inside one; batches of several shapes.
+# Compiles fastest.
+COMPOSITION = "--config.graph_encoder.name=composition"
+
+# Checkpoints within epochs too, so that a kill falls inside one; batches of two shapes.
 FLAGS = (
+    COMPOSITION,
     "--config.checkpoint.every_n_steps=3",
     "--config.max_epochs=2",
-    "--config.input.max_batch_shapes=3",
+    "--config.input.max_batch_shapes=2",
 )
-
-# Compiles fastest; for tests that do not depend on the graph encoder.
-COMPOSITION = "--config.graph_encoder.name=composition"
 
 
 @pytest.fixture(scope="module")
@@ -106,27 +106,23 @@ def test_a_decoder_with_its_language_model_loss(run, tmp_path):
 
 
 def test_killed_in_mid_epoch_and_started_again_equals_uninterrupted(
-    finished, command, environment, run_unforked, tmp_path
+    finished, arguments, environment, programs, run_unforked, tmp_path
 ):
+    """Killed right after the save of step 9; `test_interruption.py` kills at random instants."""
     workdir = tmp_path / "killed"
-    process = subprocess.Popen(
-        command(workdir, *FLAGS),
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=ROOT,
+    process = programs[0].start(
+        ["committed", 4, *arguments(workdir, *FLAGS)],
+        environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        script=ROOT / "tests" / "helpers" / "killed_main.py",
     )
-    deadline = time.monotonic() + 120
-    while len(read_rows(workdir / "metrics.jsonl")) < 11 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    killed_at = read_rows(workdir / "metrics.jsonl")[-1]["step"]
-    assert 8 < killed_at < 16, "the kill came outside the second epoch"
+    assert process.wait(240) == -signal.SIGKILL
+    assert read_rows(workdir / "metrics.jsonl")[-1]["step"] < 16
 
     again = run_unforked(workdir, *FLAGS)
     assert again.returncode == 0, again.stderr
-    assert "resumed from its checkpoint" in again.stdout
+    assert "resumed from its checkpoint" in again.stdout and "/checkpoints/9 " in again.stdout
     undisturbed, _ = finished
     assert without_timing(read_rows(workdir / "metrics.jsonl")) == without_timing(
         read_rows(undisturbed / "metrics.jsonl")
@@ -166,7 +162,9 @@ def test_debug_is_one_epoch_of_a_handful(run, tmp_path):
     assert "2 per epoch x 1 epoch = 2" in done.stdout
 
 
+@pytest.mark.slow
 def test_early_stopping(run, tmp_path):
+    """In the program; `test_own_workdir.py` has the same in a test's process."""
     done = run(
         tmp_path / "early",
         "--config.max_epochs=6",

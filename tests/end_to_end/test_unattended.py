@@ -57,9 +57,10 @@ def quick(small_config, tmp_path):
     """(**changes) -> the file of a config whose watchdog has short limits."""
 
     def build(**changes):
-        short = {"watchdog__floor_seconds": 6.0, "watchdog__first_seconds": 100.0}
+        options = {"watchdog__floor_seconds": 6.0, "watchdog__first_seconds": 100.0}
+        options["checkpoint__every_n_steps"] = 1
         path = tmp_path / "config.json"
-        path.write_text(to_json(small_config(**short, **changes)))
+        path.write_text(to_json(small_config(**options | changes)))
         return path
 
     return build
@@ -89,9 +90,9 @@ def test_a_worker_that_hangs_ends_the_run_which_loses_no_step(
     stage1, quick, small_config, environment, tmp_path
 ):
     """While it waits for data the state is there to be saved."""
-    rare = {"checkpoint__every_n_steps": 0}
+    rare = quick(checkpoint__every_n_steps=0)
     done = subprocess.run(
-        [sys.executable, HANGS, quick(**rare), tmp_path / "run", "data"],
+        [sys.executable, HANGS, rare, tmp_path / "run", "data"],
         capture_output=True,
         text=True,
         timeout=200,
@@ -103,7 +104,7 @@ def test_a_worker_that_hangs_ends_the_run_which_loses_no_step(
     assert "The newest checkpoint is of step 6. Start the same command again" in line
     (stacks,) = (tmp_path / "run" / "stacks").glob("*-process-0.txt")
     assert "train_that_hangs.py" in stacks.read_text(), "where it hangs"
-    train(small_config(**rare), tmp_path / "run")
+    train(small_config(), tmp_path / "run")
     assert_undisturbed(tmp_path / "run", stage1)
 
 

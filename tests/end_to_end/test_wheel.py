@@ -82,33 +82,39 @@ def test_the_wheel_holds_the_configs_and_the_data_and_nothing_else(wheel):
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"clac_jax"}
 
 
-def test_in_an_empty_folder_it_prepares_data_trains_and_resumes(installed, tmp_path):
-    program = installed / "clac-jax"
-    where = "import clac_jax; print(clac_jax.__file__, clac_jax.__version__)"
-    file, version = call(installed / "python", "-c", where, cwd=tmp_path).split()
-    assert Path(file).is_relative_to(installed.parent)
-    assert call(program, "--version", cwd=tmp_path) == f"clac-jax {version}\n"
+KEYS = (
+    "logging.tensorboard=false",
+    "dataset.max_examples=8",
+    "graph_encoder.name=composition",  # compiles fastest
+    "use_visual_intramodal_loss=false",
+    "use_textual_intramodal_loss=false",
+    "input.max_batch_shapes=1",
+)
+TRAIN = ("train", "--config=smoke", "--workdir=run", *(f"--config.{key}" for key in KEYS))
 
+
+def test_in_an_empty_folder_it_trains_and_the_model_is_used(installed, tmp_path):
+    first = call(installed / "clac-jax", *TRAIN, "--config.max_epochs=1", cwd=tmp_path)
+    assert "fresh run" in first and "test " in first
+    use = (
+        "import clac_jax; from clac_jax.configs import smoke; config = smoke.get_config()\n"
+        "print(clac_jax.load('run').embed_texts(['salt']).shape, config.projection_dim)\n"
+        "print(clac_jax.__file__)"
+    )
+    shapes, file = call(installed / "python", "-c", use, cwd=tmp_path).splitlines()
+    assert shapes == "(1, 16) 16"
+    assert Path(file).is_relative_to(installed.parent)
+
+
+@pytest.mark.slow
+def test_in_an_empty_folder_it_prepares_data_and_resumes(installed, tmp_path):
+    program = installed / "clac-jax"
+    version = f"clac-jax {clac_jax.__version__}\n"
+    assert call(program, "--version", cwd=tmp_path) == version
     built = call(program, "data", "prepare", cwd=tmp_path)
     assert built.startswith("materials_project_mini: built in data")
-    keys = (
-        "logging.tensorboard=false",
-        "dataset.max_examples=8",
-        "graph_encoder.name=composition",  # compiles fastest
-        "use_visual_intramodal_loss=false",
-        "use_textual_intramodal_loss=false",
-        "input.max_batch_shapes=1",
-    )
-    flags = ["--config=smoke", "--workdir=run", *(f"--config.{key}" for key in keys)]
-    first = call(program, "train", *flags, "--config.max_epochs=1", cwd=tmp_path)
-    assert "fresh run" in first and "test " in first
-    resumed = call(program, "train", *flags, "--config.max_epochs=2", cwd=tmp_path)
+    call(program, *TRAIN, "--config.max_epochs=1", cwd=tmp_path)
+    resumed = call(program, *TRAIN, "--config.max_epochs=2", cwd=tmp_path)
     assert "resumed from its checkpoint" in resumed and "epoch 1 done" in resumed
     listed = call(program, "ckpt", "ls", "run", cwd=tmp_path)
     assert listed.splitlines()[-2].split()[0] == "4"  # above the total
-
-    use = (
-        "import clac_jax; from clac_jax.configs import smoke; config = smoke.get_config()\n"
-        "print(clac_jax.load('run').embed_texts(['salt']).shape, config.projection_dim)"
-    )
-    assert call(installed / "python", "-c", use, cwd=tmp_path) == "(1, 16) 16\n"

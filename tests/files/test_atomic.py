@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clac_jax.errors import WorkdirError
-from clac_jax.files.atomic import replacing, write_atomically
+from clac_jax.files.atomic import check_writable, replacing, write_atomically
 
 
 def test_text_and_bytes_replace_existing_content(tmp_path):
@@ -16,6 +16,15 @@ def test_text_and_bytes_replace_existing_content(tmp_path):
     write_atomically(path, b"n\xffew")
     assert path.read_bytes() == b"n\xffew"
     assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_folder_is_tried_and_left_as_it_was(tmp_path):
+    check_writable(tmp_path / "new" / "folder")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("x")
+    for name in ("file", "file/folder"):
+        with pytest.raises(WorkdirError, match=r"Cannot write to .*/file.*: Not a directory\."):
+            check_writable(tmp_path / name)
 
 
 def test_the_mode_follows_the_umask(tmp_path):

@@ -198,12 +198,18 @@ def test_a_resume_from_before_lowers_it_at_the_recorded_step():
     assert later.healer.scale(1.0, 2) == 1.0
 
 
-@pytest.mark.parametrize("options", [{"action": "stop"}, {"max_times": 0}])
-def test_stops_and_names_the_example(options):
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        ({"action": "stop"}, r"set config\.healing\.action=skip"),
+        ({"max_times": 0}, r"same command again with --config\.healing\.max_times=1\.$"),
+    ],
+)
+def test_stops_and_names_the_example_and_the_key(options, advice):
     run = Run(**options)
     with pytest.raises(GoBack):
         run.again()
-    with pytest.raises(TrainingDivergedError, match=r"example 5 .mp-5; 8 atoms"):
+    with pytest.raises(TrainingDivergedError, match=rf"example 5 .mp-5; 8 atoms.*{advice}"):
         run.again()
 
 

@@ -10,7 +10,7 @@ FLAGS = (
     "--config.text_encoder.dropout=0.1",
     "--config.augment.mask_prob=0.15",
     "--config.learning_rate=2e-4",
-    "--config.input.max_batch_shapes=3",
+    "--config.input.max_batch_shapes=2",
 )
 
 

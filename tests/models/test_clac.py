@@ -99,7 +99,11 @@ def test_running_averages_take_one_update_per_scored_pair_of_views():
         )
 
 
-@pytest.mark.parametrize("name", ["painn", "cgcnn"])
+# Slow with layers; `graph/test_symmetry.py` has padding and the gradients of every graph encoder.
+@pytest.mark.parametrize(
+    "name",
+    ["composition", *(pytest.param(name, marks=pytest.mark.slow) for name in ("painn", "cgcnn"))],
+)
 def test_padding_examples_change_neither_loss_nor_gradients(name):
     config = small_config(**{"graph_encoder.name": name, "lm_weight": 0.1})
     model = build_model(config, vocab_size=100)

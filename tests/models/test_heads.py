@@ -161,7 +161,17 @@ def test_noise_follows_the_example():
     assert (np.asarray(noise) >= 0).all() and (np.asarray(noise) < 1).all()
 
 
-@pytest.mark.parametrize("name", loss_configs.LOSSES)
+# One of each kind; each compiles a model of its own, and the others only leave out a part.
+QUICK = ("infonce", "cosface", "siglip", "jsd_condot", "jsd_no_text_prior")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in loss_configs.LOSSES
+    ],
+)
 def test_every_loss_of_the_configs_trains_the_parameters_it_has(name):
     changes = dict(loss_configs.LOSSES[name]) | {"graph_encoder.name": "composition"}
     config = small_config(**changes)

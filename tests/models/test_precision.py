@@ -33,7 +33,7 @@ def loss_and_gradients(config, variables, batch):
 @pytest.mark.parametrize(
     ("graphs", "texts"),
     [
-        ("painn", "bert"),
+        pytest.param("painn", "bert", marks=pytest.mark.slow),
         ("cgcnn", "gpt2"),
         pytest.param("orb", "gemma3_text", marks=pytest.mark.slow),
     ],

@@ -1,5 +1,6 @@
 """A run proves itself; whatever is changed in it is named."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -22,7 +23,7 @@ from clac_jax.proof.evidence import gather
 from clac_jax.proof.kept import keep, sign_run
 from clac_jax.proof.proof import compare_files, prove
 from clac_jax.proof.segments import Limits
-from clac_jax.proof.signature import new_key, read_public_key
+from clac_jax.proof.signature import new_key, read_private_key, read_public_key
 from clac_jax.training_run import train
 
 STEPS = 8
@@ -243,12 +244,22 @@ def test_a_run_without_a_chain_says_so(copy):
     (copy / "chain.jsonl").unlink()
     proof = prove(str(copy), COMPARE, say=lambda line: None)
     assert not proof.is_proven
-    assert proof.lines()[0].startswith("chain     none: this run was made by a version")
+    first, *_, verdict = proof.lines()
+    assert "none in chain.jsonl: the checkpoints have records of one" in first
+    assert "put chain.jsonl back" in verdict
+    assert [f.where for f in proof.findings] == [f"checkpoints/{step}" for step in (2, 4, 6, 8)]
+    assert "was removed or emptied" in proof.findings[0].what
+
+    older = dataclasses.replace(proof, has_lost_chain=False, findings=[])
+    assert not older.is_proven
+    first, *_, verdict = older.lines()
+    assert "an earlier version of clac_jax, which wrote none" in first
+    assert "compared: intact" in verdict and "a chain begins at the checkpoint" in verdict
 
 
 def test_signed_kept_and_published(copy, tmp_path):
     public = new_key(tmp_path / "key")
-    sign_run(str(copy), copy, tmp_path / "key")
+    sign_run(str(copy), copy, read_private_key(tmp_path / "key"))
     proof = prove(str(copy), COMPARE, read_public_key(public), say=lambda line: None)
     assert proof.is_proven
     assert any("of the last record (up to step 8): valid" in line for line in proof.lines())

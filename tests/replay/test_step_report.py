@@ -10,7 +10,7 @@ from clac_jax.input_pipeline.batch import TokenView
 from clac_jax.input_pipeline.views import DrawnText
 from clac_jax.replay.errors import ReplayError
 from clac_jax.replay.examination import Displacement, Examination, Example, largest_elements
-from clac_jax.replay.picture import draw
+from clac_jax.replay.picture import check_drawable, draw
 from clac_jax.replay.report import (
     as_plain,
     examination_lines,
@@ -109,7 +109,24 @@ def test_the_picture_is_drawn_also_of_losses_that_are_not_finite(step, tmp_path)
     assert (tmp_path / "step.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_property_has_no_picture(step, tmp_path):
-    without = Examination(28, step.examples, None, {}, {}, [])
-    with pytest.raises(ReplayError, match="Leave out --figure"):
-        draw(without, tmp_path / "step.png")
+def test_a_check_before_the_picture_leaves_nothing(step, tmp_path):
+    check_drawable(tmp_path / "step.SVG", "contrastive")
+    assert list(tmp_path.iterdir()) == []
+    draw(step, tmp_path / "step.SVG")
+    assert b"<svg" in (tmp_path / "step.SVG").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "words"),
+    [
+        ("step.png", "property", "Leave out --figure"),
+        ("step.txt", "contrastive", r"step\.txt does not end in \.png, \.pdf or \.svg"),
+        ("step", "contrastive", "Name a file that does"),
+        ("none/step.png", "contrastive", "is in .*none, which is not a folder"),
+        ("folder.png", "contrastive", r"folder\.png is a folder"),
+    ],
+)
+def test_a_figure_that_cannot_be_drawn_is_refused(tmp_path, name, task, words):
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(ReplayError, match=words):
+        check_drawable(tmp_path / name, task)

@@ -45,18 +45,21 @@ def run_data(data_dir, chunks):
 
 @pytest.fixture(scope="module")
 def batches(data_dir):
-    """Chunks -> one device's batch in that number of chunks, with the same examples."""
-    found = {}
-    for chunks in (1, 2, 4):
+    """(chunks) -> one device's batch in that number of chunks, with the same examples."""
+
+    @functools.cache
+    def build(chunks):
         data = run_data(data_dir, chunks)
         batch = next(data.train_batches(0, 0))
         split = (BATCH,) if chunks == 1 else (chunks, BATCH // chunks)
         assert batch.example_mask.shape == (1, 1, *split)
-        found[chunks] = jax.tree.map(lambda leaf: leaf[0, 0], batch)
-    return found
+        return jax.tree.map(lambda leaf: leaf[0, 0], batch)
+
+    return build
 
 
-@pytest.fixture(scope="module", params=CASES)
+# Slow with the default loss, whose runs in chunks are also those of `end_to_end/test_changes.py`.
+@pytest.fixture(scope="module", params=[pytest.param("infonce", marks=pytest.mark.slow), "jsd"])
 def setup(request, data_dir, batches):
     """(batch, axis_name) -> BatchGradient, and the gradient of the full batch."""
     config = config_of(data_dir, **CASES[request.param])
@@ -68,7 +71,7 @@ def setup(request, data_dir, batches):
         is_scale = path[-1].key in ("scale", "log_scale", "var")
         return rng.normal(is_scale, width**-0.5, x.shape)
 
-    variables = jax.tree.map_with_path(random, abstract_variables(model, batches[1]))
+    variables = jax.tree.map_with_path(random, abstract_variables(model, batches(1)))
     trainable = optim.trainable_mask(variables["params"], config.frozen)
 
     def gradient_of(batch, axis_name=None):
@@ -83,7 +86,7 @@ def setup(request, data_dir, batches):
             found = jax.jit(call, compiler_options=FAST)(batch, jax.random.key(7))
         return jax.tree.map(np.asarray, found)
 
-    return gradient_of, gradient_of(batches[1])
+    return gradient_of, gradient_of(batches(1))
 
 
 def norm(tree):
@@ -114,13 +117,13 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("chunks", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_gradient_in_chunks_equals_that_of_the_batch(setup, batches, chunks):
     gradient_of, expected = setup
-    assert_same(gradient_of(batches[chunks]), expected)
+    assert_same(gradient_of(batches(chunks)), expected)
 
 
 @pytest.mark.parametrize("setup", ["jsd"], indirect=True)
 def test_gradient_in_chunks_sums_over_devices(setup, batches):
     gradient_of, expected = setup
-    devices = jax.tree.map(lambda leaf: leaf.reshape(2, 2, *leaf.shape[1:]), batches[4])
+    devices = jax.tree.map(lambda leaf: leaf.reshape(2, 2, *leaf.shape[1:]), batches(4))
     found = gradient_of(devices, axis_name="data")
     of_first = jax.tree.map(lambda leaf: leaf[0], found)
     assert_same(
