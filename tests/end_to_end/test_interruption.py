@@ -197,12 +197,8 @@ def test_asked_to_stop_while_it_tests(start, run, tmp_path):
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["8"]
 
 
-@pytest.mark.slow
 def test_resumes_with_another_number_of_devices(run, undisturbed, tmp_path):
-    """One device saves, two resume: the same examples, and numbers equal up to rounding.
-
-    `test_layouts.py` trains on two devices, `checkpoint/test_shard_handler.py` restores on others.
-    """
+    """One device saves, two resume: the same examples, and numbers equal up to rounding."""
     done = run(tmp_path / "two", *FLAGS, f"--config.resume_from={undisturbed}@epoch=0", devices=2)
     assert done.returncode == 0, done.stderr
     assert "2 x cpu" in done.stdout and "restored" in done.stdout
