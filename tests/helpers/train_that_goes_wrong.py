@@ -48,9 +48,14 @@ def poison(what):
 
 
 def flipped(array, bit):
-    """The array with one bit of its first element flipped."""
+    """The array with one bit flipped of an element that the highest bit of the exponent makes huge.
+
+    That is one of less than 2, and not zero.
+    """
     words = np.array(array)
-    words.reshape(-1).view(np.uint32)[0] ^= np.uint32(1 << bit)
+    sizes = np.abs(words.reshape(-1))
+    place = np.flatnonzero((sizes > 0) & (sizes < 2))[0]
+    words.reshape(-1).view(np.uint32)[place] ^= np.uint32(1 << bit)
     return jax.device_put(words, array.sharding) if isinstance(array, jax.Array) else words
 
 
