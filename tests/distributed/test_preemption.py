@@ -20,6 +20,7 @@ from clac_jax.distributed.preemption import Preempted, StopSignals
 
 with StopSignals() as stop:
     stop.set_unsaved_work({work})
+    {setup}
     print("ready", flush=True)
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
@@ -33,7 +34,7 @@ with StopSignals() as stop:
 # Busy in C for longer than the test, like a compilation; a signal would interrupt a sleep.
 STUCK = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"
 
-SLOW = "stop.before_leaving = lambda name: time.sleep(60); time.sleep(60)"
+SLOW = "stop.before_leaving = lambda name: time.sleep(60)"
 
 # Runs the rest of its command line; what is ignored stays ignored.
 WITH_SIGHUP = """
@@ -49,14 +50,14 @@ def with_sighup(disposition):
 
 @pytest.fixture
 def start():
-    """(work, wait, sighup) -> a process that is ready; it is gone at the end of the test.
+    """(work, wait, sighup, setup) -> a process that is ready; it is gone at the end of the test.
 
     Pytest itself may run under nohup, so the process is not given its disposition of SIGHUP.
     """
     running = []
 
-    def begin(work, wait="time.sleep(0.01)", sighup="SIG_DFL"):
-        program = textwrap.dedent(PROGRAM).format(work=work, wait=wait)
+    def begin(work, wait="time.sleep(0.01)", sighup="SIG_DFL", setup="pass"):
+        program = textwrap.dedent(PROGRAM).format(work=work, wait=wait, setup=setup)
         process = subprocess.Popen(
             [*with_sighup(sighup), sys.executable, "-c", program],
             stdout=subprocess.PIPE,
@@ -131,7 +132,7 @@ def test_with_nothing_to_save_the_first_one_ends_it(start):
 
 def test_a_later_one_does_not_wait_for_what_is_done_before_leaving(start):
     """Uploads, for example."""
-    process = start(work=False, wait=SLOW)
+    process = start(work=False, wait="time.sleep(60)", setup=SLOW)
     process.send_signal(signal.SIGTERM)
     assert "nothing is lost" in process.stderr.readline() + process.stderr.readline()
     time.sleep(REPEAT_SECONDS)
@@ -141,8 +142,8 @@ def test_a_later_one_does_not_wait_for_what_is_done_before_leaving(start):
 
 
 def test_an_error_before_leaving_ends_it_as_well(start):
-    process = start(work=False, wait="stop.before_leaving = lambda name: 1 / 0; time.sleep(60)")
-    time.sleep(0.2)
+    fails = "stop.before_leaving = lambda name: 1 / 0"
+    process = start(work=False, wait="time.sleep(60)", setup=fails)
     process.send_signal(signal.SIGTERM)
     assert "ZeroDivisionError" in process.communicate(timeout=20)[1]
     assert process.returncode == 1
