@@ -12,6 +12,7 @@ TESTS = ROOT / "tests"
 ELSEWHERE = {
     "__main__": "test_door.py",
     "api": "inference/test_model.py",
+    "crystals.found_symmetry": "input_pipeline/test_labels.py",
     "bucket.followed": "end_to_end/test_bucket_runs.py",
     "bucket.leaving": "bucket/test_bucket_place.py",
     "bucket.ledger": "bucket/test_lease.py",

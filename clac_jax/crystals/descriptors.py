@@ -13,27 +13,28 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
-import spglib
 from vesin import NeighborList
 
 from clac_jax.crystals.crystal import Crystal
-from clac_jax.crystals.elements import NUM_FEATURES, atom_features, atomic_weights
-
-SYMMETRY_TOLERANCE = 0.01
-"""Angstrom; how far an atom may be from its symmetric position: pymatgen's default."""
+from clac_jax.crystals.elements import (
+    DALTON_PER_CUBIC_ANGSTROM,
+    NUM_FEATURES,
+    atom_features,
+    atomic_weights,
+)
+from clac_jax.crystals.found_symmetry import symmetry_if_any
 
 CELL_NUMBERS = 10
 """Numbers that describe a crystal as a whole, see `Descriptors.cell`."""
 NEIGHBOURS = 12
 """Nearest neighbours whose distances describe a site."""
 ANGLES = 10
-"""Cosines among which the angles between the bonds of a site are shared out."""
+"""Cosines over which the angles between the bonds of a site are distributed."""
 SHELL_NUMBERS = 1 + ANGLES + NUM_FEATURES
 """Numbers that describe a shell of neighbours: its size, its angles, its elements."""
 SITE_NUMBERS = NEIGHBOURS + 2 * SHELL_NUMBERS
 """Numbers that describe a site, see `Descriptors.sites`."""
 
-_DALTON = 1.66053906660  # g/cm^3 of one dalton per angstrom^3
 _FAR = 8.0  # angstrom; where neighbours are sought, and the distance of those that are missing
 _SHELL = 16  # neighbours among whose distances the largest gap is sought
 _NEAREST = 1.12  # how far the nearest neighbours reach, relative to the first
@@ -49,7 +50,7 @@ class Descriptors:
 
     They are the same after a rotation, for other cell vectors of the same volume, for another
     origin and another order of the atoms; in a supercell only the number of atoms differs. This
-    holds up to rounding for a crystal whose symmetry is exact, and up to `SYMMETRY_TOLERANCE` for
+    holds up to rounding for a crystal whose symmetry is exact, and up to spglib's tolerance for
     others: atoms that symmetry makes equal have the numbers of the first of them. A crystal without
     a space group has the lengths and angles of the cell as given. Sizes of shells are
     integers: a small change of a distance can move neighbours from one shell to the next.
@@ -119,7 +120,7 @@ def _described(
     cell: np.ndarray, points: np.ndarray, numbers: np.ndarray
 ) -> tuple[Descriptors, np.ndarray]:
     """The descriptors with the distinct sites only, and the row of each atom's site."""
-    found = _symmetry(cell, points, numbers)
+    found = symmetry_if_any(cell, points @ np.linalg.inv(cell), numbers)
     conventional = cell if found is None else np.asarray(found.std_lattice)
     # Sites that symmetry makes equal are described once.
     orbits = np.arange(len(numbers)) if found is None else np.asarray(found.crystallographic_orbits)
@@ -132,7 +133,8 @@ def _described(
         for j, k in ((1, 2), (0, 2), (0, 1))
     ]
     angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
-    sizes = [len(numbers), len(distinct), volume / len(numbers), _DALTON * mass / volume]
+    density = DALTON_PER_CUBIC_ANGSTROM * mass / volume
+    sizes = [len(numbers), len(distinct), volume / len(numbers), density]
     described = Descriptors(
         space_group=0 if found is None else int(found.number),
         cell=_read_only(np.array([*sizes, *lengths, *angles], np.float32)),
@@ -144,18 +146,6 @@ def _described(
 def _read_only(array: np.ndarray) -> np.ndarray:
     array.flags.writeable = False
     return array
-
-
-def _symmetry(
-    cell: np.ndarray, points: np.ndarray, numbers: np.ndarray
-) -> spglib.SpglibDataset | None:
-    fractional = points @ np.linalg.inv(cell)
-    try:
-        return spglib.get_symmetry_dataset(
-            (cell.tolist(), fractional.tolist(), numbers.tolist()), SYMMETRY_TOLERANCE
-        )
-    except spglib.SpglibError:  # raised if spglib.error.OLD_ERROR_HANDLING is False
-        return None
 
 
 def _sites(

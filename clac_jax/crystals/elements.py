@@ -15,6 +15,8 @@ MAX_ATOMIC_NUMBER = 100
 """The heaviest element with an atom feature vector."""
 NUM_FEATURES = 92
 """The length of an atom feature vector."""
+DALTON_PER_CUBIC_ANGSTROM = 1.66053906660
+"""One dalton per cubic angstrom, g/cm^3 (CODATA 2018)."""
 
 _TABLE = Chem.GetPeriodicTable()
 # Looked up by number, because RDKit prints a stack trace for an unknown symbol.

@@ -21,7 +21,7 @@ class CrystalGraph:
         receivers: (E,) int32, index j of the pair.
         edge_vectors: (E, 3) float32, r_j + S @ cell - r_i, angstrom.
         lattice: (3, 3) float32, angstrom; the rows are the cell vectors.
-        descriptors: what the crystal is like; None if no encoder needs it.
+        descriptors: the crystal's descriptors; None if no encoder needs it.
     """
 
     atomic_numbers: np.ndarray

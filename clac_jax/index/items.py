@@ -11,12 +11,12 @@ from typing import Any
 import gemmi
 import numpy as np
 import pyarrow as pa
-import spglib
 
 from clac_jax.crystals import elements
 from clac_jax.crystals.crystal import Crystal
 from clac_jax.crystals.formulas import conventional
-from clac_jax.input_pipeline.labels import CRYSTAL_SYSTEMS, SYMMETRY_TOLERANCE
+from clac_jax.crystals.found_symmetry import symmetry_if_any
+from clac_jax.input_pipeline.labels import CRYSTAL_SYSTEMS
 
 _LAST_SPACE_GROUP = (2, 15, 74, 142, 167, 194, 230)  # of each crystal system
 _DALTON_PER_CUBIC_ANGSTROM = 1.66053906892  # in g/cm^3
@@ -141,9 +141,5 @@ def _row(item: Item) -> dict[str, Any]:
 
 def _space_group(crystal: Crystal) -> int | None:
     """Number of the space group by spglib, with the tolerance of the labels; None if unknown."""
-    cell = (crystal.lattice.tolist(), crystal.fractional.tolist(), crystal.atomic_numbers.tolist())
-    try:
-        data_set = spglib.get_symmetry_dataset(cell, SYMMETRY_TOLERANCE)
-    except spglib.SpglibError:  # if spglib.error.OLD_ERROR_HANDLING is False
-        return None
+    data_set = symmetry_if_any(crystal.lattice, crystal.fractional, crystal.atomic_numbers)
     return None if data_set is None else int(data_set.number)

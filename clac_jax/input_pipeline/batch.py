@@ -146,7 +146,7 @@ class GraphBatch:
         pair_index: (E,) int32 index of (receiver, sender) among the P = sum(count * size**2) pairs
             of all tiles, receiver-major; P = padding.
         lattices: (rows, 3, 3) float32 cell vectors as rows, angstrom; identity at padding.
-        descriptors: what the crystals are like; None if no encoder needs it.
+        descriptors: the crystals' descriptors; None if no encoder needs it.
         tiles: static, layout of the node slots.
         num_views: static, crystal views per example.
     """

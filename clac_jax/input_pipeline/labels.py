@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import spglib
 
+from clac_jax.crystals.found_symmetry import SYMMETRY_TOLERANCE, find_symmetry
 from clac_jax.datasets.crystal_table import CrystalTable
 from clac_jax.datasets.record import DataError, Record
 
@@ -18,9 +19,6 @@ CRYSTAL_SYSTEMS = (
 )  # fmt: skip
 # The last space group of each crystal system (International Tables A, table 2.1.2.1).
 _LAST_SPACE_GROUP = (2, 15, 74, 142, 167, 194, 230)
-# Angstrom; how far an atom may be from its symmetric position. This is pymatgen's default, so the
-# classes agree with those of the Materials Project.
-SYMMETRY_TOLERANCE = 0.01
 
 
 def label_of(record: Record, name: str) -> float | None:
@@ -56,9 +54,7 @@ def _crystal_system(lattice: bytes, positions: bytes, atomic_numbers: bytes) -> 
     fractional = np.frombuffer(positions).reshape(-1, 3) @ np.linalg.inv(cell)
     numbers = np.frombuffer(atomic_numbers, np.int32)
     try:
-        data_set = spglib.get_symmetry_dataset(
-            (cell.tolist(), fractional.tolist(), numbers.tolist()), SYMMETRY_TOLERANCE
-        )
+        data_set = find_symmetry(cell, fractional, numbers)
     except spglib.SpglibError as error:  # if spglib.error.OLD_ERROR_HANDLING is False
         raise DataError(f"the symmetry of its crystal cannot be determined: {error}.") from error
     if data_set is None:

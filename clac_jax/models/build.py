@@ -63,7 +63,7 @@ def build_model(config: ml_collections.ConfigDict, vocab_size: int | None = None
         intra_critic=heads.intra_critic,
         crystal_prior=heads.crystal_prior,
         text_prior=heads.text_prior,
-        tells_structure=config.structure_weight > 0,
+        predicts_structure=config.structure_weight > 0,
     )
 
 

@@ -36,7 +36,7 @@ class Encoded:
         texts: (V_text, B, F) features of the texts.
         lm_loss_sum: (V_text,) summed language-model loss of this device's tokens, or None.
         lm_num_tokens: (V_text,) number of labelled tokens, or None.
-        structure_loss: (B,) how badly the texts tell the descriptors of their crystals, or None.
+        structure_loss: (B,) loss of the descriptors predicted from each text, or None.
     """
 
     graphs: Float[jax.Array, "views_graph examples graph_features"]
@@ -58,7 +58,7 @@ class ClacOutput:
         lm_num_tokens: (V_text,) number of labelled tokens, or None.
         crystal_prior: (B,) prior loss of each first crystal view, or None without that prior.
         text_prior: (B,) prior loss of each first text view, or None without that prior.
-        structure_loss: (B,) how badly the texts tell the descriptors of their crystals, or None.
+        structure_loss: (B,) loss of the descriptors predicted from each text, or None.
     """
 
     cross: ProjectedPair
@@ -96,7 +96,7 @@ class CLaC(nn.Module):
         intra_critic: how two views of one modality are scored, "dot" or "concat".
         crystal_prior: whether crystal features are pulled towards a uniform prior.
         text_prior: whether text features are pulled towards a uniform prior.
-        tells_structure: whether the descriptors of the crystals are predicted from the texts.
+        predicts_structure: whether the descriptors of the crystals are predicted from the texts.
     """
 
     graph_encoder: nn.Module
@@ -110,7 +110,7 @@ class CLaC(nn.Module):
     intra_critic: str = "dot"
     crystal_prior: bool = False
     text_prior: bool = False
-    tells_structure: bool = False
+    predicts_structure: bool = False
 
     def setup(self) -> None:  # noqa: D102
         def head(critic: str) -> Head:
@@ -127,7 +127,7 @@ class CLaC(nn.Module):
             self.crystal_discriminator = PriorDiscriminator()
         if self.text_prior:
             self.text_discriminator = PriorDiscriminator()
-        if self.tells_structure:
+        if self.predicts_structure:
             self.structure_head = StructureHead()
 
     def __call__(
@@ -178,7 +178,7 @@ class CLaC(nn.Module):
         texts = self.encode_texts(batch, key=key if train else None)
         features = texts.features.reshape(batch.texts.num_views, num_examples, -1)
         structure_loss = None
-        if self.tells_structure and train:
+        if self.predicts_structure and train:
             structure_loss = self.structure_head(features, batch.graphs)
         return Encoded(
             graphs=graphs.reshape(batch.graphs.num_views, num_examples, -1),

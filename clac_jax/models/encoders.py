@@ -68,16 +68,16 @@ def with_pretrained_graph_encoder(
         return params
     settings = graph_settings(options)
     loaded = jax.tree.map(jnp.asarray, settings.pretrained_params(options.pretrained))
-    if options.add_composition and not settings.sees_composition:
-        loaded = {**_encoder_below(params, options.add_descriptors), "encoder": loaded}
-    if options.add_descriptors:
-        loaded = {**params["graph_encoder"], "encoder": loaded}
-    return {**params, "graph_encoder": loaded}
+    has_composition = options.add_composition and not settings.sees_composition
+    depth = has_composition + options.add_descriptors
+    return {**params, "graph_encoder": _with_innermost(params["graph_encoder"], loaded, depth)}
 
 
-def _encoder_below(params: dict[str, Any], described: bool) -> dict[str, Any]:
-    graph: dict[str, Any] = params["graph_encoder"]
-    return graph["encoder"] if described else graph
+def _with_innermost(params: dict[str, Any], loaded: dict[str, Any], depth: int) -> dict[str, Any]:
+    """The parameters of an encoder inside `depth` others, with that one replaced."""
+    if not depth:
+        return loaded
+    return {**params, "encoder": _with_innermost(params["encoder"], loaded, depth - 1)}
 
 
 def compute_dtype(config: ml_collections.ConfigDict) -> str | None:

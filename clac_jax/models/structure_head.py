@@ -9,15 +9,14 @@ from jaxtyping import Float
 
 from clac_jax.input_pipeline.batch import GraphBatch
 from clac_jax.models.fourier import NUM_FEATURES, magnitude_features
-from clac_jax.models.graph.descriptors import SPACE_GROUPS
-from clac_jax.models.settings import ModelError
+from clac_jax.models.graph.descriptors import SPACE_GROUPS, descriptors_of
 
 
 class StructureHead(nn.Module):
     """Predicts the space group and the numbers of the cell of each text's crystal.
 
-    In a contrast, a composition is enough to tell most crystals of a batch apart, so a text encoder
-    has little reason to read the rest. This loss gives it one.
+    In a contrast, a composition is enough to distinguish most crystals of a batch, so a text
+    encoder has little reason to read the rest. This loss gives it one.
     """
 
     @nn.compact
@@ -33,12 +32,7 @@ class StructureHead(nn.Module):
         Raises:
             ModelError: the batch was made without descriptors.
         """
-        descriptors = graphs.descriptors
-        if descriptors is None:
-            raise ModelError(
-                "structure_weight needs descriptors of the crystals, and the batch has none. Make "
-                "it with the needs of the model's config."
-            )
+        descriptors = descriptors_of(graphs, "structure_weight")
         num_examples = texts.shape[1]
         group = jnp.asarray(descriptors.space_group)[:num_examples]
         cell = jnp.asarray(descriptors.cell)[:num_examples]

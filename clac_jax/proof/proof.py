@@ -38,7 +38,7 @@ class Proof:
         segments: what was computed again.
         signature: the valid signature of one of its records; None without one.
         uncovered: number of steps after the last record.
-        has_lost_chain: whether there is no chain, although a checkpoint has a record of one.
+        has_lost_chain: whether the chain is missing although a checkpoint refers to it.
         seconds: time that it took.
     """
 

@@ -11,7 +11,11 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from clac_jax.config.key import key
-from clac_jax.crystals.elements import MAX_ATOMIC_NUMBER, atomic_weights
+from clac_jax.crystals.elements import (
+    DALTON_PER_CUBIC_ANGSTROM,
+    MAX_ATOMIC_NUMBER,
+    atomic_weights,
+)
 from clac_jax.input_pipeline.batch import GraphBatch
 from clac_jax.models.graph.ops import crystal_membership, node_features
 from clac_jax.models.graph.settings import GraphEncoderSettings
@@ -50,8 +54,6 @@ _DENSITY = _Smearing(-0.7, 3.2, 24)  # log g/cm^3: 0.5 to 24
 _RATIO = _Smearing(-1.2, 1.2)  # log of a ratio of lengths: 0.3 to 3.3
 _COSINE = _Smearing(-0.7, 1.0)
 
-_DALTON = 1.66053906660  # g/cm^3 of one dalton per angstrom^3
-
 
 def cell_features(
     lattices: Float[Array, "rows 3 3"],
@@ -79,7 +81,8 @@ def cell_features(
     cosines = products * lengths / jnp.prod(lengths, axis=1, keepdims=True)
     ratios = jnp.log(lengths[:, 1:] / lengths[:, :1])
     volume = jnp.abs(jnp.sum(a * jnp.cross(b, c), axis=-1))
-    sizes = jnp.log(jnp.stack([num_atoms, volume / num_atoms, _DALTON * masses / volume], axis=1))
+    density = DALTON_PER_CUBIC_ANGSTROM * masses / volume
+    sizes = jnp.log(jnp.stack([num_atoms, volume / num_atoms, density], axis=1))
     plain = jnp.concatenate([sizes, ratios, cosines], axis=1)
     laws = (_ATOMS, _VOLUME, _DENSITY, _RATIO, _RATIO, _COSINE, _COSINE, _COSINE)
     smeared = [law(plain[:, k]) for k, law in enumerate(laws)]

@@ -47,12 +47,7 @@ class DescriptorEncoder(nn.Module):
         Raises:
             ModelError: the batch was made without descriptors.
         """
-        descriptors = graphs.descriptors
-        if descriptors is None:
-            raise ModelError(
-                "The model needs descriptors of the crystals, and the batch has none. Make it with "
-                "the needs of the model's config."
-            )
+        descriptors = descriptors_of(graphs, "add_descriptors")
         width = self.settings.num_features
         rows = descriptors.space_group.shape[0]
         sites = _site_features(graphs, descriptors)
@@ -91,6 +86,24 @@ class WithDescriptors(nn.Module):
         features: jax.Array = self.encoder(graphs, train=train, axis_name=axis_name)
         added: jax.Array = self.descriptors(graphs)
         return features + added
+
+
+def descriptors_of(graphs: GraphBatch, option: str) -> DescriptorBatch:
+    """The descriptors of a batch.
+
+    Args:
+        graphs: packed crystals.
+        option: the config key that needs them.
+
+    Raises:
+        ModelError: the batch was made without descriptors.
+    """
+    if graphs.descriptors is None:
+        raise ModelError(
+            f"{option} needs descriptors of the crystals, and the batch has none. Make it with the "
+            "needs of the model's config."
+        )
+    return graphs.descriptors
 
 
 def _site_features(
