@@ -126,6 +126,15 @@ class Augment:
         used_with="use_textual_intramodal_loss=False",
         on_change=NEXT_EXAMPLE,
     )
+    hide_elements_prob: float = key(
+        0.0,
+        "probability that the elements of an example are hidden, in its crystal and its texts, so "
+        "that only structure tells it from others whose elements are hidden",
+        low=0.0,
+        high=1.0,
+        used_with="task=contrastive",
+        on_change=NEXT_EXAMPLE,
+    )
     mask_prob: float = key(
         0.15, "probability that a token is masked", low=0.0, high=1.0, on_change=NEXT_EXAMPLE
     )

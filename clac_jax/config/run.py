@@ -60,6 +60,13 @@ class TextEncoder:
     num_layers: int | None = key(
         None, "uses only the first layers, this many; None: all", kind=int, low=1
     )
+    feed_forward_units: int | None = key(
+        None,
+        "hidden units of each layer's perceptron: of a pretrained encoder, those with the largest "
+        "weights; None: all",
+        kind=int,
+        low=1,
+    )
     tokenizer: str = key(
         "minilm",
         "minilm, or a folder or hub id with a tokenizer.json",
@@ -219,7 +226,7 @@ class Run:
     )
     structure_weight: float = key(
         0.0,
-        "weight of the loss of space group, density and cell predicted from the texts; 0: none",
+        "weight of the loss of space group and cell predicted from the joint space; 0: none",
         low=0.0,
         used_with="task=contrastive",
         on_change=OTHER_MODEL,

@@ -71,6 +71,15 @@ class Descriptors:
     cell: np.ndarray
     sites: np.ndarray
 
+    def without_elements(self) -> Descriptors:
+        """Descriptors with zeros for the atom vectors of the neighbours."""
+        shells = self.sites.copy()
+        # A view of the copy: (N, shells, numbers of a shell).
+        by_shell = shells[:, NEIGHBOURS:].reshape(len(shells), -1, SHELL_NUMBERS)
+        by_shell[:, :, -NUM_FEATURES:] = 0
+        shells[:, NEIGHBOURS:] = by_shell.reshape(len(shells), -1)
+        return dataclasses.replace(self, sites=_read_only(shells))
+
 
 def describe(crystal: Crystal) -> Descriptors:
     """The descriptors of a crystal, remembered for later epochs: they take milliseconds."""

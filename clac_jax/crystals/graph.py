@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,16 @@ class CrystalGraph:
     edge_vectors: np.ndarray
     lattice: np.ndarray
     descriptors: Descriptors | None = None
+
+
+def without_elements(graph: CrystalGraph) -> CrystalGraph:
+    """The graph of the same structure made of no known elements: all atomic numbers are 0."""
+    descriptors = graph.descriptors
+    return dataclasses.replace(
+        graph,
+        atomic_numbers=np.zeros_like(graph.atomic_numbers),
+        descriptors=None if descriptors is None else descriptors.without_elements(),
+    )
 
 
 def neighbour_list(

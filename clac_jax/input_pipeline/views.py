@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import ml_collections
 import numpy as np
 
+from clac_jax.crystals import graph as crystal_graph
 from clac_jax.crystals.augment import perturb, strain
 from clac_jax.crystals.crystal import Crystal
 from clac_jax.crystals.graph import CrystalGraph, build_graph
@@ -17,6 +18,7 @@ from clac_jax.input_pipeline.batch import ExampleViews, TokenView
 from clac_jax.input_pipeline.labels import label_of
 from clac_jax.input_pipeline.needs import EncoderNeeds
 from clac_jax.text.formula import replace_formulas
+from clac_jax.text.hidden_elements import without_elements
 from clac_jax.text.sentences import IGNORED_LABEL, Tokenizer, chosen_sentences, split_sentences
 
 FORMULA_WORD = "material"
@@ -24,8 +26,8 @@ NO_TEXT = TokenView(np.zeros(1, np.int32))  # placeholder for a text that is nev
 
 # Last part of a generator's seed. Each view draws from its own stream, so that switching off one
 # augmentation leaves the others unchanged.
-# Stream 0 is `order.ORDER_STREAM`.
-_CRYSTAL, _TEXT = 1, 3
+# Stream 0 is `order.ORDER_STREAM`; crystals and texts have two views each.
+_CRYSTAL, _TEXT, _HIDING = 1, 3, 5
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class ViewOptions:
         causal: set for a decoder: nothing is masked, and every token except the first is a label.
         replace_formula_prob: probability that all formulas in a text view become "material".
         replace_formula_start_epoch: first epoch in which formulas are replaced.
+        hide_elements_prob: probability that all views of an example hide its elements.
         label: name of the property being learned, in which case there are no texts; "": none.
     """
 
@@ -75,6 +78,7 @@ class ViewOptions:
     causal: bool = False
     replace_formula_prob: float = 0.0
     replace_formula_start_epoch: int = 0
+    hide_elements_prob: float = 0.0
     label: str = ""
 
 
@@ -102,6 +106,7 @@ def view_options(config: ml_collections.ConfigDict, needs: EncoderNeeds) -> View
         causal=needs.causal,
         replace_formula_prob=config.replace_formula_prob,
         replace_formula_start_epoch=config.replace_formula_start_epoch,
+        hide_elements_prob=0.0 if is_property else config.augment.hide_elements_prob,
         label=config.property.name if is_property else "",
     )
 
@@ -116,6 +121,7 @@ class DrawnText:
         replaced: whether every formula was replaced.
         words: the view.
         tokens: the view as the model gets it.
+        hidden: whether it does not say which elements the crystal consists of.
     """
 
     sentences: tuple[str, ...]
@@ -123,6 +129,7 @@ class DrawnText:
     replaced: bool
     words: str
     tokens: TokenView
+    hidden: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,6 +145,11 @@ class Drawn:
     original: Crystal
     crystals: tuple[Crystal, ...]
     texts: tuple[DrawnText, ...]
+
+    @property
+    def hidden(self) -> bool:
+        """Whether the views hide which elements the crystal consists of."""
+        return any(text.hidden for text in self.texts)
 
 
 def draw(
@@ -164,8 +176,10 @@ def draw(
             words = " ".join(sentences[number] for number in kept)
         replaced = rng.uniform() < options.replace_formula_prob
         replaced = replaced and epoch >= options.replace_formula_start_epoch
-        if replaced:
+        if replaced or hidden:
             words = without_formulas(words, record)
+        if hidden:
+            words = without_elements(words)
         plain = token_view(words, options.max_length, tokenizer, numbers=options.numbers)
         ids, numbers = plain.ids, plain.numbers
         labels = None
@@ -176,8 +190,9 @@ def draw(
             if numbers is not None:  # a masked token does not say its value
                 numbers = np.where(labels == IGNORED_LABEL, numbers, np.float32(np.nan))
         tokens = TokenView(ids, labels if options.with_labels else None, numbers)
-        return DrawnText(sentences, kept, replaced, words, tokens)
+        return DrawnText(sentences, kept, replaced or hidden, words, tokens, hidden)
 
+    hidden = bool(generator(_HIDING).uniform() < options.hide_elements_prob)
     crystal = record.crystal()
     views: tuple[Crystal, ...] = (crystal,)
     if options.graph_views == 2:
@@ -207,9 +222,12 @@ def train_views(
     def build() -> ExampleViews:
         drawn = draw(record, index, seed, epoch, options, tokenizer)
         tokens = tuple(text.tokens for text in drawn.texts)
+        graphs = tuple(_graph(view, options, drawn.original) for view in drawn.crystals)
+        if drawn.hidden:
+            graphs = tuple(crystal_graph.without_elements(graph) for graph in graphs)
         return ExampleViews(
             index=index,
-            graphs=tuple(_graph(view, options, drawn.original) for view in drawn.crystals),
+            graphs=graphs,
             tokens=(NO_TEXT,) * options.text_views if options.label else tokens,
             label=label_of(record, options.label) if options.label else None,
         )

@@ -25,6 +25,7 @@ from clac_jax.models.encoders import (
 from clac_jax.models.losses import LOSSES
 from clac_jax.models.losses.settings import PairLoss
 from clac_jax.models.settings import ModelError, kind_named, settings_of
+from clac_jax.models.text.narrowing import with_fewer_units
 from clac_jax.models.text.pretrained import load_huggingface
 
 _CODE, _LIBRARIES = ("models", "crystals"), ("jax", "flax", "numpy")
@@ -47,10 +48,16 @@ def build_model(config: ml_collections.ConfigDict, vocab_size: int | None = None
         vocab_size: vocabulary size of the tokenizer, for a text encoder without pretrained weights.
 
     Raises:
-        ModelError: a name is unknown, or sizes are incompatible.
+        ModelError: a name is unknown, or sizes or options are incompatible.
         PretrainedError: the folder of pretrained weights cannot be used.
     """
     heads = pair_loss_of(config.loss).heads
+    if config.structure_weight > 0 and heads.cross_critic != "dot":
+        raise ModelError(
+            f"structure_weight is {config.structure_weight:g}, but with loss.name="
+            f"{config.loss.name} crystals and texts have no joint space to predict structure from. "
+            "Set it to 0, or choose another loss."
+        )
     return CLaC(
         graph_encoder=build_graph_encoder(config),
         text_encoder=build_text_encoder(config, vocab_size),
@@ -139,8 +146,10 @@ def init_variables(
     variables = dict(jax.jit(lambda k: model.init(k, batch, train=True))(key))
     params = with_pretrained_graph_encoder(variables["params"], config)
     if config.text_encoder.pretrained is not None:
-        loaded = load_huggingface(config.text_encoder.pretrained)
+        loaded = load_huggingface(config.text_encoder.pretrained).params
+        if config.text_encoder.feed_forward_units is not None:
+            loaded = with_fewer_units(loaded, config.text_encoder.feed_forward_units)
         text = dict(params["text_encoder"])
-        text.update({name: value for name, value in loaded.params.items() if name in text})
+        text.update({name: value for name, value in loaded.items() if name in text})
         params = {**params, "text_encoder": text}
     return variables | {"params": jax.tree.map(jnp.asarray, params)}

@@ -17,7 +17,7 @@ from clac_jax.models.heads import (
     ProjectedPair,
     prior_noise,
 )
-from clac_jax.models.structure_head import StructureHead
+from clac_jax.models.structure_head import StructureHead, StructureTargets, structure_targets
 from clac_jax.models.text.output import TextOutput
 from clac_jax.typing import Array
 
@@ -28,6 +28,19 @@ _CRYSTAL_NOISE, _TEXT_NOISE = 1_000_001, 1_000_002
 
 
 @flax.struct.dataclass
+class Constants:
+    """The parts of an encoded batch that no gradient flows to.
+
+    Attributes:
+        lm_num_tokens: (V_text,) number of labelled tokens, or None.
+        structure: what is predicted from the joint space, or None.
+    """
+
+    lm_num_tokens: Int[jax.Array, "views_text"] | None = None
+    structure: StructureTargets | None = None
+
+
+@flax.struct.dataclass
 class Encoded:
     """Features of a batch from the two towers, before any projection.
 
@@ -35,15 +48,13 @@ class Encoded:
         graphs: (V_graph, B, F) features of the crystals; view 0 first.
         texts: (V_text, B, F) features of the texts.
         lm_loss_sum: (V_text,) summed language-model loss of this device's tokens, or None.
-        lm_num_tokens: (V_text,) number of labelled tokens, or None.
-        structure_loss: (B,) loss of the descriptors predicted from each text, or None.
+        constants: what the losses need besides.
     """
 
     graphs: Float[jax.Array, "views_graph examples graph_features"]
     texts: Float[jax.Array, "views_text examples text_features"]
     lm_loss_sum: Float[jax.Array, "views_text"] | None = None
-    lm_num_tokens: Int[jax.Array, "views_text"] | None = None
-    structure_loss: Float[jax.Array, "examples"] | None = None
+    constants: Constants = Constants()
 
 
 @flax.struct.dataclass
@@ -58,7 +69,7 @@ class ClacOutput:
         lm_num_tokens: (V_text,) number of labelled tokens, or None.
         crystal_prior: (B,) prior loss of each first crystal view, or None without that prior.
         text_prior: (B,) prior loss of each first text view, or None without that prior.
-        structure_loss: (B,) loss of the descriptors predicted from each text, or None.
+        structure_loss: (B,) loss of the structure predicted from the joint space, or None.
     """
 
     cross: ProjectedPair
@@ -96,7 +107,7 @@ class CLaC(nn.Module):
         intra_critic: how two views of one modality are scored, "dot" or "concat".
         crystal_prior: whether crystal features are pulled towards a uniform prior.
         text_prior: whether text features are pulled towards a uniform prior.
-        predicts_structure: whether the descriptors of the crystals are predicted from the texts.
+        predicts_structure: whether space group and cell are predicted from the joint space.
     """
 
     graph_encoder: nn.Module
@@ -176,16 +187,14 @@ class CLaC(nn.Module):
         num_examples = batch.example_mask.shape[0]
         graphs = self.graph_encoder(batch.graphs, train=train, axis_name=axis_name)
         texts = self.encode_texts(batch, key=key if train else None)
-        features = texts.features.reshape(batch.texts.num_views, num_examples, -1)
-        structure_loss = None
+        structure = None
         if self.predicts_structure and train:
-            structure_loss = self.structure_head(features, batch.graphs)
+            structure = structure_targets(batch.graphs, num_examples)
         return Encoded(
             graphs=graphs.reshape(batch.graphs.num_views, num_examples, -1),
-            texts=features,
-            structure_loss=structure_loss,
+            texts=texts.features.reshape(batch.texts.num_views, num_examples, -1),
             lm_loss_sum=texts.lm_loss_sum,
-            lm_num_tokens=texts.lm_num_tokens,
+            constants=Constants(texts.lm_num_tokens, structure),
         )
 
     def contrast(
@@ -228,15 +237,19 @@ class CLaC(nn.Module):
             crystal_prior = prior(self.crystal_discriminator, graphs[0], _CRYSTAL_NOISE)
         if self.text_prior:
             text_prior = prior(self.text_discriminator, texts[0], _TEXT_NOISE)
+        cross, structure_loss = contrast(self.cross_head, graphs, texts), None
+        if encoded.constants.structure is not None:
+            vectors = jnp.concatenate([cross.left, cross.right])
+            structure_loss = self.structure_head(vectors, encoded.constants.structure)
         return ClacOutput(
-            cross=contrast(self.cross_head, graphs, texts),
+            cross=cross,
             visual=visual,
             textual=textual,
             lm_loss_sum=encoded.lm_loss_sum,
-            lm_num_tokens=encoded.lm_num_tokens,
+            lm_num_tokens=encoded.constants.lm_num_tokens,
             crystal_prior=crystal_prior,
             text_prior=text_prior,
-            structure_loss=encoded.structure_loss,
+            structure_loss=structure_loss,
         )
 
     def encode_texts(self, batch: Batch, *, key: Key[jax.Array, ""] | None = None) -> TextOutput:

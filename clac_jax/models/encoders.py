@@ -138,11 +138,27 @@ def text_settings(
                 f"has, {settings.num_hidden_layers}. Lower it, or leave it out for all of them."
             )
         settings = dataclasses.replace(settings, num_hidden_layers=options.num_layers)
+    if options.feed_forward_units is not None:
+        settings = _narrowed(settings, options.feed_forward_units)
     if options.numbers_at:
         settings = _reading_numbers(settings, options.numbers_at)
     if options.dropout is not None:
         settings = settings.with_dropout(options.dropout)
     return dataclasses.replace(settings, compute_dtype=compute_dtype(config))
+
+
+def _narrowed(settings: TextEncoderSettings, units: int) -> TextEncoderSettings:
+    if not settings.can_be_narrowed:
+        raise ModelError(
+            "text_encoder.feed_forward_units is set, and only BERT, OPT and GPT-2 can be narrowed. "
+            "Set it to None, or take another encoder."
+        )
+    if units > settings.intermediate_size:
+        raise ModelError(
+            f"text_encoder.feed_forward_units = {units} is more than the encoder has, "
+            f"{settings.intermediate_size}. Lower it, or set it to None for all of them."
+        )
+    return dataclasses.replace(settings, intermediate_size=units)
 
 
 def _reading_numbers(settings: TextEncoderSettings, layers: tuple[int, ...]) -> TextEncoderSettings:

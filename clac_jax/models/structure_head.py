@@ -1,47 +1,76 @@
-"""Descriptors of crystals, predicted from texts: an auxiliary loss about structure."""
+"""The structure of crystals, read from the joint space: an auxiliary loss."""
 
 from __future__ import annotations
 
+import math
+
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from clac_jax.input_pipeline.batch import GraphBatch
 from clac_jax.models.fourier import NUM_FEATURES, magnitude_features
 from clac_jax.models.graph.descriptors import SPACE_GROUPS, descriptors_of
 
 
-class StructureHead(nn.Module):
-    """Predicts the space group and the numbers of the cell of each text's crystal.
+@flax.struct.dataclass
+class StructureTargets:
+    """The numbers that are predicted of each crystal.
 
-    In a contrast, a composition is enough to distinguish most crystals of a batch, so a text
-    encoder has little reason to read the rest. This loss gives it one.
+    Attributes:
+        space_group: (B,) int32 number of the space group, 0 where it is unknown.
+        cell: (B, C) float32 numbers of the cell, see `crystals.descriptors`.
+    """
+
+    space_group: Int[jax.Array, "examples"]
+    cell: Float[jax.Array, "examples cell"]
+
+
+def structure_targets(graphs: GraphBatch, num_examples: int) -> StructureTargets:
+    """The targets of a batch: those of its first views.
+
+    Raises:
+        ModelError: the batch was made without descriptors.
+    """
+    descriptors = descriptors_of(graphs, "structure_weight")
+    return StructureTargets(
+        jnp.asarray(descriptors.space_group)[:num_examples],
+        jnp.asarray(descriptors.cell)[:num_examples],
+    )
+
+
+class StructureHead(nn.Module):
+    """Predicts space group and cell from a vector of the joint space, of a crystal or of a text.
+
+    In a contrast, a composition is enough to distinguish most crystals of a batch, so little else
+    finds its way into the joint space. This loss gives structure a place there, and since the same
+    weights read it from both kinds of vectors, it is the same place for both.
     """
 
     @nn.compact
     def __call__(
-        self, texts: Float[jax.Array, "views examples features"], graphs: GraphBatch
+        self, vectors: Float[jax.Array, "views examples features"], targets: StructureTargets
     ) -> Float[jax.Array, "examples"]:
-        """The loss of each example, averaged over the views of its text.
+        """The loss of each example, averaged over its vectors.
+
+        Args:
+            vectors: (V, B, P) unit vectors of crystals and texts, one slice per view.
+            targets: what is predicted.
 
         Returns:
             (B,): the cross entropy of the space group, 0 where it is unknown, plus the mean squared
             error of the waves of the cell's numbers (`magnitude_features`); meaningless at padding.
-
-        Raises:
-            ModelError: the batch was made without descriptors.
         """
-        descriptors = descriptors_of(graphs, "structure_weight")
-        num_examples = texts.shape[1]
-        group = jnp.asarray(descriptors.space_group)[:num_examples]
-        cell = jnp.asarray(descriptors.cell)[:num_examples]
-        wanted = magnitude_features(cell).reshape(num_examples, -1)
-        logits = nn.Dense(SPACE_GROUPS, name="space_group")(texts)
-        waves = nn.Dense(cell.shape[1] * NUM_FEATURES, name="cell")(texts)
-        symmetry = -jnp.take_along_axis(jax.nn.log_softmax(logits), group[None, :, None], axis=-1)[
-            ..., 0
-        ]
-        symmetry = jnp.where(group > 0, symmetry, 0)
+        # Components of about 1, for which the initial weights are made.
+        x = vectors * math.sqrt(vectors.shape[-1])
+        cell = targets.cell
+        wanted = magnitude_features(cell).reshape(cell.shape[0], -1)
+        logits = nn.Dense(SPACE_GROUPS, name="space_group")(x)
+        waves = nn.Dense(cell.shape[1] * NUM_FEATURES, name="cell")(x)
+        group = targets.space_group[None, :, None]
+        symmetry = -jnp.take_along_axis(jax.nn.log_softmax(logits), group, axis=-1)[..., 0]
+        symmetry = jnp.where(targets.space_group > 0, symmetry, 0)
         numbers = jnp.mean(jnp.square(waves - wanted), axis=-1)
         return jnp.mean(symmetry + numbers, axis=0)

@@ -122,6 +122,8 @@ def view_lines(example: Example) -> list[str]:
             kept = " ".join(str(k + 1) for k in text.kept)
             how.append(f"sentences {kept} of {len(text.sentences)}")
         how.append("formulas replaced" if text.replaced else "formulas kept")
+        if text.hidden:
+            how.append("elements hidden")
         how.append(f"{len(text.tokens.ids)} tokens")
         lines.append(f"  text {number + 1}     {', '.join(how)}: {text.words}")
     return lines
@@ -180,6 +182,7 @@ def _example_json(example: Example) -> dict[str, Any]:
             "sentences": len(text.sentences),
             "kept": text.kept,
             "replaced": text.replaced,
+            "hidden": text.hidden,
             "tokens": len(text.tokens.ids),
             "words": text.words,
         }

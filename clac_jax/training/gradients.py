@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from clac_jax.input_pipeline.batch import Batch
-from clac_jax.models.clac import Encoded
+from clac_jax.models.clac import Constants, Encoded
 from clac_jax.training.losses import Loss
 
 
@@ -104,11 +104,11 @@ class GradientFunction:
 
     def _cached(self, params: Any, batch_stats: Any, batch: Batch, key: jax.Array) -> BatchGradient:
         # Outside the differentiated function, so that no activations are kept.
-        chunks, num_tokens = jax.lax.map(
+        chunks, constants = jax.lax.map(
             lambda chunk: self.encode(params, batch_stats, chunk, key), batch
         )
         head_grads, feature_grads, new_stats, terms = self.of_features(
-            params, batch_stats, (chunks, num_tokens), batch, key
+            params, batch_stats, (chunks, constants), batch, key
         )
 
         def add_chunk(grads: Any, inputs: tuple[Batch, Encoded]) -> tuple[Any, None]:
@@ -121,8 +121,8 @@ class GradientFunction:
 
     def encode(
         self, params: Any, batch_stats: Any, chunk: Batch, key: jax.Array
-    ) -> tuple[Encoded, jax.Array | None]:
-        """The features of a chunk, and its number of labelled tokens (not differentiated)."""
+    ) -> tuple[Encoded, Constants]:
+        """The features of a chunk, and apart from them what is not differentiated."""
         encoded: Encoded = self.apply_fn(
             {"params": self._frozen(params), "batch_stats": batch_stats},
             chunk,
@@ -131,13 +131,13 @@ class GradientFunction:
             axis_name=self.axis_name,
             method="encode",
         )
-        return dataclasses.replace(encoded, lm_num_tokens=None), encoded.lm_num_tokens
+        return dataclasses.replace(encoded, constants=Constants()), encoded.constants
 
     def of_features(
         self,
         params: Any,
         batch_stats: Any,
-        encoded: tuple[Encoded, jax.Array | None],
+        encoded: tuple[Encoded, Constants],
         batch: Batch,
         key: jax.Array,
     ) -> tuple[Any, Encoded, Any, dict[str, jax.Array]]:
@@ -156,11 +156,11 @@ class GradientFunction:
         full = _unchunked(batch)
 
         def share(
-            params: Any, chunks: Encoded, num_tokens: jax.Array | None
+            params: Any, chunks: Encoded, constants: Constants
         ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
             output, updated = self.apply_fn(
                 {"params": self._frozen(params), "batch_stats": batch_stats},
-                joined(dataclasses.replace(chunks, lm_num_tokens=num_tokens)),
+                joined(dataclasses.replace(chunks, constants=constants)),
                 full.example_mask,
                 full.example_index,
                 train=True,
@@ -199,10 +199,11 @@ def joined(chunks: Encoded) -> Encoded:
     """The full batch, joined from its encoded chunks.
 
     Args:
-        chunks: features (C, V, b, F) and sums of the language-model loss (C, V).
+        chunks: features (C, V, b, F), sums of the language-model loss (C, V), targets (C, b, ...).
 
     Returns:
-        Features (V, C * b, F) in chunk order, and the sums over all chunks (V,).
+        Features (V, C * b, F) and targets (C * b, ...) in chunk order, and the sums over all
+        chunks (V,).
     """
 
     def side_by_side(x: jax.Array) -> jax.Array:
@@ -216,8 +217,10 @@ def joined(chunks: Encoded) -> Encoded:
         graphs=side_by_side(chunks.graphs),
         texts=side_by_side(chunks.texts),
         lm_loss_sum=total(chunks.lm_loss_sum),
-        lm_num_tokens=total(chunks.lm_num_tokens),
-        structure_loss=None if chunks.structure_loss is None else chunks.structure_loss.reshape(-1),
+        constants=Constants(
+            total(chunks.constants.lm_num_tokens),
+            jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), chunks.constants.structure),
+        ),
     )
 
 

@@ -31,7 +31,7 @@ class LossOptions:
     Attributes:
         pair: loss of a pair of views.
         lm_weight: weight of the language-model loss.
-        structure_weight: weight of the loss of the descriptors predicted from texts.
+        structure_weight: weight of the loss of the structure predicted from the joint space.
     """
 
     pair: PairLoss = field(default_factory=InfoNCE)

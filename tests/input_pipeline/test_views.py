@@ -47,8 +47,11 @@ def same(left, right):
         left.index == right.index
         and all(
             np.array_equal(getattr(a, field.name), getattr(b, field.name))
-            for a, b in zip(left.graphs, right.graphs, strict=True)
+            for one, other in zip(left.graphs, right.graphs, strict=True)
+            for a, b in ((one, other), (one.descriptors, other.descriptors))
+            if a is not None
             for field in dataclasses.fields(a)
+            if field.name != "descriptors"
         )
         and all(
             np.array_equal(a.ids, b.ids) for a, b in zip(left.tokens, right.tokens, strict=True)
@@ -168,6 +171,40 @@ def test_drawn_sentences_explain_the_views(records, tokenizer):
         strained = drawn.crystals[1].lattice.astype(np.float32)
         np.testing.assert_array_equal(views.graphs[1].lattice, strained)
     assert {True, False} == set(replaced)
+
+
+def test_hidden_elements_are_in_neither_crystals_nor_texts(records, tokenizer):
+    options = dataclasses.replace(OPTIONS, hide_elements_prob=0.4, descriptors=True)
+    hidden = 0
+    for index, record in enumerate(records):
+        views, drawn = (
+            make(record, index, 3, 1, options, tokenizer) for make in (train_views, draw)
+        )
+        plain = train_views(
+            record, index, 3, 1, dataclasses.replace(options, hide_elements_prob=0.0), tokenizer
+        )
+        if not drawn.hidden:
+            assert same(views, plain)
+            continue
+        hidden += 1
+        for text in drawn.texts:
+            assert text.hidden and text.replaced
+            assert "CsCl" not in text.words and "cesium" not in text.words
+        for graph, other in zip(views.graphs, plain.graphs, strict=True):
+            assert not graph.atomic_numbers.any() and other.atomic_numbers.all()
+            np.testing.assert_array_equal(graph.edge_vectors, other.edge_vectors)
+            assert graph.descriptors.space_group == other.descriptors.space_group
+            np.testing.assert_array_equal(graph.descriptors.cell, other.descriptors.cell)
+            sites, known = graph.descriptors.sites, other.descriptors.sites
+            # Distances, sizes and angles stay; the 92 numbers of each shell's elements go.
+            assert sites.shape == known.shape == (len(graph.atomic_numbers), 12 + 2 * (11 + 92))
+            for first, last in ((0, 23), (115, 126)):
+                np.testing.assert_array_equal(sites[:, first:last], known[:, first:last])
+            for first, last in ((23, 115), (126, 218)):
+                assert known[:, first:last].any() and not sites[:, first:last].any()
+        # What other epochs see is remembered elsewhere.
+        assert describe(record.crystal()).sites[:, 23:115].any()
+    assert 0 < hidden < len(records)
 
 
 @pytest.mark.parametrize("num_threads", [1, 4])

@@ -1,8 +1,7 @@
-"""The auxiliary loss that asks texts for the structure of their crystals."""
+"""The auxiliary loss that predicts structure from the joint space."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 
 import jax
@@ -24,7 +23,7 @@ from clac_jax.models import ModelError, build_model
 from clac_jax.models.encoders import build_graph_encoder, encoder_needs, text_settings
 from clac_jax.models.fourier import magnitude_features
 from clac_jax.models.property_model import PropertyModel
-from clac_jax.models.structure_head import StructureHead
+from clac_jax.models.structure_head import StructureHead, structure_targets
 
 # Reduced optimization: everything runs once.
 FAST = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
@@ -39,56 +38,51 @@ ALL = {
 
 @pytest.fixture(scope="module")
 def head():
-    """(texts, graphs) -> loss of each example, with random parameters."""
+    """(vectors, targets) -> loss of each example, with random parameters."""
     rng = np.random.default_rng(0)
-    batch = batch_of(with_structure(examples()))
-    texts = rng.normal(size=(2, 3, 5)).astype(np.float32)
-    params = jax.jit(StructureHead().init)(jax.random.key(0), texts, batch.graphs)
-    return jax.jit(StructureHead().apply), params["params"], texts
+    targets = structure_targets(batch_of(with_structure(examples())).graphs, 3)
+    vectors = rng.normal(size=(4, 3, 5)).astype(np.float32)
+    params = jax.jit(StructureHead().init)(jax.random.key(0), vectors, targets)
+    return jax.jit(StructureHead().apply), params["params"], vectors
 
 
 def test_it_is_the_cross_entropy_of_the_group_and_the_error_of_the_cell(head):
-    loss, params, texts = head
-    graphs = batch_of(with_structure(examples())).graphs
+    loss, params, vectors = head
+    targets = structure_targets(batch_of(with_structure(examples())).graphs, 3)
     expected = np.zeros(3)
-    for view in texts:
+    for view in vectors:
+        view = view * np.sqrt(5)
         logits = view @ params["space_group"]["kernel"] + params["space_group"]["bias"]
         shifted = logits - logits.max(axis=1, keepdims=True)
         log_shares = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
         waves = view @ params["cell"]["kernel"] + params["cell"]["bias"]
         for row in range(3):
-            cell = jnp.asarray(graphs.descriptors.cell[row])
-            wanted = np.ravel(magnitude_features(cell))
-            expected[row] -= log_shares[row, graphs.descriptors.space_group[row]] / 2
-            expected[row] += np.mean((waves[row] - wanted) ** 2) / 2
-    np.testing.assert_allclose(loss({"params": params}, texts, graphs), expected, rtol=1e-5)
+            wanted = np.ravel(magnitude_features(targets.cell[row]))
+            expected[row] -= log_shares[row, targets.space_group[row]] / 4
+            expected[row] += np.mean((waves[row] - wanted) ** 2) / 4
+    np.testing.assert_allclose(loss({"params": params}, vectors, targets), expected, rtol=1e-5)
 
 
 def test_an_unknown_space_group_adds_nothing(head):
-    loss, params, texts = head
-    unknown = [
-        dataclasses.replace(
-            example,
-            graphs=tuple(
-                dataclasses.replace(
-                    graph, descriptors=dataclasses.replace(graph.descriptors, space_group=0)
-                )
-                for graph in example.graphs
-            ),
-        )
-        for example in with_structure(examples())
-    ]
-    graphs = batch_of(unknown).graphs
+    loss, params, vectors = head
+    targets = structure_targets(batch_of(with_structure(examples())).graphs, 3)
+    unknown = targets.replace(space_group=jnp.zeros_like(targets.space_group))
     others = {"kernel": np.ones((5, 231), np.float32), "bias": np.zeros(231, np.float32)}
     changed = {"params": {**params, "space_group": others}}
     np.testing.assert_array_equal(
-        loss({"params": params}, texts, graphs), loss(changed, texts, graphs)
+        loss({"params": params}, vectors, unknown), loss(changed, vectors, unknown)
     )
 
 
-def test_a_batch_without_descriptors_is_refused(head):
+def test_a_batch_without_descriptors_is_refused():
     with pytest.raises(ModelError, match="structure_weight needs descriptors"):
-        head[0]({"params": head[1]}, head[2], batch_of(examples()).graphs)
+        structure_targets(batch_of(examples()).graphs, 3)
+
+
+def test_a_loss_without_a_joint_space_is_refused():
+    config = small_config(structure_weight=0.5, **{"loss.name": "jsd", "loss.critic": "concat"})
+    with pytest.raises(ModelError, match=r"structure_weight is 0.5, but .* no joint space"):
+        build_model(config, vocab_size=100)
 
 
 # --- in the model, with descriptors and numbers
@@ -96,17 +90,21 @@ def test_a_batch_without_descriptors_is_refused(head):
 
 @pytest.fixture(scope="module")
 def setup():
-    """A model with all three options, its variables, and the gradient of its towers by a batch."""
+    """A model with all three options, its variables, and the gradient of a loss by example."""
     model = build_model(small_config(**ALL), vocab_size=100)
     variables = random_variables(model, batch_of(with_structure(examples())))
 
     @functools.partial(jax.jit, compiler_options=FAST)
     def gradient(params, batch):
         def loss(params):
-            encoded = model.apply({"params": params}, batch, train=True, method="encode")
+            state = {**variables, "params": params}
+            encoded = model.apply(state, batch, train=True, method="encode")
             each = jnp.sum(jnp.square(encoded.graphs[0]), axis=1)
-            each = each + jnp.sum(jnp.square(encoded.texts[0]), axis=1) + encoded.structure_loss
-            return jnp.sum(jnp.where(batch.example_mask, each, 0))
+            each = each + jnp.sum(jnp.square(encoded.texts[0]), axis=1)
+            # Not trained, since its batch statistics would see the padding of a larger batch.
+            mask, index = batch.example_mask, batch.example_index
+            output = model.apply(state, encoded, mask, index, method="contrast")
+            return jnp.sum(jnp.where(mask, each + output.structure_loss, 0))
 
         return jax.value_and_grad(loss)(params)
 

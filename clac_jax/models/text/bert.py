@@ -41,6 +41,7 @@ class BertSettings(TextEncoderSettings):
     type_vocab_size: int = 2
 
     reads_numbers = True
+    can_be_narrowed = True
     required = {"hidden_act": "gelu", "position_embedding_type": "absolute"}  # noqa: RUF012
 
     def build(  # noqa: D102

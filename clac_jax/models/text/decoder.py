@@ -57,6 +57,7 @@ class DecoderSettings(TextEncoderSettings):
     embedding_dropout_prob: float = 0.0
 
     causal = True
+    can_be_narrowed = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -32,6 +32,7 @@ class TextEncoderSettings:
     Attributes:
         causal: whether the encoder predicts the next token rather than masked ones.
         reads_numbers: whether it supports `numbers_at`.
+        can_be_narrowed: whether it supports `feed_forward_units`, see `narrowing`.
         required: key of a config.json -> the only value supported if the key is given.
 
     Raises:
@@ -53,6 +54,7 @@ class TextEncoderSettings:
 
     causal: ClassVar[bool] = False
     reads_numbers: ClassVar[bool] = False
+    can_be_narrowed: ClassVar[bool] = False
     required: ClassVar[Mapping[str, Any]] = {}
 
     def build(

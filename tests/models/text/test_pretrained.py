@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from clac_jax.files.huggingface import PretrainedError
 from clac_jax.models import ModelError, build_model, init_variables
+from clac_jax.models.text.narrowing import with_fewer_units
 from clac_jax.models.text.pretrained import load_huggingface
 
 
@@ -81,6 +82,25 @@ def test_only_the_first_layers_and_a_pooling_that_starts_at_random(folder):
     first = {name: tree for name, tree in complete.items() if not re.match("layer_[1-9]|lm_", name)}
     assert len(first) < len(complete) - 1
     jax.tree.map(np.testing.assert_array_equal, params, first)
+
+
+def test_only_the_largest_hidden_units(folder):
+    config = small_config(
+        **{
+            "text_encoder.pretrained": str(folder),
+            "text_encoder.max_length": 64,
+            "text_encoder.feed_forward_units": 5,
+            "graph_encoder.name": "composition",
+        }
+    )
+    model, batch = build_model(config, vocab_size=200), batch_of(examples())
+    variables = init_variables(model, config, batch)
+    complete = load_huggingface(folder)
+    complete.params.pop("lm_head")
+    assert complete.settings.intermediate_size > 5 == model.text_encoder.settings.intermediate_size
+    narrow = with_fewer_units(complete.params, 5)
+    jax.tree.map(np.testing.assert_array_equal, variables["params"]["text_encoder"], narrow)
+    assert jax.eval_shape(model.apply, variables, batch).cross.right.shape[1] == 3
 
 
 def test_dropout_is_the_models_own_unless_the_config_says_otherwise(folder):
