@@ -9,7 +9,10 @@ def get_config() -> ml_collections.ConfigDict:
     config = shipped_config("base")
     config.graph_encoder.name = "composition"
     config.graph_encoder.add_descriptors = False
+    config.structure_weight = 0.0
+    config.augment.hide_elements_prob = 0.0
     config.text_encoder.num_layers = None
+    config.text_encoder.feed_forward_units = None
     config.text_encoder.numbers_at = ()
     config.text_encoder.feature = "mean"
     config.frozen = ("text_encoder/.*",)

@@ -18,6 +18,7 @@ from clac_jax.errors import ConfigError
 _RANDOM_TEXT = {
     "text_encoder.pretrained": None,
     "text_encoder.num_layers": None,
+    "text_encoder.feed_forward_units": None,
     "text_encoder.numbers_at": (),
     "text_encoder.config.hidden_size": 192,
     "text_encoder.config.num_hidden_layers": 3,

@@ -26,7 +26,7 @@ def get_config(name: str = "band gap") -> ml_collections.ConfigDict:
     # Only the graph encoder is restored: neither the text side nor the position in the data.
     config.resume_from = "outputs/base@best"
     config.restore.parts = ("params",)
-    config.restore.rules = (("(text_encoder|(cross|visual|textual)_head)/.*", None),)
+    config.restore.rules = (("(text_encoder|(cross|visual|textual|structure)_head)/.*", None),)
     config.restore.strict = False  # the property head starts at random
     config.frozen = ()  # ("graph_encoder/.*",) would train only the head
     config.optimizer.learning_rate_factors = ()

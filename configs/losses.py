@@ -9,14 +9,15 @@ from clac_jax.errors import ConfigError
 _PLAIN = {"use_visual_intramodal_loss": False, "use_textual_intramodal_loss": False}
 _BOTH = {"use_visual_intramodal_loss": True, "use_textual_intramodal_loss": True}
 _JSD = {"loss.name": "jsd"} | _BOTH
+_NO_JOINT_SPACE = {"structure_weight": 0.0}  # crystals and texts are scored by a perceptron
 LOSSES = {
     "infonce": _BOTH,
     "infonce_minimal": _PLAIN,
     "cosface": {"loss.name": "cosface"} | _PLAIN,
     "siglip": {"loss.name": "siglip", "logit_scale_init": 10.0} | _PLAIN,
     "jsd_dot": _JSD,
-    "jsd_concat": _JSD | {"loss.critic": "concat"},
-    "jsd_condot": _JSD | {"loss.critic": "condot"},
+    "jsd_concat": _JSD | _NO_JOINT_SPACE | {"loss.critic": "concat"},
+    "jsd_condot": _JSD | _NO_JOINT_SPACE | {"loss.critic": "condot"},
     "jsd_dotcon": _JSD | {"loss.critic": "dotcon"},
     "jsd_no_image_prior": _JSD | {"loss.crystal_prior": False},
     "jsd_no_text_prior": _JSD | {"loss.text_prior": False},

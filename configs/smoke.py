@@ -18,6 +18,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.use_textual_intramodal_loss = True
     config.graph_encoder.add_composition = False
     config.graph_encoder.add_descriptors = False
+    config.structure_weight = 0.0
+    config.augment.hide_elements_prob = 0.0
     config.augment.sentence_keep_prob = 0.5
     config.graph_encoder.num_features = 16
     config.graph_encoder.num_interactions = 1
@@ -25,6 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.graph_encoder.cutoff = 4.0
     config.text_encoder.pretrained = None
     config.text_encoder.num_layers = None
+    config.text_encoder.feed_forward_units = None
     config.text_encoder.numbers_at = ()
     config.text_encoder.max_length = 32
     config.text_encoder.config.hidden_size = 16
