@@ -24,15 +24,15 @@ def get_config() -> ml_collections.ConfigDict:
     config.graph_encoder.num_interactions = 3
     config.graph_encoder.out_dim = 256
     config.graph_encoder.add_composition = True
-    # Symmetry, cell and sites, computed. Without them, and without being asked for them in the joint
-    # space, hardly more than the composition is learned: docs/performance-notes.md.
+    # Symmetry, cell and sites, computed. Without them, and without a loss that asks the joint space
+    # for them, hardly more than the composition is learned: docs/performance-notes.md.
     config.graph_encoder.add_descriptors = True
     config.structure_weight = 1.0
     config.augment.hide_elements_prob = 0.15
 
     config.text_encoder.pretrained = "minilm"
-    # One of MiniLM's six layers, and a third of its perceptron: the text encoder takes nearly all of
-    # a step, and the time that this saves is spent on more epochs.
+    # One of MiniLM's six layers, and a third of its perceptron: the text encoder takes nearly all
+    # of a step, and the time that this saves is spent on more epochs.
     config.text_encoder.num_layers = 1
     config.text_encoder.feed_forward_units = 512
     config.text_encoder.max_length = 256
