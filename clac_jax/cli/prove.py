@@ -34,7 +34,7 @@ def add(group: argparse.ArgumentParser) -> None:
     )
     computed = group.add_argument_group("computed again")
     computed.add_argument(
-        "--segments", type=int, default=2, metavar="K", help="stretches of steps (default: 2)"
+        "--segments", type=int, default=1, metavar="K", help="stretches of steps (default: 1)"
     )
     computed.add_argument(
         "--steps",

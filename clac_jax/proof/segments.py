@@ -55,7 +55,7 @@ class Limits:
         tolerance: largest relative difference that is put down to rounding on another machine.
     """
 
-    segments: int = 2
+    segments: int = 1
     steps: int = 40
     seed: int | None = None
     minutes: float = 0.0
