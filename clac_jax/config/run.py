@@ -226,7 +226,8 @@ class Run:
     )
     structure_weight: float = key(
         0.0,
-        "weight of the loss of space group and cell predicted from the joint space; 0: none",
+        "weight of the loss of composition, space group and cell predicted from the joint space; "
+        "0: none",
         low=0.0,
         used_with="task=contrastive",
         on_change=OTHER_MODEL,

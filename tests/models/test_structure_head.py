@@ -46,7 +46,7 @@ def head():
     return jax.jit(StructureHead().apply), params["params"], vectors
 
 
-def test_it_is_the_cross_entropy_of_the_group_and_the_error_of_the_cell(head):
+def test_it_is_the_sum_of_the_losses_of_group_cell_and_composition(head):
     loss, params, vectors = head
     targets = structure_targets(batch_of(with_structure(examples())).graphs, 3)
     expected = np.zeros(3)
@@ -60,6 +60,12 @@ def test_it_is_the_cross_entropy_of_the_group_and_the_error_of_the_cell(head):
             wanted = np.ravel(magnitude_features(targets.cell[row]))
             expected[row] -= log_shares[row, targets.space_group[row]] / 4
             expected[row] += np.mean((waves[row] - wanted) ** 2) / 4
+            shares = np.bincount(examples()[row].graphs[0].atomic_numbers, minlength=101)
+            shares = shares / shares.sum()
+            scores = view[row] @ params["composition"]["kernel"] + params["composition"]["bias"]
+            guess = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+            there = shares > 0
+            expected[row] += np.sum(shares[there] * np.log(shares[there] / guess[there])) / 4
     np.testing.assert_allclose(loss({"params": params}, vectors, targets), expected, rtol=1e-5)
 
 
@@ -140,6 +146,7 @@ def test_each_part_has_a_gradient(tight):
     parts = (
         grads["structure_head"]["space_group"],
         grads["structure_head"]["cell"],
+        grads["structure_head"]["composition"],
         grads["graph_encoder"]["descriptors"]["space_group"],
         grads["graph_encoder"]["descriptors"]["site_0"],
         grads["text_encoder"]["numbers_0"]["integers"],
