@@ -1,8 +1,8 @@
-"""Ten short queries in words, and how many of the first ten crystals are what was asked for.
+"""Ten short queries in words, and how many of the first ten crystals fit.
 
 python -m benchmarks.queries "mini=mini" ["base=outputs/base@best" ...]
 
-Ranked are all included crystals. Whether one is what was asked for is read from its data, and from
+Ranked are all included crystals. Whether one fits is read from its data, and from
 its text where that names a structure type or a motif; the model sees only the crystal. Most of the
 crystals were trained on: these figures show what a user sees, and `clac-jax evaluate` what a model
 has learned.

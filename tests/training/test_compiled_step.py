@@ -64,7 +64,7 @@ def compiled(environment, data_dir):
 
 
 def moved(program, kind):
-    """Elements that come out of all operations of a kind."""
+    """The number of elements in the results of all operations of a kind."""
     total = 0
     for shapes in re.findall(rf"= (\(.*?\)|\S+) {kind}(?:-start)?\(", program):
         for size in re.findall(r"\w+\[([\d,]*)\]", shapes):
