@@ -150,7 +150,7 @@ def text_settings(
 def _narrowed(settings: TextEncoderSettings, units: int) -> TextEncoderSettings:
     if not settings.can_be_narrowed:
         raise ModelError(
-            "text_encoder.feed_forward_units is set, and only BERT, OPT and GPT-2 can be narrowed. "
+            "text_encoder.feed_forward_units is set, and this kind of encoder cannot be narrowed. "
             "Set it to None, or take another encoder."
         )
     if units > settings.intermediate_size:

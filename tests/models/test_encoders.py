@@ -19,13 +19,14 @@ from clac_jax.models.text import TEXT_ENCODERS
 
 PACKAGE = Path(clac_jax.__file__).parent
 # Defaults of the config, meanings in configs of earlier versions, names of other programs, and a
-# baseline of the composition, which is not the encoder of that name.
+# baseline of the composition and a layer that predicts it, which are not the encoder of that name.
 MAY_NAME_ONE = {
     "evaluation/prediction.py",
     "config/encoders.py",
     "config/training.py",
     "config/schema.py",
     "config/renamed.py",
+    "models/structure_head.py",
     "interop/reference_config.py",
 }
 
