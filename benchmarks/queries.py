@@ -2,10 +2,9 @@
 
 python -m benchmarks.queries "mini=mini" ["base=outputs/base@best" ...]
 
-Ranked are all included crystals. Whether one fits is read from its data, and from
-its text where that names a structure type or a motif; the model sees only the crystal. Most of the
-crystals were trained on: these figures show what a user sees, and `clac-jax evaluate` what a model
-has learned.
+All included crystals are ranked. Whether one fits is read from its data, and from its text where
+that names a structure type or a motif; the model sees only the crystal. Most of the crystals were
+trained on: these figures show what a user sees, and `clac-jax evaluate` what a model has learned.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def recover(
         lease: its lease.
         say: called with a sentence about each checkpoint that cannot be used.
         needed: names of objects of checkpoints in the mirror that are still to be committed; None
-            if there is no mirror, and then leftovers of interrupted commits are kept.
+            if there is no mirror; leftovers of interrupted commits are then kept.
 
     Returns:
         Step -> commit, for every checkpoint that exists.

@@ -129,7 +129,7 @@ class Augment:
     hide_elements_prob: float = key(
         0.0,
         "probability that the elements of an example are hidden, in its crystal and its texts, so "
-        "that only structure tells it from others whose elements are hidden",
+        "that only structure distinguishes it from others whose elements are hidden",
         low=0.0,
         high=1.0,
         used_with="task=contrastive",

@@ -73,12 +73,10 @@ class Descriptors:
 
     def without_elements(self) -> Descriptors:
         """Descriptors with zeros for the atom vectors of the neighbours."""
-        shells = self.sites.copy()
-        # A view of the copy: (N, shells, numbers of a shell).
-        by_shell = shells[:, NEIGHBOURS:].reshape(len(shells), -1, SHELL_NUMBERS)
-        by_shell[:, :, -NUM_FEATURES:] = 0
-        shells[:, NEIGHBOURS:] = by_shell.reshape(len(shells), -1)
-        return dataclasses.replace(self, sites=_read_only(shells))
+        sites = self.sites.copy()
+        for end in range(NEIGHBOURS + SHELL_NUMBERS, SITE_NUMBERS + 1, SHELL_NUMBERS):
+            sites[:, end - NUM_FEATURES : end] = 0  # the last numbers of each shell
+        return dataclasses.replace(self, sites=_read_only(sites))
 
 
 def describe(crystal: Crystal) -> Descriptors:

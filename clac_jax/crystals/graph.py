@@ -32,15 +32,12 @@ class CrystalGraph:
     lattice: np.ndarray
     descriptors: Descriptors | None = None
 
-
-def without_elements(graph: CrystalGraph) -> CrystalGraph:
-    """The graph of the same structure made of no known elements: all atomic numbers are 0."""
-    descriptors = graph.descriptors
-    return dataclasses.replace(
-        graph,
-        atomic_numbers=np.zeros_like(graph.atomic_numbers),
-        descriptors=None if descriptors is None else descriptors.without_elements(),
-    )
+    def without_elements(self) -> CrystalGraph:
+        """The graph of the same structure with unknown elements: all atomic numbers are 0."""
+        descriptors = None if self.descriptors is None else self.descriptors.without_elements()
+        return dataclasses.replace(
+            self, atomic_numbers=np.zeros_like(self.atomic_numbers), descriptors=descriptors
+        )
 
 
 def neighbour_list(

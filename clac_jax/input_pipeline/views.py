@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import ml_collections
 import numpy as np
 
-from clac_jax.crystals import graph as crystal_graph
 from clac_jax.crystals.augment import perturb, strain
 from clac_jax.crystals.crystal import Crystal
 from clac_jax.crystals.graph import CrystalGraph, build_graph
@@ -224,7 +223,7 @@ def train_views(
         tokens = tuple(text.tokens for text in drawn.texts)
         graphs = tuple(_graph(view, options, drawn.original) for view in drawn.crystals)
         if drawn.hidden:
-            graphs = tuple(crystal_graph.without_elements(graph) for graph in graphs)
+            graphs = tuple(graph.without_elements() for graph in graphs)
         return ExampleViews(
             index=index,
             graphs=graphs,

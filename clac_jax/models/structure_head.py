@@ -15,7 +15,7 @@ from clac_jax.crystals.elements import MAX_ATOMIC_NUMBER
 from clac_jax.input_pipeline.batch import GraphBatch
 from clac_jax.models.fourier import NUM_FEATURES, magnitude_features
 from clac_jax.models.graph.descriptors import SPACE_GROUPS, descriptors_of
-from clac_jax.models.graph.ops import crystal_membership
+from clac_jax.models.graph.ops import mean_pool
 
 
 @flax.struct.dataclass
@@ -40,13 +40,11 @@ def structure_targets(graphs: GraphBatch, num_examples: int) -> StructureTargets
         ModelError: the batch was made without descriptors.
     """
     descriptors = descriptors_of(graphs, "structure_weight")
-    members = crystal_membership(graphs, jnp.float32)[:num_examples]
     elements = jax.nn.one_hot(graphs.atomic_numbers, MAX_ATOMIC_NUMBER + 1)
-    num_atoms = jnp.maximum(jnp.sum(members, axis=1, keepdims=True), 1)
     return StructureTargets(
         jnp.asarray(descriptors.space_group)[:num_examples],
         jnp.asarray(descriptors.cell)[:num_examples],
-        members @ elements / num_atoms,
+        mean_pool(graphs, elements)[:num_examples],
     )
 
 
