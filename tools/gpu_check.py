@@ -33,7 +33,9 @@ WHEELS_VARIABLE = "GPU_CHECK_WHEELS"
 
 
 def prepare(folder: Path) -> list[str]:
-    """Makes the unpacked wheels importable, after the packages of the machine.
+    """Makes the unpacked wheels importable, before the packages of the machine.
+
+    Those are often too old: an image with JAX may have an Orbax of a year ago.
 
     Args:
         folder: folder of the wheels; need not exist.
@@ -43,7 +45,7 @@ def prepare(folder: Path) -> list[str]:
     """
     unpacked = wheels.unpack(folder)
     if unpacked is not None:
-        sys.path.append(str(unpacked))
+        sys.path.insert(0, str(unpacked))
     return absent.stand_in_for_absent()
 
 

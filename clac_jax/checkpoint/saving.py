@@ -20,6 +20,7 @@ from clac_jax.checkpoint.tree import from_arrays, to_arrays
 from clac_jax.checkpoint.writer import CheckpointWriter
 from clac_jax.digests.digest import Digest
 from clac_jax.distributed import processes
+from clac_jax.distributed.lost_process import LostProcessError
 from clac_jax.distributed.preemption import Preempted
 from clac_jax.distributed.sending import any_text
 from clac_jax.distributed.watchdog import SAVE, NoWatchdog, Watch
@@ -162,14 +163,25 @@ class Saver:
         Raises:
             UploadError, LostWorkdirError: what was saved is not in the bucket; the message says
                 where it is.
+            LostProcessError: a save failed; the message says why, and which checkpoint is the
+                newest.
         """
         self.checkpoints.others_are_lost()
+        failure = ""
         try:
             if progress.step > 0 and self._is_intact(state, progress):
                 self._save_unless_saved(state, progress, together=False)
-        except (UserError, RuntimeError, ValueError) as error:  # JAX's, for a deleted state
+        except UserError as error:
+            failure = str(error)
+        except (RuntimeError, ValueError) as error:  # JAX's, for a state deleted in the meantime
             warn(str(error))
         self.checkpoints.drain()  # its error says that what was saved is not where it belongs
+        try:
+            self.checkpoints.wait_for_last()
+        except UserError as error:
+            failure = failure or str(error)
+        if failure:
+            raise LostProcessError(f"{failure} {self.checkpoints.describe_newest()}")
         return self.checkpoints.describe_newest()
 
     def best_state(self, template: TrainState, state: TrainState) -> tuple[TrainState, int]:

@@ -15,6 +15,7 @@ from clac_jax.checkpoint.saving import Saver
 from clac_jax.checkpoint.tree import to_arrays
 from clac_jax.checkpoint.writer import CheckpointWriter, NoCheckpoints
 from clac_jax.config.schema import default_config
+from clac_jax.distributed.lost_process import LostProcessError
 from clac_jax.distributed.preemption import Preempted
 from clac_jax.distributed.watchdog import SAVE, STEP, Watchdog
 from clac_jax.reporting.run_log import SilentLog
@@ -121,6 +122,24 @@ def test_a_run_that_is_asked_to_stop_does_not_say_saved_when_it_is_not(
     state = Pmap().put(make_state())
     with pytest.raises(CheckpointError, match="Cannot save step 1"):
         saver.save_before_leaving(state, AT_STEP_1, Preempted("SIGTERM"))
+    saver.checkpoints.close()
+
+
+@pytest.mark.parametrize("on_failure", ["stop", "continue"])
+def test_a_save_that_fails_is_an_error_without_the_others_as_well(
+    tmp_path, monkeypatch, on_failure
+):
+    """Also if the other process was asked to stop: 75 would say that nothing is missing."""
+    config = make_config(retries=0, on_failure=on_failure)
+    shapes = shapes_of({k: np.asarray(v) for k, v in to_arrays(make_state()).items()})
+    saver = Saver(Pmap(), Checkpoints(tmp_path, config, shapes), SilentLog(), config.checkpoint)
+
+    def fail(folder):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(manager, "write_manifest", fail)
+    with pytest.raises(LostProcessError, match=r"Cannot save step 1.*There is no checkpoint yet."):
+        saver.save_without_others(Pmap().put(make_state()), AT_STEP_1)
     saver.checkpoints.close()
 
 

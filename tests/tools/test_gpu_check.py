@@ -1,5 +1,6 @@
 """The accelerator check, run on a CPU with small sizes."""
 
+import importlib.machinery
 import json
 import os
 import subprocess
@@ -17,7 +18,7 @@ from tools.gpu import absent, children, parts, wheels
 from tools.gpu.children import Child, ChildError, call
 from tools.gpu.peaks import PEAKS, model_flops_utilization
 from tools.gpu.report import report
-from tools.gpu_check import check, time_limit
+from tools.gpu_check import check, prepare, time_limit
 
 CHECK = ROOT / "tools" / "gpu_check.py"
 
@@ -189,6 +190,16 @@ def test_wheels_are_unpacked_once(tmp_path):
     (target / "some_package.py").write_text("VALUE = 2\n")
     assert wheels.unpack(tmp_path) == target
     assert (target / "some_package.py").read_text() == "VALUE = 2\n"
+
+
+def test_a_package_of_the_wheels_comes_before_that_of_the_machine(tmp_path, monkeypatch):
+    """The machine's own Orbax may be too old."""
+    with zipfile.ZipFile(tmp_path / "orbax-99.0-py3-none-any.whl", "w") as archive:
+        archive.writestr("orbax.py", "")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    prepare(tmp_path)
+    found = importlib.machinery.PathFinder.find_spec("orbax")
+    assert found is not None and found.origin.startswith(str(tmp_path))
 
 
 @pytest.mark.parametrize(
