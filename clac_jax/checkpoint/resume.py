@@ -26,21 +26,24 @@ from clac_jax.checkpoint.layout import (
     read_all,
 )
 from clac_jax.checkpoint.locate import is_inside, locate
-from clac_jax.checkpoint.matching import PARTS, RestoreOptions, problems
+from clac_jax.checkpoint.matching import PARTS, RestoreOptions
+from clac_jax.checkpoint.opening import giver_of, open_sources
 from clac_jax.checkpoint.placed import expected_digests
+from clac_jax.checkpoint.plan import make_plan
 from clac_jax.checkpoint.removal import finish_interrupted, remove_parts
 from clac_jax.checkpoint.restore import (
     REPORT_FILE,
     Restored,
-    describe,
-    match_checkpoint,
+    plan_of_checkpoint,
     restore,
+    restore_plan,
     write_report,
 )
+from clac_jax.checkpoint.sources import Wanted
 from clac_jax.digests.digest import Digest
 from clac_jax.distributed import processes
 from clac_jax.distributed.sending import any_text
-from clac_jax.errors import UserError, shown
+from clac_jax.errors import UserError, counted, shown
 from clac_jax.training.progress import RunProgress
 from clac_jax.training.run_end import has_ended
 
@@ -57,11 +60,13 @@ class Origin:
         own: step -> intact checkpoint in the workdir.
         damaged: step -> damage of the others.
         other: another run's checkpoint, used if the workdir has none.
+        sources: several sources, used instead of `other`.
     """
 
     own: dict[int, CheckpointInfo] = field(default_factory=dict)
     damaged: dict[int, DamagedCheckpointError] = field(default_factory=dict)
     other: CheckpointInfo | None = None
+    sources: tuple[Wanted, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,14 +119,25 @@ def find_origin(config: ml_collections.ConfigDict, workdir: Path) -> Origin:
                 f"{workdir} has no checkpoint but those in {place}, and a fresh run there would "
                 "look like a resumed one. Choose a new workdir."
             )
-    if config.resume_from:
-        return Origin(other=locate(config.resume_from))
+    if (elsewhere := origin_elsewhere(config)) is not None:
+        return elsewhere
     if config.resume == "must":
         raise ResumeError(
             f"--workdir={workdir} holds no checkpoint, and config.resume is 'must'. "
             "Check the path, set config.resume_from, or --config.resume=auto to start from scratch."
         )
     return Origin()
+
+
+def origin_elsewhere(config: ml_collections.ConfigDict) -> Origin | None:
+    """What a run without a checkpoint starts from, by its config; None for a fresh run.
+
+    Raises:
+        CheckpointNotFoundError, DamagedCheckpointError, SourceError: see `find_origin`.
+    """
+    if config.restore.sources:
+        return Origin(sources=tuple(open_sources(config.restore)))
+    return Origin(other=locate(config.resume_from)) if config.resume_from else None
 
 
 def begin(
@@ -147,9 +163,13 @@ def begin(
     config = now.config
     options = RestoreOptions.from_config(config.restore)
     damaged = dict(origin.damaged)
+    if origin.sources:
+        return _from_sources(origin.sources, workdir, now, shapes, initialise)
     if origin.other is not None:
         info = origin.other
-        restored = _together(lambda: restore(info, shapes, options, initialise), shapes)
+        restored = _together(
+            lambda: restore(info, shapes, options, initialise, config.seed), shapes
+        )
         words = "starts from another run's checkpoint"
     elif origin.own or damaged:
         info, restored = _newest(origin.own, damaged, shapes, options, initialise)
@@ -173,11 +193,8 @@ def begin(
         )
     notes += [f"changed   {line}" for line in position_notes]
     if processes.is_first():
-        write_report(workdir / REPORT_FILE, info, restored.matches)
-    notes += [
-        ("restore   " if not k else "          ") + line
-        for k, line in enumerate(describe(restored.matches, info).splitlines())
-    ]
+        write_report(workdir / REPORT_FILE, restored.plan)
+    notes += _restore_notes(restored)
     arrays = _at(restored.arrays, progress)
     ended = read_finished(workdir, origin.own) if is_own else None
     if ended is not None:
@@ -194,6 +211,40 @@ def begin(
     digests = expected_digests(info, restored.matches, restored.arrays, arrays)
     source = str(info.folder)
     return Start(arrays, progress, where, notes, sorted(damaged), is_own, source, digests)
+
+
+def _from_sources(
+    sources: tuple[Wanted, ...],
+    workdir: Path,
+    now: Present,
+    shapes: Mapping[str, jax.ShapeDtypeStruct],
+    initialise: Callable[[], Mapping[str, Any]],
+) -> Start:
+    """The initial state of a run that starts from several sources; arguments as for `begin`."""
+    plan = make_plan(sources, shapes)
+    restored = _together(lambda: restore_plan(plan, shapes, initialise, now.config.seed), shapes)
+    progress = RunProgress()
+    notes: list[str] = []
+    giver = giver_of("progress", sources)
+    if giver is not None and (info := giver.arrays.info) is not None:
+        progress, notes = carried_over(info.progress, info, now, False, giver.options.parts)
+        notes = [f"changed   {line}" for line in notes]
+        notes.insert(
+            0, f"progress  step, epoch and position in the data are those of {giver.arrays.place}"
+        )
+    else:
+        notes.append("progress  no source gives it: starts at step 0, epoch 0")
+    if processes.is_first():
+        write_report(workdir / REPORT_FILE, plan)
+    notes += _restore_notes(restored)
+    source = ", ".join(each.arrays.place for each in sources)
+    words = f"starts from {counted(len(sources), 'source')}"
+    return Start(_at(restored.arrays, progress), progress, words, notes, [], False, source)
+
+
+def _restore_notes(restored: Restored) -> list[str]:
+    lines = restored.plan.describe(REPORT_FILE).splitlines()
+    return [("restore   " if not k else "          ") + line for k, line in enumerate(lines)]
 
 
 def shared_origin(
@@ -219,14 +270,16 @@ def shared_origin(
     workdir = see()
     if not processes.is_first():
         own, damaged = read_all(epath.Path(workdir) / CHECKPOINTS)
-        is_new = not (own or damaged)
-        other = locate(config.resume_from) if is_new and config.resume_from else None
-        origin = Origin(own, damaged, other)
+        elsewhere = None if own or damaged else origin_elsewhere(config)
+        origin = elsewhere or Origin(own, damaged)
     found = {step: info.saved_at for step, info in origin.own.items()}
     seen = {"the checkpoints in --workdir": f"{found}, damaged {sorted(origin.damaged)}"}
     if origin.other is not None:
         other = origin.other
         seen["the checkpoint of config.resume_from"] = f"step {other.step} of {other.saved_at}"
+    if origin.sources:
+        leaves = [each.arrays.leaves for each in origin.sources]
+        seen["the sources of config.restore"] = f"{[sorted(each.items()) for each in leaves]}"
     processes.agree("origin", seen)
     return origin
 
@@ -333,7 +386,7 @@ def _for_own(
     The rules and parts in the config usually refer to the other run's checkpoint it started from.
     """
     everything = RestoreOptions()
-    fits = not problems(match_checkpoint(info, shapes, everything), everything)
+    fits = not plan_of_checkpoint(info, shapes, everything).problems()
     return everything if fits else dataclasses.replace(options, parts=PARTS)
 
 
