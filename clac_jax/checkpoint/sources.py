@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clac_jax.checkpoint.arrays import read_arrays
-from clac_jax.checkpoint.layout import CheckpointInfo
+from clac_jax.checkpoint.layout import CheckpointInfo, Leaf
 from clac_jax.checkpoint.matching import RestoreOptions, Source
 from clac_jax.checkpoint.renaming import Saved
 from clac_jax.errors import shown
@@ -135,6 +135,12 @@ class Wanted:
         return Source(self.arrays.saved(), self.options)
 
 
+def content_of(leaf: Leaf) -> str:
+    """Text that is equal for arrays of equal shape, type and numbers, saved in equal pieces."""
+    pieces = f" in {leaf.shard_shape}" if leaf.shard_crc32 else ""
+    return f"{leaf.dtype} {leaf.shape} {', '.join(map(str, leaf.checksums))}{pieces}"
+
+
 def of_checkpoint(info: CheckpointInfo, name: str = "") -> CheckpointArrays:
     """A checkpoint of this program as a source.
 
@@ -143,9 +149,7 @@ def of_checkpoint(info: CheckpointInfo, name: str = "") -> CheckpointArrays:
         name: as named by the user; by default its folder.
     """
     leaves = {
-        path: SavedArray(
-            leaf.shape, leaf.dtype, f"{leaf.dtype} {leaf.shape} {leaf.grid} {leaf.checksums}"
-        )
+        path: SavedArray(leaf.shape, leaf.dtype, content_of(leaf))
         for path, leaf in info.leaves.items()
     }
     return CheckpointArrays(name or shown(info.folder), leaves, info)
