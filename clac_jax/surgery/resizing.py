@@ -20,7 +20,7 @@ from clac_jax.surgery.transform import (
 
 
 @dataclass(frozen=True)
-class _AlongAxis(PerArray):
+class AlongAxis(PerArray):
     """A transform along one axis, by a number or to the model's size.
 
     Attributes:
@@ -32,18 +32,18 @@ class _AlongAxis(PerArray):
     number: int | None = None
 
     @classmethod
-    def of(cls, *arguments: Any) -> Self:
+    def of(cls, *arguments: Any) -> Self:  # noqa: D102
         if not 1 <= len(arguments) <= 2:
             raise TypeError("it takes an axis and, if it is not the model's, a number")
-        _check_integer(arguments[0], "the axis")
+        check_integer(arguments[0], "the axis")
         for number in arguments[1:]:
             if number is not None:
-                _check_integer(number, "the number", low=0)
+                check_integer(number, "the number", low=0)
         return cls(*arguments)
 
 
 @dataclass(frozen=True)
-class Pad(_AlongAxis):
+class Pad(AlongAxis):
     """Zeros after the end of an axis.
 
     The moments start over: zeros with a full count of steps behind them would give the new numbers
@@ -75,7 +75,7 @@ class Pad(_AlongAxis):
 
 
 @dataclass(frozen=True)
-class Cut(_AlongAxis):
+class Cut(AlongAxis):
     """Without the last entries of an axis; the others keep their moments."""
 
     name: ClassVar[str] = "cut"
@@ -257,10 +257,10 @@ class Interpolate(PerArray):
     def of(cls, *arguments: Any) -> Self:  # noqa: D102
         if not 1 <= len(arguments) <= 2:
             raise TypeError("it takes an axis and, if it is not the model's, a size")
-        _check_integer(arguments[0], "the axis")
+        check_integer(arguments[0], "the axis")
         for size in arguments[1:]:
             if size is not None:
-                _check_integer(size, "the size", low=1)
+                check_integer(size, "the size", low=1)
         return cls(*arguments)
 
     def shape(self, source: Shape, target: Target) -> Shape:  # noqa: D102
@@ -284,7 +284,8 @@ class Interpolate(PerArray):
         return np.asarray(mixed).astype(source.dtype)
 
 
-def _check_integer(value: Any, what: str, low: int | None = None) -> None:
+def check_integer(value: Any, what: str, low: int | None = None) -> None:
+    """Raises TypeError or ValueError for an argument that is not an integer of at least `low`."""
     if type(value) is not int:
         raise TypeError(f"{what} is an integer")
     if low is not None and value < low:
@@ -294,7 +295,7 @@ def _check_integer(value: Any, what: str, low: int | None = None) -> None:
 def _check_repeat(arguments: tuple[Any, ...]) -> None:
     if not 2 <= len(arguments) <= 3:
         raise TypeError("it takes an axis, a number and, if any, a power")
-    _check_integer(arguments[0], "the axis")
-    _check_integer(arguments[1], "the number", low=1)
+    check_integer(arguments[0], "the axis")
+    check_integer(arguments[1], "the number", low=1)
     if not all(type(power) in (int, float) and np.isfinite(power) for power in arguments[2:]):
         raise TypeError("the power is a number")

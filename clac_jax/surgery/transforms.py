@@ -7,7 +7,9 @@ import ast
 from clac_jax.errors import UserError, one_line
 from clac_jax.surgery.moving import Fuse, Reshape, Split, Stack, Transpose, Unstack
 from clac_jax.surgery.resizing import Cut, Interpolate, Merge, Pad, Repeat, Scale
+from clac_jax.surgery.rows import AddMeans, Vocabulary
 from clac_jax.surgery.transform import Chain, Shape, Target, Transform
+from clac_jax.surgery.widening import Widen
 
 __all__ = ["TRANSFORMS", "Chain", "Shape", "Target", "Transform", "TransformError", "parse"]
 
@@ -22,6 +24,9 @@ TRANSFORMS: dict[str, type[Transform]] = {
         Merge,
         Scale,
         Interpolate,
+        AddMeans,
+        Vocabulary,
+        Widen,
         Stack,
         Unstack,
         Fuse,
