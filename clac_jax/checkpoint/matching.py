@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from clac_jax.checkpoint.growing import Grow, grow_offers
 from clac_jax.checkpoint.renaming import (
     AVERAGE,
     STRICT_PARTS,
@@ -53,14 +54,15 @@ class RestoreOptions:
             the array, or leaves it out if None. Parameters, their optimizer moments and batch
             statistics are renamed and transformed together.
         on_shape_mismatch: "error"; "skip" initialises the array; "overlap" copies the common slice
-            from the first index of each axis and initialises the rest.
+            from the first index of each axis and initialises the rest; "grow" makes a larger model
+            that computes the same.
         only: regex of the saved names to restore; "": all.
     """
 
     parts: tuple[str, ...] = PARTS
     strict: bool = True
     rules: tuple[Rule, ...] = ()
-    on_shape_mismatch: Literal["error", "skip", "overlap"] = "error"
+    on_shape_mismatch: Literal["error", "skip", "overlap", "grow"] = "error"
     only: str = ""
 
     @classmethod
@@ -130,10 +132,12 @@ class Source:
     Attributes:
         saved: its arrays.
         options: what to restore of it.
+        grow: what `on_shape_mismatch="grow"` does, see `growing.growth_of`.
     """
 
     saved: Saved
     options: RestoreOptions = field(default_factory=RestoreOptions)
+    grow: Grow | None = None
 
 
 def match(
@@ -171,6 +175,9 @@ def match_sources(sources: Sequence[Source], wanted: Shapes) -> list[Match]:
         RestoreRuleError: see `match`.
     """
     offers = [make_offers(s.saved, wanted, s.options.rules, s.options.only) for s in sources]
+    for source, offer in zip(sources, offers, strict=True):
+        if source.grow is not None and source.options.on_shape_mismatch == "grow":
+            grow_offers(offer, source.saved, wanted, source.grow)
     choice = _Choice(sources, offers, wanted)
     matches = [choice.match(path) for path in wanted]
     matches = _averages_from_parameters(_counts_with_moments(matches, sources))
@@ -193,7 +200,8 @@ def problems(matches: Iterable[Match], options: RestoreOptions) -> list[Match]:
             continue
         one_sided = candidate.source is None or candidate.path is None
         resolved_by_rule = candidate.reason.startswith("left out")
-        if one_sided and options.strict and not resolved_by_rule:
+        is_grown = candidate.source is None and candidate.number > 0
+        if one_sided and options.strict and not resolved_by_rule and not is_grown:
             found.append(candidate)
         shapes_differ = not one_sided and candidate.shape != candidate.given_shape
         if shapes_differ and options.on_shape_mismatch == "error":
@@ -216,11 +224,21 @@ class _Choice:
             reason = "its part is not in restore.parts"
             return Match("initialised", path, None, shape, None, reason)
         number = self._giver(path)
+        added = next(
+            ((k, o.added[path]) for k, o in enumerate(self._offers, start=1) if path in o.added),
+            None,
+        )
+        if number == 0 and added is not None:
+            by, (reason, change) = added
+            return Match("initialised", path, None, shape, None, reason, by, change)
         if number == 0:
             reasons = [offer.reasons[path] for offer in self._offers if path in offer.reasons]
             return Match("initialised", path, None, shape, None, (reasons or [""])[0])
         source = self._sources[number - 1]
-        return _pair(path, self._offers[number - 1].by_target[path], shape, source, number)
+        found = _pair(path, self._offers[number - 1].by_target[path], shape, source, number)
+        reason = self._offers[number - 1].reasons.get(path, "")
+        is_grown = found.change is not None and found.outcome == "transformed" and reason
+        return dataclasses.replace(found, reason=reason) if is_grown else found
 
     def why_left(self, number: int, path: str, offers: Offers) -> tuple[Outcome, str]:
         """The outcome of an array of a source that gives nothing to the model, and the reason."""

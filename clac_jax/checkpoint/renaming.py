@@ -19,8 +19,8 @@ Rule = tuple[str, Replacement] | tuple[str, Replacement, str]
 # and the optimizer, so differences there are only reported.
 STRICT_PARTS = ("params", "batch_stats")
 AVERAGE = "ema"  # first name of the paths of averaged parameters
-_MOMENTS = {"mu": 1, "nu": 2, "trace": 1}  # name in the optimizer's state -> order of the moment
-_STARTS_OVER = "the moments of its parameter start over"
+MOMENTS = {"mu": 1, "nu": 2, "trace": 1}  # name in the optimizer's state -> order of the moment
+STARTS_OVER = "the moments of its parameter start over"
 _KEY = 'Config key "restore.rules"'
 
 
@@ -87,12 +87,15 @@ class Offers:
         targets: saved path -> the paths that its rule gives it, in the model or not.
         reasons: saved or model path -> why a rule leaves it without a counterpart.
         outside: saved paths that are not wanted.
+        added: path of a new array of a model that grows -> the reason, and what becomes of its
+            initial value.
     """
 
     by_target: dict[str, Offer] = field(default_factory=dict)
     targets: dict[str, tuple[str, ...]] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     outside: set[str] = field(default_factory=set)
+    added: dict[str, tuple[str, Change | None]] = field(default_factory=dict)
 
 
 def as_rules(values: Iterable[Sequence[Any]]) -> tuple[Rule, ...]:
@@ -241,10 +244,10 @@ class _Builder:
                 self._count(prefix, self._names(rule, prefix, names, inputs)[0], inputs)
                 continue
             else:
-                transform = rule.transform.of_moment(_MOMENTS.get(kind, 1))
+                transform = rule.transform.of_moment(MOMENTS.get(kind, 1))
             new, targets = self._names(rule, prefix, names, inputs)
             if transform is None:
-                self._refuse(inputs, [prefix + name for name in new], _STARTS_OVER)
+                self._refuse(inputs, [prefix + name for name in new], STARTS_OVER)
                 continue
             if len(inputs) > 1 and not transform.several_sources:
                 raise _two_for_one(inputs[0], inputs[1], prefix + new[0])

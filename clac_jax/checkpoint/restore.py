@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 
 from clac_jax.checkpoint.arrays import read_targets
@@ -19,7 +20,7 @@ from clac_jax.checkpoint.plan import Plan, make_plan
 from clac_jax.checkpoint.proposals import suggest_rules
 from clac_jax.checkpoint.renaming import parameter_names, part_of, split_name
 from clac_jax.checkpoint.shard_handler import Target
-from clac_jax.checkpoint.sources import Arrays, Wanted, of_checkpoint
+from clac_jax.checkpoint.sources import Arrays, Wanted, of_checkpoint, with_growth
 from clac_jax.errors import UserError
 from clac_jax.files.atomic import write_atomically
 from clac_jax.surgery.transforms import parse
@@ -50,14 +51,24 @@ class Restored:
 
 
 def plan_of_checkpoint(
-    info: CheckpointInfo, shapes: Mapping[str, jax.ShapeDtypeStruct], options: RestoreOptions
+    info: CheckpointInfo,
+    shapes: Mapping[str, jax.ShapeDtypeStruct],
+    options: RestoreOptions,
+    config: ml_collections.ConfigDict | None = None,
 ) -> Plan:
-    """The plan to restore one checkpoint; arguments as for `restore`.
+    """The plan to restore one checkpoint.
+
+    Args:
+        info: description of the checkpoint.
+        shapes: see `restore`.
+        options: what to restore.
+        config: the config of the model, which is needed if it is to grow.
 
     Raises:
         RestoreRuleError: a rule cannot be applied, see `matching.match`.
     """
-    return make_plan([Wanted(of_checkpoint(info), options)], shapes)
+    sources = [Wanted(of_checkpoint(info), options)]
+    return make_plan(sources if config is None else with_growth(sources, config), shapes)
 
 
 def restore(
@@ -102,6 +113,14 @@ def restore_plan(
     given = {m.path for m in kept}
     # What is not needed of a fresh state is freed before anything is read.
     arrays = {path: fresh[path] for path in shapes if path in fresh and path not in given}
+    for m in matches:  # of the new layers of a model that grows
+        change, path = m.change, m.path
+        if path in arrays and path is not None and change is not None and not change.inputs:
+            rng = np.random.default_rng(seed)
+            (array,) = parse(change.transform).apply(
+                [np.asarray(arrays[path])], change.targets, rng
+            )
+            arrays[path] = _placed(array, shapes[path], None)
     del fresh
     for number, source in enumerate(plan.sources, start=1):
         mine = [m for m in kept if m.number == number]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 
 from clac_jax.checkpoint.changes import Present, carried_over, describe_changes
@@ -35,11 +36,10 @@ from clac_jax.checkpoint.restore import (
     REPORT_FILE,
     Restored,
     plan_of_checkpoint,
-    restore,
     restore_plan,
     write_report,
 )
-from clac_jax.checkpoint.sources import Wanted
+from clac_jax.checkpoint.sources import Wanted, with_growth
 from clac_jax.digests.digest import Digest
 from clac_jax.distributed import processes
 from clac_jax.distributed.sending import any_text
@@ -100,12 +100,11 @@ def begin(
         return _from_sources(origin.sources, workdir, now, shapes, initialise)
     if origin.other is not None:
         info = origin.other
-        restored = _together(
-            lambda: restore(info, shapes, options, initialise, config.seed), shapes
-        )
+        plan = plan_of_checkpoint(info, shapes, options, config)
+        restored = _together(lambda: restore_plan(plan, shapes, initialise, config.seed), shapes)
         words = "starts from another run's checkpoint"
     elif origin.own or damaged:
-        info, restored = _newest(origin.own, damaged, shapes, options, initialise)
+        info, restored = _newest(origin.own, damaged, shapes, config, initialise)
         words = "resumed from its checkpoint"
     else:
         return Start(initialise(), RunProgress(), "fresh run", [], [])
@@ -154,7 +153,7 @@ def _from_sources(
     initialise: Callable[[], Mapping[str, Any]],
 ) -> Start:
     """The initial state of a run that starts from several sources; arguments as for `begin`."""
-    plan = make_plan(sources, shapes)
+    plan = make_plan(with_growth(sources, now.config), shapes)
     restored = _together(lambda: restore_plan(plan, shapes, initialise, now.config.seed), shapes)
     progress = RunProgress()
     notes: list[str] = []
@@ -229,14 +228,14 @@ def _newest(
     own: dict[int, CheckpointInfo],
     damaged: dict[int, DamagedCheckpointError],
     shapes: Mapping[str, jax.ShapeDtypeStruct],
-    options: RestoreOptions,
+    config: ml_collections.ConfigDict,
     initialise: Callable[[], Mapping[str, Any]],
 ) -> tuple[CheckpointInfo, Restored]:
     """The newest checkpoint with intact arrays; adds the damaged ones to `damaged`."""
     for step in sorted(own, reverse=True):
         info = own[step]
         try:
-            return info, _restored_own(info, shapes, options, initialise)
+            return info, _restored_own(info, shapes, config, initialise)
         except DamagedCheckpointError as error:
             damaged[step] = error
     newest = damaged[max(damaged)]
@@ -248,11 +247,12 @@ def _newest(
 def _restored_own(
     info: CheckpointInfo,
     shapes: Mapping[str, jax.ShapeDtypeStruct],
-    options: RestoreOptions,
+    config: ml_collections.ConfigDict,
     initialise: Callable[[], Mapping[str, Any]],
 ) -> Restored:
-    own = _for_own(info, shapes, options)
-    return _together(lambda: restore(info, shapes, own, initialise), shapes)
+    options = _for_own(info, shapes, RestoreOptions.from_config(config.restore))
+    plan = plan_of_checkpoint(info, shapes, options, config)
+    return _together(lambda: restore_plan(plan, shapes, initialise, config.seed), shapes)
 
 
 def _together(call: Callable[[], Restored], shapes: Mapping[str, Any]) -> Restored:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Collection, Mapping
+import dataclasses
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+import ml_collections
 import numpy as np
 
 from clac_jax.checkpoint.arrays import read_arrays
+from clac_jax.checkpoint.growing import Grow, growth_of
 from clac_jax.checkpoint.layout import CheckpointInfo, Leaf
 from clac_jax.checkpoint.matching import RestoreOptions, Source
 from clac_jax.checkpoint.renaming import Saved
@@ -124,15 +127,17 @@ class Wanted:
     Attributes:
         arrays: what it holds.
         options: what to restore of it.
+        grow: what `on_shape_mismatch="grow"` does.
     """
 
     arrays: Arrays
     options: RestoreOptions
+    grow: Grow | None = None
 
     @property
     def source(self) -> Source:
         """Names, shapes and options, for `matching.match_sources`."""
-        return Source(self.arrays.saved(), self.options)
+        return Source(self.arrays.saved(), self.options, self.grow)
 
 
 def content_of(leaf: Leaf) -> str:
@@ -153,3 +158,13 @@ def of_checkpoint(info: CheckpointInfo, name: str = "") -> CheckpointArrays:
         for path, leaf in info.leaves.items()
     }
     return CheckpointArrays(name or shown(info.folder), leaves, info)
+
+
+def with_growth(sources: Iterable[Wanted], config: ml_collections.ConfigDict) -> list[Wanted]:
+    """The sources, with how a config's model grows out of theirs where it is to grow."""
+    return [
+        dataclasses.replace(each, grow=growth_of(config, each.arrays.info))
+        if each.options.on_shape_mismatch == "grow"
+        else each
+        for each in sources
+    ]

@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
     """Prints the plan; returns the exit code."""
     from clac_jax.checkpoint.locate import locate
     from clac_jax.checkpoint.plan import make_plan
-    from clac_jax.checkpoint.sources import of_checkpoint
+    from clac_jax.checkpoint.sources import of_checkpoint, with_growth
     from clac_jax.config import check as config_check
     from clac_jax.merging import listing
     from clac_jax.merging.model_shapes import shapes_of_config
@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
     config = config_check.ready(given)
     sources, resumes = _sources(options.sources, options.rules, config)
     shapes = shapes_of_config(config)
-    plan = make_plan(sources, shapes)
+    plan = make_plan(with_growth(sources, config), shapes)
     reference = of_checkpoint(locate(options.content)) if options.content else None
     proposal = propose(plan, shapes, config, reference)
     if options.write:
@@ -134,7 +134,7 @@ def _config(flags: Sequence[str]) -> tuple[str, Any, Any]:
 
     configs = []
     for arguments in (list(flags), [name]):
-        values = absl_flags.FlagValues()
+        values = absl_flags.FlagValues()  # type: ignore[no-untyped-call]
         argv = ["clac-jax ckpt plan", *with_config_files(arguments)]
         try:
             holder = config_flags.DEFINE_config_file(

@@ -199,9 +199,9 @@ class Restore:
     )
     on_shape_mismatch: str = key(
         "error",
-        "an array of a different shape stops the run, starts from scratch, or keeps the common "
-        "slice",
-        choices=("error", "skip", "overlap"),
+        "an array of a different shape stops the run, starts from scratch, keeps the common slice, "
+        "or the model grows and computes what it did",
+        choices=("error", "skip", "overlap", "grow"),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import flax.linen as nn
 import jax
 import ml_collections
 import numpy as np
@@ -39,7 +40,7 @@ def shapes_of_config(config: ml_collections.ConfigDict) -> dict[str, jax.ShapeDt
         classes = 1
         if config.property.kind != "regression":
             classes = Splits(config.dataset, options.label).num_classes()
-        model = PropertyModel(build_graph_encoder(config), classes)
+        model: nn.Module = PropertyModel(build_graph_encoder(config), classes)
     else:
         model = build_model(config, tokenizer.vocab_size)
     abstract = abstract_variables(model, _example(options, tokenizer))

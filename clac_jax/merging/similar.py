@@ -58,7 +58,8 @@ def _single(saved: Shapes, wanted: Shapes) -> list[Pair]:
             told = is_only or _says_something(words[source], words[name])
             if transform is not None and score >= _ENOUGH and told:
                 scored.append((-score, source, name, transform))
-    pairs, used = [], set()
+    pairs: list[Pair] = []
+    used: set[str] = set()
     for _, source, name, transform in sorted(scored):
         if not {source, f"> {name}"} & used:
             used |= {source, f"> {name}"}
