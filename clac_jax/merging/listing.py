@@ -12,6 +12,7 @@ from clac_jax.checkpoint.renaming import STRICT_PARTS, Rule
 from clac_jax.errors import counted, noun_for
 from clac_jax.merging.proposing import Proposal
 
+_SHORT = 30  # characters of a transform that are listed for a module
 _ORDER = (*STRICT_PARTS, "opt_state", "key", "progress")
 
 
@@ -55,7 +56,14 @@ def list_open(plan: Plan) -> str:
         (sum(m.path is not None and m.source is not None for m in found), "of a different shape"),
     )
     what = ", ".join(f"{count} {words}" for count, words in counts if count)
-    return f"open      {counted(len(found), 'array')}: {what}. A run would stop"
+    line = f"open      {counted(len(found), 'array')}: {what}. A run would stop"
+    if not counts[2][0]:
+        return line
+    return (
+        f"{line}\n          of a different shape: add --config.restore.on_shape_mismatch=grow (the "
+        "model computes\n          what it did), overlap (keeps the common part) or skip (starts "
+        "from scratch)"
+    )
 
 
 def list_proposal(proposal: Proposal, several: bool) -> str:
@@ -116,7 +124,8 @@ def _origin(m: Match, plan: Plan, whole: bool = False) -> str:
         old = ", ".join(m.sources) if whole else module_of(m.source or "")
         where += f", from {old}"
     if m.change is not None and m.change.transform:
-        where += f" by {m.change.transform}"
+        text = m.change.transform
+        where += f" by {text if whole or len(text) <= _SHORT else text.partition('(')[0]}"
     return where + (", resized" if m.outcome == "resized" else "") + reason
 
 
