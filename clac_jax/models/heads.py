@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Key
 
+from clac_jax.models.anatomy import Anatomy, dense_axes
 from clac_jax.models.normalization import view_members
-from clac_jax.models.projection import ProjectionBlock
+from clac_jax.models.projection import ProjectionBlock, projection_anatomy
 from clac_jax.typing import Array
 
 # Rows of a critic's score matrix per chunk: its hidden layer holds a vector per entry.
@@ -82,6 +83,34 @@ class ProjectedPair:
         if self.log_scale is not None:
             scores = scores * jnp.exp(self.log_scale)
         return scores if self.logit_bias is None else scores + self.logit_bias
+
+
+def contrastive_anatomy() -> Anatomy:
+    """The units of a `ContrastiveHead`, from "left" and "right" to "joint"."""
+    block = projection_anatomy()
+    return block.within("left", input="left", joint="joint").joined(
+        block.within("right", input="right", joint="joint")
+    )
+
+
+def critic_anatomy() -> Anatomy:
+    """The units of a `CriticHead`, from "left" and "right" to "first"."""
+    return Anatomy(
+        axes={
+            **dense_axes("left", "left -> first"),
+            **dense_axes("right", "right -> first"),
+            "hidden_kernel": "first -> second",
+            "hidden_bias": "-> second",
+            "out_kernel": "second -> _",
+        },
+        output="first",
+    )
+
+
+def prior_anatomy() -> Anatomy:
+    """The units of a `PriorDiscriminator`, which takes "input"."""
+    note = "the loss on noise, which is as wide, changes"
+    return Anatomy(axes={"layer_0/kernel": "input -> _"}, notes={"layer_0/kernel": note})
 
 
 def l2_normalize(x: Float[jax.Array, "*shape"]) -> Float[jax.Array, "*shape"]:

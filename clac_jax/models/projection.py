@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from clac_jax.models.anatomy import Anatomy, dense_axes, norm_axes
 from clac_jax.models.normalization import MaskedBatchNorm
 
 
@@ -20,6 +21,25 @@ def near_identity(
     noise = jax.random.uniform(key, shape, dtype, minval=-0.01, maxval=0.01)
     fan_in, fan_out = shape
     return jnp.where(jnp.eye(fan_in, fan_out, dtype=bool), jnp.ones((), dtype), noise)
+
+
+def projection_anatomy() -> Anatomy:
+    """The units of a projection block, from "input" to "joint".
+
+    Every score divides by the lengths of the two vectors, so it is the same for vectors in which
+    each number stands equally often.
+    """
+    return Anatomy(
+        axes={
+            "hidden/kernel": "input -> hidden",
+            **norm_axes("norm", "hidden"),
+            **dense_axes("out", "hidden => joint"),
+            **dense_axes("shortcut", "input -> joint"),
+            **norm_axes("out_norm", "joint"),
+        },
+        output="joint",
+        even=frozenset({"joint"}),
+    )
 
 
 class ProjectionBlock(nn.Module):

@@ -220,6 +220,10 @@ class Tokenizer:
             backend = tokenizers.Tokenizer.from_str(content)
             return cls(backend, names.get("pad_token"), names.get("mask_token"))
 
+    def ids(self) -> dict[str, int]:
+        """The id of each token, special ones included."""
+        return self._backend.get_vocab(with_added_tokens=True)
+
     def identity(self) -> str:
         """A hash of everything that the token ids of a text depend on."""
         facts = [self._backend.to_str(), repr((self.pad_id, self.mask_id))]

@@ -20,12 +20,17 @@ from jaxtyping import Bool, Float
 from clac_jax.config.key import key
 from clac_jax.crystals.elements import NUM_FEATURES
 from clac_jax.input_pipeline.batch import GraphBatch
+from clac_jax.models.anatomy import Anatomy, Layers, dense_axes, norm_axes
 from clac_jax.models.graph.ops import node_features, safe_norm, sum_pool
 from clac_jax.models.graph.settings import GraphEncoderSettings, Params, cutoff_key
 from clac_jax.models.normalization import MaskedBatchNorm
 from clac_jax.models.precision import at_least_float32
 from clac_jax.models.remat import remat_block
 from clac_jax.models.torch_layout import TensorReader, count_layers
+
+_NO_IDENTITY = (
+    "CGCNN applies a softplus after each {}, which no weights of a new one turn into the identity"
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,27 @@ class CGCNNSettings(GraphEncoderSettings):
 
     def build(self, dtype: str | None = None, remat: bool = False) -> CGCNN:  # noqa: D102
         return CGCNN(self, dtype, remat)
+
+    def anatomy(self) -> Anatomy:  # noqa: D102
+        conv = r"conv_\d+"
+        return Anatomy(
+            axes={
+                **dense_axes("embedding", "_ -> features"),
+                **dense_axes(f"{conv}/(?:receiver|sender)", "features -> 2 features"),
+                **dense_axes(f"{conv}/edge", "_ -> 2 features"),
+                **norm_axes(f"{conv}/norm", "features"),
+                **dense_axes("hidden_0", "features -> hidden"),
+                **dense_axes(r"hidden_\d+", "hidden -> hidden"),
+                **dense_axes("out", "hidden -> out" if self.n_h else "features -> out"),
+            },
+            output="out",
+            layers=(
+                Layers(r"conv_(\d+)/", "convolution", refusal=_NO_IDENTITY.format("convolution")),
+                Layers(
+                    r"hidden_(\d+)/", "hidden layer", refusal=_NO_IDENTITY.format("hidden layer")
+                ),
+            ),
+        )
 
     @classmethod
     def release_sizes(cls, tensors: Mapping[str, np.ndarray]) -> dict[str, Any] | None:  # noqa: D102

@@ -17,6 +17,7 @@ from clac_jax.crystals.elements import (
     atomic_weights,
 )
 from clac_jax.input_pipeline.batch import GraphBatch
+from clac_jax.models.anatomy import Anatomy, dense_axes
 from clac_jax.models.graph.ops import crystal_membership, node_features
 from clac_jax.models.graph.settings import GraphEncoderSettings
 from clac_jax.typing import Array
@@ -29,6 +30,16 @@ class CompositionSettings(GraphEncoderSettings):
     num_features: int = key(512, "width of the hidden layers", low=1)
 
     sees_composition = True
+
+    def anatomy(self) -> Anatomy:  # noqa: D102
+        return Anatomy(
+            axes={
+                **dense_axes("hidden_0", "_ -> features"),
+                **dense_axes("hidden_1", "features -> features"),
+                **dense_axes("out", "features -> out"),
+            },
+            output="out",
+        )
 
     def build(self, dtype: str | None = None, remat: bool = False) -> CompositionEncoder:  # noqa: D102
         return CompositionEncoder(self, dtype, remat)

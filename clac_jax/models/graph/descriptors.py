@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from clac_jax.crystals.descriptors import NEIGHBOURS, SHELL_NUMBERS
 from clac_jax.input_pipeline.batch import DescriptorBatch, GraphBatch
+from clac_jax.models.anatomy import Anatomy, dense_axes
 from clac_jax.models.fourier import magnitude_features
 from clac_jax.models.graph.ops import mean_pool, node_features
 from clac_jax.models.settings import ModelError
@@ -29,6 +30,10 @@ class DescriptorSettings:
 
     num_features: int = 256
     out_dim: int = 512
+
+    def anatomy(self) -> Anatomy:
+        """The units of its arrays; only its output can grow, since its width is not a key."""
+        return Anatomy(axes=dense_axes("out", "_ -> out"), output="out")
 
 
 class DescriptorEncoder(nn.Module):

@@ -35,6 +35,7 @@ from clac_jax.config.key import key
 from clac_jax.crystals.elements import NUM_FEATURES
 from clac_jax.input_pipeline.batch import GraphBatch
 from clac_jax.input_pipeline.tiles import num_pairs
+from clac_jax.models.anatomy import Anatomy, Layers, dense_axes
 from clac_jax.models.graph.ops import node_features, safe_norm, sum_pool
 from clac_jax.models.graph.settings import GraphEncoderSettings, Params
 from clac_jax.models.remat import remat_block
@@ -60,6 +61,33 @@ class PaiNNSettings(GraphEncoderSettings):
 
     def build(self, dtype: str | None = None, remat: bool = False) -> PaiNN:  # noqa: D102
         return PaiNN(self, dtype, remat)
+
+    def anatomy(self) -> Anatomy:  # noqa: D102
+        # Scalars and vectors share their units: the gates multiply vectors unit by unit.
+        message, update = r"message_\d+", r"update_\d+"
+        return Anatomy(
+            axes={
+                **dense_axes("embedding", "_ -> features"),
+                **dense_axes(f"{message}/hidden", "features -> features"),
+                **dense_axes(f"{message}/phi", "features -> 3 features"),
+                f"{message}/filter_kernel": "waves -> 3 features",
+                f"{message}/filter_bias": "-> 3 features",
+                **dense_axes(f"{update}/[uv]", "features -> features"),
+                **dense_axes(f"{update}/hidden", "2 features -> features"),
+                **dense_axes(f"{update}/gates", "features -> 3 features"),
+                **dense_axes("readout_hidden", "features -> features"),
+                **dense_axes("readout", "features -> out"),
+            },
+            output="out",
+            rows={"waves": "zeros"},
+            layers=(
+                Layers(
+                    r"(?:message|update)_(\d+)/",
+                    "interaction",
+                    zeros=(f"{message}/phi/.*", f"{update}/gates/.*"),
+                ),
+            ),
+        )
 
     @classmethod
     def release_sizes(cls, tensors: Mapping[str, np.ndarray]) -> dict[str, Any] | None:  # noqa: D102

@@ -12,6 +12,7 @@ import numpy as np
 
 from clac_jax.config.effects import OTHER_EDGES
 from clac_jax.config.key import key
+from clac_jax.models.anatomy import Anatomy
 from clac_jax.models.torch_layout import TensorReader
 
 Params = dict[str, Any]
@@ -76,6 +77,13 @@ class GraphEncoderSettings:
     def width(self) -> int:
         """The length of a crystal's feature vector."""
         return self.out_dim
+
+    def anatomy(self) -> Anatomy | None:
+        """The units of the module's arrays, so that it can be grown; None: it cannot.
+
+        Its output is (the axis of) the features.
+        """
+        return None
 
     def pretrained_params(self, path: str | Path) -> Params:
         """Reads the encoder's parameters from another program's file.

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from clac_jax.input_pipeline.batch import TextBatch
+from clac_jax.models.anatomy import Anatomy, Layers, dense_axes, norm_axes
 from clac_jax.models.dropout import DropoutStream
 from clac_jax.models.remat import remat_block
 from clac_jax.models.text.attention import Attention
@@ -48,6 +49,49 @@ class BertSettings(TextEncoderSettings):
         self, feature: str = "first", with_lm_loss: bool = False, remat: bool = False
     ) -> Bert:
         return Bert(self, feature, with_lm_loss, remat)
+
+    def anatomy(self, feature: str = "mean") -> Anatomy:  # noqa: D102
+        attention = r"layer_\d+_attention"
+        heads = self.num_attention_heads
+        axes = {
+            "word_embedding/embedding": "words -> hidden",
+            "position_embedding/embedding": "positions -> hidden",
+            "type_embedding/embedding": "_ -> hidden",
+            **norm_axes(r"embedding_norm|layer_\d+_(?:attention|output)_norm", "hidden"),
+            **dense_axes(f"{attention}/query", "hidden -> heads*~keys"),
+            **dense_axes(f"{attention}/key", "hidden -> heads*keys"),
+            **dense_axes(f"{attention}/value", "hidden -> heads*values"),
+            **dense_axes(f"{attention}/out", "heads*values -> hidden"),
+            **dense_axes(r"layer_\d+_intermediate", "hidden -> feed_forward"),
+            **dense_axes(r"layer_\d+_output", "feed_forward -> hidden"),
+            **dense_axes(r"numbers_\d+/hidden", "_ -> numbers"),
+            **dense_axes(r"numbers_\d+/out", "numbers -> hidden"),
+            r"numbers_\d+/integers/embedding": "_ -> hidden",
+            **dense_axes("pooling/values", "hidden -> heads*pooled"),
+            "pooling/scores/kernel": "hidden -> heads",
+            **dense_axes("lm_head/transform", "hidden -> hidden"),
+            # The transposed word embedding, which multiplies what the norm gives, holds equal
+            # copies; so the norm is what is divided.
+            "lm_head/norm/(?:scale|bias)": "hidden ->",
+            "lm_head/bias": "-> words",
+        }
+        # After a layer without effect there is another norm, of what is already normalized: it
+        # changes nothing if the previous norm has no scale and bias of its own.
+        layers = Layers(
+            r"layer_(\d+)_",
+            "layer",
+            zeros=(f"{attention}/out/.*", r"layer_\d+_output/.*", r"layer_\d+_\w+_norm/bias"),
+            ones=(r"layer_\d+_\w+_norm/scale",),
+            last=(r"layer_\d+_output_norm/.*",),
+        )
+        return Anatomy(
+            axes=axes,
+            output="hidden + heads*pooled" if feature == "attention" else "hidden",
+            even=frozenset({"hidden"}),
+            rows={"words": "tokens", "positions": "mean"},
+            sizes={"heads": heads},
+            layers=(layers,),
+        )
 
     @classmethod
     def from_huggingface(cls, values: Mapping[str, Any]) -> Self:

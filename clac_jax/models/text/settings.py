@@ -11,6 +11,7 @@ import flax.linen as nn
 
 from clac_jax.config.key import key
 from clac_jax.errors import one_line
+from clac_jax.models.anatomy import Anatomy
 from clac_jax.models.torch_layout import Tensors
 
 Params = dict[str, Any]
@@ -72,6 +73,15 @@ class TextEncoderSettings:
             remat: whether the backward pass recomputes the inside of each layer.
         """
         raise NotImplementedError
+
+    def anatomy(self, feature: str = "mean") -> Anatomy | None:
+        """The units of the module's arrays, so that it can be grown; None: it cannot.
+
+        Args:
+            feature: as for `build`.
+        """
+        del feature
+        return None
 
     @classmethod
     def from_huggingface(cls, values: Mapping[str, Any]) -> Self:

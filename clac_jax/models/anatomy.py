@@ -1,0 +1,140 @@
+"""Which axis of an array belongs to which units of a model: what growing it needs to know.
+
+Each encoder and head declares its own, in its file, as plain text. An array that turns a vector of
+hidden units into one of outputs has the axes "hidden -> out": its values are divided among the
+copies of a hidden unit, and are equal for the copies of an output. A bias has "-> out".
+
+* ``3 units``: three vectors of these units, one after the other; ``a + b``: two vectors.
+* ``heads*width``: one number for each pair.
+* ``_``: an axis that never grows.
+* ``words``: an axis that grows by rows that older inputs do not use, see `Anatomy.rows`.
+* ``~keys`` on the right: units of a query. Their product with the keys is divided by the root of
+  their number, so they are divided among copies, and multiplied by the root of the growth.
+* ``hidden => out``: as ``->``, with a division of its own for each output. Needed where nothing
+  else would ever make the copies of an output differ.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+NewRows = Literal["zeros", "mean", "tokens"]
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The layers of an encoder, of which more can be added at the end.
+
+    A layer that is added must leave its input as it is: the arrays through which it would act are
+    zeros at first, the others are initialised.
+
+    Attributes:
+        pattern: regex at the start of an array's name, whose group is the layer's number.
+        noun: what a layer is called, in the singular.
+        zeros: regexes that match an array's entire name, for those that are 0 in a new layer.
+        ones: regexes, likewise, for those that are 1.
+        last: regexes, likewise, for arrays that the last layer takes over from the previous last
+            one, which then has those of a new layer: the affine part of a norm after each layer.
+        refusal: why no layer can be added, as a sentence; "" if it can.
+    """
+
+    pattern: str
+    noun: str
+    zeros: tuple[str, ...] = ()
+    ones: tuple[str, ...] = ()
+    last: tuple[str, ...] = ()
+    refusal: str = ""
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The units of a model, and where they are in its arrays.
+
+    Attributes:
+        axes: regex that matches an array's entire name -> its axes as text; the first match counts.
+        output: the units of the result, an axis as text.
+        even: units that a layer norm averages over. Each has to get equally many copies.
+        rows: axis that grows by rows -> the new rows: zeros, the mean of the others, or, for
+            tokens, that of the same token if the tokenizers are known, and otherwise the mean.
+        sizes: numbers of units that do not follow from the shapes.
+        layers: the kinds of layers.
+        notes: regex that matches an array's entire name -> what changes nevertheless if it grows.
+    """
+
+    axes: Mapping[str, str] = field(default_factory=dict)
+    output: str = ""
+    even: frozenset[str] = frozenset()
+    rows: Mapping[str, NewRows] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    layers: tuple[Layers, ...] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    def within(self, module: str, **names: str) -> Anatomy:
+        """The anatomy of a model that contains this one as a module.
+
+        Args:
+            module: name of the module, a slash path.
+            **names: units of this anatomy -> the units of the model that they are, as text. The
+                others get the module's name as a prefix.
+        """
+
+        def moved(text: str) -> str:
+            return re.sub(
+                r"[A-Za-z]\w*(?:/\w+)*",
+                lambda found: names.get(found[0], f"{module}/{found[0]}"),
+                text,
+            )
+
+        def prefixed(pattern: str) -> str:
+            return f"{re.escape(module)}/(?:{pattern})"
+
+        return Anatomy(
+            axes={prefixed(pattern): moved(text) for pattern, text in self.axes.items()},
+            output=moved(self.output),
+            even=frozenset(map(moved, self.even)),
+            rows={moved(units): kind for units, kind in self.rows.items()},
+            sizes={moved(units): size for units, size in self.sizes.items()},
+            layers=tuple(
+                replace(
+                    each,
+                    pattern=prefixed(each.pattern),
+                    zeros=tuple(map(prefixed, each.zeros)),
+                    ones=tuple(map(prefixed, each.ones)),
+                    last=tuple(map(prefixed, each.last)),
+                )
+                for each in self.layers
+            ),
+            notes={prefixed(pattern): note for pattern, note in self.notes.items()},
+        )
+
+    def joined(self, *others: Anatomy) -> Anatomy:
+        """This anatomy and those of other modules of the same model; the output is this one's."""
+        parts = (self, *others)
+        return Anatomy(
+            axes={pattern: text for part in parts for pattern, text in part.axes.items()},
+            output=self.output,
+            even=frozenset().union(*(part.even for part in parts)),
+            rows={units: kind for part in parts for units, kind in part.rows.items()},
+            sizes={units: size for part in parts for units, size in part.sizes.items()},
+            layers=tuple(layers for part in parts for layers in part.layers),
+            notes={pattern: note for part in parts for pattern, note in part.notes.items()},
+        )
+
+
+def dense_axes(name: str, text: str) -> dict[str, str]:
+    """The axes of a linear map: its kernel has those of the text, its bias those after the arrow.
+
+    Args:
+        name: regex for the name of the module.
+        text: "inputs -> outputs".
+    """
+    outputs = re.split("[-=]>", text)[1].strip()
+    return {f"(?:{name})/kernel": text, f"(?:{name})/bias": f"-> {outputs}"}
+
+
+def norm_axes(name: str, units: str) -> dict[str, str]:
+    """The axes of a normalization over these units: its parameters and its running averages."""
+    return {f"(?:{name})/(?:scale|bias|mean|var)": f"-> {units}"}

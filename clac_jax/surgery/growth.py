@@ -1,0 +1,304 @@
+"""Growth: a larger model that computes what a smaller one has computed.
+
+`plan` compares the shapes of two models of the same kind and says how each array of the larger one
+comes from those of the smaller one: units are copied (`widening`), new layers begin without effect,
+new rows belong to inputs that the smaller model did not have.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from clac_jax.errors import UserError, counted
+from clac_jax.models.anatomy import Anatomy, Layers
+from clac_jax.surgery.resizing import Pad
+from clac_jax.surgery.rows import AddMeans, Vocabulary
+from clac_jax.surgery.transform import Chain, Shape, Transform
+from clac_jax.surgery.widening import (
+    CONSTANT,
+    ArrayAxes,
+    Sizes,
+    Widen,
+    axis_size,
+    is_constant,
+    read_axes,
+)
+
+Shapes = Mapping[str, Shape]
+
+
+class GrowthError(UserError, ValueError):
+    """A model cannot be grown to other sizes without changing what it computes."""
+
+
+@dataclass(frozen=True)
+class Grown:
+    """How an array of the larger model comes about.
+
+    Attributes:
+        source: name of the array of the smaller model from which it comes; None: from none.
+        transform: what is applied to that; None: it is taken as it is.
+        fill: without a source, the value of all its numbers; None: it is initialised.
+        reason: short explanation.
+    """
+
+    source: str | None
+    transform: Transform | None = None
+    fill: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Old:
+    """What is known of the smaller model besides its shapes.
+
+    Attributes:
+        sizes: numbers of units that do not follow from the shapes, see `Anatomy.sizes`; those
+            missing are the larger model's.
+        tokenizers: folders of its tokenizer and of the larger model's, if they differ.
+    """
+
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    tokenizers: tuple[str, str] | None = None
+
+
+def plan(saved: Shapes, wanted: Shapes, anatomy: Anatomy, old: Old = Old()) -> dict[str, Grown]:
+    """How the arrays of a larger model come from those of a smaller one.
+
+    Args:
+        saved: name -> shape of the smaller model's parameters and statistics, without the part of
+            the state ("graph_encoder/embedding/kernel"), renamed to the names of the larger model.
+        wanted: the same of the larger model.
+        anatomy: that of the larger model.
+        old: more about the smaller one.
+
+    Returns:
+        An entry for each array that is not simply the saved one of its name; arrays of modules that
+        the smaller model does not have are left out, unless they belong to an added layer.
+
+    Raises:
+        GrowthError: it is not possible.
+    """
+    entries = {
+        name: entry
+        for layers in anatomy.layers
+        for name, entry in _added_layers(layers, saved, wanted)
+    }
+    sources = {name: name for name in wanted if name in saved and name not in entries}
+    sources |= {name: entry.source for name, entry in entries.items() if entry.source is not None}
+    axes = {name: text for name in sources if (text := _axes_of(name, anatomy)) is not None}
+    for name, source in sources.items():
+        if name not in axes and saved[source] != wanted[name]:
+            raise GrowthError(
+                f"The array {name} cannot be grown from {saved[source]} to {wanted[name]}: its "
+                "module does not declare which axis belongs to which units (`anatomy`). Leave its "
+                "size as it was, or add --config.restore.on_shape_mismatch=skip."
+            )
+    before = _sizes(axes, {name: saved[source] for name, source in sources.items()}, anatomy, old)
+    after = _sizes(axes, wanted, anatomy, Old())
+    sizes = {units: (before[units], after[units]) for units in before}
+    _check(sizes, anatomy, old)
+    inexact = _without_moments(axes.values(), sizes, anatomy)
+    for name, text in axes.items():
+        steps, reasons = _steps(text, sizes, anatomy, old, inexact)
+        if steps:
+            reasons += [note for rule, note in anatomy.notes.items() if re.fullmatch(rule, name)]
+            transform = steps[0] if len(steps) == 1 else Chain(tuple(steps))
+            if name in entries:
+                reasons.insert(0, entries[name].reason)
+            entries[name] = Grown(sources[name], transform, reason="; ".join(reasons))
+    return entries
+
+
+def grown(
+    entries: Mapping[str, Grown],
+    saved: Mapping[str, np.ndarray],
+    fresh: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """The arrays of the larger model: those that `plan` describes, and the saved ones.
+
+    Args:
+        entries: the result of `plan`.
+        saved: name -> array of the smaller model.
+        fresh: name -> array of the larger model as it is initialised.
+    """
+    result = {name: saved.get(name, array) for name, array in fresh.items()}
+    rng = np.random.default_rng(0)
+    for name, entry in entries.items():
+        like = fresh[name]
+        if entry.source is None:
+            result[name] = like if entry.fill is None else np.full_like(like, entry.fill)
+            continue
+        arrays = [saved[entry.source]]
+        if entry.transform is not None:
+            arrays = entry.transform.apply(arrays, (like.shape,), rng)
+        result[name] = arrays[0]
+    return result
+
+
+def _added_layers(layers: Layers, saved: Shapes, wanted: Shapes) -> Iterator[tuple[str, Grown]]:
+    """The entries of the arrays of layers that are added, or that change places with them."""
+    before, after = (_count(layers, shapes) for shapes in (saved, wanted))
+    if before == after or (not before and not after):
+        return
+    if after < before:
+        raise GrowthError(
+            f"The model has {counted(after, layers.noun)} and the checkpoint {before}; "
+            f"growth removes none. Use at least {before}."
+        )
+    if layers.refusal:
+        raise GrowthError(
+            f"The model has {counted(after, layers.noun)} and the checkpoint {before}; "
+            f"none can be added that changes nothing: {layers.refusal}. Use {before}, or start new "
+            "ones with on_shape_mismatch=skip and strict=False."
+        )
+    for name in wanted:
+        found = re.match(layers.pattern, name)
+        if not found:
+            continue
+        number, takes_over = int(found[1]), _matches(layers.last, name)
+        if takes_over and number == after - 1 and before:
+            previous = f"{name[: found.start(1)]}{before - 1}{name[found.end(1) :]}"
+            yield name, Grown(previous, reason=f"from layer {before - 1}, the last one before")
+        elif number >= before:
+            yield name, Grown(None, fill=_fill(layers, name), reason="of an added layer")
+        elif takes_over and number == before - 1:
+            reason = f"the saved one moves to layer {after - 1}"
+            yield name, Grown(None, fill=_fill(layers, name), reason=reason)
+
+
+def _count(layers: Layers, shapes: Shapes) -> int:
+    numbers = (re.match(layers.pattern, name) for name in shapes)
+    return max((int(found[1]) + 1 for found in numbers if found), default=0)
+
+
+def _fill(layers: Layers, name: str) -> float | None:
+    if _matches(layers.zeros, name):
+        return 0.0
+    return 1.0 if _matches(layers.ones, name) else None
+
+
+def _matches(patterns: Sequence[str], name: str) -> bool:
+    return any(re.fullmatch(pattern, name) for pattern in patterns)
+
+
+def _axes_of(name: str, anatomy: Anatomy) -> str | None:
+    return next((text for rule, text in anatomy.axes.items() if re.fullmatch(rule, name)), None)
+
+
+def _sizes(axes: Mapping[str, str], shapes: Shapes, anatomy: Anatomy, old: Old) -> dict[str, int]:
+    """The number of each kind of units in a model, from the shapes of its arrays."""
+    known = {**anatomy.sizes, **old.sizes}
+    places = [
+        (name, axis, terms)
+        for name, text in axes.items()
+        for axis, terms in enumerate(read_axes(text).axes)
+        if not is_constant(terms)
+    ]
+    for name, text in axes.items():
+        if len(shapes[name]) != len(read_axes(text).axes):
+            raise GrowthError(_misfit(name, text, shapes[name]))
+    solved = True
+    while solved:
+        solved = False
+        for name, axis, terms in places:
+            unknown = {f.units for term in terms for f in term.factors} - known.keys()
+            if len(unknown) == 1:
+                (units,) = unknown
+                # The length is a straight line in the number of the one kind that is not known.
+                start, end = (axis_size(terms, {**_pairs(known), units: (n, n)}, 0) for n in (0, 1))
+                known[units] = (shapes[name][axis] - start) // max(end - start, 1)
+                solved = True
+    used = {f.units for _, _, terms in places for term in terms for f in term.factors}
+    for name, axis, terms in places:
+        missing = used - known.keys()
+        if missing or axis_size(terms, _pairs(known), 0) != shapes[name][axis]:
+            raise GrowthError(_misfit(name, axes[name], shapes[name]))
+    return {units: known[units] for units in used}
+
+
+def _pairs(sizes: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    return {units: (size, size) for units, size in sizes.items()}
+
+
+def _misfit(name: str, text: str, shape: Shape) -> str:
+    return (
+        f"The array {name} of shape {shape} does not have the axes {text!r}, which its module "
+        "declares. Use a checkpoint of the same kind of model."
+    )
+
+
+def _check(sizes: Sizes, anatomy: Anatomy, old: Old) -> None:
+    for units, (before, after) in sizes.items():
+        if units in anatomy.rows and anatomy.rows[units] == "tokens" and old.tokenizers:
+            continue
+        if after < before:
+            raise GrowthError(
+                f"{units} would shrink from {before} to {after}, and growth keeps what the model "
+                "computes. Choose a size of at least that, or another on_shape_mismatch."
+            )
+        if units in anatomy.even and after % before:
+            raise GrowthError(
+                f"{units} cannot grow from {before} to {after}: a layer norm takes the mean over "
+                f"them, so that each must have equally many copies. Choose a multiple of {before}."
+            )
+
+
+def _without_moments(texts: Iterable[str], sizes: Sizes, anatomy: Anatomy) -> set[str]:
+    """The units that grow, of whose copies the gradients do not follow from the unit's."""
+    found = set(anatomy.even)
+    for text in texts:
+        read = read_axes(text)
+        if read.by_entry and any(_grows(sizes[units]) for units in read.units(read.makes)):
+            found |= read.units(read.uses)
+    return {units for units in found if units in sizes and _grows(sizes[units])}
+
+
+def _steps(
+    text: str, sizes: Sizes, anatomy: Anatomy, old: Old, inexact: set[str]
+) -> tuple[list[Transform], list[str]]:
+    """The transforms of an array, one after the other, and the reasons for them."""
+    read = read_axes(text)
+    rows = [(axis, units) for axis, units in _row_axes(read) if units in anatomy.rows]
+    steps: list[Transform] = []
+    reasons = []
+    widened = _units(read) - anatomy.rows.keys()
+    grown = sorted(units for units in widened if _grows(sizes[units]))
+    if grown:
+        plain = text
+        for _, units in rows:
+            plain = re.sub(rf"(?<![\w/]){re.escape(units)}(?![\w/])", CONSTANT, plain)
+        used = tuple((units, *sizes[units]) for units in sorted(widened))
+        steps.append(Widen(plain, used, not read.units(read.makes) & inexact))
+        reasons += [_told(units, sizes) for units in grown]
+    for axis, units in rows:
+        if anatomy.rows[units] == "tokens" and old.tokenizers:
+            steps.append(Vocabulary(*old.tokenizers, axis))
+            reasons.append("rows by token")
+        elif _grows(sizes[units]):
+            steps.append(Pad(axis) if anatomy.rows[units] == "zeros" else AddMeans(axis))
+            reasons.append(_told(units, sizes))
+    return steps, reasons
+
+
+def _row_axes(read: ArrayAxes) -> Iterator[tuple[int, str]]:
+    for axis, terms in enumerate(read.axes):
+        if len(terms) == 1 and len(terms[0].factors) == 1:
+            yield axis, terms[0].factors[0].units
+
+
+def _units(read: ArrayAxes) -> set[str]:
+    return set().union(*(read.units(axis) for axis in range(len(read.axes))))
+
+
+def _grows(size: tuple[int, int]) -> bool:
+    return size[0] != size[1]
+
+
+def _told(units: str, sizes: Sizes) -> str:
+    before, after = sizes[units]
+    return f"{units} {before} -> {after}"
