@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import flax.linen as nn
 import jax
 import ml_collections
 import optax
@@ -97,15 +98,8 @@ def make_parts(
         parallel: the run's placement.
     """
     abstract = abstract_variables(task.model, example)
-    tx = optim.make_optimizer(config, abstract["params"], optax.constant_schedule(0.0))
+    create, template = make_template(config, task.model, abstract)
     trainable = optim.trainable_mask(abstract["params"], config.frozen)
-    averaging = Averaging.from_config(config.ema)
-
-    def create(variables: dict[str, Any], seed: int) -> TrainState:
-        state = create_train_state(task.model.apply, variables, tx, seed)
-        return with_average(state, averaging, trainable)
-
-    template = jax.eval_shape(lambda variables: create(variables, seed=config.seed), abstract)
     return Parts(
         config=config,
         task=task,
@@ -117,3 +111,24 @@ def make_parts(
         create=create,
         example=example,
     )
+
+
+def make_template(
+    config: ml_collections.ConfigDict, model: nn.Module, abstract: dict[str, Any]
+) -> tuple[Callable[..., TrainState], TrainState]:
+    """A function that makes a state at step 0 from the variables of a model, and its shapes.
+
+    Args:
+        config: the run's config, complete and checked.
+        model: the model.
+        abstract: shapes and dtypes of its variables.
+    """
+    tx = optim.make_optimizer(config, abstract["params"], optax.constant_schedule(0.0))
+    trainable = optim.trainable_mask(abstract["params"], config.frozen)
+    averaging = Averaging.from_config(config.ema)
+
+    def create(variables: dict[str, Any], seed: int) -> TrainState:
+        state = create_train_state(model.apply, variables, tx, seed)
+        return with_average(state, averaging, trainable)
+
+    return create, jax.eval_shape(lambda variables: create(variables, seed=config.seed), abstract)

@@ -86,7 +86,8 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
     events.phase("restore")
     now = Present(config, num_examples, fingerprints)
     # Downloads take as long as they take, and have time limits of their own.
-    is_far = place.is_remote or is_url(str(config.resume_from))
+    origins = [str(config.resume_from), *(each["from"] for each in config.restore.sources)]
+    is_far = place.is_remote or any(map(is_url, origins))
     patient: Watch = Patient(watchdog) if is_far else watchdog
     with patient.watching("the restore"):
         origin = resume.shared_origin(origin, config, place.see, shapes)

@@ -40,6 +40,7 @@ ORDER = (
     "run",
     "session",
     "run_parts",
+    "merging",
     "run_setup",
     "replay",
     "proof",

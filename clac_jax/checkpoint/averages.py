@@ -8,7 +8,7 @@ import numpy as np
 
 from clac_jax.checkpoint.arrays import Arrays, read_arrays
 from clac_jax.checkpoint.layout import CheckpointInfo
-from clac_jax.checkpoint.matching import AVERAGE
+from clac_jax.checkpoint.renaming import AVERAGE
 
 
 def evaluated_path(info: CheckpointInfo, path: str) -> str:

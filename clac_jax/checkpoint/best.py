@@ -10,7 +10,7 @@ from clac_jax.checkpoint.arrays import Arrays
 from clac_jax.checkpoint.averages import read_evaluated
 from clac_jax.checkpoint.files import DamagedCheckpointError
 from clac_jax.checkpoint.layout import CheckpointInfo
-from clac_jax.checkpoint.matching import STRICT_PARTS, part_of
+from clac_jax.checkpoint.renaming import STRICT_PARTS, part_of
 from clac_jax.errors import warn
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]

@@ -60,7 +60,7 @@ def describe_changes(
             effect = f"formulas are replaced {from_when}"
         elif key.startswith("dataset.") and key != "dataset.text_source" and same_data:
             effect = "the same examples"
-        elif key == "resume_from" and value and is_own:
+        elif key in ("resume_from", "restore.sources") and value and is_own:
             effect = "not used: the workdir has its own checkpoints"
         elif key.startswith("restore.") and is_own:
             effect = "used only if the run's own checkpoint does not fit the model"

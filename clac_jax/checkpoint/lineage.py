@@ -71,6 +71,11 @@ def parent_of(origin: Origin, progress: RunProgress) -> Parent:
         origin: what it could have started from.
         progress: the position from which it resumes.
     """
+    if origin.sources:
+        infos = [(each.arrays.place, each.arrays.info) for each in origin.sources]
+        sources = [{"run": place, "step": info.step if info else None} for place, info in infos]
+        run = ", ".join(place for place, _ in infos)
+        return Parent(progress.step, None, {"run": run, "step": progress.step, "sources": sources})
     if origin.other is not None:
         other = origin.other
         where = {"run": shown(other.folder), "step": other.step}

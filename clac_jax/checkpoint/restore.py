@@ -1,33 +1,31 @@
-"""Restores a checkpoint into a model, fully or in part, and reports the outcome of every array."""
+"""Restores checkpoints into a model, fully or in part, and reports the outcome of every array."""
 
 from __future__ import annotations
 
-import collections
 import json
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 
 from clac_jax.checkpoint.arrays import read_targets
 from clac_jax.checkpoint.layout import CheckpointInfo
-from clac_jax.checkpoint.matching import (
-    OUTCOMES,
-    Match,
-    RestoreOptions,
-    match,
-    problems,
-    suggest_rules,
-)
+from clac_jax.checkpoint.matching import KEPT, Match, RestoreOptions
+from clac_jax.checkpoint.plan import Plan, make_plan
+from clac_jax.checkpoint.proposals import suggest_rules
+from clac_jax.checkpoint.renaming import parameter_names, part_of, split_name
 from clac_jax.checkpoint.shard_handler import Target
-from clac_jax.errors import UserError, noun_for, shown
+from clac_jax.checkpoint.sources import Arrays, Wanted, of_checkpoint, with_growth
+from clac_jax.errors import UserError
 from clac_jax.files.atomic import write_atomically
+from clac_jax.surgery.transforms import parse
 
 REPORT_FILE = "restore_report.json"
-_LISTED = 8  # modules per outcome in the table; the report lists all arrays
 
 
 class TreeMismatchError(UserError):
@@ -40,26 +38,37 @@ class Restored:
 
     Attributes:
         arrays: slash path -> array, for every array of the state.
-        matches: outcome for each array of the state and of the checkpoint.
+        plan: outcome for each array of the state and of the sources.
     """
 
     arrays: dict[str, Any]
-    matches: list[Match]
+    plan: Plan
+
+    @property
+    def matches(self) -> list[Match]:
+        """The outcomes of the plan."""
+        return self.plan.matches
 
 
-def match_checkpoint(
-    info: CheckpointInfo, shapes: Mapping[str, jax.ShapeDtypeStruct], options: RestoreOptions
-) -> list[Match]:
-    """Matches a checkpoint to the arrays of a state; arguments as for `restore`.
+def plan_of_checkpoint(
+    info: CheckpointInfo,
+    shapes: Mapping[str, jax.ShapeDtypeStruct],
+    options: RestoreOptions,
+    config: ml_collections.ConfigDict | None = None,
+) -> Plan:
+    """The plan to restore one checkpoint.
+
+    Args:
+        info: description of the checkpoint.
+        shapes: see `restore`.
+        options: what to restore.
+        config: the config of the model, which is needed if it is to grow.
 
     Raises:
         RestoreRuleError: a rule cannot be applied, see `matching.match`.
     """
-    return match(
-        {path: leaf.shape for path, leaf in info.leaves.items()},
-        {path: leaf.shape for path, leaf in shapes.items()},
-        options,
-    )
+    sources = [Wanted(of_checkpoint(info), options)]
+    return make_plan(sources if config is None else with_growth(sources, config), shapes)
 
 
 def restore(
@@ -67,6 +76,7 @@ def restore(
     shapes: Mapping[str, jax.ShapeDtypeStruct],
     options: RestoreOptions,
     initialise: Callable[[], Mapping[str, Any]],
+    seed: int = 0,
 ) -> Restored:
     """Restores the parts of a checkpoint that are requested and fit the model.
 
@@ -77,105 +87,114 @@ def restore(
         options: what to restore, what to rename, and what is an error.
         initialise: returns the arrays of a fresh state by slash path, sharded ones on the devices;
             called only when needed.
+        seed: seed of transforms that draw random numbers.
 
     Raises:
         TreeMismatchError: the message names every array that differs and the flags to accept it.
         RestoreRuleError: a rule cannot be applied, see `matching.match`.
         DamagedCheckpointError: a file differs from what was written; the message names it.
     """
-    matches = match_checkpoint(info, shapes, options)
-    if found := problems(matches, options):
-        raise TreeMismatchError(_complaint(info, found, options))
-    kept = [m for m in matches if m.outcome in ("restored", "renamed", "resized")]
+    return restore_plan(plan_of_checkpoint(info, shapes, options), shapes, initialise, seed)
+
+
+def restore_plan(
+    plan: Plan,
+    shapes: Mapping[str, jax.ShapeDtypeStruct],
+    initialise: Callable[[], Mapping[str, Any]],
+    seed: int = 0,
+) -> Restored:
+    """Restores what a plan takes from its sources; arguments and errors as for `restore`."""
+    if found := plan.problems():
+        raise TreeMismatchError(_complaint(plan.sources, found))
+    matches = plan.matches
+    kept = [m for m in matches if m.outcome in KEPT]
     fresh = initialise() if any(m.outcome in ("initialised", "resized") for m in matches) else {}
     bases = {m.path: fresh[m.path] for m in kept if m.path is not None and m.outcome == "resized"}
-    targets = {
-        m.path: Target(m.source, shapes[m.path], bases.get(m.path))
-        for m in kept
-        if m.path is not None and m.source is not None
-    }
+    given = {m.path for m in kept}
     # What is not needed of a fresh state is freed before anything is read.
-    arrays = {path: fresh[path] for path in shapes if path in fresh and path not in targets}
+    arrays = {path: fresh[path] for path in shapes if path in fresh and path not in given}
+    for m in matches:  # of the new layers of a model that grows
+        change, path = m.change, m.path
+        if path in arrays and path is not None and change is not None and not change.inputs:
+            rng = np.random.default_rng(seed)
+            (array,) = parse(change.transform).apply(
+                [np.asarray(arrays[path])], change.targets, rng
+            )
+            arrays[path] = _placed(array, shapes[path], None)
     del fresh
-    arrays.update(read_targets(info, targets))
-    return Restored(arrays, matches)
+    for number, source in enumerate(plan.sources, start=1):
+        mine = [m for m in kept if m.number == number]
+        arrays.update(_read(source.arrays, mine, shapes, bases, seed))
+    return Restored(arrays, plan)
 
 
-def describe(matches: Sequence[Match], info: CheckpointInfo) -> str:
-    """A table of the arrays and bytes with each outcome, and the modules that changed."""
-    lines = []
-    for outcome in OUTCOMES:
-        some = [m for m in matches if m.outcome == outcome]
-        if not some:
-            continue
-        arrays = f"{noun_for(len(some), 'array'):<6}"
-        lines.append(f"{outcome:<12}{len(some):>5} {arrays}  {_megabytes(some, info):>10}")
-        if outcome == "restored":
-            continue
-        groups = collections.Counter(_group(m) for m in some)
-        lines += [f"  {count:>3} x {text}" for text, count in list(groups.items())[:_LISTED]]
-        if len(groups) > _LISTED:
-            more = noun_for(len(groups) - _LISTED, "group")
-            lines.append(f"  and {len(groups) - _LISTED} more {more}, see {REPORT_FILE}")
-    return "\n".join(lines)
+def _read(
+    source: Arrays,
+    matches: Sequence[Match],
+    shapes: Mapping[str, jax.ShapeDtypeStruct],
+    bases: Mapping[str, Any],
+    seed: int,
+) -> dict[str, Any]:
+    """Slash path in the model -> array, for these matches of one source."""
+    info, arrays, rest = source.info, {}, []
+    targets = {}
+    for m in matches:
+        is_plain = m.change is None or not m.change.transform
+        if info is not None and is_plain and m.path is not None and m.source is not None:
+            targets[m.path] = Target(m.source, shapes[m.path], bases.get(m.path))
+        else:
+            rest.append(m)
+    if info is not None:
+        arrays.update(read_targets(info, targets))
+    saved = source.read({path for m in rest for path in m.sources})
+    parameters = parameter_names(path for path in source.leaves if part_of(path) == "params")
+    done: dict[tuple[str, tuple[str, ...]], list[np.ndarray]] = {}
+    for m in rest:
+        assert m.path is not None and m.source is not None
+        wanted, change = shapes[m.path], m.change
+        if change is None or not change.transform:
+            array = saved[m.source]
+        else:
+            made = change.transform, change.inputs
+            if made not in done:
+                # A parameter and its moments draw the same numbers, whatever else is restored.
+                _, name = split_name(change.inputs[0], parameters)
+                rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+                inputs = [saved[path] for path in change.inputs]
+                done[made] = parse(change.transform).apply(inputs, change.targets, rng)
+            array = done[made][change.index]
+        arrays[m.path] = _placed(array, wanted, bases.get(m.path))
+    return arrays
 
 
-def write_report(path: Path, info: CheckpointInfo, matches: Sequence[Match]) -> None:
-    """Writes the outcome for every array as JSON.
-
-    The file holds `checkpoint` (its folder or URL), `step`, `counts` by outcome, and `arrays`: one
-    object with `outcome`, `path`, `source`, `shape`, `saved_shape` and `reason` for each.
-    """
-    report = {
-        "checkpoint": shown(info.folder),
-        "step": info.step,
-        "counts": {o: sum(m.outcome == o for m in matches) for o in OUTCOMES},
-        "arrays": [
-            {
-                "outcome": m.outcome,
-                "path": m.path,
-                "source": m.source,
-                "shape": m.shape,
-                "saved_shape": m.saved_shape,
-                "reason": m.reason,
-            }
-            for m in matches
-        ],
-    }
-    write_atomically(path, json.dumps(report, indent=1) + "\n")
+def _placed(array: np.ndarray, wanted: jax.ShapeDtypeStruct, base: Any) -> Any:
+    """The array in the dtype of the model, on the devices if it is to be sharded."""
+    if base is not None:
+        fresh = np.array(base)
+        common = tuple(slice(min(a, b)) for a, b in zip(fresh.shape, array.shape, strict=True))
+        fresh[common] = array[common]
+        array = fresh
+    array = np.ascontiguousarray(array.astype(wanted.dtype, copy=False)).reshape(wanted.shape)
+    if wanted.sharding is None:
+        return array
+    return jax.make_array_from_callback(wanted.shape, wanted.sharding, lambda index: array[index])
 
 
-def _megabytes(some: Sequence[Match], info: CheckpointInfo) -> str:
-    """Megabytes of the arrays in the model, or in the checkpoint for dropped arrays."""
-    total = 0
-    for m in some:
-        shape = m.shape if m.shape is not None else m.saved_shape
-        leaf = info.leaves.get(m.source or "")
-        size = np.dtype(leaf.dtype).itemsize if leaf else 4
-        total += int(np.prod(shape or (), dtype=np.int64)) * size
-    return f"{total / 1e6:.1f} MB"
+def write_report(path: Path, plan: Plan) -> None:
+    """Writes the outcome for every array as JSON, see `Plan.to_json`."""
+    write_atomically(path, json.dumps(plan.to_json(), indent=1) + "\n")
 
 
-def _group(m: Match) -> str:
-    """The module of an array, to a depth of two names, and the reason for its outcome."""
-    module = _module(m.name)
-    text = module if m.outcome != "renamed" else f"{_module(m.source or '')} -> {module}"
-    return f"{text} ({m.reason})" if m.reason else text
-
-
-def _module(path: str) -> str:
-    names = path.split("/")
-    return "/".join(names[: max(1, min(3, len(names) - 1))])
-
-
-def _complaint(info: CheckpointInfo, found: Sequence[Match], options: RestoreOptions) -> str:
+def _complaint(sources: Sequence[Wanted], found: Sequence[Match]) -> str:
     missing = [m for m in found if m.source is None]
     extra = [m for m in found if m.path is None]
     shapes = [m for m in found if m.source is not None and m.path is not None]
-    count = len(found)
+    count, is_one = len(found), len(sources) == 1
+    info = sources[0].arrays.info
+    place = info.folder if info is not None else sources[0].arrays.place
+    what = f"checkpoint {place} does" if is_one else f"{len(sources)} sources do"
     lines = [
-        f"The checkpoint {info.folder} does not fit the model: {count} "
-        f"array{'s differ' if count > 1 else ' differs'}."
+        f"The {what} not fit the model: {count} array{'s differ' if count > 1 else ' differs'}."
     ]
     for title, some in (
         ("only in the model", missing),
@@ -189,7 +208,9 @@ def _complaint(info: CheckpointInfo, found: Sequence[Match], options: RestoreOpt
     if rules:
         renames = ", ".join(f"{old} is now {new}" for old, new in rules)
         lines.append(f"  If modules were renamed ({renames}), add")
-        lines.append(f'    --config.restore.rules="{(*options.rules, *rules)!r}"')
+        of_all = (*(rule for each in sources for rule in each.options.rules), *rules)
+        where = "" if is_one else "  (to the rules of the source that has them)"
+        lines.append(f'    --config.restore.rules="{of_all if is_one else tuple(rules)!r}"{where}')
     flags = []
     if missing or extra:
         flags.append("--config.restore.strict=False")
@@ -201,6 +222,7 @@ def _complaint(info: CheckpointInfo, found: Sequence[Match], options: RestoreOpt
     )
     if shapes:
         lines.append("  (or on_shape_mismatch=overlap, to copy the common part of each array)")
+    lines.append("  `clac-jax ckpt plan` shows all arrays and writes rules that fit.")
     lines.append("  To continue with the same model, use the config.json next to the checkpoints.")
     return "\n".join(lines)
 

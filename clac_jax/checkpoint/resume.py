@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from etils import epath
 
 from clac_jax.checkpoint.changes import Present, carried_over, describe_changes
 from clac_jax.checkpoint.division import spans_processes
@@ -21,47 +20,32 @@ from clac_jax.checkpoint.finished import read_finished
 from clac_jax.checkpoint.layout import (
     CHECKPOINTS,
     DAMAGED,
-    EARLIER_DAMAGED,
     CheckpointInfo,
-    read_all,
 )
-from clac_jax.checkpoint.locate import is_inside, locate
-from clac_jax.checkpoint.matching import PARTS, RestoreOptions, problems
+from clac_jax.checkpoint.locate import is_inside
+from clac_jax.checkpoint.matching import PARTS, RestoreOptions
+from clac_jax.checkpoint.opening import giver_of
+from clac_jax.checkpoint.origin import Origin as Origin  # re-exported for callers
+from clac_jax.checkpoint.origin import ResumeError as ResumeError
+from clac_jax.checkpoint.origin import find_origin as find_origin
+from clac_jax.checkpoint.origin import origin_elsewhere as origin_elsewhere
+from clac_jax.checkpoint.origin import shared_origin as shared_origin
 from clac_jax.checkpoint.placed import expected_digests
-from clac_jax.checkpoint.removal import finish_interrupted, remove_parts
+from clac_jax.checkpoint.plan import make_plan
 from clac_jax.checkpoint.restore import (
     REPORT_FILE,
     Restored,
-    describe,
-    match_checkpoint,
-    restore,
+    plan_of_checkpoint,
+    restore_plan,
     write_report,
 )
+from clac_jax.checkpoint.sources import Wanted, with_growth
 from clac_jax.digests.digest import Digest
 from clac_jax.distributed import processes
 from clac_jax.distributed.sending import any_text
-from clac_jax.errors import UserError, shown
+from clac_jax.errors import counted, shown
 from clac_jax.training.progress import RunProgress
 from clac_jax.training.run_end import has_ended
-
-
-class ResumeError(UserError):
-    """The run cannot start in the way that `config.resume` requires."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The checkpoints that a run may start from, before any arrays are read.
-
-    Attributes:
-        own: step -> intact checkpoint in the workdir.
-        damaged: step -> damage of the others.
-        other: another run's checkpoint, used if the workdir has none.
-    """
-
-    own: dict[int, CheckpointInfo] = field(default_factory=dict)
-    damaged: dict[int, DamagedCheckpointError] = field(default_factory=dict)
-    other: CheckpointInfo | None = None
 
 
 @dataclass(frozen=True)
@@ -89,41 +73,6 @@ class Start:
     digests: Mapping[str, Digest] = field(default_factory=dict)
 
 
-def find_origin(config: ml_collections.ConfigDict, workdir: Path) -> Origin:
-    """Finds what the run can start from, by `config.resume` and `config.resume_from`.
-
-    Raises:
-        ResumeError: "must" finds no run, "never" finds one.
-        CheckpointNotFoundError: `resume_from` names no checkpoint.
-        DamagedCheckpointError: the checkpoint that it names is damaged.
-    """
-    directory = epath.Path(workdir) / CHECKPOINTS
-    finish_interrupted(directory)
-    remove_parts(directory)
-    own, damaged = read_all(directory)
-    if config.resume == "never" and (own or damaged or (workdir / "metrics.jsonl").exists()):
-        raise ResumeError(
-            f"--workdir={workdir} holds a run, and config.resume is 'never'. "
-            "Choose a new workdir, or --config.resume=auto to resume."
-        )
-    if own or damaged:
-        return Origin(own, damaged)
-    for place in (directory / DAMAGED, epath.Path(workdir) / EARLIER_DAMAGED):
-        if place.exists():
-            raise ResumeError(
-                f"{workdir} has no checkpoint but those in {place}, and a fresh run there would "
-                "look like a resumed one. Choose a new workdir."
-            )
-    if config.resume_from:
-        return Origin(other=locate(config.resume_from))
-    if config.resume == "must":
-        raise ResumeError(
-            f"--workdir={workdir} holds no checkpoint, and config.resume is 'must'. "
-            "Check the path, set config.resume_from, or --config.resume=auto to start from scratch."
-        )
-    return Origin()
-
-
 def begin(
     origin: Origin,
     workdir: Path,
@@ -147,12 +96,15 @@ def begin(
     config = now.config
     options = RestoreOptions.from_config(config.restore)
     damaged = dict(origin.damaged)
+    if origin.sources:
+        return _from_sources(origin.sources, workdir, now, shapes, initialise)
     if origin.other is not None:
         info = origin.other
-        restored = _together(lambda: restore(info, shapes, options, initialise), shapes)
+        plan = plan_of_checkpoint(info, shapes, options, config)
+        restored = _together(lambda: restore_plan(plan, shapes, initialise, config.seed), shapes)
         words = "starts from another run's checkpoint"
     elif origin.own or damaged:
-        info, restored = _newest(origin.own, damaged, shapes, options, initialise)
+        info, restored = _newest(origin.own, damaged, shapes, config, initialise)
         words = "resumed from its checkpoint"
     else:
         return Start(initialise(), RunProgress(), "fresh run", [], [])
@@ -173,11 +125,8 @@ def begin(
         )
     notes += [f"changed   {line}" for line in position_notes]
     if processes.is_first():
-        write_report(workdir / REPORT_FILE, info, restored.matches)
-    notes += [
-        ("restore   " if not k else "          ") + line
-        for k, line in enumerate(describe(restored.matches, info).splitlines())
-    ]
+        write_report(workdir / REPORT_FILE, restored.plan)
+    notes += _restore_notes(restored)
     arrays = _at(restored.arrays, progress)
     ended = read_finished(workdir, origin.own) if is_own else None
     if ended is not None:
@@ -196,39 +145,38 @@ def begin(
     return Start(arrays, progress, where, notes, sorted(damaged), is_own, source, digests)
 
 
-def shared_origin(
-    origin: Origin,
-    config: ml_collections.ConfigDict,
-    see: Callable[[], Path],
+def _from_sources(
+    sources: tuple[Wanted, ...],
+    workdir: Path,
+    now: Present,
     shapes: Mapping[str, jax.ShapeDtypeStruct],
-) -> Origin:
-    """The origin in every process, if all of them must read the checkpoint; a collective.
+    initialise: Callable[[], Mapping[str, Any]],
+) -> Start:
+    """The initial state of a run that starts from several sources; arguments as for `begin`."""
+    plan = make_plan(with_growth(sources, now.config), shapes)
+    restored = _together(lambda: restore_plan(plan, shapes, initialise, now.config.seed), shapes)
+    progress = RunProgress()
+    notes: list[str] = []
+    giver = giver_of("progress", sources)
+    if giver is not None and (info := giver.arrays.info) is not None:
+        progress, notes = carried_over(info.progress, info, now, False, giver.options.parts)
+        notes = [f"changed   {line}" for line in notes]
+        notes.insert(
+            0, f"progress  step, epoch and position in the data are those of {giver.arrays.place}"
+        )
+    else:
+        notes.append("progress  no source gives it: starts at step 0, epoch 0")
+    if processes.is_first():
+        write_report(workdir / REPORT_FILE, plan)
+    notes += _restore_notes(restored)
+    source = ", ".join(each.arrays.place for each in sources)
+    words = f"starts from {counted(len(sources), 'source')}"
+    return Start(_at(restored.arrays, progress), progress, words, notes, [], False, source)
 
-    Args:
-        origin: that of the first process; the others pass an empty one.
-        config: the run's config.
-        see: returns the folder in which this process reads the run, see `RunPlace.see`.
-        shapes: slash path -> shape and dtype of every array, and its sharding.
 
-    Raises:
-        WorkdirError, StoreError: a process does not see the workdir of the first one.
-        ProcessError: a process does not see the same checkpoints.
-    """
-    if not spans_processes(shapes):
-        return origin
-    workdir = see()
-    if not processes.is_first():
-        own, damaged = read_all(epath.Path(workdir) / CHECKPOINTS)
-        is_new = not (own or damaged)
-        other = locate(config.resume_from) if is_new and config.resume_from else None
-        origin = Origin(own, damaged, other)
-    found = {step: info.saved_at for step, info in origin.own.items()}
-    seen = {"the checkpoints in --workdir": f"{found}, damaged {sorted(origin.damaged)}"}
-    if origin.other is not None:
-        other = origin.other
-        seen["the checkpoint of config.resume_from"] = f"step {other.step} of {other.saved_at}"
-    processes.agree("origin", seen)
-    return origin
+def _restore_notes(restored: Restored) -> list[str]:
+    lines = restored.plan.describe(REPORT_FILE).splitlines()
+    return [("restore   " if not k else "          ") + line for k, line in enumerate(lines)]
 
 
 def in_all_processes(
@@ -280,14 +228,14 @@ def _newest(
     own: dict[int, CheckpointInfo],
     damaged: dict[int, DamagedCheckpointError],
     shapes: Mapping[str, jax.ShapeDtypeStruct],
-    options: RestoreOptions,
+    config: ml_collections.ConfigDict,
     initialise: Callable[[], Mapping[str, Any]],
 ) -> tuple[CheckpointInfo, Restored]:
     """The newest checkpoint with intact arrays; adds the damaged ones to `damaged`."""
     for step in sorted(own, reverse=True):
         info = own[step]
         try:
-            return info, _restored_own(info, shapes, options, initialise)
+            return info, _restored_own(info, shapes, config, initialise)
         except DamagedCheckpointError as error:
             damaged[step] = error
     newest = damaged[max(damaged)]
@@ -299,11 +247,12 @@ def _newest(
 def _restored_own(
     info: CheckpointInfo,
     shapes: Mapping[str, jax.ShapeDtypeStruct],
-    options: RestoreOptions,
+    config: ml_collections.ConfigDict,
     initialise: Callable[[], Mapping[str, Any]],
 ) -> Restored:
-    own = _for_own(info, shapes, options)
-    return _together(lambda: restore(info, shapes, own, initialise), shapes)
+    options = _for_own(info, shapes, RestoreOptions.from_config(config.restore))
+    plan = plan_of_checkpoint(info, shapes, options, config)
+    return _together(lambda: restore_plan(plan, shapes, initialise, config.seed), shapes)
 
 
 def _together(call: Callable[[], Restored], shapes: Mapping[str, Any]) -> Restored:
@@ -333,7 +282,7 @@ def _for_own(
     The rules and parts in the config usually refer to the other run's checkpoint it started from.
     """
     everything = RestoreOptions()
-    fits = not problems(match_checkpoint(info, shapes, everything), everything)
+    fits = not plan_of_checkpoint(info, shapes, everything).problems()
     return everything if fits else dataclasses.replace(options, parts=PARTS)
 
 

@@ -17,7 +17,7 @@ from clac_jax.checkpoint.locate import CheckpointNotFoundError, locate
 from clac_jax.checkpoint.removal import discard
 from clac_jax.checkpoint.sharing import collect, stores_of
 from clac_jax.checkpoint.usage import usage_of
-from clac_jax.cli import publish
+from clac_jax.cli import plan, publish
 from clac_jax.cli.command import NAMED, commands, new_workdir
 from clac_jax.distributed.workdir import Workdir
 from clac_jax.errors import UserError, shown
@@ -31,7 +31,7 @@ EXIT_TROUBLE = 1
 
 def add(group: argparse.ArgumentParser) -> None:
     """Adds the `ckpt` commands."""
-    command = commands(group)
+    command = commands(group, plan.ConfigParser)
     ls = command("ls", _ls, "list the checkpoints of a run, and why each is kept")
     ls.add_argument("run_folder", metavar="RUN")
     show = command("show", _show, "show one checkpoint: progress, metrics, arrays with their norms")
@@ -45,6 +45,8 @@ def add(group: argparse.ArgumentParser) -> None:
     verify.add_argument("checkpoint", metavar="RUN_OR_CHECKPOINT")
     for parser in (ls, show, diff, verify):
         parser.add_argument("--json", action="store_true", help="print JSON")
+    what = "say where each array of a new model would come from, and propose rules"
+    plan.add_flags(command("plan", plan.run, what))
     rm = command("rm", _rm, "remove checkpoints of a run, but not the newest intact one")
     rm.add_argument("run_folder", metavar="RUN")
     rm.add_argument("steps", metavar="STEP", type=int, nargs="+")

@@ -39,14 +39,21 @@ def new_workdir(target: str, what: str) -> Iterator[Path]:
         yield folder
 
 
-def commands(group: argparse.ArgumentParser) -> Callable[..., argparse.ArgumentParser]:
+def commands(
+    group: argparse.ArgumentParser, parser_class: type[argparse.ArgumentParser] | None = None
+) -> Callable[..., argparse.ArgumentParser]:
     """A function that adds commands to a group.
+
+    Args:
+        group: the parser of the group.
+        parser_class: class of the commands' parsers; by default that of the group.
 
     Returns:
         (name, function, text) -> the parser of a new command. `function` takes the parsed options
         and returns the exit code.
     """
-    parsers = group.add_subparsers(required=True, metavar="COMMAND")
+    kind = parser_class or type(group)
+    parsers = group.add_subparsers(required=True, metavar="COMMAND", parser_class=kind)
 
     def command(
         name: str, function: Callable[[argparse.Namespace], int], text: str

@@ -77,7 +77,7 @@ def run(arguments: Sequence[str]) -> NoReturn:
         workdir = flags.DEFINE_string("workdir", None, "The folder of the run.")
 
         def parse(argv: list[str]) -> list[str]:
-            argv[1:] = _with_files(argv[1:])
+            argv[1:] = with_config_files(argv[1:])
             rest = flags.FLAGS(argv)
             for flag in (config, workdir):
                 if flag.value is None:
@@ -138,7 +138,7 @@ def _is_config(argument: str) -> bool:
     return argument.startswith(("--config=", "-config="))
 
 
-def _with_files(arguments: list[str]) -> list[str]:
+def with_config_files(arguments: list[str]) -> list[str]:
     """The flags, with the names of shipped configs replaced by the paths of their files.
 
     Raises:

@@ -278,3 +278,9 @@ def _check_restore(config: ml_collections.ConfigDict) -> None:
             'Config key "restore.parts" has "opt_state" without "params", and the moments of other '
             'parameters would mislead the optimizer. Add "params" or leave out "opt_state".'
         )
+    if config.restore.sources and (config.resume_from or config.restore.rules):
+        other = "resume_from" if config.resume_from else "restore.rules"
+        raise ConfigError(
+            f'Config keys "restore.sources" and "{other}" are both set, and each says what a run '
+            f"starts from. Leave {other} empty: a source has its own name, parts and rules."
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,16 +28,81 @@ PROPERTY_MONITORS = {
 RESTORE_PARTS = ("params", "batch_stats", "opt_state", "key", "progress")
 
 
+MERGED_PARTS = ("params", "batch_stats")
+"""What is taken from a member of `restore.sources` that does not say."""
+
+SOLE_PARTS = ("key", "progress")
+"""What a run can only have from one source."""
+
+SOURCE_MEMBERS = ("from", "parts", "only", "rules")
+
+
 def wrong_rules(rules: Any) -> str:
     """The problem with `restore.rules`; "" if they are valid."""
+    if not isinstance(rules, tuple | list):
+        return f"It is {one_line(repr(rules))}, and must be a tuple of rules."
     for rule in rules:
-        pair = isinstance(rule, tuple | list) and len(rule) == 2 and isinstance(rule[0], str)
-        if not pair or not (rule[1] is None or isinstance(rule[1], str)):
+        is_sequence = isinstance(rule, tuple | list) and len(rule) in (2, 3)
+        if not is_sequence or not isinstance(rule[0], str) or not _is_replacement(rule):
             return (
                 f"It has {one_line(repr(rule))}. Each rule is a pair of a regular expression and "
-                "its replacement, or None: (('old/(.*)', r'new/\\1'),)."
+                "its replacement, or None: (('old/(.*)', r'new/\\1'),); or it has a transform as "
+                "its third member: ('(.*)/weight', r'\\1/kernel', 'transpose')."
             )
     return ""
+
+
+def _is_replacement(rule: Any) -> bool:
+    new = rule[1]
+    is_names = isinstance(new, tuple | list) and new and all(isinstance(n, str) for n in new)
+    if len(rule) == 2:
+        return new is None or isinstance(new, str)
+    return (isinstance(new, str) or bool(is_names)) and isinstance(rule[2], str)
+
+
+def wrong_sources(sources: Any) -> str:
+    """The problem with `restore.sources`; "" if they are valid."""
+    sole: dict[str, str] = {}
+    for number, source in enumerate(sources, start=1):
+        if not isinstance(source, Mapping) or not _is_name(source.get("from")):
+            return (
+                f"Source {number} is {one_line(repr(source))}. Each is a dict that names a "
+                "checkpoint: ({'from': 'outputs/a@best', 'only': 'text_encoder/.*'},)."
+            )
+        name = source["from"]
+        if unknown := [each for each in source if each not in SOURCE_MEMBERS]:
+            return (
+                f"Source {number}, {name!r}, has the member {one_line(repr(unknown[0]))}. It can "
+                f"have {', '.join(SOURCE_MEMBERS)}."
+            )
+        parts = source.get("parts", MERGED_PARTS)
+        if not isinstance(parts, tuple | list) or not set(parts) <= set(RESTORE_PARTS):
+            return (
+                f"The parts of source {number}, {name!r}, are {one_line(repr(parts))}. They can be "
+                f"{', '.join(RESTORE_PARTS)}."
+            )
+        if "opt_state" in parts and "params" not in parts:
+            return (
+                f"Source {number}, {name!r}, gives opt_state without params, and the moments of "
+                "other parameters would mislead the optimizer. Add params or leave out opt_state."
+            )
+        for part in SOLE_PARTS:
+            if part in parts and part in sole:
+                return (
+                    f"{part} comes from {sole[part]!r} and from {name!r}, and a run has only one. "
+                    "Leave it out of the parts of one of them."
+                )
+            if part in parts:
+                sole[part] = name
+        if not isinstance(source.get("only", ""), str):
+            return f"The member only of source {number}, {name!r}, is not a regular expression."
+        if problem := wrong_rules(source.get("rules", ())):
+            return f"The rules of source {number}, {name!r}, cannot be used. {problem}"
+    return ""
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 @dataclass(frozen=True)
@@ -119,16 +185,23 @@ class Restore:
         RESTORE_PARTS, "what is taken from the other run's checkpoint", choices=RESTORE_PARTS
     )
     strict: bool = key(True, "whether a parameter that only one side has is an error")
-    rules: tuple[tuple[str, str | None], ...] = key(
+    rules: tuple[tuple[Any, ...], ...] = key(
         (),
-        "((regex, replacement or None), ...) on parameter paths: renames, or leaves out",
+        "((regex, replacement or None), ...) on parameter paths: renames, or leaves out; a third "
+        "member is a transform",
         check=wrong_rules,
+    )
+    sources: tuple[dict[str, Any], ...] = key(
+        (),
+        "several sources to start from, instead of resume_from: ({'from': name, 'parts': ..., "
+        "'only': regex, 'rules': ...}, ...); the first that has an array gives it",
+        check=wrong_sources,
     )
     on_shape_mismatch: str = key(
         "error",
-        "an array of a different shape stops the run, starts from scratch, or keeps the common "
-        "slice",
-        choices=("error", "skip", "overlap"),
+        "an array of a different shape stops the run, starts from scratch, keeps the common slice, "
+        "or the model grows and computes what it did",
+        choices=("error", "skip", "overlap", "grow"),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import re
 from pathlib import Path
 
 import ml_collections
@@ -55,8 +56,32 @@ def shipped_config(name: str, *argument: str) -> ml_collections.ConfigDict:
     Raises:
         ConfigError: no shipped config has that name.
     """
-    file = shipped_file(name)
-    spec = importlib.util.spec_from_file_location(f"clac_jax_config_{name}", file)
+    return _load(shipped_file(name), f"clac_jax_config_{name}", argument)
+
+
+def config_of(value: str) -> ml_collections.ConfigDict:
+    """A fresh copy of the config that `--config=VALUE` selects.
+
+    Args:
+        value: the name of a shipped config, or the path of a config file; either with a colon and
+            an argument.
+
+    Raises:
+        ConfigError: there is no such config.
+    """
+    name, colon, rest = value.partition(":")
+    argument = (rest,) if colon else ()
+    if not Path(name).exists() and re.fullmatch(r"[A-Za-z_]\w*", name):
+        return shipped_config(name, *argument)
+    if not Path(name).is_file():
+        raise ConfigError(
+            f"The config file {name} does not exist. Relative paths start at the current folder."
+        )
+    return _load(Path(name), f"config_{Path(name).stem}", argument)
+
+
+def _load(file: Path, module_name: str, argument: tuple[str, ...]) -> ml_collections.ConfigDict:
+    spec = importlib.util.spec_from_file_location(module_name, file)
     if spec is None or spec.loader is None:
         raise ConfigError(f"{file} cannot be loaded. Install clac-jax again.")
     module = importlib.util.module_from_spec(spec)

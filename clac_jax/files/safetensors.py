@@ -7,8 +7,9 @@ raises errors of several types for invalid files. It is only used for writing.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, BinaryIO, TypeGuard, TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -34,6 +35,8 @@ _DTYPES = {
 }
 _MAX_HEADER = 100_000_000  # bytes; the format's own limit
 _MAX_DIMENSIONS = 32
+_Location = tuple[np.dtype, tuple[int, ...], int, int]
+T = TypeVar("T")
 
 
 class SafetensorsError(UserError, ValueError):
@@ -49,6 +52,24 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str,
     Raises:
         SafetensorsError: the file is missing or invalid.
     """
+    return _read(path, lambda locations, file, size: _tensors(locations, file.read(size)))
+
+
+def safetensors_shapes(
+    path: str | Path,
+) -> tuple[dict[str, tuple[tuple[int, ...], np.dtype]], dict[str, str]]:
+    """Shape and dtype of all tensors of a file, of which only the header is read.
+
+    Returns and raises as `read_safetensors`.
+    """
+    return _read(
+        path, lambda locations, *_: {name: (at[1], at[0]) for name, at in locations.items()}
+    )
+
+
+def _read(
+    path: str | Path, take: Callable[[dict[str, _Location], BinaryIO, int], dict[str, T]]
+) -> tuple[dict[str, T], dict[str, str]]:
     path = Path(path)
     try:
         if path.exists() and not path.is_file():
@@ -63,13 +84,10 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str,
             header = parse_object(file.read(length).decode("utf-8"), object_pairs_hook=_unique)
             metadata = _texts(header.pop("__metadata__", {}))
             locations = _locations(header, size - length)
-            return _tensors(locations, file.read(size - length)), metadata
+            return take(locations, file, size - length), metadata
     except (OSError, ValueError, MemoryError) as error:
         reason = error_reason(error)
         raise SafetensorsError(f"{path} cannot be read ({reason}). Download it again.") from error
-
-
-_Location = tuple[np.dtype, tuple[int, ...], int, int]
 
 
 def _locations(header: dict[str, Any], size: int) -> dict[str, _Location]:

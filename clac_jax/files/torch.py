@@ -51,8 +51,24 @@ class TorchFileError(UserError, ValueError):
     """A file cannot be read, or refers to something that is not plain data."""
 
 
-def read_torch_file(path: str | Path) -> Any:
+class TensorFacts(NamedTuple):
+    """A tensor that was not read.
+
+    Attributes:
+        shape: its shape.
+        dtype: its dtype.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+def read_torch_file(path: str | Path, *, with_numbers: bool = True) -> Any:
     """Reads a file written by `torch.save`.
+
+    Args:
+        path: path of the file.
+        with_numbers: whether the tensors are read; if not, each is a `TensorFacts`.
 
     Returns:
         The saved object: dicts, lists, numbers and strings; tensors as read-only ndarrays of the
@@ -69,7 +85,8 @@ def read_torch_file(path: str | Path) -> Any:
         if path.exists() and not path.is_file():
             raise TorchFileError(f"{path} is not a file. Use a file written by torch.save.")
         with path.open("rb") as file:
-            return _read_zip(file) if zipfile.is_zipfile(file) else _read_old(file)
+            read = _read_zip if zipfile.is_zipfile(file) else _read_old
+            return read(file, with_numbers)
     except OSError as error:
         reason = error_reason(error)
         raise TorchFileError(f"{path} cannot be read ({reason}). Check the path.") from error
@@ -206,7 +223,7 @@ def _parse_storage_id(pid: Any, number: int) -> tuple[np.dtype, str, int, Any]:
     return np.dtype(_DTYPES[kind.name.rpartition(".")[2]]), key, count, pid[5:]
 
 
-def _read_zip(file: BinaryIO) -> Any:
+def _read_zip(file: BinaryIO, with_numbers: bool) -> Any:
     size = file.seek(0, 2)
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
@@ -245,10 +262,10 @@ def _read_zip(file: BinaryIO) -> Any:
             return _registered(storages, key, dtype, count, read)
 
         with io.BytesIO(read_member(pickles[0])) as content:
-            return _plain(_load(content, load_storage))
+            return _plain(_load(content, load_storage), with_numbers)
 
 
-def _read_old(file: BinaryIO) -> Any:
+def _read_old(file: BinaryIO, with_numbers: bool) -> Any:
     """Reads the format before PyTorch 1.6: several pickles, then the data of all storages."""
 
     def refuse(pid: Any) -> Any:
@@ -272,6 +289,8 @@ def _read_old(file: BinaryIO) -> Any:
         return _registered(storages, key, dtype, count, lambda: numbers[key])
 
     content = _load(file, load_storage)
+    if not with_numbers:
+        return _plain(content, with_numbers)
     keys = _load(file, refuse)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise ValueError("its storages have no keys")
@@ -283,7 +302,7 @@ def _read_old(file: BinaryIO) -> Any:
         if stored != count or count * dtype.itemsize > size:
             raise ValueError(f"storage {key} has {stored} elements instead of {count}")
         numbers[key] = _numbers(file.read(count * dtype.itemsize), dtype, count, order)
-    return _plain(content)
+    return _plain(content, with_numbers)
 
 
 def _registered(
@@ -311,7 +330,7 @@ def _numbers(data: bytes, dtype: np.dtype, count: int, order: str) -> np.ndarray
     return values.byteswap() if order == "big" else values
 
 
-def _plain(content: Any) -> Any:
+def _plain(content: Any, with_numbers: bool) -> Any:
     """Converts tensors to arrays, and OmegaConf containers to dicts and lists.
 
     An object that occurs repeatedly is converted once. Nested lists that repeat their items are
@@ -322,7 +341,8 @@ def _plain(content: Any) -> Any:
 
     def convert(value: Any, depth: int) -> _Node:
         if isinstance(value, _Tensor):
-            return _Node(value.array(counter), 1, 0)
+            facts = TensorFacts(value.size, value.storage.dtype)
+            return _Node(value.array(counter) if with_numbers else facts, 1, 0)
         if not isinstance(value, dict | list | tuple | Inert):
             return _Node(value, 1, 0)
         if depth > _MAX_DEPTH:

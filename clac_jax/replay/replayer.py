@@ -16,7 +16,6 @@ from clac_jax.checkpoint import resume
 from clac_jax.checkpoint.arrays import read_arrays
 from clac_jax.checkpoint.damage import DamagedCheckpointError, RemovedCheckpointError
 from clac_jax.checkpoint.layout import CHECKPOINTS, CheckpointInfo, read_all
-from clac_jax.checkpoint.locate import locate
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.tree import to_arrays
 from clac_jax.config import schema as config_lib
@@ -212,10 +211,15 @@ class Replayer:
                 f"intact checkpoint of step {first.step:,} to {step - 1:,} is left to reach step "
                 f"{step:,} from. Name a step after one of {self._kept()}."
             )
-        name = first.config.get("resume_from") or ""
-        origin = resume.Origin(other=locate(name) if name else None)
+        origin = (
+            resume.origin_elsewhere(config_lib.from_plain(dict(first.config))) or resume.Origin()
+        )
         self._begin(0, origin)
-        self._say(f"restored  {shown(name) if name else 'nothing: a fresh state, as at the start'}")
+        names = [each.arrays.name for each in origin.sources]
+        if name := first.config.get("resume_from") or ", ".join(names):
+            self._say(f"restored  {shown(name)}")
+        else:
+            self._say("restored  nothing: a fresh state, as at the start")
 
     def _is_unlike(self, info: CheckpointInfo) -> bool:
         """Whether a checkpoint does not hold the state that the run has recorded."""

@@ -6,13 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clac_jax.checkpoint.matching import (
-    RestoreOptions,
-    RestoreRuleError,
-    match,
-    problems,
-    suggest_rules,
-)
+from clac_jax.checkpoint.matching import RestoreOptions, match, problems
+from clac_jax.checkpoint.proposals import suggest_rules
+from clac_jax.checkpoint.renaming import RestoreRuleError
 
 SAVED = {
     "params/text/layer_0/kernel": (4, 4),

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from clac_jax.checkpoint.layout import read_info
 from clac_jax.checkpoint.matching import RestoreOptions
-from clac_jax.checkpoint.restore import TreeMismatchError, describe, restore, write_report
+from clac_jax.checkpoint.restore import TreeMismatchError, restore, write_report
 from clac_jax.checkpoint.tree import to_arrays
 
 
@@ -147,7 +147,7 @@ def test_the_report_accounts_for_every_array(saved, tmp_path):
     params = make_params() | {"head": {"kernel": jnp.ones((3, 2))}}
     del params["text"]
     restored = into(saved, fresh(params), RestoreOptions(strict=False))
-    write_report(tmp_path / "report.json", saved[0], restored.matches)
+    write_report(tmp_path / "report.json", restored.plan)
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["step"] == 10
     assert sum(report["counts"].values()) == len(report["arrays"])
@@ -156,7 +156,7 @@ def test_the_report_accounts_for_every_array(saved, tmp_path):
         by_outcome.setdefault(array["outcome"], []).append(array["path"] or array["source"])
     assert "params/head/kernel" in by_outcome["initialised"]
     assert "params/text/kernel" in by_outcome["dropped"]
-    table = describe(restored.matches, saved[0])
+    table = restored.plan.describe()
     assert "params/head" in table and "params/text" in table
 
 

@@ -1,0 +1,1 @@
+"""Plans of model surgery before anything is trained: `clac-jax ckpt plan`."""
