@@ -8,7 +8,7 @@ new rows belong to inputs that the smaller model did not have.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -104,9 +104,8 @@ def plan(saved: Shapes, wanted: Shapes, anatomy: Anatomy, old: Old = Old()) -> d
     after = _sizes(axes, wanted, anatomy, Old())
     sizes = {units: (before[units], after[units]) for units in before}
     _check(sizes, anatomy, old)
-    inexact = _without_moments(axes.values(), sizes, anatomy)
     for name, text in axes.items():
-        steps, reasons = _steps(text, sizes, anatomy, old, inexact)
+        steps, reasons = _steps(text, sizes, anatomy, old)
         if steps:
             reasons += [note for rule, note in anatomy.notes.items() if re.fullmatch(rule, name)]
             transform = steps[0] if len(steps) == 1 else Chain(tuple(steps))
@@ -246,18 +245,8 @@ def _check(sizes: Sizes, anatomy: Anatomy, old: Old) -> None:
             )
 
 
-def _without_moments(texts: Iterable[str], sizes: Sizes, anatomy: Anatomy) -> set[str]:
-    """The units that grow, of whose copies the gradients do not follow from the unit's."""
-    found = set(anatomy.even)
-    for text in texts:
-        read = read_axes(text)
-        if read.by_entry and any(_grows(sizes[units]) for units in read.units(read.makes)):
-            found |= read.units(read.uses)
-    return {units for units in found if units in sizes and _grows(sizes[units])}
-
-
 def _steps(
-    text: str, sizes: Sizes, anatomy: Anatomy, old: Old, inexact: set[str]
+    text: str, sizes: Sizes, anatomy: Anatomy, old: Old
 ) -> tuple[list[Transform], list[str]]:
     """The transforms of an array, one after the other, and the reasons for them."""
     read = read_axes(text)
@@ -271,7 +260,7 @@ def _steps(
         for _, units in rows:
             plain = re.sub(rf"(?<![\w/]){re.escape(units)}(?![\w/])", CONSTANT, plain)
         used = tuple((units, *sizes[units]) for units in sorted(widened))
-        steps.append(Widen(plain, used, not read.units(read.makes) & inexact))
+        steps.append(Widen(plain, used))
         reasons += [_told(units, sizes) for units in grown]
     for axis, units in rows:
         if anatomy.rows[units] == "tokens" and old.tokenizers:
