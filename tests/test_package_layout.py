@@ -30,6 +30,7 @@ ORDER = (
     "config",
     "distributed",
     "training",
+    "surgery",
     "checkpoint",
     "reporting",
     "bucket",

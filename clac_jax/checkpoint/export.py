@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
 from etils import epath
@@ -15,15 +14,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from clac_jax.checkpoint.averages import describe_weights, read_evaluated
-from clac_jax.checkpoint.layout import (
-    CHECKPOINTS,
-    CheckpointInfo,
-    read_all,
-    wrong_description,
-)
-from clac_jax.checkpoint.manager import Checkpoints
+from clac_jax.checkpoint.layout import CheckpointInfo, wrong_description
+from clac_jax.checkpoint.single import ModelFacts, save_single
 from clac_jax.config import schema as config_lib
-from clac_jax.distributed.workdir import Workdir
 from clac_jax.errors import UserError, one_line
 from clac_jax.files.atomic import replacing, write_atomically
 from clac_jax.files.json import parse_object, read_json_object
@@ -102,22 +95,12 @@ def import_model(folder: Path, workdir: Path) -> str:
 
     Raises:
         ExportError: a file is missing or was not written by `export`.
+        NotEmptyError: the workdir has checkpoints.
     """
     config, about, arrays = read_export(folder)
-    with Workdir(workdir):  # fails if a run is writing there
-        if read_all(epath.Path(workdir) / CHECKPOINTS)[0]:
-            raise ExportError(f"{workdir} holds checkpoints already. Name another folder.")
-        progress = RunProgress.from_json(about["progress"])
-        arrays["step"] = np.asarray(progress.step, np.int32)
-        checkpoints = Checkpoints(
-            workdir,
-            config,
-            {path: jax.ShapeDtypeStruct(a.shape, a.dtype) for path, a in arrays.items()},
-            about["num_train_examples"],
-        )
-        checkpoints.save(arrays, progress, about["metrics"])
-        checkpoints.close()
-    return str(checkpoints.directory / str(progress.step))
+    progress = RunProgress.from_json(about["progress"])
+    facts = ModelFacts(progress, about["metrics"], about["num_train_examples"])
+    return save_single(workdir, config, arrays, facts)
 
 
 def read_export(

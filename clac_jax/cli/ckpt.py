@@ -17,7 +17,7 @@ from clac_jax.checkpoint.locate import CheckpointNotFoundError, locate
 from clac_jax.checkpoint.removal import discard
 from clac_jax.checkpoint.sharing import collect, stores_of
 from clac_jax.checkpoint.usage import usage_of
-from clac_jax.cli import publish
+from clac_jax.cli import average, publish
 from clac_jax.cli.command import NAMED, commands, new_workdir
 from clac_jax.distributed.workdir import Workdir
 from clac_jax.errors import UserError, shown
@@ -56,6 +56,7 @@ def add(group: argparse.ArgumentParser) -> None:
     back = command("import", _import, "make a published model the checkpoint of a new workdir")
     back.add_argument("folder")
     back.add_argument("workdir")
+    average.add(command)
 
 
 def _ls(options: argparse.Namespace) -> int:

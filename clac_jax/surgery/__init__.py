@@ -1,0 +1,1 @@
+"""Changes of a model's arrays: transforms of arrays, and growth that keeps the function."""
