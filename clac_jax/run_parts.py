@@ -98,7 +98,7 @@ def make_parts(
     """
     abstract = abstract_variables(task.model, example)
     tx = optim.make_optimizer(config, abstract["params"], optax.constant_schedule(0.0))
-    trainable = optim.trainable_mask(abstract["params"], config.frozen)
+    trainable = optim.trainable_parameters(config, abstract["params"])
     averaging = Averaging.from_config(config.ema)
 
     def create(variables: dict[str, Any], seed: int) -> TrainState:

@@ -13,6 +13,7 @@ from etils import epath
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from clac_jax.checkpoint.arrays import Arrays
 from clac_jax.checkpoint.averages import describe_weights, read_evaluated
 from clac_jax.checkpoint.layout import CheckpointInfo, wrong_description
 from clac_jax.checkpoint.single import ModelFacts, save_single
@@ -32,7 +33,7 @@ class ExportError(UserError):
     """An exported model cannot be written or read."""
 
 
-def export(info: CheckpointInfo, folder: Path) -> Path:
+def export(info: CheckpointInfo, folder: Path, arrays: Arrays | None = None) -> Path:
     """Writes parameters and batch statistics under their slash paths, and the run's config.
 
     The parameters are their average if the run evaluated that (`config.ema`); the header of the
@@ -42,6 +43,7 @@ def export(info: CheckpointInfo, folder: Path) -> Path:
         info: description of the checkpoint.
         folder: receives `model.safetensors`, with step, metrics and versions as JSON in its
             header, and `config.json`.
+        arrays: the parameters and batch statistics, if they are not simply those of the checkpoint.
 
     Returns:
         Path of the safetensors file.
@@ -50,7 +52,8 @@ def export(info: CheckpointInfo, folder: Path) -> Path:
         ExportError: the folder already holds a different file, or cannot be written.
         DamagedCheckpointError: a file differs from what was written; the message names it.
     """
-    arrays = read_evaluated(info, [path for path in info.leaves if path.startswith(PARTS)])
+    if arrays is None:
+        arrays = read_evaluated(info, [path for path in info.leaves if path.startswith(PARTS)])
     about = {
         "progress": info.progress.to_json(),
         "metrics": info.metrics,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from clac_jax.config.adapters import is_adapter
 from clac_jax.config.schema import RESTORE_PARTS
 from clac_jax.errors import UserError
 
@@ -145,7 +146,8 @@ def problems(matches: Iterable[Match], options: RestoreOptions) -> list[Match]:
             continue
         one_sided = candidate.source is None or candidate.path is None
         resolved_by_rule = candidate.reason.startswith("left out")
-        if one_sided and options.strict and not resolved_by_rule:
+        is_new_adapter = candidate.source is None and is_adapter(candidate.name)
+        if one_sided and options.strict and not (resolved_by_rule or is_new_adapter):
             found.append(candidate)
         shapes_differ = not one_sided and candidate.shape != candidate.saved_shape
         if shapes_differ and options.on_shape_mismatch == "error":

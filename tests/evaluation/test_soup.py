@@ -1,6 +1,5 @@
 """Greedy soups of stored checkpoints: with a fake measure, and of trained runs."""
 
-
 import numpy as np
 import pytest
 from helpers.states import make_params, make_state, save_run
