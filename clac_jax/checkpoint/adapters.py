@@ -12,23 +12,23 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from clac_jax.chain.record import array_hash, digest_of
 from clac_jax.checkpoint.arrays import Arrays
 from clac_jax.checkpoint.averages import describe_weights, read_evaluated
 from clac_jax.checkpoint.averaging import model_paths
+from clac_jax.checkpoint.export import CONFIG_FILE, write_tensors
 from clac_jax.checkpoint.layout import CheckpointInfo
 from clac_jax.config.adapters import has_adapters, is_frozen
 from clac_jax.config.schema import with_defaults
 from clac_jax.errors import UserError, one_line, shown
-from clac_jax.files.atomic import replacing, write_atomically
+from clac_jax.files.atomic import write_atomically
 from clac_jax.files.json import parse_object, read_json_object
 from clac_jax.files.paths import explain
 from clac_jax.files.safetensors import SafetensorsError, read_safetensors
 from clac_jax.surgery.adapters import merged
 
-ADAPTER_FILE, CONFIG_FILE = "adapter.safetensors", "config.json"
+ADAPTER_FILE = "adapter.safetensors"
 _HEADER = "clac_jax_adapter"
 
 
@@ -112,8 +112,7 @@ def export_adapter(info: CheckpointInfo, folder: Path) -> Path:
             raise AdapterError(f"{folder} is not empty. Name another folder.")
         text = json.dumps(config, indent=2, sort_keys=True)
         write_atomically(folder / CONFIG_FILE, text + "\n")
-        with replacing(target) as temporary:
-            save_file(arrays, temporary, metadata={_HEADER: json.dumps(about)})
+        write_tensors(target, arrays, {_HEADER: json.dumps(about)})
     except (OSError, SafetensorError) as error:
         reason = explain(error) if isinstance(error, OSError) else f"{error}."
         raise AdapterError(f"Cannot write {folder}: {reason}") from error

@@ -68,13 +68,22 @@ def export(info: CheckpointInfo, folder: Path, arrays: Arrays | None = None) -> 
             raise ExportError(f"{target} exists. Remove it, or name another folder.")
         config = json.dumps(info.config, indent=2, sort_keys=True)
         write_atomically(folder / CONFIG_FILE, config + "\n")
-        with replacing(target) as temporary:
-            save_file(arrays, temporary, metadata={"clac_jax": json.dumps(about)})
-            temporary.chmod(0o666 & ~_umask())  # the library makes it private to its owner
+        write_tensors(target, arrays, {"clac_jax": json.dumps(about)})
     except (OSError, SafetensorError) as error:  # the library's error has no errno
         reason = explain(error) if isinstance(error, OSError) else f"{error}."
         raise ExportError(f"Cannot write {folder}: {reason}") from error
     return target
+
+
+def write_tensors(target: Path, arrays: Arrays, header: dict[str, str]) -> None:
+    """Writes a safetensors file; it appears complete or not at all.
+
+    Raises:
+        WorkdirError, OSError, SafetensorError: it cannot be written.
+    """
+    with replacing(target) as temporary:
+        save_file(arrays, temporary, metadata=header)
+        temporary.chmod(0o666 & ~_umask())  # the library makes it private to its owner
 
 
 def _umask() -> int:
