@@ -91,6 +91,7 @@ def test_frozen_weights_are_stored_once(adapted):
     assert rows[LAST]["bytes"] > words > 4 * rows[LAST]["own_bytes"]
 
 
+@pytest.mark.slow
 def test_a_run_with_adapters_resumes_bit_for_bit(stage1, adapted, small_config, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(adapted, workdir)
