@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 
+from clac_jax.inference.adapters import with_adapter
 from clac_jax.inference.errors import InputError, LoadError, PublishedError
 from clac_jax.inference.model import Model
 from clac_jax.inference.named import open_source
@@ -18,7 +19,7 @@ from clac_jax.inference.named import open_source
 __all__ = ["InputError", "LoadError", "Model", "PublishedError", "load"]
 
 
-def load(what: str | os.PathLike[str]) -> Model:
+def load(what: str | os.PathLike[str], adapter: str | os.PathLike[str] | None = None) -> Model:
     """Loads a trained model.
 
     Args:
@@ -33,6 +34,8 @@ def load(what: str | os.PathLike[str]) -> Model:
               from the local cache; `hf:owner/name@revision` for a branch, tag or commit;
             - `mini`, the pretrained model that comes with this package. Write `./mini` for a
               folder of that name.
+        adapter: a folder written by `clac-jax ckpt export --adapter`, or its URL: loads the model
+            of that run, with the weights that it froze from `what`.
 
     Raises:
         CheckpointNotFoundError: no checkpoint has that name.
@@ -42,6 +45,8 @@ def load(what: str | os.PathLike[str]) -> Model:
         PretrainedError: the folder or package that provides the run's tokenizer does not exist.
         StoreError: the object store cannot be read.
         LoadError: the checkpoint does not hold the model that its config describes, or a model is
-            not on the Hub.
+            not on the Hub; or `what` has other weights than the adapters were trained on.
+        AdapterError: the adapters cannot be read.
     """
-    return Model(open_source(what))
+    source = open_source(what)
+    return Model(source if adapter is None else with_adapter(source, adapter))

@@ -99,7 +99,7 @@ def make_parts(
     """
     abstract = abstract_variables(task.model, example)
     create, template = make_template(config, task.model, abstract)
-    trainable = optim.trainable_mask(abstract["params"], config.frozen)
+    trainable = optim.trainable_parameters(config, abstract["params"])
     return Parts(
         config=config,
         task=task,
@@ -124,7 +124,7 @@ def make_template(
         abstract: shapes and dtypes of its variables.
     """
     tx = optim.make_optimizer(config, abstract["params"], optax.constant_schedule(0.0))
-    trainable = optim.trainable_mask(abstract["params"], config.frozen)
+    trainable = optim.trainable_parameters(config, abstract["params"])
     averaging = Averaging.from_config(config.ema)
 
     def create(variables: dict[str, Any], seed: int) -> TrainState:

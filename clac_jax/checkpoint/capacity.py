@@ -84,7 +84,7 @@ def check_at_start(
     free, size = _free(directory), checkpoint_size(shapes)
     if free is None:
         return
-    constant = constant_paths(shapes, config.frozen) if config.checkpoint.share else set()
+    constant = constant_paths(shapes, config) if config.checkpoint.share else set()
     linked = constant & _stored_once(directory)
     first = size - _bytes_of(shapes, linked)
     if free < first:

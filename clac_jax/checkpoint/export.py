@@ -7,23 +7,17 @@ import os
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
 from etils import epath
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from clac_jax.checkpoint.arrays import Arrays
 from clac_jax.checkpoint.averages import describe_weights, read_evaluated
-from clac_jax.checkpoint.layout import (
-    CHECKPOINTS,
-    CheckpointInfo,
-    read_all,
-    wrong_description,
-)
-from clac_jax.checkpoint.manager import Checkpoints
+from clac_jax.checkpoint.layout import CheckpointInfo, wrong_description
+from clac_jax.checkpoint.single import ModelFacts, save_single
 from clac_jax.config import schema as config_lib
-from clac_jax.distributed.workdir import Workdir
 from clac_jax.errors import UserError, one_line
 from clac_jax.files.atomic import replacing, write_atomically
 from clac_jax.files.json import parse_object, read_json_object
@@ -39,7 +33,7 @@ class ExportError(UserError):
     """An exported model cannot be written or read."""
 
 
-def export(info: CheckpointInfo, folder: Path) -> Path:
+def export(info: CheckpointInfo, folder: Path, arrays: Arrays | None = None) -> Path:
     """Writes parameters and batch statistics under their slash paths, and the run's config.
 
     The parameters are their average if the run evaluated that (`config.ema`); the header of the
@@ -49,6 +43,7 @@ def export(info: CheckpointInfo, folder: Path) -> Path:
         info: description of the checkpoint.
         folder: receives `model.safetensors`, with step, metrics and versions as JSON in its
             header, and `config.json`.
+        arrays: the parameters and batch statistics, if they are not simply those of the checkpoint.
 
     Returns:
         Path of the safetensors file.
@@ -57,7 +52,8 @@ def export(info: CheckpointInfo, folder: Path) -> Path:
         ExportError: the folder already holds a different file, or cannot be written.
         DamagedCheckpointError: a file differs from what was written; the message names it.
     """
-    arrays = read_evaluated(info, [path for path in info.leaves if path.startswith(PARTS)])
+    if arrays is None:
+        arrays = read_evaluated(info, [path for path in info.leaves if path.startswith(PARTS)])
     about = {
         "progress": info.progress.to_json(),
         "metrics": info.metrics,
@@ -72,13 +68,22 @@ def export(info: CheckpointInfo, folder: Path) -> Path:
             raise ExportError(f"{target} exists. Remove it, or name another folder.")
         config = json.dumps(info.config, indent=2, sort_keys=True)
         write_atomically(folder / CONFIG_FILE, config + "\n")
-        with replacing(target) as temporary:
-            save_file(arrays, temporary, metadata={"clac_jax": json.dumps(about)})
-            temporary.chmod(0o666 & ~_umask())  # the library makes it private to its owner
+        write_tensors(target, arrays, {"clac_jax": json.dumps(about)})
     except (OSError, SafetensorError) as error:  # the library's error has no errno
         reason = explain(error) if isinstance(error, OSError) else f"{error}."
         raise ExportError(f"Cannot write {folder}: {reason}") from error
     return target
+
+
+def write_tensors(target: Path, arrays: Arrays, header: dict[str, str]) -> None:
+    """Writes a safetensors file; it appears complete or not at all.
+
+    Raises:
+        WorkdirError, OSError, SafetensorError: it cannot be written.
+    """
+    with replacing(target) as temporary:
+        save_file(arrays, temporary, metadata=header)
+        temporary.chmod(0o666 & ~_umask())  # the library makes it private to its owner
 
 
 def _umask() -> int:
@@ -102,22 +107,12 @@ def import_model(folder: Path, workdir: Path) -> str:
 
     Raises:
         ExportError: a file is missing or was not written by `export`.
+        NotEmptyError: the workdir has checkpoints.
     """
     config, about, arrays = read_export(folder)
-    with Workdir(workdir):  # fails if a run is writing there
-        if read_all(epath.Path(workdir) / CHECKPOINTS)[0]:
-            raise ExportError(f"{workdir} holds checkpoints already. Name another folder.")
-        progress = RunProgress.from_json(about["progress"])
-        arrays["step"] = np.asarray(progress.step, np.int32)
-        checkpoints = Checkpoints(
-            workdir,
-            config,
-            {path: jax.ShapeDtypeStruct(a.shape, a.dtype) for path, a in arrays.items()},
-            about["num_train_examples"],
-        )
-        checkpoints.save(arrays, progress, about["metrics"])
-        checkpoints.close()
-    return str(checkpoints.directory / str(progress.step))
+    progress = RunProgress.from_json(about["progress"])
+    facts = ModelFacts(progress, about["metrics"], about["num_train_examples"])
+    return save_single(workdir, config, arrays, facts)
 
 
 def read_export(

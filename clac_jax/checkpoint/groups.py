@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from clac_jax.checkpoint.files import (
     read_json,
 )
 from clac_jax.checkpoint.layout import STATE, Leaf
+from clac_jax.config.adapters import Config, frozen_patterns
 
 ARRAYS_FILE = "arrays.json"
 PREFIX = "ocdbt.process_"  # Orbax merges all databases of such names
@@ -134,14 +135,14 @@ def regroup(
     return [*kept, rest] if large else kept
 
 
-def constant_paths(paths: Iterable[str], frozen: Sequence[str]) -> set[str]:
-    """The parameters that `config.frozen` excludes from training.
+def constant_paths(paths: Iterable[str], config: Config) -> set[str]:
+    """The parameters that a run does not train.
 
     Args:
         paths: slash paths of a state's arrays.
-        frozen: regular expressions on the paths of parameters.
+        config: the run's config, complete.
     """
-    patterns = [re.compile(pattern) for pattern in frozen]
+    patterns = [re.compile(pattern) for pattern in frozen_patterns(config)]
     return {
         path
         for path in paths

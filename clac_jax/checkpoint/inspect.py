@@ -15,6 +15,7 @@ from etils import epath
 from clac_jax.checkpoint.files import DamagedCheckpointError, check_files, read_manifest
 from clac_jax.checkpoint.groups import ARRAYS_FILE, groups_of
 from clac_jax.checkpoint.layout import STATE, CheckpointInfo, Leaf
+from clac_jax.checkpoint.made_from import describe_made_from
 from clac_jax.checkpoint.remote import read_remote, verify_stored
 from clac_jax.checkpoint.usage import is_local, sharers, usage_of
 from clac_jax.checkpoint.yardstick import retention_of
@@ -124,6 +125,7 @@ def show(info: CheckpointInfo) -> dict[str, Any]:
         "versions": info.versions,
         "saved_at": info.saved_at,
         "digests": dict(info.digests),
+        "made_from": info.made_from,
         "bytes": info.num_bytes,
         "own_bytes": _own_bytes(info),
         "shared": shared_by(info),
@@ -149,6 +151,7 @@ def format_show(info: CheckpointInfo, all_arrays: bool = False) -> str:
         f"{info.num_train_examples}; {_size(info.num_bytes)}, {_age(info.saved_at)} old",
         ", ".join(f"{name} {version}" for name, version in info.versions.items()),
         *([f"digest {info.digests[TOTAL]}"] if TOTAL in info.digests else []),
+        *describe_made_from(info.made_from),
         *(f"{name:<26}{value:.5g}" for name, value in (info.metrics or {}).items()),
     ]
     table: list[tuple[str, ...]] = [("array", "shape", "dtype", "norm")]

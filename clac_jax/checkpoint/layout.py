@@ -140,6 +140,8 @@ class CheckpointInfo:
         renamed: one line per key of the config that has been renamed since.
         record: the record of the checkpoint in the chain of its run, see `clac_jax.chain`; None in
             checkpoints of earlier versions.
+        made_from: `how` and `checkpoints` of a model that was computed from others, see
+            `averaging`; None for what a run has trained.
     """
 
     folder: epath.Path
@@ -155,6 +157,7 @@ class CheckpointInfo:
     digests: Mapping[str, str] = field(default_factory=dict)
     renamed: tuple[str, ...] = ()
     record: Mapping[str, Any] | None = None
+    made_from: Mapping[str, Any] | None = None
 
     @property
     def step(self) -> int:
@@ -186,6 +189,7 @@ class CheckpointInfo:
             "data": dict(self.data),
             "digests": dict(self.digests),
             **({} if self.record is None else {"record": self.record}),
+            **({} if self.made_from is None else {"made_from": self.made_from}),
             "leaves": {path: leaf.to_json() for path, leaf in self.leaves.items()},
         }
 
@@ -340,8 +344,9 @@ def wrong_description(info: CheckpointInfo) -> str | None:
     for group in ("checkpoint", "input", "dataset"):
         if not isinstance(info.config[group], dict):
             return f"config.{group} is not a group of keys"
-    if not (info.record is None or _is_object(info.record)):
-        return "record is not an object"
+    for name in ("record", "made_from"):
+        if not (getattr(info, name) is None or _is_object(getattr(info, name))):
+            return f"{name} is not an object"
     options = info.config["checkpoint"]
     if not (
         type(options["save_top_k"]) is int

@@ -120,7 +120,7 @@ class Checkpoints:
         hours = self._retention.hours.get(max(intact, default=0), 0.0)
         self._trained_since = time.monotonic() - 3600 * hours  # as if the run had never stopped
         self.sharing = sharing_of(config)
-        self.snapshot = snapshot_of(shapes, constant_paths(shapes, config.frozen), self.sharing)
+        self.snapshot = snapshot_of(shapes, constant_paths(shapes, config), self.sharing)
         self._manager = open_manager(self.directory, self.snapshot.handler())
         ended = bool(intact) and intact[max(intact)].progress.epoch >= config.max_epochs
         if not ended:  # an ended run needs no more space

@@ -25,6 +25,7 @@ from clac_jax.checkpoint.renaming import (
     part_of,
     split_name,
 )
+from clac_jax.config.adapters import is_adapter
 from clac_jax.config.schema import RESTORE_PARTS
 
 Outcome = Literal[
@@ -201,7 +202,9 @@ def problems(matches: Iterable[Match], options: RestoreOptions) -> list[Match]:
         one_sided = candidate.source is None or candidate.path is None
         resolved_by_rule = candidate.reason.startswith("left out")
         is_grown = candidate.source is None and candidate.number > 0
-        if one_sided and options.strict and not resolved_by_rule and not is_grown:
+        is_new_adapter = candidate.source is None and is_adapter(candidate.name)
+        is_accepted = resolved_by_rule or is_grown or is_new_adapter
+        if one_sided and options.strict and not is_accepted:
             found.append(candidate)
         shapes_differ = not one_sided and candidate.shape != candidate.given_shape
         if shapes_differ and options.on_shape_mismatch == "error":

@@ -17,12 +17,13 @@ from clac_jax.checkpoint.locate import CheckpointNotFoundError, locate
 from clac_jax.checkpoint.removal import discard
 from clac_jax.checkpoint.sharing import collect, stores_of
 from clac_jax.checkpoint.usage import usage_of
-from clac_jax.cli import plan, publish
+from clac_jax.cli import average, plan, publish
 from clac_jax.cli.command import NAMED, commands, new_workdir
 from clac_jax.distributed.workdir import Workdir
 from clac_jax.errors import UserError, shown
 from clac_jax.files.paths import local_path
 from clac_jax.stores.copies import local_copy
+from clac_jax.stores.outputs import output_folder
 from clac_jax.stores.url import is_url
 
 EXIT_TROUBLE = 1
@@ -51,13 +52,24 @@ def add(group: argparse.ArgumentParser) -> None:
     rm.add_argument("run_folder", metavar="RUN")
     rm.add_argument("steps", metavar="STEP", type=int, nargs="+")
     rm.add_argument("--force", action="store_true", help="remove the newest intact one as well")
-    export = command("export", _export, "the same as `clac-jax publish`")
+    export = command("export", _export, "the same as `clac-jax publish`; or only the adapters")
     export.add_argument("checkpoint", help=NAMED)
     export.add_argument("folder")
+    what = export.add_mutually_exclusive_group()
+    what.add_argument(
+        "--merge", action="store_true", help="merge the adapters (LoRA) into the weights"
+    )
+    what.add_argument(
+        "--adapter",
+        action="store_true",
+        help="write only what was trained, without the frozen weights: adapter.safetensors, for "
+        "clac_jax.load(BASE, adapter=FOLDER)",
+    )
     publish.add_card_flags(export)
     back = command("import", _import, "make a published model the checkpoint of a new workdir")
     back.add_argument("folder")
     back.add_argument("workdir")
+    average.add(command)
 
 
 def _ls(options: argparse.Namespace) -> int:
@@ -158,7 +170,15 @@ def _remove_from_bucket(run: str, steps: list[int]) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    return publish.run(options)
+    if not options.adapter:
+        return publish.run(options)
+    from clac_jax.checkpoint.adapters import ADAPTER_FILE, export_adapter
+
+    info = locate(options.checkpoint)
+    with output_folder(options.folder, "FOLDER", ADAPTER_FILE) as folder:
+        written = shown(export_adapter(info, folder))
+    print(written)
+    return 0
 
 
 def _import(options: argparse.Namespace) -> int:

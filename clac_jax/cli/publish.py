@@ -37,5 +37,6 @@ def run(options: argparse.Namespace) -> int:
     """Publishes, and prints the folder."""
     from clac_jax.inference.publish import publish
 
-    print(publish(options.checkpoint, options.folder, options.name, options.license))
+    merge = getattr(options, "merge", False)  # a flag of `ckpt export`
+    print(publish(options.checkpoint, options.folder, options.name, options.license, merge))
     return 0

@@ -6,6 +6,7 @@ import functools
 import os
 from pathlib import Path
 
+from clac_jax.checkpoint.adapters import ADAPTER_FILE
 from clac_jax.checkpoint.averages import read_evaluated
 from clac_jax.checkpoint.export import MODEL_FILE
 from clac_jax.checkpoint.fetched import split_name
@@ -14,6 +15,7 @@ from clac_jax.checkpoint.locate import CheckpointNotFoundError, locate
 from clac_jax.errors import warn
 from clac_jax.files.paths import local_path
 from clac_jax.inference import mini
+from clac_jax.inference.errors import LoadError
 from clac_jax.inference.hub import PREFIX, hub_folder
 from clac_jax.inference.published import open_published
 from clac_jax.inference.source import Source, frozen
@@ -42,6 +44,11 @@ def open_source(what: str | os.PathLike[str]) -> Source:
         return open_published(path.parent, name)
     if (path / MODEL_FILE).is_file() and not (path / CHECKPOINTS).exists():
         return open_published(path, name)
+    if (path / ADAPTER_FILE).is_file():
+        raise LoadError(
+            f"{name} holds only adapters. Name the model that they were trained on: "
+            f"clac_jax.load(BASE, adapter={name!r})."
+        )
     try:
         return _of_checkpoint(name)
     except CheckpointNotFoundError as error:

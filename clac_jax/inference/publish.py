@@ -7,6 +7,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from clac_jax.checkpoint.adapters import merged_model
+from clac_jax.checkpoint.arrays import Arrays
 from clac_jax.checkpoint.export import MODEL_FILE, export
 from clac_jax.checkpoint.layout import CheckpointInfo
 from clac_jax.checkpoint.locate import locate
@@ -25,7 +27,11 @@ from clac_jax.stores.url import is_url
 
 
 def publish(
-    what: str, folder: str | Path, name: str | None = None, license_: str | None = None
+    what: str,
+    folder: str | Path,
+    name: str | None = None,
+    license_: str | None = None,
+    merge: bool = False,
 ) -> Path | str:
     """Writes a checkpoint's model with everything that loading it needs.
 
@@ -40,6 +46,8 @@ def publish(
         name: name of the model in its card; default: the folder's.
         license_: its licence in the card, as the Hub abbreviates it; default: that of the data if
             it is known, otherwise "unknown".
+        merge: whether adapters are merged into the weights that they adapt; the model is then a
+            plain one, which has no proof: no run has saved its arrays.
 
     Returns:
         The folder: its path, or its URL.
@@ -48,20 +56,29 @@ def publish(
         CheckpointNotFoundError, DamagedCheckpointError: the checkpoint cannot be read.
         PretrainedError: the tokenizer's files do not exist.
         PublishedError, ExportError: the folder exists or cannot be written.
+        AdapterError: the model has no adapters that could be merged.
     """
-    info = locate(what)
+    info, arrays = locate(what), None
+    if merge:
+        info, arrays = merged_model(info)
     if is_url(folder):
         url = str(folder).strip().rstrip("/")
         if open_store(url).list():
             raise PublishedError(f"{url} exists. Remove it, or name another folder.")
         with output_folder(url, "FOLDER", MODEL_FILE) as made:
-            export(info, made)
+            export(info, made, arrays)
             _write_rest(info, made, name or made.name, license_)
         return url
-    return _publish(info, local_path(folder, "FOLDER"), name, license_)
+    return _publish(info, local_path(folder, "FOLDER"), arrays, name, license_)
 
 
-def _publish(info: CheckpointInfo, folder: Path, name: str | None, license_: str | None) -> Path:
+def _publish(
+    info: CheckpointInfo,
+    folder: Path,
+    arrays: Arrays | None,
+    name: str | None,
+    license_: str | None,
+) -> Path:
     """Writes the folder on a disk."""
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -72,7 +89,7 @@ def _publish(info: CheckpointInfo, folder: Path, name: str | None, license_: str
             prefix=f".{folder.name[:100]}.", dir=parent, ignore_cleanup_errors=True
         ) as temporary:
             made = Path(temporary) / "model"
-            export(info, made)
+            export(info, made, arrays)
             _write_rest(info, made, name or folder.absolute().name, license_)
             made.rename(folder)
     except OSError as error:

@@ -74,6 +74,14 @@ def build_model(config: ml_collections.ConfigDict, vocab_size: int | None = None
     )
 
 
+def _merged(params: dict[str, Any], loaded: dict[str, Any]) -> dict[str, Any]:
+    """The parameters with those that are loaded; what only the model has, adapters say, stays."""
+    return params | {
+        name: _merged(params[name], value) if isinstance(value, dict) else value
+        for name, value in loaded.items()
+    }
+
+
 def abstract_variables(model: nn.Module, batch: Batch) -> dict[str, Any]:
     """Shapes and types of the result of `init_variables`; nothing is computed.
 
@@ -149,7 +157,7 @@ def init_variables(
         loaded = load_huggingface(config.text_encoder.pretrained).params
         if config.text_encoder.feed_forward_units is not None:
             loaded = with_fewer_units(loaded, config.text_encoder.feed_forward_units)
-        text = dict(params["text_encoder"])
-        text.update({name: value for name, value in loaded.items() if name in text})
-        params = {**params, "text_encoder": text}
+        text = params["text_encoder"]
+        used = {name: value for name, value in loaded.items() if name in text}
+        params = {**params, "text_encoder": _merged(text, used)}
     return variables | {"params": jax.tree.map(jnp.asarray, params)}

@@ -22,6 +22,7 @@ from clac_jax.models.graph.descriptors import (
 from clac_jax.models.graph.settings import GraphEncoderSettings
 from clac_jax.models.settings import ModelError, kind_named, settings_of
 from clac_jax.models.text import TEXT_ENCODERS
+from clac_jax.models.text.lora import Lora
 from clac_jax.models.text.pretrained import load_huggingface_config, text_kind_of
 from clac_jax.models.text.settings import TextEncoderSettings
 
@@ -144,7 +145,20 @@ def text_settings(
         settings = _reading_numbers(settings, options.numbers_at)
     if options.dropout is not None:
         settings = settings.with_dropout(options.dropout)
-    return dataclasses.replace(settings, compute_dtype=compute_dtype(config))
+    lora = _lora(settings, options.lora)
+    return dataclasses.replace(settings, compute_dtype=compute_dtype(config), lora=lora)
+
+
+def _lora(settings: TextEncoderSettings, options: ml_collections.ConfigDict) -> Lora | None:
+    """The adapters of the config group `text_encoder.lora`; None if there are none."""
+    if not options.rank:
+        return None
+    known = settings.linear_maps
+    unknown = [target for target in options.targets if target not in known]
+    if unknown or not options.targets:
+        what = f"has {unknown[0]!r}, which this text encoder lacks" if unknown else "is empty"
+        raise ModelError(f"text_encoder.lora.targets {what}. Name some of {', '.join(known)}.")
+    return Lora(options.rank, float(options.alpha), tuple(options.targets))
 
 
 def _narrowed(settings: TextEncoderSettings, units: int) -> TextEncoderSettings:

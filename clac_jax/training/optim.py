@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
+from clac_jax.config.adapters import frozen_patterns, is_adapter
 from clac_jax.errors import ConfigError
 
 Params = Any
@@ -41,6 +42,24 @@ def trainable_mask(params: Params, frozen: Sequence[str]) -> Params:
     return jax.tree.map(
         lambda path: not any(re.fullmatch(pattern, path) for pattern in frozen), paths
     )
+
+
+def trainable_parameters(config: ml_collections.ConfigDict, params: Params) -> Params:
+    """A tree of booleans like `params`: what the config trains; see `frozen_patterns`.
+
+    Raises:
+        ConfigError: a regex in `frozen` matches no parameter, or freezes all adapters.
+    """
+    mask = trainable_mask(params, frozen_patterns(config))
+    pairs = zip(jax.tree.leaves(parameter_paths(params)), jax.tree.leaves(mask), strict=True)
+    adapters = [is_trained for path, is_trained in pairs if is_adapter(path)]
+    if adapters and not any(adapters):
+        raise ConfigError(
+            f'Config key "frozen" is {tuple(config.frozen)!r}, which freezes all adapters of the '
+            "text encoder (text_encoder.lora). Leave the text encoder out of it: its own weights "
+            "are frozen anyway."
+        )
+    return mask
 
 
 def make_optimizer(
@@ -83,7 +102,7 @@ def make_optimizer(
         )
         steps.append(("learning_rate_factors", factors))
     steps.append(("learning_rate", optax.scale_by_learning_rate(schedule)))
-    return optax.masked(optax.named_chain(*steps), trainable_mask(params, config.frozen))
+    return optax.masked(optax.named_chain(*steps), trainable_parameters(config, params))
 
 
 class AdamState(NamedTuple):

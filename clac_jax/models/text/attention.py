@@ -18,7 +18,7 @@ from clac_jax.input_pipeline.batch import TextBatch
 from clac_jax.models.dropout import drop
 from clac_jax.models.precision import at_least_float32
 from clac_jax.models.text.dropout import TextDropout
-from clac_jax.models.text.layers import dense
+from clac_jax.models.text.layers import adapted_dense
 from clac_jax.models.text.settings import TextEncoderSettings
 
 
@@ -69,14 +69,14 @@ class Attention(nn.Module):
         num_heads = settings.num_attention_heads
         width = settings.hidden_size // num_heads
         query, key, value = (
-            dense(settings, settings.hidden_size, name, self.use_bias)(x).reshape(
+            adapted_dense(settings, settings.hidden_size, name, self.use_bias)(x).reshape(
                 -1, num_heads, width
             )
             for name in ("query", "key", "value")
         )
         heads = Heads(query * width**-0.5, key, value)
         mixed = attend(settings, heads, texts, dropout, site, Sight(self.causal))
-        out: jax.Array = dense(settings, settings.hidden_size, "out", self.use_bias)(mixed)
+        out: jax.Array = adapted_dense(settings, settings.hidden_size, "out", self.use_bias)(mixed)
         return out
 
 

@@ -23,7 +23,7 @@ from clac_jax.models.dropout import DropoutStream
 from clac_jax.models.remat import remat_block
 from clac_jax.models.text.attention import Attention
 from clac_jax.models.text.dropout import TextDropout
-from clac_jax.models.text.layers import dense, embed, exact_gelu, layer_norm
+from clac_jax.models.text.layers import adapted_dense, dense, embed, exact_gelu, layer_norm
 from clac_jax.models.text.lm_loss import lm_loss_per_view
 from clac_jax.models.text.numbers import NumberEmbedding
 from clac_jax.models.text.output import TextOutput
@@ -208,8 +208,8 @@ class Bert(nn.Module):
             y = Attention(settings, name=f"layer_{k}_attention")(x, texts, dropout, 3 * k + 1)
             y = dropout.hidden(y, rate, 3 * k + 2)
             x = layer_norm(settings, f"layer_{k}_attention_norm")(x + y)
-            y = dense(settings, settings.intermediate_size, f"layer_{k}_intermediate")(x)
-            y = dense(settings, settings.hidden_size, f"layer_{k}_output")(exact_gelu(y))
+            y = adapted_dense(settings, settings.intermediate_size, f"layer_{k}_intermediate")(x)
+            y = adapted_dense(settings, settings.hidden_size, f"layer_{k}_output")(exact_gelu(y))
             y = dropout.hidden(y, rate, 3 * k + 3)
             x = layer_norm(settings, f"layer_{k}_output_norm")(x + y)
             return x

@@ -21,7 +21,7 @@ from clac_jax.models.dropout import DropoutStream
 from clac_jax.models.remat import remat_block
 from clac_jax.models.text.attention import Attention
 from clac_jax.models.text.dropout import TextDropout
-from clac_jax.models.text.layers import ACTIVATIONS, dense, embed, layer_norm
+from clac_jax.models.text.layers import ACTIVATIONS, adapted_dense, dense, embed, layer_norm
 from clac_jax.models.text.lm_loss import with_next_token_loss
 from clac_jax.models.text.output import TextOutput
 from clac_jax.models.text.pooling import pool
@@ -251,10 +251,12 @@ class Decoder(nn.Module):
             x = x + dropout.hidden(y, rate, 3 * k + 2)
             x = x if settings.norm_first else before(x)
             y = after(x) if settings.norm_first else x
-            wide = dense(
+            wide = adapted_dense(
                 settings, settings.intermediate_size, f"layer_{k}_intermediate", settings.use_bias
             )
-            back = dense(settings, settings.hidden_size, f"layer_{k}_output", settings.use_bias)
+            back = adapted_dense(
+                settings, settings.hidden_size, f"layer_{k}_output", settings.use_bias
+            )
             y = back(ACTIVATIONS[settings.activation](wide(y)))
             x = x + dropout.hidden(y, rate, 3 * k + 3)
             return x if settings.norm_first else after(x)

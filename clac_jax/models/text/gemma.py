@@ -23,11 +23,11 @@ from clac_jax.models.precision import at_least_float32
 from clac_jax.models.remat import remat_block
 from clac_jax.models.text.attention import Heads, Sight, attend
 from clac_jax.models.text.dropout import TextDropout
-from clac_jax.models.text.layers import ACTIVATIONS, dense, embed
+from clac_jax.models.text.layers import ACTIVATIONS, adapted_dense, embed
 from clac_jax.models.text.lm_loss import with_next_token_loss
 from clac_jax.models.text.output import TextOutput
 from clac_jax.models.text.pooling import pool
-from clac_jax.models.text.settings import Params, TextEncoderSettings
+from clac_jax.models.text.settings import ATTENTION_MAPS, Params, TextEncoderSettings
 from clac_jax.models.torch_layout import TensorReader, Tensors
 from clac_jax.typing import Array
 
@@ -63,6 +63,7 @@ class GemmaSettings(TextEncoderSettings):
     local_rope_base: float = 1e4
 
     causal = True
+    linear_maps = (*ATTENTION_MAPS, "gate", "up", "down")
     required = {  # noqa: RUF012
         "tie_word_embeddings": True,
         "hidden_activation": "gelu_pytorch_tanh",
@@ -243,7 +244,7 @@ class GemmaAttention(nn.Module):
         scaling = 1.0 if local else settings.rope_scaling
 
         def per_head(name: str, count: int) -> jax.Array:
-            return dense(settings, count * width, name, False)(x).reshape(-1, count, width)
+            return adapted_dense(settings, count * width, name, False)(x).reshape(-1, count, width)
 
         def turned(name: str, count: int) -> jax.Array:
             normed = RMSNorm(settings.layer_norm_eps, name=f"{name}_norm")(per_head(name, count))
@@ -255,7 +256,7 @@ class GemmaAttention(nn.Module):
         heads = Heads(query * (settings.query_scalar or width) ** -0.5, key, value)
         sight = Sight(causal=True, window=settings.window if local else None)
         mixed = attend(settings, heads, texts, dropout, self.layer, sight)
-        return dense(settings, settings.hidden_size, "out", False)(mixed)
+        return adapted_dense(settings, settings.hidden_size, "out", False)(mixed)
 
 
 class Gemma(nn.Module):
@@ -287,9 +288,11 @@ class Gemma(nn.Module):
             return RMSNorm(settings.layer_norm_eps, name=name)
 
         def perceptron(x: jax.Array, k: int) -> jax.Array:
-            gate = dense(settings, settings.intermediate_size, f"layer_{k}_gate", False)(x)
-            up = dense(settings, settings.intermediate_size, f"layer_{k}_up", False)(x)
-            return dense(settings, settings.hidden_size, f"layer_{k}_down", False)(gelu(gate) * up)
+            gate = adapted_dense(settings, settings.intermediate_size, f"layer_{k}_gate", False)(x)
+            up = adapted_dense(settings, settings.intermediate_size, f"layer_{k}_up", False)(x)
+            return adapted_dense(settings, settings.hidden_size, f"layer_{k}_down", False)(
+                gelu(gate) * up
+            )
 
         def layer(k: int, x: jax.Array) -> jax.Array:
             attention = GemmaAttention(settings, k, name=f"layer_{k}_attention")

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Float
 
+from clac_jax.models.text.lora import LoraDense
 from clac_jax.models.text.settings import TextEncoderSettings
 
 
@@ -30,6 +31,27 @@ def dense(
     init = nn.initializers.normal(settings.initializer_range)
     return nn.Dense(
         features, use_bias=use_bias, kernel_init=init, dtype=settings.compute_dtype, name=name
+    )
+
+
+def adapted_dense(
+    settings: TextEncoderSettings, features: int, name: str, use_bias: bool = True
+) -> nn.Dense:
+    """A linear map of a layer, with an adapter if `settings.lora` targets it.
+
+    The target is the last word of its name: "query", or "output" of "layer_3_output".
+    """
+    lora = settings.lora
+    if lora is None or name.rpartition("_")[2] not in lora.targets:
+        return dense(settings, features, name, use_bias)
+    return LoraDense(
+        features,
+        use_bias=use_bias,
+        kernel_init=nn.initializers.normal(settings.initializer_range),
+        dtype=settings.compute_dtype,
+        name=name,
+        rank=lora.rank,
+        scale=lora.scale,
     )
 
 

@@ -12,9 +12,12 @@ import flax.linen as nn
 from clac_jax.config.key import key
 from clac_jax.errors import one_line
 from clac_jax.models.anatomy import Anatomy
+from clac_jax.models.text.lora import Lora
 from clac_jax.models.torch_layout import Tensors
 
 Params = dict[str, Any]
+ATTENTION_MAPS = ("query", "key", "value", "out")
+"""The linear maps of every attention."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,13 @@ class TextEncoderSettings:
 
     `compute_dtype` is the dtype of the arithmetic, "bfloat16" for mixed precision; None: that of
     the parameters. `numbers_at` are the layers before which the values of numbers are added to
-    their tokens.
+    their tokens. `lora` are the adapters of the linear maps; None: they have none.
 
     Attributes:
         causal: whether the encoder predicts the next token rather than masked ones.
         reads_numbers: whether it supports `numbers_at`.
         can_be_narrowed: whether it supports `feed_forward_units`, see `narrowing`.
+        linear_maps: the linear maps of each layer that `lora` can target.
         required: key of a config.json -> the only value supported if the key is given.
 
     Raises:
@@ -52,10 +56,12 @@ class TextEncoderSettings:
     initializer_range: float = 0.02
     compute_dtype: str | None = None
     numbers_at: tuple[int, ...] = ()
+    lora: Lora | None = None
 
     causal: ClassVar[bool] = False
     reads_numbers: ClassVar[bool] = False
     can_be_narrowed: ClassVar[bool] = False
+    linear_maps: ClassVar[tuple[str, ...]] = (*ATTENTION_MAPS, "intermediate", "output")
     required: ClassVar[Mapping[str, Any]] = {}
 
     def build(
