@@ -131,7 +131,7 @@ _JSON = ("params", "extra", "result", "progress")
 
 
 class Storage:
-    """The trials of one sweep; each method is one transaction. Many programs can use it together."""
+    """The trials of one sweep; for many programs; each method is one transaction."""
 
     def __init__(self, url: str, name: str):
         """Connects, and makes the tables that are missing.
