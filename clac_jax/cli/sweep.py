@@ -131,7 +131,7 @@ def run_trials(
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-    """An event that the first signal sets; a later one ends the program, together with its trials."""
+    """An event that the first signal sets; a later one ends this program and its trials."""
     stop, first = threading.Event(), [0.0]
 
     def receive(number: int, frame: FrameType | None) -> None:
