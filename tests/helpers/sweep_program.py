@@ -6,13 +6,12 @@ import sys
 import threading
 from pathlib import Path
 
-from helpers.paths import ROOT
-
 from clac_jax.sweeps import driver, trial_run
 from clac_jax.sweeps.definition import Definition
 from clac_jax.sweeps.devices import slots
 from clac_jax.sweeps.driver import Driver, Program
 from clac_jax.sweeps.storage import Storage
+from helpers.paths import ROOT
 
 PRETEND = (sys.executable, str(ROOT / "tests" / "helpers" / "pretend_trial.py"))
 
