@@ -24,12 +24,12 @@ def be_quick():
     driver.BEAT_SECONDS = 0.2
 
 
-def drive(definition, url, workdir, environment=None, stop=None):
+def drive(definition, url, workdir, environment=None, stop=None, command=PRETEND):
     """Runs the trials of a sweep -> whether it is finished."""
     os.environ.update(environment or {})
     lines = open(Path(workdir) / f"program-{os.getpid()}.txt", "a", buffering=1)  # noqa: SIM115
     with lines, Storage(url, "lr") as storage:
-        program = Program(Path(workdir), slots(0, 2), PRETEND, lambda text: print(text, file=lines))
+        program = Program(Path(workdir), slots(0, 2), command, lambda text: print(text, file=lines))
         given = Definition.from_plain(definition)
         return Driver(given, storage, program).run(stop or threading.Event())
 
@@ -38,6 +38,11 @@ def drive_quickly(definition, url, workdir, environment):
     """The main function of a program in a process of its own."""
     be_quick()
     drive(definition, url, workdir, environment)
+
+
+def drive_real_trials(definition, url, workdir, environment):
+    """The same with trials that train."""
+    drive(definition, url, workdir, environment, command=())
 
 
 def programs():
