@@ -51,6 +51,7 @@ ORDER = (
     "map",
     "serve",
     "supervision",
+    "sweeps",
     "api",
     "cli",
     "__main__",

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import re
 from pathlib import Path
 
 import ml_collections
 
 from clac_jax.config.schema import ConfigError
+from clac_jax.errors import error_reason, one_line
 
 
 def config_folder() -> Path:
@@ -56,34 +56,38 @@ def shipped_config(name: str, *argument: str) -> ml_collections.ConfigDict:
     Raises:
         ConfigError: no shipped config has that name.
     """
-    return _load(shipped_file(name), f"clac_jax_config_{name}", argument)
+    return _run(shipped_file(name), *argument)
 
 
-def config_of(value: str) -> ml_collections.ConfigDict:
-    """A fresh copy of the config that `--config=VALUE` selects.
-
-    Args:
-        value: the name of a shipped config, or the path of a config file; either with a colon and
-            an argument.
+def config_named(text: str) -> ml_collections.ConfigDict:
+    """The config that `--config=TEXT` names: a shipped one, or a file; with an argument or without.
 
     Raises:
-        ConfigError: there is no such config.
+        ConfigError: there is no such config, or its file cannot be run.
     """
-    name, colon, rest = value.partition(":")
+    name, colon, rest = text.partition(":")
     argument = (rest,) if colon else ()
-    if not Path(name).exists() and re.fullmatch(r"[A-Za-z_]\w*", name):
+    path = Path(name)
+    if name.isidentifier() and not path.exists():
         return shipped_config(name, *argument)
-    if not Path(name).is_file():
-        raise ConfigError(
-            f"The config file {name} does not exist. Relative paths start at the current folder."
+    try:
+        return _run(path, *argument)
+    except Exception as error:  # a config file may raise any type
+        reason = (
+            error_reason(error)
+            if isinstance(error, OSError)
+            else (f"{type(error).__name__}: {one_line(error)}")
         )
-    return _load(Path(name), f"config_{Path(name).stem}", argument)
+        raise ConfigError(
+            f"The config {name} cannot be loaded: {reason}. Fix the file, or give the name of one "
+            f"of clac-jax's own: {', '.join(shipped_names())}."
+        ) from error
 
 
-def _load(file: Path, module_name: str, argument: tuple[str, ...]) -> ml_collections.ConfigDict:
-    spec = importlib.util.spec_from_file_location(module_name, file)
+def _run(file: Path, *argument: str) -> ml_collections.ConfigDict:
+    spec = importlib.util.spec_from_file_location(f"clac_jax_config_{file.stem}", file)
     if spec is None or spec.loader is None:
-        raise ConfigError(f"{file} cannot be loaded. Install clac-jax again.")
+        raise ConfigError(f"{file} cannot be loaded. Name a Python file.")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config: ml_collections.ConfigDict = module.get_config(*argument)

@@ -48,11 +48,11 @@ def write_config(
         "",
         "import ml_collections",
         "",
-        "from clac_jax.config.shipped import config_of",
+        "from clac_jax.config.shipped import config_named",
         "",
         "",
         "def get_config() -> ml_collections.ConfigDict:",
-        f"    config = config_of({quoted(base)})",
+        f"    config = config_named({quoted(base)})",
     ]
     given = {k: v for k, v in overrides.items() if not k.startswith(("restore.", "resume_from"))}
     lines += [f"    config.{key} = {quoted(value)}" for key, value in given.items()]
