@@ -49,6 +49,7 @@ ORDER = (
     "map",
     "serve",
     "supervision",
+    "sweeps",
     "api",
     "cli",
     "__main__",

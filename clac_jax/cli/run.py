@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
-import sys
 
 from clac_jax.errors import UserError
 
@@ -43,6 +41,7 @@ def add(group: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from clac_jax.supervision.child import program
     from clac_jax.supervision.progress import folder_of
     from clac_jax.supervision.supervisor import Restarts, supervise
 
@@ -50,11 +49,8 @@ def _run(options: argparse.Namespace) -> int:
     if arguments[:1] != ["train"]:
         given = f"not {arguments[0]!r}" if arguments else "and none is given"
         raise UserError(f"`clac-jax run` runs a training only, {given}. Write: {USAGE}")
-    # As this program was started: from a folder of sources, or from an installed package.
-    is_in_sources = sys.path[:1] in ([""], [os.getcwd()])
-    program = [sys.executable, *([] if is_in_sources else ["-P"]), "-m", "clac_jax"]
     restarts = Restarts(options.max_restarts, options.pause)
-    return supervise([*program, *arguments], folder_of(arguments[1:]), restarts)
+    return supervise([*program(), *arguments], folder_of(arguments[1:]), restarts)
 
 
 def _count(text: str) -> int:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import IO, BinaryIO
@@ -104,9 +104,9 @@ def run_child(command: Sequence[str], signals: Signals) -> Ended:
         signals: the signals to this program.
     """
     began = time.monotonic()
-    process, alive = _start(command)
+    process, alive = start_supervised(command)
     assert process.stdout is not None and process.stderr is not None
-    output, life = _Output(), _SignsOfLife(process)
+    output, life = _Output(), SignsOfLife(process)
     with process, alive, selectors.DefaultSelector() as selector:
         selector.register(signals.reader, selectors.EVENT_READ, lambda: _pass_on(signals, process))
         selector.register(alive, selectors.EVENT_READ, lambda: life.read(alive.fileno()))
@@ -129,19 +129,41 @@ def run_child(command: Sequence[str], signals: Signals) -> Ended:
     return Ended(code, seconds, output.last_lines(), output.step, life.has_ended)
 
 
-def _start(command: Sequence[str]) -> tuple[subprocess.Popen[bytes], BinaryIO]:
-    """The child, and the end of the pipe from which its signs of life are read."""
+def program() -> list[str]:
+    """The command `clac-jax`, as this program was started: from sources, or from a package."""
+    is_in_sources = sys.path[:1] in ([""], [os.getcwd()])
+    return [sys.executable, *([] if is_in_sources else ["-P"]), "-m", "clac_jax"]
+
+
+def start_supervised(
+    command: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    output: int | IO[bytes] = subprocess.PIPE,
+) -> tuple[subprocess.Popen[bytes], BinaryIO]:
+    """Starts a program that notices when this one is killed; see `Watchdog.on_orphaned`.
+
+    Args:
+        command: the program and its arguments.
+        environment: variables that it gets besides those of this program.
+        output: where its output and its errors go; by default, a pipe for each.
+
+    Returns:
+        The child, and the end of the pipe from which its signs of life are read.
+    """
     reader, writer = os.pipe()
     facts = os.fstat(writer)
     supervised = f"{writer}:{facts.st_dev}:{facts.st_ino}"
     try:
         process = subprocess.Popen(
             command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
             pass_fds=(writer,),
-            env=os.environ | {SUPERVISED: supervised},
+            env=os.environ | (environment or {}) | {SUPERVISED: supervised},
         )
+    except OSError:
+        os.close(reader)
+        raise
     finally:
         os.close(writer)
     return process, open(reader, "rb", buffering=0)
@@ -153,7 +175,7 @@ def _pass_on(signals: Signals, process: subprocess.Popen[bytes]) -> bool:
     return True
 
 
-class _SignsOfLife:
+class SignsOfLife:
     """Notices that a child gives no sign of life any more, and kills it.
 
     Attributes:
