@@ -166,6 +166,7 @@ ELSEWHERE = {
     "models.text.pooling": "models/text/test_bert.py",
     "models.text.settings": "models/text/test_pretrained.py",
     "models.torch_layout": "models/text/test_pretrained.py",
+    "sweeps.database": "sweeps/test_storage.py",
     "sweeps.process_name": "sweeps/test_trial_run.py",
     "sweeps.rows": "sweeps/test_trial_run.py",
     "sweeps.space": "sweeps/test_definition.py",

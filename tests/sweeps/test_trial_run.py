@@ -180,8 +180,6 @@ def test_an_orphan_that_still_runs_is_stopped_before_the_trial_starts_again(
 
 
 def test_a_folder_that_another_program_holds_is_waited_for(spec, tmp_path):
-    import fcntl
-
     (tmp_path / "trial").mkdir()
     running = RunningTrial(spec(), never)
     with open(tmp_path / "trial" / ".lock", "a+") as lock:
