@@ -216,7 +216,6 @@ ELSEWHERE = {
     "training.fixed_order": "end_to_end/test_layouts.py",
     "training.parallel": "training/test_losses.py",
     "training.placement": "end_to_end/test_layouts.py",
-    "training.run_end": "end_to_end/test_own_workdir.py",
     "training.state": "training/test_step.py",
     "training.state_digests": "checkpoint/test_shard_handler.py",
     "training_run": "end_to_end/test_training.py",
