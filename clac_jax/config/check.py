@@ -85,7 +85,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
 def _check_group(given: Any, group: Group, prefix: str) -> None:
     for name in given:
         if name not in group.members:
-            raise ConfigError(_unknown(prefix + name, [prefix + known for known in group.members]))
+            raise ConfigError(unknown(prefix + name, [prefix + known for known in group.members]))
     for name, member in group.members.items():
         dotted = prefix + name
         if name not in given:
@@ -94,7 +94,7 @@ def _check_group(given: Any, group: Group, prefix: str) -> None:
                 "clac_jax.config.default_config() and change what you need."
             )
         if not isinstance(member, Group):
-            _check_value(dotted, given[name], member)
+            check_value(dotted, given[name], member)
         elif isinstance(given[name], ml_collections.ConfigDict):
             _check_group(given[name], member, f"{dotted}.")
         else:
@@ -104,7 +104,8 @@ def _check_group(given: Any, group: Group, prefix: str) -> None:
             )
 
 
-def _unknown(dotted: str, known: list[str]) -> str:
+def unknown(dotted: str, known: list[str]) -> str:
+    """The message about a key that does not exist, with the one of `known` that may be meant."""
     if known_as := next((str(each) for each in renamed.RENAMED if each.old == dotted), ""):
         return known_as
     near = difflib.get_close_matches(dotted, known, n=1)
@@ -122,10 +123,14 @@ def unknown_key(name: str, similar: str = "") -> str:
     return f'Unknown config key "{one_line(name)}". {advice}'
 
 
-def _check_value(dotted: str, value: Any, key: Key) -> None:
+def check_value(dotted: str, value: Any, key: Key) -> None:
     """Checks one value against the declaration of its key.
 
     A config from a JSON file may hold anything; one from flags has the types of the defaults.
+
+    Raises:
+        ConfigError: the value cannot be used.
+        PathError: it cannot be the name of a file or folder.
     """
     if value is None and key.default is None:
         return

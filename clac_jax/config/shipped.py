@@ -14,6 +14,7 @@ from pathlib import Path
 import ml_collections
 
 from clac_jax.config.schema import ConfigError
+from clac_jax.errors import error_reason, one_line
 
 
 def config_folder() -> Path:
@@ -55,10 +56,38 @@ def shipped_config(name: str, *argument: str) -> ml_collections.ConfigDict:
     Raises:
         ConfigError: no shipped config has that name.
     """
-    file = shipped_file(name)
-    spec = importlib.util.spec_from_file_location(f"clac_jax_config_{name}", file)
+    return _run(shipped_file(name), *argument)
+
+
+def config_named(text: str) -> ml_collections.ConfigDict:
+    """The config that `--config=TEXT` names: a shipped one, or a file; with an argument or without.
+
+    Raises:
+        ConfigError: there is no such config, or its file cannot be run.
+    """
+    name, colon, rest = text.partition(":")
+    argument = (rest,) if colon else ()
+    path = Path(name)
+    if name.isidentifier() and not path.exists():
+        return shipped_config(name, *argument)
+    try:
+        return _run(path, *argument)
+    except Exception as error:  # a config file may raise any type
+        reason = (
+            error_reason(error)
+            if isinstance(error, OSError)
+            else (f"{type(error).__name__}: {one_line(error)}")
+        )
+        raise ConfigError(
+            f"The config {name} cannot be loaded: {reason}. Fix the file, or give the name of one "
+            f"of clac-jax's own: {', '.join(shipped_names())}."
+        ) from error
+
+
+def _run(file: Path, *argument: str) -> ml_collections.ConfigDict:
+    spec = importlib.util.spec_from_file_location(f"clac_jax_config_{file.stem}", file)
     if spec is None or spec.loader is None:
-        raise ConfigError(f"{file} cannot be loaded. Install clac-jax again.")
+        raise ConfigError(f"{file} cannot be loaded. Name a Python file.")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config: ml_collections.ConfigDict = module.get_config(*argument)
