@@ -68,7 +68,7 @@ def _facts(view: SweepView) -> Iterator[tuple[str, str]]:
         yield (
             "Population",
             f"{counted(members, 'member')}, {counted(generations, 'generation')} so far, "
-            f"{counted(sum(map(_has_exploited, view.trials)), 'exploit')}",
+            f"{counted(sum(trial.exploits for trial in view.trials), 'exploit')}",
         )
     for best in view.best_first()[:1]:
         params = ", ".join(f"{key}={_short(value)}" for key, value in best.params.items())
@@ -167,7 +167,7 @@ def _exploits(view: SweepView) -> str:
         f'<tr data-trial="{trial.number}"><th scope="row">{_text(name_of(trial))}</th>'
         f"<td>{_text(name_of(by_number[trial.parent]))}</td><td>{_text(changes)}</td></tr>"
         for trial in view.trials
-        if _has_exploited(trial) and trial.parent in by_number
+        if trial.exploits and trial.parent in by_number
         for changes in [_changes(trial)]
     )
     if not rows:
@@ -185,10 +185,6 @@ def name_of(trial: TrialView) -> str:
     if trial.member is None:
         return str(trial.number)
     return f"member {trial.member}, generation {trial.generation}"
-
-
-def _has_exploited(trial: TrialView) -> bool:
-    return bool(trial.changed)
 
 
 def _changes(trial: TrialView) -> str:
@@ -217,7 +213,7 @@ def _data(view: SweepView) -> dict[str, Any]:
                 "member": trial.member,
                 "generation": trial.generation,
                 "parent": trial.parent,
-                "exploits": _has_exploited(trial),
+                "exploits": trial.exploits,
                 "changes": _changes(trial),
             }
             for trial in view.trials

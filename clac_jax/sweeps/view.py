@@ -31,6 +31,7 @@ class TrialView:
         generation: its generation, from 0; None outside of a population.
         parent: number of the trial from whose checkpoint it started; None if there is none.
         changed: dotted key -> (value in the parent, value here), of the keys that were changed.
+        exploits: whether the parent is another member of the population.
     """
 
     number: int
@@ -45,6 +46,7 @@ class TrialView:
     generation: int | None = None
     parent: int | None = None
     changed: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    exploits: bool = False
 
     @property
     def has_value(self) -> bool:

@@ -94,6 +94,7 @@ def population():
                     generation=generation,
                     parent=None if parent is None else parent.number,
                     changed=changed,
+                    exploits=bool(changed),
                 )
             )
         trials += members
