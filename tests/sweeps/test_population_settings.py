@@ -1,0 +1,88 @@
+"""The part `population` of a sweep file: what it means, and what is wrong with it."""
+
+import dataclasses
+
+import pytest
+
+from clac_jax.sweeps import choice, integer, log
+from clac_jax.sweeps.definition import Definition, SweepFileError
+from clac_jax.sweeps.population import Plan
+from clac_jax.sweeps.population_settings import task_of
+
+SPACE = {
+    "learning_rate": log(1e-5, 1e-2),
+    "projection_dim": integer(64, 512),
+    "schedule": choice("constant", "cosine"),
+}
+GIVEN = Definition(
+    config="smoke",
+    space=SPACE,
+    monitor="val_loss",
+    mode="min",
+    population={"members": 8, "generations": 5, "epochs": 2},
+    file="sweeps/pbt.py",
+    seed=7,
+)
+
+
+def with_population(**changes):
+    return dataclasses.replace(GIVEN, population={**GIVEN.population, **changes})
+
+
+def test_what_is_not_given_has_a_default(tmp_path):
+    task = task_of(GIVEN, tmp_path)
+    population = task.population
+    assert (population.members, population.generations, population.epochs) == (8, 5, 2)
+    assert (population.num_exploiting, population.seed, population.mode) == (2, 7, "min")
+    # Numbers explore, except of the model's shape; a choice keeps its value.
+    assert population.explore == {"learning_rate": (0.8, 1.25)}
+    assert (task.name, task.monitor, task.keep_checkpoints) == ("pbt", "val_loss", 3)
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        (
+            dataclasses.replace(GIVEN, population=[4, 5]),
+            r"population is \[4, 5\], and must be a dict",
+        ),
+        (with_population(member=3), "Did you mean 'members'"),
+        (with_population(members=1), "members is 1. Give a whole number, 2 or more"),
+        (with_population(generations=2.5), "generations is 2.5. Give a whole number"),
+        (dataclasses.replace(GIVEN, population={"members": 4}), "generations is missing"),
+        (with_population(exploit=0.6), "exploit is 0.6. Give a share"),
+        (with_population(exploit=True), "exploit is True"),
+        (with_population(explore=[]), "explore is"),
+        (with_population(explore={"seed": "resample"}), '"seed" is not in the space'),
+        (with_population(explore={"schedule": (0.5, 2)}), '"schedule" is a choice'),
+        (
+            with_population(explore={"projection_dim": (0.5, 2)}),
+            '"projection_dim" cannot change from one generation to the next .this changes the',
+        ),
+        (dataclasses.replace(GIVEN, space={}), "space is empty"),
+        (dataclasses.replace(GIVEN, budget={"trials": 9}), "it has a population and budget"),
+        (dataclasses.replace(GIVEN, prune={"name": "median"}), "it has a population and prune"),
+        (
+            dataclasses.replace(GIVEN, overrides={"stop_at_epoch": 3}),
+            '"stop_at_epoch" is in overrides, and a population sets it itself',
+        ),
+        (
+            dataclasses.replace(GIVEN, space={**SPACE, "max_epochs": integer(1, 9)}),
+            '"max_epochs" is in the space',
+        ),
+        (
+            dataclasses.replace(GIVEN, overrides={"max_epochs": 9}),
+            "max_epochs is 9, and the population trains 10 epochs .2 in each of 5 generations",
+        ),
+    ],
+)
+def test_a_mistake_is_explained_with_the_file(given, words, tmp_path):
+    with pytest.raises(SweepFileError, match=f"^sweeps/pbt.py: .*{words}"):
+        task_of(given, tmp_path)
+
+
+def test_a_longer_schedule_than_the_population_is_allowed(tmp_path):
+    longer = dataclasses.replace(GIVEN, overrides={"max_epochs": 30})
+    values = {"learning_rate": 1e-3, "projection_dim": 64, "schedule": "cosine"}
+    keys = task_of(longer, tmp_path).spec(Plan(0, 4, values, parent=0), {}).overrides
+    assert (keys["max_epochs"], keys["stop_at_epoch"]) == (30, 10)
