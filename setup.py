@@ -6,9 +6,10 @@ setup(
     packages=[
         *find_packages(include=["clac_jax*"]),
         "clac_jax.configs",
+        "clac_jax.sweep_files",
         # Folders of data: setuptools warns of those that are not named.
         "clac_jax.map.assets",
         "clac_jax.map.assets.js",
     ],
-    package_dir={"clac_jax.configs": "configs"},
+    package_dir={"clac_jax.configs": "configs", "clac_jax.sweep_files": "sweeps"},
 )

@@ -18,6 +18,7 @@ from clac_jax.files.paths import explain
 GROUPS = {
     "train": "train a model, or resume its training",
     "run": "train unattended: start again after crashes, hangs and pre-emption",
+    "sweep": "search for the best values of config keys by many trials",
     "evaluate": "measure a trained model, with intervals and baselines",
     "compare": "say which evaluated model is better, and how sure that is",
     "embed": "make an index of crystals, to be searched",

@@ -46,6 +46,9 @@ def complete(given: Definition) -> Definition:
     space = {name: _conditional(name, given, flat, keys) for name in given.space}
     given = dataclasses.replace(given, space=space)
     given = _with_monitor(given, config)
+    if "max_epochs" not in given.space:  # so that a trial's last epoch is known without its config
+        overrides = {**given.overrides, "max_epochs": config.max_epochs}
+        given = dataclasses.replace(given, overrides=overrides)
     _examine(given, config)
     return given
 
@@ -94,8 +97,8 @@ def _check_domain(name: str, domain: Domain, key: Key, given: Definition) -> Non
             )
         if key.kind is int and not domain.is_integer:
             raise SweepFileError(
-                f'{given.file}: the space of "{name}" has fractions, and the key takes whole '
-                f"numbers. Write integer({math.ceil(domain.low)}, {math.floor(domain.high)})."
+                f'{given.file}: the space of "{name}" has fractions, and the key takes '
+                f"integers. Write integer({math.ceil(domain.low)}, {math.floor(domain.high)})."
             )
     values = domain.values if isinstance(domain, Choice) else (domain.low, domain.high)
     for value in values:

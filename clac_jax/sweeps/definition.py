@@ -80,6 +80,24 @@ class Definition:
         plain["space"] = {name: _plain(domain) for name, domain in self.space.items()}
         return dict(_as_json(plain))
 
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Definition:
+        """The inverse of `to_plain`."""
+        kinds: dict[str, Any] = {"range": Range, "choice": Choice}
+        space = {}
+        for name, domain in plain["space"].items():
+            facts = {key: value for key, value in domain.items() if key != "kind"}
+            if domain["kind"] == "choice":
+                facts["values"] = tuple(
+                    tuple(each) if isinstance(each, list) else each for each in facts["values"]
+                )
+            space[name] = kinds[domain["kind"]](**facts)
+        return cls(**{**plain, "space": space})
+
+    def without_pruner(self) -> Definition:
+        """This sweep, with every trial run to its end."""
+        return dataclasses.replace(self, prune=None)
+
     @property
     def direction(self) -> str:
         """The direction of `mode`, as Optuna names it."""

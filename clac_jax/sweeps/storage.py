@@ -164,6 +164,13 @@ class Storage:
         return shown_url(self._engine.url.render_as_string(hide_password=True))
 
     @property
+    def address(self) -> str:
+        """The URL of the database without user secrets, by which it can be opened again."""
+        url = self._engine.url.set(drivername=self._engine.dialect.name, password=None)
+        query = {name: value for name, value in url.query.items() if "pass" not in name}
+        return url.set(query=query).render_as_string(hide_password=False)
+
+    @property
     def engine(self) -> sa.Engine:
         """The connections to the database."""
         return self._engine

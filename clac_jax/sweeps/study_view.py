@@ -7,6 +7,7 @@ the trials in between only the parameters are known, as of running ones.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from collections.abc import Sequence
@@ -24,6 +25,25 @@ if TYPE_CHECKING:
 
 SAMPLER_STATE, PRUNER_STATE = "sampler", "pruner"
 """Names under which a trial's `extra` and `result` keep what Optuna has noted about it."""
+BEFORE = "before"
+"""Name under which the `extra` of a revived trial keeps its first end."""
+
+
+def first_end(trial: TrialRecord) -> TrialRecord:
+    """A trial with the end that counts for other trials: if it was revived, the first one.
+
+    So the choice of other trials does not depend on whether and when a trial is revived.
+    """
+    before = trial.extra.get(BEFORE)
+    if before is None:
+        return trial
+    return dataclasses.replace(trial, state=State(before["state"]), result=before["result"])
+
+
+def revived(trial: TrialRecord) -> dict[str, Any]:
+    """The `extra` of a trial that is about to be run again, to its end."""
+    end = {"state": trial.state.value, "result": trial.result}
+    return {BEFORE: end, **trial.extra}
 
 
 def seed_of(definition: Definition, number: int) -> int:
@@ -89,7 +109,7 @@ def internal(domain: Domain, value: Value) -> Any:
 
 def _frozen(definition: Definition, trial: TrialRecord, is_known: bool) -> Any:
     """A trial as Optuna stores it; with its result only if that is known."""
-    optuna = import_optuna()
+    optuna, trial = import_optuna(), first_end(trial)
     states, state, value = optuna.trial.TrialState, optuna.trial.TrialState.RUNNING, None
     attributes = dict(trial.extra.get(SAMPLER_STATE, {}))
     reports: dict[int, float] = {}

@@ -198,6 +198,10 @@ class RunningTrial:
         """Asks the trial to save and stop."""
         self._ask(Outcome.INTERRUPTED)
 
+    def prune(self) -> None:
+        """Asks the trial to save and stop, as if `watch` had said so."""
+        self._ask(Outcome.PRUNED)
+
     def close(self) -> None:
         """Kills a child that still runs; its checkpoints are intact."""
         if self._child is not None:

@@ -1,0 +1,87 @@
+"""The disk space of a sweep: only the best trials keep their checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from clac_jax.checkpoint.layout import CHECKPOINTS
+from clac_jax.distributed.workdir import LOCK_FILE
+from clac_jax.sweeps.definition import Definition
+from clac_jax.sweeps.opened import trial_folder
+from clac_jax.sweeps.storage import State, TrialRecord
+
+_REMOVED = "checkpoints.removed"
+
+
+def ranked(definition: Definition, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The complete trials from the best to the worst; of equal ones, the first comes first."""
+    complete = [(t, t.value) for t in trials if t.state is State.COMPLETE and t.value is not None]
+    sign = -1.0 if definition.mode == "max" else 1.0
+    return [trial for trial, value in sorted(complete, key=lambda pair: sign * float(pair[1] or 0))]
+
+
+def free_checkpoints(
+    definition: Definition,
+    trials: Sequence[TrialRecord],
+    workdir: Path,
+    states: Sequence[State] = (State.COMPLETE,),
+) -> Iterator[str]:
+    """Removes the checkpoints of trials that are not among the best; yields a line for each.
+
+    Those of pruned and failed trials stay unless their state is given: such a trial can be revived.
+    On a machine that does not have a trial's folder, nothing happens.
+
+    Args:
+        definition: the sweep.
+        trials: all trials.
+        workdir: the folder of the sweep.
+        states: trials of which states lose their checkpoints.
+    """
+    if not definition.keep_checkpoints:
+        return
+    best = {trial.number for trial in ranked(definition, trials)[: definition.keep_checkpoints]}
+    for trial in trials:
+        folder = trial_folder(workdir, trial.number)
+        if trial.state in states and trial.number not in best and (folder / CHECKPOINTS).is_dir():
+            freed = remove_checkpoints(folder)
+            if freed is not None:
+                yield f"trial {trial.number:<4} checkpoints removed, {freed / 1e6:.1f} MB freed"
+
+
+def remove_checkpoints(folder: Path) -> int | None:
+    """Removes the checkpoints of a run; its rows and other files stay.
+
+    Returns:
+        The freed bytes; None if a run is writing there, or another program was faster.
+    """
+    try:
+        with open(folder / LOCK_FILE, "a+b") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return None
+            removed = folder / _REMOVED
+            shutil.rmtree(removed, ignore_errors=True)  # left by a kill
+            os.rename(folder / CHECKPOINTS, removed)
+            freed = _bytes_of(removed)
+            shutil.rmtree(removed, ignore_errors=True)
+            return freed
+    except OSError:
+        return None
+
+
+def _bytes_of(folder: Path) -> int:
+    """The space that a removal frees: files that are linked elsewhere are not counted."""
+    total, seen = 0, set()
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            facts = path.lstat()
+            if path.is_file() and facts.st_ino not in seen:
+                seen.add(facts.st_ino)
+                total += facts.st_blocks * 512
+    return total

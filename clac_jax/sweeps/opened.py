@@ -1,0 +1,150 @@
+"""The sweep of a workdir: its name, its database and its definition, the same for every program."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clac_jax.errors import WorkdirError, one_line
+from clac_jax.files.atomic import write_atomically
+from clac_jax.files.paths import explain
+from clac_jax.sweeps.database import (
+    DATABASE_FILE,
+    STORAGE_VARIABLE,
+    StorageError,
+    storage_url,
+)
+from clac_jax.sweeps.definition import FREE_TO_CHANGE, Definition, SweepFileError
+from clac_jax.sweeps.storage import Storage
+
+SWEEP_FILE = "sweep.json"
+TRIALS = "trials"
+
+
+def trial_folder(workdir: Path, number: int) -> Path:
+    """The folder of a trial."""
+    return workdir / TRIALS / f"{number:04}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a sweep is.
+
+    Attributes:
+        workdir: its folder on this machine.
+        name: its name in the database.
+        url: URL of the database; it may hold a password.
+    """
+
+    workdir: Path
+    name: str
+    url: str
+
+    def open(self) -> Storage:
+        """Connects to its database.
+
+        Raises:
+            StorageError: the database cannot be used.
+        """
+        return Storage(self.url, self.name)
+
+
+def place_of(workdir: Path, storage: str = "", name: str = "") -> Place:
+    """The place of a sweep; what is not given is what an earlier start has written in the workdir.
+
+    Args:
+        workdir: its folder.
+        storage: URL of its database; "": that of `CLAC_SWEEP_STORAGE`, or as above, or a file in
+            the workdir.
+        name: its name; "": as above, then the name of the folder.
+
+    Raises:
+        StorageError: the database would be on a file system that is not safe for it.
+    """
+    noted: dict[str, Any] = {}
+    try:
+        noted = json.loads((workdir / SWEEP_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        raise WorkdirError(
+            f"{workdir / SWEEP_FILE} cannot be read: {one_line(error)}. Remove it, and give "
+            "--storage and --name if they were given when the sweep was started."
+        ) from error
+    variable = os.environ.get(STORAGE_VARIABLE, "")
+    url = storage or variable or str(noted.get("storage") or "") or storage_url("", workdir)
+    return Place(workdir, name or str(noted.get("name") or "") or workdir.resolve().name, url)
+
+
+def note(place: Place, storage: Storage) -> None:
+    """Writes name and database, without a password, into the workdir for later commands.
+
+    Raises:
+        WorkdirError: the workdir cannot be written.
+    """
+    is_own = place.url == f"sqlite:///{place.workdir.resolve() / DATABASE_FILE}"
+    url = "" if is_own else storage.address  # a workdir with its own database may be moved
+    content = {"name": place.name, "storage": url}
+    try:
+        place.workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkdirError(f"Cannot make {place.workdir}: {explain(error)}") from error
+    write_atomically(place.workdir / SWEEP_FILE, json.dumps(content, indent=1) + "\n")
+
+
+def prepared(given: Definition, storage: Storage) -> Definition:
+    """The complete definition of a sweep: as stored, or checked and stored now.
+
+    Raises:
+        SweepFileError: the file cannot be used, or differs from that of the stored sweep.
+    """
+    plain = given.to_plain()
+    stored = storage.definition()
+    if stored is None:
+        from clac_jax.sweeps.checked import complete
+
+        stored = storage.define({"file": plain, "complete": complete(given).to_plain()})
+    changes = [
+        _change(name, stored["file"].get(name), plain.get(name))
+        for name in plain
+        if name not in FREE_TO_CHANGE and plain[name] != stored["file"].get(name)
+    ]
+    if changes:
+        raise SweepFileError(
+            f"{given.file} differs from what the sweep {storage.name!r} was started with: "
+            f"{'; '.join(changes)}. Restore the file, or start a new sweep with another --workdir; "
+            f"only {' and '.join(FREE_TO_CHANGE)} may change."
+        )
+    free = {name: plain[name] for name in FREE_TO_CHANGE}
+    if any(stored["complete"][name] != value for name, value in free.items()):
+        stored = {"file": plain, "complete": stored["complete"] | free}
+        storage.redefine(stored)
+    return Definition.from_plain(stored["complete"])
+
+
+def stored_definition(storage: Storage) -> Definition:
+    """The complete definition of a sweep that was started.
+
+    Raises:
+        StorageError: no sweep of this name was started.
+    """
+    stored = storage.definition()
+    if stored is None:
+        names = ", ".join(storage.names()) or "none"
+        raise StorageError(
+            f"{storage.shown} has no sweep named {storage.name!r}. Give --workdir, --storage and "
+            f"--name as for `clac-jax sweep start`; the sweeps there are: {names}."
+        )
+    return Definition.from_plain(stored["complete"])
+
+
+def _change(name: str, old: Any, new: Any) -> str:
+    """The difference of one part of two sweep files, as "space.learning_rate: ... -> ..."."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+        return "; ".join(_change(f"{name}.{key}", old.get(key), new.get(key)) for key in keys)
+    return f"{name}: {one_line(json.dumps(old), 80)} -> {one_line(json.dumps(new), 80)}"

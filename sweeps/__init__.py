@@ -1,0 +1,1 @@
+"""Sweep files for `clac-jax sweep start`; `clac_jax.sweep_files` in an installed wheel."""
