@@ -178,13 +178,13 @@ def _show(options: argparse.Namespace) -> int:
 def _best(options: argparse.Namespace) -> int:
     from clac_jax.sweeps import listing
     from clac_jax.sweeps.disk import ranked
-    from clac_jax.sweeps.opened import trial_folder
+    from clac_jax.sweeps.opened import folder_of
 
     place, definition, trials = _read(options)
     best = next(iter(ranked(definition, trials)), None)
     if best is None:
         raise UserError(f"The sweep {place.name!r} has no complete trial yet. Continue it first.")
-    folder = trial_folder(place.workdir, best.number)
+    folder = folder_of(place.workdir, best)
     if options.export:
         _check_here(folder, best)
         from clac_jax.inference.publish import publish

@@ -56,6 +56,11 @@ class Population:
         """Members that may exploit a better one after a generation, besides those that failed."""
         return max(1, int(self.members * self.exploit + 1e-9))
 
+    @property
+    def epochs_in_all(self) -> int:
+        """Epochs from the first generation to the last."""
+        return self.generations * self.epochs
+
     def number(self, generation: int, member: int) -> int:
         """The number of the trial that a member is in a generation."""
         return generation * self.members + member
@@ -181,14 +186,17 @@ def needed(population: Population, plans: Sequence[Plan], ended: Sequence[bool])
 
     Args:
         population: the settings.
-        plans: all trials that are planned, by number.
+        plans: the trials that are stored, by number; the newest generation may lack some yet.
         ended: for each of them whether it has ended.
 
     Returns:
-        The newest generation, and the parents of those in it that have not ended.
+        The newest generation, and the parents of those in it that have not ended; while it lacks
+        some, all of the generation before, from any of which these may start.
     """
     newest = plans[-1].generation if plans else 0
-    numbers = set()
+    begins, numbers = population.number(newest, 0), set()
+    if len(plans) < begins + population.members:
+        numbers.update(range(max(begins - population.members, 0), begins))
     for plan, has_ended in zip(plans, ended, strict=True):
         if plan.generation < newest:
             continue

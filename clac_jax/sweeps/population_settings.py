@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
 from clac_jax.config.effects import FRESH_RUNS, OTHER_EXAMPLES, OTHER_MODEL, OTHER_TASK
-from clac_jax.config.run import all_keys
 from clac_jax.errors import one_line
 from clac_jax.sweeps.definition import Definition, SweepFileError
 from clac_jax.sweeps.population import Population, wrong_rule
-from clac_jax.sweeps.population_run import PopulationTask
 from clac_jax.sweeps.space import Range
 
 FACTORS = (0.8, 1.25)
@@ -27,38 +24,46 @@ _OWN = ("stop_at_epoch", "stop_at_step", "early_stopping_patience", "checkpoint.
 _FIXED = (FRESH_RUNS, OTHER_EXAMPLES, OTHER_MODEL, OTHER_TASK)
 
 
-def task_of(given: Definition, workdir: Path) -> PopulationTask:
-    """The population that a sweep file describes.
-
-    Args:
-        given: the file, completed (see `checked.complete`).
-        workdir: the folder of the sweep.
-
-    Raises:
-        SweepFileError: its part `population` cannot be used.
-    """
-    population = _population(given)
-    total = population.generations * population.epochs
-    wanted = given.overrides.get("max_epochs", total)
-    if wanted < total:
-        _fail(
-            given,
-            f"max_epochs is {wanted}, and the population trains {total} epochs ({population.epochs}"
-            f" in each of {population.generations} generations). Set it to {total} or more, or "
-            "leave it out.",
-        )
-    return PopulationTask(
-        population=population,
-        config=given.config,
-        overrides=given.overrides,
-        monitor=given.monitor,
-        workdir=workdir,
-        keep_checkpoints=given.keep_checkpoints,
-        name=Path(given.file).stem or "population",
+def population_of(definition: Definition) -> Population:
+    """The population of a complete definition."""
+    assert definition.population is not None
+    settings = definition.population
+    rules = settings["explore"]
+    return Population(
+        members=settings["members"],
+        generations=settings["generations"],
+        epochs=settings["epochs"],
+        exploit=float(settings["exploit"]),
+        explore={name: r if isinstance(r, str) else tuple(r) for name, r in rules.items()},
+        space=definition.space,
+        mode=definition.mode,
+        seed=definition.seed,
     )
 
 
-def _population(given: Definition) -> Population:
+def completed(given: Definition) -> dict[str, Any]:
+    """The part `population` of a sweep file, with all settings.
+
+    Args:
+        given: the file, with its monitor and the conditions of its space.
+
+    Raises:
+        SweepFileError: it cannot be used.
+    """
+    settings = _checked(given)
+    settings["explore"] = _explore(given, settings.get("explore"))
+    epochs, generations = settings["epochs"], settings["generations"]
+    total, wanted = epochs * generations, given.overrides.get("max_epochs")
+    if wanted is not None and wanted < total:
+        _fail(
+            given,
+            f"max_epochs is {wanted}, and the population trains {total} epochs ({epochs} in each "
+            f"of {generations} generations). Set it to {total} or more, or leave it out.",
+        )
+    return settings
+
+
+def _checked(given: Definition) -> dict[str, Any]:
     settings = given.population
     if not isinstance(settings, Mapping):
         _fail(given, f"population is {one_line(repr(settings))}, and must be a dict.")
@@ -93,16 +98,7 @@ def _population(given: Definition) -> Population:
         if name in given.space or (name in given.overrides and name != "max_epochs"):
             where = "the space" if name in given.space else "overrides"
             _fail(given, f'"{name}" is in {where}, and a population sets it itself. Remove it.')
-    return Population(
-        members=settings["members"],
-        generations=settings["generations"],
-        epochs=settings["epochs"],
-        exploit=float(share),
-        explore=_explore(given, settings.get("explore")),
-        space=given.space,
-        mode=given.mode,
-        seed=given.seed,
-    )
+    return settings
 
 
 def _explore(given: Definition, rules: Any) -> dict[str, tuple[float, ...] | str]:
@@ -122,14 +118,20 @@ def _explore(given: Definition, rules: Any) -> dict[str, tuple[float, ...] | str
             _fail(
                 given,
                 f'population: explore: "{name}" cannot change from one generation to the next '
-                f"({all_keys()[name].on_change}). Leave it in the space only: each member keeps "
+                f"({_effect(name)}). Leave it in the space only: each member keeps "
                 "its value, or takes that of the member it exploits.",
             )
     return {name: rule if isinstance(rule, str) else tuple(rule) for name, rule in rules.items()}
 
 
 def _can_change(name: str) -> bool:
-    return all_keys()[name].on_change not in _FIXED
+    return _effect(name) not in _FIXED
+
+
+def _effect(name: str) -> str | None:
+    from clac_jax.config.run import all_keys  # takes as long as importing JAX
+
+    return all_keys()[name].on_change
 
 
 def _fail(given: Definition, what: str) -> NoReturn:

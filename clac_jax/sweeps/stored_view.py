@@ -1,58 +1,70 @@
-"""What is shown of a sweep, read from its storage and the folders of its trials."""
+"""What is shown of a sweep, as it is stored."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from clac_jax.reporting.events import EVENTS_FILE
-from clac_jax.reporting.goodput import recorded_seconds
-from clac_jax.sweeps.population import Plan
+from clac_jax.errors import counted
+from clac_jax.sweeps.definition import Definition
+from clac_jax.sweeps.driver import seconds_of
+from clac_jax.sweeps.opened import folder_of
+from clac_jax.sweeps.population_run import lineage_of
+from clac_jax.sweeps.population_settings import population_of
 from clac_jax.sweeps.storage import TrialRecord
-from clac_jax.sweeps.view import TrialView
-
-LINEAGE = "lineage"
-"""Name under which a trial of a population keeps its plan, in its `extra`."""
+from clac_jax.sweeps.view import SweepView, TrialView
 
 
-def trial_views(
-    records: Sequence[TrialRecord], folders: Mapping[int, Path], workdir: Path
-) -> list[TrialView]:
-    """The trials of a sweep as they are shown.
+def view_of(
+    definition: Definition, trials: Sequence[TrialRecord], workdir: Path, name: str
+) -> SweepView:
+    """What the page of a sweep shows.
 
     Args:
-        records: the trials.
-        folders: number -> folder of the trial.
-        workdir: the folder of the sweep.
+        definition: the sweep, complete.
+        trials: its trials.
+        workdir: its folder.
+        name: its name.
     """
-    members = 1 + max((record.extra[LINEAGE]["member"] for record in records
-                       if LINEAGE in record.extra), default=0)  # fmt: skip
-    return [_view(record, folders[record.number], workdir, members) for record in records]
+    is_population = definition.population is not None
+    members = int(definition.population["members"]) if definition.population else 0
+    shown = [
+        TrialView(
+            number=trial.number,
+            state=trial.state.value,
+            params=trial.params,
+            values=trial.values,
+            value=trial.value,
+            seconds=seconds_of(trial) or None,
+            workdir=str(folder_of(Path(), trial)),
+            note=str(trial.result.get("note", "")),
+            **(lineage_of(trial, members) if is_population else {}),
+        )
+        for trial in trials
+    ]
+    facts = [("Config", definition.config), *_facts(definition), ("Folder", str(workdir))]
+    return SweepView(name, definition.monitor, definition.mode, shown, definition.space, facts)
 
 
-def _view(record: TrialRecord, folder: Path, workdir: Path, members: int) -> TrialView:
-    seconds = recorded_seconds(folder / EVENTS_FILE)
-    seconds.pop("down", None)
-    lineage: dict[str, Any] = {}
-    if LINEAGE in record.extra:
-        plan = Plan.from_json(record.extra[LINEAGE])
-        before = (plan.generation - 1) * members
-        lineage = {
-            "member": plan.member,
-            "generation": plan.generation,
-            "parent": None if plan.parent is None else before + plan.parent,
-            "changed": plan.changed,
-            "exploits": plan.exploits,
-        }
-    return TrialView(
-        number=record.number,
-        state=record.state.value,
-        params=record.params,
-        values=record.values,
-        value=record.value,
-        seconds=sum(seconds.values()) if seconds else None,
-        workdir=str(folder.relative_to(workdir) if folder.is_relative_to(workdir) else folder),
-        note=str(record.result.get("note", "")),
-        **lineage,
-    )
+def _facts(definition: Definition) -> list[tuple[str, str]]:
+    if definition.population is not None:
+        population = population_of(definition)
+        return [
+            (
+                "Plan",
+                f"{counted(population.members, 'member')}, "
+                f"{counted(population.generations, 'generation')} of "
+                f"{counted(population.epochs, 'epoch')} each, seed {population.seed}; after each, "
+                f"{counted(population.num_exploiting, 'member')} or more may exploit a better one",
+            )
+        ]
+    facts = [
+        (
+            "Sampler",
+            f"{definition.sampler['name']}, seed {definition.seed}, "
+            f"{counted(definition.parallel, 'trial')} at a time",
+        )
+    ]
+    if definition.prune is not None:
+        facts.append(("Pruner", str(definition.prune["name"])))
+    return facts

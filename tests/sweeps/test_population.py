@@ -155,6 +155,9 @@ def test_what_a_living_member_starts_from_is_needed_and_nothing_else_of_its_gene
     later = next_plans(settings, done(settings, [2.0, 9.0, 1.0]))
     assert [plan.parent for plan in later] == [0, 2, 2]
     plans = [*first, *later]
+    # Until all of generation 1 are stored, any of generation 0 may be started from.
+    assert needed(settings, plans[:4], [True] * 3 + [False]) == {0, 1, 2, 3}
+    assert needed(settings, plans[:5], [True] * 5) == {0, 1, 2, 3, 4}
     assert needed(settings, plans, [True] * 3 + [False] * 3) == {0, 2, 3, 4, 5}
     assert needed(settings, plans, [True] * 3 + [False, False, True]) == {0, 2, 3, 4, 5}
     assert needed(settings, plans, [True] * 3 + [False, True, True]) == {0, 3, 4, 5}

@@ -6,8 +6,7 @@ import pytest
 
 from clac_jax.sweeps import choice, integer, log
 from clac_jax.sweeps.definition import Definition, SweepFileError
-from clac_jax.sweeps.population import Plan
-from clac_jax.sweeps.population_settings import task_of
+from clac_jax.sweeps.population_settings import completed, population_of
 
 SPACE = {
     "learning_rate": log(1e-5, 1e-2),
@@ -29,14 +28,14 @@ def with_population(**changes):
     return dataclasses.replace(GIVEN, population={**GIVEN.population, **changes})
 
 
-def test_what_is_not_given_has_a_default(tmp_path):
-    task = task_of(GIVEN, tmp_path)
-    population = task.population
+def test_what_is_not_given_has_a_default():
+    settings = completed(GIVEN)
+    plain = dataclasses.replace(GIVEN, population=settings).to_plain()
+    population = population_of(Definition.from_plain(plain))
     assert (population.members, population.generations, population.epochs) == (8, 5, 2)
     assert (population.num_exploiting, population.seed, population.mode) == (2, 7, "min")
     # Numbers explore, except of the model's shape; a choice keeps its value.
     assert population.explore == {"learning_rate": (0.8, 1.25)}
-    assert (task.name, task.monitor, task.keep_checkpoints) == ("pbt", "val_loss", 3)
 
 
 @pytest.mark.parametrize(
@@ -76,13 +75,6 @@ def test_what_is_not_given_has_a_default(tmp_path):
         ),
     ],
 )
-def test_a_mistake_is_explained_with_the_file(given, words, tmp_path):
+def test_a_mistake_is_explained_with_the_file(given, words):
     with pytest.raises(SweepFileError, match=f"^sweeps/pbt.py: .*{words}"):
-        task_of(given, tmp_path)
-
-
-def test_a_longer_schedule_than_the_population_is_allowed(tmp_path):
-    longer = dataclasses.replace(GIVEN, overrides={"max_epochs": 30})
-    values = {"learning_rate": 1e-3, "projection_dim": 64, "schedule": "cosine"}
-    keys = task_of(longer, tmp_path).spec(Plan(0, 4, values, parent=0), {}).overrides
-    assert (keys["max_epochs"], keys["stop_at_epoch"]) == (30, 10)
+        completed(given)
