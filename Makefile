@@ -14,14 +14,14 @@ TWO_PROCESSES := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 # Also where the environment forbids bytecode: every program that a test starts would compile the package.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(RUN) -m pytest
 
-.PHONY: train test test-slow test-browser test-slurm coverage fuzz gpu-check gpu-wheels docs docs-config lint words data env lock wheel clean
+.PHONY: train test test-slow test-browser test-slurm test-postgres coverage fuzz gpu-check gpu-wheels docs docs-config lint words data env lock wheel clean
 
 # Huge pages for XLA's large buffers: fewer page faults, shorter steps on a CPU.
 train: $(DATA)
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(RUN) main.py --config=$(CONFIG) --workdir=$(WORKDIR)
 
 test: $(DATA)
-	$(PYTEST) -m "not slow and not browser and not slurm" $(TWO_PROCESSES)
+	$(PYTEST) -m "not slow and not browser and not slurm and not postgres" $(TWO_PROCESSES)
 
 test-slow: $(DATA)
 	$(PYTEST) -m slow
@@ -35,9 +35,13 @@ test-browser: $(DATA)
 test-slurm: $(DATA)
 	$(PYTEST) -m slurm
 
+# Sweeps over a PostgreSQL server that the tests start on 127.0.0.1; needs Debian's package postgresql.
+test-postgres: $(DATA)
+	$(PYTEST) -m postgres
+
 # Lines and branches that `make test` runs, also in the programs that it starts.
 coverage: $(DATA)
-	$(PYTEST) -m "not slow and not browser and not slurm" $(TWO_PROCESSES) --cov --cov-report=term-missing:skip-covered
+	$(PYTEST) -m "not slow and not browser and not slurm and not postgres" $(TWO_PROCESSES) --cov --cov-report=term-missing:skip-covered
 
 # Correctness and speed on the accelerator of this machine: tools/gpu_check.py. With no network there,
 # what is missing comes from the folder gpu_wheels, made by `make gpu-wheels` where there is one.

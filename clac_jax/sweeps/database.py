@@ -145,6 +145,16 @@ def shown_url(url: str) -> str:
     return parsed.set(query=query).render_as_string(hide_password=True)
 
 
+def without_password(url: sa.URL) -> str:
+    """A URL as it may be stored in a file."""
+    import sqlalchemy as sa
+
+    query = {name: value for name, value in url.query.items() if "pass" not in name}
+    kind = url.get_backend_name()
+    place = (url.username, None, url.host, url.port, url.database)
+    return sa.URL.create(kind, *place, query).render_as_string(hide_password=False)
+
+
 @contextlib.contextmanager
 def explained(engine: sa.Engine) -> Iterator[None]:
     """Turns errors of the database into sentences, without secrets.

@@ -270,7 +270,8 @@ class Driver:
             }
             self._storage.finish(held.lease, state, result)
             self._looked = -math.inf
-            last = f" in epoch {progress['values'][-1][1]}" if state is State.PRUNED else ""
+            is_early = state is State.PRUNED and progress["values"]
+            last = f" in epoch {progress['values'][-1][1]}" if is_early else ""
             value = (
                 ""
                 if progress["value"] is None

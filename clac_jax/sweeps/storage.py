@@ -18,7 +18,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from clac_jax.errors import UserError
-from clac_jax.sweeps.database import explained, make_tables, open_engine, shown_url
+from clac_jax.sweeps.database import (
+    explained,
+    make_tables,
+    open_engine,
+    shown_url,
+    without_password,
+)
 from clac_jax.sweeps.process_name import ProcessName
 
 if TYPE_CHECKING:
@@ -165,10 +171,8 @@ class Storage:
 
     @property
     def address(self) -> str:
-        """The URL of the database without user secrets, by which it can be opened again."""
-        url = self._engine.url.set(drivername=self._engine.dialect.name, password=None)
-        query = {name: value for name, value in url.query.items() if "pass" not in name}
-        return url.set(query=query).render_as_string(hide_password=False)
+        """The URL of the database without a password, by which it can be opened again."""
+        return without_password(self._engine.url)
 
     @property
     def engine(self) -> sa.Engine:

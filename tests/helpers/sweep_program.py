@@ -6,13 +6,12 @@ import sys
 import threading
 from pathlib import Path
 
-from helpers.paths import ROOT
-
 from clac_jax.sweeps import driver, trial_run
 from clac_jax.sweeps.definition import Definition
 from clac_jax.sweeps.devices import slots
 from clac_jax.sweeps.driver import Driver, Program
 from clac_jax.sweeps.storage import Storage
+from helpers.paths import ROOT
 
 PRETEND = (sys.executable, str(ROOT / "tests" / "helpers" / "pretend_trial.py"))
 
@@ -25,12 +24,12 @@ def be_quick():
     driver.BEAT_SECONDS = 0.2
 
 
-def drive(definition, url, workdir, environment=None, stop=None):
+def drive(definition, url, workdir, environment=None, stop=None, command=PRETEND):
     """Runs the trials of a sweep -> whether it is finished."""
     os.environ.update(environment or {})
     lines = open(Path(workdir) / f"program-{os.getpid()}.txt", "a", buffering=1)  # noqa: SIM115
     with lines, Storage(url, "lr") as storage:
-        program = Program(Path(workdir), slots(0, 2), PRETEND, lambda text: print(text, file=lines))
+        program = Program(Path(workdir), slots(0, 2), command, lambda text: print(text, file=lines))
         given = Definition.from_plain(definition)
         return Driver(given, storage, program).run(stop or threading.Event())
 
@@ -39,6 +38,11 @@ def drive_quickly(definition, url, workdir, environment):
     """The main function of a program in a process of its own."""
     be_quick()
     drive(definition, url, workdir, environment)
+
+
+def drive_real_trials(definition, url, workdir, environment):
+    """The same with trials that train."""
+    drive(definition, url, workdir, environment, command=())
 
 
 def programs():

@@ -1,19 +1,12 @@
 """A sweep whose programs and trials are killed ends as an undisturbed one."""
 
-import contextlib
-import json
-import os
-import random
-import signal
-import time
-
 import pytest
+from helpers.killed_sweeps import run_killed
 from helpers.sweep_program import drive_quickly, programs
 
 from clac_jax.sweeps import choice, log, uniform
 from clac_jax.sweeps.definition import Definition
 from clac_jax.sweeps.opened import trial_folder
-from clac_jax.sweeps.process_name import ProcessName
 from clac_jax.sweeps.storage import State, Storage
 
 TRIALS, KILLS, PROGRAMS = 12, 10, 3
@@ -50,13 +43,6 @@ def contents(url, workdir):
     return result
 
 
-def living_trials(workdir):
-    for path in sorted(workdir.glob("trials/*/trial.json")):
-        child = ProcessName(**json.loads(path.read_text())["child"])
-        if child.is_alive():
-            yield child.number
-
-
 @pytest.fixture(scope="module")
 def context():
     return programs()
@@ -77,27 +63,7 @@ def sweep(tmp_path, context):
             process.start()
             return process
 
-        chance, deadline = random.Random(3), time.monotonic() + 120
-        running = [begin() for _ in range(number)]
-        try:
-            while kills or any(process.is_alive() for process in running):
-                assert time.monotonic() < deadline, list(workdir.iterdir())
-                time.sleep(chance.uniform(0.01, 0.12))
-                victims = list(living_trials(workdir))
-                if kills and victims:
-                    is_trial = chance.random() < 0.5
-                    target = chance.choice(victims if is_trial else [p.pid for p in running])
-                    with contextlib.suppress(ProcessLookupError):  # it has just ended
-                        os.kill(target, signal.SIGKILL)
-                        kills -= 1
-                for place, process in enumerate(running):
-                    if not process.is_alive() and process.exitcode != 0:
-                        assert process.exitcode == -signal.SIGKILL
-                        running[place] = begin()
-        finally:
-            for process in running:
-                process.kill()
-                process.join()
+        run_killed(begin, workdir, kills, number, pauses=(0.01, 0.12))
         return contents(url, workdir)
 
     return run

@@ -9,9 +9,10 @@ import sys
 
 import pytest
 from helpers.paths import ROOT
+from sqlalchemy import make_url
 
 from clac_jax.sweeps import database, storage
-from clac_jax.sweeps.database import StorageError, shown_url, storage_url
+from clac_jax.sweeps.database import StorageError, shown_url, storage_url, without_password
 from clac_jax.sweeps.process_name import name_of
 from clac_jax.sweeps.storage import (
     Lease,
@@ -175,6 +176,8 @@ def test_a_network_file_system_is_refused_for_sqlite(tmp_path, monkeypatch, caps
 def test_a_password_is_never_shown():
     url = "postgresql://me:secret@127.0.0.1:1/sweeps?password=secret"
     assert shown_url(url) == "postgresql://me:***@127.0.0.1:1/sweeps"
+    assert without_password(make_url(url)) == "postgresql://me@127.0.0.1:1/sweeps"
+    assert without_password(make_url("sqlite:////a/b.db")) == "sqlite:////a/b.db"
     with pytest.raises(StorageError, match="cannot be used") as raised:
         Storage(url, "lr")
     assert "secret" not in str(raised.value)

@@ -1,0 +1,171 @@
+"""`clac-jax sweep`: its commands on trials that pretend, its messages and exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from helpers.paths import ROOT
+from helpers.sweep_program import PRETEND, be_quick
+
+from clac_jax.cli.main import main
+from clac_jax.sweeps import driver, trial_run
+from clac_jax.sweeps.definition import read
+from clac_jax.sweeps.opened import place_of, trial_folder
+from clac_jax.sweeps.storage import Storage
+
+FILE = """
+from clac_jax.sweeps import choice
+config = "smoke"
+space = {"learning_rate": choice(0.1, 0.2, 0.3), "schedule": choice("constant", "cosine")}
+sampler = "grid"
+keep_checkpoints = 1
+budget = dict(trials=%d)
+"""
+PROGRAM = """
+import sys
+from helpers.sweep_program import PRETEND, be_quick
+from clac_jax.cli.main import main
+from clac_jax.sweeps import trial_run
+be_quick()
+trial_run.program = lambda: list(PRETEND)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch, capsys):
+    """(command, *arguments) -> (exit code, output, errors) of `clac-jax sweep`."""
+    monkeypatch.delenv("CLAC_SWEEP_STORAGE", raising=False)
+    monkeypatch.setattr(trial_run, "program", lambda: list(PRETEND))
+    for module in (trial_run, driver):
+        monkeypatch.setattr(module, "POLL_SECONDS", module.POLL_SECONDS)
+    be_quick()
+
+    def run(command, *arguments):
+        code = main(["sweep", command, *map(str, arguments), f"--workdir={tmp_path / 'lr'}"])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(trials=3):
+        path = tmp_path / "lr.py"
+        path.write_text(FILE % trials)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def defined(tmp_path, file):
+    """The sweep without the check of its config, which takes a second."""
+
+    def define(trials=3):
+        plain = read(str(file(trials))).to_plain()
+        more = {"monitor": "val_loss", "mode": "min", "overrides": {"max_epochs": 4}}
+        with place_of(tmp_path / "lr").open() as storage:
+            storage.define({"file": plain, "complete": plain | more})
+        return tmp_path / "lr.py"
+
+    return define
+
+
+def test_a_sweep_from_its_start_to_its_best_trial(sweep, defined, file, tmp_path):
+    path = defined()
+    code, out, err = sweep("start", path)
+    assert code == 0 and "finished: 3 trials of 3: 3 complete" in out
+    assert err.count("complete, val_loss") == 3
+    code, again, err = sweep("start", path)
+    assert (code, again, err) == (0, out, ""), "the same command says that it is finished"
+    # The table, the best trial first.
+    code, out, _ = sweep("ls")
+    header, *rows = out.splitlines()
+    names = ["trial", "state", "val_loss", "epochs", "time", "learning_rate", "schedule"]
+    assert code == 0 and header.split() == names and len(rows) == 5
+    code, listed, _ = sweep("ls", "--json")
+    trials = json.loads(listed)
+    best = min(trials, key=lambda trial: trial["value"])
+    assert rows[0].split()[0] == str(best["number"]) and len(best["values"]) == 4
+    code, out, _ = sweep("best")
+    assert out.splitlines()[0].split() == ["trial", str(best["number"])]
+    assert json.loads(sweep("best", "--json")[1]) == best
+    code, out, _ = sweep("show", best["number"])
+    assert code == 0 and str(trial_folder(tmp_path / "lr", best["number"])) in out
+    assert json.loads(sweep("show", best["number"], "--json")[1]) == best
+    # A larger budget continues it; anything else is an error.
+    code, out, _ = sweep("start", file(4))
+    assert code == 0 and "4 trials of 4" in out
+    path.write_text(path.read_text() + "seed = 7\n")
+    code, _, err = sweep("start", path)
+    assert code == 2 and "seed: 0 -> 7" in err and "Traceback" not in err
+
+
+def test_a_failed_trial_is_shown_with_its_last_lines_and_revived(
+    sweep, defined, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("PRETEND_FAULT", "learning_rate=0.3:2")
+    path = defined(trials=6)
+    code, out, _ = sweep("start", path)
+    assert code == 0 and "4 complete, 2 failed" in out
+    trials = json.loads(sweep("ls", "--json")[1])
+    failed = [trial["number"] for trial in trials if trial["state"] == "failed"]
+    _, out, _ = sweep("show", failed[0])
+    assert "exit code 2: learning_rate=0.3 cannot be used" in out
+    assert out.splitlines()[-1] == "  error: learning_rate=0.3 cannot be used."
+    monkeypatch.setenv("PRETEND_FAULT", "")
+    code, out, _ = sweep("revive", *failed)
+    assert code == 0 and out.count("waits") == 2
+    assert "6 complete" in sweep("start", path)[1]
+    # The disk: one trial keeps its checkpoints.
+    assert len(list(tmp_path.glob("lr/trials/*/checkpoints"))) == 1
+    assert "no checkpoints to remove" in sweep("prune", "--checkpoints")[1]
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["show", "9"], "The sweep has no trial 9. It has no trials yet."),
+        (["best"], "has no complete trial yet"),
+        (["prune"], "Nothing to prune"),
+        (["revive", "0"], "no trial 0"),
+        (["start", "no_file.py"], "cannot be read"),
+        (["ls", "--storage=mysql://h/x"], "--storage"),
+        (["ls", "--name=other"], "has no sweep named 'other'"),
+        (["start", "lr", "--storage=postgresql://u:secret@127.0.0.1:1/x"], "u:***@127.0.0.1"),
+    ],
+)
+def test_a_mistake_is_one_sentence(sweep, defined, words, message):
+    defined()
+    code, out, err = sweep(*words)
+    assert code == 2 and message in err and "Traceback" not in err
+    assert err.startswith("error: ") and "secret" not in err + out
+
+
+def test_a_workdir_in_a_bucket_is_refused(capsys):
+    assert main(["sweep", "ls", "--workdir=s3://bucket/x"]) == 2
+    assert "--workdir is a URL" in capsys.readouterr().err
+
+
+def test_a_signal_saves_the_trials_and_the_same_command_continues(defined, tmp_path):
+    words = [sys.executable, "-c", PROGRAM, "sweep", "start", str(defined(2))]
+    words += [f"--workdir={tmp_path / 'lr'}", "--trials-at-once=2"]
+    path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
+    environment = os.environ | {"PYTHONPATH": path, "PRETEND_SECONDS": "0.3"}
+    program = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
+    with program:
+        assert "starts" in program.stderr.readline()
+        program.send_signal(signal.SIGTERM)
+        _, err = program.communicate(timeout=60)
+    assert program.returncode == 75
+    assert "SIGTERM: the trials are being saved." in err and "rerun the same command" in err
+    done = subprocess.run(
+        words, env=environment | {"PRETEND_SECONDS": "0"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "2 trials of 2: 2 complete" in done.stdout
+    with Storage(f"sqlite:///{tmp_path / 'lr' / 'sweep.db'}", "lr") as storage:
+        assert storage.trial(0).fence == 2
