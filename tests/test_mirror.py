@@ -179,6 +179,7 @@ ELSEWHERE = {
     "sweeps.process_name": "sweeps/test_trial_run.py",
     "sweeps.rows": "sweeps/test_trial_run.py",
     "sweeps.space": "sweeps/test_definition.py",
+    "sweeps.stored_view": "sweeps/test_population_run.py",
     "sweeps.view": "sweeps/test_sweep_html.py",
     "proof.data_rows": "proof/test_proof.py",
     "proof.rows": "proof/test_proof_rows.py",

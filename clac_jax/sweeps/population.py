@@ -194,7 +194,8 @@ def needed(population: Population, plans: Sequence[Plan], ended: Sequence[bool])
         some, all of the generation before, from any of which these may start.
     """
     newest = plans[-1].generation if plans else 0
-    begins, numbers = population.number(newest, 0), set()
+    numbers: set[int] = set()
+    begins = population.number(newest, 0)
     if len(plans) < begins + population.members:
         numbers.update(range(max(begins - population.members, 0), begins))
     for plan, has_ended in zip(plans, ended, strict=True):

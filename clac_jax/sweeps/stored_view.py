@@ -9,6 +9,7 @@ from clac_jax.errors import counted
 from clac_jax.sweeps.definition import Definition
 from clac_jax.sweeps.driver import seconds_of
 from clac_jax.sweeps.opened import folder_of
+from clac_jax.sweeps.page import write_page
 from clac_jax.sweeps.population_run import lineage_of
 from clac_jax.sweeps.population_settings import population_of
 from clac_jax.sweeps.storage import TrialRecord
@@ -44,6 +45,17 @@ def view_of(
     ]
     facts = [("Config", definition.config), *_facts(definition), ("Folder", str(workdir))]
     return SweepView(name, definition.monitor, definition.mode, shown, definition.space, facts)
+
+
+def write_page_of(
+    definition: Definition, trials: Sequence[TrialRecord], workdir: Path, name: str
+) -> Path:
+    """Writes the page of a sweep; see `view_of`.
+
+    Raises:
+        WorkdirError: the file cannot be written.
+    """
+    return write_page(view_of(definition, trials, workdir, name), workdir)
 
 
 def _facts(definition: Definition) -> list[tuple[str, str]]:

@@ -3,8 +3,10 @@
 import dataclasses
 
 import pytest
+from helpers.population_program import MEMBER, pauses
 
-from clac_jax.sweeps import choice, integer, log
+from clac_jax.cli.main import main
+from clac_jax.sweeps import choice, integer, log, trial_run
 from clac_jax.sweeps.definition import Definition, SweepFileError
 from clac_jax.sweeps.population_settings import completed, population_of
 
@@ -78,3 +80,31 @@ def test_what_is_not_given_has_a_default():
 def test_a_mistake_is_explained_with_the_file(given, words):
     with pytest.raises(SweepFileError, match=f"^sweeps/pbt.py: .*{words}"):
         completed(given)
+
+
+FILE = """
+from clac_jax.sweeps import log
+config = "smoke"
+space = {"learning_rate": log(1e-5, 1e-1)}
+population = dict(members=3, generations=2)
+"""
+
+
+def test_the_command_trains_a_population_and_shows_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(trial_run, "program", lambda: list(MEMBER))
+    for pause in pauses():
+        monkeypatch.setattr(*pause)
+    file, workdir = tmp_path / "pbt.py", tmp_path / "pbt"
+    file.write_text(FILE)
+    assert main(["sweep", "start", str(file), f"--workdir={workdir}"]) == 0
+    out, err = capsys.readouterr()
+    assert "finished: 6 trials of 6: 6 complete" in out
+    assert err.count(" exploits member ") == 1
+    page = (workdir / "sweep.html").read_text()
+    assert "3 members, 2 generations so far" in page
+    (workdir / "sweep.html").unlink()
+    assert main(["sweep", "page", f"--workdir={workdir}"]) == 0
+    assert capsys.readouterr().out.strip() == str(workdir / "sweep.html")
+    assert (workdir / "sweep.html").read_text() == page
+    assert main(["sweep", "best", f"--workdir={workdir}"]) == 0
+    assert "members/0" in capsys.readouterr().out
