@@ -42,6 +42,7 @@ def add(group: argparse.ArgumentParser) -> None:
     )
     start.add_argument(
         "--trials-at-once",
+        dest="together",
         type=_count,
         default=0,
         metavar="N",
@@ -94,7 +95,7 @@ def _start(options: argparse.Namespace) -> int:
     from clac_jax.sweeps.devices import slots
 
     given, place = read(options.file), _place(options)
-    environments = slots(options.devices_per_trial, options.trials_at_once)
+    environments = slots(options.devices_per_trial, options.together)
     with place.open() as storage, stop_requests() as stop:
         definition = opened.prepared(given, storage)
         opened.note(place, storage)
