@@ -24,7 +24,7 @@ from clac_jax.reporting.throughput import Meter
 from clac_jax.run import Run
 from clac_jax.run_setup import set_up
 from clac_jax.session import Session, open_session
-from clac_jax.training.run_end import has_ended, stopped_early, why_ended
+from clac_jax.training.run_end import has_ended, stops_for_now, why_ended
 from clac_jax.training.schedules import after_plateau
 
 
@@ -44,7 +44,7 @@ def train(
 
     Returns:
         The test row: measures of the best checkpoint on the test split, named as in
-        metrics.jsonl.
+        metrics.jsonl; empty if the run stops for now, by `stop_at_epoch` or `stop_at_step`.
 
     Raises:
         UserError: the config, data or workdir cannot be used, or training has diverged.
@@ -57,8 +57,11 @@ def train(
     ):
         try:
             run = _trained(config, session, stack)
-            with session.watchdog.watching("the final test"):
-                row = _test(run)
+            if has_ended(config, run.current.progress):
+                with session.watchdog.watching("the final test"):
+                    row = _test(run)
+            else:
+                row = _leave_untested(run)
         except Preempted:  # in all processes at the same step
             processes.end()
             raise
@@ -69,7 +72,7 @@ def train(
 def _trained(
     config: ml_collections.ConfigDict, session: Session, stack: contextlib.ExitStack
 ) -> Run:
-    """Sets up the run and trains it to its end, going back to its newest checkpoint if need be."""
+    """Sets up the run and trains it to its end or stop, going back to a checkpoint if need be."""
     while True:
         with session.watchdog.watching("the start of the run"):
             run = set_up(config, session)
@@ -85,7 +88,7 @@ def _trained(
 
 
 def _train_epochs(run: Run) -> None:
-    """Trains to the end of the run; if it ends early for any reason, saves what is safe."""
+    """Trains to the end or stop of the run; if it ends early for any reason, saves what is safe."""
     config, current, saver = run.config, run.current, run.saver
 
     def save() -> str:
@@ -101,14 +104,18 @@ def _train_epochs(run: Run) -> None:
     processes.save_if_lost(save)
     run.watchdog.save_first = save_if_hung
     try:
-        while not has_ended(config, current.progress):
+        while not _is_done(run):
             save_is_due = _train_epoch(run)
+            if _is_done(run):  # it stops within the epoch
+                break
             with run.events.during("validation"), run.watchdog.watching("the validation"):
                 row = _validate(run)
             run.events.progress(current.progress.step, current.progress.epoch)
             is_last = has_ended(config, current.progress)
             if save_is_due or saver.due_after_validation(current.progress, is_last):
                 run.save(numbers(row))
+            elif _is_done(run):
+                run.save()  # which checkpoint is best does not depend on where the run stops
         if current.progress == run.began_at and not run.is_own:  # trained by a different run
             run.save()
         with run.events.during("save_wait"):
@@ -123,7 +130,7 @@ def _train_epochs(run: Run) -> None:
             with run.events.during("save_wait"):
                 saver.save_before_leaving(current.state, current.progress, error)
         raise
-    if stopped_early(config, current.progress) and current.progress != run.began_at:
+    if current.progress.epoch < config.max_epochs and current.progress != run.began_at:
         run.line.say(why_ended(config, current.progress))
     count = len(current.layouts)
     run.line.say(f"programs  {count} of the training step, one per batch shape")
@@ -131,8 +138,15 @@ def _train_epochs(run: Run) -> None:
     run.stop.set_unsaved_work(False)
 
 
+def _is_done(run: Run) -> bool:
+    """Whether the run has ended, or stops for now."""
+    progress = run.current.progress
+    validates_next = run.data.ends_epoch(progress.examples_in_epoch)
+    return has_ended(run.config, progress) or stops_for_now(run.config, progress, validates_next)
+
+
 def _train_epoch(run: Run) -> bool:
-    """Trains for the rest of the current epoch, one optimizer update at a time.
+    """Trains for the rest of the current epoch or to a stop, one optimizer update at a time.
 
     Returns:
         Whether a save is due at its last step; it is deferred until after the validation.
@@ -168,9 +182,13 @@ def _train_epoch(run: Run) -> bool:
         saver.checkpoints.check()
         due_by_time = run.poll(save_requested=saver.due_by_time())
         save_is_due = due_by_time or saver.due_at_step(current.progress)
-        if save_is_due and not run.data.ends_epoch(current.progress.examples_in_epoch):
+        stops = stops_for_now(config, current.progress)
+        ends_epoch = run.data.ends_epoch(current.progress.examples_in_epoch)
+        if (save_is_due or stops) and not ends_epoch:
             run.finish_step()
             run.save()
+        if stops:
+            break
     run.finish_step()
     return save_is_due
 
@@ -207,6 +225,13 @@ def _until_stopped(run: Run, batches: Iterable[Batch]) -> Iterator[Batch]:
     for batch in batches:
         run.poll()
         yield batch
+
+
+def _leave_untested(run: Run) -> Row:
+    """Closes the files of a run that stops for now, as after a request to stop."""
+    run.saver.checkpoints.close()
+    run.log.close()
+    return {}
 
 
 def _test(run: Run) -> Row:

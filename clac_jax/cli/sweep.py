@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from clac_jax.cli.command import commands
 from clac_jax.distributed.preemption import EXIT_PREEMPTED, REPEAT_SECONDS, SIGNALS
-from clac_jax.errors import UserError
+from clac_jax.errors import UserError, warn
 from clac_jax.files.paths import local_path
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def add(group: argparse.ArgumentParser) -> None:
     )
     start.add_argument(
         "--trials-at-once",
+        dest="together",
         type=_count,
         default=0,
         metavar="N",
@@ -52,6 +53,7 @@ def add(group: argparse.ArgumentParser) -> None:
     show = command("show", _show, "show one trial: what it tried, its validations, its end")
     best = command("best", _best, "show the best trial, and export its model")
     best.add_argument("--export", metavar="FOLDER", help="publish its best checkpoint there")
+    page = command("page", _page, "write sweep.html, as each end of a trial does")
     stop = command("stop", _stop, "make all programs of a sweep save their trials and stop")
     prune = command("prune", _prune, "end trials early, or free their disk space")
     revive = command("revive", _revive, "run pruned or failed trials again, to their end")
@@ -66,7 +68,7 @@ def add(group: argparse.ArgumentParser) -> None:
     revive.add_argument("numbers", type=int, nargs="+", metavar="TRIAL")
     for parser in (ls, show, best):
         parser.add_argument("--json", action="store_true", help="print JSON")
-    for parser in (start, ls, show, best, stop, prune, revive):
+    for parser in (start, ls, show, best, page, stop, prune, revive):
         parser.add_argument("--workdir", required=True, metavar="FOLDER", help="of the sweep")
         parser.add_argument(
             "--storage",
@@ -93,7 +95,7 @@ def _start(options: argparse.Namespace) -> int:
     from clac_jax.sweeps.devices import slots
 
     given, place = read(options.file), _place(options)
-    environments = slots(options.devices_per_trial, options.trials_at_once)
+    environments = slots(options.devices_per_trial, options.together)
     with place.open() as storage, stop_requests() as stop:
         definition = opened.prepared(given, storage)
         opened.note(place, storage)
@@ -124,9 +126,18 @@ def run_trials(
         stop: set to save the trials and return.
     """
     from clac_jax.sweeps.driver import Driver, Program
+    from clac_jax.sweeps.population_run import PopulationDriver
+    from clac_jax.sweeps.stored_view import write_page_of
 
-    program = Program(workdir, environments, say=_say)
-    return Driver(definition, storage, program).run(stop)
+    def show(definition: Definition, trials: Sequence[TrialRecord]) -> None:
+        try:
+            write_page_of(definition, trials, workdir, storage.name)
+        except UserError as error:  # a full disk, which the trials themselves report
+            warn(str(error))
+
+    program = Program(workdir, environments, say=_say, after=show)
+    kind = Driver if definition.population is None else PopulationDriver
+    return kind(definition, storage, program).run(stop)
 
 
 @contextlib.contextmanager
@@ -178,13 +189,13 @@ def _show(options: argparse.Namespace) -> int:
 def _best(options: argparse.Namespace) -> int:
     from clac_jax.sweeps import listing
     from clac_jax.sweeps.disk import ranked
-    from clac_jax.sweeps.opened import trial_folder
+    from clac_jax.sweeps.opened import folder_of
 
     place, definition, trials = _read(options)
     best = next(iter(ranked(definition, trials)), None)
     if best is None:
         raise UserError(f"The sweep {place.name!r} has no complete trial yet. Continue it first.")
-    folder = trial_folder(place.workdir, best.number)
+    folder = folder_of(place.workdir, best)
     if options.export:
         _check_here(folder, best)
         from clac_jax.inference.publish import publish
@@ -195,6 +206,14 @@ def _best(options: argparse.Namespace) -> int:
         print(json.dumps(listing.to_json(best, place.workdir), indent=1))
     else:
         print(listing.details(definition, best, place.workdir))
+    return 0
+
+
+def _page(options: argparse.Namespace) -> int:
+    from clac_jax.sweeps.stored_view import write_page_of
+
+    place, definition, trials = _read(options)
+    print(write_page_of(definition, trials, place.workdir, place.name))
     return 0
 
 

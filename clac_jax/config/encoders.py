@@ -250,3 +250,64 @@ def fill_defaults(config: Any) -> None:
 
 def _is_group(value: Any) -> bool:
     return hasattr(value, "items") and hasattr(value, "get")
+
+
+@dataclasses.dataclass(frozen=True)
+class TextEncoder:
+    """The config group `config.text_encoder`."""
+
+    pretrained: str | None = key(
+        None,
+        "minilm, a folder or the hub id of a Hugging Face model; None starts at random",
+        kind=str,
+        is_path=True,
+        per_process=True,
+        on_change=FRESH_RUNS,
+        validation="",
+    )
+    num_layers: int | None = key(
+        None, "uses only the first layers, this many; None: all", kind=int, low=1
+    )
+    feed_forward_units: int | None = key(
+        None,
+        "hidden units of each layer's perceptron: of a pretrained encoder, those with the largest "
+        "weights; None: all",
+        kind=int,
+        low=1,
+    )
+    tokenizer: str = key(
+        "minilm",
+        "minilm, or a folder or hub id with a tokenizer.json",
+        is_path=True,
+        per_process=True,
+        on_change="texts become other tokens from the next example",
+        validation="",
+    )
+    feature: str = key(
+        "mean",
+        "a text's feature: of its first or last token, the mean over its tokens, or that mean "
+        "along with learned weighted ones (attention)",
+        choices=("first", "last", "mean", "attention"),
+    )
+    numbers_at: tuple[int, ...] = key(
+        (),
+        "layers, from 0, before which the values of the numbers in a text are added to their "
+        "tokens; (): numbers are only words",
+        low=0,
+    )
+    max_length: int = key(
+        128, "tokens of a text; longer ones are cut", low=1, on_change=NEXT_EXAMPLE
+    )
+    dropout: float | None = key(
+        None,
+        "probability of every dropout; None: the model's own",
+        kind=float,
+        low=0.0,
+        high=1.0,
+        on_change=NEXT_STEP,
+        validation="",
+    )
+    config: None = group(
+        text_encoder_sizes,
+        "The sizes of a text encoder that starts at random (text_encoder.pretrained is None).",
+    )

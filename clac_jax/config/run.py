@@ -19,6 +19,7 @@ from clac_jax.config.effects import (
     SAME_NUMBERS,
     SAME_STEP,
     SCHEDULE,
+    STOPS,
 )
 from clac_jax.config.encoders import TextEncoder, graph_encoder
 from clac_jax.config.healing import Healing
@@ -67,6 +68,16 @@ class Run:
         "epochs of the run",
         low=1,
         on_change="the run and its schedule now end after that epoch",
+    )
+    stop_at_epoch: int = key(
+        0,
+        "epochs after which the run is saved and stops for now, untested, with the learning rates "
+        "of max_epochs; a larger number continues it; 0: no stop",
+        low=0,
+        on_change=STOPS,
+    )
+    stop_at_step: int = key(
+        0, "as stop_at_epoch, in steps since the start of the run", low=0, on_change=STOPS
     )
     batch_size: int = key(
         32,

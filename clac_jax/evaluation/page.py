@@ -13,7 +13,7 @@ from clac_jax.evaluation.section import Drawing, Section, Table
 # Drawn in this colour and then replaced, so that lines and letters take the colour of the page.
 _INK = "#010203"
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --ink: #1c2026; --soft: #5b6470; --line: #d5dae1;
   --page: #ffffff; --band: #f4f6f9; --link: #2456a6; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e7ec; --soft: #a3acb9; --line: #3a414c;
@@ -48,6 +48,7 @@ figcaption { font-size: .87rem; color: var(--soft); max-width: 46rem; }
 @media print { body { max-width: none; padding: 0; } h2 { break-after: avoid; }
   table, figure { break-inside: avoid; } }
 """
+"""The style of every report."""
 
 _INTERVAL = re.compile(r"( \[[^\]]*\])$")
 
@@ -67,7 +68,7 @@ def page(title: str, facts: Sequence[tuple[str, str]], sections: Sequence[Sectio
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_text(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{_text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
         f'<h1>{_text(title)}</h1>\n<dl class="facts">{rows}</dl>\n{contents}\n{body}\n'
         "</main>\n</body>\n</html>\n"
     )

@@ -43,7 +43,7 @@ LIKELY = {
 HARMLESS = (
     "logging.*", "checkpoint.*", "watchdog.*", "bucket.*", "log_every_n_steps", "journal.*",
     "compilation_cache", "input.num_threads", "input.prefetch", "eval_batch_size", "distributed.*",
-    "resume", "dataset.data_dir", "early_stopping*", "debug",
+    "resume", "dataset.data_dir", "early_stopping*", "stop_at*", "debug",
 )  # fmt: skip
 
 

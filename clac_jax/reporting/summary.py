@@ -12,7 +12,7 @@ import numpy as np
 import clac_jax
 from clac_jax.checkpoint.resume import Start
 from clac_jax.errors import counted
-from clac_jax.training.run_end import has_ended, why_ended
+from clac_jax.training.run_end import has_ended, stops_for_now, why_ended
 from clac_jax.training.schedules import Timeline
 
 
@@ -94,6 +94,8 @@ def describe_start(
         lines.append(f"          {why_ended(config, start.progress)}")
         if not start.is_own:
             lines.append("          or leave progress out of restore.parts to begin at epoch 0")
+    elif stops_for_now(config, start.progress):
+        lines.append(f"          {why_ended(config, start.progress)}")
     elif step:
         line = f"          next: step {step + 1:,}, learning rate {rate * scale:.3g}"
         of_plateaus = np.float32(start.progress.learning_rate_scale)

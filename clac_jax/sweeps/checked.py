@@ -19,6 +19,7 @@ from clac_jax.config.schema import flatten
 from clac_jax.config.shipped import config_named
 from clac_jax.errors import UserError, one_line
 from clac_jax.sweeps.definition import Definition, SweepFileError
+from clac_jax.sweeps.population_settings import completed
 from clac_jax.sweeps.space import Choice, Domain, Range, is_active, ordered
 
 EXAMINED = 20  # random points of the space, at which the entire config is checked
@@ -46,6 +47,8 @@ def complete(given: Definition) -> Definition:
     space = {name: _conditional(name, given, flat, keys) for name in given.space}
     given = dataclasses.replace(given, space=space)
     given = _with_monitor(given, config)
+    if given.population is not None:
+        given = dataclasses.replace(given, population=completed(given))
     if "max_epochs" not in given.space:  # so that a trial's last epoch is known without its config
         overrides = {**given.overrides, "max_epochs": config.max_epochs}
         given = dataclasses.replace(given, overrides=overrides)

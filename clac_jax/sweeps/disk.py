@@ -12,7 +12,7 @@ from pathlib import Path
 from clac_jax.checkpoint.layout import CHECKPOINTS
 from clac_jax.distributed.workdir import LOCK_FILE
 from clac_jax.sweeps.definition import Definition
-from clac_jax.sweeps.opened import trial_folder
+from clac_jax.sweeps.opened import folder_of
 from clac_jax.sweeps.storage import State, TrialRecord
 
 _REMOVED = "checkpoints.removed"
@@ -46,7 +46,7 @@ def free_checkpoints(
         return
     best = {trial.number for trial in ranked(definition, trials)[: definition.keep_checkpoints]}
     for trial in trials:
-        folder = trial_folder(workdir, trial.number)
+        folder = folder_of(workdir, trial)
         if trial.state in states and trial.number not in best and (folder / CHECKPOINTS).is_dir():
             freed = remove_checkpoints(folder)
             if freed is not None:

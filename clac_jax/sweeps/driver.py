@@ -21,7 +21,7 @@ from clac_jax.errors import UserError, counted, one_line, warn
 from clac_jax.sweeps.database import UnreachableStorageError
 from clac_jax.sweeps.definition import Definition
 from clac_jax.sweeps.disk import free_checkpoints
-from clac_jax.sweeps.opened import trial_folder
+from clac_jax.sweeps.opened import folder_of
 from clac_jax.sweeps.process_name import name_of
 from clac_jax.sweeps.pruning import Judge
 from clac_jax.sweeps.sampling import propose, trials_at_most
@@ -88,7 +88,13 @@ class _Held:
 
 
 class Driver:
-    """Runs trials until the sweep is finished, or this program is asked to stop."""
+    """Runs trials until the sweep is finished, or this program is asked to stop.
+
+    Attributes:
+        failures: trials that may fail one after the other before this program starts no more.
+    """
+
+    failures: float = FAILURES
 
     def __init__(self, definition: Definition, storage: Storage, program: Program):
         """Starts nothing yet; the definition is complete."""
@@ -160,10 +166,14 @@ class Driver:
             self._take(trial)
         while self._free and self._may_add(trials):
             number = len(trials)
-            self._storage.add(propose(self._definition, trials, number))
+            self._storage.add(self._propose(trials, number))
             trials = self._storage.trials()
             self._take(trials[number])
         return all(trial.state.has_ended for trial in trials) and not self._may_add(trials)
+
+    def _propose(self, trials: Sequence[TrialRecord], number: int) -> TrialRecord:
+        """The next trial."""
+        return propose(self._definition, trials, number)
 
     def _may_add(self, trials: Sequence[TrialRecord]) -> bool:
         """Whether the next trial can be known, and the budget has it."""
@@ -182,12 +192,11 @@ class Driver:
         if lease is None:
             return
         definition, trials = self._definition, self._storage.trials()
-        overrides = {**definition.overrides, **trial.params}
         if BEFORE in trial.extra:
             definition = definition.without_pruner()
+        folder, overrides = folder_of(self._program.workdir, trial), self._overrides(trial)
         judge = Judge(definition, trials, trial.number, int(overrides.get("max_epochs", 1 << 30)))
         environment = self._free.pop(0)
-        folder = trial_folder(self._program.workdir, trial.number)
         spec = TrialSpec(definition.config, folder, overrides, environment, self._program.command)
         running = RunningTrial(spec, judge)
         if trial.asked == "prune":
@@ -196,6 +205,19 @@ class Driver:
         self._held.append(held)
         verb = "continues" if folder.joinpath("metrics.jsonl").exists() else "starts"
         self._program.say(f"trial {trial.number:<4} {verb}: {described(trial.params)}")
+
+    def _overrides(self, trial: TrialRecord) -> dict[str, Any]:
+        """The keys of the config that a trial sets."""
+        return {**self._definition.overrides, **trial.params}
+
+    def _value(self, number: int, values: Sequence[tuple[int, int, float]]) -> float | None:
+        """The value of a trial with these validations so far."""
+        del number
+        return self._definition.best([value for _, _, value in values])
+
+    def _free_disk(self, trials: Sequence[TrialRecord]) -> Iterator[str]:
+        """Removes checkpoints that are not to be kept; yields a line for each."""
+        return free_checkpoints(self._definition, trials, self._program.workdir)
 
     def _advance(self, held: _Held) -> None:
         try:
@@ -222,7 +244,7 @@ class Driver:
     def _progress(self, held: _Held) -> dict[str, Any]:
         values = [value for value in held.judge.values if not math.isnan(value[2])]
         return {
-            "value": self._definition.best([value for _, _, value in values]),
+            "value": self._value(held.lease.number, values),
             "values": values,
             "seconds": round(held.seconds + elapsed() - held.began, 1),
         }
@@ -272,10 +294,10 @@ class Driver:
             failed = trials[number].state is State.FAILED
             self._failures = self._failures + 1 if failed else 0
         if new:
-            for line in free_checkpoints(self._definition, trials, self._program.workdir):
+            for line in self._free_disk(trials):
                 self._program.say(line)
             self._program.after(self._definition, trials)
-        if self._failures >= FAILURES:
+        if self._failures >= self.failures:
             last = trials[max(n for n in ended if trials[n].state is State.FAILED)]
             self._problem = FailedSweepError(
                 f"The last {counted(self._failures, 'trial')} have failed; trial {last.number}: "

@@ -10,7 +10,7 @@ from typing import Any
 from clac_jax.errors import counted
 from clac_jax.sweeps.definition import Definition
 from clac_jax.sweeps.disk import ranked
-from clac_jax.sweeps.opened import trial_folder
+from clac_jax.sweeps.opened import folder_of
 from clac_jax.sweeps.sampling import trials_at_most
 from clac_jax.sweeps.storage import State, TrialRecord
 
@@ -39,7 +39,7 @@ def status(definition: Definition, trials: Sequence[TrialRecord]) -> str:
         for state in _ORDER
         if any(trial.state is state for trial in trials)
     ]
-    limit = None if definition.population is not None else trials_at_most(definition)
+    limit = trials_at_most(definition)
     of = "" if limit is None else f" of {limit}"
     return f"{counted(len(trials), 'trial')}{of}: {', '.join(counts) or 'none has started'}"
 
@@ -51,7 +51,7 @@ def details(definition: Definition, trial: TrialRecord, workdir: Path) -> str:
         "state": trial.state.value,
         definition.monitor: _number(trial.value),
         "time": _duration(trial),
-        "folder": str(trial_folder(workdir, trial.number)),
+        "folder": str(folder_of(workdir, trial)),
     }
     holder = trial.result.get("host") or (trial.holder and str(trial.holder))
     if holder:
@@ -77,7 +77,7 @@ def summary(definition: Definition, trials: Sequence[TrialRecord], workdir: Path
     if best:
         values = ", ".join(_params_of(best[0]))
         lines.append(f"best: trial {best[0].number}, {definition.monitor} {_number(best[0].value)}")
-        lines += [f"      {values}", f"      {trial_folder(workdir, best[0].number)}"]
+        lines += [f"      {values}", f"      {folder_of(workdir, best[0])}"]
     return "\n".join(lines)
 
 
@@ -91,7 +91,7 @@ def to_json(trial: TrialRecord, workdir: Path) -> dict[str, Any]:
         "values": [list(value) for value in trial.values],
         "seconds": (trial.result or trial.progress).get("seconds"),
         "note": trial.result.get("note", ""),
-        "folder": str(trial_folder(workdir, trial.number)),
+        "folder": str(folder_of(workdir, trial)),
         "holder": None if trial.holder is None else dataclasses.asdict(trial.holder),
     }
 

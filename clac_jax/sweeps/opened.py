@@ -19,15 +19,22 @@ from clac_jax.sweeps.database import (
     storage_url,
 )
 from clac_jax.sweeps.definition import FREE_TO_CHANGE, Definition, SweepFileError
-from clac_jax.sweeps.storage import Storage
+from clac_jax.sweeps.storage import Storage, TrialRecord
 
 SWEEP_FILE = "sweep.json"
 TRIALS = "trials"
+FOLDER = "folder"
+"""Name under which a trial that is not in `TRIALS` keeps the path of its folder, in its `extra`."""
 
 
 def trial_folder(workdir: Path, number: int) -> Path:
     """The folder of a trial."""
     return workdir / TRIALS / f"{number:04}"
+
+
+def folder_of(workdir: Path, trial: TrialRecord) -> Path:
+    """The folder of a trial, which may be one generation of a member of a population."""
+    return workdir / str(trial.extra.get(FOLDER) or trial_folder(Path(), trial.number))
 
 
 @dataclass(frozen=True)

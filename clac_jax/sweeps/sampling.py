@@ -20,6 +20,8 @@ from clac_jax.sweeps.study_view import SAMPLER_STATE, seed_of, study_of
 
 def trials_at_most(definition: Definition) -> int | None:
     """The number of trials after which a sweep ends; None if only its hours are limited."""
+    if definition.population is not None:
+        return int(definition.population["members"] * definition.population["generations"])
     budget = definition.budget.get("trials")
     limits = [] if budget is None else [int(budget)]
     if definition.sampler["name"] == "grid":

@@ -174,13 +174,6 @@ class Storage:
         """The URL of the database without a password, by which it can be opened again."""
         return without_password(self._engine.url)
 
-    @property
-    def engine(self) -> sa.Engine:
-        """The connections to the database."""
-        return self._engine
-
-    # The sweep
-
     def definition(self) -> dict[str, Any] | None:
         """The sweep file as it was stored, plain values; None if the sweep has not been started."""
         import sqlalchemy as sa
@@ -223,8 +216,6 @@ class Storage:
         """Asks every program that runs trials of this sweep to save them and stop."""
         stops = self._studies.c.stops + 1
         self._update(self._studies, self._studies.c.name == self.name, stops=stops)
-
-    # Its trials
 
     def trials(self) -> list[TrialRecord]:
         """All trials by number."""

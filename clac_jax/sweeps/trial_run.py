@@ -36,6 +36,8 @@ OUTPUT_FILE = "output.txt"
 CHILD_FILE = "trial.json"
 MAX_OUTPUT = 4 << 20  # bytes; at the next start, a longer file makes way for a new one
 LAST_LINES = 30
+IN_USE = " is in use by "
+"""In the error of a run whose folder is held by another one."""
 POLL_SECONDS = 0.2
 PAUSE_SECONDS = 2.0  # before a restart; doubled for each crash in a row without progress
 CRASHES = 3  # in a row, without a newer checkpoint
@@ -224,7 +226,7 @@ class RunningTrial:
 
     def _after(self, code: int) -> TrialEnd | None:
         """The end of the trial after the end of a try, or None if it is started again."""
-        if code == EXIT_USER_ERROR and self._orphan.is_in_use() and self._asked is None:
+        if code == EXIT_USER_ERROR and self._asked is None and self._was_in_use():
             return None  # the child of a program that was killed was faster
         step = newest_step(self.spec.workdir) or 0
         self._idle = 0 if step > self._farthest else self._idle + 1
@@ -247,6 +249,11 @@ class RunningTrial:
             doubled = 1 if was_killed else 2 ** (self._idle - 1)
             self._not_before = time.monotonic() + PAUSE_SECONDS * doubled
         return None
+
+    def _was_in_use(self) -> bool:
+        """Whether the last try found the folder in use, even if it is not any more."""
+        said = last_lines(self.spec.workdir, 5)
+        return self._orphan.is_in_use() or any(IN_USE in line for line in said)
 
     def _end(self, outcome: Outcome) -> TrialEnd:
         lines = last_lines(self.spec.workdir)

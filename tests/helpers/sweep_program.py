@@ -41,7 +41,7 @@ def drive_quickly(definition, url, workdir, environment):
 
 
 def drive_real_trials(definition, url, workdir, environment):
-    """The same with trials that train."""
+    """The main function of a program whose trials train."""
     drive(definition, url, workdir, environment, command=())
 
 

@@ -124,7 +124,7 @@ def test_a_file_that_does_not_exist_names_those_that_do():
         ("space['reproducible'] = choice('run', 'layout')", "the trial with "),
     ],
 )
-def test_what_the_config_does_not_take_is_one_sentence(file, line, message):
+def test_a_value_that_the_config_does_not_take_is_one_sentence(file, line, message):
     with pytest.raises(UserError) as raised:
         complete(read(file(line)))
     assert message in str(raised.value)
@@ -162,7 +162,7 @@ def test_the_monitor_also_ranks_the_checkpoints_of_the_trials(file):
     assert definition.overrides["checkpoint.mode"] == "max"
 
 
-def test_values_at_places_of_a_domain():
+def test_a_domain_has_a_value_for_each_share():
     assert [integer(1, 3).at(share) for share in (0.0, 0.34, 0.66, 1.0)] == [1, 2, 2, 3]
     assert log(1e-4, 1).at(0.5) == 0.01 and uniform(-1, 1).at(0.25) == -0.5
     assert choice("a", ("b", 1)).at(0.99) == ("b", 1)

@@ -76,7 +76,7 @@ with Storage(sys.argv[1], "new") as stored:
 
 
 def test_four_programs_make_the_tables_together(url):
-    with Storage(url, "lr") as storage, storage.engine.begin() as connection:
+    with Storage(url, "lr") as storage, storage._engine.begin() as connection:
         for table in ("clac_sweeps", "clac_trials"):
             connection.exec_driver_sql(f"DROP TABLE {table}")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

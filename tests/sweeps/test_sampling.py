@@ -1,4 +1,4 @@
-"""What the trials of a sweep try, and which are ended early: pure functions of what is known."""
+"""The values of trials and the verdicts on them: pure functions of earlier results."""
 
 import dataclasses
 import json
