@@ -108,10 +108,15 @@ def _table(matches: Sequence[Match], plan: Plan, all_arrays: bool) -> list[str]:
     else:
         groups: dict[tuple[str, str], list[Match]] = collections.defaultdict(list)
         for m in matches:
-            groups[module_of(m.name), _origin(m, plan)].append(m)
+            module = module_of(m.name) if m.outcome != "unused" else _tower_of(m.name)
+            groups[module, _origin(m, plan)].append(m)
         rows = [(module, _counts(some), origin) for (module, origin), some in groups.items()]
     widths = [max(len(row[k]) for row in rows) for k in range(2)]
     return [f"  {a:<{widths[0]}}  {b:>{widths[1]}}  {c}" for a, b, c in rows]
+
+
+def _tower_of(path: str) -> str:
+    return "/".join(path.split("/")[:2]) if path.startswith(STRICT_PARTS) else path.split("/")[0]
 
 
 def _origin(m: Match, plan: Plan, whole: bool = False) -> str:
