@@ -10,8 +10,6 @@ copies of a hidden unit, and are equal for the copies of an output. A bias has "
 * ``words``: an axis that grows by rows that older inputs do not use, see `Anatomy.rows`.
 * ``~keys`` on the right: units of a query. Their product with the keys is divided by the root of
   their number, so they are divided among copies, and multiplied by the root of the growth.
-* ``hidden => out``: as ``->``, with a division of its own for each output. Needed where nothing
-  else would ever make the copies of an output differ.
 """
 
 from __future__ import annotations
@@ -131,7 +129,7 @@ def dense_axes(name: str, text: str) -> dict[str, str]:
         name: regex for the name of the module.
         text: "inputs -> outputs".
     """
-    outputs = re.split("[-=]>", text)[1].strip()
+    outputs = text.split("->")[1].strip()
     return {f"(?:{name})/kernel": text, f"(?:{name})/bias": f"-> {outputs}"}
 
 

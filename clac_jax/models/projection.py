@@ -33,7 +33,7 @@ def projection_anatomy() -> Anatomy:
         axes={
             "hidden/kernel": "input -> hidden",
             **norm_axes("norm", "hidden"),
-            **dense_axes("out", "hidden => joint"),
+            **dense_axes("out", "hidden -> joint"),
             **dense_axes("shortcut", "input -> joint"),
             **norm_axes("out_norm", "joint"),
         },

@@ -8,14 +8,14 @@ new rows belong to inputs that the smaller model did not have.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from clac_jax.errors import UserError, counted
 from clac_jax.models.anatomy import Anatomy, Layers
-from clac_jax.surgery.resizing import Pad
+from clac_jax.surgery.resizing import Fill, Pad
 from clac_jax.surgery.rows import AddMeans, Vocabulary
 from clac_jax.surgery.transform import Chain, Shape, Transform
 from clac_jax.surgery.widening import (
@@ -31,6 +31,9 @@ from clac_jax.surgery.widening import (
 Shapes = Mapping[str, Shape]
 
 
+ADDED = "of an added layer"
+
+
 class GrowthError(UserError, ValueError):
     """A model cannot be grown to other sizes without changing what it computes."""
 
@@ -40,15 +43,14 @@ class Grown:
     """How an array of the larger model comes about.
 
     Attributes:
-        source: name of the array of the smaller model from which it comes; None: from none.
-        transform: what is applied to that; None: it is taken as it is.
-        fill: without a source, the value of all its numbers; None: it is initialised.
+        source: name of the array of the smaller model from which it comes; None: from none, it is
+            as it is initialised.
+        transform: what is applied to that; None: nothing.
         reason: short explanation.
     """
 
     source: str | None
     transform: Transform | None = None
-    fill: float | None = None
     reason: str = ""
 
 
@@ -92,19 +94,23 @@ def plan(saved: Shapes, wanted: Shapes, anatomy: Anatomy, old: Old = Old()) -> d
     sources |= {name: entry.source for name, entry in entries.items() if entry.source is not None}
     axes = {name: text for name in sources if (text := _axes_of(name, anatomy)) is not None}
     for name, source in sources.items():
-        if name not in axes and saved[source] != wanted[name]:
+        text = axes.get(name)
+        if text is None:
+            fits = saved[source] == wanted[name]
+        else:
+            fits = _constants_fit(text, saved[source], wanted[name])
+        if not fits:
             raise GrowthError(
                 f"The array {name} cannot be grown from {saved[source]} to {wanted[name]}: its "
-                "module does not declare which axis belongs to which units (`anatomy`). Leave its "
-                "size as it was, or add --config.restore.on_shape_mismatch=skip."
+                "module does not declare which axis belongs to units that can be copied (`anatomy`). "
+                "Leave its size as it was, or add --config.restore.on_shape_mismatch=skip."
             )
     before = _sizes(axes, {name: saved[source] for name, source in sources.items()}, anatomy, old)
     after = _sizes(axes, wanted, anatomy, Old())
     sizes = {units: (before[units], after[units]) for units in before}
     _check(sizes, anatomy, old)
-    inexact = _without_moments(axes.values(), sizes, anatomy)
     for name, text in axes.items():
-        steps, reasons = _steps(text, sizes, anatomy, old, inexact)
+        steps, reasons = _steps(text, sizes, anatomy, old)
         if steps:
             reasons += [note for rule, note in anatomy.notes.items() if re.fullmatch(rule, name)]
             transform = steps[0] if len(steps) == 1 else Chain(tuple(steps))
@@ -129,14 +135,9 @@ def grown(
     result = {name: saved.get(name, array) for name, array in fresh.items()}
     rng = np.random.default_rng(0)
     for name, entry in entries.items():
-        like = fresh[name]
-        if entry.source is None:
-            result[name] = like if entry.fill is None else np.full_like(like, entry.fill)
-            continue
-        arrays = [saved[entry.source]]
+        result[name] = fresh[name] if entry.source is None else saved[entry.source]
         if entry.transform is not None:
-            arrays = entry.transform.apply(arrays, (like.shape,), rng)
-        result[name] = arrays[0]
+            (result[name],) = entry.transform.apply([result[name]], (fresh[name].shape,), rng)
     return result
 
 
@@ -165,10 +166,10 @@ def _added_layers(layers: Layers, saved: Shapes, wanted: Shapes) -> Iterator[tup
             previous = f"{name[: found.start(1)]}{before - 1}{name[found.end(1) :]}"
             yield name, Grown(previous, reason=f"from layer {before - 1}, the last one before")
         elif number >= before:
-            yield name, Grown(None, fill=_fill(layers, name), reason="of an added layer")
+            yield name, _new(layers, name, ADDED)
         elif takes_over and number == before - 1:
             reason = f"the saved one moves to layer {after - 1}"
-            yield name, Grown(None, fill=_fill(layers, name), reason=reason)
+            yield name, _new(layers, name, reason)
 
 
 def _count(layers: Layers, shapes: Shapes) -> int:
@@ -176,10 +177,11 @@ def _count(layers: Layers, shapes: Shapes) -> int:
     return max((int(found[1]) + 1 for found in numbers if found), default=0)
 
 
-def _fill(layers: Layers, name: str) -> float | None:
-    if _matches(layers.zeros, name):
-        return 0.0
-    return 1.0 if _matches(layers.ones, name) else None
+def _new(layers: Layers, name: str, reason: str) -> Grown:
+    """An array of a layer without effect."""
+    if not _matches((*layers.zeros, *layers.ones), name):
+        return Grown(None, reason=reason)
+    return Grown(None, Fill(float(_matches(layers.ones, name))), reason)
 
 
 def _matches(patterns: Sequence[str], name: str) -> bool:
@@ -218,7 +220,16 @@ def _sizes(axes: Mapping[str, str], shapes: Shapes, anatomy: Anatomy, old: Old) 
         missing = used - known.keys()
         if missing or axis_size(terms, _pairs(known), 0) != shapes[name][axis]:
             raise GrowthError(_misfit(name, axes[name], shapes[name]))
-    return {units: known[units] for units in used}
+    return {units: known[units] for units in sorted(used)}
+
+
+def _constants_fit(text: str, saved: Shape, wanted: Shape) -> bool:
+    """Whether the axes that never grow are as long as before."""
+    return all(
+        before == after
+        for terms, before, after in zip(read_axes(text).axes, saved, wanted, strict=False)
+        if is_constant(terms)
+    )
 
 
 def _pairs(sizes: Mapping[str, int]) -> dict[str, tuple[int, int]]:
@@ -248,18 +259,8 @@ def _check(sizes: Sizes, anatomy: Anatomy, old: Old) -> None:
             )
 
 
-def _without_moments(texts: Iterable[str], sizes: Sizes, anatomy: Anatomy) -> set[str]:
-    """The units that grow, of whose copies the gradients do not follow from the unit's."""
-    found = set(anatomy.even)
-    for text in texts:
-        read = read_axes(text)
-        if read.by_entry and any(_grows(sizes[units]) for units in read.units(read.makes)):
-            found |= read.units(read.uses)
-    return {units for units in found if units in sizes and _grows(sizes[units])}
-
-
 def _steps(
-    text: str, sizes: Sizes, anatomy: Anatomy, old: Old, inexact: set[str]
+    text: str, sizes: Sizes, anatomy: Anatomy, old: Old
 ) -> tuple[list[Transform], list[str]]:
     """The transforms of an array, one after the other, and the reasons for them."""
     read = read_axes(text)
@@ -273,7 +274,7 @@ def _steps(
         for _, units in rows:
             plain = re.sub(rf"(?<![\w/]){re.escape(units)}(?![\w/])", CONSTANT, plain)
         used = tuple((units, *sizes[units]) for units in sorted(widened))
-        steps.append(Widen(plain, used, not read.units(read.makes) & inexact))
+        steps.append(Widen(plain, used))
         reasons += [_told(units, sizes) for units in grown]
     for axis, units in rows:
         if anatomy.rows[units] == "tokens" and old.tokenizers:

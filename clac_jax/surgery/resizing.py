@@ -235,6 +235,35 @@ class Scale(PerArray):
 
 
 @dataclass(frozen=True)
+class Fill(PerArray):
+    """One value for all numbers, whatever they were; in the model's shape, if it is known.
+
+    Attributes:
+        value: a finite number.
+    """
+
+    value: float
+
+    name: ClassVar[str] = "fill"
+    example: ClassVar[str] = "fill(0.0)"
+    meaning: ClassVar[str] = "one value for all numbers"
+
+    @classmethod
+    def of(cls, *arguments: Any) -> Self:  # noqa: D102
+        if len(arguments) != 1 or type(arguments[0]) not in (int, float):
+            raise TypeError("it takes one number")
+        if not np.isfinite(arguments[0]):
+            raise ValueError("the value is finite")
+        return cls(float(arguments[0]))
+
+    def shape(self, source: Shape, target: Target) -> Shape:  # noqa: D102
+        return source if target is None else target
+
+    def result(self, source: np.ndarray, shape: Shape) -> np.ndarray:  # noqa: D102
+        return np.full(shape, self.value, source.dtype)
+
+
+@dataclass(frozen=True)
 class Interpolate(PerArray):
     """Linear interpolation along an axis; the first and the last entry stay.
 

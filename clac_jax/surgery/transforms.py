@@ -6,7 +6,7 @@ import ast
 
 from clac_jax.errors import UserError, one_line
 from clac_jax.surgery.moving import Fuse, Reshape, Split, Stack, Transpose, Unstack
-from clac_jax.surgery.resizing import Cut, Interpolate, Merge, Pad, Repeat, Scale
+from clac_jax.surgery.resizing import Cut, Fill, Interpolate, Merge, Pad, Repeat, Scale
 from clac_jax.surgery.rows import AddMeans, Vocabulary
 from clac_jax.surgery.transform import Chain, Shape, Target, Transform
 from clac_jax.surgery.widening import Widen
@@ -23,6 +23,7 @@ TRANSFORMS: dict[str, type[Transform]] = {
         Repeat,
         Merge,
         Scale,
+        Fill,
         Interpolate,
         AddMeans,
         Vocabulary,

@@ -2,15 +2,14 @@
 
 Each unit of the old model becomes one or several of the new one: copies, next to each other and as
 equally often as the sizes allow (Net2Net, Chen et al., arXiv:1511.05641). An array that makes the
-unit gives each copy the same numbers; one that uses it divides its numbers among the copies. They
-are divided in unequal shares, the same for all users of a unit: with equal ones the copies would
-have equal gradients and stay equal for ever.
+unit gives each copy the same numbers; one that uses it divides each of its numbers among the
+copies, in shares of which each is drawn for itself. So the copies have different gradients from the
+first step on. With one share per copy their gradients would differ only by a factor, which Adam
+divides out again: the copies would stay almost equal for a long time.
 
-**Moments.** Let a copy have the share c of its unit, in every array that uses it. Then its gradient
-is c times the unit's; so the gradients of what makes it are multiplied by c, and the gradients of
-what uses it are those of the unit. Adam's moments follow: c and c * c for what makes it. This holds
-through everything that acts on each unit by itself, such as an activation or a batch norm, but not
-through a layer norm, whose gradient has the mean over units, in which the copies count equally.
+**Moments.** The gradient of a number that uses a copy is that of the number that used the unit, so
+its moments are equal to the old ones. The gradients of what makes the copies are other sums of the
+same terms, and do not follow from the old ones: those moments start over.
 """
 
 from __future__ import annotations
@@ -52,13 +51,11 @@ class ArrayAxes(NamedTuple):
         axes: the terms of each axis.
         uses: the number of the axis whose units the array uses, or None.
         makes: the number of the axis whose units it makes, or None.
-        by_entry: whether the shares are drawn for each entry.
     """
 
     axes: tuple[tuple[Term, ...], ...]
     uses: int | None
     makes: int | None
-    by_entry: bool
 
     def units(self, axis: int | None) -> set[str]:
         """The units along an axis; none for None."""
@@ -72,7 +69,6 @@ class _Copies(NamedTuple):
     old: np.ndarray
     share: np.ndarray
     value: np.ndarray  # by what a number is multiplied where the array makes the units
-    gradient: np.ndarray  # and its gradient
 
 
 @dataclass(frozen=True)
@@ -82,13 +78,11 @@ class Widen(PerArray):
     Attributes:
         axes: the axes, in the words of `models.anatomy`: "features -> 3 features".
         sizes: (units, number in the old model, number in the new one) of all units in `axes`.
-        keeps_moments: whether the gradients follow from the old ones.
         order: 0 for the parameter itself; 1 and 2 for its moments.
     """
 
     axes: str
     sizes: tuple[tuple[str, int, int], ...]
-    keeps_moments: bool = True
     order: int = 0
 
     name: ClassVar[str] = "widen"
@@ -97,7 +91,7 @@ class Widen(PerArray):
 
     @classmethod
     def of(cls, *arguments: Any) -> Self:  # noqa: D102
-        if not 2 <= len(arguments) <= 4 or not isinstance(arguments[0], str):
+        if not 2 <= len(arguments) <= 3 or not isinstance(arguments[0], str):
             raise TypeError("it takes the axes and the sizes of their units")
         found = cls(*arguments)
         units = set().union(*(found.read.units(axis) for axis in range(len(found.read.axes))))
@@ -143,40 +137,38 @@ class Widen(PerArray):
                 continue
             copies = _copies(terms, self.known)
             values = values.take(copies.old, axis)
-            if axis == read.makes:
-                factor = copies.gradient**self.order if self.order else copies.value
-            elif self.order:  # the gradients of what uses a unit are those of its copies
+            if self.order:  # the gradients of what uses a unit are those of its copies
                 continue
-            elif read.by_entry:
-                factor = self._shares_by_entry(copies, shape)
-            else:
-                factor = copies.share
-            if factor.ndim == 1:
-                factor = factor.reshape(-1, *(1,) * (source.ndim - axis - 1))
-            values = values * factor
+            factor = copies.value if axis == read.makes else self._shares(copies, shape, axis)
+            values = values * factor.reshape(
+                -1, *factor.shape[1:], *(1,) * (len(shape) - axis - factor.ndim)
+            )
         return values.astype(source.dtype)
 
     def of_moment(self, order: int) -> Transform | None:  # noqa: D102
-        if not self.keeps_moments:
+        read, sizes = self.read, self.known
+        if any(sizes[units][0] != sizes[units][1] for units in read.units(read.makes)):
             return None
-        return Widen(self.axes, self.sizes, True, order)
+        return Widen(self.axes, self.sizes, order)
 
-    def _shares_by_entry(self, copies: _Copies, shape: Shape) -> np.ndarray:
-        if np.all(copies.share == 1):
+    def _shares(self, copies: _Copies, shape: Shape, axis: int) -> np.ndarray:
+        """The share of each copy: for each entry of a kernel, or of each unit of a vector."""
+        if len(shape) == 1 or np.all(copies.share == 1):
             return copies.share
-        weights = _generator(f"{self.axes} {self.sizes}").uniform(0.5, 1.5, shape)
-        totals = np.zeros((copies.old.max() + 1, *shape[1:]))
+        # In a kernel the units used come first; the last axis has those that are made.
+        weights = _generator(f"{self.axes} {self.sizes}").uniform(0.5, 1.5, shape[axis:])
+        totals = np.zeros((copies.old.max() + 1, *shape[axis + 1 :]))
         np.add.at(totals, copies.old, weights)
         return np.asarray(weights / totals[copies.old])
 
 
 def read_axes(text: str) -> ArrayAxes:
-    """Reads the axes of an array: "features => out", "-> 3 features", "hidden ->".
+    """Reads the axes of an array: "features -> out", "-> 3 features", "hidden ->".
 
     Raises:
         ValueError: the text cannot be read; one sentence says why.
     """
-    sides = re.split("[-=]>", text)
+    sides = text.split("->")
     if len(sides) != 2:
         raise ValueError(f"the axes {text!r} do not have one arrow")
     left, right = (_terms(side, text) for side in sides)
@@ -186,7 +178,6 @@ def read_axes(text: str) -> ArrayAxes:
         axes=tuple(side for side in (left, right) if side),
         uses=0 if left else None,
         makes=(1 if left else 0) if right else None,
-        by_entry="=>" in text,
     )
 
 
@@ -228,19 +219,18 @@ def _copies(terms: Sequence[Term], sizes: Sizes) -> _Copies:
     parts: list[_Copies] = []
     start = 0
     for term in terms:
-        product = _Copies(np.zeros(1, int), *(np.ones(1),) * 3)
+        product = _Copies(np.zeros(1, int), np.ones(1), np.ones(1))
         length = 1
         for factor in term.factors:
             before, after = sizes[factor.units]
             length *= before
             old, share = copies_of(factor.units, before, after)
             value = share * (after / before) ** 0.5 if factor.is_query else np.ones(after)
-            gradient = np.full(after, (after / before) ** -0.5) if factor.is_query else share
             product = _Copies(
                 (product.old[:, None] * before + old).ravel(),
                 *(
                     np.outer(left, right).ravel()
-                    for left, right in zip(product[1:], (share, value, gradient), strict=True)
+                    for left, right in zip(product[1:], (share, value), strict=True)
                 ),
             )
         for _ in range(term.times):
@@ -252,7 +242,7 @@ def _copies(terms: Sequence[Term], sizes: Sizes) -> _Copies:
 def copies_of(units: str, before: int, after: int) -> tuple[np.ndarray, np.ndarray]:
     """(the old unit of each new one, its share of that unit), for `before` units grown to `after`.
 
-    The shares are the same wherever the units are used, since they follow from the arguments.
+    These shares are the same in all arrays in which they divide the units themselves.
     """
     old = np.arange(after) * before // after
     weights = _generator(f"{units} {before} {after}").uniform(0.5, 1.5, after)
