@@ -62,7 +62,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         nargs="*",
         help=f"{NAMED}; or a file or folder of another program (.ckpt, .safetensors, a folder of "
-        "Hugging Face or Orbax, hf:owner/name); without any, what the config starts from",
+        "Hugging Face or Orbax, hf:owner/name); by default, what the config starts from",
     )
     parser.add_argument(
         "--rules",

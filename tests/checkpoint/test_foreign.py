@@ -81,7 +81,7 @@ def test_progress_of_another_program_is_refused(tmp_path):
         begin(tmp_path / "run", config)
 
 
-def test_what_is_not_of_another_program(tmp_path):
+def test_other_folders_and_damaged_files(tmp_path):
     assert open_foreign(str(tmp_path)) is None
     (tmp_path / "net.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="cannot be read"):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from etils import epath
 
+from clac_jax.checkpoint.files import SMALL_FILE
 from clac_jax.checkpoint.layout import read_info
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.opening import open_sources
@@ -63,9 +64,11 @@ def test_a_plan_reads_no_array(older, capsys, tmp_path):
             target = copy / path.relative_to(Path(info.folder))
             target.parent.mkdir(parents=True, exist_ok=True)
             content = path.read_bytes()
-            is_data = path.parent.name == "d" and len(content) > 100_000  # small files are compared with their checksums
-            overwritten += is_data
-            target.write_bytes(b"\0" * len(content) if is_data else content)
+            # Small files are compared with their checksums, and Orbax's descriptions are read.
+            if path.parent.name == "d" and len(content) > SMALL_FILE:
+                overwritten += 1
+                content = b"\0" * len(content)
+            target.write_bytes(content)
     assert main(["ckpt", "plan", str(tmp_path), "--config=smoke"]) == 1
     assert overwritten and "message_0" in capsys.readouterr().out
 
@@ -119,7 +122,7 @@ def test_content_pairs_what_names_do_not(older, shapes, capsys, tmp_path):
         assert by_place[f"params/{old}"] == f"params/{new}"
 
 
-def test_another_width_is_told_with_the_ways_out(older, capsys):
+def test_another_width_is_reported_with_the_flags_that_accept_it(older, capsys):
     arguments = ["--config=smoke", "--config.projection_dim=32"]
     assert main(["ckpt", "plan", str(older[0]), *arguments]) == 1
     printed = capsys.readouterr().out
@@ -127,7 +130,7 @@ def test_another_width_is_told_with_the_ways_out(older, capsys):
 
 
 def test_a_source_of_two_towers(older, shapes, capsys, tmp_path):
-    saved(tmp_path / "whole", shapes)
+    saved(tmp_path / "complete", shapes)
     path = tmp_path / "merge.py"
     path.write_text(
         "from clac_jax.config.shipped import shipped_config\n\n\n"
@@ -135,7 +138,7 @@ def test_a_source_of_two_towers(older, shapes, capsys, tmp_path):
         "    config = shipped_config('smoke')\n"
         "    config.restore.sources = (\n"
         f"        {{'from': {str(older[0])!r}, 'only': 'text_encoder/.*'}},\n"
-        f"        {{'from': {str(tmp_path / 'whole')!r}}},\n"
+        f"        {{'from': {str(tmp_path / 'complete')!r}}},\n"
         "    )\n"
         "    return config\n"
     )
