@@ -36,13 +36,26 @@ ELSEWHERE = {
     "checkpoint.damage": "checkpoint/test_files.py",
     "checkpoint.database": "checkpoint/test_parts.py",
     "checkpoint.export": "cli/test_ckpt.py",
+    "checkpoint.growing": "checkpoint/test_plan.py",
     "checkpoint.inspect": "cli/test_ckpt.py",
     "checkpoint.lineage": "chain/test_chain_file.py",
+<<<<<<< HEAD
     "checkpoint.made_from": "checkpoint/test_averaging.py",
+||||||| merged common ancestors
+=======
+    "checkpoint.opening": "checkpoint/test_sources.py",
+>>>>>>> surgery-plan
     "checkpoint.orbax_manager": "checkpoint/test_manager.py",
+    "checkpoint.origin": "checkpoint/test_resume.py",
     "checkpoint.part_writer": "checkpoint/test_parts.py",
+    "checkpoint.proposals": "checkpoint/test_matching.py",
     "checkpoint.remote": "checkpoint/test_fetched.py",
+<<<<<<< HEAD
     "checkpoint.single": "checkpoint/test_averaging.py",
+||||||| merged common ancestors
+=======
+    "checkpoint.renaming": "checkpoint/test_matching.py",
+>>>>>>> surgery-plan
     "checkpoint.snapshot": "checkpoint/test_parts.py",
     "checkpoint.stored": "checkpoint/test_parts.py",
     "checkpoint.tree": "checkpoint/test_restore.py",
@@ -62,6 +75,7 @@ ELSEWHERE = {
     "cli.goodput": "reporting/test_goodput.py",
     "cli.hits": "cli/test_search_command.py",
     "cli.imports": "end_to_end/test_import.py",
+    "cli.plan": "cli/test_plan_command.py",
     "cli.prove": "end_to_end/test_proofs.py",
     "cli.publish": "inference/test_publish.py",
     "cli.replay": "cli/test_replay_command.py",
@@ -150,6 +164,14 @@ ELSEWHERE = {
     "interop.reference_weights": "interop/test_lightning.py",
     "map.layout": "map/test_map_layout.py",
     "map.page": "map/test_map_files.py",
+    "merging.content": "cli/test_plan_command.py",
+    "merging.known_names": "cli/test_plan_command.py",
+    "merging.listing": "cli/test_plan_command.py",
+    "merging.model_shapes": "cli/test_plan_command.py",
+    "merging.proposing": "cli/test_plan_command.py",
+    "merging.rules_of_pairs": "cli/test_plan_command.py",
+    "merging.similar": "cli/test_plan_command.py",
+    "merging.writing": "cli/test_plan_command.py",
     "models.build": "models/test_clac.py",
     "models.dropout": "models/text/test_bert.py",
     "models.graph.descriptors": "models/graph/test_graph_descriptors.py",
@@ -210,6 +232,8 @@ ELSEWHERE = {
     "run": "end_to_end/test_failures.py",
     "run_parts": "end_to_end/test_training.py",
     "run_setup": "end_to_end/test_training.py",
+    "models.anatomy": "surgery/test_growth.py",
+    "models.model_anatomy": "surgery/test_growth.py",
     "serve.app": "serve/test_server.py",
     "serve.batcher": "serve/test_server.py",
     "serve.messages": "serve/test_server.py",
@@ -226,7 +250,9 @@ ELSEWHERE = {
     "surgery.adapters": "models/text/test_lora.py",
     "surgery.moving": "surgery/test_transforms.py",
     "surgery.resizing": "surgery/test_transforms.py",
+    "surgery.rows": "surgery/test_growth.py",
     "surgery.transform": "surgery/test_transforms.py",
+    "surgery.widening": "surgery/test_growth.py",
     "tasks.contrastive": "end_to_end/test_training.py",
     "tasks.property": "end_to_end/test_property.py",
     "text.formula_grammar": "text/test_formula.py",

@@ -53,7 +53,7 @@ class ForeignFileError(UserError):
 
 
 def open_foreign(name: str) -> ForeignArrays | None:
-    """What a file or folder of another program holds; None if it is not one.
+    """The arrays in a file or folder of another program; None if it is not one.
 
     Only names and shapes are read.
 
@@ -214,7 +214,7 @@ def _orbax(name: str, folder: Path) -> ForeignArrays:
     renamed = _in_parts(flat)
     leaves = {path: SavedArray(*_plain(flat[saved])) for path, saved in renamed.items()}
     if not leaves:
-        raise ForeignFileError(f"{folder} holds no arrays. Give the folder of another step.")
+        raise ForeignFileError(f"{folder} holds no arrays. Give the folder of a different step.")
 
     def read(paths: Collection[str]) -> Mapping[str, np.ndarray]:
         heads = {renamed[path].split("/", 1)[0] for path in paths}

@@ -32,7 +32,7 @@ Grow = Callable[[Shapes, Shapes], Mapping[str, Grown]]
 
 
 def growth_of(config: ml_collections.ConfigDict, info: CheckpointInfo | None) -> Grow:
-    """How a model of a config grows out of that of a checkpoint; see `growth.plan`.
+    """The growth of a config's model out of that of a checkpoint; see `growth.plan`.
 
     Args:
         config: the config of the larger model.

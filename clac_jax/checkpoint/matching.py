@@ -83,7 +83,7 @@ class Match:
 
     Attributes:
         outcome: restored (same name), renamed, transformed, resized (renamed or not), initialised
-            (as in a fresh run), dropped (not in the model) or unused (nobody asked for it).
+            (as in a fresh run), dropped (not in the model) or unused (not requested).
         path: slash path in the model; None if dropped or unused.
         source: slash path in the checkpoint, the first one of several; None if the array is not in
             it.
@@ -115,7 +115,7 @@ class Match:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The slash paths in the checkpoint of all arrays that this one is made of."""
+        """The slash paths in the checkpoint of all arrays from which this one is built."""
         if self.change is not None:
             return self.change.inputs
         return (self.source,) if self.source else ()
@@ -128,7 +128,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Source:
-    """What one source has, and what is wanted of it.
+    """The arrays of one source, and what is wanted of it.
 
     Attributes:
         saved: its arrays.

@@ -16,11 +16,11 @@ from clac_jax.errors import UserError
 
 
 class SourceError(UserError):
-    """A source cannot give what the config asks of it."""
+    """A source lacks what the config takes from it."""
 
 
 def open_arrays(name: str) -> Arrays:
-    """What a source holds, by its name; the arrays themselves are not read.
+    """The contents of a source, by its name; the arrays themselves are not read.
 
     Args:
         name: a checkpoint of this program, as for `locate`; or a file or folder of another program,

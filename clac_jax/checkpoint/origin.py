@@ -1,4 +1,4 @@
-"""What a run starts from: its own checkpoints, another run's, several sources, or nothing."""
+"""The origin of a run: its own checkpoints, another run's, several sources, or nothing."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def find_origin(config: ml_collections.ConfigDict, workdir: Path) -> Origin:
 
 
 def origin_elsewhere(config: ml_collections.ConfigDict) -> Origin | None:
-    """What a run without a checkpoint starts from, by its config; None for a fresh run.
+    """The origin of a run without a checkpoint, by its config; None for a fresh run.
 
     Raises:
         CheckpointNotFoundError, DamagedCheckpointError, SourceError: see `find_origin`.

@@ -58,7 +58,10 @@ class Plan:
             lines.append(f"{outcome:<12}{len(some):>5} {arrays}  {self._megabytes(some):>10}")
             if outcome == "restored" and len(self.sources) == 1:
                 continue
-            groups = collections.Counter(self._group(m) for m in some)
+            if outcome == "unused":
+                groups = collections.Counter(self._reason(m) for m in some)
+            else:
+                groups = collections.Counter(self._group(m) for m in some)
             lines += [f"  {count:>3} x {text}" for text, count in list(groups.items())[:_LISTED]]
             if len(groups) > _LISTED:
                 more = noun_for(len(groups) - _LISTED, "group")
@@ -104,6 +107,10 @@ class Plan:
             size = np.dtype(leaf.dtype).itemsize if leaf else 4
             total += int(np.prod(shape or (), dtype=np.int64)) * size
         return f"{total / 1e6:.1f} MB"
+
+    def _reason(self, m: Match) -> str:
+        where = f"of source {m.number}, " if len(self.sources) > 1 else ""
+        return f"{where}{m.reason}"
 
     def _group(self, m: Match) -> str:
         """The module of an array, to a depth of two names, and the reason for its outcome."""

@@ -67,7 +67,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Offer:
-    """What a source has for an array of the model.
+    """The saved array that a source has for one of the model.
 
     Attributes:
         source: slash path of the saved array, the first one of several.
@@ -80,7 +80,7 @@ class Offer:
 
 @dataclass
 class Offers:
-    """What a source has for the arrays of a model.
+    """The saved arrays that a source has for those of a model.
 
     Attributes:
         by_target: slash path in the model -> what there is for it.
@@ -145,7 +145,7 @@ def natural(name: str) -> list[tuple[int, str]]:
 
 
 def make_offers(saved: Saved, wanted: Shapes, rules: Sequence[Rule], only: str = "") -> Offers:
-    """What a source has for each array of a model, by the rules.
+    """The saved arrays that a source has for those of a model, by the rules.
 
     Args:
         saved: the arrays of the source.
@@ -286,7 +286,7 @@ class _Builder:
         return parameters if all(path in shapes for path in parameters) else inputs
 
     def _shape(self, prefix: str, name: str) -> Shape | None:
-        """The shape in the model; that of its parameter for a moment that is not there."""
+        """The shape in the model; that of its parameter for a moment that is missing."""
         path = prefix + name
         return self._wanted[path] if path in self._wanted else self._wanted.get(f"params/{name}")
 

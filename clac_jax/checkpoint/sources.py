@@ -35,7 +35,7 @@ class SavedArray:
 
 @dataclass(frozen=True)
 class Arrays(abc.ABC):
-    """What one source holds.
+    """The contents of one source.
 
     Attributes:
         name: the source as named by the user.

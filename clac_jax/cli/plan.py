@@ -6,6 +6,7 @@ import argparse
 import ast
 import dataclasses
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         nargs="*",
         help=f"{NAMED}; or a file or folder of another program (.ckpt, .safetensors, a folder of "
-        "Hugging Face or Orbax, hf:owner/name); without any, what the config starts from",
+        "Hugging Face or Orbax, hf:owner/name); by default, what the config starts from",
     )
     parser.add_argument(
         "--rules",
@@ -137,11 +138,13 @@ def _config(flags: Sequence[str]) -> tuple[str, Any, Any]:
         values = absl_flags.FlagValues()  # type: ignore[no-untyped-call]
         argv = ["clac-jax ckpt plan", *with_config_files(arguments)]
         try:
-            holder = config_flags.DEFINE_config_file(
-                "config", None, flag_values=values, sys_argv=argv
-            )
-            values(argv)
-            holder.value.keys()  # loads the file, which may fail
+            with warnings.catch_warnings():  # the library loads files in a deprecated way
+                warnings.simplefilter("ignore", DeprecationWarning)
+                holder = config_flags.DEFINE_config_file(
+                    "config", None, flag_values=values, sys_argv=argv
+                )
+                values(argv)
+                holder.value.keys()  # loads the file, which may fail
         except Exception as error:  # a config file may raise any type
             raise PlanError(describe(error, name)) from error
         configs.append(holder.value)

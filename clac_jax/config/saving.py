@@ -29,10 +29,10 @@ RESTORE_PARTS = ("params", "batch_stats", "opt_state", "key", "progress")
 
 
 MERGED_PARTS = ("params", "batch_stats")
-"""What is taken from a member of `restore.sources` that does not say."""
+"""The parts taken from a member of `restore.sources` without `parts`."""
 
 SOLE_PARTS = ("key", "progress")
-"""What a run can only have from one source."""
+"""The parts that only one source can give."""
 
 SOURCE_MEMBERS = ("from", "parts", "only", "rules")
 

@@ -27,7 +27,7 @@ _FIRST_ROW = 1  # added to the number of a tensor in its first row
 
 
 def known_pairs(arrays: Arrays, config: ml_collections.ConfigDict) -> list[Pair]:
-    """What the importers would do with the tensors of a source; empty if they do not know them.
+    """The pairs that the importers would make of a source; empty if they do not know its names.
 
     Args:
         arrays: a source.

@@ -104,33 +104,38 @@ def _progress(info: object) -> str:
 
 def _table(matches: Sequence[Match], plan: Plan, all_arrays: bool) -> list[str]:
     if all_arrays:
-        rows = [(m.name, _shape(m), _origin(m, plan, whole=True)) for m in matches]
+        rows = [(m.name, _shape(m), _origin(m, plan, in_full=True)) for m in matches]
     else:
         groups: dict[tuple[str, str], list[Match]] = collections.defaultdict(list)
         for m in matches:
-            groups[module_of(m.name), _origin(m, plan)].append(m)
+            module = module_of(m.name) if m.outcome != "unused" else _tower_of(m.name)
+            groups[module, _origin(m, plan)].append(m)
         rows = [(module, _counts(some), origin) for (module, origin), some in groups.items()]
     widths = [max(len(row[k]) for row in rows) for k in range(2)]
     return [f"  {a:<{widths[0]}}  {b:>{widths[1]}}  {c}" for a, b, c in rows]
 
 
-def _origin(m: Match, plan: Plan, whole: bool = False) -> str:
+def _tower_of(path: str) -> str:
+    return "/".join(path.split("/")[:2]) if path.startswith(STRICT_PARTS) else path.split("/")[0]
+
+
+def _origin(m: Match, plan: Plan, in_full: bool = False) -> str:
     """Where an array comes from, or why it is not used."""
     reason = f" ({m.reason})" if m.reason else ""
     if m.outcome not in KEPT:
         return f"{m.outcome}{reason}"
     where = f"source {m.number}" if len(plan.sources) > 1 else "restored"
     if m.source != m.path:
-        old = ", ".join(m.sources) if whole else module_of(m.source or "")
+        old = ", ".join(m.sources) if in_full else module_of(m.source or "")
         where += f", from {old}"
     if m.change is not None and m.change.transform:
         text = m.change.transform
-        where += f" by {text if whole or len(text) <= _SHORT else text.partition('(')[0]}"
+        where += f" by {text if in_full or len(text) <= _SHORT else text.partition('(')[0]}"
     return where + (", resized" if m.outcome == "resized" else "") + reason
 
 
 def _optimizer(matches: Sequence[Match]) -> list[str]:
-    """How many arrays of the optimizer are kept, and why the others are not."""
+    """The number of arrays of the optimizer that are kept, and why the others are not."""
     kept = [m for m in matches if m.outcome in KEPT]
     lines = [f"  kept         {_counts(kept)}"]
     reasons = collections.Counter(m.reason or "not in a source" for m in matches if m not in kept)

@@ -1,4 +1,4 @@
-"""Names and shapes of the arrays of a run, from its config alone."""
+"""Names and shapes of the arrays of a run, from its config only."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def _ways(
 
 
 def open_arrays_of(plan: Plan, number: int) -> Open:
-    """What a plan leaves open of a source, and of the model as far as that source is asked."""
+    """The open arrays of a source, and those of the model that this source may give."""
     parts = plan.sources[number - 1].options.parts
     saved: dict[str, dict[str, Shape]] = {part: {} for part in STRICT_PARTS}
     wanted: dict[str, dict[str, Shape]] = {part: {} for part in STRICT_PARTS}
@@ -147,8 +147,8 @@ def rules_for_leftovers(plan: Plan, number: int) -> list[Rule]:
             prefix = "/".join(words[:depth])
             inside = {each for each in names if each == prefix or each.startswith(f"{prefix}/")}
             if inside <= left:
-                whole = depth == len(words)
-                rules[re.escape(prefix) + ("" if whole else "/.*")] = None
+                is_array = depth == len(words)
+                rules[re.escape(prefix) + ("" if is_array else "/.*")] = None
                 break
     return [(pattern, None) for pattern in rules]
 

@@ -12,7 +12,7 @@ from clac_jax.merging.rules_of_pairs import Pair
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _NUMBER = re.compile(r"\d+")
 _ENOUGH = 0.45  # similarity of names from which a pair is proposed
-# Words that most names have, so that they alone say nothing.
+# Words that most names have, so that they say nothing.
 _COMMON = {"kernel", "bias", "mean", "var", "layer", "encoder", "model", "dense", "token"}
 # Names that programs give to the same thing.
 _SAME = {
@@ -55,8 +55,8 @@ def _single(saved: Shapes, wanted: Shapes) -> list[Pair]:
             score = similarity(words[source], words[name])
             size = tuple(sorted(shape))
             is_only = len(by_shape[size]) == wanted_shapes[size] == 1
-            told = is_only or _says_something(words[source], words[name])
-            if transform is not None and score >= _ENOUGH and told:
+            is_sure = is_only or _says_something(words[source], words[name])
+            if transform is not None and score >= _ENOUGH and is_sure:
                 scored.append((-score, source, name, transform))
     pairs: list[Pair] = []
     used: set[str] = set()
@@ -93,7 +93,7 @@ def _unstacked(saved: Shapes, wanted: Shapes) -> list[Pair]:
     ]
 
 
-def _rows(whole: Shapes, parts: Shapes) -> list[tuple[str, list[str]]]:
+def _rows(joined: Shapes, parts: Shapes) -> list[tuple[str, list[str]]]:
     """(array, arrays numbered from 0 that are its rows), the most similar of each."""
     series: dict[tuple[str, str], dict[int, str]] = collections.defaultdict(dict)
     for name in parts:
@@ -107,7 +107,7 @@ def _rows(whole: Shapes, parts: Shapes) -> list[tuple[str, list[str]]]:
             continue
         shape = (len(names), *shapes.pop())
         words = _words(before + after)
-        for name, other in whole.items():
+        for name, other in joined.items():
             score = similarity(words, _words(name)) if other == shape else 0.0
             if score >= _ENOUGH:
                 scored.append((-score, name, names))

@@ -94,11 +94,16 @@ def plan(saved: Shapes, wanted: Shapes, anatomy: Anatomy, old: Old = Old()) -> d
     sources |= {name: entry.source for name, entry in entries.items() if entry.source is not None}
     axes = {name: text for name in sources if (text := _axes_of(name, anatomy)) is not None}
     for name, source in sources.items():
-        if name not in axes and saved[source] != wanted[name]:
+        text = axes.get(name)
+        if text is None:
+            fits = saved[source] == wanted[name]
+        else:
+            fits = _constants_fit(text, saved[source], wanted[name])
+        if not fits:
             raise GrowthError(
                 f"The array {name} cannot be grown from {saved[source]} to {wanted[name]}: its "
-                "module does not declare which axis belongs to which units (`anatomy`). Leave its "
-                "size as it was, or add --config.restore.on_shape_mismatch=skip."
+                "module does not declare which axis belongs to units that can be copied (`anatomy`). "
+                "Leave its size as it was, or add --config.restore.on_shape_mismatch=skip."
             )
     before = _sizes(axes, {name: saved[source] for name, source in sources.items()}, anatomy, old)
     after = _sizes(axes, wanted, anatomy, Old())
@@ -215,7 +220,16 @@ def _sizes(axes: Mapping[str, str], shapes: Shapes, anatomy: Anatomy, old: Old) 
         missing = used - known.keys()
         if missing or axis_size(terms, _pairs(known), 0) != shapes[name][axis]:
             raise GrowthError(_misfit(name, axes[name], shapes[name]))
-    return {units: known[units] for units in used}
+    return {units: known[units] for units in sorted(used)}
+
+
+def _constants_fit(text: str, saved: Shape, wanted: Shape) -> bool:
+    """Whether the axes that never grow are as long as before."""
+    return all(
+        before == after
+        for terms, before, after in zip(read_axes(text).axes, saved, wanted, strict=False)
+        if is_constant(terms)
+    )
 
 
 def _pairs(sizes: Mapping[str, int]) -> dict[str, tuple[int, int]]:

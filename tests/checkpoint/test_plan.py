@@ -124,7 +124,7 @@ def test_every_array_is_in_the_plan_once_and_is_restored_as_planned(given_source
 
 
 def expected(m, sources, fresh):
-    """The array of a match, computed anew."""
+    """The array of a match, computed again."""
     if m.outcome not in KEPT:
         return fresh[m.path]
     saved = [sources[m.number - 1].arrays.arrays[path] for path in m.sources]

@@ -146,7 +146,7 @@ def test_sources_and_resume_from_exclude_each_other():
         config_check.validate(config)
 
 
-def test_the_config_comes_back_from_json():
+def test_the_config_is_read_from_json():
     config = default_config()
     config.restore.sources = ({"from": "a", "rules": (("x", ("y", "z"), "split(0, 2)"),)},)
     config_check.validate(config)

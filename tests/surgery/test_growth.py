@@ -163,7 +163,7 @@ def planned(changes, base=None, old=None):
             "graph_encoder/features would shrink from 16 to 12",
         ),
         ({}, {"text_encoder.config.hidden_size": 24}, "Choose a multiple of 16"),
-        ({}, {"projection_dim": 16}, "cross_head/joint cannot grow from 12 to 16"),
+        ({}, {"projection_dim": 16}, "joint cannot grow from 12 to 16"),
         ({}, {"text_encoder.config.num_attention_heads": 4}, "keys would shrink from 8 to 4"),
         ({}, {"graph_encoder.num_interactions": 1}, "growth removes none"),
         (

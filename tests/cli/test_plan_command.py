@@ -1,0 +1,176 @@
+"""`clac-jax ckpt plan`: from names and shapes of real configs, without reading any array."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from etils import epath
+
+from clac_jax.checkpoint.files import SMALL_FILE
+from clac_jax.checkpoint.layout import read_info
+from clac_jax.checkpoint.manager import Checkpoints
+from clac_jax.checkpoint.opening import open_sources
+from clac_jax.checkpoint.plan import make_plan
+from clac_jax.checkpoint.restore import restore_plan
+from clac_jax.cli.main import main
+from clac_jax.config.check import ready
+from clac_jax.config.shipped import config_of, shipped_config
+from clac_jax.merging.model_shapes import shapes_of_config
+from clac_jax.training.progress import RunProgress
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    return shapes_of_config(ready(shipped_config("smoke")))
+
+
+def saved(workdir, shapes):
+    """A checkpoint with arrays of these shapes, all of them different."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        path: rng.normal(size=leaf.shape).astype(leaf.dtype)
+        if leaf.dtype == np.float32
+        else np.ones(leaf.shape, leaf.dtype)
+        for path, leaf in shapes.items()
+    }
+    arrays["step"] = np.asarray(3, np.int32)
+    checkpoints = Checkpoints(workdir, shipped_config("smoke"), shapes, 32)
+    checkpoints.save(arrays, RunProgress(step=3), None)
+    checkpoints.close()
+    return arrays
+
+
+@pytest.fixture(scope="module")
+def older(tmp_path_factory, shapes):
+    """(workdir, its arrays) of a run whose graph encoder and whose heads had other names."""
+    workdir = tmp_path_factory.mktemp("older")
+    renamed = {
+        path.replace("graph_encoder/message_", "graph_encoder/block/").replace(
+            "/cross_head/", "/joint_head/"
+        ): leaf
+        for path, leaf in shapes.items()
+    }
+    return workdir, saved(workdir, renamed)
+
+
+def test_a_plan_reads_no_array(older, capsys, tmp_path):
+    """Even one whose bytes are all overwritten, and whose files keep their sizes."""
+    info = read_info(epath.Path(older[0]) / "checkpoints" / "3")
+    copy, overwritten = tmp_path / "checkpoints" / "3", 0
+    for path in Path(info.folder).rglob("*"):
+        if path.is_file():
+            target = copy / path.relative_to(Path(info.folder))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            content = path.read_bytes()
+            # Small files are compared with their checksums, and Orbax's descriptions are read.
+            if path.parent.name == "d" and len(content) > SMALL_FILE:
+                overwritten += 1
+                content = b"\0" * len(content)
+            target.write_bytes(content)
+    assert main(["ckpt", "plan", str(tmp_path), "--config=smoke"]) == 1
+    assert overwritten and "message_0" in capsys.readouterr().out
+
+
+def test_the_written_config_leaves_nothing_open_and_restores_what_the_plan_said(
+    older, shapes, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    workdir, arrays = older
+    arguments = ["--config=smoke", "--config.max_epochs=5", "--write=new.py"]
+    assert main(["ckpt", "plan", str(workdir), *arguments]) == 1
+    printed = capsys.readouterr().out
+    assert "then      nothing is open" in printed
+    config = config_of("new.py")
+    assert config.max_epochs == 5 and config.resume_from == str(workdir)
+    assert main(["ckpt", "plan", "--config=new.py", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["open"] == 0 and plan["proposed"] == {}
+    assert sorted(a["path"] for a in plan["arrays"] if a["path"]) == sorted(shapes)
+    assert sorted(a["source"] for a in plan["arrays"] if a["source"]) == sorted(arrays)
+
+    config.restore.sources = (
+        {"from": config.resume_from, "parts": config.restore.parts, "rules": config.restore.rules},
+    )
+    sources = open_sources(config.restore)
+    restored = restore_plan(make_plan(sources, shapes), shapes, lambda: {}).arrays
+    for array in plan["arrays"]:
+        np.testing.assert_array_equal(restored[array["path"]], arrays[array["source"]])
+
+
+def test_content_pairs_what_names_do_not(older, shapes, capsys, tmp_path):
+    """Arrays of equal shape and unlike names: only their content says which is which."""
+    head = "params/visual_head/left/"
+    odd = {path.replace(head, "params/zz/q"): leaf for path, leaf in shapes.items()}
+    odd = {
+        f"params/zz/{number}" if path.startswith("params/zz/") else path: leaf
+        for number, (path, leaf) in enumerate(odd.items())
+    }
+    arrays = saved(tmp_path / "odd", odd)
+    by_place = dict(zip(odd, shapes, strict=True))
+    same = {by_place[path]: array for path, array in arrays.items()}
+    checkpoints = Checkpoints(tmp_path / "same", shipped_config("smoke"), shapes, 32)
+    checkpoints.save(same, RunProgress(step=3), None)
+    checkpoints.close()
+    command = ["ckpt", "plan", str(tmp_path / "odd"), "--config=smoke", "--json"]
+    main([*command, f"--content={tmp_path / 'same'}"])
+    proposed = json.loads(capsys.readouterr().out)["proposed"]["1"]
+    pairs = {rule[0].replace("\\", ""): rule[1] for rule in proposed}
+    assert len(pairs) == 9
+    for old, new in pairs.items():
+        assert by_place[f"params/{old}"] == f"params/{new}"
+
+
+def test_another_width_is_reported_with_the_flags_that_accept_it(older, capsys):
+    arguments = ["--config=smoke", "--config.projection_dim=32"]
+    assert main(["ckpt", "plan", str(older[0]), *arguments]) == 1
+    printed = capsys.readouterr().out
+    assert "of a different shape" in printed and "on_shape_mismatch=grow" in printed
+
+
+def test_a_source_of_two_towers(older, shapes, capsys, tmp_path):
+    saved(tmp_path / "complete", shapes)
+    path = tmp_path / "merge.py"
+    path.write_text(
+        "from clac_jax.config.shipped import shipped_config\n\n\n"
+        "def get_config():\n"
+        "    config = shipped_config('smoke')\n"
+        "    config.restore.sources = (\n"
+        f"        {{'from': {str(older[0])!r}, 'only': 'text_encoder/.*'}},\n"
+        f"        {{'from': {str(tmp_path / 'complete')!r}}},\n"
+        "    )\n"
+        "    return config\n"
+    )
+    assert main(["ckpt", "plan", f"--config={path}"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"params/text_encoder/word_embedding +1 array .* source 1\n", printed)
+    assert re.search(r"params/graph_encoder/readout +2 arrays .* source 2\n", printed)
+    assert "unused (source 1 gives it)" in printed
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["x"], "--config is missing"),
+        (["--config=smoke"], "nothing to plan from"),
+        (["nowhere", "--config=smoke"], "does not exist"),
+        (["nowhere", "--config=smok"], "Did you mean 'smoke'"),
+        (["nowhere", "--config=smoke", "--config.batchsize=3"], "batchsize"),
+    ],
+)
+def test_arguments_that_cannot_be_used(arguments, words, capsys):
+    assert main(["ckpt", "plan", *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_rules_from_a_file(older, capsys, tmp_path):
+    (tmp_path / "rules").write_text(
+        r"(('joint_head/(.*)', r'cross_head/\1'), (r'graph_encoder/block/(.*)', "
+        r"r'graph_encoder/message_\1'),)"
+    )
+    rules = f"--rules={tmp_path / 'rules'}"
+    assert main(["ckpt", "plan", str(older[0]), "--config=smoke", rules]) == 0
+    (tmp_path / "rules").write_text("import os")
+    assert main(["ckpt", "plan", str(older[0]), "--config=smoke", rules]) == 2
+    assert "is not a tuple of rules" in capsys.readouterr().err
