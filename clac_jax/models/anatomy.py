@@ -33,9 +33,10 @@ class Layers:
         pattern: regex at the start of an array's name, whose group is the layer's number.
         noun: what a layer is called, in the singular.
         zeros: regexes that match an array's entire name, for those that are 0 in a new layer.
-        ones: regexes, likewise, for those that are 1.
-        last: regexes, likewise, for arrays that the last layer takes over from the previous last
-            one, which then has those of a new layer: the affine part of a norm after each layer.
+        ones: regexes of the same kind, for those that are 1.
+        last: regexes of the same kind, for arrays that move from the previous last layer to the
+            new one: the affine part of a norm after each layer. The previous one then has those of
+            a new layer.
         refusal: why no layer can be added, as a sentence; "" if it can.
     """
 

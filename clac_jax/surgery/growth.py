@@ -40,7 +40,7 @@ class GrowthError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class Grown:
-    """How an array of the larger model comes about.
+    """The origin of an array of the larger model.
 
     Attributes:
         source: name of the array of the smaller model from which it comes; None: from none, it is
@@ -56,7 +56,7 @@ class Grown:
 
 @dataclass(frozen=True)
 class Old:
-    """What is known of the smaller model besides its shapes.
+    """Facts about the smaller model besides its shapes.
 
     Attributes:
         sizes: numbers of units that do not follow from the shapes, see `Anatomy.sizes`; those
@@ -69,7 +69,7 @@ class Old:
 
 
 def plan(saved: Shapes, wanted: Shapes, anatomy: Anatomy, old: Old = Old()) -> dict[str, Grown]:
-    """How the arrays of a larger model come from those of a smaller one.
+    """The origin of each array of a larger model that continues a smaller one.
 
     Args:
         saved: name -> shape of the smaller model's parameters and statistics, without the part of
@@ -102,7 +102,7 @@ def plan(saved: Shapes, wanted: Shapes, anatomy: Anatomy, old: Old = Old()) -> d
         if not fits:
             raise GrowthError(
                 f"The array {name} cannot be grown from {saved[source]} to {wanted[name]}: its "
-                "module does not declare which axis belongs to units that can be copied (`anatomy`). "
+                "module does not declare which axis belongs to units to copy (`anatomy`). "
                 "Leave its size as it was, or add --config.restore.on_shape_mismatch=skip."
             )
     before = _sizes(axes, {name: saved[source] for name, source in sources.items()}, anatomy, old)
@@ -161,13 +161,13 @@ def _added_layers(layers: Layers, saved: Shapes, wanted: Shapes) -> Iterator[tup
         found = re.match(layers.pattern, name)
         if not found:
             continue
-        number, takes_over = int(found[1]), _matches(layers.last, name)
-        if takes_over and number == after - 1 and before:
+        number, moves = int(found[1]), _matches(layers.last, name)
+        if moves and number == after - 1 and before:
             previous = f"{name[: found.start(1)]}{before - 1}{name[found.end(1) :]}"
             yield name, Grown(previous, reason=f"from layer {before - 1}, the last one before")
         elif number >= before:
             yield name, _new(layers, name, ADDED)
-        elif takes_over and number == before - 1:
+        elif moves and number == before - 1:
             reason = f"the saved one moves to layer {after - 1}"
             yield name, _new(layers, name, reason)
 
@@ -275,14 +275,14 @@ def _steps(
             plain = re.sub(rf"(?<![\w/]){re.escape(units)}(?![\w/])", CONSTANT, plain)
         used = tuple((units, *sizes[units]) for units in sorted(widened))
         steps.append(Widen(plain, used))
-        reasons += [_told(units, sizes) for units in grown]
+        reasons += [_change(units, sizes) for units in grown]
     for axis, units in rows:
         if anatomy.rows[units] == "tokens" and old.tokenizers:
             steps.append(Vocabulary(*old.tokenizers, axis))
             reasons.append("rows by token")
         elif _grows(sizes[units]):
             steps.append(Pad(axis) if anatomy.rows[units] == "zeros" else AddMeans(axis))
-            reasons.append(_told(units, sizes))
+            reasons.append(_change(units, sizes))
     return steps, reasons
 
 
@@ -300,6 +300,6 @@ def _grows(size: tuple[int, int]) -> bool:
     return size[0] != size[1]
 
 
-def _told(units: str, sizes: Sizes) -> str:
+def _change(units: str, sizes: Sizes) -> str:
     before, after = sizes[units]
     return f"{units} {before} -> {after}"

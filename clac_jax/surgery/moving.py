@@ -69,7 +69,7 @@ class Transpose(PerArray):
 
 @dataclass(frozen=True)
 class Reshape(PerArray):
-    """The same numbers in the same order, in another shape.
+    """All numbers in their order, in another shape.
 
     Attributes:
         sizes: the shape, with at most one -1 for what remains; () for the model's.
@@ -141,7 +141,7 @@ class Stack(Transform):
         del targets
         if len(set(sources)) != 1:
             raise ValueError(f"arrays of different shapes cannot be stacked: {_listed(sources)}")
-        axis = checked_axis(self.axis, sources[0], room=1)
+        axis = checked_axis(self.axis, sources[0], extra=1)
         return ((*sources[0][:axis], len(sources), *sources[0][axis:]),)
 
     def apply(  # noqa: D102

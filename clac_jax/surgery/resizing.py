@@ -46,7 +46,7 @@ class AlongAxis(PerArray):
 class Pad(AlongAxis):
     """Zeros after the end of an axis.
 
-    The moments start over: zeros with a full count of steps behind them would give the new numbers
+    The moments start over: zeros with a full count of steps would give the new numbers
     a first update of three times the learning rate.
     """
 

@@ -203,15 +203,15 @@ class Chain(Transform):
         return " | ".join(map(str, self.members))
 
 
-def checked_axis(axis: int, shape: Shape, room: int = 0) -> int:
-    """The axis as a number from 0 on; `room` is 1 if a new axis may be the last one.
+def checked_axis(axis: int, shape: Shape, extra: int = 0) -> int:
+    """The axis as a number from 0 on; `extra` is 1 if a new axis may be the last one.
 
     Raises:
         ValueError: the array has no such axis.
     """
-    if not -len(shape) - room <= axis < len(shape) + room:
+    if not -len(shape) - extra <= axis < len(shape) + extra:
         raise ValueError(f"an array of shape {shape} has no axis {axis}")
-    return axis % (len(shape) + room)
+    return axis % (len(shape) + extra)
 
 
 def with_size(shape: Shape, axis: int, size: int) -> Shape:

@@ -32,7 +32,7 @@ LARGER = {
 
 @pytest.fixture(scope="module")
 def trained(small_config, tmp_path_factory):
-    """A run of one epoch; and the same run continued for another one."""
+    """A run of one epoch; and the same run with a second epoch."""
     folder = tmp_path_factory.mktemp("trained")
     train(small_config(**COMMON, max_epochs=1), folder / "first")
     same = small_config(**COMMON, max_epochs=2, resume_from=str(folder / "first"))
@@ -72,5 +72,6 @@ def test_the_first_loss_is_that_of_the_run_continued_with_the_smaller_model(
     assert np.abs(kernel[:, first] - kernel[:, second]).max() > 1e-5
     if name == "frozen texts":
         frozen = arrays["params/text_encoder/layer_0_attention/key/kernel"]
-        heads = frozen.reshape(32, 4, 8)  # two copies of each head, still equal
-        np.testing.assert_array_equal(heads[:, ::2], heads[:, 1::2])
+        # Over the copies of its inputs it sums to the old map, in both copies of each head.
+        heads = frozen.reshape(16, 2, 4, 8).sum(axis=1)
+        np.testing.assert_allclose(heads[:, ::2], heads[:, 1::2], rtol=1e-4, atol=1e-7)

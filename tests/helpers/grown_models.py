@@ -30,7 +30,7 @@ def like(template, arrays):
 
 
 def trained(model, batch, seed=0):
-    """Variables without any that are zero or one, as after a training; the texts' are large."""
+    """Variables that are neither zero nor one, as after a training; the texts' are large."""
     rng = np.random.default_rng(seed)
 
     def value(path, leaf):

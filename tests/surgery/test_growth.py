@@ -179,7 +179,7 @@ def planned(changes, base=None, old=None):
         ),
     ],
 )
-def test_what_cannot_grow_without_a_change_is_refused(base, changes, message):
+def test_growth_that_would_change_the_function_is_refused(base, changes, message):
     with pytest.raises(GrowthError) as caught:
         planned(changes, base)
     assert message in str(caught.value)

@@ -76,7 +76,7 @@ def test_shapes_are_those_of_the_results_and_a_text_reads_as_the_transform(case)
 def test_the_inverse_gives_back_the_arrays(case):
     transform, sources, targets = case
     inverse = transform.inverse()
-    if inverse is None or isinstance(transform, Merge):  # entries that differ cannot come back
+    if inverse is None or isinstance(transform, Merge):  # entries that differ are lost
         return
     results = transform.apply(sources, targets, None)
     before = tuple(source.shape for source in sources)
@@ -188,7 +188,7 @@ def test_a_text_that_cannot_be_read_is_quoted_with_what_there_is(text, reason):
         ("split(0)", [()], [(1, 3)], "has no axis 0"),
     ],
 )
-def test_what_cannot_be_applied_is_refused_by_shapes_and_by_apply(text, shapes, targets, reason):
+def test_shapes_that_do_not_fit_are_refused_by_shapes_and_by_apply(text, shapes, targets, reason):
     transform = parse(text)
     with pytest.raises(ValueError) as caught:
         transform.shapes(tuple(shapes), tuple(targets))
