@@ -23,6 +23,7 @@ from clac_jax.checkpoint.matching import (
     suggest_rules,
 )
 from clac_jax.checkpoint.shard_handler import Target
+from clac_jax.config.adapters import is_adapter
 from clac_jax.errors import UserError, noun_for, shown
 from clac_jax.files.atomic import write_atomically
 
@@ -201,6 +202,11 @@ def _complaint(info: CheckpointInfo, found: Sequence[Match], options: RestoreOpt
     )
     if shapes:
         lines.append("  (or on_shape_mismatch=overlap, to copy the common part of each array)")
+    if any(is_adapter(m.name) for m in extra):
+        lines.append(
+            "  To keep what the adapters (lora_a, lora_b) have learned, merge them before: "
+            "`clac-jax ckpt export --merge`, then `ckpt import`."
+        )
     lines.append("  To continue with the same model, use the config.json next to the checkpoints.")
     return "\n".join(lines)
 
