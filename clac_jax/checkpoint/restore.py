@@ -21,6 +21,7 @@ from clac_jax.checkpoint.proposals import suggest_rules
 from clac_jax.checkpoint.renaming import parameter_names, part_of, split_name
 from clac_jax.checkpoint.shard_handler import Target
 from clac_jax.checkpoint.sources import Arrays, Wanted, of_checkpoint, with_growth
+from clac_jax.config.adapters import is_adapter
 from clac_jax.errors import UserError
 from clac_jax.files.atomic import write_atomically
 from clac_jax.surgery.transforms import parse
@@ -223,6 +224,11 @@ def _complaint(sources: Sequence[Wanted], found: Sequence[Match]) -> str:
     if shapes:
         lines.append("  (or on_shape_mismatch=overlap, to copy the common part of each array)")
     lines.append("  `clac-jax ckpt plan` shows all arrays and writes rules that fit.")
+    if any(is_adapter(m.name) for m in extra):
+        lines.append(
+            "  To keep what the adapters (lora_a, lora_b) have learned, merge them before: "
+            "`clac-jax ckpt export --merge`, then `ckpt import`."
+        )
     lines.append("  To continue with the same model, use the config.json next to the checkpoints.")
     return "\n".join(lines)
 

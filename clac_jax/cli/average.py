@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from clac_jax.cli.command import NAMED, new_workdir
-from clac_jax.errors import UserError, shown
+from clac_jax.errors import UserError, shown, warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,6 +72,7 @@ def _average(options: argparse.Namespace) -> int:
         weights = _weights(options.weights, len(infos))
         how = "weighted mean"
     check_alike(infos)
+    _warn_of_adapters(infos[0])
     with new_workdir(options.out, "--out") as workdir:
         arrays = average(infos, weights)
         about = made_from(how, ingredients(infos, weights))
@@ -94,12 +95,25 @@ def _soup(options: argparse.Namespace) -> int:
 
     infos = _located(options.checkpoints)
     check_alike(infos)
+    _warn_of_adapters(infos[0])
     with new_workdir(options.out, "--out") as workdir:
         soup = cook(infos, options.measure, options.data_dir, options.checkpoints)
         written = shown(soup.save(workdir))
     print(format_soup(soup))
     print(f"written   {written}")
     return 0
+
+
+def _warn_of_adapters(info: CheckpointInfo) -> None:
+    from clac_jax.config.adapters import has_adapters
+    from clac_jax.config.schema import with_defaults
+
+    if has_adapters(with_defaults(info.config)):
+        warn(
+            "adapters are averaged matrix by matrix, and the product of two means is not the mean "
+            "of the products. To average what they add, merge them first (`clac-jax ckpt export "
+            "--merge`, then `ckpt import`)."
+        )
 
 
 def _located(names: Sequence[str]) -> list[CheckpointInfo]:

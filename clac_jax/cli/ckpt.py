@@ -55,11 +55,11 @@ def add(group: argparse.ArgumentParser) -> None:
     export = command("export", _export, "the same as `clac-jax publish`; or only the adapters")
     export.add_argument("checkpoint", help=NAMED)
     export.add_argument("folder")
-    what = export.add_mutually_exclusive_group()
-    what.add_argument(
+    part = export.add_mutually_exclusive_group()
+    part.add_argument(
         "--merge", action="store_true", help="merge the adapters (LoRA) into the weights"
     )
-    what.add_argument(
+    part.add_argument(
         "--adapter",
         action="store_true",
         help="write only what was trained, without the frozen weights: adapter.safetensors, for "

@@ -19,6 +19,7 @@ from clac_jax.checkpoint.averages import evaluated_path
 from clac_jax.checkpoint.inspect import list_run
 from clac_jax.checkpoint.layout import read_all
 from clac_jax.checkpoint.locate import locate
+from clac_jax.checkpoint.restore import TreeMismatchError
 from clac_jax.cli import main as cli
 from clac_jax.config.adapters import is_adapter
 from clac_jax.config.schema import default_config
@@ -161,6 +162,21 @@ def test_a_model_without_adapters_has_none_to_export(stage1, tmp_path, capsys, f
     assert export(f"{stage1}@best", tmp_path / "out", flag) == 2
     assert "has no adapters (text_encoder.lora.rank is 0)" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_without_adapters_does_not_drop_those_of_a_checkpoint_unasked(
+    adapted, small_config, tmp_path
+):
+    with pytest.raises(TreeMismatchError, match=r"only in the checkpoint \(6\).*(?s:.*)merge them"):
+        train(small_config(resume_from=f"{adapted}@last"), tmp_path / "plain")
+
+
+def test_an_average_of_adapters_says_that_it_is_not_that_of_their_products(
+    adapted, tmp_path, capsys
+):
+    names = [f"{adapted}@step=7", f"{adapted}@last"]
+    assert cli.main(["ckpt", "average", *names, "--out", str(tmp_path / "mean")]) == 0
+    assert "merge them first" in capsys.readouterr().err
 
 
 def test_the_default_config_has_no_adapters():
