@@ -39,23 +39,15 @@ ELSEWHERE = {
     "checkpoint.growing": "checkpoint/test_plan.py",
     "checkpoint.inspect": "cli/test_ckpt.py",
     "checkpoint.lineage": "chain/test_chain_file.py",
-<<<<<<< HEAD
     "checkpoint.made_from": "checkpoint/test_averaging.py",
-||||||| merged common ancestors
-=======
     "checkpoint.opening": "checkpoint/test_sources.py",
->>>>>>> surgery-plan
     "checkpoint.orbax_manager": "checkpoint/test_manager.py",
     "checkpoint.origin": "checkpoint/test_resume.py",
     "checkpoint.part_writer": "checkpoint/test_parts.py",
     "checkpoint.proposals": "checkpoint/test_matching.py",
     "checkpoint.remote": "checkpoint/test_fetched.py",
-<<<<<<< HEAD
     "checkpoint.single": "checkpoint/test_averaging.py",
-||||||| merged common ancestors
-=======
     "checkpoint.renaming": "checkpoint/test_matching.py",
->>>>>>> surgery-plan
     "checkpoint.snapshot": "checkpoint/test_parts.py",
     "checkpoint.stored": "checkpoint/test_parts.py",
     "checkpoint.tree": "checkpoint/test_restore.py",

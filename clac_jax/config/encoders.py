@@ -250,4 +250,3 @@ def fill_defaults(config: Any) -> None:
 
 def _is_group(value: Any) -> bool:
     return hasattr(value, "items") and hasattr(value, "get")
-
