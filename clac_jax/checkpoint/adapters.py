@@ -38,7 +38,7 @@ class AdapterError(UserError):
 
 @dataclass(frozen=True)
 class Adapter:
-    """What a run with adapters has trained, without the frozen weights.
+    """The arrays that a run with adapters has trained, without the frozen weights.
 
     Attributes:
         config: the nested config of the run.

@@ -150,7 +150,7 @@ def has_statistics(info: CheckpointInfo) -> bool:
 
 
 def _differences(a: CheckpointInfo, b: CheckpointInfo) -> list[str]:
-    """What prevents an average of two models, in words."""
+    """The differences that prevent an average of two models, in words."""
     of_a, of_b = ({path: _described(info, path) for path in model_paths(info)} for info in (a, b))
     found = [f"only the first has {path}" for path in of_a if path not in of_b]
     found += [f"only the second has {path}" for path in of_b if path not in of_a]

@@ -1,4 +1,4 @@
-"""What a checkpoint says of the others that its model was computed from: `made_from`, as JSON."""
+"""The `made_from` of a checkpoint: which others its model was computed from, as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from clac_jax.errors import one_line
 
 @dataclass(frozen=True)
 class Ingredient:
-    """A checkpoint that has gone into the model of another.
+    """A checkpoint that has gone into a computed model.
 
     Attributes:
         checkpoint: its folder or URL.

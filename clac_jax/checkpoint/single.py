@@ -28,7 +28,7 @@ class NotEmptyError(UserError):
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a checkpoint says about its model, besides the config.
+    """The facts about a model that its checkpoint holds besides the config.
 
     Attributes:
         progress: position of its training.

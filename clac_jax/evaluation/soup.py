@@ -63,7 +63,7 @@ class Soup:
             "tried": [
                 {
                     "checkpoint": str(self.infos[each.number].folder),
-                    "alone": each.alone,
+                    "own_value": each.own_value,
                     "together": each.together,
                     "kept": each.is_kept,
                 }
@@ -101,9 +101,9 @@ def cook(
     name = measure or options["monitor"]
     mode = options["mode"] if name == options["monitor"] else _mode_of(name)
     validation = Validation(infos[0], data_dir)
-    alone = [validation.measure(read_evaluated(info, model_paths(info))) for info in infos]
-    if name not in alone[0]:
-        known = ", ".join(each for each in alone[0] if each != "pool_size")
+    own = [validation.measure(read_evaluated(info, model_paths(info))) for info in infos]
+    if name not in own[0]:
+        known = ", ".join(each for each in own[0] if each != "pool_size")
         raise EvaluationError(
             f"A validation of these checkpoints has no measure {name!r}. Give --measure one of "
             f"{known}."
@@ -118,7 +118,7 @@ def cook(
         return found[numbers][1][name]
 
     try:
-        tried = greedy_soup([each[name] for each in alone], together, mode)
+        tried = greedy_soup([each[name] for each in own], together, mode)
     except ValueError as error:
         raise EvaluationError(
             f"No soup can be made: {error} of {name}. The training of these checkpoints has "
@@ -127,7 +127,7 @@ def cook(
     chosen = tuple(each.number for each in tried if each.is_kept)
     if chosen not in found:
         arrays = average([infos[number] for number in chosen], _equal(len(chosen)))
-        found[chosen] = arrays, alone[chosen[0]]
+        found[chosen] = arrays, own[chosen[0]]
         if len(chosen) > 1:
             found[chosen] = arrays, validation.measure(arrays)
     return Soup(names, infos, tried, name, mode, validation.size, *found[chosen])
@@ -139,13 +139,13 @@ def format_soup(soup: Soup) -> str:
     lines = [
         f"{soup.measure} on the {soup.size:,} validation examples, "
         f"{'larger' if soup.mode == 'max' else 'smaller'} is better",
-        f"{'candidate':<{width}}  {'alone':>8}  {'with it':>8}",
+        f"{'candidate':<{width}}  {'own value':>9}  {'with it':>8}",
     ]
     for number, each in enumerate(soup.tried):
         name, verdict = soup.names[each.number], "kept" if each.is_kept else "left out"
         together = f"{each.together:>8.4f}" if number else f"{'-':>8}"
-        lines.append(f"{name:<{width}}  {each.alone:>8.4f}  {together}  {verdict}")
-    lines.append(f"{'soup':<{width}}  {soup.metrics[soup.measure]:>8.4f}")
+        lines.append(f"{name:<{width}}  {each.own_value:>9.4f}  {together}  {verdict}")
+    lines.append(f"{'soup':<{width}}  {soup.metrics[soup.measure]:>9.4f}")
     return "\n".join(lines)
 
 

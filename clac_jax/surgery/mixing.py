@@ -77,26 +77,26 @@ class Tried:
 
     Attributes:
         number: its number among the candidates, from 0.
-        alone: its own value.
+        own_value: its own value.
         together: value of the average of the ingredients so far and this candidate.
         is_kept: whether it has become an ingredient.
     """
 
     number: int
-    alone: float
+    own_value: float
     together: float
     is_kept: bool
 
 
 def greedy_soup(
-    alone: Sequence[float], together: Callable[[tuple[int, ...]], float], mode: str
+    own_values: Sequence[float], together: Callable[[tuple[int, ...]], float], mode: str
 ) -> list[Tried]:
     """Chooses the ingredients of an average, best candidate first (arXiv:2203.05482).
 
     Each candidate in turn is kept if the average with it is not worse than the one without.
 
     Args:
-        alone: value of each candidate.
+        own_values: value of each candidate.
         together: numbers of some candidates -> value of their average; not called for a single one.
         mode: "max" if larger values are better, otherwise "min".
 
@@ -107,17 +107,17 @@ def greedy_soup(
         ValueError: no candidate has a finite value.
     """
     sign = 1.0 if mode == "max" else -1.0
-    gains = [sign * value if math.isfinite(value) else -math.inf for value in alone]
+    gains = [sign * value if math.isfinite(value) else -math.inf for value in own_values]
     if max(gains, default=-math.inf) == -math.inf:
         raise ValueError("no candidate has a finite value")
-    first, *others = sorted(range(len(alone)), key=lambda number: -gains[number])
-    tried = [Tried(first, alone[first], alone[first], True)]
+    first, *others = sorted(range(len(own_values)), key=lambda number: -gains[number])
+    tried = [Tried(first, own_values[first], own_values[first], True)]
     kept: tuple[int, ...] = (first,)
     best = gains[first]
     for number in others:
         value = together((*kept, number))
         is_kept = sign * value >= best  # false if it is not a number
-        tried.append(Tried(number, alone[number], value, is_kept))
+        tried.append(Tried(number, own_values[number], value, is_kept))
         if is_kept:
             kept, best = (*kept, number), sign * value
     return tried

@@ -85,7 +85,7 @@ def test_an_average_is_numpys_and_what_is_equal_stays(runs, tmp_path, ckpt):
     np.testing.assert_array_equal(tree["params"]["graph"]["kernel"], saved["params/graph/kernel"])
 
 
-def test_what_it_was_made_from_is_shown(runs, tmp_path, ckpt):
+def test_the_ingredients_are_shown(runs, tmp_path, ckpt):
     a, b = runs
     ckpt("average", f"{a}@step=3", b, "--out", tmp_path / "mean")
     code, out, _ = ckpt("show", tmp_path / "mean", "--json")
@@ -116,7 +116,7 @@ def test_the_exponential_average_of_a_run_is_over_its_steps_in_order(runs, tmp_p
     assert result.step == 8
 
 
-def test_what_is_averaged_is_what_each_run_evaluated(tmp_path):
+def test_each_run_contributes_the_weights_that_it_evaluated(tmp_path):
     def averaged(seed, step=True):
         state = with_average(make_state(seed, step=step), Averaging(0.5), TRAINABLE)
         graph = {name: leaf + 1 for name, leaf in state.ema["graph"].items()}
@@ -204,14 +204,16 @@ def test_models_with_other_names_or_meaning_are_refused(runs, tmp_path):
         (["a", "--ema=2"], "from 0 to 1"),
     ],
 )
-def test_what_cannot_be_averaged_is_a_sentence(runs, tmp_path, ckpt, arguments, words):
+def test_an_average_that_cannot_be_made_is_refused_in_a_sentence(
+    runs, tmp_path, ckpt, arguments, words
+):
     names = {"a": runs[0], "b": runs[1], "a@step=3": f"{runs[0]}@step=3"}
     given = [names.get(each, each) for each in arguments]
     code, out, err = ckpt("average", *given, "--out", tmp_path / "mean")
     assert code == 2 and words in err and not out
 
 
-def test_a_workdir_with_checkpoints_is_left_alone(runs, ckpt):
+def test_a_workdir_with_checkpoints_is_not_touched(runs, ckpt):
     a, b = runs
     code, _, err = ckpt("average", a, b, "--out", a)
     assert code == 2 and "holds checkpoints already" in err

@@ -111,8 +111,8 @@ def merged(adapted, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def alone(adapted, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("alone") / "adapter"
+def exported(adapted, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported") / "adapter"
     assert export(f"{adapted}@last", folder, "--adapter") == 0
     return folder
 
@@ -129,28 +129,28 @@ def test_merged_the_model_is_an_ordinary_one_with_the_same_output(adapted, merge
     np.testing.assert_allclose(vectors(plain), expected, atol=1e-6)
 
 
-def test_adapters_and_their_base_are_the_model(stage1, adapted, alone):
-    whole = locate(f"{adapted}@last")
-    arrays = read_adapter(alone).arrays
+def test_adapters_and_their_base_are_the_model(stage1, adapted, exported):
+    run = locate(f"{adapted}@last")
+    arrays = read_adapter(exported).arrays
     assert set(arrays) == {
-        path for path in whole.leaves
-        if path.startswith(("params/", "batch_stats/")) and path not in base_of(whole.leaves)
+        path for path in run.leaves
+        if path.startswith(("params/", "batch_stats/")) and path not in base_of(run.leaves)
     }  # fmt: skip
-    assert (alone / ADAPTER_FILE).stat().st_size < 0.1 * 4 * 30522 * 16
-    model = clac_jax.load(f"{stage1}@best", adapter=alone)
+    assert (exported / ADAPTER_FILE).stat().st_size < 0.1 * 4 * 30522 * 16
+    model = clac_jax.load(f"{stage1}@best", adapter=exported)
     assert model.step == LAST and model.config.text_encoder.lora.rank == 2
     np.testing.assert_array_equal(vectors(model), vectors(clac_jax.load(f"{adapted}@last")))
 
 
-def test_adapters_alone_or_on_another_base_are_refused(stage1, alone, tmp_path):
+def test_adapters_without_or_on_another_base_are_refused(stage1, exported, tmp_path):
     with pytest.raises(LoadError, match=r"only adapters.*adapter="):
-        clac_jax.load(alone)
+        clac_jax.load(exported)
     for other in (f"{stage1}@step=1", "mini"):
         with pytest.raises(LoadError, match=r"not the base of the adapters.*its weights differ"):
-            clac_jax.load(other, adapter=alone)
+            clac_jax.load(other, adapter=exported)
     with pytest.raises(AdapterError, match=r"has no adapter\.safetensors"):
         clac_jax.load(f"{stage1}@best", adapter=tmp_path)
-    shutil.copytree(alone, tmp_path / "changed")
+    shutil.copytree(exported, tmp_path / "changed")
     file = tmp_path / "changed" / ADAPTER_FILE
     file.write_bytes(file.read_bytes()[:-4] + b"\1\1\1\1")
     with pytest.raises(AdapterError, match="is not what was exported"):

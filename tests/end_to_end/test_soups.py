@@ -21,7 +21,7 @@ def test_candidates_are_validated_as_in_their_run_and_the_soup_loads(stage1, tmp
     infos = [locate(name) for name in names]
     for info in infos:
         recorded = info.metrics["val_loss"]
-        assert tried[str(info.folder)]["alone"] == pytest.approx(recorded, rel=1e-6)
+        assert tried[str(info.folder)]["own_value"] == pytest.approx(recorded, rel=1e-6)
         assert f"{recorded:.4f}" in out
     chosen = [each["step"] for each in result.made_from["checkpoints"]]
     kept = [info for info in infos if info.step in chosen]

@@ -59,7 +59,7 @@ def test_the_soup_is_that_of_the_definition(runs, tmp_path, capsys, flags):
     assert len(about["choice"]["tried"]) == 4
 
 
-def test_what_makes_it_better_is_averaged(runs, tmp_path, capsys):
+def test_candidates_that_make_it_better_are_averaged(runs, tmp_path, capsys):
     """2 and -1.5: best first -1.5; with 2 it is 0.25, with 9 it is 3.2."""
     assert soup(runs[:3], tmp_path / "soup") == 0
     info = locate(f"{tmp_path}/soup@best")
@@ -68,7 +68,7 @@ def test_what_makes_it_better_is_averaged(runs, tmp_path, capsys):
     bias = read_arrays(info, ["params/graph/bias"])["params/graph/bias"]
     np.testing.assert_array_equal(bias, np.full(3, 0.25, np.float32))
     tried = info.made_from["choice"]["tried"]
-    assert [(each["alone"], each["together"], each["kept"]) for each in tried] == [
+    assert [(each["own_value"], each["together"], each["kept"]) for each in tried] == [
         (1.5, 1.5, True), (2.0, 0.25, True), (9.0, pytest.approx(9.5 / 3), False)
     ]  # fmt: skip
     assert "soup" in capsys.readouterr().out.splitlines()[-2]

@@ -100,19 +100,19 @@ def test_a_greedy_soup_is_what_the_definition_says(mode, order):
     def value(numbers):
         return value_of([names[k] for k in numbers], sign)
 
-    alone = [value([k]) for k in range(len(names))]
+    own = [value([k]) for k in range(len(names))]
     # By the definition, written out: sort, then add what does not make it worse.
     expected, best = [], None
-    for k in sorted(range(len(names)), key=lambda k: -sign * alone[k]):
+    for k in sorted(range(len(names)), key=lambda k: -sign * own[k]):
         candidate = value([*expected, k])
         if best is None or sign * candidate >= sign * best:
             expected, best = [*expected, k], candidate
-    tried = greedy_soup(alone, value, mode)
+    tried = greedy_soup(own, value, mode)
     assert [each.number for each in tried if each.is_kept] == expected
     assert len({each.number for each in tried}) == len(names)
-    assert tried[0].is_kept and tried[0].together == tried[0].alone
+    assert tried[0].is_kept and tried[0].together == tried[0].own_value
     for each in tried:
-        assert each.alone == alone[each.number]
+        assert each.own_value == own[each.number]
 
 
 def test_a_soup_that_only_gets_worse_has_one_ingredient():
@@ -126,7 +126,7 @@ def test_equal_candidates_are_tried_in_the_order_given_and_equal_averages_are_ke
     assert all(each.is_kept for each in tried)
 
 
-def test_what_is_not_a_number_is_tried_last_and_left_out():
+def test_candidates_that_are_not_a_number_are_tried_last_and_left_out():
     nan = float("nan")
     tried = greedy_soup([nan, 0.2], lambda numbers: nan, "min")
     assert [(each.number, each.is_kept) for each in tried] == [(1, True), (0, False)]

@@ -116,7 +116,7 @@ def test_before_the_first_step_the_function_is_that_of_the_base_and_later_that_o
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_adapters_the_program_is_the_one_from_before_there_were_any(kind, monkeypatch):
-    """The same operations in the same order, dropout included, so the same bits."""
+    """Equal operations in equal order, dropout included, give equal bits."""
     module = encoder(kind, rank=0)
     ids = jnp.arange(6, dtype=jnp.uint32)
 
@@ -135,7 +135,7 @@ def test_without_adapters_the_program_is_the_one_from_before_there_were_any(kind
     assert program() == now
 
 
-def test_a_map_with_an_adapter_computes_in_the_precision_asked_for():
+def test_a_map_with_an_adapter_computes_in_the_requested_precision():
     dense = LoraDense(3, dtype=jnp.bfloat16, rank=1, scale=2.0)
     x = jnp.ones((2, 4), jnp.float32)
     params = dense.init(jax.random.key(0), x)
@@ -156,7 +156,7 @@ def setup():
     return config, model, random_variables(model, batch())
 
 
-def test_what_is_trained_are_the_adapters_and_what_is_not_pretrained(setup):
+def test_only_the_adapters_and_modules_that_begin_at_random_are_trained(setup):
     config, model, variables = setup
     mask = flat(optim.trainable_parameters(config, variables["params"]))
     of_text = {path for path, is_trained in mask.items() if is_trained and "text_enc" in path}
@@ -216,7 +216,7 @@ def test_targets_that_an_encoder_lacks_are_refused(kind, targets, words):
         text_settings(config, vocab_size=100)
 
 
-def test_the_settings_hold_no_adapters_unless_the_config_asks_for_them():
+def test_the_settings_hold_no_adapters_unless_their_rank_is_set():
     assert text_settings(config_with(rank=0), 100).lora is None
     settings = text_settings(config_with(), 100)
     assert settings.lora == (RANK, ALPHA, KINDS["bert"]) and settings.lora.scale == 3.0
