@@ -49,7 +49,7 @@ def complete(given: Definition) -> Definition:
     given = _with_monitor(given, config)
     if given.population is not None:
         given = dataclasses.replace(given, population=completed(given))
-    if "max_epochs" not in given.space:  # so that a trial's last epoch is known without its config
+    elif "max_epochs" not in given.space:  # a trial's last epoch is known without its config
         overrides = {**given.overrides, "max_epochs": config.max_epochs}
         given = dataclasses.replace(given, overrides=overrides)
     _examine(given, config)

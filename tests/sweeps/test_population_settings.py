@@ -86,7 +86,7 @@ FILE = """
 from clac_jax.sweeps import log
 config = "smoke"
 space = {"learning_rate": log(1e-5, 1e-1)}
-population = dict(members=3, generations=2)
+population = dict(members=3, generations=3)
 """
 
 
@@ -98,10 +98,13 @@ def test_the_command_trains_a_population_and_shows_it(tmp_path, monkeypatch, cap
     file.write_text(FILE)
     assert main(["sweep", "start", str(file), f"--workdir={workdir}"]) == 0
     out, err = capsys.readouterr()
-    assert "finished: 6 trials of 6: 6 complete" in out
-    assert err.count(" exploits member ") == 1
+    assert "finished: 9 trials of 9: 9 complete" in out
+    assert err.count(" exploits member ") == 2
+    last = (workdir / "members" / "00" / "gen_02" / "trial.json").read_text()
+    assert "--config.max_epochs=3" in last  # not that of the config
+    assert "--config.stop_at_epoch=3" in last
     page = (workdir / "sweep.html").read_text()
-    assert "3 members, 2 generations so far" in page
+    assert "3 members, 3 generations so far" in page
     (workdir / "sweep.html").unlink()
     assert main(["sweep", "page", f"--workdir={workdir}"]) == 0
     assert capsys.readouterr().out.strip() == str(workdir / "sweep.html")
