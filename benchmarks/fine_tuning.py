@@ -5,7 +5,7 @@ python -m benchmarks.fine_tuning outputs/base outputs/fine_tuning [--seeds 5]
 Each property is learned from the first 100, 500 and all training crystals that have it: by the
 graph encoder from the best checkpoint of the first run and from scratch, with the same settings and
 number of steps; by a linear (ridge) regression from the vectors of the pretrained graph encoder,
-which stays as it is; and by gradient boosting from the composition, which knows no structure. All
+which stays as it is; and by gradient boosting from the composition, without structure. All
 are measured on the entire test split. The command, run again, resumes.
 """
 

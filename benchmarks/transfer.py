@@ -1,4 +1,4 @@
-"""Retrieval among crystals of another source, by models that were trained on the included data.
+"""Retrieval among crystals of a different source, by models that were trained on the included data.
 
 python -m benchmarks.transfer "base=outputs/base@best" "composition=outputs/composition@best"
 
@@ -76,7 +76,7 @@ def records(cache: Path) -> tuple[list[Record], dict[str, str]]:
                     known[name] = compute_facts(row)
                 cache.write_bytes(pickle.dumps(known))
             found.append(record_of_row({**row, **narrative_of(Compound(known[name]), row)}))
-        # No bonds are found (pymatgen knows no radius of the element, which it reports by a
+        # No bonds are found (pymatgen has no radius of the element, which it reports by a
         # TypeError), or the text would be too short or too long.
         except (TypeError, ValueError) as error:
             without[name] = str(error)

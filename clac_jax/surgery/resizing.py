@@ -116,7 +116,7 @@ class Repeat(PerArray):
 
     Attributes:
         axis: the axis.
-        number: how many copies there are of an entry.
+        number: count of the copies of each entry.
         power: the numbers are divided by `number` to this power.
     """
 

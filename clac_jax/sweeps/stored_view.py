@@ -1,4 +1,4 @@
-"""What is shown of a sweep, as it is stored."""
+"""The view of a sweep, read from its database."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from clac_jax.sweeps.view import SweepView, TrialView
 def view_of(
     definition: Definition, trials: Sequence[TrialRecord], workdir: Path, name: str
 ) -> SweepView:
-    """What the page of a sweep shows.
+    """The content of the page of a sweep.
 
     Args:
         definition: the sweep, complete.

@@ -37,7 +37,7 @@ CHILD_FILE = "trial.json"
 MAX_OUTPUT = 4 << 20  # bytes; at the next start, a longer file makes way for a new one
 LAST_LINES = 30
 IN_USE = " is in use by "
-"""In the error of a run whose folder is held by another one."""
+"""In the error of a run whose folder is held by a different one."""
 POLL_SECONDS = 0.2
 PAUSE_SECONDS = 2.0  # before a restart; doubled for each crash in a row without progress
 CRASHES = 3  # in a row, without a newer checkpoint

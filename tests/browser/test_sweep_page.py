@@ -92,7 +92,7 @@ def test_a_part_of_an_axis_keeps_only_the_trials_within_it(opened):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_population_shows_its_tree_and_tells_what_an_exploit_changed(opened, scheme):
+def test_a_population_shows_its_tree_and_the_keys_that_an_exploit_changed(opened, scheme):
     view = population()
     page = opened(view, scheme)
     exploits = [trial for trial in view.trials if trial.changed]

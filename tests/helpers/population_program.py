@@ -28,7 +28,7 @@ def storage_in(workdir):
     return Storage(f"sqlite:///{workdir}/sweep.db", "population")
 
 
-def begun(definition, storage, workdir, say=lambda line: None, slots=2):
+def started(definition, storage, workdir, say=lambda line: None, slots=2):
     program = Program(workdir, [{} for _ in range(slots)], MEMBER, say)
     return PopulationDriver(definition, storage, program)
 
@@ -36,7 +36,7 @@ def begun(definition, storage, workdir, say=lambda line: None, slots=2):
 def trained(definition, workdir):
     """The trials of a population that is trained to its end by this program."""
     with storage_in(workdir) as storage:
-        assert begun(definition, storage, workdir).run(threading.Event())
+        assert started(definition, storage, workdir).run(threading.Event())
         return storage.trials()
 
 

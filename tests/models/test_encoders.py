@@ -26,6 +26,7 @@ MAY_NAME_ONE = {
     "config/training.py",
     "config/schema.py",
     "config/renamed.py",
+    "models/model_anatomy.py",
     "models/structure_head.py",
     "interop/reference_config.py",
 }
