@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clac_jax.cli.train import _with_files
+from clac_jax.cli.train import with_config_files
 from clac_jax.distributed.preemption import EXIT_PREEMPTED
 from clac_jax.errors import EXIT_USER_ERROR
 
@@ -80,21 +80,21 @@ def test_flags_that_are_wrong(start, tmp_path, program, flags, words):
 
 def test_names_become_the_files_of_the_shipped_configs():
     folder = ROOT / "configs"
-    assert _with_files(["--config=base", "--workdir=base", "--config.seed=1"]) == [
+    assert with_config_files(["--config=base", "--workdir=base", "--config.seed=1"]) == [
         f"--config={folder / 'base.py'}",
         "--workdir=base",
         "--config.seed=1",
     ]
-    assert _with_files(["-config=losses:jsd"]) == [f"-config={folder / 'losses.py'}:jsd"]
-    assert _with_files(["--config", "smoke"]) == ["--config", str(folder / "smoke.py")]
+    assert with_config_files(["-config=losses:jsd"]) == [f"-config={folder / 'losses.py'}:jsd"]
+    assert with_config_files(["--config", "smoke"]) == ["--config", str(folder / "smoke.py")]
     for path in ("base.py", "./base", "configs/base.py:a", "/a/b.py"):
-        assert _with_files([f"--config={path}"]) == [f"--config={path}"]
+        assert with_config_files([f"--config={path}"]) == [f"--config={path}"]
 
 
 def test_a_file_of_the_users_comes_before_a_shipped_config(tmp_path, monkeypatch):
     (tmp_path / "base").write_text("")
     monkeypatch.chdir(tmp_path)
-    assert _with_files(["--config=base"]) == ["--config=base"]
+    assert with_config_files(["--config=base"]) == ["--config=base"]
 
 
 def test_a_signal_is_heard_before_the_flags_are_read(tmp_path):
