@@ -16,7 +16,7 @@ from clac_jax.checkpoint.plan import make_plan
 from clac_jax.checkpoint.restore import restore_plan
 from clac_jax.cli.main import main
 from clac_jax.config.check import ready
-from clac_jax.config.shipped import config_of, shipped_config
+from clac_jax.config.shipped import config_named, shipped_config
 from clac_jax.merging.model_shapes import shapes_of_config
 from clac_jax.training.progress import RunProgress
 
@@ -82,7 +82,7 @@ def test_the_written_config_leaves_nothing_open_and_restores_what_the_plan_said(
     assert main(["ckpt", "plan", str(workdir), *arguments]) == 1
     printed = capsys.readouterr().out
     assert "then      nothing is open" in printed
-    config = config_of("new.py")
+    config = config_named("new.py")
     assert config.max_epochs == 5 and config.resume_from == str(workdir)
     assert main(["ckpt", "plan", "--config=new.py", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)

@@ -18,7 +18,7 @@ import pytest
 import clac_jax
 
 ROOT = Path(__file__).parents[2]
-NEEDED = ("clac_jax", "configs", "pyproject.toml", "setup.py", "README.md", "LICENSE")
+NEEDED = ("clac_jax", "configs", "sweeps", "pyproject.toml", "setup.py", "README.md", "LICENSE")
 
 
 def call(*command, cwd, **variables):
@@ -75,10 +75,13 @@ def test_the_wheel_holds_the_configs_and_the_data_and_nothing_else(wheel):
         "clac_jax/datasets/materials_project_mini/materials_project_mini.parquet",
         "clac_jax/datasets/materials_project_mini/DATA_LICENSE.md",
     } <= names
-    for folder in ("clac_jax", "configs"):
-        files = {file.relative_to(ROOT) for file in (ROOT / folder).rglob("*.py")}
-        packed = {"clac_jax" / file if folder == "configs" else file for file in files}
-        assert {file.as_posix() for file in packed} <= names
+    for folder, place in (
+        ("clac_jax", "clac_jax"),
+        ("configs", "clac_jax/configs"),
+        ("sweeps", "clac_jax/sweep_files"),
+    ):
+        files = {file.relative_to(ROOT / folder) for file in (ROOT / folder).rglob("*.py")}
+        assert {f"{place}/{file.as_posix()}" for file in files} <= names
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"clac_jax"}
 
 

@@ -192,7 +192,8 @@ def test_a_database_that_is_away_for_a_while_is_waited_for(swept, monkeypatch, c
     monkeypatch.setattr(Storage, "trials", trials)
     finished, stored = swept()
     assert finished and all(trial.value is not None for trial in stored)
-    assert capsys.readouterr().err.count("it is tried again") == 1
+    said = capsys.readouterr().err.count("it is tried again")
+    assert 1 <= said <= 4, "not at each of the four attempts, unless they are far apart"
 
 
 def test_a_changed_file_names_what_changed(url):
