@@ -20,7 +20,7 @@ QUANTILE = 0.25
 
 @dataclass(frozen=True)
 class Importance:
-    """How much each key decided whether a trial was among the good ones.
+    """The share of each key in whether a trial was among the good ones.
 
     Attributes:
         shares: dotted key -> share, the largest first; they add up to 1. {} if not estimated.

@@ -90,8 +90,8 @@ def _sections(view: SweepView) -> Iterator[tuple[str, str]]:
         yield (
             "Lineage",
             "<p>Each column is a generation and each row a member; the better the measure, the "
-            "stronger the colour. A thick line is an exploit: the member starts from another one's "
-            "checkpoint, with the keys of the table changed.</p>"
+            "stronger the colour. A thick line is an exploit: the member starts from the checkpoint of "
+            "a different one, with the keys of the table changed.</p>"
             f'<figure id="lineage-chart"></figure>{_exploits(view)}',
         )
     yield (
@@ -171,7 +171,7 @@ def _exploits(view: SweepView) -> str:
         for changes in [_changes(trial)]
     )
     if not rows:
-        return '<p class="note">No member has exploited another one yet.</p>'
+        return '<p class="note">No member has exploited a better one yet.</p>'
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Exploits">'
         '<table id="exploits-table"><caption>Exploits</caption><thead><tr><th scope="col">trial'
@@ -193,7 +193,7 @@ def _changes(trial: TrialView) -> str:
 
 
 def _data(view: SweepView) -> dict[str, Any]:
-    """What the figures are drawn from, as plain JSON; numbers that are not finite are null."""
+    """The values that the figures show, as plain JSON; numbers that are not finite are null."""
     return {
         "monitor": view.monitor,
         "mode": view.mode,
@@ -259,8 +259,8 @@ def _number(value: float | None) -> str:
 def _duration(seconds: float | None) -> str:
     if seconds is None:
         return "–"
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+    count = round(seconds)
+    return f"{count // 3600}:{count // 60 % 60:02}:{count % 60:02}"
 
 
 def _short(value: Any) -> str:

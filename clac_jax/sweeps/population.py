@@ -3,7 +3,7 @@
 The members of a population train in generations (Jaderberg et al., arXiv:1711.09846). After each,
 the worst ones exploit better ones: they start from a better member's checkpoint with its keys, and
 explore: some keys change. Every decision is a function of only the sweep file and the results of
-the generation before, so it is the same whoever makes it, and after however many kills.
+the generation before, so it is the same in every program, and after any number of kills.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Population:
         explore: dotted key -> the factors one of which its value is multiplied by, or `RESAMPLE`.
         space: dotted key -> its values: drawn from for generation 0, bounds later.
         mode: "min" or "max", the better direction of the measure.
-        seed: of every draw.
+        seed: the seed of every draw.
     """
 
     members: int
@@ -68,11 +68,11 @@ class Population:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a member does in a generation.
+    """The task of a member in a generation.
 
     Attributes:
-        member: from 0.
-        generation: from 0.
+        member: its number, counted from 0.
+        generation: the number of the generation, counted from 0.
         values: dotted key -> value, of all keys of the space.
         parent: the member from whose checkpoint of the generation before it starts; None at first.
         changed: dotted key -> (value in the parent, value now), of those that explored.
@@ -135,7 +135,7 @@ def first_plans(population: Population) -> list[Plan]:
 def next_plans(population: Population, before: Sequence[Done]) -> list[Plan]:
     """The generation after one that has ended.
 
-    The worst members exploit: each one draws a member among as many best ones. A member without
+    The worst members exploit: each one draws one of the equally many best ones. A member without
     a value is among the worst, however many there are. A tie is not exploited.
 
     Args:
@@ -221,7 +221,7 @@ def _exploiting(population: Population, done: Done, donor: Done, rng: np.random.
 
 
 def _perturbed(domain: Domain, value: Any, factors: Sequence[float], draw: float) -> Value:
-    """A number times one of the factors, within its bounds; whole ones move by at least 1."""
+    """A number times one of the factors, within its bounds; integers move by at least 1."""
     assert isinstance(domain, Range)
     factor = factors[min(int(draw * len(factors)), len(factors) - 1)]
     new = value * factor

@@ -88,7 +88,7 @@ def overrides_of(
 class PopulationDriver(Driver):
     """A driver of a population: which trials there are, and which checkpoints are kept."""
 
-    failures = float("inf")  # a member that fails exploits another one
+    failures = float("inf")  # a member that fails exploits a better one
 
     def __init__(self, definition: Definition, storage: Storage, program: Program):
         """See `Driver`."""
@@ -134,7 +134,7 @@ class PopulationDriver(Driver):
             raise WorkdirError(f"Cannot make {folder}: {explain(error)}") from error
         write_atomically(folder / LINEAGE_FILE, json.dumps(lineage, indent=1) + "\n")
         if plan.exploits:
-            self._program.say(told(trial.number, plan))
+            self._program.say(exploit_line(trial.number, plan))
         return overrides_of(self._definition, population, plan, parent)
 
     def _value(self, number: int, values: Sequence[tuple[int, int, float]]) -> float | None:
@@ -163,7 +163,7 @@ def _done(trial: TrialRecord) -> Done:
     return Done(plan_of(trial), end.value if end.state is State.COMPLETE else None)
 
 
-def told(number: int, plan: Plan) -> str:
+def exploit_line(number: int, plan: Plan) -> str:
     """A line on an exploit."""
     changes = [f"{name} {_short(a)} -> {_short(b)}" for name, (a, b) in plan.changed.items()]
     return (

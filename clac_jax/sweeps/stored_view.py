@@ -1,4 +1,4 @@
-"""What is shown of a sweep, as it is stored."""
+"""A sweep in its storage, as its page shows it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from clac_jax.sweeps.view import SweepView, TrialView
 def view_of(
     definition: Definition, trials: Sequence[TrialRecord], workdir: Path, name: str
 ) -> SweepView:
-    """What the page of a sweep shows.
+    """The sweep as its page shows it.
 
     Args:
         definition: the sweep, complete.

@@ -1,4 +1,4 @@
-"""What is shown of a sweep: its trials as plain values, wherever they are stored."""
+"""A sweep as it is shown: its trials as plain values, wherever they are stored."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TrialView:
     """A trial; of a population, one generation of one member.
 
     Attributes:
-        number: from 0; in a population, by generation and then by member.
+        number: its number, counted from 0; in a population, by generation and then by member.
         state: one of `STATES`.
         params: dotted key -> value, of the keys that have an effect in it.
         values: (step, epoch, monitored value) of each validation, by step; epochs count from 0.

@@ -1,5 +1,6 @@
 """A program that trains a population, for tests: quick to look, and with members that pretend."""
 
+import os
 import sys
 import threading
 
@@ -28,7 +29,7 @@ def storage_in(workdir):
     return Storage(f"sqlite:///{workdir}/sweep.db", "population")
 
 
-def begun(definition, storage, workdir, say=lambda line: None, slots=2):
+def started(definition, storage, workdir, say=lambda line: None, slots=2):
     program = Program(workdir, [{} for _ in range(slots)], MEMBER, say)
     return PopulationDriver(definition, storage, program)
 
@@ -36,7 +37,7 @@ def begun(definition, storage, workdir, say=lambda line: None, slots=2):
 def trained(definition, workdir):
     """The trials of a population that is trained to its end by this program."""
     with storage_in(workdir) as storage:
-        assert begun(definition, storage, workdir).run(threading.Event())
+        assert started(definition, storage, workdir).run(threading.Event())
         return storage.trials()
 
 
@@ -45,3 +46,12 @@ def train_quickly(plain, workdir):
     for pause in pauses():
         setattr(*pause)
     trained(Definition.from_plain(plain), workdir)
+
+
+def train_real_members(plain, workdir, environment):
+    """The main function of a program whose members are real trainings."""
+    os.environ.update(environment)
+    with storage_in(workdir) as storage:
+        program = Program(workdir, say=lambda line: None)
+        population = PopulationDriver(Definition.from_plain(plain), storage, program)
+        assert population.run(threading.Event())

@@ -90,7 +90,7 @@ def test_a_decision_depends_only_on_the_generation_before():
     assert next_plans(settings, before) == plans
     stored = [Plan.from_json(json.loads(json.dumps(plan.to_json()))) for plan in plans]
     assert stored == plans
-    # The draws of a member do not move when another one's result changes.
+    # The draws of a member do not move when the result of another changes.
     others = done(settings, [5.0, 1.0, 7.5, 2.0, 4.0, 3.0, 8.0, 6.0])
     again = next_plans(settings, others)
     assert [(p.parent, p.values) for p in again] == [(p.parent, p.values) for p in plans]
@@ -110,7 +110,7 @@ def test_all_that_failed_exploit_and_none_is_exploited():
     assert not only[7].exploits
 
 
-def test_without_any_result_it_says_where_to_look():
+def test_a_generation_without_results_names_the_outputs():
     settings = population()
     with pytest.raises(
         PopulationError, match=r"No member of generation 0 has a result.*output\.txt"
@@ -148,7 +148,7 @@ def test_a_key_without_effect_keeps_its_value_for_later_and_is_not_set():
     assert active(SPACE, values | {"schedule": "cosine"})["cosine.epochs"] == 4
 
 
-def test_what_a_living_member_starts_from_is_needed_and_nothing_else_of_its_generation():
+def test_parents_of_living_members_are_needed_and_others_of_their_generation_are_not():
     settings = population(members=3, exploit=0.34)
     first = first_plans(settings)
     assert needed(settings, first, [True, True, False]) == {0, 1, 2}

@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from helpers.population_program import begun, pauses, storage_in, train_quickly, trained
+from helpers.population_program import pauses, started, storage_in, train_quickly, trained
 from helpers.pretend_member import after, newest
 from helpers.sweep_program import programs
 
@@ -207,7 +207,7 @@ def test_a_request_to_stop_saves_and_the_same_command_continues(tmp_path, monkey
             stop.set()
 
     with storage_in(workdir) as storage:
-        assert not begun(small, storage, workdir, say, slots=1).run(stop)
+        assert not started(small, storage, workdir, say, slots=1).run(stop)
         states = [record.state for record in storage.trials()]
     assert State.COMPLETE in states
     assert len(states) < 4 or State.WAITING in states

@@ -30,7 +30,7 @@ def with_population(**changes):
     return dataclasses.replace(GIVEN, population={**GIVEN.population, **changes})
 
 
-def test_what_is_not_given_has_a_default():
+def test_omitted_settings_have_defaults():
     settings = completed(GIVEN)
     plain = dataclasses.replace(GIVEN, population=settings).to_plain()
     population = population_of(Definition.from_plain(plain))
