@@ -1,5 +1,6 @@
 """A program that trains a population, for tests: quick to look, and with members that pretend."""
 
+import os
 import sys
 import threading
 
@@ -45,3 +46,12 @@ def train_quickly(plain, workdir):
     for pause in pauses():
         setattr(*pause)
     trained(Definition.from_plain(plain), workdir)
+
+
+def train_real_members(plain, workdir, environment):
+    """The main function of a program whose members are real trainings."""
+    os.environ.update(environment)
+    with storage_in(workdir) as storage:
+        program = Program(workdir, say=lambda line: None)
+        population = PopulationDriver(Definition.from_plain(plain), storage, program)
+        assert population.run(threading.Event())
