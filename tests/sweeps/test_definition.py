@@ -94,7 +94,7 @@ def test_a_mistake_in_a_file_is_one_sentence(file, line, message):
 
 
 def test_a_file_that_does_not_exist_names_those_that_do():
-    with pytest.raises(SweepFileError, match=r"shipped one: lr, .*smoke"):
+    with pytest.raises(SweepFileError, match=r"shipped one: base, lr, .*smoke"):
         read("no_such_file")
 
 
