@@ -23,7 +23,68 @@ from clac_jax.surgery.transform import (
 
 
 @dataclass(frozen=True)
-class Transpose(PerArray):
+class _Moving(Transform):
+    """A transform whose numbers keep their gradients, so that both moments move like them."""
+
+    def of_moment(self, order: int) -> Transform:
+        del order
+        return self
+
+
+@dataclass(frozen=True)
+class _AlongAxis(_Moving):
+    """A transform between one array and several, along an axis.
+
+    Attributes:
+        axis: the axis.
+    """
+
+    axis: int
+
+    @classmethod
+    def of(cls, *arguments: Any) -> Self:
+        _check_integers(arguments)
+        if len(arguments) != 1:
+            raise TypeError("it takes an axis")
+        return cls(*arguments)
+
+    def apply(
+        self,
+        sources: Sequence[np.ndarray],
+        targets: tuple[Target, ...],
+        rng: np.random.Generator,
+    ) -> list[np.ndarray]:
+        del rng
+        shapes = self.shapes(tuple(source.shape for source in sources), targets)
+        return self._results(sources, shapes)
+
+    def _results(
+        self, sources: Sequence[np.ndarray], shapes: tuple[Shape, ...]
+    ) -> list[np.ndarray]:
+        """The results, of these shapes; none is a view of a source."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class _Joining(_AlongAxis):
+    """One array from several."""
+
+    @property
+    def several_sources(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class _Parting(_AlongAxis):
+    """Several arrays from one."""
+
+    @property
+    def several_results(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class Transpose(_Moving, PerArray):
     """The axes in another order.
 
     Attributes:
@@ -53,10 +114,6 @@ class Transpose(PerArray):
     def inverse(self) -> Transform:  # noqa: D102
         return Transpose(tuple(sorted(range(len(self.axes)), key=self.axes.__getitem__)))
 
-    def of_moment(self, order: int) -> Transform:  # noqa: D102
-        del order
-        return self
-
     def _arguments(self) -> tuple[Any, ...]:
         return self.axes
 
@@ -68,7 +125,7 @@ class Transpose(PerArray):
 
 
 @dataclass(frozen=True)
-class Reshape(PerArray):
+class Reshape(_Moving, PerArray):
     """All numbers in their order, in another shape.
 
     Attributes:
@@ -106,34 +163,21 @@ class Reshape(PerArray):
     def inverse(self) -> Transform:  # noqa: D102
         return Reshape()
 
-    def of_moment(self, order: int) -> Transform:  # noqa: D102
-        del order
-        return self
-
     def _arguments(self) -> tuple[Any, ...]:
         return self.sizes
 
 
 @dataclass(frozen=True)
-class Stack(Transform):
+class Stack(_Joining):
     """Several arrays of one shape along a new axis.
 
     Attributes:
         axis: the new axis of the result.
     """
 
-    axis: int
-
     name: ClassVar[str] = "stack"
     example: ClassVar[str] = "stack(0)"
     meaning: ClassVar[str] = "several arrays along a new axis, such as the layers of a scan"
-
-    @classmethod
-    def of(cls, *arguments: Any) -> Self:  # noqa: D102
-        _check_integers(arguments)
-        if len(arguments) != 1:
-            raise TypeError("it takes an axis")
-        return cls(*arguments)
 
     def shapes(  # noqa: D102
         self, sources: tuple[Shape, ...], targets: tuple[Target, ...]
@@ -144,48 +188,27 @@ class Stack(Transform):
         axis = checked_axis(self.axis, sources[0], extra=1)
         return ((*sources[0][:axis], len(sources), *sources[0][axis:]),)
 
-    def apply(  # noqa: D102
-        self,
-        sources: Sequence[np.ndarray],
-        targets: tuple[Target, ...],
-        rng: np.random.Generator,
+    def _results(
+        self, sources: Sequence[np.ndarray], shapes: tuple[Shape, ...]
     ) -> list[np.ndarray]:
-        del rng
-        self.shapes(tuple(source.shape for source in sources), targets)
+        del shapes
         return [np.stack(sources, self.axis)]
 
     def inverse(self) -> Transform:  # noqa: D102
         return Unstack(self.axis)
 
-    def of_moment(self, order: int) -> Transform:  # noqa: D102
-        del order
-        return self
-
-    @property
-    def several_sources(self) -> bool:  # noqa: D102
-        return True
-
 
 @dataclass(frozen=True)
-class Unstack(Transform):
+class Unstack(_Parting):
     """One array per index along an axis.
 
     Attributes:
         axis: the axis, which the results lack.
     """
 
-    axis: int
-
     name: ClassVar[str] = "unstack"
     example: ClassVar[str] = "unstack(0)"
     meaning: ClassVar[str] = "one array per index along an axis"
-
-    @classmethod
-    def of(cls, *arguments: Any) -> Self:  # noqa: D102
-        _check_integers(arguments)
-        if len(arguments) != 1:
-            raise TypeError("it takes an axis")
-        return cls(*arguments)
 
     def shapes(  # noqa: D102
         self, sources: tuple[Shape, ...], targets: tuple[Target, ...]
@@ -195,48 +218,27 @@ class Unstack(Transform):
         axis = checked_axis(self.axis, sources[0])
         return ((*sources[0][:axis], *sources[0][axis + 1 :]),) * sources[0][axis]
 
-    def apply(  # noqa: D102
-        self,
-        sources: Sequence[np.ndarray],
-        targets: tuple[Target, ...],
-        rng: np.random.Generator,
+    def _results(
+        self, sources: Sequence[np.ndarray], shapes: tuple[Shape, ...]
     ) -> list[np.ndarray]:
-        del rng
-        self.shapes(tuple(source.shape for source in sources), targets)
+        del shapes
         return [np.array(part, order="C") for part in np.moveaxis(sources[0], self.axis, 0)]
 
     def inverse(self) -> Transform:  # noqa: D102
         return Stack(self.axis)
 
-    def of_moment(self, order: int) -> Transform:  # noqa: D102
-        del order
-        return self
-
-    @property
-    def several_results(self) -> bool:  # noqa: D102
-        return True
-
 
 @dataclass(frozen=True)
-class Fuse(Transform):
+class Fuse(_Joining):
     """Several arrays one after the other along an axis.
 
     Attributes:
         axis: the axis along which their sizes may differ.
     """
 
-    axis: int
-
     name: ClassVar[str] = "fuse"
     example: ClassVar[str] = "fuse(1)"
     meaning: ClassVar[str] = "several arrays one after the other, such as query, key and value"
-
-    @classmethod
-    def of(cls, *arguments: Any) -> Self:  # noqa: D102
-        _check_integers(arguments)
-        if len(arguments) != 1:
-            raise TypeError("it takes an axis")
-        return cls(*arguments)
 
     def shapes(  # noqa: D102
         self, sources: tuple[Shape, ...], targets: tuple[Target, ...]
@@ -248,30 +250,18 @@ class Fuse(Transform):
             raise ValueError(f"these shapes differ in more than axis {axis}: {_listed(sources)}")
         return (with_size(sources[0], axis, sum(shape[axis] for shape in sources)),)
 
-    def apply(  # noqa: D102
-        self,
-        sources: Sequence[np.ndarray],
-        targets: tuple[Target, ...],
-        rng: np.random.Generator,
+    def _results(
+        self, sources: Sequence[np.ndarray], shapes: tuple[Shape, ...]
     ) -> list[np.ndarray]:
-        del rng
-        self.shapes(tuple(source.shape for source in sources), targets)
+        del shapes
         return [np.concatenate(sources, self.axis)]
 
     def inverse(self) -> Transform:  # noqa: D102
         return Split(self.axis)
 
-    def of_moment(self, order: int) -> Transform:  # noqa: D102
-        del order
-        return self
-
-    @property
-    def several_sources(self) -> bool:  # noqa: D102
-        return True
-
 
 @dataclass(frozen=True)
-class Split(Transform):
+class Split(_Parting):
     """Several arrays out of one, by their sizes along an axis.
 
     Attributes:
@@ -280,7 +270,6 @@ class Split(Transform):
             equal parts if they are not known.
     """
 
-    axis: int
     parts: int | tuple[int, ...] | None = None
 
     name: ClassVar[str] = "split"
@@ -306,27 +295,14 @@ class Split(Transform):
         sizes = self._sizes(sources[0], axis, targets)
         return tuple(with_size(sources[0], axis, size) for size in sizes)
 
-    def apply(  # noqa: D102
-        self,
-        sources: Sequence[np.ndarray],
-        targets: tuple[Target, ...],
-        rng: np.random.Generator,
+    def _results(
+        self, sources: Sequence[np.ndarray], shapes: tuple[Shape, ...]
     ) -> list[np.ndarray]:
-        del rng
-        shapes = self.shapes(tuple(source.shape for source in sources), targets)
         ends = np.cumsum([shape[self.axis] for shape in shapes])[:-1]
         return [np.array(part, order="C") for part in np.split(sources[0], ends, self.axis)]
 
     def inverse(self) -> Transform:  # noqa: D102
         return Fuse(self.axis)
-
-    def of_moment(self, order: int) -> Transform:  # noqa: D102
-        del order
-        return self
-
-    @property
-    def several_results(self) -> bool:  # noqa: D102
-        return True
 
     def _sizes(self, shape: Shape, axis: int, targets: tuple[Target, ...]) -> tuple[int, ...]:
         size = shape[axis]

@@ -105,7 +105,30 @@ class Cut(AlongAxis):
 
 
 @dataclass(frozen=True)
-class Repeat(PerArray):
+class _Copies(PerArray):
+    """Between single entries of an axis and copies of them.
+
+    Attributes:
+        axis: the axis.
+        number: count of the copies of each entry.
+        power: exponent of `number` in the factor between an entry and its copies.
+    """
+
+    axis: int
+    number: int
+    power: float = 0.0
+
+    @classmethod
+    def of(cls, *arguments: Any) -> Self:
+        _check_repeat(arguments)
+        return cls(*arguments[:2], *map(float, arguments[2:]))
+
+    def of_moment(self, order: int) -> Transform:
+        return type(self)(self.axis, self.number, order * (1 - self.power))
+
+
+@dataclass(frozen=True)
+class Repeat(_Copies):
     """Each entry of an axis several times in succession, if asked divided by a power of the number.
 
     Units that are copied `n` times have incoming weights `repeat(axis, n)` and outgoing weights
@@ -120,18 +143,9 @@ class Repeat(PerArray):
         power: the numbers are divided by `number` to this power.
     """
 
-    axis: int
-    number: int
-    power: float = 0.0
-
     name: ClassVar[str] = "repeat"
     example: ClassVar[str] = "repeat(0, 2)"
     meaning: ClassVar[str] = "each entry n times; repeat(axis, n, 1.0): and divided by n"
-
-    @classmethod
-    def of(cls, *arguments: Any) -> Self:  # noqa: D102
-        _check_repeat(arguments)
-        return cls(*arguments[:2], *map(float, arguments[2:]))
 
     def shape(self, source: Shape, target: Target) -> Shape:  # noqa: D102
         del target
@@ -148,12 +162,9 @@ class Repeat(PerArray):
     def inverse(self) -> Transform:  # noqa: D102
         return Merge(self.axis, self.number, self.power)
 
-    def of_moment(self, order: int) -> Transform:  # noqa: D102
-        return Repeat(self.axis, self.number, order * (1 - self.power))
-
 
 @dataclass(frozen=True)
-class Merge(PerArray):
+class Merge(_Copies):
     """One entry for every `number` successive ones: their mean, times a power of the number.
 
     The inverse of `repeat`. The moments are those of copies that are equal.
@@ -164,18 +175,9 @@ class Merge(PerArray):
         power: the mean is multiplied by `number` to this power.
     """
 
-    axis: int
-    number: int
-    power: float = 0.0
-
     name: ClassVar[str] = "merge"
     example: ClassVar[str] = "merge(0, 2)"
     meaning: ClassVar[str] = "the mean of n successive entries; merge(axis, n, 1.0): their sum"
-
-    @classmethod
-    def of(cls, *arguments: Any) -> Self:  # noqa: D102
-        _check_repeat(arguments)
-        return cls(*arguments[:2], *map(float, arguments[2:]))
 
     def shape(self, source: Shape, target: Target) -> Shape:  # noqa: D102
         del target
@@ -192,9 +194,6 @@ class Merge(PerArray):
 
     def inverse(self) -> Transform:  # noqa: D102
         return Repeat(self.axis, self.number, self.power)
-
-    def of_moment(self, order: int) -> Transform:  # noqa: D102
-        return Merge(self.axis, self.number, order * (1 - self.power))
 
 
 @dataclass(frozen=True)
