@@ -31,7 +31,9 @@ WHY_LOCAL = "trials of a sweep are run in a local folder; the database may be an
 def add(group: argparse.ArgumentParser) -> None:
     """Adds the `sweep` commands."""
     command = commands(group)
-    start = command("start", _start, "run trials until the budget is spent, or continue to")
+    start = command(
+        "start", _start, "run trials until the budget is spent; run again, it continues"
+    )
     start.add_argument("file", metavar="FILE", help="sweep file, or the name of a shipped one")
     start.add_argument(
         "--devices-per-trial",
@@ -53,7 +55,7 @@ def add(group: argparse.ArgumentParser) -> None:
     show = command("show", _show, "show one trial: what it tried, its validations, its end")
     best = command("best", _best, "show the best trial, and export its model")
     best.add_argument("--export", metavar="FOLDER", help="publish its best checkpoint there")
-    page = command("page", _page, "write sweep.html, as each end of a trial does")
+    page = command("page", _page, "write sweep.html, which is also written whenever a trial ends")
     stop = command("stop", _stop, "make all programs of a sweep save their trials and stop")
     prune = command("prune", _prune, "end trials early, or free their disk space")
     revive = command("revive", _revive, "run pruned or failed trials again, to their end")
@@ -69,7 +71,9 @@ def add(group: argparse.ArgumentParser) -> None:
     for parser in (ls, show, best):
         parser.add_argument("--json", action="store_true", help="print JSON")
     for parser in (start, ls, show, best, page, stop, prune, revive):
-        parser.add_argument("--workdir", required=True, metavar="FOLDER", help="of the sweep")
+        parser.add_argument(
+            "--workdir", required=True, metavar="FOLDER", help="folder of the sweep"
+        )
         parser.add_argument(
             "--storage",
             default="",
@@ -78,7 +82,9 @@ def add(group: argparse.ArgumentParser) -> None:
             "(default: a file in the workdir)",
         )
         parser.add_argument(
-            "--name", default="", help="of the sweep in its database (default: that of the folder)"
+            "--name",
+            default="",
+            help="name of the sweep in its database (default: that of the folder)",
         )
 
 

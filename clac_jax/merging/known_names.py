@@ -1,7 +1,7 @@
 """Pairs of the tensors of other programs and a model's arrays, where the names are known.
 
-The importers of this program convert tensors by name. They are given tensors whose numbers say
-which tensor they are of, and what they return then says which array each becomes.
+The importers of this program convert tensors by name. They are given tensors
+filled with their own number, so what they return shows which array each tensor becomes.
 """
 
 from __future__ import annotations
