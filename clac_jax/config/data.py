@@ -135,6 +135,15 @@ class Augment:
         used_with="task=contrastive",
         on_change=NEXT_EXAMPLE,
     )
+    statement_prob: float = key(
+        0.0,
+        "probability that a text consists of the true statements of the example's question lists "
+        "instead of its narrative; with it, the question lists are no longer a zero-shot task",
+        low=0.0,
+        high=1.0,
+        used_with="task=contrastive",
+        on_change=NEXT_EXAMPLE,
+    )
     mask_prob: float = key(
         0.15, "probability that a token is masked", low=0.0, high=1.0, on_change=NEXT_EXAMPLE
     )

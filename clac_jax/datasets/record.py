@@ -110,6 +110,10 @@ class Record:
             raise DataError(f"it has no text of the source {source!r}.")
         return words
 
+    def true_statements(self) -> tuple[str, ...]:
+        """The correct statement of each question list, in the order of their names."""
+        return tuple(self.questions[name][0] for name in sorted(self.questions))
+
     def to_example(self) -> dict[str, Any]:
         """The record as a TFDS example: three arrays, and the rest as JSON, which is fast to read.
 

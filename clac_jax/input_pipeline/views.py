@@ -26,7 +26,7 @@ NO_TEXT = TokenView(np.zeros(1, np.int32))  # placeholder for a text that is nev
 # Last part of a generator's seed. Each view draws from its own stream, so that switching off one
 # augmentation leaves the others unchanged.
 # Stream 0 is `order.ORDER_STREAM`; crystals and texts have two views each.
-_CRYSTAL, _TEXT, _HIDING = 1, 3, 5
+_CRYSTAL, _TEXT, _HIDING, _STATEMENTS = 1, 3, 5, 6
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class ViewOptions:
         sentence_keep_prob: see `text.text_view`.
         drop_in_single_text_view: whether sentences are also dropped and shuffled when there is only
             one text view; the reference uses the full text in that case.
+        statement_prob: probability that a text consists of the true statements of the example's
+            question lists.
         mask_prob: share of tokens masked in training.
         with_labels: whether masked tokens become labels of a language-model loss.
         causal: set for a decoder: nothing is masked, and every token except the first is a label.
@@ -72,6 +74,7 @@ class ViewOptions:
     max_compression: float = 0.0
     sentence_keep_prob: float = 0.5
     drop_in_single_text_view: bool = False
+    statement_prob: float = 0.0
     mask_prob: float = 0.15
     with_labels: bool = False
     causal: bool = False
@@ -100,6 +103,7 @@ def view_options(config: ml_collections.ConfigDict, needs: EncoderNeeds) -> View
         max_compression=config.augment.max_compression,
         sentence_keep_prob=config.augment.sentence_keep_prob,
         drop_in_single_text_view=config.augment.drop_in_single_text_view,
+        statement_prob=config.augment.statement_prob,
         mask_prob=config.augment.mask_prob if masks else 0.0,
         with_labels=config.lm_weight > 0,
         causal=needs.causal,
@@ -169,8 +173,11 @@ def draw(
         words = record.text_of(options.text_source, rng)
         sentences: tuple[str, ...] = ()
         kept: tuple[int, ...] = ()
-        if options.text_views == 2 or options.drop_in_single_text_view:
+        if generator(_STATEMENTS + view).uniform() < options.statement_prob:
+            sentences = record.true_statements()
+        if not sentences and (options.text_views == 2 or options.drop_in_single_text_view):
             sentences = tuple(split_sentences(words))
+        if sentences:
             kept = tuple(chosen_sentences(len(sentences), rng, options.sentence_keep_prob).tolist())
             words = " ".join(sentences[number] for number in kept)
         replaced = rng.uniform() < options.replace_formula_prob

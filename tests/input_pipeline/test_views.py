@@ -173,6 +173,37 @@ def test_drawn_sentences_explain_the_views(records, tokenizer):
     assert {True, False} == set(replaced)
 
 
+def test_some_texts_are_the_true_statements_of_the_question_lists(records, tokenizer):
+    questions = {
+        "structure_question_list": ("It is cubic.", "It is hexagonal."),
+        "oxide_question_list": ("It is a halide.", "It is an oxide."),
+    }
+    asked = [dataclasses.replace(record, questions=questions) for record in records]
+    options = dataclasses.replace(
+        OPTIONS, statement_prob=0.4, text_views=1, drop_in_single_text_view=True
+    )
+    plain = dataclasses.replace(options, statement_prob=0.0)
+    of_statements = 0
+    for epoch in range(4):
+        for index, record in enumerate(asked):
+            drawn = draw(record, index, 3, epoch, options, tokenizer).texts[0]
+            if "Cs" in drawn.words or "cesium" in drawn.words or "density" in drawn.words:
+                assert drawn.words == draw(record, index, 3, epoch, plain, tokenizer).texts[0].words
+            else:
+                of_statements += 1
+                assert drawn.words in {
+                    "It is cubic.",
+                    "It is a halide.",
+                    "It is cubic. It is a halide.",
+                    "It is a halide. It is cubic.",
+                }
+    assert 20 <= of_statements <= 55  # of 92; expected 37, and four deviations are 19
+    # Where there are no questions, the narrative remains.
+    for index, record in enumerate(records):
+        view, other = (draw(record, index, 3, 0, each, tokenizer) for each in (options, plain))
+        assert view.texts[0].words == other.texts[0].words
+
+
 def test_hidden_elements_are_in_neither_crystals_nor_texts(records, tokenizer):
     options = dataclasses.replace(OPTIONS, hide_elements_prob=0.4, descriptors=True)
     hidden = 0

@@ -216,7 +216,7 @@ class Bert(nn.Module):
 
         for k in range(settings.num_hidden_layers):
             if k in settings.numbers_at:
-                x = x + NumberEmbedding(settings, name=f"numbers_{k}")(texts)
+                x = NumberEmbedding(settings, name=f"numbers_{k}")(x, texts)
             x = remat_block(self, functools.partial(layer, k))(x)
 
         features = pool(x, texts, self.feature, settings.num_attention_heads)

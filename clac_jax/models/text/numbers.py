@@ -17,10 +17,11 @@ from clac_jax.models.text.layers import dense, embed
 from clac_jax.models.text.settings import TextEncoderSettings
 
 _INTEGERS = 256  # those below it are also names: of space groups, for example
+_SHARE = 5  # of how many tokens one may be of a number; in descriptions of crystals, 1 in 9 is
 
 
 class NumberEmbedding(nn.Module):
-    """A vector for each token of a number, from its value; zero for other tokens.
+    """Adds to each token of a number a vector made from its value.
 
     Attributes:
         settings: settings of the encoder.
@@ -29,8 +30,10 @@ class NumberEmbedding(nn.Module):
     settings: TextEncoderSettings
 
     @nn.compact
-    def __call__(self, texts: TextBatch) -> Float[jax.Array, "tokens hidden"]:
-        """Returns (K, H).
+    def __call__(
+        self, x: Float[jax.Array, "tokens hidden"], texts: TextBatch
+    ) -> Float[jax.Array, "tokens hidden"]:
+        """(K, H) -> (K, H); other tokens stay as they are.
 
         Raises:
             ModelError: the batch was made without the values of numbers.
@@ -40,15 +43,34 @@ class NumberEmbedding(nn.Module):
                 "The text encoder reads the values of numbers, and the batch has none. Make it "
                 "with the needs of the model's config."
             )
+        hidden = self.settings.hidden_size
+        inner, outer = (dense(self.settings, hidden, name) for name in ("hidden", "out"))
+        integers = embed(self.settings, _INTEGERS + 1, hidden, "integers")
+
+        def vectors(values: Float[jax.Array, "n"]) -> Float[jax.Array, "n hidden"]:
+            is_integer = (values >= 0) & (values < _INTEGERS) & (values == jnp.round(values))
+            names = jnp.where(is_integer, values, _INTEGERS).astype(jnp.int32)
+            signs = jnp.stack([values < 0, values == 0], axis=1).astype(values.dtype)
+            features = jnp.concatenate([magnitude_features(values), signs], axis=1)
+            made: jax.Array = outer(nn.silu(inner(features))) + integers(names)
+            return made
+
         numbers = jnp.asarray(texts.numbers)
         is_number = ~jnp.isnan(numbers)
-        values = jnp.where(is_number, numbers, 1)
-        hidden = self.settings.hidden_size
-        is_integer = (values >= 0) & (values < _INTEGERS) & (values == jnp.round(values))
-        names = jnp.where(is_integer, values, _INTEGERS).astype(jnp.int32)
-        signs = jnp.stack([values < 0, values == 0], axis=1).astype(values.dtype)
-        features = jnp.concatenate([magnitude_features(values), signs], axis=1)
-        x = nn.silu(dense(self.settings, hidden, "hidden")(features))
-        x = dense(self.settings, hidden, "out")(x)
-        x = x + embed(self.settings, _INTEGERS + 1, hidden, "integers")(names)
-        return jnp.where(is_number[:, None], x, 0)
+
+        def for_all(x: jax.Array) -> jax.Array:
+            made = vectors(jnp.where(is_number, numbers, 1))
+            return x + jnp.where(is_number[:, None], made, 0)
+
+        size = len(numbers) // _SHARE
+        if self.is_initializing() or jax.default_backend() != "cpu" or not size:
+            return for_all(x)
+
+        def for_numbers(x: jax.Array) -> jax.Array:
+            places = jnp.nonzero(is_number, size=size, fill_value=len(numbers))[0]
+            made = vectors(numbers.at[places].get(mode="fill", fill_value=1))
+            return x.at[places].add(made, mode="drop")
+
+        # A condition would make an accelerator wait for the host; there, the vectors of all tokens
+        # cost little.
+        return jax.lax.cond(jnp.sum(is_number) <= size, for_numbers, for_all, x)

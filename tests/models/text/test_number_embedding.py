@@ -46,11 +46,12 @@ def embed():
     """Values -> the vectors of tokens with these values."""
     batch = texts()
     module = NumberEmbedding(SETTINGS)
-    params = module.init(jax.random.key(0), batch)
+    others = jnp.zeros((len(batch.numbers), SETTINGS.hidden_size))
+    params = module.init(jax.random.key(0), others, batch)
 
     @functools.partial(jax.jit, compiler_options=FAST)
     def apply(numbers):
-        return module.apply(params, batch.replace(numbers=numbers))
+        return module.apply(params, others, batch.replace(numbers=numbers))
 
     def embed(*values):
         numbers = np.full(batch.numbers.shape, NONE, np.float32)
@@ -60,6 +61,44 @@ def embed():
         return found[: len(values)]
 
     return embed
+
+
+@pytest.mark.parametrize("where", ["first", "spread", "last"])
+def test_few_numbers_get_the_vectors_and_gradients_that_many_get(where):
+    # Of 40 tokens, at most 8 may be of numbers for the faster way.
+    values = np.float32([0, 1, -2, 0.5, 2.08, 2.09, 225, 1e6])
+    places = {"first": np.arange(8), "spread": 4 * np.arange(8) + 3, "last": np.arange(32, 40)}[
+        where
+    ]
+    few = np.full(40, NONE, np.float32)
+    few[places] = values
+    many = few.copy()
+    many[np.flatnonzero(np.isnan(few))[:20]] = 7.5
+    batch, module = texts(), NumberEmbedding(SETTINGS)
+    rng = np.random.default_rng(0)
+    hidden, weights = rng.normal(size=(2, 40, SETTINGS.hidden_size)).astype(np.float32)
+    weights[np.isnan(few)] = 0
+    params = module.init(jax.random.key(0), jnp.asarray(hidden), batch)
+
+    @functools.partial(jax.jit, compiler_options=FAST)
+    def run(numbers):
+        def weighted(params, hidden):
+            found = module.apply(params, hidden, batch.replace(numbers=numbers))
+            return jnp.vdot(found, weights), found
+
+        grad = jax.value_and_grad(weighted, (0, 1), has_aux=True)
+        (_, found), gradients = grad(params, jnp.asarray(hidden))
+        return found, gradients
+
+    (found, gradients), (expected, expected_gradients) = run(few), run(many)
+    np.testing.assert_allclose(found[places], expected[places], rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(found[np.isnan(few)], hidden[np.isnan(few)])
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6),
+        gradients,
+        expected_gradients,
+    )
+    assert np.abs(found[places] - hidden[places]).min(axis=1).max() > 0
 
 
 def test_values_have_vectors_of_their_own_and_other_tokens_none(embed):
@@ -74,7 +113,9 @@ def test_values_have_vectors_of_their_own_and_other_tokens_none(embed):
 
 def test_a_batch_without_numbers_is_refused():
     with pytest.raises(ModelError, match="reads the values of numbers, and the batch has none"):
-        NumberEmbedding(SETTINGS).init(jax.random.key(0), texts().replace(numbers=None))
+        NumberEmbedding(SETTINGS).init(
+            jax.random.key(0), jnp.zeros((40, 8)), texts().replace(numbers=None)
+        )
 
 
 # --- in BERT
