@@ -37,13 +37,15 @@ def get_config() -> ml_collections.ConfigDict:
     config.text_encoder.feed_forward_units = 512
     config.text_encoder.max_length = 256
     config.text_encoder.numbers_at = (0,)
+    config.text_encoder.add_compositions = True
     config.text_encoder.feature = "attention"
     config.text_encoder.dropout = 0.0
     config.augment.mask_prob = 0.0
+    config.augment.statement_prob = 0.15
     config.augment.drop_in_single_text_view = True
     config.augment.sentence_keep_prob = 0.6
     # A pretrained language model needs smaller steps than the rest, which starts at random.
-    config.optimizer.learning_rate_factors = ((r"text_encoder/(?!pooling|numbers).*", 0.1),)
+    config.optimizer.learning_rate_factors = ((r"text_encoder/(?!pooling|numbers|compositions).*", 0.1),)
     config.input.group_by = "elements"
     config.frozen = (
         r"text_encoder/(word|position|type)_embedding/.*",

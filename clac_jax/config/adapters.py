@@ -19,7 +19,7 @@ LORA_TARGETS = ("query", "key", "value", "out", "intermediate", "output", "gate"
 """The linear maps that `config.text_encoder.lora.targets` may name."""
 
 # The pretrained part of a text encoder; what is added to it begins at random, and is trained.
-_BASE = r"text_encoder/(?!pooling/|numbers_\d+/|lm_head/)(?!.*/lora_[ab]$).*"
+_BASE = r"text_encoder/(?!pooling/|numbers_\d+/|compositions/|lm_head/)(?!.*/lora_[ab]$).*"
 _ADAPTER = re.compile(r"(?:.*/)?text_encoder/(?:.*/)?lora_[ab]")
 
 

@@ -148,6 +148,11 @@ class TextEncoder:
         "tokens; (): numbers are only words",
         low=0,
     )
+    add_compositions: bool = key(
+        False,
+        "whether the composition of each formula in a text is added to the formula's first token; "
+        "otherwise formulas are only words",
+    )
     max_length: int = key(
         128, "tokens of a text; longer ones are cut", low=1, on_change=NEXT_EXAMPLE
     )

@@ -16,10 +16,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from clac_jax.crystals.crystal import Crystal
 from clac_jax.crystals.descriptors import CELL_NUMBERS, SITE_NUMBERS, Descriptors
+from clac_jax.crystals.elements import MAX_ATOMIC_NUMBER
 from clac_jax.crystals.graph import CrystalGraph
 from clac_jax.crystals.objects import is_ase, is_pymatgen
 from clac_jax.inference.errors import InputError
 from clac_jax.input_pipeline.batch import Batch, BatchShape, ExampleViews, TokenView, collate
+from clac_jax.input_pipeline.formulas import FormulaView
 
 _BATCH = 32  # crystals or texts per batch and device; fewer if they are large:
 MAX_ATOM_PAIRS = _BATCH * 64**2  # pairs of atoms in a tile, per batch
@@ -29,7 +31,13 @@ _WINDOW = 1024  # crystals or texts read at a time, to be sorted by size; two wi
 _BAR_AFTER = 3.0  # seconds until a progress bar appears
 
 # Placeholders for the other input when only crystals or only texts are encoded.
-NO_TEXT = TokenView(np.zeros(1, np.int32), numbers=np.full(1, np.nan, np.float32))
+NO_TEXT = TokenView(
+    np.zeros(1, np.int32),
+    numbers=np.full(1, np.nan, np.float32),
+    formulas=FormulaView(
+        np.zeros((0, 2), np.int32), np.zeros((0, MAX_ATOMIC_NUMBER + 1), np.float32)
+    ),
+)
 NO_CRYSTAL = CrystalGraph(
     atomic_numbers=np.ones(1, np.int32),
     senders=np.zeros(0, np.int32),
@@ -292,6 +300,7 @@ def shape_of(parts: Sequence[Sequence[ExampleViews]], rows: int) -> BatchShape:
         token_tiles=((tokens, rows),),
         described=all(example.graphs[0].descriptors is not None for example in examples),
         numbered=all(example.tokens[0].numbers is not None for example in examples),
+        composed=all(example.tokens[0].formulas is not None for example in examples),
     )
 
 

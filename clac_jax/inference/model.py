@@ -394,6 +394,6 @@ class Model:
         if not is_unicode(text):
             raise InputError(f"Text {index} has half of a character (a surrogate). Remove it.")
         assert self._tokenizer is not None  # contrastive models have one
-        longest, numbers = self.config.text_encoder.max_length, self._needs.numbers
-        tokens = token_view(text, longest, self._tokenizer, numbers=numbers)
+        longest = self.config.text_encoder.max_length
+        tokens = token_view(text, longest, self._tokenizer, self._needs.facts)
         return ExampleViews(index, (NO_CRYSTAL,), (tokens,))

@@ -22,6 +22,12 @@ import flax.struct
 import numpy as np
 
 from clac_jax.crystals.descriptors import CELL_NUMBERS, SITE_NUMBERS
+from clac_jax.input_pipeline.formulas import (
+    MAX_FORMULAS,
+    FormulaBatch,
+    FormulaView,
+    no_formulas,
+)
 from clac_jax.input_pipeline.tiles import Tiles, num_pairs, num_slots, pack
 from clac_jax.text.sentences import IGNORED_LABEL
 from clac_jax.typing import Array
@@ -43,11 +49,13 @@ class TokenView:
         labels: (L,) int32 targets of the language-model loss (-100 = ignored), or None.
         numbers: (L,) float32 value of the number that a token is a part of, NaN for other tokens;
             None if no encoder reads them.
+        formulas: the compositions of the formulas; None if no encoder reads them.
     """
 
     ids: np.ndarray
     labels: np.ndarray | None = None
     numbers: np.ndarray | None = None
+    formulas: FormulaView | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,7 @@ class BatchShape:
         labelled: whether a property is learned; if so, even a part without examples gets labels.
         described: whether crystals have descriptors.
         numbered: whether tokens have the values of numbers.
+        composed: whether texts have the compositions of their formulas.
     """
 
     num_examples: int
@@ -104,6 +113,7 @@ class BatchShape:
     labelled: bool = False
     described: bool = False
     numbered: bool = False
+    composed: bool = False
 
     @property
     def num_nodes(self) -> int:
@@ -178,6 +188,7 @@ class TextBatch:
         labels: (K,) int32 targets of the language-model loss, -100 = ignored; None if it has none.
         numbers: (K,) float32 value of the number that a token is a part of, NaN elsewhere; None if
             no encoder reads them.
+        formulas: the compositions of the formulas; None if no encoder reads them.
         tiles: static, layout of the token slots.
         num_views: static, text views per example.
     """
@@ -189,6 +200,7 @@ class TextBatch:
     lengths: Array
     labels: Array | None
     numbers: Array | None
+    formulas: FormulaBatch | None
     tiles: Tiles = flax.struct.field(pytree_node=False)
     num_views: int = flax.struct.field(pytree_node=False)
 
@@ -372,6 +384,7 @@ def _collate_texts(examples: Sequence[ExampleViews], shape: BatchShape) -> TextB
     with_labels = any(text.labels is not None for each in examples for text in each.tokens)
     labels = np.full(shape.num_tokens, IGNORED_LABEL, np.int32) if with_labels else None
     numbers = np.full(shape.num_tokens, np.nan, np.float32) if shape.numbered else None
+    formulas = no_formulas(rows, shape.num_tokens) if shape.composed else None
     for row, text, span in zip(_rows(examples, shape, shape.text_views), texts, spans, strict=True):
         tokens = slice(span.first, span.first + len(text.ids))
         ids[tokens] = text.ids
@@ -383,6 +396,10 @@ def _collate_texts(examples: Sequence[ExampleViews], shape: BatchShape) -> TextB
             labels[tokens] = text.labels
         if numbers is not None and text.numbers is not None:
             numbers[tokens] = text.numbers
+        if formulas is not None and text.formulas is not None:
+            found = slice(row * MAX_FORMULAS, row * MAX_FORMULAS + len(text.formulas.tokens))
+            formulas.first_token[found] = span.first + text.formulas.tokens[:, 0]
+            formulas.fractions[found] = text.formulas.fractions
     return TextBatch(
         ids=ids,
         positions=positions,
@@ -391,6 +408,7 @@ def _collate_texts(examples: Sequence[ExampleViews], shape: BatchShape) -> TextB
         lengths=lengths,
         labels=labels,
         numbers=numbers,
+        formulas=formulas,
         tiles=shape.token_tiles,
         num_views=shape.text_views,
     )

@@ -24,6 +24,8 @@ def digested(example: ExampleViews, position: int) -> ExampleViews:
     texts: list[np.ndarray] = []
     for view in example.tokens:
         texts += [each for each in (view.ids, view.labels, view.numbers) if each is not None]
+        if (formulas := view.formulas) is not None:
+            texts += [formulas.tokens, formulas.fractions]
     crystals: list[np.ndarray] = []
     for graph in example.graphs:
         crystals += [graph.atomic_numbers, graph.senders, graph.receivers]

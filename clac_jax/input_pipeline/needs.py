@@ -6,6 +6,22 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class TextFacts:
+    """What accompanies the tokens of a text.
+
+    Attributes:
+        numbers: whether tokens have the values of numbers.
+        compositions: whether formulas have their compositions.
+    """
+
+    numbers: bool = False
+    compositions: bool = False
+
+
+NO_FACTS = TextFacts()
+
+
+@dataclass(frozen=True)
 class EncoderNeeds:
     """Requirements of a run's two encoders, from `clac_jax.models.encoders.encoder_needs`.
 
@@ -15,11 +31,11 @@ class EncoderNeeds:
         causal: whether the text encoder predicts the next token: then no token is masked, and every
             token of a text except the first is a label of the language-model loss.
         descriptors: whether the graph encoder reads the descriptors of crystals.
-        numbers: whether the text encoder reads the values of numbers.
+        facts: what the text encoder reads beside the tokens.
     """
 
     cutoff: float
     max_neighbours: int = 0
     causal: bool = False
     descriptors: bool = False
-    numbers: bool = False
+    facts: TextFacts = NO_FACTS

@@ -33,6 +33,7 @@ class Sample:
         labelled: whether a property is learned.
         described: whether crystals have descriptors.
         numbered: whether tokens have the values of numbers.
+        composed: whether texts have the compositions of their formulas.
     """
 
     nodes: np.ndarray
@@ -41,6 +42,7 @@ class Sample:
     labelled: bool
     described: bool = False
     numbered: bool = False
+    composed: bool = False
 
     @classmethod
     def of(cls, examples: Sequence[ExampleViews]) -> Sample:
@@ -52,6 +54,7 @@ class Sample:
             labelled=examples[0].label is not None,
             described=examples[0].graphs[0].descriptors is not None,
             numbered=examples[0].tokens[0].numbers is not None,
+            composed=examples[0].tokens[0].formulas is not None,
         )
 
 
@@ -76,7 +79,8 @@ def kept_sample(facts: Sequence[str], make: Callable[[], Sequence[ExampleViews]]
 
 def _to_json(sample: Sample) -> bytes:
     values = [array.tolist() for array in (sample.nodes, sample.edges, sample.tokens)]
-    return json.dumps([*values, sample.labelled, sample.described, sample.numbered]).encode()
+    flags = (sample.labelled, sample.described, sample.numbered, sample.composed)
+    return json.dumps([*values, *flags]).encode()
 
 
 def _from_json(content: bytes) -> Sample:

@@ -82,6 +82,7 @@ class Sizes:
         labelled: whether a property is learned.
         described: whether crystals have descriptors.
         numbered: whether tokens have the values of numbers.
+        composed: whether texts have the compositions of their formulas.
     """
 
     nodes: np.ndarray
@@ -92,6 +93,7 @@ class Sizes:
     labelled: bool
     described: bool = False
     numbered: bool = False
+    composed: bool = False
 
     @classmethod
     def of(cls, sample: Sample, max_tokens: int, atoms: np.ndarray) -> Sizes:
@@ -111,6 +113,7 @@ class Sizes:
             labelled=sample.labelled,
             described=sample.described,
             numbered=sample.numbered,
+            composed=sample.composed,
         )
 
     @property
@@ -158,6 +161,7 @@ class Sizes:
             labelled=self.labelled,
             described=self.described,
             numbered=self.numbered,
+            composed=self.composed,
         )
 
 

@@ -14,11 +14,13 @@ from clac_jax.crystals.graph import CrystalGraph, build_graph
 from clac_jax.datasets.record import DataError, Record, shortened
 from clac_jax.errors import UserError
 from clac_jax.input_pipeline.batch import ExampleViews, TokenView
+from clac_jax.input_pipeline.formulas import MAX_FORMULAS, FormulaView
 from clac_jax.input_pipeline.labels import label_of
-from clac_jax.input_pipeline.needs import EncoderNeeds
+from clac_jax.input_pipeline.needs import NO_FACTS, EncoderNeeds, TextFacts
 from clac_jax.text.formula import replace_formulas
 from clac_jax.text.hidden_elements import without_elements
 from clac_jax.text.sentences import IGNORED_LABEL, Tokenizer, chosen_sentences, split_sentences
+from clac_jax.text.token_facts import token_formulas, token_numbers
 
 FORMULA_WORD = "material"
 NO_TEXT = TokenView(np.zeros(1, np.int32))  # placeholder for a text that is never read
@@ -37,7 +39,7 @@ class ViewOptions:
         cutoff: radius of the graph, angstrom.
         max_neighbours: nearest incoming edges kept per atom; 0 keeps all.
         descriptors: whether crystals get descriptors.
-        numbers: whether tokens get the values of numbers.
+        facts: what accompanies the tokens of texts.
         max_length: maximum number of tokens in a text, including special tokens.
         text_source: "narratives" or "papers".
         graph_views: 2, or 1 for only the unaugmented crystal.
@@ -63,7 +65,7 @@ class ViewOptions:
     cutoff: float
     max_neighbours: int = 0
     descriptors: bool = False
-    numbers: bool = False
+    facts: TextFacts = NO_FACTS
     max_length: int = 128
     text_source: str = "narratives"
     graph_views: int = 2
@@ -92,7 +94,7 @@ def view_options(config: ml_collections.ConfigDict, needs: EncoderNeeds) -> View
         cutoff=needs.cutoff,
         max_neighbours=needs.max_neighbours,
         descriptors=needs.descriptors,
-        numbers=needs.numbers,
+        facts=needs.facts,
         max_length=config.text_encoder.max_length,
         text_source=config.dataset.text_source,
         graph_views=1 + (config.use_visual_intramodal_loss and not is_property),
@@ -186,16 +188,19 @@ def draw(
             words = without_formulas(words, record)
         if hidden:
             words = without_elements(words)
-        plain = token_view(words, options.max_length, tokenizer, numbers=options.numbers)
-        ids, numbers = plain.ids, plain.numbers
+        plain = token_view(words, options.max_length, tokenizer, options.facts)
+        ids, numbers, formulas = plain.ids, plain.numbers, plain.formulas
         labels = None
         if options.causal:
             labels = np.concatenate([[IGNORED_LABEL], ids[1:]]).astype(np.int32)
         elif options.mask_prob:
             ids, labels = tokenizer.mask_tokens(ids, rng, options.mask_prob)
+            shown = labels == IGNORED_LABEL
             if numbers is not None:  # a masked token does not say its value
-                numbers = np.where(labels == IGNORED_LABEL, numbers, np.float32(np.nan))
-        tokens = TokenView(ids, labels if options.with_labels else None, numbers)
+                numbers = np.where(shown, numbers, np.float32(np.nan))
+            if formulas is not None:  # nor its composition
+                formulas = formulas.shown_by(shown)
+        tokens = TokenView(ids, labels if options.with_labels else None, numbers, formulas)
         return DrawnText(sentences, kept, replaced or hidden, words, tokens, hidden)
 
     hidden = bool(generator(_HIDING).uniform() < options.hide_elements_prob)
@@ -262,7 +267,7 @@ def plain_views(
         words = record.text_of(options.text_source, None)
         if replace_formula:
             words = without_formulas(words, record)
-        tokens = token_view(words, options.max_length, tokenizer, numbers=options.numbers)
+        tokens = token_view(words, options.max_length, tokenizer, options.facts)
         return ExampleViews(index, graphs, (tokens,))
 
     return _named(record, index, build)
@@ -274,7 +279,7 @@ def without_formulas(words: str, record: Record) -> str:
 
 
 def token_view(
-    words: str, max_length: int, tokenizer: Tokenizer, *, numbers: bool = False
+    words: str, max_length: int, tokenizer: Tokenizer, facts: TextFacts = NO_FACTS
 ) -> TokenView:
     """A text as the model gets it.
 
@@ -282,12 +287,14 @@ def token_view(
         words: the text.
         max_length: maximum number of tokens, including special tokens.
         tokenizer: the text encoder's.
-        numbers: whether tokens get the values of numbers.
+        facts: what accompanies the tokens.
     """
-    if numbers:
-        ids, values = tokenizer.encode_with_numbers(words, max_length)
-        return TokenView(ids, numbers=values)
-    return TokenView(tokenizer.encode(words, max_length))
+    ids, offsets = tokenizer.encode_with_offsets(words, max_length)
+    numbers = token_numbers(words, offsets) if facts.numbers else None
+    formulas = None
+    if facts.compositions:
+        formulas = FormulaView(*token_formulas(words, offsets, MAX_FORMULAS))
+    return TokenView(ids, numbers=numbers, formulas=formulas)
 
 
 def _graph(view: Crystal, options: ViewOptions, original: Crystal) -> CrystalGraph:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from clac_jax.files.huggingface import resolve_folder
-from clac_jax.input_pipeline.needs import EncoderNeeds
+from clac_jax.input_pipeline.needs import EncoderNeeds, TextFacts
 from clac_jax.models.graph import GRAPH_ENCODERS
 from clac_jax.models.graph.composition import CompositionSettings, WithComposition
 from clac_jax.models.graph.descriptors import (
@@ -143,6 +143,13 @@ def text_settings(
         settings = _narrowed(settings, options.feed_forward_units)
     if options.numbers_at:
         settings = _reading_numbers(settings, options.numbers_at)
+    if options.add_compositions:
+        if not settings.reads_facts:
+            raise ModelError(
+                "text_encoder.add_compositions is set, and only BERT reads compositions. Set it to "
+                "False, or take another encoder."
+            )
+        settings = dataclasses.replace(settings, add_compositions=True)
     if options.dropout is not None:
         settings = settings.with_dropout(options.dropout)
     lora = _lora(settings, options.lora)
@@ -176,7 +183,7 @@ def _narrowed(settings: TextEncoderSettings, units: int) -> TextEncoderSettings:
 
 
 def _reading_numbers(settings: TextEncoderSettings, layers: tuple[int, ...]) -> TextEncoderSettings:
-    if not settings.reads_numbers:
+    if not settings.reads_facts:
         raise ModelError(
             "text_encoder.numbers_at is set, and only BERT reads numbers. Set it to (), or take "
             "another encoder."
@@ -216,5 +223,8 @@ def encoder_needs(config: ml_collections.ConfigDict) -> EncoderNeeds:
         causal=has_texts and text_kind(config.text_encoder).causal,
         descriptors=config.graph_encoder.add_descriptors
         or (has_texts and config.structure_weight > 0),
-        numbers=has_texts and bool(config.text_encoder.numbers_at),
+        facts=TextFacts(
+            numbers=has_texts and bool(config.text_encoder.numbers_at),
+            compositions=has_texts and config.text_encoder.add_compositions,
+        ),
     )

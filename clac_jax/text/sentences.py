@@ -16,7 +16,6 @@ import tokenizers
 from clac_jax.errors import UserError, one_line
 from clac_jax.files.huggingface import resolve_folder
 from clac_jax.files.json import read_json_object, read_text
-from clac_jax.text.numbers import numbers_in
 
 IGNORED_LABEL = -100
 """Label of the tokens that do not contribute to the language-model loss."""
@@ -241,31 +240,22 @@ class Tokenizer:
         """
         return self._with_special(self._encoding(text, max_length).ids, max_length)
 
-    def encode_with_numbers(self, text: str, max_length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids of a text as `encode` returns them, and the values of the numbers in it.
+    def encode_with_offsets(self, text: str, max_length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids of a text as `encode` returns them, and where they are in it.
 
         Returns:
-            (L,) int32 ids, and (L,) float32: for each token of a number its value, else NaN. The
-            tokens that are left of a number that was cut have the value of all of it.
+            (L,) int32 ids, and (L, 2) int64: the position in the text of each token's first
+            character, and the one after its last; 0 and 0 for special tokens.
 
         Raises:
             TokenizerError: as for `encode`.
         """
         encoding = self._encoding(text, max_length)
         ids = self._with_special(encoding.ids, max_length)
-        numbers = np.full(len(ids), np.nan, np.float32)
-        first = len(self._prefix)
-        offsets = encoding.offsets[: len(ids) - first - len(self._suffix)]
-        found = iter(numbers_in(text))
-        number = next(found, None)
-        for place, (start, end) in enumerate(offsets, first):
-            while number is not None and number.end <= start:
-                number = next(found, None)
-            if number is None:
-                break
-            if number.start < end:
-                numbers[place] = number.value
-        return ids, numbers
+        offsets = np.zeros((len(ids), 2), np.int64)
+        first, end = len(self._prefix), len(ids) - len(self._suffix)
+        offsets[first:end] = np.reshape(encoding.offsets[: end - first], (-1, 2))
+        return ids, offsets
 
     def _encoding(self, text: str, max_length: int) -> tokenizers.Encoding:
         least = len(self._prefix) + len(self._suffix) + 1

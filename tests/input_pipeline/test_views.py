@@ -8,6 +8,7 @@ from helpers.crystals import random_crystal
 
 from clac_jax.crystals.descriptors import describe
 from clac_jax.datasets.record import DataError, Record
+from clac_jax.input_pipeline.needs import TextFacts
 from clac_jax.input_pipeline.prefetch import prefetched
 from clac_jax.input_pipeline.views import ViewOptions, draw, plain_views, train_views
 from clac_jax.text.sentences import Tokenizer
@@ -84,7 +85,7 @@ def test_views_of_one_example_differ_from_each_other(records, tokenizer):
 
 
 def test_descriptors_and_numbers_are_added_and_change_nothing_else(records, tokenizer):
-    options = dataclasses.replace(OPTIONS, descriptors=True, numbers=True)
+    options = dataclasses.replace(OPTIONS, descriptors=True, facts=TextFacts(numbers=True))
     expected = describe(records[5].crystal())
     for example in (
         train_views(records[5], 5, 0, 0, options, tokenizer),
@@ -105,7 +106,9 @@ def test_descriptors_and_numbers_are_added_and_change_nothing_else(records, toke
 
 
 def test_a_masked_token_does_not_say_its_value(records, tokenizer):
-    options = dataclasses.replace(OPTIONS, numbers=True, mask_prob=0.5, with_labels=True)
+    options = dataclasses.replace(
+        OPTIONS, facts=TextFacts(numbers=True), mask_prob=0.5, with_labels=True
+    )
     masked = kept = 0
     for epoch in range(10):
         for view in train_views(records[0], 0, 0, epoch, options, tokenizer).tokens:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from clac_jax.text import numbers
 from clac_jax.text.numbers import numbers_in
 from clac_jax.text.sentences import Tokenizer, TokenizerError
+from clac_jax.text.token_facts import token_numbers
 
 
 def values(text):
@@ -122,9 +123,15 @@ def tokenizer(request):
     return request.getfixturevalue(request.param)
 
 
+def encoded(tokenizer, text, max_length):
+    """The ids of a text, and the values of the numbers at them."""
+    ids, offsets = tokenizer.encode_with_offsets(text, max_length)
+    return ids, token_numbers(text, offsets)
+
+
 def numbered_words(tokenizer, text, max_length=128):
     """Pairs of a value and the text of the consecutive tokens that have it."""
-    ids, found = tokenizer.encode_with_numbers(text, max_length)
+    ids, found = encoded(tokenizer, text, max_length)
     words = []
     for token, value in zip(ids, found, strict=True):
         if np.isnan(value):
@@ -150,20 +157,20 @@ def test_each_token_of_a_number_has_its_value_and_no_other_token_has(tokenizer):
 
 
 def test_a_number_that_is_cut_keeps_its_value(word_pieces):
-    ids, found = word_pieces.encode_with_numbers("It is 2.08 long.", 6)
+    ids, found = encoded(word_pieces, "It is 2.08 long.", 6)
     assert word_pieces.decode(ids) == "it is 2."
     np.testing.assert_allclose(found, [np.nan, np.nan, np.nan, 2.08, 2.08, np.nan], rtol=1e-6)
 
 
 def test_special_tokens_have_no_value(word_pieces):
-    ids, found = word_pieces.encode_with_numbers("7", 8)
+    ids, found = encoded(word_pieces, "7", 8)
     assert len(ids) == 3
     np.testing.assert_array_equal(found, [np.nan, 7, np.nan])
 
 
 def test_too_small_a_length_is_refused_as_by_encode(word_pieces):
     with pytest.raises(TokenizerError, match="Set it to at least 3"):
-        word_pieces.encode_with_numbers("7", 2)
+        encoded(word_pieces, "7", 2)
 
 
 PIECES = st.sampled_from(
@@ -197,7 +204,7 @@ def test_any_text_gives_the_ids_of_encode_and_finite_values(word_pieces, bytes_i
     places = [place for number in numbers_in(text) for place in (number.start, number.end)]
     assert places == sorted(places) and all(math.isfinite(value) for value in values(text))
     for tokenizer in (word_pieces, bytes_in_pairs):
-        ids, found = tokenizer.encode_with_numbers(text, 16)
+        ids, found = encoded(tokenizer, text, 16)
         np.testing.assert_array_equal(ids, tokenizer.encode(text, 16))
         assert ids.dtype == np.int32 and found.dtype == np.float32 and found.shape == ids.shape
         assert not np.isinf(found).any()

@@ -23,6 +23,7 @@ from clac_jax.models.dropout import DropoutStream
 from clac_jax.models.remat import remat_block
 from clac_jax.models.text.attention import Attention
 from clac_jax.models.text.dropout import TextDropout
+from clac_jax.models.text.formulas import CompositionEmbedding
 from clac_jax.models.text.layers import adapted_dense, dense, embed, exact_gelu, layer_norm
 from clac_jax.models.text.lm_loss import lm_loss_per_view
 from clac_jax.models.text.numbers import NumberEmbedding
@@ -41,7 +42,7 @@ class BertSettings(TextEncoderSettings):
     layer_norm_eps: float = 1e-12
     type_vocab_size: int = 2
 
-    reads_numbers = True
+    reads_facts = True
     can_be_narrowed = True
     required = {"hidden_act": "gelu", "position_embedding_type": "absolute"}  # noqa: RUF012
 
@@ -67,6 +68,8 @@ class BertSettings(TextEncoderSettings):
             **dense_axes(r"numbers_\d+/hidden", "_ -> numbers"),
             **dense_axes(r"numbers_\d+/out", "numbers -> hidden"),
             r"numbers_\d+/integers/embedding": "_ -> hidden",
+            **dense_axes("compositions/hidden", "_ -> compositions"),
+            **dense_axes("compositions/out", "compositions -> hidden"),
             **dense_axes("pooling/values", "hidden -> heads*pooled"),
             "pooling/scores/kernel": "hidden -> heads",
             **dense_axes("lm_head/transform", "hidden -> hidden"),
@@ -203,6 +206,9 @@ class Bert(nn.Module):
         x = word(texts.ids) + positions(texts.positions)
         x = x + (types(jnp.zeros((), jnp.int32)) if token_types is None else types(token_types))
         x = dropout.hidden(layer_norm(settings, "embedding_norm")(x), rate, 0)
+
+        if settings.add_compositions:
+            x = CompositionEmbedding(settings, name="compositions")(x, texts)
 
         def layer(k: int, x: jax.Array) -> jax.Array:
             y = Attention(settings, name=f"layer_{k}_attention")(x, texts, dropout, 3 * k + 1)

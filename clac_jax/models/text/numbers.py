@@ -73,4 +73,5 @@ class NumberEmbedding(nn.Module):
 
         # A condition would make an accelerator wait for the host; there, the vectors of all tokens
         # cost little.
-        return jax.lax.cond(jnp.sum(is_number) <= size, for_numbers, for_all, x)
+        added: jax.Array = jax.lax.cond(jnp.sum(is_number) <= size, for_numbers, for_all, x)
+        return added

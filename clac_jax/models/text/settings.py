@@ -31,11 +31,12 @@ class TextEncoderSettings:
 
     `compute_dtype` is the dtype of the arithmetic, "bfloat16" for mixed precision; None: that of
     the parameters. `numbers_at` are the layers before which the values of numbers are added to
-    their tokens. `lora` are the adapters of the linear maps; None: they have none.
+    their tokens; `add_compositions` says whether those of formulas are added before the first
+    layer. `lora` are the adapters of the linear maps; None: they have none.
 
     Attributes:
         causal: whether the encoder predicts the next token rather than masked ones.
-        reads_numbers: whether it supports `numbers_at`.
+        reads_facts: whether it supports `numbers_at` and `add_compositions`.
         can_be_narrowed: whether it supports `feed_forward_units`, see `narrowing`.
         linear_maps: the linear maps of each layer that `lora` can target.
         required: key of a config.json -> the only value supported if the key is given.
@@ -56,10 +57,11 @@ class TextEncoderSettings:
     initializer_range: float = 0.02
     compute_dtype: str | None = None
     numbers_at: tuple[int, ...] = ()
+    add_compositions: bool = False
     lora: Lora | None = None
 
     causal: ClassVar[bool] = False
-    reads_numbers: ClassVar[bool] = False
+    reads_facts: ClassVar[bool] = False
     can_be_narrowed: ClassVar[bool] = False
     linear_maps: ClassVar[tuple[str, ...]] = (*ATTENTION_MAPS, "intermediate", "output")
     required: ClassVar[Mapping[str, Any]] = {}

@@ -1,0 +1,56 @@
+"""The compositions of the formulas in texts, before and after texts are packed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import flax.struct
+import numpy as np
+
+from clac_jax.crystals.elements import MAX_ATOMIC_NUMBER
+from clac_jax.typing import Array
+
+MAX_FORMULAS = 4
+"""The formulas of a text, repetitions included, whose compositions are used: the first ones."""
+
+
+@dataclass(frozen=True)
+class FormulaView:
+    """The formulas of one tokenized text that state a composition, the first `MAX_FORMULAS`.
+
+    Attributes:
+        tokens: (f, 2) int32 first token of each, and the one after its last.
+        fractions: (f, MAX_ATOMIC_NUMBER + 1) float32 atomic fractions.
+    """
+
+    tokens: np.ndarray
+    fractions: np.ndarray
+
+    def shown_by(self, shown: np.ndarray) -> FormulaView:
+        """Those none of whose tokens is masked; `shown` (L,) bool says which tokens are not."""
+        kept = np.array([shown[first:end].all() for first, end in self.tokens], bool)
+        return FormulaView(self.tokens[kept], self.fractions[kept])
+
+
+@flax.struct.dataclass
+class FormulaBatch:
+    """The compositions of the formulas in packed texts, `MAX_FORMULAS` slots per row.
+
+    Attributes:
+        first_token: (rows * MAX_FORMULAS,) int32 slot of each formula's first token; the number of
+            token slots where there is no formula.
+        fractions: (rows * MAX_FORMULAS, MAX_ATOMIC_NUMBER + 1) float32 atomic fractions; 0 where
+            there is none.
+    """
+
+    first_token: Array
+    fractions: Array
+
+
+def no_formulas(rows: int, tokens: int) -> FormulaBatch:
+    """The slots of `rows` texts without formulas, in a batch of `tokens` token slots."""
+    slots = rows * MAX_FORMULAS
+    return FormulaBatch(
+        first_token=np.full(slots, tokens, np.int32),
+        fractions=np.zeros((slots, MAX_ATOMIC_NUMBER + 1), np.float32),
+    )

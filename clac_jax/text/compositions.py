@@ -1,0 +1,112 @@
+"""The compositions that the formulas in a text state."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import defaultdict
+from typing import NamedTuple
+
+import numpy as np
+
+from clac_jax.crystals.elements import MAX_ATOMIC_NUMBER, atomic_number, is_symbol
+from clac_jax.text.formula import find_formulas
+
+_DEEPEST = 8  # nested brackets
+_LONGEST = 200  # characters
+_PLAIN = str.maketrans("₀₁₂₃₄₅₆₇₈₉[]{}·⋅•∙‧・･", "0123456789()()*******")
+_BRACED = re.compile(r"_\{([^{}]*)\}")
+_MARKUP = re.compile(r"_|~|\$|\\[()]|</?(?:sub|inf)>|\\(?:mathrm|textrm|text|rm|ce)(?=\()")
+_COUNT = r"\d{1,4}(?:\.\d{1,6})?|\.\d{1,6}"
+_COEFFICIENT = re.compile(_COUNT)
+_TOKEN = re.compile(rf"([A-Z][a-z]?|[()])({_COUNT})?")
+
+
+class Formula(NamedTuple):
+    """A formula in a text.
+
+    Attributes:
+        start: the position of its first character.
+        end: the position after its last one.
+        fractions: (MAX_ATOMIC_NUMBER + 1,) float32, the atomic fraction of each element.
+    """
+
+    start: int
+    end: int
+    fractions: np.ndarray
+
+
+def formulas_in(text: str) -> list[Formula]:
+    """The formulas in a text that state a composition, in their order.
+
+    One with a variable (`La2-xSrxCuO4`) states none.
+
+    >>> [(found.start, found.end) for found in formulas_in("rutile TiO2 and La2-xSrxCuO4")]
+    [(7, 11)]
+    """
+    found = ((start, end, fractions(text[start:end])) for start, end in find_formulas(text))
+    return [Formula(start, end, each) for start, end, each in found if each is not None]
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def fractions(formula: str) -> np.ndarray | None:
+    """(MAX_ATOMIC_NUMBER + 1,) float32, read-only: the atomic fractions of a formula.
+
+    None if it states no composition: a variable, a vacancy, an element beyond `MAX_ATOMIC_NUMBER`.
+    Groups are in (), [] or {}; the parts of a hydrate are separated by a middle dot; subscripts may
+    be marked up; deuterium is hydrogen.
+
+    >>> {number: round(float(fractions("CaSO4·2H2O")[number]), 3) for number in (1, 8, 16, 20)}
+    {1: 0.333, 8: 0.5, 16: 0.083, 20: 0.083}
+    """
+    counts = _counts(formula)
+    if not counts:
+        return None
+    result = np.zeros(MAX_ATOMIC_NUMBER + 1, np.float32)
+    total = sum(counts.values())
+    for number, count in counts.items():
+        result[number] = count / total
+    result.setflags(write=False)
+    return result
+
+
+def _counts(formula: str) -> dict[int, float] | None:
+    """Atomic number -> count; None if the formula states no composition."""
+    if len(formula) > _LONGEST:
+        return None
+    text = _BRACED.sub(r"\1", "".join(formula.split())).translate(_PLAIN)
+    total: dict[int, float] = defaultdict(float)
+    for part in _MARKUP.sub("", text).split("*"):
+        coefficient = _COEFFICIENT.match(part)
+        counts = _counts_of_part(part[coefficient.end() :] if coefficient else part)
+        if counts is None:
+            return None
+        for number, count in counts.items():
+            total[number] += count * float(coefficient[0] if coefficient else 1)
+    return total if total and all(total.values()) else None
+
+
+def _counts_of_part(part: str) -> dict[int, float] | None:
+    groups: list[dict[int, float]] = [defaultdict(float)]
+    at = 0
+    while at < len(part):
+        token = _TOKEN.match(part, at)
+        if token is None:
+            return None
+        at = token.end()
+        name, count = token[1], float(token[2] or 1)
+        if name == "(":
+            if token[2] or len(groups) > _DEEPEST:
+                return None
+            groups.append(defaultdict(float))
+        elif name == ")":
+            if len(groups) == 1:
+                return None
+            for number, inner in groups.pop().items():
+                groups[-1][number] += inner * count
+        else:
+            name = "H" if name == "D" else name
+            if not is_symbol(name) or atomic_number(name) > MAX_ATOMIC_NUMBER:
+                return None
+            groups[-1][atomic_number(name)] += count
+    return groups[0] if len(groups) == 1 else None
