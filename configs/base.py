@@ -45,7 +45,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment.drop_in_single_text_view = True
     config.augment.sentence_keep_prob = 0.6
     # A pretrained language model needs smaller steps than the rest, which starts at random.
-    config.optimizer.learning_rate_factors = ((r"text_encoder/(?!pooling|numbers|compositions).*", 0.1),)
+    config.optimizer.learning_rate_factors = (
+        (r"text_encoder/(?!pooling|numbers|compositions).*", 0.1),
+    )
     config.input.group_by = "elements"
     config.frozen = (
         r"text_encoder/(word|position|type)_embedding/.*",

@@ -21,7 +21,7 @@ from clac_jax.crystals.graph import CrystalGraph
 from clac_jax.crystals.objects import is_ase, is_pymatgen
 from clac_jax.inference.errors import InputError
 from clac_jax.input_pipeline.batch import Batch, BatchShape, ExampleViews, TokenView, collate
-from clac_jax.input_pipeline.formulas import FormulaView
+from clac_jax.input_pipeline.facts import FormulaView
 
 _BATCH = 32  # crystals or texts per batch and device; fewer if they are large:
 MAX_ATOM_PAIRS = _BATCH * 64**2  # pairs of atoms in a tile, per batch

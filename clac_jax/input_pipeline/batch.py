@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING
 import flax.struct
 import numpy as np
 
-from clac_jax.crystals.descriptors import CELL_NUMBERS, SITE_NUMBERS
-from clac_jax.input_pipeline.formulas import (
+from clac_jax.input_pipeline.facts import (
     MAX_FORMULAS,
+    DescriptorBatch,
     FormulaBatch,
     FormulaView,
+    no_descriptors,
     no_formulas,
 )
 from clac_jax.input_pipeline.tiles import Tiles, num_pairs, num_slots, pack
@@ -124,21 +125,6 @@ class BatchShape:
     def num_tokens(self) -> int:
         """Token slots of all tiles."""
         return num_slots(self.token_tiles)
-
-
-@flax.struct.dataclass
-class DescriptorBatch:
-    """The descriptors of packed crystals; see `clac_jax.crystals.descriptors`.
-
-    Attributes:
-        space_group: (rows,) int32; 0 at padding.
-        cell: (rows, CELL_NUMBERS) float32; 1 at padding.
-        sites: (N, SITE_NUMBERS) float32; 1 at padding.
-    """
-
-    space_group: Array
-    cell: Array
-    sites: Array
 
 
 @flax.struct.dataclass
@@ -324,7 +310,7 @@ def _collate_graphs(examples: Sequence[ExampleViews], shape: BatchShape) -> Grap
     edge_vectors = np.zeros((shape.num_edges, 3), np.float32)
     pair_index = np.full(shape.num_edges, num_pairs(shape.node_tiles), np.int32)
     lattices = np.tile(np.eye(3, dtype=np.float32), (rows, 1, 1))
-    descriptors = _no_descriptors(rows, shape.num_nodes) if shape.described else None
+    descriptors = no_descriptors(rows, shape.num_nodes) if shape.described else None
     edge = 0
     for row, crystal, span in zip(
         _rows(examples, shape, shape.graph_views), crystals, spans, strict=True
@@ -360,14 +346,6 @@ def _collate_graphs(examples: Sequence[ExampleViews], shape: BatchShape) -> Grap
         descriptors=descriptors,
         tiles=shape.node_tiles,
         num_views=shape.graph_views,
-    )
-
-
-def _no_descriptors(rows: int, nodes: int) -> DescriptorBatch:
-    return DescriptorBatch(
-        space_group=np.zeros(rows, np.int32),
-        cell=np.ones((rows, CELL_NUMBERS), np.float32),
-        sites=np.ones((nodes, SITE_NUMBERS), np.float32),
     )
 
 

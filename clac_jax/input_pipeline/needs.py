@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TextFacts:
-    """What accompanies the tokens of a text.
+    """Facts that accompany the tokens of a text.
 
     Attributes:
         numbers: whether tokens have the values of numbers.
@@ -31,7 +31,7 @@ class EncoderNeeds:
         causal: whether the text encoder predicts the next token: then no token is masked, and every
             token of a text except the first is a label of the language-model loss.
         descriptors: whether the graph encoder reads the descriptors of crystals.
-        facts: what the text encoder reads beside the tokens.
+        facts: what the text encoder reads in addition to the tokens.
     """
 
     cutoff: float

@@ -1,4 +1,4 @@
-"""What a text states in numbers and formulas, by its tokens."""
+"""The numbers and compositions that a text states, and the tokens that state them."""
 
 from __future__ import annotations
 

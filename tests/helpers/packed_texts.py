@@ -17,11 +17,13 @@ ATOM = CrystalGraph(
 
 
 def pack(texts, tiles, num_examples=None, indices=None):
-    """TextBatch with one view per text, given as ids or as a tuple (ids, labels, numbers)."""
+    """TextBatch with one view per text: ids, or a tuple (ids, labels, numbers, formulas)."""
     views = [TokenView(*text) if isinstance(text, tuple) else TokenView(text) for text in texts]
     num_examples = num_examples or len(texts)
     numbered = views[0].numbers is not None
-    shape = BatchShape(num_examples, 1, 1, ((num_examples, 1),), 0, tiles, numbered=numbered)
+    composed = views[0].formulas is not None
+    nodes = ((num_examples, 1),)
+    shape = BatchShape(num_examples, 1, 1, nodes, 0, tiles, numbered=numbered, composed=composed)
     indices = indices or range(len(texts))
     examples = [
         ExampleViews(index, (ATOM,), (view,)) for index, view in zip(indices, views, strict=True)

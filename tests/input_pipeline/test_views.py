@@ -11,7 +11,7 @@ from clac_jax.datasets.record import DataError, Record
 from clac_jax.input_pipeline.needs import TextFacts
 from clac_jax.input_pipeline.prefetch import prefetched
 from clac_jax.input_pipeline.views import ViewOptions, draw, plain_views, train_views
-from clac_jax.text.sentences import Tokenizer
+from clac_jax.text.sentences import IGNORED_LABEL, Tokenizer
 
 OPTIONS = ViewOptions(cutoff=4.0, max_length=40)
 WORDS = (
@@ -119,6 +119,22 @@ def test_a_masked_token_does_not_say_its_value(records, tokenizer):
             kept += np.sum(~np.isnan(view.numbers))
             assert set(view.numbers[~np.isnan(view.numbers)]) <= {np.float32(3.9)}
     assert masked > 3 and kept > 3
+
+
+def test_masked_formulas_do_not_say_their_composition(records, tokenizer):
+    options = dataclasses.replace(
+        OPTIONS, facts=TextFacts(compositions=True), mask_prob=0.3, with_labels=True
+    )
+    shown = hidden = 0
+    for epoch in range(10):
+        for index, record in enumerate(records):
+            for view in train_views(record, index, 1, epoch, options, tokenizer).tokens:
+                masked = view.labels != IGNORED_LABEL
+                for first, end in view.formulas.tokens:
+                    assert not masked[first:end].any()
+                shown += len(view.formulas.tokens)
+                hidden += not len(view.formulas.tokens)
+    assert shown and hidden
 
 
 def test_one_view_is_the_plain_crystal_and_the_full_text(records, tokenizer):

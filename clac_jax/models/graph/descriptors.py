@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from clac_jax.crystals.descriptors import NEIGHBOURS, SHELL_NUMBERS
-from clac_jax.input_pipeline.batch import DescriptorBatch, GraphBatch
+from clac_jax.input_pipeline.batch import GraphBatch
+from clac_jax.input_pipeline.facts import DescriptorBatch
 from clac_jax.models.anatomy import Anatomy, dense_axes
 from clac_jax.models.fourier import magnitude_features
 from clac_jax.models.graph.ops import mean_pool, node_features

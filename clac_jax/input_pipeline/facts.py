@@ -1,4 +1,4 @@
-"""The compositions of the formulas in texts, before and after texts are packed."""
+"""Descriptors of crystals and compositions of formulas, as they accompany packed examples."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import flax.struct
 import numpy as np
 
+from clac_jax.crystals.descriptors import CELL_NUMBERS, SITE_NUMBERS
 from clac_jax.crystals.elements import MAX_ATOMIC_NUMBER
 from clac_jax.typing import Array
 
@@ -27,9 +28,24 @@ class FormulaView:
     fractions: np.ndarray
 
     def shown_by(self, shown: np.ndarray) -> FormulaView:
-        """Those none of whose tokens is masked; `shown` (L,) bool says which tokens are not."""
+        """The formulas none of whose tokens is masked; `shown` (L,) bool says which tokens are not."""
         kept = np.array([shown[first:end].all() for first, end in self.tokens], bool)
         return FormulaView(self.tokens[kept], self.fractions[kept])
+
+
+@flax.struct.dataclass
+class DescriptorBatch:
+    """The descriptors of packed crystals; see `clac_jax.crystals.descriptors`.
+
+    Attributes:
+        space_group: (rows,) int32; 0 at padding.
+        cell: (rows, CELL_NUMBERS) float32; 1 at padding.
+        sites: (N, SITE_NUMBERS) float32; 1 at padding.
+    """
+
+    space_group: Array
+    cell: Array
+    sites: Array
 
 
 @flax.struct.dataclass
@@ -53,4 +69,13 @@ def no_formulas(rows: int, tokens: int) -> FormulaBatch:
     return FormulaBatch(
         first_token=np.full(slots, tokens, np.int32),
         fractions=np.zeros((slots, MAX_ATOMIC_NUMBER + 1), np.float32),
+    )
+
+
+def no_descriptors(rows: int, nodes: int) -> DescriptorBatch:
+    """The slots of a batch before descriptors are written to them."""
+    return DescriptorBatch(
+        space_group=np.zeros(rows, np.int32),
+        cell=np.ones((rows, CELL_NUMBERS), np.float32),
+        sites=np.ones((nodes, SITE_NUMBERS), np.float32),
     )
