@@ -28,7 +28,7 @@ class FormulaView:
     fractions: np.ndarray
 
     def shown_by(self, shown: np.ndarray) -> FormulaView:
-        """The formulas none of whose tokens is masked; `shown` (L,) bool says which tokens are not."""
+        """The formulas without a masked token; `shown` (L,) bool is False for masked ones."""
         kept = np.array([shown[first:end].all() for first, end in self.tokens], bool)
         return FormulaView(self.tokens[kept], self.fractions[kept])
 
