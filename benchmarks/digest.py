@@ -159,6 +159,7 @@ def main() -> None:
     reduced = base.get_config()
     reduced.graph_encoder.add_descriptors = False  # the stored examples have none
     reduced.text_encoder.numbers_at = ()
+    reduced.text_encoder.add_compositions = False
     reduced.structure_weight = 0.0
     for name, config in (("base", reduced), ("all trained", comparison_config())):
         result[name] = found = measure(config, options.repeats)

@@ -12,9 +12,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.graph_encoder.add_descriptors = False
     config.structure_weight = 0.0
     config.augment.hide_elements_prob = 0.0
+    config.augment.statement_prob = 0.0
     config.text_encoder.num_layers = None
     config.text_encoder.feed_forward_units = None
     config.text_encoder.numbers_at = ()
+    config.text_encoder.add_compositions = False
     config.text_encoder.feature = "mean"
     config.frozen = ("text_encoder/.*",)
     config.optimizer.learning_rate_factors = ()

@@ -20,6 +20,7 @@ _RANDOM_TEXT = {
     "text_encoder.num_layers": None,
     "text_encoder.feed_forward_units": None,
     "text_encoder.numbers_at": (),
+    "text_encoder.add_compositions": False,
     "text_encoder.config.hidden_size": 192,
     "text_encoder.config.num_hidden_layers": 3,
     "text_encoder.config.num_attention_heads": 6,

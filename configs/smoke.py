@@ -20,6 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.graph_encoder.add_descriptors = False
     config.structure_weight = 0.0
     config.augment.hide_elements_prob = 0.0
+    config.augment.statement_prob = 0.0
     config.augment.sentence_keep_prob = 0.5
     config.graph_encoder.num_features = 16
     config.graph_encoder.num_interactions = 1
@@ -29,6 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.text_encoder.num_layers = None
     config.text_encoder.feed_forward_units = None
     config.text_encoder.numbers_at = ()
+    config.text_encoder.add_compositions = False
     config.text_encoder.max_length = 32
     config.text_encoder.config.hidden_size = 16
     config.text_encoder.config.num_hidden_layers = 1

@@ -186,12 +186,13 @@ def test_bfloat16_stays_close():
 def test_the_needs_of_the_encoders_follow_the_config():
     def needs(**changes):
         found = encoder_needs(small_config(**changes))
-        return found.descriptors, found.numbers
+        return found.descriptors, found.facts.numbers or found.facts.compositions
 
     assert needs() == (False, False)
     assert needs(structure_weight=0.1) == (True, False)
     assert needs(**{"graph_encoder.add_descriptors": True}) == (True, False)
     assert needs(**{"text_encoder.numbers_at": (0,)}) == (False, True)
+    assert needs(**{"text_encoder.add_compositions": True}) == (False, True)
     # A property is learned without texts.
     texts = {"task": "property", "structure_weight": 0.1, "text_encoder.numbers_at": (0,)}
     assert needs(**texts) == (False, False)
@@ -208,9 +209,12 @@ def test_a_property_is_learned_from_descriptors_but_asks_no_text_for_them():
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "opt", "gemma3_text"])
-def test_other_text_encoders_do_not_read_numbers(kind):
+def test_other_text_encoders_read_neither_numbers_nor_compositions(kind):
     changes = {"text_encoder.config.model_type": kind, "text_encoder.numbers_at": (0,)}
     with pytest.raises(ModelError, match=r"only BERT reads numbers. Set it to"):
+        build_model(small_config(**changes), vocab_size=100)
+    changes = {"text_encoder.config.model_type": kind, "text_encoder.add_compositions": True}
+    with pytest.raises(ModelError, match=r"only BERT reads compositions. Set it to"):
         build_model(small_config(**changes), vocab_size=100)
 
 
@@ -222,8 +226,8 @@ def test_numbers_enter_at_layers_that_exist():
     assert text_settings(config, vocab_size=100).numbers_at == (0, 0)
 
 
-def test_all_three_are_off_by_default():
+def test_all_of_them_are_off_by_default():
     config = default_config()
     assert not config.graph_encoder.add_descriptors and not config.structure_weight
-    assert config.text_encoder.numbers_at == ()
+    assert config.text_encoder.numbers_at == () and not config.text_encoder.add_compositions
     assert issubclass(ModelError, UserError)
