@@ -150,8 +150,8 @@ class TextEncoder:
     )
     add_compositions: bool = key(
         False,
-        "whether the composition of each formula in a text is added to the formula's first token; "
-        "otherwise formulas are only words",
+        "whether the composition that a text states, in formulas and names of elements, is added "
+        "to its features; otherwise these are only words",
     )
     max_length: int = key(
         128, "tokens of a text; longer ones are cut", low=1, on_change=NEXT_EXAMPLE

@@ -21,7 +21,6 @@ from clac_jax.crystals.graph import CrystalGraph
 from clac_jax.crystals.objects import is_ase, is_pymatgen
 from clac_jax.inference.errors import InputError
 from clac_jax.input_pipeline.batch import Batch, BatchShape, ExampleViews, TokenView, collate
-from clac_jax.input_pipeline.facts import FormulaView
 
 _BATCH = 32  # crystals or texts per batch and device; fewer if they are large:
 MAX_ATOM_PAIRS = _BATCH * 64**2  # pairs of atoms in a tile, per batch
@@ -34,9 +33,7 @@ _BAR_AFTER = 3.0  # seconds until a progress bar appears
 NO_TEXT = TokenView(
     np.zeros(1, np.int32),
     numbers=np.full(1, np.nan, np.float32),
-    formulas=FormulaView(
-        np.zeros((0, 2), np.int32), np.zeros((0, MAX_ATOMIC_NUMBER + 1), np.float32)
-    ),
+    composition=np.zeros((2, MAX_ATOMIC_NUMBER + 1), np.float32),
 )
 NO_CRYSTAL = CrystalGraph(
     atomic_numbers=np.ones(1, np.int32),
@@ -300,7 +297,7 @@ def shape_of(parts: Sequence[Sequence[ExampleViews]], rows: int) -> BatchShape:
         token_tiles=((tokens, rows),),
         described=all(example.graphs[0].descriptors is not None for example in examples),
         numbered=all(example.tokens[0].numbers is not None for example in examples),
-        composed=all(example.tokens[0].formulas is not None for example in examples),
+        composed=all(example.tokens[0].composition is not None for example in examples),
     )
 
 

@@ -21,14 +21,8 @@ from typing import TYPE_CHECKING
 import flax.struct
 import numpy as np
 
-from clac_jax.input_pipeline.facts import (
-    MAX_FORMULAS,
-    DescriptorBatch,
-    FormulaBatch,
-    FormulaView,
-    no_descriptors,
-    no_formulas,
-)
+from clac_jax.crystals.elements import MAX_ATOMIC_NUMBER
+from clac_jax.input_pipeline.descriptor_batch import DescriptorBatch, no_descriptors
 from clac_jax.input_pipeline.tiles import Tiles, num_pairs, num_slots, pack
 from clac_jax.text.sentences import IGNORED_LABEL
 from clac_jax.typing import Array
@@ -50,13 +44,14 @@ class TokenView:
         labels: (L,) int32 targets of the language-model loss (-100 = ignored), or None.
         numbers: (L,) float32 value of the number that a token is a part of, NaN for other tokens;
             None if no encoder reads them.
-        formulas: the compositions of the formulas; None if no encoder reads them.
+        composition: (2, MAX_ATOMIC_NUMBER + 1) float32 that the text states, see
+            `token_facts.token_composition`; None if no encoder reads it.
     """
 
     ids: np.ndarray
     labels: np.ndarray | None = None
     numbers: np.ndarray | None = None
-    formulas: FormulaView | None = None
+    composition: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +97,7 @@ class BatchShape:
         labelled: whether a property is learned; if so, even a part without examples gets labels.
         described: whether crystals have descriptors.
         numbered: whether tokens have the values of numbers.
-        composed: whether texts have the compositions of their formulas.
+        composed: whether texts have the compositions that they state.
     """
 
     num_examples: int
@@ -174,7 +169,8 @@ class TextBatch:
         labels: (K,) int32 targets of the language-model loss, -100 = ignored; None if it has none.
         numbers: (K,) float32 value of the number that a token is a part of, NaN elsewhere; None if
             no encoder reads them.
-        formulas: the compositions of the formulas; None if no encoder reads them.
+        compositions: (rows, 2, MAX_ATOMIC_NUMBER + 1) float32 that each text states, see
+            `token_facts.token_composition`; 0 for padding examples. None if no encoder reads them.
         tiles: static, layout of the token slots.
         num_views: static, text views per example.
     """
@@ -186,7 +182,7 @@ class TextBatch:
     lengths: Array
     labels: Array | None
     numbers: Array | None
-    formulas: FormulaBatch | None
+    compositions: Array | None
     tiles: Tiles = flax.struct.field(pytree_node=False)
     num_views: int = flax.struct.field(pytree_node=False)
 
@@ -362,7 +358,8 @@ def _collate_texts(examples: Sequence[ExampleViews], shape: BatchShape) -> TextB
     with_labels = any(text.labels is not None for each in examples for text in each.tokens)
     labels = np.full(shape.num_tokens, IGNORED_LABEL, np.int32) if with_labels else None
     numbers = np.full(shape.num_tokens, np.nan, np.float32) if shape.numbered else None
-    formulas = no_formulas(rows, shape.num_tokens) if shape.composed else None
+    stated = (rows, 2, MAX_ATOMIC_NUMBER + 1)
+    compositions = np.zeros(stated, np.float32) if shape.composed else None
     for row, text, span in zip(_rows(examples, shape, shape.text_views), texts, spans, strict=True):
         tokens = slice(span.first, span.first + len(text.ids))
         ids[tokens] = text.ids
@@ -374,10 +371,8 @@ def _collate_texts(examples: Sequence[ExampleViews], shape: BatchShape) -> TextB
             labels[tokens] = text.labels
         if numbers is not None and text.numbers is not None:
             numbers[tokens] = text.numbers
-        if formulas is not None and text.formulas is not None:
-            found = slice(row * MAX_FORMULAS, row * MAX_FORMULAS + len(text.formulas.tokens))
-            formulas.first_token[found] = span.first + text.formulas.tokens[:, 0]
-            formulas.fractions[found] = text.formulas.fractions
+        if compositions is not None and text.composition is not None:
+            compositions[row] = text.composition
     return TextBatch(
         ids=ids,
         positions=positions,
@@ -386,7 +381,7 @@ def _collate_texts(examples: Sequence[ExampleViews], shape: BatchShape) -> TextB
         lengths=lengths,
         labels=labels,
         numbers=numbers,
-        formulas=formulas,
+        compositions=compositions,
         tiles=shape.token_tiles,
         num_views=shape.text_views,
     )

@@ -23,9 +23,8 @@ def digested(example: ExampleViews, position: int) -> ExampleViews:
     """
     texts: list[np.ndarray] = []
     for view in example.tokens:
-        texts += [each for each in (view.ids, view.labels, view.numbers) if each is not None]
-        if (formulas := view.formulas) is not None:
-            texts += [formulas.tokens, formulas.fractions]
+        arrays = (view.ids, view.labels, view.numbers, view.composition)
+        texts += [each for each in arrays if each is not None]
     crystals: list[np.ndarray] = []
     for graph in example.graphs:
         crystals += [graph.atomic_numbers, graph.senders, graph.receivers]

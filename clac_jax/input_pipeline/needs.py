@@ -11,7 +11,7 @@ class TextFacts:
 
     Attributes:
         numbers: whether tokens have the values of numbers.
-        compositions: whether formulas have their compositions.
+        compositions: whether a text has the composition that it states.
     """
 
     numbers: bool = False

@@ -33,7 +33,7 @@ class Sample:
         labelled: whether a property is learned.
         described: whether crystals have descriptors.
         numbered: whether tokens have the values of numbers.
-        composed: whether texts have the compositions of their formulas.
+        composed: whether texts have the compositions that they state.
     """
 
     nodes: np.ndarray
@@ -54,7 +54,7 @@ class Sample:
             labelled=examples[0].label is not None,
             described=examples[0].graphs[0].descriptors is not None,
             numbered=examples[0].tokens[0].numbers is not None,
-            composed=examples[0].tokens[0].formulas is not None,
+            composed=examples[0].tokens[0].composition is not None,
         )
 
 

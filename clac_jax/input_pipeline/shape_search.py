@@ -82,7 +82,7 @@ class Sizes:
         labelled: whether a property is learned.
         described: whether crystals have descriptors.
         numbered: whether tokens have the values of numbers.
-        composed: whether texts have the compositions of their formulas.
+        composed: whether texts have the compositions that they state.
     """
 
     nodes: np.ndarray

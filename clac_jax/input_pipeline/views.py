@@ -14,13 +14,12 @@ from clac_jax.crystals.graph import CrystalGraph, build_graph
 from clac_jax.datasets.record import DataError, Record, shortened
 from clac_jax.errors import UserError
 from clac_jax.input_pipeline.batch import ExampleViews, TokenView
-from clac_jax.input_pipeline.facts import MAX_FORMULAS, FormulaView
 from clac_jax.input_pipeline.labels import label_of
 from clac_jax.input_pipeline.needs import NO_FACTS, EncoderNeeds, TextFacts
 from clac_jax.text.formula import replace_formulas
 from clac_jax.text.hidden_elements import without_elements
 from clac_jax.text.sentences import IGNORED_LABEL, Tokenizer, chosen_sentences, split_sentences
-from clac_jax.text.token_facts import token_formulas, token_numbers
+from clac_jax.text.token_facts import token_composition, token_numbers
 
 FORMULA_WORD = "material"
 NO_TEXT = TokenView(np.zeros(1, np.int32))  # placeholder for a text that is never read
@@ -189,7 +188,7 @@ def draw(
         if hidden:
             words = without_elements(words)
         plain = token_view(words, options.max_length, tokenizer, options.facts)
-        ids, numbers, formulas = plain.ids, plain.numbers, plain.formulas
+        ids, numbers, composition = plain.ids, plain.numbers, plain.composition
         labels = None
         if options.causal:
             labels = np.concatenate([[IGNORED_LABEL], ids[1:]]).astype(np.int32)
@@ -198,9 +197,10 @@ def draw(
             shown = labels == IGNORED_LABEL
             if numbers is not None:  # a masked token does not say its value
                 numbers = np.where(shown, numbers, np.float32(np.nan))
-            if formulas is not None:  # nor its composition
-                formulas = formulas.shown_by(shown)
-        tokens = TokenView(ids, labels if options.with_labels else None, numbers, formulas)
+            if composition is not None:  # nor elements
+                offsets = tokenizer.encode_with_offsets(words, options.max_length)[1]
+                composition = token_composition(words, offsets, shown)
+        tokens = TokenView(ids, labels if options.with_labels else None, numbers, composition)
         return DrawnText(sentences, kept, replaced or hidden, words, tokens, hidden)
 
     hidden = bool(generator(_HIDING).uniform() < options.hide_elements_prob)
@@ -291,10 +291,8 @@ def token_view(
     """
     ids, offsets = tokenizer.encode_with_offsets(words, max_length)
     numbers = token_numbers(words, offsets) if facts.numbers else None
-    formulas = None
-    if facts.compositions:
-        formulas = FormulaView(*token_formulas(words, offsets, MAX_FORMULAS))
-    return TokenView(ids, numbers=numbers, formulas=formulas)
+    composition = token_composition(words, offsets) if facts.compositions else None
+    return TokenView(ids, numbers=numbers, composition=composition)
 
 
 def _graph(view: Crystal, options: ViewOptions, original: Crystal) -> CrystalGraph:

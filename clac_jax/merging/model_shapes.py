@@ -80,5 +80,5 @@ def _shape_of(views: ExampleViews, *, labelled: bool) -> BatchShape:
         labelled=labelled,
         described=views.graphs[0].descriptors is not None,
         numbered=views.tokens[0].numbers is not None,
-        composed=views.tokens[0].formulas is not None,
+        composed=views.tokens[0].composition is not None,
     )

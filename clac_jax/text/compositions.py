@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clac_jax.crystals.elements import MAX_ATOMIC_NUMBER, atomic_number, is_symbol
+from clac_jax.crystals.elements import MAX_ATOMIC_NUMBER, atomic_number, is_symbol, name
 from clac_jax.text.formula import find_formulas
 
 _DEEPEST = 8  # nested brackets
@@ -20,6 +20,11 @@ _MARKUP = re.compile(r"_|~|\$|\\[()]|</?(?:sub|inf)>|\\(?:mathrm|textrm|text|rm|
 _COUNT = r"\d{1,4}(?:\.\d{1,6})?|\.\d{1,6}"
 _COEFFICIENT = re.compile(_COUNT)
 _TOKEN = re.compile(rf"([A-Z][a-z]?|[()])({_COUNT})?")
+
+
+# "of the Cu3Au (L1_2) structure type": the formula names an arrangement, not the compound.
+_OF_A_STRUCTURE = re.compile(r"\)?(?:\s\([^()]{1,40}\))?[\s-](?:structure|type|prototype)")
+_OTHER_NAMES = {"aluminium": 13, "caesium": 55, "sulphur": 16, "wolfram": 74}
 
 
 class Formula(NamedTuple):
@@ -39,13 +44,33 @@ class Formula(NamedTuple):
 def formulas_in(text: str) -> list[Formula]:
     """The formulas in a text that state a composition, in their order.
 
-    One with a variable (`La2-xSrxCuO4`) states none.
+    One with a variable (`La2-xSrxCuO4`) states none, nor does one that names a structure type.
 
     >>> [(found.start, found.end) for found in formulas_in("rutile TiO2 and La2-xSrxCuO4")]
     [(7, 11)]
     """
     found = ((start, end, fractions(text[start:end])) for start, end in find_formulas(text))
-    return [Formula(start, end, each) for start, end, each in found if each is not None]
+    return [
+        Formula(start, end, each)
+        for start, end, each in found
+        if each is not None and not _OF_A_STRUCTURE.match(text, end)
+    ]
+
+
+def elements_in(text: str) -> list[tuple[int, int, int]]:
+    """The names of elements in a text: (start, end, atomic number) each.
+
+    >>> elements_in("Lead and sulphur lead to a salt.")
+    [(0, 4, 82), (9, 16, 16)]
+    """
+    pattern, numbers = _names()
+    return [(*found.span(), numbers[found[0].lower()]) for found in pattern.finditer(text)]
+
+
+@functools.cache
+def _names() -> tuple[re.Pattern[str], dict[str, int]]:
+    numbers = {name(number): number for number in range(1, MAX_ATOMIC_NUMBER + 1)} | _OTHER_NAMES
+    return re.compile(rf"\b(?:{'|'.join(numbers)})\b(?!\sto\b)", re.IGNORECASE), numbers
 
 
 @functools.lru_cache(maxsize=1 << 14)

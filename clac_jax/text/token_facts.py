@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from clac_jax.crystals.elements import MAX_ATOMIC_NUMBER
-from clac_jax.text.compositions import formulas_in
+from clac_jax.text.compositions import elements_in, formulas_in
 from clac_jax.text.numbers import numbers_in
 
 
@@ -24,31 +24,35 @@ def token_numbers(text: str, offsets: np.ndarray) -> np.ndarray:
     return result
 
 
-def token_formulas(text: str, offsets: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """The compositions of the first formulas in a text; what was cut of the text counts for none.
+def token_composition(
+    text: str, offsets: np.ndarray, shown: np.ndarray | None = None
+) -> np.ndarray:
+    """The composition that the tokens of a text state.
 
     Args:
         text: the text.
         offsets: (L, 2) positions of its tokens, see `Tokenizer.encode_with_offsets`.
-        most: largest number of formulas.
+        shown: (L,) bool, False for masked tokens: a formula or name with such a token, or of which
+            a part was cut, states nothing. None: all are shown.
 
     Returns:
-        (f, 2) int32, the first token of each formula and the one after its last; and
-        (f, MAX_ATOMIC_NUMBER + 1) float32 atomic fractions.
+        (2, MAX_ATOMIC_NUMBER + 1) float32: the mean atomic fractions over the formulas, 0 if there
+        are none; and 1 for each element that is named or is in a formula.
     """
-    spans: list[tuple[int, int]] = []
-    fractions: list[np.ndarray] = []
+    shown = np.ones(len(offsets), bool) if shown is None else shown
     last = offsets[:, 1].max(initial=0)
-    for formula in formulas_in(text):
-        if len(spans) == most or formula.end > last:
-            break
-        tokens = np.flatnonzero(_tokens_of(formula.start, formula.end, offsets))
-        spans.append((int(tokens[0]), int(tokens[-1]) + 1))
-        fractions.append(formula.fractions)
-    return (
-        np.array(spans, np.int32).reshape(-1, 2),
-        np.array(fractions, np.float32).reshape(-1, MAX_ATOMIC_NUMBER + 1),
-    )
+
+    def is_shown(start: int, end: int) -> bool:
+        return end <= last and bool(shown[_tokens_of(start, end, offsets)].all())
+
+    result = np.zeros((2, MAX_ATOMIC_NUMBER + 1), np.float32)
+    formulas = [each.fractions for each in formulas_in(text) if is_shown(each.start, each.end)]
+    if formulas:
+        result[0] = np.mean(formulas, axis=0)
+    for start, end, number in elements_in(text):
+        result[1, number] = max(result[1, number], is_shown(start, end))
+    result[1] = np.maximum(result[1], result[0] > 0)
+    return result
 
 
 def _tokens_of(start: int, end: int, offsets: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ def pack(texts, tiles, num_examples=None, indices=None):
     views = [TokenView(*text) if isinstance(text, tuple) else TokenView(text) for text in texts]
     num_examples = num_examples or len(texts)
     numbered = views[0].numbers is not None
-    composed = views[0].formulas is not None
+    composed = views[0].composition is not None
     nodes = ((num_examples, 1),)
     shape = BatchShape(num_examples, 1, 1, nodes, 0, tiles, numbered=numbered, composed=composed)
     indices = indices or range(len(texts))

@@ -96,7 +96,7 @@ def batch_of(examples_, num_examples=None, num_views=2, spare=0):
         token_tiles=((12 + spare, num_views * num_examples),),
         described=real.graphs[0].descriptors is not None,
         numbered=real.tokens[0].numbers is not None,
-        composed=real.tokens[0].formulas is not None,
+        composed=real.tokens[0].composition is not None,
     )
     return collate(examples_, shape)
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from clac_jax.crystals.descriptors import NEIGHBOURS, SHELL_NUMBERS
 from clac_jax.input_pipeline.batch import GraphBatch
-from clac_jax.input_pipeline.facts import DescriptorBatch
+from clac_jax.input_pipeline.descriptor_batch import DescriptorBatch
 from clac_jax.models.anatomy import Anatomy, dense_axes
 from clac_jax.models.fourier import magnitude_features
 from clac_jax.models.graph.ops import mean_pool, node_features

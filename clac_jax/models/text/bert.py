@@ -23,13 +23,13 @@ from clac_jax.models.dropout import DropoutStream
 from clac_jax.models.remat import remat_block
 from clac_jax.models.text.attention import Attention
 from clac_jax.models.text.dropout import TextDropout
-from clac_jax.models.text.formulas import CompositionEmbedding
 from clac_jax.models.text.layers import adapted_dense, dense, embed, exact_gelu, layer_norm
 from clac_jax.models.text.lm_loss import lm_loss_per_view
 from clac_jax.models.text.numbers import NumberEmbedding
 from clac_jax.models.text.output import TextOutput
 from clac_jax.models.text.pooling import pool
 from clac_jax.models.text.settings import Params, TextEncoderSettings
+from clac_jax.models.text.stated import StatedComposition
 from clac_jax.models.torch_layout import TensorReader, Tensors
 from clac_jax.typing import Array
 
@@ -54,6 +54,7 @@ class BertSettings(TextEncoderSettings):
     def anatomy(self, feature: str = "mean") -> Anatomy:  # noqa: D102
         attention = r"layer_\d+_attention"
         heads = self.num_attention_heads
+        output = "hidden + heads*pooled" if feature == "attention" else "hidden"
         axes = {
             "word_embedding/embedding": "words -> hidden",
             "position_embedding/embedding": "positions -> hidden",
@@ -69,7 +70,7 @@ class BertSettings(TextEncoderSettings):
             **dense_axes(r"numbers_\d+/out", "numbers -> hidden"),
             r"numbers_\d+/integers/embedding": "_ -> hidden",
             **dense_axes("compositions/hidden", "_ -> compositions"),
-            **dense_axes("compositions/out", "compositions -> hidden"),
+            **dense_axes("compositions/out", f"compositions -> {output}"),
             **dense_axes("pooling/values", "hidden -> heads*pooled"),
             "pooling/scores/kernel": "hidden -> heads",
             **dense_axes("lm_head/transform", "hidden -> hidden"),
@@ -89,7 +90,7 @@ class BertSettings(TextEncoderSettings):
         )
         return Anatomy(
             axes=axes,
-            output="hidden + heads*pooled" if feature == "attention" else "hidden",
+            output=output,
             even=frozenset({"hidden"}),
             rows={"words": "tokens", "positions": "mean"},
             sizes={"heads": heads},
@@ -207,9 +208,6 @@ class Bert(nn.Module):
         x = x + (types(jnp.zeros((), jnp.int32)) if token_types is None else types(token_types))
         x = dropout.hidden(layer_norm(settings, "embedding_norm")(x), rate, 0)
 
-        if settings.add_compositions:
-            x = CompositionEmbedding(settings, name="compositions")(x, texts)
-
         def layer(k: int, x: jax.Array) -> jax.Array:
             y = Attention(settings, name=f"layer_{k}_attention")(x, texts, dropout, 3 * k + 1)
             y = dropout.hidden(y, rate, 3 * k + 2)
@@ -226,6 +224,9 @@ class Bert(nn.Module):
             x = remat_block(self, functools.partial(layer, k))(x)
 
         features = pool(x, texts, self.feature, settings.num_attention_heads)
+        if settings.add_compositions:
+            stated = StatedComposition(features.shape[1], name="compositions")
+            features = features + stated(texts)
         output = TextOutput(features=features, hidden=x)
         if self.with_lm_loss and texts.labels is not None:
             logits = MaskedLmHead(settings, name="lm_head")(x, word.embedding)

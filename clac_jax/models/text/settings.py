@@ -31,8 +31,8 @@ class TextEncoderSettings:
 
     `compute_dtype` is the dtype of the arithmetic, "bfloat16" for mixed precision; None: that of
     the parameters. `numbers_at` are the layers before which the values of numbers are added to
-    their tokens; `add_compositions` says whether those of formulas are added before the first
-    layer. `lora` are the adapters of the linear maps; None: they have none.
+    their tokens; `add_compositions` says whether the composition that a text states is added
+    to its features. `lora` are the adapters of the linear maps; None: they have none.
 
     Attributes:
         causal: whether the encoder predicts the next token rather than masked ones.
