@@ -17,7 +17,7 @@ ATOM = CrystalGraph(
 
 
 def pack(texts, tiles, num_examples=None, indices=None):
-    """TextBatch with one view per text: ids, or a tuple (ids, labels, numbers, formulas)."""
+    """TextBatch with one view per text: ids, or a tuple (ids, labels, numbers, composition)."""
     views = [TokenView(*text) if isinstance(text, tuple) else TokenView(text) for text in texts]
     num_examples = num_examples or len(texts)
     numbered = views[0].numbers is not None

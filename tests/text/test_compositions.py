@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clac_jax.crystals import elements
-from clac_jax.text.compositions import formulas_in, fractions
+from clac_jax.text.compositions import elements_in, formulas_in, fractions
 from clac_jax.text.sentences import Tokenizer
-from clac_jax.text.token_facts import token_formulas
+from clac_jax.text.token_facts import token_composition
 
 
 def named(values):
@@ -74,10 +74,21 @@ def test_groups_order_and_multiples_do_not_matter(counts, factor):
 
 
 def test_formulas_in_a_text_are_found_in_their_order():
-    text = "La2MoO6 is an oxide, unlike rutile TiO2 and La2-xSrxCuO4 of the space group P6_3/mmc."
+    text = (
+        "La2MoO6 is an oxide, unlike TiO2 and La2-xSrxCuO4 of the space group P6_3/mmc. It is of "
+        "the Cu3Au (L1_2) structure type, not of the BaNiO3) type or of the NaCl prototype."
+    )
     found = formulas_in(text)
     assert [text[each.start : each.end] for each in found] == ["La2MoO6", "TiO2"]
     assert named(found[1].fractions) == {"Ti": pytest.approx(1 / 3), "O": pytest.approx(2 / 3)}
+
+
+def test_elements_are_found_by_their_names():
+    text = "Lead, Sulphur and aluminium lead to ironclad tin; caesium."
+    assert [number for _, _, number in elements_in(text)] == [82, 16, 13, 50, 55]
+
+
+# --- by tokens
 
 
 @pytest.fixture(scope="module")
@@ -85,21 +96,46 @@ def tokenizer():
     return Tokenizer.from_folder("minilm")
 
 
-def test_the_tokens_of_a_formula_are_its_own(tokenizer):
-    text = "In La2MoO6, as in TiO2, oxygen is bonded. TiO2 is rutile."
-    ids, offsets = tokenizer.encode_with_offsets(text, 64)
-    tokens, values = token_formulas(text, offsets, most=2)
-    words = [tokenizer.decode(ids[first:end]).replace(" ", "") for first, end in tokens]
-    assert words == ["la2moo6", "tio2"]
-    assert values.dtype == np.float32
-    np.testing.assert_array_equal(values, [fractions("La2MoO6"), fractions("TiO2")])
+def stated(tokenizer, text, max_length=64, shown=None):
+    """Fractions and named elements that a text states."""
+    _, offsets = tokenizer.encode_with_offsets(text, max_length)
+    fractions_, present = token_composition(text, offsets, shown)
+    return named(fractions_), set(named(present))
+
+
+def test_a_text_states_the_mean_of_its_formulas_and_the_elements_it_names(tokenizer):
+    assert stated(tokenizer, "A salt.") == ({}, set())
+    assert stated(tokenizer, "A salt of sodium.") == ({}, {"Na"})
+    found, present = stated(tokenizer, "TiO2 and SrTiO3, and again TiO2, with iron.")
+    assert found == {
+        "Ti": pytest.approx((1 / 3 + 1 / 5 + 1 / 3) / 3),
+        "O": pytest.approx((2 / 3 + 3 / 5 + 2 / 3) / 3),
+        "Sr": pytest.approx(1 / 15),
+    }
+    assert present == {"Ti", "O", "Sr", "Fe"}
 
 
 def test_a_formula_that_is_cut_states_nothing(tokenizer):
     text = "TiO2 and La2MoO6"
+    seen = set()
     for length in range(3, len(tokenizer.encode(text, 64)) + 1):
         _, offsets = tokenizer.encode_with_offsets(text, length)
-        tokens, values = token_formulas(text, offsets, most=4)
-        complete = sum(end <= offsets[:, 1].max() for end in (len("TiO2"), len(text)))
-        assert len(tokens) == len(values) == complete
-    assert complete == 2
+        end = offsets[:, 1].max()
+        _, present = stated(tokenizer, text, length)
+        assert present == {
+            *({"Ti", "O"} if end >= len("TiO2") else ()),
+            *({"La", "Mo", "O"} if end >= len(text) else ()),
+        }
+        seen.add(len(present))
+    assert seen == {0, 2, 4}
+
+
+def test_masked_tokens_state_nothing(tokenizer):
+    text = "TiO2 is named for titanium and oxygen."
+    ids, offsets = tokenizer.encode_with_offsets(text, 64)
+    for token in range(len(ids)):
+        shown = np.arange(len(ids)) != token
+        found, present = stated(tokenizer, text, shown=shown)
+        assert bool(found) == (offsets[token, 0] >= len("TiO2") or offsets[token, 1] == 0)
+        assert present == {"Ti", "O"}  # the formula or the names remain
+    assert stated(tokenizer, text, shown=np.zeros(len(ids), bool)) == ({}, set())
