@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from clac_jax.errors import UserError, counted, one_line, warn
+from clac_jax.healing.errors import FaultyMachineError
 from clac_jax.sweeps.database import UnreachableStorageError
 from clac_jax.sweeps.definition import Definition
 from clac_jax.sweeps.disk import free_checkpoints
@@ -46,12 +47,6 @@ FAILURES = 4  # in a row, after which a program starts no more trials
 
 class FailedSweepError(UserError):
     """Trials fail one after the other."""
-
-
-class FaultyMachineError(UserError):
-    """The machine does not repeat its results."""
-
-    exit_code = 77
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from helpers.paths import ROOT
 from helpers.sweep_program import PRETEND, be_quick
 
 from clac_jax.cli.main import main
+from clac_jax.errors import EXIT_FAULTY
 from clac_jax.sweeps import driver, trial_run
 from clac_jax.sweeps.definition import read
 from clac_jax.sweeps.opened import place_of, trial_folder
@@ -144,6 +145,15 @@ def test_a_mistake_is_one_sentence(sweep, defined, words, message):
     code, out, err = sweep(*words)
     assert code == 2 and message in err and "Traceback" not in err
     assert err.startswith("error: ") and "secret" not in err + out
+
+
+def test_a_faulty_machine_ends_the_command_with_the_exit_code_of_a_run(sweep, defined, monkeypatch):
+    monkeypatch.setenv("PRETEND_FAULT", "learning_rate=0.3:77")
+    path = defined(trials=6)
+    code, _, err = sweep("start", path)
+    assert code == EXIT_FAULTY and "the same command on a different machine" in err
+    monkeypatch.setenv("PRETEND_FAULT", "")
+    assert "6 complete" in sweep("start", path)[1]
 
 
 def test_a_workdir_in_a_bucket_is_refused(capsys):

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from helpers.sweep_program import PRETEND, be_quick, drive
 
+from clac_jax.healing.errors import FaultyMachineError
 from clac_jax.sweeps import choice, devices, driver, opened, trial_run
 from clac_jax.sweeps.database import UnreachableStorageError
 from clac_jax.sweeps.definition import Definition, SweepFileError
 from clac_jax.sweeps.devices import DevicesError, slots
-from clac_jax.sweeps.driver import Driver, FailedSweepError, FaultyMachineError, Program
+from clac_jax.sweeps.driver import Driver, FailedSweepError, Program
 from clac_jax.sweeps.opened import note, place_of, prepared, trial_folder
 from clac_jax.sweeps.process_name import name_of
 from clac_jax.sweeps.storage import State, Storage
