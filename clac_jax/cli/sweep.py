@@ -105,7 +105,7 @@ def _start(options: argparse.Namespace) -> int:
     with place.open() as storage, stop_requests() as stop:
         definition = opened.prepared(given, storage)
         opened.note(place, storage)
-        finished = run_trials(definition, storage, place.workdir, environments, stop)
+        finished = run_trials(definition, storage, place, environments, stop)
         if not finished:
             _say("the trials are saved; rerun the same command to continue.")
             return EXIT_PREEMPTED
@@ -118,7 +118,7 @@ def _start(options: argparse.Namespace) -> int:
 def run_trials(
     definition: Definition,
     storage: Storage,
-    workdir: Path,
+    place: Place,
     environments: Sequence[dict[str, str]],
     stop: threading.Event,
 ) -> bool:
@@ -127,21 +127,23 @@ def run_trials(
     Args:
         definition: the sweep, complete.
         storage: its database.
-        workdir: its folder.
+        place: where it is.
         environments: variables of each trial that runs at the same time.
         stop: set to save the trials and return.
     """
+    from clac_jax.sweeps import opened
     from clac_jax.sweeps.driver import Driver, Program
     from clac_jax.sweeps.population_run import PopulationDriver
     from clac_jax.sweeps.stored_view import write_page_of
 
     def show(definition: Definition, trials: Sequence[TrialRecord]) -> None:
         try:
-            write_page_of(definition, trials, workdir, storage.name)
+            write_page_of(definition, trials, place.workdir, storage.name)
         except UserError as error:  # a full disk, which the trials themselves report
             warn(str(error))
 
-    program = Program(workdir, environments, say=_say, after=show)
+    config = opened.write_config(place, storage)
+    program = Program(place.workdir, environments, say=_say, after=show, config=str(config))
     kind = Driver if definition.population is None else PopulationDriver
     return kind(definition, storage, program).run(stop)
 

@@ -59,6 +59,7 @@ class Program:
         command: program and first arguments of a trial; (): `clac-jax train`.
         say: shows a line on the progress.
         after: called with the definition and all trials when one has ended.
+        config: name or path of the config of the trials; "": that of the definition.
     """
 
     workdir: Path
@@ -66,6 +67,7 @@ class Program:
     command: tuple[str, ...] = ()
     say: Callable[[str], None] = print
     after: Callable[[Definition, Sequence[TrialRecord]], None] = lambda definition, trials: None
+    config: str = ""
 
 
 @dataclass
@@ -191,8 +193,8 @@ class Driver:
             definition = definition.without_pruner()
         folder, overrides = folder_of(self._program.workdir, trial), self._overrides(trial)
         judge = Judge(definition, trials, trial.number, int(overrides.get("max_epochs", 1 << 30)))
-        environment = self._free.pop(0)
-        spec = TrialSpec(definition.config, folder, overrides, environment, self._program.command)
+        environment, config = self._free.pop(0), self._program.config or definition.config
+        spec = TrialSpec(config, folder, overrides, environment, self._program.command)
         running = RunningTrial(spec, judge)
         if trial.asked == "prune":
             running.prune()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -107,14 +108,19 @@ def prepared(given: Definition, storage: Storage) -> Definition:
     """The complete definition of a sweep: as stored, or checked and stored now.
 
     Raises:
-        SweepFileError: the file cannot be used, or differs from that of the stored sweep.
+        SweepFileError: the file cannot be used, or the file or its config differs from that of the
+            stored sweep.
+        ConfigError: the config cannot be used.
     """
+    from clac_jax.sweeps import kept_config  # takes as long as importing JAX
+
     plain = given.to_plain()
     stored = storage.definition()
     if stored is None:
         from clac_jax.sweeps.checked import complete
 
-        stored = storage.define({"file": plain, "complete": complete(given).to_plain()})
+        new = {"file": plain, "complete": complete(given).to_plain()}
+        stored = storage.define(new | {"config": kept_config.current(given)})
     changes = [
         _change(name, stored["file"].get(name), plain.get(name))
         for name in plain
@@ -126,11 +132,27 @@ def prepared(given: Definition, storage: Storage) -> Definition:
             f"{'; '.join(changes)}. Restore the file, or start a new sweep with another --workdir; "
             f"only {' and '.join(FREE_TO_CHANGE)} may change."
         )
+    definition = Definition.from_plain(stored["complete"])
+    kept_config.check_unchanged(stored["config"], given, definition)
     free = {name: plain[name] for name in FREE_TO_CHANGE}
     if any(stored["complete"][name] != value for name, value in free.items()):
-        stored = {"file": plain, "complete": stored["complete"] | free}
-        storage.redefine(stored)
-    return Definition.from_plain(stored["complete"])
+        changed = {"file": plain, "complete": stored["complete"] | free}
+        storage.redefine(stored | changed)
+        definition = dataclasses.replace(definition, **free)
+    return definition
+
+
+def write_config(place: Place, storage: Storage) -> Path:
+    """Writes the config of a sweep that was started into its workdir; returns the path.
+
+    Raises:
+        WorkdirError: the workdir cannot be written.
+    """
+    from clac_jax.sweeps import kept_config
+
+    stored = storage.definition()
+    assert stored is not None
+    return kept_config.write(stored["config"], place.workdir)
 
 
 def stored_definition(storage: Storage) -> Definition:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from helpers.sweep_program import PRETEND, be_quick, drive
 
+from clac_jax.config.schema import to_plain
+from clac_jax.config.shipped import config_named
 from clac_jax.healing.errors import FaultyMachineError
 from clac_jax.sweeps import choice, devices, driver, opened, trial_run
 from clac_jax.sweeps.database import UnreachableStorageError
@@ -205,7 +207,8 @@ def test_a_database_that_is_away_for_a_while_is_waited_for(swept, monkeypatch, c
 def test_a_changed_file_names_what_changed(url):
     given = dataclasses.replace(SWEEP, file="lr.py")
     with Storage(url, "lr") as storage:
-        storage.define({"file": given.to_plain(), "complete": given.to_plain()})
+        plain, config = given.to_plain(), to_plain(config_named(given.config))
+        storage.define({"file": plain, "complete": plain, "config": config})
         assert prepared(given, storage) == Definition.from_plain(given.to_plain())
         other = dataclasses.replace(given, space={"x": choice(1, 2)}, seed=3)
         with pytest.raises(SweepFileError) as raised:
