@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import random
 import signal
@@ -10,6 +9,7 @@ import threading
 import time
 
 import pytest
+from helpers.killed_sweeps import living_trials
 from helpers.population_program import pauses, started, storage_in, train_quickly, trained
 from helpers.pretend_member import after, newest
 from helpers.sweep_program import programs
@@ -21,7 +21,6 @@ from clac_jax.sweeps.page import page_of
 from clac_jax.sweeps.population import Plan, PopulationError
 from clac_jax.sweeps.population_run import overrides_of, plan_of, trial_of
 from clac_jax.sweeps.population_settings import population_of
-from clac_jax.sweeps.process_name import ProcessName
 from clac_jax.sweeps.storage import State
 from clac_jax.sweeps.stored_view import view_of
 
@@ -102,14 +101,6 @@ def test_the_keys_of_a_trial_are_those_of_its_plan_with_an_unchanged_schedule(tm
     assert overrides_of(longer, population, plan, tmp_path)["max_epochs"] == 30
 
 
-def living(workdir):
-    for path in sorted(workdir.glob("members/*/*/trial.json")):
-        with contextlib.suppress(ValueError, FileNotFoundError):
-            child = ProcessName(**json.loads(path.read_text())["child"])
-            if child.is_alive():
-                yield child.number
-
-
 def with_kills(definition, workdir, rng, kills):
     """Three programs train a population while they and its members are killed -> the records."""
     context, running, left = programs(), [], kills
@@ -126,7 +117,7 @@ def with_kills(definition, workdir, rng, kills):
                 running[-1].start()
             time.sleep(rng.uniform(0.0, 0.15))
             records = storage.trials()
-            victims = [*(process.pid for process in running), *living(workdir)]
+            victims = [*(process.pid for process in running), *living_trials(workdir)]
             if left and records:
                 left -= 1
                 with contextlib.suppress(ProcessLookupError):
