@@ -160,12 +160,12 @@ class Driver:
         trials = self._storage.trials()
         self._note_ends(trials)
         for trial in trials:
-            self._take(trial)
+            self._take(trial, trials)
         while self._free and self._may_add(trials):
             number = len(trials)
             self._storage.add(self._propose(trials, number))
             trials = self._storage.trials()
-            self._take(trials[number])
+            self._take(trials[number], trials)
         return all(trial.state.has_ended for trial in trials) and not self._may_add(trials)
 
     def _propose(self, trials: Sequence[TrialRecord], number: int) -> TrialRecord:
@@ -182,8 +182,8 @@ class Driver:
         needed = trials[: max(0, number - self._definition.parallel + 1)]
         return all(first_end(trial).state.has_ended for trial in needed)
 
-    def _take(self, trial: TrialRecord) -> None:
-        if not self._free or not self._observer.is_free(trial):
+    def _take(self, trial: TrialRecord, trials: Sequence[TrialRecord]) -> None:
+        if not self._free or not self._observer.is_free(trial) or not self._is_here(trial, trials):
             return
         lease = self._storage.claim(trial, self._holder)
         if lease is None:
@@ -202,6 +202,11 @@ class Driver:
         self._held.append(held)
         verb = "continues" if folder.joinpath("metrics.jsonl").exists() else "starts"
         self._program.say(f"trial {trial.number:<4} {verb}: {described(trial.params)}")
+
+    def _is_here(self, trial: TrialRecord, trials: Sequence[TrialRecord]) -> bool:
+        """Whether this machine has what a trial starts from."""
+        del trial, trials
+        return True
 
     def _overrides(self, trial: TrialRecord) -> dict[str, Any]:
         """The keys of the config that a trial sets."""

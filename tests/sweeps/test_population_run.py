@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import random
+import shutil
 import signal
 import threading
 import time
@@ -14,7 +15,7 @@ from helpers.population_program import pauses, started, storage_in, train_quickl
 from helpers.pretend_member import after, newest
 from helpers.sweep_program import programs
 
-from clac_jax.sweeps import log, population_run
+from clac_jax.sweeps import log, population_run, process_name
 from clac_jax.sweeps.definition import Definition
 from clac_jax.sweeps.opened import folder_of
 from clac_jax.sweeps.page import page_of
@@ -203,6 +204,41 @@ def test_a_request_to_stop_saves_and_the_same_command_continues(tmp_path, monkey
     assert State.COMPLETE in states
     assert len(states) < 4 or State.WAITING in states
     assert result_of(trained(small, workdir), workdir) == expected
+
+
+def test_a_member_is_left_to_a_machine_that_has_its_parents_last_checkpoint(tmp_path, monkeypatch):
+    small, one, two = sweep(members=2, generations=2), tmp_path / "one", tmp_path / "two"
+    expected = result_of(trained(small, tmp_path / "calm"), tmp_path / "calm")
+
+    def lines_until(workdir, wanted):
+        """What a program says until a line was said twice."""
+        said, stop = [], threading.Event()
+
+        def say(line):
+            said.append(line)
+            if sum(wanted in each for each in said) == 2:
+                stop.set()
+
+        with storage_in(one) as storage:
+            started(small, storage, workdir, say).run(stop)
+            return said, storage.trials()
+
+    one.mkdir()
+    _, trials = lines_until(one, "complete")
+    assert [trial.state for trial in trials] == [State.COMPLETE] * 2
+    # Another machine, without the first one's disk.
+    monkeypatch.setattr(process_name, "_machine", lambda: "another")
+    said, trials = lines_until(two, "is left to")
+    assert [trial.state for trial in trials[2:]] == [State.WAITING] * 2
+    assert all("its last checkpoint is not here" in line for line in said)
+    # It has run the parents itself for a while, before the first machine took them.
+    shutil.copytree(one, two, ignore=lambda folder, names: {"2"} & {*names})
+    _, trials = lines_until(two, "is left to")
+    assert [trial.state for trial in trials[2:]] == [State.WAITING] * 2
+    # With the same disk.
+    shutil.copytree(one, two, dirs_exist_ok=True)
+    _, trials = lines_until(two, "complete")
+    assert result_of(trials, two) == expected
 
 
 def test_the_page_shows_the_stored_population(tmp_path):
