@@ -123,7 +123,7 @@ class PopulationDriver(Driver):
 
         A parent that another machine took over may have left an earlier one here. A checkpoint that
         is missing on the machine that has run the parent is nowhere else, so there it counts as
-        present: the trial fails, instead of waiting for ever.
+        present: the trial fails, instead of waiting indefinitely.
         """
         plan, population = plan_of(trial), self._population
         if plan.parent is None:

@@ -211,7 +211,7 @@ def test_a_member_is_left_to_a_machine_that_has_its_parents_last_checkpoint(tmp_
     expected = result_of(trained(small, tmp_path / "calm"), tmp_path / "calm")
 
     def lines_until(workdir, wanted):
-        """What a program says until a line was said twice."""
+        """The lines that a program says until one with `wanted` was said twice, and the trials."""
         said, stop = [], threading.Event()
 
         def say(line):
