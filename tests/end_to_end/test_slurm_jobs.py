@@ -281,7 +281,7 @@ def test_programs_of_a_search_are_requeued_preempted_and_cancelled_and_all_trial
         # Pre-empted: SLURM requeues both.
         cluster.until(both_train)
         urgent_job(cluster, tmp_path)
-        # One is cancelled for good: the other one also completes what it had begun.
+        # One is cancelled for good: the other one also completes what it had started.
         cluster.until(both_train)
         cluster.call("scancel", tasks[0])
         job.set_pace(0)
@@ -291,11 +291,13 @@ def test_programs_of_a_search_are_requeued_preempted_and_cancelled_and_all_trial
         assert [trial.state for trial in storage.trials()] == [State.COMPLETE] * 4
     # A trial that was interrupted equals the undisturbed run.
     words = json.loads((folders[0] / "trial.json").read_text())["command"]
-    alone = tmp_path / "alone"
-    words = [f"--workdir={alone}" if word.startswith("--workdir=") else word for word in words]
+    undisturbed = tmp_path / "undisturbed"
+    words = [
+        f"--workdir={undisturbed}" if word.startswith("--workdir=") else word for word in words
+    ]
     done = subprocess.run(words, env=job.environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert_equal_runs(folders[0], alone)
+    assert_equal_runs(folders[0], undisturbed)
 
 
 def test_a_mistake_ends_the_job_with_a_message(cluster, submit):
