@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from clac_jax.cli.command import commands
 from clac_jax.distributed.preemption import EXIT_PREEMPTED, REPEAT_SECONDS, SIGNALS
-from clac_jax.errors import UserError, warn
+from clac_jax.errors import UserError, counted, warn
 from clac_jax.files.paths import local_path
 
 if TYPE_CHECKING:
@@ -227,11 +227,16 @@ def _page(options: argparse.Namespace) -> int:
 
 def _stop(options: argparse.Namespace) -> int:
     from clac_jax.sweeps.opened import stored_definition
+    from clac_jax.sweeps.storage import State
 
-    with _place(options).open() as storage:
+    with _place(options).open_started() as storage:
         stored_definition(storage)
         storage.ask_all_to_stop()
-    print("requested: each program of the sweep saves its trials and stops within seconds.")
+        running = sum(trial.state is State.RUNNING for trial in storage.trials())
+    if running:
+        print(f"requested: the programs that run {counted(running, 'trial')} save and stop now.")
+    else:
+        print("no trial is running; a program that waits for one stops.")
     return 0
 
 
@@ -243,7 +248,7 @@ def _prune(options: argparse.Namespace) -> int:
     if not options.numbers and not options.checkpoints:
         raise UserError("Nothing to prune. Give numbers of trials, or --checkpoints.")
     place = _place(options)
-    with place.open() as storage:
+    with place.open_started() as storage:
         definition, trials = stored_definition(storage), storage.trials()
         for number in options.numbers:
             trial = _trial(trials, number)
@@ -263,7 +268,7 @@ def _revive(options: argparse.Namespace) -> int:
     from clac_jax.sweeps.storage import State
     from clac_jax.sweeps.study_view import revived
 
-    with _place(options).open() as storage:
+    with _place(options).open_started() as storage:
         stored_definition(storage)
         trials = storage.trials()
         for number in options.numbers:
@@ -282,7 +287,7 @@ def _read(options: argparse.Namespace) -> tuple[Place, Definition, list[TrialRec
     from clac_jax.sweeps.opened import stored_definition
 
     place = _place(options)
-    with place.open() as storage:
+    with place.open_started() as storage:
         return place, stored_definition(storage), storage.trials()
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from clac_jax.errors import UserError, counted, one_line, warn
 from clac_jax.healing.errors import FaultyMachineError
+from clac_jax.supervision.progress import newest_step
 from clac_jax.sweeps.database import UnreachableStorageError
 from clac_jax.sweeps.definition import Definition
 from clac_jax.sweeps.disk import free_checkpoints
@@ -200,7 +201,7 @@ class Driver:
             running.prune()
         held = _Held(lease, running, judge, environment, seconds_of(trial))
         self._held.append(held)
-        verb = "continues" if folder.joinpath("metrics.jsonl").exists() else "starts"
+        verb = "continues" if (newest_step(folder) or 0) > 0 else "starts"
         self._program.say(f"trial {trial.number:<4} {verb}: {described(trial.params)}")
 
     def _is_here(self, trial: TrialRecord, trials: Sequence[TrialRecord]) -> bool:
@@ -261,7 +262,9 @@ class Driver:
             state = _STATES[end.outcome]
             if state is State.COMPLETE and progress["value"] is None:
                 state = State.FAILED
-            note = "" if state is not State.FAILED else _reason(end)
+            note = _reason(end) if state is State.FAILED else ""
+            if state is State.PRUNED and not held.judge.has_stopped:
+                note = "on request"
             result = {
                 **progress,
                 "code": end.code,

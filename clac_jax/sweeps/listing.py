@@ -53,9 +53,9 @@ def details(definition: Definition, trial: TrialRecord, workdir: Path) -> str:
         "time": _duration(trial),
         "folder": str(folder_of(workdir, trial)),
     }
-    holder = trial.result.get("host") or (trial.holder and str(trial.holder))
-    if holder:
-        facts["machine"] = str(holder)
+    if trial.holder is not None:
+        runs = trial.state is State.RUNNING
+        facts["machine"] = str(trial.holder) if runs else trial.holder.host
     if note := trial.result.get("note"):
         facts["why"] = str(note)
     for name, value in trial.params.items():

@@ -60,6 +60,20 @@ class Place:
         """
         return Storage(self.url, self.name)
 
+    def open_started(self) -> Storage:
+        """Connects to the database of a sweep that was started; no file is made.
+
+        Raises:
+            StorageError: there is no such file, or the database cannot be used.
+        """
+        file = Path(self.url.removeprefix("sqlite:///").partition("?")[0])
+        if self.url.startswith("sqlite:///") and not file.exists():
+            raise StorageError(
+                f"There is no sweep in {self.workdir}: {file} does not exist. Give --workdir, "
+                "--storage and --name as for `clac-jax sweep start`."
+            )
+        return self.open()
+
 
 def place_of(workdir: Path, storage: str = "", name: str = "") -> Place:
     """The place of a sweep; what is not given is what an earlier start has written in the workdir.

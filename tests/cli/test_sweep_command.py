@@ -17,7 +17,8 @@ from clac_jax.errors import EXIT_FAULTY
 from clac_jax.sweeps import driver, trial_run
 from clac_jax.sweeps.definition import read
 from clac_jax.sweeps.opened import place_of, trial_folder
-from clac_jax.sweeps.storage import Storage
+from clac_jax.sweeps.process_name import name_of
+from clac_jax.sweeps.storage import Storage, TrialRecord
 
 FILE = """
 from clac_jax.sweeps import choice
@@ -187,6 +188,23 @@ def test_a_mistake_is_one_sentence(sweep, defined, words, message):
     code, out, err = sweep(*words)
     assert code == 2 and message in err and "Traceback" not in err
     assert err.startswith("error: ") and "secret" not in err + out
+
+
+@pytest.mark.parametrize("words", [["ls"], ["stop"], ["revive", "0"], ["prune", "0"], ["page"]])
+def test_a_folder_without_a_sweep_stays_as_it_is(sweep, tmp_path, words):
+    code, _, err = sweep(*words)
+    assert code == 2 and f"There is no sweep in {tmp_path / 'lr'}" in err
+    assert not (tmp_path / "lr").exists()
+
+
+def test_a_request_to_stop_says_what_it_reaches(sweep, defined, tmp_path):
+    defined()
+    assert "no trial is running" in sweep("stop")[1]
+    with place_of(tmp_path / "lr").open() as storage:
+        storage.add(TrialRecord(0, {}))
+        storage.claim(storage.trial(0), name_of(os.getpid()))
+    assert f"process {os.getpid()} on" in sweep("show", 0)[1]
+    assert "the programs that run 1 trial save and stop now" in sweep("stop")[1]
 
 
 def test_a_faulty_machine_ends_the_command_with_the_exit_code_of_a_run(sweep, defined, monkeypatch):

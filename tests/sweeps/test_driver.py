@@ -156,6 +156,7 @@ def test_a_trial_is_pruned_on_request_and_revived(swept, url):
     threading.Timer(0.6, prune).start()
     _, [trial] = swept({"PRETEND_SECONDS": "0.3"}, sampler=sampler, budget=budget)
     assert trial.state is State.PRUNED and len(trial.values) < 4
+    assert trial.result["note"] == "on request"
     with Storage(url, "lr") as storage:
         assert storage.revive(trial, revived(trial))
     _, [trial] = swept({"PRETEND_SECONDS": "0"}, sampler=sampler, budget=budget)
