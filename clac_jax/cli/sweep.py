@@ -202,7 +202,10 @@ def _best(options: argparse.Namespace) -> int:
     place, definition, trials = _read(options)
     best = next(iter(ranked(definition, trials)), None)
     if best is None:
-        raise UserError(f"The sweep {place.name!r} has no complete trial yet. Continue it first.")
+        raise UserError(
+            f"The sweep {place.name!r} has no complete trial yet. Continue it, or "
+            "revive one of its trials."
+        )
     folder = folder_of(place.workdir, best)
     if options.export:
         _check_here(folder, best)
@@ -255,7 +258,9 @@ def _prune(options: argparse.Namespace) -> int:
             if trial.state.has_ended:
                 raise UserError(f"Trial {number} has ended ({trial.state.value}) already.")
             storage.ask(number, "prune")
-            print(f"trial {number} ends once the program that runs it has saved it.")
+            runs = trial.state is State.RUNNING
+            when = "the program that runs it has saved it" if runs else "a program takes it"
+            print(f"trial {number} ends once {when}.")
         if options.checkpoints:
             ended = (State.COMPLETE, State.PRUNED, State.FAILED)
             lines = list(free_checkpoints(definition, trials, place.workdir, ended))

@@ -130,7 +130,7 @@ class Driver:
                     with self._tolerated():
                         finished = self._look()
                         if self._storage.stops() != stops:
-                            self._program.say("`clac-jax sweep stop`: the trials are saved.")
+                            self._program.say("`clac-jax sweep stop`: the trials are being saved.")
                             stop.set()
                 if self._problem is not None:
                     stop.set()
