@@ -26,6 +26,8 @@ SWEEP_FILE = "sweep.json"
 TRIALS = "trials"
 FOLDER = "folder"
 """Name under which a trial that is not in `TRIALS` keeps the path of its folder, in its `extra`."""
+LINEAGE = "lineage"
+"""Name under which a trial of a population keeps its plan, in its `extra`."""
 
 
 def trial_folder(workdir: Path, number: int) -> Path:

@@ -21,7 +21,7 @@ from clac_jax.supervision.progress import newest_step
 from clac_jax.sweeps.definition import Definition
 from clac_jax.sweeps.disk import ranked, remove_checkpoints
 from clac_jax.sweeps.driver import Driver, Program
-from clac_jax.sweeps.opened import FOLDER, folder_of
+from clac_jax.sweeps.opened import FOLDER, LINEAGE, folder_of
 from clac_jax.sweeps.population import (
     Done,
     Plan,
@@ -36,8 +36,6 @@ from clac_jax.sweeps.storage import State, Storage, TrialRecord
 from clac_jax.sweeps.study_view import first_end
 
 LINEAGE_FILE = "lineage.json"
-LINEAGE = "lineage"
-"""Name under which a trial of a population keeps its plan, in its `extra`."""
 
 
 def plan_of(trial: TrialRecord) -> Plan:

@@ -17,6 +17,7 @@ from helpers.sweep_program import programs
 
 from clac_jax.sweeps import log, population_run, process_name
 from clac_jax.sweeps.definition import Definition
+from clac_jax.sweeps.listing import details
 from clac_jax.sweeps.opened import folder_of
 from clac_jax.sweeps.page import page_of
 from clac_jax.sweeps.population import Plan, PopulationError
@@ -241,9 +242,14 @@ def test_a_member_is_left_to_a_machine_that_has_its_parents_last_checkpoint(tmp_
     assert result_of(trials, two) == expected
 
 
-def test_the_page_shows_the_stored_population(tmp_path):
+def test_the_page_and_the_commands_show_the_stored_population(tmp_path):
     definition = sweep(generations=2)
     records = trained(definition, tmp_path)
+    plan = next(plan for plan in map(plan_of, records) if plan.exploits)
+    shown = details(definition, records[4 + plan.member], tmp_path)
+    assert f"\nmember         {plan.member}, generation 1\n" in shown
+    assert f"\nexploits       member {plan.parent}: it reached " in shown
+    assert "\nchanged        learning_rate " in shown
     view = view_of(definition, records, tmp_path, "pbt")
     assert [trial.number for trial in view.trials] == list(range(8))
     for trial, record in zip(view.trials, records, strict=True):
