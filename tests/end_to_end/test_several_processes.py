@@ -92,19 +92,6 @@ def test_asked_to_stop_and_killed_it_equals_the_undisturbed_run(
 
 
 @pytest.mark.slow
-def test_stopped_for_now_by_its_config_it_equals_the_undisturbed_run(
-    begin_processes, undisturbed, tmp_path
-):
-    """Between two saves, and at the end of an epoch."""
-    workdir = tmp_path / "stopped"
-    for flag, step in (("stop_at_step=5", 5), ("stop_at_epoch=1", 10)):
-        assert ended(begin_processes(workdir, f"--config.{flag}")) == [0, 0], log_of(workdir, 0)
-        assert f"step {step}, by {flag}" in log_of(workdir, 0) and last_state(workdir)[0] == step
-    assert ended(begin_processes(workdir)) == [0, 0], log_of(workdir, 0)
-    assert_equal_runs(workdir, undisturbed)
-
-
-@pytest.mark.slow
 def test_stopped_while_it_validates_one_process_is_lost_and_the_epoch_is_saved(
     begin_processes, tmp_path
 ):
