@@ -10,6 +10,7 @@ setup(
         # Folders of data: setuptools warns of those that are not named.
         "clac_jax.map.assets",
         "clac_jax.map.assets.js",
+        "clac_jax.sweeps.assets",
     ],
     package_dir={"clac_jax.configs": "configs", "clac_jax.sweep_files": "sweeps"},
 )

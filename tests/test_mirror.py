@@ -193,6 +193,7 @@ ELSEWHERE = {
     "sweeps.checked": "sweeps/test_definition.py",
     "sweeps.devices": "sweeps/test_driver.py",
     "sweeps.disk": "sweeps/test_driver.py",
+    "sweeps.kept_config": "cli/test_sweep_command.py",
     "sweeps.listing": "cli/test_sweep_command.py",
     "sweeps.opened": "sweeps/test_driver.py",
     "sweeps.pruning": "sweeps/test_sampling.py",

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return error.exit_code
 
 
 def run(argv: Sequence[str] | None = None) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from clac_jax.cli.command import commands
 from clac_jax.distributed.preemption import EXIT_PREEMPTED, REPEAT_SECONDS, SIGNALS
-from clac_jax.errors import UserError, warn
+from clac_jax.errors import UserError, counted, warn
 from clac_jax.files.paths import local_path
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _start(options: argparse.Namespace) -> int:
     with place.open() as storage, stop_requests() as stop:
         definition = opened.prepared(given, storage)
         opened.note(place, storage)
-        finished = run_trials(definition, storage, place.workdir, environments, stop)
+        finished = run_trials(definition, storage, place, environments, stop)
         if not finished:
             _say("the trials are saved; rerun the same command to continue.")
             return EXIT_PREEMPTED
@@ -118,7 +118,7 @@ def _start(options: argparse.Namespace) -> int:
 def run_trials(
     definition: Definition,
     storage: Storage,
-    workdir: Path,
+    place: Place,
     environments: Sequence[dict[str, str]],
     stop: threading.Event,
 ) -> bool:
@@ -127,21 +127,23 @@ def run_trials(
     Args:
         definition: the sweep, complete.
         storage: its database.
-        workdir: its folder.
+        place: where it is.
         environments: variables of each trial that runs at the same time.
         stop: set to save the trials and return.
     """
+    from clac_jax.sweeps import opened
     from clac_jax.sweeps.driver import Driver, Program
     from clac_jax.sweeps.population_run import PopulationDriver
     from clac_jax.sweeps.stored_view import write_page_of
 
     def show(definition: Definition, trials: Sequence[TrialRecord]) -> None:
         try:
-            write_page_of(definition, trials, workdir, storage.name)
+            write_page_of(definition, trials, place.workdir, storage.name)
         except UserError as error:  # a full disk, which the trials themselves report
             warn(str(error))
 
-    program = Program(workdir, environments, say=_say, after=show)
+    config = opened.write_config(place, storage)
+    program = Program(place.workdir, environments, say=_say, after=show, config=str(config))
     kind = Driver if definition.population is None else PopulationDriver
     return kind(definition, storage, program).run(stop)
 
@@ -200,7 +202,10 @@ def _best(options: argparse.Namespace) -> int:
     place, definition, trials = _read(options)
     best = next(iter(ranked(definition, trials)), None)
     if best is None:
-        raise UserError(f"The sweep {place.name!r} has no complete trial yet. Continue it first.")
+        raise UserError(
+            f"The sweep {place.name!r} has no complete trial yet. Continue it, or "
+            "revive one of its trials."
+        )
     folder = folder_of(place.workdir, best)
     if options.export:
         _check_here(folder, best)
@@ -225,11 +230,16 @@ def _page(options: argparse.Namespace) -> int:
 
 def _stop(options: argparse.Namespace) -> int:
     from clac_jax.sweeps.opened import stored_definition
+    from clac_jax.sweeps.storage import State
 
-    with _place(options).open() as storage:
+    with _place(options).open_started() as storage:
         stored_definition(storage)
         storage.ask_all_to_stop()
-    print("requested: each program of the sweep saves its trials and stops within seconds.")
+        running = sum(trial.state is State.RUNNING for trial in storage.trials())
+    if running:
+        print(f"requested: the programs that run {counted(running, 'trial')} save and stop now.")
+    else:
+        print("no trial is running; a program that waits for one stops.")
     return 0
 
 
@@ -241,14 +251,16 @@ def _prune(options: argparse.Namespace) -> int:
     if not options.numbers and not options.checkpoints:
         raise UserError("Nothing to prune. Give numbers of trials, or --checkpoints.")
     place = _place(options)
-    with place.open() as storage:
+    with place.open_started() as storage:
         definition, trials = stored_definition(storage), storage.trials()
         for number in options.numbers:
             trial = _trial(trials, number)
             if trial.state.has_ended:
                 raise UserError(f"Trial {number} has ended ({trial.state.value}) already.")
             storage.ask(number, "prune")
-            print(f"trial {number} ends once the program that runs it has saved it.")
+            runs = trial.state is State.RUNNING
+            when = "the program that runs it has saved it" if runs else "a program takes it"
+            print(f"trial {number} ends once {when}.")
         if options.checkpoints:
             ended = (State.COMPLETE, State.PRUNED, State.FAILED)
             lines = list(free_checkpoints(definition, trials, place.workdir, ended))
@@ -261,7 +273,7 @@ def _revive(options: argparse.Namespace) -> int:
     from clac_jax.sweeps.storage import State
     from clac_jax.sweeps.study_view import revived
 
-    with _place(options).open() as storage:
+    with _place(options).open_started() as storage:
         stored_definition(storage)
         trials = storage.trials()
         for number in options.numbers:
@@ -280,7 +292,7 @@ def _read(options: argparse.Namespace) -> tuple[Place, Definition, list[TrialRec
     from clac_jax.sweeps.opened import stored_definition
 
     place = _place(options)
-    with place.open() as storage:
+    with place.open_started() as storage:
         return place, stored_definition(storage), storage.trials()
 
 

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from clac_jax.errors import UserError, counted, one_line, warn
+from clac_jax.healing.errors import FaultyMachineError
+from clac_jax.supervision.progress import newest_step
 from clac_jax.sweeps.database import UnreachableStorageError
 from clac_jax.sweeps.definition import Definition
 from clac_jax.sweeps.disk import free_checkpoints
@@ -48,12 +50,6 @@ class FailedSweepError(UserError):
     """Trials fail one after the other."""
 
 
-class FaultyMachineError(UserError):
-    """The machine does not repeat its results."""
-
-    exit_code = 77
-
-
 @dataclass(frozen=True)
 class Program:
     """The way in which this program runs trials.
@@ -64,6 +60,7 @@ class Program:
         command: program and first arguments of a trial; (): `clac-jax train`.
         say: shows a line on the progress.
         after: called with the definition and all trials when one has ended.
+        config: name or path of the config of the trials; "": that of the definition.
     """
 
     workdir: Path
@@ -71,6 +68,7 @@ class Program:
     command: tuple[str, ...] = ()
     say: Callable[[str], None] = print
     after: Callable[[Definition, Sequence[TrialRecord]], None] = lambda definition, trials: None
+    config: str = ""
 
 
 @dataclass
@@ -132,7 +130,7 @@ class Driver:
                     with self._tolerated():
                         finished = self._look()
                         if self._storage.stops() != stops:
-                            self._program.say("`clac-jax sweep stop`: the trials are saved.")
+                            self._program.say("`clac-jax sweep stop`: the trials are being saved.")
                             stop.set()
                 if self._problem is not None:
                     stop.set()
@@ -163,12 +161,12 @@ class Driver:
         trials = self._storage.trials()
         self._note_ends(trials)
         for trial in trials:
-            self._take(trial)
+            self._take(trial, trials)
         while self._free and self._may_add(trials):
             number = len(trials)
             self._storage.add(self._propose(trials, number))
             trials = self._storage.trials()
-            self._take(trials[number])
+            self._take(trials[number], trials)
         return all(trial.state.has_ended for trial in trials) and not self._may_add(trials)
 
     def _propose(self, trials: Sequence[TrialRecord], number: int) -> TrialRecord:
@@ -185,8 +183,8 @@ class Driver:
         needed = trials[: max(0, number - self._definition.parallel + 1)]
         return all(first_end(trial).state.has_ended for trial in needed)
 
-    def _take(self, trial: TrialRecord) -> None:
-        if not self._free or not self._observer.is_free(trial):
+    def _take(self, trial: TrialRecord, trials: Sequence[TrialRecord]) -> None:
+        if not self._free or not self._observer.is_free(trial) or not self._is_here(trial, trials):
             return
         lease = self._storage.claim(trial, self._holder)
         if lease is None:
@@ -196,15 +194,20 @@ class Driver:
             definition = definition.without_pruner()
         folder, overrides = folder_of(self._program.workdir, trial), self._overrides(trial)
         judge = Judge(definition, trials, trial.number, int(overrides.get("max_epochs", 1 << 30)))
-        environment = self._free.pop(0)
-        spec = TrialSpec(definition.config, folder, overrides, environment, self._program.command)
+        environment, config = self._free.pop(0), self._program.config or definition.config
+        spec = TrialSpec(config, folder, overrides, environment, self._program.command)
         running = RunningTrial(spec, judge)
         if trial.asked == "prune":
             running.prune()
         held = _Held(lease, running, judge, environment, seconds_of(trial))
         self._held.append(held)
-        verb = "continues" if folder.joinpath("metrics.jsonl").exists() else "starts"
+        verb = "continues" if (newest_step(folder) or 0) > 0 else "starts"
         self._program.say(f"trial {trial.number:<4} {verb}: {described(trial.params)}")
+
+    def _is_here(self, trial: TrialRecord, trials: Sequence[TrialRecord]) -> bool:
+        """Whether this machine has what a trial starts from."""
+        del trial, trials
+        return True
 
     def _overrides(self, trial: TrialRecord) -> dict[str, Any]:
         """The keys of the config that a trial sets."""
@@ -259,7 +262,9 @@ class Driver:
             state = _STATES[end.outcome]
             if state is State.COMPLETE and progress["value"] is None:
                 state = State.FAILED
-            note = "" if state is not State.FAILED else _reason(end)
+            note = _reason(end) if state is State.FAILED else ""
+            if state is State.PRUNED and not held.judge.has_stopped:
+                note = "on request"
             result = {
                 **progress,
                 "code": end.code,

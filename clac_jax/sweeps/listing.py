@@ -10,7 +10,7 @@ from typing import Any
 from clac_jax.errors import counted
 from clac_jax.sweeps.definition import Definition
 from clac_jax.sweeps.disk import ranked
-from clac_jax.sweeps.opened import folder_of
+from clac_jax.sweeps.opened import LINEAGE, folder_of
 from clac_jax.sweeps.sampling import trials_at_most
 from clac_jax.sweeps.storage import State, TrialRecord
 
@@ -49,13 +49,14 @@ def details(definition: Definition, trial: TrialRecord, workdir: Path) -> str:
     facts = {
         "trial": str(trial.number),
         "state": trial.state.value,
+        **_lineage(trial),
         definition.monitor: _number(trial.value),
         "time": _duration(trial),
         "folder": str(folder_of(workdir, trial)),
     }
-    holder = trial.result.get("host") or (trial.holder and str(trial.holder))
-    if holder:
-        facts["machine"] = str(holder)
+    if trial.holder is not None:
+        runs = trial.state is State.RUNNING
+        facts["machine"] = str(trial.holder) if runs else trial.holder.host
     if note := trial.result.get("note"):
         facts["why"] = str(note)
     for name, value in trial.params.items():
@@ -68,6 +69,20 @@ def details(definition: Definition, trial: TrialRecord, workdir: Path) -> str:
     if last := trial.result.get("lines"):
         lines += ["", "last lines of its output:", *(f"  {line}" for line in last)]
     return "\n".join(lines)
+
+
+def _lineage(trial: TrialRecord) -> dict[str, str]:
+    """The member that a trial of a population is, and whom it exploits; {} for other trials."""
+    plan = trial.extra.get(LINEAGE)
+    if plan is None:
+        return {}
+    facts = {"member": f"{plan['member']}, generation {plan['generation']}"}
+    if plan["parent"] not in (None, plan["member"]):
+        facts["exploits"] = f"member {plan['parent']}: {plan['why']}"
+    if changes := plan["changed"]:
+        pairs = (f"{name} {_number(a)} -> {_number(b)}" for name, (a, b) in changes.items())
+        facts["changed"] = ", ".join(pairs)
+    return facts
 
 
 def summary(definition: Definition, trials: Sequence[TrialRecord], workdir: Path) -> str:

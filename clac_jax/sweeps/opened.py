@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -25,6 +26,8 @@ SWEEP_FILE = "sweep.json"
 TRIALS = "trials"
 FOLDER = "folder"
 """Name under which a trial that is not in `TRIALS` keeps the path of its folder, in its `extra`."""
+LINEAGE = "lineage"
+"""Name under which a trial of a population keeps its plan, in its `extra`."""
 
 
 def trial_folder(workdir: Path, number: int) -> Path:
@@ -58,6 +61,20 @@ class Place:
             StorageError: the database cannot be used.
         """
         return Storage(self.url, self.name)
+
+    def open_started(self) -> Storage:
+        """Connects to the database of a sweep that was started; no file is made.
+
+        Raises:
+            StorageError: there is no such file, or the database cannot be used.
+        """
+        file = Path(self.url.removeprefix("sqlite:///").partition("?")[0])
+        if self.url.startswith("sqlite:///") and not file.exists():
+            raise StorageError(
+                f"There is no sweep in {self.workdir}: {file} does not exist. Give --workdir, "
+                "--storage and --name as for `clac-jax sweep start`."
+            )
+        return self.open()
 
 
 def place_of(workdir: Path, storage: str = "", name: str = "") -> Place:
@@ -107,14 +124,19 @@ def prepared(given: Definition, storage: Storage) -> Definition:
     """The complete definition of a sweep: as stored, or checked and stored now.
 
     Raises:
-        SweepFileError: the file cannot be used, or differs from that of the stored sweep.
+        SweepFileError: the file cannot be used, or the file or its config differs from that of the
+            stored sweep.
+        ConfigError: the config cannot be used.
     """
+    from clac_jax.sweeps import kept_config  # takes as long as importing JAX
+
     plain = given.to_plain()
     stored = storage.definition()
     if stored is None:
         from clac_jax.sweeps.checked import complete
 
-        stored = storage.define({"file": plain, "complete": complete(given).to_plain()})
+        new = {"file": plain, "complete": complete(given).to_plain()}
+        stored = storage.define(new | {"config": kept_config.current(given)})
     changes = [
         _change(name, stored["file"].get(name), plain.get(name))
         for name in plain
@@ -126,11 +148,27 @@ def prepared(given: Definition, storage: Storage) -> Definition:
             f"{'; '.join(changes)}. Restore the file, or start a new sweep with another --workdir; "
             f"only {' and '.join(FREE_TO_CHANGE)} may change."
         )
+    definition = Definition.from_plain(stored["complete"])
+    kept_config.check_unchanged(stored["config"], given, definition)
     free = {name: plain[name] for name in FREE_TO_CHANGE}
     if any(stored["complete"][name] != value for name, value in free.items()):
-        stored = {"file": plain, "complete": stored["complete"] | free}
-        storage.redefine(stored)
-    return Definition.from_plain(stored["complete"])
+        changed = {"file": plain, "complete": stored["complete"] | free}
+        storage.redefine(stored | changed)
+        definition = dataclasses.replace(definition, **free)
+    return definition
+
+
+def write_config(place: Place, storage: Storage) -> Path:
+    """Writes the config of a sweep that was started into its workdir; returns the path.
+
+    Raises:
+        WorkdirError: the workdir cannot be written.
+    """
+    from clac_jax.sweeps import kept_config
+
+    stored = storage.definition()
+    assert stored is not None
+    return kept_config.write(stored["config"], place.workdir)
 
 
 def stored_definition(storage: Storage) -> Definition:

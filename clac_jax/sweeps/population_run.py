@@ -17,10 +17,11 @@ from clac_jax.config.saving import RESTORE_PARTS, Restore
 from clac_jax.errors import WorkdirError
 from clac_jax.files.atomic import write_atomically
 from clac_jax.files.paths import explain
+from clac_jax.supervision.progress import newest_step
 from clac_jax.sweeps.definition import Definition
 from clac_jax.sweeps.disk import ranked, remove_checkpoints
 from clac_jax.sweeps.driver import Driver, Program
-from clac_jax.sweeps.opened import FOLDER, folder_of
+from clac_jax.sweeps.opened import FOLDER, LINEAGE, folder_of
 from clac_jax.sweeps.population import (
     Done,
     Plan,
@@ -35,8 +36,6 @@ from clac_jax.sweeps.storage import State, Storage, TrialRecord
 from clac_jax.sweeps.study_view import first_end
 
 LINEAGE_FILE = "lineage.json"
-LINEAGE = "lineage"
-"""Name under which a trial of a population keeps its plan, in its `extra`."""
 
 
 def plan_of(trial: TrialRecord) -> Plan:
@@ -94,6 +93,7 @@ class PopulationDriver(Driver):
         """See `Driver`."""
         super().__init__(definition, storage, program)
         self._population = population_of(definition)
+        self._left: set[int] = set()  # trials that were said to be left to another machine
 
     def _may_add(self, trials: Sequence[TrialRecord]) -> bool:
         """Whether all of the generation before the next trial's have ended."""
@@ -115,6 +115,28 @@ class PopulationDriver(Driver):
         before = trials[(generation - 1) * population.members : generation * population.members]
         plan = next_plans(population, [_done(trial) for trial in before])[member]
         return trial_of(population, plan)
+
+    def _is_here(self, trial: TrialRecord, trials: Sequence[TrialRecord]) -> bool:
+        """Whether this machine has the last checkpoint of a trial's parent.
+
+        A parent that another machine took over may have left an earlier one here. A checkpoint that
+        is missing on the machine that has run the parent is nowhere else, so there it counts as
+        present: the trial fails, instead of waiting indefinitely.
+        """
+        plan, population = plan_of(trial), self._population
+        if plan.parent is None:
+            return True
+        parent = trials[population.number(plan.generation - 1, plan.parent)]
+        step, folder = first_end(parent).values[-1][0], folder_of(self._program.workdir, parent)
+        if parent.holder is None or parent.holder.is_here() or newest_step(folder) == step:
+            return True
+        if trial.number not in self._left:
+            self._left.add(trial.number)
+            self._program.say(
+                f"trial {trial.number:<4} is left to {parent.holder.host}, which has trained "
+                f"{path_of(plan.generation - 1, plan.parent)}: its last checkpoint is not here"
+            )
+        return False
 
     def _overrides(self, trial: TrialRecord) -> dict[str, Any]:
         """The keys that a trial sets; writes its lineage into its folder.

@@ -23,6 +23,7 @@ class Judge:
 
     Attributes:
         values: (step, epoch, monitored value) of each row so far.
+        has_stopped: whether the trial is to be ended early.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Judge:
             epochs: its epochs, if it is not ended early; no verdict is needed on the last one.
         """
         self.values: list[tuple[int, int, float]] = []
+        self.has_stopped = False
         self._monitor, self._epochs = definition.monitor, epochs
         self._trial: Any = None
         self._study: Any = None
@@ -55,8 +57,8 @@ class Judge:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of experimental arguments, of few values
             self._trial.report(value, epoch + 1)
-            is_pruned = epoch + 1 < self._epochs and self._trial.should_prune()
-        return Verdict.STOP if is_pruned else Verdict.CONTINUE
+            self.has_stopped = epoch + 1 < self._epochs and bool(self._trial.should_prune())
+        return Verdict.STOP if self.has_stopped else Verdict.CONTINUE
 
     def state(self) -> dict[str, Any]:
         """The notes of the pruner about this trial, for the trials after it."""

@@ -11,10 +11,14 @@ from helpers.paths import ROOT
 from helpers.sweep_program import PRETEND, be_quick
 
 from clac_jax.cli.main import main
+from clac_jax.config.schema import to_plain
+from clac_jax.config.shipped import config_named
+from clac_jax.errors import EXIT_FAULTY
 from clac_jax.sweeps import driver, trial_run
 from clac_jax.sweeps.definition import read
 from clac_jax.sweeps.opened import place_of, trial_folder
-from clac_jax.sweeps.storage import Storage
+from clac_jax.sweeps.process_name import name_of
+from clac_jax.sweeps.storage import Storage, TrialRecord
 
 FILE = """
 from clac_jax.sweeps import choice
@@ -69,7 +73,9 @@ def defined(tmp_path, file):
         plain = read(str(file(trials))).to_plain()
         more = {"monitor": "val_loss", "mode": "min", "overrides": {"max_epochs": 4}}
         with place_of(tmp_path / "lr").open() as storage:
-            storage.define({"file": plain, "complete": plain | more})
+            storage.define(
+                {"file": plain, "complete": plain | more, "config": to_plain(config_named("smoke"))}
+            )
         return tmp_path / "lr.py"
 
     return define
@@ -103,6 +109,44 @@ def test_a_sweep_from_its_start_to_its_best_trial(sweep, defined, file, tmp_path
     path.write_text(path.read_text() + "seed = 7\n")
     code, _, err = sweep("start", path)
     assert code == 2 and "seed: 0 -> 7" in err and "Traceback" not in err
+
+
+CONFIG = """
+from clac_jax.config.shipped import shipped_config
+
+def get_config():
+    config = shipped_config("smoke")
+    config.update_from_flattened_dict(%r)
+    return config
+"""
+
+
+def test_a_config_that_has_changed_reaches_no_trial_and_its_keys_are_named(sweep, file, tmp_path):
+    config, path = tmp_path / "mine.py", file(1)
+    path.write_text(path.read_text().replace('"smoke"', repr(str(config))))
+    original = CONFIG % {"batch_size": 4, "frozen": ("text_encoder/.*",)}
+    config.write_text(original)
+    assert sweep("start", path)[0] == 0
+    # Also the sampled key differs, which each trial sets itself.
+    config.write_text(CONFIG % {"batch_size": 2, "checkpoint.share": False, "learning_rate": 1.0})
+    path.write_text(path.read_text().replace("trials=1", "trials=2"))
+    code, _, err = sweep("start", path)
+    assert code == 2 and "Traceback" not in err
+    assert 'frozen: ["text_encoder/.*"] -> [' in err and "learning_rate" not in err
+    assert (
+        str(config) in err
+        and "batch_size: 4 -> 2" in err
+        and "checkpoint.share: true -> false" in err
+    )
+    config.write_text(original)
+    assert sweep("start", path)[0] == 0
+    # What the trials are run with is a copy.
+    config.unlink()
+    for trial in (0, 1):
+        record = json.loads((trial_folder(tmp_path / "lr", trial) / "trial.json").read_text())
+        [used] = [word for word in record["command"] if word.startswith("--config=")]
+        kept = config_named(used.removeprefix("--config="))
+        assert (kept.batch_size, kept.frozen) == (4, ("text_encoder/.*",))
 
 
 def test_a_failed_trial_is_shown_with_its_last_lines_and_revived(
@@ -144,6 +188,32 @@ def test_a_mistake_is_one_sentence(sweep, defined, words, message):
     code, out, err = sweep(*words)
     assert code == 2 and message in err and "Traceback" not in err
     assert err.startswith("error: ") and "secret" not in err + out
+
+
+@pytest.mark.parametrize("words", [["ls"], ["stop"], ["revive", "0"], ["prune", "0"], ["page"]])
+def test_a_folder_without_a_sweep_stays_as_it_is(sweep, tmp_path, words):
+    code, _, err = sweep(*words)
+    assert code == 2 and f"There is no sweep in {tmp_path / 'lr'}" in err
+    assert not (tmp_path / "lr").exists()
+
+
+def test_a_request_to_stop_says_what_it_reaches(sweep, defined, tmp_path):
+    defined()
+    assert "no trial is running" in sweep("stop")[1]
+    with place_of(tmp_path / "lr").open() as storage:
+        storage.add(TrialRecord(0, {}))
+        storage.claim(storage.trial(0), name_of(os.getpid()))
+    assert f"process {os.getpid()} on" in sweep("show", 0)[1]
+    assert "the programs that run 1 trial save and stop now" in sweep("stop")[1]
+
+
+def test_a_faulty_machine_ends_the_command_with_the_exit_code_of_a_run(sweep, defined, monkeypatch):
+    monkeypatch.setenv("PRETEND_FAULT", "learning_rate=0.3:77")
+    path = defined(trials=6)
+    code, _, err = sweep("start", path)
+    assert code == EXIT_FAULTY and "the same command on a different machine" in err
+    monkeypatch.setenv("PRETEND_FAULT", "")
+    assert "6 complete" in sweep("start", path)[1]
 
 
 def test_a_workdir_in_a_bucket_is_refused(capsys):

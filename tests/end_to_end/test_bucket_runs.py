@@ -149,6 +149,20 @@ def on_disk(programs, environment, data_dir, tmp_path_factory):
 
 
 @pytest.mark.slow
+def test_stopped_for_now_by_its_config_and_continued_on_an_empty_disk(program, on_disk):
+    """Between two saves, and at the end of an epoch."""
+    with STORES["misbehaving"]() as store:
+        run = program(store)
+        for flag, step in (("stop_at_step=5", 5), ("stop_at_epoch=1", 8)):
+            assert run.finish(f"--config.{flag}") == [0], run.output()
+            assert f"step {step}, by {flag}" in run.output()
+            ledger = run.ledger()
+            assert max(map(int, ledger["checkpoints"])) == step and not ledger["nonce"]
+        assert run.finish() == [0], run.output()
+        assert_equal_runs(run.download(), on_disk(1))
+
+
+@pytest.mark.slow
 def test_suspended_while_another_machine_continues_its_run(program, on_disk):
     with STORES["misbehaving"]() as store:
         run = program(store)

@@ -4,15 +4,18 @@ The cluster has two nodes, and all of it runs on 127.0.0.1: `helpers.slurm`. The
 cannot be resolved.
 """
 
+import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from helpers.paths import ROOT
+from helpers.postgres import PASSWORD, postgres_server
 from helpers.several_processes import FLAGS, ended, log_of
 from helpers.slurm import slurm_cluster
 from helpers.workdirs import assert_equal_runs, last_state
@@ -20,6 +23,10 @@ from helpers.workdirs import assert_equal_runs, last_state
 from clac_jax.config.schema import default_config
 from clac_jax.errors import EXIT_USER_ERROR
 from clac_jax.reporting.metrics_file import read_rows
+from clac_jax.supervision.progress import newest_step
+from clac_jax.sweeps.database import STORAGE_VARIABLE
+from clac_jax.sweeps.opened import trial_folder
+from clac_jax.sweeps.storage import State, Storage
 
 pytestmark = pytest.mark.slurm
 
@@ -61,20 +68,21 @@ def submit(cluster, environment, flags, tmp_path):
         pace.write_text(str(pace_seconds))
         workdir = tmp_path / "run"
         first = tmp_path / "sweep" if script == "sweep.sbatch" else f"--workdir={workdir}"
+        # --config comes before the flags that override its keys.
+        words = [*arguments, first] if script == "search.sbatch" else [first, *flags, *arguments]
         log = tmp_path / f"{log}.log"
         number = cluster.submit(
             f"--output={log}",
             *options,
             SCRIPTS / script,
-            first,
-            *flags,  # --config comes before the flags that override its keys
-            *arguments,
+            *words,
             environment=shared | (variables or {}),
             folder=ROOT,
         )
         return SimpleNamespace(
             number=number,
             workdir=workdir,
+            environment=shared,
             log=lambda: log.read_text(errors="replace") if log.exists() else "",
             set_pace=lambda seconds: pace.write_text(str(seconds)),
         )
@@ -219,6 +227,77 @@ def test_an_array_is_preempted_and_each_of_its_runs_is_requeued(
     assert cluster.job(first)["Restarts"] == "2" and cluster.job(other)["Restarts"] == "1"
     assert_equal_runs(runs[0], undisturbed)
     assert read_rows(runs[1] / "metrics.jsonl") != read_rows(runs[0] / "metrics.jsonl")
+
+
+SEARCH = """
+from clac_jax.sweeps import choice, log
+
+config = "smoke"
+space = {"learning_rate": log(1e-4, 1e-2), "schedule": choice("constant", "cosine")}
+overrides = %r
+monitor, mode = "val_loss", "min"
+sampler = "random"
+budget = dict(trials=4)
+parallel = 2
+keep_checkpoints = 0
+"""
+
+
+def test_programs_of_a_search_are_requeued_preempted_and_cancelled_and_all_trials_complete(
+    cluster, submit, data_dir, tmp_path
+):
+    overrides = {
+        "max_epochs": 3,
+        "dataset.data_dir": str(data_dir),
+        "dataset.max_examples": 32,
+        "graph_encoder.name": "composition",
+        "use_visual_intramodal_loss": False,
+        "use_textual_intramodal_loss": False,
+        "input.max_batch_shapes": 1,
+        "compilation_cache": os.environ["JAX_COMPILATION_CACHE_DIR"],
+    }
+    file = tmp_path / "lr.py"
+    file.write_text(SEARCH % overrides)
+    with postgres_server() as url, Storage(url, "run") as storage:
+        variables = {STORAGE_VARIABLE: url.replace(f":{PASSWORD}", ""), "PGPASSWORD": PASSWORD}
+        options = ("--array=0-1",)
+        job = submit("search.sbatch", file, options=options, pace_seconds=3, variables=variables)
+        tasks = [f"{job.number}_{number}" for number in (0, 1)]
+        folders = [trial_folder(job.workdir, number) for number in range(4)]
+
+        def both_train():
+            """Whether both tasks train, beyond what is saved."""
+            places = [folders[t.number] for t in storage.trials() if t.state is State.RUNNING]
+            unsaved = [steps_of(place) > max(0, newest_step(place) or 0) for place in places]
+            return unsaved == [True] * 2 and {cluster.state(task) for task in tasks} == {"RUNNING"}
+
+        # The script of one task requeues that one; its trial is saved.
+        cluster.until(both_train)
+        cluster.call("scancel", "--signal=USR1", tasks[0])
+        cluster.until(lambda: cluster.job(tasks[0])["Restarts"] == "1")
+        assert (
+            says(job, "saved, and can be continued")() and cluster.job(tasks[1])["Restarts"] == "0"
+        )
+        # Pre-empted: SLURM requeues both.
+        cluster.until(both_train)
+        urgent_job(cluster, tmp_path)
+        # One is cancelled for good: the other one also completes what it had started.
+        cluster.until(both_train)
+        cluster.call("scancel", tasks[0])
+        job.set_pace(0)
+        assert cluster.end_of(tasks[1]) == ("COMPLETED", 0), job.log()
+        assert cluster.end_of(tasks[0])[0] == "CANCELLED"
+        assert "finished: 4 trials of 4: 4 complete" in job.log()
+        assert [trial.state for trial in storage.trials()] == [State.COMPLETE] * 4
+    # A trial that was interrupted equals the undisturbed run.
+    words = json.loads((folders[0] / "trial.json").read_text())["command"]
+    undisturbed = tmp_path / "undisturbed"
+    words = [
+        f"--workdir={undisturbed}" if word.startswith("--workdir=") else word for word in words
+    ]
+    done = subprocess.run(words, env=job.environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert_equal_runs(folders[0], undisturbed)
 
 
 def test_a_mistake_ends_the_job_with_a_message(cluster, submit):

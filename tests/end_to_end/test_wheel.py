@@ -33,6 +33,7 @@ def call(*command, cwd, **variables):
         timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "BuildBackendWarning" not in done.stderr, done.stderr
     return done.stdout
 
 

@@ -12,10 +12,12 @@ from clac_jax.sweeps.process_name import ProcessName
 
 def living_trials(workdir):
     """The process ids of the trials that run."""
-    for path in sorted(workdir.glob("trials/*/trial.json")):
-        child = ProcessName(**json.loads(path.read_text())["child"])
-        if child.is_alive():
-            yield child.number
+    paths = [*workdir.glob("trials/*/trial.json"), *workdir.glob("members/*/*/trial.json")]
+    for path in sorted(paths):
+        with contextlib.suppress(ValueError, FileNotFoundError):
+            child = ProcessName(**json.loads(path.read_text())["child"])
+            if child.is_alive():
+                yield child.number
 
 
 def run_killed(begin, workdir, kills, number, pauses):

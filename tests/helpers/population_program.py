@@ -25,8 +25,9 @@ def pauses():
     )
 
 
-def storage_in(workdir):
-    return Storage(f"sqlite:///{workdir}/sweep.db", "population")
+def storage_in(workdir, url=""):
+    """The storage of a population: in its folder, or where `url` says."""
+    return Storage(url or f"sqlite:///{workdir}/sweep.db", "population")
 
 
 def started(definition, storage, workdir, say=lambda line: None, slots=2):
@@ -34,18 +35,18 @@ def started(definition, storage, workdir, say=lambda line: None, slots=2):
     return PopulationDriver(definition, storage, program)
 
 
-def trained(definition, workdir):
+def trained(definition, workdir, url=""):
     """The trials of a population that is trained to its end by this program."""
-    with storage_in(workdir) as storage:
+    with storage_in(workdir, url) as storage:
         assert started(definition, storage, workdir).run(threading.Event())
         return storage.trials()
 
 
-def train_quickly(plain, workdir):
+def train_quickly(plain, workdir, url=""):
     """The main function of a program in a process of its own."""
     for pause in pauses():
         setattr(*pause)
-    trained(Definition.from_plain(plain), workdir)
+    trained(Definition.from_plain(plain), workdir, url)
 
 
 def train_real_members(plain, workdir, environment):

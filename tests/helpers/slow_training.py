@@ -1,6 +1,7 @@
 """`clac-jax`, with training steps that take as long as a file says, so that a test can interfere.
 
-The file is named by PACE_FILE and holds seconds; it may change during the run.
+The file is named by PACE_FILE and holds seconds; it may change during the run. It holds for
+the trials of a sweep as well.
 """
 
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from clac_jax.cli.main import run
 from clac_jax.input_pipeline.run_data import RunData
+from clac_jax.sweeps import trial_run
 
 if __name__ == "__main__":
     original = RunData.train_batches
@@ -20,4 +22,5 @@ if __name__ == "__main__":
             yield batch
 
     RunData.train_batches = train_batches
+    trial_run.program = lambda: [sys.executable, __file__]
     run(sys.argv[1:])

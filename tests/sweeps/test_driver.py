@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 from helpers.sweep_program import PRETEND, be_quick, drive
 
+from clac_jax.config.schema import to_plain
+from clac_jax.config.shipped import config_named
+from clac_jax.healing.errors import FaultyMachineError
 from clac_jax.sweeps import choice, devices, driver, opened, trial_run
 from clac_jax.sweeps.database import UnreachableStorageError
 from clac_jax.sweeps.definition import Definition, SweepFileError
 from clac_jax.sweeps.devices import DevicesError, slots
-from clac_jax.sweeps.driver import Driver, FailedSweepError, FaultyMachineError, Program
+from clac_jax.sweeps.driver import Driver, FailedSweepError, Program
 from clac_jax.sweeps.opened import note, place_of, prepared, trial_folder
 from clac_jax.sweeps.process_name import name_of
 from clac_jax.sweeps.storage import State, Storage
@@ -153,6 +156,7 @@ def test_a_trial_is_pruned_on_request_and_revived(swept, url):
     threading.Timer(0.6, prune).start()
     _, [trial] = swept({"PRETEND_SECONDS": "0.3"}, sampler=sampler, budget=budget)
     assert trial.state is State.PRUNED and len(trial.values) < 4
+    assert trial.result["note"] == "on request"
     with Storage(url, "lr") as storage:
         assert storage.revive(trial, revived(trial))
     _, [trial] = swept({"PRETEND_SECONDS": "0"}, sampler=sampler, budget=budget)
@@ -204,7 +208,8 @@ def test_a_database_that_is_away_for_a_while_is_waited_for(swept, monkeypatch, c
 def test_a_changed_file_names_what_changed(url):
     given = dataclasses.replace(SWEEP, file="lr.py")
     with Storage(url, "lr") as storage:
-        storage.define({"file": given.to_plain(), "complete": given.to_plain()})
+        plain, config = given.to_plain(), to_plain(config_named(given.config))
+        storage.define({"file": plain, "complete": plain, "config": config})
         assert prepared(given, storage) == Definition.from_plain(given.to_plain())
         other = dataclasses.replace(given, space={"x": choice(1, 2)}, seed=3)
         with pytest.raises(SweepFileError) as raised:

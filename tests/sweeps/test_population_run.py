@@ -2,26 +2,27 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import random
+import shutil
 import signal
 import threading
 import time
 
 import pytest
+from helpers.killed_sweeps import living_trials
 from helpers.population_program import pauses, started, storage_in, train_quickly, trained
 from helpers.pretend_member import after, newest
 from helpers.sweep_program import programs
 
-from clac_jax.sweeps import log, population_run
+from clac_jax.sweeps import log, population_run, process_name
 from clac_jax.sweeps.definition import Definition
+from clac_jax.sweeps.listing import details
 from clac_jax.sweeps.opened import folder_of
 from clac_jax.sweeps.page import page_of
 from clac_jax.sweeps.population import Plan, PopulationError
 from clac_jax.sweeps.population_run import overrides_of, plan_of, trial_of
 from clac_jax.sweeps.population_settings import population_of
-from clac_jax.sweeps.process_name import ProcessName
 from clac_jax.sweeps.storage import State
 from clac_jax.sweeps.stored_view import view_of
 
@@ -102,14 +103,6 @@ def test_the_keys_of_a_trial_are_those_of_its_plan_with_an_unchanged_schedule(tm
     assert overrides_of(longer, population, plan, tmp_path)["max_epochs"] == 30
 
 
-def living(workdir):
-    for path in sorted(workdir.glob("members/*/*/trial.json")):
-        with contextlib.suppress(ValueError, FileNotFoundError):
-            child = ProcessName(**json.loads(path.read_text())["child"])
-            if child.is_alive():
-                yield child.number
-
-
 def with_kills(definition, workdir, rng, kills):
     """Three programs train a population while they and its members are killed -> the records."""
     context, running, left = programs(), [], kills
@@ -126,7 +119,7 @@ def with_kills(definition, workdir, rng, kills):
                 running[-1].start()
             time.sleep(rng.uniform(0.0, 0.15))
             records = storage.trials()
-            victims = [*(process.pid for process in running), *living(workdir)]
+            victims = [*(process.pid for process in running), *living_trials(workdir)]
             if left and records:
                 left -= 1
                 with contextlib.suppress(ProcessLookupError):
@@ -214,9 +207,49 @@ def test_a_request_to_stop_saves_and_the_same_command_continues(tmp_path, monkey
     assert result_of(trained(small, workdir), workdir) == expected
 
 
-def test_the_page_shows_the_stored_population(tmp_path):
+def test_a_member_is_left_to_a_machine_that_has_its_parents_last_checkpoint(tmp_path, monkeypatch):
+    small, one, two = sweep(members=2, generations=2), tmp_path / "one", tmp_path / "two"
+    expected = result_of(trained(small, tmp_path / "calm"), tmp_path / "calm")
+
+    def lines_until(workdir, wanted):
+        """The lines that a program says until one with `wanted` was said twice, and the trials."""
+        said, stop = [], threading.Event()
+
+        def say(line):
+            said.append(line)
+            if sum(wanted in each for each in said) == 2:
+                stop.set()
+
+        with storage_in(one) as storage:
+            started(small, storage, workdir, say).run(stop)
+            return said, storage.trials()
+
+    one.mkdir()
+    _, trials = lines_until(one, "complete")
+    assert [trial.state for trial in trials] == [State.COMPLETE] * 2
+    # Another machine, without the first one's disk.
+    monkeypatch.setattr(process_name, "_machine", lambda: "another")
+    said, trials = lines_until(two, "is left to")
+    assert [trial.state for trial in trials[2:]] == [State.WAITING] * 2
+    assert all("its last checkpoint is not here" in line for line in said)
+    # It has run the parents itself for a while, before the first machine took them.
+    shutil.copytree(one, two, ignore=lambda folder, names: {"2"} & {*names})
+    _, trials = lines_until(two, "is left to")
+    assert [trial.state for trial in trials[2:]] == [State.WAITING] * 2
+    # With the same disk.
+    shutil.copytree(one, two, dirs_exist_ok=True)
+    _, trials = lines_until(two, "complete")
+    assert result_of(trials, two) == expected
+
+
+def test_the_page_and_the_commands_show_the_stored_population(tmp_path):
     definition = sweep(generations=2)
     records = trained(definition, tmp_path)
+    plan = next(plan for plan in map(plan_of, records) if plan.exploits)
+    shown = details(definition, records[4 + plan.member], tmp_path)
+    assert f"\nmember         {plan.member}, generation 1\n" in shown
+    assert f"\nexploits       member {plan.parent}: it reached " in shown
+    assert "\nchanged        learning_rate " in shown
     view = view_of(definition, records, tmp_path, "pbt")
     assert [trial.number for trial in view.trials] == list(range(8))
     for trial, record in zip(view.trials, records, strict=True):

@@ -9,13 +9,16 @@ import sys
 import pytest
 from helpers.killed_sweeps import run_killed
 from helpers.paths import ROOT
+from helpers.population_program import storage_in, train_quickly
 from helpers.postgres import PASSWORD, postgres_server
+from helpers.pretend_member import newest
 from helpers.sweep_program import drive_quickly, programs
 
 from clac_jax.sweeps import choice, log
 from clac_jax.sweeps.database import StorageError
 from clac_jax.sweeps.definition import Definition
-from clac_jax.sweeps.opened import note, place_of
+from clac_jax.sweeps.opened import folder_of, note, place_of
+from clac_jax.sweeps.population_run import plan_of
 from clac_jax.sweeps.process_name import name_of
 from clac_jax.sweeps.storage import LostLeaseError, State, Storage, TrialRecord
 
@@ -63,6 +66,46 @@ def test_killed_programs_on_postgres_give_what_one_gives_on_sqlite(url, tmp_path
         run_killed(begin, workdir, kills, number, pauses=(0.01, 0.12))
         found.append(results(address, "lr"))
     assert found[0] == found[1] and len(found[0]) == TRIALS
+
+
+POPULATION = Definition(
+    config="smoke",
+    space={"learning_rate": log(1e-5, 1e-1)},
+    monitor="val_loss",
+    mode="min",
+    population={
+        "members": 4,
+        "generations": 3,
+        "epochs": 2,
+        "exploit": 0.25,
+        "explore": {"learning_rate": (0.5, 2.0)},
+    },
+    keep_checkpoints=0,
+)
+
+
+def test_a_killed_population_on_postgres_gives_what_one_program_gives_on_sqlite(
+    url, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PRETEND_SECONDS", "0.02")
+    context, found = programs(), []
+    for name, kills, number in (("one", 0, 1), ("three", 8, 3)):
+        workdir = tmp_path / name
+        workdir.mkdir()
+        arguments = (POPULATION.to_plain(), workdir, url if kills else "")
+
+        def begin(arguments=arguments):
+            process = context.Process(target=train_quickly, args=arguments)
+            process.start()
+            return process
+
+        run_killed(begin, workdir, kills, number, pauses=(0.01, 0.1))
+        with storage_in(workdir, arguments[2]) as storage:
+            trials = storage.trials()
+        assert len(trials) == 12 and any(plan_of(trial).exploits for trial in trials)
+        states = [newest(folder_of(workdir, trial)) for trial in trials]
+        found.append(([(t.number, t.extra, t.state, t.value, t.values) for t in trials], states))
+    assert found[0] == found[1]
 
 
 TOGETHER = """
