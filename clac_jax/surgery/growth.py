@@ -217,9 +217,10 @@ def _count(layers: Layers, shapes: Shapes) -> int:
 
 def _new(layers: Layers, name: str, reason: str) -> Grown:
     """An array of a layer without effect."""
-    if not _matches((*layers.zeros, *layers.ones), name):
-        return Grown(None, reason=reason)
-    return Grown(None, Fill(float(_matches(layers.ones, name))), reason)
+    for rule, value in layers.values.items():
+        if re.fullmatch(rule, name):
+            return Grown(None, Fill(float(value)), reason)
+    return Grown(None, reason=reason)
 
 
 def _matches(patterns: Sequence[str], name: str) -> bool:
@@ -293,10 +294,15 @@ def _refused_sizes(
                 f"{units} would shrink from {before} to {after}, and growth keeps what the model "
                 "computes. Choose a size of at least that, or another on_shape_mismatch."
             )
+        elif after > before and units in anatomy.fixed:
+            reason = (
+                f"{units} cannot grow from {before} to {after}: {anatomy.fixed[units]}. "
+                f"Leave it at {before}."
+            )
         elif units in anatomy.even and after % before:
             reason = (
-                f"{units} cannot grow from {before} to {after}: a layer norm takes the mean over "
-                f"them, so that each must have equally many copies. Choose a multiple of {before}."
+                f"{units} cannot grow from {before} to {after}: {anatomy.even[units]}, so that "
+                f"each must have equally many copies. Choose a multiple of {before}."
             )
         else:
             continue
