@@ -2,11 +2,15 @@
 
 import json
 import re
+import zlib
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from etils import epath
+from helpers.paths import ROOT
+from helpers.torch_writer import save
 
 from clac_jax.checkpoint.files import SMALL_FILE
 from clac_jax.checkpoint.layout import read_info
@@ -16,8 +20,13 @@ from clac_jax.checkpoint.plan import make_plan
 from clac_jax.checkpoint.restore import restore_plan
 from clac_jax.cli.main import main
 from clac_jax.config.check import ready
+from clac_jax.config.schema import to_json
 from clac_jax.config.shipped import config_named, shipped_config
+from clac_jax.files.torch import read_torch_file
+from clac_jax.interop.lightning import read_lightning
+from clac_jax.interop.reference_weights import model_params, model_statistics
 from clac_jax.merging.model_shapes import shapes_of_config
+from clac_jax.models.encoders import text_settings
 from clac_jax.training.progress import RunProgress
 
 
@@ -220,6 +229,54 @@ def test_no_growth_is_proposed_for_an_embedding_without_its_layers(
     _, config, plan = written_plan([f"--config.restore.sources=({source!r},)"], capsys)
     assert config.restore.on_shape_mismatch == "error" and not config.restore.strict
     assert ("params/text_encoder/layer_0_attention/key/kernel", "") in fresh_in(plan)
+
+
+RELEASE = ROOT / "tests" / "data" / "lightning"
+# What the importer of a checkpoint of the release makes of several tensors, or of part of one.
+NO_RULE = {
+    "painn_bert": (),
+    "cgcnn_opt": (
+        r"graph_encoder/conv_\d/(receiver|sender|edge)/.*",
+        "text_encoder/position_embedding/embedding",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "texts"), [("painn_bert", "hf_bert"), ("cgcnn_opt", "hf_opt")])
+def test_rules_for_a_checkpoint_of_the_release_give_what_its_importer_does(
+    name, texts, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    saved = read_torch_file(RELEASE / name / "last.ckpt")["state_dict"]
+    tensors = {}
+    for tensor, array in saved.items():  # no two of them are equal, as biases after a start are
+        rng = np.random.default_rng(zlib.crc32(tensor.encode()))
+        is_number = np.issubdtype(array.dtype, np.floating)
+        tensors[tensor] = rng.normal(size=array.shape).astype(array.dtype) if is_number else array
+    save({"state_dict": tensors}, tmp_path / "net.ckpt")
+    config = read_lightning(RELEASE / name / "last.ckpt", str(RELEASE / texts)).config
+    Path("config.json").write_text(to_json(config))
+    assert main(["ckpt", "plan", "net.ckpt", "--config=saved:config.json", "--write=new.py"]) == 1
+    assert "a checkpoint of the PyTorch release" in capsys.readouterr().out
+
+    written, expected = ready(config_named("new.py")), {}
+    for part, tree in (
+        ("params", model_params(tensors, config, text_settings(config))),
+        ("batch_stats", model_statistics(tensors, config)),
+    ):
+        for path, leaf in jax.tree.leaves_with_path(tree):
+            key = jax.tree_util.keystr(path, simple=True, separator="/")
+            expected[f"{part}/{key}"] = leaf
+    shapes = {path: leaf for path, leaf in shapes_of_config(written).items() if path in expected}
+    assert shapes.keys() == expected.keys()
+    plan = make_plan(open_sources(written.restore), shapes)
+    fresh = {m.path for m in plan.matches if m.outcome == "initialised"}
+    without = [p for p in shapes if re.fullmatch("|".join(NO_RULE[name]), p.partition("/")[2])]
+    assert fresh == set(without) and bool(without) == bool(NO_RULE[name])
+    zeros = {path: np.zeros(leaf.shape, leaf.dtype) for path, leaf in shapes.items()}
+    restored = restore_plan(plan, shapes, lambda: zeros).arrays
+    for path in shapes.keys() - fresh:
+        np.testing.assert_array_equal(restored[path], expected[path], err_msg=path)
 
 
 def test_a_source_of_two_towers(older, shapes, capsys, tmp_path):

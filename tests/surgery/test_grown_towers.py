@@ -29,7 +29,7 @@ WIDER = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 35}
 DEEPER = {"num_hidden_layers": 3}
 LONGER = {"max_position_embeddings": 26}
 LORA = Lora(3, 6.0, ("query", "value", "out", "output"))
-# Layer norms after each block, without one at the end, and words of a different width than the states.
+# Layer norms after each block and none at the end; words of a different width than the states.
 POST_NORM = {"norm_first": False, "final_norm": False, "layer_norm_eps": 1e-12}
 GROUPS = {"num_attention_heads": 4, "num_key_value_heads": 2, "local_layers": (True,), "window": 3}
 # name -> (the smaller tower, what is larger, the least number of arrays whose moments are kept)
