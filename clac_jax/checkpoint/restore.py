@@ -222,7 +222,10 @@ def _complaint(sources: Sequence[Wanted], found: Sequence[Match]) -> str:
         f"rest, add\n    {' '.join(flags)}"
     )
     if shapes:
-        lines.append("  (or on_shape_mismatch=overlap, to copy the common part of each array)")
+        lines.append("  (or on_shape_mismatch=overlap, to copy the common part of each array; or")
+        lines.append(
+            "  on_shape_mismatch=grow, for a larger model that computes the same at first)"
+        )
     lines.append("  `clac-jax ckpt plan` shows all arrays and writes rules that fit.")
     if any(is_adapter(m.name) for m in extra):
         lines.append(

@@ -8,14 +8,13 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from clac_jax.checkpoint.matching import KEPT, Match
-from clac_jax.checkpoint.plan import Plan, module_of
+from clac_jax.checkpoint.plan import Plan, module_of, short_transform
 from clac_jax.checkpoint.renaming import STRICT_PARTS, Rule, natural
 from clac_jax.errors import counted, noun_for
 from clac_jax.merging.proposing import Proposal
 
 _MODULES = 4  # modules that are named where growth is refused
 _WIDTH = 88  # characters of its reason per line
-_SHORT = 30  # characters of a transform that are listed for a module
 _ORDER = (*STRICT_PARTS, "opt_state", "key", "progress")
 
 
@@ -164,7 +163,7 @@ def _origin(m: Match, plan: Plan, in_full: bool = False) -> str:
         where += f", from {old}"
     if m.change is not None and m.change.transform:
         text = m.change.transform
-        where += f" by {text if in_full or len(text) <= _SHORT else text.partition('(')[0]}"
+        where += f" by {text if in_full else short_transform(text)}"
     return where + (", resized" if m.outcome == "resized" else "") + reason
 
 
