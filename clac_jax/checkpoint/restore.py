@@ -186,7 +186,8 @@ def _placed(array: np.ndarray, wanted: jax.ShapeDtypeStruct, base: Any) -> Any:
     # Of a fresh array, each process has its own shards only.
     pieces = {} if base is None else {_first(s.index): s.data for s in base.addressable_shards}
 
-    def shard(index: tuple[slice, ...]) -> np.ndarray:
+    def shard(index: tuple[slice, ...] | None) -> np.ndarray:
+        assert index is not None
         if base is None:
             return array[index]
         return _replaced(np.array(pieces[_first(index)]), array, _first(index))
