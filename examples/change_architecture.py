@@ -24,8 +24,9 @@ try:
 except UserError as error:
     print(error)
 
-# %% Accept it: the new layer starts from random weights, everything else is restored.
-config.restore.strict = False
+# %% Accept it: the new layer begins without effect, so that the model computes the same at first.
+# With `restore.strict = False` instead, it starts from random weights.
+config.restore.on_shape_mismatch = "grow"
 clac_jax.train(config, WORKDIR)
 
 # %% The account; `report["arrays"]` has it array by array.

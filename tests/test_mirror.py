@@ -188,6 +188,7 @@ ELSEWHERE = {
     "models.text.output": "models/text/test_bert.py",
     "models.text.pooling": "models/text/test_bert.py",
     "models.text.settings": "models/text/test_pretrained.py",
+    "models.text.units": "surgery/test_grown_towers.py",
     "models.torch_layout": "models/text/test_pretrained.py",
     "cli.sweep": "cli/test_sweep_command.py",
     "sweeps.checked": "sweeps/test_definition.py",

@@ -66,7 +66,7 @@ def grow_offers(offers: Offers, saved: Saved, wanted: Shapes, grow: Grow) -> Non
     names: dict[str, tuple[int, ...]] = {}
     for path, offer in by_rules.items():
         part, _, name = path.partition("/")
-        if part in STRICT_PARTS and path in wanted:
+        if part in STRICT_PARTS:
             shape = saved.shapes[offer.source] if offer.change is None else offer.change.shape
             names[name] = shape
     after = {

@@ -14,6 +14,7 @@ from clac_jax.checkpoint.matching import OUTCOMES, Match, match_sources, problem
 from clac_jax.checkpoint.sources import Wanted
 from clac_jax.errors import noun_for
 
+_SHORT = 30  # characters of a transform
 _LISTED = 8  # modules per outcome in the table; the report lists all arrays
 
 
@@ -114,11 +115,11 @@ class Plan:
 
     def _group(self, m: Match) -> str:
         """The module of an array, to a depth of two names, and the reason for its outcome."""
-        module = module_of(m.name)
-        is_renamed = m.outcome in ("renamed", "transformed")
-        text = f"{module_of(m.source or '')} -> {module}" if is_renamed else module
+        module = text = module_of(m.name)
+        if m.outcome in ("renamed", "transformed") and module_of(m.source or "") != module:
+            text = f"{module_of(m.source or '')} -> {module}"
         if m.change is not None and m.change.transform:
-            text += f" by {m.change.transform}"
+            text += f" by {short_transform(m.change.transform)}"
         if m.number and len(self.sources) > 1:
             text += f", source {m.number}"
         return f"{text} ({m.reason})" if m.reason else text
@@ -136,6 +137,11 @@ def make_plan(sources: Sequence[Wanted], shapes: Mapping[str, jax.ShapeDtypeStru
     """
     wanted = {path: leaf.shape for path, leaf in shapes.items()}
     return Plan(tuple(sources), match_sources([each.source for each in sources], wanted))
+
+
+def short_transform(text: str) -> str:
+    """The text of a transform for a line of a table: only its name if it is long."""
+    return text if len(text) <= _SHORT else text.partition("(")[0]
 
 
 def module_of(path: str) -> str:

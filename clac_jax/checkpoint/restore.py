@@ -118,9 +118,9 @@ def restore_plan(
         change, path = m.change, m.path
         if path in arrays and path is not None and change is not None and not change.inputs:
             rng = np.random.default_rng(seed)
-            (array,) = parse(change.transform).apply(
-                [np.asarray(arrays[path])], change.targets, rng
-            )
+            # Its values are not used: of a fresh array, a process may have a shard only.
+            unused = np.zeros(shapes[path].shape, shapes[path].dtype)
+            (array,) = parse(change.transform).apply([unused], change.targets, rng)
             arrays[path] = _placed(array, shapes[path], None)
     del fresh
     for number, source in enumerate(plan.sources, start=1):
@@ -169,16 +169,43 @@ def _read(
 
 
 def _placed(array: np.ndarray, wanted: jax.ShapeDtypeStruct, base: Any) -> Any:
-    """The array in the dtype of the model, on the devices if it is to be sharded."""
-    if base is not None:
-        fresh = np.array(base)
-        common = tuple(slice(min(a, b)) for a, b in zip(fresh.shape, array.shape, strict=True))
-        fresh[common] = array[common]
-        array = fresh
-    array = np.ascontiguousarray(array.astype(wanted.dtype, copy=False)).reshape(wanted.shape)
+    """The array in the dtype of the model, on the devices if it is to be sharded.
+
+    Args:
+        array: the array, or a part of it if there is a base.
+        wanted: shape, dtype and sharding.
+        base: the array of a fresh state, with the same sharding, of which the common slice is
+            replaced; None: none.
+    """
+    if base is None:
+        array = np.ascontiguousarray(array.astype(wanted.dtype, copy=False)).reshape(wanted.shape)
+    elif wanted.sharding is None:
+        return _replaced(np.array(base), array, (0,) * array.ndim)
     if wanted.sharding is None:
         return array
-    return jax.make_array_from_callback(wanted.shape, wanted.sharding, lambda index: array[index])
+    # Of a fresh array, each process has its own shards only.
+    pieces = {} if base is None else {_first(s.index): s.data for s in base.addressable_shards}
+
+    def shard(index: tuple[slice, ...] | None) -> np.ndarray:
+        assert index is not None
+        if base is None:
+            return array[index]
+        return _replaced(np.array(pieces[_first(index)]), array, _first(index))
+
+    return jax.make_array_from_callback(wanted.shape, wanted.sharding, shard)
+
+
+def _first(index: tuple[slice, ...]) -> tuple[int, ...]:
+    return tuple(part.start or 0 for part in index)
+
+
+def _replaced(fresh: np.ndarray, array: np.ndarray, first: tuple[int, ...]) -> np.ndarray:
+    """A block of a fresh array that begins at `first`, with what an array has for it."""
+    sizes = [max(0, min(n, m - k)) for n, m, k in zip(fresh.shape, array.shape, first, strict=True)]
+    common = tuple(slice(size) for size in sizes)
+    there = tuple(slice(k, k + size) for k, size in zip(first, sizes, strict=True))
+    fresh[common] = array[there]
+    return fresh
 
 
 def write_report(path: Path, plan: Plan) -> None:
@@ -222,7 +249,10 @@ def _complaint(sources: Sequence[Wanted], found: Sequence[Match]) -> str:
         f"rest, add\n    {' '.join(flags)}"
     )
     if shapes:
-        lines.append("  (or on_shape_mismatch=overlap, to copy the common part of each array)")
+        lines.append("  (or on_shape_mismatch=overlap, to copy the common part of each array; or")
+        lines.append(
+            "  on_shape_mismatch=grow, for a larger model that computes the same at first)"
+        )
     lines.append("  `clac-jax ckpt plan` shows all arrays and writes rules that fit.")
     if any(is_adapter(m.name) for m in extra):
         lines.append(

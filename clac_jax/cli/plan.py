@@ -108,11 +108,17 @@ def run(options: argparse.Namespace) -> int:
     is_open = bool(plan.problems())
     if options.json:
         rules = {n: [list(rule) for rule, _ in some] for n, some in proposal.rules.items()}
-        facts = {"open": len(plan.problems()), "proposed": rules}
+        facts = {
+            "open": len(plan.problems()),
+            "proposed": rules,
+            "grows": proposal.grows,
+            "refusals": [dataclasses.asdict(refusal) for refusal in proposal.refusals],
+        }
         print(json.dumps(plan.to_json() | facts, indent=1))
         return EXIT_OPEN if is_open else 0
     print(listing.list_plan(plan, all_arrays=options.all), end="\n\n")
-    print(listing.list_open(plan) or "open      nothing: a run would start")
+    open_line = listing.list_open(plan, can_grow=not proposal.refusals)
+    print(open_line or "open      nothing: a run would start")
     if text := listing.list_proposal(proposal, len(sources) > 1):
         print(text)
         if not options.write:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import collections
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 
 from clac_jax.checkpoint.matching import KEPT, Match
-from clac_jax.checkpoint.plan import Plan, module_of
-from clac_jax.checkpoint.renaming import STRICT_PARTS, Rule
+from clac_jax.checkpoint.plan import Plan, module_of, short_transform
+from clac_jax.checkpoint.renaming import STRICT_PARTS, Rule, natural
 from clac_jax.errors import counted, noun_for
 from clac_jax.merging.proposing import Proposal
 
-_SHORT = 30  # characters of a transform that are listed for a module
+_MODULES = 4  # modules that are named where growth is refused
+_WIDTH = 88  # characters of its reason per line
 _ORDER = (*STRICT_PARTS, "opt_state", "key", "progress")
 
 
@@ -45,8 +47,13 @@ def list_plan(plan: Plan, *, all_arrays: bool = False) -> str:
     return "\n".join(lines)
 
 
-def list_open(plan: Plan) -> str:
-    """A line on what a run would not accept; "" if it would start."""
+def list_open(plan: Plan, *, can_grow: bool = True) -> str:
+    """A line on what a run would not accept; "" if it would start.
+
+    Args:
+        plan: a plan.
+        can_grow: whether the model can grow out of those of the sources, as far as is known.
+    """
     found = plan.problems()
     if not found:
         return ""
@@ -59,15 +66,16 @@ def list_open(plan: Plan) -> str:
     line = f"open      {counted(len(found), 'array')}: {what}. A run would stop"
     if not counts[2][0]:
         return line
-    return (
-        f"{line}\n          of a different shape: add --config.restore.on_shape_mismatch=grow (the "
-        "model computes\n          what it did), overlap (keeps the common part) or skip (starts "
-        "from scratch)"
-    )
+    ways = ["overlap (keeps the common part)", "skip (starts from scratch)"]
+    if can_grow:
+        ways.insert(0, "grow (the model computes what it did)")
+    some = f"{', '.join(ways[:-1])} or {ways[-1]}"
+    text = f"of a different shape: add --config.restore.on_shape_mismatch={some}"
+    return f"{line}\n{textwrap.indent(textwrap.fill(text, _WIDTH), ' ' * 10)}"
 
 
 def list_proposal(proposal: Proposal, several: bool) -> str:
-    """The proposed rules, and what they leave open; "" if there are none.
+    """The rules and the growth that are proposed, and what they leave open; "" if there are none.
 
     Args:
         proposal: the proposal.
@@ -78,10 +86,35 @@ def list_proposal(proposal: Proposal, several: bool) -> str:
         where = f" for source {number}" if several else ""
         lines.append(f"proposed  {counted(len(rules), 'rule')}{where}")
         lines += [f"          {text_of(rule)},  # {why}" for rule, why in rules]
+    if proposal.grows:
+        lines.append(f"proposed  on_shape_mismatch=grow: {_growth(proposal.plan)}")
     if lines:
-        left = list_open(proposal.plan)
+        left = list_open(proposal.plan, can_grow=not proposal.refusals)
         lines.append(left.replace("open      ", "then      ") or "then      nothing is open")
+    if proposal.refusals:
+        lines.append("no growth " + f"\n{' ' * 10}".join(list_refusals(proposal)))
     return "\n".join(lines)
+
+
+def list_refusals(proposal: Proposal) -> list[str]:
+    """Lines that say which arrays cannot be grown, by modules, and why."""
+    lines = []
+    for refusal in proposal.refusals:
+        names = {module_of(f"params/{name}").removeprefix("params/") for name in refusal.arrays}
+        some = sorted(names, key=natural)
+        modules = ", ".join(some[:_MODULES]) + (", ..." if len(some) > _MODULES else "")
+        text = f"{counted(len(refusal.arrays), 'array')} of {modules}: {refusal.reason}"
+        lines += textwrap.wrap(text, _WIDTH)
+    return lines
+
+
+def _growth(plan: Plan) -> str:
+    """The number of arrays that grow, and of those that are added."""
+    mine = [m for m in plan.matches if m.part in STRICT_PARTS and m.path is not None]
+    grown = sum(m.outcome == "transformed" and bool(m.reason) for m in mine)
+    new = sum(m.source is None and m.number > 0 for m in mine)
+    parts = ((grown, "made of smaller ones"), (new, "added without effect"))
+    return ", ".join(f"{counted(count, 'array')} {what}" for count, what in parts if count)
 
 
 def text_of(rule: Rule) -> str:
@@ -130,7 +163,7 @@ def _origin(m: Match, plan: Plan, in_full: bool = False) -> str:
         where += f", from {old}"
     if m.change is not None and m.change.transform:
         text = m.change.transform
-        where += f" by {text if in_full or len(text) <= _SHORT else text.partition('(')[0]}"
+        where += f" by {text if in_full else short_transform(text)}"
     return where + (", resized" if m.outcome == "resized" else "") + reason
 
 

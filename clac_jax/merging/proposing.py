@@ -1,4 +1,4 @@
-"""Rules for arrays that a plan leaves without a counterpart."""
+"""Rules for arrays that a plan leaves without a counterpart, and growth for those that differ."""
 
 from __future__ import annotations
 
@@ -15,26 +15,31 @@ from clac_jax.checkpoint.matching import Match
 from clac_jax.checkpoint.plan import Plan, make_plan
 from clac_jax.checkpoint.proposals import suggest_rules
 from clac_jax.checkpoint.renaming import STRICT_PARTS, RestoreRuleError, Rule, Shape
-from clac_jax.checkpoint.sources import Arrays
+from clac_jax.checkpoint.sources import Arrays, with_growth
 from clac_jax.merging.content import equal_pairs
 from clac_jax.merging.known_names import known_pairs
 from clac_jax.merging.rules_of_pairs import Pair, rules_of_pairs
 from clac_jax.merging.similar import similar_pairs
+from clac_jax.surgery.growth import FIRST, GrowthError, Refusal
 
 ModelShapes = Mapping[str, jax.ShapeDtypeStruct]
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """Rules to add to those of a plan's sources.
+    """Rules to add to those of a plan's sources, and whether the model can grow out of theirs.
 
     Attributes:
         rules: number of a source, from 1 -> the rules to add, each with why, in a few words.
-        plan: the plan with these rules.
+        plan: the plan with these rules and, if `grows`, with growth.
+        grows: whether on_shape_mismatch="grow" is proposed.
+        refusals: why it is not, for a model of other sizes.
     """
 
     rules: Mapping[int, tuple[tuple[Rule, str], ...]]
     plan: Plan
+    grows: bool = False
+    refusals: tuple[Refusal, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,9 @@ def propose(
 ) -> Proposal:
     """Proposes rules: by the names that importers know, by content, by module, by similar names.
 
+    If the arrays then still differ in shape or in the number of layers, growth is proposed, as long
+    as it makes all of them.
+
     Args:
         plan: a plan.
         shapes: slash path -> shape and dtype of every array of the state.
@@ -90,7 +98,50 @@ def propose(
             if better is not None:
                 plan = better
                 found[number] = (*found.get(number, ()), *new)
-    return Proposal(found, plan)
+    proposal = Proposal(found, plan)
+    if any(source.options.on_shape_mismatch != "error" for source in plan.sources):
+        return proposal
+    try:
+        return _with_growth(proposal, shapes, config)
+    except GrowthError as error:
+        refusals = error.refusals
+    try:  # what the model does not have can be left out, such as layers
+        return _with_growth(_without_leftovers(proposal, shapes), shapes, config)
+    except GrowthError:
+        return dataclasses.replace(proposal, refusals=refusals)
+
+
+def _with_growth(
+    proposal: Proposal, shapes: ModelShapes, config: ml_collections.ConfigDict
+) -> Proposal:
+    """The proposal with on_shape_mismatch="grow", if that helps.
+
+    Raises:
+        GrowthError: the model cannot grow out of those of the sources.
+    """
+    growing = (
+        dataclasses.replace(
+            source, options=dataclasses.replace(source.options, on_shape_mismatch="grow")
+        )
+        for source in proposal.plan.sources
+    )
+    plan = make_plan(with_growth(growing, config), shapes)
+    # Where a source has no layer of a kind at all, its other arrays are only a part of a model.
+    if any(m.reason == FIRST for m in plan.matches):
+        return proposal
+    if len(plan.problems()) >= len(proposal.plan.problems()):
+        return proposal
+    return dataclasses.replace(proposal, plan=plan, grows=True)
+
+
+def _without_leftovers(proposal: Proposal, shapes: ModelShapes) -> Proposal:
+    """The proposal with rules that leave out what the model does not have."""
+    plan, rules = proposal.plan, dict(proposal.rules)
+    for number in range(1, len(plan.sources) + 1):
+        if some := rules_for_leftovers(plan, number):
+            plan = _more_rules(plan, number, some, shapes)
+            rules[number] = (*rules.get(number, ()), *((r, "not in the model") for r in some))
+    return Proposal(rules, plan)
 
 
 _Way = Callable[[Open], list[tuple[Rule, str]]]
@@ -173,13 +224,17 @@ def _similar(there: Open) -> list[Pair]:
 
 def _with_rules(plan: Plan, number: int, rules: Sequence[Rule], shapes: ModelShapes) -> Plan | None:
     """The plan with more rules for a source; None if they cannot be applied or do not help."""
+    try:
+        better = _more_rules(plan, number, rules, shapes)
+    except (RestoreRuleError, GrowthError):
+        return None
+    counts = [collections.Counter(m.outcome for m in each.matches) for each in (plan, better)]
+    return better if counts[1]["initialised"] < counts[0]["initialised"] else None
+
+
+def _more_rules(plan: Plan, number: int, rules: Sequence[Rule], shapes: ModelShapes) -> Plan:
     sources = list(plan.sources)
     old = sources[number - 1]
     options = dataclasses.replace(old.options, rules=(*old.options.rules, *rules))
     sources[number - 1] = dataclasses.replace(old, options=options)
-    try:
-        better = make_plan(sources, shapes)
-    except RestoreRuleError:
-        return None
-    counts = [collections.Counter(m.outcome for m in each.matches) for each in (plan, better)]
-    return better if counts[1]["initialised"] < counts[0]["initialised"] else None
+    return make_plan(sources, shapes)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clac_jax.checkpoint.matching import PARTS
+from clac_jax.checkpoint.matching import PARTS, Match
 from clac_jax.checkpoint.plan import Plan
 from clac_jax.checkpoint.renaming import Rule
 from clac_jax.config.saving import MERGED_PARTS
-from clac_jax.errors import UserError
+from clac_jax.errors import UserError, counted
 from clac_jax.files.atomic import write_atomically
 from clac_jax.files.paths import explain
-from clac_jax.merging.listing import quoted, text_of
+from clac_jax.merging.listing import list_refusals, quoted, text_of
 from clac_jax.merging.proposing import Proposal, rules_for_leftovers
 
 
@@ -84,13 +84,23 @@ def write_config(
     differ = [m for m in open_arrays if m.path is not None and m.source is not None]
     if differ or first.on_shape_mismatch != "error":
         way = first.on_shape_mismatch if first.on_shape_mismatch != "error" else "skip"
-        lines.append("    # Arrays of a different shape start from scratch with 'skip'.")
+        if way == "skip":
+            lines += _why_fresh(differ, proposal)
+        elif proposal.grows:
+            lines.append("    # Arrays of a different shape grow out of the saved ones.")
         lines.append(f"    config.restore.on_shape_mismatch = {quoted(way)}")
     lines.append("    return config")
     try:
         write_atomically(path, "\n".join(lines) + "\n")
     except OSError as error:
         raise WritingError(f"Cannot write --write={path}: {explain(error)}") from error
+
+
+def _why_fresh(differ: Sequence[Match], proposal: Proposal) -> list[str]:
+    """Comments: how many arrays start from scratch since their shapes differ, and why."""
+    arrays = counted(len(differ), "array")
+    lines = [f"{arrays} of a different shape: initialised, not grown. See `ckpt plan --all`."]
+    return [f"    # {line}" for line in (*lines, *list_refusals(proposal))]
 
 
 def _rules(plan: Plan, number: int) -> list[Rule]:

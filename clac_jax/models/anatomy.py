@@ -10,6 +10,10 @@ copies of a hidden unit, and are equal for the copies of an output. A bias has "
 * ``words``: an axis that grows by rows that older inputs do not use, see `Anatomy.rows`.
 * ``~keys`` on the right: units of a query. Their product with the keys is divided by the root of
   their number, so they are divided among copies, and multiplied by the root of the growth.
+* ``=hidden``: units that are divided where they are made, so that the copies of one add up to it.
+  Maps that have them on the left give all copies the same numbers.
+* ``^hidden`` on the right: an embedding that is multiplied by the root of its width, and so divided
+  by the root of the growth.
 """
 
 from __future__ import annotations
@@ -21,19 +25,20 @@ from typing import Literal
 
 NewRows = Literal["zeros", "mean", "tokens"]
 
+NORM_MEAN = "a layer norm takes the mean over them"
+
 
 @dataclass(frozen=True)
 class Layers:
     """The layers of an encoder, of which more can be added at the end.
 
-    A layer that is added must leave its input as it is: the arrays through which it would act are
-    zeros at first, the others are initialised.
+    A layer that is added must leave its input as it is: the arrays through which it would act have
+    set values at first, mostly 0, and the others are initialised.
 
     Attributes:
         pattern: regex at the start of an array's name, whose group is the layer's number.
         noun: what a layer is called, in the singular.
-        zeros: regexes that match an array's entire name, for those that are 0 in a new layer.
-        ones: regexes of the same kind, for those that are 1.
+        values: regex that matches an array's entire name -> its numbers in a new layer.
         last: regexes of the same kind, for arrays that move from the previous last layer to the
             new one: the affine part of a norm after each layer. The previous one then has those of
             a new layer.
@@ -42,8 +47,7 @@ class Layers:
 
     pattern: str
     noun: str
-    zeros: tuple[str, ...] = ()
-    ones: tuple[str, ...] = ()
+    values: Mapping[str, float] = field(default_factory=dict)
     last: tuple[str, ...] = ()
     refusal: str = ""
 
@@ -55,7 +59,8 @@ class Anatomy:
     Attributes:
         axes: regex that matches an array's entire name -> its axes as text; the first match counts.
         output: the units of the result, an axis as text.
-        even: units that a layer norm averages over. Each has to get equally many copies.
+        even: units each of which has to get equally many copies -> why, as a sentence.
+        fixed: units that cannot be more -> why, as a sentence.
         rows: axis that grows by rows -> the new rows: zeros, the mean of the others, or, for
             tokens, that of the same token if the tokenizers are known, and otherwise the mean.
         sizes: numbers of units that do not follow from the shapes.
@@ -65,7 +70,8 @@ class Anatomy:
 
     axes: Mapping[str, str] = field(default_factory=dict)
     output: str = ""
-    even: frozenset[str] = frozenset()
+    even: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, str] = field(default_factory=dict)
     rows: Mapping[str, NewRows] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
     layers: tuple[Layers, ...] = ()
@@ -93,15 +99,15 @@ class Anatomy:
         return Anatomy(
             axes={prefixed(pattern): moved(text) for pattern, text in self.axes.items()},
             output=moved(self.output),
-            even=frozenset(map(moved, self.even)),
+            even={moved(units): why for units, why in self.even.items()},
+            fixed={moved(units): why for units, why in self.fixed.items()},
             rows={moved(units): kind for units, kind in self.rows.items()},
             sizes={moved(units): size for units, size in self.sizes.items()},
             layers=tuple(
                 replace(
                     each,
                     pattern=prefixed(each.pattern),
-                    zeros=tuple(map(prefixed, each.zeros)),
-                    ones=tuple(map(prefixed, each.ones)),
+                    values={prefixed(rule): value for rule, value in each.values.items()},
                     last=tuple(map(prefixed, each.last)),
                 )
                 for each in self.layers
@@ -115,7 +121,8 @@ class Anatomy:
         return Anatomy(
             axes={pattern: text for part in parts for pattern, text in part.axes.items()},
             output=self.output,
-            even=frozenset().union(*(part.even for part in parts)),
+            even={units: why for part in parts for units, why in part.even.items()},
+            fixed={units: why for part in parts for units, why in part.fixed.items()},
             rows={units: kind for part in parts for units, kind in part.rows.items()},
             sizes={units: size for part in parts for units, size in part.sizes.items()},
             layers=tuple(layers for part in parts for layers in part.layers),
@@ -132,6 +139,16 @@ def dense_axes(name: str, text: str) -> dict[str, str]:
     """
     outputs = text.split("->")[1].strip()
     return {f"(?:{name})/kernel": text, f"(?:{name})/bias": f"-> {outputs}"}
+
+
+def adapted_axes(name: str, text: str) -> dict[str, str]:
+    """As `dense_axes`, for a linear map that may have an adapter (LoRA)."""
+    inputs, outputs = (side.strip() for side in text.split("->"))
+    return {
+        **dense_axes(name, text),
+        f"(?:{name})/lora_a": f"{inputs} -> _",
+        f"(?:{name})/lora_b": f"_ -> {outputs}",
+    }
 
 
 def norm_axes(name: str, units: str) -> dict[str, str]:

@@ -24,8 +24,9 @@ def model_anatomy(config: ml_collections.ConfigDict) -> Anatomy:
     if config.task == "property":
         head = Anatomy(axes=dense_axes("property_head", f"{graph.output} -> _"))
         return graph.joined(head)
-    text = text_settings(config).anatomy(config.text_encoder.feature) or Anatomy(output="output")
-    text = text.within("text_encoder")
+    options = config.text_encoder
+    text = text_settings(config).anatomy(options.feature, config.lm_weight > 0)
+    text = (text or Anatomy(output="output")).within("text_encoder")
     parts, heads = [graph, text], pair_loss_of(config.loss).heads
     for name, left, right, critic, used in (
         ("cross_head", graph, text, heads.cross_critic, True),

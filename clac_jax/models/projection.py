@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
-from clac_jax.models.anatomy import Anatomy, dense_axes, norm_axes
+from clac_jax.models.anatomy import NORM_MEAN, Anatomy, dense_axes, norm_axes
 from clac_jax.models.normalization import MaskedBatchNorm
 
 
@@ -38,7 +38,7 @@ def projection_anatomy() -> Anatomy:
             **norm_axes("out_norm", "joint"),
         },
         output="joint",
-        even=frozenset({"joint"}),
+        even={"joint": NORM_MEAN},
     )
 
 

@@ -32,10 +32,32 @@ Shapes = Mapping[str, Shape]
 
 
 ADDED = "of an added layer"
+FIRST = "of the first layers of this kind"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A change of sizes that would change what the model computes.
+
+    Attributes:
+        reason: a sentence that says why, and one that says what to do.
+        arrays: the arrays of the larger model that it concerns, without the part of the state.
+    """
+
+    reason: str
+    arrays: tuple[str, ...]
 
 
 class GrowthError(UserError, ValueError):
-    """A model cannot be grown to other sizes without changing what it computes."""
+    """A model cannot be grown to other sizes without changing what it computes.
+
+    Attributes:
+        refusals: each reason.
+    """
+
+    def __init__(self, refusals: Sequence[Refusal]):
+        super().__init__("\n".join(each.reason for each in refusals))
+        self.refusals = tuple(refusals)
 
 
 @dataclass(frozen=True)
@@ -85,6 +107,11 @@ def plan(saved: Shapes, wanted: Shapes, anatomy: Anatomy, old: Old = Old()) -> d
     Raises:
         GrowthError: it is not possible.
     """
+    refusals = [
+        refusal
+        for layers in anatomy.layers
+        if (refusal := _refused_layers(layers, saved, wanted)) is not None
+    ]
     entries = {
         name: entry
         for layers in anatomy.layers
@@ -100,15 +127,19 @@ def plan(saved: Shapes, wanted: Shapes, anatomy: Anatomy, old: Old = Old()) -> d
         else:
             fits = _constants_fit(text, saved[source], wanted[name])
         if not fits:
-            raise GrowthError(
+            axes.pop(name, None)
+            reason = (
                 f"The array {name} cannot be grown from {saved[source]} to {wanted[name]}: its "
                 "module does not declare which axis belongs to units to copy (`anatomy`). "
                 "Leave its size as it was, or add --config.restore.on_shape_mismatch=skip."
             )
+            refusals.append(Refusal(reason, (name,)))
     before = _sizes(axes, {name: saved[source] for name, source in sources.items()}, anatomy, old)
     after = _sizes(axes, wanted, anatomy, Old())
     sizes = {units: (before[units], after[units]) for units in before}
-    _check(sizes, anatomy, old)
+    refusals += _refused_sizes(sizes, axes, anatomy, old)
+    if refusals:
+        raise GrowthError(refusals)
     for name, text in axes.items():
         steps, reasons = _steps(text, sizes, anatomy, old)
         if steps:
@@ -141,22 +172,29 @@ def grown(
     return result
 
 
+def _refused_layers(layers: Layers, saved: Shapes, wanted: Shapes) -> Refusal | None:
+    """Why the number of layers of a kind cannot change as it does; None if it can."""
+    before, after = (_count(layers, shapes) for shapes in (saved, wanted))
+    start = f"The model has {counted(after, layers.noun)} and the checkpoint {before}; "
+    if after < before:
+        reason = f"{start}growth removes none. Use at least {before}."
+    elif after > before and layers.refusal:
+        reason = (
+            f"{start}none can be added that changes nothing: {layers.refusal}. Use {before}, or "
+            "start new ones with on_shape_mismatch=skip and strict=False."
+        )
+    else:
+        return None
+    numbers = ((name, re.match(layers.pattern, name)) for name in {**wanted, **saved})
+    fewer = min(before, after)
+    return Refusal(reason, tuple(name for name, m in numbers if m and int(m[1]) >= fewer))
+
+
 def _added_layers(layers: Layers, saved: Shapes, wanted: Shapes) -> Iterator[tuple[str, Grown]]:
     """The entries of the arrays of layers that are added, or that change places with them."""
     before, after = (_count(layers, shapes) for shapes in (saved, wanted))
-    if before == after or (not before and not after):
+    if before >= after:
         return
-    if after < before:
-        raise GrowthError(
-            f"The model has {counted(after, layers.noun)} and the checkpoint {before}; "
-            f"growth removes none. Use at least {before}."
-        )
-    if layers.refusal:
-        raise GrowthError(
-            f"The model has {counted(after, layers.noun)} and the checkpoint {before}; "
-            f"none can be added that changes nothing: {layers.refusal}. Use {before}, or start new "
-            "ones with on_shape_mismatch=skip and strict=False."
-        )
     for name in wanted:
         found = re.match(layers.pattern, name)
         if not found:
@@ -166,7 +204,7 @@ def _added_layers(layers: Layers, saved: Shapes, wanted: Shapes) -> Iterator[tup
             previous = f"{name[: found.start(1)]}{before - 1}{name[found.end(1) :]}"
             yield name, Grown(previous, reason=f"from layer {before - 1}, the last one before")
         elif number >= before:
-            yield name, _new(layers, name, ADDED)
+            yield name, _new(layers, name, ADDED if before else FIRST)
         elif moves and number == before - 1:
             reason = f"the saved one moves to layer {after - 1}"
             yield name, _new(layers, name, reason)
@@ -179,9 +217,10 @@ def _count(layers: Layers, shapes: Shapes) -> int:
 
 def _new(layers: Layers, name: str, reason: str) -> Grown:
     """An array of a layer without effect."""
-    if not _matches((*layers.zeros, *layers.ones), name):
-        return Grown(None, reason=reason)
-    return Grown(None, Fill(float(_matches(layers.ones, name))), reason)
+    for rule, value in layers.values.items():
+        if re.fullmatch(rule, name):
+            return Grown(None, Fill(float(value)), reason)
+    return Grown(None, reason=reason)
 
 
 def _matches(patterns: Sequence[str], name: str) -> bool:
@@ -203,7 +242,7 @@ def _sizes(axes: Mapping[str, str], shapes: Shapes, anatomy: Anatomy, old: Old) 
     ]
     for name, text in axes.items():
         if len(shapes[name]) != len(read_axes(text).axes):
-            raise GrowthError(_misfit(name, text, shapes[name]))
+            raise _misfit(name, text, shapes[name])
     solved = True
     while solved:
         solved = False
@@ -219,7 +258,7 @@ def _sizes(axes: Mapping[str, str], shapes: Shapes, anatomy: Anatomy, old: Old) 
     for name, axis, terms in places:
         missing = used - known.keys()
         if missing or axis_size(terms, _pairs(known), 0) != shapes[name][axis]:
-            raise GrowthError(_misfit(name, axes[name], shapes[name]))
+            raise _misfit(name, axes[name], shapes[name])
     return {units: known[units] for units in sorted(used)}
 
 
@@ -236,27 +275,38 @@ def _pairs(sizes: Mapping[str, int]) -> dict[str, tuple[int, int]]:
     return {units: (size, size) for units, size in sizes.items()}
 
 
-def _misfit(name: str, text: str, shape: Shape) -> str:
-    return (
+def _misfit(name: str, text: str, shape: Shape) -> GrowthError:
+    reason = (
         f"The array {name} of shape {shape} does not have the axes {text!r}, which its module "
         "declares. Use a checkpoint of the same kind of model."
     )
+    return GrowthError([Refusal(reason, (name,))])
 
 
-def _check(sizes: Sizes, anatomy: Anatomy, old: Old) -> None:
+def _refused_sizes(
+    sizes: Sizes, axes: Mapping[str, str], anatomy: Anatomy, old: Old
+) -> Iterator[Refusal]:
     for units, (before, after) in sizes.items():
         if units in anatomy.rows and anatomy.rows[units] == "tokens" and old.tokenizers:
             continue
         if after < before:
-            raise GrowthError(
+            reason = (
                 f"{units} would shrink from {before} to {after}, and growth keeps what the model "
                 "computes. Choose a size of at least that, or another on_shape_mismatch."
             )
-        if units in anatomy.even and after % before:
-            raise GrowthError(
-                f"{units} cannot grow from {before} to {after}: a layer norm takes the mean over "
-                f"them, so that each must have equally many copies. Choose a multiple of {before}."
+        elif after > before and units in anatomy.fixed:
+            reason = (
+                f"{units} cannot grow from {before} to {after}: {anatomy.fixed[units]}. "
+                f"Leave it at {before}."
             )
+        elif units in anatomy.even and after % before:
+            reason = (
+                f"{units} cannot grow from {before} to {after}: {anatomy.even[units]}, so that "
+                f"each must have equally many copies. Choose a multiple of {before}."
+            )
+        else:
+            continue
+        yield Refusal(reason, tuple(n for n, text in axes.items() if units in _units(text)))
 
 
 def _steps(
@@ -267,7 +317,7 @@ def _steps(
     rows = [(axis, units) for axis, units in _row_axes(read) if units in anatomy.rows]
     steps: list[Transform] = []
     reasons = []
-    widened = _units(read) - anatomy.rows.keys()
+    widened = _units(text) - anatomy.rows.keys()
     grown = sorted(units for units in widened if _grows(sizes[units]))
     if grown:
         plain = text
@@ -292,7 +342,8 @@ def _row_axes(read: ArrayAxes) -> Iterator[tuple[int, str]]:
             yield axis, terms[0].factors[0].units
 
 
-def _units(read: ArrayAxes) -> set[str]:
+def _units(text: str) -> set[str]:
+    read = read_axes(text)
     return set().union(*(read.units(axis) for axis in range(len(read.axes))))
 
 

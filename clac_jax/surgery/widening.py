@@ -28,13 +28,14 @@ Sizes = Mapping[str, tuple[int, int]]
 """Units -> their number in the old model and in the new one."""
 
 CONSTANT = "_"
+_MARKS = "~=^"
 
 
 class Factor(NamedTuple):
-    """Units in an axis, marked by "~" if they belong to a query."""
+    """Units in an axis, and their mark, see `models.anatomy`."""
 
     units: str
-    is_query: bool
+    mark: str
 
 
 class Term(NamedTuple):
@@ -64,11 +65,19 @@ class ArrayAxes(NamedTuple):
 
 
 class _Copies(NamedTuple):
-    """The entries of a widened axis: `old` entry of each, and the share that it has of that."""
+    """The entries of a widened axis, each a copy of an old one.
+
+    Attributes:
+        old: the old entry.
+        share: its share of that.
+        value: factor of a number where the array makes the units.
+        is_part: whether the copies of the old entry add up to it.
+    """
 
     old: np.ndarray
     share: np.ndarray
-    value: np.ndarray  # by what a number is multiplied where the array makes the units
+    value: np.ndarray
+    is_part: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -137,9 +146,14 @@ class Widen(PerArray):
                 continue
             copies = _copies(terms, self.known)
             values = values.take(copies.old, axis)
-            if self.order:  # the gradients of what uses a unit are those of its copies
-                continue
-            factor = copies.value if axis == read.makes else self._shares(copies, shape, axis)
+            if self.order:
+                # The gradients of what uses a unit are those of its copies; where these are only
+                # parts of the unit, they are parts of the gradient.
+                if axis == read.makes:
+                    continue
+                factor = np.where(copies.is_part, copies.share, 1) ** self.order
+            else:
+                factor = copies.value if axis == read.makes else self._shares(copies, shape, axis)
             values = values * factor.reshape(
                 -1, *factor.shape[1:], *(1,) * (len(shape) - axis - factor.ndim)
             )
@@ -154,12 +168,14 @@ class Widen(PerArray):
     def _shares(self, copies: _Copies, shape: Shape, axis: int) -> np.ndarray:
         """The share of each copy: for each entry of a kernel, or of each unit of a vector."""
         if len(shape) == 1 or np.all(copies.share == 1):
-            return copies.share
+            return np.where(copies.is_part, 1, copies.share)
         # In a kernel the units used come first; the last axis has those that are made.
         weights = _generator(f"{self.axes} {self.sizes}").uniform(0.5, 1.5, shape[axis:])
         totals = np.zeros((copies.old.max() + 1, *shape[axis + 1 :]))
         np.add.at(totals, copies.old, weights)
-        return np.asarray(weights / totals[copies.old])
+        weights /= totals[copies.old]
+        weights[copies.is_part] = 1
+        return weights
 
 
 def read_axes(text: str) -> ArrayAxes:
@@ -202,11 +218,12 @@ def _terms(side: str, text: str) -> tuple[Term, ...]:
         return ()
     terms = []
     for part in side.split("+"):
-        found = re.fullmatch(r"\s*(?:(\d+)\s+)?(~?[\w/]+(?:\*~?[\w/]+)*)\s*", part)
+        found = re.fullmatch(r"\s*(?:(\d+)\s+)?([~=^]?[\w/]+(?:\*[~=^]?[\w/]+)*)\s*", part)
         if not found:
             raise ValueError(f"{part.strip()!r} in the axes {text!r} is not a name of units")
         factors = tuple(
-            Factor(name.removeprefix("~"), name.startswith("~")) for name in found[2].split("*")
+            Factor(name.lstrip(_MARKS), name[0] if name[0] in _MARKS else "")
+            for name in found[2].split("*")
         )
         terms.append(Term(int(found[1] or 1), factors))
     if is_constant(terms) and len(terms) + len(terms[0].factors) > 2:
@@ -219,24 +236,31 @@ def _copies(terms: Sequence[Term], sizes: Sizes) -> _Copies:
     parts: list[_Copies] = []
     start = 0
     for term in terms:
-        product = _Copies(np.zeros(1, int), np.ones(1), np.ones(1))
+        product = _Copies(np.zeros(1, int), np.ones(1), np.ones(1), np.zeros(1, bool))
         length = 1
         for factor in term.factors:
             before, after = sizes[factor.units]
             length *= before
             old, share = copies_of(factor.units, before, after)
-            value = share * (after / before) ** 0.5 if factor.is_query else np.ones(after)
             product = _Copies(
                 (product.old[:, None] * before + old).ravel(),
-                *(
-                    np.outer(left, right).ravel()
-                    for left, right in zip(product[1:], (share, value), strict=True)
-                ),
+                np.outer(product.share, share).ravel(),
+                np.outer(product.value, _made(factor.mark, share, after / before)).ravel(),
+                np.repeat(product.is_part | (factor.mark == "="), after),
             )
         for _ in range(term.times):
             parts.append(product._replace(old=product.old + start))
             start += length
     return _Copies(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _made(mark: str, share: np.ndarray, growth: float) -> np.ndarray:
+    """By what the copies of a unit are multiplied where they are made."""
+    if mark == "=":
+        return share
+    if mark == "~":
+        return np.asarray(share * growth**0.5)
+    return np.full(share.shape, growth**-0.5 if mark == "^" else 1.0)
 
 
 def copies_of(units: str, before: int, after: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,11 +2,15 @@
 
 import json
 import re
+import zlib
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from etils import epath
+from helpers.paths import ROOT
+from helpers.torch_writer import save
 
 from clac_jax.checkpoint.files import SMALL_FILE
 from clac_jax.checkpoint.layout import read_info
@@ -16,8 +20,13 @@ from clac_jax.checkpoint.plan import make_plan
 from clac_jax.checkpoint.restore import restore_plan
 from clac_jax.cli.main import main
 from clac_jax.config.check import ready
+from clac_jax.config.schema import to_json
 from clac_jax.config.shipped import config_named, shipped_config
+from clac_jax.files.torch import read_torch_file
+from clac_jax.interop.lightning import read_lightning
+from clac_jax.interop.reference_weights import model_params, model_statistics
 from clac_jax.merging.model_shapes import shapes_of_config
+from clac_jax.models.encoders import text_settings
 from clac_jax.training.progress import RunProgress
 
 
@@ -127,6 +136,147 @@ def test_another_width_is_reported_with_the_flags_that_accept_it(older, capsys):
     assert main(["ckpt", "plan", str(older[0]), *arguments]) == 1
     printed = capsys.readouterr().out
     assert "of a different shape" in printed and "on_shape_mismatch=grow" in printed
+
+
+def written_plan(arguments, capsys):
+    """(what is printed, the config that is written, the plan of that config)."""
+    Path("new.py").unlink(missing_ok=True)
+    main(["ckpt", "plan", "--config=smoke", *arguments, "--write=new.py"])
+    printed = capsys.readouterr().out
+    assert main(["ckpt", "plan", "--config=new.py", "--json"]) == 0
+    return printed, config_named("new.py"), json.loads(capsys.readouterr().out)
+
+
+def fresh_in(plan):
+    """(path, reason) of the parameters and statistics that come from no source."""
+    parts = ("params/", "batch_stats/")
+    return {
+        (array["path"], array["reason"])
+        for array in plan["arrays"]
+        if array["outcome"] == "initialised" and array["path"].startswith(parts)
+    }
+
+
+WIDER = ["--config.graph_encoder.num_features=24", "--config.projection_dim=32"]
+
+
+@pytest.fixture(scope="module")
+def same_names(tmp_path_factory, shapes):
+    workdir = tmp_path_factory.mktemp("same_names")
+    saved(workdir, shapes)
+    return str(workdir)
+
+
+def test_a_written_config_grows_what_differs(same_names, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    deeper = "--config.graph_encoder.num_interactions=2"
+    printed, config, plan = written_plan([same_names, *WIDER, deeper], capsys)
+    assert "proposed  on_shape_mismatch=grow: " in printed
+    assert "12 arrays added without effect\nthen      nothing is open" in printed
+    assert config.restore.on_shape_mismatch == "grow" and config.restore.strict
+    # Nothing starts from scratch but the new layer.
+    assert {reason for _, reason in fresh_in(plan)} == {"of an added layer"}
+    assert all("_1/" in path for path, _ in fresh_in(plan))
+    grown = {array["path"] for array in plan["arrays"] if array["outcome"] == "transformed"}
+    assert "params/graph_encoder/readout/kernel" in grown
+    assert "batch_stats/cross_head/left/norm/var" in grown
+
+
+def test_a_layer_more_is_grown_too(same_names, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    deeper = "--config.text_encoder.config.num_hidden_layers=3"
+    _, config, plan = written_plan([same_names, deeper], capsys)
+    assert config.restore.on_shape_mismatch == "grow" and config.restore.strict
+    assert all(reason for _, reason in fresh_in(plan))
+
+
+def test_a_written_config_says_which_arrays_cannot_be_grown(
+    same_names, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    odd = ["--config.graph_encoder.num_features=12", "--config.projection_dim=24"]
+    printed, config, plan = written_plan([same_names, *odd], capsys)
+    assert "on_shape_mismatch=grow" not in printed
+    assert config.restore.on_shape_mismatch == "skip"
+    assert fresh_in(plan) and {reason for _, reason in fresh_in(plan)} == {"its shape differs"}
+    for text in (printed, Path("new.py").read_text().replace("    # ", "")):
+        words = " ".join(text.split())
+        assert "12 arrays of cross_head/left, cross_head/right: cross_head/joint cannot" in words
+        assert "cannot grow from 16 to 24: a layer norm takes the mean" in words
+        assert "17 arrays of graph_encoder/embedding, graph_encoder/message_0, " in words
+        assert "graph_encoder/features would shrink from 16 to 12" in words
+
+
+def test_layers_that_the_model_lacks_are_left_out_and_the_rest_grows(
+    same_names, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    fewer = "--config.graph_encoder.num_interactions=0"
+    printed, config, plan = written_plan([same_names, *WIDER, fewer], capsys)
+    assert '("graph_encoder/message_0/.*", None),  # not in the model' in printed
+    assert config.restore.on_shape_mismatch == "grow" and not fresh_in(plan)
+    # Without the rules, growth is refused: the larger model would compute something else.
+    grow = "--config.restore.on_shape_mismatch=grow"
+    assert main(["ckpt", "plan", same_names, "--config=smoke", *WIDER, fewer, grow]) == 2
+    assert "growth removes none" in capsys.readouterr().err
+
+
+def test_no_growth_is_proposed_for_an_embedding_without_its_layers(
+    same_names, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    source = {"from": same_names, "only": "text_encoder/word_embedding/.*"}
+    _, config, plan = written_plan([f"--config.restore.sources=({source!r},)"], capsys)
+    assert config.restore.on_shape_mismatch == "error" and not config.restore.strict
+    assert ("params/text_encoder/layer_0_attention/key/kernel", "") in fresh_in(plan)
+
+
+RELEASE = ROOT / "tests" / "data" / "lightning"
+# What the importer of a checkpoint of the release makes of several tensors, or of part of one.
+NO_RULE = {
+    "painn_bert": (),
+    "cgcnn_opt": (
+        r"graph_encoder/conv_\d/(receiver|sender|edge)/.*",
+        "text_encoder/position_embedding/embedding",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "texts"), [("painn_bert", "hf_bert"), ("cgcnn_opt", "hf_opt")])
+def test_rules_for_a_checkpoint_of_the_release_give_what_its_importer_does(
+    name, texts, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    saved = read_torch_file(RELEASE / name / "last.ckpt")["state_dict"]
+    tensors = {}
+    for tensor, array in saved.items():  # no two of them are equal, as biases after a start are
+        rng = np.random.default_rng(zlib.crc32(tensor.encode()))
+        is_number = np.issubdtype(array.dtype, np.floating)
+        tensors[tensor] = rng.normal(size=array.shape).astype(array.dtype) if is_number else array
+    save({"state_dict": tensors}, tmp_path / "net.ckpt")
+    config = read_lightning(RELEASE / name / "last.ckpt", str(RELEASE / texts)).config
+    Path("config.json").write_text(to_json(config))
+    assert main(["ckpt", "plan", "net.ckpt", "--config=saved:config.json", "--write=new.py"]) == 1
+    assert "a checkpoint of the PyTorch release" in capsys.readouterr().out
+
+    written, expected = ready(config_named("new.py")), {}
+    for part, tree in (
+        ("params", model_params(tensors, config, text_settings(config))),
+        ("batch_stats", model_statistics(tensors, config)),
+    ):
+        for path, leaf in jax.tree.leaves_with_path(tree):
+            key = jax.tree_util.keystr(path, simple=True, separator="/")
+            expected[f"{part}/{key}"] = leaf
+    shapes = {path: leaf for path, leaf in shapes_of_config(written).items() if path in expected}
+    assert shapes.keys() == expected.keys()
+    plan = make_plan(open_sources(written.restore), shapes)
+    fresh = {m.path for m in plan.matches if m.outcome == "initialised"}
+    without = [p for p in shapes if re.fullmatch("|".join(NO_RULE[name]), p.partition("/")[2])]
+    assert fresh == set(without) and bool(without) == bool(NO_RULE[name])
+    zeros = {path: np.zeros(leaf.shape, leaf.dtype) for path, leaf in shapes.items()}
+    restored = restore_plan(plan, shapes, lambda: zeros).arrays
+    for path in shapes.keys() - fresh:
+        np.testing.assert_array_equal(restored[path], expected[path], err_msg=path)
 
 
 def test_a_source_of_two_towers(older, shapes, capsys, tmp_path):

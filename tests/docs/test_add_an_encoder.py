@@ -2,11 +2,20 @@
 
 import json
 import os
+import re
+import sys
+import textwrap
+import types
 
+import numpy as np
 import pytest
+from helpers.grown_towers import Tower
 from helpers.pages import Page, run
+from helpers.small_models import batch_of, examples
 
 PAGE = Page("add-an-encoder.md")
+KEY, BUILD = "from clac_jax.config.key", "\n    def build("
+ANATOMY = "from clac_jax.models.anatomy import Anatomy, Layers, dense_axes"
 EPOCH = 2  # steps
 
 
@@ -55,6 +64,23 @@ def test_the_new_encoder_trains_and_is_saved(train, clone):
     assert (options["name"], options["num_gaussians"]) == ("schnet", 20)
     saved = (workdir / "checkpoints" / str(EPOCH) / "run" / "metadata").read_text()
     assert "graph_encoder/update_0/kernel" in saved
+
+
+def test_the_new_encoder_grows_by_its_anatomy(monkeypatch):
+    (_, method), *_ = re.findall(r"^( +)```python\n(.*?)^ +```$", PAGE.text, re.M | re.S)
+    code = PAGE.module[1].replace("from clac_jax.config.key", f"{ANATOMY}\n{KEY}", 1)
+    code = code.replace("    def build(", textwrap.indent(textwrap.dedent(method), " " * 4) + BUILD)
+    schnet = types.ModuleType("schnet")
+    monkeypatch.setitem(sys.modules, "schnet", schnet)  # as dataclasses look there
+    exec(compile(code, "schnet.py", "exec"), schnet.__dict__)
+    sizes = {"num_features": 10, "num_interactions": 2, "num_gaussians": 8, "out_dim": 6}
+    small, batch = Tower(schnet.SchNetSettings(**sizes)), batch_of(examples())
+    large = small.larger(num_features=15, num_interactions=3, out_dim=7)
+    variables = small.variables(batch, 0)
+    _, more = large.grow(small, batch, variables)
+    expected = small.values(batch, variables)["vectors"]
+    assert np.std(expected) > 0.05
+    np.testing.assert_allclose(large.values(batch, more)["vectors"], expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow

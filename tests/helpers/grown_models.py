@@ -12,6 +12,7 @@ import numpy as np
 from clac_jax.models import abstract_variables, build_model
 from clac_jax.models.model_anatomy import model_anatomy
 from clac_jax.surgery.growth import Old, grown, plan
+from clac_jax.surgery.resizing import Scale
 from helpers.small_models import random_variables
 
 VOCABULARY = 90
@@ -30,7 +31,10 @@ def like(template, arrays):
 
 
 def trained(model, batch, seed=0):
-    """Variables that are neither zero nor one, as after a training; the texts' are large."""
+    """Variables that are neither zero nor one, as after a training.
+
+    Those are large without which all texts would be alike, and all scores of perceptrons.
+    """
     rng = np.random.default_rng(seed)
 
     def value(path, leaf):
@@ -41,7 +45,9 @@ def trained(model, batch, seed=0):
             return (np.abs(drawn) if name == "var" else drawn).astype(leaf.dtype)
         if leaf.ndim > 1:
             # Each model has other numbers, in case that one keeps those it is initialised with.
-            large = 3 if path[1].key == "text_encoder" else 1
+            in_critic = path[1].key.endswith("_head") and len(path) < 5
+            is_large = in_critic or path[1].key.endswith(("text_encoder", "_discriminator"))
+            large = 3 if is_large else 1
             return (leaf * large * rng.uniform(0.8, 1.2)).astype(leaf.dtype)
         return leaf
 
@@ -49,7 +55,7 @@ def trained(model, batch, seed=0):
 
 
 def heads_of(config):
-    return Old({"text_encoder/heads": config.text_encoder.config.num_attention_heads})
+    return Old(model_anatomy(config).sizes)
 
 
 def grow(small, large, batch, variables, old=None):
@@ -62,13 +68,43 @@ def grow(small, large, batch, variables, old=None):
     return entries, like(template, grown(entries, saved, fresh))
 
 
+def kept_moments(entries, before, after):
+    """The names of the arrays whose moments are kept, after a comparison with the gradients.
+
+    Args:
+        entries: the plan of the growth.
+        before: name -> gradient in the smaller model.
+        after: the same in the larger one.
+    """
+    kept = []
+    for name, gradient in after.items():
+        entry = entries.get(name)
+        if entry is None or entry.source is None:
+            continue
+        moments = [entry.transform.of_moment(k) if entry.transform else Scale(1.0) for k in (1, 2)]
+        for order, moment in enumerate(moments, start=1):
+            if moment is not None:
+                # A moment is a running mean of gradients, or of squares: it follows if they do.
+                (expected,) = moment.apply([before[entry.source] ** order], (gradient.shape,), None)
+                error = np.abs(gradient**order - expected).max()
+                assert error < 3e-4 * np.abs(expected).max() + 1e-7, name
+        if None not in moments:
+            kept.append(name)
+    return kept
+
+
 @functools.cache
 def _functions(model):
     def values_of(params, others, batch):
         output, updated = model.apply(
             {**others, "params": params}, batch, train=True, mutable=["batch_stats"]
         )
-        values = {"lm": output.lm_loss_sum, "structure": output.structure_loss}
+        values = {
+            "lm": output.lm_loss_sum,
+            "structure": output.structure_loss,
+            "crystal_prior": output.crystal_prior,
+            "text_prior": output.text_prior,
+        }
         for name in ("cross", "visual", "textual"):
             pair = getattr(output, name)
             left, right = (x.reshape(-1, x.shape[-1]) for x in (pair.left, pair.right))
@@ -83,7 +119,7 @@ def scored(config, variables, batch):
     """(scores and losses in training, the batch statistics after it)."""
     function, _ = _functions(build_model(config, VOCABULARY))
     _, (values, updated) = function(variables["params"], variables, batch)
-    return values, named({"batch_stats": updated["batch_stats"]})
+    return values, named({"batch_stats": updated.get("batch_stats", {})})
 
 
 def gradients(config, variables, batch):

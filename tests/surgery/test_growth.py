@@ -3,20 +3,29 @@
 import functools
 
 import flax.traverse_util
+import jax
 import numpy as np
 import pytest
-from helpers.grown_models import VOCABULARY, gradients, grow, heads_of, scored, trained
+from helpers.grown_models import (
+    VOCABULARY,
+    gradients,
+    grow,
+    heads_of,
+    kept_moments,
+    scored,
+    trained,
+)
 from helpers.small_models import batch_of, examples, small_config, with_structure
 
 from clac_jax.models import abstract_variables, build_model
 from clac_jax.models.anatomy import Anatomy, Layers, dense_axes
+from clac_jax.models.heads import PriorDiscriminator
 from clac_jax.models.model_anatomy import model_anatomy
 from clac_jax.surgery.growth import GrowthError, Old, grown, plan
-from clac_jax.surgery.resizing import Scale
 
 TOLERANCE = 1e-5
 # Arrays whose moments are kept; the others make copies, belong to new layers, or have new rows.
-KEPT = {"wider": 1, "wider in multiples": 1, "deeper": 1, "cgcnn": 1}
+KEPT = {"wider": 1, "wider in multiples": 1, "deeper": 1, "cgcnn": 1, "critics and priors": 1}
 PAINN = {
     "lm_weight": 0.5,
     "structure_weight": 0.1,
@@ -24,9 +33,16 @@ PAINN = {
     "graph_encoder.add_descriptors": True,
     "text_encoder.feature": "attention",
     "text_encoder.numbers_at": (0,),
+    "text_encoder.add_compositions": True,
     "text_encoder.config.num_hidden_layers": 2,
 }
 CGCNN = {"graph_encoder.name": "cgcnn", "graph_encoder.h_fea_len": 10, "lm_weight": 0.5}
+JSD = {
+    "loss.name": "jsd",
+    "loss.critic": "concat",
+    "graph_encoder.name": "composition",
+    "text_encoder.feature": "attention",
+}
 LARGER = {
     # Units that are copied as often as it happens, also not equally often.
     "wider": (
@@ -76,6 +92,16 @@ LARGER = {
             "graph_encoder.out_dim": 16,
         },
     ),
+    # The vectors stay as wide as they are, so that the priors compare them with the same noise.
+    "critics and priors": (
+        JSD,
+        {
+            "graph_encoder.num_features": 27,
+            "text_encoder.config.intermediate_size": 45,
+            "text_encoder.config.num_hidden_layers": 2,
+            "projection_dim": 17,
+        },
+    ),
 }
 
 
@@ -85,9 +111,10 @@ def batch():
 
 
 @functools.cache
-def smaller(is_cgcnn):
-    """(config, variables, what they compute) of the smaller model."""
-    config = small_config(**(CGCNN if is_cgcnn else PAINN))
+def smaller(name):
+    """(config, variables, what they compute) of the smaller model; name: of its graph encoder."""
+    base = next(b for b in (PAINN, CGCNN, JSD) if b.get("graph_encoder.name", "painn") == name)
+    config = small_config(**base)
     variables = trained(build_model(config, VOCABULARY), batch())
     return config, variables, scored(config, variables, batch())
 
@@ -95,7 +122,7 @@ def smaller(is_cgcnn):
 def check(name):
     """The larger model computes the same; returns what is needed to compare gradients."""
     base, changes = LARGER[name]
-    config, variables, (values, statistics) = smaller(base is CGCNN)
+    config, variables, (values, statistics) = smaller(base.get("graph_encoder.name", "painn"))
     large = small_config(**base | changes)
     entries, larger = grow(config, large, batch(), variables)
     new_values, new_statistics = scored(large, larger, batch())
@@ -115,24 +142,44 @@ def test_a_larger_model_computes_what_the_smaller_one_has_computed():
 
 
 @pytest.mark.slow
+def test_in_float64_a_larger_model_computes_the_same_up_to_rounding():
+    base, changes = LARGER["in every way"]
+    config, large = small_config(**base), small_config(**base | changes)
+    with jax.enable_x64(True):
+        single = trained(build_model(config, VOCABULARY), batch())
+        variables = jax.tree.map(lambda leaf: leaf.astype(np.float64), single)
+        _, larger = grow(config, large, batch(), variables)
+        values, _ = scored(config, variables, batch())
+        new_values, _ = scored(large, larger, batch())
+    for what, value in values.items():
+        assert new_values[what].dtype == np.float64
+        np.testing.assert_allclose(new_values[what], value, rtol=1e-9, atol=1e-9, err_msg=what)
+
+
+@pytest.mark.slow
+def test_a_prior_takes_wider_vectors_for_what_they_were():
+    """Its loss differs nevertheless: the noise that it compares them with is wider, too."""
+    config, variables, _ = smaller("composition")
+    wider = {"graph_encoder.out_dim": 11, "text_encoder.config.intermediate_size": 45}
+    large = small_config(**JSD | wider)
+    entries, larger = grow(config, large, batch(), variables)
+    assert "the loss on noise" in entries["crystal_discriminator/layer_0/kernel"].reason
+    losses = []
+    for some, found in ((config, variables), (large, larger)):
+        model = build_model(some, VOCABULARY)
+        encoded = jax.jit(functools.partial(model.apply, method="encode"))(found, batch())
+        prior = {"params": found["params"]["crystal_discriminator"]}
+        losses.append(PriorDiscriminator().apply(prior, *[encoded.graphs[0]] * 2))
+    assert np.std(losses[0]) > 0.05
+    np.testing.assert_allclose(losses[1], losses[0], rtol=TOLERANCE)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in LARGER if name != "in every way"])
 def test_outputs_stay_and_moments_are_those_of_the_larger_model(name):
     config, variables, entries, large, larger = check(name)
     before, after = gradients(config, variables, batch()), gradients(large, larger, batch())
-    kept = []
-    for path, gradient in after.items():
-        entry = entries.get(path)
-        if entry is None or entry.source is None:
-            continue
-        for order in (1, 2):
-            moment = entry.transform.of_moment(order) if entry.transform else Scale(1.0)
-            if moment is not None:
-                # A moment is a running mean of gradients, or of squares: it follows if they do.
-                (expected,) = moment.apply([before[entry.source] ** order], (gradient.shape,), None)
-                error = np.abs(gradient**order - expected).max()
-                assert error < 3e-4 * np.abs(expected).max() + 1e-7, path
-                kept.append(path)
-    assert len(kept) // 2 >= KEPT[name]
+    assert len(kept_moments(entries, before, after)) >= KEPT[name]
 
 
 @functools.cache
@@ -257,7 +304,7 @@ def test_shapes_that_do_not_have_the_declared_axes_are_refused():
 
 
 def test_the_first_layer_of_a_kind_begins_without_effect_too():
-    layers = Layers(r"layer_(\d+)/", "layer", zeros=("layer_.*/out",), last=("layer_.*/norm",))
+    layers = Layers(r"layer_(\d+)/", "layer", {"layer_.*/out": 0.0}, last=("layer_.*/norm",))
     wanted = {"layer_0/out": (2,), "layer_0/in": (2,), "layer_0/norm": (2,)}
     entries = plan({}, wanted, Anatomy(layers=(layers,)))
     assert {name: str(entry.transform) for name, entry in entries.items()} == {

@@ -84,7 +84,7 @@ class PaiNNSettings(GraphEncoderSettings):
                 Layers(
                     r"(?:message|update)_(\d+)/",
                     "interaction",
-                    zeros=(f"{message}/phi/.*", f"{update}/gates/.*"),
+                    {f"{message}/phi/.*": 0, f"{update}/gates/.*": 0},
                 ),
             ),
         )

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from clac_jax.input_pipeline.batch import TextBatch
-from clac_jax.models.anatomy import Anatomy, Layers, dense_axes, norm_axes
+from clac_jax.models.anatomy import NORM_MEAN, Anatomy, dense_axes, norm_axes
 from clac_jax.models.dropout import DropoutStream
 from clac_jax.models.remat import remat_block
 from clac_jax.models.text.attention import Attention
@@ -30,6 +30,12 @@ from clac_jax.models.text.output import TextOutput
 from clac_jax.models.text.pooling import pool
 from clac_jax.models.text.settings import Params, TextEncoderSettings
 from clac_jax.models.text.stated import StatedComposition
+from clac_jax.models.text.units import (
+    layer_axes,
+    layers_with_norms_last,
+    pooled,
+    pooling_axes,
+)
 from clac_jax.models.torch_layout import TensorReader, Tensors
 from clac_jax.typing import Array
 
@@ -51,50 +57,32 @@ class BertSettings(TextEncoderSettings):
     ) -> Bert:
         return Bert(self, feature, with_lm_loss, remat)
 
-    def anatomy(self, feature: str = "mean") -> Anatomy:  # noqa: D102
-        attention = r"layer_\d+_attention"
-        heads = self.num_attention_heads
-        output = "hidden + heads*pooled" if feature == "attention" else "hidden"
-        axes = {
-            "word_embedding/embedding": "words -> hidden",
-            "position_embedding/embedding": "positions -> hidden",
-            "type_embedding/embedding": "_ -> hidden",
-            **norm_axes(r"embedding_norm|layer_\d+_(?:attention|output)_norm", "hidden"),
-            **dense_axes(f"{attention}/query", "hidden -> heads*~keys"),
-            **dense_axes(f"{attention}/key", "hidden -> heads*keys"),
-            **dense_axes(f"{attention}/value", "hidden -> heads*values"),
-            **dense_axes(f"{attention}/out", "heads*values -> hidden"),
-            **dense_axes(r"layer_\d+_intermediate", "hidden -> feed_forward"),
-            **dense_axes(r"layer_\d+_output", "feed_forward -> hidden"),
-            **dense_axes(r"numbers_\d+/hidden", "_ -> numbers"),
-            **dense_axes(r"numbers_\d+/out", "numbers -> hidden"),
-            r"numbers_\d+/integers/embedding": "_ -> hidden",
-            **dense_axes("compositions/hidden", "_ -> compositions"),
-            **dense_axes("compositions/out", f"compositions -> {output}"),
-            **dense_axes("pooling/values", "hidden -> heads*pooled"),
-            "pooling/scores/kernel": "hidden -> heads",
-            **dense_axes("lm_head/transform", "hidden -> hidden"),
-            # The transposed word embedding, which multiplies what the norm gives, holds equal
-            # copies; so the norm is what is divided.
-            "lm_head/norm/(?:scale|bias)": "hidden ->",
-            "lm_head/bias": "-> words",
-        }
-        # After a layer without effect there is another norm, of what is already normalized: it
-        # changes nothing if the previous norm has no scale and bias of its own.
-        layers = Layers(
-            r"layer_(\d+)_",
-            "layer",
-            zeros=(f"{attention}/out/.*", r"layer_\d+_output/.*", r"layer_\d+_\w+_norm/bias"),
-            ones=(r"layer_\d+_\w+_norm/scale",),
-            last=(r"layer_\d+_output_norm/.*",),
-        )
+    def anatomy(self, feature: str = "mean", with_lm_loss: bool = False) -> Anatomy:  # noqa: D102
+        del with_lm_loss
         return Anatomy(
-            axes=axes,
-            output=output,
-            even=frozenset({"hidden"}),
+            axes={
+                "word_embedding/embedding": "words -> hidden",
+                "position_embedding/embedding": "positions -> hidden",
+                "type_embedding/embedding": "_ -> hidden",
+                **norm_axes(r"embedding_norm|layer_\d+_(?:attention|output)_norm", "hidden"),
+                **layer_axes(),
+                **dense_axes(r"numbers_\d+/hidden", "_ -> numbers"),
+                **dense_axes(r"numbers_\d+/out", "numbers -> hidden"),
+                r"numbers_\d+/integers/embedding": "_ -> hidden",
+                **dense_axes("compositions/hidden", "_ -> compositions"),
+                **dense_axes("compositions/out", f"compositions -> {pooled(feature, 'hidden')}"),
+                **pooling_axes("hidden"),
+                **dense_axes("lm_head/transform", "hidden -> hidden"),
+                # The transposed word embedding, which multiplies what the norm gives, holds equal
+                # copies; so the norm is what is divided.
+                "lm_head/norm/(?:scale|bias)": "hidden ->",
+                "lm_head/bias": "-> words",
+            },
+            output=pooled(feature, "hidden"),
+            even={"hidden": NORM_MEAN},
             rows={"words": "tokens", "positions": "mean"},
-            sizes={"heads": heads},
-            layers=(layers,),
+            sizes={"heads": self.num_attention_heads},
+            layers=(layers_with_norms_last(self.layer_norm_eps),),
         )
 
     @classmethod

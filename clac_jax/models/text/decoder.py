@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from clac_jax.input_pipeline.batch import TextBatch
+from clac_jax.models.anatomy import NORM_MEAN, Anatomy, norm_axes
 from clac_jax.models.dropout import DropoutStream
 from clac_jax.models.remat import remat_block
 from clac_jax.models.text.attention import Attention
@@ -26,10 +27,22 @@ from clac_jax.models.text.lm_loss import with_next_token_loss
 from clac_jax.models.text.output import TextOutput
 from clac_jax.models.text.pooling import pool
 from clac_jax.models.text.settings import Params, TextEncoderSettings
+from clac_jax.models.text.units import (
+    layer_axes,
+    layers_with_norms_first,
+    layers_with_norms_last,
+    pooled,
+    pooling_axes,
+)
 from clac_jax.models.torch_layout import TensorReader, Tensors
 
 _OPT_POSITION_OFFSET = 2
 """Number of unused rows at the start of OPT's position table."""
+
+_NO_PLACE_TO_DIVIDE = (
+    "the logits of its language-model loss are products with the word embedding, and its norms "
+    "have no scale by which the copies could be divided"
+)
 
 
 @dataclass(frozen=True)
@@ -70,6 +83,44 @@ class DecoderSettings(TextEncoderSettings):
         self, feature: str = "last", with_lm_loss: bool = False, remat: bool = False
     ) -> Decoder:
         return Decoder(self, feature, with_lm_loss, remat)
+
+    def anatomy(self, feature: str = "last", with_lm_loss: bool = False) -> Anatomy:  # noqa: D102
+        words = "embedded" if self.embedding_size else "hidden"
+        last_norm = (
+            "final_norm" if self.final_norm else f"layer_{self.num_hidden_layers - 1}_output_norm"
+        )
+        given, divided, fixed = words, {}, {}
+        if with_lm_loss:
+            # The logits are products with the word embedding, which holds equal copies.
+            given = f"={words}"
+            if not self.embedding_size and self.norm_affine:
+                divided = {f"{last_norm}/(?:scale|bias)": "hidden ->"}
+            elif not self.embedding_size:
+                fixed = {"hidden": _NO_PLACE_TO_DIVIDE}
+        norms = r"final_norm|layer_\d+_(?:attention|output)_norm"
+        layers = (
+            layers_with_norms_first()
+            if self.norm_first
+            else layers_with_norms_last(self.layer_norm_eps)
+        )
+        return Anatomy(
+            axes={
+                **divided,
+                "word_embedding/embedding": f"words -> {words}",
+                "position_embedding/embedding": "positions -> hidden",
+                "project_in/kernel": "embedded -> hidden",
+                "project_out/kernel": f"hidden -> {given}",
+                **norm_axes(norms, "hidden"),
+                **layer_axes(),
+                **pooling_axes(given),
+            },
+            output=pooled(feature, given),
+            even={"hidden": NORM_MEAN},
+            fixed=fixed,
+            rows={"words": "tokens", "positions": "mean"},
+            sizes={"heads": self.num_attention_heads},
+            layers=(layers,),
+        )
 
     def with_dropout(self, rate: float) -> Self:  # noqa: D102
         embedding = rate if self.embedding_dropout_prob else 0.0

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from clac_jax.input_pipeline.batch import TextBatch
+from clac_jax.models.anatomy import NORM_MEAN, Anatomy, Layers, adapted_axes, norm_axes
 from clac_jax.models.dropout import DropoutStream
 from clac_jax.models.precision import at_least_float32
 from clac_jax.models.remat import remat_block
@@ -28,10 +29,17 @@ from clac_jax.models.text.lm_loss import with_next_token_loss
 from clac_jax.models.text.output import TextOutput
 from clac_jax.models.text.pooling import pool
 from clac_jax.models.text.settings import ATTENTION_MAPS, Params, TextEncoderSettings
+from clac_jax.models.text.units import pooled, pooling_axes
 from clac_jax.models.torch_layout import TensorReader, Tensors
 from clac_jax.typing import Array
 
 _MAX_LAYERS = 10_000
+_GROUPS = "each key serves a group of heads of the same size"
+_ROTARY = "rotary positions turn the numbers of a head at rates that depend on how many there are"
+_NOT_DIVIDED = (
+    "the logits of its language-model loss are products with the word embedding, and its norms, "
+    "which multiply by 1 + scale, cannot be divided among copies"
+)
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,31 @@ class GemmaSettings(TextEncoderSettings):
         self, feature: str = "last", with_lm_loss: bool = False, remat: bool = False
     ) -> Gemma:
         return Gemma(self, feature, with_lm_loss, remat)
+
+    def anatomy(self, feature: str = "last", with_lm_loss: bool = False) -> Anatomy:  # noqa: D102
+        attention, layer = r"layer_\d+_attention", r"layer_\d+"
+        return Anatomy(
+            axes={
+                "word_embedding/embedding": "words -> ^hidden",
+                **norm_axes(
+                    rf"final_norm|{layer}_(?:attention|perceptron)(?:_out)?_norm", "hidden"
+                ),
+                **adapted_axes(f"{attention}/query", "hidden -> heads*keys"),
+                **adapted_axes(f"{attention}/(?:key|value)", "hidden -> groups*keys"),
+                **adapted_axes(f"{attention}/out", "heads*keys -> hidden"),
+                **norm_axes(f"{attention}/(?:query|key)_norm", "keys"),
+                **adapted_axes(rf"{layer}_(?:gate|up)", "hidden -> feed_forward"),
+                **adapted_axes(rf"{layer}_down", "feed_forward -> hidden"),
+                **pooling_axes("hidden"),
+            },
+            output=pooled(feature, "hidden"),
+            even={"hidden": NORM_MEAN, "heads": _GROUPS, "groups": _GROUPS},
+            fixed={"keys": _ROTARY, **({"hidden": _NOT_DIVIDED} if with_lm_loss else {})},
+            rows={"words": "tokens"},
+            sizes={"heads": self.num_attention_heads, "groups": self.num_key_value_heads},
+            # Each norm multiplies by 1 + scale.
+            layers=(Layers(r"layer_(\d+)_", "layer", {rf"{layer}_\w+_out_norm/scale": -1.0}),),
+        )
 
     @classmethod
     def from_huggingface(cls, values: Mapping[str, Any]) -> Self:

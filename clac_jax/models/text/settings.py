@@ -82,13 +82,14 @@ class TextEncoderSettings:
         """
         raise NotImplementedError
 
-    def anatomy(self, feature: str = "mean") -> Anatomy | None:
+    def anatomy(self, feature: str = "mean", with_lm_loss: bool = False) -> Anatomy | None:
         """The units of the module's arrays, so that it can be grown; None: it cannot.
 
         Args:
             feature: as for `build`.
+            with_lm_loss: as for `build`.
         """
-        del feature
+        del feature, with_lm_loss
         return None
 
     @classmethod
