@@ -11,6 +11,7 @@ import numpy as np
 
 from clac_jax.config.schema import default_config
 from clac_jax.crystals.descriptors import CELL_NUMBERS, SITE_NUMBERS, Descriptors
+from clac_jax.crystals.elements import MAX_ATOMIC_NUMBER
 from clac_jax.input_pipeline.batch import BatchShape, ExampleViews, TokenView, collate
 from clac_jax.interop.reference_weights import head_params
 from clac_jax.models import abstract_variables
@@ -64,7 +65,7 @@ def examples(num_views=2, with_labels=False):
 
 
 def with_structure(examples_, seed=6):
-    """The examples with descriptors of their crystals, and with values of some of their tokens."""
+    """The examples with descriptors, values of some of their tokens, and stated compositions."""
     rng = np.random.default_rng(seed)
     result = []
     for example in examples_:
@@ -77,7 +78,9 @@ def with_structure(examples_, seed=6):
         tokens = []
         for view in example.tokens:
             values = rng.choice([2.08, 225, -0.8, np.nan], len(view.ids)).astype(np.float32)
-            tokens.append(dataclasses.replace(view, numbers=values))
+            named = rng.random(MAX_ATOMIC_NUMBER + 1) < 0.05
+            composition = np.stack([named / max(named.sum(), 1), named]).astype(np.float32)
+            tokens.append(dataclasses.replace(view, numbers=values, composition=composition))
         graphs = [dataclasses.replace(graph, descriptors=described) for graph in example.graphs]
         result.append(dataclasses.replace(example, graphs=tuple(graphs), tokens=tuple(tokens)))
     return result
