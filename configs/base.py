@@ -41,8 +41,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.text_encoder.feature = "attention"
     config.text_encoder.dropout = 0.0
     config.augment.mask_prob = 0.0
-    # With the statements of the training crystals, the question lists are learned: they are no longer
-    # a zero-shot task, as they are with 0.
+    # With the statements of the training crystals, the question lists are learned; with 0, they
+    # would be a zero-shot task.
     config.augment.statement_prob = 0.15
     config.augment.drop_in_single_text_view = True
     config.augment.sentence_keep_prob = 0.6

@@ -172,15 +172,23 @@ def answer_questions(pool: Pool) -> Section:
         f"of {OTHER_CRYSTALS} deterministic reassignments; what it earns, the statements reveal "
         "by themselves."
     )
+    shares = pool.model.config.augment
+    trained = float(shares.statement_prob) > 0
+    if trained:
+        intro += (
+            " The model was trained on true statements of the training crystals "
+            f"(augment.statement_prob = {shares.statement_prob}), so this is not a zero-shot task."
+        )
     return Section(
         "questions",
         "Question lists",
         intro,
-        tables=[_main_table(lists_of_values), _topic_table(lists_of_values)],
+        tables=[_main_table(lists_of_values, trained), _topic_table(lists_of_values)],
         figures=[_drawing(lists_of_values)],
         values={
             "pool": {"split": pool.split, "crystals": len(pool.records)},
             "other_crystals": OTHER_CRYSTALS,
+            "trained_on_statements": trained,
             "lists": plain(lists_of_values),
         },
         examples={f"answers_{_short(q.name)}": _examples(pool, q, answered[q.name]) for q in asked},
@@ -286,9 +294,10 @@ def _topics(
     return found
 
 
-def _main_table(lists: dict[str, dict[str, Any]]) -> Table:
+def _main_table(lists: dict[str, dict[str, Any]], trained: bool) -> Table:
+    known = ", after training on statements of other crystals" if trained else ""
     return Table(
-        "Accuracy, percent",
+        f"Accuracy, percent{known}",
         (
             "list", "questions", "accuracy", "text only", "above text only", "chance",
             "longest choice", "frequent form", "frequent statement", "by own text",

@@ -1,5 +1,6 @@
 """Question lists: credit, ties, and the figures that need no crystal."""
 
+import ml_collections
 import numpy as np
 import pytest
 from helpers.pools import StubModel, pool_of, records_of
@@ -52,6 +53,19 @@ def test_a_model_that_sees_no_difference_gets_the_chance_not_the_first_choice():
     for name in ("accuracy", "text_only", "frequent_form", "chance"):
         assert found[name]["value"] == 0.25, name
     assert found["above_text_only"]["value"] == 0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.15])
+def test_a_model_trained_on_statements_is_said_to_be_so(share):
+    choices = ("a", "b")
+    pool = pool_with([choices] * 5, dict.fromkeys(choices, np.ones(5)))
+    config = ml_collections.ConfigDict(pool.model.config.to_dict())
+    config.augment.statement_prob = share
+    pool.model.config = ml_collections.FrozenConfigDict(config)
+    section = answer_questions(pool)
+    assert section.values["trained_on_statements"] == (share > 0)
+    assert ("not a zero-shot task" in section.intro) == (share > 0)
+    assert ("after training on statements" in section.tables[0].caption) == (share > 0)
 
 
 def test_text_only_shows_other_crystals():
