@@ -145,7 +145,7 @@ class TextEncoder:
     numbers_at: tuple[int, ...] = key(
         (),
         "layers, from 0, before which the values of the numbers in a text are added to their "
-        "tokens; (): numbers are only words",
+        "tokens; the number of layers: after the last one; (): numbers are only words",
         low=0,
     )
     add_compositions: bool = key(

@@ -188,10 +188,10 @@ def _reading_numbers(settings: TextEncoderSettings, layers: tuple[int, ...]) -> 
             "text_encoder.numbers_at is set, and only BERT reads numbers. Set it to (), or take "
             "another encoder."
         )
-    if max(layers) >= settings.num_hidden_layers:
+    if max(layers) > settings.num_hidden_layers:
         raise ModelError(
-            f"text_encoder.numbers_at has {max(layers)}, but the encoder's last layer is "
-            f"{settings.num_hidden_layers - 1}. Lower it."
+            f"text_encoder.numbers_at has {max(layers)}, but the encoder has "
+            f"{settings.num_hidden_layers} layers. Lower it."
         )
     return dataclasses.replace(settings, numbers_at=tuple(layers))
 

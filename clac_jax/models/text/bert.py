@@ -206,10 +206,11 @@ class Bert(nn.Module):
             x = layer_norm(settings, f"layer_{k}_output_norm")(x + y)
             return x
 
-        for k in range(settings.num_hidden_layers):
+        for k in range(settings.num_hidden_layers + 1):
             if k in settings.numbers_at:
                 x = NumberEmbedding(settings, name=f"numbers_{k}")(x, texts)
-            x = remat_block(self, functools.partial(layer, k))(x)
+            if k < settings.num_hidden_layers:
+                x = remat_block(self, functools.partial(layer, k))(x)
 
         features = pool(x, texts, self.feature, settings.num_attention_heads)
         if settings.add_compositions:
