@@ -209,7 +209,7 @@ def making_tables(engine: sa.Engine) -> Iterator[None]:
             finally:
                 connection.execute(sa.text("SELECT pg_advisory_unlock(:number)"), number)
         return
-    if engine.url.database in (None, "", ":memory:"):  # in memory: of this process alone
+    if engine.url.database in (None, "", ":memory:"):  # in memory: no other program has it
         yield
         return
     path = Path(engine.url.database)

@@ -23,7 +23,7 @@ from clac_jax.models.dropout import DropoutStream, drop, keep_mask, threefry
 from clac_jax.models.text.bert import Bert, BertSettings, MaskedLmHead
 from clac_jax.models.text.pooling import AttentionPooling, text_features
 
-# Tiles of tokens: one text in each, and two tiles of one text beside one of two.
+# Tiles of tokens: one text in each, or in one of them two.
 SEPARATE = ((20, 4),)
 PACKED = ((20, 2), (40, 1))
 

@@ -28,7 +28,7 @@ from clac_jax.models.text.decoder import Decoder, DecoderSettings, Gpt2Settings,
 from clac_jax.models.text.lm_loss import next_token_labels
 from clac_jax.models.text.pretrained import load_huggingface
 
-# Tiles of tokens: one text in each, and two tiles of one text beside one of two.
+# Tiles of tokens: one text in each, or in one of them two.
 SEPARATE = ((20, 4),)
 PACKED = ((20, 2), (40, 1))
 
