@@ -209,7 +209,10 @@ def making_tables(engine: sa.Engine) -> Iterator[None]:
             finally:
                 connection.execute(sa.text("SELECT pg_advisory_unlock(:number)"), number)
         return
-    path = Path(engine.url.database or DATABASE_FILE)
+    if engine.url.database in (None, "", ":memory:"):  # in memory: no other program has it
+        yield
+        return
+    path = Path(engine.url.database)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = open(path.with_name(f".{path.name}.lock"), "a")  # noqa: SIM115

@@ -87,7 +87,7 @@ def test_the_plateau_schedule_resumes_where_it_was(small_config, tmp_path, capsy
     [
         ({"batch_size": 8}, [28, 36, 44], 8),  # 12 left of epoch 1: one step of 8, 4 remain
         pytest.param({"batch_size": 2}, [22, 24, 26, 28, 30, 32], 11, marks=pytest.mark.slow),
-        ({"accumulate_steps": 2}, [28, 36, 44], 8),
+        pytest.param({"accumulate_steps": 2}, [28, 36, 44], 8, marks=pytest.mark.slow),
     ],
 )
 def test_another_batch_size_resumes_at_the_same_example(
@@ -145,7 +145,9 @@ def test_another_augmentation_changes_the_next_step_and_not_the_state_before(
     assert row["learning_rate"] == train_rows(stage1)[7]["learning_rate"]
 
 
-@pytest.mark.parametrize("name", ["adam", pytest.param("sgd", marks=pytest.mark.slow), "lion"])
+@pytest.mark.parametrize(
+    "name", ["adam", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sgd", "lion"))]
+)
 def test_another_optimizer_keeps_parameters_step_and_epoch(stage1, small_config, tmp_path, name):
     # With a learning rate of 0, the parameters after a step are the restored ones.
     changed = small_config(

@@ -81,7 +81,10 @@ def test_numbers_that_are_none_are_not_saved(small_config, tmp_path):
     assert steps(tmp_path) == []
 
 
-@pytest.mark.parametrize("on_failure, step", [("stop", 4), ("continue", 4), ("continue", 8)])
+@pytest.mark.parametrize(
+    "on_failure, step",
+    [("stop", 4), ("continue", 4), pytest.param("continue", 8, marks=pytest.mark.slow)],
+)
 def test_a_save_that_fails(stage1, small_config, tmp_path, monkeypatch, on_failure, step, capfd):
     original = Checkpoints._save
 

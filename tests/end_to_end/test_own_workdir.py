@@ -98,6 +98,7 @@ def test_a_finished_run_that_dropped_its_last_checkpoint_trains_nothing(
     assert only_test_row(tmp_path)["checkpoint_step"] == 4
 
 
+@pytest.mark.slow
 def test_early_stopping_is_named_with_what_to_raise(small_config, tmp_path, capsys):
     still = {"learning_rate": 0.0, "min_learning_rate": 0.0, "max_epochs": 3}
     config = small_config(early_stopping_patience=1, **still)
@@ -129,6 +130,7 @@ def test_a_save_that_is_due_on_an_epochs_last_step_follows_its_validation(small_
     assert "val_loss" in info.metrics and info.ended_epoch == 0
 
 
+@pytest.mark.slow
 def test_a_table_whose_content_was_replaced_is_not_resumed_in_mid_epoch(
     small_config, tmp_path, capsys
 ):

@@ -39,6 +39,7 @@ def test_starts_from_the_graph_encoder_of_a_contrastive_run(stage1, small_config
     assert not any(path.startswith("params/text_encoder/") for path in after)
 
 
+@pytest.mark.slow
 def test_rows_and_the_mean_as_a_guess(small_config, tmp_path, drawn_reports):
     changes = TASK | {"learning_rate": 1e-2, "max_epochs": 3, "schedule": "constant"}
     # Descriptors are of crystals; a loss on texts has no effect without texts.

@@ -22,6 +22,8 @@ SHARDED = (
     "--config.sharding.what=everything",
     "--config.sharding.min_elements=64",
 )
+# With two shapes of batches, on which all processes agree.
+IN_PARTS = (*SHARDED, "--config.input.max_batch_shapes=2")
 
 
 @pytest.fixture(scope="module")
@@ -145,12 +147,12 @@ def test_any_layout_resumes_where_any_other_has_stopped(
 def test_spread_over_two_processes_and_stopped_it_equals_itself(
     begin_processes, undisturbed_in_parts, tmp_path
 ):
-    running = begin_processes(tmp_path / "stopped", *SHARDED)
+    running = begin_processes(tmp_path / "stopped", *IN_PARTS)
     stopped = tmp_path / "stopped" / "metrics.jsonl"
     assert until(lambda: len(read_rows(stopped)) >= 4, running[0])
     running[0].send_signal(signal.SIGTERM)
     assert ended(running) == [EXIT_PREEMPTED, EXIT_PREEMPTED]
-    assert ended(begin_processes(tmp_path / "stopped", *SHARDED)) == [0, 0]
+    assert ended(begin_processes(tmp_path / "stopped", *IN_PARTS)) == [0, 0]
     assert_equal_runs(tmp_path / "stopped", undisturbed_in_parts)
     state = tmp_path / "stopped" / "checkpoints" / "20" / "state"
     parts = sorted(path.name for path in state.glob("ocdbt.process_*"))
@@ -161,7 +163,7 @@ def test_spread_over_two_processes_and_stopped_it_equals_itself(
 def undisturbed_in_parts(begin_processes, tmp_path_factory):
     """The workdir of an undisturbed run in two processes whose state is sharded."""
     workdir = tmp_path_factory.mktemp("parts") / "undisturbed"
-    assert ended(begin_processes(workdir, *SHARDED)) == [0, 0], log_of(workdir, 0)
+    assert ended(begin_processes(workdir, *IN_PARTS)) == [0, 0], log_of(workdir, 0)
     return workdir
 
 
@@ -192,7 +194,7 @@ def test_killed_within_a_save_in_parts_it_resumes_from_the_last_complete_one(
         program = [ROOT / "tests" / "helpers" / "killed_main.py", point, "2"]
         if number != index:
             program = [ROOT / "main.py"]
-        command = [sys.executable, *program, *arguments(workdir, *FLAGS, *SHARDED, *where)]
+        command = [sys.executable, *program, *arguments(workdir, *FLAGS, *IN_PARTS, *where)]
         with open(f"{workdir}.log{number}", "a", encoding="utf-8") as log:
             running.append(
                 subprocess.Popen(command, env=environment(2), stdout=log, stderr=log, cwd=ROOT)
@@ -201,5 +203,5 @@ def test_killed_within_a_save_in_parts_it_resumes_from_the_last_complete_one(
     assert codes[index] == -signal.SIGKILL and codes[1 - index] == 1, log_of(workdir, 1 - index)
     intact, damaged = read_all(epath.Path(workdir) / "checkpoints")
     assert max(intact) == (6 if saved else 3) and not damaged
-    assert ended(begin_processes(workdir, *SHARDED)) == [0, 0], log_of(workdir, 0)
+    assert ended(begin_processes(workdir, *IN_PARTS)) == [0, 0], log_of(workdir, 0)
     assert_equal_runs(workdir, undisturbed_in_parts)

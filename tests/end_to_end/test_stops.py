@@ -19,6 +19,7 @@ def rows(workdir):
     return [untimed(row) for row in read_rows(workdir / "metrics.jsonl")]
 
 
+@pytest.mark.slow
 def test_stops_in_an_epoch_and_at_its_end_change_no_bit(stage1, small_config, tmp_path, capsys):
     every = {"checkpoint__every_n_steps": 1}
     assert train(small_config(stop_at_step=2, **every), tmp_path) == {}

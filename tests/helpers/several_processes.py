@@ -1,6 +1,6 @@
 """Processes of one run on 127.0.0.1, as on several hosts."""
 
-# 20 steps with dropout, token masks, random views of the texts and batches of several shapes.
+# 20 steps with dropout, token masks and random views of the texts.
 FLAGS = (
     "--config.graph_encoder.name=composition",  # compiles fastest
     "--config.use_visual_intramodal_loss=False",
@@ -10,7 +10,6 @@ FLAGS = (
     "--config.text_encoder.dropout=0.1",
     "--config.augment.mask_prob=0.15",
     "--config.learning_rate=2e-4",
-    "--config.input.max_batch_shapes=2",
 )
 
 

@@ -55,6 +55,7 @@ def test_killed_at_every_file_operation_it_resumes_to_the_same_bytes(tmp_path):
     assert int(count) > 15  # parts, shards, texts, items, refused, index.json, removal of parts
 
 
+@pytest.mark.slow
 def test_killed_while_crystals_are_added_the_index_stays_readable(index, tmp_path):
     rows = [user_tables.row(k) for k in range(7, 10)]
     table = user_tables.write(tmp_path / "more.jsonl", rows)

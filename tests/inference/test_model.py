@@ -218,7 +218,10 @@ def test_no_data_is_opened_and_nothing_is_written(run, crystals, tmp_path, monke
     "changes",
     [
         {"loss__name": "siglip"},
-        {"graph_encoder__name": "cgcnn", "graph_encoder__max_neighbours": 8},
+        pytest.param(
+            {"graph_encoder__name": "cgcnn", "graph_encoder__max_neighbours": 8},
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             {
                 "graph_encoder__name": "orb",
@@ -228,7 +231,10 @@ def test_no_data_is_opened_and_nothing_is_written(run, crystals, tmp_path, monke
             marks=pytest.mark.slow,
         ),
         pytest.param({"graph_encoder__add_composition": True}, marks=pytest.mark.slow),
-        {"text_encoder__config__model_type": "gpt2", "text_encoder__feature": "last"},
+        pytest.param(
+            {"text_encoder__config__model_type": "gpt2", "text_encoder__feature": "last"},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_every_kind_of_model_embeds(changes, crystals, texts):

@@ -30,13 +30,10 @@ def loss_and_gradients(config, variables, batch):
     return value, output, gradients
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("graphs", "texts"),
-    [
-        pytest.param("painn", "bert", marks=pytest.mark.slow),
-        ("cgcnn", "gpt2"),
-        pytest.param("orb", "gemma3_text", marks=pytest.mark.slow),
-    ],
+    [("painn", "bert"), ("cgcnn", "gpt2"), ("orb", "gemma3_text")],
 )
 def test_close_to_float32_and_parameters_stay_float32(graphs, texts):
     config = small_config(
@@ -69,6 +66,7 @@ def test_the_towers_multiply_in_bfloat16():
     batch = batch_of(examples())
     model = build_model(config, vocab_size=100)
     variables = random_variables(model, batch)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
     text = str(jax.make_jaxpr(lambda v: model.apply(v, batch))(variables))
     products = [line for line in text.splitlines() if "dot_general" in line]
     assert sum("bf16[" in line.split("=")[0] for line in products) > 10

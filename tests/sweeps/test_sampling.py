@@ -59,7 +59,10 @@ def swept(definition, number=14):
     return trials
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(each, marks=pytest.mark.slow) if each == "cmaes" else each for each in SAMPLERS],
+)
 @given(seed=st.integers(0, 2**40), data=st.data())
 @settings(max_examples=8)
 def test_proposals_are_in_range_and_repeatable(name, seed, data):
@@ -83,7 +86,7 @@ def test_proposals_are_in_range_and_repeatable(name, seed, data):
         trials.append(dataclasses.replace(trial, state=State.COMPLETE, result=result))
 
 
-@pytest.mark.parametrize("name", ["tpe", "cmaes"])
+@pytest.mark.parametrize("name", ["tpe", pytest.param("cmaes", marks=pytest.mark.slow)])
 def test_a_sampler_learns_from_results_up_to_n_minus_parallel_only(name):
     sweep = dataclasses.replace(SWEEP, sampler={"name": name})
     trials = swept(sweep, 13)
@@ -128,7 +131,13 @@ def test_quasi_random_points_are_spread_evenly():
     assert [int(point * 8) for point in points] == list(range(8))
 
 
-@pytest.mark.parametrize("name", PRUNERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(each, marks=pytest.mark.slow) if each == "wilcoxon" else each
+        for each in PRUNERS
+    ],
+)
 def test_pruners_end_bad_trials_and_are_repeatable(name):
     sweep = dataclasses.replace(
         SWEEP, space={"x": log(1e-4, 1.0), "n": integer(1, 5)},

@@ -37,6 +37,14 @@ def stored(url):
         yield opened
 
 
+@pytest.mark.parametrize("address", ["sqlite://", "sqlite:///:memory:"])
+def test_a_database_in_memory_leaves_no_file(address, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Storage(address, "lr") as opened:
+        assert opened.add(TrialRecord(0, {"x": 0.5}))
+    assert list(tmp_path.iterdir()) == []
+
+
 TOGETHER = """
 import os, sys
 from clac_jax.sweeps.process_name import name_of

@@ -27,6 +27,7 @@ from configs import smoke
 config = smoke.get_config()
 config.dataset.data_dir, config.dataset.max_examples = sys.argv[1], 8
 config.graph_encoder.name = "composition"  # compiles fastest
+config.use_visual_intramodal_loss = config.use_textual_intramodal_loss = False
 config.frozen = ("text_encoder/word_embedding/.*",)
 data = RunData(config, encoder_needs(config), share_of_process())
 model = build_model(config, data.vocab_size)

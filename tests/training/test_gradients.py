@@ -120,6 +120,7 @@ def test_gradient_in_chunks_equals_that_of_the_batch(setup, batches, chunks):
     assert_same(gradient_of(batches(chunks)), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setup", ["jsd"], indirect=True)
 def test_gradient_in_chunks_sums_over_devices(setup, batches):
     gradient_of, expected = setup

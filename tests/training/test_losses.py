@@ -138,7 +138,7 @@ def test_the_language_model_loss_has_no_part_by_example():
     np.testing.assert_allclose(parts["loss"].mean() + 0.5 * terms["lm_loss"], terms["loss"])
 
 
-@pytest.mark.parametrize("how", ["pmap", "shard_map"])
+@pytest.mark.parametrize("how", ["pmap", pytest.param("shard_map", marks=pytest.mark.slow)])
 def test_four_devices_agree_with_one(how):
     script = Path(__file__).parents[1] / "helpers" / "sharded_loss.py"
     environment = os.environ | {

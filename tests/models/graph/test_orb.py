@@ -105,7 +105,8 @@ def small_orb(**changes):
     )
 
 
-@pytest.mark.parametrize("add_composition", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("add_composition", [False, True])
 def test_a_run_starts_from_a_checkpoint_file(tmp_path, fixture, add_composition):
     path = tmp_path / "orb.ckpt"
     tensors = fixture.section("w")

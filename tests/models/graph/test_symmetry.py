@@ -39,6 +39,8 @@ STRUCTURAL = [name for name, kind in GRAPH_ENCODERS.items() if not kind.sees_com
 # ORB sees the direction of a neighbour: it learned rotational symmetry, it does not enforce it.
 SEES_DIRECTIONS = ("orb",)
 SEEDS = (0, 4, 9)
+# ORB compiles longest: its gradients below do not see padding, its other checks are slow.
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name == "orb" else name for name in ENCODERS]
 EDGES = 420  # space for the edges of all three and their supercells
 
 
@@ -125,7 +127,7 @@ def encode():
     return function
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_choices_without_meaning_change_nothing(encode, name):
     plain = encode(name, crystals())
     turns = () if name in SEES_DIRECTIONS else (rotated,)
@@ -162,7 +164,7 @@ def test_a_supercell_has_as_much_more_as_the_pool_says(encode, name):
     assert relative_error(many, plain) < 2e-5
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_padding_and_neighbours_in_the_batch_change_nothing(encode, name):
     plain = encode(name, crystals())
     separate = np.concatenate([encode(name, [crystal]) for crystal in crystals()])

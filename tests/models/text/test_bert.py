@@ -23,6 +23,10 @@ from clac_jax.models.dropout import DropoutStream, drop, keep_mask, threefry
 from clac_jax.models.text.bert import Bert, BertSettings, MaskedLmHead
 from clac_jax.models.text.pooling import AttentionPooling, text_features
 
+# Tiles of tokens: one text in each, or in one of them two.
+SEPARATE = ((20, 4),)
+PACKED = ((20, 2), (40, 1))
+
 
 @pytest.fixture(scope="module")
 def fixture():
@@ -36,8 +40,15 @@ def settings():
     )
 
 
-@pytest.mark.parametrize("tiles", [((20, 4),), ((20, 2), (40, 1))])
-@pytest.mark.parametrize(("dtype", "suffix"), [(np.float32, ""), (np.float64, "64")])
+@pytest.mark.parametrize(
+    ("dtype", "suffix", "tiles"),
+    [
+        (np.float32, "", PACKED),
+        (np.float64, "64", PACKED),
+        pytest.param(np.float32, "", SEPARATE, marks=pytest.mark.slow),
+        pytest.param(np.float64, "64", SEPARATE, marks=pytest.mark.slow),
+    ],
+)
 def test_features_loss_and_gradients_equal_the_reference(fixture, settings, dtype, suffix, tiles):
     texts, types, lengths = packed_inputs(fixture, tiles)
     with jax.enable_x64(dtype is np.float64):
@@ -81,7 +92,14 @@ def test_lm_logits_equal_the_reference(fixture, settings):
     assert relative_error(logits, fixture.section("out")["logits"]) < 2e-5
 
 
-@pytest.mark.parametrize("feature", ["first", "last", "mean", "attention"])
+@pytest.mark.parametrize(
+    "feature",
+    [
+        "first",
+        "attention",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("last", "mean")),
+    ],
+)
 def test_packing_and_padding_change_nothing(fixture, settings, feature):
     params = settings.huggingface_params(fixture.section("w"))
     texts = random_texts(0, [3, 12, 7, 1, 9])

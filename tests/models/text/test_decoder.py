@@ -28,6 +28,10 @@ from clac_jax.models.text.decoder import Decoder, DecoderSettings, Gpt2Settings,
 from clac_jax.models.text.lm_loss import next_token_labels
 from clac_jax.models.text.pretrained import load_huggingface
 
+# Tiles of tokens: one text in each, or in one of them two.
+SEPARATE = ((20, 4),)
+PACKED = ((20, 2), (40, 1))
+
 
 @functools.cache
 def opt_config():
@@ -49,8 +53,15 @@ def packed_inputs(fixture, tiles):
     return pack(texts, tiles), starts
 
 
-@pytest.mark.parametrize("tiles", [((20, 4),), ((20, 2), (40, 1))])
-@pytest.mark.parametrize(("dtype", "suffix"), [(np.float32, ""), (np.float64, "64")])
+@pytest.mark.parametrize(
+    ("dtype", "suffix", "tiles"),
+    [
+        (np.float32, "", PACKED),
+        (np.float64, "64", PACKED),
+        pytest.param(np.float32, "", SEPARATE, marks=pytest.mark.slow),
+        pytest.param(np.float64, "64", SEPARATE, marks=pytest.mark.slow),
+    ],
+)
 def test_opt_equals_the_reference(fixture, dtype, suffix, tiles):
     settings = OptSettings.from_huggingface(opt_config())
     texts, starts = packed_inputs(fixture, tiles)
@@ -211,7 +222,7 @@ def test_dropout_follows_the_example():
     assert settings.with_dropout(0.0).embedding_dropout_prob == 0
 
 
-@pytest.mark.parametrize("kind", ["opt", "gpt2"])
+@pytest.mark.parametrize("kind", ["opt", pytest.param("gpt2", marks=pytest.mark.slow)])
 def test_a_folder_chooses_the_decoder_by_its_config(tmp_path, kind):
     if kind == "opt":
         values = opt_config()

@@ -49,7 +49,7 @@ def fixture():
     return Fixture("gemma3", TORCH)
 
 
-@pytest.mark.parametrize("tiles", [((13, 3),), ((20, 1),)])
+@pytest.mark.parametrize("tiles", [pytest.param(((13, 3),), marks=pytest.mark.slow), ((20, 1),)])
 def test_equals_transformers(fixture, tiles):
     ids = [fixture.arrays[f"ids/{k}"] for k in range(3)]
     texts = pack([(text, text) for text in ids], tiles)
