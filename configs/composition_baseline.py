@@ -19,5 +19,4 @@ def get_config() -> ml_collections.ConfigDict:
     config.text_encoder.add_compositions = False
     config.text_encoder.feature = "mean"
     config.frozen = ("text_encoder/.*",)
-    config.optimizer.learning_rate_factors = ()
     return config

@@ -25,7 +25,6 @@ _RANDOM_TEXT = {
     "text_encoder.config.num_hidden_layers": 3,
     "text_encoder.config.num_attention_heads": 6,
     "text_encoder.config.intermediate_size": 768,
-    "optimizer.learning_rate_factors": (),
     "frozen": (),
 }
 _DECODER = _RANDOM_TEXT | {"text_encoder.feature": "last"}

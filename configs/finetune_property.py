@@ -29,5 +29,4 @@ def get_config(name: str = "band gap") -> ml_collections.ConfigDict:
     config.restore.rules = (("(text_encoder|(cross|visual|textual|structure)_head)/.*", None),)
     config.restore.strict = False  # the property head starts at random
     config.frozen = ()  # ("graph_encoder/.*",) would train only the head
-    config.optimizer.learning_rate_factors = ()
     return config

@@ -30,6 +30,12 @@ def get_config() -> ml_collections.ConfigDict:
     config.text_encoder.num_layers = None
     config.text_encoder.feed_forward_units = None
     config.text_encoder.numbers_at = ()
+    # Of an encoder that starts at random, the layers are trained, more slowly than the rest.
+    config.frozen = (
+        r"text_encoder/(word|position|type)_embedding/.*",
+        r"text_encoder/embedding_norm/.*",
+    )
+    config.optimizer.learning_rate_factors = ((r"text_encoder/(?!pooling).*", 0.1),)
     config.text_encoder.add_compositions = False
     config.text_encoder.max_length = 32
     config.text_encoder.config.hidden_size = 16
