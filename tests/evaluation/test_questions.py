@@ -56,7 +56,7 @@ def test_a_model_that_sees_no_difference_gets_the_chance_not_the_first_choice():
 
 
 @pytest.mark.parametrize("share", [0.0, 0.15])
-def test_a_model_trained_on_statements_is_said_to_be_so(share):
+def test_training_on_statements_is_reported(share):
     choices = ("a", "b")
     pool = pool_with([choices] * 5, dict.fromkeys(choices, np.ones(5)))
     config = ml_collections.ConfigDict(pool.model.config.to_dict())
