@@ -218,22 +218,18 @@ def test_no_data_is_opened_and_nothing_is_written(run, crystals, tmp_path, monke
     "changes",
     [
         {"loss__name": "siglip"},
-        pytest.param(
-            {"graph_encoder__name": "cgcnn", "graph_encoder__max_neighbours": 8},
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            {
-                "graph_encoder__name": "orb",
-                "graph_encoder__hidden_features": 16,
-                "graph_encoder__max_neighbours": 8,
-            },
-            marks=pytest.mark.slow,
-        ),
-        pytest.param({"graph_encoder__add_composition": True}, marks=pytest.mark.slow),
-        pytest.param(
-            {"text_encoder__config__model_type": "gpt2", "text_encoder__feature": "last"},
-            marks=pytest.mark.slow,
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in (
+                {"graph_encoder__name": "cgcnn", "graph_encoder__max_neighbours": 8},
+                {
+                    "graph_encoder__name": "orb",
+                    "graph_encoder__hidden_features": 16,
+                    "graph_encoder__max_neighbours": 8,
+                },
+                {"graph_encoder__add_composition": True},
+                {"text_encoder__config__model_type": "gpt2", "text_encoder__feature": "last"},
+            )
         ),
     ],
 )

@@ -37,7 +37,8 @@ def workdir(data_dir, tmp_path_factory):
         data_dir,
         structure_weight=0.5,
         graph_encoder__add_descriptors=True,
-        text_encoder__numbers_at=(0,),
+        text_encoder__numbers_at=(0, 1),
+        text_encoder__add_compositions=True,
     )
     with pytest.MonkeyPatch.context() as patch:
         blank_pictures(patch)
