@@ -57,6 +57,10 @@ def symbol(number: int) -> str:
     return _SYMBOLS[number]
 
 
+OTHER_NAMES = {"aluminium": 13, "caesium": 55, "sulphur": 16, "wolfram": 74}
+"""Names of elements in other spellings and languages than those of `name`: atomic numbers."""
+
+
 def name(number: int) -> str:
     """English name of an element in lower case, in American spelling ("aluminum", "cesium").
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
+import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
+
+from clac_jax.crystals.elements import is_symbol
+
+_DEEPEST = 8  # nested brackets
 
 # IUPAC, Nomenclature of Inorganic Chemistry (2005), Table VI, from the least to the most
 # electronegative; noble gases and elements beyond it come first.
@@ -41,6 +48,43 @@ def conventional(counts: Mapping[str, int]) -> str:
     """
     symbols = sorted(counts, key=lambda symbol: (_PLACES.get(symbol, -1), symbol))
     return _reduced(counts, symbols)
+
+
+def counts_in(formula: str, count: str) -> dict[str, Fraction] | None:
+    r"""The number of atoms of each element in a formula without spaces; None if it is not one.
+
+    >>> {symbol: int(count) for symbol, count in counts_in("Ca3(PO4)2", r"\d*").items()}
+    {'Ca': 3, 'P': 2, 'O': 8}
+
+    Args:
+        formula: symbols and groups in () or [], each with an optional count, which is not zero.
+        count: regular expression of a count, decimal digits and a point; it may match nothing.
+    """
+    token_of = re.compile(rf"([A-Z][a-z]?|[()\[\]])({count})")
+    groups: list[dict[str, Fraction]] = [defaultdict(Fraction)]
+    at = 0
+    while at < len(formula):
+        token = token_of.match(formula, at)
+        if token is None:
+            return None
+        at = token.end()
+        name, number = token[1], Fraction(token[2] or 1)
+        if name in "([":
+            if token[2] or len(groups) > _DEEPEST:
+                return None
+            groups.append(defaultdict(Fraction))
+        elif name in ")]":
+            if len(groups) == 1:
+                return None
+            for symbol, inner in groups.pop().items():
+                groups[-1][symbol] += inner * number
+        elif is_symbol(name):
+            groups[-1][name] += number
+        else:
+            return None
+        if not number:
+            return None
+    return dict(groups[0]) if len(groups) == 1 and groups[0] else None
 
 
 def _reduced(counts: Mapping[str, int], symbols: Iterable[str]) -> str:

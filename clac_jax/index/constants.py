@@ -5,12 +5,9 @@ from __future__ import annotations
 import ast
 import math
 import operator
-import re
-from collections import Counter
 from collections.abc import Callable
 
-from clac_jax.crystals.elements import is_symbol
-from clac_jax.crystals.formulas import conventional
+from clac_jax.crystals.formulas import conventional, counts_in
 
 Constant = float | int | str | bool
 
@@ -21,8 +18,6 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Div: operator.truediv,
     ast.Pow: operator.pow,
 }
-_TOKEN = re.compile(r"([A-Z][a-z]?|[()\[\]])(\d{0,6})")
-_MAX_DEPTH = 8
 
 
 def constant_of(node: ast.expr) -> Constant:
@@ -74,29 +69,7 @@ def reduced_formula(text: str) -> str | None:
     This is `clac_jax.crystals.formulas.conventional`: "O2Ti" gives "TiO2", "Ca3(PO4)2" gives
     "Ca3P2O8". Counts are integers and groups are in () or []; None if it is not such a formula.
     """
-    groups: list[Counter[str]] = [Counter()]
-    at = 0
-    text = "".join(text.split())
-    while at < len(text):
-        token = _TOKEN.match(text, at)
-        if token is None:
-            return None
-        at = token.end()
-        name, count = token[1], int(token[2] or 1)
-        if name in "([":
-            if token[2] or len(groups) > _MAX_DEPTH:
-                return None
-            groups.append(Counter())
-        elif name in ")]":
-            if len(groups) == 1:
-                return None
-            for symbol, number in groups.pop().items():
-                groups[-1][symbol] += number * count
-        elif is_symbol(name) and count:
-            groups[-1][name] += count
-        else:
-            return None
-    counts = groups[0]
-    if len(groups) > 1 or not counts or 0 in counts.values():
+    counts = counts_in("".join(text.split()), r"\d{0,6}")
+    if counts is None:
         return None
-    return conventional(counts)
+    return conventional({symbol: int(count) for symbol, count in counts.items()})

@@ -44,7 +44,7 @@ class TokenView:
         labels: (L,) int32 targets of the language-model loss (-100 = ignored), or None.
         numbers: (L,) float32 value of the number that a token is a part of, NaN for other tokens;
             None if no encoder reads them.
-        composition: (2, MAX_ATOMIC_NUMBER + 1) float32 that the text states, see
+        composition: (2, MAX_ATOMIC_NUMBER + 1) float32, the composition that the text states, see
             `token_facts.token_composition`; None if no encoder reads it.
     """
 
@@ -169,7 +169,7 @@ class TextBatch:
         labels: (K,) int32 targets of the language-model loss, -100 = ignored; None if it has none.
         numbers: (K,) float32 value of the number that a token is a part of, NaN elsewhere; None if
             no encoder reads them.
-        compositions: (rows, 2, MAX_ATOMIC_NUMBER + 1) float32 that each text states, see
+        compositions: (rows, 2, MAX_ATOMIC_NUMBER + 1) float32, what each text states, see
             `token_facts.token_composition`; 0 for padding examples. None if no encoder reads them.
         tiles: static, layout of the token slots.
         num_views: static, text views per example.

@@ -174,7 +174,8 @@ def draw(
         words = record.text_of(options.text_source, rng)
         sentences: tuple[str, ...] = ()
         kept: tuple[int, ...] = ()
-        if generator(_STATEMENTS + view).uniform() < options.statement_prob:
+        share = options.statement_prob
+        if share and generator(_STATEMENTS + view).uniform() < share:
             sentences = record.true_statements()
         if not sentences and (options.text_views == 2 or options.drop_in_single_text_view):
             sentences = tuple(split_sentences(words))
@@ -289,6 +290,8 @@ def token_view(
         tokenizer: the text encoder's.
         facts: what accompanies the tokens.
     """
+    if facts == NO_FACTS:
+        return TokenView(tokenizer.encode(words, max_length))
     ids, offsets = tokenizer.encode_with_offsets(words, max_length)
     numbers = token_numbers(words, offsets) if facts.numbers else None
     composition = token_composition(words, offsets) if facts.compositions else None

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from clac_jax.errors import counted
 from clac_jax.files.huggingface import resolve_folder
 from clac_jax.input_pipeline.needs import EncoderNeeds, TextFacts
 from clac_jax.models.graph import GRAPH_ENCODERS
@@ -191,7 +192,7 @@ def _reading_numbers(settings: TextEncoderSettings, layers: tuple[int, ...]) -> 
     if max(layers) > settings.num_hidden_layers:
         raise ModelError(
             f"text_encoder.numbers_at has {max(layers)}, but the encoder has "
-            f"{settings.num_hidden_layers} layers. Lower it."
+            f"{counted(settings.num_hidden_layers, 'layer')}. Lower it."
         )
     return dataclasses.replace(settings, numbers_at=tuple(layers))
 

@@ -9,22 +9,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clac_jax.crystals.elements import MAX_ATOMIC_NUMBER, atomic_number, is_symbol, name
+from clac_jax.crystals.elements import MAX_ATOMIC_NUMBER, OTHER_NAMES, atomic_number, name
+from clac_jax.crystals.formulas import counts_in
 from clac_jax.text.formula import find_formulas
 
-_DEEPEST = 8  # nested brackets
 _LONGEST = 200  # characters
-_PLAIN = str.maketrans("₀₁₂₃₄₅₆₇₈₉[]{}·⋅•∙‧・･", "0123456789()()*******")
+_PLAIN = str.maketrans("₀₁₂₃₄₅₆₇₈₉{}·⋅•∙‧・･", "0123456789()*******")
 _BRACED = re.compile(r"_\{([^{}]*)\}")
 _MARKUP = re.compile(r"_|~|\$|\\[()]|</?(?:sub|inf)>|\\(?:mathrm|textrm|text|rm|ce)(?=\()")
 _COUNT = r"\d{1,4}(?:\.\d{1,6})?|\.\d{1,6}"
 _COEFFICIENT = re.compile(_COUNT)
-_TOKEN = re.compile(rf"([A-Z][a-z]?|[()])({_COUNT})?")
-
-
+_DEUTERIUM = re.compile("D(?![a-z])")
 # "of the Cu3Au (L1_2) structure type": the formula names an arrangement, not the compound.
 _OF_A_STRUCTURE = re.compile(r"\)?(?:\s\([^()]{1,40}\))?[\s-](?:structure|type|prototype)")
-_OTHER_NAMES = {"aluminium": 13, "caesium": 55, "sulphur": 16, "wolfram": 74}
 
 
 class Formula(NamedTuple):
@@ -69,7 +66,7 @@ def elements_in(text: str) -> list[tuple[int, int, int]]:
 
 @functools.cache
 def _names() -> tuple[re.Pattern[str], dict[str, int]]:
-    numbers = {name(number): number for number in range(1, MAX_ATOMIC_NUMBER + 1)} | _OTHER_NAMES
+    numbers = {name(number): number for number in range(1, MAX_ATOMIC_NUMBER + 1)} | OTHER_NAMES
     return re.compile(rf"\b(?:{'|'.join(numbers)})\b(?!\sto\b)", re.IGNORECASE), numbers
 
 
@@ -100,38 +97,14 @@ def _counts(formula: str) -> dict[int, float] | None:
     if len(formula) > _LONGEST:
         return None
     text = _BRACED.sub(r"\1", "".join(formula.split())).translate(_PLAIN)
+    text = _DEUTERIUM.sub("H", _MARKUP.sub("", text))
     total: dict[int, float] = defaultdict(float)
-    for part in _MARKUP.sub("", text).split("*"):
+    for part in text.split("*"):
         coefficient = _COEFFICIENT.match(part)
-        counts = _counts_of_part(part[coefficient.end() :] if coefficient else part)
+        counts = counts_in(part[coefficient.end() :] if coefficient else part, f"(?:{_COUNT})?")
         if counts is None:
             return None
-        for number, count in counts.items():
-            total[number] += count * float(coefficient[0] if coefficient else 1)
-    return total if total and all(total.values()) else None
-
-
-def _counts_of_part(part: str) -> dict[int, float] | None:
-    groups: list[dict[int, float]] = [defaultdict(float)]
-    at = 0
-    while at < len(part):
-        token = _TOKEN.match(part, at)
-        if token is None:
-            return None
-        at = token.end()
-        name, count = token[1], float(token[2] or 1)
-        if name == "(":
-            if token[2] or len(groups) > _DEEPEST:
-                return None
-            groups.append(defaultdict(float))
-        elif name == ")":
-            if len(groups) == 1:
-                return None
-            for number, inner in groups.pop().items():
-                groups[-1][number] += inner * count
-        else:
-            name = "H" if name == "D" else name
-            if not is_symbol(name) or atomic_number(name) > MAX_ATOMIC_NUMBER:
-                return None
-            groups[-1][atomic_number(name)] += count
-    return groups[0] if len(groups) == 1 else None
+        units = float(coefficient[0]) if coefficient else 1.0
+        for symbol, count in counts.items():
+            total[atomic_number(symbol)] += float(count) * units
+    return total if all(total.values()) and max(total) <= MAX_ATOMIC_NUMBER else None

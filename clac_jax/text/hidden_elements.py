@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 
-from clac_jax.crystals.elements import name, symbol
+from clac_jax.crystals.elements import OTHER_NAMES, name, symbol
 
 ELEMENT_WORD = "element"
 """Stands for the name of any element."""
@@ -13,7 +13,7 @@ COMPOUND_WORD = "compound"
 """Stands for a class of compounds that is named for its elements."""
 
 _NUMBERS = range(1, 119)
-_OTHER_NAMES = ("aluminium", "caesium", "sulphur", "wolfram", "lanthanide", "actinide")
+_SERIES = ("lanthanide", "actinide")
 _ANIONS = (
     # -ide
     "amide antimonide arsenide aurate azide bismuthide boride bromide carbide chloride cyanamide "
@@ -49,7 +49,7 @@ def _like(found: str, word: str) -> str:
 
 @functools.cache
 def _names() -> re.Pattern[str]:
-    names = [*(name(number) for number in _NUMBERS), *_OTHER_NAMES]
+    names = [*(name(number) for number in _NUMBERS), *OTHER_NAMES, *_SERIES]
     return re.compile(rf"\b(?:di)?(?:{'|'.join(names)})\b", re.IGNORECASE)
 
 

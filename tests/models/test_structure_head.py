@@ -220,7 +220,7 @@ def test_other_text_encoders_read_neither_numbers_nor_compositions(kind):
 
 def test_numbers_enter_at_layers_that_exist():
     config = small_config(**{"text_encoder.numbers_at": (0, 2)})
-    with pytest.raises(ModelError, match=r"has 2, but the encoder has 1 layers. Lower it"):
+    with pytest.raises(ModelError, match=r"has 2, but the encoder has 1 layer. Lower it"):
         text_settings(config, vocab_size=100)
     config.text_encoder.numbers_at = (0, 0)
     assert text_settings(config, vocab_size=100).numbers_at == (0, 0)

@@ -17,7 +17,7 @@ from clac_jax.models.text.layers import dense, embed
 from clac_jax.models.text.settings import TextEncoderSettings
 
 _INTEGERS = 256  # those below it are also names: of space groups, for example
-_SHARE = 5  # of how many tokens one may be of a number; in descriptions of crystals, 1 in 9 is
+_SHARE = 5  # at most one token in 5 may belong to a number; in descriptions, one in 9 does
 
 
 class NumberEmbedding(nn.Module):

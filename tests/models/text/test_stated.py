@@ -6,27 +6,14 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.packed_texts import pack, random_texts
+from helpers.small_bert import LENGTHS, SETTINGS, features_and_gradients
 
 from clac_jax.crystals.elements import MAX_ATOMIC_NUMBER, atomic_number
 from clac_jax.models import ModelError
-from clac_jax.models.text.bert import BertSettings
 from clac_jax.models.text.stated import StatedComposition
-
-SETTINGS = BertSettings(
-    vocab_size=200,
-    hidden_size=8,
-    num_hidden_layers=1,
-    num_attention_heads=2,
-    intermediate_size=16,
-    max_position_embeddings=32,
-    initializer_range=0.2,
-)
-FAST = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-LENGTHS = (9, 5, 7)
 
 
 def stated(*symbols):
@@ -55,18 +42,7 @@ def test_a_batch_without_compositions_is_refused():
 def bert(request):
     """(params, texts) -> features and the gradient of their squares; and the parameters."""
     model = dataclasses.replace(SETTINGS, add_compositions=True).build(feature=request.param)
-    params = jax.jit(model.init, compiler_options=FAST)(jax.random.key(0), texts())["params"]
-
-    @functools.partial(jax.jit, compiler_options=FAST)
-    def run(params, batch):
-        def loss(params):
-            features = model.apply({"params": params}, batch).features
-            return jnp.sum(jnp.square(features[:3])), features[:3]
-
-        (_, features), gradients = jax.value_and_grad(loss, has_aux=True)(params)
-        return features, gradients
-
-    return run, params
+    return features_and_gradients(model, texts())
 
 
 def test_a_composition_changes_the_vector_of_its_text_only(bert):
