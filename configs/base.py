@@ -7,7 +7,7 @@ from clac_jax.config import default_config
 
 def get_config() -> ml_collections.ConfigDict:
     config = default_config()
-    config.max_epochs = 8
+    config.max_epochs = 6
     config.batch_size = 128
     config.learning_rate = 2.2e-3
     config.schedule = "cosine"
