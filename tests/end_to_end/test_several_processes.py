@@ -94,6 +94,21 @@ def test_asked_to_stop_and_killed_it_equals_the_undisturbed_run(
 
 
 @pytest.mark.slow
+def test_stops_by_the_config_change_no_bit_with_two_processes(
+    begin_processes, undisturbed, tmp_path
+):
+    """In an epoch between two checkpoints, and at the end of one."""
+    workdir = tmp_path / "stopped"
+    for stop, step in (("step=7", 7), ("epoch=1", 10)):
+        running = begin_processes(workdir, f"--config.stop_at_{stop}")
+        assert ended(running) == [0, 0], log_of(workdir, 0) + log_of(workdir, 1)
+        assert last_state(workdir)[0] == step
+        assert f"stopped for now after {step // 10} of 2 epochs" in log_of(workdir, 0)
+    assert ended(begin_processes(workdir)) == [0, 0], log_of(workdir, 0) + log_of(workdir, 1)
+    assert_equal_runs(workdir, undisturbed)
+
+
+@pytest.mark.slow
 def test_stopped_while_it_validates_one_process_is_lost_and_the_epoch_is_saved(
     begin_processes, tmp_path
 ):
