@@ -147,6 +147,7 @@ ELSEWHERE = {
     "inference.source": "inference/test_model.py",
     "inference.variables": "inference/test_model.py",
     "input_pipeline.descriptor_batch": "input_pipeline/test_batch.py",
+    "input_pipeline.example": "input_pipeline/test_batch.py",
     "input_pipeline.tiles": "input_pipeline/test_batch.py",
     "input_pipeline.needs": "models/test_encoders.py",
     "input_pipeline.shape_search": "input_pipeline/test_shape_plan.py",

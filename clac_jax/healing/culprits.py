@@ -15,7 +15,8 @@ import jax
 import numpy as np
 import optax
 
-from clac_jax.input_pipeline.batch import Batch, ExampleViews
+from clac_jax.input_pipeline.batch import Batch
+from clac_jax.input_pipeline.example import ExampleViews
 from clac_jax.training.losses import Loss
 from clac_jax.training.state import TrainState
 from clac_jax.training.step import AXIS, make_gradients

@@ -20,7 +20,8 @@ from clac_jax.crystals.elements import MAX_ATOMIC_NUMBER
 from clac_jax.crystals.graph import CrystalGraph
 from clac_jax.crystals.objects import is_ase, is_pymatgen
 from clac_jax.inference.errors import InputError
-from clac_jax.input_pipeline.batch import Batch, BatchShape, ExampleViews, TokenView, collate
+from clac_jax.input_pipeline.batch import Batch, BatchShape, collate
+from clac_jax.input_pipeline.example import ExampleViews, TokenView
 
 _BATCH = 32  # crystals or texts per batch and device; fewer if they are large:
 MAX_ATOM_PAIRS = _BATCH * 64**2  # pairs of atoms in a tile, per batch
@@ -295,9 +296,7 @@ def shape_of(parts: Sequence[Sequence[ExampleViews]], rows: int) -> BatchShape:
         node_tiles=((atoms, rows),),
         num_edges=max(2048, 1 << (edges - 1).bit_length()),
         token_tiles=((tokens, rows),),
-        described=all(example.graphs[0].descriptors is not None for example in examples),
-        numbered=all(example.tokens[0].numbers is not None for example in examples),
-        composed=all(example.tokens[0].composition is not None for example in examples),
+        present=examples[0].present,
     )
 
 

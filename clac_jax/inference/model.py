@@ -33,7 +33,7 @@ from clac_jax.inference.errors import InputError, LoadError
 from clac_jax.inference.identity import checksum
 from clac_jax.inference.source import Source
 from clac_jax.inference.variables import read_variables
-from clac_jax.input_pipeline.batch import ExampleViews
+from clac_jax.input_pipeline.example import ExampleViews
 from clac_jax.input_pipeline.views import token_view
 from clac_jax.models.build import build_model, pair_loss_of
 from clac_jax.models.encoders import build_graph_encoder, encoder_needs

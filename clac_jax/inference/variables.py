@@ -11,7 +11,8 @@ from flax import traverse_util
 from clac_jax.inference.batches import NO_CRYSTAL, NO_TEXT, shape_of
 from clac_jax.inference.errors import LoadError
 from clac_jax.inference.source import Source
-from clac_jax.input_pipeline.batch import ExampleViews, collate
+from clac_jax.input_pipeline.batch import collate
+from clac_jax.input_pipeline.example import ExampleViews
 
 
 def read_variables(model: nn.Module, source: Source) -> dict[str, Any]:

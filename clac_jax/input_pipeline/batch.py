@@ -23,6 +23,7 @@ import numpy as np
 
 from clac_jax.crystals.elements import MAX_ATOMIC_NUMBER
 from clac_jax.input_pipeline.descriptor_batch import DescriptorBatch, no_descriptors
+from clac_jax.input_pipeline.example import NOTHING, ExampleViews, Present, TokenView
 from clac_jax.input_pipeline.tiles import Tiles, num_pairs, num_slots, pack
 from clac_jax.text.sentences import IGNORED_LABEL
 from clac_jax.typing import Array
@@ -36,54 +37,6 @@ class BatchShapeError(ValueError):
 
 
 @dataclass(frozen=True)
-class TokenView:
-    """One tokenized text.
-
-    Attributes:
-        ids: (L,) int32 token ids with special tokens, truncated, unpadded.
-        labels: (L,) int32 targets of the language-model loss (-100 = ignored), or None.
-        numbers: (L,) float32 value of the number that a token is a part of, NaN for other tokens;
-            None if no encoder reads them.
-        composition: (2, MAX_ATOMIC_NUMBER + 1) float32, the composition that the text states, see
-            `token_facts.token_composition`; None if no encoder reads it.
-    """
-
-    ids: np.ndarray
-    labels: np.ndarray | None = None
-    numbers: np.ndarray | None = None
-    composition: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class ExampleViews:
-    """One example as the model sees it: one or two views of its crystal and of its text.
-
-    Attributes:
-        index: index of the example in its split.
-        graphs: views of the crystal.
-        tokens: views of the text.
-        label: target value of the property being learned; None when no property is learned.
-        digests: (3, 2) uint32, see `example_digest`; None if they are not recorded.
-    """
-
-    index: int
-    graphs: tuple[CrystalGraph, ...]
-    tokens: tuple[TokenView, ...]
-    label: float | None = None
-    digests: np.ndarray | None = None
-
-    @classmethod
-    def left_out(cls, with_labels: bool) -> ExampleViews:
-        """An example that is left out: without a crystal, it leaves its slot empty.
-
-        Args:
-            with_labels: whether texts have labels.
-        """
-        nothing = np.zeros(0, np.int32)
-        return cls(-1, (), (TokenView(nothing, nothing if with_labels else None),))
-
-
-@dataclass(frozen=True)
 class BatchShape:
     """The static sizes of one batch; batches of equal shape share one compiled program.
 
@@ -94,10 +47,7 @@ class BatchShape:
         node_tiles: (nodes per tile, number of such tiles), ascending.
         num_edges: edge slots shared by all crystal views.
         token_tiles: (tokens per tile, number of such tiles), ascending.
-        labelled: whether a property is learned; if so, even a part without examples gets labels.
-        described: whether crystals have descriptors.
-        numbered: whether tokens have the values of numbers.
-        composed: whether texts have the compositions that they state.
+        present: which optional arrays the batch has.
     """
 
     num_examples: int
@@ -106,10 +56,7 @@ class BatchShape:
     node_tiles: Tiles
     num_edges: int
     token_tiles: Tiles
-    labelled: bool = False
-    described: bool = False
-    numbered: bool = False
-    composed: bool = False
+    present: Present = NOTHING
 
     @property
     def num_nodes(self) -> int:
@@ -269,7 +216,7 @@ def collate(examples: Sequence[ExampleViews], shape: BatchShape) -> Batch:
     example_index = np.full(shape.num_examples, -1, np.int32)
     example_index[taken] = [example.index for example in _real(examples)]
     labels = None
-    if shape.labelled:
+    if shape.present.labels:
         labels = np.zeros(shape.num_examples, np.float32)
         labels[taken] = [example.label for example in _real(examples)]
     words = [example.digests for example in examples if example.digests is not None]
@@ -306,7 +253,7 @@ def _collate_graphs(examples: Sequence[ExampleViews], shape: BatchShape) -> Grap
     edge_vectors = np.zeros((shape.num_edges, 3), np.float32)
     pair_index = np.full(shape.num_edges, num_pairs(shape.node_tiles), np.int32)
     lattices = np.tile(np.eye(3, dtype=np.float32), (rows, 1, 1))
-    descriptors = no_descriptors(rows, shape.num_nodes) if shape.described else None
+    descriptors = no_descriptors(rows, shape.num_nodes) if shape.present.descriptors else None
     edge = 0
     for row, crystal, span in zip(
         _rows(examples, shape, shape.graph_views), crystals, spans, strict=True
@@ -357,9 +304,9 @@ def _collate_texts(examples: Sequence[ExampleViews], shape: BatchShape) -> TextB
     lengths = np.zeros(rows, np.int32)
     with_labels = any(text.labels is not None for each in examples for text in each.tokens)
     labels = np.full(shape.num_tokens, IGNORED_LABEL, np.int32) if with_labels else None
-    numbers = np.full(shape.num_tokens, np.nan, np.float32) if shape.numbered else None
+    numbers = np.full(shape.num_tokens, np.nan, np.float32) if shape.present.numbers else None
     stated = (rows, 2, MAX_ATOMIC_NUMBER + 1)
-    compositions = np.zeros(stated, np.float32) if shape.composed else None
+    compositions = np.zeros(stated, np.float32) if shape.present.compositions else None
     for row, text, span in zip(_rows(examples, shape, shape.text_views), texts, spans, strict=True):
         tokens = slice(span.first, span.first + len(text.ids))
         ids[tokens] = text.ids

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from clac_jax.input_pipeline.batch import ExampleViews
+from clac_jax.input_pipeline.example import ExampleViews
 
 BATCH_DIGESTS = ("ids", "texts", "crystals")
 """The digests of an example, and of a batch, in this order."""

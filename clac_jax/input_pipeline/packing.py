@@ -10,7 +10,8 @@ import ml_collections
 import numpy as np
 
 from clac_jax.errors import ConfigError
-from clac_jax.input_pipeline.batch import Batch, BatchShape, ExampleViews, collate
+from clac_jax.input_pipeline.batch import Batch, BatchShape, collate
+from clac_jax.input_pipeline.example import ExampleViews
 from clac_jax.input_pipeline.shape_plan import ShapePlan
 from clac_jax.input_pipeline.share import Answer, Share
 

@@ -11,7 +11,8 @@ import ml_collections
 import numpy as np
 
 from clac_jax.files.huggingface import resolve_folder
-from clac_jax.input_pipeline.batch import Batch, ExampleViews, collate
+from clac_jax.input_pipeline.batch import Batch, collate
+from clac_jax.input_pipeline.example import ExampleViews
 from clac_jax.input_pipeline.example_digest import digested
 from clac_jax.input_pipeline.needs import EncoderNeeds
 from clac_jax.input_pipeline.order import epoch_order, eval_rows, steps_in_epoch, train_rows

@@ -8,6 +8,7 @@ views and the code that makes them, so a start with the same ones reads them.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clac_jax.files.user_cache import code_hash, kept_file, read_checked, write_checked
-from clac_jax.input_pipeline.batch import ExampleViews
+from clac_jax.input_pipeline.example import ExampleViews, Present
 
 _CODE = ("crystals", "text", "input_pipeline", "datasets")
 _LIBRARIES = ("numpy", "scipy", "tokenizers", "sentencex", "vesin")
@@ -30,19 +31,13 @@ class Sample:
         nodes: (examples, crystal views) int64, number of atoms.
         edges: (examples, crystal views) int64, number of edges.
         tokens: (examples, text views) int64, number of tokens.
-        labelled: whether a property is learned.
-        described: whether crystals have descriptors.
-        numbered: whether tokens have the values of numbers.
-        composed: whether texts have the compositions that they state.
+        present: which optional arrays they have.
     """
 
     nodes: np.ndarray
     edges: np.ndarray
     tokens: np.ndarray
-    labelled: bool
-    described: bool = False
-    numbered: bool = False
-    composed: bool = False
+    present: Present
 
     @classmethod
     def of(cls, examples: Sequence[ExampleViews]) -> Sample:
@@ -51,10 +46,7 @@ class Sample:
             nodes=np.array([[len(g.atomic_numbers) for g in e.graphs] for e in examples]),
             edges=np.array([[len(g.senders) for g in e.graphs] for e in examples]),
             tokens=np.array([[len(t.ids) for t in e.tokens] for e in examples]),
-            labelled=examples[0].label is not None,
-            described=examples[0].graphs[0].descriptors is not None,
-            numbered=examples[0].tokens[0].numbers is not None,
-            composed=examples[0].tokens[0].composition is not None,
+            present=examples[0].present,
         )
 
 
@@ -79,10 +71,9 @@ def kept_sample(facts: Sequence[str], make: Callable[[], Sequence[ExampleViews]]
 
 def _to_json(sample: Sample) -> bytes:
     values = [array.tolist() for array in (sample.nodes, sample.edges, sample.tokens)]
-    flags = (sample.labelled, sample.described, sample.numbered, sample.composed)
-    return json.dumps([*values, *flags]).encode()
+    return json.dumps([*values, *dataclasses.astuple(sample.present)]).encode()
 
 
 def _from_json(content: bytes) -> Sample:
-    nodes, edges, tokens, *facts = json.loads(content)
-    return Sample(np.array(nodes), np.array(edges), np.array(tokens), *facts)
+    nodes, edges, tokens, *present = json.loads(content)
+    return Sample(np.array(nodes), np.array(edges), np.array(tokens), Present(*present))

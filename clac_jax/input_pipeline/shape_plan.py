@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from clac_jax.input_pipeline.batch import BatchShape, BatchShapeError, ExampleViews, misfit
+from clac_jax.input_pipeline.batch import BatchShape, BatchShapeError, misfit
+from clac_jax.input_pipeline.example import ExampleViews
 from clac_jax.input_pipeline.sample import Sample
 from clac_jax.input_pipeline.shape_search import Needs, Sizes, padding, rounded, search
 

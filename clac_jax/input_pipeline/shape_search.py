@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clac_jax.input_pipeline.batch import BatchShape
+from clac_jax.input_pipeline.example import Present
 from clac_jax.input_pipeline.sample import Sample
 from clac_jax.input_pipeline.tiles import Tiles, num_pairs, num_slots
 
@@ -79,10 +80,7 @@ class Sizes:
         tokens: (sample, text views) number of tokens.
         node_tiles: alternative sets of node tile sizes, each ascending.
         token_tile: size of the token tiles.
-        labelled: whether a property is learned.
-        described: whether crystals have descriptors.
-        numbered: whether tokens have the values of numbers.
-        composed: whether texts have the compositions that they state.
+        present: which optional arrays they have.
     """
 
     nodes: np.ndarray
@@ -90,10 +88,7 @@ class Sizes:
     tokens: np.ndarray
     node_tiles: tuple[tuple[int, ...], ...]
     token_tile: int
-    labelled: bool
-    described: bool = False
-    numbered: bool = False
-    composed: bool = False
+    present: Present
 
     @classmethod
     def of(cls, sample: Sample, max_tokens: int, atoms: np.ndarray) -> Sizes:
@@ -110,10 +105,7 @@ class Sizes:
             node_tiles=tuple(sorted(node_tiles)),
             # With a margin over the sample: a longer text later on would need another shape.
             token_tile=min(rounded(TEXT_MARGIN * sample.tokens.max()), rounded(max_tokens)),
-            labelled=sample.labelled,
-            described=sample.described,
-            numbered=sample.numbered,
-            composed=sample.composed,
+            present=sample.present,
         )
 
     @property
@@ -158,10 +150,7 @@ class Sizes:
             node_tiles=tuple(tile for tile in needs.node_tiles if tile[1]),
             num_edges=max(-(-needs.edges // 256) * 256, 256),
             token_tiles=((self.token_tile, max(needs.token_tiles, 1)),),
-            labelled=self.labelled,
-            described=self.described,
-            numbered=self.numbered,
-            composed=self.composed,
+            present=self.present,
         )
 
 

@@ -13,7 +13,7 @@ from clac_jax.crystals.crystal import Crystal
 from clac_jax.crystals.graph import CrystalGraph, build_graph
 from clac_jax.datasets.record import DataError, Record, shortened
 from clac_jax.errors import UserError
-from clac_jax.input_pipeline.batch import ExampleViews, TokenView
+from clac_jax.input_pipeline.example import ExampleViews, TokenView
 from clac_jax.input_pipeline.labels import label_of
 from clac_jax.input_pipeline.needs import NO_FACTS, EncoderNeeds, TextFacts
 from clac_jax.text.formula import replace_formulas

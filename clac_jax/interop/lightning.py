@@ -23,7 +23,8 @@ from clac_jax.config.encoders import fill_defaults
 from clac_jax.crystals.graph import CrystalGraph
 from clac_jax.errors import UserError, one_line
 from clac_jax.files.atomic import write_atomically
-from clac_jax.input_pipeline.batch import Batch, BatchShape, ExampleViews, TokenView, collate
+from clac_jax.input_pipeline.batch import Batch, BatchShape, collate
+from clac_jax.input_pipeline.example import ExampleViews, TokenView
 from clac_jax.interop.inferred_config import inferred_config
 from clac_jax.interop.lightning_file import (
     LightningFile,

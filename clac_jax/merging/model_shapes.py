@@ -10,7 +10,8 @@ import numpy as np
 from clac_jax.checkpoint.tree import to_arrays
 from clac_jax.datasets.record import Record
 from clac_jax.files.huggingface import resolve_folder
-from clac_jax.input_pipeline.batch import Batch, BatchShape, ExampleViews, collate
+from clac_jax.input_pipeline.batch import Batch, BatchShape, collate
+from clac_jax.input_pipeline.example import ExampleViews
 from clac_jax.input_pipeline.splits import Splits
 from clac_jax.input_pipeline.views import ViewOptions, train_views, view_options
 from clac_jax.models import abstract_variables, build_model
@@ -64,10 +65,10 @@ def _example(options: ViewOptions, tokenizer: Tokenizer) -> Batch:
         properties={options.label: 0.0} if options.label else {},
     )
     views = train_views(record, 0, 0, 0, options, tokenizer)
-    return collate([views], _shape_of(views, labelled=bool(options.label)))
+    return collate([views], _shape_of(views))
 
 
-def _shape_of(views: ExampleViews, *, labelled: bool) -> BatchShape:
+def _shape_of(views: ExampleViews) -> BatchShape:
     atoms = max(len(graph.atomic_numbers) for graph in views.graphs)
     tokens = max(1, *(len(each.ids) for each in views.tokens))
     return BatchShape(
@@ -77,8 +78,5 @@ def _shape_of(views: ExampleViews, *, labelled: bool) -> BatchShape:
         node_tiles=((atoms, len(views.graphs)),),
         num_edges=max(1, sum(len(graph.senders) for graph in views.graphs)),
         token_tiles=((tokens, len(views.tokens)),),
-        labelled=labelled,
-        described=views.graphs[0].descriptors is not None,
-        numbered=views.tokens[0].numbers is not None,
-        composed=views.tokens[0].composition is not None,
+        present=views.present,
     )

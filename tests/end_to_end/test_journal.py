@@ -33,6 +33,7 @@ def test_batches_differ_and_their_digests_with_them(stage1):
         assert len(np.unique(digests[name], axis=0)) == 8, name
 
 
+@pytest.mark.slow
 def test_with_digests_or_without_the_numbers_are_the_same(
     stage1, small_config, tmp_path, monkeypatch
 ):

@@ -8,7 +8,7 @@ from helpers.crystals import rock_salt
 
 from clac_jax.crystals.graph import build_graph
 from clac_jax.healing.culprits import above, describe_views, not_finite
-from clac_jax.input_pipeline.batch import ExampleViews
+from clac_jax.input_pipeline.example import ExampleViews
 
 EXAMPLES = [10, 11, 12, 13, 14, 15]
 

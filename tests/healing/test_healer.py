@@ -13,7 +13,7 @@ from clac_jax.healing.errors import FaultyMachineError, GoBack, TrainingDiverged
 from clac_jax.healing.guard import Guard
 from clac_jax.healing.healer import WENT_BACK, Healer, Setting
 from clac_jax.healing.passes import Observed
-from clac_jax.input_pipeline.batch import ExampleViews
+from clac_jax.input_pipeline.example import ExampleViews
 from clac_jax.journal.journal_file import HEALED, Journal
 from clac_jax.journal.record import DTYPE
 from clac_jax.training.progress import RunProgress

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from clac_jax.crystals.graph import CrystalGraph
-from clac_jax.input_pipeline.batch import BatchShape, ExampleViews, TokenView, collate
+from clac_jax.input_pipeline.batch import BatchShape, collate
+from clac_jax.input_pipeline.example import ExampleViews, TokenView
 
 ATOM = CrystalGraph(
     atomic_numbers=np.array([1], np.int32),
@@ -20,14 +21,12 @@ def pack(texts, tiles, num_examples=None, indices=None):
     """TextBatch with one view per text: ids, or a tuple (ids, labels, numbers, composition)."""
     views = [TokenView(*text) if isinstance(text, tuple) else TokenView(text) for text in texts]
     num_examples = num_examples or len(texts)
-    numbered = views[0].numbers is not None
-    composed = views[0].composition is not None
     nodes = ((num_examples, 1),)
-    shape = BatchShape(num_examples, 1, 1, nodes, 0, tiles, numbered=numbered, composed=composed)
     indices = indices or range(len(texts))
     examples = [
         ExampleViews(index, (ATOM,), (view,)) for index, view in zip(indices, views, strict=True)
     ]
+    shape = BatchShape(num_examples, 1, 1, nodes, 0, tiles, examples[0].present)
     return collate(examples, shape).texts
 
 

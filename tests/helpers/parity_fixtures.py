@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from clac_jax.crystals.graph import CrystalGraph
-from clac_jax.input_pipeline.batch import BatchShape, ExampleViews, TokenView, collate
+from clac_jax.input_pipeline.batch import BatchShape, collate
+from clac_jax.input_pipeline.example import ExampleViews, TokenView
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"
 TORCH = Path(__file__).parents[1] / "data" / "torch"  # written by tools/torch_references.py

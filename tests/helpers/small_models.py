@@ -12,7 +12,8 @@ import numpy as np
 from clac_jax.config.schema import default_config
 from clac_jax.crystals.descriptors import CELL_NUMBERS, SITE_NUMBERS, Descriptors
 from clac_jax.crystals.elements import MAX_ATOMIC_NUMBER
-from clac_jax.input_pipeline.batch import BatchShape, ExampleViews, TokenView, collate
+from clac_jax.input_pipeline.batch import BatchShape, collate
+from clac_jax.input_pipeline.example import ExampleViews, TokenView
 from clac_jax.interop.reference_weights import head_params
 from clac_jax.models import abstract_variables
 from helpers.parity_fixtures import (
@@ -97,9 +98,7 @@ def batch_of(examples_, num_examples=None, num_views=2, spare=0):
         node_tiles=((20 + spare, num_views * num_examples),),
         num_edges=num_edges + spare,
         token_tiles=((12 + spare, num_views * num_examples),),
-        described=real.graphs[0].descriptors is not None,
-        numbered=real.tokens[0].numbers is not None,
-        composed=real.tokens[0].composition is not None,
+        present=real.present,
     )
     return collate(examples_, shape)
 

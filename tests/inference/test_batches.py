@@ -15,7 +15,7 @@ from clac_jax import datasets
 from clac_jax.inference import batches
 from clac_jax.inference.batches import NO_CRYSTAL, Work, in_batches
 from clac_jax.inference.errors import InputError
-from clac_jax.input_pipeline.batch import ExampleViews, TokenView
+from clac_jax.input_pipeline.example import ExampleViews, TokenView
 
 # Embeds the crystals of a split by a run on two devices, and saves the vectors.
 ON_TWO_DEVICES = """
@@ -137,6 +137,7 @@ def test_a_bar_is_drawn_on_a_terminal_and_when_it_is_wanted(work, monkeypatch):
         assert bool(stream.getvalue()) == drawn
 
 
+@pytest.mark.slow
 def test_two_devices_give_what_one_gives(run, model, data_dir, tmp_path, monkeypatch):
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     monkeypatch.setenv("XLA_FLAGS", flags)

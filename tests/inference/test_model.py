@@ -18,7 +18,8 @@ from clac_jax.crystals.graph import build_graph
 from clac_jax.errors import UserError
 from clac_jax.files.huggingface import PretrainedError
 from clac_jax.inference.source import Source
-from clac_jax.input_pipeline.batch import BatchShape, ExampleViews, TokenView, collate
+from clac_jax.input_pipeline.batch import BatchShape, collate
+from clac_jax.input_pipeline.example import ExampleViews, TokenView
 from clac_jax.models.build import build_graph_encoder, build_model
 from clac_jax.models.property_model import PropertyModel
 from clac_jax.tasks.metrics import pool_metrics
@@ -239,6 +240,7 @@ def test_every_kind_of_model_embeds(changes, crystals, texts):
     np.testing.assert_allclose(np.linalg.norm(model.embed_texts(texts[:2]), axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_with_a_critic_the_similarity_is_the_critics(crystals, texts):
     model = fresh(loss__name="jsd", loss__critic="concat")
     batch, vocab_size = one_batch(model.config, crystals, texts)

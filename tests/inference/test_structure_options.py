@@ -89,9 +89,7 @@ def test_vectors_are_those_of_the_evaluation(model, records, vectors):
         ((largest, NUM_TEST),),
         sum(len(example.graphs[0].senders) for example in examples),
         ((64, NUM_TEST),),
-        described=True,
-        numbered=True,
-        composed=True,
+        present=examples[0].present,
     )
     apply = jax.jit(build_model(model.config, tokenizer.vocab_size).apply)
     output = apply(model.variables, collate(examples, shape))

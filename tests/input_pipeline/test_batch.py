@@ -11,14 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clac_jax.crystals.graph import CrystalGraph
-from clac_jax.input_pipeline.batch import (
-    BatchShape,
-    BatchShapeError,
-    ExampleViews,
-    TokenView,
-    collate,
-    misfit,
-)
+from clac_jax.input_pipeline.batch import BatchShape, BatchShapeError, collate, misfit
+from clac_jax.input_pipeline.example import ExampleViews, TokenView
 from clac_jax.input_pipeline.tiles import num_pairs
 
 

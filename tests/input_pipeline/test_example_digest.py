@@ -7,7 +7,7 @@ import pytest
 
 from clac_jax.crystals.descriptors import CELL_NUMBERS, SITE_NUMBERS, Descriptors
 from clac_jax.crystals.graph import CrystalGraph
-from clac_jax.input_pipeline.batch import ExampleViews, TokenView
+from clac_jax.input_pipeline.example import ExampleViews, TokenView
 from clac_jax.input_pipeline.example_digest import BATCH_DIGESTS, digested
 
 

@@ -9,7 +9,8 @@ from helpers.crystals import rock_salt
 
 from clac_jax.crystals.graph import build_graph
 from clac_jax.errors import ConfigError
-from clac_jax.input_pipeline.batch import BatchShape, ExampleViews, TokenView
+from clac_jax.input_pipeline.batch import BatchShape
+from clac_jax.input_pipeline.example import ExampleViews, TokenView
 from clac_jax.input_pipeline.packing import (
     chunk_size,
     in_one_shape,

@@ -9,7 +9,7 @@ from clac_jax.crystals.crystal import Crystal
 from clac_jax.crystals.descriptors import describe
 from clac_jax.crystals.graph import CrystalGraph
 from clac_jax.input_pipeline import sample as sample_module
-from clac_jax.input_pipeline.batch import ExampleViews, TokenView
+from clac_jax.input_pipeline.example import ExampleViews, Present, TokenView
 from clac_jax.input_pipeline.sample import Sample, kept_sample
 
 
@@ -31,7 +31,7 @@ def assert_right(sample):
     np.testing.assert_array_equal(sample.nodes, [[3, 3], [5, 5]])
     np.testing.assert_array_equal(sample.edges, [[40, 40], [60, 60]])
     np.testing.assert_array_equal(sample.tokens, [[7], [9]])
-    assert sample.labelled is True
+    assert sample.present == Present(labels=True)
     assert all(array.dtype == np.int64 for array in (sample.nodes, sample.edges, sample.tokens))
 
 
@@ -68,9 +68,9 @@ def test_whether_there_are_descriptors_and_numbers_is_kept(made):
         example = ExampleViews(0, (graph, graph), (tokens,), 0.5)
         for _ in range(2):  # counted, and read
             sample = kept_sample([repr(tokens)], lambda example=example: [example])
-            assert sample.described == (descriptors is not None)
-            assert sample.numbered == (tokens is numbered)
-    assert not Sample.of(EXAMPLES).described and not Sample.of(EXAMPLES).numbered
+            assert sample.present == Present(
+                labels=True, descriptors=descriptors is not None, numbers=tokens is numbered
+            )
 
 
 def test_other_code_counts_again(made, monkeypatch):

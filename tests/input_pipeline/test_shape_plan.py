@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clac_jax.crystals.graph import CrystalGraph
-from clac_jax.input_pipeline.batch import BatchShapeError, ExampleViews, TokenView, collate, misfit
+from clac_jax.input_pipeline.batch import BatchShapeError, collate, misfit
+from clac_jax.input_pipeline.example import ExampleViews, TokenView
 from clac_jax.input_pipeline.sample import Sample
 from clac_jax.input_pipeline.shape_plan import Planning, ShapePlan
 

@@ -18,7 +18,7 @@ from helpers.small_models import (
 
 from clac_jax.config.schema import default_config
 from clac_jax.errors import UserError
-from clac_jax.input_pipeline.batch import ExampleViews
+from clac_jax.input_pipeline.example import ExampleViews
 from clac_jax.models import ModelError, build_model
 from clac_jax.models.encoders import build_graph_encoder, encoder_needs, text_settings
 from clac_jax.models.fourier import magnitude_features

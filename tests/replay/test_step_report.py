@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from clac_jax.input_pipeline.batch import TokenView
+from clac_jax.input_pipeline.example import TokenView
 from clac_jax.input_pipeline.views import DrawnText
 from clac_jax.replay.errors import ReplayError
 from clac_jax.replay.examination import Displacement, Examination, Example, largest_elements

@@ -20,7 +20,8 @@ from helpers.parity_fixtures import (
     tree_errors,
 )
 
-from clac_jax.input_pipeline.batch import BatchShape, ExampleViews, TokenView, collate
+from clac_jax.input_pipeline.batch import BatchShape, collate
+from clac_jax.input_pipeline.example import ExampleViews, TokenView
 from clac_jax.models.graph import cgcnn
 from clac_jax.models.graph.cgcnn import CGCNNSettings, edge_features
 from clac_jax.models.torch_layout import TensorReader

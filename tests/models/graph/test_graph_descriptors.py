@@ -11,7 +11,7 @@ from helpers.small_models import batch_of, examples, small_config, with_structur
 
 from clac_jax.config.schema import default_config
 from clac_jax.crystals.descriptors import NEIGHBOURS
-from clac_jax.input_pipeline.batch import ExampleViews
+from clac_jax.input_pipeline.example import ExampleViews
 from clac_jax.models import ModelError
 from clac_jax.models.encoders import build_graph_encoder, with_pretrained_graph_encoder
 from clac_jax.models.graph import composition
