@@ -21,7 +21,8 @@ import numpy as np
 from benchmarks.common import timed
 from clac_jax.config.schema import default_config
 from clac_jax.crystals.graph import CrystalGraph
-from clac_jax.input_pipeline.batch import Batch, BatchShape, ExampleViews, TokenView, collate
+from clac_jax.input_pipeline.batch import Batch, BatchShape, collate
+from clac_jax.input_pipeline.example import ExampleViews, TokenView
 from clac_jax.input_pipeline.sample import Sample
 from clac_jax.input_pipeline.shape_plan import ShapePlan
 from clac_jax.models import CLaC

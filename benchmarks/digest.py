@@ -21,7 +21,8 @@ import numpy as np
 from benchmarks.common import RESULTS, SHARED_CORES, timed, write_results
 from benchmarks.comparison import NUM_EXAMPLES, comparison_config, load_examples, plan_for
 from clac_jax.digests.host import state_digests
-from clac_jax.input_pipeline.batch import ExampleViews, collate
+from clac_jax.input_pipeline.batch import collate
+from clac_jax.input_pipeline.example import ExampleViews
 from clac_jax.input_pipeline.example_digest import digested
 from clac_jax.input_pipeline.packing import stacked
 from clac_jax.journal.journal_file import JournalFile

@@ -30,7 +30,8 @@ from benchmarks.comparison import comparison_config, compile_step, plan_for
 from clac_jax import datasets
 from clac_jax.crystals.crystal import Crystal
 from clac_jax.crystals.graph import build_graph
-from clac_jax.input_pipeline.batch import ExampleViews, TokenView, collate
+from clac_jax.input_pipeline.batch import collate
+from clac_jax.input_pipeline.example import ExampleViews, TokenView
 from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.models import build_model, init_variables
 from clac_jax.models.encoders import build_graph_encoder, encoder_needs

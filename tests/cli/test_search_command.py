@@ -75,6 +75,7 @@ def hits_of(output):
     return json.loads(output, parse_constant=pytest.fail)["hits"]
 
 
+@pytest.mark.slow
 def test_the_index_of_a_run_is_made_once(run, index, clac):
     before = (index / "index.json").stat().st_mtime_ns
     code, output, errors = clac("search", run, "an oxide", "-k", 3, "--format", "json")

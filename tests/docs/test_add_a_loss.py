@@ -21,6 +21,7 @@ def test_the_new_loss_passes_the_checks_of_every_loss(clone):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_new_loss_trains_and_a_changed_setting_is_reported(clone, data_dir):
     flags = (
         f"--config.dataset.data_dir={data_dir}",

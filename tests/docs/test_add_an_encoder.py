@@ -57,6 +57,7 @@ def train(clone, data_dir):
     return start
 
 
+@pytest.mark.slow
 def test_the_new_encoder_trains_and_is_saved(train, clone):
     assert train(1) == list(range(1, EPOCH + 1))
     workdir = clone / "outputs" / "schnet"

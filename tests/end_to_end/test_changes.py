@@ -32,6 +32,7 @@ def test_another_workdir_continues_like_the_same_run(stage1, small_config, tmp_p
     assert report["counts"]["restored"] == len(report["arrays"])
 
 
+@pytest.mark.slow
 def test_in_chunks_and_with_rematerialisation_it_is_the_same_run(stage1, small_config, tmp_path):
     saving = {"gradient_cache_chunks": 2, "remat": ("graph_encoder", "text_encoder")}
     train(small_config(resume_from=f"{stage1}@epoch=0", **saving), tmp_path)
@@ -189,6 +190,7 @@ def test_another_architecture_is_refused_and_then_taken_in_part(stage1, small_co
     assert all("layer_1" in path for path in params - set(before))
 
 
+@pytest.mark.slow
 def test_another_graph_encoder(stage1, small_config, tmp_path):
     """The text side and the heads of a run can be reused with another crystal encoder."""
     changed = small_config(

@@ -52,6 +52,7 @@ def steps(workdir):
     return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
 def test_a_workdir_moved_away_is_noticed_and_the_run_saved_where_it_went(start, tmp_path):
     workdir, moved = tmp_path / "run", tmp_path / "moved"
     process = start(workdir, "--config.max_epochs=10000", "--config.checkpoint.every_n_epochs=1000")
@@ -66,6 +67,7 @@ def test_a_workdir_moved_away_is_noticed_and_the_run_saved_where_it_went(start, 
     assert [row["step"] for row in rows] == list(range(1, rows[-1]["step"] + 1))
 
 
+@pytest.mark.slow
 def test_tensorboard_has_every_row_after_a_kill(start, run, tmp_path):
     """SIGKILL right after a commit; after the resume TensorBoard and metrics.jsonl agree."""
     workdir = tmp_path / "run"
@@ -84,6 +86,7 @@ def test_tensorboard_has_every_row_after_a_kill(start, run, tmp_path):
     assert points(workdir / "tensorboard").keys() == expected
 
 
+@pytest.mark.slow
 def test_unread_output_never_ends_a_run(command, environment, tmp_path):
     """A pipe without a reader, and characters that the output encoding lacks."""
     workdir = tmp_path / "ünï 😀"

@@ -19,6 +19,7 @@ from clac_jax.reporting.metrics_file import read_rows
 FOLDER = ROOT / "tests" / "data" / "lightning"
 
 
+@pytest.mark.slow
 def test_main_resumes_from_an_import(tmp_path, capsys, data_dir, environment, programs):
     workdir = tmp_path / "run"
     arguments = ["--workdir", str(workdir), "--text-encoder", str(FOLDER / "hf_bert")]

@@ -177,6 +177,7 @@ def test_asked_to_stop_while_it_validates(start, run, undisturbed, tmp_path):
     assert_equal_runs(workdir, undisturbed)
 
 
+@pytest.mark.slow
 def test_asked_to_stop_while_it_tests(start, run, tmp_path):
     """The last checkpoint exists until the test row does, even if it is not kept."""
     workdir, log = tmp_path / "stopped", tmp_path / "stopped.log"

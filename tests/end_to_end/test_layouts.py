@@ -49,6 +49,7 @@ def on_one(run, tmp_path_factory):
     return build
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_bits_of_one(run, on_one, tmp_path):
     done = run(tmp_path / "two", *LAYOUT, devices=2)
     assert done.returncode == 0, done.stderr

@@ -82,6 +82,7 @@ def test_unfrozen_parameters_begin_with_updates_of_a_fresh_adam(small_config, tm
     assert np.median(moved) == pytest.approx(1.0, rel=1e-2)  # 0.49 with the other counts
 
 
+@pytest.mark.slow
 def test_a_finished_run_that_dropped_its_last_checkpoint_trains_nothing(
     small_config, tmp_path, capsys
 ):

@@ -105,6 +105,7 @@ def test_a_decoder_with_its_language_model_loss(run, tmp_path):
     assert np.log(30522) * 0.8 < rows[0]["lm_loss"] < np.log(30522) * 1.2
 
 
+@pytest.mark.slow
 def test_killed_in_mid_epoch_and_started_again_equals_uninterrupted(
     finished, arguments, environment, programs, run, tmp_path
 ):

@@ -35,12 +35,16 @@ SMALL = {
     "n_h": 0,  # no perceptron after the pooling, so that the sum stays a sum
 }
 ENCODERS = {name: settings_of(kind, SMALL).build() for name, kind in GRAPH_ENCODERS.items()}
-STRUCTURAL = [name for name, kind in GRAPH_ENCODERS.items() if not kind.sees_composition]
 # ORB sees the direction of a neighbour: it learned rotational symmetry, it does not enforce it.
 SEES_DIRECTIONS = ("orb",)
 SEEDS = (0, 4, 9)
 # ORB compiles longest: its gradients below do not see padding, its other checks are slow.
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if name == "orb" else name for name in ENCODERS]
+STRUCTURAL = [
+    param
+    for param, kind in zip(NAMES, GRAPH_ENCODERS.values(), strict=True)
+    if not kind.sees_composition
+]
 EDGES = 420  # space for the edges of all three and their supercells
 
 
@@ -151,7 +155,7 @@ def test_another_basis_of_the_lattice_changes_nothing(encode, name):
     assert relative_error(changed, plain) < 2e-5
 
 
-@pytest.mark.parametrize("name", ["painn", "cgcnn", "orb"])
+@pytest.mark.parametrize("name", ["painn", "cgcnn", pytest.param("orb", marks=pytest.mark.slow)])
 def test_a_supercell_has_as_much_more_as_the_pool_says(encode, name):
     copies = [(2, 1, 1), (1, 3, 1), (1, 2, 2)]
     plain = encode(name, crystals())
