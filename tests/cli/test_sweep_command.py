@@ -2,14 +2,18 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from helpers.formats import FORMATS
 from helpers.paths import ROOT
 from helpers.sweep_program import PRETEND, be_quick
 
+from clac_jax import load
 from clac_jax.cli.main import main
 from clac_jax.config.schema import to_plain
 from clac_jax.config.shipped import config_named
@@ -109,6 +113,23 @@ def test_a_sweep_from_its_start_to_its_best_trial(sweep, defined, file, tmp_path
     path.write_text(path.read_text() + "seed = 7\n")
     code, _, err = sweep("start", path)
     assert code == 2 and "seed: 0 -> 7" in err and "Traceback" not in err
+
+
+def test_the_model_of_the_best_trial_is_published_and_loaded(sweep, defined, tmp_path):
+    """Trained by a real run, which takes the place of the trial that pretended."""
+    sweep("start", defined())
+    number = json.loads(sweep("best", "--json")[1])["number"]
+    folder = trial_folder(tmp_path / "lr", number)
+    shutil.rmtree(folder)
+    code, _, err = sweep("best", "--export", tmp_path / "model")
+    assert code == 2 and f"{folder} is not here" in err
+    run = FORMATS / "3" / "run"
+    shutil.copytree(run, folder)
+    code, out, err = sweep("best", "--export", tmp_path / "model")
+    assert code == 0 and str(tmp_path / "model") in out, err
+    texts = ["A cubic perovskite.", "An oxide of iron."]
+    vectors = (load(source).embed_texts(texts) for source in (tmp_path / "model", f"{run}@best"))
+    np.testing.assert_array_equal(*vectors)
 
 
 CONFIG = """
