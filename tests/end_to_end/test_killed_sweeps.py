@@ -47,7 +47,7 @@ def swept(definition, workdir, kills, number):
         process.start()
         return process
 
-    run_killed(begin, workdir, kills, number, pauses=(1.0, 8.0))
+    run_killed(begin, workdir, kills, number, pauses=(0.5, 4.0))
     with Storage(url, "lr") as storage:
         return storage.trials()
 
