@@ -54,8 +54,8 @@ def made(config):
         model = build_model(config, vocab_size)
     initialise = jax.jit(lambda key: model.init(key, batch, train=False))
     variables = initialise(jax.random.PRNGKey(0))
-    arrays = flax.traverse_util.flatten_dict(variables, sep="/")
-    arrays = {path: np.asarray(leaf) for path, leaf in arrays.items()}
+    flat = flax.traverse_util.flatten_dict(variables, sep="/")
+    arrays = {path: np.asarray(leaf) for path, leaf in flat.items()}
     return Source(
         name="fresh",
         config=ml_collections.FrozenConfigDict(to_plain(config)),
@@ -251,10 +251,8 @@ def test_with_a_critic_the_similarity_is_the_critics(crystals, texts):
     assert not model.is_dot_product
     labels = ["an oxide", "a metal"]
     found = model.classify(crystals, labels, ["{}", "It is {}."])
-    scores = [
-        model.similarity(each, crystals) for each in (labels, [f"It is {x}." for x in labels])
-    ]
-    mean = np.mean(scores, axis=0).T
+    worded = (labels, [f"It is {x}." for x in labels])
+    mean = np.mean([model.similarity(each, crystals) for each in worded], axis=0).T
     expected = np.exp(mean) / np.exp(mean).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     _, best = model.rank("salt", crystals, k=1)
