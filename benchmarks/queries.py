@@ -1,4 +1,4 @@
-"""Ten short queries in words, and how many of the first ten crystals fit.
+"""Short queries in words, and how many of the first ten crystals fit.
 
 python -m benchmarks.queries "mini=mini" ["base=outputs/base@best" ...]
 
@@ -47,28 +47,93 @@ def group(record: Record) -> int:
     return describe(record.crystal()).space_group
 
 
+def is_type(name: str) -> Callable[[Record], bool]:
+    """Whether a crystal's text names this structure type."""
+    return lambda record: says(record, name)
+
+
+def in_group(number: int) -> Callable[[Record], bool]:
+    """Whether a crystal's space group has this number."""
+    return lambda record: group(record) == number
+
+
+def in_system(first: int, last: int, kind: str) -> Callable[[Record], bool]:
+    """Whether a crystal's space group lies in this range and its text calls it this."""
+    return lambda record: first <= group(record) <= last and says(record, rf"(?i)\b{kind}\b")
+
+
+def density(record: Record) -> float:
+    """The density in g/cm^3."""
+    return float(describe(record.crystal()).cell[3])
+
+
 QUERIES: dict[str, Callable[[Record], bool]] = {
-    "A layered oxide with a wide band gap.": lambda r: (
-        says(r, "layer|two-dimensional|sheets") and has(r, "O") and gap(r) > 2
-    ),
-    "A cubic perovskite.": lambda r: says(r, "perovskite") and group(r) >= 195,
-    "A half-Heusler compound.": lambda r: says(r, "half-Heusler"),
+    # structure types
+    "A cubic perovskite.": lambda r: says(r, "(?<!anti)perovskite") and group(r) >= 195,
+    "A cubic antiperovskite.": is_type("antiperovskite"),
+    "A half-Heusler compound.": is_type("half-Heusler"),
+    "A full-Heusler alloy.": is_type("full-Heusler"),
     "A compound with the rock salt structure.": lambda r: (
         says(r, "rock salt") and not says(r, "layered rock salt")
     ),
-    "A Laves phase.": lambda r: says(r, "Laves"),
-    "A crystal of discrete molecules held together by weak forces.": lambda r: says(
-        r, "discrete molecules|molecular"
+    "A Laves phase.": is_type("Laves"),
+    "A compound with the cesium chloride structure.": is_type("cesium chloride"),
+    "The crystal has the ThCr2Si2 structure.": is_type("ThCr2Si2"),
+    "A chalcopyrite.": is_type("chalcopyrite"),
+    "A zincblende semiconductor.": is_type("zincblende"),
+    "A wurtzite crystal.": is_type("wurtzite"),
+    "A spinel.": is_type("spinel"),
+    "A pyrochlore.": is_type("pyrochlore"),
+    "A crystal of discrete molecules held together by weak forces.": is_type(
+        "discrete molecules|molecular"
     ),
-    "The space group is P6_3/mmc (No. 194).": lambda r: group(r) == 194,
+    # symmetry
+    "The space group is P6_3/mmc (No. 194).": in_group(194),
+    "The space group is Fm-3m (No. 225).": in_group(225),
+    "Space group Pnma.": in_group(62),
+    "It crystallizes in the space group I4/mmm.": in_group(139),
+    "The structure is monoclinic with space group C2/c.": in_group(15),
+    "A hexagonal nitride.": in_system(168, 194, "nitride"),
+    "A monoclinic phosphate.": in_system(3, 15, "phosphate"),
+    "A cubic fluoride.": in_system(195, 230, "fluoride"),
+    "An orthorhombic sulfide.": in_system(16, 74, "sulfide"),
+    "A tetragonal intermetallic compound.": in_system(75, 142, "intermetallic"),
+    # surroundings of atoms
     "Every lithium atom is surrounded by four oxygen atoms in a tetrahedral arrangement.": (
         lambda r: has(r, "Li", "O") and says(r, "(?i)lithium[^.]*tetrahedr|tetrahedr[^.]*lithium")
+    ),
+    "Silicon atoms in tetrahedra of oxygen.": lambda r: (
+        has(r, "Si", "O") and says(r, "(?i)silicon[^.]*tetrahedr|tetrahedr[^.]*silicon")
+    ),
+    "Titanium is octahedrally coordinated by oxygen.": lambda r: (
+        has(r, "Ti", "O") and says(r, "(?i)titanium[^.]*octahedr|octahedr[^.]*titanium")
+    ),
+    # elements
+    "A compound of lithium, iron and oxygen.": lambda r: has(r, "Li", "Fe", "O"),
+    "A copper oxide.": lambda r: has(r, "Cu", "O"),
+    "A hydride.": lambda r: says(r, r"(?i)\bhydride"),
+    "A manganese silicide.": lambda r: has(r, "Mn", "Si") and not has(r, "O"),
+    "An intermetallic compound of a rare earth and nickel.": lambda r: (
+        has(r, "Ni")
+        and says(r, "intermetallic")
+        and any(57 <= number <= 71 for number in r.atomic_numbers.tolist())
+    ),
+    # properties
+    "A layered oxide with a wide band gap.": lambda r: (
+        says(r, "layer|two-dimensional|sheets") and has(r, "O") and gap(r) > 2
     ),
     "A sulfide semiconductor with a band gap of 2 eV.": lambda r: (
         has(r, "S") and not has(r, "O") and 1.5 < gap(r) < 2.5
     ),
+    "A selenide with a band gap of 1 eV.": lambda r: has(r, "Se") and 0.5 < gap(r) < 1.5,
+    "A fluoride with a band gap above 6 eV.": lambda r: has(r, "F") and gap(r) > 6,
+    "A metallic oxide.": lambda r: has(r, "O") and 0 <= gap(r) <= 0.1,
     "A heavy metal alloy with a density of 15 g/cm^3.": lambda r: (
-        abs(float(describe(r.crystal()).cell[3]) - 15) < 2 and gap(r) <= 0.1
+        abs(density(r) - 15) < 2 and gap(r) <= 0.1
+    ),
+    "A light material with a density of 2 g/cm^3.": lambda r: abs(density(r) - 2) < 0.3,
+    "A very stable compound with a formation energy of -3 eV per atom.": lambda r: (
+        abs(r.properties.get("formation energy per atom", 0) + 3) < 0.4
     ),
 }
 
@@ -109,6 +174,8 @@ def main() -> None:
                 f"{query}  {' '.join(found['first'][:5])}",
                 flush=True,
             )
+        fitting = sum(found["fitting"] for found in results[name].values())
+        print(f"{name}: {fitting} of {FIRST * len(QUERIES)} over all queries", flush=True)
     write_results(options.output, {"models": results})
 
 

@@ -65,6 +65,7 @@ def records(cache: Path) -> tuple[list[Record], dict[str, str]]:
     Args:
         cache: file of the computed facts, which take a few minutes.
     """
+    cache.parent.mkdir(parents=True, exist_ok=True)
     known = pickle.loads(cache.read_bytes()) if cache.exists() else {}
     found, without = [], {}
     for row in prototypes():
@@ -119,7 +120,7 @@ def figures(pool: Pool, is_counted: np.ndarray) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+", metavar="NAME=MODEL")
-    parser.add_argument("--cache", type=Path, default=Path("aflow_facts.pkl"))
+    parser.add_argument("--cache", type=Path, default=Path("build/aflow_facts.pkl"))
     parser.add_argument("--data_dir", default="data")
     parser.add_argument("--output", type=Path, default=RESULTS / "transfer.json")
     options = parser.parse_args()

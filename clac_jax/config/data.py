@@ -135,6 +135,24 @@ class Augment:
         used_with="task=contrastive",
         on_change=NEXT_EXAMPLE,
     )
+    hide_composition_prob: float = key(
+        0.0,
+        "probability that the composition that a text states is not given beside its words, so "
+        "that words such as 'sulfide', which are all that a short query may have, are learned",
+        low=0.0,
+        high=1.0,
+        used_with="text_encoder.add_compositions=True",
+        on_change=NEXT_EXAMPLE,
+    )
+    short_text_prob: float = key(
+        0.0,
+        "probability that one or two sentences are all that is kept of a text whose sentences are "
+        "dropped, as short as a query",
+        low=0.0,
+        high=1.0,
+        used_with="task=contrastive",
+        on_change=NEXT_EXAMPLE,
+    )
     statement_prob: float = key(
         0.0,
         "probability that a text consists of the true statements of the example's question lists "

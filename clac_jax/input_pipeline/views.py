@@ -27,7 +27,7 @@ NO_TEXT = TokenView(np.zeros(1, np.int32))  # placeholder for a text that is nev
 # Last part of a generator's seed. Each view draws from its own stream, so that switching off one
 # augmentation leaves the others unchanged.
 # Stream 0 is `order.ORDER_STREAM`; crystals and texts have two views each.
-_CRYSTAL, _TEXT, _HIDING, _STATEMENTS = 1, 3, 5, 6
+_CRYSTAL, _TEXT, _HIDING, _STATEMENTS, _SHORT, _COMPOSITION = 1, 3, 5, 6, 8, 10
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class ViewOptions:
         sentence_keep_prob: see `text.text_view`.
         drop_in_single_text_view: whether sentences are also dropped and shuffled when there is only
             one text view; the reference uses the full text in that case.
+        short_text_prob: probability that a text, if its sentences are dropped, keeps one or two.
         statement_prob: probability that a text consists of the true statements of the example's
             question lists.
         mask_prob: share of tokens masked in training.
@@ -58,6 +59,7 @@ class ViewOptions:
         replace_formula_prob: probability that all formulas in a text view become "material".
         replace_formula_start_epoch: first epoch in which formulas are replaced.
         hide_elements_prob: probability that all views of an example hide its elements.
+        hide_composition_prob: probability that only the words of a text state its composition.
         label: name of the property being learned, in which case there are no texts; "": none.
     """
 
@@ -75,6 +77,7 @@ class ViewOptions:
     max_compression: float = 0.0
     sentence_keep_prob: float = 0.5
     drop_in_single_text_view: bool = False
+    short_text_prob: float = 0.0
     statement_prob: float = 0.0
     mask_prob: float = 0.15
     with_labels: bool = False
@@ -82,6 +85,7 @@ class ViewOptions:
     replace_formula_prob: float = 0.0
     replace_formula_start_epoch: int = 0
     hide_elements_prob: float = 0.0
+    hide_composition_prob: float = 0.0
     label: str = ""
 
 
@@ -104,6 +108,7 @@ def view_options(config: ml_collections.ConfigDict, needs: EncoderNeeds) -> View
         max_compression=config.augment.max_compression,
         sentence_keep_prob=config.augment.sentence_keep_prob,
         drop_in_single_text_view=config.augment.drop_in_single_text_view,
+        short_text_prob=config.augment.short_text_prob,
         statement_prob=config.augment.statement_prob,
         mask_prob=config.augment.mask_prob if masks else 0.0,
         with_labels=config.lm_weight > 0,
@@ -111,6 +116,7 @@ def view_options(config: ml_collections.ConfigDict, needs: EncoderNeeds) -> View
         replace_formula_prob=config.replace_formula_prob,
         replace_formula_start_epoch=config.replace_formula_start_epoch,
         hide_elements_prob=0.0 if is_property else config.augment.hide_elements_prob,
+        hide_composition_prob=config.augment.hide_composition_prob,
         label=config.property.name if is_property else "",
     )
 
@@ -169,18 +175,25 @@ def draw(
     def generator(stream: int) -> np.random.Generator:
         return np.random.default_rng((seed, epoch, stream, index))
 
+    def happens(stream: int, probability: float) -> bool:
+        return probability > 0 and bool(generator(stream).uniform() < probability)
+
     def text(view: int) -> DrawnText:
         rng = generator(_TEXT + view)
         words = record.text_of(options.text_source, rng)
         sentences: tuple[str, ...] = ()
         kept: tuple[int, ...] = ()
-        share = options.statement_prob
-        if share and generator(_STATEMENTS + view).uniform() < share:
+        if happens(_STATEMENTS + view, options.statement_prob):
             sentences = record.true_statements()
+        of_statements = bool(sentences)
         if not sentences and (options.text_views == 2 or options.drop_in_single_text_view):
             sentences = tuple(split_sentences(words))
         if sentences:
-            kept = tuple(chosen_sentences(len(sentences), rng, options.sentence_keep_prob).tolist())
+            if not of_statements and happens(_SHORT + view, options.short_text_prob):
+                chosen = rng.permutation(len(sentences))[: rng.integers(1, 3)]
+            else:
+                chosen = chosen_sentences(len(sentences), rng, options.sentence_keep_prob)
+            kept = tuple(chosen.tolist())
             words = " ".join(sentences[number] for number in kept)
         replaced = rng.uniform() < options.replace_formula_prob
         replaced = replaced and epoch >= options.replace_formula_start_epoch
@@ -201,10 +214,12 @@ def draw(
             if composition is not None:  # nor elements
                 offsets = tokenizer.encode_with_offsets(words, options.max_length)[1]
                 composition = token_composition(words, offsets, shown)
+        if composition is not None and happens(_COMPOSITION + view, options.hide_composition_prob):
+            composition = np.zeros_like(composition)
         tokens = TokenView(ids, labels if options.with_labels else None, numbers, composition)
         return DrawnText(sentences, kept, replaced or hidden, words, tokens, hidden)
 
-    hidden = bool(generator(_HIDING).uniform() < options.hide_elements_prob)
+    hidden = happens(_HIDING, options.hide_elements_prob)
     crystal = record.crystal()
     views: tuple[Crystal, ...] = (crystal,)
     if options.graph_views == 2:

@@ -10,7 +10,7 @@ from clac_jax.config.check import ready, validate
 from clac_jax.config.run import all_keys
 from clac_jax.config.schema import ConfigError, default_config, to_json
 from clac_jax.errors import UserError
-from configs import base, clac_paper, composition_baseline, encoders, losses, smoke
+from configs import base, clac_paper, composition_baseline, encoders, losses, search, smoke
 
 KEYS = all_keys()
 OF_OTHER_TYPES = {
@@ -39,7 +39,7 @@ def refusal(key, value):
 LAYOUT = {"reproducible": "layout"}
 
 
-@pytest.mark.parametrize("module", [base, clac_paper, composition_baseline, smoke])
+@pytest.mark.parametrize("module", [base, clac_paper, composition_baseline, search, smoke])
 def test_shipped_configs_are_valid(module):
     validate(module.get_config())
 

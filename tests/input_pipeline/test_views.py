@@ -1,5 +1,6 @@
 """Random views of crystals and texts."""
 
+import collections
 import dataclasses
 
 import numpy as np
@@ -222,6 +223,42 @@ def test_some_texts_are_the_true_statements_of_the_question_lists(records, token
     for index, record in enumerate(records):
         view, other = (draw(record, index, 3, 0, each, tokenizer) for each in (options, plain))
         assert view.texts[0].words == other.texts[0].words
+
+
+def test_some_texts_are_as_short_as_a_query(records, tokenizer):
+    options = dataclasses.replace(OPTIONS, short_text_prob=0.4, mask_prob=0.0)
+    plain = dataclasses.replace(options, short_text_prob=0.0)
+    counts = collections.Counter()
+    for index, record in enumerate(records):
+        pairs = [draw(record, index, 3, 2, each, tokenizer).texts for each in (options, plain)]
+        for short, other in zip(*pairs, strict=True):
+            if short.words == other.words:
+                continue
+            assert short.words == " ".join(short.sentences[k] for k in short.kept)
+            assert len(set(short.kept)) == len(short.kept)
+            counts[len(short.kept)] += 1
+    assert set(counts) == {1, 2}
+    assert 6 <= counts.total() <= 30  # of 46; expected 18, and three deviations are 10
+
+
+def test_some_texts_state_their_composition_only_in_words(records, tokenizer):
+    options = dataclasses.replace(
+        OPTIONS, facts=TextFacts(compositions=True), hide_composition_prob=0.4, mask_prob=0.0
+    )
+    plain = dataclasses.replace(options, hide_composition_prob=0.0)
+    hidden = stated = 0
+    for index, record in enumerate(records):
+        pairs = [
+            train_views(record, index, 3, 2, each, tokenizer).tokens for each in (options, plain)
+        ]
+        for some, every in zip(*pairs, strict=True):
+            np.testing.assert_array_equal(some.ids, every.ids)
+            if every.composition.any():
+                stated += 1
+                hidden += not some.composition.any()
+            if some.composition.any():
+                np.testing.assert_array_equal(some.composition, every.composition)
+    assert 0.15 * stated < hidden < 0.65 * stated
 
 
 def test_hidden_elements_are_in_neither_crystals_nor_texts(records, tokenizer):
