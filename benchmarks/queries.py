@@ -1,4 +1,4 @@
-"""Short queries in words, and how many of the first ten crystals fit.
+"""Short queries in words, and formulas: how many of the first ten crystals fit.
 
 python -m benchmarks.queries "mini=mini" ["base=outputs/base@best" ...]
 
@@ -23,8 +23,10 @@ from clac_jax import datasets
 from clac_jax.crystals.descriptors import describe
 from clac_jax.crystals.elements import atomic_number
 from clac_jax.datasets.record import Record
+from clac_jax.text.formula_names import spelled_out
 
 FIRST = 10
+FORMULAS = 150
 
 
 def says(record: Record, pattern: str) -> bool:
@@ -138,9 +140,10 @@ QUERIES: dict[str, Callable[[Record], bool]] = {
 }
 
 
-def measure(model: clac_jax.Model, records: list[Record]) -> dict[str, Any]:
+def in_words(
+    model: clac_jax.Model, records: list[Record], crystals: np.ndarray
+) -> dict[str, dict[str, Any]]:
     """Per query: how many of the first crystals fit, which they are, and the share of all."""
-    crystals = model.embed_crystals([record.crystal() for record in records])
     found = {}
     for query, fits in QUERIES.items():
         scores = crystals @ model.embed_texts([query])[0]
@@ -150,6 +153,20 @@ def measure(model: clac_jax.Model, records: list[Record]) -> dict[str, Any]:
             "first": [record.formula for record in first],
             "share_of_all": float(np.mean([fits(record) for record in records])),
         }
+    return found
+
+
+def by_formula(
+    model: clac_jax.Model, records: list[Record], crystals: np.ndarray
+) -> dict[str, dict[str, float]]:
+    """Queries that are a formula: the shares with that formula first, and among the first ten."""
+    known = np.array([record.formula for record in records])
+    asked = np.random.default_rng(0).choice(np.unique(known), FORMULAS, replace=False).tolist()
+    found = {}
+    for how, texts in (("as given", asked), ("spelled out", [spelled_out(x) for x in asked])):
+        order = np.argsort(-model.embed_texts(texts) @ crystals.T, axis=1)[:, :FIRST]
+        right = known[order] == np.array(asked)[:, None]
+        found[how] = {"top1": float(right[:, 0].mean()), "top10": float(right.any(axis=1).mean())}
     return found
 
 
@@ -167,15 +184,21 @@ def main() -> None:
     records = [split[k] for split in splits for k in range(len(split))]
     results = {}
     for name, _, path in (each.partition("=") for each in options.models):
-        results[name] = measure(clac_jax.load(path), records)
-        for query, found in results[name].items():
+        model = clac_jax.load(path)
+        crystals = model.embed_crystals([record.crystal() for record in records])
+        words = in_words(model, records, crystals)
+        formulas = by_formula(model, records, crystals)
+        results[name] = {"in words": words, "by formula": formulas}
+        for query, found in words.items():
             print(
                 f"{name}: {found['fitting']} of {FIRST} ({found['share_of_all']:.1%} of all)  "
                 f"{query}  {' '.join(found['first'][:5])}",
                 flush=True,
             )
-        fitting = sum(found["fitting"] for found in results[name].values())
+        fitting = sum(found["fitting"] for found in words.values())
         print(f"{name}: {fitting} of {FIRST * len(QUERIES)} over all queries", flush=True)
+        for how, shares in formulas.items():
+            print(f"{name}: formulas {how}: {shares['top1']:.0%}, {shares['top10']:.0%} in ten")
     write_results(options.output, {"models": results})
 
 

@@ -15,7 +15,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.gradient_clip = 1.0
     config.weight_decay = 0.01
     config.replace_formula_prob = 0.3
-    # The time saved here is spent on more epochs, which help more: docs/performance.md.
+    # The time saved here is spent on more epochs, which help more: docs/performance-notes.md.
     config.use_visual_intramodal_loss = False
     config.use_textual_intramodal_loss = False
     config.projection_dim = 256

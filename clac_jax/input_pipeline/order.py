@@ -26,7 +26,7 @@ def epoch_order(
     shuffled = np.random.default_rng((seed, epoch, ORDER_STREAM)).permutation(num_examples)
     if groups is None:
         return shuffled
-    # Large groups therefore tend to come first, which did no harm: docs/performance.md.
+    # Large groups therefore tend to come first, which did no harm: docs/performance-notes.md.
     _, first, group = np.unique(groups[shuffled], return_index=True, return_inverse=True)
     return shuffled[np.argsort(first[group], kind="stable")]
 

@@ -47,7 +47,7 @@ class ViewOptions:
         strain_law: distribution of the strain in crystal view 2, see `augment.strain`.
         max_strain: largest strain of crystal view 2.
         max_compression: largest compression of crystal view 2.
-        sentence_keep_prob: see `text.text_view`.
+        sentence_keep_prob: see `text.sentences.chosen_sentences`.
         drop_in_single_text_view: whether sentences are also dropped and shuffled when there is only
             one text view; the reference uses the full text in that case.
         short_text_prob: probability that a text, if its sentences are dropped, keeps one or two.

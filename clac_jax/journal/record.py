@@ -42,7 +42,7 @@ class StepRecord:
     Attributes:
         step: its number: the first step of a run is 1.
         epoch: the epoch that it belongs to, from 0.
-        start: number of the start of the program that did it, see `clac_jax.journal.starts`.
+        start: number of the start of the program that did it, see `journal_file.Journal.starts`.
         loss: the loss, float32.
         grad_norm: norm of the gradient before clipping, float32.
         learning_rate: the learning rate, float32.

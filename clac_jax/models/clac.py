@@ -107,7 +107,8 @@ class CLaC(nn.Module):
         intra_critic: how two views of one modality are scored, "dot" or "concat".
         crystal_prior: whether crystal features are pulled towards a uniform prior.
         text_prior: whether text features are pulled towards a uniform prior.
-        predicts_structure: whether space group and cell are predicted from the joint space.
+        predicts_structure: whether composition, space group and cell are predicted from the joint
+            space.
     """
 
     graph_encoder: nn.Module

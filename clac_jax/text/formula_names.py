@@ -1,9 +1,7 @@
 """Formulas in queries, spelled out by the names of their elements.
 
 Texts of crystals name the elements, and tokenizers split a formula on its own into pieces that have
-no meaning ("gan"), so a model finds little by it. On 150 formulas and the model of the base config,
-the best crystal of 6,317 had the formula in 11 % of queries by the formula only, and in 55 % with
-the names added; one of the best ten in 29 % and 92 %.
+no meaning ("gan"), so a model finds little by it: see docs/search.md, from `benchmarks.queries`.
 """
 
 from __future__ import annotations
