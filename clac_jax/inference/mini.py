@@ -50,7 +50,7 @@ def open_mini(path: Path | None = None) -> Source:
     if not path.is_dir():
         raise LoadError(
             f"This installation has no model {NAME!r} ({path} is missing). Install clac-jax from "
-            "its wheel, or train one: clac-jax train --config=base."
+            "its wheel, or train one: clac-jax train --config=search."
         )
     verify(path)
     config, about, arrays = read_export(path)
