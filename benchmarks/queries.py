@@ -60,7 +60,7 @@ def in_group(number: int) -> Callable[[Record], bool]:
 
 
 def in_system(first: int, last: int, kind: str) -> Callable[[Record], bool]:
-    """Whether a crystal's space group lies in this range and its text calls it this."""
+    """Whether a crystal's space group is in this range and its text calls it this."""
     return lambda record: first <= group(record) <= last and says(record, rf"(?i)\b{kind}\b")
 
 

@@ -137,8 +137,8 @@ class Augment:
     )
     hide_composition_prob: float = key(
         0.0,
-        "probability that the composition that a text states is not given beside its words, so "
-        "that words such as 'sulfide', which are all that a short query may have, are learned",
+        "probability that the composition that a text states is not given in addition to its "
+        "tokens, so that words such as 'sulfide', all that a short query may have, are learned",
         low=0.0,
         high=1.0,
         used_with="text_encoder.add_compositions=True",
