@@ -150,10 +150,10 @@ def test_at_its_time_limit_requeued_and_killed_it_equals_the_undisturbed_run(
 ):
     # SLURM looks at time limits once in half a minute, and the signal may come a minute early.
     limit = ("--time=2", "--signal=USR1@30")
-    job = submit("train.sbatch", options=limit, pace_seconds=1)
+    job = submit("train.sbatch", options=limit, pace_seconds=2)
     cluster.until(reaches(job, 1))
     # A second job with the same workdir is refused, and not requeued.
-    second = submit("train.sbatch", log="second", pace_seconds=1)
+    second = submit("train.sbatch", log="second", pace_seconds=2)
     assert cluster.end_of(second.number) == ("FAILED", EXIT_USER_ERROR)
     assert "is in use by process" in second.log() and restarts(cluster, second, 0)()
     # The time limit: the script requeues its own job.
