@@ -23,6 +23,7 @@ from clac_jax import datasets
 from clac_jax.crystals.descriptors import describe
 from clac_jax.crystals.elements import atomic_number
 from clac_jax.datasets.record import Record
+from clac_jax.evaluation.inverse_design import top_k
 from clac_jax.text.formula_names import spelled_out
 
 FIRST = 10
@@ -140,14 +141,19 @@ QUERIES: dict[str, Callable[[Record], bool]] = {
 }
 
 
+def first_of(model: clac_jax.Model, texts: list[str], crystals: np.ndarray) -> np.ndarray:
+    """(texts, FIRST) int64 rows of the crystals with the highest scores, the best first."""
+    return top_k(model.embed_texts(texts) @ crystals.T, FIRST)
+
+
 def in_words(
     model: clac_jax.Model, records: list[Record], crystals: np.ndarray
 ) -> dict[str, dict[str, Any]]:
     """Per query: how many of the first crystals fit, which they are, and the share of all."""
     found = {}
-    for query, fits in QUERIES.items():
-        scores = crystals @ model.embed_texts([query])[0]
-        first = [records[k] for k in np.argsort(-scores)[:FIRST]]
+    rows = first_of(model, list(QUERIES), crystals)
+    for (query, fits), row in zip(QUERIES.items(), rows, strict=True):
+        first = [records[k] for k in row]
         found[query] = {
             "fitting": sum(fits(record) for record in first),
             "first": [record.formula for record in first],
@@ -164,8 +170,7 @@ def by_formula(
     asked = np.random.default_rng(0).choice(np.unique(known), FORMULAS, replace=False).tolist()
     found = {}
     for how, texts in (("as given", asked), ("spelled out", [spelled_out(x) for x in asked])):
-        order = np.argsort(-model.embed_texts(texts) @ crystals.T, axis=1)[:, :FIRST]
-        right = known[order] == np.array(asked)[:, None]
+        right = known[first_of(model, texts, crystals)] == np.array(asked)[:, None]
         found[how] = {"top1": float(right[:, 0].mean()), "top10": float(right.any(axis=1).mean())}
     return found
 

@@ -1,4 +1,4 @@
-"""For searching by short queries in words: a longer run, whose text encoder learns words itself."""
+"""For short queries in words: a longer base run that also trains its text layer."""
 
 import ml_collections
 
@@ -9,8 +9,8 @@ def get_config() -> ml_collections.ConfigDict:
     config = shipped_config("base")
     config.max_epochs = 12
     config.learning_rate = 1.5e-3
-    # Compositions are read from formulas and names of elements, so the words "sulfide" and
-    # "spinel" of a full text add little to them; in a query they may be all there is.
+    # A full text also states its composition and space group, so the model hardly needs words such
+    # as "sulfide" and "spinel"; a query may contain nothing else.
     config.augment.hide_composition_prob = 0.3
     config.augment.short_text_prob = 0.25
     config.augment.statement_prob = 0.1

@@ -1,6 +1,6 @@
 """Builds the pretrained model that comes with the package, `clac_jax.load("mini")`, from a run.
 
-python -m tools.build_mini outputs/search@best --data_dir=data --commit=7d2435e
+python -m tools.build_mini outputs/search@best --data_dir=data --commit=COMMIT
 
 Stored are the arrays that the run has trained: matrices as float16, the rest as float32. Those that
 are still the pretrained text encoder's are left out, and read from its package when the model is

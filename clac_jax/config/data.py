@@ -137,8 +137,8 @@ class Augment:
     )
     hide_composition_prob: float = key(
         0.0,
-        "probability that the composition that a text states is not given in addition to its "
-        "tokens, so that words such as 'sulfide', all that a short query may have, are learned",
+        "probability that the composition stated in a text is withheld from the text encoder, "
+        "which then has to learn words such as 'sulfide' from the tokens",
         low=0.0,
         high=1.0,
         used_with="text_encoder.add_compositions=True",
@@ -146,8 +146,8 @@ class Augment:
     )
     short_text_prob: float = key(
         0.0,
-        "probability that one or two sentences are all that is kept of a text whose sentences are "
-        "dropped, as short as a query",
+        "probability that a text whose sentences are dropped keeps only one or two of them, which "
+        "makes it as short as a query",
         low=0.0,
         high=1.0,
         used_with="task=contrastive",

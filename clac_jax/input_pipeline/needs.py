@@ -31,7 +31,7 @@ class EncoderNeeds:
         causal: whether the text encoder predicts the next token: then no token is masked, and every
             token of a text except the first is a label of the language-model loss.
         descriptors: whether the graph encoder reads the descriptors of crystals, or the structure
-            loss has them predicted.
+            loss predicts them.
         facts: what the text encoder reads in addition to the tokens.
     """
 

@@ -50,7 +50,7 @@ class ViewOptions:
         sentence_keep_prob: see `text.sentences.chosen_sentences`.
         drop_in_single_text_view: whether sentences are also dropped and shuffled when there is only
             one text view; the reference uses the full text in that case.
-        short_text_prob: probability that a text, if its sentences are dropped, keeps one or two.
+        short_text_prob: probability that a text whose sentences are dropped keeps only one or two.
         statement_prob: probability that a text consists of the true statements of the example's
             question lists.
         mask_prob: share of tokens masked in training.
@@ -59,7 +59,7 @@ class ViewOptions:
         replace_formula_prob: probability that all formulas in a text view become "material".
         replace_formula_start_epoch: first epoch in which formulas are replaced.
         hide_elements_prob: probability that all views of an example hide its elements.
-        hide_composition_prob: probability that only the words of a text state its composition.
+        hide_composition_prob: probability that a text view has a composition of zeros.
         label: name of the property being learned, in which case there are no texts; "": none.
     """
 
