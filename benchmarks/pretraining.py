@@ -1,6 +1,6 @@
 """Does pretraining help? Properties of unseen crystals, learned from few and from many examples.
 
-python -m benchmarks.pretraining outputs/base outputs/pretraining [--seeds 5]
+python -m benchmarks.pretraining outputs/base outputs/pretraining [--seeds 5] [--processes 1]
 
 Each property is learned from the first 100, 500 and all training crystals that have it: by the
 graph encoder from the best checkpoint of the first run and from scratch, with the same settings and
@@ -12,29 +12,58 @@ are measured on the entire test split. The command, run again, resumes.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import ml_collections
 import numpy as np
 
 import clac_jax
-from benchmarks.common import RESULTS, train_if_unfinished, write_results
+from benchmarks.common import RESULTS, ROOT, write_results
 from benchmarks.probes import PENALTIES, vectors_of
 from clac_jax.crystals.elements import MAX_ATOMIC_NUMBER
 from clac_jax.datasets.record import Record
 from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.models.encoders import encoder_needs
+from clac_jax.training_run import train
+from configs.finetune_property import get_config
 
 UNITS = {"band gap": "eV", "formation energy per atom": "eV/atom", "bulk modulus": "GPa"}
-EPOCHS = {100: 100, 500: 30, 0: 8}  # by number of training crystals; 0: all
-BATCH = {100: 32, 500: 32, 0: 64}
+EPOCHS = {100: 50, 500: 30, 0: 8}  # by number of training crystals; 0: all
+BATCH = {100: 16, 500: 32, 0: 64}
 TRAINED = ("pretrained", "from scratch")
 METHODS = (*TRAINED, "frozen, linear", "composition, boosted trees", "mean of the training")
 SPLITS = ("train", "validation", "test")
 
 Labelled = Mapping[str, tuple[np.ndarray, np.ndarray]]
 """Split -> indices of the records that have the property, and its values."""
+Run = tuple[int, str, int, str]
+"""Seed, property, number of training crystals (0: all), and one of TRAINED."""
+Known = Mapping[str, tuple[list[clac_jax.Crystal], np.ndarray]]
+"""Property -> the crystals of the test split that have it, and its values."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the benchmark reads and writes.
+
+    Attributes:
+        base: workdir of the base run.
+        runs: folder of its own runs.
+    """
+
+    base: Path
+    runs: Path
+
+    @property
+    def errors(self) -> Path:
+        """The file of the errors on the test split, a row per run."""
+        return self.runs / "errors.jsonl"
 
 
 def labelled(records: Mapping[str, list[Record]], name: str) -> Labelled:
@@ -52,34 +81,60 @@ def error(predicted: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.mean(np.abs(predicted - wanted)))
 
 
-def trained(
-    name: str, start: str, size: int, seed: int, places: tuple[Path, Path]
-) -> clac_jax.Model:
-    """The model of one run, which is trained if it is not finished.
+def run_config(
+    name: str, start: str, size: int, seed: int, base: Path
+) -> ml_collections.ConfigDict:
+    """The config of one run.
 
     Args:
         name: the property.
         start: one of TRAINED.
         size: number of training crystals; 0: all.
         seed: seed of the run.
-        places: the workdir of the base run, and the folder of these runs.
+        base: workdir of the base run.
     """
-    base, workdir = places
-    run = workdir / f"{name}-{start}-{size or 'all'}-{seed}".replace(" ", "_")
-    train_if_unfinished(
-        [
-            f"--config=configs/finetune_property.py:{name}",
-            f"--config.resume_from={f'{base}@best' if start == 'pretrained' else ''}",
-            f"--config.dataset.max_examples={size}",
-            f"--config.seed={seed}",
-            f"--config.max_epochs={EPOCHS[size]}",
-            f"--config.batch_size={BATCH[size]}",
-            f"--config.checkpoint.every_n_epochs={max(1, EPOCHS[size] // 10)}",
-            "--config.checkpoint.save_top_k=1",
-        ],
-        run,
-    )
-    return clac_jax.load(f"{run}@best")
+    config = get_config(name)
+    config.resume_from = f"{base}@best" if start == "pretrained" else ""
+    config.dataset.max_examples = size
+    config.seed = seed
+    config.max_epochs = EPOCHS[size]
+    config.batch_size = BATCH[size]
+    config.checkpoint.every_n_epochs = max(1, EPOCHS[size] // 10)
+    config.checkpoint.save_top_k = 1
+    return config
+
+
+def all_runs(seeds: int) -> list[Run]:
+    """The runs in their order: all of the first seed, then all of the next."""
+    return list(itertools.product(range(seeds), UNITS, EPOCHS, TRAINED))
+
+
+def train_and_measure(runs: Iterable[Run], places: Places, known: Known) -> None:
+    """Trains the runs whose error is not in the file of the errors, and adds it.
+
+    Args:
+        runs: the runs.
+        places: where they are.
+        known: property -> the crystals of the test split that have it, and its values.
+    """
+    for seed, name, size, start in runs:
+        if (seed, name, size, start) in errors_so_far(places):
+            continue
+        folder = places.runs / f"{name}-{start}-{size or 'all'}-{seed}".replace(" ", "_")
+        train(run_config(name, start, size, seed, places.base), folder)
+        crystals, values = known[name]
+        mae = error(np.asarray(clac_jax.load(f"{folder}@best").predict(crystals)), values)
+        row = {"seed": seed, "property": name, "size": size, "start": start, "mae": mae}
+        with places.errors.open("a", encoding="utf-8") as file:  # also of other processes
+            file.write(json.dumps(row) + "\n")
+
+
+def errors_so_far(places: Places) -> dict[Run, float]:
+    """The errors of the runs that have been measured."""
+    if not places.errors.exists():
+        return {}
+    rows = map(json.loads, places.errors.read_text(encoding="utf-8").splitlines())
+    return {(row["seed"], row["property"], row["size"], row["start"]): row["mae"] for row in rows}
 
 
 def linear(vectors: Mapping[str, np.ndarray], data: Labelled, size: int) -> float:
@@ -147,39 +202,54 @@ def main() -> None:
     parser.add_argument("base", type=Path, help="workdir of a finished run of configs/base.py")
     parser.add_argument("workdir", type=Path, help="folder of the runs")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--processes", type=int, default=1, help="number of processes that train")
+    parser.add_argument("--share", type=int, help=argparse.SUPPRESS)  # of such a process
     parser.add_argument("--output", type=Path, default=RESULTS / "pretraining.json")
     options = parser.parse_args()
-    places = options.base.resolve(), options.workdir.resolve()
-    model = clac_jax.load(f"{places[0]}@best")
+    places = Places(options.base.resolve(), options.workdir.resolve())
+    places.runs.mkdir(parents=True, exist_ok=True)
+    runs = all_runs(options.seeds)
+    if options.processes > 1 and options.share is None:
+        command = [sys.executable, "-m", "benchmarks.pretraining", *sys.argv[1:]]
+        shares = [
+            subprocess.Popen([*command, f"--share={share}"], cwd=ROOT)
+            for share in range(options.processes)
+        ]
+        if any(share.wait() for share in shares):
+            raise SystemExit("A process that trained has failed: see above.")
+    model = clac_jax.load(f"{places.base}@best")
     config = model.config.copy_and_resolve_references()
     data = RunData(config, encoder_needs(config))
     records = {
         split: [data.splits[split][k] for k in range(data.split_sizes[split])] for split in SPLITS
     }
+    labels = {name: labelled(records, name) for name in UNITS}
+    known = {
+        name: ([records["test"][row].crystal() for row in rows["test"][0]], rows["test"][1])
+        for name, rows in labels.items()
+    }
+    if options.share is not None:
+        train_and_measure(runs[options.share :: options.processes], places, known)
+        return
+    train_and_measure(runs, places, known)
     vectors = {split: vectors_of(model, data, split)["crystal tower"] for split in SPLITS}
     compositions = {split: composition(records[split]) for split in SPLITS}
-    errors: dict[str, dict[str, dict[str, list[float]]]] = {
-        name: {str(size or len(labelled(records, name)["train"][0])): {} for size in EPOCHS}
-        for name in UNITS
-    }
-    for seed in range(options.seeds):
-        for name in UNITS:
-            known = labelled(records, name)
-            rows, values = known["test"]
-            crystals = [records["test"][row].crystal() for row in rows]
-            for size in EPOCHS:
-                found = errors[name][str(size or len(known["train"][0]))]
-                for start in TRAINED:
-                    run = trained(name, start, size, seed, places)
-                    mae = error(np.asarray(run.predict(crystals)), values)
-                    found.setdefault(start, []).append(mae)
-                by_seed = found.setdefault("composition, boosted trees", [])
-                by_seed.append(boosted(compositions, known, size, seed))
-                found["frozen, linear"] = [linear(vectors, known, size)]
-                middle = known["train"][1][: size or None].mean()
-                found["mean of the training"] = [error(np.full(len(values), middle), values)]
-                print(json.dumps({f"{name}, {size or 'all'}": found}), flush=True)
-            write_results(options.output, {"seeds": seed + 1, "mae": errors})
+    errors: dict[str, dict[str, dict[str, list[float]]]] = {name: {} for name in UNITS}
+    measured = errors_so_far(places)
+    for name, size in itertools.product(UNITS, EPOCHS):
+        values, inside = known[name][1], labels[name]["train"][1]
+        middle = inside[: size or None].mean()
+        errors[name][str(size or len(inside))] = {
+            start: [measured[seed, name, size, start] for seed in range(options.seeds)]
+            for start in TRAINED
+        } | {
+            "frozen, linear": [linear(vectors, labels[name], size)],
+            "composition, boosted trees": [
+                boosted(compositions, labels[name], size, seed) for seed in range(options.seeds)
+            ],
+            "mean of the training": [error(np.full(len(values), middle), values)],
+        }
+    write_results(options.output, {"seeds": options.seeds, "mae": errors})
     print(table(errors))
 
 

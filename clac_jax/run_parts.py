@@ -52,11 +52,23 @@ class Parts:
     def initialise(self) -> dict[str, Any]:
         """The arrays of a fresh state by slash path; a collective if arrays are sharded."""
         state = self.parallel.initialise(
-            lambda: self.task.initialise(self.example),
+            self._variables,
             functools.partial(self.create, seed=self.config.seed),
             self.template,
         )
         return to_arrays(state)
+
+    def _variables(self) -> dict[str, Any]:
+        """The variables of a fresh model, computed on the host.
+
+        An accelerator would compile hundreds of small random draws, each of which it runs once.
+        """
+        try:
+            host = jax.local_devices(backend="cpu")[0]
+        except RuntimeError:  # JAX_PLATFORMS names only the accelerator
+            return self.task.initialise(self.example)
+        with jax.default_device(host):
+            return self.task.initialise(self.example)
 
     def scheduled(self, schedule: optax.Schedule) -> TrainState:
         """The template, with the optimizer of a schedule."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_collections
 
 from clac_jax.chain.chain_file import end_chain
@@ -108,6 +109,8 @@ def _train_epochs(run: Run) -> None:
             save_is_due = _train_epoch(run)
             if _is_done(run):  # it stops within the epoch
                 break
+            if current.progress.epoch + 1 < config.max_epochs:
+                run.data.start_epoch(current.progress.epoch + 1)
             with run.events.during("validation"), run.watchdog.watching("the validation"):
                 row = _validate(run)
             run.events.progress(current.progress.step, current.progress.epoch)
@@ -129,6 +132,9 @@ def _train_epochs(run: Run) -> None:
             processes.announce_last_save()
             with run.events.during("save_wait"):
                 saver.save_before_leaving(current.state, current.progress, error)
+        if isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() == 1:
+            # A signal to all programs of a job also ends the compiler of a GPU, and with it a step.
+            run.stop.raise_if_requested(run.stop.requested)
         raise
     if current.progress.epoch < config.max_epochs and current.progress != run.began_at:
         run.line.say(why_ended(config, current.progress))

@@ -104,6 +104,16 @@ class RunData:
         self._train_shapes = self._plan_train()
         self._eval_shapes: dict[str, ShapePlan] = {}
         self._built_kinds: set[str] = set()
+        self._started: tuple[int, frozenset[int], Iterator[Packed]] | None = None
+
+    def start_epoch(self, epoch: int) -> None:
+        """Starts to build the first batches of an epoch, for `train_batches`.
+
+        To be called where something else is about to compute, such as a validation: on a fast
+        device, the first batches of an epoch take longer than many steps.
+        """
+        left_out = self.left_out(epoch)
+        self._started = epoch, left_out, self._train_parts(epoch, 0, left_out, start_now=True)
 
     def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """The rest of an epoch, starting at example `start`.
@@ -114,10 +124,18 @@ class RunData:
             Batches with leaves (devices, accumulation, ...), or (devices, accumulation, chunks,
             ...) if `config.gradient_cache_chunks` is greater than 1.
         """
-        left_out = self.left_out(epoch)
+        started, self._started = self._started, None
+        left_out = self.left_out(epoch)  # which may have changed since
+        if started is not None and started[:2] == (epoch, left_out) and start == 0:
+            return in_one_shape(started[2], self._share)
+        return in_one_shape(self._train_parts(epoch, start, left_out), self._share)
+
+    def _train_parts(
+        self, epoch: int, start: int, left_out: frozenset[int], start_now: bool = False
+    ) -> Iterator[Packed]:
+        """This process's parts of the batches of the rest of an epoch."""
         build = functools.partial(self._packed, epoch, left_out.__contains__)
-        rows = self._rows(epoch, start, self._share)
-        return in_one_shape(self._built("train", rows, build), self._share)
+        return self._built("train", self._rows(epoch, start, self._share), build, start_now)
 
     def left_out(self, epoch: int) -> frozenset[int]:
         """The examples that `config.dataset.skip` and `gaps` leave out of an epoch."""
@@ -247,12 +265,16 @@ class RunData:
         )
 
     def _built(
-        self, kind: str, items: Sequence[Any] | np.ndarray, build: Callable[[Any], Packed]
+        self,
+        kind: str,
+        items: Sequence[Any] | np.ndarray,
+        build: Callable[[Any], Packed],
+        start_now: bool = False,
     ) -> Iterator[Packed]:
         """Builds batches ahead; the first ones of each kind are for a new program."""
         threads, ahead = self._config.input.num_threads, self._config.input.prefetch
         if kind in self._built_kinds:
-            return prefetched(items, build, threads, ahead)
+            return prefetched(items, build, threads, ahead, start_now)
         self._built_kinds.add(kind)
         return after_first(items, build, threads, ahead)
 

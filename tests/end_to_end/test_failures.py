@@ -3,6 +3,7 @@
 import subprocess
 from pathlib import Path
 
+import jax
 import pytest
 from etils import epath
 from helpers.small_runs import (
@@ -18,11 +19,12 @@ from clac_jax.checkpoint.layout import step_folders
 from clac_jax.checkpoint.manager import CheckpointError, Checkpoints
 from clac_jax.config.schema import to_json
 from clac_jax.datasets.record import DataError
-from clac_jax.distributed.preemption import Preempted
+from clac_jax.distributed.preemption import Preempted, StopSignals
 from clac_jax.errors import WorkdirError
 from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.reporting.metrics_file import MetricsFile
 from clac_jax.run import TrainingDivergedError
+from clac_jax.training.parallel import Pmap
 from clac_jax.training_run import train
 
 
@@ -80,6 +82,42 @@ def test_numbers_that_are_none_are_not_saved(small_config, tmp_path):
     with pytest.raises(TrainingDivergedError):
         train(small_config(learning_rate=1e30, gradient_clip=0.0, warmup_steps=0), tmp_path)
     assert steps(tmp_path) == []
+
+
+def steps_that_end_with(error, stop, after):
+    """Training steps of which the one after `after` fails, once a stop was requested if at all."""
+    original = Pmap.train
+
+    def train(self, *arguments, **options):
+        step, done = original(self, *arguments, **options), []
+
+        def limited(state, batch):
+            done.append(batch)
+            if len(done) <= after:
+                return step(state, batch)
+            if stop is not None:
+                stop.request("SIGTERM")
+            raise error
+
+        return limited
+
+    return train
+
+
+@pytest.mark.parametrize("is_stopped", [True, False])
+def test_a_signal_that_also_ends_the_compiler(
+    stage1, small_config, tmp_path, monkeypatch, is_stopped
+):
+    """A job's signal reaches `ptxas`, too; the run is saved and says that it was asked to stop."""
+    killed = jax.errors.JaxRuntimeError("INTERNAL: ptxas exited with non-zero error code 15")
+    stop = StopSignals()
+    with monkeypatch.context() as patch:
+        patch.setattr(Pmap, "train", steps_that_end_with(killed, stop if is_stopped else None, 2))
+        with pytest.raises(Preempted if is_stopped else jax.errors.JaxRuntimeError):
+            train(small_config(), tmp_path, stop)
+    assert steps(tmp_path) == [2]
+    train(small_config(), tmp_path)
+    assert_same(arrays_at(tmp_path, 8), arrays_at(stage1, 8))
 
 
 @pytest.mark.parametrize(

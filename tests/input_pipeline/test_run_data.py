@@ -6,7 +6,7 @@ import pytest
 from helpers.user_tables import row, write
 
 from clac_jax.datasets.record import DataError
-from clac_jax.input_pipeline.run_data import RunData
+from clac_jax.input_pipeline.run_data import Gap, RunData
 from clac_jax.models.encoders import encoder_needs
 from configs import smoke
 
@@ -49,3 +49,26 @@ def test_damage_in_mid_epoch_comes_through_the_threads_as_one_error(config, tmp_
     with pytest.raises(DataError, match=r"is damaged: record \d+ of train cannot be read"):
         list(batches)
         list(data.train_batches(1, 0))
+
+
+def test_an_epoch_that_was_started_has_the_same_batches(config):
+    config.batch_size = 16
+
+    def digests(data, epoch, start=0):
+        return [batch.digests.tolist() for batch in data.train_batches(epoch, start)]
+
+    plain, started = run_data(config), run_data(config)
+    wanted = [digests(plain, epoch) for epoch in range(3)]
+    assert digests(started, 0) == wanted[0]
+    started.start_epoch(1)
+    assert digests(started, 1) == wanted[1]
+    # What was started is not used for another epoch, for the rest of one, or once more.
+    started.start_epoch(1)
+    assert digests(started, 2) == wanted[2]
+    started.start_epoch(2)
+    assert digests(started, 2, 32) == wanted[2][2:]
+    assert digests(started, 2) == wanted[2]
+    # Nor if other examples are left out since.
+    started.start_epoch(2)
+    started.gaps = plain.gaps = (Gap(2, 0, frozenset((3, 5))),)
+    assert digests(started, 2) == digests(plain, 2) != wanted[2]
