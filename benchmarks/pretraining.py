@@ -104,9 +104,9 @@ def run_config(
     return config
 
 
-def all_runs(seeds: int) -> list[Run]:
+def all_runs(seeds: int, sizes: Iterable[int]) -> list[Run]:
     """The runs in their order: all of the first seed, then all of the next."""
-    return list(itertools.product(range(seeds), UNITS, EPOCHS, TRAINED))
+    return list(itertools.product(range(seeds), UNITS, sizes, TRAINED))
 
 
 def train_and_measure(runs: Iterable[Run], places: Places, known: Known) -> None:
@@ -202,13 +202,14 @@ def main() -> None:
     parser.add_argument("base", type=Path, help="workdir of a finished run of configs/base.py")
     parser.add_argument("workdir", type=Path, help="folder of the runs")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(EPOCHS), choices=EPOCHS)
     parser.add_argument("--processes", type=int, default=1, help="number of processes that train")
     parser.add_argument("--share", type=int, help=argparse.SUPPRESS)  # of such a process
     parser.add_argument("--output", type=Path, default=RESULTS / "pretraining.json")
     options = parser.parse_args()
     places = Places(options.base.resolve(), options.workdir.resolve())
     places.runs.mkdir(parents=True, exist_ok=True)
-    runs = all_runs(options.seeds)
+    runs = all_runs(options.seeds, options.sizes)
     if options.processes > 1 and options.share is None:
         command = [sys.executable, "-m", "benchmarks.pretraining", *sys.argv[1:]]
         shares = [
@@ -239,9 +240,12 @@ def main() -> None:
     for name, size in itertools.product(UNITS, EPOCHS):
         values, inside = known[name][1], labels[name]["train"][1]
         middle = inside[: size or None].mean()
-        errors[name][str(size or len(inside))] = {
-            start: [measured[seed, name, size, start] for seed in range(options.seeds)]
+        by_seed = {
+            start: [measured.get((seed, name, size, start)) for seed in range(options.seeds)]
             for start in TRAINED
+        }
+        errors[name][str(size or len(inside))] = {
+            start: [mae for mae in found if mae is not None] for start, found in by_seed.items()
         } | {
             "frozen, linear": [linear(vectors, labels[name], size)],
             "composition, boosted trees": [

@@ -20,7 +20,7 @@ def get_config(name: str = "band gap") -> ml_collections.ConfigDict:
     config.checkpoint.mode = "max" if is_class else "min"
     config.max_epochs = 20
     config.batch_size = 64
-    config.learning_rate = 5e-4
+    config.learning_rate = 1.5e-3
     config.warmup_steps = 100
     config.input.group_by = "none"
     # Only the graph encoder is restored: neither the text side nor the position in the data.

@@ -179,7 +179,6 @@ ELSEWHERE = {
     "models.losses.settings": "training/test_losses.py",
     "models.losses.siglip": "training/test_losses.py",
     "models.normalization": "models/test_projection.py",
-    "models.property_model": "end_to_end/test_property.py",
     "models.settings": "models/test_encoders.py",
     "models.text.attention": "models/text/test_bert.py",
     "models.text.dropout": "models/text/test_bert.py",

@@ -32,7 +32,7 @@ class PropertyOutput:
 
 
 class PropertyModel(nn.Module):
-    """Crystals -> graph encoder -> linear head.
+    """Crystals -> graph encoder -> linear head; a fresh head is zero, and predicts the mean.
 
     The label normalization is stored with the batch statistics, so that a checkpoint contains
     everything needed for a prediction.
@@ -59,5 +59,8 @@ class PropertyModel(nn.Module):
         mean = self.variable("batch_stats", "label_mean", jnp.zeros, ())
         std = self.variable("batch_stats", "label_std", jnp.ones, ())
         features = self.graph_encoder(batch.graphs, train=train, axis_name=axis_name)
-        outputs: jax.Array = nn.Dense(self.num_outputs, name="property_head")(features)
+        # A pretrained encoder's features are large: a random head would first guess many standard
+        # deviations off, and the steps that correct it would undo what the encoder has learned.
+        head = nn.Dense(self.num_outputs, kernel_init=nn.initializers.zeros, name="property_head")
+        outputs: jax.Array = head(features)
         return PropertyOutput(outputs, mean.value, std.value)

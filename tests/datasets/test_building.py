@@ -103,6 +103,7 @@ def test_a_split_larger_than_tfds_shuffles_in_memory(tmp_path, monkeypatch):
     assert len(records_of(path, tmp_path / "data")) == 50  # without importing TensorFlow
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_table(tmp_path):
     # 150 MB of highly compressible text.
     text = pa.array(["word " * 20_000])

@@ -426,6 +426,7 @@ def asked(rows):
         remembered.cache_clear()  # they contain all narratives
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_no_rule_or_learner_finds_the_right_choice_without_the_crystal(asked, name):
     some = [q for k, q in enumerate(asked[name]) if q.split != "train" or k % 5 == 0]

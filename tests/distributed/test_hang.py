@@ -156,6 +156,7 @@ def test_a_stopped_process_ends_the_others_and_then_itself_with_the_same_code(
     assert code == EXIT_HUNG
 
 
+@pytest.mark.slow
 def test_a_stopped_process_that_is_lost_first_ends_all_with_the_code_of_a_loss(begin, tmp_path):
     work = f"lost_process.OWN_END_SECONDS = 3.0\n{STEP}"  # so the limit passes before the end
     running = begin(work, work, limit=2.5, failure_seconds=1.0)

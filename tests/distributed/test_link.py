@@ -134,6 +134,7 @@ def test_a_stranger_that_calls_changes_nothing(address, line):
         stranger.close()
 
 
+@pytest.mark.slow
 def test_many_strangers_do_not_use_up_the_files_of_the_first_process(address):
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(outcome, address, 0, 2, {})

@@ -16,6 +16,7 @@ def clone(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_new_loss_passes_the_checks_of_every_loss(clone):
     done = run(PAGE.commands[0], clone, "-p", "no:cacheprovider")
     assert done.returncode == 0, done.stdout + done.stderr

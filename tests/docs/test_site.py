@@ -21,6 +21,7 @@ def site(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_every_link_exists_and_nothing_is_loaded_from_other_hosts(site):
     assert problems(site) == []
 
@@ -41,6 +42,7 @@ def test_the_page_of_the_command_line_has_every_command():
     assert "--workdir" in text
 
 
+@pytest.mark.slow
 def test_the_public_names_are_on_the_page_of_the_api(site):
     page = (site / "api.html").read_text()
     for name in ("load", "embed_crystals", "similarity", "from_ase", "default_config"):

@@ -103,6 +103,7 @@ def test_unread_output_never_ends_a_run(command, environment, tmp_path):
     assert read_rows(workdir / "metrics.jsonl")[-1]["split"] == "test"
 
 
+@pytest.mark.slow
 def test_a_closed_output_never_ends_a_run(command, environment, tmp_path):
     """Files of the run do not get the numbers of the closed descriptors."""
     line = shlex.join([*command(tmp_path / "run", *FLAGS, *SHORT)])

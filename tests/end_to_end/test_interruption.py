@@ -134,6 +134,7 @@ def test_killed_at_random_instants(start, run, undisturbed, tmp_path):
     assert check_kills(start, run, undisturbed, tmp_path / "killed", 3) >= 2
 
 
+@pytest.mark.slow
 def test_killed_with_its_workdir_in_a_bucket(
     programs, environment, data_dir, undisturbed, tmp_path
 ):

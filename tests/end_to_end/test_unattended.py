@@ -86,6 +86,7 @@ def assert_undisturbed(workdir, stage1):
     assert list(map(untimed, train_rows(workdir))) == list(map(untimed, train_rows(stage1)))
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_ends_the_run_which_loses_no_step(
     stage1, quick, small_config, environment, tmp_path
 ):

@@ -48,14 +48,14 @@ def one_batch(config, crystals, texts):
 def made(config):
     """A fresh model of a config, as `Model` expects it."""
     batch, vocab_size = one_batch(config, [rock_salt()], ["salt"])
-    if config.task == "property":
-        model = PropertyModel(build_graph_encoder(config), 3)
-    else:
-        model = build_model(config, vocab_size)
-    initialise = jax.jit(lambda key: model.init(key, batch, train=False))
-    variables = initialise(jax.random.PRNGKey(0))
+    is_property = config.task == "property"
+    property_model = PropertyModel(build_graph_encoder(config), 3)
+    model = property_model if is_property else build_model(config, vocab_size)
+    variables = jax.jit(lambda key: model.init(key, batch, train=False))(jax.random.PRNGKey(0))
     flat = flax.traverse_util.flatten_dict(variables, sep="/")
     arrays = {path: np.asarray(leaf) for path, leaf in flat.items()}
+    if (head := "params/property_head/kernel") in arrays:  # zero in a fresh model
+        arrays[head] = np.random.default_rng(0).normal(size=arrays[head].shape)
     return Source(
         name="fresh",
         config=ml_collections.FrozenConfigDict(to_plain(config)),

@@ -58,6 +58,7 @@ def test_a_stopped_child_is_killed(ended):
     assert end.lines == ("alive",)
 
 
+@pytest.mark.slow
 def test_a_child_that_works_or_watches_nothing_may_take_any_time(ended):
     end = ended("time.sleep(1.4)", "time.sleep(1.4)")  # alive, then without a watchdog
     assert (end.code, end.was_silent, end.lines) == (0, False, ("alive", "ended"))

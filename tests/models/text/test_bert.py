@@ -44,7 +44,7 @@ def settings():
     ("dtype", "suffix", "tiles"),
     [
         (np.float32, "", PACKED),
-        (np.float64, "64", PACKED),
+        pytest.param(np.float64, "64", PACKED, marks=pytest.mark.slow),
         pytest.param(np.float32, "", SEPARATE, marks=pytest.mark.slow),
         pytest.param(np.float64, "64", SEPARATE, marks=pytest.mark.slow),
     ],

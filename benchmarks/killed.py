@@ -1,0 +1,96 @@
+"""A run killed and resumed, against one that is not, by the program that users start.
+
+python -m benchmarks.killed --output=benchmarks/results/killed.json
+
+Both runs are `configs/smoke.py` with deterministic operations, on the device that JAX chooses. One
+is ended by SIGKILL after step 40, and resumes with an empty cache of compiled programs, as on
+another machine. Counted are the arrays of the last checkpoint with equal bits, and the equal rows
+of metrics.jsonl, apart from their times. Two programs use the device at the same time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import RESULTS, ROOT, write_results
+
+KILLED_AFTER, EPOCHS = 40, 12
+FLAGS = (
+    "--config=configs/smoke.py",
+    "--config.deterministic=True",
+    f"--config.max_epochs={EPOCHS}",
+    "--config.checkpoint.every_n_steps=10",
+    "--config.input.max_batch_shapes=1",
+)
+TIMES = ("time", "seconds", "examples_per_second", "data_wait_fraction")
+
+
+def start(workdir: Path, cache: Path) -> subprocess.Popen[bytes]:
+    """Starts or resumes the run of a workdir."""
+    command = [sys.executable, "main.py", *FLAGS, f"--workdir={workdir}"]
+    command.append(f"--config.compilation_cache={cache}")
+    environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    return subprocess.Popen(command, cwd=ROOT, env=environment)
+
+
+def kill_after(process: subprocess.Popen[bytes], workdir: Path, step: int) -> int:
+    """Ends a run by SIGKILL when it has a checkpoint of this step; returns its newest step."""
+    while process.poll() is None:
+        names = [path.name for path in (workdir / "checkpoints").glob("*")]
+        saved = [int(name) for name in names if name.isdecimal()]
+        if saved and max(saved) >= step:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return max(saved)
+        time.sleep(0.02)
+    raise SystemExit("The run ended before it was killed.")
+
+
+def untimed_rows(workdir: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl without their times."""
+    lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+
+
+def different_arrays(runs: tuple[Path, Path]) -> list[str]:
+    """The lines of `clac-jax ckpt diff` about the last checkpoints, without the caches' folders."""
+    command = [sys.executable, "-m", "clac_jax", "ckpt", "diff", *(f"{run}@last" for run in runs)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    lines = done.stdout.splitlines() + done.stderr.splitlines()
+    return [line for line in lines if "compilation_cache" not in line]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=RESULTS / "killed.json")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        undisturbed, killed = Path(folder, "undisturbed"), Path(folder, "killed")
+        caches = Path(folder, "first_cache"), Path(folder, "other_cache")
+        first = start(undisturbed, caches[0])
+        newest = kill_after(start(killed, caches[0]), killed, KILLED_AFTER)
+        resumed = start(killed, caches[1])
+        if resumed.wait() or first.wait():
+            raise SystemExit("A run has failed: see above.")
+        rows = untimed_rows(undisturbed), untimed_rows(killed)
+        results = {
+            "killed_after_checkpoint": newest,
+            "rows": len(rows[0]),
+            "equal_rows": sum(a == b for a, b in zip(*rows, strict=True)),
+            "checkpoints": different_arrays((undisturbed, killed)),
+        }
+    print(json.dumps(results, indent=2))
+    write_results(options.output, results)
+
+
+if __name__ == "__main__":
+    main()
