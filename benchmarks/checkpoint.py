@@ -52,7 +52,7 @@ def measure(
     config.checkpoint.save_top_k = 0
     batch, _ = packed(load_examples(), NUM_EXAMPLES, 1, config.text_encoder.max_length)
     run = StoredRun(config, batch)
-    first_s, state = seconds_of(run.step, run.put(run.initialise()))  # compiles
+    first_s, state = seconds_of(run.step, run.put(run.initialize()))  # compiles
     with tempfile.TemporaryDirectory() as folder:
         workdir = Path(folder)
         steps, after, blocked, committed = [], [], [], []
@@ -71,13 +71,13 @@ def measure(
             checkpoints.wait()
             committed.append(time.perf_counter() - started)
         checkpoints.close()
-        to_host = [seconds_of(run.host_arrays, run.step(run.put(run.initialise())))[0]]
+        to_host = [seconds_of(run.host_arrays, run.step(run.put(run.initialize())))[0]]
         to_host += [seconds_of(run.host_arrays, state)[0]]
         del state
 
         fresh, restored, resumed = [], [], []
         for _ in range(starts):
-            fresh.append(seconds_of(lambda: run.step(run.put(run.initialise())))[0])
+            fresh.append(seconds_of(lambda: run.step(run.put(run.initialize())))[0])
             started = time.perf_counter()
             state = run.put(run.resume(workdir)[0])
             restored.append(time.perf_counter() - started)

@@ -58,7 +58,7 @@ class StoredRun:
         trainable = trainable_mask(abstract["params"], config.frozen)
         self._step = self._parallel.train(trainable, schedule, make_loss())
 
-    def initialise(self) -> dict[str, Any]:
+    def initialize(self) -> dict[str, Any]:
         """The arrays of a fresh state."""
         return to_arrays(self._create(init_variables(self._model, self._config, self._one)))
 
@@ -91,5 +91,5 @@ class StoredRun:
         """The arrays and progress that a run in this workdir starts with: its own, or fresh."""
         origin = resume.find_origin(self._config, workdir)
         present = Present(self._config, 0, {})
-        start = resume.begin(origin, workdir, present, self.shapes, self.initialise)
+        start = resume.begin(origin, workdir, present, self.shapes, self.initialize)
         return start.arrays, start.progress

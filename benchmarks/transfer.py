@@ -29,7 +29,7 @@ from clac_jax.datasets.record import Record
 from clac_jax.datasets.rows import record_of_row
 from clac_jax.evaluation.intervals import Resampling
 from clac_jax.evaluation.pool import DataFacts, Pool, embed_distinct, text_of
-from clac_jax.evaluation.ranking import polymorph_ranks, pool_ranks, summarise
+from clac_jax.evaluation.ranking import polymorph_ranks, pool_ranks, summarize
 from clac_jax.input_pipeline.splits import SPLITS
 from clac_jax.input_pipeline.views import without_formulas
 from clac_jax.tasks.metrics import Ranks
@@ -108,7 +108,7 @@ def figures(pool: Pool, is_counted: np.ndarray) -> dict[str, Any]:
     how = Resampling(pool.resampling.resamples, pool.resampling.seed, formulas)
 
     def top1(ranks: Ranks) -> list[float]:
-        estimate = summarise(Ranks(ranks.ahead[counted], ranks.tied[counted]), how)["top1"]
+        estimate = summarize(Ranks(ranks.ahead[counted], ranks.tied[counted]), how)["top1"]
         return [estimate.value, estimate.low, estimate.high]
 
     return {

@@ -36,7 +36,7 @@ class Parts:
         template: shapes and dtypes of the state on the host; its optimizer has no schedule.
         shapes: slash path -> shape and dtype of every array of the state, and its sharding.
         create: makes a state at step 0 from the variables of the model.
-        example: a training batch of one device, from which the parameters are initialised.
+        example: a training batch of one device, from which the parameters are initialized.
     """
 
     config: ml_collections.ConfigDict
@@ -49,9 +49,9 @@ class Parts:
     create: Callable[..., TrainState]
     example: Batch
 
-    def initialise(self) -> dict[str, Any]:
+    def initialize(self) -> dict[str, Any]:
         """The arrays of a fresh state by slash path; a collective if arrays are sharded."""
-        state = self.parallel.initialise(
+        state = self.parallel.initialize(
             self._variables,
             functools.partial(self.create, seed=self.config.seed),
             self.template,
@@ -66,9 +66,9 @@ class Parts:
         try:
             host = jax.local_devices(backend="cpu")[0]
         except RuntimeError:  # JAX_PLATFORMS names only the accelerator
-            return self.task.initialise(self.example)
+            return self.task.initialize(self.example)
         with jax.default_device(host):
-            return self.task.initialise(self.example)
+            return self.task.initialize(self.example)
 
     def scheduled(self, schedule: optax.Schedule) -> TrainState:
         """The template, with the optimizer of a schedule."""

@@ -49,7 +49,7 @@ from clac_jax.training.state_digests import StateDigests
 
 
 def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
-    """Opens the data, builds the model, and restores or initialises the state.
+    """Opens the data, builds the model, and restores or initializes the state.
 
     All processes call it at the same time.
 
@@ -92,7 +92,7 @@ def set_up(config: ml_collections.ConfigDict, session: Session) -> Run:
     with patient.watching("the restore"):
         origin = resume.shared_origin(origin, config, place.see, shapes)
         start = resume.in_all_processes(
-            lambda: resume.begin(origin, workdir, now, shapes, parts.initialise), shapes
+            lambda: resume.begin(origin, workdir, now, shapes, parts.initialize), shapes
         )
     progress = start.progress
     reached = newest_row(workdir / "metrics.jsonl") if first and start.is_own else 0

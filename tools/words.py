@@ -54,6 +54,13 @@ class Rule:
 
 
 RULES = (
+    # British spelling with -ize, as in the Oxford dictionary: "colour", "initialize".
+    Rule(r"initialis\w*", "initializ..."),
+    Rule(r"normalis\w*", "normaliz..."),
+    Rule(r"optimis(?:e|ed|es|ing|ation|er)", "optimiz..."),
+    Rule(r"recognis\w*", "recogniz..."),
+    Rule(r"summaris\w*", "summariz..."),
+    Rule(r"rematerialis\w*", "rematerializ..."),
     # Verbs.
     Rule("goes on", "resumes, continues"),
     Rule("go on", "resume, continue", allowed=r"go on (?:the|a) "),

@@ -143,7 +143,7 @@ def show(info: CheckpointInfo) -> dict[str, Any]:
 
 
 def format_show(info: CheckpointInfo, all_arrays: bool = False) -> str:
-    """`show` as text; without `all_arrays` the optimizer's arrays are summarised."""
+    """`show` as text; without `all_arrays` the optimizer's arrays are summarized."""
     progress = info.progress
     lines = [
         shown(info.folder),

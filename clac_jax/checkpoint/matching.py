@@ -29,12 +29,12 @@ from clac_jax.config.adapters import is_adapter
 from clac_jax.config.schema import RESTORE_PARTS
 
 Outcome = Literal[
-    "restored", "renamed", "transformed", "resized", "initialised", "dropped", "unused"
+    "restored", "renamed", "transformed", "resized", "initialized", "dropped", "unused"
 ]
 
 PARTS = RESTORE_PARTS
 OUTCOMES: tuple[Outcome, ...] = (
-    "restored", "renamed", "transformed", "resized", "initialised", "dropped", "unused",
+    "restored", "renamed", "transformed", "resized", "initialized", "dropped", "unused",
 )  # fmt: skip
 KEPT: tuple[Outcome, ...] = ("restored", "renamed", "transformed", "resized")
 """The outcomes in which an array of the model has values of a checkpoint."""
@@ -54,8 +54,8 @@ class RestoreOptions:
             regex that matches an entire saved name ("text_encoder/layer_0/query/kernel") renames
             the array, or leaves it out if None. Parameters, their optimizer moments and batch
             statistics are renamed and transformed together.
-        on_shape_mismatch: "error"; "skip" initialises the array; "overlap" copies the common slice
-            from the first index of each axis and initialises the rest; "grow" makes a larger model
+        on_shape_mismatch: "error"; "skip" initializes the array; "overlap" copies the common slice
+            from the first index of each axis and initializes the rest; "grow" makes a larger model
             that computes the same.
         only: regex of the saved names to restore; "": all.
     """
@@ -82,7 +82,7 @@ class Match:
     """The outcome for one array.
 
     Attributes:
-        outcome: restored (same name), renamed, transformed, resized (renamed or not), initialised
+        outcome: restored (same name), renamed, transformed, resized (renamed or not), initialized
             (as in a fresh run), dropped (not in the model) or unused (not requested).
         path: slash path in the model; None if dropped or unused.
         source: slash path in the checkpoint, the first one of several; None if the array is not in
@@ -225,7 +225,7 @@ class _Choice:
         shape, part = self._wanted[path], part_of(path)
         if not any(part in source.options.parts for source in self._sources):
             reason = "its part is not in restore.parts"
-            return Match("initialised", path, None, shape, None, reason)
+            return Match("initialized", path, None, shape, None, reason)
         number = self._giver(path)
         added = next(
             ((k, o.added[path]) for k, o in enumerate(self._offers, start=1) if path in o.added),
@@ -233,10 +233,10 @@ class _Choice:
         )
         if number == 0 and added is not None:
             by, (reason, change) = added
-            return Match("initialised", path, None, shape, None, reason, by, change)
+            return Match("initialized", path, None, shape, None, reason, by, change)
         if number == 0:
             reasons = [offer.reasons[path] for offer in self._offers if path in offer.reasons]
-            return Match("initialised", path, None, shape, None, (reasons or [""])[0])
+            return Match("initialized", path, None, shape, None, (reasons or [""])[0])
         source = self._sources[number - 1]
         found = _pair(path, self._offers[number - 1].by_target[path], shape, source, number)
         reason = self._offers[number - 1].reasons.get(path, "")
@@ -288,7 +288,7 @@ def _pair(path: str, offer: Offer, shape: Shape, source: Source, number: int) ->
     overlaps = len(shape) == len(given) and shape != ()
     if source.options.on_shape_mismatch == "overlap" and overlaps:
         return matched("resized", "the common slice is copied")
-    return matched("initialised", "its shape differs")
+    return matched("initialized", "its shape differs")
 
 
 def _counts_with_moments(matches: Sequence[Match], sources: Sequence[Source]) -> list[Match]:
@@ -322,9 +322,9 @@ def _counts_with_moments(matches: Sequence[Match], sources: Sequence[Source]) ->
             continue
         for n in members:
             reason = matches[n].reason
-            if matches[n].outcome != "initialised":
+            if matches[n].outcome != "initialized":
                 reason = "the moments of its parameter start over"
-            result[n] = dataclasses.replace(matches[n], outcome="initialised", reason=reason)
+            result[n] = dataclasses.replace(matches[n], outcome="initialized", reason=reason)
     return result
 
 

@@ -76,7 +76,7 @@ def restore(
     info: CheckpointInfo,
     shapes: Mapping[str, jax.ShapeDtypeStruct],
     options: RestoreOptions,
-    initialise: Callable[[], Mapping[str, Any]],
+    initialize: Callable[[], Mapping[str, Any]],
     seed: int = 0,
 ) -> Restored:
     """Restores the parts of a checkpoint that are requested and fit the model.
@@ -86,7 +86,7 @@ def restore(
         shapes: slash path -> shape and dtype of every array of the state; the sharding of one that
             is to be sharded, which is then restored onto the devices.
         options: what to restore, what to rename, and what is an error.
-        initialise: returns the arrays of a fresh state by slash path, sharded ones on the devices;
+        initialize: returns the arrays of a fresh state by slash path, sharded ones on the devices;
             called only when needed.
         seed: seed of transforms that draw random numbers.
 
@@ -95,13 +95,13 @@ def restore(
         RestoreRuleError: a rule cannot be applied, see `matching.match`.
         DamagedCheckpointError: a file differs from what was written; the message names it.
     """
-    return restore_plan(plan_of_checkpoint(info, shapes, options), shapes, initialise, seed)
+    return restore_plan(plan_of_checkpoint(info, shapes, options), shapes, initialize, seed)
 
 
 def restore_plan(
     plan: Plan,
     shapes: Mapping[str, jax.ShapeDtypeStruct],
-    initialise: Callable[[], Mapping[str, Any]],
+    initialize: Callable[[], Mapping[str, Any]],
     seed: int = 0,
 ) -> Restored:
     """Restores what a plan takes from its sources; arguments and errors as for `restore`."""
@@ -109,7 +109,7 @@ def restore_plan(
         raise TreeMismatchError(_complaint(plan.sources, found))
     matches = plan.matches
     kept = [m for m in matches if m.outcome in KEPT]
-    fresh = initialise() if any(m.outcome in ("initialised", "resized") for m in matches) else {}
+    fresh = initialize() if any(m.outcome in ("initialized", "resized") for m in matches) else {}
     bases = {m.path: fresh[m.path] for m in kept if m.path is not None and m.outcome == "resized"}
     given = {m.path for m in kept}
     # What is not needed of a fresh state is freed before anything is read.
@@ -245,7 +245,7 @@ def _complaint(sources: Sequence[Wanted], found: Sequence[Match]) -> str:
     if shapes:
         flags.append("--config.restore.on_shape_mismatch=skip")
     lines.append(
-        f"  To {'otherwise ' if rules else ''}initialise what has no counterpart and drop the "
+        f"  To {'otherwise ' if rules else ''}initialize what has no counterpart and drop the "
         f"rest, add\n    {' '.join(flags)}"
     )
     if shapes:

@@ -78,7 +78,7 @@ def begin(
     workdir: Path,
     now: Present,
     shapes: Mapping[str, jax.ShapeDtypeStruct],
-    initialise: Callable[[], Mapping[str, Any]],
+    initialize: Callable[[], Mapping[str, Any]],
 ) -> Start:
     """The initial state; of the workdir's checkpoints the newest intact one is used.
 
@@ -87,7 +87,7 @@ def begin(
         workdir: the run's workdir; the report of a restore is written there.
         now: the run's config and data, which may differ from those of the checkpoint.
         shapes: slash path -> shape and dtype of every array of the state.
-        initialise: returns the arrays of a fresh state.
+        initialize: returns the arrays of a fresh state.
 
     Raises:
         TreeMismatchError, RestoreRuleError: the checkpoint does not fit, see `restore.restore`.
@@ -97,17 +97,17 @@ def begin(
     options = RestoreOptions.from_config(config.restore)
     damaged = dict(origin.damaged)
     if origin.sources:
-        return _from_sources(origin.sources, workdir, now, shapes, initialise)
+        return _from_sources(origin.sources, workdir, now, shapes, initialize)
     if origin.other is not None:
         info = origin.other
         plan = plan_of_checkpoint(info, shapes, options, config)
-        restored = _together(lambda: restore_plan(plan, shapes, initialise, config.seed), shapes)
+        restored = _together(lambda: restore_plan(plan, shapes, initialize, config.seed), shapes)
         words = "starts from another run's checkpoint"
     elif origin.own or damaged:
-        info, restored = _newest(origin.own, damaged, shapes, config, initialise)
+        info, restored = _newest(origin.own, damaged, shapes, config, initialize)
         words = "resumed from its checkpoint"
     else:
-        return Start(initialise(), RunProgress(), "fresh run", [], [])
+        return Start(initialize(), RunProgress(), "fresh run", [], [])
 
     notes = [f"damaged   {error}" for _, error in sorted(damaged.items())]
     if damaged:
@@ -150,11 +150,11 @@ def _from_sources(
     workdir: Path,
     now: Present,
     shapes: Mapping[str, jax.ShapeDtypeStruct],
-    initialise: Callable[[], Mapping[str, Any]],
+    initialize: Callable[[], Mapping[str, Any]],
 ) -> Start:
     """The initial state of a run that starts from several sources; arguments as for `begin`."""
     plan = make_plan(with_growth(sources, now.config), shapes)
-    restored = _together(lambda: restore_plan(plan, shapes, initialise, now.config.seed), shapes)
+    restored = _together(lambda: restore_plan(plan, shapes, initialize, now.config.seed), shapes)
     progress = RunProgress()
     notes: list[str] = []
     giver = giver_of("progress", sources)
@@ -229,13 +229,13 @@ def _newest(
     damaged: dict[int, DamagedCheckpointError],
     shapes: Mapping[str, jax.ShapeDtypeStruct],
     config: ml_collections.ConfigDict,
-    initialise: Callable[[], Mapping[str, Any]],
+    initialize: Callable[[], Mapping[str, Any]],
 ) -> tuple[CheckpointInfo, Restored]:
     """The newest checkpoint with intact arrays; adds the damaged ones to `damaged`."""
     for step in sorted(own, reverse=True):
         info = own[step]
         try:
-            return info, _restored_own(info, shapes, config, initialise)
+            return info, _restored_own(info, shapes, config, initialize)
         except DamagedCheckpointError as error:
             damaged[step] = error
     newest = damaged[max(damaged)]
@@ -248,11 +248,11 @@ def _restored_own(
     info: CheckpointInfo,
     shapes: Mapping[str, jax.ShapeDtypeStruct],
     config: ml_collections.ConfigDict,
-    initialise: Callable[[], Mapping[str, Any]],
+    initialize: Callable[[], Mapping[str, Any]],
 ) -> Restored:
     options = _for_own(info, shapes, RestoreOptions.from_config(config.restore))
     plan = plan_of_checkpoint(info, shapes, options, config)
-    return _together(lambda: restore_plan(plan, shapes, initialise, config.seed), shapes)
+    return _together(lambda: restore_plan(plan, shapes, initialize, config.seed), shapes)
 
 
 def _together(call: Callable[[], Restored], shapes: Mapping[str, Any]) -> Restored:

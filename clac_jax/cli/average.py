@@ -125,15 +125,15 @@ def _located(names: Sequence[str]) -> list[CheckpointInfo]:
 
 
 def _weights(text: str | None, count: int) -> tuple[float, ...]:
-    from clac_jax.surgery.mixing import normalised
+    from clac_jax.surgery.mixing import normalized
 
     if text is None:
-        return normalised([1.0] * count)
+        return normalized([1.0] * count)
     try:
         weights = [float(each) for each in text.split(",")]
         if len(weights) != count:
             raise ValueError(f"it has {len(weights)} for {count} checkpoints")
-        return normalised(weights)
+        return normalized(weights)
     except ValueError as error:
         raise UserError(
             f"--weights={text} cannot be used: {error}. Give one number for each checkpoint, "

@@ -45,7 +45,7 @@ def start(options: ml_collections.ConfigDict, facts: Callable[[], Facts]) -> Non
     """Connects this process to the others of its run, if there are any, and compares their facts.
 
     They are located under SLURM (`srun`), Open MPI, indexed jobs of Kubernetes and on TPU hosts;
-    elsewhere `options` must give their addresses. Must be called before JAX initialises a device.
+    elsewhere `options` must give their addresses. Must be called before JAX initializes a device.
 
     Args:
         options: the group `config.distributed`.

@@ -9,7 +9,7 @@ from clac_jax.input_pipeline.share import Share
 
 
 def share_of_process() -> Share:
-    """This process's share; initialises the devices, so call it once they are connected."""
+    """This process's share; initializes the devices, so call it once they are connected."""
     return Share(
         process_index=jax.process_index(),
         num_processes=jax.process_count(),

@@ -134,7 +134,7 @@ def kinds_of_errors(pool: Pool, first: np.ndarray) -> dict[str, int]:
     return counts
 
 
-def summarise(ranks: Ranks, how: Resampling, ks: tuple[int, ...] = KS) -> dict[str, Estimate]:
+def summarize(ranks: Ranks, how: Resampling, ks: tuple[int, ...] = KS) -> dict[str, Estimate]:
     """`top1`, ..., `median_rank` and `mean_rank` (1 = first), each with its interval."""
     estimates = {f"top{k}": mean_of(ranks.credit(k), how) for k in ks}
     return estimates | {

@@ -26,7 +26,7 @@ from clac_jax.evaluation.ranking import (
     polymorph_ranks,
     pool_ranks,
     reference_ranks,
-    summarise,
+    summarize,
     texts_of,
 )
 from clac_jax.evaluation.section import Drawing, Section, Table, decimal, percent
@@ -85,7 +85,7 @@ def _entire_pool(pool: Pool, ranks: dict[str, Ranks], values: dict[str, Any]) ->
         ("by_example", "intervals over examples", pool.resampling),
         ("by_composition", "intervals over compositions", pool.by_formula),
     ):
-        rows, results = [], {name: summarise(ranks[name], how) for name in VARIANTS}
+        rows, results = [], {name: summarize(ranks[name], how) for name in VARIANTS}
         values[key] = {name: _json(estimates) for name, estimates in results.items()}
         for name, words in VARIANTS.items():
             found = results[name]

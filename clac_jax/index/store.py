@@ -128,7 +128,7 @@ class Index:
 
         Returns:
             Memory maps (rows, dim) float16. The rows are unit vectors before rounding to half
-            precision; normalise them after conversion to float32.
+            precision; normalize them after conversion to float32.
 
         Raises:
             DamagedIndexError: a file is not an array of this shape.

@@ -162,7 +162,7 @@ class Model:
         Returns:
             (n, dim) float32 unit vectors in the order given, as compared by the loss. For a model
             with a "concat" critic (`config.loss.critic`) they are the inputs of the critic instead:
-            not normalised, and to be compared only by `similarity` or `scores`.
+            not normalized, and to be compared only by `similarity` or `scores`.
 
         Raises:
             InputError: the list is empty, or a crystal cannot be used; the message names it.
@@ -277,7 +277,7 @@ class Model:
             crystals: one crystal or several, as for `embed_crystals`; or vectors, (n, dim).
             labels: at least two different ones, such as "a metal" and "an insulator".
             templates: sentences with `{}` in place of the label ("This material is {}."). The
-                vectors of a label's sentences are averaged, and normalised again.
+                vectors of a label's sentences are averaged, and normalized again.
 
         Returns:
             (n, labels) float32 probabilities, the softmax of the scores over the labels; (labels,)

@@ -178,7 +178,7 @@ def open_arrays_of(plan: Plan, number: int) -> Open:
             continue
         if m.outcome == "dropped" and m.number == number and m.saved_shape is not None:
             saved[part][name] = m.saved_shape
-        elif m.outcome == "initialised" and m.source is None and m.shape is not None:
+        elif m.outcome == "initialized" and m.source is None and m.shape is not None:
             wanted[part][name] = m.shape
         else:
             continue
@@ -229,7 +229,7 @@ def _with_rules(plan: Plan, number: int, rules: Sequence[Rule], shapes: ModelSha
     except (RestoreRuleError, GrowthError):
         return None
     counts = [collections.Counter(m.outcome for m in each.matches) for each in (plan, better)]
-    return better if counts[1]["initialised"] < counts[0]["initialised"] else None
+    return better if counts[1]["initialized"] < counts[0]["initialized"] else None
 
 
 def _more_rules(plan: Plan, number: int, rules: Sequence[Rule], shapes: ModelShapes) -> Plan:

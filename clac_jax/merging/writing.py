@@ -99,7 +99,7 @@ def write_config(
 def _why_fresh(differ: Sequence[Match], proposal: Proposal) -> list[str]:
     """Comments: how many arrays start from scratch since their shapes differ, and why."""
     arrays = counted(len(differ), "array")
-    lines = [f"{arrays} of a different shape: initialised, not grown. See `ckpt plan --all`."]
+    lines = [f"{arrays} of a different shape: initialized, not grown. See `ckpt plan --all`."]
     return [f"    # {line}" for line in (*lines, *list_refusals(proposal))]
 
 

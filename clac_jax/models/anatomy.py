@@ -33,7 +33,7 @@ class Layers:
     """The layers of an encoder, of which more can be added at the end.
 
     A layer that is added must leave its input as it is: the arrays through which it would act have
-    set values at first, mostly 0, and the others are initialised.
+    set values at first, mostly 0, and the others are initialized.
 
     Attributes:
         pattern: regex at the start of an array's name, whose group is the layer's number.

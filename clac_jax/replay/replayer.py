@@ -57,7 +57,7 @@ class Done:
 class Replayer:
     """Moves through the steps of a run; nothing in its workdir is changed.
 
-    The state before a step comes from the nearest checkpoint before it, or is initialised as it
+    The state before a step comes from the nearest checkpoint before it, or is initialized as it
     was; what follows is computed by the program that trained. Where the run was started again with
     another config, the state passes through a checkpoint in a folder of its own, as it did then.
 
@@ -247,7 +247,7 @@ class Replayer:
     def _place(self, setting: Setting, origin: resume.Origin) -> None:
         parts = setting.parts
         self._scratch.mkdir(parents=True, exist_ok=True)
-        start = resume.begin(origin, self._scratch, setting.present, parts.shapes, parts.initialise)
+        start = resume.begin(origin, self._scratch, setting.present, parts.shapes, parts.initialize)
         self._stepping = setting.step_from(start.progress)
         self.setting, self.progress = setting, start.progress
         self.state = parts.placed(self._stepping.template, start.arrays)

@@ -1,7 +1,7 @@
 """Files and folders that are made locally and then put where the user wants them.
 
 What a URL names is complete or not there: everything is uploaded when it is finished, last the file
-by which readers recognise it.
+by which readers recognize it.
 """
 
 from __future__ import annotations

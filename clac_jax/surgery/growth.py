@@ -66,7 +66,7 @@ class Grown:
 
     Attributes:
         source: name of the array of the smaller model from which it comes; None: from none, it is
-            as it is initialised.
+            as it is initialized.
         transform: what is applied to that; None: nothing.
         reason: short explanation.
     """
@@ -161,7 +161,7 @@ def grown(
     Args:
         entries: the result of `plan`.
         saved: name -> array of the smaller model.
-        fresh: name -> array of the larger model as it is initialised.
+        fresh: name -> array of the larger model as it is initialized.
     """
     result = {name: saved.get(name, array) for name, array in fresh.items()}
     rng = np.random.default_rng(0)

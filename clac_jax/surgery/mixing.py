@@ -45,7 +45,7 @@ class Mean:
         return self._total.astype(self._first.dtype)
 
 
-def normalised(weights: Sequence[float]) -> tuple[float, ...]:
+def normalized(weights: Sequence[float]) -> tuple[float, ...]:
     """The weights, divided by their sum.
 
     Raises:

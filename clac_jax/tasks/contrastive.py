@@ -42,7 +42,7 @@ class Contrastive(Task):
         self.model = build_model(config, data.vocab_size)
         self._evaluate = Evaluator(self.model, options, parallel)
 
-    def initialise(self, example: Batch) -> dict[str, Any]:
+    def initialize(self, example: Batch) -> dict[str, Any]:
         """Random weights, except for pretrained encoders."""
         return init_variables(self.model, self._config, example)
 

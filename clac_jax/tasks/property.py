@@ -45,7 +45,7 @@ class Property(Task):
         self._parallel = parallel
         self._predict = parallel.evaluate(self._predict_step)
 
-    def initialise(self, example: Batch) -> dict[str, Any]:
+    def initialize(self, example: Batch) -> dict[str, Any]:
         """Random weights or those of the config's pretrained file, plus the label normalization."""
         key = jax.random.key(self._config.seed)
         variables = dict(jax.jit(lambda k: self.model.init(k, example, train=True))(key))

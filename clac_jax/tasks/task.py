@@ -55,7 +55,7 @@ class Task(abc.ABC):
     absent_terms: ClassVar[Mapping[str, float]] = {}
 
     @abc.abstractmethod
-    def initialise(self, example: Batch) -> dict[str, Any]:
+    def initialize(self, example: Batch) -> dict[str, Any]:
         """The initial variables of a new run.
 
         Args:

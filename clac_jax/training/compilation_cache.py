@@ -30,7 +30,7 @@ def use_compilation_cache(folder: Path) -> None:
     """Keeps programs that are compiled from now on in a folder, and takes them from there.
 
     Small programs are kept as well: a start compiles dozens of them. Call it after the processes
-    of a run are connected, since it initialises the devices.
+    of a run are connected, since it initializes the devices.
 
     Args:
         folder: may be shared by processes and machines of any kind; created if it does not exist.

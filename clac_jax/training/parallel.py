@@ -91,7 +91,7 @@ class Parallel(abc.ABC):
     def copies(self, tree: Any) -> list[Any]:
         """Replicated arrays as NumPy arrays, once for each local device that has a copy."""
 
-    def initialise(
+    def initialize(
         self,
         make: Callable[[], dict[str, Any]],
         create: Callable[[dict[str, Any]], TrainState],
@@ -258,13 +258,13 @@ class ShardMap(Parallel):
 
         return jax.tree.map(describe, tree, self._shardings(tree))
 
-    def initialise(
+    def initialize(
         self,
         make: Callable[[], dict[str, Any]],
         create: Callable[[dict[str, Any]], TrainState],
         template: TrainState,
     ) -> TrainState:
-        """See `Parallel.initialise`.
+        """See `Parallel.initialize`.
 
         Only the first process makes the variables. The rest of the state, which is at least as
         large if there are moments, is made in shards.

@@ -86,7 +86,7 @@ def test_a_run_without_one_continues_with_one_that_begins_at_its_parameters(run)
     np.testing.assert_array_equal(start.arrays["ema/graph/kernel"], saved["params/graph/kernel"])
     assert "the average begins at its parameter" in "\n".join(start.notes)
     report = json.loads((workdir / REPORT_FILE).read_text())
-    assert report["counts"]["renamed"] == 2 and report["counts"]["initialised"] == 0
+    assert report["counts"]["renamed"] == 2 and report["counts"]["initialized"] == 0
 
 
 def test_a_run_with_one_continues_without(run):

@@ -245,7 +245,7 @@ def test_a_run_starts_from_a_checkpoint_in_a_bucket(intact, run, tmp_path):
     assert report["checkpoint"] == f"{intact}/checkpoints/20"
 
 
-def test_names_of_the_own_workdir_are_recognised(tmp_path, store):
+def test_names_of_the_own_workdir_are_recognized(tmp_path, store):
     set_origin(tmp_path / "mirror", "s3://other/exp")
     assert is_inside("s3://other/exp@best", tmp_path / "mirror")
     assert not is_inside("s3://other/exp-2@best", tmp_path / "mirror")

@@ -55,7 +55,7 @@ def test_the_first_rule_that_matches_counts():
     found = outcomes(matches)
     assert found["params/words/layer_0/kernel"] == "renamed"
     assert found["params/text/layer_0/bias"] == "dropped"
-    assert found["params/words/layer_0/bias"] == "initialised"
+    assert found["params/words/layer_0/bias"] == "initialized"
     assert found["opt_state/adam/mu/text/layer_0/bias"] == "dropped"
 
 
@@ -63,7 +63,7 @@ def test_an_array_left_out_by_a_rule_is_not_a_problem():
     options = RestoreOptions(rules=(("graph/.*", None),))
     matches = match(SAVED, SAVED, options)
     assert problems(matches, options) == []
-    assert {m.name for m in matches if m.outcome == "initialised"} == {
+    assert {m.name for m in matches if m.outcome == "initialized"} == {
         "params/graph/kernel",
         "batch_stats/graph/mean",
         "opt_state/adam/mu/graph/kernel",
@@ -77,13 +77,13 @@ def test_an_array_on_one_side_is_a_problem_only_when_strict():
         options = RestoreOptions(strict=strict)
         matches = match(SAVED, wanted, options)
         assert {m.name for m in problems(matches, options)} == expected
-        assert outcomes(matches)["params/head/kernel"] == "initialised"
+        assert outcomes(matches)["params/head/kernel"] == "initialized"
         assert outcomes(matches)["params/graph/kernel"] == "dropped"
 
 
 @pytest.mark.parametrize(
     "on_mismatch, outcome, accepted",
-    [("error", "initialised", False), ("skip", "initialised", True), ("overlap", "resized", True)],
+    [("error", "initialized", False), ("skip", "initialized", True), ("overlap", "resized", True)],
 )
 @pytest.mark.parametrize("strict", [True, False])
 def test_another_shape(on_mismatch, outcome, accepted, strict):
@@ -97,14 +97,14 @@ def test_another_shape(on_mismatch, outcome, accepted, strict):
 def test_another_rank_cannot_overlap():
     options = RestoreOptions(on_shape_mismatch="overlap")
     matches = match({"params/w": (4, 4)}, {"params/w": (4, 4, 2)}, options)
-    assert outcomes(matches) == {"params/w": "initialised"}
+    assert outcomes(matches) == {"params/w": "initialized"}
 
 
 def test_a_different_optimizer_is_accepted_even_when_strict():
     wanted = {path.replace("adam/mu", "lion/mu"): shape for path, shape in SAVED.items()}
     matches = match(SAVED, wanted, RestoreOptions())
     assert problems(matches, RestoreOptions()) == []
-    assert outcomes(matches)["opt_state/lion/mu/graph/kernel"] == "initialised"
+    assert outcomes(matches)["opt_state/lion/mu/graph/kernel"] == "initialized"
 
 
 def test_parts():

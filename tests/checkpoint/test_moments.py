@@ -142,7 +142,7 @@ def test_a_checkpoint_with_one_count_for_all_restores_without_complaint(tmp_path
     now = Present(make_config(), 100, {})
     start = resume.begin(origin, tmp_path / "run", now, shapes_of(fresh), lambda: fresh)
     assert start.progress.step == 5
-    assert not [line for line in start.notes if "initialised" in line or "dropped" in line]
+    assert not [line for line in start.notes if "initialized" in line or "dropped" in line]
     counts = {path: int(leaf) for path, leaf in start.arrays.items() if "/adam/count/" in path}
     assert len(counts) == 3 and set(counts.values()) == {5}
     matches = restore(origin.own[5], shapes_of(fresh), RestoreOptions(), lambda: fresh).matches

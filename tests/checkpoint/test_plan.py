@@ -151,7 +151,7 @@ def test_moments_follow_their_parameters_from_one_source():
     ]
     outcomes = {m.path: (m.number, m.outcome) for m in make_plan(sources, shapes).matches}
     assert outcomes["params/a"] == (1, "restored")
-    assert outcomes["opt_state/adam/mu/a"] == (0, "initialised")
+    assert outcomes["opt_state/adam/mu/a"] == (0, "initialized")
     assert outcomes["params/b"] == outcomes["opt_state/adam/mu/b"] == (2, "restored")
 
 

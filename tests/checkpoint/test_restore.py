@@ -37,16 +37,16 @@ def fresh(params=None, **options):
     return to_arrays(make_state(seed=77, params=params, step=False, **options))
 
 
-def into(saved, arrays, options=None, initialise=True):
+def into(saved, arrays, options=None, initialize=True):
     def make():
-        assert initialise, "nothing had to be initialised"
+        assert initialize, "nothing had to be initialized"
         return arrays
 
     return restore(saved[0], shapes_of(arrays), options or RestoreOptions(), make)
 
 
-def test_the_same_model_takes_everything_and_initialises_nothing(saved):
-    restored = into(saved, fresh(), initialise=False)
+def test_the_same_model_takes_everything_and_initializes_nothing(saved):
+    restored = into(saved, fresh(), initialize=False)
     assert_same(restored.arrays, saved[1])
 
 
@@ -62,7 +62,7 @@ def test_an_added_layer(saved):
 def test_a_removed_layer(saved):
     params = make_params()
     del params["text"]
-    restored = into(saved, fresh(params), RestoreOptions(strict=False), initialise=False)
+    restored = into(saved, fresh(params), RestoreOptions(strict=False), initialize=False)
     assert_same(restored.arrays, {p: a for p, a in saved[1].items() if "/text/" not in p})
     assert {m.source for m in restored.matches if m.outcome == "dropped"} == {
         path for path in saved[1] if "/text/" in path
@@ -73,7 +73,7 @@ def test_a_renamed_layer_with_its_moments(saved):
     params = make_params()
     params["language"] = params.pop("text")
     options = RestoreOptions(rules=(("text/(.*)", r"language/\1"),))
-    restored = into(saved, fresh(params), options, initialise=False).arrays
+    restored = into(saved, fresh(params), options, initialize=False).arrays
     assert_same(restored, {p.replace("/text/", "/language/"): leaf for p, leaf in saved[1].items()})
     assert np.any(restored["opt_state/inner_state/adam/mu/language/kernel"])
 
@@ -154,7 +154,7 @@ def test_the_report_accounts_for_every_array(saved, tmp_path):
     by_outcome = {}
     for array in report["arrays"]:
         by_outcome.setdefault(array["outcome"], []).append(array["path"] or array["source"])
-    assert "params/head/kernel" in by_outcome["initialised"]
+    assert "params/head/kernel" in by_outcome["initialized"]
     assert "params/text/kernel" in by_outcome["dropped"]
     table = restored.plan.describe()
     assert "params/head" in table and "params/text" in table
@@ -167,7 +167,7 @@ SIDE = st.dictionaries(st.sampled_from("abcde"), SHAPE, min_size=1)
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(SIDE, SIDE, st.sampled_from(["skip", "overlap"]))
 def test_any_trees_give_what_a_plain_copy_gives(tmp_path_factory, left, right, on_mismatch):
-    """The definition, on random trees: names in common are copied, the rest is initialised."""
+    """The definition, on random trees: names in common are copied, the rest is initialized."""
     params = {n: {"w": jnp.full(s, 1.0 + k)} for k, (n, s) in enumerate(sorted(left.items()))}
     workdir = tmp_path_factory.mktemp("any")
     arrays = save_run(

@@ -153,7 +153,7 @@ def fresh_in(plan):
     return {
         (array["path"], array["reason"])
         for array in plan["arrays"]
-        if array["outcome"] == "initialised" and array["path"].startswith(parts)
+        if array["outcome"] == "initialized" and array["path"].startswith(parts)
     }
 
 
@@ -270,7 +270,7 @@ def test_rules_for_a_checkpoint_of_the_release_give_what_its_importer_does(
     shapes = {path: leaf for path, leaf in shapes_of_config(written).items() if path in expected}
     assert shapes.keys() == expected.keys()
     plan = make_plan(open_sources(written.restore), shapes)
-    fresh = {m.path for m in plan.matches if m.outcome == "initialised"}
+    fresh = {m.path for m in plan.matches if m.outcome == "initialized"}
     without = [p for p in shapes if re.fullmatch("|".join(NO_RULE[name]), p.partition("/")[2])]
     assert fresh == set(without) and bool(without) == bool(NO_RULE[name])
     zeros = {path: np.zeros(leaf.shape, leaf.dtype) for path, leaf in shapes.items()}

@@ -79,7 +79,7 @@ def test_only_the_adapters_of_the_text_encoder_are_trained(stage1, adapted):
     assert len(adapters) == 2 * 3
     assert all(np.any(last[path] != first[path]) for path in adapters)
     report = json.loads((adapted / "restore_report.json").read_text())
-    fresh = {row["path"] for row in report["arrays"] if row["outcome"] == "initialised"}
+    fresh = {row["path"] for row in report["arrays"] if row["outcome"] == "initialized"}
     assert {path for path in fresh if path.startswith("params/")} == set(adapters), "not an error"
     moments = [path for path in last if path.startswith("opt_state/") and "/text_encoder/" in path]
     assert all(is_adapter(path) or "/pooling/" in path for path in moments)

@@ -33,7 +33,7 @@ def test_another_workdir_continues_like_the_same_run(stage1, small_config, tmp_p
 
 
 @pytest.mark.slow
-def test_in_chunks_and_with_rematerialisation_it_is_the_same_run(stage1, small_config, tmp_path):
+def test_in_chunks_and_with_rematerialization_it_is_the_same_run(stage1, small_config, tmp_path):
     saving = {"gradient_cache_chunks": 2, "remat": ("graph_encoder", "text_encoder")}
     train(small_config(resume_from=f"{stage1}@epoch=0", **saving), tmp_path)
     rows, expected = train_rows(tmp_path), train_rows(stage1)[STEPS_PER_EPOCH:]
@@ -185,7 +185,7 @@ def test_another_architecture_is_refused_and_then_taken_in_part(stage1, small_co
         common = tuple(slice(min(pair)) for pair in sizes)
         np.testing.assert_array_equal(after[path][common], before[path][common], err_msg=path)
     report = json.loads((tmp_path / "restore_report.json").read_text())
-    new = {a["path"] for a in report["arrays"] if a["outcome"] == "initialised"}
+    new = {a["path"] for a in report["arrays"] if a["outcome"] == "initialized"}
     assert params - set(before) == {path for path in new if path.startswith("params/")}
     assert all("layer_1" in path for path in params - set(before))
 

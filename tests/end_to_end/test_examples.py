@@ -65,5 +65,5 @@ def test_an_architecture_is_changed_with_an_account(example, trained, tmp_path):
     assert "--config.restore.strict=False" in output
     counts = ast.literal_eval(output.splitlines()[-1])
     assert counts["restored"] > 0
-    assert counts["initialised"] > 0
+    assert counts["initialized"] > 0
     assert counts["dropped"] == 0

@@ -63,7 +63,7 @@ def test_the_first_loss_is_that_of_the_run_continued_with_the_smaller_model(
     kernel = by_path["params/graph_encoder/encoder/message_0/hidden/kernel"]
     assert kernel["outcome"] == "transformed" and "16 -> 24" in kernel["reason"]
     new = by_path["params/graph_encoder/encoder/message_1/phi/kernel"]
-    assert new["outcome"] == "initialised" and new["reason"] == "of an added layer"
+    assert new["outcome"] == "initialized" and new["reason"] == "of an added layer"
     arrays = arrays_at(tmp_path, last)
     kernel = arrays["params/graph_encoder/encoder/message_0/hidden/kernel"]
     # The copies of a unit have gone their own ways.

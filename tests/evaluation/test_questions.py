@@ -69,7 +69,7 @@ def test_training_on_statements_is_reported(share):
 
 
 def test_text_only_shows_other_crystals():
-    # Each crystal knows its own statement, which no other crystal recognises.
+    # Each crystal knows its own statement, which no other crystal recognizes.
     vectors = {"false": 0.1 * np.ones(4)} | {f"true {k}": np.eye(4)[k] for k in range(4)}
     found = figures(pool_with([(f"true {k}", "false") for k in range(4)], vectors))
     assert found["accuracy"]["value"] == 1

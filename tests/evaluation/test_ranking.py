@@ -17,7 +17,7 @@ from clac_jax.evaluation.ranking import (
     polymorph_ranks,
     pool_ranks,
     reference_ranks,
-    summarise,
+    summarize,
 )
 from clac_jax.evaluation.retrieval_report import retrieval
 from clac_jax.tasks.metrics import pool_metrics
@@ -57,7 +57,7 @@ def test_ties_give_the_share_of_the_orders_in_which_the_match_is_within_k(pool):
 
 def test_a_collapsed_model_is_at_chance():
     pool = pool_of(np.ones((20, 2)), np.ones((20, 2)))
-    found = summarise(pool_ranks(pool)["text_to_crystal"], Resampling(20))
+    found = summarize(pool_ranks(pool)["text_to_crystal"], Resampling(20))
     luck = chance(20)
     for name in luck:
         assert found[name].value == pytest.approx(luck[name])
@@ -86,7 +86,7 @@ def test_the_figures_are_those_of_the_test_at_the_end_of_a_run():
     pool = pool_of_scores(scores)
     row = pool_metrics(scores)
     for name in ("text_to_crystal", "crystal_to_text"):
-        found = summarise(pool_ranks(pool)[name], Resampling(2))
+        found = summarize(pool_ranks(pool)[name], Resampling(2))
         for k in (1, 3, 10):
             assert found[f"top{k}"].value == row[f"{name}_top{k}"]
 

@@ -44,7 +44,7 @@ def trained(model, batch, seed=0):
             drawn = rng.normal(center, 0.2, leaf.shape)
             return (np.abs(drawn) if name == "var" else drawn).astype(leaf.dtype)
         if leaf.ndim > 1:
-            # Each model has other numbers, in case that one keeps those it is initialised with.
+            # Each model has other numbers, in case that one keeps those it is initialized with.
             in_critic = path[1].key.endswith("_head") and len(path) < 5
             is_large = in_critic or path[1].key.endswith(("text_encoder", "_discriminator"))
             large = 3 if is_large else 1

@@ -178,7 +178,7 @@ def fresh():
 
     template = jax.eval_shape(create, variables)
     parallel = on(8)
-    made = parallel.initialise(lambda: variables, create, template)
+    made = parallel.initialize(lambda: variables, create, template)
     described = to_arrays(parallel.describe(template))
     return {
         "same": same(to_arrays(parallel.to_host(made)), flat(create(variables))),

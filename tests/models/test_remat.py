@@ -65,7 +65,7 @@ def kept_bytes(loss, params, batch_stats):
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("painn", "orb", "bert", "opt")),
     ],
 )
-def test_rematerialisation_changes_the_memory_and_nothing_else(name, monkeypatch):
+def test_rematerialization_changes_the_memory_and_nothing_else(name, monkeypatch):
     init, plain = encoder_of(name, ())
     init_again, again = encoder_of(name, ("graph_encoder", "text_encoder"))
     shapes = jax.eval_shape(init, jax.random.key(0))

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clac_jax.surgery.mixing import Mean, decaying_weights, greedy_soup, normalised
+from clac_jax.surgery.mixing import Mean, decaying_weights, greedy_soup, normalized
 
 
 def mean_of(arrays, weights):
@@ -20,7 +20,7 @@ def mean_of(arrays, weights):
 def test_a_mean_is_numpys_in_float64_rounded_once(dtype):
     rng = np.random.default_rng(0)
     arrays = [rng.normal(size=(5, 3)).astype(dtype) for _ in range(4)]
-    weights = normalised([0.1, 0.2, 3.0, 0.7])
+    weights = normalized([0.1, 0.2, 3.0, 0.7])
     wide = [array.astype(np.float64) for array in arrays]
     expected = sum(w * a for w, a in zip(weights, wide, strict=True)).astype(dtype)
     result = mean_of(arrays, weights)
@@ -61,10 +61,10 @@ def test_whole_numbers_have_a_mean_only_if_they_are_equal():
 
 
 def test_weights_add_up_to_one():
-    assert normalised([1, 3]) == (0.25, 0.75)
+    assert normalized([1, 3]) == (0.25, 0.75)
     for wrong in ([0.0, 0.0], [-1.0, 2.0], [float("nan"), 1.0], [float("inf"), 1.0], []):
         with pytest.raises(ValueError, match="at least 0, and not all 0"):
-            normalised(wrong)
+            normalized(wrong)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.9, 1.0])

@@ -13,7 +13,7 @@ TASKS = (Contrastive, Property)
 
 def test_a_task_that_lacks_a_part_cannot_be_made():
     class WithoutTest(Task):
-        initialise = loss = by_example = validate = describe_validation = describe_test = None
+        initialize = loss = by_example = validate = describe_validation = describe_test = None
 
     with pytest.raises(TypeError, match=r"abstract method '?test'?"):
         WithoutTest()
