@@ -76,16 +76,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         undisturbed, killed = Path(folder, "undisturbed"), Path(folder, "killed")
         caches = Path(folder, "first_cache"), Path(folder, "other_cache")
-        first = start(undisturbed, caches[0])
-        newest = kill_after(start(killed, caches[0]), killed, KILLED_AFTER)
-        resumed = start(killed, caches[1])
-        if resumed.wait() or first.wait():
-            raise SystemExit("A run has failed: see above.")
+        running = [start(undisturbed, caches[0]), start(killed, caches[0])]
+        try:
+            newest = kill_after(running[1], killed, KILLED_AFTER)
+            running[1] = start(killed, caches[1])
+            if any([each.wait() for each in running]):
+                raise SystemExit("A run has failed: see above.")
+        finally:
+            for each in running:
+                each.kill()
+                each.wait()
         rows = untimed_rows(undisturbed), untimed_rows(killed)
         results = {
             "killed_after_checkpoint": newest,
-            "rows": len(rows[0]),
-            "equal_rows": sum(a == b for a, b in zip(*rows, strict=True)),
+            "rows": [len(each) for each in rows],
+            "equal_rows": sum(a == b for a, b in zip(*rows, strict=False)),
             "checkpoints": different_arrays((undisturbed, killed)),
         }
     print(json.dumps(results, indent=2))

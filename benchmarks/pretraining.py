@@ -2,7 +2,8 @@
 
 python -m benchmarks.pretraining outputs/base outputs/pretraining [--seeds 5] [--processes 1]
 
-Each property is learned from the first 100, 500 and all training crystals that have it: by the
+Each property is learned from the first 100, 500 and all training crystals that have it, always the
+same ones: by the
 graph encoder from the best checkpoint of the first run and from scratch, with the same settings and
 number of steps; by a linear (ridge) regression from the vectors of the pretrained graph encoder,
 which stays as it is; and by gradient boosting from the composition, without structure. All
@@ -12,8 +13,10 @@ are measured on the entire test split. The command, run again, resumes.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -120,8 +123,12 @@ def train_and_measure(runs: Iterable[Run], places: Places, known: Known) -> None
     for seed, name, size, start in runs:
         if (seed, name, size, start) in errors_so_far(places):
             continue
-        folder = places.runs / f"{name}-{start}-{size or 'all'}-{seed}".replace(" ", "_")
-        train(run_config(name, start, size, seed, places.base), folder)
+        config = run_config(name, start, size, seed, places.base)
+        # A run of other settings is another run, in a folder of its own.
+        settings = hashlib.sha256(config.to_json().encode()).hexdigest()[:8]
+        text = f"{name}-{start}-{size or 'all'}-{seed}-{settings}"
+        folder = places.runs / text.replace(" ", "_")
+        train(config, folder)
         crystals, values = known[name]
         mae = error(np.asarray(clac_jax.load(f"{folder}@best").predict(crystals)), values)
         row = {"seed": seed, "property": name, "size": size, "start": start, "mae": mae}
@@ -197,6 +204,25 @@ def table(errors: Mapping[str, Mapping[str, Mapping[str, list[float]]]]) -> str:
     return "\n".join(lines)
 
 
+def train_in_processes(options: argparse.Namespace, places: Places) -> None:
+    """Divides the runs among processes, and waits for all of them."""
+    command = [sys.executable, "-m", "benchmarks.pretraining", str(places.base), str(places.runs)]
+    command += [f"--seeds={options.seeds}", f"--processes={options.processes}", "--sizes"]
+    command += map(str, options.sizes)
+    environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    shares = [
+        subprocess.Popen([*command, "--share", str(share)], cwd=ROOT, env=environment)
+        for share in range(options.processes)
+    ]
+    try:
+        codes = [share.wait() for share in shares]
+    finally:
+        for share in shares:
+            share.kill()
+    if any(codes):
+        raise SystemExit("A process that trained has failed: see above.")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("base", type=Path, help="workdir of a finished run of configs/base.py")
@@ -211,13 +237,7 @@ def main() -> None:
     places.runs.mkdir(parents=True, exist_ok=True)
     runs = all_runs(options.seeds, options.sizes)
     if options.processes > 1 and options.share is None:
-        command = [sys.executable, "-m", "benchmarks.pretraining", *sys.argv[1:]]
-        shares = [
-            subprocess.Popen([*command, f"--share={share}"], cwd=ROOT)
-            for share in range(options.processes)
-        ]
-        if any(share.wait() for share in shares):
-            raise SystemExit("A process that trained has failed: see above.")
+        train_in_processes(options, places)
     model = clac_jax.load(f"{places.base}@best")
     config = model.config.copy_and_resolve_references()
     data = RunData(config, encoder_needs(config))

@@ -62,10 +62,11 @@ class Parts:
         """The variables of a fresh model, computed on the host.
 
         An accelerator would compile hundreds of small random draws, each of which it runs once.
+        It does where JAX_PLATFORMS leaves out the CPU, and its numbers differ in the last bits.
         """
         try:
             host = jax.local_devices(backend="cpu")[0]
-        except RuntimeError:  # JAX_PLATFORMS names only the accelerator
+        except RuntimeError:
             return self.task.initialize(self.example)
         with jax.default_device(host):
             return self.task.initialize(self.example)

@@ -15,6 +15,7 @@ from clac_jax.config import check as config_check
 from clac_jax.distributed import processes
 from clac_jax.distributed.preemption import Preempted, StopSignals
 from clac_jax.distributed.watchdog import STEP
+from clac_jax.errors import one_line
 from clac_jax.healing.errors import GoBack
 from clac_jax.input_pipeline.batch import Batch
 from clac_jax.reporting.events import EVENTS_FILE
@@ -109,8 +110,9 @@ def _train_epochs(run: Run) -> None:
             save_is_due = _train_epoch(run)
             if _is_done(run):  # it stops within the epoch
                 break
-            if current.progress.epoch + 1 < config.max_epochs:
-                run.data.start_epoch(current.progress.epoch + 1)
+            after = current.progress.after_epoch()
+            if not (has_ended(config, after) or stops_for_now(config, after)):
+                run.data.start_epoch(after.epoch)
             with run.events.during("validation"), run.watchdog.watching("the validation"):
                 row = _validate(run)
             run.events.progress(current.progress.step, current.progress.epoch)
@@ -126,15 +128,16 @@ def _train_epochs(run: Run) -> None:
     except GoBack:
         raise
     except Exception as error:
+        cause = _stop_behind(run, error) or error
         processes.end_if_lost(error)
         with processes.report_lost_processes():
             run.finish_step()
             processes.announce_last_save()
             with run.events.during("save_wait"):
-                saver.save_before_leaving(current.state, current.progress, error)
-        if isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() == 1:
-            # A signal to all programs of a job also ends the compiler of a GPU, and with it a step.
-            run.stop.raise_if_requested(run.stop.requested)
+                saver.save_before_leaving(current.state, current.progress, cause)
+        if cause is not error:
+            run.line.say(f"stopping  the step failed after the signal: {one_line(error)}")
+            raise cause from error
         raise
     if current.progress.epoch < config.max_epochs and current.progress != run.began_at:
         run.line.say(why_ended(config, current.progress))
@@ -142,6 +145,22 @@ def _train_epochs(run: Run) -> None:
     run.line.say(f"programs  {count} of the training step, one per batch shape")
     run.line.close()
     run.stop.set_unsaved_work(False)
+
+
+def _stop_behind(run: Run, error: Exception) -> Preempted | None:
+    """The request to stop that is why a step failed, if it is and the state can be saved.
+
+    A signal to all programs of a job also ends the compiler of a GPU (`ptxas`), and with it the
+    step that was compiled. Of several processes, the others do not know of the error.
+    """
+    intact = not any(leaf.is_deleted() for leaf in jax.tree.leaves(run.current.state))
+    of_device = isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() == 1
+    if of_device and intact and run.current.progress.step > 0:
+        try:
+            run.stop.raise_if_requested(run.stop.requested)
+        except Preempted as stop:
+            return stop
+    return None
 
 
 def _is_done(run: Run) -> bool:

@@ -27,6 +27,6 @@ def get_config(name: str = "band gap") -> ml_collections.ConfigDict:
     config.resume_from = "outputs/base@best"
     config.restore.parts = ("params",)
     config.restore.rules = (("(text_encoder|(cross|visual|textual|structure)_head)/.*", None),)
-    config.restore.strict = False  # the property head starts at random
+    config.restore.strict = False  # the property head is a fresh one
     config.frozen = ()  # ("graph_encoder/.*",) would train only the head
     return config

@@ -57,7 +57,7 @@ RULES = (
     # British spelling with -ize, as in the Oxford dictionary: "colour", "initialize".
     Rule(r"initialis\w*", "initializ..."),
     Rule(r"normalis\w*", "normaliz..."),
-    Rule(r"optimis(?:e|ed|es|ing|ation|er)", "optimiz..."),
+    Rule(r"optimis(?:e|ed|es|ing|ations?|ers?)", "optimiz..."),
     Rule(r"recognis\w*", "recogniz..."),
     Rule(r"summaris\w*", "summariz..."),
     Rule(r"rematerialis\w*", "rematerializ..."),

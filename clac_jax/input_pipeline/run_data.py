@@ -110,8 +110,11 @@ class RunData:
         """Starts to build the first batches of an epoch, for `train_batches`.
 
         To be called where something else is about to compute, such as a validation: on a fast
-        device, the first batches of an epoch take longer than many steps.
+        device, the first batches of an epoch take longer than many steps. Not before the first
+        evaluation, which compiles its program: threads that run Python would slow that down.
         """
+        if "eval" not in self._built_kinds:
+            return
         left_out = self.left_out(epoch)
         self._started = epoch, left_out, self._train_parts(epoch, 0, left_out, start_now=True)
 

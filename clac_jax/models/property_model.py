@@ -32,7 +32,7 @@ class PropertyOutput:
 
 
 class PropertyModel(nn.Module):
-    """Crystals -> graph encoder -> linear head; a fresh head is zero, and predicts the mean.
+    """Crystals -> graph encoder -> linear head; a fresh head is zero and predicts the mean label.
 
     The label normalization is stored with the batch statistics, so that a checkpoint contains
     everything needed for a prediction.

@@ -46,7 +46,7 @@ class Property(Task):
         self._predict = parallel.evaluate(self._predict_step)
 
     def initialize(self, example: Batch) -> dict[str, Any]:
-        """Random weights or those of the config's pretrained file, plus the label normalization."""
+        """Random or pretrained weights, a head of zeros, and the label normalization."""
         key = jax.random.key(self._config.seed)
         variables = dict(jax.jit(lambda k: self.model.init(k, example, train=True))(key))
         variables["params"] = with_pretrained_graph_encoder(variables["params"], self._config)

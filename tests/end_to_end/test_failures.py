@@ -2,6 +2,7 @@
 
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -25,7 +26,7 @@ from clac_jax.input_pipeline.run_data import RunData
 from clac_jax.reporting.metrics_file import MetricsFile
 from clac_jax.run import TrainingDivergedError
 from clac_jax.training.parallel import Pmap
-from clac_jax.training_run import train
+from clac_jax.training_run import _stop_behind, train
 
 
 def steps(workdir):
@@ -114,6 +115,24 @@ def test_a_signal_that_also_ends_the_compiler(stage1, small_config, tmp_path, mo
     assert steps(tmp_path) == [2]
     train(small_config(), tmp_path)
     assert_same(arrays_at(tmp_path, 8), arrays_at(stage1, 8))
+
+
+def test_a_step_that_failed_is_a_stop_only_if_one_was_requested_and_all_can_be_saved():
+    killed, state = jax.errors.JaxRuntimeError("INTERNAL: ptxas"), jax.numpy.ones(2)
+    asked, unasked = StopSignals(), StopSignals()
+    asked.set_unsaved_work(True)
+    asked.request("SIGTERM")
+
+    def behind(stop, error=killed, step=3):
+        current = SimpleNamespace(state={"w": state}, progress=SimpleNamespace(step=step))
+        return _stop_behind(SimpleNamespace(stop=stop, current=current), error)
+
+    assert isinstance(behind(asked), Preempted)
+    assert behind(unasked) is None
+    assert behind(asked, error=ValueError("a fault of our own")) is None
+    assert behind(asked, step=0) is None, "there is nothing to save"
+    state.delete()
+    assert behind(asked) is None, "the step has consumed the state"
 
 
 @pytest.mark.parametrize(

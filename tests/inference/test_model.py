@@ -55,7 +55,7 @@ def made(config):
     flat = flax.traverse_util.flatten_dict(variables, sep="/")
     arrays = {path: np.asarray(leaf) for path, leaf in flat.items()}
     if (head := "params/property_head/kernel") in arrays:  # zero in a fresh model
-        arrays[head] = np.random.default_rng(0).normal(size=arrays[head].shape)
+        arrays[head] = np.random.default_rng(0).normal(size=arrays[head].shape).astype("f4")
     return Source(
         name="fresh",
         config=ml_collections.FrozenConfigDict(to_plain(config)),

@@ -61,6 +61,9 @@ def test_an_epoch_that_was_started_has_the_same_batches(config):
     wanted = [digests(plain, epoch) for epoch in range(3)]
     assert digests(started, 0) == wanted[0]
     started.start_epoch(1)
+    assert started._started is None, "it would slow down the compilation of the first evaluation"
+    next(started.eval_batches("validation"))
+    started.start_epoch(1)
     assert digests(started, 1) == wanted[1]
     # What was started is not used for another epoch, for the rest of one, or once more.
     started.start_epoch(1)
