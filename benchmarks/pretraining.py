@@ -23,6 +23,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import ml_collections
 import numpy as np
 
@@ -132,6 +133,7 @@ def train_and_measure(runs: Iterable[Run], places: Places, known: Known) -> None
         crystals, values = known[name]
         mae = error(np.asarray(clac_jax.load(f"{folder}@best").predict(crystals)), values)
         row = {"seed": seed, "property": name, "size": size, "start": start, "mae": mae}
+        jax.clear_caches()  # programs of dozens of runs exhaust the memory mappings of a process
         with places.errors.open("a", encoding="utf-8") as file:  # also of other processes
             file.write(json.dumps(row) + "\n")
 
