@@ -255,6 +255,7 @@ def test_a_stopped_process_is_lost_and_ends_with_a_sentence_when_it_is_continued
     assert "This process itself was stopped for" in err
 
 
+@pytest.mark.slow
 def test_a_run_that_is_suspended_as_one_loses_no_process(pair):
     """As by `scontrol suspend`: time during which the process itself was stopped does not count."""
     # The first sleep is over when they are continued; during the second they check the clock.

@@ -26,6 +26,8 @@ from clac_jax.config.schema import default_config
 from clac_jax.inference.errors import LoadError
 from clac_jax.training_run import train
 
+pytestmark = pytest.mark.slow  # `models/text/test_lora.py` has the adapters themselves
+
 TEXTS = ["A cubic crystal of sodium chloride.", "Silicon."]
 LAST = 2 * STEPS_PER_EPOCH
 
@@ -92,7 +94,6 @@ def test_frozen_weights_are_stored_once(adapted):
     assert rows[LAST]["bytes"] > words > 4 * rows[LAST]["own_bytes"]
 
 
-@pytest.mark.slow
 def test_a_run_with_adapters_resumes_bit_for_bit(stage1, adapted, small_config, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(adapted, workdir)
@@ -183,7 +184,6 @@ def test_the_default_config_has_no_adapters():
     assert default_config().text_encoder.lora.rank == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -209,7 +209,6 @@ def test_every_way_of_training_resumes_with_adapters(stage1, small_config, tmp_p
     assert len(adapters) == 6 and len(averaged) == (6 if "ema__decay" in changes else 0)
 
 
-@pytest.mark.slow
 def test_steps_with_adapters_are_replayed_and_proved(adapted, environment):
     for arguments in (["replay", "--step=6"], ["prove", "--segments=1"]):
         command = [sys.executable, "-m", "clac_jax", arguments[0], str(adapted), *arguments[1:]]

@@ -77,7 +77,7 @@ class Model:
             assert self.store.head(name).version == self.version[name]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     faults=st.dictionaries(st.sampled_from(QUICK_FAULTS), st.floats(0, 0.4), max_size=4),
