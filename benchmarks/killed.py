@@ -21,7 +21,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
 from benchmarks.common import RESULTS, ROOT, write_results
+from clac_jax.checkpoint.layout import CHECKPOINTS, step_folders
+from clac_jax.reporting.metrics_file import TIMING_FIELDS, read_rows
 
 KILLED_AFTER, EPOCHS = 40, 12
 FLAGS = (
@@ -31,7 +35,6 @@ FLAGS = (
     "--config.checkpoint.every_n_steps=10",
     "--config.input.max_batch_shapes=1",
 )
-TIMES = ("time", "seconds", "examples_per_second", "data_wait_fraction")
 
 
 def start(workdir: Path, cache: Path) -> subprocess.Popen[bytes]:
@@ -45,8 +48,7 @@ def start(workdir: Path, cache: Path) -> subprocess.Popen[bytes]:
 def kill_after(process: subprocess.Popen[bytes], workdir: Path, step: int) -> int:
     """Ends a run by SIGKILL when it has a checkpoint of this step; returns its newest step."""
     while process.poll() is None:
-        names = [path.name for path in (workdir / "checkpoints").glob("*")]
-        saved = [int(name) for name in names if name.isdecimal()]
+        saved = step_folders(epath.Path(workdir) / CHECKPOINTS)
         if saved and max(saved) >= step:
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -57,8 +59,8 @@ def kill_after(process: subprocess.Popen[bytes], workdir: Path, step: int) -> in
 
 def untimed_rows(workdir: Path) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl without their times."""
-    lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+    rows = read_rows(workdir / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if k not in TIMING_FIELDS} for row in rows]
 
 
 def different_arrays(runs: tuple[Path, Path]) -> list[str]:

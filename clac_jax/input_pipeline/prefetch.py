@@ -16,23 +16,20 @@ def prefetched(
     build: Callable[[Any], T],
     num_threads: int = 2,
     prefetch: int = 8,
-    start_now: bool = False,
 ) -> Iterator[T]:
-    """`build` applied to each item, in order.
+    """`build` applied to each item, in order; the threads start now.
 
     Args:
         items: what each batch is built from; for an array, its rows.
         build: called in the threads; its errors are raised where the batch is consumed.
         num_threads: affects only speed; 0 builds each batch when it is consumed.
         prefetch: number of batches kept ready.
-        start_now: whether the threads start now, and not with the request for the first item.
     """
     if not len(items):
         return iter(())
     data_set = grain.MapDataset.range(len(items)).map(lambda number: build(items[number]))
     batches = iter(data_set.to_iter_dataset(grain.ReadOptions(num_threads, prefetch)))
-    if start_now:
-        batches.start_prefetch()
+    batches.start_prefetch()
     return batches
 
 

@@ -110,13 +110,13 @@ class RunData:
         """Starts to build the first batches of an epoch, for `train_batches`.
 
         To be called where something else is about to compute, such as a validation: on a fast
-        device, the first batches of an epoch take longer than many steps. Not before the first
-        evaluation, which compiles its program: threads that run Python would slow that down.
+        device, the first batches of an epoch take longer than many steps. Does nothing before the
+        first evaluation, whose compilation other threads that run Python would slow down.
         """
         if "eval" not in self._built_kinds:
             return
         left_out = self.left_out(epoch)
-        self._started = epoch, left_out, self._train_parts(epoch, 0, left_out, start_now=True)
+        self._started = epoch, left_out, self._train_parts(epoch, 0, left_out)
 
     def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """The rest of an epoch, starting at example `start`.
@@ -133,12 +133,10 @@ class RunData:
             return in_one_shape(started[2], self._share)
         return in_one_shape(self._train_parts(epoch, start, left_out), self._share)
 
-    def _train_parts(
-        self, epoch: int, start: int, left_out: frozenset[int], start_now: bool = False
-    ) -> Iterator[Packed]:
+    def _train_parts(self, epoch: int, start: int, left_out: frozenset[int]) -> Iterator[Packed]:
         """This process's parts of the batches of the rest of an epoch."""
         build = functools.partial(self._packed, epoch, left_out.__contains__)
-        return self._built("train", self._rows(epoch, start, self._share), build, start_now)
+        return self._built("train", self._rows(epoch, start, self._share), build)
 
     def left_out(self, epoch: int) -> frozenset[int]:
         """The examples that `config.dataset.skip` and `gaps` leave out of an epoch."""
@@ -268,16 +266,12 @@ class RunData:
         )
 
     def _built(
-        self,
-        kind: str,
-        items: Sequence[Any] | np.ndarray,
-        build: Callable[[Any], Packed],
-        start_now: bool = False,
+        self, kind: str, items: Sequence[Any] | np.ndarray, build: Callable[[Any], Packed]
     ) -> Iterator[Packed]:
         """Builds batches ahead; the first ones of each kind are for a new program."""
         threads, ahead = self._config.input.num_threads, self._config.input.prefetch
         if kind in self._built_kinds:
-            return prefetched(items, build, threads, ahead, start_now)
+            return prefetched(items, build, threads, ahead)
         self._built_kinds.add(kind)
         return after_first(items, build, threads, ahead)
 
