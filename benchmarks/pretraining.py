@@ -47,7 +47,7 @@ SPLITS = ("train", "validation", "test")
 Labelled = Mapping[str, tuple[np.ndarray, np.ndarray]]
 """Split -> indices of the records that have the property, and its values."""
 Run = tuple[int, str, int, str]
-"""Seed, property, number of training crystals (0: all), and one of TRAINED."""
+"""Seed, property, number of training crystals (0: all), and one of TRAINED: its start."""
 Known = Mapping[str, tuple[list[clac_jax.Crystal], np.ndarray]]
 """Property -> the crystals of the test split that have it, and its values."""
 
@@ -85,18 +85,9 @@ def error(predicted: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.mean(np.abs(predicted - wanted)))
 
 
-def run_config(
-    name: str, start: str, size: int, seed: int, base: Path
-) -> ml_collections.ConfigDict:
-    """The config of one run.
-
-    Args:
-        name: the property.
-        start: one of TRAINED.
-        size: number of training crystals; 0: all.
-        seed: seed of the run.
-        base: workdir of the base run.
-    """
+def run_config(run: Run, base: Path) -> ml_collections.ConfigDict:
+    """The config of one run, given the workdir of the base run."""
+    seed, name, size, start = run
     config = get_config(name)
     config.resume_from = f"{base}@best" if start == "pretrained" else ""
     config.dataset.max_examples = size
@@ -106,6 +97,13 @@ def run_config(
     config.checkpoint.every_n_epochs = max(1, EPOCHS[size] // 10)
     config.checkpoint.save_top_k = 1
     return config
+
+
+def folder_of(run: Run, config: ml_collections.ConfigDict) -> str:
+    """Name of the folder of a run: a run of other settings has another folder."""
+    seed, name, size, start = run
+    settings = hashlib.sha256(config.to_json().encode()).hexdigest()[:8]
+    return f"{name}-{start}-{size or 'all'}-{seed}-{settings}".replace(" ", "_")
 
 
 def all_runs(seeds: int, sizes: Iterable[int]) -> list[Run]:
@@ -121,29 +119,26 @@ def train_and_measure(runs: Iterable[Run], places: Places, known: Known) -> None
         places: where they are.
         known: property -> the crystals of the test split that have it, and its values.
     """
-    for seed, name, size, start in runs:
-        if (seed, name, size, start) in errors_so_far(places):
+    for run in runs:
+        config = run_config(run, places.base)
+        folder = folder_of(run, config)
+        if folder in errors_so_far(places):
             continue
-        config = run_config(name, start, size, seed, places.base)
-        # A run of other settings is another run, in a folder of its own.
-        settings = hashlib.sha256(config.to_json().encode()).hexdigest()[:8]
-        text = f"{name}-{start}-{size or 'all'}-{seed}-{settings}"
-        folder = places.runs / text.replace(" ", "_")
-        train(config, folder)
-        crystals, values = known[name]
-        mae = error(np.asarray(clac_jax.load(f"{folder}@best").predict(crystals)), values)
-        row = {"seed": seed, "property": name, "size": size, "start": start, "mae": mae}
+        train(config, places.runs / folder)
+        crystals, values = known[run[1]]
+        model = clac_jax.load(f"{places.runs / folder}@best")
+        row = {"run": folder, "mae": error(np.asarray(model.predict(crystals)), values)}
         jax.clear_caches()  # programs of dozens of runs exhaust the memory mappings of a process
         with places.errors.open("a", encoding="utf-8") as file:  # also of other processes
             file.write(json.dumps(row) + "\n")
 
 
-def errors_so_far(places: Places) -> dict[Run, float]:
-    """The errors of the runs that have been measured."""
+def errors_so_far(places: Places) -> dict[str, float]:
+    """Folder of each run that has been measured -> its error."""
     if not places.errors.exists():
         return {}
     rows = map(json.loads, places.errors.read_text(encoding="utf-8").splitlines())
-    return {(row["seed"], row["property"], row["size"], row["start"]): row["mae"] for row in rows}
+    return {row["run"]: row["mae"] for row in rows}
 
 
 def linear(vectors: Mapping[str, np.ndarray], data: Labelled, size: int) -> float:
@@ -262,12 +257,16 @@ def main() -> None:
     for name, size in itertools.product(UNITS, EPOCHS):
         values, inside = known[name][1], labels[name]["train"][1]
         middle = inside[: size or None].mean()
-        by_seed = {
-            start: [measured.get((seed, name, size, start)) for seed in range(options.seeds)]
+        folders = {
+            start: [
+                folder_of(run, run_config(run, places.base))
+                for run in ((seed, name, size, start) for seed in range(options.seeds))
+            ]
             for start in TRAINED
         }
         errors[name][str(size or len(inside))] = {
-            start: [mae for mae in found if mae is not None] for start, found in by_seed.items()
+            start: [measured[folder] for folder in names if folder in measured]
+            for start, names in folders.items()
         } | {
             "frozen, linear": [linear(vectors, labels[name], size)],
             "composition, boosted trees": [

@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import signal
-import sys
-from collections.abc import Iterator
-from types import FrameType
 
 from clac_jax.cli.command import commands
+from clac_jax.cli.stopping import run_until_stopped
 from clac_jax.datasets.options import ON_BAD_ROW, ON_FORMULA_MISMATCH, SPLIT_BY, TableOptions
 from clac_jax.datasets.prepare import NAMES, load, prepare
 from clac_jax.datasets.split import SPLITS
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class _Stopped(BaseException):
-    """Stops the build after a signal; not an Exception, so that libraries do not catch it."""
-
-    def __init__(self, number: int):
-        super().__init__(number)
-        self.number = number
 
 
 def add(group: argparse.ArgumentParser) -> None:
@@ -63,14 +49,7 @@ def add(group: argparse.ArgumentParser) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    try:
-        with _stopped_by_signals():
-            _build(options)
-    except _Stopped as stop:
-        name = signal.Signals(stop.number).name
-        print(f"{name}: stopped; no partial files remain.", file=sys.stderr)
-        return 128 + stop.number
-    return 0
+    return run_until_stopped(lambda: _build(options), "no partial files remain")
 
 
 def _build(options: argparse.Namespace) -> None:
@@ -83,21 +62,3 @@ def _build(options: argparse.Namespace) -> None:
         size = len(load(options.name, options.data_dir, split, options.path, table))
         lines.append(f"  {split:<10} {size:>9,}")
     print("\n".join(lines), flush=True)
-
-
-@contextlib.contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """Raises `_Stopped` at the first signal; later signals are ignored during the clean-up."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        del frame
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_IGN)
-        raise _Stopped(number)
-
-    previous = {number: signal.signal(number, stop) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

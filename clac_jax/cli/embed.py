@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
-from clac_jax.cli.index import EXIT_INTERRUPTED, MODEL, add_source_flags, report, source_options
+from clac_jax.cli.index import MODEL, add_source_flags, report, source_options
+from clac_jax.cli.stopping import run_until_stopped
 from clac_jax.index.plan import SHARD_ROWS
 
 _CRYSTALS = (
@@ -59,14 +59,13 @@ def _embed(options: argparse.Namespace) -> int:
         machine=options.shard,
         sources=source_options(options, model),
     )
-    try:
+
+    def build() -> None:
         index = embed(model, options.crystals, options.out, chosen)
-    except KeyboardInterrupt:
-        print("stopped; run the same command to resume.", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    if index is not None:
-        report(index)
-    return 0
+        if index is not None:
+            report(index)
+
+    return run_until_stopped(build, "run the same command to resume")
 
 
 def _share(text: str) -> tuple[int, int]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 from clac_jax.cli.command import commands
+from clac_jax.cli.stopping import run_until_stopped
 from clac_jax.datasets.options import ON_FORMULA_MISMATCH
 from clac_jax.distributed.workdir import Workdir
 from clac_jax.errors import UserError, counted, shown
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 EXIT_TROUBLE = 1
 """Exit code of a command that succeeded and found damage."""
-
-EXIT_INTERRUPTED = 130
 
 MODEL = (
     "a run (RUN, RUN@best, RUN@best=2, RUN@last, RUN@step=5000), a published folder, "
@@ -175,12 +173,10 @@ def _add(options: argparse.Namespace) -> int:
             f"The model of the index, {name}, cannot be loaded: {error} Name it with --model."
         ) from error
     chosen = EmbedOptions(on_bad=options.on_bad, sources=source_options(options, model))
-    try:
-        report(add(model, options.index, options.crystals, chosen))
-    except KeyboardInterrupt:
-        print("stopped; run the same command to resume.", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    return 0
+    return run_until_stopped(
+        lambda: report(add(model, options.index, options.crystals, chosen)),
+        "run the same command to resume",
+    )
 
 
 def _build(options: argparse.Namespace) -> int:
