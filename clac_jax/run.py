@@ -233,6 +233,7 @@ class Run:
         """
         with self.events.during("save_wait"):
             self.saver.save(self.current.state, self.current.progress, metrics)
+        self.requests.saved()
         self.healer.saved(self.current.progress.step)
         self.events.saved(self.current.progress.step)
 

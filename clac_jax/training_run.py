@@ -268,7 +268,7 @@ def _test(run: Run) -> Row:
     row = test_row(measures, current.progress, tested_step)
     log.write(row)
     log.sync()
-    checkpoints.end(current.progress)  # may remove the last one, which is no longer needed
+    checkpoints.end(current.progress, tested_step)  # may remove the last one
     checkpoints.close()
     log.close()
     if processes.is_first():

@@ -125,9 +125,9 @@ class FollowedCheckpoints:
         """See `Checkpoints`."""
         self._inner.others_are_lost()
 
-    def end(self, progress: RunProgress) -> None:
+    def end(self, progress: RunProgress, tested_step: int) -> None:
         """See `Checkpoints`."""
-        self._inner.end(progress)
+        self._inner.end(progress, tested_step)
 
     def close(self) -> None:
         """See `Checkpoints`."""

@@ -76,7 +76,7 @@ RUN_FILES = (
 
 _COPIES = "checkpoints"
 _THREADS = 8
-_SELECTOR = re.compile(r"(.+?)@(last|best|(?:step|epoch)[=:]\d+)")
+_SELECTOR = re.compile(r"(.+?)@(last|best(?:[=:]\d+)?|(?:step|epoch)[=:]\d+)")
 
 
 def split_name(url: str) -> tuple[str, str]:

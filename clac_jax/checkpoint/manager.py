@@ -70,9 +70,8 @@ class Checkpoints:
     """Saves checkpoints in `workdir/checkpoints` and removes those that need not be kept.
 
     A save is atomic: Orbax's manager writes a step under a temporary name and renames it; the list
-    of all its files with their checksums, written last, commits it. Nothing older is removed
-    before that. The remains of a killed save are removed at the next start. At most one save is in
-    progress; the next one waits for it.
+    of all its files with their checksums, written last, commits it. Only then is anything older
+    removed. At most one save is in progress; the next start removes what a killed one has left.
 
     Attributes:
         watchdog: watches the saves in the background.
@@ -93,8 +92,7 @@ class Checkpoints:
 
         Args:
             workdir: the run's workdir.
-            config: the run's config; `config.checkpoint` decides what is kept and whether a failed
-                save stops the run.
+            config: the run's config.
             shapes: slash path -> shape and dtype of every array that will be saved, and its
                 sharding if it is sharded; then each process of the run saves its part.
             num_train_examples: size of the split that the position in the epoch refers to.
@@ -257,22 +255,24 @@ class Checkpoints:
         with self.watchdog.unwatched():
             self._background.wait_for_last()
 
-    def end(self, progress: RunProgress) -> None:
+    def end(self, progress: RunProgress, tested_step: int) -> None:
         """Removes the last checkpoint, too, if the rules keep it only while the run is in progress.
 
+        It stays if it was tested (a better one may be damaged), and if no other can be read.
+
         Args:
-            progress: position at which the run ended; it is recorded if its checkpoint is removed.
+            progress: position of the end; it is recorded if its checkpoint is removed.
+            tested_step: step of the parameters that were tested.
 
         Raises:
             WorkdirError: the record cannot be written.
         """
         self.wait_for_last()
-        kept = self._retention.kept(self._metrics, ended=True)
+        kept = self._retention.kept(self._metrics, ended=True) | {tested_step}
         intact = self.read_all()[0] if progress.step not in kept else {}
-        if intact.keys() & kept:
-            newest = intact[max(intact.keys() & kept)]
-            mark_finished(Path(self.directory.parent), progress, newest)
-        self._remove_all_but(kept)
+        if left := intact.keys() & kept:
+            mark_finished(Path(self.directory.parent), progress, intact[max(left)])
+        self._remove_all_but(kept if left else kept | {progress.step})
 
     def close(self) -> None:
         """Waits for the background save and stops the threads.

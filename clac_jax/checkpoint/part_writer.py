@@ -134,9 +134,9 @@ class PartCheckpoints:
         """See `Checkpoints.info`."""
         return read_info(epath.Path(self.snapshot.exchange.checkpoint(Path(self.directory), step)))
 
-    def end(self, progress: RunProgress) -> None:
+    def end(self, progress: RunProgress, tested_step: int) -> None:
         """Waits for the last save."""
-        del progress
+        del progress, tested_step
         self.wait_for_last()
 
     def close(self) -> None:

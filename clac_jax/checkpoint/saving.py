@@ -23,6 +23,7 @@ from clac_jax.distributed import processes
 from clac_jax.distributed.lost_process import LostProcessError
 from clac_jax.distributed.preemption import Preempted
 from clac_jax.distributed.sending import any_text
+from clac_jax.distributed.supervisor_pipe import report_saved
 from clac_jax.distributed.watchdog import SAVE, NoWatchdog, Watch
 from clac_jax.errors import LostWorkdirError, UserError, warn
 from clac_jax.training.parallel import Parallel
@@ -116,6 +117,8 @@ class Saver:
             arrays = to_arrays(self._parallel.local(state))
             with self._lock:
                 self.checkpoints.save(arrays, progress, metrics, self._log.sync, digests)
+        if not processes.is_first():
+            report_saved(progress.step)
 
     def save_before_leaving(
         self, state: TrainState, progress: RunProgress, error: Exception

@@ -71,7 +71,7 @@ class CheckpointWriter(Protocol):
     def info(self, step: int) -> CheckpointInfo:
         """Reads the description of a checkpoint of the run."""
 
-    def end(self, progress: RunProgress) -> None:
+    def end(self, progress: RunProgress, tested_step: int) -> None:
         """Removes what was kept only for resuming."""
 
     def close(self) -> None:
@@ -128,7 +128,7 @@ class NoCheckpoints:
         del shapes, last_step
         return 0, {}
 
-    def end(self, progress: RunProgress) -> None:
+    def end(self, progress: RunProgress, tested_step: int) -> None:
         """Does nothing."""
 
     def close(self) -> None:

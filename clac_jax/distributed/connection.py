@@ -41,6 +41,12 @@ class ProcessError(UserError):
     """The processes of a run cannot reach each other, or do not agree."""
 
 
+class MissingProcessError(ProcessError):
+    """A process of the run has not come in time; it may come to the next start."""
+
+    exit_code = 1
+
+
 class _StrangerError(OSError):
     """The peer is not a process of a run."""
 
@@ -122,34 +128,49 @@ def listen(address: str) -> socket.socket:
             time.sleep(RETRY_SECONDS)
 
 
-def connect(address: str, index: int, count: int, deadline: float) -> Connection:
+def connect(address: str, index: int, count: int, seconds: float) -> Connection:
     """Connects to the first process, and returns once it has welcomed this one.
+
+    A process that is started again may be sooner than the end of its run before, whose first
+    process still saves or uploads: it waits for that, and then for the new first process.
 
     Args:
         address: HOST:PORT of the first process.
         index: number of this process.
         count: number of processes.
-        deadline: time limit on the monotonic clock, seconds.
+        seconds: time to wait for the first process.
 
     Raises:
-        ProcessError: the first process cannot be reached, or refuses.
+        MissingProcessError: the first process cannot be reached in time.
+        ProcessError: it refuses, or another program answers there.
     """
     hello = {"index": index, "count": count, "name": own_name(index)}
-    notice_at, give_up = time.monotonic() + NOTICE_SECONDS, deadline
+    began = time.monotonic()
+    notice_at, give_up, refused_at = began + NOTICE_SECONDS, began + seconds, math.inf
     while True:
+        failure: type[ProcessError] = MissingProcessError
         try:
-            seconds = min(REPLY_SECONDS, max(1.0, deadline - time.monotonic()))
-            first, answer = call(address, hello, seconds)
-            break
+            left = min(REPLY_SECONDS, max(1.0, give_up - time.monotonic()))
+            first, answer = call(address, hello, left)
+            if "welcome" in answer:
+                return Connection(first, number=0, name=str(answer["welcome"]))
+            first.close()
+            if "ending" in answer:
+                cause, give_up = str(answer["ending"]), time.monotonic() + seconds
+            else:
+                cause, failure = str(answer["refused"]), ProcessError
+                refused_at = min(refused_at, time.monotonic())
+                if time.monotonic() >= refused_at + float(answer.get("for_seconds", 0)):
+                    raise ProcessError(cause)
         except _StrangerError:
             # Or the previous run, which is about to end.
-            cause = "another program answers there"
+            cause, failure = "another program answers there", ProcessError
             give_up = min(give_up, time.monotonic() + PORT_SECONDS)
         except (OSError, UnicodeError) as error:  # UnicodeError: an invalid host name
             cause = error_reason(error)
         now = time.monotonic()
         if now > give_up:
-            raise ProcessError(
+            raise failure(
                 f"Process {index} cannot reach process 0 at {address}: {cause}. Set "
                 "config.distributed.coordinator_address to HOST:PORT of the first process, and see "
                 "its own message: docs/clusters.md."
@@ -158,10 +179,6 @@ def connect(address: str, index: int, count: int, deadline: float) -> Connection
             say(f"waiting for process 0 at {address} ({cause})")
             notice_at = math.inf
         time.sleep(RETRY_SECONDS)
-    if refused := answer.get("refused"):
-        first.close()
-        raise ProcessError(str(refused))
-    return Connection(first, number=0, name=str(answer["welcome"]))
 
 
 def call(
@@ -208,7 +225,7 @@ def _answer(far: socket.socket) -> dict[str, Any]:
         answer = json.loads(line)
     except NOT_A_MESSAGE as error:
         raise _StrangerError from error
-    if not isinstance(answer, dict) or not {"welcome", "refused"} & answer.keys():
+    if not isinstance(answer, dict) or not {"welcome", "refused", "ending"} & answer.keys():
         raise _StrangerError
     return answer
 

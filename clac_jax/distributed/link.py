@@ -28,6 +28,7 @@ from clac_jax.distributed.connection import (
     REPLY_SECONDS,
     RETRY_SECONDS,
     Connection,
+    MissingProcessError,
     ProcessError,
     call_tunnel,
     connect,
@@ -35,6 +36,7 @@ from clac_jax.distributed.connection import (
     own_name,
 )
 from clac_jax.distributed.lost_process import OWN_END_SECONDS, LostProcessError, ProcessLoss
+from clac_jax.distributed.meeting import ENDING, why_incomplete, why_refused
 from clac_jax.distributed.preemption import EXIT_PREEMPTED, say
 
 MAX_BEAT_SECONDS = 5.0
@@ -71,7 +73,8 @@ class Link:
             service_port: port of JAX's service on the first process, the target of the tunnels.
 
         Raises:
-            ProcessError: the port is in use; the first process cannot be reached, or refuses.
+            MissingProcessError: the first process cannot be reached in time.
+            ProcessError: the port is in use, or the first process refuses.
         """
         self.loss = ProcessLoss(index)
         self.handlers: dict[str, Callable[[int, Any], None]] = {}
@@ -88,6 +91,7 @@ class Link:
         self._verdicts: dict[str, str] = {}
         self._gone: set[int] = set()
         self._refused = ""  # why the meeting is refused
+        self._is_incomplete = False  # whether a process did not come in time
         self._met = self._closing = self._closed = False
         self._slept, self._woke = 0.0, -math.inf  # seconds suspended, and time of waking up
         self._selector = selectors.DefaultSelector()
@@ -95,7 +99,7 @@ class Link:
             self._listener = listen(address)
             self._selector.register(self._listener, selectors.EVENT_READ, None)
         else:
-            first = connect(address, index, count, self._deadline)
+            first = connect(address, index, count, connect_seconds)
             self._others[0] = first
             self._selector.register(first.socket, selectors.EVENT_READ, first)
         threading.Thread(target=self._watch, name="processes", daemon=True).start()
@@ -108,7 +112,8 @@ class Link:
             facts: the facts of this process.
 
         Raises:
-            ProcessError: the facts differ (raised in all processes), or not all called it in time.
+            ProcessError: the facts differ (raised in all processes).
+            MissingProcessError: not all processes have come in time.
         """
         if self._index == 0:
             with self._changed:
@@ -126,19 +131,16 @@ class Link:
                     say(f"waiting for {self._missing(name)} {where}")
                     notice_at = math.inf
                 if self._index == 0 and not self._met and now > self._deadline:
-                    self._verdicts[name] = self._refused or (
-                        "The processes of this run cannot find each other: "
-                        f"{self._missing(name)} did not come to {self._address} within "
-                        f"{self._connect_seconds:g} seconds "
-                        "(config.distributed.connect_seconds). Its own message says why, or its "
-                        "coordinator_address, num_processes or process_id are wrong: "
-                        "docs/clusters.md."
+                    self._is_incomplete = not self._refused
+                    self._verdicts[name] = self._refused or why_incomplete(
+                        self._missing(name), self._address, self._connect_seconds
                     )
-                    self.tell(verdict=name, difference=self._verdicts[name], gone=[])
+                    outcome = {"difference": self._verdicts[name], "missing": self._is_incomplete}
+                    self.tell(verdict=name, gone=[], **outcome)
             verdict, self._met = self._verdicts[name], True
             self._closing = self._closing or bool(verdict)
         if verdict:
-            raise ProcessError(verdict)
+            raise MissingProcessError(verdict) if self._is_incomplete else ProcessError(verdict)
 
     def collective_failed(self, reason: str) -> None:
         """Waits while the watching thread ends the program; returns only if the run has ended.
@@ -291,22 +293,16 @@ class Link:
             tunnel.carry(connection.socket, service)
             return
         number, count, name = int(message["index"]), int(message["count"]), str(message["name"])
-        refused = ""
-        if count != self._count:
-            refused = (
-                f"config.distributed.num_processes is {count} in process {number} and "
-                f"{self._count} in process 0. Start every process with the same command."
-            )
-        elif number in self._others:
-            refused = (
-                f"Process {number} of the run at {self._address} has already joined: "
-                f"{self._others[number].name}. Give each process its own "
-                "config.distributed.process_id, and each run its own port."
-            )
-        elif self._met or not 0 < number < count:
-            refused = f"The run at {self._address} has no place for a process {number}."
+        if not self._refused and (self._closing or self.loss.reason is not None):
+            connection.send(ending=ENDING)
+            self._forget(connection)
+            return
+        refused = why_refused(number, count, self._count, self._address, self._others, self._met)
         if refused:
-            connection.send(refused=refused)
+            # Once they have met, the loss of the one that has this number may not be known yet.
+            is_final = not self._met or number not in self._others
+            for_seconds = 0.0 if is_final else self._silence_seconds
+            connection.send(refused=refused, for_seconds=for_seconds)
             self._forget(connection)
             if count != self._count and not self._met:
                 with self._changed:
@@ -328,6 +324,7 @@ class Link:
             self._judge(message["agree"])
         elif "verdict" in message:
             with self._changed:
+                self._is_incomplete = bool(message.get("missing"))
                 self._verdicts[message["verdict"]] = str(message["difference"])
                 self._gone.update(message["gone"])
                 self._changed.notify_all()

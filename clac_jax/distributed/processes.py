@@ -311,17 +311,24 @@ class SharedRequests:
 
     def __init__(self) -> None:
         self._pending: Answer | None = None
+        self._wants_save = True  # whether the pending answer counts
 
-    def poll(self, *requests: bool) -> tuple[bool, ...]:
-        """Whether any process made each request: now (one process) or at the last call (several).
+    def poll(self, stop: bool, save: bool) -> tuple[bool, bool]:
+        """Whether any process requests a stop, and a save: now, or (several) at the last call.
 
         The result of a call is returned by the next one, to give the devices time to compute it.
         """
         if not are_several():
-            return requests
+            return stop, save
         if _link is not None:
             _link.loss.wait_if_lost()
-        before, self._pending = self._pending, maximum([int(each) for each in requests])
+        before, self._pending = self._pending, maximum([int(stop), int(save)])
+        wants_save, self._wants_save = self._wants_save, True
         if before is None:
-            return tuple(False for _ in requests)
-        return tuple(bool(each) for each in before())
+            return False, False
+        stop_before, save_before = before()
+        return bool(stop_before), bool(save_before) and wants_save
+
+    def saved(self) -> None:
+        """All processes have saved the run: earlier requests of a save are met."""
+        self._wants_save = False

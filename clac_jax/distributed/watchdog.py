@@ -21,18 +21,11 @@ from typing import Protocol, TypeVar
 import ml_collections
 
 from clac_jax.distributed.stacks import is_debugged
+from clac_jax.distributed.supervisor_pipe import pipe_to_supervisor, show_life
 
 T = TypeVar("T")
 
 MAX_TICK_SECONDS = 5.0
-SUPERVISED = "CLAC_JAX_SUPERVISED"
-"""Environment variable "FD:DEVICE:INODE" of a pipe to the program that supervises this one.
-
-At each tick a thread writes a byte to it: the sign that Python runs in this process at all. If it
-does not, because C++ code hangs that holds the interpreter's lock, nothing in the process itself
-can notice that. The device and the inode tell the pipe from another file that has the same number
-in a program that inherits only the environment.
-"""
 TICKS_PER_FLOOR = 20
 END_SECONDS = 900.0  # for the end after a hang, with its save and uploads
 # Kinds of activities that are watched in more than one place.
@@ -161,7 +154,7 @@ class Watchdog:
         self._owner = threading.get_ident()
         self._last_tick = self._clock()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
-        supervisor = _pipe_to_supervisor()
+        supervisor = pipe_to_supervisor()
         if supervisor is not None:  # not in the watching thread, where a hang may end for minutes
             name, arguments = "signs of life", (supervisor,)
             thread = threading.Thread(target=self._live, args=arguments, name=name, daemon=True)
@@ -286,33 +279,11 @@ class Watchdog:
         while not self._stopped.wait(self._tick):
             if self.hang is not None:
                 last = min(last, time.monotonic() + END_SECONDS)
-            if time.monotonic() < last and not _sign_of_life(supervisor):
+            if time.monotonic() < last and not show_life(supervisor):
                 os.close(supervisor)
                 self.on_orphaned()
                 return
         os.close(supervisor)  # from now on, silence means nothing
-
-
-def _sign_of_life(supervisor: int) -> bool:
-    """Writes a byte to the supervisor; returns False if that was killed."""
-    try:
-        os.write(supervisor, b".")
-    except BrokenPipeError:
-        return False
-    except OSError:  # the pipe is full: the supervisor is stopped
-        pass
-    return True
-
-
-def _pipe_to_supervisor() -> int | None:
-    """The file descriptor that `SUPERVISED` names, if there is one."""
-    with contextlib.suppress(OSError, ValueError):
-        descriptor, device, inode = map(int, os.environ.get(SUPERVISED, "").split(":"))
-        facts = os.fstat(descriptor)
-        if (facts.st_dev, facts.st_ino) == (device, inode):
-            os.set_blocking(descriptor, False)
-            return descriptor
-    return None
 
 
 class NoWatchdog:

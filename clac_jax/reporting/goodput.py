@@ -92,17 +92,17 @@ def goodput(events: Iterable[Mapping[str, Any]], unread: int = 0) -> Goodput:
     down, lost_steps, starts, kills, hangs = 0.0, 0, 0, 0, 0
     position: Position = (0, 0)
     last: Mapping[str, Any] | None = None
-    has_hung = False
+    kinds: set[str] = set()  # of the present start; "progress" may follow the event that ends it
     for event in events:
         if last is None or event["start"] != last["start"]:
             starts += 1
-            if last is not None and last["kind"] != "ended":
+            if last is not None and "ended" not in kinds:
                 # The clocks of two hosts may differ.
                 down += max(event.get("began", event["at"]) - last["at"], 0.0)
-                kills += last["kind"] not in ("stopped", "failed") and not has_hung
-            has_hung = False
-        if event["kind"] == "hung":
-            hangs, has_hung = hangs + (not has_hung), True
+                kills += kinds.isdisjoint(("stopped", "failed", "hung"))
+            kinds = set()
+        hangs += event["kind"] == "hung" and "hung" not in kinds
+        kinds.add(event["kind"])
         before, position = (
             position,
             (event.get("step", position[0]), event.get("epoch", position[1])),

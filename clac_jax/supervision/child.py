@@ -21,7 +21,7 @@ from typing import IO, BinaryIO
 
 from clac_jax.distributed.preemption import SIGNALS
 from clac_jax.distributed.stacks import is_traced
-from clac_jax.distributed.watchdog import SUPERVISED
+from clac_jax.distributed.supervisor_pipe import SUPERVISED, read_report
 
 KEPT_LINES = 200  # of the output of a try
 DRAIN_SECONDS = 1.0  # for output after the end, which a grandchild may hold open
@@ -82,6 +82,7 @@ class Ended:
         seconds: duration.
         lines: the last lines of its output, oldest first.
         step: the last step that it has printed, or -1.
+        saved: the newest step at which it has reported a save, or -1; see `supervisor_pipe`.
         was_silent: whether it was killed because it gave no sign of life.
     """
 
@@ -89,6 +90,7 @@ class Ended:
     seconds: float
     lines: tuple[str, ...]
     step: int
+    saved: int
     was_silent: bool
 
 
@@ -126,7 +128,7 @@ def run_child(command: Sequence[str], signals: Signals) -> Ended:
                     selector.unregister(key.fileobj)
     code = process.returncode if process.returncode >= 0 else 128 - process.returncode
     seconds = time.monotonic() - began
-    return Ended(code, seconds, output.last_lines(), output.step, life.has_ended)
+    return Ended(code, seconds, output.last_lines(), output.step, life.saved, life.has_ended)
 
 
 def program() -> list[str]:
@@ -180,20 +182,24 @@ class SignsOfLife:
 
     Attributes:
         has_ended: whether it was killed.
+        saved: the newest step at which it has reported a save, or -1.
     """
 
     def __init__(self, process: subprocess.Popen[bytes]):
-        self.has_ended = False
+        self.has_ended, self.saved = False, -1
         self._process = process
         self._silence, self._last = -math.inf, time.monotonic()  # until the first sign
 
     def read(self, descriptor: int) -> bool:
         """Handles what the child has sent; False at the end."""
-        self._silence = 0.0
-        if os.read(descriptor, 1 << 12):
-            return True
-        self._silence = -math.inf  # it has ended, or watches nothing
-        return False
+        content = os.read(descriptor, 1 << 12)
+        is_alive, saved = read_report(content)
+        self.saved = max(self.saved, saved)
+        if is_alive:
+            self._silence = 0.0
+        if not content:
+            self._silence = -math.inf  # it has ended, or watches nothing
+        return bool(content)
 
     def check(self) -> None:
         """Kills the child if its silence is too long; first so that it prints its stacks."""

@@ -106,9 +106,12 @@ def meaning(code: int) -> str:
 
 
 def _reached(folder: Path | None, ended: Ended) -> int:
-    """The step of the newest checkpoint; the last printed step where checkpoints are not seen."""
+    """The step of the newest checkpoint; the last printed step where checkpoints are not seen.
+
+    A process that does not write them prints no steps, and reports each save to its supervisor.
+    """
     newest = newest_step(folder)
-    return ended.step if newest is None else newest
+    return max(ended.saved, ended.step if newest is None else newest)
 
 
 def _why_stop(code: int, number: int, idle: int, restarts: Restarts, signals: Signals) -> str:

@@ -317,6 +317,7 @@ def test_tensorstore_reads_the_arrays_in_the_bucket(intact, run, store):
 def test_names_are_split_as_on_the_command_line():
     assert split_name("s3://b/exp@best") == ("s3://b/exp", "best")
     assert split_name(" gs://b/a@b/exp@step:8 ") == ("gs://b/a@b/exp", "step:8")
+    assert split_name("s3://b/exp@best=2") == ("s3://b/exp", "best=2")
     assert split_name("s3://b/a@b") == ("s3://b/a@b", "")
     assert split_name("s3://b/exp@best@last") == ("s3://b/exp@best", "last")
 

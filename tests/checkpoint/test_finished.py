@@ -25,7 +25,7 @@ def finished(tmp_path):
     config = options()
     arrays = save_run(tmp_path, epochs(0.5, 0.2, 0.4), config)[30]
     checkpoints = Checkpoints(tmp_path, config, shapes_of(arrays), 100)
-    checkpoints.end(END)
+    checkpoints.end(END, tested_step=20)
     checkpoints.close()
     return tmp_path
 
@@ -51,7 +51,7 @@ def test_with_more_epochs_it_continues_from_what_is_left_and_says_so(finished):
 def test_a_run_that_keeps_its_last_checkpoint_needs_no_mark(tmp_path):
     arrays = save_run(tmp_path, epochs(0.5, 0.2, 0.4))[30]
     checkpoints = Checkpoints(tmp_path, make_config(), shapes_of(arrays), 100)
-    checkpoints.end(END)
+    checkpoints.end(END, tested_step=20)
     checkpoints.close()
     assert not (tmp_path / FINISHED_FILE).exists()
 

@@ -30,6 +30,7 @@ from clac_jax.checkpoint.files import DamagedCheckpointError
 from clac_jax.checkpoint.inspect import list_run
 from clac_jax.checkpoint.layout import read_all, read_info
 from clac_jax.checkpoint.manager import CheckpointError, Checkpoints
+from clac_jax.checkpoint.remote import MANIFEST
 from clac_jax.checkpoint.tree import from_arrays, to_arrays
 from clac_jax.training import optim
 from clac_jax.training.parallel import Pmap
@@ -111,9 +112,23 @@ def test_milestones_and_the_end(tmp_path):
         checkpoints.save(small_arrays(), RunProgress(step=step), {"val_loss": loss})
     checkpoints.wait()
     assert kept(tmp_path) == {1, 2, 4, 5}
-    checkpoints.end(RunProgress(step=5))
+    checkpoints.end(RunProgress(step=5), tested_step=1)
     checkpoints.close()
     assert kept(tmp_path) == {1, 2, 4}
+
+
+@pytest.mark.parametrize("tested", [2, 1])
+def test_the_last_one_stays_at_the_end_if_it_was_tested_or_no_other_can_be_read(tmp_path, tested):
+    """As where the best one was damaged after it had been saved."""
+    checkpoints = opened(tmp_path, save_top_k=1, save_last=False)
+    for step, loss in enumerate([1.0, 2.0], start=1):
+        checkpoints.save(small_arrays(), RunProgress(step=step), {"val_loss": loss})
+    checkpoints.wait()
+    if tested == 1:
+        (tmp_path / "checkpoints" / "1" / MANIFEST).unlink()
+    checkpoints.end(RunProgress(step=2), tested)
+    checkpoints.close()
+    assert 2 in kept(tmp_path)
 
 
 def test_milestones_by_time_continue_after_a_stop_of_any_length(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """A run that has lost a process can still save an intact state of its current position."""
 
+import os
 import time
 
 import jax
@@ -15,8 +16,10 @@ from clac_jax.checkpoint.saving import Saver
 from clac_jax.checkpoint.tree import to_arrays
 from clac_jax.checkpoint.writer import CheckpointWriter, NoCheckpoints
 from clac_jax.config.schema import default_config
+from clac_jax.distributed import processes
 from clac_jax.distributed.lost_process import LostProcessError
 from clac_jax.distributed.preemption import Preempted
+from clac_jax.distributed.supervisor_pipe import SUPERVISED, read_report
 from clac_jax.distributed.watchdog import SAVE, STEP, Watchdog
 from clac_jax.reporting.run_log import SilentLog
 from clac_jax.stores.errors import StoreError, UnavailableError
@@ -143,6 +146,19 @@ def test_a_save_that_fails_is_an_error_without_the_others_as_well(
     saver.checkpoints.close()
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_process_that_is_not_the_first_reports_its_saves_to_its_supervisor(monkeypatch, is_first):
+    monkeypatch.setattr(processes, "is_first", lambda: is_first)
+    reader, writer = os.pipe()
+    facts = os.fstat(writer)
+    monkeypatch.setenv(SUPERVISED, f"{writer}:{facts.st_dev}:{facts.st_ino}")
+    saver = Saver(Pmap(), NoCheckpoints(), SilentLog(), make_config().checkpoint)
+    saver.save(Pmap().put(make_state()), AT_STEP_1)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        assert read_report(pipe.read()) == (False, -1 if is_first else 1)
+
+
 def test_every_other_process_takes_the_same_steps_and_writes_nothing(tmp_path):
     config = make_config(every_n_minutes=0.0)
     saver = Saver(Pmap(), NoCheckpoints(), SilentLog(), config.checkpoint)
@@ -150,7 +166,7 @@ def test_every_other_process_takes_the_same_steps_and_writes_nothing(tmp_path):
     saver.save(state, AT_STEP_1, {"val_loss": 1.0})
     saver.save_before_leaving(state, AT_STEP_1, Preempted("SIGTERM"))
     assert saver.save_without_others(state, AT_STEP_1) == "", "the first process says it"
-    saver.checkpoints.end(AT_STEP_1)
+    saver.checkpoints.end(AT_STEP_1, tested_step=1)
     saver.checkpoints.close()
     assert list(tmp_path.iterdir()) == []
     # Before any checkpoint's step, as all processes test the one that the first process chose.

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from clac_jax.distributed import connection, link
-from clac_jax.distributed.connection import PROTOCOL, ProcessError
+from clac_jax.distributed.connection import PROTOCOL, MissingProcessError, ProcessError
 from clac_jax.distributed.link import Link
 from clac_jax.distributed.preemption import EXIT_PREEMPTED
 
@@ -161,11 +161,62 @@ def test_two_of_one_number_and_one_too_many_are_refused_and_the_others_train(add
         assert "cannot listen" in outcome(address, 0, 3, {})
         third = pool.submit(outcome, address, 2, 3, {})
         second.agree("program", {})
-        assert "has already joined" in outcome(address, 2, 3, {})
+        assert "has already joined" in outcome(address, 2, 3, {}, seconds=0.5)
         second.agree("data", {})
         second.end()
         second.close()
         assert first.result(timeout=20) == third.result(timeout=20) == ""
+
+
+@pytest.fixture
+def met(address):
+    """Two processes that have met, until the test calls the function that ends them."""
+    links = []
+
+    def both(act):
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(act, links, timeout=20))
+
+    def end():
+        both(Link.end)
+        both(Link.close)
+
+    links += [Link(address, index, 2, 5.0, 2.0) for index in range(2)]
+    both(lambda each: each.agree("program", {}))
+    return links, end
+
+
+def test_a_process_started_again_waits_until_the_run_before_has_ended(address, met, capfd):
+    """The first process of that run still saves, for longer than another program may answer."""
+    (first, _), end = met
+    first.loss.begin("process 1 was lost")
+    with ThreadPoolExecutor(1) as pool:
+        restarted = pool.submit(outcome, address, 1, 2, {}, seconds=2.0)
+        time.sleep(3.0)  # longer than it waits for a first process that does not answer
+        assert not restarted.done()
+        end()
+        assert outcome(address, 0, 2, {}) == restarted.result(timeout=20) == ""
+    assert "the run before has not ended yet" in capfd.readouterr().err
+
+
+def test_a_second_process_of_a_number_is_refused_when_a_loss_would_have_been_noticed(address, met):
+    """Its machine may have been replaced; the connection to the old one is silent, not closed."""
+    began = time.monotonic()
+    assert "Process 1 of the run at" in outcome(address, 1, 2, {})
+    assert time.monotonic() - began >= 2.0
+    met[1]()
+
+
+def test_a_missing_process_is_not_an_error_of_the_user(address):
+    """A supervisor starts the run again: the machine of the missing one may be on its way."""
+    with ThreadPoolExecutor(2) as pool:
+        links = [pool.submit(Link, address, index, 3, 1.0, 60.0) for index in (0, 1)]
+        for each in links:
+            with pytest.raises(MissingProcessError, match="did not come") as failure:
+                each.result(timeout=20).agree("program", {})
+            assert failure.value.exit_code == 1
+    with pytest.raises(MissingProcessError, match="cannot reach process 0"):
+        Link("127.0.0.1:1", 1, 2, 0.1, 60.0)
 
 
 def test_a_different_number_of_processes_is_reported_in_all(address):

@@ -20,6 +20,22 @@ def test_the_only_process_decides_immediately():
     processes.end()
 
 
+def test_a_save_that_is_due_by_time_is_made_once(monkeypatch):
+    """Of several processes, each answer is that of the last call; here, due every ten steps."""
+    monkeypatch.setattr(processes, "are_several", lambda: True)
+    monkeypatch.setattr(processes, "maximum", lambda values: lambda: np.array(values))
+    requests, last, saved = processes.SharedRequests(), 0, []
+    for step in range(1, 40):
+        if requests.poll(False, step - last >= 10)[1]:
+            saved.append(step)
+            last = step
+            requests.saved()
+    assert saved == [11, 22, 33]
+    assert requests.poll(True, False) == (False, False)
+    requests.saved()
+    assert requests.poll(False, False) == (True, False), "a stop is not one of them"
+
+
 def test_only_a_broken_collective_is_a_lost_process():
     with pytest.raises(ValueError, match="Gloo"), processes.report_lost_processes():
         raise ValueError("Gloo all-reduce failed")  # not converted: there is no other process

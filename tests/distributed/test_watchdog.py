@@ -8,7 +8,8 @@ import pytest
 
 from clac_jax.config.schema import default_config
 from clac_jax.distributed import watchdog as watchdog_module
-from clac_jax.distributed.watchdog import SUPERVISED, NoWatchdog, Patient, Watchdog
+from clac_jax.distributed.supervisor_pipe import SUPERVISED
+from clac_jax.distributed.watchdog import NoWatchdog, Patient, Watchdog
 
 STEP, DATA = "a training step", "a batch of training data"
 TICK = 5.0  # the largest; with a floor of 600 seconds

@@ -1,6 +1,7 @@
 """Behaves as a training would: argv[1] is its workdir, argv[2:] say what each of its starts does.
 
-Each is a text "CHECKPOINT CODE": the step of a checkpoint that it writes (-: none), and its exit
+Each is a text "CHECKPOINT CODE": the step of a checkpoint that it writes (-: none; "8;": it only
+reports it, as a process that is not the first does), and its exit
 code, or "SIGKILL" (it kills itself), or "wait" (for signals, which it prints; SIGTERM ends it with
 code 75, a second signal with 128 + n). The last one is repeated.
 """
@@ -34,7 +35,10 @@ def main(workdir, plans):
     checkpoint, code = plans[min(start, len(plans) - 1)].split()
     print(f"start {start + 1}", flush=True)
     print(f"a message of start {start + 1}", file=sys.stderr, flush=True)
-    if checkpoint != "-":
+    if checkpoint.endswith(";"):
+        pipe = int(os.environ["CLAC_JAX_SUPERVISED"].partition(":")[0])
+        os.write(pipe, f"4;{checkpoint}".encode())
+    elif checkpoint != "-":
         (workdir / "checkpoints" / checkpoint).mkdir(parents=True, exist_ok=True)
         print(f"epoch 0  step {checkpoint}/1000  loss 1.000", flush=True)
     if code == "SIGKILL":

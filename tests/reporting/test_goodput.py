@@ -118,6 +118,20 @@ def test_a_hang_is_not_a_kill():
     )
 
 
+@pytest.mark.parametrize("kind", ["stopped", "failed", "ended"])
+def test_progress_after_the_end_of_a_start_is_not_a_kill(kind):
+    """As while the last files are uploaded."""
+    result = goodput(
+        [
+            event("a", "restored", 5, (0, 0), 0, restore=5),
+            event("a", kind, 9, (8, 0), train=4),
+            event("a", "progress", 11, (8, 0), save_wait=2),
+            event("b", "restored", 21, (8, 0), 20, restore=1),
+        ]
+    )
+    assert (result.kills, result.seconds["down"]) == (0, 0 if kind == "ended" else 9)
+
+
 def test_rows_show_steps_that_no_event_has_recorded():
     """As after the loss of a machine: rows are in the bucket, the last events were not."""
     events = [

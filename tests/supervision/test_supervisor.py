@@ -68,6 +68,15 @@ def test_three_tries_without_progress_are_the_last_and_pauses_grow(ends, workdir
     assert "3 tries in a row made no progress" in lines[-1] and "at step 5" in lines[-1]
 
 
+def test_a_process_that_writes_no_checkpoints_reports_its_progress(ends, tmp_path):
+    """On a host without the workdir; there, it prints no steps."""
+    (tmp_path / "empty").mkdir()
+    for seen in (tmp_path / "missing", tmp_path / "empty"):
+        ended, lines = ends("8; 1", "16; 1", "24; 75", "24; 1", "32; 1", "40; 0", seen=seen)
+        assert ended == 0 and "at step 24" in lines[3]
+        (tmp_path / "run.starts").unlink()
+
+
 def test_progress_in_the_third_try_starts_the_count_again(ends):
     assert ends("- 1", "- 1", "1 1", "- 1", "- 1", "2 0")[0] == 0
 

@@ -3,7 +3,7 @@
 from clac_jax.supervision.child import Ended
 from clac_jax.supervision.tries import KEPT_TRIES, keep_last_lines
 
-ENDED = Ended(code=76, seconds=12.3, lines=("one", "two é"), step=7, was_silent=False)
+ENDED = Ended(code=76, seconds=12.3, lines=("one", "two é"), step=7, saved=-1, was_silent=False)
 
 
 def test_a_file_for_each_try(tmp_path):
