@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from etils import epath
@@ -110,8 +110,7 @@ def fill(
         remove_overtaken(mirror, max(commits, default=-1))
         if _is_ahead(mirror, lease, commits, continues):
             _repair(mirror, store, commits)
-            new = [each for each in commits.values() if each.fence == lease.ledger.fence]
-            _add_copied(mirror, store, new)
+            _add_missing(mirror, store, commits)
             own(mirror, lease.ledger, is_filled=True)
             return
         put_aside(mirror, _newer(mirror, commits))
@@ -164,13 +163,15 @@ def _repair(mirror: Path, store: Store, commits: Mapping[int, Commit]) -> None:
     finish_interrupted(directory)
 
 
-def _add_copied(mirror: Path, store: Store, commits: Collection[Commit]) -> None:
-    """Adds checkpoints that this start has found in the bucket, where a tool has copied them.
+def _add_missing(mirror: Path, store: Store, commits: Mapping[int, Commit]) -> None:
+    """Adds the checkpoints that only the bucket has.
 
-    Otherwise the uploader would remove them there, as if the run had removed them here.
+    A tool has copied them there, somebody has freed space here, or the run has removed them and was
+    killed before the uploader removed them there. Only the last may be removed there, which the
+    rules of the run decide again; the uploader would take any for one that the run has removed.
     """
-    for commit in commits:
-        folder = mirror / CHECKPOINTS / str(commit.step)
+    for step, commit in commits.items():
+        folder = mirror / CHECKPOINTS / str(step)
         if not os.path.lexists(folder):
             os.replace(_download(mirror, store, commit), folder)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -30,13 +31,15 @@ from clac_jax.distributed.preemption import Preempted, say
 from clac_jax.distributed.processes import is_first
 from clac_jax.distributed.sending import any_text
 from clac_jax.distributed.shared_folder import check_shared
+from clac_jax.distributed.supervisor_pipe import pipe_to_supervisor
 from clac_jax.distributed.workdir import Workdir
 from clac_jax.errors import LostWorkdirError, UserError, warn
-from clac_jax.stores.errors import StoreError
+from clac_jax.stores.errors import StoreError, UnavailableError
 from clac_jax.stores.probe import check_conditions
 from clac_jax.stores.store import Store, StoreOptions, open_store
 from clac_jax.stores.url import is_url
 
+RETRY_SECONDS = 1.0
 STORE_PATIENCE = 20.0  # seconds of one call; the uploader tries again as long as the run lasts
 
 
@@ -156,7 +159,7 @@ class BucketPlace:
         """
         with contextlib.ExitStack() as stack:
             mirror = stack.enter_context(self._local)
-            ledger, _ = read_ledger(self._store)
+            ledger = self._read_ledger_first()
             if ledger is None:
                 check_conditions(self._store)
             continues = continues_without_ledger(mirror, self._store, ledger)
@@ -256,6 +259,21 @@ class BucketPlace:
         except UserError as error:
             say(f"error: {error}")
             os._exit(error.exit_code)
+
+    def _read_ledger_first(self) -> Ledger | None:
+        """The ledger, for which a supervised run waits as long as at its end.
+
+        Its supervisor would take a few failed starts for a run that makes no progress.
+        """
+        supervised = pipe_to_supervisor() is not None
+        give_up = time.monotonic() + (self._patience if supervised else 0.0)
+        while True:
+            try:
+                return read_ledger(self._store)[0]
+            except UnavailableError:
+                if time.monotonic() >= give_up:
+                    raise
+            time.sleep(RETRY_SECONDS)
 
     def _say_unless_training(self, line: str) -> None:
         if not self._trains:  # else `Outage` says it

@@ -248,6 +248,7 @@ class Bucket:
     max_mb_per_second: float = key(0.0, "limit of uploads and downloads; 0: none", low=0.0)
     patience_minutes: float = key(
         30.0,
-        "time for which the end of a run waits for a bucket that cannot be reached",
+        "time for which the end of a run, and the start of one under `clac-jax run`, waits for a "
+        "bucket that cannot be reached",
         low=0.0,
     )

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import shutil
 import zlib
 
 import pytest
@@ -51,9 +52,26 @@ def test_a_save_that_was_not_uploaded_is_kept_on_the_same_disk(bucket, templates
     templates.put(mirror, {16: "b", 24: "c"}, rows=30)
     assert dead_holders(mirror) == [lease.ledger.nonce], "known to be dead once its lock is free"
     _, uploader = begin(MemoryStore(bucket), mirror, dead_holders(mirror))
-    assert tags_in(mirror) == {16: "b", 24: "c"}
+    assert tags_in(mirror) == {8: "a", 16: "b", 24: "c"}, "of the removal, nothing is known"
     uploader.bring()
-    assert set(ledger_of(bucket)["checkpoints"]) == {"16", "24"}
+    assert set(ledger_of(bucket)["checkpoints"]) == {"8", "16", "24"}
+
+
+@pytest.mark.parametrize("lacks", [{8}, {8, 16}])
+def test_what_was_deleted_from_the_mirror_to_free_space_is_kept_in_the_bucket(
+    bucket, templates, tmp_path, lacks
+):
+    """Here 24 was uploaded as well; the rules of the run say what may be removed."""
+    mirror, three = tmp_path / "first", {8: "a", 16: "b", 24: "c"}
+    _, uploader = begin(MemoryStore(bucket), mirror)
+    templates.put(mirror, three, rows=30)
+    uploader.bring()
+    for step in lacks:
+        shutil.rmtree(mirror / "checkpoints" / str(step))
+    _, uploader = begin(MemoryStore(bucket), mirror, dead_holders(mirror))
+    uploader.bring()
+    assert tags_in(mirror) == three
+    assert set(ledger_of(bucket)["checkpoints"]) == {"8", "16", "24"}
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -80,9 +98,9 @@ def test_a_start_that_ends_early_leaves_the_disk_as_it_was(
             break
     assert number > 5
     _, uploader = begin(MemoryStore(bucket), mirror, dead_holders(mirror))
-    assert tags_in(mirror) == {16: "b", 24: "c"}
+    assert tags_in(mirror) == {8: "a", 16: "b", 24: "c"}, "of the removal, nothing is known"
     uploader.bring()
-    assert set(ledger_of(bucket)["checkpoints"]) == {"16", "24"}
+    assert set(ledger_of(bucket)["checkpoints"]) == {"8", "16", "24"}
 
 
 def test_a_part_that_only_the_bucket_has_is_kept_for_its_checkpoint(bucket, templates, tmp_path):
@@ -99,7 +117,7 @@ def test_a_part_that_only_the_bucket_has_is_kept_for_its_checkpoint(bucket, temp
     write_manifest(epath.Path(folder), {name: list(facts)})
     _, uploader = begin(MemoryStore(bucket), mirror, dead_holders(mirror))
     uploader.bring()
-    assert set(ledger_of(bucket)["checkpoints"]) == {"16", "24"}
+    assert set(ledger_of(bucket)["checkpoints"]) == {"8", "16", "24"}
     assert f"checkpoints/24/{name}" in bucket.objects
     assert "checkpoints/32/state/left" not in bucket.objects
 

@@ -13,6 +13,7 @@ from helpers.memory_store import Memory, MemoryStore
 from clac_jax.bucket import lease, workdir
 from clac_jax.bucket.ledger import LEDGER
 from clac_jax.bucket.workdir import BucketPlace
+from clac_jax.stores.errors import UnavailableError
 
 TWO = ({8: "a"}, {8: "a", 16: "b"})
 
@@ -39,6 +40,28 @@ def place_on(tmp_path, monkeypatch):
         return BucketPlace("s3://bucket/", ml_collections.ConfigDict(options))
 
     return build
+
+
+@pytest.mark.parametrize("is_supervised", [True, False])
+def test_at_a_start_only_a_supervised_run_waits_for_a_bucket_out_of_reach(
+    templates, tmp_path, place_on, monkeypatch, is_supervised
+):
+    memory, requests = Memory(), itertools.count()
+    play(MemoryStore(memory), tmp_path / "before", templates, TWO)
+
+    def fail(operation, name):
+        if next(requests) < 3:
+            raise UnavailableError("no answer")
+
+    monkeypatch.setattr(workdir, "pipe_to_supervisor", lambda: 7 if is_supervised else None)
+    monkeypatch.setattr(workdir, "RETRY_SECONDS", 0.01)
+    place = place_on(MemoryStore(memory, before=fail))
+    if is_supervised:
+        with place as mirror:
+            assert set(tags_in(mirror)) == {8, 16}
+    else:
+        with pytest.raises(UnavailableError), place:
+            pass
 
 
 def ledger_of(memory):
