@@ -94,7 +94,7 @@ class Guard:
         check_every: steps between them.
         keep_before: number of the step before which the state is copied; 0: none.
         kept: that copy.
-        rates: number of steps done -> factor on the learning rate from then on.
+        rates: number of steps done -> factors on the learning rate from then on, in their order.
     """
 
     def __init__(self, step: TrainStep, parallel: Parallel, done: int):
@@ -110,14 +110,15 @@ class Guard:
         self.check_every = 0
         self.keep_before = 0
         self.kept: TrainState | None = None
-        self.rates: dict[int, float] = {}
+        self.rates: dict[int, list[float]] = {}
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         """See `TrainStep`."""
-        if self._done in self.rates:
+        if factors := self.rates.get(self._done):
             scale = self._parallel.to_host(state.learning_rate_scale)
-            lower = np.float32(scale * np.float32(self.rates[self._done]))
-            state = state.replace(learning_rate_scale=self._parallel.put(lower))
+            for each in factors:  # rounded as by `actions.scaled`
+                scale = np.float32(scale * np.float32(each))
+            state = state.replace(learning_rate_scale=self._parallel.put(scale))
         self._done += 1
         if self._done == self.keep_before:
             self.kept = jax.tree.map(jnp.copy, state)

@@ -62,10 +62,17 @@ class Setting:
 
 @dataclass(frozen=True)
 class _Suspicion:
-    """Something wrong at a step, before it has been replayed."""
+    """Something wrong at a step, before it has been replayed.
+
+    Attributes:
+        step: its number.
+        reason: what is wrong, as a clause.
+        is_in_copies: whether copies of the state differ: neither data nor numerics do that.
+    """
 
     step: int
     reason: str
+    is_in_copies: bool
 
 
 class Healer:
@@ -144,7 +151,7 @@ class Healer:
             guard.keep_before = self._suspicion.step
         for each in self._followed:
             if each.action == LOWER_RATE and each.resumed_at > self._setting.progress.step:
-                guard.rates[each.resumed_at] = each.factor
+                guard.rates.setdefault(each.resumed_at, []).append(each.factor)
         return guard
 
     def scale(self, scale: float, step: int) -> np.float32:
@@ -195,7 +202,7 @@ class Healer:
             self._losses[step] = observed.loss
             self._losses.pop(step - self._window, None)
         else:
-            self._suspicion = _Suspicion(step, reason)
+            self._suspicion = _Suspicion(step, reason, reason == observed.unlike)
             self._go_back(step, reason)
 
     @property
@@ -231,12 +238,13 @@ class Healer:
         Raises:
             GoBack: the run continues from the checkpoint, with the action.
             TrainingDivergedError: it has to stop.
-            FaultyMachineError: copies of the state differ in the same way again.
+            FaultyMachineError: copies of the state differ, or differed the first time.
         """
         observed = self._passes[-1][suspicion.step]
-        if observed.unlike:
+        if observed.unlike or suspicion.is_in_copies:
+            often = "each time that" if observed.unlike else "the first time that"
             raise FaultyMachineError(
-                f"After step {suspicion.step:,}, {suspicion.reason}, each time that the step is "
+                f"After step {suspicion.step:,}, {suspicion.reason}, {often} the step was "
                 f"computed. {advice()}"
             )
         options, setting = self._options, self._setting

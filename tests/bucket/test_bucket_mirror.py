@@ -58,7 +58,7 @@ def test_a_save_that_was_not_uploaded_is_kept_on_the_same_disk(bucket, templates
 
 
 @pytest.mark.parametrize("lacks", [{8}, {8, 16}])
-def test_what_was_deleted_from_the_mirror_to_free_space_is_kept_in_the_bucket(
+def test_a_checkpoint_deleted_from_the_mirror_to_free_space_stays_in_the_bucket(
     bucket, templates, tmp_path, lacks
 ):
     """Here 24 was uploaded as well; the rules of the run say what may be removed."""

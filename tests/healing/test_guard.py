@@ -57,7 +57,7 @@ def test_keeps_the_state_before_one_step(state):
 
 def test_lowers_the_rate_after_a_step(state):
     guard = Guard(add_one, Host(), done=0)
-    guard.rates = {2: 0.25}
+    guard.rates = {2: [0.5, 0.5]}
     scales = []
     for _ in range(3):
         state, _ = guard(state, None)

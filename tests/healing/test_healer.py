@@ -9,6 +9,7 @@ from helpers.crystals import rock_salt
 
 from clac_jax.config.schema import default_config
 from clac_jax.crystals.graph import build_graph
+from clac_jax.healing.actions import Action
 from clac_jax.healing.errors import FaultyMachineError, GoBack, TrainingDivergedError
 from clac_jax.healing.guard import Guard
 from clac_jax.healing.healer import WENT_BACK, Healer, Setting
@@ -69,6 +70,7 @@ class Run:
         for name, value in options.items():
             config[name] = value
         self.healer = Healer(config)
+        self.unlike = lambda number, step: ""
         self.events = []
         self.wrong = wrong or (lambda number, step: math.nan if step == 4 else 1.0)
         self.number = 0
@@ -93,7 +95,9 @@ class Run:
             loss = self.wrong(self.number, number)
             if BAD in self.data.left_out(0) and number == 4:
                 loss = 1.0
-            self.healer.observe(Observed(number, loss, 1.0, {"loss": str(loss)}), progress, 4)
+            unlike = self.unlike(self.number, number)
+            observed = Observed(number, loss, 1.0, {"loss": str(loss)}, unlike)
+            self.healer.observe(observed, progress, 4)
         return state
 
     def record(self, event, facts):
@@ -110,6 +114,29 @@ def test_a_replay_with_the_same_bits_leaves_out_the_example(capsys):
     assert [event["event"] for event in run.events] == [WENT_BACK, HEALED]
     (gap,) = run.data.gaps
     assert (gap.epoch, gap.start, gap.examples) == (0, 12, {BAD})
+
+
+@pytest.mark.parametrize("action", ["skip", "lower_rate", "stop"])
+@pytest.mark.parametrize("last, often", [(1, "the first time that"), (2, "each time that")])
+def test_copies_of_the_state_that_differed_are_the_fault_of_the_machine(action, last, often):
+    """Also if the step is right when it is computed again: no example is to blame for that."""
+    run, reason = Run(lambda number, step: 1.0, action=action), "devices 0 and 1 had two states"
+    run.unlike = lambda number, step: reason if step == 4 and number <= last else ""
+    with pytest.raises(GoBack, match=reason):
+        run.again()
+    with pytest.raises(FaultyMachineError, match=f"{reason}, {often}"):
+        run.again()
+    assert run.healer.actions == []
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.3])
+def test_rates_lowered_twice_at_one_checkpoint_count_twice_after_an_older_one(factor):
+    action = {"reason": "x", "resumed_at": 3, "epoch": 0, "start": 12, "data": "data"}
+    both = [Action("lower_rate", step, factor=factor, **action) for step in (4, 5)]
+    events = [{"event": HEALED, "step": 3, "start": 1, **each.to_json()} for each in both]
+    run = Run(lambda number, step: 1.0)
+    assert run.again(events).learning_rate_scale == run.healer.scale(1.0, 6)
+    assert run.healer.scale(1.0, 6) == np.float32(np.float32(factor) * np.float32(factor))
 
 
 def test_a_later_start_follows_what_is_recorded():
