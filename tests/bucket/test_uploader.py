@@ -110,7 +110,8 @@ OTHER = ({8: "e"}, {8: "e", 16: "f"}, {16: "f", 24: "g"})
 """The history of another run that saves equal steps."""
 
 
-@pytest.mark.parametrize("counts_versions", VERSIONS)
+@pytest.mark.slow
+@pytest.mark.parametrize("counts_versions", [False, True])
 def test_paused_at_every_request(templates, tmp_path, counts_versions):
     """Its successor does all of its work while it sleeps; then it wakes up."""
     total = number_of_requests(templates, tmp_path / "counted")

@@ -13,6 +13,7 @@ from clac_jax.distributed.preemption import EXIT_PREEMPTED
 from clac_jax.errors import EXIT_USER_ERROR
 
 ROOT = Path(__file__).parents[2]
+SLOW = pytest.mark.slow  # the same code, with imports for each
 PROGRAMS = ("main.py", "clac-jax train")
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
@@ -48,7 +49,7 @@ def test_the_help(start, program, flag):
     assert all(word in out for word in ("--config=", "base", "--workdir=", "exit codes", "75"))
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", ["main.py", pytest.param("clac-jax train", marks=SLOW)])
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

@@ -290,8 +290,8 @@ def test_a_damaged_data_set_is_named(tmp_path, pattern, damage):
 
 
 def test_the_table_of_crystals_is_that_of_the_records(bundled):
-    _, splits = bundled  # the training split, of 5,000 crystals, is made by the same code
-    for records in (splits["validation"], splits["test"], limited(splits["test"], 50)):
+    # The training split, of 5,000 crystals, is made by the same code.
+    for records in (bundled["validation"], bundled["test"], limited(bundled["test"], 50)):
         stored = CrystalTable.of(records)
         computed = CrystalTable.of([records[k] for k in range(len(records))])
         np.testing.assert_array_equal(stored.atoms, computed.atoms)
@@ -330,37 +330,25 @@ def test_splits_by_formula_keep_compounds_together():
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    """(folder, lines printed by each of two calls): the bundled data, built by the command line."""
-    data_dir = tmp_path_factory.mktemp("bundled")
-    command = [sys.executable, "-m", "clac_jax", "data", "prepare", f"--data_dir={data_dir}"]
-    return data_dir, [
-        subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-        for _ in range(2)
-    ]
-
-
-@pytest.fixture(scope="module")
-def bundled(prepared):
-    data_dir, _ = prepared
-    return data_dir, {
+def bundled(data_dir):
+    """The splits of the bundled data set, by name."""
+    return {
         split: datasets.load("materials_project_mini", data_dir, split)
         for split in ("train", "validation", "test")
     }
 
 
 def test_bundled_splits_share_no_compound(bundled):
-    _, splits = bundled
-    assert sum(map(len, splits.values())) == 6317
-    assert abs(len(splits["test"]) - 632) < 10
-    formulas = {name: {r.crystal().formula for r in split} for name, split in splits.items()}
+    sizes = {name: len(split) for name, split in bundled.items()}
+    assert sizes == {"train": 5054, "validation": 631, "test": 632}
+    formulas = {name: {r.crystal().formula for r in split} for name, split in bundled.items()}
     assert not formulas["train"] & formulas["test"]
     assert not formulas["train"] & formulas["validation"]
     assert not formulas["validation"] & formulas["test"]
 
 
 def test_sources_are_pickled_for_workers(bundled):
-    source = bundled[1]["test"]
+    source = bundled["test"]
     blob = pickle.dumps(source)
     assert len(blob) < 20_000  # a path, not the records
     again = pickle.loads(blob)
@@ -372,17 +360,23 @@ def test_sources_are_pickled_for_workers(bundled):
     assert len(list(source)) == len(source)
 
 
-def test_command_line_builds_once(prepared):
-    data_dir, (first, second) = prepared
-    assert first[0].startswith(f"materials_project_mini: built in {data_dir}")
-    assert second[0].startswith("materials_project_mini: already exists in")
+def test_command_line_builds_once(tmp_path):
+    path = write(tmp_path / "t.parquet", [row(k) for k in range(20)])
+    command = [sys.executable, "-m", "clac_jax", "data", "prepare", "--name=gpt_narratives"]
+    command += [f"--path={path}", f"--data_dir={tmp_path / 'data'}"]
+    first, second = (
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        for _ in range(2)
+    )
+    assert first[0].startswith(f"gpt_narratives: built in {tmp_path / 'data'}")
+    assert second[0].startswith("gpt_narratives: already exists in")
     assert first[1:] == second[1:]
     assert [line.split() for line in first[1:]] == [
-        ["train", "5,054"],
-        ["validation", "631"],
-        ["test", "632"],
+        ["train", "16"],
+        ["validation", "2"],
+        ["test", "2"],
     ]
-    assert len(list((data_dir / "materials_project_mini").iterdir())) == 1
+    assert len(list((tmp_path / "data" / "gpt_narratives").iterdir())) == 1
 
 
 def test_data_sets_are_built_and_read_without_tensorflow(tmp_path):

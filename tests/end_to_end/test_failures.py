@@ -104,6 +104,7 @@ def steps_that_end_with(error, stop, after):
     return train
 
 
+@pytest.mark.slow
 def test_a_signal_that_also_ends_the_compiler(stage1, small_config, tmp_path, monkeypatch):
     """A job's signal reaches `ptxas`, too; the run is saved and says that it was asked to stop."""
     killed = jax.errors.JaxRuntimeError("INTERNAL: ptxas exited with non-zero error code 15")
@@ -137,7 +138,11 @@ def test_a_step_that_failed_is_a_stop_only_if_one_was_requested_and_all_can_be_s
 
 @pytest.mark.parametrize(
     "on_failure, step",
-    [("stop", 4), ("continue", 4), pytest.param("continue", 8, marks=pytest.mark.slow)],
+    [
+        ("continue", 4),
+        pytest.param("continue", 8, marks=pytest.mark.slow),
+        pytest.param("stop", 4, marks=pytest.mark.slow),
+    ],
 )
 def test_a_save_that_fails(stage1, small_config, tmp_path, monkeypatch, on_failure, step, capfd):
     original = Checkpoints._save

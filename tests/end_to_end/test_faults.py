@@ -169,6 +169,7 @@ def copy(stage1, tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_a_report_that_cannot_be_drawn_costs_no_result(small_config, copy):
     (copy / "report.png").unlink()
     (copy / "report.png" / "inside").mkdir(parents=True)

@@ -69,26 +69,28 @@ def test_one_process_with_everything_spread_gives_the_numbers_of_two(run, undist
     assert "epoch" not in log_of(undisturbed, 1), "only the first process reports"
 
 
-def test_asked_to_stop_and_killed_it_equals_the_undisturbed_run(
-    begin_processes, undisturbed, tmp_path
-):
-    workdir = tmp_path / "disturbed"
+def test_killed_it_equals_the_undisturbed_run(begin_processes, undisturbed, tmp_path):
+    workdir = tmp_path / "killed"
     running = begin_processes(workdir)
     assert until(lambda: len(read_rows(workdir / "metrics.jsonl")) >= 4, running[0])
-    running[1].send_signal(signal.SIGTERM)  # to only one: both save at the same step and stop
-    assert ended(running) == [EXIT_PREEMPTED, EXIT_PREEMPTED]
-    assert "a signal to another process: checkpoint saved" in log_of(workdir, 0)
-    stopped_at = last_state(workdir)[0]
-    assert 4 <= stopped_at < 20
-
-    running = begin_processes(workdir)
-    assert until(lambda: read_rows(workdir / "metrics.jsonl")[-1]["step"] > stopped_at, running[0])
     running[1].kill()
     codes = ended(running, seconds=60)  # the other one does not wait indefinitely
     assert codes == [1, -signal.SIGKILL]
     assert "Process 0 stops because the connection to process 1" in log_of(workdir, 0)
     assert "The newest checkpoint is of step" in log_of(workdir, 0)
+    assert ended(begin_processes(workdir)) == [0, 0]
+    assert_equal_runs(workdir, undisturbed)
 
+
+@pytest.mark.slow
+def test_asked_to_stop_it_equals_the_undisturbed_run(begin_processes, undisturbed, tmp_path):
+    workdir = tmp_path / "stopped"
+    running = begin_processes(workdir)
+    assert until(lambda: len(read_rows(workdir / "metrics.jsonl")) >= 4, running[0])
+    running[1].send_signal(signal.SIGTERM)  # to only one: both save at the same step and stop
+    assert ended(running) == [EXIT_PREEMPTED, EXIT_PREEMPTED]
+    assert "a signal to another process: checkpoint saved" in log_of(workdir, 0)
+    assert 4 <= last_state(workdir)[0] < 20
     assert ended(begin_processes(workdir)) == [0, 0]
     assert_equal_runs(workdir, undisturbed)
 

@@ -61,8 +61,10 @@ def kept_bytes(loss, params, batch_stats):
     "name",
     [
         "cgcnn",
-        "gemma3_text",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("painn", "orb", "bert", "opt")),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("painn", "orb", "bert", "opt", "gemma3_text")
+        ),
     ],
 )
 def test_rematerialization_changes_the_memory_and_nothing_else(name, monkeypatch):

@@ -178,7 +178,10 @@ def test_padding_and_neighbours_in_the_batch_change_nothing(encode, name):
     assert relative_error(encode(name, crystals(), roomy), plain) < 2e-5
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name == "orb" else []) for name in ENCODERS],
+)
 def test_gradients_are_finite_also_without_edges_and_do_not_see_padding(name):
     model = ENCODERS[name]
     lonely = Crystal(20 * np.eye(3), np.array([29]), np.zeros((1, 3)))

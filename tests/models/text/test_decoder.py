@@ -169,7 +169,9 @@ def test_gpt2_equals_its_equations():
     [
         {},
         {"norm_first": False, "final_norm": False, "embedding_size": 16},
-        {"use_bias": False, "norm_affine": False, "activation": "gelu"},
+        pytest.param(
+            {"use_bias": False, "norm_affine": False, "activation": "gelu"}, marks=pytest.mark.slow
+        ),
     ],
     ids=["plain", "norm after, projected", "no biases"],
 )
