@@ -34,6 +34,7 @@ NUM_WORDS = 2
 TOTAL = "total"
 METRIC_PREFIX = "digest/"  # of the names of digests among the metrics of a step
 COUNTERS = "counters"  # the part of the arrays at the top level: step, key, learning_rate_scale
+SCALE = "learning_rate_scale"  # set by validations and healing, so after the digests of a step
 _MASK = (1 << 32) - 1
 
 
@@ -128,6 +129,14 @@ def part_of(path: str) -> str:
     """The part of the state that an array belongs to: the first name in its path."""
     part, slash, _ = path.partition("/")
     return part if slash else COUNTERS
+
+
+def until_saved(digests: Mapping[str, Digest]) -> dict[str, Digest]:
+    """The digests of a step that are also those of the checkpoint after it.
+
+    Not those of the parts with `SCALE`, which may have been set in between.
+    """
+    return {name: digest for name, digest in digests.items() if name not in (COUNTERS, TOTAL)}
 
 
 @functools.lru_cache(maxsize=64)

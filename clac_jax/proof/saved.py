@@ -13,13 +13,13 @@ from clac_jax.checkpoint.arrays import read_arrays
 from clac_jax.checkpoint.damage import DamagedCheckpointError
 from clac_jax.checkpoint.layout import CheckpointInfo, Leaf
 from clac_jax.checkpoint.lineage import arrays_digest
+from clac_jax.digests.digest import until_saved
 from clac_jax.digests.host import state_digests
 from clac_jax.errors import one_line, shown
 from clac_jax.journal.record import StepRecord
 from clac_jax.proof.evidence import Evidence, Finding
 
 SHOWN = 5
-_DIGESTED = ("params", "batch_stats", "opt_state", "ema")  # that a validation does not change
 
 
 def check_saved(evidence: Evidence) -> list[Finding]:
@@ -121,10 +121,9 @@ def _check_arrays(evidence: Evidence, info: CheckpointInfo) -> list[Finding]:
     if not len(found):
         return findings
     recorded = StepRecord.from_row(found[-1]).digests
-    own = state_digests(arrays)
-    for part in _DIGESTED:
-        if part in own and part in recorded and own[part] != recorded[part]:
-            what = f"digest {own[part]}, and {recorded[part]} in steps.journal after this step"
+    for part, digest in until_saved(state_digests(arrays)).items():
+        if recorded.get(part, digest) != digest:
+            what = f"digest {digest}, and {recorded[part]} in steps.journal after this step"
             findings.append(Finding(f"{where}, {part}", what))
     return findings
 

@@ -15,13 +15,12 @@ from clac_jax.checkpoint.arrays import read_arrays
 from clac_jax.checkpoint.layout import CheckpointInfo
 from clac_jax.distributed.program_facts import machine_settings, source_digest
 from clac_jax.replay.devices import lawful_difference
-from clac_jax.replay.differences import ArrayDifference, differences
+from clac_jax.replay.differences import ArrayDifference, unlike_saved
 from clac_jax.replay.history import History, Start
 from clac_jax.replay.replayer import Done, Replayer
 from clac_jax.replay.verdict import STAGES, parting
 from clac_jax.reporting.start_facts import cpu_model
 
-SCALE = "learning_rate_scale"  # set after a validation, so not part of a step
 _EXACT = ("ids", "texts")  # digests that do not depend on the machine
 
 
@@ -225,12 +224,10 @@ def _segment(replayer: Replayer, stretch: Stretch, limits: Limits, until: float)
 
 def _compare(replayer: Replayer, checkpoint: CheckpointInfo) -> tuple[list[ArrayDifference], float]:
     """The arrays that differ from those of a checkpoint, and by how much the parameters do."""
-    paths = [path for path in checkpoint.leaves if path != SCALE]
-    own = {path: array for path, array in replayer.arrays().items() if path != SCALE}
-    saved = read_arrays(checkpoint, paths)
-    unlike = differences(own, saved)
+    own, saved = replayer.arrays(), read_arrays(checkpoint, checkpoint.leaves)
+    unlike = unlike_saved(own, saved)
     squares, norms = 0.0, 0.0
-    for path in paths:
+    for path in saved:
         if path.startswith("params/") and path in own and own[path].shape == saved[path].shape:
             now, then = own[path].astype(np.float64), saved[path].astype(np.float64)
             squares += float(np.sum((now - then) ** 2))

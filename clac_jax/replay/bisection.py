@@ -14,7 +14,7 @@ from clac_jax.digests.digest import Digest
 from clac_jax.errors import UserError
 from clac_jax.journal.record import DIGESTS
 from clac_jax.replay.devices import lawful_difference, prepare_devices
-from clac_jax.replay.differences import ArrayDifference, Element, differences
+from clac_jax.replay.differences import ArrayDifference, Element, differences, unlike_saved
 from clac_jax.replay.errors import ReplayError
 from clac_jax.replay.history import History
 from clac_jax.replay.replayer import Done, Replayer, Say
@@ -234,7 +234,7 @@ def _computed(history: History, step: int, scratch: Path, say: Say) -> Side:
     before = replayer.arrays()
     changed = []
     if info := replayer.unlike.get(step - 1):
-        changed = differences(before, read_arrays(info, info.leaves))
+        changed = unlike_saved(before, read_arrays(info, info.leaves))
     done = replayer.do()
     return Side(history, before, done, replayer.arrays(), changed)
 
@@ -247,7 +247,7 @@ def _flipped(side: Side) -> dict[str, list[tuple[str, Element]]]:
         saved = read_arrays(checkpoint, checkpoint.leaves)
         return {
             array.path: [("", element) for element in array.elements]
-            for array in differences(side.after, saved)[:SHOWN]
+            for array in unlike_saved(side.after, saved)[:SHOWN]
         }
     recorded: Mapping[str, Digest] = history.digests(step)
     if {"loss", "gradients"} & set(side.wrong):

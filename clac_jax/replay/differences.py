@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clac_jax.digests.digest import Digest, odd_numbers, salt_of
+from clac_jax.digests.digest import SCALE, Digest, odd_numbers, salt_of
 from clac_jax.digests.host import words_of
 
 SHOWN = 5
@@ -85,6 +85,17 @@ def differences(
         if difference is not None:
             found.append(difference)
     return found
+
+
+def unlike_saved(
+    state: Mapping[str, np.ndarray], saved: Mapping[str, np.ndarray]
+) -> list[ArrayDifference]:
+    """The arrays in which the checkpoint of a step is not the state of that step.
+
+    `SCALE` is not compared: a validation sets it after the step and before the checkpoint, and
+    healing after the checkpoint.
+    """
+    return [each for each in differences(state, saved) if each.path != SCALE]
 
 
 def _incomparable(path: str, reason: str) -> ArrayDifference:

@@ -19,7 +19,7 @@ from clac_jax.checkpoint.layout import CHECKPOINTS, CheckpointInfo, read_all
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.checkpoint.tree import to_arrays
 from clac_jax.config import schema as config_lib
-from clac_jax.digests.digest import Digest
+from clac_jax.digests.digest import Digest, until_saved
 from clac_jax.digests.host import state_digests
 from clac_jax.errors import shown
 from clac_jax.files.atomic import check_writable, write_atomically
@@ -224,7 +224,7 @@ class Replayer:
     def _is_unlike(self, info: CheckpointInfo) -> bool:
         """Whether a checkpoint does not hold the state that the run has recorded."""
         own = {part: Digest.of_text(text) for part, text in info.digests.items()}
-        recorded = {**own, **self.history.digests(info.step)}
+        recorded = {**own, **until_saved(self.history.digests(info.step))}
         found = state_digests(read_arrays(info, info.leaves)) if recorded else {}
         parts = [part for part in found if recorded.get(part, found[part]) != found[part]]
         if not parts:

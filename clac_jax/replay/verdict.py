@@ -11,7 +11,7 @@ from clac_jax.checkpoint.arrays import read_arrays
 from clac_jax.checkpoint.layout import CheckpointInfo
 from clac_jax.digests.digest import COUNTERS, TOTAL, Digest
 from clac_jax.digests.host import array_digests, by_part
-from clac_jax.replay.differences import ArrayDifference, Element, changed_elements, differences
+from clac_jax.replay.differences import ArrayDifference, Element, changed_elements, unlike_saved
 from clac_jax.replay.replayer import Done
 
 STAGES = {
@@ -42,8 +42,8 @@ class Verdict:
         step: its number.
         compared: number of digests compared, without the total; 0 if none is recorded.
         parting: the digests that differ, in the order of a step.
-        arrays: the arrays that differ from those of the run's checkpoint of this step; None if
-            there is no checkpoint.
+        arrays: the arrays that differ from those of the run's checkpoint of this step, see
+            `unlike_saved`; None if there is no checkpoint.
         flipped: part of the state -> the single elements whose change would explain the
             digest that was recorded.
         lawful: why other bits are to be expected here; "" if they are not.
@@ -122,7 +122,7 @@ def judge(
     compared = None
     flipped: dict[str, list[tuple[str, Element]]] = {}
     if arrays is not None and checkpoint is not None:
-        compared = differences(arrays, read_arrays(checkpoint, checkpoint.leaves))
+        compared = unlike_saved(arrays, read_arrays(checkpoint, checkpoint.leaves))
     elif arrays is not None and differing and not set(differing) & {"loss", "gradients"}:
         flipped = explained(arrays, recorded, differing)
     return Verdict(done.step, len(common), differing, compared, flipped, lawful)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from clac_jax.digests.host import state_digests
-from clac_jax.replay.differences import changed_elements, differences
+from clac_jax.replay.differences import changed_elements, differences, unlike_saved
 
 
 @pytest.fixture
@@ -60,6 +60,15 @@ def test_arrays_that_cannot_be_compared_are_named(arrays):
         "params/scale": "is float32[] and float32[2]",
         "step": "exists on one side only",
     }
+
+
+def test_a_rate_lowered_between_a_step_and_its_checkpoint_is_no_difference(arrays):
+    state = {**arrays, "learning_rate_scale": np.array(1.0, np.float32)}
+    saved = {**state, "learning_rate_scale": np.array(0.5, np.float32)}
+    assert len(differences(state, saved)) == 1
+    assert unlike_saved(state, saved) == []
+    saved["step"] = np.array(8, np.int32)
+    assert [each.path for each in unlike_saved(state, saved)] == ["step"]
 
 
 @pytest.mark.parametrize("bit", [0, 3, 22, 30, 31])

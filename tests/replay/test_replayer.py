@@ -1,10 +1,12 @@
 """Steps of runs, computed again."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from helpers.forged import forge_checkpoint
 from helpers.replayed_runs import STEPS_PER_EPOCH
 
 from clac_jax.checkpoint.arrays import read_arrays
@@ -81,6 +83,30 @@ def test_a_stretch_says_what_is_not_recorded_and_what_other_devices_did(run, tmp
     assert (checked.compared, list(checked.wrong)) == (STEPS_PER_EPOCH - 1, [2])
     assert "1 of them: the journal has no record of them" in lines
     assert "it was done on 2 devices, and here on" in lines
+
+
+def and_another_step(history):
+    """The history of a run that has done a step more, in the next epoch."""
+    steps = np.concatenate([history.journal.steps, history.journal.steps[-1:]])
+    steps["step"][-1] += 1
+    steps["epoch"][-1] += 1
+    return dataclasses.replace(history, journal=dataclasses.replace(history.journal, steps=steps))
+
+
+def test_a_checkpoint_is_used_though_its_validation_has_lowered_the_rate(run, tmp_path):
+    workdir = shutil.copytree(run, tmp_path / "run")
+
+    def halve(arrays):
+        arrays["learning_rate_scale"] = np.array(0.5, np.float32)
+
+    forge_checkpoint(workdir, STEPS_PER_EPOCH, halve)
+    lines = []
+    replayer = Replayer(
+        and_another_step(read_history(str(workdir))), tmp_path / "scratch", lines.append
+    )
+    replayer.go_to(STEPS_PER_EPOCH + 1)
+    assert lines == [f"restored  {workdir}/checkpoints/{STEPS_PER_EPOCH}"]
+    assert replayer.unlike == {}
 
 
 @pytest.mark.slow
