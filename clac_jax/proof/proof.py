@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clac_jax.chain.record import CHAIN_FILE, END, Entry
 from clac_jax.errors import UserError, one_line
@@ -20,8 +20,11 @@ from clac_jax.proof.links import check_links
 from clac_jax.proof.other_files import check_config, check_end
 from clac_jax.proof.rows import check_rows
 from clac_jax.proof.saved import check_saved
-from clac_jax.proof.segments import Limits, Segment, choose, recompute, stretches
+from clac_jax.proof.segments import Limits, Segment, Stretch, choose, recompute, stretches
 from clac_jax.proof.signature import SIGNATURE_FILE, Signature, read_signature
+
+if TYPE_CHECKING:
+    from clac_jax.replay.history import History
 
 Say = Callable[[str], None]
 
@@ -36,6 +39,7 @@ class Proof:
         findings: what is not as it was recorded.
         counts: what was compared, by name: rows, steps, events, checkpoints, examples.
         segments: what was computed again.
+        notes: what could not be computed again, and why.
         signature: the valid signature of one of its records; None without one.
         uncovered: number of steps after the last record.
         has_lost_chain: whether the chain is missing although a checkpoint refers to it.
@@ -47,6 +51,7 @@ class Proof:
     findings: Sequence[Finding]
     counts: Mapping[str, int]
     segments: Sequence[Segment] = ()
+    notes: Sequence[str] = ()
     signature: Signature | None = None
     uncovered: int = 0
     has_lost_chain: bool = False
@@ -68,6 +73,7 @@ class Proof:
         lines += [f"steps     {each.steps} recomputed: {each.words}" for each in self._unequal()]
         if equal := [each.steps for each in self.segments if each.is_equal]:
             lines.append(f"steps     {', '.join(equal)} recomputed: equal")
+        lines += [f"note      {note}" for note in self.notes]
         if self.uncovered:
             lines.append(f"          {self.uncovered:,} steps after the last record: not covered")
         if self.signature:
@@ -137,6 +143,7 @@ class Proof:
             "compared": dict(self.counts),
             "findings": [{"where": each.where, "what": each.what} for each in self.findings],
             "segments": [each.to_json() for each in self.segments],
+            "notes": list(self.notes),
             "signature": self.signature.to_json() if self.signature else None,
             "uncovered_steps": self.uncovered,
             "seconds": round(self.seconds, 3),
@@ -165,6 +172,7 @@ def prove(run: str, limits: Limits, public_key: bytes | None = None, say: Say = 
             "workdir of a run, or a folder made by `clac-jax publish`."
         )
     signature, unlike = check_signature(evidence, public_key)  # first: the library may be missing
+    plan = _plan(run, evidence, limits)  # before an array is read, which starts JAX
     say(f"comparing {len(evidence.checkpoints)} checkpoints")
     findings = [*compare_files(evidence), *unlike]
     say("comparing the data")
@@ -174,11 +182,11 @@ def prove(run: str, limits: Limits, public_key: bytes | None = None, say: Say = 
         findings += wrong
     except UserError as error:
         findings.append(Finding("the data", f"cannot be compared: {one_line(error, 400)}"))
-    segments, unlike = _segments(run, evidence, limits, say)
+    segments, unlike = _computed(plan, limits, say)
     return Proof(
         run=run,
         entries=evidence.entries,
-        findings=[*findings, *unlike],
+        findings=[*findings, *plan.findings, *unlike],
         counts={
             "rows": len(evidence.rows),
             "steps": len(evidence.steps),
@@ -187,6 +195,7 @@ def prove(run: str, limits: Limits, public_key: bytes | None = None, say: Say = 
             "examples": sum(rows.values()),
         },
         segments=segments,
+        notes=plan.notes,
         signature=signature,
         uncovered=_uncovered(evidence),
         has_lost_chain=not evidence.entries
@@ -243,28 +252,57 @@ def judge_signature(
     return signature, []
 
 
-def _segments(
-    run: str, evidence: Evidence, limits: Limits, say: Say
-) -> tuple[list[Segment], list[Finding]]:
+@dataclass(frozen=True)
+class _Plan:
+    """Stretches of a history to be computed again; see `Proof` for the notes and findings."""
+
+    history: History | None = None
+    chosen: Sequence[Stretch] = ()
+    notes: Sequence[str] = ()
+    findings: Sequence[Finding] = ()
+
+
+def _plan(run: str, evidence: Evidence, limits: Limits) -> _Plan:
+    """Chooses stretches, and prepares the devices for them."""
     from clac_jax.replay.devices import prepare_devices
     from clac_jax.replay.history import read_history
-    from clac_jax.replay.replayer import Replayer
+    from clac_jax.replay.parent_run import origin_of
 
     if not limits.segments:
-        return [], []
+        return _Plan()
+    notes, can_begin = [], False
     try:
         history = read_history(run)
+        try:
+            can_begin = origin_of(history) is not None
+        except UserError as error:  # the other run may have been removed, this one is as it was
+            why = one_line(error, 400)
+            notes.append(f"the first steps, to the first checkpoint, cannot be computed: {why}")
         last = evidence.entries[-1].step if evidence.entries else history.last_step
-        chosen = choose(stretches(history, last), limits)
-        if not chosen:
-            return [], []
-        prepare_devices(history.start_of(chosen[0].first))
-        with tempfile.TemporaryDirectory(prefix="clac_jax_prove_") as scratch:
-            segments = recompute(Replayer(history, Path(scratch), say), chosen, limits)
+        chosen = choose(stretches(history, last, can_begin), limits)
+        if chosen:
+            prepare_devices(history.start_of(chosen[0].first))
     except UserError as error:
-        return [], [Finding("recomputing", f"is not possible: {one_line(error, 400)}")]
+        return _Plan(notes=notes, findings=[_impossible(error)])
+    return _Plan(history, chosen, notes)
+
+
+def _computed(plan: _Plan, limits: Limits, say: Say) -> tuple[list[Segment], list[Finding]]:
+    from clac_jax.replay.replayer import Replayer
+
+    if plan.history is None or not plan.chosen:
+        return [], []
+    try:
+        with tempfile.TemporaryDirectory(prefix="clac_jax_prove_") as scratch:
+            segments = recompute(Replayer(plan.history, Path(scratch), say), plan.chosen, limits)
+    except UserError as error:
+        return [], [_impossible(error)]
     findings = [Finding(f"steps {each.steps}", each.words) for each in segments if not each.agrees]
     return segments, findings
+
+
+def _impossible(error: UserError) -> Finding:
+    return Finding("recomputing", f"is not possible: {one_line(error, 400)}")
 
 
 def _uncovered(evidence: Evidence) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -149,20 +150,20 @@ class Segment:
         }
 
 
-def stretches(history: History, last: int) -> list[Stretch]:
-    """The stretches that can be computed again, from a fresh state or a checkpoint each.
+def stretches(history: History, last: int, can_begin: bool = True) -> list[Stretch]:
+    """The stretches that can be computed again, from the beginning or a checkpoint each.
 
     Args:
         history: what the run has recorded.
         last: the last step that its chain covers.
+        can_begin: whether that from which the run began is still there.
     """
+    first = history.starts[0].step
     places = sorted(
-        ({0} if history.starts[0].step == 0 else set())
-        | {step for step in history.checkpoints if step >= history.starts[0].step}
+        ({first} if can_begin else set()) | {step for step in history.checkpoints if step >= first}
     )
-    ends = [*places[1:], last]
-    pairs = zip(places, ends, strict=True)
-    return [Stretch(first + 1, end) for first, end in pairs if end > first]
+    pairs = itertools.pairwise([*places, last])
+    return [Stretch(begin + 1, end) for begin, end in pairs if end > begin]
 
 
 def choose(found: Sequence[Stretch], limits: Limits) -> list[Stretch]:

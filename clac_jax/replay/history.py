@@ -11,6 +11,7 @@ from typing import Any
 import ml_collections
 from etils import epath
 
+from clac_jax.chain.record import CHAIN_FILE, DamagedChainError, read_chain
 from clac_jax.checkpoint.fetched import fetch_run, fetch_run_files
 from clac_jax.checkpoint.files import DamagedCheckpointError
 from clac_jax.checkpoint.layout import CHECKPOINTS, CheckpointInfo, read_all
@@ -60,6 +61,7 @@ class History:
         checkpoints: step -> intact checkpoint.
         damaged: step -> damage of the others.
         rows: the rows of its metrics.jsonl.
+        first_record: the first record of its chain; {} if it has none.
     """
 
     name: str
@@ -68,6 +70,7 @@ class History:
     checkpoints: Mapping[int, CheckpointInfo]
     damaged: Mapping[int, DamagedCheckpointError]
     rows: Sequence[Mapping[str, Any]]
+    first_record: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def first_step(self) -> int:
@@ -172,7 +175,7 @@ def read_history(run: str) -> History:
             "back to. Name the workdir of a run that has saved at least once."
         )
     rows = read_rows(folder / "metrics.jsonl")
-    return History(run, starts, journal, intact, damaged, rows)
+    return History(run, starts, journal, intact, damaged, rows, _first_record(folder))
 
 
 def folder_of(run: str) -> Path:
@@ -206,6 +209,14 @@ def starts_of(events: Sequence[Mapping[str, Any]]) -> list[Start]:
         for event in events
     }
     return [start for _, start in sorted(by_step.items())]
+
+
+def _first_record(folder: Path) -> Mapping[str, Any]:
+    try:
+        entries = read_chain(folder / CHAIN_FILE)
+    except DamagedChainError:  # `clac-jax prove` says where
+        return {}
+    return entries[0].record if entries else {}
 
 
 def _by_checkpoints(checkpoints: Mapping[int, CheckpointInfo]) -> list[Start]:

@@ -28,6 +28,7 @@ from clac_jax.input_pipeline.batch import Batch
 from clac_jax.replay.devices import lawful_difference
 from clac_jax.replay.errors import ReplayError
 from clac_jax.replay.history import History
+from clac_jax.replay.parent_run import origin_of
 from clac_jax.replay.setting import Setting, Stepping, open_setting
 from clac_jax.run import fetch
 from clac_jax.training.progress import RunProgress
@@ -191,7 +192,7 @@ class Replayer:
         return self._settings[key]
 
     def _restore(self, step: int) -> None:
-        """The state of the nearest intact checkpoint before a step, or a fresh one."""
+        """The state of the nearest intact checkpoint before a step, or that of the beginning."""
         self._lawful = {}
         for info in self.history.before(step):
             if info.step in self._bad:
@@ -204,22 +205,20 @@ class Replayer:
             except (DamagedCheckpointError, RemovedCheckpointError) as error:
                 self._say(f"unusable  {error}")
             self._bad.add(info.step)
-        first = self.history.starts[0]
-        if first.step:
+        first, origin = self.history.starts[0], origin_of(self.history)
+        if origin is None:
             raise ReplayError(
                 f"The journal of {self.history.name} begins at step {first.step + 1:,}, and no "
                 f"intact checkpoint of step {first.step:,} to {step - 1:,} is left to reach step "
                 f"{step:,} from. Name a step after one of {self._kept()}."
             )
-        origin = (
-            resume.origin_elsewhere(config_lib.from_plain(dict(first.config))) or resume.Origin()
-        )
-        self._begin(0, origin)
+        self._begin(first.step, origin)
         names = [each.arrays.name for each in origin.sources]
-        if name := first.config.get("resume_from") or ", ".join(names):
-            self._say(f"restored  {shown(name)}")
-        else:
-            self._say("restored  nothing: a fresh state, as at the start")
+        if origin.other is not None:
+            names = [str(origin.other.folder)]
+        self._say(
+            f"restored  {shown(', '.join(names)) or 'nothing: a fresh state, as at the start'}"
+        )
 
     def _is_unlike(self, info: CheckpointInfo) -> bool:
         """Whether a checkpoint does not hold the state that the run has recorded."""

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from clac_jax.checkpoint.changes import Present
 from clac_jax.healing.actions import actions_in, gaps_of
 from clac_jax.input_pipeline.order import epoch_order
 from clac_jax.input_pipeline.run_data import order_groups
 from clac_jax.input_pipeline.splits import Splits
 from clac_jax.replay.errors import ReplayError
 from clac_jax.replay.history import History, Start
+from clac_jax.replay.parent_run import origin_of, position_after
 from clac_jax.replay.report import aligned, as_plain, robust_deviations
 from clac_jax.replay.setting import config_of
 
@@ -164,7 +166,10 @@ def _places(history: History, index: int, opened: dict[str, Splits]) -> Iterator
             done = 0  # an epoch under way starts over
         previous = order_key
         if start is starts[0] and start.step:
-            epoch, done = _position(history, start.step)
+            now = Present(
+                config, size, {split: splits.fingerprint(split) for split in splits.sizes}
+            )
+            epoch, done = _position(history, now)
         step = start.step
         while step < end:
             if size - done < per_step:
@@ -184,10 +189,14 @@ def _places(history: History, index: int, opened: dict[str, Splits]) -> Iterator
             step, done = step + left, done + left * per_step
 
 
-def _position(history: History, step: int) -> tuple[int, int]:
-    """Epoch and examples done of it at a step before which nothing is recorded."""
+def _position(history: History, now: Present) -> tuple[int, int]:
+    """Epoch and examples done of it at the first start, before which nothing is recorded."""
+    step = history.starts[0].step
     if step in history.checkpoints:
         progress = history.checkpoints[step].progress
+        return progress.epoch, progress.examples_in_epoch
+    if (origin := origin_of(history)) is not None:
+        progress = position_after(origin, now)
         return progress.epoch, progress.examples_in_epoch
     raise ReplayError(
         f"The journal of {history.name} begins at step {step + 1:,}, and no checkpoint of step "

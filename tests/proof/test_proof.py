@@ -16,14 +16,18 @@ from helpers.forged import (
 from helpers.replayed_runs import blank_pictures, tiny_config
 
 from clac_jax.api import load
+from clac_jax.chain.record import new_entry
 from clac_jax.checkpoint.layout import read_info
 from clac_jax.inference.publish import publish
 from clac_jax.inference.published_proof import prove_published
 from clac_jax.proof.evidence import gather
 from clac_jax.proof.kept import keep, sign_run
 from clac_jax.proof.proof import compare_files, prove
-from clac_jax.proof.segments import Limits
+from clac_jax.proof.segments import Limits, Stretch, stretches
 from clac_jax.proof.signature import new_key, read_private_key, read_public_key
+from clac_jax.replay.history import read_history
+from clac_jax.replay.replayer import Replayer
+from clac_jax.replay.usage import blame
 from clac_jax.training_run import train
 
 STEPS = 8
@@ -255,6 +259,46 @@ def test_a_run_without_a_chain_says_so(copy):
     first, *_, verdict = older.lines()
     assert "an earlier version of clac_jax, which wrote none" in first
     assert "compared: intact" in verdict and "a chain begins at the checkpoint" in verdict
+
+
+def test_a_beginning_that_is_gone_is_noted_and_not_held_against_the_run(run, monkeypatch):
+    origin = {"run": str(run.with_name("other") / "checkpoints" / "4"), "step": 4}
+    began = dataclasses.replace(
+        read_history(str(run)), checkpoints={}, first_record={"parent": None, "origin": origin}
+    )
+    monkeypatch.setattr("clac_jax.replay.history.read_history", lambda run: began)
+    proof = prove(str(run), Limits(), say=lambda line: None)
+    assert proof.is_proven and not proof.segments
+    (note,) = proof.notes
+    assert note.endswith("checkpoints/4, which does not exist any more. Put it back.")
+    assert f"note      {note}" in proof.lines()
+    assert proof.lines()[-1].startswith("intact: ")
+
+
+def test_a_run_that_continues_another_is_computed_again_from_it(run, tmp_path):
+    history = read_history(str(run))
+    middle = STEPS // 2
+    parent, (start,) = history.checkpoints[middle], history.starts
+    continued = dataclasses.replace(
+        history,
+        starts=[dataclasses.replace(start, step=middle)],
+        journal=dataclasses.replace(history.journal, steps=history.journal.steps[middle:]),
+        checkpoints={STEPS: history.checkpoints[STEPS]},
+        first_record={
+            "parent": new_entry(parent.record).digest,
+            "origin": {"run": str(parent.folder), "step": middle},
+        },
+    )
+    assert stretches(continued, STEPS) == [Stretch(middle + 1, STEPS)]
+    lines = []
+    replayer = Replayer(continued, tmp_path, lines.append)
+    replayer.go_to(middle + 1)
+    assert lines == [f"restored  {parent.folder}"]
+    done = replayer.do()
+    assert done.digests == {**done.digests, **history.digests(middle + 1)}
+    for index in ("0", "5"):
+        uses = blame(history, index).uses
+        assert blame(continued, index).uses == [use for use in uses if use.step > middle]
 
 
 def test_signed_kept_and_published(copy, tmp_path):

@@ -62,7 +62,7 @@ def test_arrays_that_cannot_be_compared_are_named(arrays):
     }
 
 
-def test_a_rate_lowered_between_a_step_and_its_checkpoint_is_no_difference(arrays):
+def test_a_rate_lowered_between_a_step_and_its_checkpoint_does_not_count(arrays):
     state = {**arrays, "learning_rate_scale": np.array(1.0, np.float32)}
     saved = {**state, "learning_rate_scale": np.array(0.5, np.float32)}
     assert len(differences(state, saved)) == 1
