@@ -59,7 +59,7 @@ class Blame:
         run: the run.
         example: its id.
         formula: its formula.
-        index: its number in the training split.
+        index: its number in the training split of the newest start.
         uses: the steps in which it was used.
     """
 
@@ -113,7 +113,8 @@ def blame(history: History, example: str) -> Blame:
     index = find_example(splits, example)
     record = splits["train"][index]
     losses, norms = _curves(history)
-    uses = [_use(place, losses, norms) for place in _places(history, index, opened)]
+    places = _places(history, record.material_id, opened)
+    uses = [_use(place, losses, norms) for place in places]
     return Blame(history.name, record.material_id, record.formula, index, uses)
 
 
@@ -124,9 +125,8 @@ def find_example(splits: Splits, example: str) -> int:
         ReplayError: there is none with this id or number.
     """
     records = splits["train"]
-    for index in range(len(records)):
-        if records[index].material_id == example:
-            return index
+    if (number := _number_of(example, splits)) is not None:
+        return number
     if example.isdecimal() and int(example) < len(records):
         return int(example)
     for split in ("validation", "test"):
@@ -142,6 +142,12 @@ def find_example(splits: Splits, example: str) -> int:
     )
 
 
+def _number_of(example: str, splits: Splits) -> int | None:
+    records = splits["train"]
+    matching = (index for index in range(len(records)) if records[index].material_id == example)
+    return next(matching, None)
+
+
 @dataclass(frozen=True)
 class _Place:
     step: int
@@ -150,43 +156,56 @@ class _Place:
     slot: int
 
 
-def _places(history: History, index: int, opened: dict[str, Splits]) -> Iterator[_Place]:
+def _places(history: History, example: str, opened: dict[str, Splits]) -> Iterator[_Place]:
     """Walks through the steps of a run as training did, one start after the other."""
     starts = list(history.starts)
     ends = [start.step for start in starts[1:]] + [history.last_step]
     epoch = done = 0
     previous: tuple[Any, ...] | None = None
+    numbers: dict[str, int | None] = {}
     for start, end in zip(starts, ends, strict=True):
         config = config_of(start.config, history.name)
         splits = _splits(history, start, opened)
         groups, size = order_groups(config, splits), splits.sizes["train"]
         per_step = config.batch_size * config.accumulate_steps
-        order_key = (config.seed, config.input.group_by, splits.fingerprint("train"))
+        data = splits.fingerprint("train")
+        if data not in numbers:  # other data have other numbers, or lack the example
+            numbers[data] = _number_of(example, splits)
+        index = numbers[data]
+        order_key = (config.seed, config.input.group_by, config.dataset.text_source, data)
         if previous is not None and previous != order_key:
             done = 0  # an epoch under way starts over
         previous = order_key
         if start is starts[0] and start.step:
-            now = Present(
-                config, size, {split: splits.fingerprint(split) for split in splits.sizes}
-            )
-            epoch, done = _position(history, now)
+            fingerprints = {split: splits.fingerprint(split) for split in splits.sizes}
+            epoch, done = _position(history, Present(config, size, fingerprints))
+        # Whether an epoch was over depends on the batch size of the start before, and a validation.
+        if (recorded := _epoch_after(history, start.step)) not in (None, epoch):
+            epoch, done = recorded, 0
         step = start.step
+        gaps = gaps_of(each for each in actions_in(history.journal.events) if each.data == data)
         while step < end:
             if size - done < per_step:
                 epoch, done = epoch + 1, 0
-            order = epoch_order(config.seed, epoch, size, groups)
-            place = int(np.flatnonzero(order == index)[0])
             left = min((size - done) // per_step, end - step)
-            offset = place - done
-            skipped = index in config.dataset.skip or any(
-                index in gap.examples and (epoch, place) >= (gap.epoch, gap.start)
-                for gap in gaps_of(
-                    each for each in actions_in(history.journal.events) if each.data == order_key[2]
+            if index is not None:
+                order = epoch_order(config.seed, epoch, size, groups)
+                place = int(np.flatnonzero(order == index)[0])
+                offset = place - done
+                skipped = index in config.dataset.skip or any(
+                    index in gap.examples and (epoch, place) >= (gap.epoch, gap.start)
+                    for gap in gaps
                 )
-            )
-            if 0 <= offset < left * per_step and not skipped:
-                yield _Place(step + 1 + offset // per_step, epoch, place, offset % per_step)
+                if 0 <= offset < left * per_step and not skipped:
+                    yield _Place(step + 1 + offset // per_step, epoch, place, offset % per_step)
             step, done = step + left, done + left * per_step
+
+
+def _epoch_after(history: History, step: int) -> int | None:
+    """The epoch of the step after some steps; None if neither journal nor checkpoint has it."""
+    if (record := history.journal.at(step + 1)) is not None:
+        return record.epoch
+    return history.checkpoints[step].progress.epoch if step in history.checkpoints else None
 
 
 def _position(history: History, now: Present) -> tuple[int, int]:

@@ -7,11 +7,13 @@ import pytest
 from helpers.replayed_runs import BATCH, STEPS_PER_EPOCH
 
 from clac_jax.healing.actions import Action
+from clac_jax.input_pipeline.order import epoch_order
+from clac_jax.input_pipeline.splits import Splits
 from clac_jax.journal.journal_file import HEALED
 from clac_jax.replay.errors import ReplayError
 from clac_jax.replay.history import read_history
 from clac_jax.replay.replayer import Replayer
-from clac_jax.replay.setting import open_setting
+from clac_jax.replay.setting import config_of, open_setting
 from clac_jax.replay.usage import blame
 
 
@@ -55,6 +57,53 @@ def test_an_example_that_is_left_out_is_not_used(run):
         events = [*history.journal.events, {"event": HEALED, **healed.to_json()}]
         journal = dataclasses.replace(history.journal, events=events)
         assert blame(dataclasses.replace(history, journal=journal), "2").uses == uses
+
+
+def started_again(history, number, first, second):
+    """The history of a run with another start after a number of steps, at the end of an epoch.
+
+    Args:
+        history: that of a run with one start.
+        number: the number of steps; those after it are of epoch 1.
+        first: changes to the config before, nested.
+        second: changes to the config after.
+    """
+    (start,) = history.starts
+    starts = []
+    for step, changes in ((0, first), (number, second)):
+        dataset = {**start.config["dataset"], **changes.get("dataset", {})}
+        config = {**start.config, **changes, "dataset": dataset}
+        data = Splits(config_of(config, "run").dataset).fingerprint("train")
+        facts = {**start.facts, "data": {"train": data}}
+        starts.append(dataclasses.replace(start, step=step, config=config, facts=facts))
+    steps = history.journal.steps.copy()
+    steps["epoch"][number:] = 1
+    journal = dataclasses.replace(history.journal, steps=steps)
+    return dataclasses.replace(history, starts=starts, journal=journal)
+
+
+@pytest.mark.parametrize(
+    ("number", "first", "second"),
+    [
+        (1, {"batch_size": 12}, {"batch_size": 4}),  # which fits into what the first left
+        (2, {"batch_size": 8}, {"seed": 7}),
+        (3, {"dataset": {"max_examples": 12}}, {}),
+        (3, {}, {"dataset": {"max_examples": 12}}),
+    ],
+)
+def test_a_start_with_another_config_after_an_epoch_begins_the_next_one(run, number, first, second):
+    history = started_again(read_history(str(run)), number, first, second)
+    expected = {}
+    for step in range(1, STEPS_PER_EPOCH + 1):
+        config = history.config_of(step)
+        records = Splits(config.dataset)["train"]
+        order = epoch_order(config.seed, int(step > number), len(records), None)
+        done = config.batch_size * (step - 1 - history.start_of(step).step)
+        for index in order[done : done + config.batch_size]:
+            expected.setdefault(records[int(index)].material_id, []).append(step)
+    records = Splits(history.config_of(STEPS_PER_EPOCH).dataset)["train"]
+    for name in [records[number].material_id for number in range(0, len(records), 3)]:
+        assert [use.step for use in blame(history, name).uses] == expected.get(name, []), name
 
 
 def test_other_data_are_refused(run):
