@@ -120,8 +120,9 @@ class Replayer:
             self._lawful[f"from step {start.step + 1:,} on, {reason}" if start.step else reason] = (
                 None
             )
-        self._end_epoch_if_due()
         setting = self._open(self.progress.step + 1)
+        if setting is self.setting or not self._goes_on():
+            self._end_epoch_if_due()
         if setting is not self.setting:
             self._change(setting)
             self._end_epoch_if_due()
@@ -262,6 +263,14 @@ class Replayer:
         own: dict[int, CheckpointInfo] = read_all(epath.Path(folder) / CHECKPOINTS)[0]
         self._place(setting, resume.Origin(own=own))
         shutil.rmtree(folder, ignore_errors=True)
+
+    def _goes_on(self) -> bool:
+        """Whether the next step is of this epoch, though no full step of this setting may be left.
+
+        The validation at its end was interrupted, and the next start has smaller steps.
+        """
+        record = self.history.journal.at(self.progress.step + 1)
+        return record is not None and record.epoch == self.progress.epoch
 
     def _end_epoch_if_due(self) -> None:
         config, done = self.setting.config, self.progress.examples_in_epoch

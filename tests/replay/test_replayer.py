@@ -7,7 +7,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from helpers.forged import forge_checkpoint
-from helpers.replayed_runs import STEPS_PER_EPOCH
+from helpers.replayed_runs import BATCH, STEPS_PER_EPOCH
 
 from clac_jax.checkpoint.arrays import read_arrays
 from clac_jax.replay.errors import ReplayError
@@ -15,6 +15,7 @@ from clac_jax.replay.every import check_every
 from clac_jax.replay.examination import examine
 from clac_jax.replay.history import read_history
 from clac_jax.replay.replayer import Replayer
+from clac_jax.training.progress import RunProgress
 
 
 def files_of(workdir):
@@ -107,6 +108,19 @@ def test_a_checkpoint_is_used_though_its_validation_has_lowered_the_rate(run, tm
     replayer.go_to(STEPS_PER_EPOCH + 1)
     assert lines == [f"restored  {workdir}/checkpoints/{STEPS_PER_EPOCH}"]
     assert replayer.unlike == {}
+
+
+def test_an_epoch_goes_on_in_smaller_steps_if_its_validation_was_interrupted(run, tmp_path):
+    history = read_history(str(run))
+    (start,) = history.starts
+    larger = dataclasses.replace(start, config={**start.config, "batch_size": 3 * BATCH})
+    smaller = dataclasses.replace(start, step=1)
+    replayer = Replayer(dataclasses.replace(history, starts=[larger, smaller]), tmp_path)
+    replayer.go_to(1)
+    replayer.progress = RunProgress(step=1, examples_in_epoch=3 * BATCH)
+    replayer.next_batch()  # by the journal, step 2 is of epoch 0
+    assert (replayer.progress.epoch, replayer.progress.examples_in_epoch) == (0, 3 * BATCH)
+    assert replayer.setting.config.batch_size == BATCH
 
 
 @pytest.mark.slow
