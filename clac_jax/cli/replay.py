@@ -83,7 +83,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.figure:
         task = history.config_of(last).task
         check_drawable(local_path(options.figure, "--figure"), task)
-    prepare_devices(history.start_of(last))
+    prepare_devices(history, last)
     with tempfile.TemporaryDirectory(prefix="clac_jax_replay_") as scratch:
         replayer = Replayer(history, Path(scratch), say)
         if options.every:

@@ -281,7 +281,7 @@ def _plan(run: str, evidence: Evidence, limits: Limits) -> _Plan:
         last = evidence.entries[-1].step if evidence.entries else history.last_step
         chosen = choose(stretches(history, last, can_begin), limits)
         if chosen:
-            prepare_devices(history.start_of(chosen[0].first))
+            prepare_devices(history, chosen[0].first)
     except UserError as error:
         return _Plan(notes=notes, findings=[_impossible(error)])
     return _Plan(history, chosen, notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -165,7 +166,9 @@ def bisect(left: History, right: History, scratch: Path, say: Say = lambda line:
         return Bisection(names, len(steps), int(steps[-1]))
     number = int(np.argmax(unlike))
     step = int(steps[number])
-    prepare_devices(max((left.start_of(step), right.start_of(step)), key=lambda each: each.count))
+    for history in sorted((left, right), key=lambda each: each.start_of(step).count):
+        with contextlib.suppress(ReplayError):  # it becomes a note
+            prepare_devices(history, step)
     digests = left.digests(step), right.digests(step)
     different = parting(*digests)
     values = {name: (str(digests[0][name]), str(digests[1][name])) for name in different}

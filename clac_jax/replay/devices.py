@@ -9,17 +9,28 @@ from typing import Any
 
 import jax
 
-from clac_jax.replay.history import Start
+from clac_jax.replay.history import History, Start
+from clac_jax.session import set_xla_flags
 
 NUMERIC_PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "tokenizers", "flax", "optax")
 """Packages whose version may change the bits of a step."""
 
 
-def prepare_devices(start: Start) -> None:
-    """Divides the CPU into as many devices as did the steps of a start, before one is used.
+def prepare_devices(history: History, step: int) -> None:
+    """Sets the flags of XLA with which a step was done, before a device is used.
 
-    Other devices cannot be divided; nor can those of a program that has used one.
+    The CPU is divided into as many devices as the step had. Other devices cannot be divided; nor
+    can those of a program that has used one, and reading a checkpoint does.
+
+    Args:
+        history: what the run has recorded.
+        step: the step.
+
+    Raises:
+        ReplayError: see `History.config_of`.
     """
+    set_xla_flags(history.config_of(step))
+    start = history.start_of(step)
     if start.devices.get("platform") != "cpu" or start.count < 2:
         return
     flag = "--xla_force_host_platform_device_count="

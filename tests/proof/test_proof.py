@@ -1,6 +1,7 @@
 """A run proves itself; whatever is changed in it is named."""
 
 import dataclasses
+import os
 import shutil
 
 import numpy as np
@@ -17,6 +18,7 @@ from helpers.replayed_runs import blank_pictures, tiny_config
 
 from clac_jax.api import load
 from clac_jax.chain.record import new_entry
+from clac_jax.checkpoint.arrays import read_arrays
 from clac_jax.checkpoint.layout import read_info
 from clac_jax.inference.publish import publish
 from clac_jax.inference.published_proof import prove_published
@@ -259,6 +261,28 @@ def test_a_run_without_a_chain_says_so(copy):
     first, *_, verdict = older.lines()
     assert "an earlier version of clac_jax, which wrote none" in first
     assert "compared: intact" in verdict and "a chain begins at the checkpoint" in verdict
+
+
+def test_devices_are_those_of_the_run_before_an_array_is_read(run, monkeypatch):
+    history = read_history(str(run))
+    (start,) = history.starts
+    devices, config = {**start.devices, "count": 2}, {**start.config, "deterministic": True}
+    divided = dataclasses.replace(start, devices=devices, config=config)
+    then, flags = dataclasses.replace(history, starts=[divided]), []
+
+    def read(info, paths):
+        flags.append(os.environ["XLA_FLAGS"].split())
+        return read_arrays(info, paths)
+
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr("clac_jax.replay.history.read_history", lambda run: then)
+    monkeypatch.setattr("clac_jax.proof.saved.read_arrays", read)
+    monkeypatch.setattr("clac_jax.proof.proof.recompute", lambda *arguments: [])
+    prove(str(run), Limits(), say=lambda line: None)
+    assert {
+        "--xla_force_host_platform_device_count=2",
+        "--xla_gpu_deterministic_ops=true",
+    } == set(flags[0])
 
 
 def test_a_beginning_that_is_gone_is_noted_and_not_held_against_the_run(run, monkeypatch):
