@@ -61,6 +61,8 @@ class Example:
         name: its id in the data set.
         formula: its formula.
         batch: number of its contrastive batch within the step.
+        slot: its place in that batch, which is its row and column of the scores; the slots of
+            examples that are left out are empty.
         atoms: number of its atoms.
         crystals: its crystal views.
         texts: its text views.
@@ -76,6 +78,7 @@ class Example:
     name: str
     formula: str
     batch: int
+    slot: int
     atoms: int
     crystals: tuple[Displacement, ...]
     texts: tuple[DrawnText, ...]
@@ -99,8 +102,8 @@ class Examination:
     Attributes:
         step: its number.
         examples: its examples, in order.
-        similarity: (batches, examples, examples) score of each text (row) with each crystal; None
-            if nothing is contrasted.
+        similarity: (batches, slots, slots) score of each text (row) with each crystal; None if
+            nothing is contrasted.
         gradients: slash path -> gradient of a parameter, before clipping.
         gradient_norms: part of the model -> norm of its gradient.
         largest: (path, index, value) of the largest elements of the gradient; those that are not
@@ -206,6 +209,7 @@ def _examples(setting: Setting, epoch: int, rows: np.ndarray, facts: ExampleFact
                 name=record.material_id,
                 formula=record.formula,
                 batch=batch,
+                slot=place,
                 atoms=drawn.original.num_atoms,
                 crystals=tuple(_displacement(drawn.original, view) for view in drawn.crystals),
                 texts=drawn.texts,

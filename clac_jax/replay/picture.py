@@ -58,7 +58,8 @@ def draw(examination: Examination, path: Path) -> None:
     assert examination.similarity is not None, "see `check_drawable`"
     worst = max(examination.examples, key=lambda each: np.nan_to_num(each.loss, nan=np.inf))
     examples = [each for each in examination.examples if each.batch == worst.batch]
-    scores = np.asarray(examination.similarity[worst.batch], np.float64)
+    slots = [each.slot for each in examples]  # without those of examples that are left out
+    scores = np.asarray(examination.similarity[worst.batch], np.float64)[np.ix_(slots, slots)]
     losses = [example.loss for example in examples]
     deviations = robust_deviations(losses, losses)
     stands_out = [

@@ -172,7 +172,7 @@ def to_json(
 
 
 def _rows(similarity: np.ndarray | None) -> Any:
-    """(batches, texts, crystals) scores as nested lists."""
+    """(batches, texts, crystals) scores by slot, as nested lists."""
     return None if similarity is None else similarity.tolist()
 
 

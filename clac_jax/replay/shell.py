@@ -20,9 +20,9 @@ NAMES = {
     "before": "slash path -> array of the state before the step",
     "state": "slash path -> array of the state after it",
     "batch": "the batch, with leading axes (devices, accumulation)",
-    "examples": "its examples: name, formula, loss, terms, crystals, texts",
+    "examples": "its examples: name, formula, batch, slot, loss, terms, crystals, texts",
     "gradients": "slash path -> gradient of a parameter",
-    "similarity": "(batches, texts, crystals) scores; None if nothing is contrasted",
+    "similarity": "(batches, texts, crystals) scores by slot; None if nothing is contrasted",
     "setting": "config, data, model and optimizer",
 }
 """Name in the shell -> what it is."""

@@ -56,6 +56,7 @@ def test_a_step_is_computed_again_and_looked_into(run, tmp_path):
     assert looked.gradients[path][index] == value
     scores = looked.similarity[0]
     assert [example.own_score for example in looked.examples] == pytest.approx(np.diag(scores))
+    assert [example.slot for example in looked.examples] == list(range(len(scores)))
 
     saved = replayer.save(tmp_path / "saved")
     tree = ocp.PyTreeCheckpointer().restore(saved / "state")

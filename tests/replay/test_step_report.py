@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ def example(number, loss, finite=True):
         name=f"mp-{number}",
         formula="CsCl",
         batch=0,
+        slot=number,
         atoms=2,
         crystals=(Displacement(0.0, strain),),
         texts=(DrawnText(("One.", "Two.", "Three."), (2, 0), True, "Three. One.", tokens),),
@@ -107,6 +109,22 @@ def test_the_picture_is_drawn_also_of_losses_that_are_not_finite(step, tmp_path)
     step.examples[2] = example(2, math.nan)
     draw(step, tmp_path / "step.png")
     assert (tmp_path / "step.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_example_that_is_left_out_has_no_place_in_the_picture(step, monkeypatch):
+    del step.examples[2]
+    figures = []
+    monkeypatch.setattr(
+        "clac_jax.replay.picture.save_figure", lambda figure, path: figures.append(figure)
+    )
+    draw(step, Path("step.png"))
+    matrix = figures[0].axes[0]
+    present = [example.slot for example in step.examples]
+    np.testing.assert_array_equal(
+        matrix.images[0].get_array(), step.similarity[0][np.ix_(present, present)]
+    )
+    names = [label.get_text() for label in matrix.get_yticklabels()]
+    assert names == [example.name for example in step.examples]
 
 
 def test_a_check_before_the_picture_leaves_nothing(step, tmp_path):
