@@ -58,6 +58,13 @@ def test_it_is_the_checkpoint_of_then_though_the_other_run_was_trained_further(p
     assert str(found.folder) == str(moved / "checkpoints" / "10")
 
 
+def test_a_config_of_a_different_version_is_named():
+    run = history()
+    starts = [Start(0, {"warp_drive": True})]
+    with pytest.raises(ReplayError, match="is not one of this version of clac_jax"):
+        origin_of(dataclasses.replace(run, starts=starts))
+
+
 def test_a_source_is_taken_at_the_step_of_then(parent):
     config = make_config()
     config.restore.sources = ({"from": str(parent)},)
