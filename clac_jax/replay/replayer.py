@@ -121,7 +121,7 @@ class Replayer:
                 None
             )
         setting = self._open(self.progress.step + 1)
-        if setting is self.setting or not self._goes_on():
+        if setting is self.setting or not self._continues_epoch():
             self._end_epoch_if_due()
         if setting is not self.setting:
             self._change(setting)
@@ -264,7 +264,7 @@ class Replayer:
         self._place(setting, resume.Origin(own=own))
         shutil.rmtree(folder, ignore_errors=True)
 
-    def _goes_on(self) -> bool:
+    def _continues_epoch(self) -> bool:
         """Whether the next step is of this epoch, though no full step of this setting may be left.
 
         The validation at its end was interrupted, and the next start has smaller steps.

@@ -111,7 +111,7 @@ def test_a_checkpoint_is_used_though_its_validation_has_lowered_the_rate(run, tm
     assert replayer.unlike == {}
 
 
-def test_an_epoch_goes_on_in_smaller_steps_if_its_validation_was_interrupted(run, tmp_path):
+def test_an_epoch_continues_in_smaller_steps_if_its_validation_was_interrupted(run, tmp_path):
     history = read_history(str(run))
     (start,) = history.starts
     larger = dataclasses.replace(start, config={**start.config, "batch_size": 3 * BATCH})
