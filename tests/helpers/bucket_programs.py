@@ -212,7 +212,7 @@ def files_of_run(workdir):
         name = path.relative_to(workdir).as_posix()
         if path.is_file() and not name.startswith((".", "commits/", "run.ledger.json")):
             folder, _, last = name.rpartition("/")
-            if len(last) == 32 and folder.endswith(("/d", "/nodes")):
+            if len(last) == 32 and folder.endswith(("/d", "/nodes", "/shards")):
                 last = "*"
             if folder == "tensorboard":
                 last = "*"
