@@ -2,12 +2,12 @@
 
 python -m benchmarks.pretraining outputs/base outputs/pretraining [--seeds 5] [--processes 1]
 
-Each property is learned from the first 100, 500 and all training crystals that have it, always the
-same ones: by the
+Each property is learned from the first 100, 500 and all training crystals that have it: by the
 graph encoder from the best checkpoint of the first run and from scratch, with the same settings and
 number of steps; by a linear (ridge) regression from the vectors of the pretrained graph encoder,
-which stays as it is; and by gradient boosting from the composition, without structure. All
-are measured on the entire test split. The command, run again, resumes.
+which stays as it is; and by gradient boosting from the composition, without structure. The crystals
+are the same for every seed. All are measured on the entire test split. The command, run again,
+resumes.
 """
 
 from __future__ import annotations

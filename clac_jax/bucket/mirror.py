@@ -115,12 +115,8 @@ def fill(
             return
         put_aside(mirror, _newer(mirror, commits))
         own(mirror, lease.ledger, is_filled=False)
-        kept = _clear(mirror, commits)
-        for step, commit in commits.items():
-            if step not in kept:
-                copy = _download(mirror, store, commit)
-                (mirror / CHECKPOINTS).mkdir(exist_ok=True)
-                os.replace(copy, mirror / CHECKPOINTS / str(step))
+        _clear(mirror, commits)
+        _add_missing(mirror, store, commits)
         run_files.fetch(store, mirror, lease.ledger.run_files)
         if lease.ledger.rows:  # else those that a tool has copied there
             (mirror / METRICS).write_bytes(get_rows(store, lease.ledger.rows))
@@ -166,18 +162,20 @@ def _repair(mirror: Path, store: Store, commits: Mapping[int, Commit]) -> None:
 def _add_missing(mirror: Path, store: Store, commits: Mapping[int, Commit]) -> None:
     """Adds the checkpoints that only the bucket has.
 
-    A tool has copied them there, somebody has freed space here, or the run has removed them and was
-    killed before the uploader removed them there. Only the last may be removed there, which the
-    rules of the run decide again; the uploader would take any for one that the run has removed.
+    The uploader would otherwise take them for checkpoints that the run has removed, and remove them
+    from the bucket as well. But a tool may have copied them there, or somebody may have freed space
+    here. If the run did remove them, and was killed before the uploader noticed, it does so again.
     """
     for step, commit in commits.items():
         folder = mirror / CHECKPOINTS / str(step)
         if not os.path.lexists(folder):
-            os.replace(_download(mirror, store, commit), folder)
+            copy = _download(mirror, store, commit)
+            folder.parent.mkdir(exist_ok=True)
+            os.replace(copy, folder)
 
 
-def _clear(mirror: Path, commits: Mapping[int, Commit]) -> set[int]:
-    """Removes everything but checkpoints that are those of the bucket; returns their steps."""
+def _clear(mirror: Path, commits: Mapping[int, Commit]) -> None:
+    """Removes everything but checkpoints that are those of the bucket."""
     there = committed_steps(mirror)
     kept = {
         step
@@ -191,7 +189,6 @@ def _clear(mirror: Path, commits: Mapping[int, Commit]) -> set[int]:
     for path in entries(epath.Path(mirror) / CHECKPOINTS):
         if not (is_step(path.name) and int(path.name) in kept):
             _remove(Path(path))
-    return kept
 
 
 def _remove(path: Path) -> None:

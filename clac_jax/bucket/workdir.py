@@ -261,7 +261,7 @@ class BucketPlace:
             os._exit(error.exit_code)
 
     def _read_ledger_first(self) -> Ledger | None:
-        """The ledger, for which a supervised run waits as long as at its end.
+        """The ledger; a supervised run waits for it as long as it would wait at its end.
 
         Its supervisor would take a few failed starts for a run that makes no progress.
         """

@@ -92,7 +92,7 @@ class Checkpoints:
 
         Args:
             workdir: the run's workdir.
-            config: the run's config.
+            config: the run's config; the rules of saving and keeping are in `config.checkpoint`.
             shapes: slash path -> shape and dtype of every array that will be saved, and its
                 sharding if it is sharded; then each process of the run saves its part.
             num_train_examples: size of the split that the position in the epoch refers to.

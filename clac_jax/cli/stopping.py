@@ -1,4 +1,4 @@
-"""Stopping a command by a signal, wherever it is, so that it still removes its partial files."""
+"""Stops a command at a signal, whatever it is doing, and lets it remove its partial files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def run_until_stopped(command: Callable[[], None], outcome: str) -> int:
 
     Args:
         command: what to run, in the main thread.
-        outcome: what holds after a stop, for the line that is then printed.
+        outcome: the state after a stop, for the line that is then printed.
 
     Returns:
         The exit code: 0, or 128 and the number of the signal.
@@ -44,7 +44,7 @@ def _stopped_by_signals() -> Iterator[None]:
     """Raises `_Stopped` at the first signal; later signals are ignored during the clean-up.
 
     A signal may arrive where Python or a library discards exceptions: in a `__del__`, a callback
-    of C code, a bare `except`. It is therefore raised again until it is on its way out.
+    of C code, a bare `except`. So the exception is raised again until it propagates.
     """
     received: list[int] = []
 

@@ -132,9 +132,9 @@ def part_of(path: str) -> str:
 
 
 def until_saved(digests: Mapping[str, Digest]) -> dict[str, Digest]:
-    """The digests of a step that are also those of the checkpoint after it.
+    """The digests of a step that its checkpoint must have as well.
 
-    Not those of the parts with `SCALE`, which may have been set in between.
+    Leaves out `COUNTERS` and `TOTAL`: `SCALE`, which they include, may be set in between.
     """
     return {name: digest for name, digest in digests.items() if name not in (COUNTERS, TOTAL)}
 

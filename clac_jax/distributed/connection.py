@@ -131,8 +131,8 @@ def listen(address: str) -> socket.socket:
 def connect(address: str, index: int, count: int, seconds: float) -> Connection:
     """Connects to the first process, and returns once it has welcomed this one.
 
-    A process that is started again may be sooner than the end of its run before, whose first
-    process still saves or uploads: it waits for that, and then for the new first process.
+    A restarted process may come while the first process of the previous run is still saving or
+    uploading: it waits until that has ended, and then for the new first process.
 
     Args:
         address: HOST:PORT of the first process.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from clac_jax.distributed.connection import Connection
 
-ENDING = "the run before has not ended yet: it is being saved or uploaded"
+ENDING = "the previous run has not ended yet: it is still saving or uploading"
 
 
 def why_refused(

@@ -67,7 +67,7 @@ class _Suspicion:
     Attributes:
         step: its number.
         reason: what is wrong, as a clause.
-        is_in_copies: whether copies of the state differ: neither data nor numerics do that.
+        is_in_copies: whether copies of the state differ, which neither data nor numerics can cause.
     """
 
     step: int

@@ -111,7 +111,7 @@ class RunData:
 
         To be called where something else is about to compute, such as a validation: on a fast
         device, the first batches of an epoch take longer than many steps. Does nothing before the
-        first evaluation, whose compilation other threads that run Python would slow down.
+        first evaluation: threads that run Python would slow its compilation down.
         """
         if "eval" not in self._built_kinds:
             return

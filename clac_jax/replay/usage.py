@@ -112,8 +112,9 @@ def blame(history: History, example: str) -> Blame:
     splits = _splits(history, history.starts[-1], opened)
     index = find_example(splits, example)
     record = splits["train"][index]
+    numbers: dict[str, int | None] = {splits.fingerprint("train"): index}
     losses, norms = _curves(history)
-    places = _places(history, record.material_id, opened)
+    places = _places(history, record.material_id, numbers, opened)
     uses = [_use(place, losses, norms) for place in places]
     return Blame(history.name, record.material_id, record.formula, index, uses)
 
@@ -156,13 +157,21 @@ class _Place:
     slot: int
 
 
-def _places(history: History, example: str, opened: dict[str, Splits]) -> Iterator[_Place]:
-    """Walks through the steps of a run as training did, one start after the other."""
+def _places(
+    history: History, example: str, numbers: dict[str, int | None], opened: dict[str, Splits]
+) -> Iterator[_Place]:
+    """Walks through the steps of a run as training did, one start after the other.
+
+    Args:
+        history: what the run has recorded.
+        example: id of the example.
+        numbers: fingerprint of a training split -> number of the example there, or None; extended.
+        opened: the splits that have been opened; extended.
+    """
     starts = list(history.starts)
     ends = [start.step for start in starts[1:]] + [history.last_step]
     epoch = done = 0
     previous: tuple[Any, ...] | None = None
-    numbers: dict[str, int | None] = {}
     for start, end in zip(starts, ends, strict=True):
         config = config_of(start.config, history.name)
         splits = _splits(history, start, opened)

@@ -42,8 +42,8 @@ class Verdict:
         step: its number.
         compared: number of digests compared, without the total; 0 if none is recorded.
         parting: the digests that differ, in the order of a step.
-        arrays: the arrays that differ from those of the run's checkpoint of this step, see
-            `unlike_saved`; None if there is no checkpoint.
+        arrays: the arrays that differ from the run's checkpoint of this step, as `unlike_saved`
+            finds them; None if there is no checkpoint.
         flipped: part of the state -> the single elements whose change would explain the
             digest that was recorded.
         lawful: why other bits are to be expected here; "" if they are not.

@@ -196,7 +196,7 @@ def test_a_process_started_again_waits_until_the_run_before_has_ended(address, m
         assert not restarted.done()
         end()
         assert outcome(address, 0, 2, {}) == restarted.result(timeout=20) == ""
-    assert "the run before has not ended yet" in capfd.readouterr().err
+    assert "the previous run has not ended yet" in capfd.readouterr().err
 
 
 def test_a_second_process_of_a_number_is_refused_when_a_loss_would_have_been_noticed(address, met):
