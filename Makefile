@@ -13,18 +13,24 @@ GPU_CHECK ?=
 TWO_PROCESSES := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 # Also where the environment forbids bytecode: every program that a test starts would compile the package.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(RUN) -m pytest
+# Marked tests have a target each.
+USUAL := -m "not slow and not wheel and not browser and not slurm and not postgres"
 
-.PHONY: train test test-slow test-browser test-slurm test-postgres coverage fuzz gpu-check gpu-wheels docs docs-config lint words data env lock wheel clean
+.PHONY: train test test-slow test-wheel test-browser test-slurm test-postgres coverage fuzz gpu-check gpu-wheels docs docs-config lint words data env lock wheel clean
 
 # Huge pages for XLA's large buffers: fewer page faults, shorter steps on a CPU.
 train: $(DATA)
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(RUN) main.py --config=$(CONFIG) --workdir=$(WORKDIR)
 
 test: $(DATA)
-	$(PYTEST) -m "not slow and not browser and not slurm and not postgres" $(TWO_PROCESSES)
+	$(PYTEST) $(USUAL) $(TWO_PROCESSES)
 
 test-slow: $(DATA)
 	$(PYTEST) -m slow
+
+# What `pip install clac-jax` gives, in a separate environment.
+test-wheel: $(DATA)
+	$(PYTEST) -m wheel
 
 # The page of `clac-jax map` in Debian's Chromium, headless; CHROMIUM=PATH names another.
 test-browser: $(DATA)
@@ -41,7 +47,7 @@ test-postgres: $(DATA)
 
 # Lines and branches that `make test` runs, also in the programs that it starts.
 coverage: $(DATA)
-	$(PYTEST) -m "not slow and not browser and not slurm and not postgres" $(TWO_PROCESSES) --cov --cov-report=term-missing:skip-covered
+	$(PYTEST) $(USUAL) $(TWO_PROCESSES) --cov --cov-report=term-missing:skip-covered
 
 # Correctness and speed on the accelerator of this machine: tools/gpu_check.py. With no network there,
 # what is missing comes from the folder gpu_wheels, made by `make gpu-wheels` where there is one.

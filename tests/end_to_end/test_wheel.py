@@ -17,6 +17,7 @@ import pytest
 
 import clac_jax
 
+pytestmark = pytest.mark.wheel
 ROOT = Path(__file__).parents[2]
 NEEDED = ("clac_jax", "configs", "sweeps", "pyproject.toml", "setup.py", "README.md", "LICENSE")
 
@@ -110,7 +111,6 @@ def test_in_an_empty_folder_it_trains_and_the_model_is_used(installed, tmp_path)
     assert Path(file).is_relative_to(installed.parent)
 
 
-@pytest.mark.slow
 def test_in_an_empty_folder_it_prepares_data_and_resumes(installed, tmp_path):
     program = installed / "clac-jax"
     version = f"clac-jax {clac_jax.__version__}\n"
