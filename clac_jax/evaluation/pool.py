@@ -230,7 +230,7 @@ def open_pool(
             data=data,
             resampling=resampling,
             labels=labels,
-            predicted=_finite(np.asarray(model.predict(crystals), np.float64)),
+            predicted=_predicted(model, crystals),
             train=splits["train"],
         )
     texts = [_text_or_error(record, model) for record in records]
@@ -316,10 +316,18 @@ def _named(record: Record, error: UserError) -> DataError:
     )
 
 
+def _predicted(model: Model, crystals: Sequence[Crystal]) -> np.ndarray:
+    """(n,) float64 predicted values or classes."""
+    predicted = np.asarray(model.predict(crystals))
+    if np.issubdtype(predicted.dtype, np.integer):
+        return _finite(np.where(predicted < 0, np.nan, predicted))  # -1: logits are not numbers
+    return _finite(predicted.astype(np.float64))
+
+
 def _finite(values: np.ndarray) -> np.ndarray:
     if np.isfinite(values).all():
         return values
     raise EvaluationError(
-        "The model computes values that are not finite numbers, so nothing can be ranked. Its "
+        "The model computes values that are not finite numbers, so nothing can be measured. Its "
         "training has diverged: evaluate an earlier checkpoint (RUN@step=N)."
     )

@@ -237,8 +237,10 @@ async def _body(request: Request) -> bytes:
     """The body of a request of JSON.
 
     Raises:
-        RequestError: it has another type, is too large, or takes too long.
+        RequestError: it has another type, is too large, takes too long, or ends half-way.
     """
+    from starlette.requests import ClientDisconnect
+
     kind, _, parameters = request.headers.get("content-type", "").partition(";")
     charset = parameters.strip().lower().replace('"', "")
     if kind.strip().lower() != "application/json" or charset not in ("", "charset=utf-8"):
@@ -255,6 +257,8 @@ async def _body(request: Request) -> bytes:
         await asyncio.wait_for(read(), BODY_SECONDS)
     except TimeoutError as error:
         raise RequestError("The body took too long to arrive. Send it again.", 408) from error
+    except ClientDisconnect as error:  # the server has done nothing wrong
+        raise RequestError("The body is incomplete. Send it again.", 400) from error
     return bytes(body)
 
 

@@ -51,9 +51,12 @@ def normalized(weights: Sequence[float]) -> tuple[float, ...]:
     Raises:
         ValueError: one is negative or not a finite number, or all are 0.
     """
-    if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not sum(weights):
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
         raise ValueError("weights must be numbers of at least 0, and not all 0")
-    return tuple(weight / math.fsum(weights) for weight in weights)
+    # Their sum may be too large for a float. A power of two changes no digit.
+    exponent = math.frexp(max(weights))[1]
+    scaled = [math.ldexp(weight, -exponent) for weight in weights]
+    return tuple(weight / math.fsum(scaled) for weight in scaled)
 
 
 def decaying_weights(decay: float, count: int) -> tuple[float, ...]:

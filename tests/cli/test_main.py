@@ -77,3 +77,34 @@ def test_helping_loads_neither_jax_nor_the_data():
         timeout=60,
     )
     assert done.stdout.endswith("True\n"), done.stdout + done.stderr
+
+
+INTERRUPTED = """
+import os, signal, tempfile
+import jax, jax.numpy as jnp
+from clac_jax.cli import main as cli
+
+kept = []
+
+def compute(argv):
+    kept.append(tempfile.TemporaryDirectory())
+    print(kept[0].name, flush=True)
+    power = jax.jit(lambda x: jax.lax.fori_loop(0, 400, lambda _, y: y @ x, x))
+    kept.append(power(jnp.ones((1000, 1000))))  # still runs in XLA's threads
+    os.kill(os.getpid(), signal.SIGINT)
+
+cli.main = compute
+cli.run()
+"""
+
+
+def test_ctrl_c_ends_a_command_with_one_line_and_its_exit_code():
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (130, "SIGINT: stopped.\n")
+    assert not Path(done.stdout.strip()).exists(), "a temporary folder"

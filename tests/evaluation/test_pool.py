@@ -97,6 +97,14 @@ def test_vectors_that_are_not_finite_are_refused(model):
         open_pool(model)
 
 
+def test_classes_predicted_from_logits_that_are_not_numbers_are_refused(data_dir):
+    config = config_of(finetune_property.get_config, data_dir)
+    model = StubModel(config)
+    model.predict = lambda crystals: np.array([0, -1, 1, 1, 0, 0], np.int32)
+    with pytest.raises(EvaluationError, match="not finite"):
+        open_pool(model)
+
+
 def test_equal_texts_are_embedded_once():
     model = StubModel(smoke.get_config())
     calls = []

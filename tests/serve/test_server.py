@@ -265,3 +265,11 @@ def test_a_port_in_use_is_explained():
 def test_addresses_that_only_this_machine_reaches():
     assert all(map(is_loopback, ("127.0.0.1", "::1", "localhost", "127.9.9.9")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.0.1", "example.org")))
+
+
+def test_a_client_that_leaves_in_the_middle_of_a_body_is_not_an_error(server):
+    """The fixture counts the tracebacks."""
+    head = "POST /search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n"
+    with socket.create_connection(("127.0.0.1", server)) as connection:
+        connection.sendall(f'{head}Content-Type: application/json\r\n\r\n{{"text": '.encode())
+    assert search(server, text="Pb O", k=1)["hits"]

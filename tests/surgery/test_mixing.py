@@ -62,6 +62,8 @@ def test_whole_numbers_have_a_mean_only_if_they_are_equal():
 
 def test_weights_add_up_to_one():
     assert normalized([1, 3]) == (0.25, 0.75)
+    assert normalized([1e308, 1e308]) == (0.5, 0.5)
+    assert normalized([5e-324, 5e-324]) == (0.5, 0.5)
     for wrong in ([0.0, 0.0], [-1.0, 2.0], [float("nan"), 1.0], [float("inf"), 1.0], []):
         with pytest.raises(ValueError, match="at least 0, and not all 0"):
             normalized(wrong)
