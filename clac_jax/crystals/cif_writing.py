@@ -16,7 +16,8 @@ _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_.+-]+")
 def write(crystal: Crystal, name: str = "crystal") -> str:
     """The text of a CIF with all atoms of the cell in P 1; `Crystal.from_cif` reads it back.
 
-    The orientation of the cell in space is not part of a CIF; coordinates have 8 decimals.
+    The orientation of the cell in space is not part of a CIF, and its cells are right-handed: a
+    left-handed one is written as -a, -b, -c. Coordinates have 8 decimals.
 
     Args:
         crystal: the crystal.
@@ -26,6 +27,8 @@ def write(crystal: Crystal, name: str = "crystal") -> str:
     a, b, c = crystal.lattice / lengths[:, None]
     cosines = np.clip([b @ c, a @ c, a @ b], -1.0, 1.0)
     angles = np.degrees(np.arccos(cosines))
+    # The lengths and angles of -a, -b, -c are those of a, b, c.
+    fractional = np.sign(np.linalg.det(crystal.lattice)) * crystal.fractional
     symbols = [elements.symbol(int(z)) for z in crystal.atomic_numbers]
     counts = Counter(symbols)
     formula = " ".join(f"{symbol}{counts[symbol]}" for symbol in sorted(counts))
@@ -51,7 +54,7 @@ def write(crystal: Crystal, name: str = "crystal") -> str:
         "_atom_site_fract_z",
     ]
     number: Counter[str] = Counter()
-    for symbol, (x, y, z) in zip(symbols, crystal.fractional, strict=True):
+    for symbol, (x, y, z) in zip(symbols, fractional, strict=True):
         number[symbol] += 1
-        lines.append(f"{symbol}{number[symbol]} {symbol} {x:.8f} {y:.8f} {z:.8f}")
+        lines.append(f"{symbol}{number[symbol]} {symbol} {x:z.8f} {y:z.8f} {z:z.8f}")
     return "\n".join(lines) + "\n"

@@ -8,9 +8,11 @@ import re
 import numpy as np
 import pytest
 from helpers.browser import CHROMIUM, Visit, chromium, coloured, colours, served
+from helpers.cif import QUARTZ
 from helpers.stub_index import COUNT, StubIndex
 
 from clac_jax.crystals.crystal import Crystal
+from clac_jax.crystals.descriptors import describe
 from clac_jax.map.data import read
 from clac_jax.map.page import write_page
 
@@ -309,6 +311,19 @@ def test_the_cif_of_a_crystal_is_that_crystal(visit, data, index):
     assert written.volume == pytest.approx(original.volume, rel=1e-5)
     away = written.fractional - original.fractional
     np.testing.assert_allclose(away - np.round(away), 0, atol=2e-6)
+
+
+def test_the_cif_of_a_left_handed_cell_is_not_its_mirror_image(visit):
+    quartz = Crystal.from_cif(QUARTZ)
+    text = visit().ask(
+        "(crystal) => ClacMap.structure.cif(crystal, {8: 'O', 14: 'Si'}, 'quartz', 'SiO2')",
+        {
+            "lattice": quartz.lattice[[1, 0, 2]].tolist(),
+            "numbers": quartz.atomic_numbers.tolist(),
+            "coords": quartz.fractional[:, [1, 0, 2]].ravel().tolist(),
+        },
+    )
+    assert describe(Crystal.from_cif(text)).space_group == describe(quartz).space_group
 
 
 def test_everything_by_the_keyboard(visit, data):

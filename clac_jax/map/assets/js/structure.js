@@ -118,11 +118,13 @@ ClacMap.structure = (() => {
   function cif(crystal, symbols, id, formula) {
     const [a, b, c] = crystal.lattice, length = [a, b, c].map(norm);
     const angle = (u, v) => Math.acos(dot(u, v) / norm(u) / norm(v)) * 180 / Math.PI;
+    // A CIF has no left-handed cells; -a, -b, -c has the same lengths and angles.
+    const hand = dot(a, cross(b, c)) < 0 ? -1 : 1;
     const counts = {};
     const sites = Array.from(crystal.numbers, (z, i) => {
       const symbol = symbols[z];
       counts[symbol] = (counts[symbol] || 0) + 1;
-      const f = [0, 1, 2].map((k) => crystal.coords[3 * i + k].toFixed(6));
+      const f = [0, 1, 2].map((k) => (hand * crystal.coords[3 * i + k]).toFixed(6));
       return `${symbol} ${symbol}${counts[symbol]} 1 ${f.join(" ")} 1`;
     });
     const sum = Object.keys(counts).sort().map((s) => s + counts[s]).join(" ");
