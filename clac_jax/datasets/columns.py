@@ -18,6 +18,9 @@ TEXT_COLUMNS = ("gpt_text", "gpt_explanation", "text")
 RESERVED = {*ID_COLUMNS, *CRYSTAL_COLUMNS, *ARRAY_COLUMNS, *TEXT_COLUMNS, *QUESTIONS, "formula"}
 """Columns that are never properties, whatever their values."""
 
+MISSING = frozenset(("", "na", "NA", "n/a", "N/A", "<NA>", "nan", "NaN", "null", "NULL", "None"))
+"""Texts that pandas, R, databases and JARVIS write where a value is missing; `Na` is sodium."""
+
 # Pairs of a purpose and the groups of columns, one of which the table must have.
 RequiredColumns = tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]
 

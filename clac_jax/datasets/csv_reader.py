@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from clac_jax.datasets.columns import (
+    MISSING,
     RESERVED,
     RequiredColumns,
     UnreadableRow,
@@ -19,8 +20,6 @@ from clac_jax.datasets.record import PROPERTIES, DataError, is_unicode
 
 # Limit for a cell; the CIF of a large cell has about 100 kB.
 CSV_CELL_CHARACTERS = 1 << 26
-# JARVIS writes a missing number as "na".
-CSV_MISSING = frozenset(("", "na", "NA", "N/A", "nan", "NaN", "null", "None"))
 
 
 def csv_rows(path: Path, required: RequiredColumns) -> Iterator[Any]:
@@ -87,7 +86,7 @@ def _number_columns(rows: Iterator[list[str]], names: list[str]) -> set[int]:
         if len(cells) != len(names) or not left:
             continue
         for place in tuple(left):
-            if cells[place].strip() in CSV_MISSING:
+            if cells[place].strip() in MISSING:
                 continue
             some.add(place)
             if _csv_number(cells[place]) is None:

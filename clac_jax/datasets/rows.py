@@ -1,7 +1,8 @@
 """Conversion of the rows of a user's table to records; errors are reported per row.
 
-Rows are untrusted, so every value is parsed strictly. None and NaN (which pandas writes for None)
-mean that a value is missing; any other value of the wrong type makes the row a bad row.
+Rows are untrusted, so every value is parsed strictly. None, NaN (which pandas writes for None) and
+such words as text mean that a value is missing; any other value of the wrong type makes the row a
+bad row.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from clac_jax.crystals import cif
 from clac_jax.crystals.crystal import Crystal
 from clac_jax.crystals.numbers import CrystalError
-from clac_jax.datasets.columns import ARRAY_COLUMNS, ID_COLUMNS, RESERVED, UnreadableRow
+from clac_jax.datasets.columns import ARRAY_COLUMNS, ID_COLUMNS, MISSING, RESERVED, UnreadableRow
 from clac_jax.datasets.json_reader import RepeatedKeyError, loads, repeated_key
 from clac_jax.datasets.options import DEFAULTS, TableOptions
 from clac_jax.datasets.record import PROPERTIES, QUESTIONS, DataError, Record, is_unicode, shortened
@@ -99,7 +100,9 @@ def record_of_row(
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value of a table is missing: None, or NaN, which pandas writes for None."""
+    """Whether a value of a table is missing: None, NaN, or a text that stands for them."""
+    if isinstance(value, str):
+        return value.strip() in MISSING
     return value is None or (isinstance(value, numbers.Number | Decimal) and value != value)
 
 
@@ -147,10 +150,10 @@ def _rounded(crystal: Crystal) -> Crystal:
 def _parsed(value: Any, name: str) -> Any:
     """A nested value, decoded if it is text with JSON or a Python literal; None if missing."""
     value = _decoded(value)
-    if not isinstance(value, str):
-        return None if is_missing(value) else value
-    if not value.strip():
+    if is_missing(value):
         return None
+    if not isinstance(value, str):
+        return value
     for parse in (loads, _literal):
         try:
             parsed = parse(value)
@@ -225,10 +228,10 @@ def _unicode(text: str, name: str) -> str:
 def _papers(value: Any) -> tuple[tuple[str, ...], ...]:
     """Entries of paragraphs; a plain string is a single paragraph."""
     value = _decoded(value)
-    if isinstance(value, str):
-        value = _papers_of_text(value.strip())
     if is_missing(value):
         return ()
+    if isinstance(value, str):
+        value = _papers_of_text(value.strip())
     if not isinstance(value, list | tuple):
         raise DataError("its text is not a list of lists of paragraphs")
     return tuple(
@@ -239,7 +242,7 @@ def _papers(value: Any) -> tuple[tuple[str, ...], ...]:
 
 def _papers_of_text(text: str) -> list[Any]:
     if not text.startswith("["):
-        return [text] if text else []
+        return [text]
     try:
         parsed = _parsed(text, "text")
     except DataError:  # a text that begins with a citation: "[1] reports ..."
@@ -262,7 +265,9 @@ def _properties(row: Mapping[str, Any]) -> dict[str, float]:
 
 def _number(value: Any) -> float | None:
     """A number that is finite in float32; None for anything else, such as "na" in JARVIS."""
-    if isinstance(value, bool | np.bool_):
+    value = _decoded(value)
+    # Python accepts "1_000"; data files do not mean it.
+    if isinstance(value, bool | np.bool_) or (isinstance(value, str) and "_" in value):
         return None
     try:
         number = float(value)

@@ -46,6 +46,29 @@ def test_nan_in_atoms_does_not_hide_arrays_or_a_cif(missing):
     assert len(record_of_row(with_arrays(atoms=missing)).atomic_numbers) == 2
 
 
+@pytest.mark.parametrize("word", ["NaN", "nan", " NaN ", "None", "null", "NULL", "NA", "<NA>"])
+@pytest.mark.parametrize(
+    "column", ["id", "formula", "gpt_explanation", "text", "cif", "structure_question_list"]
+)
+def test_a_word_for_a_missing_value_is_not_content(column, word):
+    complete = row(3, gpt_explanation=None)
+    for value in (word, word.encode()):
+        found = record_of_row(complete | {column: value}, 7)
+        assert found.digest() == record_of_row(complete | {column: None}, 7).digest()
+
+
+def test_a_row_of_words_for_missing_values_has_no_text_and_no_name():
+    words = row(0, id="nan", gpt_text="NaN", gpt_explanation="None")
+    assert row_name(words) is None
+    with pytest.raises(UserError, match="its text is empty"):
+        record_of_row(words)
+
+
+@pytest.mark.parametrize("formula", ["Na", "N", "None2", "NAN"])
+def test_a_formula_like_a_word_for_a_missing_value_is_kept(formula):
+    assert record_of_row(row(0, formula=formula)).formula == formula
+
+
 def test_nan_as_text_in_a_row_of_json():
     assert record_of_row(fault("r6_text_NaN.jsonl")).text_of("narratives", None) == "x"
 
@@ -128,6 +151,7 @@ def test_cells_and_coordinates_out_of_range(big, recwarn):
 def test_properties_are_float32_numbers():
     values = {"density": True, "label": True, "x": 10**400, "y": 1e39, "z": Decimal("2.5")}
     values |= {"bulk modulus": "2e3", "poisson ratio": "na", "w": np.float32(0.5), "nan": NAN}
+    values |= {"shear modulus": "1_0", "refractive index": b"1_0"}  # numbers only in Python
     properties = record_of_row(row(1, **values)).properties
     assert properties == {"band gap": 1.0, "z": 2.5, "bulk modulus": 2000.0, "w": 0.5}
 
