@@ -17,6 +17,7 @@ _SEVERAL = re.compile(r"[A-Za-z][0-9+-]*\)?[/,]\s*[A-Z]")
 # "MgFe1", "Li+Na", "Fe0.5Ni0.5"; in a label such as "OSi1", the second may be a neighbour.
 _TWO = re.compile(r"\(?([A-Z][a-z]?)([0-9.+-]*)[;|:]?([A-Z][a-z])(?![a-z])")
 _GROUP = re.compile(r"(?:H[23]O|[BCNP]H[2-4]|[BCNPS]O[34])[0-9+-]*")
+_HYBRIDIZED = re.compile(r"[CO]sp[23]?")  # not caesium or osmium
 _WATER = ("wat", "ow", "oh", "odw")
 _TOKEN = re.compile(r"\s*(?:([A-Z][a-z]?|[()\[\]])\s*(\d+\.?\d*|\.\d+)?|(,))", re.ASCII)
 _MAX_READINGS = 64
@@ -165,6 +166,11 @@ def _candidates_of_name(name: str, is_type: bool) -> ElementCandidates | None:
     if match is None:
         return None
     letters = match[0]
+    if letters in ("T", "t"):
+        raise CrystalError(
+            f"{name[:20]!a} is not an element: T can be a tetrahedral site or tritium. Add the "
+            "_atom_site_type_symbol of its element, which is H for tritium."
+        )
     is_mixed_case = len(letters) > 1 and letters[1].islower()
     if letters.lower().startswith(_WATER):
         return ElementCandidates(("O", "W") if letters[0] in "Ww" else ("O",))
@@ -186,6 +192,8 @@ def _candidates_of_name(name: str, is_type: bool) -> ElementCandidates | None:
         return ElementCandidates(("W", "O"))  # tungsten or water
     if len(symbols) == 1:
         return ElementCandidates(symbols)
+    if is_type and _HYBRIDIZED.fullmatch(name):
+        symbols = symbols[::-1]
     if is_mixed_case or (is_type and len(letters) == 2):
         return ElementCandidates(symbols, needs_fit=True)
     return ElementCandidates(symbols, is_certain=False)  # "CA1": calcium or an alpha carbon

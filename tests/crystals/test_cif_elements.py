@@ -5,7 +5,7 @@ import pytest
 from helpers.cif import cell, fault, sites, text_of
 from helpers.crystals import NACL
 
-from clac_jax.crystals import cif
+from clac_jax.crystals import cif, elements
 from clac_jax.crystals.crystal import Crystal, CrystalError
 
 # A refused input raises its error without a prior warning.
@@ -14,6 +14,34 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 def test_deuterium_is_hydrogen():
     assert 1 in Crystal.from_cif(NACL.replace("Cl1 Cl1-", "D1 D")).atomic_numbers
+
+
+@pytest.mark.parametrize("kind", ["T", "T1", "T4+", "t"])
+@pytest.mark.parametrize("formula", [None, "'Si O2'", "'T O2'"])
+def test_the_type_of_a_tetrahedral_site_is_not_tritium(kind, formula):
+    columns = ("label", "type_symbol", "fract_x", "fract_y", "fract_z")
+    text = text_of(cell(), sites(f"T1 {kind} 0 0 0", "O1 O 0.5 0.5 0.5", columns=columns))
+    text += f"_chemical_formula_sum {formula}\n" if formula else ""
+    with pytest.raises(CrystalError, match=r"T can be a tetrahedral site or tritium.* H for"):
+        Crystal.from_cif(text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "formula", "element"),
+    [
+        ("Csp2", None, "C"),
+        ("Csp3", "'C F'", "C"),
+        ("Csp", "'Cs F'", "Cs"),
+        ("Osp3", None, "O"),
+        ("Cs", None, "Cs"),
+        ("Cs1+", None, "Cs"),
+    ],
+)
+def test_a_type_with_a_hybridization_has_the_element_before_it(kind, formula, element):
+    columns = ("label", "type_symbol", "fract_x", "fract_y", "fract_z")
+    text = text_of(cell(), sites(f"A1 {kind} 0 0 0", "F1 F 0.5 0.5 0.5", columns=columns))
+    text += f"_chemical_formula_sum {formula}\n" if formula else ""
+    assert elements.atomic_number(element) in cif.read(text).crystal.atomic_numbers
 
 
 @pytest.mark.parametrize("kind", ["Fe/Mn", "Fe3+,Mn", "Al2,Si", "(Fe,Mg)"])
