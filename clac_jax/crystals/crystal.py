@@ -205,8 +205,9 @@ class Crystal:
         """Reads the file of a crystal.
 
         Args:
-            path: a CIF (`.cif`); any other format is read by ASE where that is installed (POSCAR,
-                `.vasp`, `.xyz`, ...), and must hold one structure.
+            path: a CIF (`.cif` or `.mcif`, also compressed: `.cif.gz`, `.bz2` or `.xz`); any other
+                format is read by ASE where that is installed (POSCAR, `.vasp`, `.xyz`, ...), and
+                must hold one structure.
 
         Raises:
             CrystalError: the file is missing, or does not describe one ordered crystal.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from clac_jax.crystals import cif
+from clac_jax.crystals import cif, cif_file
 from clac_jax.crystals.crystal import Crystal
 from clac_jax.crystals.numbers import (
     CrystalError,
@@ -84,9 +84,9 @@ def from_file(path: str | os.PathLike[str]) -> Crystal:
             raise CrystalError("There is no such file. Check the path.")
         if not file.is_file():
             raise CrystalError("It is not a file. Give a CIF file.")
-        if file.suffix.lower() != ".cif":
+        if not cif_file.is_cif(file.name):
             return from_ase(_read_by_ase(file))
-        read = cif.read(file.read_text(encoding="utf-8-sig", errors="replace"))
+        read = cif.read(cif_file.read_text(file))
     except OSError as error:
         raise CrystalError(f"{file} cannot be read: {error_reason(error)}.") from error
     except CrystalError as error:
@@ -154,9 +154,12 @@ def _read_by_ase(file: Path) -> Any:
             "installed. Install it with `pip install ase`, or convert the file to CIF."
         ) from error
     try:
-        structures = ase.io.read(file, index=":")
+        structures = ase.io.read(file, index=":", do_not_split_by_at_sign=True)
     except Exception as error:  # its many readers raise many types
-        raise CrystalError(f"ASE cannot read it ({one_line(error)}). Convert it to CIF.") from error
+        raise CrystalError(
+            f"ASE cannot read it ({one_line(error)}). Convert it to CIF, or let its name end in "
+            ".cif if it is one."
+        ) from error
     if len(structures) != 1:
         raise CrystalError(f"It holds {len(structures)} structures. Give a file with one.")
     return structures[0]

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from clac_jax.crystals import cif_file
+from clac_jax.crystals.numbers import CrystalError
 from clac_jax.datasets.columns import (
     ARRAY_COLUMNS,
     CRYSTAL_COLUMNS,
@@ -58,7 +60,7 @@ def rows(folder: Path, needs_text: bool = True) -> Iterator[Any]:
     path = table(folder)
     by_name: dict[str, list[Path]] = {}
     for file in _cif_files(folder):
-        by_name.setdefault(_normalized(file.stem), []).append(file)
+        by_name.setdefault(_normalized(cif_file.without_ending(file.name)), []).append(file)
     unnamed = set(by_name)
     named_by: dict[str, str] = {}
     for row in read_table(path, needs_text, needs_crystal=False):
@@ -74,7 +76,8 @@ def rows(folder: Path, needs_text: bool = True) -> Iterator[Any]:
             columns = ", ".join(ID_COLUMNS)
             yield {**row, _PROBLEM: f"it has no id ({columns}) that names a CIF file"}
         elif name not in by_name:
-            yield {**row, _PROBLEM: f"there is no {folder / shortened(written)}.cif"}
+            ending = "" if cif_file.is_cif(written) else ".cif"
+            yield {**row, _PROBLEM: f"there is no {folder / shortened(written)}{ending}"}
         elif len(by_name[name]) > 1:
             both = " and ".join(file.name for file in by_name[name])
             yield {**row, _PROBLEM: f"both {both} match its id; remove one"}
@@ -105,13 +108,13 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _cif_files(folder: Path) -> list[Path]:
-    return [path for path in _files(folder) if path.suffix.lower() == ".cif"]
+    return [path for path in _files(folder) if cif_file.is_cif(path.name)]
 
 
 def _stem(name: str, known: Mapping[str, Any]) -> str:
-    """The stem of a file that an id refers to: with or without .cif, or 12.0 for 12."""
-    name = _normalized(name)
-    without_ending = re.sub(r"\.cif$", "", name, flags=re.IGNORECASE)
+    """The stem of a file that an id refers to: with or without ./ and .cif, or 12.0 for 12."""
+    name = re.sub(r"^(\./)+", "", _normalized(name))
+    without_ending = cif_file.without_ending(name)
     # pandas writes a column of integers with missing values as floats.
     for candidate in (name, without_ending, re.sub(r"^(\d+)\.0+$", r"\1", without_ending)):
         if candidate in known:
@@ -126,8 +129,10 @@ def _normalized(name: str) -> str:
 
 def _with_cif(row: Mapping[str, Any], file: Path) -> dict[str, Any]:
     try:
-        text = file.read_text(encoding="utf-8-sig", errors="replace")
+        text = cif_file.read_text(file)
     except OSError as error:
         return {**row, _PROBLEM: f"{file.name} cannot be read: {error_reason(error)}"}
+    except CrystalError as error:
+        return {**row, _PROBLEM: f"{file.name} cannot be used: {error}"}
     others = {*CRYSTAL_COLUMNS, *ARRAY_COLUMNS}  # the CIF takes precedence over columns
     return {name: value for name, value in row.items() if name not in others} | {"cif": text}

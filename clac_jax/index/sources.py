@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clac_jax import datasets
-from clac_jax.crystals import cif
+from clac_jax.crystals import cif, cif_file
 from clac_jax.crystals.crystal import Crystal
 from clac_jax.crystals.numbers import CrystalError
 from clac_jax.datasets import cif_folder
@@ -244,17 +244,16 @@ class _Files:
 
     def rows(self) -> Iterator[Row]:
         for number, name in enumerate(self._names):
-            shown = name[:-4] if name.lower().endswith(".cif") else name
+            shown = cif_file.without_ending(name)
             yield Row(self.name, number, shown, functools.partial(self._read, name, shown))
 
     def _read(self, name: str, shown: str) -> Item:
         path = self._folder / name
-        if path.suffix.lower() == ".cif" and self._options.on_formula_mismatch == "take":
+        if cif_file.is_cif(name) and self._options.on_formula_mismatch == "take":
             try:
-                text = path.read_text(encoding="utf-8-sig", errors="replace")
+                return Item(shown, cif.read(cif_file.read_text(path)).crystal)
             except OSError as error:
                 raise CrystalError(f"{path} cannot be read: {error_reason(error)}.") from error
-            return Item(shown, cif.read(text).crystal)
         return Item(shown, Crystal.from_file(path))
 
     def count(self) -> int | None:
@@ -304,7 +303,7 @@ def _data_set(name: str, split: str, options: SourceOptions) -> list[Source]:
 
 def _of_folder(folder: Path, options: SourceOptions) -> list[Source]:
     tables, crystals = _found(folder)
-    here = [name for name in crystals if os.sep not in name and name.lower().endswith(".cif")]
+    here = [name for name in crystals if os.sep not in name and cif_file.is_cif(name)]
     if here and len(tables) == 1:
         return [_Table(folder, options)]
     if here and tables:
@@ -346,7 +345,8 @@ def _found(folder: Path) -> tuple[list[str], list[str]]:
 
 def _is_crystal(name: str) -> bool:
     lower = name.lower()
-    return lower.endswith((".cif", ".vasp", ".poscar")) or lower.startswith(_POSCAR)
+    is_poscar = lower.endswith((".vasp", ".poscar")) or lower.startswith(_POSCAR)
+    return is_poscar or cif_file.is_cif(name)
 
 
 def _item_of_record(record: Record, name: str, options: SourceOptions) -> Item:

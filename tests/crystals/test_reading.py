@@ -43,6 +43,12 @@ def test_other_formats_are_read_by_ase(tmp_path):
     np.testing.assert_allclose(crystal.lattice[0], [0, 2.82, 2.82])
 
 
+def test_the_file_that_is_named_is_read_whatever_its_name(tmp_path):
+    (tmp_path / "POSCAR").write_text(POSCAR)
+    (tmp_path / "POSCAR@0").write_text(POSCAR.replace("Na", "K"))
+    assert Crystal.from_file(tmp_path / "POSCAR@0").formula == "ClK"
+
+
 def test_other_formats_without_ase(tmp_path, monkeypatch):
     (tmp_path / "POSCAR").write_text(POSCAR)
     monkeypatch.setitem(sys.modules, "ase", None)
@@ -67,6 +73,8 @@ def test_several_structures_in_one_file(tmp_path):
         ("bytes.cif", b"\xff\xfe\x00", "CIF"),
         ("empty.cif", b"", "no atom sites"),
         ("noise.vasp", b"noise", "ASE cannot read it"),
+        ("a.cif.txt", NACL.encode(), "let its name end in .cif"),
+        ("no_ending", NACL.encode(), "let its name end in .cif"),
     ],
 )
 def test_files_that_are_not_crystals_are_named(tmp_path, name, content, words):

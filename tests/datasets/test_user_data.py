@@ -1,6 +1,8 @@
 """Other user data: JARVIS-DFT 3D and folders of CIF files."""
 
+import gzip
 import json
+import re
 
 import numpy as np
 import pytest
@@ -121,7 +123,21 @@ def test_file_names_of_other_systems(tmp_path):
     assert len(records) == 12
 
 
-@pytest.mark.parametrize("written", ["12", "12.0", "12.00", "12.cif", "12.CIF", "12.0.cif", 12.0])
+@pytest.mark.parametrize(
+    "written",
+    [
+        "12",
+        "12.0",
+        "12.00",
+        "12.cif",
+        "12.CIF",
+        "12.0.cif",
+        12.0,
+        "./12.cif",
+        "././12",
+        "12.cif.gz",
+    ],
+)
 def test_ids_in_several_forms_name_the_file(tmp_path, written):
     folder = tmp_path / "cifs"
     folder.mkdir()
@@ -129,6 +145,32 @@ def test_ids_in_several_forms_name_the_file(tmp_path, written):
     write(folder / "t.jsonl", [{"id": written, "gpt_text": "x"}])
     (found,) = cif_folder_lib.rows(folder)
     assert found["cif"] == NACL
+
+
+def test_compressed_and_magnetic_files_of_a_folder(tmp_path):
+    names = [f"salt{k}" for k in range(12)]
+    folder = cif_folder(tmp_path / "cifs", names, text_rows([*names[:-1], "salt11.cif.gz"]))
+    (folder / "salt3.cif").rename(folder / "salt3.mcif")
+    for name in ("salt4", "salt11"):
+        (folder / f"{name}.cif").unlink()
+        (folder / f"{name}.cif.gz").write_bytes(gzip.compress(NACL.encode()))
+    assert len(load_folder(folder, tmp_path / "data")) == 12
+    (folder / "salt4.cif.gz").write_bytes(b"\x1f\x8b")
+    (folder / "salt5.cif.xz").write_bytes(b"")
+    with pytest.raises(DataError) as error:
+        load_folder(folder, tmp_path / "data")
+    assert "salt4.cif.gz cannot be used: It cannot be decompressed" in str(error.value)
+    assert "both salt5.cif and salt5.cif.xz match its id" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"), [("./0.cif", "cifs/0.cif"), ("0", "cifs/0.cif"), ("a/0", "cifs/a/0.cif")]
+)
+def test_the_file_that_a_folder_lacks_is_shown_with_one_ending(tmp_path, written, shown):
+    folder = cif_folder(tmp_path / "cifs", ["1"], text_rows([written]))
+    missing, _ = cif_folder_lib.rows(folder)
+    with pytest.raises(DataError, match=rf"there is no .*{re.escape(shown)}$"):
+        cif_folder_lib.check(missing)
 
 
 def test_two_ids_cannot_name_the_same_file(tmp_path):

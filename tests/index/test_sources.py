@@ -1,5 +1,6 @@
 """Sources of crystals: files, folders, tables and the embedded data set."""
 
+import gzip
 import json
 import os
 
@@ -44,6 +45,19 @@ def test_a_folder_gives_its_crystals_by_relative_path(folder):
 
 def test_a_file_has_the_name_of_its_stem(folder):
     assert ids(read(folder / "b.cif", folder / "POSCAR_1")) == ["b", "POSCAR_1"]
+
+
+def test_compressed_and_magnetic_cifs_are_those_of_a_folder_too(tmp_path):
+    (tmp_path / "deep").mkdir()
+    for name in ("a.cif.gz", "deep/b.CIF.GZ", "c.mcif.gz"):
+        (tmp_path / name).write_bytes(gzip.compress(NACL.encode()))
+    (tmp_path / "d.mcif").write_text(NACL)
+    for on_formula_mismatch in ("refuse", "take"):
+        items = read(tmp_path, on_formula_mismatch=on_formula_mismatch)
+        assert ids(items) == ["a", "c", "d", "deep/b"]
+    assert ids(read(tmp_path / "a.cif.gz")) == ["a"]
+    user_tables.write(tmp_path / "t.jsonl", [{"id": "a", "gpt_text": "Salt."}])
+    assert read(tmp_path)[0].text == "Salt."
 
 
 def test_a_folder_with_one_table_has_its_texts(tmp_path):
