@@ -13,7 +13,7 @@ from clac_jax.checkpoint.layout import CHECKPOINTS
 from clac_jax.checkpoint.locate import CheckpointNotFoundError, locate
 from clac_jax.config.schema import with_defaults
 from clac_jax.errors import UserError, one_line
-from clac_jax.evaluation.report import EVAL_FILE, FORMAT
+from clac_jax.evaluation.report import EVAL_FILE, FORMAT, table_names
 from clac_jax.evaluation.trained import EVAL, step_folder_name
 from clac_jax.files.json import read_json_object
 from clac_jax.files.paths import local_path
@@ -67,10 +67,13 @@ class Results:
         import pyarrow as pa
         import pyarrow.parquet
 
+        if self.folder is None:
+            return {}
         tables = {}
-        for path in sorted(self.folder.glob("*.parquet")) if self.folder else ():
+        for name in table_names(self.content, os.listdir(self.folder)):
+            path = self.folder / f"{name}.parquet"
             try:
-                tables[path.stem] = pyarrow.parquet.read_table(path)
+                tables[name] = pyarrow.parquet.read_table(path)
             except (OSError, pa.ArrowException) as error:
                 raise ResultsError(
                     f"Cannot read {path}: {one_line(error)} Run `clac-jax evaluate` again."

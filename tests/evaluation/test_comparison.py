@@ -133,6 +133,7 @@ def test_examples_that_cannot_be_matched_are_refused(good, tmp_path):
 def test_evaluations_without_a_common_table_are_refused(good, tmp_path):
     other = evaluated(tmp_path, np.full(COUNT, 9.0))
     (tmp_path / "ranks.parquet").rename(tmp_path / "predictions.parquet")
+    other.content["tables"] = ["predictions"]
     with pytest.raises(ResultsError, match=r"for ranks, and .* for predictions, so nothing"):
         compare(good, other, 1, FEW)
     (tmp_path / "predictions.parquet").unlink()
@@ -166,7 +167,10 @@ def test_an_item_parts_the_rows_of_a_crystal(good, tmp_path):
         rows = {"material_id": ["a", "a"], "formula": ["A", "A"], "item": ["1", "2"]}
         answers = pa.table(rows | {"credit_answer": [0.0, float(shift)]})
         pyarrow.parquet.write_table(answers, folder / "answers.parquet")
-    (found,) = compare(*(open_results(str(f), "test") for f in folders), 1, FEW)
+    models = [open_results(str(folder), "test") for folder in folders]
+    for model in models:
+        model.content["tables"] = ["answers"]
+    (found,) = compare(*models, 1, FEW)
     assert (found.measure, found.values) == ("answer", (0.0, 0.5))
 
 

@@ -6,6 +6,7 @@ import json
 import re
 
 import numpy as np
+import pyarrow
 import pyarrow.parquet
 import pytest
 from helpers.object_stores import misbehaving_store
@@ -13,6 +14,7 @@ from helpers.pools import StubModel, pool_of_scores
 
 from clac_jax.errors import WorkdirError
 from clac_jax.evaluation import report
+from clac_jax.evaluation.results import open_results
 from clac_jax.evaluation.retrieval_report import retrieval
 from clac_jax.evaluation.section import Section
 from clac_jax.stores.store import open_store
@@ -107,6 +109,58 @@ def test_nothing_stays_that_is_about_something_else(pool, tmp_path, capsys, chan
     report.write(tmp_path, dataclasses.replace(pool, **{part: other}), [section("classes", 3)])
     assert tasks_in(tmp_path) == {"classes": {"value": 3}}
     assert "evaluate retrieval too" in capsys.readouterr().err
+
+
+def rows_of(name):
+    return pyarrow.table({"material_id": ["a"], "formula": ["A"], f"credit_{name}": [1.0]})
+
+
+def with_rows(name):
+    return Section(name, name, "", [], values={"value": 1}, examples={name: rows_of(name)})
+
+
+def tables_of(folder):
+    return list(open_results(str(folder), "test").examples())
+
+
+def of_other_weights(pool):
+    model = copy.copy(pool.model)
+    object.__setattr__(model, "checksum", "another")
+    return dataclasses.replace(pool, model=model)
+
+
+def test_the_rows_of_a_task_stay_and_go_with_its_figures(pool, tmp_path):
+    report.write(tmp_path, pool, [with_rows("retrieval"), with_rows("questions")])
+    report.write(tmp_path, pool, [with_rows("retrieval")])
+    assert tables_of(tmp_path) == ["questions", "retrieval"]
+    (tmp_path / "mine.parquet").write_bytes(b"of the user")
+    report.write(tmp_path, of_other_weights(pool), [with_rows("retrieval")])
+    assert tables_of(tmp_path) == ["retrieval"]
+    assert {path.stem for path in tmp_path.glob("*.parquet")} == {"retrieval", "mine"}
+
+
+def test_the_rows_go_in_an_object_store_as_well(pool):
+    with misbehaving_store() as running, running.activated() as url:
+        report.write(f"{url}/eval", pool, [with_rows("retrieval"), with_rows("questions")])
+        report.write(f"{url}/eval", pool, [with_rows("retrieval")])
+        assert tables_of(f"{url}/eval") == ["questions", "retrieval"]
+        report.write(f"{url}/eval", of_other_weights(pool), [with_rows("retrieval")])
+        assert tables_of(f"{url}/eval") == ["retrieval"]
+        names = {item.name for item in open_store(f"{url}/eval").list()}
+    assert names == {"eval.json", "report.html", "retrieval.parquet"}
+
+
+def test_an_evaluation_of_an_earlier_version_has_all_tables_that_are_there(pool, tmp_path):
+    report.write(tmp_path, pool, [with_rows("retrieval"), with_rows("questions")])
+    content = json.loads((tmp_path / "eval.json").read_text())
+    del content["tables"]
+    (tmp_path / "eval.json").write_text(json.dumps(content))
+    assert tables_of(tmp_path) == ["questions", "retrieval"]
+    report.write(tmp_path, pool, [with_rows("retrieval")])
+    assert tables_of(tmp_path) == ["questions", "retrieval"]
+    (tmp_path / "eval.json").write_text(json.dumps(content))
+    report.write(tmp_path, of_other_weights(pool), [with_rows("retrieval")])
+    assert tables_of(tmp_path) == ["retrieval"]
 
 
 def test_a_file_that_is_not_an_evaluation_is_replaced(pool, tmp_path):
