@@ -6,36 +6,28 @@ import contextlib
 import itertools
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from clac_jax.distributed.workdir import LOCK_FILE, Workdir
+from clac_jax.distributed.workdir import Workdir
 from clac_jax.errors import WorkdirError, warn
-from clac_jax.files.atomic import write_atomically
-from clac_jax.files.paths import explain, local_path
+from clac_jax.files.paths import local_path
 from clac_jax.index import parts
+from clac_jax.index.items import names_in, property_names
 from clac_jax.index.join import bad_rows_message, join, remove_parts
-from clac_jax.index.layout import (
-    CONTENTS,
-    DamagedIndexError,
-    IndexFolderError,
-    IndexMismatchError,
-    read_sealed,
-    sealed,
-)
+from clac_jax.index.layout import BuildError, DamagedIndexError
 from clac_jax.index.plan import (
-    BuildError,
     EmbeddingModel,
     EmbedOptions,
     make_plan,
     require_indexable,
-    require_same,
     with_options_of,
 )
 from clac_jax.index.sources import Row, Sources
+from clac_jax.index.start import begin, is_complete, require_free, unfinished_plan
 from clac_jax.index.store import Index
 from clac_jax.index.stored import working_folder
 from clac_jax.stores.url import is_url
@@ -70,7 +62,7 @@ def embed(
     options = options or EmbedOptions()
     require_indexable(model)
     if not is_url(out):
-        _require_free(local_path(out, "--out"))
+        require_free(local_path(out, "--out"), crystals)
     elif options.machine[1] > 1:
         raise BuildError(
             f"--out={out} is a URL, and machines that share the work need a common file system for "
@@ -115,11 +107,14 @@ def _add(
     with Workdir(folder, "INDEX"):
         opened = Index(folder)  # again, now that nothing else writes to it
         if any(fingerprint == data["fingerprint"] for data in opened.info["data"]):
-            remove_parts(folder)
+            unfinished = unfinished_plan(folder)
+            if unfinished is None or unfinished["fingerprint"] == fingerprint:
+                remove_parts(folder)  # left by a process that was killed when all was written
             warn(f"{folder} holds these crystals already; nothing was added.")
             return opened
         plan = make_plan(model, fingerprint, options, opened.checksum)
-        built = _Build(model, sources, folder, options, plan).run()
+        names = opened.info.get("property_names", {}).values()
+        built = _Build(model, sources, folder, options, plan, names).run()
     assert built is not None  # no other machines
     return built
 
@@ -130,11 +125,13 @@ def _make(build: _Build) -> Index | None:
     if count == 1:
         with Workdir(folder, "--out"):
             return build.run()
-    with _patient(folder):
-        is_complete = _begin(folder, build.plan)
-    if is_complete:
-        return Index(folder)
     own = parts.folder_of(folder) / f"machine-{number}-of-{count}"
+    with _patient(folder):
+        is_made = begin(folder, build.plan, build.given)
+        if not is_made:
+            own.mkdir(exist_ok=True)  # tells a command for other crystals that this one is at work
+    if is_made:
+        return Index(folder)
     with Workdir(own, "--out"):
         return build.run_share()
 
@@ -149,16 +146,19 @@ class _Build:
         folder: Path,
         options: EmbedOptions,
         plan: dict[str, Any],
+        names: Iterable[str] = (),
     ):
         self._model = model
         self._sources = sources
         self.folder = folder
         self.options = options
         self.plan = plan
+        self.given = sources.given
+        self._names = set(names)  # of the properties of the index and of all parts so far
 
     def run(self) -> Index | None:
         """Makes all missing parts and joins them."""
-        if not _begin(self.folder, self.plan):
+        if not begin(self.folder, self.plan, self.given):
             num_parts = self._make_parts()
             self._sources.require_unchanged()
             self._join(num_parts)
@@ -169,12 +169,12 @@ class _Build:
         try:
             num_parts = self._make_parts()
         except WorkdirError:
-            if _is_complete(self.folder, self.plan):  # by another machine
+            if is_complete(self.folder, self.plan):  # by another machine
                 return Index(self.folder)
             raise
         self._sources.require_unchanged()
         with _patient(self.folder):
-            if not _is_complete(self.folder, self.plan):
+            if not is_complete(self.folder, self.plan):
                 missing = [
                     k for k in range(num_parts) if not parts.path_of(self.folder, k).exists()
                 ]
@@ -216,6 +216,7 @@ class _Build:
         items, refused = parts.read_rows(rows)
         self._refuse(refused)
         with_texts = self.options.texts
+        self._name(names_in(item for _, item in items))
         part = parts.embed_part(self._model, rows, items, refused, with_texts)
         self._refuse(part.refused)
         parts.write(parts.path_of(self.folder, number), part)
@@ -234,73 +235,13 @@ class _Build:
             warn(f"{path} is damaged and is computed again.")
             return False
         self._refuse(part.refused)
+        self._name(part.names)
         return True
 
-
-def _begin(folder: Path, plan: dict[str, Any]) -> bool:
-    """Whether the index is complete already; otherwise makes the folder of its parts.
-
-    Raises:
-        IndexMismatchError: it, or its parts, belong to another plan.
-    """
-    if plan["base"] is None and _is_complete(folder, plan):
-        return True
-    place = parts.folder_of(folder)
-    if (place / parts.PLAN).exists():
-        require_same(folder, plan, read_sealed(place / parts.PLAN, "an unfinished index"))
-        return False
-    try:
-        place.mkdir(exist_ok=True)
-    except OSError as error:
-        raise WorkdirError(f"Cannot write {place}: {explain(error)}") from error
-    write_atomically(place / parts.PLAN, sealed(plan))
-    return False
-
-
-def _is_complete(folder: Path, plan: dict[str, Any]) -> bool:
-    """Whether the folder has the index of a plan; then what is left of its parts is removed."""
-    if not (folder / CONTENTS).exists():
-        return False
-    info = Index(folder).info
-    first = info["data"][0]
-    found = {
-        "model": info["model"],
-        "fingerprint": first["fingerprint"],
-        "options": info["options"],
-        "base": first["base"],
-    }
-    require_same(folder, plan, found)
-    unfinished = parts.folder_of(folder) / parts.PLAN
-    if unfinished.exists() and read_sealed(unfinished, "an unfinished index")["base"] is not None:
-        raise IndexMismatchError(
-            f"{folder} has an unfinished addition. Run its `clac-jax index add` again, or delete "
-            f"{unfinished.parent}."
-        )
-    remove_parts(folder)
-    return True
-
-
-def _require_free(folder: Path) -> None:
-    """Checks that a folder is new, empty, or that of an index.
-
-    Raises:
-        IndexFolderError: it holds other files.
-    """
-    if (folder / CONTENTS).exists() or not folder.is_dir():
-        return
-    try:
-        others = sorted(
-            path.name
-            for path in folder.iterdir()
-            if path.name not in (LOCK_FILE, parts.folder_of(folder).name)
-            and not path.name.startswith((".", "vectors-", "texts-", "items", "refused"))
-        )
-    except OSError as error:
-        raise WorkdirError(f"--out={folder} cannot be read: {explain(error)}") from error
-    if others:
-        raise IndexFolderError(
-            f"--out={folder} holds other files ({', '.join(others[:3])}). Name a new folder."
-        )
+    def _name(self, names: Iterable[str]) -> None:
+        """Takes note of properties; two that would share a column stop it before the joining."""
+        self._names.update(names)
+        property_names(self._names)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import keyword
+import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +19,7 @@ from clac_jax.crystals import elements
 from clac_jax.crystals.crystal import Crystal
 from clac_jax.crystals.formulas import conventional
 from clac_jax.crystals.found_symmetry import symmetry_if_any
+from clac_jax.index.layout import BuildError
 from clac_jax.input_pipeline.labels import CRYSTAL_SYSTEMS
 
 _LAST_SPACE_GROUP = (2, 15, 74, 142, 167, 194, 230)  # of each crystal system
@@ -90,13 +94,37 @@ def schema_of(properties: Iterable[str]) -> pa.Schema:
 
 
 def column_of(name: str) -> str:
-    """The column of a property: an identifier, so that filters can name it.
+    """The column of a property: an identifier as Python reads it, so that filters can name it.
 
-    >>> column_of("energy above hull"), column_of("E_form (eV)"), column_of("2d")
-    ('energy_above_hull', 'E_form_eV', 'p_2d')
+    >>> column_of("energy above hull"), column_of("E_form (eV)"), column_of("2d"), column_of("R²")
+    ('energy_above_hull', 'E_form_eV', 'p_2d', 'R2')
     """
-    column = re.sub(r"\W+", "_", name).strip("_") or "property"
-    return f"p_{column}" if column[0].isdigit() else column
+    # NFKC is the form to which Python brings the names in an expression.
+    letters = (c if f"a{c}".isidentifier() else " " for c in unicodedata.normalize("NFKC", name))
+    column = re.sub(r"\s+", "_", "".join(letters)).strip("_") or "property"
+    return column if column.isidentifier() and not keyword.iskeyword(column) else f"p_{column}"
+
+
+def property_names(names: Iterable[str]) -> dict[str, str]:
+    """Column -> name, for the properties of an index; names that differ in spaces are one property.
+
+    Raises:
+        BuildError: different properties would share a column.
+    """
+    found: dict[str, str] = {}
+    for name in sorted(set(names)):
+        column = column_of(name)
+        if column in COMPUTED:
+            continue
+        first = found.setdefault(column, name)
+        if re.sub(r"[\s_]+", " ", first).strip() != re.sub(r"[\s_]+", " ", name).strip():
+            raise _shared(column, first, name)
+    return found
+
+
+def names_in(items: Iterable[Item]) -> set[str]:
+    """The names of the properties that are known for any of some items."""
+    return {name for item in items for name, value in item.properties.items() if _is_known(value)}
 
 
 def properties_of(item: Item) -> dict[str, float]:
@@ -104,13 +132,28 @@ def properties_of(item: Item) -> dict[str, float]:
 
     Those whose column is one of the computed ones ("density") are left out: they would be given by
     the data for some crystals and computed for others.
+
+    Raises:
+        BuildError: two would share a column.
     """
-    found: dict[str, float] = {}
-    for name in sorted(item.properties):
-        value = float(item.properties[name])
-        if np.isfinite(value) and (column := column_of(name)) not in COMPUTED:
-            found.setdefault(column, value)
-    return found
+    known = {name for name, value in item.properties.items() if _is_known(value)}
+    names: dict[str, str] = {}
+    for name in sorted(known):
+        column = column_of(name)
+        if column not in COMPUTED and names.setdefault(column, name) != name:
+            raise _shared(column, names[column], name)
+    return {column: float(item.properties[name]) for column, name in names.items()}
+
+
+def _shared(column: str, first: str, second: str) -> BuildError:
+    return BuildError(
+        f"The properties {first!r} and {second!r} would both be the column {column} of the index. "
+        "Rename one in the data."
+    )
+
+
+def _is_known(value: float) -> bool:
+    return math.isfinite(float(value))
 
 
 def _row(item: Item) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,20 +21,20 @@ from clac_jax.errors import WorkdirError, counted
 from clac_jax.files.atomic import replacing, write_atomically
 from clac_jax.files.paths import explain
 from clac_jax.index import parts
-from clac_jax.index.items import schema_of
+from clac_jax.index.items import property_names, schema_of
 from clac_jax.index.layout import (
     CONTENTS,
     FORMAT,
     ITEMS,
     REFUSED,
     ROW_GROUP,
+    BuildError,
     file_facts,
     numbered,
     sealed,
     text_file,
     vector_file,
 )
-from clac_jax.index.plan import BuildError
 from clac_jax.index.store import Index
 
 _DONE = ".parts-done"
@@ -72,6 +72,8 @@ def join(
     base = Index(folder) if plan["base"] else None
     _remove_temporary(folder)
     dropped, properties, has_texts = _survey(folder, num_parts, base)
+    old: dict[str, Any] = dict(base.info) if base else {}
+    all_names = property_names([*old.get("property_names", {}).values(), *properties.values()])
     if dropped and not may_skip:
         bad = [one.row for rows in dropped for one in rows.values()]
         raise BuildError(bad_rows_message(bad[:SHOWN_ROWS], len(bad)))
@@ -89,7 +91,6 @@ def join(
         remove_parts(folder)
         raise BuildError(bad_rows_message(done.first, done.refused, "Correct them."))
     files = [items, refused, *(s[k] for s in done.shards for k in ("vectors", "texts") if k in s)]
-    old: dict[str, Any] = dict(base.info) if base else {}
     contents = {
         "format": FORMAT,
         "written_by": f"clac_jax {clac_jax.__version__}",
@@ -98,6 +99,7 @@ def join(
         "count": old.get("count", 0) + done.count,
         "has_texts": has_texts,
         "properties": sorted({*old.get("properties", ()), *properties}),
+        "property_names": all_names,
         "shards": [*old.get("shards", ()), *done.shards],
         "items": [*old.get("items", ()), {"file": items, "rows": done.count}],
         "files": old.get("files", {}) | {name: file_facts(folder / name) for name in sorted(files)},
@@ -118,7 +120,7 @@ def join(
 
 
 def remove_parts(folder: Path) -> None:
-    """Removes the parts of a complete index; a rename comes first, so that none is half gone.
+    """Removes the parts of an index; a rename comes first, so that none is half gone.
 
     Raises:
         WorkdirError: they cannot be removed.
@@ -132,7 +134,7 @@ def remove_parts(folder: Path) -> None:
             shutil.rmtree(done)
     except OSError as error:
         raise WorkdirError(
-            f"The index {folder} is complete, but its parts cannot be removed: {explain(error)}"
+            f"The parts of the index {folder} cannot be removed: {explain(error)}"
         ) from error
 
 
@@ -153,19 +155,20 @@ def bad_rows_message(
 
 def _survey(
     folder: Path, num_parts: int, base: Index | None
-) -> tuple[list[dict[int, parts.Refused]], list[str], bool]:
+) -> tuple[list[dict[int, parts.Refused]], dict[str, str], bool]:
     """Looks through all parts.
 
     Returns:
         For each part, row of its table -> refusal for a repeated id (an empty list if there are
-        none at all); the property columns; whether any item has the vector of a text.
+        none at all); column -> name of the properties; whether any item has the vector of a text.
     """
-    properties: set[str] = set()
+    names: set[str] = set()
     has_texts = False
     hashes = []
     for number in range(num_parts):
-        table = parts.read(parts.path_of(folder, number)).table
-        properties.update(parts.properties_in(table))
+        part = parts.read(parts.path_of(folder, number))
+        table = part.table
+        names.update(part.names)
         has_texts = has_texts or table[parts.TEXT_VECTOR].null_count < len(table)
         hashes.append(_hashes(table["id"]))
     old = _hashes(base.items(["id"])["id"]) if base else np.zeros(0, np.uint64)
@@ -174,7 +177,7 @@ def _survey(
     dropped: list[dict[int, parts.Refused]] = []
     if len(suspects):
         dropped = _repeated(folder, [np.isin(each, suspects) for each in hashes], base)
-    return (dropped if any(dropped) else []), sorted(properties), has_texts
+    return (dropped if any(dropped) else []), property_names(names), has_texts
 
 
 def _repeated(
@@ -224,7 +227,7 @@ class _Writer:
         self._waiting: dict[str, list[np.ndarray]] = {column: [] for column in self._columns}
 
     def write_all(
-        self, good: Iterator[parts.Part], items: Path, refused: Path, properties: list[str]
+        self, good: Iterator[parts.Part], items: Path, refused: Path, properties: Iterable[str]
     ) -> None:
         """Writes all files but `index.json`.
 

@@ -31,6 +31,10 @@ class IndexFolderError(UserError):
     """A folder is not an index, or cannot be made into one."""
 
 
+class BuildError(UserError, ValueError):
+    """An index cannot be made from this model or these crystals."""
+
+
 class DamagedIndexError(IndexFolderError):
     """A file of an index is missing or differs from what was written."""
 

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from clac_jax.datasets.bad_rows import BadRow, bad_row
 from clac_jax.errors import error_reason
 from clac_jax.files.atomic import write_atomically
-from clac_jax.index.items import COMPUTED, Item, table_of
+from clac_jax.index.items import Item, names_in, table_of
 from clac_jax.index.layout import PARTS, DamagedIndexError
 from clac_jax.index.plan import EmbeddingModel
 from clac_jax.index.sources import Row, read_row
@@ -25,11 +25,10 @@ from clac_jax.index.store import DTYPE
 
 PLAN = "plan.json"
 
-# Columns of a part that are not stored in the items.
-PLACE, SOURCE, ROW = "place in part", "source", "row in source"
-VECTOR, TEXT_VECTOR = "vector", "text vector"
-INTERNAL = (PLACE, SOURCE, ROW, VECTOR, TEXT_VECTOR)
-_REFUSED = b"refused"
+# Columns of a part that are not stored in the items; no property has a column with a space.
+PLACE, SOURCE, ROW = "place in part", "source of row", "row in source"
+VECTOR, TEXT_VECTOR = "crystal vector", "text vector"
+_REFUSED, _NAMES = b"refused", b"names"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
@@ -43,10 +42,17 @@ class Refused:
 
 @dataclass(frozen=True)
 class Part:
-    """The good rows of a part, with their vectors, and the refused ones."""
+    """The good rows of a part, with their vectors, and the refused ones.
+
+    Attributes:
+        table: the good rows.
+        refused: the others.
+        names: names of the properties in the data.
+    """
 
     table: pa.Table
     refused: list[Refused]
+    names: list[str] = field(default_factory=list)
 
 
 def folder_of(index: Path) -> Path:
@@ -118,7 +124,8 @@ def embed_part(
     }
     for name, column in internal.items():
         table = table.append_column(name, column)
-    return Part(table, sorted(refused, key=lambda one: one.place))
+    names = sorted(names_in(items[k][1] for k in kept))
+    return Part(table, sorted(refused, key=lambda one: one.place), names)
 
 
 def write(path: Path, part: Part) -> None:
@@ -128,7 +135,8 @@ def write(path: Path, part: Part) -> None:
         WorkdirError: it cannot be written.
     """
     refused = json.dumps([[one.place, asdict(one.row)] for one in part.refused])
-    table = part.table.replace_schema_metadata({_REFUSED: refused.encode()})
+    facts = {_REFUSED: refused.encode(), _NAMES: json.dumps(part.names).encode()}
+    table = part.table.replace_schema_metadata(facts)
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     content = buffer.getvalue()
@@ -148,17 +156,13 @@ def read(path: Path, columns: Sequence[str] | None = None) -> Part:
             raise ValueError("its checksum does not match")
         with pq.ParquetFile(io.BytesIO(content)) as file:
             table = file.read(columns=list(columns) if columns is not None else None)
-            refused = json.loads(file.schema_arrow.metadata[_REFUSED])
-        return Part(table, [Refused(int(place), BadRow(**row)) for place, row in refused])
+            facts = file.schema_arrow.metadata
+        refused = [Refused(int(place), BadRow(**row)) for place, row in json.loads(facts[_REFUSED])]
+        return Part(table, refused, json.loads(facts[_NAMES]))
     except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
         raise DamagedIndexError(
             f"{path} cannot be read ({error_reason(error)}). Delete it, and run the command again."
         ) from error
-
-
-def properties_in(table: pa.Table) -> list[str]:
-    """The columns of a part that are properties."""
-    return [name for name in table.column_names if name not in {*COMPUTED, *INTERNAL}]
 
 
 def vectors_of(table: pa.Table, column: str, dim: int) -> np.ndarray:

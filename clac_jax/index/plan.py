@@ -13,8 +13,7 @@ import numpy as np
 
 from clac_jax.config.schema import to_plain
 from clac_jax.crystals.crystal import Crystal
-from clac_jax.errors import UserError
-from clac_jax.index.layout import FORMAT, IndexMismatchError
+from clac_jax.index.layout import FORMAT, BuildError, IndexMismatchError
 from clac_jax.index.sources import SourceOptions
 
 SHARD_ROWS = 65_536
@@ -55,10 +54,6 @@ class EmbeddingModel(Protocol):
 
     def embed_texts(self, texts: list[str], progress: bool) -> np.ndarray:
         """(n, dim) float32 unit vectors."""
-
-
-class BuildError(UserError, ValueError):
-    """An index cannot be made from this model or these crystals."""
 
 
 @dataclass(frozen=True)

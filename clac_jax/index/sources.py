@@ -99,7 +99,13 @@ class Source(Protocol):
 
 
 class Sources:
-    """All sources of an index, in order."""
+    """All sources of an index, in order.
+
+    Attributes:
+        given: their names as given, those of files and folders as absolute paths.
+    """
+
+    given: list[str]
 
     def __init__(self, crystals: Sequence[str | os.PathLike[str]], options: SourceOptions):
         """Finds the sources.
@@ -114,9 +120,11 @@ class Sources:
         """
         if not crystals:
             raise SourceError("No crystals were given. Name files, folders, tables or a data set.")
+        names = [os.path.expanduser(value) for value in crystals]
+        self.given = [os.path.abspath(name) if os.path.exists(name) else name for name in names]
         self.all: list[Source] = []
-        for value in crystals:
-            self.all += _opened(os.fspath(value), options)
+        for value in names:
+            self.all += _opened(value, options)
         self._state = self._states()
 
     def rows(self) -> Iterator[Row]:

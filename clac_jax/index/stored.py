@@ -24,6 +24,7 @@ from clac_jax.index.layout import (
     is_plain_name,
     read_sealed,
 )
+from clac_jax.index.start import holds_others, others_in
 from clac_jax.stores.errors import ConflictError, NotFoundError
 from clac_jax.stores.outputs import require_writable
 from clac_jax.stores.store import Store, Version, open_store
@@ -140,15 +141,8 @@ def _upload_ann(store: Store, folder: Path) -> None:
 
 
 def _require_free(store: Store, what: str) -> None:
-    others = sorted(
-        name
-        for name in (each.name for each in store.list())
-        if not name.startswith((".", "vectors-", "texts-", "items", "refused"))
-    )
-    if others:
-        raise IndexFolderError(
-            f"{what}={store.url} holds other files ({', '.join(others[:3])}). Name a new folder."
-        )
+    if others := others_in(each.name for each in store.list()):
+        raise holds_others(f"{what}={store.url}", others)
 
 
 def _checksum(path: Path) -> set[str] | None:

@@ -21,8 +21,13 @@ from clac_jax.errors import UserError, WorkdirError
 from clac_jax.files import atomic
 from clac_jax.index import parts
 from clac_jax.index.build import add, embed
-from clac_jax.index.layout import DamagedIndexError, IndexFolderError, IndexMismatchError
-from clac_jax.index.plan import BuildError, EmbedOptions
+from clac_jax.index.layout import (
+    BuildError,
+    DamagedIndexError,
+    IndexFolderError,
+    IndexMismatchError,
+)
+from clac_jax.index.plan import EmbedOptions
 from clac_jax.index.sources import SourceError
 
 TWO = EmbedOptions(shard_rows=2)
@@ -221,6 +226,26 @@ def test_repeated_ids_stop_it_or_are_listed_after_the_first(tmp_path):
     index = embed(StubModel(), [str(table)], tmp_path / "out", options)
     assert index.items(["id"])["id"].to_pylist() == ["m-0", "m-1"]
     assert [line["row"] for line in refused_of(index)] == [2]
+
+
+def test_properties_that_would_share_a_column_stop_it_before_anything_is_joined(table, tmp_path):
+    rows = [user_tables.row(k, **{f"mobility ({'+-'[k // 8]})": 1.0}) for k in (7, 8)]
+    both = user_tables.write(tmp_path / "both.jsonl", rows)
+    with pytest.raises(BuildError, match=r"'mobility \(\+\)' and 'mobility \(-\)'"):
+        embed(StubModel(), [str(both)], tmp_path / "out", EmbedOptions(shard_rows=1))
+    first = user_tables.write(tmp_path / "first.jsonl", rows[:1])
+    second = user_tables.write(tmp_path / "second.jsonl", rows[1:])
+    index = embed(StubModel(), [str(first)], tmp_path / "one", TWO)
+    with pytest.raises(BuildError, match=r"'mobility \(\+\)' and 'mobility \(-\)'"):
+        add(StubModel(), index.path, [str(second)])
+    assert add(StubModel(), index.path, [str(table)]).columns == index.columns
+
+
+def test_a_property_may_have_the_name_of_anything_that_parts_hold(tmp_path):
+    row = user_tables.row(0, source=1.0, vector=2.0)
+    table = user_tables.write(tmp_path / "a.jsonl", [row])
+    index = embed(StubModel(), [str(table)], tmp_path / "out", TWO)
+    assert index.items(["source", "vector"]).to_pylist() == [{"source": 1.0, "vector": 2.0}]
 
 
 def test_a_crystal_without_a_finite_vector_is_refused(table, tmp_path):

@@ -5,7 +5,9 @@ import pytest
 from helpers.crystals import rock_salt
 
 from clac_jax.crystals.crystal import Crystal
-from clac_jax.index.items import Item, column_of, table_of
+from clac_jax.index import filters
+from clac_jax.index.items import COMPUTED, Item, column_of, property_names, table_of
+from clac_jax.index.layout import BuildError
 
 
 def test_the_facts_of_rock_salt():
@@ -39,6 +41,28 @@ def test_columns_are_identifiers_and_computed_ones_are_kept():
     table = table_of([Item("a", rock_salt(), properties={"density": 1.0, "n_atoms": 9.0})])
     assert table["density"].to_pylist() == pytest.approx([2.163], abs=2e-3)
     assert table["n_atoms"].to_pylist() == [8]
+
+
+@pytest.mark.parametrize(
+    "name", ["lambda", "class", "not", "None", "R²", "µ_total", "½", "2d", "·"]
+)
+def test_every_column_can_be_named_in_a_condition(name):
+    table = table_of([Item("a", rock_salt(), properties={name: 4.0})])
+    (column,) = set(table.column_names) - COMPUTED
+    assert filters.parse(f"{column} > 3", table.schema).mask(table).tolist() == [True]
+
+
+def test_properties_that_would_share_a_column_are_refused():
+    for names in (["mobility (+)", "mobility (-)"], ["gap (eV)", "gap/eV"]):
+        with pytest.raises(BuildError, match="would both be the column") as raised:
+            property_names(names)
+        assert all(repr(name) in str(raised.value) for name in names)
+    with pytest.raises(BuildError, match="would both be the column"):
+        table_of([Item("a", rock_salt(), properties={"band gap": 1.0, "band_gap": 2.0})])
+
+
+def test_names_that_differ_in_spaces_are_one_property():
+    assert list(property_names(["band gap", "band_gap", "density", "(density)"])) == ["band_gap"]
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from clac_jax.cli.main import main
 from clac_jax.errors import UserError, shown
 from clac_jax.index.build import add, embed
 from clac_jax.index.check import problems
-from clac_jax.index.layout import CONTENTS, IndexFolderError, IndexMismatchError
-from clac_jax.index.plan import BuildError, EmbedOptions
+from clac_jax.index.layout import CONTENTS, BuildError, IndexFolderError, IndexMismatchError
+from clac_jax.index.plan import EmbedOptions
 from clac_jax.index.store import Index
 from clac_jax.stores.errors import UnavailableError
 from clac_jax.stores.store import open_store
