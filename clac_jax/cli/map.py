@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,9 +107,13 @@ def _map(options: argparse.Namespace) -> int:
 
 def _require_free(store: Store) -> None:
     """Checks that a folder in an object store is empty or a map."""
-    from clac_jax.map.page import PAGE
+    from clac_jax.index.layout import HEAD_START, MAP_HEAD
+    from clac_jax.stores.errors import NotFoundError
 
-    if store.list() and store.head(PAGE) is None:
+    mark = b""
+    with contextlib.suppress(NotFoundError):
+        mark = store.get(MAP_HEAD).data[: len(HEAD_START)]
+    if mark != HEAD_START.encode() and store.list():
         raise UserError(f"--out={store.url} is not empty and is not a map. Choose a new folder.")
 
 

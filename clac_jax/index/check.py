@@ -9,7 +9,7 @@ import numpy as np
 from clac_jax.distributed.workdir import LOCK_FILE
 from clac_jax.errors import UserError, error_reason
 from clac_jax.index import ann
-from clac_jax.index.layout import ANN, CONTENTS, PARTS, file_facts
+from clac_jax.index.layout import ANN, CONTENTS, MAP, PARTS, file_facts, is_map
 
 if TYPE_CHECKING:
     from clac_jax.index.store import Index
@@ -63,7 +63,7 @@ def _extra(index: Index) -> list[str]:
     for path in sorted(index.path.iterdir()):
         if path.name == PARTS:
             found.append(f"{PARTS}: an unfinished addition; run its command again, or delete it")
-        elif path.name not in known:
+        elif path.name not in known and not (path.name == MAP and is_map(path)):
             found.append(f"{path.name}: not a file of this index; delete it")
     return found
 

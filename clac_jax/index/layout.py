@@ -21,6 +21,12 @@ ANN = "ann.json"
 PARTS = "parts"
 """Folder of finished parts while the index is being made; removed when it is complete."""
 
+MAP = "map"
+"""Folder of the map of an index, if it is made inside of it."""
+MAP_HEAD = "data/head.js"
+"""The file of a map by which it is recognized, wherever the map is."""
+HEAD_START = "ClacMap.head("
+
 ROW_GROUP = 4096
 """Rows per row group of the items, the unit in which a few rows are read."""
 
@@ -119,6 +125,15 @@ def file_facts(path: Path) -> dict[str, Any]:
 def is_plain_name(name: Any) -> bool:
     """Whether a name read from a file is that of a file in the same folder."""
     return isinstance(name, str) and name not in ("", ".", "..") and Path(name).name == name
+
+
+def is_map(folder: Path) -> bool:
+    """Whether a folder has a map made by `clac-jax map`, complete or not."""
+    try:
+        with open(folder / MAP_HEAD, "rb") as file:
+            return file.read(len(HEAD_START)) == HEAD_START.encode()
+    except OSError:
+        return False
 
 
 def checksum_of(values: Mapping[str, Any]) -> str:

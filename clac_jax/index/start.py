@@ -35,7 +35,7 @@ _GIVEN = "crystals"
 def begin(folder: Path, plan: dict[str, Any], given: Sequence[str]) -> bool:
     """Whether the index is complete already; otherwise makes the folder of its parts.
 
-    Parts of the same crystals before they were corrected are of no use any more, and are removed.
+    Parts of the same crystals before they were corrected cannot be used any more, and are removed.
 
     Args:
         folder: the folder of the index, which this process has locked.
@@ -76,7 +76,7 @@ def _remove_outdated(folder: Path, found: dict[str, Any], given: Sequence[str]) 
         raise IndexMismatchError(
             f"{place} holds unfinished work ({count}) on {names}, whose content was not that of "
             "the crystals given now. Run the command for those crystals again to finish it; or, if "
-            f"it is of no use any more, delete {place} and run this command again."
+            f"it is not needed any more, delete {place} and run this command again."
         )
     warn(f"The crystals have changed since the last start; {count} in {place} will be made again.")
     remove_parts(folder)
@@ -96,7 +96,7 @@ def is_complete(folder: Path, plan: dict[str, Any]) -> bool:
     """Whether the folder has the index of a plan; then what is left of its parts is removed.
 
     Raises:
-        IndexMismatchError: it has the index of another plan, or an unfinished addition.
+        IndexMismatchError: it has the index of a different plan, or an unfinished addition.
     """
     if not (folder / CONTENTS).exists():
         return False

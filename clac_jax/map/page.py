@@ -18,6 +18,7 @@ import numpy as np
 
 from clac_jax.crystals import elements
 from clac_jax.files.atomic import write_atomically
+from clac_jax.index.layout import HEAD_START, MAP_HEAD, is_map
 from clac_jax.map.columns import Column
 from clac_jax.map.data import MapData
 from clac_jax.map.layout import MapError
@@ -38,11 +39,12 @@ def write_page(data: MapData, folder: Path) -> None:
         MapError: the folder has other files than a map's.
         WorkdirError: a file cannot be written.
     """
-    if folder.exists() and not (folder / PAGE).exists() and any(folder.iterdir()):
+    if folder.exists() and not is_map(folder) and any(folder.iterdir()):
         raise MapError(f"{folder} is not empty and is not a map. Choose a new folder.")
     (folder / "data").mkdir(parents=True, exist_ok=True)
     (folder / "js").mkdir(exist_ok=True)
-    write_atomically(folder / "data" / "head.js", f"ClacMap.head({_json(_head(data))});\n")
+    # First: it marks the folder as a map, which may be replaced.
+    write_atomically(folder / MAP_HEAD, f"{HEAD_START}{_json(_head(data))});\n")
     for name, blocks in _files(data).items():
         lines = [
             f'ClacMap.block("{key}", "{_packed(content)}");\n' for key, content in blocks.items()

@@ -1,12 +1,16 @@
 """`clac-jax map`, from the command line, on an index made by the builder."""
 
+import shutil
+
 import numpy as np
 import pytest
+from helpers.object_stores import misbehaving_store
 from helpers.stub_model import StubModel
 
 from clac_jax.cli.main import main
 from clac_jax.index.build import embed
 from clac_jax.index.store import Index
+from clac_jax.stores.store import open_store
 
 CIF = """data_{name}
 _cell_length_a {a}
@@ -82,6 +86,26 @@ def test_flags_that_do_not_fit(index, tmp_path, capsys, arguments, message):
     assert main(["map", str(index), *flags]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_map_in_a_bucket_replaces_a_map_and_nothing_else(index, capsys):
+    with misbehaving_store() as running, running.activated() as url:
+        for _ in range(2):
+            assert main(["map", str(index), f"--out={url}/map"]) == 0
+        store = open_store(f"{url}/site")
+        store.put("index.html", b"My thesis")
+        assert main(["map", str(index), f"--out={url}/site"]) == 2
+        assert [item.name for item in store.list()] == ["index.html"]
+    assert "is not empty and is not a map" in capsys.readouterr().err
+
+
+def test_a_map_inside_of_its_index_belongs_to_it(index, tmp_path, capsys):
+    copy = shutil.copytree(index, tmp_path / "idx")
+    assert main(["map", str(copy), f"--out={copy}/map"]) == 0
+    assert main(["index", "check", str(copy)]) == 0
+    (copy / "map" / "data" / "head.js").unlink()
+    assert main(["index", "check", str(copy)]) == 1
+    assert "map: not a file of this index" in capsys.readouterr().out
 
 
 def test_a_folder_that_is_not_an_index(tmp_path, capsys):

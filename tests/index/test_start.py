@@ -62,7 +62,7 @@ def test_work_that_machines_share_is_not_removed(cifs, tmp_path):
             embed(StubModel(), [str(cifs)], tmp_path / "out", options)
 
 
-def test_a_flag_that_mends_the_crystals_is_taken_as_long_as_nothing_is_lost(cifs, tmp_path):
+def test_a_flag_that_makes_the_crystals_good_is_taken_as_long_as_nothing_is_lost(cifs, tmp_path):
     text = NACL.replace("data_NaCl", "data_NaCl\n_chemical_formula_sum 'K Cl'")
     for name in "ab":
         (cifs / f"{name}.cif").write_text(text)
@@ -86,7 +86,7 @@ def test_an_addition_that_was_refused_is_corrected_in_the_same_way(index, tmp_pa
     assert add(StubModel(), index.path, [str(other)]).count == 8
 
 
-def test_the_work_of_another_addition_survives_that_of_known_crystals(
+def test_the_work_of_a_different_addition_survives_that_of_known_crystals(
     index, table, tmp_path, monkeypatch, capsys
 ):
     more, write = crystals(tmp_path / "more.jsonl", 7, 8, 9), parts.write

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -104,6 +105,22 @@ def test_another_folder_is_not_overwritten_and_a_map_is(small, folder, tmp_path)
         write_page(small, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
     write_page(small, folder)
+
+
+def test_a_site_of_the_user_is_not_replaced(small, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "head.js").write_text("var head = 1;")
+    (tmp_path / "index.html").write_text("<title>My thesis</title>")
+    with pytest.raises(MapError, match=r"is not empty and is not a map"):
+        write_page(small, tmp_path)
+    assert "My thesis" in (tmp_path / "index.html").read_text()
+
+
+def test_a_map_that_was_interrupted_is_made_again(small, folder, tmp_path):
+    (tmp_path / "data").mkdir()
+    shutil.copy(folder / "data" / "head.js", tmp_path / "data")
+    write_page(small, tmp_path)
+    assert (tmp_path / "index.html").read_bytes() == (folder / "index.html").read_bytes()
 
 
 def test_a_served_page_knows_its_server(folder, tmp_path):
