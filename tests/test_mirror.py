@@ -131,6 +131,7 @@ ELSEWHERE = {
     "healing.errors": "healing/test_healer.py",
     "index.check": "index/test_index_check.py",
     "index.columns": "index/test_filters.py",
+    "index.contents": "index/test_sources.py",
     "index.details": "index/test_search.py",
     "index.join": "index/test_build.py",
     "index.layout": "index/test_store.py",

@@ -24,8 +24,9 @@ from clac_jax.datasets.readers import SUFFIXES, read_table
 from clac_jax.datasets.record import DataError, Record, is_unicode, shortened
 from clac_jax.datasets.rows import record_of_row, row_name
 from clac_jax.datasets.split import SPLITS
-from clac_jax.errors import UserError, error_reason
+from clac_jax.errors import UserError, error_reason, warn
 from clac_jax.files.paths import explain
+from clac_jax.index.contents import content_of, state_of
 from clac_jax.index.items import Item
 from clac_jax.stores.copies import local_copy
 
@@ -232,10 +233,10 @@ class _Table:
             return None
 
     def content(self) -> str:
-        return "table " + _content(self._files(), self._path.parent)
+        return "table " + content_of(self._files(), self._path.parent)
 
     def state(self) -> str:
-        return _state(self._files())
+        return state_of(self._files())
 
     def _files(self) -> list[Path]:
         return cif_folder.files(self._path) if self._path.is_dir() else [self._path]
@@ -268,10 +269,10 @@ class _Files:
         return len(self._names)
 
     def content(self) -> str:
-        return "files " + _content((self._folder / name for name in self._names), self._folder)
+        return "files " + content_of((self._folder / name for name in self._names), self._folder)
 
     def state(self) -> str:
-        return _state(self._folder / name for name in self._names)
+        return state_of(self._folder / name for name in self._names)
 
 
 def _opened(name: str, options: SourceOptions) -> list[Source]:
@@ -310,33 +311,57 @@ def _data_set(name: str, split: str, options: SourceOptions) -> list[Source]:
 
 
 def _of_folder(folder: Path, options: SourceOptions) -> list[Source]:
-    tables, crystals = _found(folder)
-    here = [name for name in crystals if os.sep not in name and cif_file.is_cif(name)]
-    if here and len(tables) == 1:
-        return [_Table(folder, options)]
-    if here and tables:
-        names = ", ".join(tables)
-        raise SourceError(
-            f"{folder} contains CIF files and {len(tables)} tables ({shortened(names, 200)}). Keep "
-            "the one with the texts of the CIF files, or none, or name the tables."
-        )
+    tables, crystals, deeper = _found(folder)
+    unread = deeper
     if crystals:
-        return [_Files(folder.name or str(folder), folder, crystals, options)]
-    if tables:
-        return [_Table(folder / name, options) for name in tables]
-    raise SourceError(
-        f"{folder} contains no crystals: no .cif, POSCAR or .vasp files and no tables "
-        f"({', '.join(SUFFIXES)}). Name a folder that does."
-    )
+        texts = [name for name in tables if name.lower().endswith(cif_folder.TABLES)]
+        unread = sorted({*tables} - {*texts}) + deeper
+        if texts:
+            _require_texts_of(folder, texts, crystals)
+            sources: list[Source] = [_Table(folder, options)]
+        else:
+            sources = [_Files(folder.name or str(folder), folder, crystals, options)]
+    elif tables:
+        sources = [_Table(folder / name, options) for name in tables]
+    else:
+        raise SourceError(
+            f"{folder} contains no crystals: no .cif, POSCAR or .vasp files and, outside of its "
+            f"subfolders, no tables ({', '.join(SUFFIXES)}). Name a folder that does."
+        )
+    if unread:
+        warn(
+            f"{shortened(', '.join(unread), 200)} in {folder} is left out. Name tables in "
+            "subfolders, and .json tables next to crystals, themselves."
+        )
+    return sources
 
 
-def _found(folder: Path) -> tuple[list[str], list[str]]:
-    """Tables directly in a folder, and crystal files at any depth, as sorted relative paths."""
+def _require_texts_of(folder: Path, tables: list[str], crystals: list[str]) -> None:
+    """Checks that a folder has one table, and only CIF files next to it as its crystals."""
+    names = shortened(", ".join(tables), 200)
+    here = {name for name in crystals if os.sep not in name and cif_file.is_cif(name)}
+    if here and len(tables) > 1:
+        raise SourceError(
+            f"{folder} contains CIF files and {len(tables)} tables ({names}). Keep the one with "
+            "the texts of the CIF files, or none, or name the tables."
+        )
+    if others := [name for name in crystals if name not in here]:
+        raise SourceError(
+            f"{folder} contains {names} and, not as CIF files next to it, crystals "
+            f"({shortened(', '.join(others), 200)}). Move the CIF files that a table has the texts "
+            "of next to it; name other crystals and tables themselves."
+        )
+
+
+def _found(folder: Path) -> tuple[list[str], list[str], list[str]]:
+    """Sorted relative paths: tables in a folder; crystals at any depth; tables in subfolders."""
 
     def raise_it(error: OSError) -> None:
         raise SourceError(f"{error.filename} cannot be read: {explain(error)}") from error
 
-    tables, crystals = [], []
+    tables: list[str] = []
+    crystals: list[str] = []
+    deeper: list[str] = []
     for place, folders, names in os.walk(folder, onerror=raise_it):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
@@ -346,9 +371,9 @@ def _found(folder: Path) -> tuple[list[str], list[str]]:
             relative = os.path.relpath(path, folder)
             if _is_crystal(name):
                 crystals.append(relative)
-            elif place == str(folder) and name.lower().endswith((".csv", ".jsonl", ".parquet")):
-                tables.append(name)
-    return sorted(tables), sorted(crystals)
+            elif name.lower().endswith(SUFFIXES):
+                (tables if place == str(folder) else deeper).append(relative)
+    return sorted(tables), sorted(crystals), sorted(deeper)
 
 
 def _is_crystal(name: str) -> bool:
@@ -370,28 +395,3 @@ def _item_of_record(record: Record, name: str, options: SourceOptions) -> Item:
 
 def _numbers(properties: Mapping[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in properties.items()}
-
-
-def _content(files: Iterator[Path] | Sequence[Path], folder: Path) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        try:
-            with open(file, "rb") as handle:
-                content = hashlib.file_digest(handle, "sha256").hexdigest()
-        except OSError as error:
-            content = f"unreadable: {error_reason(error)}"  # refused, with this reason
-        name = os.fsencode(os.path.relpath(file, folder))
-        digest.update(name + b"\0" + content.encode() + b"\n")
-    return digest.hexdigest()
-
-
-def _state(files: Iterator[Path] | Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        try:
-            stat = file.stat()
-            facts = stat.st_size, stat.st_mtime_ns, stat.st_ino
-        except OSError as error:
-            facts = (error.errno or 0, 0, 0)
-        digest.update(f"{facts}\n".encode())
-    return digest.hexdigest()

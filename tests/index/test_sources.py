@@ -72,6 +72,31 @@ def test_a_folder_with_one_table_has_its_texts(tmp_path):
         read(tmp_path)
 
 
+@pytest.mark.parametrize("crystals", [["cifs/x.cif"], ["x.cif", "cifs/y.cif"], ["x.cif", "POSCAR"]])
+def test_crystals_that_are_not_next_to_the_table_of_a_folder_are_not_lost(tmp_path, crystals):
+    (tmp_path / "cifs").mkdir()
+    for name in crystals:
+        (tmp_path / name).write_text(NACL)
+    user_tables.write(tmp_path / "t.jsonl", [{"id": "x", "gpt_text": "Salt."}])
+    with pytest.raises(SourceError, match=rf"contains t.jsonl .*\({crystals[-1]}\). Move the CIF"):
+        read(tmp_path)
+
+
+def test_every_table_of_a_folder_is_read(tmp_path):
+    user_tables.write(tmp_path / "a.csv", [user_tables.row(0)])
+    (tmp_path / "b.json").write_text(json.dumps([user_tables.row(1)]))
+    assert ids(read(tmp_path)) == ["m-0", "m-1"]
+    (tmp_path / "a.csv").unlink()
+    assert ids(read(tmp_path)) == ["m-1"]
+
+
+def test_a_table_that_is_left_out_is_named(folder, tmp_path, capsys):
+    user_tables.write(folder / "deep" / "t.csv", [user_tables.row(0)])
+    (folder / "about.json").write_text("{}")
+    assert len(read(folder)) == 4
+    assert "about.json, deep/t.csv in " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_tables_are_read_as_for_training(tmp_path, suffix):
     rows = [user_tables.row(0), user_tables.row(1, gpt_text=None, gpt_explanation=None)]
