@@ -12,6 +12,7 @@ import numpy as np
 
 from clac_jax.errors import UserError, error_reason
 from clac_jax.files.atomic import replacing, write_atomically
+from clac_jax.index.exact import unit_rows
 from clac_jax.index.layout import (
     ANN,
     FORMAT,
@@ -205,7 +206,7 @@ def blocks(index: Index, rows: int = 65_536) -> Iterator[np.ndarray]:
     """The crystal vectors in order, as (at most `rows`, dim) float32 unit vectors."""
     for shard in index.vector_shards():
         for start in range(0, len(shard), rows):
-            yield _unit(shard[start : start + rows])
+            yield unit_rows(shard[start : start + rows])
 
 
 def _empty(faiss: Any, dim: int, lists: int, options: AnnOptions) -> Any:
@@ -270,13 +271,7 @@ def _rows(shards: list[Any], rows: np.ndarray) -> np.ndarray:
         inside = rows[(rows >= start) & (rows < start + len(shard))] - start
         found.append(np.asarray(shard[inside]))
         start += len(shard)
-    return _unit(np.concatenate(found))
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    wide = np.asarray(vectors, np.float32)
-    norms = np.linalg.norm(wide, axis=1, keepdims=True)
-    return np.asarray(wide / np.maximum(norms, np.float32(1e-6)))
+    return unit_rows(np.concatenate(found))
 
 
 def _faiss() -> Any:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from clac_jax.errors import UserError, one_line, shown
 from clac_jax.files.paths import local_path
+from clac_jax.index.exact import unit_rows
 from clac_jax.index.items import CONTENT
 from clac_jax.index.layout import ROW_GROUP
 from clac_jax.index.store import Index
@@ -62,10 +63,10 @@ def batches(index: Index) -> Iterator[tuple[pa.Table, np.ndarray, np.ndarray | N
     texts: list[Any] = list(index.text_shards()) or [None] * len(index.vector_shards())
     for vectors, text_vectors in zip(index.vector_shards(), texts, strict=True):
         for first in range(0, len(vectors), ROW_GROUP):
-            some = _unit(vectors[first : first + ROW_GROUP])
+            some = unit_rows(vectors[first : first + ROW_GROUP])
             others = None
             if text_vectors is not None:
-                others = _unit(text_vectors[first : first + ROW_GROUP])
+                others = unit_rows(text_vectors[first : first + ROW_GROUP])
             rows = np.arange(start + first, start + first + len(some))
             yield index.take(rows), some, others
         start += len(vectors)
@@ -144,12 +145,6 @@ def _to_qdrant(index: Index, uri: str, name: str) -> int:
 
 def _lists(vectors: np.ndarray, kind: pa.DataType) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), type=kind)
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    wide = np.asarray(vectors, np.float32)
-    norms = np.linalg.norm(wide, axis=1, keepdims=True)
-    return np.asarray(wide / np.maximum(norms, np.float32(1e-6)))
 
 
 def _not_installed(what: str, extra: str) -> ExportError:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from clac_jax.errors import one_line
+from clac_jax.index.exact import unit_rows
 from clac_jax.index.store import Index
 from clac_jax.map.columns import OWN_RANK, SIMILARITY, Column, columns_of, number
 from clac_jax.map.layout import Layout, MapError, lay_out
@@ -115,7 +116,7 @@ def similarity(data: MapData, query: np.ndarray) -> Column:
     """
     if data.vectors is None:
         raise MapError("The index is too large to be coloured by similarity. Make a smaller one.")
-    return number(SIMILARITY, np.asarray(data.vectors, np.float32) @ query)
+    return number(SIMILARITY, unit_rows(data.vectors) @ query)
 
 
 def own_ranks(
@@ -133,7 +134,7 @@ def own_ranks(
         score share their mean rank.
     """
     # float32 once: a product of float16 arrays would be slow and lose digits.
-    pool = np.concatenate([np.asarray(block, np.float32) for block in crystals])
+    pool = np.concatenate([unit_rows(block) for block in crystals])
     queries = np.concatenate(texts)
     ranks = np.empty(len(queries))
     for start in range(0, len(queries), _QUERIES):

@@ -12,8 +12,14 @@ DIM = 4
 BLOCK = 8
 
 
+def scores_of(vectors, query):
+    """Products in float64 with the vectors divided by their lengths."""
+    wide = vectors.astype(np.float64)
+    return wide @ query.astype(np.float64) / np.maximum(np.linalg.norm(wide, axis=1), 1e-6)
+
+
 def brute_force(vectors, query, k, mask):
-    scores = vectors.astype(np.float64) @ query.astype(np.float64)
+    scores = scores_of(vectors, query).astype(np.float32)
     order = sorted(np.flatnonzero(mask), key=lambda row: (-scores[row], row))[:k]
     return order, scores[order]
 
@@ -50,10 +56,10 @@ def test_the_best_rows_are_those_of_a_full_sort(case, is_masked):
 @given(cases())
 def test_rows_above_a_score_are_counted(case):
     shards, queries, _, _ = case
-    vectors = np.concatenate(shards).astype(np.float64)
-    scores = queries.astype(np.float64) @ vectors.T
+    vectors = np.concatenate(shards)
+    scores = np.stack([scores_of(vectors, query) for query in queries])
     counted = ExactSearch(shards, BLOCK).count_above(queries, scores[:, :3].astype(np.float32))
-    expected = (scores[:, :, None] > scores[:, None, :3]).sum(axis=1)
+    expected = (scores[:, :, None] > scores[:, None, :3] + 1e-6).sum(axis=1)
     np.testing.assert_array_equal(counted, expected)
 
 
@@ -94,9 +100,22 @@ def test_shards_on_disk_are_searched_and_read_by_row(tmp_path):
     search = ExactSearch([mapped[:40], mapped[40:]], 16)
     query = vectors[55].astype(np.float32)
     assert search.top(query[None], 1).rows.tolist() == [[55]]
-    np.testing.assert_allclose(search.scores(query), vectors.astype(np.float32) @ query, atol=1e-5)
+    np.testing.assert_allclose(search.scores(query), scores_of(vectors, query), atol=1e-6)
     rows = np.array([69, 0, 41, 0])
-    np.testing.assert_array_equal(search.vectors(rows), vectors[rows].astype(np.float32))
+    np.testing.assert_allclose(search.vectors(rows), vectors[rows], atol=2e-4)
+    np.testing.assert_allclose(np.linalg.norm(search.vectors(rows), axis=1), 1, atol=1e-6)
+
+
+def test_the_rounding_of_stored_vectors_does_not_change_their_length():
+    vectors = unit_vectors(200)
+    vectors[7] = 0
+    search, wide = ExactSearch([vectors], 64), vectors.astype(np.float64)
+    assert np.abs(np.linalg.norm(np.delete(wide, 7, 0), axis=1) - 1).max() > 1e-5
+    own = search.vectors(np.arange(200))
+    top = search.top(own, 1)
+    assert np.delete(top.rows[:, 0], 7).tolist() == [*range(7), *range(8, 200)]
+    np.testing.assert_allclose(np.delete(top.scores[:, 0], 7), 1, atol=2e-7)
+    assert not own[7].any() and search.scores(own[0])[7] == 0
 
 
 def test_all_devices_take_part(monkeypatch):

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from helpers import user_tables
+from helpers.stub_model import StubModel
 from helpers.word_model import TABLE, WordModel, crystal_with, words_index
 
 import clac_jax
 from clac_jax.index import ann, details
+from clac_jax.index.build import embed
 from clac_jax.index.filters import FilterError
 from clac_jax.index.layout import IndexMismatchError
 from clac_jax.index.query import Query, QueryError, combined
@@ -190,6 +193,17 @@ def test_an_approximate_index_is_used_without_a_condition(index, monkeypatch):
 def test_another_models_index_is_refused(index):
     with pytest.raises(IndexMismatchError, match="was made by the model words"):
         Searcher(index, WordModel(seed=1))
+
+
+def test_a_crystal_of_the_index_has_the_cosine_1_with_itself(tmp_path):
+    rows = [user_tables.row(k) for k in range(40)]
+    table = user_tables.write(tmp_path / "t.jsonl", rows)
+    index = embed(StubModel(), [str(table)], tmp_path / "idx")
+    searcher = Searcher(index, StubModel())
+    for row in range(40):
+        (hit,) = searcher.search(Query(rows=(row,)), Options(1))
+        assert (hit.row, hit.percentile) == (row, 100.0)
+        assert 1 - 2e-7 < hit.score <= 1
 
 
 def test_a_model_that_is_gone_is_named(index):
