@@ -12,15 +12,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clac_jax.errors import WorkdirError, shown
+from clac_jax.errors import WorkdirError, shown, warn
 from clac_jax.files.atomic import write_atomically
 from clac_jax.files.paths import explain
 from clac_jax.index.search import Hit, Searcher, TextHit
 from clac_jax.index.store import Index
+from clac_jax.stores.store import Store
 
 WIDTH = 80
 _SHOWN_FIRST = ("crystal_system", "n_atoms", "band_gap", "energy_above_hull")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.+-]+")
+_FORMULA = re.compile(r"[=+@\t\r]|-[^\d.]")  # what a spreadsheet would run; as on the page of a map
+_CIF_NAME = re.compile(r"\d{2,}-.*\.cif")
+_MARK = "# A hit of clac-jax search\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,13 +71,16 @@ def format_texts(found: Sequence[TextHit], form: str, about: About, searcher: Se
         return _csv(["row", "id", "score", "text"], rows)
     lines = []
     for number, hit in enumerate(found, 1):
-        start = f"{number:3}  {hit.score:6.3f}  {hit.id or ''}".rstrip()
+        start = f"{number:3}  {hit.score:6.3f}  {_plain(hit.id or '')}".rstrip()
         lines += [start, *_wrapped(hit.text, lines=3)]
     return "\n".join(lines) + "\n" if lines else "no texts\n"
 
 
-def write_cifs(hits: Sequence[Hit], index: Index, folder: Path) -> None:
+def write_cifs(hits: Sequence[Hit], index: Index, folder: Path) -> list[str]:
     """Writes the crystals of hits as `01-ID-FORMULA.cif`, `02-...`.
+
+    Returns:
+        The names of the files.
 
     Raises:
         WorkdirError: the folder cannot be written.
@@ -83,22 +90,55 @@ def write_cifs(hits: Sequence[Hit], index: Index, folder: Path) -> None:
     except OSError as error:
         raise WorkdirError(f"Cannot write --cif={folder}: {explain(error)}") from error
     digits = max(2, len(str(len(hits))))
+    names = []
     for number, hit in enumerate(hits, 1):
         name = _UNSAFE.sub("_", f"{hit.id}-{hit.formula}")[:100]
+        names.append(f"{number:0{digits}}-{name}.cif")
         text = index.crystal(hit.row).to_cif(hit.id)
-        write_atomically(folder / f"{number:0{digits}}-{name}.cif", text)
+        write_atomically(folder / names[-1], _MARK + text)
+    return names
+
+
+def remove_old_cifs(place: Path | Store, written: Sequence[str]) -> None:
+    """Removes the files of earlier searches; a line names those that only look like some.
+
+    Args:
+        place: the folder, or the store that it is.
+        written: the names of the files of this search.
+
+    Raises:
+        WorkdirError, StoreError: a file cannot be read or removed.
+    """
+    unclear = []
+    try:
+        names = [p.name for p in (place.iterdir() if isinstance(place, Path) else place.list())]
+        for name in sorted(set(filter(_CIF_NAME.fullmatch, names)) - set(written)):
+            content = (
+                (place / name).read_bytes() if isinstance(place, Path) else place.get(name).data
+            )
+            if not content.startswith(_MARK.encode()):
+                unclear.append(name)
+            elif isinstance(place, Path):
+                (place / name).unlink()
+            else:
+                place.delete(name)
+    except OSError as error:
+        raise WorkdirError(f"Cannot write --cif={place}: {explain(error)}") from error
+    if unclear:
+        warn(f"{shown(', '.join(unclear[:3]))} in --cif are not hits of this search, and stay.")
 
 
 def _table(hits: Sequence[Hit], where: str) -> str:
     names = [name for name in _SHOWN_FIRST if any(name in hit.properties for hit in hits)]
     asked = [name for hit in hits for name in hit.properties if re.search(rf"\b{name}\b", where)]
     names = list(dict.fromkeys([*asked, *names]))
-    ids = min(max(len(hit.id) for hit in hits), 18)
+    shown_ids = [_plain(hit.id) for hit in hits]
+    ids = min(max(map(len, shown_ids)), 18)
     formulas = min(max(*(len(hit.formula) for hit in hits), 7), 18)
     lines = [f"{'':4} {'id':{ids}}  {'formula':{formulas}}  {'score':>6}  {'pctile':>6}"]
-    for number, hit in enumerate(hits, 1):
+    for number, (hit, name) in enumerate(zip(hits, shown_ids, strict=True), 1):
         start = (
-            f"{number:3}  {_short(hit.id, ids):{ids}}  {_short(hit.formula, formulas):{formulas}}"
+            f"{number:3}  {_short(name, ids):{ids}}  {_short(hit.formula, formulas):{formulas}}"
             f"  {hit.score:6.3f}  {hit.percentile:6.2f}  "
         )
         values = (_value(name, hit.properties.get(name)) for name in names)
@@ -122,13 +162,18 @@ def _value(name: str, value: Any) -> str:
 def _wrapped(text: str, lines: int) -> list[str]:
     """A text in indented lines that fit the terminal, cut after a number of them."""
     return textwrap.wrap(
-        text,
+        _plain(text),
         WIDTH,
         initial_indent="     ",
         subsequent_indent="     ",
         max_lines=lines,
         placeholder=" ...",
     )
+
+
+def _plain(text: str) -> str:
+    """A text of the data on one line, without characters that would steer a terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _short(text: str, width: int) -> str:
@@ -154,9 +199,14 @@ def _json(hits: list[dict[str, Any]], about: About, searcher: Searcher) -> str:
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
+def _safe(value: Any) -> Any:
+    """A cell that a spreadsheet reads as a text if it is one."""
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+
 def _csv(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(names)
-    writer.writerows(rows)
+    writer.writerows([_safe(value) for value in row] for row in rows)
     return file.getvalue()

@@ -109,7 +109,9 @@ def _search(options: argparse.Namespace) -> int:
     print(hits_lib.format_hits(hits, options.format, about, searcher), end="")
     if options.cif:
         with output_folder(options.cif, "--cif", "") as folder:
-            hits_lib.write_cifs(hits, searcher.index, folder)
+            written = hits_lib.write_cifs(hits, searcher.index, folder)
+        place = open_store(options.cif) if is_url(options.cif) else folder
+        hits_lib.remove_old_cifs(place, written)
     return 0
 
 

@@ -10,13 +10,19 @@ import sys
 
 import numpy as np
 import pytest
+from helpers import user_tables
+from helpers.object_stores import misbehaving_store
+from helpers.stub_model import StubModel
 from helpers.user_tables import write
 
 import clac_jax
 from clac_jax import datasets
 from clac_jax.cli import main as cli
+from clac_jax.index import search
+from clac_jax.index.build import embed
 from clac_jax.index.layout import sealed
 from clac_jax.serve import server
+from clac_jax.stores.store import open_store
 from configs import smoke
 
 ROWS = 12
@@ -140,6 +146,33 @@ def test_hits_are_written_as_cif_and_found_again(index, clac, tmp_path):
             _, found, _ = clac("search", index, "--crystal", query, "-k", 1, "--format", "json")
             assert hits_of(found)[0]["id"] == hit["id"]
             assert hits_of(found)[0]["score"] == pytest.approx(1, abs=1e-3)
+
+
+def test_the_hits_of_an_earlier_search_do_not_stay_among_the_files(index, clac, tmp_path):
+    with misbehaving_store() as running, running.activated() as url:
+        for place in (f"{url}/out", tmp_path / "out"):
+            clac("search", index, "salt", "-k", 2, "--cif", place)
+            code, _, errors = clac("search", index, "salt", "-k", 1, "--cif", place)
+            assert code == 0 and errors == ""
+        names = [item.name for item in open_store(f"{url}/out").list()]
+    assert names == [path.name for path in (tmp_path / "out").iterdir()] and len(names) == 1
+    (tmp_path / "out" / "02-mine.cif").write_text("data_mine")
+    _, _, errors = clac("search", index, "salt", "-k", 1, "--cif", tmp_path / "out")
+    assert "02-mine.cif in --cif are not hits" in errors
+    assert (tmp_path / "out" / "02-mine.cif").read_text() == "data_mine"
+
+
+def test_an_id_cannot_be_a_formula_of_a_spreadsheet_or_break_the_table(clac, tmp_path, monkeypatch):
+    names = ["=cmd()", "two\nlines", "\x1b[2Jred", "-1"]
+    rows = [user_tables.row(k, id=name, gpt_text=None) for k, name in enumerate(names)]
+    embed(StubModel(), [str(write(tmp_path / "t.jsonl", rows))], tmp_path / "idx")
+    monkeypatch.setattr(search, "model_of", lambda index, name: StubModel())
+    _, output, _ = clac("search", tmp_path / "idx", "salt", "--format", "csv")
+    found = {row["id"] for row in csv.DictReader(io.StringIO(output))}
+    assert found == {"'=cmd()", "two\nlines", "\x1b[2Jred", "-1"}
+    for flags in ([], ["--texts"]):
+        _, output, _ = clac("search", tmp_path / "idx", "salt", *flags)
+        assert "two lines" in output and "=cmd()" in output and "\x1b" not in output
 
 
 def test_mixtures_of_everything(index, clac):
