@@ -347,9 +347,9 @@ def _require_texts_of(folder: Path, tables: list[str], crystals: list[str]) -> N
         )
     if others := [name for name in crystals if name not in here]:
         raise SourceError(
-            f"{folder} contains {names} and, not as CIF files next to it, crystals "
-            f"({shortened(', '.join(others), 200)}). Move the CIF files that a table has the texts "
-            "of next to it; name other crystals and tables themselves."
+            f"{folder} contains {names}, and crystals that are not CIF files next to it "
+            f"({shortened(', '.join(others), 200)}). Move the CIF files whose texts it has next to "
+            "it; give other crystals, and tables with crystals, by their own names."
         )
 
 

@@ -78,7 +78,7 @@ def test_crystals_that_are_not_next_to_the_table_of_a_folder_are_not_lost(tmp_pa
     for name in crystals:
         (tmp_path / name).write_text(NACL)
     user_tables.write(tmp_path / "t.jsonl", [{"id": "x", "gpt_text": "Salt."}])
-    with pytest.raises(SourceError, match=rf"contains t.jsonl .*\({crystals[-1]}\). Move the CIF"):
+    with pytest.raises(SourceError, match=rf", and .*\({crystals[-1]}\). Move the CIF"):
         read(tmp_path)
 
 
