@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import defaultdict
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -12,16 +13,31 @@ import numpy as np
 from clac_jax.crystals.elements import MAX_ATOMIC_NUMBER, OTHER_NAMES, atomic_number, name
 from clac_jax.crystals.formulas import counts_in
 from clac_jax.text.formula import find_formulas
+from clac_jax.text.formula_grammar import MIDDLE_DOT, ROMAN_STATE
 
 _LONGEST = 200  # characters
-_PLAIN = str.maketrans("₀₁₂₃₄₅₆₇₈₉{}·⋅•∙‧・･", "0123456789()*******")
+_PLAIN = str.maketrans("₀₁₂₃₄₅₆₇₈₉{}", "0123456789()")
+_DOT = re.compile(MIDDLE_DOT)
+# In CuSO4.5H2O the count is 4, see `formula_grammar`.
+_DOT_OF_WATER = re.compile(
+    r"(?<=[A-Za-z)\]])([1-9]\d{0,2})?\.(?=\d{0,3}(?:[./]\d{1,3})?\(?[HD]2O\)?$)"
+)
 _BRACED = re.compile(r"_\{([^{}]*)\}")
 _MARKUP = re.compile(r"_|~|\$|\\[()]|</?(?:sub|inf)>|\\(?:mathrm|textrm|text|rm|ce)(?=\()")
 _COUNT = r"\d{1,4}(?:\.\d{1,6})?|\.\d{1,6}"
-_COEFFICIENT = re.compile(_COUNT)
+_COEFFICIENT = re.compile(rf"\d{{1,3}}/[1-9]\d{{0,2}}|{_COUNT}")
+_STATE = re.compile(rf"(?<=[A-Za-z]){ROMAN_STATE.pattern}")
 _DEUTERIUM = re.compile("D(?![a-z])")
 # "of the Cu3Au (L1_2) structure type": the formula names an arrangement, not the compound.
-_OF_A_STRUCTURE = re.compile(r"\)?(?:\s\([^()]{1,40}\))?[\s-](?:structure|type|prototype)")
+_PROTOTYPE = (
+    "(?:anti)?(?:perovskite|spinel|fluorite|wurtzite|rutile|anatase|rock[ -]?salt|zinc[ -]?blende|"
+    "sphalerite|chalcopyrite|pyrochlore|garnet|ilmenite|delafossite|nickeline|pyrite|corundum)"
+)
+_OF_A_STRUCTURE = re.compile(
+    r"[$}]*\)?(?:\s\([^()]{1,40}\))?[\s\-\u2010\u2011\u2013]"
+    rf"(?:{_PROTOTYPE}[\s\-\u2010\u2011\u2013])?"
+    r"(?:structure|structural\s(?:proto)?type|type|prototype)"
+)
 
 
 class Formula(NamedTuple):
@@ -75,8 +91,9 @@ def fractions(formula: str) -> np.ndarray | None:
     """(MAX_ATOMIC_NUMBER + 1,) float32, read-only: the atomic fractions of a formula.
 
     None if it states no composition: a variable, a vacancy, an element beyond `MAX_ATOMIC_NUMBER`.
-    Groups are in (), [] or {}; the parts of a hydrate are separated by a middle dot; subscripts may
-    be marked up; deuterium is hydrogen.
+    Groups are in (), [] or {}; the parts of a hydrate are separated by a middle dot, or by a full
+    stop before water; subscripts may be marked up; deuterium is hydrogen; oxidation states in Roman
+    numerals do not count.
 
     >>> {number: round(float(fractions("CaSO4·2H2O")[number]), 3) for number in (1, 8, 16, 20)}
     {1: 0.333, 8: 0.5, 16: 0.083, 20: 0.083}
@@ -96,15 +113,16 @@ def _counts(formula: str) -> dict[int, float] | None:
     """Atomic number -> count; None if the formula states no composition."""
     if len(formula) > _LONGEST:
         return None
-    text = _BRACED.sub(r"\1", "".join(formula.split())).translate(_PLAIN)
-    text = _DEUTERIUM.sub("H", _MARKUP.sub("", text))
+    text = _DOT.sub("*", "".join(formula.split()))
+    text = _MARKUP.sub("", _BRACED.sub(r"\1", text).translate(_PLAIN))
+    text = _DEUTERIUM.sub("H", _DOT_OF_WATER.sub(r"\1*", _STATE.sub("", text)))
     total: dict[int, float] = defaultdict(float)
     for part in text.split("*"):
         coefficient = _COEFFICIENT.match(part)
         counts = counts_in(part[coefficient.end() :] if coefficient else part, f"(?:{_COUNT})?")
         if counts is None:
             return None
-        units = float(coefficient[0]) if coefficient else 1.0
+        units = float(Fraction(coefficient[0])) if coefficient else 1.0
         for symbol, count in counts.items():
             total[atomic_number(symbol)] += float(count) * units
     return total if all(total.values()) and max(total) <= MAX_ATOMIC_NUMBER else None

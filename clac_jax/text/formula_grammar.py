@@ -61,6 +61,9 @@ _MARKUP = "|".join(
     for opening, closing in (
         (r"\$(?:\{\})?_\{", r"\}\$?"),
         (r"\$(?:\{\})?_", r"\$?"),
+        # The second part of $Cu_3$Au is outside the mathematics.
+        (r"_\{", r"\}\$(?=[A-Z])"),
+        (r"_", r"\$(?=[A-Z])"),
         (r"(?:\{\})?_\{", r"\}"),
         (r"\\\(_\{", r"\}\\\)"),
         (r"\\\(_", r"\\\)"),
@@ -77,19 +80,27 @@ _COUNT = re.compile(
 )
 _SYMBOL = re.compile(r"[A-Z][a-z]?|□")
 _FONT = re.compile(r"\\(?:mathrm|mathsf|mathbf|mathit|textrm|text|rm|ce)(?=\{)|\\rm ")
-_ROMAN_STATE = re.compile(r"\((?:0|I{1,3}|I?V|VI{1,3})\)")
+ROMAN_STATE = re.compile(r"\((?:0|I{1,3}|I?V|VI{1,3})\)")
+"""An oxidation state, where it follows a symbol."""
 _METAL_STATE = re.compile(
     r"(?:[1-8]\+|[²³⁴-⁸]⁺|\^\{[1-8]\+\}|\^[1-8]\+\^?|\$\^\{[1-8]\+\}\$|<sup>[1-8]\+</sup>)"
     r"(?=[A-Z(\[)\],~<_$₀-₉]|\d{1,2}(?:\.\d{1,6})?[A-Z(\[])"
 )
 _ORGANIC_CATION = re.compile(r"(?:MA|FA|PEA|BA|GA)(?![a-z])")
 _COEFFICIENT = re.compile(
-    r"(?:\d{0,4}\.?\d{1,4}|\d{1,3}/\d{1,3}|\d?[½⅓⅔¼¾⅕⅙⅛]|[nxmyz](?=[(\[]?[A-Z]))"
+    r"(?:\d{1,3}/\d{1,3}|\d{0,4}\.?\d{1,4}|\d?[½⅓⅔¼¾⅕⅙⅛]|[nxmyz](?=[(\[]?[A-Z]))"
 )
 _WATER = r"\(?[HD](?:2|₂|_2_?|_\{2\}|\$_2\$|\$_\{2\}\$|~2~|<sub>2</sub>)O"
+MIDDLE_DOT = r"(?:[·•⋅∙‧・･*×]|\$?\\cdot\$?|&middot;)"
+"""Pattern of what separates the parts of a hydrate."""
 _DOT = re.compile(
-    r"(?:[·•⋅∙‧・･*×]|\$?\\cdot\$?|&middot;)(?=[0-9nxmyzA-Z(\[½⅓⅔¼¾⅕⅙⅛])"
+    rf"{MIDDLE_DOT}(?=[0-9nxmyzA-Z(\[½⅓⅔¼¾⅕⅙⅛])"
     rf"|\.(?=(?:[nxmyz]|\d?[½⅓⅔¼¾⅕⅙⅛]|\d{{0,3}}[./]?\d{{0,3}}){_WATER})"
+)
+# In CuSO4.5H2O the count is 4: where water ends the formula, the full stop before its number is the
+# middle dot. A count is not 0, as it would be in K0.5H2O.
+_BEFORE_WATER = re.compile(
+    rf"(_?[1-9]\d{{0,2}})?(?=\.\d{{1,3}}(?:[./]\d{{1,3}})?{_WATER}(?:\)|\}}|\$)*(?![\w₀-₉(\[{{<~^·•⋅]))"
 )
 _CHARGE = re.compile(
     r"(?:\$?\^\{\d*[+−–-]\}\$?|\^\d*[+−–-]\^|[²³⁴⁵⁶]?[⁺⁻]|<sup>\d*[+−–-]</sup>)(?![\w+−-])"
@@ -125,6 +136,7 @@ class Parsed:
     charged: bool = False
     states: bool = False  # has oxidation states
     organic: bool = False  # MA, FA ...
+    terminated: bool = False  # Tx
     group_counted: bool = False
 
     def absorb(self, other: Parsed) -> None:
@@ -140,6 +152,9 @@ class Parsed:
 
 def _parse_count(text: str, at: int) -> int:
     """The end of the count that starts at `at`, or `at` if there is no count."""
+    match = _BEFORE_WATER.match(text, at)
+    if match is not None:
+        return match.end()
     match = _COUNT.match(text, at)
     if match is None:
         return at
@@ -173,7 +188,7 @@ def _read_symbol(text: str, result: Parsed) -> bool:
             return False
     result.symbols.append(name)
     result.end += len(name)
-    state = _ROMAN_STATE.match(text, result.end)
+    state = ROMAN_STATE.match(text, result.end)
     if state is None and name not in NONMETALS:
         state = _METAL_STATE.match(text, result.end)
         result.states |= state is not None
@@ -264,6 +279,7 @@ def parse(text: str, at: int, failed: set[int] | None = None) -> Parsed | None:
         termination = _TERMINATION.match(text, result.end)
         if termination is not None:
             result.end = termination.end()
+            result.terminated = True
     charge = _CHARGE.match(text, result.end)
     if charge is not None:
         result.end = charge.end()

@@ -6,15 +6,12 @@ no meaning ("gan"), so a model finds little by it: see docs/search.md, from `ben
 
 from __future__ import annotations
 
-import re
-
 from clac_jax.crystals import elements
 from clac_jax.text.formula import find_formulas
+from clac_jax.text.formula_grammar import parse
 
 MAX_WORDS = 60
 """Longer texts are left as they are: descriptions of crystals name the elements themselves."""
-
-_SYMBOL = re.compile(r"[A-Z][a-z]?")
 
 
 def spelled_out(text: str) -> str:
@@ -38,7 +35,20 @@ def spelled_out(text: str) -> str:
 
 
 def _names(formula: str) -> list[str]:
-    symbols = [symbol for symbol in _SYMBOL.findall(formula) if elements.is_symbol(symbol)]
+    """The names of its elements; none if it also has parts that are not elements."""
+    text = "".join(formula.split())
+    symbols: list[str] = []
+    failed: set[int] = set()
+    at = 0
+    while at < len(text):
+        parsed = parse(text, at, failed)
+        if parsed is None:  # a coefficient, or the fraction in a mixture
+            at += 1
+            continue
+        if parsed.organic or parsed.terminated:
+            return []
+        symbols += parsed.symbols
+        at = parsed.end
     numbers = dict.fromkeys(elements.atomic_number(symbol) for symbol in symbols)
     return [elements.name(number) for number in numbers]
 

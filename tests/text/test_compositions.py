@@ -43,6 +43,60 @@ def test_a_formula_states_these_fractions(formula, counts):
 
 
 @pytest.mark.parametrize(
+    ("formula", "plain"),
+    [
+        ("Fe(II)Fe(III)2O4", "Fe3O4"),
+        ("Cu(I)2O", "Cu2O"),
+        ("Mn(IV)O2", "MnO2"),
+        ("V(V)2O5", "V2O5"),
+        ("Fe(III)$_2$O$_3$", "Fe2O3"),
+        ("Ni(0)2Ge", "Ni2Ge"),
+    ],
+)
+def test_oxidation_states_are_not_elements(formula, plain):
+    np.testing.assert_array_equal(fractions(formula), fractions(plain))
+
+
+@pytest.mark.parametrize(
+    ("formula", "dotted"),
+    [
+        ("CuSO4.5H2O", "CuSO4·5H2O"),
+        ("Na2CO3.10H2O", "Na2CO3·10H2O"),
+        ("Ca(NO3)2.4H2O", "Ca(NO3)2·4H2O"),
+        ("KF.2H2O", "KF·2H2O"),
+        ("LiOH.H2O", "LiOH·H2O"),
+        ("CuSO4.5D2O", "CuSO4·5H2O"),
+        ("CuSO_4.5H_2O", "CuSO4·5H2O"),
+        ("CuSO₄.5H₂O", "CuSO4·5H2O"),
+        ("CaSO4.0.5H2O", "CaSO4·0.5H2O"),
+        ("CaSO4.1/2H2O", "CaSO4·0.5H2O"),
+        ("CaSO4·1/2H2O", "CaSO4·0.5H2O"),
+        ("CuSO4×5H2O", "CuSO4·5H2O"),
+        (r"CuSO4\cdot5H2O", "CuSO4·5H2O"),
+        ("Na0.35CoO2.1.3H2O", "Na0.35CoO2·1.3H2O"),
+    ],
+)
+def test_the_parts_of_a_hydrate_are_separated_by_any_dot(formula, dotted):
+    (found,) = formulas_in(f"the salt {formula}.")
+    assert found.end - found.start == len(formula)
+    np.testing.assert_allclose(found.fractions, fractions(dotted), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("formula", "multiple"),
+    [
+        ("Ba0.5Sr0.5TiO3", "BaSrTi2O6"),
+        ("WO2.9", "W10O29"),
+        ("H0.5H2O", "H5O2"),
+        ("CoO2·1.3H2O", "Co10O33H26"),
+        ("La1.5H2OF", "La3H4O2F2"),
+    ],
+)
+def test_other_full_stops_are_decimal_points(formula, multiple):
+    np.testing.assert_allclose(fractions(formula), fractions(multiple), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
     "formula",
     [
         "",
@@ -81,6 +135,30 @@ def test_formulas_in_a_text_are_found_in_their_order():
     found = formulas_in(text)
     assert [text[each.start : each.end] for each in found] == ["La2MoO6", "TiO2"]
     assert named(found[1].fractions) == {"Ti": pytest.approx(1 / 3), "O": pytest.approx(2 / 3)}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "of the CsCl\u2010type structure",
+        "of the CsCl\u2011type structure",
+        "of the CsCl–type structure",
+        "of the Th3P4 structural type",
+        "of the Th3P4 structural prototype",
+        "of the $Cu_3Au$-type",
+        "of the $Cu_3$Au-type",
+        "of the Cu<sub>3</sub>Au type",
+        "of the CaTiO3 perovskite structure",
+        "of the MgAl2O4 spinel-type structure",
+    ],
+)
+def test_a_formula_that_names_a_structure_type_states_no_composition(words):
+    assert not formulas_in(f"It is {words}.")
+
+
+@pytest.mark.parametrize("words", ["CaTiO3 perovskite", "CaTiO3–SrTiO3", "CaTiO3 structural data"])
+def test_other_words_about_structures_do_not_make_it_a_type(words):
+    assert formulas_in(f"It is {words}.")
 
 
 def test_elements_are_found_by_their_names():
