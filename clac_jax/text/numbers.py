@@ -11,8 +11,17 @@ _MINUS = "-\u2010\u2011\u2212\u2013"  # hyphens, the minus sign, and the en dash
 _SUPERSCRIPTS = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b\u207a"
 _PLAIN = str.maketrans(_SUPERSCRIPTS + _MINUS, "0123456789-+" + "-" * len(_MINUS), ",")
 
+# An exponent of ten: ^-3, ^{-3}, ^(-3), **-3, <sup>-3</sup>, $^{-3}$ or in Unicode superscripts.
+_EXPONENT = rf"[+{_MINUS}]?\d{{1,2}}"
+_RAISED = (
+    rf"(?:\$\^\{{{_EXPONENT}\}}\$|\^\{{{_EXPONENT}\}}|(?:\^|\*\*){_EXPONENT}|\^\({_EXPONENT}\)"
+    rf"|<sup>{_EXPONENT}</sup>|[{_SUPERSCRIPTS}]{{1,3}})"
+)
+_TIMES = r"(?:[\u00d7x*\u00b7\u22c5]|\$\\(?:times|cdot)\$|\\(?:times|cdot))"
+
 _NUMBER = re.compile(
     rf"""
+    (?<![\^_]\{{)(?<!<su[bp]>)(?<!<inf>)  # Not in the markup of an exponent or a subscript.
     (?:
         # A minus sign follows a space or an opening character; after a digit it is a range's dash.
         (?P<sign> (?:^|(?<=[\s(\[{{=<>~\u2248\u2264\u2265:;,|\u00d7*"']))
@@ -23,17 +32,17 @@ _NUMBER = re.compile(
         | (?<=[\d\u00b0%)][{_MINUS}]) | (?<=[\u00c5\u212b]\u2013) | (?<=\d\s\u2013) | (?<=No\.)
     )
     (?:
-        (?P<mantissa> (?:[1-9]\d{{0,2}}(?:,\d{{3}}){{1,3}}(?!,?\d)|\d{{1,9}})(?:\.\d{{1,30}})?)
+        10(?P<ten>{_RAISED})
+        |(?P<mantissa> (?:[1-9]\d{{0,2}}(?:,\d{{3}}){{1,3}}(?!,?\d)|\d{{1,9}})(?:\.\d{{1,30}})?)
         (?:[eE](?P<e>[+{_MINUS}]?\d{{1,2}})
-           |\s?[\u00d7x*\u00b7]\s?10(?:\^(?P<power>[+{_MINUS}]?\d{{1,2}})
-                                       |(?P<raised>[{_SUPERSCRIPTS}]{{1,3}})))?
-        |10\^(?P<ten>[+{_MINUS}]?\d{{1,2}})
+           |\s?{_TIMES}\s?10(?P<power>{_RAISED}))?
     )
     # Its end: not part of a word, except for a unit.
     (?: (?![\w^]|\.\d) | (?=(?:\u00c5|\u212b|m?eV|GPa|K|nm|pm)(?!\w)) )
     """,
     re.VERBOSE,
 )
+_NOT_OF_EXPONENT = re.compile(r"[^\d+-]")
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -67,9 +76,10 @@ def numbers_in(text: str) -> list[Number]:
 
 
 def _value(match: re.Match[str]) -> float:
-    exponent = match["e"] or match["power"] or match["raised"] or match["ten"] or "0"
+    exponent = (match["e"] or match["power"] or match["ten"] or "0").translate(_PLAIN)
+    mantissa = (match["mantissa"] or "1").translate(_PLAIN)
     try:
-        value = float(f"{match['mantissa'] or '1'}e{exponent}".translate(_PLAIN))
+        value = float(f"{mantissa}e{_NOT_OF_EXPONENT.sub('', exponent)}")
     except ValueError:  # superscripts in disorder
         return float("inf")
     return -value if match["sign"] else value
