@@ -256,8 +256,9 @@ def replace_formulas(text: str, word: str = "material", also: Iterable[str] = ()
         word: the replacement.
         also: formulas to replace in any case, such as that of the crystal described. They are
             replaced even if ambiguous ("KF", "In"), where they form a separate word; an element
-            symbol is kept where it reads as an English word, as a unit after a number, or as part
-            of a longer symbol. Spaces between the elements ("Pb S") are allowed.
+            symbol is kept where it reads as an English word, as a unit after a number ("25 °C"), as
+            a quantity ("V = 45 Å³"), or as part of a longer symbol ("C 2/m", "F-centered"). Spaces
+            between the elements ("Pb S") are allowed.
     """
     spans = find_formulas(text)
     for known in also:
@@ -271,6 +272,17 @@ def replace_formulas(text: str, word: str = "material", also: Iterable[str] = ()
     return "".join([*pieces, text[at:]])
 
 
+_NOT_AFTER_NUMBER = (
+    r"(?<![\d°º˚⁰¹²³⁴-⁹])(?<![\d°º˚⁰¹²³⁴-⁹]\s)(?<!\\circ)(?<!\\circ[\s}$])(?<!\\circ\}\$)"
+)
+_NOT_A_SYMBOL = (
+    r"(?!\s?[=≈]\s?[-−–]?\d)"  # a quantity
+    # A space group: C 2/m, P -1, P m -3 m, C c.
+    r"(?!\s(?:[-−–]?[1-6][1-5]?(?:_|\b)(?!\.\d)|[cmn]\b|[abd]\s-?[\dabcdmn]\b))"
+    # A lattice, a plane, a point in reciprocal space, an absorption edge, or a shape.
+    r"(?![-‐‑–\s](?:(?:face|body|base|side)[-‐‑–\s])?cent(?:er|red|ring))"
+    r"(?![-‐‑–](?:axis|axes|edge|face|glide|mesh|path|points?|shaped)\b)"
+)
 _KNOWN_PARTS = re.compile(r"[(\[{]*[A-Z][a-z]?[^A-Z(\[{]*|.", re.DOTALL)
 
 
@@ -279,6 +291,7 @@ def _known_pattern(known: str) -> re.Pattern[str]:
     escaped = "[ \u00a0]?".join(re.escape(part) for part in _KNOWN_PARTS.findall(known))
     if not is_symbol(known):
         return re.compile(rf"(?<!\w){escaped}(?!\w)")
-    unit = r"(?<!\d)(?<!\d\s)" if known in UNIT_SYMBOLS else ""
+    unit = _NOT_AFTER_NUMBER if known in UNIT_SYMBOLS else ""
     word = _ENGLISH_USE if known in ENGLISH_SYMBOLS else ""
+    word += _NOT_A_SYMBOL if len(known) == 1 else ""
     return re.compile(rf"(?<!\w)(?<!\d[/-]){unit}{escaped}(?![\w(]|[-–]\d|/[a-z\d]){word}")

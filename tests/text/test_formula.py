@@ -120,6 +120,28 @@ def test_known_formulas_are_replaced_in_any_form():
     assert replace_formulas("Pb S, PbS (Pb S)", "X", also=("PbS",)) == "X, X (X)"
 
 
+@pytest.mark.parametrize(
+    ("element", "text"),
+    [
+        ("C", "900 °C, 25°C, 25 ° C and 900 $^\\circ$C"),
+        ("F", "50 °F"),
+        ("K", "10⁻³ K, K-points, the K-edge and K = 12 GPa"),
+        ("C", "C 2/m, C 1 2/c 1, C m c m, C c and C 2_1"),
+        ("P", "P 2/c, P 21/c, P -1, P m -3 m and P 6_3/m m c"),
+        ("C", "C-centered, C face-centred and C-axis"),
+        ("V", "V = 45 Å³ and V-shaped"),
+    ],
+)
+def test_an_element_symbol_is_kept_where_it_means_something_else(element, text):
+    assert replace_formulas(text, also=(element,)) == text
+
+
+def test_an_element_symbol_is_replaced_where_it_means_the_element():
+    text = "C atoms, C–C, C and C, C-rich, (C), four C, C 1.54 Å away; C."
+    assert replace_formulas(text, "X", also=("C",)) == text.replace("C", "X")
+    assert replace_formulas("W-type, Cu = 2", "X", also=("W", "Cu")) == "X-type, X = 2"
+
+
 # Space groups.
 
 
