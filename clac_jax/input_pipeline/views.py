@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ import numpy as np
 
 from clac_jax.crystals.augment import perturb, strain
 from clac_jax.crystals.crystal import Crystal
+from clac_jax.crystals.elements import symbol
+from clac_jax.crystals.formulas import conventional
 from clac_jax.crystals.graph import CrystalGraph, build_graph
 from clac_jax.datasets.record import DataError, Record, shortened
 from clac_jax.errors import UserError
@@ -209,11 +212,9 @@ def draw(
         elif options.mask_prob:
             ids, labels = tokenizer.mask_tokens(ids, rng, options.mask_prob)
             shown = labels == IGNORED_LABEL
-            if numbers is not None:  # a masked token does not say its value
-                numbers = np.where(shown, numbers, np.float32(np.nan))
-            if composition is not None:  # nor elements
+            if options.facts != NO_FACTS:  # numbers and formulas with masked tokens say nothing
                 offsets = tokenizer.encode_with_offsets(words, options.max_length)[1]
-                composition = token_composition(words, offsets, shown)
+                numbers, composition = _facts(words, offsets, options.facts, shown)
         if composition is not None and happens(_COMPOSITION + view, options.hide_composition_prob):
             composition = np.zeros_like(composition)
         tokens = TokenView(ids, labels if options.with_labels else None, numbers, composition)
@@ -291,7 +292,11 @@ def plain_views(
 
 def without_formulas(words: str, record: Record) -> str:
     """The text with "material" for every formula, and for the record's own even if ambiguous."""
-    return replace_formulas(words, FORMULA_WORD, also=(record.formula,))
+    own = {record.formula}
+    counts = Counter(map(symbol, record.atomic_numbers.tolist()))
+    if len(counts) > 1:  # a table without formulas has given "FK" for KF
+        own.add(conventional(counts))
+    return replace_formulas(words, FORMULA_WORD, also=own)
 
 
 def token_view(
@@ -308,9 +313,16 @@ def token_view(
     if facts == NO_FACTS:
         return TokenView(tokenizer.encode(words, max_length))
     ids, offsets = tokenizer.encode_with_offsets(words, max_length)
-    numbers = token_numbers(words, offsets) if facts.numbers else None
-    composition = token_composition(words, offsets) if facts.compositions else None
+    numbers, composition = _facts(words, offsets, facts)
     return TokenView(ids, numbers=numbers, composition=composition)
+
+
+def _facts(
+    words: str, offsets: np.ndarray, facts: TextFacts, shown: np.ndarray | None = None
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    numbers = token_numbers(words, offsets, shown) if facts.numbers else None
+    composition = token_composition(words, offsets, shown) if facts.compositions else None
+    return numbers, composition
 
 
 def _graph(view: Crystal, options: ViewOptions, original: Crystal) -> CrystalGraph:

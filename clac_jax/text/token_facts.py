@@ -9,7 +9,7 @@ from clac_jax.text.compositions import elements_in, formulas_in
 from clac_jax.text.numbers import numbers_in
 
 
-def token_numbers(text: str, offsets: np.ndarray) -> np.ndarray:
+def token_numbers(text: str, offsets: np.ndarray, shown: np.ndarray | None = None) -> np.ndarray:
     """(L,) float32: for each token of a number its value, else NaN.
 
     The tokens that are left of a number that was cut have the value of all of it.
@@ -17,10 +17,14 @@ def token_numbers(text: str, offsets: np.ndarray) -> np.ndarray:
     Args:
         text: the text.
         offsets: (L, 2) positions of its tokens, see `Tokenizer.encode_with_offsets`.
+        shown: (L,) bool, False for masked tokens: no token of a number with such a one has its
+            value, which would give the masked digits away. None: all are shown.
     """
     result = np.full(len(offsets), np.nan, np.float32)
     for number in numbers_in(text):
-        result[_tokens_of(number.start, number.end, offsets)] = number.value
+        tokens = _tokens_of(number.start, number.end, offsets)
+        if shown is None or shown[tokens].all():
+            result[tokens] = number.value
     return result
 
 

@@ -8,10 +8,17 @@ import pytest
 from helpers.crystals import random_crystal
 
 from clac_jax.crystals.descriptors import describe
+from clac_jax.crystals.elements import atomic_number
 from clac_jax.datasets.record import DataError, Record
 from clac_jax.input_pipeline.needs import TextFacts
 from clac_jax.input_pipeline.prefetch import prefetched
-from clac_jax.input_pipeline.views import ViewOptions, draw, plain_views, train_views
+from clac_jax.input_pipeline.views import (
+    ViewOptions,
+    draw,
+    plain_views,
+    train_views,
+    without_formulas,
+)
 from clac_jax.text.sentences import IGNORED_LABEL, Tokenizer
 
 OPTIONS = ViewOptions(cutoff=4.0, max_length=40)
@@ -106,20 +113,28 @@ def test_descriptors_and_numbers_are_added_and_change_nothing_else(records, toke
     assert same(bare, train_views(records[5], 5, 0, 0, OPTIONS, tokenizer))
 
 
-def test_a_masked_token_does_not_say_its_value(records, tokenizer):
+def test_a_number_with_a_masked_token_has_its_value_at_none(records, tokenizer):
     options = dataclasses.replace(
-        OPTIONS, facts=TextFacts(numbers=True), mask_prob=0.5, with_labels=True
+        OPTIONS, facts=TextFacts(numbers=True), mask_prob=0.3, with_labels=True
     )
-    masked = kept = 0
+    pieces = tokenizer.encode("3.9", 8)[1:-1]
+    assert len(pieces) == 3
+    shown = hidden = 0
     for epoch in range(10):
-        for view in train_views(records[0], 0, 0, epoch, options, tokenizer).tokens:
-            hidden = view.labels != -100
-            assert np.isnan(view.numbers[hidden]).all()
-            is_number = np.isin(view.labels, [tokenizer.encode("3.9", 8)[1:-1]])
-            masked += np.sum(hidden & is_number)
-            kept += np.sum(~np.isnan(view.numbers))
-            assert set(view.numbers[~np.isnan(view.numbers)]) <= {np.float32(3.9)}
-    assert masked > 3 and kept > 3
+        for index, record in enumerate(records):
+            for view in train_views(record, index, 0, epoch, options, tokenizer).tokens:
+                is_shown = view.labels == IGNORED_LABEL
+                words = np.where(is_shown, view.ids, view.labels)
+                places = range(len(words) - len(pieces) + 1)
+                at = [k for k in places if np.array_equal(words[k : k + len(pieces)], pieces)]
+                valued = np.zeros(len(words), bool)
+                for k in at:
+                    valued[k : k + len(pieces)] = is_shown[k : k + len(pieces)].all()
+                np.testing.assert_array_equal(
+                    view.numbers, np.where(valued, np.float32(3.9), np.nan)
+                )
+                shown, hidden = shown + valued.any(), hidden + bool(at and not valued.any())
+    assert shown and hidden
 
 
 def test_masked_tokens_do_not_say_their_elements(records, tokenizer):
@@ -167,6 +182,18 @@ def test_formulas_are_replaced_from_the_start_epoch_on(records, tokenizer):
     assert "material" in texts[1]
     plain = plain_views(records[0], 0, options, tokenizer).tokens[0].ids
     assert "cscl" in tokenizer.decode(plain).lower()
+
+
+@pytest.mark.parametrize(
+    ("formula", "written"),
+    [("FK", "KF"), ("IK", "KI"), ("NV", "VN"), ("CW", "WC"), ("NU", "UN"), ("HK", "KH")],
+)
+def test_the_formula_as_chemists_write_it_is_replaced_too(formula, written):
+    numbers = np.array([atomic_number(symbol) for symbol in formula], np.int32)
+    record = Record("m", np.eye(3), numbers, np.zeros((2, 3)), formula)
+    words = f"{written} is cubic. In {written}, the cations have six neighbors."
+    expected = "material is cubic. In material, the cations have six neighbors."
+    assert without_formulas(words, record) == expected
 
 
 def test_a_switched_augmentation_leaves_the_others_as_they_were(records, tokenizer):
