@@ -102,10 +102,11 @@ _DOT = re.compile(
 _BEFORE_WATER = re.compile(
     rf"(_?[1-9]\d{{0,2}})?(?=\.\d{{1,3}}(?:[./]\d{{1,3}})?{_WATER}(?:\)|\}}|\$)*(?![\w₀-₉(\[{{<~^·•⋅]))"
 )
-_CHARGE = re.compile(
-    r"(?:\$?\^\{\d*[+−–-]\}\$?|\^\d*[+−–-]\^|[²³⁴⁵⁶]?[⁺⁻]|<sup>\d*[+−–-]</sup>)(?![\w+−-])"
+CHARGE = re.compile(
+    r"(?:\$?\^\{\d*[+−–-]\}\$?|\^\d*[+−–-]\^|[¹²³⁴-⁸]?[⁺⁻]|<sup>\d*[+−–-]</sup>)(?![\w+−-])"
     r"|\^?\d*\+(?![\w+−]|-\d)|\^?\d*[−–-](?![\w+−([-])"
 )
+"""The charge of an ion, after its symbols."""
 # The surface terminations of MXenes: Ti3C2Tx.
 _TERMINATION = re.compile(
     r"T(?:[xz]|ₓ|_x_?|_\{x\}|\$_x\$|\$_\{x\}\$|~x~|<sub>x</sub>)(?!\w)"
@@ -280,7 +281,7 @@ def parse(text: str, at: int, failed: set[int] | None = None) -> Parsed | None:
         if termination is not None:
             result.end = termination.end()
             result.terminated = True
-    charge = _CHARGE.match(text, result.end)
+    charge = CHARGE.match(text, result.end)
     if charge is not None:
         result.end = charge.end()
         result.charged = True

@@ -6,6 +6,8 @@ import functools
 import re
 
 from clac_jax.crystals.elements import OTHER_NAMES, name, symbol
+from clac_jax.text.formula_grammar import CHARGE, ROMAN_STATE, is_element
+from clac_jax.text.formula_spaced import ENGLISH_SYMBOLS
 
 ELEMENT_WORD = "element"
 """Stands for the name of any element."""
@@ -16,30 +18,60 @@ _NUMBERS = range(1, 119)
 _SERIES = ("lanthanide", "actinide")
 _ANIONS = (
     # -ide
-    "amide antimonide arsenide aurate azide bismuthide boride bromide carbide chloride cyanamide "
-    "cyanide diimide fluoride germanide halide hydride hydroxide iodide nitride oxide phosphide "
-    "plumbide selenide silicide stannide sulfide sulphide telluride chalcogenide pnictide "
+    "aluminide amide antimonide arsenide astatide auride aurate azide beryllide bismuthide boride "
+    "bromide carbide chloride cupride cyanamide cyanide diimide fluoride gallide germanide halide "
+    "hydride hydroxide indide iodide iridide magneside mercuride nickelide nitride oxide "
+    "palladide phosphide platinide plumbide polonide rhodide selenide silicide stannide sulfide "
+    "sulphide telluride thallide zincide chalcogenide pnictide "
     # -ate, -ite
-    "aluminate antimonate arsenate bismuthate borate bromate carbonate chlorate chromate cyanate "
-    "ferrate gallate germanate iodate manganate molybdate niobate nitrate phosphate platinate "
-    "selenate silicate stannate sulfate sulphate tantalate tellurate titanate tungstate vanadate "
-    "zirconate antimonite arsenite nitrite phosphite selenite sulfite sulphite tellurite "
+    "aluminate antimonate argentate arsenate beryllate bismuthate borate bromate cadmate carbonate "
+    "chlorate chromate cobaltate cuprate cyanate ferrate gallate germanate hafnate indate iodate "
+    "iridate manganate mercurate molybdate neptunate nickelate niobate nitrate osmate palladate "
+    "phosphate platinate plumbate plutonate rhenate rhodate ruthenate scandate selenate silicate "
+    "stannate sulfate sulphate tantalate technetate tellurate thallate thorate titanate tungstate "
+    "uranate vanadate wolframate yttrate zincate zirconate antimonite arsenite chromite cobaltite "
+    "ferrite manganite nitrite phosphite selenite sulfite sulphite tellurite "
     # others
-    "ammine ammonium carbonyl hydrate hydrated oxyacid"
+    "ammine ammonium carbonyl hydrate hydrated hydroxyl neptunyl nitrosyl oxyacid phosphonium "
+    "plutonyl titanyl uranyl vanadyl zirconyl"
 )
-_SYMBOL = re.compile("[A-Z][a-z]?")
+# Not after other letters: macerate, glyceric.
+_CLASSES = "cerate chromyl"
+_ADJECTIVES = (
+    "antimonic antimonous argentic arsenous auric aurous ceric cerous chromic chromous cobaltic "
+    "cobaltous cupric cuprous ferric ferrous manganic manganous mercuric mercurous nickelous "
+    "plumbic plumbous stannic stannous thallic thallous titanous uranic uranous vanadous"
+)
+_UNIT = re.compile(rf"[A-Z][a-z]?(?:\(?\d{{1,2}}[a-z]?\)?|{ROMAN_STATE.pattern})?")
+_NOT_WORDS = ENGLISH_SYMBOLS | {"Cf", "Cm", "Fm", "Pa", "Pm"}  # also units and space groups
+_DASH = "[–—‐‑−-]"
+_PARTICLE = r"(?:atom|ion|anion|cation|ligand|vacanc(?:y|ie))s?\b"
+_OF_AN_ELEMENT = (
+    r"(?:based|bearing|bonded|centered|containing|coordinated|deficient|doped|free|ligand|only|"
+    r"poor|rich|substituted|terminated)\b"
+)
+_HOW_MANY = "each|every|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
 
 
 def without_elements(words: str) -> str:
     """The text with "element" for each element that it names, and "compound" for each oxide.
 
-    Formulas are left to `formula.replace_formulas`, which is to be applied first. Single symbols
-    are replaced only in bonds ("Fe–O", "Fe–O–Fe"): elsewhere they can be words (In, As), or letters
-    of a space group.
+    Formulas are left to `formula.replace_formulas`, which is to be applied first. Symbols go with
+    their charges and labels ("O2-", "Ni(1)", "Fe1–O1"). One that can be a word (In, As), or a
+    letter of a space group or a site (C, B), goes only in ions and bonds, with a label in brackets,
+    and where the words around it say that it is an element ("six O atoms", "As-rich").
     """
-    words = _bonds().sub(lambda found: _SYMBOL.sub(ELEMENT_WORD, found[0]), words)
+    for pattern in (_ions(), _bonds(), _symbols(), _counted()):
+        words = pattern.sub(_without_symbols, words)
     words = _names().sub(lambda found: _like(found[0], ELEMENT_WORD), words)
     return _classes().sub(lambda found: _like(found[0], COMPOUND_WORD) + (found[1] or ""), words)
+
+
+def _without_symbols(found: re.Match[str]) -> str:
+    """The match, with "element" for its last group, if it has one, or for all its symbols."""
+    if found.re.groups:
+        return found[0][: found.start(1) - found.start()] + ELEMENT_WORD
+    return _UNIT.sub(ELEMENT_WORD, found[0])
 
 
 def _like(found: str, word: str) -> str:
@@ -49,17 +81,71 @@ def _like(found: str, word: str) -> str:
 
 @functools.cache
 def _names() -> re.Pattern[str]:
-    names = [*(name(number) for number in _NUMBERS), *OTHER_NAMES, *_SERIES]
-    return re.compile(rf"\b(?:di)?(?:{'|'.join(names)})\b", re.IGNORECASE)
+    names = "|".join([*(name(number) for number in _NUMBERS), *OTHER_NAMES, *_SERIES])
+    verb = rf"(?<=\blead)\sto\b(?!\s(?:{names})\b)"
+    adjectives = "|".join(_ADJECTIVES.split())
+    return re.compile(rf"\b(?:(?:di)?(?:{names})|{adjectives})\b(?!{verb})", re.IGNORECASE)
 
 
 @functools.cache
 def _classes() -> re.Pattern[str]:
     # Also oxyfluorides, dioxides, superoxides and metaphosphates.
-    return re.compile(rf"\b[a-z]*(?:{'|'.join(_ANIONS.split())})(s?)\b", re.IGNORECASE)
+    any_prefix = "|".join(_ANIONS.split())
+    without_prefix = "|".join(_CLASSES.split())
+    # The endings come first, because most words have none of them.
+    ends = r"(?=[a-z]*(?:ide|[ai]te|hydrated|ammine|acid|ium|yl)s?\b)"
+    return re.compile(
+        rf"\b{ends}(?:[a-z]*(?:{any_prefix})|(?:{without_prefix}))(s?)\b", re.IGNORECASE
+    )
+
+
+def _any_of(symbols: list[str]) -> str:
+    return f"(?:{'|'.join(sorted(symbols, key=len, reverse=True))})"
+
+
+@functools.cache
+def _alternatives() -> tuple[str, str, str]:
+    """Patterns of any symbol; of those that mean nothing else; and of the rest."""
+    symbols = [symbol(number) for number in _NUMBERS]
+    clear = [each for each in symbols if len(each) == 2 and is_element(each)]
+    clear = [each for each in clear if each not in _NOT_WORDS]
+    unclear = [each for each in symbols if is_element(each) and each not in clear]
+    return _any_of(symbols), _any_of(clear), _any_of(unclear)
+
+
+@functools.cache
+def _ions() -> re.Pattern[str]:
+    # Li1+, O2-, Ni²⁺, Fe(III), Ni(1); but not "C- and F-centered".
+    lattices = r"(?![A-Z]-\s(?:and|or)\s[A-Z]-cent)"
+    marks = rf"(?:{CHARGE.pattern}|{ROMAN_STATE.pattern}|\(\d{{1,2}}[a-z]?\)(?!\w))"
+    return re.compile(rf"(?<![\w\\])(?=[A-Z]){lattices}({_alternatives()[0]}{marks})")
 
 
 @functools.cache
 def _bonds() -> re.Pattern[str]:
-    symbols = "|".join(symbol(number) for number in _NUMBERS)
-    return re.compile(rf"(?<![\w-])(?:{symbols})(?:[–-](?:{symbols}))+(?![\w-])")
+    one = rf"(?:{_alternatives()[0]}\d{{0,2}}|{ELEMENT_WORD})"
+    return re.compile(rf"(?<![\w-]){one}(?:{_DASH}{one})+(?![\w-])")
+
+
+@functools.cache
+def _symbols() -> re.Pattern[str]:
+    every, clear, unclear = _alternatives()
+    prefixes = rf"(?!(?:Co|Re)-(?!{_OF_AN_ELEMENT}))"  # "Co-planar", "Re-entrant"
+    groups = r"(?!(?:Cs|Th)\s(?:point|site|symmetry))"
+    listed = rf"(?:,\s{every}){{0,5}}(?:,?\s(?:and|or)\s{every})?"
+    labels = rf"(?:(?:,?\s(?:and|or)|,)?\s{every}\d{{1,2}}){{0,5}}"
+    return re.compile(
+        rf"(?<![\w\\])(?=[A-Z])(?:{prefixes}{groups}{clear}\d{{0,2}}(?![\w\u0304\u0305])"
+        rf"|{unclear}(?={listed}(?:\s{_PARTICLE}|\sis\s(?:bonded|coordinated)\b)"
+        rf"|{_DASH}{_OF_AN_ELEMENT}(?<!\b[A-Z]-centered))"
+        rf"|{unclear}\d{{1,2}}(?={labels}\s(?:atom|ion|position|site)s?\b(?!\ssymmetr)))"
+    )
+
+
+@functools.cache
+def _counted() -> re.Pattern[str]:
+    # Not "I", which is more often a word.
+    return re.compile(
+        rf"\b(?:equivalent|{_HOW_MANY}|(?:bonded|coordinated)\s(?:to|by|with))\s"
+        r"((?:[BCFHKNOPSUVWY]))(?![\w'’-]|\s?[=/])"
+    )

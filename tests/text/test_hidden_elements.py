@@ -28,12 +28,49 @@ def test_names_classes_and_bonds_go(words, expected):
 
 
 @pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("Li1+ is bonded to six O2- atoms; Ni²⁺, Cl⁻, Na¹⁺, Fe(III), Co^{3+} and Fe<sup>3+</sup>",
+         "element is bonded to six element atoms; element, element, element, element, element "
+         "and element"),
+        ("In the first Ni(1) site, Ni(1) has two O(2).",
+         "In the first element site, element has two element."),
+        ("Fe1–O1–Fe2, Fe3+–O2- and Ti–O2-",
+         "element–element–element, element–element and element–element"),
+        ("the Fe1 and O1 sites", "the element and element sites"),
+        ("Ti-based, O-rich, As-doped", "element-based, element-rich, element-doped"),
+        ("Na is bonded to six equivalent Cl and one K; O and F atoms, In atoms",
+         "element is bonded to six equivalent element and one element; element and element atoms, "
+         "element atoms"),
+        ("cuprate nickelate iridate ruthenate cobaltate cerates aluminide", "compound " * 5 +
+         "compounds compound"),
+        ("ferrous, Cupric and uranyl", "element, Element and compound"),
+        ("It can lead to a gap; from lead to oxygen",
+         "It can lead to a gap; from element to element"),
+    ],
+)  # fmt: skip
+def test_ions_labels_symbols_and_more_classes_go(words, expected):
+    assert without_elements(words) == expected
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["oxide", "oxyfluoride", "ammine", "hydrate", "carbonyl", "ammonium", "oxyacid", "manganite"],
+)
+def test_a_class_goes_whatever_its_ending(kind):
+    assert without_elements(f"Two {kind}s, a {kind}.") == "Two compounds, a compound."
+
+
+@pytest.mark.parametrize(
     "words",
     [
         "The space groups P-1, C2/c, I-43m, P6_3/mmc (No. 194) and Pbcn",
         "In the perovskite, as in rutile, no atom is at the cell's origin. He is at 2.08 Å.",
         "Isolated tetrahedra in a direction outside the plane",  # "ide" within a word
-        "ironic, tinned, leading, goldfish",
+        "ironic, tinned, leading, goldfish, macerate, glyceric, ferromagnetic",
+        "Pm3\u0305m, Pa-3, Cm, C2 symmetry, the S4 axis, Cs symmetry, C- and F-centered",
+        "the B-site, K-points, V-shaped, Co-planar, type I and II, at 5 Pa, 300 K and 3 V",
+        "As a result, no atoms move; I see one. At 300 K, it is stable.",
     ],
 )
 def test_structure_and_other_words_stay(words):
