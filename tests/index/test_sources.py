@@ -56,6 +56,7 @@ def test_compressed_and_magnetic_cifs_are_those_of_a_folder_too(tmp_path):
         items = read(tmp_path, on_formula_mismatch=on_formula_mismatch)
         assert ids(items) == ["a", "c", "d", "deep/b"]
     assert ids(read(tmp_path / "a.cif.gz")) == ["a"]
+    (tmp_path / "deep" / "b.CIF.GZ").unlink()
     user_tables.write(tmp_path / "t.jsonl", [{"id": "a", "gpt_text": "Salt."}])
     assert read(tmp_path)[0].text == "Salt."
 
