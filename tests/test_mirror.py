@@ -36,7 +36,6 @@ ELSEWHERE = {
     "checkpoint.damage": "checkpoint/test_files.py",
     "checkpoint.database": "checkpoint/test_parts.py",
     "checkpoint.export": "cli/test_ckpt.py",
-    "checkpoint.growing": "checkpoint/test_plan.py",
     "checkpoint.inspect": "cli/test_ckpt.py",
     "checkpoint.lineage": "chain/test_chain_file.py",
     "checkpoint.made_from": "checkpoint/test_averaging.py",

@@ -17,6 +17,7 @@ from clac_jax.checkpoint.renaming import (
     Offer,
     Offers,
     Saved,
+    Shape,
     Shapes,
     parameter_names,
     part_of,
@@ -24,7 +25,7 @@ from clac_jax.checkpoint.renaming import (
 )
 from clac_jax.config.encoders import fill_defaults
 from clac_jax.config.schema import from_plain
-from clac_jax.surgery.growth import Grown, Old, plan
+from clac_jax.surgery.growth import Grown, GrowthError, Old, Refusal, plan
 from clac_jax.surgery.transform import Transform
 
 Grow = Callable[[Shapes, Shapes], Mapping[str, Grown]]
@@ -95,7 +96,8 @@ def grow_offers(offers: Offers, saved: Saved, wanted: Shapes, grow: Grow) -> Non
                 continue
         if entry.source is None:
             if not is_moment:
-                offers.added[path] = (entry.reason, _change(transform, (), (), shape))
+                fill = Change(str(transform), (), (shape,), (shape,)) if transform else None
+                offers.added[path] = (entry.reason, fill)
             continue
         base = by_rules.get(prefix + entry.source)
         if base is None:
@@ -103,27 +105,29 @@ def grow_offers(offers: Offers, saved: Saved, wanted: Shapes, grow: Grow) -> Non
         if kind == "count" and is_moment:
             offers.by_target[path] = base
         else:
-            offers.by_target[path] = _grown(base, transform, shape)
+            given = saved.shapes[base.source] if base.change is None else base.change.shape
+            try:
+                offers.by_target[path] = _grown(base, given, transform, shape)
+            except ValueError as error:
+                if part_of(path) == "opt_state":  # not of its parameter's shape: it starts over
+                    offers.by_target[path] = base
+                    continue
+                reason = f"The array {name} cannot grow from {given} to {shape}: {error}."
+                raise GrowthError([Refusal(reason, (name,))]) from error
             offers.reasons[path] = entry.reason
         offers.targets[base.source] = (*offers.targets.get(base.source, ()), path)
 
 
-def _grown(base: Offer, transform: Transform | None, shape: tuple[int, ...]) -> Offer:
+def _grown(base: Offer, given: Shape, transform: Transform | None, shape: Shape) -> Offer:
+    """The offer, whose array of the shape `given` grows to another shape.
+
+    Raises:
+        ValueError: it cannot.
+    """
     if transform is None:
         return base
-    first = base.change
-    if first is None or not first.transform:
-        return Offer(base.source, _change(transform, (base.source,), (), shape))
-    return Offer(base.source, _change(transform, first.inputs, (first.transform,), shape))
-
-
-def _change(
-    transform: Transform | None,
-    inputs: tuple[str, ...],
-    before: tuple[str, ...],
-    shape: tuple[int, ...],
-) -> Change | None:
-    if transform is None:
-        return None
-    text = " | ".join((*before, str(transform)))
-    return Change(text, inputs, (shape,), (shape,))
+    results = transform.shapes((given,), (shape,))
+    # The rule's own step keeps its targets and its several results: "split" or "pad(0)".
+    before = base.change if base.change is not None and base.change.transform else None
+    inputs = (base.source,) if before is None else before.inputs
+    return Offer(base.source, Change(str(transform), inputs, results, (shape,), before=before))

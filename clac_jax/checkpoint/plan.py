@@ -119,7 +119,7 @@ class Plan:
         if m.outcome in ("renamed", "transformed") and module_of(m.source or "") != module:
             text = f"{module_of(m.source or '')} -> {module}"
         if m.change is not None and m.change.transform:
-            text += f" by {short_transform(m.change.transform)}"
+            text += f" by {short_transform(m.change.text)}"
         if m.number and len(self.sources) > 1:
             text += f", source {m.number}"
         return f"{text} ({m.reason})" if m.reason else text
@@ -153,7 +153,7 @@ def module_of(path: str) -> str:
 def _as_json(m: Match) -> dict[str, Any]:
     change = {}
     if m.change is not None:
-        change = {"transform": m.change.transform, "inputs": list(m.change.inputs)}
+        change = {"transform": m.change.text, "inputs": list(m.change.inputs)}
     return {
         "outcome": m.outcome,
         "path": m.path,

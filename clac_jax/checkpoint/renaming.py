@@ -51,6 +51,7 @@ class Change:
         results: the shape of each result.
         targets: the shape of each array of the model that a result is for.
         index: which result it is.
+        before: the change whose result is transformed; None: the saved arrays are.
     """
 
     transform: str
@@ -58,6 +59,12 @@ class Change:
     results: tuple[Shape, ...]
     targets: tuple[Shape, ...]
     index: int = 0
+    before: Change | None = None
+
+    @property
+    def text(self) -> str:
+        """All transforms of the saved arrays, one after the other."""
+        return self.transform if self.before is None else f"{self.before.text} | {self.transform}"
 
     @property
     def shape(self) -> Shape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from clac_jax.checkpoint.layout import CheckpointInfo
 from clac_jax.checkpoint.matching import KEPT, Match, RestoreOptions
 from clac_jax.checkpoint.plan import Plan, make_plan
 from clac_jax.checkpoint.proposals import suggest_rules
-from clac_jax.checkpoint.renaming import parameter_names, part_of, split_name
+from clac_jax.checkpoint.renaming import Change, parameter_names, part_of, split_name
 from clac_jax.checkpoint.shard_handler import Target
 from clac_jax.checkpoint.sources import Arrays, Wanted, of_checkpoint, with_growth
 from clac_jax.config.adapters import is_adapter
@@ -149,23 +150,35 @@ def _read(
         arrays.update(read_targets(info, targets))
     saved = source.read({path for m in rest for path in m.sources})
     parameters = parameter_names(path for path in source.leaves if part_of(path) == "params")
-    done: dict[tuple[str, tuple[str, ...]], list[np.ndarray]] = {}
+    done: dict[Change, list[np.ndarray]] = {}
     for m in rest:
         assert m.path is not None and m.source is not None
         wanted, change = shapes[m.path], m.change
         if change is None or not change.transform:
             array = saved[m.source]
         else:
-            made = change.transform, change.inputs
-            if made not in done:
-                # A parameter and its moments draw the same numbers, whatever else is restored.
-                _, name = split_name(change.inputs[0], parameters)
-                rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-                inputs = [saved[path] for path in change.inputs]
-                done[made] = parse(change.transform).apply(inputs, change.targets, rng)
-            array = done[made][change.index]
+            # A parameter and its moments draw the same numbers, whatever else is restored.
+            _, name = split_name(change.inputs[0], parameters)
+            array = _made(change, saved, [seed, zlib.crc32(name.encode())], done)
         arrays[m.path] = _placed(array, wanted, bases.get(m.path))
     return arrays
+
+
+def _made(
+    change: Change,
+    saved: Mapping[str, np.ndarray],
+    seed: Sequence[int],
+    done: dict[Change, list[np.ndarray]],
+) -> np.ndarray:
+    """The result of a change; `done` has what is made already, and gets all results of it."""
+    made = dataclasses.replace(change, index=0)
+    if made not in done:
+        inputs = [saved[path] for path in change.inputs]
+        if change.before is not None:
+            inputs = [_made(change.before, saved, seed, done)]
+        rng = np.random.default_rng(seed)
+        done[made] = parse(change.transform).apply(inputs, change.targets, rng)
+    return done[made][change.index]
 
 
 def _placed(array: np.ndarray, wanted: jax.ShapeDtypeStruct, base: Any) -> Any:

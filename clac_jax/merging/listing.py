@@ -162,7 +162,7 @@ def _origin(m: Match, plan: Plan, in_full: bool = False) -> str:
         old = ", ".join(m.sources) if in_full else module_of(m.source or "")
         where += f", from {old}"
     if m.change is not None and m.change.transform:
-        text = m.change.transform
+        text = m.change.text
         where += f" by {text if in_full else short_transform(text)}"
     return where + (", resized" if m.outcome == "resized" else "") + reason
 
