@@ -126,7 +126,7 @@ def _conditional(
         options = wanted if isinstance(wanted, list) else [wanted]
         if parent in given.space:
             is_met = any(given.space[parent].contains(option) for option in options)
-            when[parent] = wanted
+            when[parent] = options  # JSON would make alternatives of the members of a tuple
         else:
             is_met = is_active(Choice((), {parent: wanted}), flat)
         if not is_met:

@@ -88,9 +88,11 @@ class Definition:
         for name, domain in plain["space"].items():
             facts = {key: value for key, value in domain.items() if key != "kind"}
             if domain["kind"] == "choice":
-                facts["values"] = tuple(
-                    tuple(each) if isinstance(each, list) else each for each in facts["values"]
-                )
+                facts["values"] = _tuples(facts["values"])
+            facts["when"] = {
+                other: [_tuples(each) for each in wanted] if isinstance(wanted, list) else wanted
+                for other, wanted in facts["when"].items()
+            }
             space[name] = kinds[domain["kind"]](**facts)
         return cls(**{**plain, "space": space})
 
@@ -125,6 +127,11 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_as_json(each) for each in value]
     return value if isinstance(value, str | int | float | bool | None) else repr(value)
+
+
+def _tuples(value: Any) -> Any:
+    """A value from JSON, with tuples for its lists."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def sweep_folder() -> Path:

@@ -1,6 +1,7 @@
 """Sweep files: what they may say, and one sentence for each mistake, before anything runs."""
 
 import dataclasses
+import json
 
 import pytest
 from helpers.paths import ROOT
@@ -176,3 +177,27 @@ def test_the_best_value_ignores_nan():
     definition = dataclasses.replace(Definition(), mode="max")
     assert definition.best([1.0, float("nan"), 2.0]) == 2.0
     assert definition.best([float("nan")]) is None
+
+
+def test_a_condition_on_a_tuple_is_the_same_after_a_start(file):
+    lines = (
+        "_text = (r'text_encoder/.*',)",
+        "space['frozen'] = choice((), _text)",
+        "space['learning_rate'] = log(1e-4, 1e-2, when={'frozen': _text})",
+        "space['optimizer.learning_rate_factors'] = choice((), (('text_encoder/.*', 0.1),))",
+    )
+    completed = complete(read(file(*lines)))
+    stored = Definition.from_plain(json.loads(json.dumps(completed.to_plain())))
+    assert stored == completed
+    for definition in (completed, stored):
+        rate = definition.space["learning_rate"]
+        assert is_active(rate, {"frozen": ("text_encoder/.*",)})
+        assert not is_active(rate, {"frozen": ()})
+
+
+def test_a_condition_that_an_earlier_version_has_stored_can_be_read(file):
+    plain = complete(read(file())).to_plain()
+    plain["space"]["learning_rate"]["when"] = {"schedule": "cosine", "frozen": ["a", "b"]}
+    rate = Definition.from_plain(plain).space["learning_rate"]
+    assert is_active(rate, {"schedule": "cosine", "frozen": "b"})
+    assert not is_active(rate, {"schedule": "constant", "frozen": "b"})
