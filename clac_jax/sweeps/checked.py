@@ -52,6 +52,8 @@ def complete(given: Definition) -> Definition:
     elif "max_epochs" not in given.space:  # a trial's last epoch is known without its config
         overrides = {**given.overrides, "max_epochs": config.max_epochs}
         given = dataclasses.replace(given, overrides=overrides)
+    if given.prune is not None:
+        _check_pruner(given, config.max_epochs)
     _examine(given, config)
     return given
 
@@ -179,6 +181,18 @@ def _with_monitor(given: Definition, config: ml_collections.ConfigDict) -> Defin
     as_in_config = (config.checkpoint.monitor, config.checkpoint.mode) == (monitor, mode)
     overrides = dict(given.overrides) if as_in_config else {**own, **given.overrides}
     return dataclasses.replace(given, monitor=monitor, mode=mode, overrides=overrides)
+
+
+def _check_pruner(given: Definition, epochs: int) -> None:
+    """Builds the pruner once: what Optuna does not take is known before a trial starts."""
+    from clac_jax.sweeps.pruning import pruner_of  # which imports what runs the trials
+
+    try:
+        pruner_of(given, epochs)
+    except ValueError as error:
+        raise SweepFileError(
+            f"{given.file}: prune {given.prune} cannot be used: {one_line(error)}."
+        ) from error
 
 
 def _examine(given: Definition, config: ml_collections.ConfigDict) -> None:

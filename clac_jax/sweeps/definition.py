@@ -29,6 +29,17 @@ SAMPLER_OPTIONS: dict[str, dict[str, Any]] = {
     "qmc": {},
     "random": {},
 }
+# Option -> its least and its largest value.
+BOUNDS: dict[str, tuple[float, float]] = {
+    "startup_trials": (0, 1_000_000),
+    "warmup_epochs": (0, 1_000_000),
+    "min_epochs": (1, 1_000_000),
+    "reduction": (2, 1_000_000),
+    "p_threshold": (0, 1),
+    "startup_epochs": (0, 1_000_000),
+    "sigma": (1e-6, 1),  # of a range that is scaled to the length 1
+    "points": (1, 10_000),
+}
 MODES = ("min", "max")
 FREE_TO_CHANGE = ("budget", "keep_checkpoints")
 """The names that may be changed in the file of a sweep that has started."""
@@ -227,18 +238,21 @@ def _with_names(names: dict[str, Any], path: Path) -> dict[str, Any]:
                     f"{path}: {part} {name!r} has no option {one_line(repr(option))}. It has: "
                     f"{options}."
                 )
-            is_bool = isinstance(setting, bool)
-            if (
-                is_bool
-                or not isinstance(setting, type(default))
-                or (isinstance(setting, int | float) and not setting >= 0)
-            ):
+            if option != "name" and not _is_allowed(option, setting, default):
+                low, high = BOUNDS[option]
+                kind = "whole number" if isinstance(default, int) else "number"
                 raise SweepFileError(
-                    f"{path}: {part} {name!r} has {option}={one_line(repr(setting))}. Give a value "
-                    f"such as {default}."
+                    f"{path}: {part} {name!r} has {option}={one_line(repr(setting))}. Give a "
+                    f"{kind} from {low:,} to {high:,}, such as {default}."
                 )
         names[part] = dict(value)
     return names
+
+
+def _is_allowed(option: str, setting: Any, default: float) -> bool:
+    kinds = int if isinstance(default, int) else (int, float)
+    low, high = BOUNDS[option]
+    return isinstance(setting, kinds) and not isinstance(setting, bool) and low <= setting <= high
 
 
 def _checked(given: Definition) -> Definition:

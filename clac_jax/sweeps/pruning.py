@@ -44,7 +44,7 @@ class Judge:
         self._study: Any = None
         self._number = number
         if definition.prune is not None:
-            pruner = _pruner(definition, epochs)
+            pruner = pruner_of(definition, epochs)
             self._study = study_of(definition, trials, number, pruner=pruner)
             self._trial = self._study.ask()
 
@@ -65,7 +65,12 @@ class Judge:
         return {} if self._study is None else dict(self._study.trials[self._number].system_attrs)
 
 
-def _pruner(definition: Definition, epochs: int) -> Any:
+def pruner_of(definition: Definition, epochs: int) -> Any:
+    """The pruner of Optuna that a sweep file names.
+
+    Raises:
+        ValueError: Optuna does not take its options.
+    """
     assert definition.prune is not None
     pruners, given = import_optuna().pruners, definition.prune
     options = {**PRUNERS[given["name"]], **given}
@@ -80,7 +85,7 @@ def _pruner(definition: Definition, epochs: int) -> Any:
             return pruners.WilcoxonPruner(
                 p_threshold=options["p_threshold"], n_startup_steps=int(options["startup_epochs"])
             )
-        least, reduction = max(1, int(options["min_epochs"])), max(2, int(options["reduction"]))
+        least, reduction = int(options["min_epochs"]), int(options["reduction"])
         if options["name"] == "hyperband":
             return pruners.HyperbandPruner(
                 min_resource=least, max_resource=max(epochs, least), reduction_factor=reduction

@@ -74,8 +74,21 @@ def test_a_file_is_read_with_its_defaults(file):
         ("overrides = {'schedule': 'cosine'}", '"schedule" is in the space and in overrides'),
         ("sampler = 'tpee'", "sampler is 'tpee'. Write one of tpe, cmaes, grid, qmc, random"),
         ("sampler = dict(name='tpe', start=1)", "has no option 'start'. It has: startup_trials"),
-        ("prune = dict(name='median', warmup_epochs='x')", "Give a value such as 0"),
+        (
+            "prune = dict(name='median', warmup_epochs='x')",
+            "Give a whole number from 0 to 1,000,000, such as 0",
+        ),
         ("prune = dict(name='hyperband', reduction=-1)", "has reduction=-1"),
+        ("prune = dict(name='hyperband', min_epochs=0)", "has min_epochs=0"),
+        (
+            "prune = dict(name='wilcoxon', p_threshold=1.5)",
+            "Give a number from 0 to 1, such as 0.1",
+        ),
+        ("prune = dict(name='median', startup_trials=10**400)", "has startup_trials=1000"),
+        ("prune = dict(name='wilcoxon', p_threshold=float('nan'))", "has p_threshold=nan"),
+        ("sampler = dict(name='grid', points=0)", "Give a whole number from 1 to 10,000"),
+        ("sampler = dict(name='grid', points=True)", "has points=True"),
+        ("sampler = dict(name='cmaes', sigma=0.0)", "Give a number from 1e-06 to 1"),
         ("budget = {}", "budget is missing"),
         ("budget = dict(trial=3)", "budget has 'trial'. It may have trials and hours"),
         ("budget = dict(trials=2.5)", "budget has trials=2.5"),
@@ -201,3 +214,9 @@ def test_a_condition_that_an_earlier_version_has_stored_can_be_read(file):
     rate = Definition.from_plain(plain).space["learning_rate"]
     assert is_active(rate, {"schedule": "cosine", "frozen": "b"})
     assert not is_active(rate, {"schedule": "constant", "frozen": "b"})
+
+
+def test_a_pruner_that_cannot_be_built_is_one_sentence(file):
+    wrong = dataclasses.replace(read(file()), prune={"name": "wilcoxon", "startup_epochs": -1})
+    with pytest.raises(SweepFileError, match=r"sweep\.py: prune .* cannot be used: .*nonnegative"):
+        complete(wrong)

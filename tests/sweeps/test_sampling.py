@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clac_jax.sweeps import choice, integer, log, uniform
-from clac_jax.sweeps.definition import PRUNERS, SAMPLERS, Definition
+from clac_jax.sweeps.definition import (
+    BOUNDS,
+    PRUNERS,
+    SAMPLER_OPTIONS,
+    SAMPLERS,
+    Definition,
+)
 from clac_jax.sweeps.pruning import Judge
 from clac_jax.sweeps.sampling import propose, trials_at_most
 from clac_jax.sweeps.space import is_active
@@ -150,6 +156,32 @@ def test_pruners_end_bad_trials_and_are_repeatable(name):
     assert pruned and complete
     assert min(t.value for t in complete) == min(loss(t.params, EPOCHS - 1) for t in trials)
     assert all(len(trial.values) < EPOCHS for trial in pruned), "not at the last epoch"
+
+
+@pytest.mark.parametrize("end", [0, 1], ids=["least", "largest"])
+@pytest.mark.parametrize(
+    ("part", "name", "option"),
+    [
+        (part, name, option)
+        for part, table in (("prune", PRUNERS), ("sampler", SAMPLER_OPTIONS))
+        for name, options in table.items()
+        for option in options
+    ],
+)
+def test_both_ends_of_the_range_of_an_option_can_be_used(part, name, option, end):
+    setting = {"name": name, option: BOUNDS[option][end]}
+    space = {"x": log(1e-4, 1.0)} if name == "grid" else SWEEP.space
+    sweep = dataclasses.replace(SWEEP, space=space, **{part: setting})
+    assert BOUNDS[option][0] <= {**PRUNERS, **SAMPLER_OPTIONS}[name][option] <= BOUNDS[option][1]
+    trials = []
+    for n in range(3):
+        if n < (trials_at_most(sweep) or 0):
+            proposed = propose(sweep, trials, n)
+            params = proposed.params
+            # A grid of one key has no value for the other one of the loss.
+            complete = dataclasses.replace(proposed, params={"n": 1, **params})
+            trials.append(dataclasses.replace(ran(sweep, complete, trials), params=params))
+    assert trials
 
 
 def test_a_verdict_is_the_same_if_rows_are_shown_again():
