@@ -132,6 +132,7 @@ def _config(flags: Sequence[str]) -> tuple[str, Any, Any]:
     """The value of --config, the config with its overrides, and the one without."""
     from clac_jax.cli.flag_errors import describe
     from clac_jax.cli.train import with_config_files
+    from clac_jax.cli.unset import unset, without_none
 
     name = next((flag for flag in flags if flag.startswith("--config=")), "")
     if not name:
@@ -142,7 +143,8 @@ def _config(flags: Sequence[str]) -> tuple[str, Any, Any]:
     configs = []
     for arguments in (list(flags), [name]):
         values = absl_flags.FlagValues()  # type: ignore[no-untyped-call]
-        argv = ["clac-jax ckpt plan", *with_config_files(arguments)]
+        left, to_unset = without_none(arguments)
+        argv = ["clac-jax ckpt plan", *with_config_files(left)]
         try:
             with warnings.catch_warnings():  # the library loads files in a deprecated way
                 warnings.simplefilter("ignore", DeprecationWarning)
@@ -151,6 +153,7 @@ def _config(flags: Sequence[str]) -> tuple[str, Any, Any]:
                 )
                 values(argv)
                 holder.value.keys()  # loads the file, which may fail
+                unset(holder.value, to_unset)
         except Exception as error:  # a config file may raise any type
             raise PlanError(describe(error, name)) from error
         configs.append(holder.value)

@@ -77,7 +77,10 @@ def run(arguments: Sequence[str]) -> NoReturn:
         workdir = flags.DEFINE_string("workdir", None, "The folder of the run.")
 
         def parse(argv: list[str]) -> list[str]:
-            argv[1:] = with_config_files(argv[1:])
+            from clac_jax.cli.unset import unset, without_none
+
+            given, to_unset = without_none(argv[1:])
+            argv[1:] = with_config_files(given)
             rest = flags.FLAGS(argv)
             for flag in (config, workdir):
                 if flag.value is None:
@@ -86,6 +89,7 @@ def run(arguments: Sequence[str]) -> NoReturn:
             if len(rest) > 1:
                 raise flags.ValidationError(f"unexpected argument {rest[1]!r}: flags start with --")
             config.value.keys()  # loads the config file, which may fail
+            unset(config.value, to_unset)
             return rest
 
         def parse_or_exit(argv: list[str]) -> list[str]:

@@ -108,6 +108,16 @@ def test_the_written_config_leaves_nothing_open_and_restores_what_the_plan_said(
         np.testing.assert_array_equal(restored[array["path"]], arrays[array["source"]])
 
 
+def test_a_flag_may_unset_a_key(same_names, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ("text_encoder.num_layers", "graph_encoder.cutoff", "text_encoder.pretrained")
+    flags = [f"--config.{name}=None" for name in names]
+    _, config, _ = written_plan([same_names, *flags], capsys)
+    assert config_named("smoke").graph_encoder.cutoff == 4.0
+    assert config.graph_encoder.cutoff is config.text_encoder.num_layers is None
+    assert config.text_encoder.pretrained is None
+
+
 def test_content_pairs_what_names_do_not(older, shapes, capsys, tmp_path):
     """Arrays of equal shape and unlike names: only their content says which is which."""
     head = "params/visual_head/left/"

@@ -79,6 +79,32 @@ def test_flags_that_are_wrong(start, tmp_path, program, flags, words):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("program", ["main.py", pytest.param("clac-jax train", marks=SLOW)])
+def test_none_is_the_value_of_keys_that_may_be_unset(start, program):
+    names = ("text_encoder.num_layers", "graph_encoder.cutoff", "text_encoder.pretrained")
+    flags = [f"--config.{name}=None" for name in names]
+    process = start(["--config=smoke", "--workdir=x", "--config.resume=must", *flags], program)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == EXIT_USER_ERROR
+    assert "resume" in err and "None" not in err, "it has come to its last question"
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--config.resume_from=None", "x/None does not exist"),
+        ("--config.batch_size=None", "invalid literal for int() with base 10: 'None'"),
+        ("--config.text_encoder.num_layers=none", "invalid literal for int()"),
+        ("--config.zzz=None", 'Unknown config key "zzz"'),
+    ],
+)
+def test_none_is_a_text_like_others_elsewhere(start, tmp_path, flag, words):
+    process = start(["--config=smoke", "--workdir=x", flag], "main.py")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == EXIT_USER_ERROR
+    assert words in err.replace(str(tmp_path), "x"), err
+
+
 def test_names_become_the_files_of_the_shipped_configs():
     folder = ROOT / "configs"
     assert with_config_files(["--config=base", "--workdir=base", "--config.seed=1"]) == [
