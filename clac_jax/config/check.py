@@ -18,6 +18,7 @@ from clac_jax.files.paths import check_local, check_place
 ALL_KEYS = "docs/config.md lists all keys, and so does `python -m clac_jax.config.document`."
 
 _MAX_TEXT = 4096  # the longest possible path
+_MAX_INTEGER = 2**63 - 1  # the largest seed of JAX, and 64 bits
 
 # Name of each type in messages, and the accepted Python types: JSON has lists for tuples.
 _KINDS: dict[type, tuple[str, tuple[type, ...]]] = {
@@ -158,6 +159,8 @@ def check_value(dotted: str, value: Any, key: Key) -> None:
 
 def _check_bounds(dotted: str, number: Any, key: Key, *, in_tuple: bool) -> None:
     low, high = key.low, key.high
+    if key.kind is int and high is None and number > _MAX_INTEGER:
+        high = _MAX_INTEGER  # not in the message otherwise: far beyond what is used
     if low is None and high is None:
         return
     shown = one_line(repr(number))

@@ -67,6 +67,7 @@ class Run:
         5,
         "epochs of the run",
         low=1,
+        high=10_000_000,  # schedules count steps in 32 bits
         on_change="the run and its schedule now end after that epoch",
     )
     stop_at_epoch: int = key(
@@ -185,7 +186,7 @@ class Run:
     logit_scale_init: float = key(
         1 / 0.07,
         "first value of the learned logit scale, the inverse of the temperature",
-        low=0.0,
+        low=1e-6,  # its logarithm is learned
         on_change=FRESH_RUNS,
     )
     precision: str = key(

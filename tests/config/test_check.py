@@ -115,6 +115,25 @@ def test_a_number_above_its_range_is_refused_and_the_highest_is_not(key):
     validate(config_with(**{key: high}))
 
 
+@pytest.mark.parametrize(
+    "key", [key for key in KEYS if KEYS[key].kind is int and KEYS[key].high is None]
+)
+def test_an_integer_of_more_than_64_bits_is_refused(key):
+    for value in (2**63, 10**400):
+        assert f"to {2**63 - 1}." in refusal(key, value)
+    # Some keys are compared with others after that.
+    if key in ("seed", "checkpoint.every_n_steps", "stop_at_step"):
+        validate(config_with(**{key: 2**63 - 1}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("logit_scale_init", 0.0), ("seed", 2**63), ("max_epochs", 10**21)],
+)
+def test_a_value_with_which_nothing_could_be_computed_is_refused(key, value):
+    assert f'Config key "{key}" is {value!r}. It must be ' in refusal(key, value)
+
+
 @pytest.mark.parametrize("key", [key for key in KEYS if KEYS[key].choices])
 def test_an_unknown_choice_is_refused_with_the_choices(key):
     is_tuple = KEYS[key].kind is tuple
