@@ -169,6 +169,7 @@ def make_offers(saved: Saved, wanted: Shapes, rules: Sequence[Rule], only: str =
     wanted_name = _regex(only, 'Member "only" of config key "restore.sources"') if only else None
     parameters = parameter_names(path for path in saved.shapes if part_of(path) == "params")
     builder = _Builder(saved, wanted)
+    taken: dict[str, _Rule] = {}
     for source in saved.shapes:
         prefix, name = split_name(source, parameters)
         if name and wanted_name is not None and not wanted_name.fullmatch(name):
@@ -177,17 +178,26 @@ def make_offers(saved: Saved, wanted: Shapes, rules: Sequence[Rule], only: str =
         for rule in compiled:
             if name and (found := rule.regex.fullmatch(name)):
                 rule.hit = True
+                taken[name] = rule
                 builder.apply(rule, source, prefix, found)
                 break
         else:
             builder.rename(source, source)
     builder.finish()
     for rule in compiled:
-        if not rule.hit:
+        if rule.hit:
+            continue
+        earlier = [r.pattern for name, r in taken.items() if rule.regex.fullmatch(name)]
+        if earlier:
             raise RestoreRuleError(
-                f"{_KEY} has {rule.pattern!r}, which matches no array of the checkpoint. "
-                "`clac-jax ckpt show` lists their names."
+                f"{_KEY} has {rule.pattern!r}, and all arrays that it matches are taken by an "
+                f"earlier rule: {' or '.join(map(repr, dict.fromkeys(earlier)))}. Put it before "
+                "that, or remove it."
             )
+        raise RestoreRuleError(
+            f"{_KEY} has {rule.pattern!r}, which matches no array of the checkpoint. "
+            "`clac-jax ckpt show` lists their names."
+        )
     return builder.offers
 
 

@@ -120,6 +120,12 @@ def test_parts():
     "rules, words",
     [
         ((("grph/.*", None),), "matches no array"),
+        (
+            (("graph/.*", None), ("graph/kernel", None)),
+            "'graph/kernel', and all arrays that it matches are taken by an earlier rule: "
+            "'graph/.*'. Put it before that",
+        ),
+        ((("graph/.*", None), ("grph/kernel", None)), "'grph/kernel', which matches no array"),
         ((("graph/(", None),), "not a regular expression"),
         ((("text/layer_0/kernel", "graph/kernel"),), "the one name 'params/graph/kernel'"),
     ],
