@@ -295,6 +295,25 @@ def fetch(
     return {name: float(value) for name, value in terms.items()}, digests
 
 
+def check_measures(measures: Mapping[str, float], what: str, advice: str) -> None:
+    """Raises an error if a model cannot be ranked by its measures.
+
+    Args:
+        measures: name -> value, of a validation or test.
+        what: what they are the results of, "the validation after step 50".
+        advice: what to do if the model is to blame, as a sentence.
+
+    Raises:
+        TrainingDivergedError: one is not finite.
+    """
+    for name, value in measures.items():
+        if not math.isfinite(value):
+            raise TrainingDivergedError(
+                f"In {what} {name} is {value}. {advice} If the loss in training is as usual, an "
+                "example of that split is to blame: look for unusual numbers in it."
+            )
+
+
 def check(finished: FinishedStep) -> None:
     """Raises an error if the results of a step show that training cannot continue from it.
 

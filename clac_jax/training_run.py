@@ -23,7 +23,7 @@ from clac_jax.reporting.goodput import recorded_seconds
 from clac_jax.reporting.metrics_file import read_rows
 from clac_jax.reporting.rows import Row, numbers, test_row, train_row, validation_row
 from clac_jax.reporting.throughput import Meter
-from clac_jax.run import Run
+from clac_jax.run import Run, check_measures
 from clac_jax.run_setup import set_up
 from clac_jax.session import Session, open_session
 from clac_jax.training.run_end import has_ended, stops_for_now, why_ended
@@ -219,12 +219,22 @@ def _train_epoch(run: Run) -> bool:
 
 
 def _validate(run: Run) -> Row:
-    """Validates at the end of an epoch, and advances the run to the next one."""
+    """Validates at the end of an epoch, and advances the run to the next one.
+
+    Raises:
+        TrainingDivergedError: a measure is not finite, before the state is ranked or saved.
+    """
     config, current = run.config, run.current
     batches = _until_stopped(run, run.data.eval_batches("validation"))
     measures = run.task.validate(run.evaluated(), batches)
     progress = current.progress.after_epoch()
     row = validation_row(measures, progress)
+    check_measures(
+        numbers(row),
+        f"the validation after step {progress.step}",
+        f"{_where_to_continue(run)} lower learning_rate or gradient_clip, raise warmup_steps, and "
+        "start the same command again.",
+    )
     run.log.write(row)
     value = row[config.checkpoint.monitor]
     current.progress = progress.after_validation(value, config.checkpoint.mode)
@@ -232,6 +242,13 @@ def _validate(run: Run) -> Row:
         _lower_on_plateau(run, value)
     run.line.say(f"epoch {row['epoch']} done  {run.task.describe_validation(row)}")
     return row
+
+
+def _where_to_continue(run: Run) -> str:
+    """Which checkpoint to continue from if the present state is useless, as a clause."""
+    if run.current.progress.step > run.began_at.step:
+        return "The newest checkpoint is from before that:"
+    return "The run began at this step: move its checkpoint away,"  # stopped in this validation
 
 
 def _lower_on_plateau(run: Run, value: float) -> None:
@@ -266,6 +283,8 @@ def _test(run: Run) -> Row:
     state, tested_step = run.saver.best_state(run.template, run.evaluated())
     measures, write_report = run.task.test(state)
     row = test_row(measures, current.progress, tested_step)
+    advice = "Train the model with a lower learning_rate or gradient_clip."
+    check_measures(numbers(row), f"the test of the checkpoint of step {tested_step}", advice)
     log.write(row)
     log.sync()
     checkpoints.end(current.progress, tested_step)  # may remove the last one

@@ -6,7 +6,7 @@ from clac_jax.errors import EXIT_FAULTY, UserError
 
 
 class TrainingDivergedError(UserError):
-    """The loss or the gradient is not finite, and the run cannot be healed."""
+    """A loss, gradient or measure is not finite, and the run cannot be healed."""
 
     prevents_saving = True
 

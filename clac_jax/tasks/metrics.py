@@ -12,7 +12,8 @@ class Ranks:
     """Where the correct candidate of each query is in the order by score.
 
     Candidates that have exactly its score could be listed before or after it. `fair` and `credit`
-    take the mean over all these orders; `last` lists all of them before it.
+    take the mean over all these orders; `last` lists all of them before it. A score that is not a
+    number is behind all others.
 
     Attributes:
         ahead: (N,) int64, number of candidates with a higher score.
@@ -50,8 +51,11 @@ def ranks_of(similarity: np.ndarray, correct: np.ndarray | None = None) -> Ranks
     """
     rows = np.arange(len(similarity))
     right = similarity[rows, rows if correct is None else correct][:, None]
-    ahead = (similarity > right).sum(axis=1)
-    return Ranks(ahead, (similarity >= right).sum(axis=1) - ahead - 1)
+    others = similarity.shape[1] - 1
+    # No comparison with NaN is true, which would put the correct candidate first.
+    ahead = np.where(np.isnan(right[:, 0]), others, (similarity > right).sum(axis=1))
+    level = (similarity == right).sum(axis=1) - 1
+    return Ranks(ahead, np.maximum(level, 0))
 
 
 def retrieval_ranks(similarity: np.ndarray) -> np.ndarray:

@@ -23,8 +23,9 @@ from clac_jax.datasets.record import DataError
 from clac_jax.distributed.preemption import Preempted, StopSignals
 from clac_jax.errors import WorkdirError
 from clac_jax.input_pipeline.run_data import RunData
-from clac_jax.reporting.metrics_file import MetricsFile
+from clac_jax.reporting.metrics_file import MetricsFile, read_rows
 from clac_jax.run import TrainingDivergedError
+from clac_jax.tasks.contrastive import Contrastive
 from clac_jax.training.parallel import Pmap
 from clac_jax.training_run import _stop_behind, train
 
@@ -83,6 +84,42 @@ def test_numbers_that_are_none_are_not_saved(small_config, tmp_path):
     with pytest.raises(TrainingDivergedError):
         train(small_config(learning_rate=1e30, gradient_clip=0.0, warmup_steps=0), tmp_path)
     assert steps(tmp_path) == []
+
+
+# The only step is finite, and the parameters after it are beyond all bounds.
+TOO_FAR = {
+    "batch_size": 16,
+    "max_epochs": 1,
+    "schedule": "constant",
+    "warmup_steps": 0,
+    "learning_rate": 1e25,
+    "gradient_clip": 0.0,
+}
+
+
+def test_a_validation_that_is_not_finite_is_neither_ranked_nor_saved(small_config, tmp_path):
+    with pytest.raises(
+        TrainingDivergedError, match=r"validation after step 1 val_loss is nan\. The"
+    ):
+        train(small_config(**TOO_FAR), tmp_path)
+    assert [row["split"] for row in read_rows(tmp_path / "metrics.jsonl")] == ["train"]
+    assert not steps(tmp_path)
+
+
+def test_a_run_that_begins_with_such_a_validation_names_the_checkpoint(small_config, tmp_path):
+    with pytest.raises(Preempted):
+        train(small_config(**TOO_FAR), tmp_path, StopsAt(2))
+    assert steps(tmp_path) == [1]
+    with pytest.raises(TrainingDivergedError, match="began at this step: move its checkpoint"):
+        train(small_config(**TOO_FAR), tmp_path)
+
+
+def test_a_final_test_that_is_not_finite_writes_no_row(small_config, tmp_path, monkeypatch):
+    measures = {"test_loss": float("nan"), "pool_size": 16}
+    monkeypatch.setattr(Contrastive, "test", lambda *_: (measures, lambda *_, **__: None))
+    with pytest.raises(TrainingDivergedError, match="checkpoint of step 4 test_loss is nan"):
+        train(small_config(max_epochs=1), tmp_path)
+    assert read_rows(tmp_path / "metrics.jsonl")[-1]["split"] == "val"
 
 
 def steps_that_end_with(error, stop, after):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from clac_jax.tasks.metrics import pool_metrics, retrieval_ranks
+from clac_jax.tasks.metrics import pool_metrics, ranks_of, retrieval_ranks
 
 
 @given(hnp.arrays(np.float64, st.integers(1, 8).map(lambda n: (n, n)), elements=st.floats(-1, 1)))
@@ -28,3 +28,15 @@ def test_directions_are_not_mixed_up():
 def test_collapsed_vectors_score_nothing():
     same = np.ones((20, 3)) / np.sqrt(3)
     assert pool_metrics(same @ same.T)["text_to_crystal_top10"] == 0.0
+
+
+def test_scores_that_are_not_numbers_earn_nothing():
+    similarity = np.eye(50)
+    assert pool_metrics(similarity)["text_to_crystal_top1"] == 1.0
+    similarity[2] = similarity[:, 2] = np.nan  # one example
+    metrics = pool_metrics(similarity)
+    assert retrieval_ranks(similarity).tolist() == [0, 0, 49, *[0] * 47]
+    assert metrics["text_to_crystal_top1"] == metrics["crystal_to_text_top10"] == 49 / 50
+    assert set(pool_metrics(np.full((50, 50), np.nan)).values()) == {0.0}
+    ranks = ranks_of(similarity)
+    assert ranks.fair[2] == 50 and ranks.credit(10)[2] == 0

@@ -77,6 +77,13 @@ def test_accuracies_count_the_text_given_the_crystal():
     assert float(terms["acc_top3"]) == pytest.approx(3 / 4)
 
 
+def test_vectors_that_are_not_numbers_are_never_right():
+    pair = random_pair(3, 1, 1)
+    broken = ProjectedPair(pair.left * jnp.nan, pair.right, pair.log_scale)
+    terms = clac_loss(ClacOutput(broken), np.ones(6, bool))[1]
+    assert float(terms["acc_top1"]) == float(terms["acc_top3"]) == 0
+
+
 def test_language_model_loss_is_the_mean_over_views_of_the_mean_over_tokens():
     output = ClacOutput(
         random_pair(5, 1, 2),

@@ -79,7 +79,8 @@ class GlobalBatch:
         return real_first[(place - shift) % self.count]
 
     def accuracies(self, pair: ProjectedPair) -> dict[str, Float[jax.Array, ""]]:
-        """This device's shares of the top-1 and top-3 accuracy; a tie counts as wrong."""
+        """This device's shares of the top-1 and top-3 accuracy; a tie or NaN counts as wrong."""
         scores = self.without_padding(pair.scores(pair.left[0], self.gather(pair.right[0])))
-        better = jnp.sum(scores >= self.own(scores)[:, None], axis=1) - 1
-        return {f"acc_top{k}": self.mean(better < k) for k in (1, 3)}
+        own = self.own(scores)
+        better = jnp.sum(scores >= own[:, None], axis=1) - 1
+        return {f"acc_top{k}": self.mean((better < k) & ~jnp.isnan(own)) for k in (1, 3)}
