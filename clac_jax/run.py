@@ -295,12 +295,13 @@ def fetch(
     return {name: float(value) for name, value in terms.items()}, digests
 
 
-def check_measures(measures: Mapping[str, float], what: str, advice: str) -> None:
+def check_measures(measures: Mapping[str, float], what: str, step: int, advice: str) -> None:
     """Raises an error if a model cannot be ranked by its measures.
 
     Args:
         measures: name -> value, of a validation or test.
-        what: what they are the results of, "the validation after step 50".
+        what: "validation" or "test".
+        step: number of steps after which the model was measured.
         advice: what to do if the model is to blame, as a sentence.
 
     Raises:
@@ -309,8 +310,9 @@ def check_measures(measures: Mapping[str, float], what: str, advice: str) -> Non
     for name, value in measures.items():
         if not math.isfinite(value):
             raise TrainingDivergedError(
-                f"In {what} {name} is {value}. {advice} If the loss in training is as usual, an "
-                "example of that split is to blame: look for unusual numbers in it."
+                f"After step {step} the {what} has {name} = {value}. {advice} If the loss in "
+                "training is as usual, an example of that split is to blame: look for unusual "
+                "numbers in it."
             )
 
 

@@ -231,7 +231,8 @@ def _validate(run: Run) -> Row:
     row = validation_row(measures, progress)
     check_measures(
         numbers(row),
-        f"the validation after step {progress.step}",
+        "validation",
+        progress.step,
         f"{_where_to_continue(run)} lower learning_rate or gradient_clip, raise warmup_steps, and "
         "start the same command again.",
     )
@@ -284,7 +285,7 @@ def _test(run: Run) -> Row:
     measures, write_report = run.task.test(state)
     row = test_row(measures, current.progress, tested_step)
     advice = "Train the model with a lower learning_rate or gradient_clip."
-    check_measures(numbers(row), f"the test of the checkpoint of step {tested_step}", advice)
+    check_measures(numbers(row), "test", tested_step, advice)
     log.write(row)
     log.sync()
     checkpoints.end(current.progress, tested_step)  # may remove the last one
