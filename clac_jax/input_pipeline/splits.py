@@ -11,7 +11,7 @@ import numpy as np
 
 from clac_jax import datasets
 from clac_jax.datasets.crystal_table import CrystalTable
-from clac_jax.datasets.record import DataError, Record
+from clac_jax.datasets.record import DataError, Record, shortened
 from clac_jax.input_pipeline.labels import CRYSTAL_SYSTEM, CRYSTAL_SYSTEMS, Labelled, label_of
 
 SPLITS = ("train", "validation", "test")
@@ -72,23 +72,39 @@ class Splits:
 
     def train_labels(self) -> np.ndarray:
         """(examples,) float64: the labels of the training split."""
-        return np.array([label_of(record, self._label) for record in self["train"]])
+        return self._labels("train")
 
     def num_classes(self) -> int:
         """Number of classes of a property whose labels are 0, 1, 2, ...
 
         Raises:
-            DataError: a label is not such an integer.
+            DataError: a label is not such an integer, or larger than all of training.
         """
         if self._label == CRYSTAL_SYSTEM:
             return len(CRYSTAL_SYSTEMS)
-        labels = self.train_labels()
-        if np.any(labels < 0) or np.any(labels != np.round(labels)):
-            raise DataError(
-                f"The property {self._label!r} is not a class: its values are not 0, 1, 2, ... "
-                "Set config.property.kind=regression."
-            )
-        return int(labels.max()) + 1
+        labels = {split: self._labels(split) for split in SPLITS}
+        count = int(labels["train"].max()) + 1
+        for split, values in labels.items():
+            for index in np.flatnonzero((values < 0) | (values != np.round(values)))[:1]:
+                raise DataError(
+                    f"The property {self._label!r} is not a class: its values are not 0, 1, 2, ... "
+                    f"{self._named(split, index)} has {values[index]:g}. Set "
+                    "config.property.kind=regression."
+                )
+            for index in np.flatnonzero(values >= count)[:1]:
+                raise DataError(
+                    f"{self._named(split, index)} has class {values[index]:.0f} of "
+                    f"{self._label!r}, and the largest of training is {count - 1}, so no model "
+                    "learns it. Leave the example out of the data, merge its class with another, "
+                    "or train on more examples."
+                )
+        return count
+
+    def _labels(self, split: str) -> np.ndarray:
+        return np.array([label_of(record, self._label) for record in self[split]])
+
+    def _named(self, split: str, index: int) -> str:
+        return f"Example {index} ({shortened(self[split][index].material_id)}) of {split}"
 
 
 def limited(source: Sequence[Record], max_examples: int) -> Sequence[Record]:

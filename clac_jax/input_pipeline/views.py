@@ -15,7 +15,7 @@ from clac_jax.crystals.elements import symbol
 from clac_jax.crystals.formulas import conventional
 from clac_jax.crystals.graph import CrystalGraph, build_graph
 from clac_jax.datasets.record import DataError, Record, shortened
-from clac_jax.errors import UserError
+from clac_jax.errors import ConfigError, UserError
 from clac_jax.input_pipeline.example import ExampleViews, TokenView
 from clac_jax.input_pipeline.labels import label_of
 from clac_jax.input_pipeline.needs import NO_FACTS, EncoderNeeds, TextFacts
@@ -93,9 +93,19 @@ class ViewOptions:
 
 
 def view_options(config: ml_collections.ConfigDict, needs: EncoderNeeds) -> ViewOptions:
-    """The view options of a training example, from the config and the encoders' needs."""
-    masks = config.lm_weight > 0 or config.augment.mask_prob > 0
+    """The view options of a training example, from the config and the encoders' needs.
+
+    Raises:
+        ConfigError: the language-model loss has no tokens to predict.
+    """
     is_property = config.task == "property"
+    with_labels = config.lm_weight > 0 and not is_property
+    if with_labels and not needs.causal and not config.augment.mask_prob:
+        raise ConfigError(
+            f'Config key "lm_weight" is {config.lm_weight:g}, and "augment.mask_prob" is 0, so no '
+            "token is masked, and none is to be predicted. Set augment.mask_prob=0.15, or "
+            "lm_weight=0."
+        )
     return ViewOptions(
         cutoff=needs.cutoff,
         max_neighbours=needs.max_neighbours,
@@ -113,8 +123,8 @@ def view_options(config: ml_collections.ConfigDict, needs: EncoderNeeds) -> View
         drop_in_single_text_view=config.augment.drop_in_single_text_view,
         short_text_prob=config.augment.short_text_prob,
         statement_prob=config.augment.statement_prob,
-        mask_prob=config.augment.mask_prob if masks else 0.0,
-        with_labels=config.lm_weight > 0,
+        mask_prob=config.augment.mask_prob,
+        with_labels=with_labels,
         causal=needs.causal,
         replace_formula_prob=config.replace_formula_prob,
         replace_formula_start_epoch=config.replace_formula_start_epoch,

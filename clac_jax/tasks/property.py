@@ -23,6 +23,13 @@ from clac_jax.training.state import TrainState
 from clac_jax.training.step import AXIS
 
 
+def spread(labels: np.ndarray) -> float:
+    """The standard deviation by which labels are divided, in their unit; 1 if they are equal."""
+    std = float(np.std(labels))
+    # That of equal labels may be a rounding error of their mean, and so is less than float32 tells.
+    return std if std > 1e-7 * float(np.max(np.abs(labels))) else 1.0
+
+
 class Property(Task):
     """Regression minimizes the squared error, classification the cross-entropy."""
 
@@ -51,11 +58,10 @@ class Property(Task):
         variables = dict(jax.jit(lambda k: self.model.init(k, example, train=True))(key))
         variables["params"] = with_pretrained_graph_encoder(variables["params"], self._config)
         if self._is_regression:
-            mean, std = np.mean(self._labels), np.std(self._labels)
             variables["batch_stats"] = {
                 **variables["batch_stats"],
-                "label_mean": jnp.float32(mean),
-                "label_std": jnp.float32(std if std > 0 else 1.0),
+                "label_mean": jnp.float32(np.mean(self._labels)),
+                "label_std": jnp.float32(spread(self._labels)),
             }
         return variables
 

@@ -7,6 +7,7 @@ import pytest
 from clac_jax.config.encoders import ChosenGraphEncoder, fill_defaults, merged_keys
 from clac_jax.config.key import key
 from clac_jax.config.schema import default_config
+from clac_jax.errors import ConfigError
 from clac_jax.input_pipeline.run_data import view_options
 from clac_jax.models.encoders import build_graph_encoder, encoder_needs
 from clac_jax.models.settings import settings_of
@@ -61,6 +62,21 @@ def test_graph_and_encoder_have_one_cutoff(name, own, cutoff):
     config.graph_encoder.name, config.graph_encoder.cutoff = name, cutoff
     assert view_options(config, encoder_needs(config)).cutoff == (cutoff or own)
     assert build_graph_encoder(config).settings.cutoff == (cutoff or own)
+
+
+@pytest.mark.parametrize("task, kind", [("contrastive", "bert"), ("property", "bert"),
+                                        ("contrastive", "opt")])  # fmt: skip
+def test_a_loss_on_masked_tokens_needs_masks(task, kind):
+    config = default_config()
+    config.task, config.text_encoder.config.model_type = task, kind
+    config.text_encoder.pretrained, config.lm_weight = None, 0.1
+    view_options(config, encoder_needs(config))
+    config.augment.mask_prob = 0.0
+    if (task, kind) == ("contrastive", "bert"):
+        with pytest.raises(ConfigError, match=r"Set augment.mask_prob=0.15, or lm_weight=0."):
+            view_options(config, encoder_needs(config))
+    else:  # no token is masked
+        view_options(config, encoder_needs(config))
 
 
 def test_the_radial_basis_of_cgcnn_is_a_key_of_its_own():

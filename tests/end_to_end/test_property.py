@@ -10,6 +10,7 @@ from helpers.small_runs import arrays_at, assert_same, train_rows, untimed
 from clac_jax.cli import main as cli
 from clac_jax.errors import ConfigError
 from clac_jax.reporting.metrics_file import read_rows
+from clac_jax.tasks.property import spread
 from clac_jax.training_run import train
 
 TASK = {
@@ -95,6 +96,15 @@ def test_stopped_and_resumed_is_the_same(small_config, tmp_path):
         [untimed(r) for r in train_rows(tmp_path / name)] for name in ("parts", "constant")
     )
     assert ours == theirs
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-8, 1e8])
+def test_labels_are_divided_by_their_deviation_unless_they_are_equal(unit):
+    labels = np.array([0.1, 0.1001, 0.1002]) * unit
+    assert spread(labels) == pytest.approx(np.std(labels), rel=1e-12)
+    equal = np.full(48, 0.1) * unit
+    assert np.std(equal) != 0 or unit != 1, "rounding"
+    assert spread(equal) == spread(np.zeros(3)) == 1
 
 
 def test_a_number_is_not_a_class(small_config, tmp_path):
