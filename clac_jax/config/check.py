@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from typing import Any
 
@@ -158,20 +159,20 @@ def check_value(dotted: str, value: Any, key: Key) -> None:
 
 
 def _check_bounds(dotted: str, number: Any, key: Key, *, in_tuple: bool) -> None:
-    low, high = key.low, key.high
-    if key.kind is int and high is None and number > _MAX_INTEGER:
-        high = _MAX_INTEGER  # not in the message otherwise: far beyond what is used
-    if low is None and high is None:
+    if key.kind is int and key.high is None and number > _MAX_INTEGER:
+        # Not in the messages of other values: far beyond what is used.
+        key = dataclasses.replace(key, high=_MAX_INTEGER)
+    if not key.bounds:
         return
+    low, high, below = key.low, key.high, key.below
     shown = one_line(repr(number))
     if in_tuple and (isinstance(number, bool) or not isinstance(number, int)):
         raise ConfigError(f'Config key "{dotted}" has {shown}. It can hold whole numbers.')
-    if (low is not None and number < low) or (high is not None and number > high):
-        bounds = [f"at least {low}", f"at most {high}", f"from {low} to {high}"]
-        bound = bounds[2 if None not in (low, high) else low is None]
+    too_high = (high is not None and number > high) or (below is not None and number >= below)
+    if too_high or (low is not None and number < low):
         what = "has" if in_tuple else "is"
         who = "Each must" if in_tuple else "It must"
-        raise ConfigError(f'Config key "{dotted}" {what} {shown}. {who} be {bound}.')
+        raise ConfigError(f'Config key "{dotted}" {what} {shown}. {who} be {key.bounds}.')
 
 
 def _check_type(dotted: str, value: Any, key: Key) -> None:

@@ -97,10 +97,8 @@ def _values(key: Key) -> str:
         choices = ", ".join(f"`{choice}`" for choice in key.choices)
         return f"tuple of {choices}" if key.kind is tuple else choices
     words = ("path" if key.local_only else "path or URL") if key.is_path else _TYPES[key.kind]
-    if key.low is not None and key.high is not None:
-        words += f" from {key.low} to {key.high}"
-    elif key.low is not None:
-        words += f", at least {key.low}"
+    if key.bounds:
+        words += f"{'' if key.bounds.startswith('from') else ','} {key.bounds}"
     return words + (", or `None`" if key.default is None else "")
 
 

@@ -161,7 +161,7 @@ class TextEncoder:
         "probability of every dropout; None: the model's own",
         kind=float,
         low=0.0,
-        high=1.0,
+        below=1.0,
         on_change=NEXT_STEP,
         validation="",
     )

@@ -18,6 +18,7 @@ class Key:
         choices: allowed strings, for the value or for the elements of a tuple; (): any.
         low: smallest number allowed.
         high: largest number allowed.
+        below: bound of the numbers allowed, which is not one of them; instead of `high`.
         check: value -> what is wrong with it, as a sentence; "" if it is valid.
         is_path: whether it names a file or folder.
         local_only: why that cannot be in an object store, as a sentence without its full stop.
@@ -38,6 +39,7 @@ class Key:
     choices: tuple[str, ...] = ()
     low: float | None = None
     high: float | None = None
+    below: float | None = None
     check: Callable[[Any], str] | None = None
     is_path: bool = False
     local_only: str = ""
@@ -46,6 +48,16 @@ class Key:
     on_change: str | None = None
     validation: Literal["model", "batch", "data", ""] | None = None
     per_process: bool | None = None
+
+    @property
+    def bounds(self) -> str:
+        """The range of the numbers allowed, "from 0 to 1"; "" if all are."""
+        if self.low is not None and self.high is not None:
+            return f"from {self.low} to {self.high}"
+        lowest = [] if self.low is None else [f"at least {self.low}"]
+        highest = [] if self.high is None else [f"at most {self.high}"]
+        limit = [] if self.below is None else [f"below {self.below}"]
+        return " and ".join(lowest + highest + limit)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -82,14 +82,14 @@ class Optimizer:
         0.9,
         "decay of the first moment",
         low=0.0,
-        high=1.0,
+        below=1.0,
         used_with="optimizer.name=adam,adamw,lion",
     )
     b2: float = key(
         0.999,
         "decay of the second moment",
         low=0.0,
-        high=1.0,
+        below=1.0,
         used_with="optimizer.name=adam,adamw,lion",
     )
     eps: float = key(

@@ -58,7 +58,8 @@ def after_plateau(
 ) -> RunProgress:
     """The progress after the plateau schedule has seen the monitored value of a validation."""
     options = config.plateau
-    min_scale = config.min_learning_rate / max(config.learning_rate, config.min_learning_rate)
+    peak, floor = config.learning_rate, config.min_learning_rate
+    min_scale = floor / peak if floor < peak else 1.0  # both may be 0
     return progress.after_plateau(
         value, config.checkpoint.mode, options.factor, options.patience, min_scale
     )

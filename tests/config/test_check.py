@@ -134,6 +134,13 @@ def test_a_value_with_which_nothing_could_be_computed_is_refused(key, value):
     assert f'Config key "{key}" is {value!r}. It must be ' in refusal(key, value)
 
 
+@pytest.mark.parametrize("key", ["text_encoder.dropout", "optimizer.b1", "optimizer.b2"])
+def test_a_number_that_would_divide_by_zero_is_refused(key):
+    for value in (1.0, 1.5):
+        assert refusal(key, value).endswith(f"is {value}. It must be at least 0.0 and below 1.0.")
+    validate(config_with(**{key: 0.999}))
+
+
 @pytest.mark.parametrize("key", [key for key in KEYS if KEYS[key].choices])
 def test_an_unknown_choice_is_refused_with_the_choices(key):
     is_tuple = KEYS[key].kind is tuple

@@ -24,7 +24,7 @@ def test_every_key_has_a_row_with_its_default_and_what_it_may_be():
         assert meaning
         for choice in key.choices:
             assert f"`{choice}`" in values
-        for bound in {key.low, key.high} - {None}:
+        for bound in {key.low, key.high, key.below} - {None}:
             assert str(bound) in values
 
 

@@ -13,7 +13,12 @@ from clac_jax.config.check import validate
 from clac_jax.config.schema import default_config
 from clac_jax.errors import ConfigError
 from clac_jax.training.progress import RunProgress
-from clac_jax.training.schedules import Timeline, make_schedule, timeline_of
+from clac_jax.training.schedules import (
+    Timeline,
+    after_plateau,
+    make_schedule,
+    timeline_of,
+)
 
 
 def config(**changes):
@@ -153,3 +158,12 @@ def test_warm_up_counts_steps_whatever_their_size():
 
 def test_plateau_is_constant_here():
     assert rates(config(schedule="plateau"), Timeline(4, 2)) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("peak, floor, scale", [(0.1, 0.03, 0.3), (0.0, 0.0, 1.0), (0.0, 0.1, 1.0)])
+def test_a_plateau_lowers_the_rate_to_its_minimum_unless_it_is_there(peak, floor, scale):
+    options = config(schedule="plateau", learning_rate=peak, min_learning_rate=floor)
+    options.plateau.patience, progress = 0, RunProgress()
+    for _ in range(4):
+        progress = after_plateau(options, progress, 1.0)
+    assert progress.learning_rate_scale == pytest.approx(scale)
