@@ -84,7 +84,7 @@ def machine_kind() -> str:
     """
     device = jax.devices()[0]
     client = device.client
-    facts = [device.device_kind, client.platform_version, *_cpu_facts(), str(_cores())]
+    facts = [device.device_kind, client.platform_version, *_cpu_facts(), str(cores())]
     digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
     name = "".join(letter if letter.isalnum() else "-" for letter in device.device_kind.lower())
     return f"{name[:40]}-jaxlib-{jaxlib.version.__version__}-{digest}"
@@ -104,7 +104,7 @@ def _cpu_facts() -> list[str]:
     return sorted(facts)
 
 
-def _cores() -> int:
+def cores() -> int:
     """Number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

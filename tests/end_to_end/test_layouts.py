@@ -2,12 +2,15 @@
 
 import signal
 
+import jax
 import pytest
 from helpers.several_processes import FLAGS, ended, log_of
 from helpers.workdirs import assert_equal_runs, until
 
 from clac_jax.distributed.preemption import EXIT_PREEMPTED
 from clac_jax.reporting.metrics_file import read_rows
+from clac_jax.training.compilation_cache import cores
+from clac_jax.training.placement import too_few_threads
 
 LAYOUT = (
     *FLAGS,
@@ -63,6 +66,30 @@ def test_more_devices_give_the_bits_of_one(run, on_one, tmp_path, devices):
     done = run(tmp_path / "run", *flags, devices=devices)
     assert done.returncode == 0, done.stderr
     assert_equal_runs(tmp_path / "run", on_one(*flags))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 4])
+def test_wide_layers_give_the_bits_of_one_device_with_equal_threads(
+    run, on_one, tmp_path, monkeypatch, devices
+):
+    """Their products are divided among the threads, of which a CPU has at least one per device."""
+    monkeypatch.setenv("NPROC", "4")
+    flags = (*LAYOUT, "--config.loss.name=jsd", "--config.batch_size=4", "--config.max_epochs=1",
+             "--config.accumulate_steps=2")  # fmt: skip
+    done = run(tmp_path / "run", *flags, devices=devices)
+    assert done.returncode == 0 and "NPROC" not in done.stderr, done.stderr
+    assert_equal_runs(tmp_path / "run", on_one(*flags))
+
+
+def test_more_devices_than_threads_are_a_reason_to_warn(monkeypatch):
+    monkeypatch.setattr(jax, "local_device_count", lambda: 4)
+    monkeypatch.setenv("NPROC", "2")
+    assert "set the environment variable NPROC=4" in too_few_threads()
+    monkeypatch.setenv("NPROC", "4")
+    assert not too_few_threads()
+    monkeypatch.delenv("NPROC")
+    assert bool(too_few_threads()) == (cores() < 4)
 
 
 @pytest.mark.slow
