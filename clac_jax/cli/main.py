@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import atexit
-import contextlib
 import errno
 import importlib
-import os
-import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 import clac_jax
 from clac_jax.cli.console import output_failure, protect_output
+from clac_jax.cli.stopping import STOPPED, leave_now, run_until_stopped
 from clac_jax.errors import EXIT_USER_ERROR, UserError
 from clac_jax.files.paths import explain
 
@@ -42,7 +38,6 @@ GROUPS = {
     "ckpt": "look at, compare, check and manage checkpoints",
     "import": "import what other programs have trained",
 }
-STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes
 # Group -> module of clac_jax.cli, where the names differ; "train" is not among argparse's commands.
 MODULES = {name: name for name in GROUPS if name != "train"} | {"import": "imports"}
 
@@ -64,32 +59,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(argv: Sequence[str] | None = None) -> None:
-    """The entry point `clac-jax`: `main`, with a line instead of a traceback after Ctrl-C.
+    """The entry point `clac-jax`: `main`, which a signal stops with a line and no traceback.
 
     An error is printed if the output could not be written.
     """
     protect_output()
-    try:
-        code = main(argv)
-    except KeyboardInterrupt:
-        print("SIGINT: stopped.", file=sys.stderr)
-        code = 128 + signal.SIGINT
+    code = run_until_stopped(lambda: main(argv))
     failure = output_failure()
     if failure is not None and failure.errno != errno.EPIPE:  # `... | head` ended normally
         print(f"error: Cannot write the output: {explain(failure)}", file=sys.stderr)
         code = code or EXIT_USER_ERROR
     if code in STOPPED:
-        _leave(code)
+        leave_now(code)
     sys.exit(code)
-
-
-def _leave(code: int) -> NoReturn:
-    """Exits without destroying what a computation that is still running uses: XLA would crash."""
-    atexit._run_exitfuncs()  # removes temporary folders
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code)
 
 
 def _parser(chosen: str) -> argparse.ArgumentParser:

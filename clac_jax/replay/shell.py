@@ -5,6 +5,7 @@ from __future__ import annotations
 import code
 import importlib
 import importlib.util
+import signal
 from typing import Any
 
 import jax
@@ -54,7 +55,18 @@ def names_of(
 
 
 def open_shell(names: dict[str, Any]) -> None:
-    """Opens IPython if it is installed, otherwise Python's own shell; returns when it is left."""
+    """Opens IPython if it is installed, otherwise Python's own shell; returns when it is left.
+
+    Ctrl-C interrupts what is typed there, and not the program.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        _open(names)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _open(names: dict[str, Any]) -> None:
     width = max(map(len, NAMES))
     banner = "\n".join(f"  {name:<{width}}  {text}" for name, text in NAMES.items())
     if importlib.util.find_spec("IPython") is not None:

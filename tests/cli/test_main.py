@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -80,31 +81,38 @@ def test_helping_loads_neither_jax_nor_the_data():
 
 
 INTERRUPTED = """
-import os, signal, tempfile
+import os, sys, tempfile, time
 import jax, jax.numpy as jnp
 from clac_jax.cli import main as cli
 
 kept = []
+
+class Discards:
+    def __del__(self):  # an exception has no effect in it
+        os.kill(os.getpid(), int(sys.argv[1]))
+        time.sleep(0.01)
 
 def compute(argv):
     kept.append(tempfile.TemporaryDirectory())
     print(kept[0].name, flush=True)
     power = jax.jit(lambda x: jax.lax.fori_loop(0, 400, lambda _, y: y @ x, x))
     kept.append(power(jnp.ones((1000, 1000))))  # still runs in XLA's threads
-    os.kill(os.getpid(), signal.SIGINT)
+    Discards()
+    time.sleep(60)
 
 cli.main = compute
 cli.run()
 """
 
 
-def test_ctrl_c_ends_a_command_with_one_line_and_its_exit_code():
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_command_with_one_line_and_its_exit_code(number):
     done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED],
+        [sys.executable, "-c", INTERRUPTED, str(int(number))],
         env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
         timeout=120,
     )
-    assert (done.returncode, done.stderr) == (130, "SIGINT: stopped.\n")
+    assert (done.returncode, done.stderr) == (128 + number, f"{number.name}: stopped.\n")
     assert not Path(done.stdout.strip()).exists(), "a temporary folder"

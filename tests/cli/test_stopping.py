@@ -69,6 +69,28 @@ def test_a_signal_in_the_last_operation_is_not_lost():
     assert run_until_stopped(command, "") == 143
 
 
+def test_an_import_is_completed_before_the_stop(tmp_path, monkeypatch):
+    """Extension modules crash if an exception interrupts their own imports."""
+    monkeypatch.syspath_prepend(tmp_path)
+    text = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nis_complete = True\n"
+    (tmp_path / "module_with_a_signal.py").write_text(text)
+
+    def command():
+        import module_with_a_signal
+
+        imported.append(module_with_a_signal.is_complete)
+        run_to_the_end()
+        raise AssertionError
+
+    imported = []
+    assert run_until_stopped(command) == 130
+    assert imported == [True]
+
+
+def test_the_exit_code_of_a_command_is_kept():
+    assert run_until_stopped(lambda: 1) == 1
+
+
 def test_the_clean_up_is_not_disturbed():
     cleaned = []
 
