@@ -54,7 +54,11 @@ def begin(folder: Path, plan: dict[str, Any], given: Sequence[str]) -> bool:
         require_same(folder, plan, {**found, "fingerprint": plan["fingerprint"]})
         if found["fingerprint"] == plan["fingerprint"]:
             return False
-        _remove_outdated(folder, found, given)
+        _require_outdated(folder, found, given)
+        _remove_joined(folder)  # while the plan still tells that these files are not the user's
+        remove_parts(folder)
+    elif found is not None:
+        _remove_joined(folder)
     try:
         place.mkdir(exist_ok=True)
     except OSError as error:
@@ -63,8 +67,8 @@ def begin(folder: Path, plan: dict[str, Any], given: Sequence[str]) -> bool:
     return False
 
 
-def _remove_outdated(folder: Path, found: dict[str, Any], given: Sequence[str]) -> None:
-    """Removes parts whose crystals have changed since.
+def _require_outdated(folder: Path, found: dict[str, Any], given: Sequence[str]) -> None:
+    """Checks that parts are of the crystals given, which have changed since.
 
     Raises:
         IndexMismatchError: they may be of other crystals, or other machines may be at work.
@@ -79,7 +83,21 @@ def _remove_outdated(folder: Path, found: dict[str, Any], given: Sequence[str]) 
             f"it is not needed any more, delete {place} and run this command again."
         )
     warn(f"The crystals have changed since the last start; {count} in {place} will be made again.")
-    remove_parts(folder)
+
+
+def _remove_joined(folder: Path) -> None:
+    """Removes files that were made from the parts, but are not those of a complete index.
+
+    Raises:
+        WorkdirError: they cannot be removed.
+    """
+    complete = Index(folder).files if (folder / CONTENTS).exists() else {}
+    try:
+        for path in sorted(folder.iterdir()):
+            if _FILES.fullmatch(path.name) and path.name not in complete:
+                path.unlink()
+    except OSError as error:
+        raise WorkdirError(f"{folder} cannot be cleared: {explain(error)}") from error
 
 
 def unfinished_plan(folder: Path) -> dict[str, Any] | None:

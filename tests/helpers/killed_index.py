@@ -12,6 +12,7 @@ import io
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -21,11 +22,25 @@ import clac_jax.index.build
 import clac_jax.index.check
 from clac_jax.cli import main as cli
 from clac_jax.index.items import table_of
+from clac_jax.index.layout import CONTENTS
 from clac_jax.index.sources import SourceOptions, Sources
 from clac_jax.index.store import Index
+from helpers.paths import ROOT
 from helpers.stub_model import StubModel
 
 OPERATIONS = ("replace", "rename", "unlink", "mkdir")
+
+
+def killed(start, work, *command):
+    """Lines of this program with these arguments; the last is the number of kills."""
+    done = subprocess.run(
+        [sys.executable, __file__, str(start), str(work), *command],
+        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
 def contents(folder):
@@ -109,7 +124,7 @@ def main(start, work, *command):
         status = in_child(run, command, event)
         if not os.WIFSIGNALED(status):
             break
-        if Path(start).is_dir() and in_child(is_readable, folder):
+        if (Path(start) / CONTENTS).exists() and in_child(is_readable, folder):
             print(f"unreadable after a kill at {event}")
         if in_child(run, command) != 0:
             print(f"cannot be resumed after a kill at {event}")

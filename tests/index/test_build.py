@@ -4,16 +4,13 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import ml_collections
 import numpy as np
 import pytest
 from helpers import user_tables
 from helpers.crystals import NACL
-from helpers.killed_index import contents
-from helpers.paths import ROOT
+from helpers.killed_index import contents, killed
 from helpers.stub_model import StubModel
 
 from clac_jax.distributed.workdir import Workdir
@@ -36,19 +33,6 @@ TWO = EmbedOptions(shard_rows=2)
 def refused_of(index, number=0):
     text = (index.path / index.info["data"][number]["refused_in"]).read_text()
     return [json.loads(line) for line in text.splitlines()]
-
-
-def killed(start, tmp_path, *command):
-    """Lines of `killed_index`; the last is the number of kills."""
-    script = ROOT / "tests" / "helpers" / "killed_index.py"
-    done = subprocess.run(
-        [sys.executable, str(script), str(start), str(tmp_path), *command],
-        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
 
 
 def test_killed_at_every_file_operation_it_resumes_to_the_same_bytes(tmp_path):

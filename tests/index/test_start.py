@@ -1,9 +1,11 @@
 """Which folders an index may be made in, and what becomes of unfinished work in them."""
 
+import contextlib
+
 import pytest
 from helpers import user_tables
 from helpers.crystals import NACL
-from helpers.killed_index import contents
+from helpers.killed_index import contents, killed
 from helpers.stub_model import StubModel
 
 from clac_jax.index import parts
@@ -11,7 +13,7 @@ from clac_jax.index.build import add, embed
 from clac_jax.index.layout import BuildError, IndexFolderError, IndexMismatchError
 from clac_jax.index.plan import EmbedOptions
 
-ONE = EmbedOptions(shard_rows=1)
+ONE, TWO = EmbedOptions(shard_rows=1), EmbedOptions(shard_rows=2)
 
 
 @pytest.fixture
@@ -39,6 +41,60 @@ def test_corrected_crystals_are_taken_by_the_same_command(cifs, tmp_path, capsys
     assert ("1 part in" in said and "will be made again" in said) == (options is ONE)
     embed(StubModel(), [str(cifs)], tmp_path / "other", options)
     assert contents(out) == contents(tmp_path / "other")
+
+
+@contextlib.contextmanager
+def stopped_before_contents(monkeypatch):
+    """Stops the making of an index when all its files but `index.json` are written."""
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("clac_jax.index.join.write_atomically", stop)
+        yield
+
+
+@pytest.fixture
+def joined(tmp_path, monkeypatch):
+    """A table of three crystals; an index of seven, stopped before `index.json` was written."""
+    table = crystals(tmp_path / "a.jsonl", *range(7))
+    with stopped_before_contents(monkeypatch):
+        embed(StubModel(), [str(table)], tmp_path / "joined", TWO)
+    return crystals(table, *range(3)), tmp_path / "joined"
+
+
+@pytest.mark.slow
+def test_corrected_after_the_joining_it_has_no_files_of_the_old_crystals(joined, tmp_path):
+    table, folder = joined
+    assert (folder / "vectors-00003.npy").exists()
+    (tmp_path / "work").mkdir()
+    command = ["embed", "stub", str(table), "--out", "INDEX", "--shard_rows", "2"]
+    *problems, count = killed(folder, tmp_path / "work", *command)
+    assert problems == []
+    assert int(count) > 20  # the files of the old crystals, their parts, and all of the new index
+    embed(StubModel(), [str(table)], tmp_path / "other", TWO)
+    assert contents(tmp_path / "work" / "INDEX") == contents(tmp_path / "other")
+
+
+def test_parts_that_were_deleted_by_hand_leave_no_files_of_the_old_crystals(joined):
+    table, folder = joined
+    for part in (folder / "parts").glob("*.part"):
+        part.unlink()
+    assert embed(StubModel(), [str(table)], folder, TWO).check() == []
+
+
+def test_a_corrected_addition_has_no_files_of_the_old_crystals(index, tmp_path, monkeypatch):
+    table = crystals(tmp_path / "more.jsonl", *range(10, 17))
+    before = contents(index.path)
+    with stopped_before_contents(monkeypatch):
+        add(StubModel(), index.path, [str(table)])
+    assert "items-00001.parquet" in contents(index.path)
+    crystals(table, 10)
+    added = add(StubModel(), index.path, [str(table)])
+    assert added.check() == []
+    now = contents(index.path)
+    assert all(now[name] == before[name] for name in before if name != "index.json")
 
 
 def test_unfinished_work_on_other_crystals_is_not_removed(cifs, tmp_path):
