@@ -132,6 +132,7 @@ ELSEWHERE = {
     "index.columns": "index/test_filters.py",
     "index.contents": "index/test_sources.py",
     "index.details": "index/test_search.py",
+    "index.folders": "index/test_sources.py",
     "index.join": "index/test_build.py",
     "index.layout": "index/test_store.py",
     "index.parts": "index/test_build.py",

@@ -9,11 +9,11 @@ import io
 import lzma
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from clac_jax.crystals.numbers import CrystalError
-from clac_jax.errors import one_line
+from clac_jax.errors import one_line, warn
 
 MAX_BYTES = 1 << 26
 """Limit of a compressed CIF's text; that of a large cell has about 100 kB."""
@@ -36,6 +36,47 @@ def is_cif(name: str) -> bool:
 def without_ending(name: str) -> str:
     """The name of a file without the ending of a CIF, if it has one."""
     return _ENDING.sub("", name)
+
+
+def without_twins(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Leaves out the compressed and magnetic twins of plain `.cif` files, such as `a.cif.gz`.
+
+    Args:
+        names: names of files, or paths within a folder.
+
+    Returns:
+        (the others, those left out), each in the order given. Twins without a plain file are kept.
+    """
+    plain = {without_ending(name) for name in names if _is_plain(name)}
+    left_out = [
+        name
+        for name in names
+        if is_cif(name) and not _is_plain(name) and without_ending(name) in plain
+    ]
+    gone = {*left_out}
+    return [name for name in names if name not in gone], left_out
+
+
+def warn_of_twins(folder: Path, left_out: Sequence[str]) -> None:
+    """Warns of the files that `without_twins` left out, if any."""
+    if left_out:
+        more = f" and {len(left_out) - 3:,} more" if len(left_out) > 3 else ""
+        warn(
+            f"{', '.join(left_out[:3])}{more} in {folder}: left out, since a .cif with the same "
+            "name is next to it. Rename what is a different crystal."
+        )
+
+
+def twins(names: Iterable[str]) -> dict[str, list[str]]:
+    """Name without the ending -> the CIFs with that name, where there are several."""
+    found: dict[str, list[str]] = {}
+    for name in filter(is_cif, names):
+        found.setdefault(without_ending(name), []).append(name)
+    return {stem: same for stem, same in found.items() if len(same) > 1}
+
+
+def _is_plain(name: str) -> bool:
+    return name.lower().endswith(".cif")
 
 
 def read_text(file: Path) -> str:

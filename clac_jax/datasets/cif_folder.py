@@ -52,12 +52,14 @@ def rows(folder: Path, needs_text: bool = True) -> Iterator[Any]:
     """Reads the table, with the content of each row's CIF file as the column `cif`.
 
     Also yields a row for each CIF file that no row of the table names. Problems are only marked in
-    the rows; `check` raises them.
+    the rows; `check` raises them. Twins of a plain `.cif`, such as `a.cif.gz`, are left out; one
+    warning names them.
 
     Raises:
         DataError: see `files` and `read_table`.
     """
     path = table(folder)
+    cif_file.warn_of_twins(folder, cif_file.without_twins(_names(folder))[1])
     by_name: dict[str, list[Path]] = {}
     for file in _cif_files(folder):
         by_name.setdefault(_normalized(cif_file.without_ending(file.name)), []).append(file)
@@ -108,7 +110,12 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _cif_files(folder: Path) -> list[Path]:
-    return [path for path in _files(folder) if cif_file.is_cif(path.name)]
+    kept, _ = cif_file.without_twins(_names(folder))
+    return [folder / name for name in kept]
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in _files(folder) if cif_file.is_cif(path.name)]
 
 
 def _stem(name: str, known: Mapping[str, Any]) -> str:

@@ -13,10 +13,11 @@ from clac_jax.files.paths import local_path
 from clac_jax.files.user_cache import cache_folder
 from clac_jax.index import filters
 from clac_jax.index.build import embed
+from clac_jax.index.folders import SourceError
 from clac_jax.index.items import Item, properties_of, schema_of
 from clac_jax.index.layout import CONTENTS
 from clac_jax.index.plan import EmbeddingModel, EmbedOptions, require_indexable
-from clac_jax.index.sources import SourceError, SourceOptions, Sources, read_row
+from clac_jax.index.sources import SourceOptions, Sources, read_row
 from clac_jax.index.store import Index
 from clac_jax.stores.url import is_url
 

@@ -27,11 +27,11 @@ from clac_jax.datasets.split import SPLITS
 from clac_jax.errors import UserError, error_reason, warn
 from clac_jax.files.paths import explain
 from clac_jax.index.contents import content_of, state_of
+from clac_jax.index.folders import SourceError, found_in, texts_of
 from clac_jax.index.items import Item
 from clac_jax.stores.copies import local_copy
 
 _EMBEDDED = NAMES[0]
-_POSCAR = ("poscar", "contcar")
 
 # Unforeseen errors while a crystal is read; it is then refused, with the type of the error.
 _ERRORS_OF_A_ROW = (
@@ -43,10 +43,6 @@ _ERRORS_OF_A_ROW = (
     TypeError,
     ValueError,
 )
-
-
-class SourceError(UserError, ValueError):
-    """Crystals named on the command line do not exist or cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -249,6 +245,7 @@ class _Files:
         self.name = name
         self._folder = folder
         self._names = files  # relative to the folder; there may be a million
+        self._twins = cif_file.twins(files)
         self._options = options
 
     def rows(self) -> Iterator[Row]:
@@ -258,6 +255,8 @@ class _Files:
 
     def _read(self, name: str, shown: str) -> Item:
         path = self._folder / name
+        if same := self._twins.get(shown):
+            raise CrystalError(f"{' and '.join(same)} have the same id. Remove or rename one.")
         if cif_file.is_cif(name) and self._options.on_formula_mismatch == "take":
             try:
                 return Item(shown, cif.read(cif_file.read_text(path)).crystal)
@@ -311,15 +310,16 @@ def _data_set(name: str, split: str, options: SourceOptions) -> list[Source]:
 
 
 def _of_folder(folder: Path, options: SourceOptions) -> list[Source]:
-    tables, crystals, deeper = _found(folder)
+    tables, crystals, deeper = found_in(folder)
+    crystals, twins = cif_file.without_twins(crystals)
     unread = deeper
     if crystals:
-        texts = [name for name in tables if name.lower().endswith(cif_folder.TABLES)]
+        texts = texts_of(folder, tables, crystals)
         unread = sorted({*tables} - {*texts}) + deeper
         if texts:
-            _require_texts_of(folder, texts, crystals)
             sources: list[Source] = [_Table(folder, options)]
         else:
+            cif_file.warn_of_twins(folder, twins)
             sources = [_Files(folder.name or str(folder), folder, crystals, options)]
     elif tables:
         sources = [_Table(folder / name, options) for name in tables]
@@ -330,56 +330,11 @@ def _of_folder(folder: Path, options: SourceOptions) -> list[Source]:
         )
     if unread:
         warn(
-            f"{shortened(', '.join(unread), 200)} in {folder} is left out. Name tables in "
-            "subfolders, and .json tables next to crystals, themselves."
+            f"{shortened(', '.join(unread), 200)} in {folder} is left out. A table of texts "
+            f"({', '.join(cif_folder.TABLES)}) is read next to its CIF files; name tables with "
+            "crystals themselves."
         )
     return sources
-
-
-def _require_texts_of(folder: Path, tables: list[str], crystals: list[str]) -> None:
-    """Checks that a folder has one table, and only CIF files next to it as its crystals."""
-    names = shortened(", ".join(tables), 200)
-    here = {name for name in crystals if os.sep not in name and cif_file.is_cif(name)}
-    if here and len(tables) > 1:
-        raise SourceError(
-            f"{folder} contains CIF files and {len(tables)} tables ({names}). Keep the one with "
-            "the texts of the CIF files, or none, or name the tables."
-        )
-    if others := [name for name in crystals if name not in here]:
-        raise SourceError(
-            f"{folder} contains {names}, and crystals that are not CIF files next to it "
-            f"({shortened(', '.join(others), 200)}). Move the CIF files whose texts it has next to "
-            "it; give other crystals, and tables with crystals, by their own names."
-        )
-
-
-def _found(folder: Path) -> tuple[list[str], list[str], list[str]]:
-    """Sorted relative paths: tables in a folder; crystals at any depth; tables in subfolders."""
-
-    def raise_it(error: OSError) -> None:
-        raise SourceError(f"{error.filename} cannot be read: {explain(error)}") from error
-
-    tables: list[str] = []
-    crystals: list[str] = []
-    deeper: list[str] = []
-    for place, folders, names in os.walk(folder, onerror=raise_it):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            path = os.path.join(place, name)
-            if name.startswith(".") or not os.path.isfile(path):
-                continue
-            relative = os.path.relpath(path, folder)
-            if _is_crystal(name):
-                crystals.append(relative)
-            elif name.lower().endswith(SUFFIXES):
-                (tables if place == str(folder) else deeper).append(relative)
-    return sorted(tables), sorted(crystals), sorted(deeper)
-
-
-def _is_crystal(name: str) -> bool:
-    lower = name.lower()
-    is_poscar = lower.endswith((".vasp", ".poscar")) or lower.startswith(_POSCAR)
-    return is_poscar or cif_file.is_cif(name)
 
 
 def _item_of_record(record: Record, name: str, options: SourceOptions) -> Item:

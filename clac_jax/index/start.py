@@ -55,7 +55,7 @@ def begin(folder: Path, plan: dict[str, Any], given: Sequence[str]) -> bool:
         if found["fingerprint"] == plan["fingerprint"]:
             return False
         _require_outdated(folder, found, given)
-        _remove_joined(folder)  # while the plan still tells that these files are not the user's
+        _remove_joined(folder)  # while the plan still shows that these files are not the user's
         remove_parts(folder)
     elif found is not None:
         _remove_joined(folder)
@@ -68,7 +68,7 @@ def begin(folder: Path, plan: dict[str, Any], given: Sequence[str]) -> bool:
 
 
 def _require_outdated(folder: Path, found: dict[str, Any], given: Sequence[str]) -> None:
-    """Checks that parts are of the crystals given, which have changed since.
+    """Checks that parts were made from the crystals given, which have changed since.
 
     Raises:
         IndexMismatchError: they may be of other crystals, or other machines may be at work.

@@ -147,7 +147,7 @@ def test_ids_in_several_forms_name_the_file(tmp_path, written):
     assert found["cif"] == NACL
 
 
-def test_compressed_and_magnetic_files_of_a_folder(tmp_path):
+def test_compressed_and_magnetic_files_of_a_folder(tmp_path, capsys):
     names = [f"salt{k}" for k in range(12)]
     folder = cif_folder(tmp_path / "cifs", names, text_rows([*names[:-1], "salt11.cif.gz"]))
     (folder / "salt3.cif").rename(folder / "salt3.mcif")
@@ -157,10 +157,13 @@ def test_compressed_and_magnetic_files_of_a_folder(tmp_path):
     assert len(load_folder(folder, tmp_path / "data")) == 12
     (folder / "salt4.cif.gz").write_bytes(b"\x1f\x8b")
     (folder / "salt5.cif.xz").write_bytes(b"")
+    (folder / "salt3.cif.xz").write_bytes(b"")
     with pytest.raises(DataError) as error:
         load_folder(folder, tmp_path / "data")
     assert "salt4.cif.gz cannot be used: It cannot be decompressed" in str(error.value)
-    assert "both salt5.cif and salt5.cif.xz match its id" in str(error.value)
+    assert "both salt3.cif.xz and salt3.mcif match its id" in str(error.value)
+    assert "salt5" not in str(error.value)
+    assert capsys.readouterr().err.count("salt5.cif.xz in ") == 1
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from clac_jax.errors import UserError, WorkdirError
 from clac_jax.files import atomic
 from clac_jax.index import parts
 from clac_jax.index.build import add, embed
+from clac_jax.index.folders import SourceError
 from clac_jax.index.layout import (
     BuildError,
     DamagedIndexError,
@@ -25,7 +26,6 @@ from clac_jax.index.layout import (
     IndexMismatchError,
 )
 from clac_jax.index.plan import EmbedOptions
-from clac_jax.index.sources import SourceError
 
 TWO = EmbedOptions(shard_rows=2)
 

@@ -10,8 +10,8 @@ from helpers.word_model import TABLE, WordModel, words_index
 from clac_jax.config.schema import default_config, to_plain
 from clac_jax.index import own
 from clac_jax.index.filters import FilterError
+from clac_jax.index.folders import SourceError
 from clac_jax.index.layout import BuildError
-from clac_jax.index.sources import SourceError
 
 
 @pytest.fixture

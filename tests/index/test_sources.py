@@ -9,8 +9,11 @@ from helpers import user_tables
 from helpers.crystals import NACL
 
 from clac_jax import datasets
+from clac_jax.index.folders import SourceError
 from clac_jax.index.items import Item
-from clac_jax.index.sources import SourceError, SourceOptions, Sources, read_row
+from clac_jax.index.sources import SourceOptions, Sources, read_row
+
+POSCAR = "CsCl\n1.0\n4 0 0\n0 4 0\n0 0 4\nCs Cl\n1 1\nDirect\n0 0 0\n0.5 0.5 0.5\n"
 
 
 @pytest.fixture
@@ -21,9 +24,7 @@ def folder(tmp_path):
     (place / ".hidden").mkdir()
     for name in ("b.cif", "a.CIF", "deep/a.cif", ".c.cif", ".hidden/d.cif"):
         (place / name).write_text(NACL)
-    (place / "POSCAR_1").write_text(
-        "CsCl\n1.0\n4 0 0\n0 4 0\n0 0 4\nCs Cl\n1 1\nDirect\n0 0 0\n0.5 0.5 0.5\n"
-    )
+    (place / "POSCAR_1").write_text(POSCAR)
     (place / "notes.txt").write_text("x")
     return place
 
@@ -73,14 +74,54 @@ def test_a_folder_with_one_table_has_its_texts(tmp_path):
         read(tmp_path)
 
 
-@pytest.mark.parametrize("crystals", [["cifs/x.cif"], ["x.cif", "cifs/y.cif"], ["x.cif", "POSCAR"]])
+@pytest.mark.parametrize("crystals", [["x.cif", "cifs/y.cif"], ["x.cif", "POSCAR"]])
 def test_crystals_that_are_not_next_to_the_table_of_a_folder_are_not_lost(tmp_path, crystals):
-    (tmp_path / "cifs").mkdir()
+    folder = tmp_path / "all"
+    (folder / "cifs").mkdir(parents=True)
     for name in crystals:
+        (folder / name).write_text(NACL)
+    table = user_tables.write(folder / "t.jsonl", [{"id": "x", "gpt_text": "Salt."}])
+    with pytest.raises(SourceError, match=rf"\({crystals[-1]}\). Move these, or the table, out of"):
+        read(folder)
+    table.rename(tmp_path / "t.jsonl")
+    assert Sources([folder], SourceOptions()).count() == 2
+    (tmp_path / "t.jsonl").rename(table)
+    (folder / crystals[-1]).rename(tmp_path / "other")
+    assert [(item.id, item.text) for item in read(folder)] == [("x", "Salt.")]
+
+
+def test_a_table_without_cif_files_next_to_it_is_left_out_and_named(tmp_path, capsys):
+    for number in (1, 2):
+        (tmp_path / f"mp-{number}").mkdir()
+        (tmp_path / f"mp-{number}" / "POSCAR").write_text(POSCAR)
+    (tmp_path / "props.csv").write_text("id,gap\nmp-1,1\n")
+    assert ids(read(tmp_path)) == ["mp-1/POSCAR", "mp-2/POSCAR"]
+    assert capsys.readouterr().err.count("props.csv in ") == 1
+    (tmp_path / "cifs").mkdir()
+    (tmp_path / "cifs" / "x.cif").write_text(NACL)
+    assert len(read(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("table", [None, "t.jsonl"])
+def test_a_plain_cif_is_read_instead_of_its_compressed_and_magnetic_twins(tmp_path, capsys, table):
+    for name in ("x.cif", "x.mcif", "x.cif.gz", "y.MCIF"):
+        (tmp_path / name).write_text(NACL if name != "x.mcif" else "data_x")
+    if table:
+        user_tables.write(tmp_path / table, [{"id": k, "gpt_text": "Salt."} for k in "xy"])
+    fingerprint = Sources([tmp_path], SourceOptions()).fingerprint()
+    capsys.readouterr()
+    assert ids(read(tmp_path)) == ["x", "y"]
+    said = capsys.readouterr().err
+    assert said.count("warning") == 1 and "x.cif.gz, x.mcif in " in said
+    for name in ("x.mcif", "x.cif.gz"):
+        (tmp_path / name).unlink()
+    assert Sources([tmp_path], SourceOptions()).fingerprint() == fingerprint
+
+
+def test_twins_without_a_plain_cif_are_refused_by_their_names(tmp_path):
+    for name in ("x.mcif", "x.cif.gz"):
         (tmp_path / name).write_text(NACL)
-    user_tables.write(tmp_path / "t.jsonl", [{"id": "x", "gpt_text": "Salt."}])
-    with pytest.raises(SourceError, match=rf", and .*\({crystals[-1]}\). Move the CIF"):
-        read(tmp_path)
+    assert all("x.cif.gz and x.mcif have the same id" in reason for reason in read(tmp_path))
 
 
 def test_every_table_of_a_folder_is_read(tmp_path):
