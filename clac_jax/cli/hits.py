@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import io
 import json
 import re
+import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clac_jax.errors import WorkdirError, shown, warn
+from clac_jax.errors import WorkdirError, counted, shown, warn
 from clac_jax.files.atomic import write_atomically
 from clac_jax.files.paths import explain
 from clac_jax.index.search import Hit, Searcher, TextHit
@@ -24,7 +26,7 @@ _SHOWN_FIRST = ("crystal_system", "n_atoms", "band_gap", "energy_above_hull")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.+-]+")
 _FORMULA = re.compile(r"[=+@\t\r]|-[^\d.]")  # what a spreadsheet would run; as on the page of a map
 _CIF_NAME = re.compile(r"\d{2,}-.*\.cif")
-_MARK = "# A hit of clac-jax search\n"
+_MARK = "# A hit of clac-jax search; SHA-256 of the lines below: "
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,12 +97,14 @@ def write_cifs(hits: Sequence[Hit], index: Index, folder: Path) -> list[str]:
         name = _UNSAFE.sub("_", f"{hit.id}-{hit.formula}")[:100]
         names.append(f"{number:0{digits}}-{name}.cif")
         text = index.crystal(hit.row).to_cif(hit.id)
-        write_atomically(folder / names[-1], _MARK + text)
+        write_atomically(folder / names[-1], _marked(text.encode()))
     return names
 
 
 def remove_old_cifs(place: Path | Store, written: Sequence[str]) -> None:
-    """Removes the files of earlier searches; a line names those that only look like some.
+    """Removes the files of earlier searches, unless they were edited since.
+
+    One line says how many; another names files that only look like some, or were edited.
 
     Args:
         place: the folder, or the store that it is.
@@ -109,23 +113,39 @@ def remove_old_cifs(place: Path | Store, written: Sequence[str]) -> None:
     Raises:
         WorkdirError, StoreError: a file cannot be read or removed.
     """
-    unclear = []
+    unclear, removed = [], 0
     try:
         names = [p.name for p in (place.iterdir() if isinstance(place, Path) else place.list())]
         for name in sorted(set(filter(_CIF_NAME.fullmatch, names)) - set(written)):
+            if isinstance(place, Path) and not _is_regular(place / name):
+                continue
             content = (
                 (place / name).read_bytes() if isinstance(place, Path) else place.get(name).data
             )
-            if not content.startswith(_MARK.encode()):
+            if content != _marked(content.partition(b"\n")[2]):
                 unclear.append(name)
-            elif isinstance(place, Path):
+                continue
+            removed += 1
+            if isinstance(place, Path):
                 (place / name).unlink()
             else:
                 place.delete(name)
     except OSError as error:
         raise WorkdirError(f"Cannot write --cif={place}: {explain(error)}") from error
+    if removed:
+        print(f"{counted(removed, 'hit')} of earlier searches removed from --cif", file=sys.stderr)
     if unclear:
-        warn(f"{shown(', '.join(unclear[:3]))} in --cif are not hits of this search, and stay.")
+        some = shown(", ".join(unclear[:3]))
+        warn(f"{some} in --cif are not hits of a search, or were edited, and stay.")
+
+
+def _is_regular(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _marked(content: bytes) -> bytes:
+    """The CIF of a hit, after a line that shows whether it was edited since."""
+    return f"{_MARK}{hashlib.sha256(content).hexdigest()}\n".encode() + content
 
 
 def _table(hits: Sequence[Hit], where: str) -> str:

@@ -153,13 +153,32 @@ def test_the_hits_of_an_earlier_search_do_not_stay_among_the_files(index, clac, 
         for place in (f"{url}/out", tmp_path / "out"):
             clac("search", index, "salt", "-k", 2, "--cif", place)
             code, _, errors = clac("search", index, "salt", "-k", 1, "--cif", place)
-            assert code == 0 and errors == ""
+            assert code == 0 and errors == "1 hit of earlier searches removed from --cif\n"
         names = [item.name for item in open_store(f"{url}/out").list()]
     assert names == [path.name for path in (tmp_path / "out").iterdir()] and len(names) == 1
     (tmp_path / "out" / "02-mine.cif").write_text("data_mine")
     _, _, errors = clac("search", index, "salt", "-k", 1, "--cif", tmp_path / "out")
     assert "02-mine.cif in --cif are not hits" in errors
     assert (tmp_path / "out" / "02-mine.cif").read_text() == "data_mine"
+
+
+def test_hits_of_an_earlier_search_that_were_edited_stay(index, clac, tmp_path):
+    clac("search", index, "salt", "-k", 3, "--cif", tmp_path)
+    _, second, third = sorted(path.name for path in tmp_path.iterdir())
+    edited = (tmp_path / second).read_text() + "# mine\n"
+    (tmp_path / second).write_text(edited)
+    _, _, errors = clac("search", index, "salt", "-k", 1, "--cif", tmp_path)
+    assert "1 hit of earlier searches removed" in errors
+    assert f"{second} in --cif are not hits of a search, or were edited, and stay" in errors
+    assert (tmp_path / second).read_text() == edited and not (tmp_path / third).exists()
+
+
+def test_folders_and_links_with_the_name_of_a_hit_stay(index, clac, tmp_path):
+    (tmp_path / "10-old.cif").mkdir()
+    (tmp_path / "11-gone.cif").symlink_to("nowhere")
+    code, _, errors = clac("search", index, "salt", "-k", 1, "--cif", tmp_path)
+    assert (code, errors) == (0, "")
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_an_id_cannot_be_a_formula_of_a_spreadsheet_or_break_the_table(clac, tmp_path, monkeypatch):
