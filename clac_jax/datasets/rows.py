@@ -194,7 +194,7 @@ def _text(value: Any, name: str) -> str:
     if is_missing(value):
         return ""
     if isinstance(value, list | tuple):
-        return " ".join(part for part in map(str.strip, _strings(value, name)) if part)
+        return " ".join(part for part in map(str.strip, _paragraphs(value, name)) if part)
     if not isinstance(value, str):
         raise DataError(f"its {name} is not a string ({shortened(str(value), 40)})")
     return _unicode(value.strip(), name)
@@ -208,6 +208,11 @@ def _strings(value: Any, name: str) -> tuple[str, ...]:
     if len(texts) < len(values):
         raise DataError(f"its {name} is not a list of strings")
     return tuple(_unicode(text, name) for text in texts)
+
+
+def _paragraphs(value: Any, name: str) -> tuple[str, ...]:
+    """The strings of a text; those that stand for a missing value are left out."""
+    return tuple(text for text in _strings(value, name) if not text.strip() or not is_missing(text))
 
 
 def _unicode(text: str, name: str) -> str:
@@ -235,7 +240,7 @@ def _papers(value: Any) -> tuple[tuple[str, ...], ...]:
     if not isinstance(value, list | tuple):
         raise DataError("its text is not a list of lists of paragraphs")
     return tuple(
-        _strings((entry,) if isinstance(entry, str | bytes) else entry, "text entry")
+        _paragraphs((entry,) if isinstance(entry, str | bytes) else entry, "text entry")
         for entry in value
     )
 

@@ -231,8 +231,10 @@ class _Build:
             return False
         try:
             part = parts.read(path)
-        except DamagedIndexError:
-            warn(f"{path} is damaged and is computed again.")
+        except DamagedIndexError as error:
+            is_earlier = isinstance(error, parts.EarlierPartError)
+            what = "from an earlier version" if is_earlier else "damaged"
+            warn(f"{path} is {what} and is computed again.")
             return False
         self._refuse(part.refused)
         self._name(part.names)

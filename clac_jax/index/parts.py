@@ -32,6 +32,10 @@ _REFUSED, _NAMES = b"refused", b"names"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
+class EarlierPartError(DamagedIndexError):
+    """A part is intact, but was written by an earlier version, and cannot be used."""
+
+
 @dataclass(frozen=True)
 class Refused:
     """A row that is not in the index: its place in the part, and why."""
@@ -147,6 +151,7 @@ def read(path: Path, columns: Sequence[str] | None = None) -> Part:
     """Reads a part, or some of its columns.
 
     Raises:
+        EarlierPartError: it was written by an earlier version.
         DamagedIndexError: it is missing or damaged.
     """
     try:
@@ -157,6 +162,10 @@ def read(path: Path, columns: Sequence[str] | None = None) -> Part:
         with pq.ParquetFile(io.BytesIO(content)) as file:
             table = file.read(columns=list(columns) if columns is not None else None)
             facts = file.schema_arrow.metadata
+        if _NAMES not in facts:  # its columns do not say how the data spell the properties
+            raise EarlierPartError(
+                f"{path} was written by an earlier version. Delete it, and run the command again."
+            )
         refused = [Refused(int(place), BadRow(**row)) for place, row in json.loads(facts[_REFUSED])]
         return Part(table, refused, json.loads(facts[_NAMES]))
     except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:

@@ -91,6 +91,23 @@ def test_a_list_of_paragraphs_is_a_text():
     assert record_of_row(row(0, gpt_text=["One.", " Two. "])).gpt_text == "One. Two."
 
 
+@pytest.mark.parametrize(
+    "words", [{"gpt_text": ["NaN"]}, {"text": [["NaN", " null "]]}, {"text": ["None"]}]
+)
+def test_a_list_of_words_for_missing_values_has_no_text(words):
+    with pytest.raises(UserError, match="its text is empty"):
+        record_of_row(row(0, gpt_text=None, gpt_explanation=None) | words)
+    mixed = {name: [*value, "A salt."] for name, value in words.items()}
+    record = record_of_row(row(0, gpt_text=None, gpt_explanation=None) | mixed)
+    assert (record.gpt_text or "".join(sum(record.text, ()))) == "A salt."
+
+
+def test_an_element_of_a_question_list_may_be_a_word_for_a_missing_value():
+    statements = ["Its oxide is Na2O.", "None"]
+    record = record_of_row(row(0, structure_question_list=statements))
+    assert record.questions["structure_question_list"] == tuple(statements)
+
+
 @pytest.mark.parametrize("value", [5, True, {"a": "b"}, ["One.", 5], [["One."]]])
 def test_a_text_of_the_wrong_type_is_refused(value):
     with pytest.raises(UserError, match="its gpt_text is not"):

@@ -1,12 +1,15 @@
 """Making an index: parts, interruptions, shares of machines, refusals, additions."""
 
 import errno
+import hashlib
+import io
 import json
 import os
 import shutil
 
 import ml_collections
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from helpers import user_tables
 from helpers.crystals import NACL
@@ -102,6 +105,22 @@ def test_a_damaged_part_is_computed_again(table, index, tmp_path, monkeypatch, c
     embed(StubModel(), [str(table)], out, TWO)
     assert "000001.part is damaged and is computed again" in capsys.readouterr().err
     assert contents(out) == contents(index.path)
+
+
+def test_a_part_of_an_earlier_version_is_called_so(table, index, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("clac_jax.index.build.join", lambda *_: (_ for _ in ()).throw(OSError))
+    with pytest.raises(OSError):
+        embed(StubModel(), [str(table)], tmp_path / "out", TWO)
+    monkeypatch.undo()
+    path = tmp_path / "out" / "parts" / "000001.part"
+    named = pq.read_table(io.BytesIO(path.read_bytes()[:-32]))
+    facts = {b"refused": named.schema.metadata[b"refused"]}  # without the names of properties
+    file = io.BytesIO()
+    pq.write_table(named.replace_schema_metadata(facts), file)
+    path.write_bytes(file.getvalue() + hashlib.sha256(file.getvalue()).digest())
+    embed(StubModel(), [str(table)], tmp_path / "out", TWO)
+    assert "000001.part is from an earlier version and is computed again" in capsys.readouterr().err
+    assert contents(tmp_path / "out") == contents(index.path)
 
 
 def test_a_flip_anywhere_in_a_part_is_found(table, tmp_path, monkeypatch):
