@@ -8,11 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 _MINUS = "-\u2010\u2011\u2212\u2013"  # hyphens, the minus sign, and the en dash
+_A_MINUS = re.escape(_MINUS)  # For character classes, where a bare hyphen may make a range.
 _SUPERSCRIPTS = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b\u207a"
 _PLAIN = str.maketrans(_SUPERSCRIPTS + _MINUS, "0123456789-+" + "-" * len(_MINUS), ",")
 
 # An exponent of ten: ^-3, ^{-3}, ^(-3), **-3, <sup>-3</sup>, $^{-3}$ or in Unicode superscripts.
-_EXPONENT = rf"[+{_MINUS}]?\d{{1,2}}"
+_EXPONENT = rf"[+{_A_MINUS}]?\d{{1,2}}"
 _RAISED = (
     rf"(?:\$\^\{{{_EXPONENT}\}}\$|\^\{{{_EXPONENT}\}}|(?:\^|\*\*){_EXPONENT}|\^\({_EXPONENT}\)"
     rf"|<sup>{_EXPONENT}</sup>|[{_SUPERSCRIPTS}]{{1,3}})"
@@ -28,13 +29,13 @@ _NUMBER = re.compile(
                   (?:[-\u2010\u2011\u2212]|(?<!\d\s)\u2013))
         # Not the digits of a formula, an exponent, an uncertainty such as 2.08(3), or a symbol
         # such as P-43m or P6_3/mmc.
-        | (?<![{_MINUS}\w.^)\]])(?<!\d\()
-        | (?<=[\d\u00b0%)][{_MINUS}]) | (?<=[\u00c5\u212b]\u2013) | (?<=\d\s\u2013) | (?<=No\.)
+        | (?<![{_A_MINUS}\w.^)\]])(?<!\d\()
+        | (?<=[\d\u00b0%)][{_A_MINUS}]) | (?<=[\u00c5\u212b]\u2013) | (?<=\d\s\u2013) | (?<=No\.)
     )
     (?:
         10(?P<ten>{_RAISED})
         |(?P<mantissa> (?:[1-9]\d{{0,2}}(?:,\d{{3}}){{1,3}}(?!,?\d)|\d{{1,9}})(?:\.\d{{1,30}})?)
-        (?:[eE](?P<e>[+{_MINUS}]?\d{{1,2}})
+        (?:[eE](?P<e>[+{_A_MINUS}]?\d{{1,2}})
            |\s?{_TIMES}\s?10(?P<power>{_RAISED}))?
     )
     # Its end: not part of a word, except for a unit.

@@ -89,6 +89,26 @@ def test_formulas_symbols_and_units_are_left_out(text):
     assert values(text) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("8e/3 per atom", [3]),
+        ("4e/2 sites", [2]),
+        ("3e,4", [4]),
+        ("007ec6", []),
+        ("2e.5, 10^.5 and 10^x2", []),
+        ("2.5×10^,3", [2.5, 3]),
+    ],
+)
+def test_only_a_sign_or_a_digit_begins_an_exponent(text, expected):
+    assert values(text) == expected
+
+
+@pytest.mark.parametrize("sign", ["-", "\u2010", "\u2011", "\u2212", "\u2013"])
+def test_any_minus_sign_may_begin_an_exponent(sign):
+    assert values(f"1e{sign}3, 10^{sign}3, 10^{{{sign}3}}") == [1e-3, 1e-3, 1e-3]
+
+
 def test_places_are_those_of_the_text():
     text = "a −1,200.5 K, 2.5×10^3 to 3"
     assert [text[number.start : number.end] for number in numbers_in(text)] == [
