@@ -28,14 +28,10 @@ _COUNT = r"\d{1,4}(?:\.\d{1,6})?|\.\d{1,6}"
 _COEFFICIENT = re.compile(rf"\d{{1,3}}/[1-9]\d{{0,2}}|{_COUNT}")
 _STATE = re.compile(rf"(?<=[A-Za-z]){ROMAN_STATE.pattern}")
 _DEUTERIUM = re.compile("D(?![a-z])")
-# "of the Cu3Au (L1_2) structure type": the formula names an arrangement, not the compound.
-_PROTOTYPE = (
-    "(?:anti)?(?:perovskite|spinel|fluorite|wurtzite|rutile|anatase|rock[ -]?salt|zinc[ -]?blende|"
-    "sphalerite|chalcopyrite|pyrochlore|garnet|ilmenite|delafossite|nickeline|pyrite|corundum)"
-)
+# "of the Cu3Au (L1_2) structure type": the formula names an arrangement, not the compound. That of
+# "the CsPbBr3 perovskite structure" names the compound.
 _OF_A_STRUCTURE = re.compile(
     r"[$}]*\)?(?:\s\([^()]{1,40}\))?[\s\-\u2010\u2011\u2013]"
-    rf"(?:{_PROTOTYPE}[\s\-\u2010\u2011\u2013])?"
     r"(?:structure|structural\s(?:proto)?type|type|prototype)"
 )
 
