@@ -45,11 +45,18 @@ _ADJECTIVES = (
 _UNIT = re.compile(rf"[A-Z][a-z]?(?:\(?\d{{1,2}}[a-z]?\)?|{ROMAN_STATE.pattern})?")
 _NOT_WORDS = ENGLISH_SYMBOLS | {"Cf", "Cm", "Fm", "Pa", "Pm"}  # also units and space groups
 _DASH = "[–—‐‑−-]"
+# Fe2.67+, V+4.50+, Mn^{3.5+}
+_FRACTION = r"(?:[+−–-]?\d\.\d{1,3}[+−–-]|[+−–-]\d\.\d{1,3})"
+_FRACTIONAL_CHARGE = (
+    rf"(?:\$?\^\{{{_FRACTION}\}}\$?|\^{_FRACTION}\^|<sup>{_FRACTION}</sup>|\^?{_FRACTION})"
+    r"(?!\w|[+−–-]?\d)"
+)
 _PARTICLE = r"(?:atom|ion|anion|cation|ligand|vacanc(?:y|ie))s?\b"
 _OF_AN_ELEMENT = (
     r"(?:based|bearing|bonded|centered|containing|coordinated|deficient|doped|free|ligand|only|"
     r"poor|rich|substituted|terminated)\b"
 )
+_WHICH = r"(?:inequivalent|[Tt]he\s(?:[a-z]+-)?(?:first|second|third|[a-z]+th))"
 _HOW_MANY = "each|every|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
 
 
@@ -59,9 +66,10 @@ def without_elements(words: str) -> str:
     Formulas are left to `formula.replace_formulas`, which is to be applied first. Symbols go with
     their charges and labels ("O2-", "Ni(1)", "Fe1–O1"). One that can be a word (In, As), or a
     letter of a space group or a site (C, B), goes only in ions and bonds, with a label in brackets,
-    and where the words around it say that it is an element ("six O atoms", "As-rich").
+    and where the words around it say that it is an element ("six O atoms", "As-rich", "the first O
+    site").
     """
-    for pattern in (_ions(), _bonds(), _symbols(), _counted()):
+    for pattern in (_ions(), _bonds(), _symbols(), _counted(), _sites()):
         words = pattern.sub(_without_symbols, words)
     words = _names().sub(lambda found: _like(found[0], ELEMENT_WORD), words)
     return _classes().sub(lambda found: _like(found[0], COMPOUND_WORD) + (found[1] or ""), words)
@@ -115,9 +123,10 @@ def _alternatives() -> tuple[str, str, str]:
 
 @functools.cache
 def _ions() -> re.Pattern[str]:
-    # Li1+, O2-, Ni²⁺, Fe(III), Ni(1); but not "C- and F-centered".
+    # Li1+, O2-, Ni²⁺, V+4.50+, Fe(III), Ni(1); but not "C- and F-centered".
     lattices = r"(?![A-Z]-\s(?:and|or)\s[A-Z]-cent)"
-    marks = rf"(?:{CHARGE.pattern}|{ROMAN_STATE.pattern}|\(\d{{1,2}}[a-z]?\)(?!\w))"
+    charges = rf"{_FRACTIONAL_CHARGE}|{CHARGE.pattern}"
+    marks = rf"(?:{charges}|{ROMAN_STATE.pattern}|\(\d{{1,2}}[a-z]?\)(?!\w))"
     return re.compile(rf"(?<![\w\\])(?=[A-Z]){lattices}({_alternatives()[0]}{marks})")
 
 
@@ -149,3 +158,8 @@ def _counted() -> re.Pattern[str]:
         rf"\b(?:equivalent|{_HOW_MANY}|(?:bonded|coordinated)\s(?:to|by|with))\s"
         r"((?:[BCFHKNOPSUVWY]))(?![\w'’-]|\s?[=/])"
     )
+
+
+@functools.cache
+def _sites() -> re.Pattern[str]:
+    return re.compile(rf"\b{_WHICH}\s({_alternatives()[0]})(?=\ssites?\b(?!\ssymmetr))")

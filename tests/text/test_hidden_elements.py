@@ -53,6 +53,27 @@ def test_ions_labels_symbols_and_more_classes_go(words, expected):
     assert without_elements(words) == expected
 
 
+@pytest.mark.parametrize("symbol_", ["O", "K", "In", "As", "B", "Fe"])
+def test_the_elements_of_numbered_and_inequivalent_sites_go(symbol_):
+    words = (
+        "There are three inequivalent {0} sites and one inequivalent {0} site. In the first {0} "
+        "site, {0} is bonded to six {0} atoms. The tenth and the twenty-first {0} sites"
+    )
+    assert without_elements(words.format(symbol_)) == words.format("element")
+
+
+@pytest.mark.parametrize(
+    "ion",
+    [
+        *("V+4.50+", "O+1.50-", "Fe2.67+", "O1.5-", "Fe+2.67", "O−1.5", "In0.333+"),
+        *("Mn^3.5+", "V^{3.5+}", "V$^{3.5+}$", "V^3.5+^", "V<sup>3.5+</sup>"),
+    ],
+)
+def test_ions_go_with_their_fractional_charges(ion):
+    words = f"{ion} is bonded to six {ion} atoms; {ion}, {ion}–O2- and {ion}."
+    assert without_elements(words) == words.replace(ion, "element").replace("O2-", "element")
+
+
 @pytest.mark.parametrize(
     "kind",
     ["oxide", "oxyfluoride", "ammine", "hydrate", "carbonyl", "ammonium", "oxyacid", "manganite"],
@@ -70,6 +91,7 @@ def test_a_class_goes_whatever_its_ending(kind):
         "ironic, tinned, leading, goldfish, macerate, glyceric, ferromagnetic",
         "Pm3\u0305m, Pa-3, Cm, C2 symmetry, the S4 axis, Cs symmetry, C- and F-centered",
         "the B-site, K-points, V-shaped, Co-planar, type I and II, at 5 Pa, 300 K and 3 V",
+        "the B site, the first site, its first O-site, V-0.5x and I–1.5–2.5",
         "As a result, no atoms move; I see one. At 300 K, it is stable.",
     ],
 )
