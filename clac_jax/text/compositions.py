@@ -35,6 +35,13 @@ _OF_A_STRUCTURE = re.compile(
     r"(?:structure|structural\s(?:proto)?type|type|prototype)"
 )
 
+_ALL_NAMES = "|".join([*(name(number) for number in range(1, 119)), *OTHER_NAMES])
+NOT_THE_VERB = (
+    r"(?!(?<=\blead)(?<!\bfrom\slead)(?<!\bof\slead)\sto\b"
+    rf"(?!\s(?:{_ALL_NAMES})\s(?:ratio|bond|distance)s?\b))"
+)
+"""Follows the name of an element; matches in "lead to tin ratio", not in "lead to a gap"."""
+
 
 class Formula(NamedTuple):
     """A formula in a text.
@@ -79,7 +86,7 @@ def elements_in(text: str) -> list[tuple[int, int, int]]:
 @functools.cache
 def _names() -> tuple[re.Pattern[str], dict[str, int]]:
     numbers = {name(number): number for number in range(1, MAX_ATOMIC_NUMBER + 1)} | OTHER_NAMES
-    return re.compile(rf"\b(?:{'|'.join(numbers)})\b(?!\sto\b)", re.IGNORECASE), numbers
+    return re.compile(rf"\b(?:{'|'.join(numbers)})\b{NOT_THE_VERB}", re.IGNORECASE), numbers
 
 
 @functools.lru_cache(maxsize=1 << 14)

@@ -6,6 +6,7 @@ import functools
 import re
 
 from clac_jax.crystals.elements import OTHER_NAMES, name, symbol
+from clac_jax.text.compositions import NOT_THE_VERB
 from clac_jax.text.formula_grammar import CHARGE, ROMAN_STATE, is_element
 from clac_jax.text.formula_spaced import ENGLISH_SYMBOLS
 
@@ -35,6 +36,7 @@ _ANIONS = (
     "ammine ammonium carbonyl hydrate hydrated hydroxyl neptunyl nitrosyl oxyacid phosphonium "
     "plutonyl titanyl uranyl vanadyl zirconyl"
 )
+_ENGLISH = r"[a-z]*laborates?\b|corroborates?\b|monochromates?\b"
 # Not after other letters: macerate, glyceric.
 _CLASSES = "cerate chromyl"
 _ADJECTIVES = (
@@ -90,9 +92,8 @@ def _like(found: str, word: str) -> str:
 @functools.cache
 def _names() -> re.Pattern[str]:
     names = "|".join([*(name(number) for number in _NUMBERS), *OTHER_NAMES, *_SERIES])
-    verb = rf"(?<=\blead)\sto\b(?!\s(?:{names})\b)"
     adjectives = "|".join(_ADJECTIVES.split())
-    return re.compile(rf"\b(?:(?:di)?(?:{names})|{adjectives})\b(?!{verb})", re.IGNORECASE)
+    return re.compile(rf"\b(?:(?:di)?(?:{names})|{adjectives})\b{NOT_THE_VERB}", re.IGNORECASE)
 
 
 @functools.cache
@@ -103,7 +104,8 @@ def _classes() -> re.Pattern[str]:
     # The endings come first, because most words have none of them.
     ends = r"(?=[a-z]*(?:ide|[ai]te|hydrated|ammine|acid|ium|yl)s?\b)"
     return re.compile(
-        rf"\b{ends}(?:[a-z]*(?:{any_prefix})|(?:{without_prefix}))(s?)\b", re.IGNORECASE
+        rf"\b{ends}(?!{_ENGLISH})(?:[a-z]*(?:{any_prefix})|(?:{without_prefix}))(s?)\b",
+        re.IGNORECASE,
     )
 
 
@@ -141,10 +143,11 @@ def _symbols() -> re.Pattern[str]:
     every, clear, unclear = _alternatives()
     prefixes = rf"(?!(?:Co|Re)-(?!{_OF_AN_ELEMENT}))"  # "Co-planar", "Re-entrant"
     groups = r"(?!(?:Cs|Th)\s(?:point|site|symmetry))"
+    author = r"(?!,?\set\sal\b)"  # "Li et al."
     listed = rf"(?:,\s{every}){{0,5}}(?:,?\s(?:and|or)\s{every})?"
     labels = rf"(?:(?:,?\s(?:and|or)|,)?\s{every}\d{{1,2}}){{0,5}}"
     return re.compile(
-        rf"(?<![\w\\])(?=[A-Z])(?:{prefixes}{groups}{clear}\d{{0,2}}(?![\w\u0304\u0305])"
+        rf"(?<![\w\\])(?=[A-Z])(?:{prefixes}{groups}{clear}\d{{0,2}}(?![\w\u0304\u0305]){author}"
         rf"|{unclear}(?={listed}(?:\s{_PARTICLE}|\sis\s(?:bonded|coordinated)\b)"
         rf"|{_DASH}{_OF_AN_ELEMENT}(?<!\b[A-Z]-centered))"
         rf"|{unclear}\d{{1,2}}(?={labels}\s(?:atom|ion|position|site)s?\b(?!\ssymmetr)))"

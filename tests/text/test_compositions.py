@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from clac_jax.crystals import elements
 from clac_jax.text.compositions import elements_in, formulas_in, fractions
+from clac_jax.text.hidden_elements import without_elements
 from clac_jax.text.sentences import Tokenizer
 from clac_jax.text.token_facts import token_composition
 
@@ -173,6 +174,22 @@ def test_other_words_about_structures_do_not_make_it_a_type(words):
 def test_elements_are_found_by_their_names():
     text = "Lead, Sulphur and aluminium lead to ironclad tin; caesium."
     assert [number for _, _, number in elements_in(text)] == [82, 16, 13, 50, 55]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("the lead to tin ratio", [82, 50]),
+        ("charge goes from lead to iodine", [82, 53]),
+        ("a ratio of lead to tin", [82, 50]),
+        ("sodium to chlorine", [11, 17]),
+        ("It can lead to a gap.", []),
+        ("It can lead to tin vacancies.", [50]),
+    ],
+)
+def test_lead_is_an_element_or_a_verb_by_the_words_around_it(words, expected):
+    assert [number for _, _, number in elements_in(words)] == expected
+    assert without_elements(words).count("element") == len(expected)
 
 
 # --- by tokens

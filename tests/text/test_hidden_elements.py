@@ -92,6 +92,8 @@ def test_a_class_goes_whatever_its_ending(kind):
         "Pm3\u0305m, Pa-3, Cm, C2 symmetry, the S4 axis, Cs symmetry, C- and F-centered",
         "the B-site, K-points, V-shaped, Co-planar, type I and II, at 5 Pa, 300 K and 3 V",
         "the B site, the first site, its first O-site, V-0.5x and I–1.5–2.5",
+        "We elaborate, and they collaborate and corroborate; monochromates",
+        "Li et al., Ho, et al. and W. Ba et al.",
         "As a result, no atoms move; I see one. At 300 K, it is stable.",
     ],
 )
