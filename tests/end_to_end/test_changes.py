@@ -65,7 +65,8 @@ def test_the_plateau_schedule_resumes_where_it_was(small_config, tmp_path, capsy
     plateau = {"schedule": "plateau", "plateau__patience": 0, "warmup_steps": 0, "max_epochs": 3}
     # A metric that is constant while nothing is learned: a tie is not an improvement.
     still = {"learning_rate": 1e-6, "checkpoint__monitor": "crystal_to_text_top10"}
-    config = small_config(**plateau, **still, checkpoint__mode="max")
+    saves = {"checkpoint__mode": "max", "checkpoint__every_n_steps": 5}
+    config = small_config(**plateau, **still, **saves)
     train(config, tmp_path / "undisturbed")
     rates = [row["learning_rate"] for row in train_rows(tmp_path / "undisturbed")]
     assert rates == pytest.approx([1e-6] * 8 + [0.5e-6] * 4)
