@@ -127,7 +127,7 @@ def with_kills(definition, workdir, rng, kills):
         for process in running:
             process.join(60)
             assert process.exitcode in (0, -signal.SIGKILL)
-        assert left < kills / 2  # it was disturbed
+        assert kills - left >= min(kills // 2, 10)  # fewer where the programs are fast
         return records
 
 
