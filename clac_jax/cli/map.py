@@ -107,13 +107,13 @@ def _map(options: argparse.Namespace) -> int:
 
 def _require_free(store: Store) -> None:
     """Checks that a folder in an object store is empty or a map."""
-    from clac_jax.index.layout import HEAD_START, MAP_HEAD
+    from clac_jax.index.layout import MAP_HEAD, is_head_of_map
     from clac_jax.stores.errors import NotFoundError
 
-    mark = b""
+    head = b""
     with contextlib.suppress(NotFoundError):
-        mark = store.get(MAP_HEAD).data[: len(HEAD_START)]
-    if mark != HEAD_START.encode() and store.list():
+        head = store.get(MAP_HEAD).data
+    if not is_head_of_map(head) and store.list():
         raise UserError(f"--out={store.url} is not empty and is not a map. Choose a new folder.")
 
 

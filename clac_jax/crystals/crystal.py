@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from vesin import NeighborList
 
 from clac_jax.crystals import elements
-from clac_jax.crystals.formulas import alphabetical
+from clac_jax.crystals.formulas import alphabetical, counts_of
 from clac_jax.crystals.numbers import (
     MIN_DISTANCE,
     CrystalError,
@@ -146,7 +145,7 @@ class Crystal:
     @property
     def formula(self) -> str:
         """The reduced formula, elements in alphabetical order ("AsCa", "Ca3O12P3")."""
-        return alphabetical(Counter(elements.symbol(int(z)) for z in self.atomic_numbers))
+        return alphabetical(counts_of(self.atomic_numbers))
 
     def replace(self, **changes: np.ndarray) -> Crystal:
         """A crystal with some arrays replaced, checked again."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
-from clac_jax.crystals.elements import is_symbol
+from clac_jax.crystals import elements
 
 _DEEPEST = 8  # nested brackets
 
@@ -23,6 +23,11 @@ _SEQUENCE = (
     "Tl In Ga Al B Pb Sn Ge Si C Bi Sb As P N H Po Te Se S O At I Br Cl F"
 )
 _PLACES = {symbol: place for place, symbol in enumerate(_SEQUENCE.split())}
+
+
+def counts_of(atomic_numbers: Iterable[int]) -> Counter[str]:
+    """Number of atoms by element symbol."""
+    return Counter(elements.symbol(int(number)) for number in atomic_numbers)
 
 
 def alphabetical(counts: Mapping[str, int]) -> str:
@@ -78,7 +83,7 @@ def counts_in(formula: str, count: str) -> dict[str, Fraction] | None:
                 return None
             for symbol, inner in groups.pop().items():
                 groups[-1][symbol] += inner * number
-        elif is_symbol(name):
+        elif elements.is_symbol(name):
             groups[-1][name] += number
         else:
             return None

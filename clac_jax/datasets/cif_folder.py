@@ -31,7 +31,7 @@ def files(folder: Path) -> list[Path]:
     Raises:
         DataError: the folder has no CIF file, or not exactly one table.
     """
-    return [table(folder), *_cif_files(folder)]
+    return [table(folder), *_cif_files(folder)[0]]
 
 
 def table(folder: Path) -> Path:
@@ -43,7 +43,7 @@ def table(folder: Path) -> Path:
             f"{folder} must contain one table ({', '.join(TABLES)}) with the ids and texts of its "
             f"CIF files, but contains {found}. Keep exactly one."
         )
-    if not _cif_files(folder):
+    if not _cif_files(folder)[0]:
         raise DataError(f"{folder} contains no .cif files. Set dataset.path to a folder that does.")
     return tables[0]
 
@@ -59,9 +59,10 @@ def rows(folder: Path, needs_text: bool = True) -> Iterator[Any]:
         DataError: see `files` and `read_table`.
     """
     path = table(folder)
-    cif_file.warn_of_twins(folder, cif_file.without_twins(_names(folder))[1])
+    cifs, left_out = _cif_files(folder)
+    cif_file.warn_of_twins(folder, left_out)
     by_name: dict[str, list[Path]] = {}
-    for file in _cif_files(folder):
+    for file in cifs:
         by_name.setdefault(_normalized(cif_file.without_ending(file.name)), []).append(file)
     unnamed = set(by_name)
     named_by: dict[str, str] = {}
@@ -109,13 +110,11 @@ def _files(folder: Path) -> list[Path]:
     )
 
 
-def _cif_files(folder: Path) -> list[Path]:
-    kept, _ = cif_file.without_twins(_names(folder))
-    return [folder / name for name in kept]
-
-
-def _names(folder: Path) -> list[str]:
-    return [path.name for path in _files(folder) if cif_file.is_cif(path.name)]
+def _cif_files(folder: Path) -> tuple[list[Path], list[str]]:
+    """The CIF files of a folder; and the names of the twins of plain ones, which are left out."""
+    names = [path.name for path in _files(folder) if cif_file.is_cif(path.name)]
+    kept, left_out = cif_file.without_twins(names)
+    return [folder / name for name in kept], left_out
 
 
 def _stem(name: str, known: Mapping[str, Any]) -> str:

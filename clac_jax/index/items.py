@@ -6,7 +6,6 @@ import keyword
 import math
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,9 +14,8 @@ import gemmi
 import numpy as np
 import pyarrow as pa
 
-from clac_jax.crystals import elements
 from clac_jax.crystals.crystal import Crystal
-from clac_jax.crystals.formulas import conventional
+from clac_jax.crystals.formulas import conventional, counts_of
 from clac_jax.crystals.found_symmetry import symmetry_if_any
 from clac_jax.index.layout import BuildError
 from clac_jax.input_pipeline.labels import CRYSTAL_SYSTEMS
@@ -159,7 +157,7 @@ def _is_known(value: float) -> bool:
 def _row(item: Item) -> dict[str, Any]:
     crystal = item.crystal
     numbers = crystal.atomic_numbers.tolist()
-    counts = Counter(elements.symbol(z) for z in numbers)
+    counts = counts_of(numbers)
     symbols = sorted(counts)
     mass = sum(gemmi.Element(z).weight for z in numbers)
     group = _space_group(crystal)

@@ -26,6 +26,7 @@ MAP = "map"
 MAP_HEAD = "data/head.js"
 """The file of a map by which it is recognized, wherever the map is."""
 HEAD_START = "ClacMap.head("
+"""The beginning of that file."""
 
 ROW_GROUP = 4096
 """Rows per row group of the items, the unit in which a few rows are read."""
@@ -127,11 +128,16 @@ def is_plain_name(name: Any) -> bool:
     return isinstance(name, str) and name not in ("", ".", "..") and Path(name).name == name
 
 
+def is_head_of_map(content: bytes) -> bool:
+    """Whether the content of a file `MAP_HEAD`, or its beginning, is that of a map."""
+    return content.startswith(HEAD_START.encode())
+
+
 def is_map(folder: Path) -> bool:
     """Whether a folder has a map made by `clac-jax map`, complete or not."""
     try:
         with open(folder / MAP_HEAD, "rb") as file:
-            return file.read(len(HEAD_START)) == HEAD_START.encode()
+            return is_head_of_map(file.read(len(HEAD_START)))
     except OSError:
         return False
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,8 +10,7 @@ import numpy as np
 
 from clac_jax.crystals.augment import perturb, strain
 from clac_jax.crystals.crystal import Crystal
-from clac_jax.crystals.elements import symbol
-from clac_jax.crystals.formulas import conventional
+from clac_jax.crystals.formulas import conventional, counts_of
 from clac_jax.crystals.graph import CrystalGraph, build_graph
 from clac_jax.datasets.record import DataError, Record, shortened
 from clac_jax.errors import ConfigError, UserError
@@ -303,7 +301,7 @@ def plain_views(
 def without_formulas(words: str, record: Record) -> str:
     """The text with "material" for every formula, and for the record's own even if ambiguous."""
     own = {record.formula}
-    counts = Counter(map(symbol, record.atomic_numbers.tolist()))
+    counts = counts_of(record.atomic_numbers)
     if len(counts) > 1:  # a table without formulas has given "FK" for KF
         own.add(conventional(counts))
     return replace_formulas(words, FORMULA_WORD, also=own)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import user_tables
 from helpers.crystals import NACL
+from helpers.interrupted_index import interrupted_at
 from helpers.killed_index import contents, killed
 from helpers.stub_model import StubModel
 
@@ -72,18 +73,10 @@ def test_a_vector_is_that_of_its_row_and_a_missing_text_is_zero(index):
     )
 
 
-def test_finished_parts_are_not_embedded_again(table, tmp_path, monkeypatch):
-    stops, write = StubModel(), parts.write
-
-    def stop_at_the_third(path, part):
-        if path.name == "000002.part":
-            raise KeyboardInterrupt
-        write(path, part)
-
-    monkeypatch.setattr(parts, "write", stop_at_the_third)
-    with pytest.raises(KeyboardInterrupt):
+def test_finished_parts_are_not_embedded_again(table, tmp_path):
+    stops = StubModel()
+    with interrupted_at("000002.part"):
         embed(stops, [str(table)], tmp_path / "out", TWO)
-    monkeypatch.undo()
     resumed = StubModel()
     assert embed(resumed, [str(table)], tmp_path / "out", TWO).count == 5
     assert (stops.embedded, resumed.embedded) == (5, 1)

@@ -5,10 +5,10 @@ import contextlib
 import pytest
 from helpers import user_tables
 from helpers.crystals import NACL
+from helpers.interrupted_index import interrupted_at
 from helpers.killed_index import contents, killed
 from helpers.stub_model import StubModel
 
-from clac_jax.index import parts
 from clac_jax.index.build import add, embed
 from clac_jax.index.layout import BuildError, IndexFolderError, IndexMismatchError
 from clac_jax.index.plan import EmbedOptions
@@ -143,19 +143,11 @@ def test_an_addition_that_was_refused_is_corrected_in_the_same_way(index, tmp_pa
 
 
 def test_the_work_of_a_different_addition_survives_that_of_known_crystals(
-    index, table, tmp_path, monkeypatch, capsys
+    index, table, tmp_path, capsys
 ):
-    more, write = crystals(tmp_path / "more.jsonl", 7, 8, 9), parts.write
-
-    def stop_at_the_second(path, part):
-        if path.name == "000001.part":
-            raise KeyboardInterrupt
-        write(path, part)
-
-    monkeypatch.setattr(parts, "write", stop_at_the_second)
-    with pytest.raises(KeyboardInterrupt):
+    more = crystals(tmp_path / "more.jsonl", 7, 8, 9)
+    with interrupted_at("000001.part"):
         add(StubModel(), index.path, [str(more)])
-    monkeypatch.undo()
     assert add(StubModel(), index.path, [str(table)]).count == 5
     assert "holds these crystals already" in capsys.readouterr().err
     resumed = StubModel()
