@@ -62,8 +62,8 @@ def warn_of_twins(folder: Path, left_out: Sequence[str]) -> None:
     if left_out:
         more = f" and {len(left_out) - 3:,} more" if len(left_out) > 3 else ""
         warn(
-            f"{', '.join(left_out[:3])}{more} in {folder}: left out, since a .cif with the same "
-            "name is next to it. Rename what is a different crystal."
+            f"{', '.join(left_out[:3])}{more} in {folder}: left out, since there is a .cif of the "
+            "same name. Rename a file if it is a different crystal."
         )
 
 
@@ -108,7 +108,7 @@ def _decompressed(content: bytes, suffix: str) -> bytes:
         ) from error
     if len(text) > MAX_BYTES:
         raise CrystalError(
-            f"It is decompressed to more than {MAX_BYTES >> 20} MiB. Decompress it yourself if it "
-            "is the CIF of a crystal."
+            f"It is decompressed to more than {MAX_BYTES >> 20} MiB. If it is the CIF of a "
+            "crystal, decompress it yourself."
         )
     return bytes(text)

@@ -331,8 +331,8 @@ def _of_folder(folder: Path, options: SourceOptions) -> list[Source]:
     if unread:
         warn(
             f"{shortened(', '.join(unread), 200)} in {folder} is left out. A table of texts "
-            f"({', '.join(cif_folder.TABLES)}) is read next to its CIF files; name tables with "
-            "crystals themselves."
+            f"({', '.join(cif_folder.TABLES)}) is read if it is next to its CIF files; to "
+            "embed a table with crystals, give its own path."
         )
     return sources
 

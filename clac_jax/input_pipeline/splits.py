@@ -95,8 +95,8 @@ class Splits:
                 raise DataError(
                     f"{self._named(split, index)} has class {values[index]:.0f} of "
                     f"{self._label!r}, and the largest of training is {count - 1}, so no model "
-                    "learns it. Leave the example out of the data, merge its class with another, "
-                    "or train on more examples."
+                    "can learn it. Leave the example out of the data, merge its class with "
+                    "another, or train on more examples."
                 )
         return count
 

@@ -26,7 +26,7 @@ from clac_jax.training.step import AXIS
 def spread(labels: np.ndarray) -> float:
     """The standard deviation by which labels are divided, in their unit; 1 if they are equal."""
     std = float(np.std(labels))
-    # That of equal labels may be a rounding error of their mean, and so is less than float32 tells.
+    # Equal labels can have a tiny one, by the rounding of their mean; float32 has 7 digits.
     return std if std > 1e-7 * float(np.max(np.abs(labels))) else 1.0
 
 
