@@ -7,13 +7,14 @@ import re
 from collections import defaultdict
 from fractions import Fraction
 from typing import NamedTuple
+from unicodedata import numeric
 
 import numpy as np
 
 from clac_jax.crystals.elements import MAX_ATOMIC_NUMBER, OTHER_NAMES, atomic_number, name
 from clac_jax.crystals.formulas import counts_in
 from clac_jax.text.formula import find_formulas
-from clac_jax.text.formula_grammar import MIDDLE_DOT, ROMAN_STATE
+from clac_jax.text.formula_grammar import FRACTIONS, MIDDLE_DOT, ROMAN_STATE
 
 _LONGEST = 200  # characters
 _PLAIN = str.maketrans("₀₁₂₃₄₅₆₇₈₉{}", "0123456789()")
@@ -26,7 +27,9 @@ _BRACED = re.compile(r"_\{([^{}]*)\}")
 _MARKUP = re.compile(r"_|~|\$|\\[()]|</?(?:sub|inf)>|\\(?:mathrm|textrm|text|rm|ce)(?=\()")
 _COUNT = r"\d{1,4}(?:\.\d{1,6})?|\.\d{1,6}"
 _COEFFICIENT = re.compile(rf"\d{{1,3}}/[1-9]\d{{0,2}}|{_COUNT}")
-_STATE = re.compile(rf"(?<=[A-Za-z]){ROMAN_STATE.pattern}")
+# Also FeIIFeIII2O4: no formula has iodine twice in a row.
+_STATE = re.compile(rf"(?<=[A-Za-z]){ROMAN_STATE.pattern}|(?<=[a-z])II(?:I?(?=[A-HJ-Z(])|I(?=\d))")
+_FRACTION = re.compile(rf"(\d*)([{FRACTIONS}])")
 _DEUTERIUM = re.compile("D(?![a-z])")
 # "of the Cu3Au (L1_2) structure type": the formula names an arrangement, not the compound. That of
 # "the CsPbBr3 perovskite structure" names the compound.
@@ -118,6 +121,7 @@ def _counts(formula: str) -> dict[int, float] | None:
         return None
     text = _DOT.sub("*", "".join(formula.split()))
     text = _MARKUP.sub("", _BRACED.sub(r"\1", text).translate(_PLAIN))
+    text = _FRACTION.sub(lambda found: f"{int(found[1] or 0) + numeric(found[2]):.6f}", text)
     text = _DEUTERIUM.sub("H", _DOT_OF_WATER.sub(r"\1*", _STATE.sub("", text)))
     total: dict[int, float] = defaultdict(float)
     for part in text.split("*"):

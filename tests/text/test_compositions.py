@@ -52,6 +52,8 @@ def test_a_formula_states_these_fractions(formula, counts):
         ("V(V)2O5", "V2O5"),
         ("Fe(III)$_2$O$_3$", "Fe2O3"),
         ("Ni(0)2Ge", "Ni2Ge"),
+        ("FeIIFeIII2O4", "Fe3O4"),
+        ("CuII(OH)2", "Cu(OH)2"),
     ],
 )
 def test_oxidation_states_are_not_elements(formula, plain):
@@ -72,6 +74,8 @@ def test_oxidation_states_are_not_elements(formula, plain):
         ("CaSO4.0.5H2O", "CaSO4·0.5H2O"),
         ("CaSO4.1/2H2O", "CaSO4·0.5H2O"),
         ("CaSO4·1/2H2O", "CaSO4·0.5H2O"),
+        ("CaSO4·½H2O", "CaSO4·0.5H2O"),
+        ("FeSO4·1½H2O", "FeSO4·1.5H2O"),
         ("CuSO4×5H2O", "CuSO4·5H2O"),
         (r"CuSO4\cdot5H2O", "CuSO4·5H2O"),
         ("Na0.35CoO2.1.3H2O", "Na0.35CoO2·1.3H2O"),
