@@ -11,6 +11,7 @@ import jax
 import ml_collections
 
 from clac_jax.chain.chain_file import end_chain
+from clac_jax.checkpoint.sharing import with_absolute_store
 from clac_jax.config import check as config_check
 from clac_jax.distributed import processes
 from clac_jax.distributed.preemption import Preempted, StopSignals
@@ -52,7 +53,7 @@ def train(
         UserError: the config, data or workdir cannot be used, or training has diverged.
         Preempted: a stop was requested, and the run has been saved.
     """
-    config = config_check.ready(config)
+    config = with_absolute_store(config_check.ready(config))
     with (
         open_session(config, workdir, stop or StopSignals(), began) as session,
         contextlib.ExitStack() as stack,

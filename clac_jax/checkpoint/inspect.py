@@ -28,7 +28,8 @@ def list_run(
 ) -> list[dict[str, Any]]:
     """One object per checkpoint of a run, oldest first; arguments from `layout.read_all`.
 
-    Each has `step`, `epoch`, `examples_in_epoch`, `metrics`, `bytes`, `own_bytes` (what its removal
+    Each has `step`, `epoch` (number of epochs done), `ended_epoch` (the one that `@epoch=` takes;
+    None within an epoch), `examples_in_epoch`, `metrics`, `bytes`, `own_bytes` (what its removal
     would free), `saved_at` (seconds since 1970), `kept` (the reasons, by
     the rules of the newest config) and `damage` (None, or a description of the damage; then all
     other fields except `step` are None).
@@ -45,6 +46,7 @@ def list_run(
             {
                 "step": step,
                 "epoch": info and info.progress.epoch,
+                "ended_epoch": info and info.ended_epoch,
                 "examples_in_epoch": info and info.progress.examples_in_epoch,
                 "metrics": info and info.metrics,
                 "bytes": info and info.num_bytes,
@@ -70,7 +72,7 @@ def format_list(rows: list[dict[str, Any]], monitor: str | None) -> str:
         table.append(
             (
                 str(row["step"]),
-                str(row["epoch"]),
+                _epoch(row["epoch"], row["ended_epoch"]),
                 str(row["examples_in_epoch"]),
                 _number(metrics.get(monitor or "")),
                 _percent(metrics.get("text_to_crystal_top1")),
@@ -120,6 +122,7 @@ def show(info: CheckpointInfo) -> dict[str, Any]:
         "folder": shown(info.folder),
         "step": info.step,
         "epoch": info.progress.epoch,
+        "ended_epoch": info.ended_epoch,
         "progress": info.progress.to_json(),
         "metrics": info.metrics,
         "versions": info.versions,
@@ -145,10 +148,13 @@ def show(info: CheckpointInfo) -> dict[str, Any]:
 def format_show(info: CheckpointInfo, all_arrays: bool = False) -> str:
     """`show` as text; without `all_arrays` the optimizer's arrays are summarized."""
     progress = info.progress
+    place = f"end of epoch {info.ended_epoch}"
+    if info.ended_epoch is None:
+        examples = f"{progress.examples_in_epoch} of {info.num_train_examples}"
+        place = f"in epoch {progress.epoch}, example {examples}"
     lines = [
         shown(info.folder),
-        f"step {progress.step}, epoch {progress.epoch}, example {progress.examples_in_epoch} of "
-        f"{info.num_train_examples}; {_size(info.num_bytes)}, {_age(info.saved_at)} old",
+        f"step {progress.step}, {place}; {_size(info.num_bytes)}, {_age(info.saved_at)} old",
         ", ".join(f"{name} {version}" for name, version in info.versions.items()),
         *([f"digest {info.digests[TOTAL]}"] if TOTAL in info.digests else []),
         *describe_made_from(info.made_from),
@@ -302,6 +308,11 @@ def _leaf_bytes(leaf: Leaf) -> int:
 
 def _shape(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape)) or "()"
+
+
+def _epoch(done: int, ended: int | None) -> str:
+    """The epoch as `@epoch=` takes it, or the one within which the checkpoint was saved."""
+    return f"in {done}" if ended is None else str(ended)
 
 
 def _number(value: float | None) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import filecmp
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -34,6 +35,8 @@ Files = dict[str, list[int]]
 
 _SEARCHED = 3  # newest checkpoints; only the newest is needed, unless it was damaged or taken away
 _NEW, _OLD = ".new-", ".old-"  # beginnings of names in a store: not there yet, and going away
+_TOKEN_BYTES = 8
+_TEMPORARY = re.compile(rf"({re.escape(_NEW)}|{re.escape(_OLD)})[0-9a-f]{{{2 * _TOKEN_BYTES}}}")
 
 
 def sharing_of(config: ml_collections.ConfigDict) -> Sharing:
@@ -135,7 +138,7 @@ class Sharing:
         self._own[database.name] = self._checked[database.name] = files
         if self._store is None or self.only_own:
             return
-        new = self._store / f"{_NEW}{secrets.token_hex(8)}"
+        new = self._store / _temporary(_NEW)
         try:
             for name in files:
                 link(database / name, new / name)
@@ -143,7 +146,7 @@ class Sharing:
             protocol.reached("put into the store")
             place = self._store / database.name
             with contextlib.suppress(FileNotFoundError):  # a damaged one, or one that came just now
-                os.rename(place, self._store / f"{_OLD}{secrets.token_hex(8)}")
+                os.rename(place, self._store / _temporary(_OLD))
             os.rename(new, place)
         except (OSError, WorkdirError) as error:
             reason = explain(error) if isinstance(error, OSError) else str(error)
@@ -212,6 +215,21 @@ class Sharing:
             warn(problem)
 
 
+def with_absolute_store(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """A copy of a config in which `checkpoint.store` means the same in every current folder.
+
+    Relative to the workdir it would not survive a move of only the workdir, after which links into
+    a store that stays where it is are still good.
+
+    Raises:
+        PathError: `checkpoint.store` cannot be a folder.
+    """
+    config = config.copy_and_resolve_references()
+    if name := config.checkpoint.store:
+        config.checkpoint.store = os.path.abspath(local_path(name, "config.checkpoint.store"))
+    return config
+
+
 def stores_of(configs: Iterable[Mapping[str, Any]]) -> set[Path]:
     """The stores that checkpoints with these nested configs may have files in."""
     names = {str(config["checkpoint"].get("store", "")) for config in configs} - {""}
@@ -226,12 +244,12 @@ def collect(store: Path) -> None:
     """
     with contextlib.suppress(OSError):
         for path in sorted(store.iterdir()):
-            if not (is_group(path.name) or path.name.startswith((_NEW, _OLD))):
+            if not (is_group(path.name) or _TEMPORARY.fullmatch(path.name)):
                 continue
             if any(_is_used(file) for file in path.rglob("*") if file.name != MANIFEST):
                 continue
             if is_group(path.name):
-                going = store / f"{_OLD}{secrets.token_hex(8)}"
+                going = store / _temporary(_OLD)
                 os.rename(path, going)
                 path = going
             remove(path)
@@ -248,6 +266,10 @@ def _listed(folder: epath.Path, prefix: str) -> Files:
         for name, (size, crc) in listed.items()
         if name.startswith(prefix)
     }
+
+
+def _temporary(begin: str) -> str:
+    return f"{begin}{secrets.token_hex(_TOKEN_BYTES)}"
 
 
 def _is_used(path: Path) -> bool:

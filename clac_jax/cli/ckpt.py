@@ -7,11 +7,13 @@ import dataclasses
 import json
 import os
 import sys
+from pathlib import Path
 
 from etils import epath
 
 from clac_jax.checkpoint import inspect
 from clac_jax.checkpoint.fetched import fetch_run, split_name
+from clac_jax.checkpoint.groups import groups_of
 from clac_jax.checkpoint.layout import CHECKPOINTS, is_checkpoint, read_all, step_folders
 from clac_jax.checkpoint.locate import CheckpointNotFoundError, locate
 from clac_jax.checkpoint.removal import discard
@@ -121,17 +123,28 @@ def _rm(options: argparse.Namespace) -> int:
         return _remove_from_bucket(options.run_folder, list(dict.fromkeys(options.steps)))
     with Workdir(str(directory.parent)):  # fails if a run is writing there
         folders = _removable(directory, options.steps, options.force)
-        stores = stores_of(info.config for info in read_all(directory)[0].values())
-        problems = []
+        intact = read_all(directory)[0].values()
+        stores = stores_of(info.config for info in intact)
+        are_shared = any(groups_of(Path(info.folder)) for info in intact)  # else no store is made
+        problems: list[str] = []
         for step in dict.fromkeys(options.steps):
             freed = usage_of([folders[step]]).own
-            problems = discard(directory, folders[step])
+            found = discard(directory, folders[step])
+            problems += found
             if not os.path.lexists(folders[step]):
-                what = "its space is freed later" if problems else f"{freed / 1e6:.1f} MB freed"
+                what = "its space is freed later" if found else f"{freed / 1e6:.1f} MB freed"
                 print(f"removed {folders[step]} ({what})")
-            for problem in problems:
+            for problem in found:
                 print(f"warning: {problem}", file=sys.stderr)
         for store in stores:
+            if are_shared and not store.is_dir():
+                problem = (
+                    f"The store {store} (checkpoint.store) is missing, so nothing was "
+                    "removed from it. If its path is relative, run this in the folder where the "
+                    "run was started; if it has moved, the next run that uses it cleans it."
+                )
+                print(f"warning: {problem}", file=sys.stderr)
+                problems.append(problem)
             collect(store)
     return EXIT_TROUBLE if problems else 0
 

@@ -166,13 +166,14 @@ class Checkpoint:
         'system of the workdirs; "": each run shares only its own',
         is_path=True,
         local_only="files are linked to it",
+        per_process=True,
         may_be_empty=True,
         used_with="checkpoint.share=True",
         on_change=NEXT_SAVE_WRITES,
     )
     on_failure: str = key(
         "stop",
-        "what the run does when these have failed too",
+        "what the run does when all retries have failed",
         choices=("stop", "continue"),
     )
 

@@ -15,6 +15,7 @@ from helpers.damage import flip
 from helpers.frozen_states import (
     are_linked,
     assert_run_is,
+    frozen_config,
     groups_in,
     open_run,
     save_states,
@@ -232,6 +233,36 @@ def test_runs_share_through_a_store(tmp_path, capsys):
     cli.main(["ckpt", "rm", str(tmp_path / "b"), "1", "2"])
     assert os.listdir(store) == [], "nothing uses it"
     assert "freed" in capsys.readouterr().out
+
+
+def test_a_store_named_relative_to_the_current_folder_is_found_from_another(tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    given = frozen_config(store="../store")
+    store = sharing.with_absolute_store(given).checkpoint.store
+    assert store == str(tmp_path / "store") and given.checkpoint.store == "../store"
+    save_states(tmp_path / "run", {1: state_at(1), 2: state_at(2, frozen=1)}, store=store)
+    assert len(os.listdir(store)) == 1
+    monkeypatch.chdir("/")
+    cli.main(["ckpt", "rm", str(tmp_path / "run"), "1"])
+    assert os.listdir(store) == []
+
+
+def test_a_missing_store_is_named(tmp_path, capsys):
+    """As of a run of an earlier version, which recorded a relative path."""
+    states = {1: state_at(1), 2: state_at(2)}
+    save_states(tmp_path / "run", states, store=str(tmp_path / "store"))
+    shutil.rmtree(tmp_path / "store")
+    assert cli.main(["ckpt", "rm", str(tmp_path / "run"), "1"]) == EXIT_TROUBLE
+    assert f"The store {tmp_path / 'store'}" in capsys.readouterr().err
+
+
+def test_only_what_the_program_has_made_is_collected(tmp_path):
+    ours, others = [".new-0123456789abcdef", ".old-0123456789abcdef"], [".old-notes", ".new-plan"]
+    for name in (*ours, *others):
+        (tmp_path / name).write_text("one link")
+    sharing.collect(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted(others)
 
 
 def test_a_damaged_entry_of_a_store_is_replaced(tmp_path):

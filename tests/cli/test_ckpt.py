@@ -14,9 +14,11 @@ from helpers.states import assert_same, epochs, make_config, save_run
 
 from clac_jax.checkpoint.arrays import read_arrays
 from clac_jax.checkpoint.layout import read_info
+from clac_jax.checkpoint.removal import discard
 from clac_jax.cli import main as cli
 from clac_jax.cli.ckpt import EXIT_TROUBLE
 from clac_jax.errors import EXIT_USER_ERROR
+from clac_jax.training.progress import RunProgress
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,13 +59,14 @@ def test_ls(run, ckpt):
     header, *rows = out.splitlines()
     assert header.split()[:4] == ["step", "epoch", "example", "val_loss"]
     assert [row.split()[:4] for row in rows] == [
-        ["10", "1", "0", "0.5000"],
-        ["20", "2", "0", "0.2000"],
-        ["30", "3", "0", "0.4000"],
+        ["10", "0", "0", "0.5000"],
+        ["20", "1", "0", "0.2000"],
+        ["30", "2", "0", "0.4000"],
     ]
     assert "best val_loss" in rows[1] and "last" in rows[2]
     code, out, _ = ckpt("ls", run / "checkpoints", "--json")
     assert [row["metrics"]["val_loss"] for row in json.loads(out)] == [0.5, 0.2, 0.4]
+    assert [row["ended_epoch"] for row in json.loads(out)] == [0, 1, 2]
     damage(run)
     code, out, _ = ckpt("ls", run)
     assert code == EXIT_TROUBLE
@@ -83,6 +86,30 @@ def test_show(run, original, ckpt):
     assert f"{'step':<20}    1 array {1:>14} number " in out
     assert "params/graph/kernel" in out and "opt_state/inner_state/adam/mu" not in out
     assert "opt_state/inner_state/adam/mu/graph/kernel" in ckpt("show", run, "--all")[1]
+
+
+def test_the_epoch_of_the_list_is_the_one_that_opens_the_checkpoint(run, ckpt):
+    for row in ckpt("ls", run)[1].splitlines()[1:]:
+        step, epoch, *_ = row.split()
+        shown = json.loads(ckpt("show", f"{run}@epoch={epoch}", "--json")[1])
+        assert (str(shown["step"]), str(shown["ended_epoch"])) == (step, epoch)
+        assert f"step {step}, end of epoch {epoch};" in ckpt("show", f"{run}@step={step}")[1]
+
+
+def test_a_checkpoint_within_an_epoch_is_listed_as_such(tmp_path, ckpt):
+    within = RunProgress(step=12, epoch=1, examples_in_epoch=8)
+    save_run(tmp_path / "run", {12: (within, None)}, make_config(save_top_k=-1))
+    assert ckpt("ls", tmp_path / "run")[1].splitlines()[1].split()[:4] == ["12", "in", "1", "8"]
+    assert "step 12, in epoch 1, example 8 of " in ckpt("show", tmp_path / "run")[1]
+
+
+def test_one_failed_removal_of_several_is_in_the_exit_code(run, ckpt, monkeypatch):
+    def fail_first(directory, folder):
+        return ["It is busy."] if folder.name == "10" else discard(directory, folder)
+
+    monkeypatch.setattr("clac_jax.cli.ckpt.discard", fail_first)
+    code, _, err = ckpt("rm", run, 10, 20)
+    assert (code, err) == (EXIT_TROUBLE, "warning: It is busy.\n")
 
 
 def test_diff(run, original, ckpt):
