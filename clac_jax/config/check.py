@@ -18,6 +18,9 @@ from clac_jax.files.paths import check_local, check_place
 
 ALL_KEYS = "docs/config.md lists all keys, and so does `python -m clac_jax.config.document`."
 
+BUNDLED = "materials_project_mini"
+"""The data set that needs no `dataset.path`."""
+
 _MAX_TEXT = 4096  # the longest possible path
 _MAX_INTEGER = 2**63 - 1  # the largest seed of JAX, and 64 bits
 
@@ -75,6 +78,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         PathError: a value cannot be the name of a file or folder.
     """
     _check_group(config, declaration(), prefix="")
+    _check_dataset(config)
     _check_sharding(config)
     _check_monitor(config)
     _check_schedule(config)
@@ -185,6 +189,15 @@ def _check_type(dotted: str, value: Any, key: Key) -> None:
     is_bool = isinstance(value, bool) and bool not in kinds
     if not isinstance(value, kinds) or is_bool or value != value:
         raise ConfigError(f'Config key "{dotted}" is {one_line(repr(value))}, and must be {words}.')
+
+
+def _check_dataset(config: ml_collections.ConfigDict) -> None:
+    if config.dataset.path and config.dataset.name == BUNDLED:
+        raise ConfigError(
+            f'Config key "dataset.path" is {one_line(repr(config.dataset.path))}, and the data set '
+            f"{BUNDLED} comes with the package and reads no file. Set "
+            "--config.dataset.name=gpt_narratives for data of your own."
+        )
 
 
 def _check_sharding(config: ml_collections.ConfigDict) -> None:

@@ -24,7 +24,8 @@ class Dataset:
 
     name: str = key(
         "materials_project_mini",
-        "the data set: the bundled one, or gpt_narratives for a file of your own in `path`",
+        "the data set: the bundled one; or, read from `path`, gpt_narratives for crystals and "
+        "texts of your own, or jarvis_dft_3d for the JARVIS-DFT file",
         on_change=OTHER_EXAMPLES,
         validation="data",
     )
@@ -38,11 +39,11 @@ class Dataset:
     )
     path: str | None = key(
         None,
-        "file or URL of crystals and texts",
+        "file, folder of CIF files or URL with the crystals and texts",
         kind=str,
         is_path=True,
         per_process=True,
-        used_with="dataset.name=gpt_narratives",
+        used_with="dataset.name=gpt_narratives,jarvis_dft_3d",
         on_change=OTHER_EXAMPLES,
         validation="data",
     )
@@ -62,7 +63,7 @@ class Dataset:
         "row",
         "rows are split at random, or so that no formula is in two splits",
         choices=("row", "formula"),
-        used_with="dataset.name=gpt_narratives",
+        used_with="dataset.name=gpt_narratives,jarvis_dft_3d",
         on_change=OTHER_EXAMPLES,
         validation="data",
     )

@@ -40,7 +40,7 @@ class Healing:
     spike_factor: float = key(
         20.0,
         "a loss is a spike this many standard deviations above the median of the steps before it; "
-        "the deviation is estimated from the median absolute one; 0: no loss is",
+        "the deviation is estimated from the median absolute one; 0: off",
         low=0.0,
     )
     spike_window: int = key(128, "number of these steps", low=8, high=1000)

@@ -117,7 +117,8 @@ class Cosine:
 
     epochs: float = key(
         0.0,
-        "from the peak down to the minimum, then up again or a restart; 0: the length of the run",
+        "epochs from the peak to the minimum; the rate then rises again (cosine) or restarts "
+        "(cosine_restarts); 0: the length of the run (cosine)",
         low=0.0,
     )
     factor: float = key(
@@ -150,7 +151,7 @@ class Plateau:
     )
     patience: int = key(
         30,
-        "validations without a better checkpoint.monitor before that",
+        "validations without a better checkpoint.monitor before the rate is lowered",
         low=0,
         on_change=NEXT_VALIDATION,
     )

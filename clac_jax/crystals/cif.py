@@ -69,7 +69,7 @@ class CifCrystal:
         if self.mismatch:
             raise FormulaMismatch(
                 f"{self.mismatch} Correct one of them, or accept such crystals with "
-                "--config.dataset.on_formula_mismatch=take."
+                "--on_formula_mismatch=take (`train`: --config.dataset.on_formula_mismatch=take)."
             )
         return self.crystal
 

@@ -51,7 +51,8 @@ class BadRowsError(DataError):
         super().__init__(
             f"{_count(rows.count)} cannot be used:{listed}"
             + (f"\n  and {more:,} more" if more > 0 else "")
-            + "\nFix them, or skip them with --config.dataset.on_bad_row=skip."
+            + "\nFix them, or skip them with --on_bad_row=skip (`clac-jax train`: "
+            "--config.dataset.on_bad_row=skip)."
         )
 
 

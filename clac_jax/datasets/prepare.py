@@ -56,7 +56,7 @@ def load(
         name: one of NAMES.
         data_dir: folder of the prepared data sets.
         split: "train", "validation" or "test".
-        path: table or folder of CIF files, or its URL; not used for the bundled data set.
+        path: table or folder of CIF files, or its URL; None for the bundled data set.
         options: options of the table.
 
     Raises:
@@ -103,7 +103,14 @@ class _DataSet:
             object.__setattr__(self, "options", dataclasses.replace(self.options, label=""))
         if self.name in _TABLES and not self.path:
             raise DataError(
-                f"The data set {self.name} needs a file. Set --config.dataset.path=FILE."
+                f"The data set {self.name} needs a file. Set --path=FILE (`clac-jax train`: "
+                "--config.dataset.path=FILE)."
+            )
+        if self.name not in _TABLES and self.path:
+            raise DataError(
+                f"The data set {self.name} comes with the package and reads no file. Set "
+                "--name=gpt_narratives (`clac-jax train`: --config.dataset.name=gpt_narratives) "
+                "for data of your own."
             )
         if self.name in _TABLES and is_url(str(self.path)):
             object.__setattr__(self, "path", _copied(str(self.path)))

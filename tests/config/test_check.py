@@ -52,6 +52,15 @@ def test_shipped_configs_with_a_name_are_valid(module, name):
     validate(module.get_config(name))
 
 
+def test_a_table_that_the_bundled_data_set_would_not_read_is_refused():
+    config = default_config()
+    config.dataset.path = "my_text.csv"
+    with pytest.raises(ConfigError, match=r"--config\.dataset\.name=gpt_narratives"):
+        validate(config)
+    config.dataset.name = "gpt_narratives"
+    validate(config)
+
+
 def test_misspelt_key_is_refused_with_the_right_name():
     config = base.get_config()
     with pytest.raises(AttributeError, match='Did you mean "learning_rate"'):

@@ -41,6 +41,18 @@ def test_jarvis_keeps_rows_with_a_label_and_counts_the_rest(tmp_path, capsys):
     assert "3 rows without 'optb88vdw_bandgap' skipped" in capsys.readouterr().out
 
 
+def test_the_bundled_data_set_takes_no_table(tmp_path):
+    path = write(tmp_path / "t.jsonl", [row(0)])
+    with pytest.raises(DataError, match="--name=gpt_narratives"):
+        datasets.prepare("materials_project_mini", tmp_path / "data", path)
+
+
+def test_advice_about_bad_rows_holds_for_both_programs(tmp_path):
+    path = write(tmp_path / "t.jsonl", [row(0) | {"atoms": "nothing"}])
+    with pytest.raises(DataError, match=r" --on_bad_row=skip .*--config\.dataset\.on_bad_row=skip"):
+        datasets.prepare("gpt_narratives", tmp_path / "data", path)
+
+
 def test_a_different_label_is_a_different_data_set(tmp_path):
     rows = [jarvis_row(k, 1.0) | {"ehull": 0.5 if k < 30 else "na"} for k in range(40)]
     path = write(tmp_path / "jdft_3d.jsonl", rows)

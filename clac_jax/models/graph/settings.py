@@ -53,7 +53,7 @@ class GraphEncoderSettings:
         0, "nearest edges kept per atom; 0 keeps all", low=0, on_change=OTHER_EDGES
     )
     out_dim: int = key(
-        512, "width of a crystal's vector, unless another width of the encoder is also that", low=1
+        512, "width of a crystal's vector; ignored by orb, where it is num_features", low=1
     )
 
     has_batch_statistics: ClassVar[bool] = False
