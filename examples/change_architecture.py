@@ -4,15 +4,19 @@ python examples/change_architecture.py outputs/base outputs/deeper
 """
 
 # %% The config of the run, with another architecture.
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import clac_jax
 from clac_jax.config.shipped import shipped_config
 from clac_jax.errors import UserError
 
-RUN, WORKDIR = sys.argv[1:3] if len(sys.argv) > 2 else ("outputs/base", "outputs/deeper")
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("run", nargs="?", default="outputs/base", help="(default: %(default)s)")
+parser.add_argument("workdir", nargs="?", default="outputs/deeper", help="(default: %(default)s)")
+options = parser.parse_args()
+RUN, WORKDIR = options.run, options.workdir
 config = shipped_config("saved", f"{RUN}/config.json")
 config.graph_encoder.num_interactions += 1
 config.max_epochs += 1

@@ -4,13 +4,17 @@ python examples/finetune_property.py outputs/base@best outputs/band_gap
 """
 
 # %% The config: the graph encoder of RUN, a new head, and a property of the data set.
-import sys
+import argparse
 
 import clac_jax
 from clac_jax.config.shipped import shipped_config
 
-RUN, WORKDIR = sys.argv[1:3] if len(sys.argv) > 2 else ("outputs/base@best", "outputs/band_gap")
-CONFIG = sys.argv[3] if len(sys.argv) > 3 else ""  # another run's config.json
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("run", nargs="?", default="outputs/base@best", help="(default: %(default)s)")
+parser.add_argument("workdir", nargs="?", default="outputs/band_gap", help="(default: %(default)s)")
+parser.add_argument("config", nargs="?", default="", help="config.json of RUN, if it is not `base`")
+options = parser.parse_args()
+RUN, WORKDIR, CONFIG = options.run, options.workdir, options.config
 
 config = shipped_config("finetune_property", "band gap")
 if CONFIG:  # the sizes of a run that is not `base`

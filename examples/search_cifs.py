@@ -4,14 +4,18 @@ python examples/search_cifs.py outputs/base@best examples/cifs
 """
 
 # %% A trained model, and the crystals.
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
 
 import clac_jax
 
-RUN, FOLDER = sys.argv[1:3] if len(sys.argv) > 2 else ("outputs/base@best", "examples/cifs")
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("run", nargs="?", default="outputs/base@best", help="(default: %(default)s)")
+parser.add_argument("folder", nargs="?", default="examples/cifs", help="(default: %(default)s)")
+options = parser.parse_args()
+RUN, FOLDER = options.run, options.folder
 model = clac_jax.load(RUN)
 files = sorted(Path(FOLDER).glob("*.cif"))
 crystals = [clac_jax.Crystal.from_file(file) for file in files]

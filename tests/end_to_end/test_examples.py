@@ -42,6 +42,12 @@ def example(environment, programs, tmp_path):
     return run
 
 
+@pytest.mark.parametrize("script", [p.name for p in (ROOT / "examples").glob("*.py")])
+def test_help_only_prints(example, script, tmp_path):
+    assert example(script, "--help").startswith("usage: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["examples"]
+
+
 def test_a_folder_of_cifs_is_searched(example, trained, tmp_path):
     output = example("search_cifs.py", f"{trained}@best", CIFS)
     assert "halite.cif" in output
