@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import shutil
@@ -10,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from clac_jax.checkpoint.layout import CHECKPOINTS
+from clac_jax.checkpoint.usage import usage_of
 from clac_jax.distributed.workdir import LOCK_FILE
 from clac_jax.sweeps.definition import Definition
 from clac_jax.sweeps.opened import folder_of
@@ -68,20 +68,8 @@ def remove_checkpoints(folder: Path) -> int | None:
             removed = folder / _REMOVED
             shutil.rmtree(removed, ignore_errors=True)  # left by a kill
             os.rename(folder / CHECKPOINTS, removed)
-            freed = _bytes_of(removed)
+            freed = usage_of([removed]).own  # not what other runs have too
             shutil.rmtree(removed, ignore_errors=True)
             return freed
     except OSError:
         return None
-
-
-def _bytes_of(folder: Path) -> int:
-    """The space that a removal frees: files that are linked elsewhere are not counted."""
-    total, seen = 0, set()
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            facts = path.lstat()
-            if path.is_file() and facts.st_ino not in seen:
-                seen.add(facts.st_ino)
-                total += facts.st_blocks * 512
-    return total

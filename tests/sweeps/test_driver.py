@@ -16,6 +16,7 @@ from clac_jax.sweeps import choice, devices, driver, opened, trial_run
 from clac_jax.sweeps.database import UnreachableStorageError
 from clac_jax.sweeps.definition import Definition, SweepFileError
 from clac_jax.sweeps.devices import DevicesError, slots
+from clac_jax.sweeps.disk import remove_checkpoints
 from clac_jax.sweeps.driver import Driver, FailedSweepError, Program
 from clac_jax.sweeps.opened import note, place_of, prepared, trial_folder
 from clac_jax.sweeps.process_name import name_of
@@ -81,6 +82,17 @@ def test_a_sweep_runs_to_its_end_and_the_best_trials_keep_their_checkpoints(swep
     assert checkpoints(tmp_path) == {f"{trial.number:04}" for trial in best}
     assert said(tmp_path).count("checkpoints removed") == 4
     assert swept(keep_checkpoints=2) == (True, trials), "nothing runs again"
+
+
+def test_files_that_are_linked_elsewhere_do_not_count_as_freed(tmp_path):
+    folder = tmp_path / "run" / "checkpoints" / "1"
+    folder.mkdir(parents=True)
+    (folder / "own").write_bytes(b"x" * 1000)
+    (folder / "shared").write_bytes(b"x" * 5000)
+    os.link(folder / "own", folder / "own_again")
+    os.link(folder / "shared", tmp_path / "elsewhere")
+    assert remove_checkpoints(tmp_path / "run") == 1000
+    assert (tmp_path / "elsewhere").stat().st_size == 5000
 
 
 def test_a_program_that_is_asked_to_stop_saves_its_trials_and_another_continues(swept, tmp_path):
