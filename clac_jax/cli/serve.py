@@ -48,7 +48,8 @@ def _serve(options: argparse.Namespace) -> int:
     given = local_copy(options.map, "--map") if options.map else None
     if given is not None and not (given / _PAGE).is_file():
         raise UserError(f"--map={given} has no {_PAGE}. Give a folder made by `clac-jax map`.")
-    listening = server.listen(options.host, options.port)  # fails before the model is loaded
+    asked = options.host.removeprefix("[").removesuffix("]")  # as an IPv6 address is in a URL
+    listening = server.listen(asked, options.port)  # fails before the model is loaded
     with listening:
         searcher = open_searcher(options.what, options.model, use_ann=options.ann)
         folder: Path | None = given or searcher.index.path / "map"
@@ -57,12 +58,12 @@ def _serve(options: argparse.Namespace) -> int:
         server.warm_up(searcher)
         host, port = listening.getsockname()[:2]
         address = f"[{host}]" if ":" in host else host
-        if not server.is_loopback(options.host):
+        if not server.is_loopback(asked):
             warn(f"Anyone who can reach {address}:{port} can search this index.")
         crystals = counted(searcher.index.count, "crystal")
         print(f"{crystals} of {shown(searcher.index.path)}", file=sys.stderr)
         print(f"http://{address}:{port}/", flush=True)
-        settings = Settings(folder, server.host_names(options.host))
+        settings = Settings(folder, server.host_names(asked))
         server.serve(searcher, settings, listening)
     print("stopped.", file=sys.stderr)
     return 0

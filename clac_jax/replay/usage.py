@@ -59,7 +59,7 @@ class Blame:
         run: the run.
         example: its id.
         formula: its formula.
-        index: its number in the training split of the newest start.
+        index: its number in the training split of the newest start that has it.
         uses: the steps in which it was used.
     """
 
@@ -109,14 +109,30 @@ def blame(history: History, example: str) -> Blame:
         UserError: the data cannot be opened.
     """
     opened: dict[str, Splits] = {}
-    splits = _splits(history, history.starts[-1], opened)
-    index = find_example(splits, example)
+    splits, index = _find_in_run(history, example, opened)
     record = splits["train"][index]
     numbers: dict[str, int | None] = {splits.fingerprint("train"): index}
     losses, norms = _curves(history)
     places = _places(history, record.material_id, numbers, opened)
     uses = [_use(place, losses, norms) for place in places]
     return Blame(history.name, record.material_id, record.formula, index, uses)
+
+
+def _find_in_run(history: History, example: str, opened: dict[str, Splits]) -> tuple[Splits, int]:
+    """The newest data of the run that have an example in training, and its number there.
+
+    A number counts in the data of the newest start. An id may be only in the data of an earlier
+    one, for instance because the example has been removed since.
+    """
+    newest = _splits(history, history.starts[-1], opened)
+    try:
+        return newest, find_example(newest, example)
+    except ReplayError:
+        for start in reversed(history.starts[:-1]):
+            earlier = _splits(history, start, opened)
+            if (number := _number_of(example, earlier)) is not None:
+                return earlier, number
+        raise
 
 
 def find_example(splits: Splits, example: str) -> int:

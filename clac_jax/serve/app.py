@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import dataclasses
+import email.message
 import json
 import logging
 import time
@@ -21,6 +22,7 @@ from clac_jax.index.search import Searcher
 from clac_jax.map.page import served_page
 from clac_jax.serve.batcher import Batcher
 from clac_jax.serve.messages import MAX_BODY, RequestError, embed_request, search_request
+from clac_jax.stores.url import is_url
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -132,7 +134,9 @@ class _Service:
         self.batcher = Batcher(searcher)
         model, index = searcher.model, searcher.index
         step = index.info["model"]["step"]
-        self._model = {"name": model.name, "checksum": model.checksum, "step": step}
+        remote = model.name.startswith("hf:") or is_url(model.name)
+        name = model.name if remote else Path(model.name).name  # not the folders of this machine
+        self._model = {"name": name, "checksum": model.checksum, "step": step}
         folder = Path(shown(index.path.resolve())).name
         self._index = {"name": folder, "checksum": index.checksum, "count": index.count}
 
@@ -221,16 +225,18 @@ class _Guard:
             await send(message)
 
         given = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-        if self._hosts is not None and _without_port(given) not in self._hosts:
+        if self._hosts is not None and _name_of(given) not in self._hosts:
             refusal = _json({"error": f"This server is not {given[:80]!r}. Use its own name."}, 403)
             await refusal(scope, receive, send_with_headers)
             return
         await self._app(scope, receive, send_with_headers)
 
 
-def _without_port(host: str) -> str:
+def _name_of(host: str) -> str:
+    """The name in a Host header, as names are compared: without a port, a final dot or capitals."""
     name, _, port = host.rpartition(":")
-    return name if name and port.isdigit() else host
+    has_port = port.isdigit() or (not port and not name.endswith(":"))
+    return (name if name and has_port else host).lower().removesuffix(".")
 
 
 async def _body(request: Request) -> bytes:
@@ -241,9 +247,10 @@ async def _body(request: Request) -> bytes:
     """
     from starlette.requests import ClientDisconnect
 
-    kind, _, parameters = request.headers.get("content-type", "").partition(";")
-    charset = parameters.strip().lower().replace('"', "")
-    if kind.strip().lower() != "application/json" or charset not in ("", "charset=utf-8"):
+    stated = email.message.Message()
+    stated["Content-Type"] = request.headers.get("content-type", "")
+    kind, charset = stated.get_content_type(), stated.get_content_charset("utf-8")
+    if kind != "application/json" or charset != "utf-8":
         raise RequestError("Send JSON, with the header Content-Type: application/json.", 415)
     body = bytearray()
 

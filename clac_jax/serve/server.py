@@ -44,20 +44,22 @@ def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host.lower() == "localhost"
 
 
 def host_names(host: str) -> list[str] | None:
     """The accepted names in the Host header: those of a loopback server; None: any."""
-    return ["localhost", "127.0.0.1", "[::1]", host] if is_loopback(host) else None
+    return ["localhost", "127.0.0.1", "[::1]", host.lower()] if is_loopback(host) else None
 
 
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 takes a free one.
 
     Raises:
-        ServerError: the port is in use, or the address is not one of this machine.
+        ServerError: the port is in use, or the address is empty or not one of this machine.
     """
+    if not host:  # to the system, all interfaces
+        raise ServerError("--host is empty. Give an address, 0.0.0.0 for all of this machine.")
     if not 0 <= port <= 65535:
         raise ServerError(f"There is no port {port}. Choose another --port, 0 to 65535.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

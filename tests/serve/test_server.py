@@ -205,13 +205,15 @@ def test_other_types_methods_and_hosts_are_refused(server):
     for headers in ({}, {"Content-Type": "text/plain"}, {"Content-Type": "application/jsonp"}):
         status, _, content = request(server, "POST", "/search", body, headers)
         assert status == 415 and "Content-Type" in json.loads(content)["error"]
-    own = {"Content-Type": 'Application/JSON; charset="utf-8"'}
-    assert request(server, "POST", "/search", body, own)[0] == 200
+    for own in ('Application/JSON; charset="utf-8"', "application/json;charset=UTF-8; x=1"):
+        assert request(server, "POST", "/search", body, {"Content-Type": own})[0] == 200
     for method, path, expected in (("GET", "/search", 405), ("POST", "/health", 405),
                                    ("PUT", "/map/x", 405), ("GET", "/docs", 404)):  # fmt: skip
         status, _, content = request(server, method, path)
         assert status == expected and "error" in json.loads(content)
-    for host, expected in ((f"localhost:{server}", 200), ("evil.example", 403), ("", 403)):
+    own_names = (f"localhost:{server}", f"LOCALHOST:{server}", "localhost.", "localhost:", "[::1]")
+    hosts = (*((name, 200) for name in own_names), ("evil.example", 403), ("", 403), (":", 403))
+    for host, expected in hosts:
         status, _, _ = request(server, "GET", "/health", None, {"Host": host})
         assert status == expected
 
@@ -260,6 +262,8 @@ def test_a_port_in_use_is_explained():
             listen("127.0.0.1", port)
     with pytest.raises(ServerError, match="Choose another --port"):
         listen("127.0.0.1", 99999)
+    with pytest.raises(ServerError, match="--host is empty"):  # to the system, all interfaces
+        listen("", 0)
 
 
 def test_addresses_that_only_this_machine_reaches():
