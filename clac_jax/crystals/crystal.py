@@ -35,9 +35,12 @@ MAX_SEARCH = 1e8
 """Positions visited by a neighbour search within 6 angstrom in a skewed cell, in about 1 s."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Crystal:
     """An ordered periodic crystal.
+
+    Its arrays are its own and cannot be written to: what a caller does with theirs changes nothing
+    here. Crystals with equal arrays are equal, and have the same hash.
 
     >>> caesium_chloride = Crystal.from_arrays(
     ...     lattice=[[4.12, 0, 0], [0, 4.12, 0], [0, 0, 4.12]],
@@ -63,12 +66,29 @@ class Crystal:
     positions: np.ndarray
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "lattice", lattice_of(self.lattice))
-        object.__setattr__(self, "atomic_numbers", atomic_numbers_of(self.atomic_numbers))
-        positions = coordinates_of(self.positions, len(self.atomic_numbers))
-        object.__setattr__(self, "positions", positions)
+        self._take("lattice", lattice_of(self.lattice))
+        self._take("atomic_numbers", atomic_numbers_of(self.atomic_numbers))
+        self._take("positions", coordinates_of(self.positions, len(self.atomic_numbers)))
         self._check_cell()
         self._check_distances()
+
+    def _take(self, name: str, values: np.ndarray) -> None:
+        own = np.array(values)
+        own.setflags(write=False)
+        object.__setattr__(self, name, own)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Crystal):
+            return NotImplemented
+        return all(
+            np.array_equal(getattr(self, field.name), getattr(other, field.name))
+            for field in dataclasses.fields(self)
+        )
+
+    def __hash__(self) -> int:
+        # Zero is added because 0.0 and -0.0 are equal, and their bytes are not.
+        values = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return hash(tuple((array + 0).tobytes() for array in values))
 
     def _check_cell(self) -> None:
         volume = self.volume

@@ -256,6 +256,30 @@ def test_lattice_has_the_parameters_it_was_made_from():
         lattice_from_parameters(3, 4, 5, 120, 120, 120)
 
 
+def test_a_crystal_keeps_its_cell_when_the_arrays_of_the_caller_change():
+    lattice, positions = 5.64 * np.eye(3), np.array([[0.0, 0.0, 0.0], [2.82, 2.82, 2.82]])
+    numbers = np.array([55, 17], np.int32)
+    crystal = Crystal(lattice, numbers, positions)
+    strained = crystal.replace(lattice=1.05 * lattice)
+    lattice *= 2
+    positions += 1
+    numbers[:] = 3
+    np.testing.assert_array_equal(crystal.lattice, 5.64 * np.eye(3))
+    assert crystal.positions.max() == 2.82 and crystal.formula == "ClCs"
+    for array in (crystal.lattice, crystal.atomic_numbers, strained.positions):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+
+
+def test_crystals_are_equal_by_their_arrays():
+    fractions = [[0, 0, 0], [0.5, 0.5, 0.5]]
+    one, same = (Crystal.from_arrays(4.12 * np.eye(3), [55, 17], fractions) for _ in range(2))
+    negative_zero = one.replace(positions=np.where(one.positions == 0, -0.0, one.positions))
+    larger = one.replace(lattice=1.01 * one.lattice)
+    assert one == same == negative_zero and one != larger and one != "ClCs"
+    assert {one, same, negative_zero, larger} == {one, larger}
+
+
 def test_fractional_and_formula():
     crystal = rock_salt()
     np.testing.assert_allclose(crystal.fractional @ crystal.lattice, crystal.positions)
