@@ -38,7 +38,8 @@ def get_config():
 `--config=FILE.py` names it, and `--config.KEY=VALUE` overrides one key: `--config.batch_size=32`,
 `--config.graph_encoder.name=cgcnn`, `--config.frozen="('text_encoder/.*',)"`; `None` unsets a key
 among whose values it is listed. An unknown key, a value of a different type and a value out of
-range are refused before anything starts.
+range are refused before anything starts. The defaults are those of the package; `--config=base`
+and other [configs](train.md#configs) change many of them (`batch_size`: 32, and 128 in `base`).
 
 "On resume" is what another value means for a run that resumes from its checkpoint, or starts from
 that of another run; the start-up summary prints it in a line that begins with `changed`. "Used
