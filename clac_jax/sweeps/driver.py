@@ -24,6 +24,7 @@ from clac_jax.sweeps.database import UnreachableStorageError
 from clac_jax.sweeps.definition import Definition
 from clac_jax.sweeps.disk import free_checkpoints
 from clac_jax.sweeps.opened import folder_of
+from clac_jax.sweeps.own_folder import ForeignFolderError, check_folder
 from clac_jax.sweeps.process_name import name_of
 from clac_jax.sweeps.pruning import Judge
 from clac_jax.sweeps.sampling import propose, trials_at_most
@@ -117,6 +118,7 @@ class Driver:
         Raises:
             FailedSweepError: several trials in a row have failed.
             FaultyMachineError: the machine computes wrongly.
+            ForeignFolderError: the folder of a trial holds one of a different sweep.
             StorageError, WorkdirError: what is stored cannot be read or written.
         """
         stops, finished = self._storage.stops(), False
@@ -162,7 +164,7 @@ class Driver:
         self._note_ends(trials)
         for trial in trials:
             self._take(trial, trials)
-        while self._free and self._may_add(trials):
+        while self._problem is None and self._free and self._may_add(trials):
             number = len(trials)
             self._storage.add(self._propose(trials, number))
             trials = self._storage.trials()
@@ -184,7 +186,15 @@ class Driver:
         return all(first_end(trial).state.has_ended for trial in needed)
 
     def _take(self, trial: TrialRecord, trials: Sequence[TrialRecord]) -> None:
-        if not self._free or not self._observer.is_free(trial) or not self._is_here(trial, trials):
+        if self._problem is not None or not self._free or not self._observer.is_free(trial):
+            return
+        if not self._is_here(trial, trials):
+            return
+        folder, overrides = folder_of(self._program.workdir, trial), self._overrides(trial)
+        try:
+            check_folder(folder, overrides)
+        except ForeignFolderError as error:
+            self._problem = error
             return
         lease = self._storage.claim(trial, self._holder)
         if lease is None:
@@ -192,7 +202,7 @@ class Driver:
         definition, trials = self._definition, self._storage.trials()
         if BEFORE in trial.extra:
             definition = definition.without_pruner()
-        folder, overrides = folder_of(self._program.workdir, trial), self._overrides(trial)
+        self._prepare(trial)
         judge = Judge(definition, trials, trial.number, int(overrides.get("max_epochs", 1 << 30)))
         environment, config = self._free.pop(0), self._program.config or definition.config
         spec = TrialSpec(config, folder, overrides, environment, self._program.command)
@@ -212,6 +222,9 @@ class Driver:
     def _overrides(self, trial: TrialRecord) -> dict[str, Any]:
         """The keys of the config that a trial sets."""
         return {**self._definition.overrides, **trial.params}
+
+    def _prepare(self, trial: TrialRecord) -> None:
+        """Does what is due before a trial that this program has taken is run."""
 
     def _value(self, number: int, values: Sequence[tuple[int, int, float]]) -> float | None:
         """The value of a trial with these validations so far."""

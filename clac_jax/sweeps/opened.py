@@ -62,17 +62,29 @@ class Place:
         """
         return Storage(self.url, self.name)
 
+    @property
+    def own_url(self) -> str:
+        """URL of the database that is in the workdir if no other is given."""
+        return f"sqlite:///{self.workdir.resolve() / DATABASE_FILE}"
+
+    def may_exist(self) -> bool:
+        """Whether there may be a database: False if it is a file that does not exist."""
+        return not self.url.startswith("sqlite:///") or self._file.exists()
+
+    @property
+    def _file(self) -> Path:
+        return Path(self.url.removeprefix("sqlite:///").partition("?")[0])
+
     def open_started(self) -> Storage:
         """Connects to the database of a sweep that was started; no file is made.
 
         Raises:
             StorageError: there is no such file, or the database cannot be used.
         """
-        file = Path(self.url.removeprefix("sqlite:///").partition("?")[0])
-        if self.url.startswith("sqlite:///") and not file.exists():
+        if not self.may_exist():
             raise StorageError(
-                f"There is no sweep in {self.workdir}: {file} does not exist. Give --workdir, "
-                "--storage and --name as for `clac-jax sweep start`."
+                f"There is no sweep in {self.workdir}: {self._file} does not exist. Give "
+                "--workdir, --storage and --name as for `clac-jax sweep start`."
             )
         return self.open()
 
@@ -89,19 +101,27 @@ def place_of(workdir: Path, storage: str = "", name: str = "") -> Place:
     Raises:
         StorageError: the database would be on a file system that is not safe for it.
     """
-    noted: dict[str, Any] = {}
+    noted = noted_in(workdir)
+    variable = os.environ.get(STORAGE_VARIABLE, "")
+    url = storage or variable or str(noted.get("storage") or "") or storage_url("", workdir)
+    return Place(workdir, name or str(noted.get("name") or "") or workdir.resolve().name, url)
+
+
+def noted_in(workdir: Path) -> dict[str, Any]:
+    """The content of the file that `note` has written into a workdir; {} without one.
+
+    Raises:
+        WorkdirError: it cannot be read.
+    """
     try:
-        noted = json.loads((workdir / SWEEP_FILE).read_text(encoding="utf-8"))
+        return dict(json.loads((workdir / SWEEP_FILE).read_text(encoding="utf-8")))
     except FileNotFoundError:
-        pass
-    except (OSError, ValueError) as error:
+        return {}
+    except (OSError, ValueError, TypeError) as error:
         raise WorkdirError(
             f"{workdir / SWEEP_FILE} cannot be read: {one_line(error)}. Remove it, and give "
             "--storage and --name if they were given when the sweep was started."
         ) from error
-    variable = os.environ.get(STORAGE_VARIABLE, "")
-    url = storage or variable or str(noted.get("storage") or "") or storage_url("", workdir)
-    return Place(workdir, name or str(noted.get("name") or "") or workdir.resolve().name, url)
 
 
 def note(place: Place, storage: Storage) -> None:
@@ -110,8 +130,8 @@ def note(place: Place, storage: Storage) -> None:
     Raises:
         WorkdirError: the workdir cannot be written.
     """
-    is_own = place.url == f"sqlite:///{place.workdir.resolve() / DATABASE_FILE}"
-    url = "" if is_own else storage.address  # a workdir with its own database may be moved
+    # A workdir with its own database may be moved.
+    url = "" if place.url == place.own_url else storage.address
     content = {"name": place.name, "storage": url}
     try:
         place.workdir.mkdir(parents=True, exist_ok=True)

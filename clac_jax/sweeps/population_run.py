@@ -139,16 +139,22 @@ class PopulationDriver(Driver):
         return False
 
     def _overrides(self, trial: TrialRecord) -> dict[str, Any]:
-        """The keys that a trial sets; writes its lineage into its folder.
+        """The keys of the config that a trial sets."""
+        plan, parent = plan_of(trial), None
+        if plan.parent is not None:
+            parent = self._program.workdir / path_of(plan.generation - 1, plan.parent)
+        return overrides_of(self._definition, self._population, plan, parent)
+
+    def _prepare(self, trial: TrialRecord) -> None:
+        """Writes the lineage of a trial into its folder.
 
         Raises:
             WorkdirError: that cannot be written.
         """
-        plan, parent, population = plan_of(trial), None, self._population
+        plan = plan_of(trial)
         lineage: dict[str, Any] = {"trial": trial.number, **plan.to_json()}
         if plan.parent is not None:
             lineage["starts_from"] = path_of(plan.generation - 1, plan.parent)
-            parent = self._program.workdir / lineage["starts_from"]
         folder = folder_of(self._program.workdir, trial)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -157,7 +163,6 @@ class PopulationDriver(Driver):
         write_atomically(folder / LINEAGE_FILE, json.dumps(lineage, indent=1) + "\n")
         if plan.exploits:
             self._program.say(describe_member(trial.number, plan))
-        return overrides_of(self._definition, population, plan, parent)
 
     def _value(self, number: int, values: Sequence[tuple[int, int, float]]) -> float | None:
         """The value at the end of the generation; None before, or if it is not finite."""
