@@ -54,7 +54,9 @@ def add(group: argparse.ArgumentParser) -> None:
     ls = command("ls", _ls, "list the trials, the best ones first")
     show = command("show", _show, "show one trial: what it tried, its validations, its end")
     best = command("best", _best, "show the best trial, and export its model")
-    best.add_argument("--export", metavar="FOLDER", help="publish its best checkpoint there")
+    best.add_argument(
+        "--export", metavar="FOLDER", help="publish the model that has its value there"
+    )
     page = command("page", _page, "write sweep.html, which is also written whenever a trial ends")
     stop = command("stop", _stop, "make all programs of a sweep save their trials and stop")
     prune = command("prune", _prune, "end trials early, or free their disk space")
@@ -212,8 +214,9 @@ def _best(options: argparse.Namespace) -> int:
     if options.export:
         _check_here(folder, best)
         from clac_jax.inference.publish import publish
+        from clac_jax.sweeps.best_model import checkpoint_name
 
-        print(publish(f"{folder}@best", options.export, None, None))
+        print(publish(checkpoint_name(definition, best, folder), options.export, None, None))
         return 0
     if options.json:
         print(json.dumps(listing.to_json(best, place.workdir), indent=1))

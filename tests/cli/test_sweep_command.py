@@ -22,7 +22,7 @@ from clac_jax.sweeps import driver, trial_run
 from clac_jax.sweeps.definition import read
 from clac_jax.sweeps.opened import place_of, trial_folder
 from clac_jax.sweeps.process_name import name_of
-from clac_jax.sweeps.storage import Storage, TrialRecord
+from clac_jax.sweeps.storage import State, Storage, TrialRecord
 
 FILE = """
 from clac_jax.sweeps import choice
@@ -125,10 +125,18 @@ def test_the_model_of_the_best_trial_is_published_and_loaded(sweep, defined, tmp
     assert code == 2 and f"{folder} is not here" in err
     run = FORMATS / "3" / "run"
     shutil.copytree(run, folder)
+    code, _, err = sweep("best", "--export", tmp_path / "model")
+    assert code == 2 and "which was not saved" in err and f"clac-jax publish {folder}@step=" in err
+    assert not (tmp_path / "model").exists()
+    with place_of(tmp_path / "lr").open() as storage:
+        storage.revive(storage.trial(number), {})
+        lease = storage.claim(storage.trial(number), name_of(os.getpid()))
+        values = [[8, 0, -1.0], [16, 1, 2.0]]
+        storage.finish(lease, State.COMPLETE, {"value": -1.0, "values": values})
     code, out, err = sweep("best", "--export", tmp_path / "model")
     assert code == 0 and str(tmp_path / "model") in out, err
     texts = ["A cubic perovskite.", "An oxide of iron."]
-    vectors = (load(source).embed_texts(texts) for source in (tmp_path / "model", f"{run}@best"))
+    vectors = (load(source).embed_texts(texts) for source in (tmp_path / "model", f"{run}@step=8"))
     np.testing.assert_array_equal(*vectors)
 
 
