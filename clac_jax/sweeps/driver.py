@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clac_jax.errors import UserError, counted, one_line, warn
+from clac_jax.errors import UserError, WorkdirError, counted, one_line, warn
 from clac_jax.healing.errors import FaultyMachineError
 from clac_jax.supervision.progress import newest_step
-from clac_jax.sweeps.database import UnreachableStorageError
+from clac_jax.sweeps.database import StorageError, UnreachableStorageError
 from clac_jax.sweeps.definition import Definition
 from clac_jax.sweeps.disk import free_checkpoints
 from clac_jax.sweeps.opened import folder_of
@@ -141,6 +141,10 @@ class Driver:
         finally:
             for held in self._held:
                 held.running.close()
+            with contextlib.suppress(StorageError):  # their holder, this process, ends anyway
+                for held in self._held:
+                    with contextlib.suppress(LostLeaseError):
+                        self._storage.release(held.lease, self._progress(held))
         if self._problem is not None:
             raise self._problem
         return finished
@@ -240,7 +244,7 @@ class Driver:
             # A program that was suspended must not start a trial again that is another's by now.
             if elapsed() - held.renewed >= BEAT_SECONDS and held.end is None:
                 self._renew(held)
-            held.end = held.end or held.running.advance()
+            held.end = held.end or _advanced(held.running)
             if held.end is not None:
                 with self._tolerated():
                     self._store_end(held, held.end)
@@ -335,6 +339,15 @@ _STATES = {
 }
 
 
+def _advanced(running: RunningTrial) -> TrialEnd | None:
+    """Advances a trial; one whose files cannot be read or written has failed, and only that one."""
+    try:
+        return running.advance()
+    except WorkdirError as error:
+        running.close()
+        return TrialEnd(Outcome.FAILED, (), None, (f"error: {error}",), 0)
+
+
 def seconds_of(trial: TrialRecord) -> float:
     """The time for which programs have held a trial, as they have reported it, seconds."""
     return float((trial.result or trial.progress).get("seconds") or 0.0)
@@ -354,4 +367,4 @@ def _reason(end: TrialEnd) -> str:
         return "no validation has a finite value"
     lines = [line for line in end.lines if line.startswith("error: ")] or list(end.lines)
     what = one_line(lines[-1].removeprefix("error: "), 300) if lines else "no output"
-    return f"exit code {end.code}: {what}"
+    return what if end.code is None else f"exit code {end.code}: {what}"

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from clac_jax.errors import WorkdirError
 from clac_jax.reporting.rows import Row
 from clac_jax.sweeps.database import import_optuna
 from clac_jax.sweeps.definition import PRUNERS, Definition
@@ -49,8 +50,19 @@ class Judge:
             self._trial = self._study.ask()
 
     def __call__(self, row: Row) -> Verdict:
-        """The verdict on the next row."""
-        value, epoch = float(row[self._monitor]), int(row["epoch"])
+        """The verdict on the next row.
+
+        Raises:
+            WorkdirError: the row has no number as its value of the monitor.
+        """
+        epoch = int(row["epoch"])
+        try:
+            value = float(row[self._monitor])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise WorkdirError(
+                f"A validation row in its metrics.jsonl (epoch {epoch}) has no number as "
+                f"{self._monitor}. Fix or remove that line, or monitor another measure."
+            ) from error
         self.values.append((int(row["step"]), epoch, value))
         if self._trial is None or math.isnan(value):
             return Verdict.CONTINUE

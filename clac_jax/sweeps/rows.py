@@ -29,7 +29,7 @@ class ValidationRows:
         """The rows since the last call, by step.
 
         Raises:
-            WorkdirError: the file cannot be read, or a row is not JSON.
+            WorkdirError: the file cannot be read, or a row is not JSON or has no step and epoch.
         """
         try:
             with open(self._path, "rb") as file:
@@ -52,8 +52,9 @@ class ValidationRows:
     def _row(self, line: bytes) -> Row:
         try:
             row: Row = json.loads(line)
-            int(row["step"])
-            return row
+            if all(type(row[name]) is int and row[name] >= 0 for name in ("step", "epoch")):
+                return row
+            raise ValueError("not a count")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise WorkdirError(
                 f"{self._path} has a validation row that cannot be read. Fix or remove that line."

@@ -13,7 +13,7 @@ from clac_jax.config.schema import to_plain
 from clac_jax.config.shipped import config_named
 from clac_jax.healing.errors import FaultyMachineError
 from clac_jax.sweeps import choice, devices, driver, opened, trial_run
-from clac_jax.sweeps.database import UnreachableStorageError
+from clac_jax.sweeps.database import StorageError, UnreachableStorageError
 from clac_jax.sweeps.definition import Definition, SweepFileError
 from clac_jax.sweeps.devices import DevicesError, slots
 from clac_jax.sweeps.disk import remove_checkpoints
@@ -126,6 +126,43 @@ def test_a_failed_trial_does_not_stop_the_sweep(swept):
     assert failed.params == {"x": 3}
     assert failed.result["note"] == "exit code 2: x=3 cannot be used."
     assert failed.result["lines"][-1] == "error: x=3 cannot be used."
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"split": "val", "step": 1, @@}',
+        '{"split": "val", "step": "1", "epoch": 0, "val_loss": 1.0}',
+        '{"split": "val", "step": Infinity, "epoch": 0, "val_loss": 1.0}',
+        '{"split": "val", "step": 1, "epoch": -1, "val_loss": 1.0}',
+        '{"split": "val", "step": 1, "epoch": 0}',
+        '{"split": "val", "step": 1, "epoch": 0, "val_loss": null}',
+    ],
+)
+def test_a_row_that_cannot_be_read_fails_its_trial_and_no_other(swept, tmp_path, row):
+    folder = trial_folder(tmp_path, 2)
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text(row + "\n")
+    finished, trials = swept()
+    assert finished
+    assert [trial.number for trial in trials if trial.state is not State.COMPLETE] == [2]
+    assert trials[2].state is State.FAILED and "Fix or remove that line" in trials[2].result["note"]
+
+
+def test_a_program_that_an_error_ends_gives_its_trials_back(swept, url, monkeypatch):
+    calls, original = [], Storage.trials
+
+    def trials(self):
+        calls.append(1)
+        if len(calls) > 6:
+            raise StorageError("The database x is damaged.")
+        return original(self)
+
+    with monkeypatch.context() as patched, pytest.raises(StorageError, match="is damaged"):
+        patched.setattr(Storage, "trials", trials)
+        swept({"PRETEND_SECONDS": "0.5"})
+    with Storage(url, "lr") as storage:
+        assert {trial.state for trial in storage.trials()} == {State.WAITING}
 
 
 def test_several_failures_in_a_row_stop_the_sweep(swept, url):
