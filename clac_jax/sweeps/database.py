@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,11 +36,12 @@ class UnreachableStorageError(StorageError):
     """The database cannot be reached at present; the next try may succeed."""
 
 
-def open_engine(url: str) -> sa.Engine:
+def open_engine(url: str, may_be_read_only: bool = False) -> sa.Engine:
     """Connects to a database; nothing is made yet.
 
     Args:
         url: `sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/NAME`.
+        may_be_read_only: open a file that cannot be written for reading only.
 
     Raises:
         StorageError: the URL cannot be used, or a package is missing.
@@ -57,7 +59,13 @@ def open_engine(url: str) -> sa.Engine:
         ) from error
     backend = parsed.get_backend_name()
     if backend == "sqlite":
-        return sa.create_engine(parsed, connect_args={"timeout": WAIT_SECONDS})
+        options: dict[str, Any] = {"connect_args": {"timeout": WAIT_SECONDS}}
+        if may_be_read_only and (file := _read_only_file(parsed)):
+            address = f"{file.resolve().as_uri()}?mode=ro"
+            options = {
+                "creator": lambda: sqlite3.connect(address, timeout=WAIT_SECONDS, uri=True),
+            }
+        return sa.create_engine(parsed, **options)
     if backend not in ("postgresql", "postgres"):
         raise StorageError(
             f"--storage names a database of the kind {one_line(backend)!r}. Write "
@@ -74,6 +82,13 @@ def open_engine(url: str) -> sa.Engine:
         pool_pre_ping=True,
         connect_args={"connect_timeout": 10},
     )
+
+
+def _read_only_file(url: sa.URL) -> Path | None:
+    """The file of a SQLite database, if it exists and this program cannot write there."""
+    path = Path(url.database or ":memory:")
+    is_writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    return path if path.is_file() and not is_writable else None
 
 
 def import_optuna() -> Any:
@@ -174,11 +189,42 @@ def explained(engine: sa.Engine) -> Iterator[None]:
             text = text.replace(str(password), "***")
         where = shown_url(engine.url.render_as_string(hide_password=True))
         is_away = isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)
+        advice = "Check the URL, and whether the server runs or the file can be written."
+        is_damaged = isinstance(error, sa.exc.DatabaseError) and not is_away
+        if engine.dialect.name == "sqlite" and (is_damaged or "Could not decode" in text):
+            is_away, advice = False, advice_on_damage(engine)
         kind = UnreachableStorageError if is_away else StorageError
-        raise kind(
-            f"The database {where} cannot be used: {text.rstrip('.')}. Check the URL, and whether "
-            "the server runs or the file can be written."
-        ) from error
+        raise kind(f"The database {where} cannot be used: {text.rstrip('.')}. {advice}") from error
+
+
+def advice_on_damage(engine: sa.Engine) -> str:
+    """The advice on a database whose content is damaged."""
+    if engine.dialect.name != "sqlite":
+        return "Restore it from a backup, or start a new sweep with another --workdir and --name."
+    name = Path(engine.url.database or DATABASE_FILE).name
+    return (
+        f"Move {name} away and start the same sweep file again: the trials are then read from "
+        "their folders."
+    )
+
+
+def check_tables(engine: sa.Engine, metadata: sa.MetaData) -> None:
+    """Checks that no table is missing; nothing is written.
+
+    Raises:
+        StorageError: one is, or the database cannot be used.
+    """
+    import sqlalchemy as sa
+
+    with explained(engine):
+        inspector = sa.inspect(engine)
+        have_all = all(inspector.has_table(name) for name in metadata.tables)
+    if not have_all:
+        where = shown_url(engine.url.render_as_string(hide_password=True))
+        raise StorageError(
+            f"No sweep was started in {where}: its tables are missing. Give --workdir, --storage "
+            "and --name as for `clac-jax sweep start`."
+        )
 
 
 def make_tables(engine: sa.Engine, metadata: sa.MetaData) -> None:

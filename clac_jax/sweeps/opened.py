@@ -79,14 +79,14 @@ class Place:
         """Connects to the database of a sweep that was started; no file is made.
 
         Raises:
-            StorageError: there is no such file, or the database cannot be used.
+            StorageError: there is no such file, no sweep in it, or it cannot be used.
         """
         if not self.may_exist():
             raise StorageError(
                 f"There is no sweep in {self.workdir}: {self._file} does not exist. Give "
                 "--workdir, --storage and --name as for `clac-jax sweep start`."
             )
-        return self.open()
+        return Storage(self.url, self.name, is_started=True)
 
 
 def place_of(workdir: Path, storage: str = "", name: str = "") -> Place:

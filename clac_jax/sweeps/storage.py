@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import functools
 import json
 import time
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from clac_jax.errors import UserError
 from clac_jax.sweeps.database import (
+    check_tables,
     explained,
     make_tables,
     open_engine,
@@ -26,6 +26,7 @@ from clac_jax.sweeps.database import (
     without_password,
 )
 from clac_jax.sweeps.process_name import ProcessName
+from clac_jax.sweeps.tables import JSON_COLUMNS, damaged, from_json, tables
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -106,53 +107,24 @@ class LostLeaseError(UserError):
     """Another program has taken a trial; this one may write nothing more about it."""
 
 
-@functools.cache
-def _tables() -> tuple[sa.MetaData, sa.Table, sa.Table]:
-    import sqlalchemy as sa
-
-    metadata = sa.MetaData()
-    studies = sa.Table(
-        "clac_sweeps",
-        metadata,
-        sa.Column("name", sa.String(200), primary_key=True),
-        sa.Column("definition", sa.Text, nullable=False),
-        sa.Column("stops", sa.Integer, nullable=False),
-    )
-    trials = sa.Table(
-        "clac_trials",
-        metadata,
-        sa.Column("sweep", sa.String(200), primary_key=True),
-        sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-        *(sa.Column(name, sa.Text, nullable=False) for name in _JSON),
-        sa.Column("state", sa.String(20), nullable=False),
-        sa.Column("holder", sa.Text),
-        sa.Column("fence", sa.Integer, nullable=False),
-        sa.Column("beat", sa.Integer, nullable=False),
-        sa.Column("asked", sa.String(20), nullable=False),
-    )
-    return metadata, studies, trials
-
-
-_JSON = ("params", "extra", "result", "progress")
-
-
 class Storage:
     """The trials of one sweep; for many programs; each method is one transaction."""
 
-    def __init__(self, url: str, name: str):
+    def __init__(self, url: str, name: str, is_started: bool = False):
         """Connects, and makes the tables that are missing.
 
         Args:
             url: URL of the database: `sqlite:////FOLDER/sweep.db` or `postgresql://...`.
             name: name of the sweep; several may be in one database.
+            is_started: the tables must be there; nothing is made, and a file may be read-only.
 
         Raises:
             StorageError: the database cannot be used.
         """
         self.name = name
-        self._engine = open_engine(url)
-        metadata, self._studies, self._trials = _tables()
-        make_tables(self._engine, metadata)
+        self._engine = open_engine(url, may_be_read_only=is_started)
+        metadata, self._studies, self._trials = tables()
+        (check_tables if is_started else make_tables)(self._engine, metadata)
 
     def __enter__(self) -> Storage:
         return self
@@ -181,7 +153,8 @@ class Storage:
         query = sa.select(self._studies.c.definition).where(self._studies.c.name == self.name)
         with explained(self._engine), self._engine.begin() as connection:
             row = connection.execute(query).first()
-        return None if row is None else dict(json.loads(row[0]))
+        what = f"the sweep {self.name!r}"
+        return None if row is None else from_json(row[0], what, self._engine)
 
     def define(self, definition: Mapping[str, Any]) -> dict[str, Any]:
         """Stores the sweep file unless it is stored already; returns what is stored."""
@@ -224,7 +197,7 @@ class Storage:
         table = self._trials
         query = sa.select(table).where(table.c.sweep == self.name).order_by(table.c.number)
         with explained(self._engine), self._engine.begin() as connection:
-            return [_record(row) for row in connection.execute(query).mappings()]
+            return [self._record(row) for row in connection.execute(query).mappings()]
 
     def trial(self, number: int) -> TrialRecord | None:
         """One trial, or None."""
@@ -233,11 +206,11 @@ class Storage:
         query = sa.select(self._trials).where(self._is(number))
         with explained(self._engine), self._engine.begin() as connection:
             row = connection.execute(query).mappings().first()
-        return None if row is None else _record(row)
+        return None if row is None else self._record(row)
 
     def add(self, trial: TrialRecord) -> bool:
         """Stores a new trial; False if there is one with its number, which stays as it is."""
-        values = {name: json.dumps(getattr(trial, name)) for name in _JSON}
+        values = {name: json.dumps(getattr(trial, name)) for name in JSON_COLUMNS}
         others = {"state": trial.state.value, "holder": None, "fence": 0, "beat": 0, "asked": ""}
         key = {"sweep": self.name, "number": trial.number}
         return self._insert(self._trials, key | values | others)
@@ -322,6 +295,23 @@ class Storage:
         }
         return trial.state.has_ended and self._update(self._trials, unchanged, **values)
 
+    def _record(self, row: Mapping[Any, Any]) -> TrialRecord:
+        engine, what = self._engine, f"trial {row['number']}"
+        content = {name: from_json(row[name], what, engine) for name in JSON_COLUMNS}
+        held = None if row["holder"] is None else from_json(row["holder"], what, engine)
+        try:
+            return TrialRecord(
+                number=row["number"],
+                state=State(row["state"]),
+                fence=row["fence"],
+                beat=row["beat"],
+                holder=None if held is None else ProcessName(**held),
+                asked=row["asked"],
+                **content,
+            )
+        except (ValueError, TypeError) as error:
+            raise damaged(what, engine) from error
+
     def _is(self, number: int) -> sa.ColumnElement[bool]:
         return (self._trials.c.sweep == self.name) & (self._trials.c.number == number)
 
@@ -380,17 +370,3 @@ def elapsed() -> float:
     """Seconds of a clock that also runs while the machine is suspended, where there is one."""
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     return time.clock_gettime(clock)
-
-
-def _record(row: Mapping[Any, Any]) -> TrialRecord:
-    content = {name: json.loads(row[name]) for name in _JSON}
-    holder = None if row["holder"] is None else ProcessName(**json.loads(row["holder"]))
-    return TrialRecord(
-        number=row["number"],
-        state=State(row["state"]),
-        fence=row["fence"],
-        beat=row["beat"],
-        holder=holder,
-        asked=row["asked"],
-        **content,
-    )

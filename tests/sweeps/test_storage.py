@@ -191,6 +191,28 @@ def test_a_password_is_never_shown():
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize("is_writable", [True, False])
+def test_a_started_sweep_is_read_without_a_trace(url, tmp_path, monkeypatch, is_writable):
+    path = tmp_path / "sweep.db"
+    path.touch()
+    with pytest.raises(StorageError, match=r"No sweep was started in .*: its tables are missing"):
+        Storage(url, "lr", is_started=True)
+    assert path.stat().st_size == 0 and list(tmp_path.iterdir()) == [path]
+    with Storage(url, "lr") as opened:
+        opened.add(TrialRecord(0, {"x": 0.5}))
+    (tmp_path / ".sweep.db.lock").unlink()
+    monkeypatch.setattr(database.os, "access", lambda path, mode: is_writable)
+    with Storage(url, "lr", is_started=True) as opened:
+        assert [trial.params for trial in opened.trials()] == [{"x": 0.5}]
+        assert opened.shown == url
+        if is_writable:
+            opened.ask(0, "prune")
+        else:
+            with pytest.raises(StorageError, match=r"whether .* the file can be written"):
+                opened.ask(0, "prune")
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("url", ["lr.db", "mysql://h/db", "postgresql://h:port/db"])
 def test_a_url_that_cannot_be_used_is_one_sentence(url):
     with pytest.raises(StorageError, match="--storage"):
