@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from clac_jax.cli.command import commands
 from clac_jax.distributed.preemption import EXIT_PREEMPTED, REPEAT_SECONDS, SIGNALS
-from clac_jax.errors import UserError, counted, warn
+from clac_jax.errors import EXIT_USER_ERROR, UserError, counted, warn
 from clac_jax.files.paths import local_path
 
 if TYPE_CHECKING:
@@ -113,10 +113,12 @@ def _start(options: argparse.Namespace) -> int:
         if not finished:
             _say("the trials are saved; rerun the same command to continue.")
             return EXIT_PREEMPTED
+        from clac_jax.sweeps.disk import ranked
         from clac_jax.sweeps.listing import summary
 
-        print(summary(definition, storage.trials(), place.workdir), flush=True)
-    return 0
+        trials = storage.trials()
+        print(summary(definition, trials, place.workdir), flush=True)
+    return 0 if ranked(definition, trials) else EXIT_USER_ERROR
 
 
 def run_trials(

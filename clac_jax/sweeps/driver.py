@@ -44,6 +44,8 @@ from clac_jax.sweeps.trial_run import Outcome, RunningTrial, TrialEnd, TrialSpec
 POLL_SECONDS = 0.2
 LOOK_SECONDS = 1.0  # between two looks at the storage
 BEAT_SECONDS = 5.0
+# Of the system, of a quota, and of the check of the space at the start of a run.
+_OUT_OF_SPACE = ("No space left on device", "Disk quota exceeded", "Free some space there")
 FAILURES = 4  # in a row, after which a program starts no more trials
 
 
@@ -272,7 +274,8 @@ class Driver:
     def _store_end(self, held: _Held, end: TrialEnd) -> None:
         """Stores the end of a trial; called again if the database is out of reach."""
         number, progress = held.lease.number, self._progress(held)
-        if end.outcome in (Outcome.INTERRUPTED, Outcome.FAULTY):
+        is_full = end.outcome is Outcome.FAILED and _is_out_of_space(end)
+        if is_full or end.outcome in (Outcome.INTERRUPTED, Outcome.FAULTY):
             self._storage.release(held.lease, progress)
             self._program.say(f"trial {number:<4} saved, and can be continued")
         else:
@@ -301,6 +304,11 @@ class Driver:
             )
             self._program.say(f"trial {number:<4} {state.value}{last}{value}{note and f': {note}'}")
         self._drop(held)
+        if is_full:
+            self._problem = WorkdirError(
+                f"Trial {number} has no space left: {_reason(end).rstrip('.')}. Free some space; "
+                "the same command continues the sweep."
+            )
         if end.outcome is Outcome.FAULTY:
             self._problem = FaultyMachineError(
                 f"This machine does not repeat its results, as trial {number} has shown twice. "
@@ -359,6 +367,12 @@ def described(params: Mapping[str, Any]) -> str:
         f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in params.items()
     )
+
+
+def _is_out_of_space(end: TrialEnd) -> bool:
+    """Whether a trial has ended for lack of space; its last lines may be those of earlier tries."""
+    lines = [*end.lines[-1:], *[line for line in end.lines if line.startswith("error: ")][-1:]]
+    return any(words in line for words in _OUT_OF_SPACE for line in lines)
 
 
 def _reason(end: TrialEnd) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clac_jax.errors import counted
+from clac_jax.errors import counted, noun_for, one_line
 from clac_jax.sweeps.definition import Definition
 from clac_jax.sweeps.disk import ranked
 from clac_jax.sweeps.opened import LINEAGE, folder_of
@@ -86,13 +87,22 @@ def _lineage(trial: TrialRecord) -> dict[str, str]:
 
 
 def summary(definition: Definition, trials: Sequence[TrialRecord], workdir: Path) -> str:
-    """The lines at the end of a sweep: what there was, and the best trial."""
+    """The lines at the end of a sweep: what there was, the best trial, and what has failed."""
     lines = [f"finished: {status(definition, trials)}"]
     best = ranked(definition, trials)
     if best:
         values = ", ".join(_params_of(best[0]))
         lines.append(f"best: trial {best[0].number}, {definition.monitor} {_number(best[0].value)}")
         lines += [f"      {values}", f"      {folder_of(workdir, best[0])}"]
+    if failed := [trial for trial in trials if trial.state is State.FAILED]:
+        numbers = " ".join(str(trial.number) for trial in failed)
+        command = f"clac-jax sweep revive {numbers} --workdir={shlex.quote(str(workdir))}"
+        why = one_line(failed[0].result.get("note") or "unknown", 300)
+        lines += [
+            f"failed: {noun_for(len(failed), 'trial')} {numbers.replace(' ', ', ')}; "
+            f"trial {failed[0].number}: {why}",
+            f"      `{command}` and the same command run them again",
+        ]
     return "\n".join(lines)
 
 

@@ -178,6 +178,16 @@ def test_a_config_that_has_changed_reaches_no_trial_and_its_keys_are_named(sweep
         assert (kept.batch_size, kept.frozen) == (4, ("text_encoder/.*",))
 
 
+def test_a_sweep_without_a_complete_trial_is_an_error(sweep, defined, monkeypatch):
+    monkeypatch.setenv("PRETEND_FAULT", "start")
+    code, out, _ = sweep("start", defined(2))
+    assert code == 2 and "2 trials of 2: 2 failed" in out and "clac-jax sweep revive 0 1" in out
+    monkeypatch.setenv("PRETEND_FAULT", "")
+    sweep("revive", 0, 1)
+    code, out, _ = sweep("start", defined(2))
+    assert code == 0 and "failed:" not in out
+
+
 def test_a_failed_trial_is_shown_with_its_last_lines_and_revived(
     sweep, defined, monkeypatch, tmp_path
 ):
@@ -187,6 +197,9 @@ def test_a_failed_trial_is_shown_with_its_last_lines_and_revived(
     assert code == 0 and "4 complete, 2 failed" in out
     trials = json.loads(sweep("ls", "--json")[1])
     failed = [trial["number"] for trial in trials if trial["state"] == "failed"]
+    assert f"failed: trials {failed[0]}, {failed[1]}; trial {failed[0]}: exit code 2: lear" in out
+    command = f"clac-jax sweep revive {failed[0]} {failed[1]} --workdir={tmp_path / 'lr'}"
+    assert f"`{command}` and the same command" in out
     _, out, _ = sweep("show", failed[0])
     assert "exit code 2: learning_rate=0.3 cannot be used" in out
     assert out.splitlines()[-1] == "  error: learning_rate=0.3 cannot be used."

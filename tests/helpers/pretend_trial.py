@@ -3,7 +3,7 @@
 Each epoch writes a validation row and a "checkpoint", both functions of only the overridden keys.
 It stops at SIGTERM and when its supervisor is gone, resumes, and locks its folder. Variables:
 PRETEND_EPOCHS (4), PRETEND_SECONDS per epoch (0), PRETEND_FAULT: "x=0.5:2" exits with code 2 if the
-key x has that value; "start" exits with code 1 at each start.
+key x has that value; "start" exits with code 1 at each start. PRETEND_REASON: its error.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ def main():
             return 1
         name, _, code = fault.partition(":")
         if name and keys.get(name.partition("=")[0]) == name.partition("=")[2]:
-            print(f"error: {name} cannot be used.")
+            print("error: " + os.environ.get("PRETEND_REASON", f"{name} cannot be used."))
             return int(code)
         return train(workdir, keys, stop)
 

@@ -11,6 +11,7 @@ from helpers.sweep_program import PRETEND, be_quick, drive
 
 from clac_jax.config.schema import to_plain
 from clac_jax.config.shipped import config_named
+from clac_jax.errors import WorkdirError
 from clac_jax.healing.errors import FaultyMachineError
 from clac_jax.sweeps import choice, devices, driver, opened, trial_run
 from clac_jax.sweeps.database import StorageError, UnreachableStorageError
@@ -181,6 +182,26 @@ def test_a_machine_that_computes_wrongly_stops_and_gives_its_trials_back(swept, 
     with Storage(url, "lr") as storage:
         [trial] = [trial for trial in storage.trials() if trial.params == {"x": 3}]
     assert trial.state is State.WAITING
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "Cannot write metrics.jsonl: No space left on device.",
+        "A checkpoint takes 9 MB, and x has 1 MB free. Free some space there.",
+    ],
+)
+def test_a_full_disk_stops_the_sweep_and_fails_no_trial(swept, url, monkeypatch, reason):
+    monkeypatch.setenv("PRETEND_REASON", reason)
+    with pytest.raises(WorkdirError, match=r"has no space left: .* the same command continues"):
+        swept({"PRETEND_FAULT": "x=3:2"})
+    with Storage(url, "lr") as storage:
+        [trial] = [trial for trial in storage.trials() if trial.params == {"x": 3}]
+    assert trial.state is State.WAITING
+    # With space again, another error that comes after this one is that trial's failure.
+    monkeypatch.delenv("PRETEND_REASON")
+    finished, trials = swept()
+    assert finished and [t.params["x"] for t in trials if t.state is State.FAILED] == [3]
 
 
 def test_hours_limit_a_sweep(swept, url):
