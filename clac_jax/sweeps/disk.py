@@ -8,7 +8,10 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from clac_jax.checkpoint.layout import CHECKPOINTS
+from etils import epath
+
+from clac_jax.checkpoint.layout import CHECKPOINTS, read_all
+from clac_jax.checkpoint.sharing import collect, stores_of
 from clac_jax.checkpoint.usage import usage_of
 from clac_jax.distributed.workdir import LOCK_FILE
 from clac_jax.sweeps.definition import Definition
@@ -54,7 +57,7 @@ def free_checkpoints(
 
 
 def remove_checkpoints(folder: Path) -> int | None:
-    """Removes the checkpoints of a run; its rows and other files stay.
+    """Removes the checkpoints of a run, also from its store; its rows and other files stay.
 
     Returns:
         The freed bytes; None if a run is writing there, or another program was faster.
@@ -65,11 +68,15 @@ def remove_checkpoints(folder: Path) -> int | None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return None
+            intact, _ = read_all(epath.Path(folder / CHECKPOINTS))
+            stores = stores_of(info.config for info in intact.values())
             removed = folder / _REMOVED
             shutil.rmtree(removed, ignore_errors=True)  # left by a kill
             os.rename(folder / CHECKPOINTS, removed)
             freed = usage_of([removed]).own  # not what other runs have too
             shutil.rmtree(removed, ignore_errors=True)
+            for store in stores:
+                collect(store)
             return freed
     except OSError:
         return None

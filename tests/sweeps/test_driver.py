@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.frozen_states import save_states, state_at
 from helpers.sweep_program import PRETEND, be_quick, drive
 
 from clac_jax.config.schema import to_plain
@@ -94,6 +95,20 @@ def test_files_that_are_linked_elsewhere_do_not_count_as_freed(tmp_path):
     os.link(folder / "shared", tmp_path / "elsewhere")
     assert remove_checkpoints(tmp_path / "run") == 1000
     assert (tmp_path / "elsewhere").stat().st_size == 5000
+
+
+def test_what_no_checkpoint_has_any_more_is_removed_from_the_common_store(tmp_path):
+    store = tmp_path / "store"
+    for name, frozen in (("a", 0), ("b", 0), ("c", 1)):
+        states = {step: state_at(step, frozen=frozen) for step in (1, 2)}
+        save_states(tmp_path / name, states, store=str(store))
+    assert len(os.listdir(store)) == 2
+    remove_checkpoints(tmp_path / "c")
+    assert len(os.listdir(store)) == 1
+    remove_checkpoints(tmp_path / "a")
+    assert len(os.listdir(store)) == 1, "another trial has it"
+    remove_checkpoints(tmp_path / "b")
+    assert os.listdir(store) == []
 
 
 def test_a_program_that_is_asked_to_stop_saves_its_trials_and_another_continues(swept, tmp_path):
