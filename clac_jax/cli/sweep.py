@@ -107,7 +107,9 @@ def _start(options: argparse.Namespace) -> int:
     environments = slots(options.devices_per_trial, options.together)
     check_workdir(given, place)
     with place.open() as storage, stop_requests() as stop:
+        opened.check_folder(place, storage)
         definition = opened.prepared(given, storage)
+        opened.record_folder(place, storage)
         opened.note(place, storage)
         finished = run_trials(definition, storage, place, environments, stop)
         if not finished:

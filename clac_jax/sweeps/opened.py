@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,11 +50,13 @@ class Place:
         workdir: its folder on this machine.
         name: its name in the database.
         url: URL of the database; it may hold a password.
+        is_named: whether the name was given, now or earlier; else it is that of the folder.
     """
 
     workdir: Path
     name: str
     url: str
+    is_named: bool = True
 
     def open(self) -> Storage:
         """Connects to its database.
@@ -66,6 +70,11 @@ class Place:
     def own_url(self) -> str:
         """URL of the database that is in the workdir if no other is given."""
         return f"sqlite:///{self.workdir.resolve() / DATABASE_FILE}"
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the database is the one in the workdir, which may be moved together."""
+        return self.url == self.own_url
 
     def may_exist(self) -> bool:
         """Whether there may be a database: False if it is a file that does not exist."""
@@ -104,7 +113,8 @@ def place_of(workdir: Path, storage: str = "", name: str = "") -> Place:
     noted = noted_in(workdir)
     variable = os.environ.get(STORAGE_VARIABLE, "")
     url = storage or variable or str(noted.get("storage") or "") or storage_url("", workdir)
-    return Place(workdir, name or str(noted.get("name") or "") or workdir.resolve().name, url)
+    given = name or str(noted.get("name") or "")
+    return Place(workdir, given or workdir.resolve().name, url, bool(given))
 
 
 def noted_in(workdir: Path) -> dict[str, Any]:
@@ -130,14 +140,41 @@ def note(place: Place, storage: Storage) -> None:
     Raises:
         WorkdirError: the workdir cannot be written.
     """
-    # A workdir with its own database may be moved.
-    url = "" if place.url == place.own_url else storage.address
+    url = "" if place.is_own else storage.address
     content = {"name": place.name, "storage": url}
     try:
         place.workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WorkdirError(f"Cannot make {place.workdir}: {explain(error)}") from error
     write_atomically(place.workdir / SWEEP_FILE, json.dumps(content, indent=1) + "\n")
+
+
+def check_folder(place: Place, storage: Storage) -> None:
+    """Checks that a sweep that has its name from its folder is not one of another folder.
+
+    Raises:
+        StorageError: it was started in another folder of this machine.
+    """
+    stored, here = storage.definition() or {}, _folder_and_host(place)
+    folder = stored.get("folder")
+    is_other = stored.get("host") == here["host"] and folder != here["folder"]
+    if is_other and not (place.is_named or place.is_own):
+        raise StorageError(
+            f"{storage.shown} has a sweep named {place.name!r} already, of the folder {folder}. "
+            f"Give --name=NAME for a new sweep, or --name={shlex.quote(place.name)} to take part "
+            "in that one from this folder."
+        )
+
+
+def record_folder(place: Place, storage: Storage) -> None:
+    """Stores the folder in which a sweep was first started; see `check_folder`."""
+    stored = storage.definition()
+    if stored is not None and "folder" not in stored and not place.is_own:
+        storage.redefine(stored | _folder_and_host(place))
+
+
+def _folder_and_host(place: Place) -> dict[str, str]:
+    return {"folder": str(place.workdir.resolve()), "host": socket.gethostname()}
 
 
 def prepared(given: Definition, storage: Storage) -> Definition:

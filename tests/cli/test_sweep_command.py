@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 
@@ -138,6 +139,42 @@ def test_the_model_of_the_best_trial_is_published_and_loaded(sweep, defined, tmp
     texts = ["A cubic perovskite.", "An oxide of iron."]
     vectors = (load(source).embed_texts(texts) for source in (tmp_path / "model", f"{run}@step=8"))
     np.testing.assert_array_equal(*vectors)
+
+
+def test_folders_of_one_name_do_not_share_a_sweep_by_accident(
+    file, tmp_path, sweep, capsys, monkeypatch
+):
+    """As in one PostgreSQL database, of which a SQLite file elsewhere takes the place."""
+    path, url = file(1), f"sqlite:///{tmp_path / 'common.db'}"
+
+    def start(folder, *more):
+        words = ["sweep", "start", str(path), f"--workdir={tmp_path / folder}", f"--storage={url}"]
+        return main([*words, *more]), capsys.readouterr().err
+
+    assert start("a/lr")[0] == 0 and start("a/lr")[0] == 0
+    path.write_text(path.read_text() + "seed = 7\n")
+    code, err = start("b/lr")
+    assert code == 2 and "Traceback" not in err and not (tmp_path / "b").exists()
+    assert f"'lr' already, of the folder {tmp_path / 'a' / 'lr'}. Give --name=NAME" in err
+    assert start("b/lr", "--name=other")[0] == 0 and start("b/lr")[0] == 0
+    path.write_text(path.read_text().replace("seed = 7\n", "").replace("trials=1", "trials=2"))
+    assert start("c/lr", "--name=lr")[0] == 0 and start("c/lr")[0] == 0, "it was named"
+    assert start("d/lr")[0] == 2, "the first folder is kept when the budget changes"
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "gethostname", lambda: "another")
+        assert start("d/lr")[0] == 0, "a folder on a different machine may be anywhere"
+    os.rename(tmp_path / "a", tmp_path / "e")
+    assert start("e/lr")[0] == 0, "a folder that was moved says its name"
+
+
+def test_a_folder_with_its_own_database_may_be_moved(file, sweep, tmp_path):
+    path = file(1)
+    assert sweep("start", path)[0] == 0
+    moved = tmp_path / "elsewhere" / "lr"
+    moved.parent.mkdir()
+    os.rename(tmp_path / "lr", moved)
+    (moved / "sweep.json").unlink()
+    assert main(["sweep", "start", str(path), f"--workdir={moved}"]) == 0
 
 
 CONFIG = """

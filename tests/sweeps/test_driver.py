@@ -97,7 +97,7 @@ def test_files_that_are_linked_elsewhere_do_not_count_as_freed(tmp_path):
     assert (tmp_path / "elsewhere").stat().st_size == 5000
 
 
-def test_what_no_checkpoint_has_any_more_is_removed_from_the_common_store(tmp_path):
+def test_the_common_store_loses_the_files_that_no_checkpoint_has(tmp_path):
     store = tmp_path / "store"
     for name, frozen in (("a", 0), ("b", 0), ("c", 1)):
         states = {step: state_at(step, frozen=frozen) for step in (1, 2)}
