@@ -18,12 +18,13 @@ from clac_jax.checkpoint.layout import CHECKPOINTS, CheckpointInfo, read_all
 from clac_jax.checkpoint.lineage import Recorder
 from clac_jax.checkpoint.manager import Checkpoints
 from clac_jax.distributed.workdir import Workdir
-from clac_jax.errors import UserError
+from clac_jax.errors import UserError, WorkdirError, one_line
+from clac_jax.files.paths import explain
 from clac_jax.training.progress import RunProgress
 
 
 class NotEmptyError(UserError):
-    """A workdir holds checkpoints already."""
+    """A workdir is in use already."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,29 @@ class ModelFacts:
     num_train_examples: int
     data: Mapping[str, str] = field(default_factory=dict)
     made_from: Mapping[str, Any] | None = None
+
+
+def require_empty(workdir: Path) -> None:
+    """Refuses a workdir in which there is anything but hidden files, such as an old lock.
+
+    Raises:
+        NotEmptyError: the workdir is not empty, or a file has its name.
+        WorkdirError: the workdir cannot be read.
+    """
+    try:
+        names = sorted(path.name for path in workdir.iterdir() if path.name[0] != ".")
+    except FileNotFoundError:
+        return
+    except NotADirectoryError as error:
+        raise NotEmptyError(f"{workdir} is a file. Name a new folder.") from error
+    except OSError as error:
+        raise WorkdirError(f"Cannot read {workdir}: {explain(error)}") from error
+    if CHECKPOINTS in names:
+        raise NotEmptyError(f"{workdir} holds checkpoints already. Name another folder.")
+    if names:
+        raise NotEmptyError(
+            f"{workdir} is not empty: it holds {one_line(names[0], 80)}. Name a new folder."
+        )
 
 
 def save_single(

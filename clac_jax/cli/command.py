@@ -28,14 +28,20 @@ def new_workdir(target: str, what: str) -> Iterator[Path]:
         what: name of the argument, for messages.
 
     Raises:
-        UserError: the URL is that of a run.
+        UserError: the folder is not empty, or the URL is that of a run.
     """
-    from clac_jax.checkpoint.fetched import fetch_run
+    from clac_jax.checkpoint.fetched import RUN_FILES, fetch_run
     from clac_jax.checkpoint.layout import CHECKPOINTS
+    from clac_jax.checkpoint.single import require_empty
 
-    if is_url(target) and (fetch_run(target) / CHECKPOINTS).exists():
-        raise UserError(f"{what}={target} holds checkpoints already. Name another folder.")
+    if is_url(target):
+        there = fetch_run(target)
+        # An upload that failed may have left these two, and is to be repeated.
+        others = {*RUN_FILES, CHECKPOINTS} - {"config.json", "metrics.jsonl"}
+        if any((there / name).exists() for name in others):
+            raise UserError(f"{what}={target} is that of a run already. Name another folder.")
     with output_folder(target, what, MANIFEST) as folder:
+        require_empty(folder)
         yield folder
 
 

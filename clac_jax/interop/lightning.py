@@ -12,10 +12,9 @@ import jax
 import ml_collections
 import numpy as np
 import optax
-from etils import epath
 
-from clac_jax.checkpoint.layout import CHECKPOINTS, read_all
 from clac_jax.checkpoint.manager import Checkpoints
+from clac_jax.checkpoint.single import require_empty
 from clac_jax.checkpoint.tree import to_arrays
 from clac_jax.config import schema as config_lib
 from clac_jax.config.check import validate
@@ -149,25 +148,24 @@ def import_lightning(path: str | Path, workdir: Path, text_encoder: str | None =
 
     Args:
         path: path of the `.ckpt` file.
-        workdir: workdir of the new run; receives `checkpoints/<step>` and `config.json`.
+        workdir: workdir of the new run; receives `checkpoints/<step>`, `config.json`, and a
+            `metrics.jsonl` without rows, as those of the release are not in the file.
         text_encoder: folder or Hub id of the language model; see `read_lightning`.
 
     Returns:
         A report for the user; see `describe`.
 
     Raises:
-        LightningImportError: the workdir already contains a run; and see `read_lightning`.
+        NotEmptyError: the workdir is not empty; and see `read_lightning`.
     """
-    if read_all(epath.Path(workdir) / CHECKPOINTS)[0]:
-        raise LightningImportError(
-            f"{workdir} already contains checkpoints. Choose a different folder."
-        )
+    require_empty(workdir)
     run = read_lightning(path, text_encoder)
     shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in run.arrays.items()}
     checkpoints = Checkpoints(workdir, run.config, shapes)
     checkpoints.save(run.arrays, run.progress, run.metrics)
     checkpoints.close()
     write_atomically(workdir / "config.json", config_lib.to_json(run.config))
+    write_atomically(workdir / "metrics.jsonl", "")
     return describe(run, workdir)
 
 

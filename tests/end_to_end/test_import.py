@@ -34,7 +34,7 @@ def test_main_resumes_from_an_import(tmp_path, capsys, data_dir, environment, pr
         np.testing.assert_array_equal(leaf, expected[path], err_msg=path)
     # A second import would hide the first.
     assert cli.main(["import", "lightning", str(file), *arguments]) == EXIT_USER_ERROR
-    assert "already contains checkpoints" in capsys.readouterr().err
+    assert "holds checkpoints already" in capsys.readouterr().err
 
     program, command, *flags = printed.splitlines()[-1].removeprefix("resume").split()
     assert (program, command) == ("clac-jax", "train")
@@ -55,7 +55,7 @@ def test_main_resumes_from_an_import(tmp_path, capsys, data_dir, environment, pr
     )
     output, _ = resumed.communicate(timeout=240)
     assert resumed.returncode == 0, output
-    assert "(epoch 2, example 0 of 16)" in output
+    assert "(epoch 2, example 0 of 16)" in output and "does not exist" not in output
     rows = [row for row in read_rows(workdir / "metrics.jsonl") if row["split"] == "train"]
     assert [(row["epoch"], row["step"]) for row in rows] == [(2, 7), (2, 8), (2, 9), (2, 10)]
 
@@ -75,6 +75,18 @@ def test_a_checkpoint_of_weights_only_becomes_a_run_that_says_what_is_missing(tm
     ):
         assert words in printed
     assert locate(str(tmp_path / "run")).step == 6
+    assert read_rows(tmp_path / "run" / "metrics.jsonl") == []  # or a resume would warn of it
+
+
+def test_a_folder_that_is_not_empty_is_left_as_it_is(tmp_path, capsys):
+    (tmp_path / "config.json").write_text("mine")
+    file = FOLDER / "painn_bert" / "last.ckpt"
+    arguments = ["--workdir", str(tmp_path), "--text-encoder", str(FOLDER / "hf_bert")]
+    assert cli.main(["import", "lightning", str(file), *arguments]) == EXIT_USER_ERROR
+    message = capsys.readouterr().err
+    assert "is not empty: it holds config.json" in message and message.count("\n") == 1
+    assert (tmp_path / "config.json").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
 @pytest.mark.parametrize("content", [{"model": {"a": np.ones(3)}}, [np.ones(3)], {"state_dict": 7}])
