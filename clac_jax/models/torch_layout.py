@@ -15,7 +15,8 @@ _FLOATS = (np.float32, np.float64, np.float16, ml_dtypes.bfloat16)
 class TensorReader:
     """Takes tensors by name, checks shapes, and converts linear maps and norms to Flax's layout.
 
-    A missing tensor raises KeyError, one with the wrong shape ValueError; both name it.
+    A missing tensor raises KeyError, one with the wrong shape or a number that is not finite
+    ValueError; both name it.
 
     Attributes:
         prefix: prefix of every name.
@@ -48,7 +49,11 @@ class TensorReader:
             raise ValueError(f"{name} has shape {tensor.shape} instead of {shape}")
         if tensor.dtype not in _FLOATS:
             raise ValueError(f"{name} has numbers of the type {tensor.dtype}, not floats")
-        return tensor if tensor.dtype == np.float64 else tensor.astype(np.float32)
+        with np.errstate(over="ignore"):
+            single = tensor.astype(np.float32)
+        if not np.isfinite(single).all():
+            raise ValueError(f"{name} has numbers that are NaN, infinite or too large for float32")
+        return tensor if tensor.dtype == np.float64 else single
 
     def dense(
         self, name: str, fan_in: int, fan_out: int, use_bias: bool = True
@@ -63,11 +68,11 @@ class TensorReader:
         return {"scale": self.take(f"{name}.weight", size), "bias": self.take(f"{name}.bias", size)}
 
     def statistics(self, name: str, size: int) -> dict[str, np.ndarray]:
-        """The running averages of a batch normalization."""
-        return {
-            "mean": self.take(f"{name}.running_mean", size),
-            "var": self.take(f"{name}.running_var", size),
-        }
+        """The running averages of a batch normalization, whose variances are at least 0."""
+        mean, var = self.take(f"{name}.running_mean", size), self.take(f"{name}.running_var", size)
+        if (var < 0).any():
+            raise ValueError(f"{name}.running_var has negative variances")
+        return {"mean": mean, "var": var}
 
     def _find(self, name: str) -> np.ndarray:
         name = name if name in self._tensors else self.prefix + name
