@@ -55,10 +55,16 @@ def resolve_folder(name: str | Path) -> Path:
     if _HUB_ID.fullmatch(str(name)):
         return _from_hub(str(name))
     raise PretrainedError(
-        f"There is no folder {one_line(repr(str(name)))} with a pretrained model. Use 'minilm', a "
-        "Hub id such as 'facebook/galactica-125m', or a folder with config.json, "
+        f"There is no folder {one_line(repr(str(name)))}{_where(name)} with a pretrained model. "
+        "Use 'minilm', a Hub id such as 'facebook/galactica-125m', or a folder with config.json, "
         "model.safetensors and tokenizer.json."
     )
+
+
+def _where(name: str | Path) -> str:
+    """Where a relative folder was looked for, for a message."""
+    relative = not str(name).startswith(("/", "~"))
+    return f" in {one_line(repr(str(Path.cwd())))}" if relative else ""
 
 
 def _from_hub(name: str) -> Path:
@@ -91,9 +97,9 @@ def _from_hub(name: str) -> Path:
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise PretrainedError(
-            f"There is no folder {name!r}, and no such model in the local Hugging Face cache or "
-            f"on the Hub ({reason}). With network access, run `hf download {repo}`; or use the "
-            "folder of a model."
+            f"There is no folder {name!r}{_where(name)}, and no such model in the local Hugging "
+            f"Face cache or on the Hub ({reason}). With network access, run `hf download {repo}`; "
+            "or use the folder of a model."
         ) from error
 
 

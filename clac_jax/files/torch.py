@@ -11,7 +11,7 @@ import math
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO, NamedTuple
 
 import ml_dtypes
@@ -194,12 +194,18 @@ _HARMLESS = {
       ("int", "long", "float", "str", "bool", "object")),
     *(f"torch.{name}" for name in _DTYPES),
 }  # fmt: skip
+_PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
 _INERT = (
     "omegaconf.dictconfig.DictConfig",
     "omegaconf.listconfig.ListConfig",
     "omegaconf.base.ContainerMetadata",
     "omegaconf.base.Metadata",
     "omegaconf.nodes.",
+    *(f"pathlib.{local}{kind}" for local in ("", "_local.") for kind in _PATHS),
+    # A scalar of NumPy: a function, its dtype, and bytes as a string.
+    *(f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")),
+    "numpy.dtype",
+    "_codecs.encode",
 )
 
 
@@ -356,6 +362,8 @@ def _plain(content: Any, with_numbers: bool) -> Any:
 
     def converted(value: Any, depth: int) -> _Node:
         if isinstance(value, Inert):
+            if value.name.startswith("pathlib."):
+                return _Node(str(PurePath(*value.args)), 1, 0)
             state = value.state if isinstance(value.state, dict) else {}
             inner = next((state[key] for key in ("_content", "_val") if key in state), None)
             has_content = "_content" in state or "_val" in state

@@ -31,6 +31,13 @@ from clac_jax.interop.lightning_file import (
     as_number,
     read_lightning_file,
 )
+from clac_jax.interop.lightning_optimizer import (
+    BUFFERS,
+    KINDS,
+    read_moments,
+    unread_state,
+    use_groups,
+)
 from clac_jax.interop.reference_config import (
     ImportedConfig,
     imported_config,
@@ -40,19 +47,11 @@ from clac_jax.interop.reference_config import (
 from clac_jax.interop.reference_weights import model_params, model_statistics
 from clac_jax.models import abstract_variables, build_model
 from clac_jax.models.encoders import text_kind, text_settings
-from clac_jax.models.torch_layout import SeenTensors
+from clac_jax.models.torch_layout import SeenTensors, Tensors
 from clac_jax.text.sentences import Tokenizer
 from clac_jax.training import optim
 from clac_jax.training.progress import RunProgress
 from clac_jax.training.state import create_train_state
-
-# Buffers of the modules of the release: in the state dict, but not parameters.
-_BUFFERS = (
-    "running_mean", "running_var", "num_batches_tracked", "RBF.freqs", "rbf.centers",
-    "position_ids", "token_type_ids",
-)  # fmt: skip
-# Optimizer state per parameter: Optax name -> PyTorch name.
-_KINDS = {"mu": "exp_avg", "nu": "exp_avg_sq", "trace": "momentum_buffer", "count": "step"}
 
 
 @dataclass
@@ -110,6 +109,9 @@ def read_lightning(path: str | Path, text_encoder: str | None = None) -> Lightni
     _set_projection_dim(saved, config)
     imported.notes.append("dropout and data order start from the seed of the config")
 
+    if saved.prefix:
+        imported.notes.append(f"the names of the tensors are read without {saved.prefix!r}")
+    imported.notes += use_groups(saved, config)
     progress, notes = _progress(saved, config)
     imported.notes += notes
     validate(config)
@@ -119,11 +121,16 @@ def read_lightning(path: str | Path, text_encoder: str | None = None) -> Lightni
     except (KeyError, ValueError) as error:
         if isinstance(error, UserError):
             raise
+        reason = one_line(error.args[0])
+        advice = "Use a checkpoint of the complete model, written by the training of the release."
+        if "text_encoder" in reason:
+            advice = (
+                f"If its language model is not {folder!r}, set the correct one with --text-encoder."
+            )
         raise LightningImportError(
-            f"{path} does not match the model it describes: {one_line(error.args[0])}. If its "
-            f"language model is not {folder!r}, set the correct one with --text-encoder."
+            f"{path} does not match the model it describes: {reason}. {advice}"
         ) from error
-    unmapped += [
+    unmapped += unread_state(saved) + [
         f"hyperparameter {one_line(name)} = {one_line(repr(value))}"
         for name, value in imported.unmapped.items()
     ]
@@ -211,6 +218,8 @@ def _arrays(
         "params": model_params(seen, config, settings),
         "batch_stats": model_statistics(seen, config),
     }
+    # As a run has them, whatever the precision of the file.
+    variables = jax.tree.map(lambda leaf: leaf.astype(np.float32), variables)
     _check_shapes(abstract_variables(model, _example(config)), variables)
     tx = optim.make_optimizer(config, variables["params"], optax.constant_schedule(0.0))
     state = create_train_state(model.apply, variables, tx, config.seed)
@@ -218,10 +227,10 @@ def _arrays(
     arrays["step"] = np.asarray(progress.step, np.int32)
     arrays["learning_rate_scale"] = np.asarray(progress.learning_rate_scale, np.float32)
 
-    moments = _moments(saved, imported.notes)
+    moments = read_moments(saved, imported.notes)
     by_kind = {
-        ours: _flat(model_params(moments[theirs], config, settings))
-        for ours, theirs in _KINDS.items()
+        ours: _flat(_moment_params(theirs, moments[theirs], config, settings))
+        for ours, theirs in KINDS.items()
         if moments and any(f"/{ours}/" in name for name in arrays)
     }
     counts = [int(steps.max()) for steps in moments.get("step", {}).values()]
@@ -237,50 +246,16 @@ def _arrays(
             of_moments = name.endswith(("/adam/count", "/lion/count"))
             steps = max(counts, default=0) if of_moments else progress.step
             arrays[name] = np.asarray(steps, leaf.dtype)
-    unmapped = [f"tensor {one_line(name)}" for name in seen.unread() if not name.endswith(_BUFFERS)]
+    unmapped = [f"tensor {one_line(name)}" for name in seen.unread() if not name.endswith(BUFFERS)]
     return arrays, unmapped
 
 
-def _moments(saved: LightningFile, notes: list[str]) -> dict[str, dict[str, np.ndarray]]:
-    """The optimizer state by kind and parameter name; {} without an optimizer.
-
-    The optimizer numbers the parameters in the order of the state dict, which also contains buffers
-    and repeats tied weights. "step" is returned as an array with the shape of the parameter.
-    """
-    if len(saved.optimizers) != 1:
-        if "optimizer_states" not in saved.missing:
-            notes.append(
-                f"the file has {len(saved.optimizers)} optimizer states instead of 1; the moments "
-                "and the step count start at zero"
-            )
-        return {}
-    optimizer = saved.optimizers[0]
-    parameters: dict[str, np.ndarray] = {}
-    tied: set[int] = set()
-    for name, tensor in saved.state_dict.items():
-        if not name.endswith(_BUFFERS) and id(tensor) not in tied:
-            parameters[name] = tensor
-            tied.add(id(tensor))
-    if sorted(optimizer.numbers) != list(range(len(parameters))):
-        raise ValueError(
-            f"its optimizer has {len(optimizer.numbers)} parameters, its model {len(parameters)}"
-        )
-    moments: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in _KINDS.values()}
-    for number, (name, tensor) in enumerate(parameters.items()):
-        of_parameter = optimizer.state.get(number, {})
-        for kind, of_kind in moments.items():
-            value = of_parameter.get(kind)
-            if kind == "step":
-                value = as_number(0 if value is None else value)
-                if value is None or not 0 <= value < 1 << 31:
-                    raise ValueError(f"the optimizer's step of {name} is not a count")
-                value = np.broadcast_to(np.float64(value), tensor.shape)
-            elif value is None:  # a broadcast zero, which takes no memory
-                value = np.broadcast_to(np.zeros((), tensor.dtype), tensor.shape)
-            if not isinstance(value, np.ndarray) or value.shape != tensor.shape:
-                raise ValueError(f"the optimizer's {kind} of {name} has the wrong shape")
-            of_kind[name] = value
-    return moments
+def _moment_params(kind: str, moments: Tensors, config: Any, settings: Any) -> dict[str, Any]:
+    """`model_params` of one kind of the optimizer's state, which errors name."""
+    try:
+        return model_params(moments, config, settings)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"the optimizer's {kind}: {error.args[0]}") from error
 
 
 def _progress(saved: LightningFile, config: Any) -> tuple[RunProgress, list[str]]:

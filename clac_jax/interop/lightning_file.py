@@ -28,11 +28,13 @@ class OptimizerState:
         numbers: the numbers of its parameters, in the order of the groups.
         state: number of a parameter -> its state: "step", "exp_avg", ...
         learning_rate: learning rate of the first group, if given.
+        groups: the settings of each group of parameters.
     """
 
     numbers: list[int]
     state: dict[int, dict[str, Any]]
     learning_rate: float | None
+    groups: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class LightningFile:
         schedule: state of the learning-rate schedule.
         monitors: (metric, mode, last value or None) of each ModelCheckpoint callback.
         missing: keys that the file lacks, in the order of `KEYS`.
+        prefix: prefix of wrappers that was removed from the names of the tensors.
+        unread: keys and callbacks of the file that are not read.
     """
 
     path: str | Path
@@ -64,22 +68,31 @@ class LightningFile:
     schedule: dict[str, Any] = field(default_factory=dict)
     monitors: list[tuple[str, str, float | None]] = field(default_factory=list)
     missing: tuple[str, ...] = ()
+    prefix: str = ""
+    unread: tuple[str, ...] = ()
 
 
 KEYS = (
     "hyper_parameters", "epoch", "global_step", "loops", "optimizer_states", "lr_schedulers",
     "callbacks",
 )  # fmt: skip
+_ABOUT = ("state_dict", "pytorch-lightning_version", "hparams_name", "hparams_type")
+# Wrappers that put a prefix before the names: DistributedDataParallel and torch.compile.
+_WRAPPERS = ("module.", "_orig_mod.")
 
 
 def read_lightning_file(path: str | Path) -> LightningFile:
     """Reads a `.ckpt` file and validates the types of all values that are used.
+
+    The tensors of a model that were saved without anything else are such a file, too.
 
     Raises:
         TorchFileError: the file cannot be read, or contains more than plain data.
         LightningImportError: there is no `state_dict`, or a value has the wrong type.
     """
     saved = read_torch_file(path)
+    if isinstance(saved, dict) and any("graph_encoder." in str(name) for name in saved):
+        saved = {"state_dict": saved}
     if not isinstance(saved, dict) or "state_dict" not in saved:
         raise LightningImportError(
             f"{path} lacks state_dict, so it is not a checkpoint of a training run: it contains "
@@ -90,6 +103,7 @@ def read_lightning_file(path: str | Path) -> LightningFile:
     for name, tensor in tensors.items():
         if not isinstance(name, str) or not isinstance(tensor, np.ndarray):
             raise part.wrong(f"state_dict[{one_line(repr(name), 80)}]", tensor, "a tensor")
+    tensors, prefix = _unwrapped(tensors)
     fit_loop = part.part("loops").part("fit_loop")
     batches = fit_loop.part("epoch_loop.batch_progress")
     schedules = part.items("lr_schedulers")
@@ -105,7 +119,27 @@ def read_lightning_file(path: str | Path) -> LightningFile:
         schedule=schedules[0].values if schedules else {},
         monitors=_monitors(part.part("callbacks")),
         missing=tuple(key for key in KEYS if key not in saved),
+        prefix=prefix,
+        unread=(
+            *(str(key) for key in saved if key not in (*_ABOUT, *KEYS)),
+            *(
+                f"callbacks.{name}"
+                for name in part.mapping("callbacks")
+                if not str(name).startswith("ModelCheckpoint")
+            ),
+        ),
     )
+
+
+def _unwrapped(tensors: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str]:
+    """The tensors without the prefix of wrappers that all of their names have, and the prefix."""
+    prefix = ""
+    while tensors and (
+        found := [each for each in _WRAPPERS if all(name.startswith(each) for name in tensors)]
+    ):
+        prefix += found[0]
+        tensors = {name.removeprefix(found[0]): tensor for name, tensor in tensors.items()}
+    return tensors, prefix
 
 
 class _Part:
@@ -183,7 +217,7 @@ def _optimizer(part: _Part) -> OptimizerState:
             raise group.wrong("params", of_group, "a list of numbers")
         numbers += of_group
     rate = as_number(groups[0].values.get("lr")) if groups else None
-    return OptimizerState(numbers, state, rate)
+    return OptimizerState(numbers, state, rate, [group.values for group in groups])
 
 
 def _monitors(callbacks: _Part) -> list[tuple[str, str, float | None]]:

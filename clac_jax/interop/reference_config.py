@@ -13,6 +13,7 @@ from clac_jax.config.schema import default_config, flatten
 from clac_jax.crystals.elements import NUM_FEATURES
 from clac_jax.errors import UserError, one_line
 from clac_jax.models.graph import GRAPH_ENCODERS
+from clac_jax.stores.url import is_url
 
 Values = Mapping[str, Any]
 
@@ -268,7 +269,12 @@ def _schedule(reader: _Hyperparameters, config: ml_collections.ConfigDict) -> No
 
 
 def use_text_encoder(imported: ImportedConfig, folder: str, is_causal: bool) -> None:
-    """Sets the text encoder of a config to the folder or Hub id of a pretrained model."""
+    """Sets the text encoder of a config to the folder or Hub id of a pretrained model.
+
+    An existing folder becomes absolute, as the run may be resumed from elsewhere.
+    """
+    if folder != "minilm" and not is_url(folder) and _exists(str(Path(folder).expanduser())):
+        folder = str(Path(folder).expanduser().absolute())
     encoder = imported.config.text_encoder
     encoder.pretrained = encoder.tokenizer = folder
     encoder.feature = "last" if is_causal else "first"

@@ -39,9 +39,13 @@ def model_params(
     # Without the language-model loss, the model has no head for it.
     left_out = () if config.lm_weight > 0 else ("cls.",)
     text_tensors = _WithoutPrefix(tensors, "text_encoder.model.", left_out)
+    try:
+        text_params = text_settings.huggingface_params(text_tensors)
+    except (KeyError, ValueError) as error:
+        raise type(error)(f"text_encoder: {error.args[0]}") from error
     params = {
         "graph_encoder": graph_settings(config.graph_encoder).release_params(_graph(tensors)),
-        "text_encoder": text_settings.huggingface_params(text_tensors),
+        "text_encoder": text_params,
         **{head: head_params(tensors, f"loss.{_HEADS[head]}.") for head in heads},
     }
     wanted = pair_loss_of(config.loss).heads
