@@ -187,22 +187,33 @@ def recompute(replayer: Replayer, chosen: Sequence[Stretch], limits: Limits) -> 
         UserError: the data or a checkpoint cannot be used.
     """
     until = time.monotonic() + 60 * limits.minutes if limits.minutes else float("inf")
-    results = []
+    results: list[Segment] = []
     for stretch in chosen:
         last = stretch.last
         has_digests = any(replayer.history.digests(step) for step in range(stretch.first, last + 1))
         if limits.steps and has_digests:  # else only the checkpoint at its end can be compared
             last = min(last, stretch.first + limits.steps - 1)
         if time.monotonic() < until:
-            results.append(_segment(replayer, Stretch(stretch.first, last), limits, until))
+            before = results[-1] if results else None
+            is_exact = before is not None and before.is_equal and before.last == stretch.first - 1
+            part = Stretch(stretch.first, last)
+            results.append(_segment(replayer, part, limits, until, is_exact))
     return results
 
 
-def _segment(replayer: Replayer, stretch: Stretch, limits: Limits, until: float) -> Segment:
+def _segment(
+    replayer: Replayer, stretch: Stretch, limits: Limits, until: float, is_exact: bool
+) -> Segment:
+    """Computes a stretch again.
+
+    `is_exact`: the present state is that of the run before it. One that was rounded otherwise
+    would carry its differences into this stretch, in which they may not be lawful.
+    """
     history = replayer.history
     wrong: dict[int, Sequence[str]] = {}
     compared, largest, done = 0, 0.0, stretch.first - 1
-    replayer.go_to(stretch.first)
+    replayer.go_to(stretch.first, again=not is_exact)
+    since = stretch.first if is_exact else replayer.restored + 1
     for step in range(stretch.first, stretch.last + 1):
         if time.monotonic() > until:
             break
@@ -219,8 +230,19 @@ def _segment(replayer: Replayer, stretch: Stretch, limits: Limits, until: float)
         segment = dataclasses.replace(segment, arrays=unlike, largest=max(largest, by))
     if segment.is_equal:
         return dataclasses.replace(segment, largest=0.0)
-    reasons = why_lawful(history.start_of(max(done, stretch.first)))
+    reasons = _reasons(history, since, min(wrong, default=max(done, stretch.first)))
     return dataclasses.replace(segment, lawful=reasons, tolerance=limits.tolerance)
+
+
+def _reasons(history: History, first: int, last: int) -> str:
+    """Why the state after `last` may have other bits if it is computed from before `first`."""
+    starts = [history.start_of(first), *(s for s in history.starts if first <= s.step < last)]
+    found: dict[str, str] = {}  # reason -> from when on
+    for start in starts:
+        since = f"from step {start.step + 1:,} on, " if start.step >= first else ""
+        if reason := why_lawful(start):
+            found.setdefault(reason, since)
+    return "; ".join(since + reason for reason, since in found.items())
 
 
 def _compare(replayer: Replayer, checkpoint: CheckpointInfo) -> tuple[list[ArrayDifference], float]:

@@ -67,12 +67,14 @@ class Replayer:
         setting: the data, model and step at the present position.
         state: the state at the present position, on the devices.
         progress: the present position.
+        restored: number of steps of the state that was restored last.
         unlike: step -> checkpoint that does not hold the state that the run has recorded.
     """
 
     setting: Setting
     state: TrainState
     progress: RunProgress
+    restored: int
 
     def __init__(self, history: History, scratch: Path, say: Say = lambda line: None):
         """Computes nothing yet.
@@ -92,8 +94,12 @@ class Replayer:
         self._stepping: Stepping | None = None
         self._batches: Iterator[Batch] | None = None
 
-    def go_to(self, step: int) -> None:
+    def go_to(self, step: int, again: bool = False) -> None:
         """Moves to the position before a step, so that it is the next one.
+
+        Args:
+            step: the step.
+            again: whether the present state must not be used, even if it is the nearest.
 
         Raises:
             ReplayError: the step cannot be reached.
@@ -102,7 +108,7 @@ class Replayer:
         self.history.start_of(step)
         usable = [each.step for each in self.history.before(step) if each.step not in self._bad]
         nearest = max(usable, default=0)
-        if not (self._stepping and nearest <= self.progress.step < step):
+        if again or not (self._stepping and nearest <= self.progress.step < step):
             self._restore(step)
         while self.progress.step < step - 1:
             self.do()
@@ -243,6 +249,7 @@ class Replayer:
     def _begin(self, done: int, origin: resume.Origin) -> None:
         """The state from which a start of the run began, or would have."""
         self._place(self._open(done + 1), origin)
+        self.restored = self.progress.step
 
     def _place(self, setting: Setting, origin: resume.Origin) -> None:
         parts = setting.parts

@@ -14,7 +14,6 @@ from helpers.forged import (
     reorder_lines,
     rewrite_chain,
 )
-from helpers.replayed_runs import blank_pictures, tiny_config
 
 from clac_jax.api import load
 from clac_jax.chain.record import new_entry
@@ -30,33 +29,9 @@ from clac_jax.proof.signature import new_key, read_private_key, read_public_key
 from clac_jax.replay.history import read_history
 from clac_jax.replay.replayer import Replayer
 from clac_jax.replay.usage import blame
-from clac_jax.training_run import train
 
 STEPS = 8
 COMPARE = Limits(segments=0)
-
-
-@pytest.fixture(scope="module")
-def run(data_dir, tmp_path_factory):
-    """The workdir of a run of two epochs, with a checkpoint every two steps."""
-    workdir = tmp_path_factory.mktemp("proven") / "run"
-    config = tiny_config(
-        data_dir,
-        max_epochs=2,
-        log_every_n_steps=1,
-        checkpoint__every_n_steps=2,
-        checkpoint__save_top_k=-1,
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        blank_pictures(patch)
-        train(config, workdir)
-    return workdir
-
-
-@pytest.fixture
-def copy(run, tmp_path):
-    """A copy of the run, to be changed."""
-    return shutil.copytree(run, tmp_path / "run")
 
 
 def found(workdir, limits=COMPARE):

@@ -1,9 +1,14 @@
 """Which stretches are computed again, and what the result means."""
 
+import dataclasses
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clac_jax.proof.segments import Limits, Segment, Stretch, choose
+from clac_jax.proof.segments import Limits, Segment, Stretch, choose, recompute
+from clac_jax.replay.history import read_history
+from clac_jax.replay.replayer import Replayer
 
 OTHER_CPU = "the processor was an AMD EPYC"
 
@@ -55,3 +60,62 @@ def test_other_examples_are_never_rounding():
     wrong = {2: ["ids", "loss"]}
     segment = Segment(1, 4, 4, wrong, largest=1e-9, lawful=OTHER_CPU, tolerance=1e-3)
     assert not segment.agrees
+
+
+def started(history, **counts):
+    """A history with further starts: `after_N`, the steps done before -> number of its devices."""
+    (start,) = history.starts
+    others = [
+        dataclasses.replace(start, step=int(name[6:]), devices={**start.devices, "count": count})
+        for name, count in counts.items()
+    ]
+    return dataclasses.replace(history, starts=[start, *others])
+
+
+def round_otherwise(patch, at):
+    """A step is rounded otherwise, in all parameters."""
+    original = Replayer.do
+
+    def do(self, batch=None):
+        if self.progress.step == at - 1:
+            params = self.state.params
+            nudged = {name: _scaled(value) for name, value in params.items()}
+            self.state = self.state.replace(params=nudged)
+        return original(self, batch)
+
+    patch.setattr(Replayer, "do", do)
+
+
+def _scaled(tree):
+    import jax
+
+    return jax.tree.map(lambda array: array * (1 + 1e-6), tree)
+
+
+def test_rounding_in_a_stretch_does_not_enter_the_next_one(run, tmp_path, monkeypatch):
+    round_otherwise(monkeypatch, at=3)
+    history = started(read_history(str(run)), after_2=2, after_4=1)
+    chosen = [Stretch(1, 2), Stretch(3, 4), Stretch(5, 6)]
+    before, rounded, after = recompute(Replayer(history, tmp_path), chosen, Limits())
+    assert before.is_equal and after.is_equal, after.words
+    assert rounded.agrees and not rounded.is_equal
+    assert "it was done on 2 devices, and here on 1 device" in rounded.words
+
+
+@pytest.mark.parametrize("counts", [{"after_2": 2, "after_3": 1}, {"after_3": 2}])
+def test_the_reason_for_other_bits_is_that_of_the_first_step_that_differs(
+    counts, run, tmp_path, monkeypatch
+):
+    round_otherwise(monkeypatch, at=3)
+    history = started(read_history(str(run)), **counts)
+    (segment,) = recompute(Replayer(history, tmp_path), [Stretch(3, 4)], Limits())
+    assert list(segment.wrong) == [3, 4]
+    assert segment.agrees == ("after_2" in counts), segment.words
+
+
+def test_equal_stretches_that_follow_each_other_are_restored_once(run, tmp_path):
+    lines = []
+    replayer = Replayer(read_history(str(run)), tmp_path, lines.append)
+    segments = recompute(replayer, [Stretch(3, 4), Stretch(5, 6)], Limits())
+    assert all(each.is_equal for each in segments)
+    assert len(lines) == 1
