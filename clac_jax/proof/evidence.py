@@ -64,6 +64,7 @@ class Evidence:
         damaged: step -> damage of the others.
         described: step -> the description of a checkpoint as it is on disk.
         findings: what could not be read.
+        unread: names of files of which nothing is known because a part could not be read.
     """
 
     folder: Path
@@ -76,6 +77,7 @@ class Evidence:
     damaged: Mapping[int, DamagedCheckpointError]
     described: Mapping[int, Mapping[str, Any]]
     findings: list[Finding] = field(default_factory=list)
+    unread: set[str] = field(default_factory=set)
 
     @property
     def records(self) -> list[Entry]:
@@ -110,6 +112,7 @@ def gather(folder: Path) -> Evidence:
         UserError: a file cannot be read because of permissions or the file system.
     """
     findings: list[Finding] = []
+    unread: set[str] = set()
     intact, damaged = read_all(epath.Path(folder) / CHECKPOINTS)
     described = _described(intact)
     entries = _entries(folder / CHAIN_FILE, findings)
@@ -119,6 +122,7 @@ def gather(folder: Path) -> Evidence:
             return reader(folder / name)
         except WorkdirError as error:
             findings.append(Finding(name, one_line(error, 400)))
+            unread.add(name)
             return otherwise
 
     rows: list[dict[str, Any]] = read(METRICS_FILE, read_rows, [])
@@ -135,6 +139,7 @@ def gather(folder: Path) -> Evidence:
         damaged=damaged,
         described=described,
         findings=findings,
+        unread=unread,
     )
 
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from clac_jax.chain.record import CHAIN_FILE, END, Entry
 from clac_jax.errors import UserError, one_line
-from clac_jax.journal.journal_file import STARTS_FILE
+from clac_jax.journal.journal_file import START, STARTS_FILE
 from clac_jax.proof.data_rows import check_data
 from clac_jax.proof.errors import ProofError
 from clac_jax.proof.evidence import Evidence, Finding, gather
 from clac_jax.proof.links import check_links
 from clac_jax.proof.other_files import check_config, check_end
-from clac_jax.proof.rows import check_rows
+from clac_jax.proof.rows import check_rows, covered
 from clac_jax.proof.saved import check_saved
 from clac_jax.proof.segments import Limits, Segment, Stretch, choose, recompute, stretches
 from clac_jax.proof.signature import SIGNATURE_FILE, Signature, read_signature
@@ -41,7 +41,7 @@ class Proof:
         segments: what was computed again.
         notes: what could not be computed again, and why.
         signature: the valid signature of one of its records; None without one.
-        uncovered: number of steps after the last record.
+        uncovered: number of rows, steps and starts after the last record, by name.
         has_lost_chain: whether the chain is missing although a checkpoint refers to it.
         seconds: time that it took.
     """
@@ -53,7 +53,7 @@ class Proof:
     segments: Sequence[Segment] = ()
     notes: Sequence[str] = ()
     signature: Signature | None = None
-    uncovered: int = 0
+    uncovered: Mapping[str, int] = field(default_factory=dict)
     has_lost_chain: bool = False
     seconds: float = field(default=0.0, compare=False)
 
@@ -74,8 +74,9 @@ class Proof:
         if equal := [each.steps for each in self.segments if each.is_equal]:
             lines.append(f"steps     {', '.join(equal)} recomputed: equal")
         lines += [f"note      {note}" for note in self.notes]
-        if self.uncovered:
-            lines.append(f"          {self.uncovered:,} steps after the last record: not covered")
+        if any(self.uncovered.values()):
+            words = ", ".join(_counted(self.uncovered))
+            lines.append(f"          {words} after the last record: not covered")
         if self.signature:
             at = f" (up to step {self.signature.step:,})"
             signed = "the last record" if self.signature.record == self.digest else "a record"
@@ -106,12 +107,7 @@ class Proof:
         )
 
     def _files_line(self) -> str:
-        words = [
-            f"{number:,} {name if number > 1 else name.removesuffix('s')}"
-            for name, number in self.counts.items()
-            if number
-        ]
-        return f"compared  {', '.join(words)} ({self.seconds:.0f} s)"
+        return f"compared  {', '.join(_counted(self.counts))} ({self.seconds:.0f} s)"
 
     def _verdict(self) -> str:
         if self.has_lost_chain:
@@ -145,7 +141,7 @@ class Proof:
             "segments": [each.to_json() for each in self.segments],
             "notes": list(self.notes),
             "signature": self.signature.to_json() if self.signature else None,
-            "uncovered_steps": self.uncovered,
+            **{f"uncovered_{name}": number for name, number in self.uncovered.items()},
             "seconds": round(self.seconds, 3),
         }
 
@@ -183,21 +179,21 @@ def prove(run: str, limits: Limits, public_key: bytes | None = None, say: Say = 
     except UserError as error:
         findings.append(Finding("the data", f"cannot be compared: {one_line(error, 400)}"))
     segments, unlike = _computed(plan, limits, say)
+    uncovered = _uncovered(evidence)
+    found = {"rows": evidence.rows, "steps": evidence.steps, "starts": evidence.starts}
     return Proof(
         run=run,
         entries=evidence.entries,
         findings=[*findings, *plan.findings, *unlike],
         counts={
-            "rows": len(evidence.rows),
-            "steps": len(evidence.steps),
-            "starts": len(evidence.starts),
+            **{name: len(each) - uncovered[name] for name, each in found.items()},
             "checkpoints": len(evidence.checkpoints) + len(evidence.damaged),
             "examples": sum(rows.values()),
         },
         segments=segments,
         notes=plan.notes,
         signature=signature,
-        uncovered=_uncovered(evidence),
+        uncovered=uncovered,
         has_lost_chain=not evidence.entries
         and any(info.record is not None for info in evidence.checkpoints.values()),
         seconds=time.monotonic() - began,
@@ -305,11 +301,24 @@ def _impossible(error: UserError) -> Finding:
     return Finding("recomputing", f"is not possible: {one_line(error, 400)}")
 
 
-def _uncovered(evidence: Evidence) -> int:
+def _uncovered(evidence: Evidence) -> dict[str, int]:
+    """Number of rows, steps and starts after the last record."""
     if not evidence.entries:
-        return 0
-    covered = evidence.entries[-1].record["steps"]["to"]
-    return max(0, len(evidence.steps) - int(covered))
+        return {"rows": 0, "steps": 0, "starts": 0}
+    later = evidence.events[covered(evidence, "events") :]
+    return {
+        "rows": max(0, len(evidence.rows) - covered(evidence, "rows")),
+        "steps": max(0, len(evidence.steps) - covered(evidence, "steps")),
+        "starts": sum(event["event"] == START for event in later),
+    }
+
+
+def _counted(numbers: Mapping[str, int]) -> list[str]:
+    return [
+        f"{number:,} {name if number > 1 else name.removesuffix('s')}"
+        for name, number in numbers.items()
+        if number
+    ]
 
 
 def where_made() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from clac_jax.chain.portions import (
     row_contents,
     step_contents,
 )
-from clac_jax.chain.record import CHECKPOINT, Entry
+from clac_jax.chain.record import CHECKPOINT, END, Entry
 from clac_jax.proof.evidence import Evidence, Finding
 
 SHOWN = 5
@@ -37,15 +37,27 @@ def check_rows(evidence: Evidence) -> list[Finding]:
     return findings + _check_file(evidence, "steps", step_contents(evidence.steps))
 
 
+def covered(evidence: Evidence, name: str) -> int:
+    """Number of rows of a file ("rows", "steps" or "events") that the records cover."""
+    return max((int(entry.record[name]["to"]) for entry in evidence.entries), default=0)
+
+
 def _check_file(evidence: Evidence, name: str, contents: Sequence[bytes]) -> list[Finding]:
-    wrong = [entry for entry in evidence.entries if not _fits(evidence, entry, name, contents)]
-    if not wrong:
+    if FILES[name] in evidence.unread:
         return []
+    wrong = [entry for entry in evidence.entries if not _fits(evidence, entry, name, contents)]
+    count = covered(evidence, name)
+    has_ended = evidence.entries[-1].kind == END  # then the run has written nothing after that
+    if not wrong and not (has_ended and len(contents) > count):
+        return []
+    if count and not (evidence.folder / FILES[name]).exists():
+        return [Finding(FILES[name], "is missing")]
     expected = [mark for entry in evidence.entries for mark in _marks(entry, name)]
-    count = max(entry.record[name]["to"] for entry in evidence.entries)
     places = []
     if len(expected) == count:
-        places = differing(expected, [mark_of(content) for content in contents])
+        places = differing(expected, [mark_of(content) for content in contents], has_ended)
+    elif not wrong:
+        places = [("added", number) for number in range(count, len(contents))]
     findings = [_finding(evidence, name, kind, number) for kind, number in places[:SHOWN]]
     if len(places) > SHOWN:
         findings.append(Finding(FILES[name], f"{len(places) - SHOWN} more rows differ"))
@@ -75,12 +87,15 @@ def _marks(entry: Entry, name: str) -> list[str]:
     return [text[k : k + MARK_DIGITS] for k in range(0, len(text), MARK_DIGITS)]
 
 
-def differing(expected: Sequence[str], actual: Sequence[str]) -> list[tuple[str, int]]:
+def differing(
+    expected: Sequence[str], actual: Sequence[str], is_whole: bool = False
+) -> list[tuple[str, int]]:
     """The places where two lists of marks differ.
 
     Args:
         expected: the marks of the rows as recorded.
-        actual: those of the rows as they are; rows may follow that were recorded later.
+        actual: those of the rows as they are.
+        is_whole: whether no rows may follow that were recorded later.
 
     Returns:
         ("changed" or "added", number of the row as it is, from 0) or ("missing", its number as
@@ -100,7 +115,8 @@ def differing(expected: Sequence[str], actual: Sequence[str]) -> list[tuple[str,
         places += [("changed", start + b + k) for k in range(common)]
         places += [("missing", start + k) for k in range(a + common, a_end)]
         is_tail = b_end == len(right) and a_end == len(left)
-        if not is_tail:  # rows after the last record are not covered
+        is_end = is_whole and start + len(left) == len(expected)
+        if is_end or not is_tail:  # rows after the last record are not covered
             places += [("added", start + k) for k in range(b + common, b_end)]
     return places
 
