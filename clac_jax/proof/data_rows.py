@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from clac_jax.chain.row_digests import fingerprint_of, read_row_digests
+from clac_jax.chain.row_digests import ROW_DIGESTS_FILE, fingerprint_of, read_row_digests
 from clac_jax.input_pipeline.splits import SPLITS, Splits
 from clac_jax.proof.evidence import Evidence, Finding
 from clac_jax.replay.setting import config_of
@@ -43,6 +43,36 @@ def check_data(evidence: Evidence, run: str) -> tuple[list[Finding], dict[str, i
         if split in recorded:
             findings += _check_split(splits, split, recorded[split], then)
     return findings, {split: splits.sizes[split] for split in SPLITS if split in recorded}
+
+
+def check_row_digests(evidence: Evidence) -> list[Finding]:
+    """Compares `data.digests`, if it exists, with the fingerprints that the run has recorded.
+
+    Raises:
+        WorkdirError: it cannot be read.
+    """
+    recorded = [event["data"] for event in evidence.starts if event.get("data")]
+    recorded += [entry.record["data"] for entry in evidence.records if entry.record.get("data")]
+    if not recorded or not (evidence.folder / ROW_DIGESTS_FILE).exists():
+        return []
+    then = {
+        split: fingerprint_of(digests)
+        for split, digests in read_row_digests(evidence.folder).items()
+    }
+    if then in recorded:
+        return []
+    newest = next((event["data"] for event in evidence.starts[::-1] if event.get("data")), None)
+    expected = newest or recorded[-1]
+    wrong = [split for split in expected if then.get(split) != expected[split]]
+    which = f" in the {', '.join(wrong)} split{'s' * (len(wrong) != 1)}" if then and wrong else ""
+    return [Finding(ROW_DIGESTS_FILE, f"is not the file that the run has written{which}")]
+
+
+def note_on_row_digests(evidence: Evidence) -> list[str]:
+    """A note if a run with a chain has lost `data.digests`."""
+    if not evidence.entries or (evidence.folder / ROW_DIGESTS_FILE).exists():
+        return []
+    return [f"{ROW_DIGESTS_FILE} is missing: if a row of the data changes, it cannot be named"]
 
 
 def _check_split(

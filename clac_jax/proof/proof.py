@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from clac_jax.chain.record import CHAIN_FILE, END, Entry
 from clac_jax.errors import UserError, one_line
 from clac_jax.journal.journal_file import START, STARTS_FILE
-from clac_jax.proof.data_rows import check_data
+from clac_jax.proof.data_rows import check_data, check_row_digests, note_on_row_digests
 from clac_jax.proof.errors import ProofError
 from clac_jax.proof.evidence import Evidence, Finding, gather
 from clac_jax.proof.links import check_links
@@ -180,18 +180,22 @@ def prove(run: str, limits: Limits, public_key: bytes | None = None, say: Say = 
         findings.append(Finding("the data", f"cannot be compared: {one_line(error, 400)}"))
     segments, unlike = _computed(plan, limits, say)
     uncovered = _uncovered(evidence)
-    found = {"rows": evidence.rows, "steps": evidence.steps, "starts": evidence.starts}
+    found = {
+        "rows": len(evidence.rows),
+        "steps": len(evidence.steps),
+        "starts": len(evidence.starts),
+    }
     return Proof(
         run=run,
         entries=evidence.entries,
         findings=[*findings, *plan.findings, *unlike],
         counts={
-            **{name: len(each) - uncovered[name] for name, each in found.items()},
+            **{name: number - uncovered[name] for name, number in found.items()},
             "checkpoints": len(evidence.checkpoints) + len(evidence.damaged),
             "examples": sum(rows.values()),
         },
         segments=segments,
-        notes=plan.notes,
+        notes=[*note_on_row_digests(evidence), *plan.notes],
         signature=signature,
         uncovered=uncovered,
         has_lost_chain=not evidence.entries
@@ -208,7 +212,7 @@ def compare_files(evidence: Evidence) -> list[Finding]:
         findings += check_links(evidence.entries) + rows_differ
         findings += check_config(evidence, any(STARTS_FILE in f.where for f in rows_differ))
         findings += check_end(evidence)
-    return findings + check_saved(evidence)
+    return findings + check_row_digests(evidence) + check_saved(evidence)
 
 
 def check_signature(

@@ -88,14 +88,14 @@ def _marks(entry: Entry, name: str) -> list[str]:
 
 
 def differing(
-    expected: Sequence[str], actual: Sequence[str], is_whole: bool = False
+    expected: Sequence[str], actual: Sequence[str], has_ended: bool = False
 ) -> list[tuple[str, int]]:
     """The places where two lists of marks differ.
 
     Args:
         expected: the marks of the rows as recorded.
         actual: those of the rows as they are.
-        is_whole: whether no rows may follow that were recorded later.
+        has_ended: whether no rows may follow that were recorded later.
 
     Returns:
         ("changed" or "added", number of the row as it is, from 0) or ("missing", its number as
@@ -115,7 +115,7 @@ def differing(
         places += [("changed", start + b + k) for k in range(common)]
         places += [("missing", start + k) for k in range(a + common, a_end)]
         is_tail = b_end == len(right) and a_end == len(left)
-        is_end = is_whole and start + len(left) == len(expected)
+        is_end = has_ended and start + len(left) == len(expected)
         if is_end or not is_tail:  # rows after the last record are not covered
             places += [("added", start + k) for k in range(b + common, b_end)]
     return places

@@ -36,7 +36,7 @@ def test_rows_after_the_end_of_a_run_are_added(marks, count):
     longer = [*marks, *[marks[-1]] * count]
     assert differing(marks, longer) == []
     added = [("added", len(marks) + k) for k in range(count)]
-    assert differing(marks, longer, is_whole=True) == added
+    assert differing(marks, longer, has_ended=True) == added
 
 
 def repeat_last(path, size=0, **values):
@@ -68,7 +68,7 @@ LATER = {
 
 
 @pytest.mark.parametrize("case", LATER)
-def test_what_was_added_after_the_end_is_named_and_not_counted(case, copy):
+def test_rows_added_after_the_end_are_named_and_not_counted(case, copy):
     add, words = LATER[case]
     add(copy)
     proof = prove(str(copy), Limits(segments=0), say=lambda line: None)
@@ -90,7 +90,7 @@ def test_rows_that_no_record_covers_yet_are_counted_apart(copy):
 UNREADABLE = {
     "an empty line": ("metrics.jsonl", lambda content: b"\n" + content),
     "a list": ("metrics.jsonl", lambda content: content + b"[1]\n"),
-    "bytes that are no text": ("starts.jsonl", lambda content: content + b"\xff\xfe{}\n"),
+    "bytes that are not text": ("starts.jsonl", lambda content: content + b"\xff\xfe{}\n"),
     "a flipped bit": ("steps.journal", lambda c: c[:500] + bytes([c[500] ^ 1]) + c[501:]),
     "no file": ("metrics.jsonl", None),
 }
@@ -106,3 +106,25 @@ def test_a_file_that_cannot_be_read_is_one_finding(case, copy):
         path.unlink()
     (finding,) = compare_files(gather(copy))
     assert finding.where == name
+
+
+def test_a_changed_digest_of_a_row_is_found(copy):
+    path = copy / "data.digests"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    (finding,) = compare_files(gather(copy))
+    assert finding.words == (
+        "data.digests: is not the file that the run has written in the test split"
+    )
+    path.write_bytes(content[:-3])
+    (finding,) = compare_files(gather(copy))
+    assert finding.words == "data.digests: is not the file that the run has written"
+
+
+def test_lost_digests_of_the_rows_are_noted(copy):
+    (copy / "data.digests").unlink()
+    proof = prove(str(copy), Limits(segments=0), say=lambda line: None)
+    assert proof.is_proven
+    (note,) = proof.notes
+    assert note.startswith("data.digests is missing: ")
