@@ -37,10 +37,10 @@ MAX_SEARCH = 1e8
 
 @dataclass(frozen=True, eq=False)
 class Crystal:
-    """An ordered periodic crystal.
+    """An ordered periodic crystal. It cannot be changed: its arrays are read-only copies.
 
-    Its arrays are its own and cannot be written to: what a caller does with theirs changes nothing
-    here. Crystals with equal arrays are equal, and have the same hash.
+    Two crystals are equal, and have the same hash, if their arrays are: the same crystal in another
+    cell, with its atoms in another order or moved by a cell vector, is not equal.
 
     >>> caesium_chloride = Crystal.from_arrays(
     ...     lattice=[[4.12, 0, 0], [0, 4.12, 0], [0, 0, 4.12]],
@@ -66,29 +66,31 @@ class Crystal:
     positions: np.ndarray
 
     def __post_init__(self) -> None:
-        self._take("lattice", lattice_of(self.lattice))
-        self._take("atomic_numbers", atomic_numbers_of(self.atomic_numbers))
-        self._take("positions", coordinates_of(self.positions, len(self.atomic_numbers)))
+        numbers = atomic_numbers_of(self.atomic_numbers)
+        # Copied, because a loop over strains or frames changes its arrays in place.
+        lattice = np.array(lattice_of(self.lattice))
+        positions = np.array(coordinates_of(self.positions, len(numbers)))
+        self.__setstate__(dict(lattice=lattice, atomic_numbers=numbers, positions=positions))
         self._check_cell()
         self._check_distances()
 
-    def _take(self, name: str, values: np.ndarray) -> None:
-        own = np.array(values)
-        own.setflags(write=False)
-        object.__setattr__(self, name, own)
+    def __setstate__(self, state: dict[str, np.ndarray]) -> None:
+        """Sets the arrays, read-only, also when unpickled or copied, which makes them writeable."""
+        for name, array in state.items():
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Crystal):
             return NotImplemented
-        return all(
-            np.array_equal(getattr(self, field.name), getattr(other, field.name))
-            for field in dataclasses.fields(self)
-        )
+        return all(map(np.array_equal, self._arrays(), other._arrays()))
 
     def __hash__(self) -> int:
-        # Zero is added because 0.0 and -0.0 are equal, and their bytes are not.
-        values = (getattr(self, field.name) for field in dataclasses.fields(self))
-        return hash(tuple((array + 0).tobytes() for array in values))
+        # Adding 0 turns -0.0 into 0.0, which it equals.
+        return hash(tuple((array + 0).tobytes() for array in self._arrays()))
+
+    def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.lattice, self.atomic_numbers, self.positions
 
     def _check_cell(self) -> None:
         volume = self.volume
@@ -230,6 +232,7 @@ class Crystal:
 
         Raises:
             CrystalError: the file is missing, or does not describe one ordered crystal.
+            PathError: the path is not text or a path, or not a valid one.
             MissingPackageError: it is not a CIF, and ASE is not installed.
         """
         from clac_jax.crystals import reading

@@ -5,7 +5,7 @@ Reading imports neither library; only `to_pymatgen` and `to_ase` need the respec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from clac_jax.crystals.numbers import (
 from clac_jax.errors import UserError
 
 _FULL = 1e-3  # tolerance of an occupancy of 1
+_ISOTOPES = ("D", "T")  # of hydrogen, which have symbols of their own
 
 
 class MissingPackageError(UserError, ImportError):
@@ -47,7 +48,7 @@ def from_pymatgen(structure: Any) -> Crystal:
     _check_periodic(getattr(structure.lattice, "pbc", (True, True, True)))
     sites = list(structure.sites)
     check_count(len(sites))
-    numbers = [_element_of_site(k, dict(site.species.items())) for k, site in enumerate(sites)]
+    numbers = [_element_of_site(k, site.species.items()) for k, site in enumerate(sites)]
     positions = np.array([site.coords for site in sites], np.float64)
     lattice = np.array(structure.lattice.matrix, np.float64)
     return Crystal(lattice, np.array(numbers, np.int32), positions)
@@ -79,8 +80,8 @@ def from_structure_dict(values: Mapping[str, Any]) -> Crystal:
     return Crystal(matrix, np.array(numbers, np.int32), fractions @ matrix)
 
 
-def _species(index: int, site: Mapping[str, Any]) -> dict[str, float]:
-    """Element -> occupancy of a site in a dict.
+def _species(index: int, site: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Elements and occupancies of a site in a dict; those of two charges are listed apart.
 
     Raises:
         CrystalError: the site has no such list.
@@ -90,7 +91,7 @@ def _species(index: int, site: Mapping[str, Any]) -> dict[str, float]:
         raise CrystalError(f'Site {index} has no list "species". Add it.')
     occupancies = floats_of([s.get("occu", 1.0) for s in species], "occu", (len(species),))
     names = [str(s.get("element")) for s in species]
-    return dict(zip(names, map(float, occupancies), strict=True))
+    return list(zip(names, map(float, occupancies), strict=True))
 
 
 def from_ase(atoms: Any) -> Crystal:
@@ -99,8 +100,18 @@ def from_ase(atoms: Any) -> Crystal:
         raise CrystalError(f"{shown(atoms)} is not an ASE Atoms object. Give one.")
     check_count(len(atoms.numbers))
     _check_periodic(atoms.pbc)
-    for kind, occupancy in (_info(atoms).get("occupancy") or {}).items():
-        _check_occupancy(f"The site kind {kind}", occupancy)
+    occupancies = _info(atoms).get("occupancy") or {}
+    if not isinstance(occupancies, Mapping) or not all(
+        isinstance(occupancy, Mapping) for occupancy in occupancies.values()
+    ):
+        raise CrystalError(
+            'Its info["occupancy"] does not give the elements of each site kind, as ASE writes '
+            'them: {"0": {"Na": 1.0}}. Correct it, or delete it if all sites are full.'
+        )
+    for kind, occupancy in occupancies.items():
+        names = list(occupancy)
+        parts = floats_of([occupancy[name] for name in names], "occupancy", (len(names),))
+        _check_occupancy(f"The site kind {kind}", zip(names, map(float, parts), strict=True))
     return Crystal(
         np.array(atoms.cell, np.float64),
         np.array(atoms.numbers),
@@ -159,24 +170,32 @@ def _check_periodic(pbc: Any) -> None:
         )
 
 
-def _element_of_site(index: int, species: Mapping[Any, float]) -> int:
+def _element_of_site(index: int, species: Iterable[tuple[Any, float]]) -> int:
     """The atomic number of the element that fully occupies a site.
 
     Args:
         index: index of the site, for messages.
-        species: element or species -> occupancy.
+        species: elements or species, and their occupancies.
 
     Raises:
         CrystalError: the site is mixed, partially occupied, or not occupied by an element.
     """
-    symbols = {str(getattr(one, "symbol", one)): float(part) for one, part in species.items()}
-    _check_occupancy(f"Site {index}", symbols)
-    return element_of(next(iter(symbols)))
+    symbols = ((str(getattr(one, "symbol", one)), float(part)) for one, part in species)
+    return element_of(_check_occupancy(f"Site {index}", symbols))
 
 
-def _check_occupancy(site: str, occupancy: Mapping[str, float]) -> None:
+def _check_occupancy(site: str, species: Iterable[tuple[str, float]]) -> str:
+    """The symbol of the element that fully occupies a site, by any of its charges and isotopes.
+
+    Raises:
+        CrystalError: the site is mixed or partially occupied.
+    """
+    occupancy: dict[str, float] = {}
+    for name, part in species:
+        symbol = "H" if name in _ISOTOPES else name
+        occupancy[symbol] = occupancy.get(symbol, 0.0) + part
     if len(occupancy) == 1 and abs(next(iter(occupancy.values())) - 1.0) <= _FULL:
-        return
+        return next(iter(occupancy))
     shares = ", ".join(f"{name} {part:.3g}" for name, part in occupancy.items()) or "nothing"
     raise CrystalError(
         f"{site} is not fully occupied by one element ({shares}). Only ordered crystals can be "

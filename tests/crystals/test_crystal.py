@@ -1,7 +1,9 @@
 """The checks of a crystal: cell, distances and elements."""
 
+import copy
 import doctest
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -317,6 +319,71 @@ def test_cell_vectors_that_their_lengths_and_angles_contradict_are_refused():
 def test_a_similar_key_for_cartesian_is_detected():
     with pytest.raises(CrystalError, match="Name it"):
         Crystal.from_atoms(ATOMS | {"coords_are_cartesian": True})
+
+
+def arrays():
+    """The lattice, the atomic numbers and the Cartesian positions of rock salt, all writeable."""
+    crystal = rock_salt()
+    return [np.array(each) for each in (crystal.lattice, crystal.atomic_numbers, crystal.positions)]
+
+
+MAKERS = {
+    "arrays": lambda lattice, numbers, positions: Crystal(lattice, numbers, positions),
+    "fractions": lambda lattice, numbers, positions: Crystal.from_arrays(
+        lattice, numbers, np.linalg.solve(lattice.T, positions.T).T
+    ),
+    "atoms": lambda lattice, numbers, positions: Crystal.from_atoms(
+        {
+            "lattice_mat": lattice,
+            "elements": ["Na"] * 4 + ["Cl"] * 4,
+            "coords": positions,
+            "cartesian": True,
+        }
+    ),
+    "replaced": lambda lattice, numbers, positions: rock_salt(6.0).replace(
+        lattice=lattice, atomic_numbers=numbers, positions=positions
+    ),
+    "views": lambda lattice, numbers, positions: Crystal(lattice[:], numbers[:], positions[:]),
+}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_a_crystal_keeps_its_values_when_the_arrays_that_it_was_made_from_change(make):
+    given = arrays()
+    crystal = make(*given)
+    for array in given:
+        array *= 3
+    assert crystal.formula == "ClNa"
+    np.testing.assert_array_equal(crystal.lattice, rock_salt().lattice)
+    np.testing.assert_allclose(crystal.positions, rock_salt().positions, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "again", [copy.copy, copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))]
+)
+def test_a_copy_of_a_crystal_is_equal_to_it_and_as_little_writeable(again):
+    crystal = again(rock_salt())
+    assert crystal == rock_salt()
+    for array in (crystal.lattice, crystal.atomic_numbers, crystal.positions):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+
+
+def test_equal_crystals_are_one_in_a_set():
+    crystal, same = rock_salt(), Crystal(*arrays())
+    assert crystal == same and len({crystal, same}) == 1 and same in [rock_salt(6.0), crystal]
+    lattice, numbers, positions = arrays()
+    signed = crystal.replace(positions=np.where(positions == 0, -0.0, positions))
+    assert signed == crystal and hash(signed) == hash(crystal)
+    others = [
+        rock_salt(6.0),
+        crystal.replace(lattice=lattice * 1.01),
+        crystal.replace(atomic_numbers=numbers[::-1]),
+        crystal.replace(positions=positions + 0.1),
+        Crystal(lattice, numbers[:1], positions[:1]),
+    ]
+    assert len({crystal, *others}) == 6 and crystal not in others
+    assert crystal != "NaCl" and crystal is not None
 
 
 def test_the_examples_of_the_documentation():

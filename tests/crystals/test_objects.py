@@ -12,6 +12,7 @@ from pymatgen.core import DummySpecies, Lattice, Molecule, Structure
 
 from clac_jax.crystals import Crystal, CrystalError
 from clac_jax.crystals.objects import MissingPackageError
+from clac_jax.crystals.reading import crystal_of
 
 CUBE = Lattice.cubic(4.0)
 TWO = [[0, 0, 0], [0.5, 0.5, 0.5]]
@@ -56,10 +57,27 @@ def test_charges_are_dropped_and_deuterium_is_hydrogen():
 
 
 @pytest.mark.parametrize(
+    ("site", "formula"),
+    [
+        ({"Fe2+": 0.5, "Fe3+": 0.5}, "FeO"),
+        ({"Mn2+": 0.25, "Mn3+": 0.25, "Mn4+": 0.5}, "MnO"),
+        ({"H+": 0.4, "D+": 0.6}, "HO"),
+    ],
+)
+def test_a_site_of_one_element_in_several_charges_or_isotopes_is_full(site, formula):
+    structure = Structure(CUBE, [site, "O2-"], TWO)
+    assert Crystal.from_pymatgen(structure).formula == formula
+    assert crystal_of(structure.as_dict()).formula == formula
+    hydride = with_occupancy({"0": {"H": 0.4, "D": 0.6}, "1": {"Cl": 1.0}})
+    assert Crystal.from_ase(hydride).num_atoms == 2
+
+
+@pytest.mark.parametrize(
     ("structure", "words"),
     [
         (Structure(CUBE, [{"Na": 0.5, "K": 0.5}, "Cl"], TWO), r"Site 0 .*\(Na 0.5, K 0.5\)"),
         (Structure(CUBE, ["Na", {"Cl": 0.9}], TWO), r"Site 1 .*\(Cl 0.9\)"),
+        (Structure(CUBE, [{"Fe2+": 0.5, "Fe3+": 0.4}, "Cl"], TWO), r"Site 0 .*\(Fe 0.9\)"),
         (Structure(CUBE, [DummySpecies("X"), "Cl"], TWO), "'X' is not an element"),
         (Structure(Lattice.cubic(4.0, pbc=(True, True, False)), ["Na", "Cl"], TWO), "along c"),
         (Structure(CUBE, [], []), "no atoms"),
@@ -89,6 +107,9 @@ def with_occupancy(occupancy):
         (ase.Atoms("X", cell=[4, 4, 4], pbc=True), "atomic number 0"),
         (with_occupancy({"0": {"Na": 0.5, "K": 0.5}}), r"\(Na 0.5, K 0.5\)"),
         (with_occupancy({0: {"Na": 0.7}}), r"\(Na 0.7\)"),
+        (with_occupancy("foo"), r'info\["occupancy"\] does not give the elements'),
+        (with_occupancy({"0": 1.0}), r'info\["occupancy"\] does not give the elements'),
+        (with_occupancy({"0": {"Na": "full"}}), "'full' in the occupancy is not a number"),
         (Structure(CUBE, ["Na"], TWO[:1]), "not an ASE Atoms"),
     ],
 )
