@@ -44,6 +44,10 @@ def test_the_names_of_the_door_are_listed_before_they_are_loaded():
     assert set(clac_jax.__all__) <= set(names)
 
 
+def test_the_error_of_inputs_is_caught_without_loading_jax():
+    assert not loaded("import clac_jax; clac_jax.InputError") & {"jax", "flax", "numpy"}
+
+
 def test_crystals_need_no_jax():
     modules = loaded(
         "import clac_jax; from clac_jax.crystals import CrystalError; clac_jax.Crystal"
