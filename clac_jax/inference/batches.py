@@ -145,7 +145,8 @@ def check_listed(values: Any, what: str) -> None:
     Raises:
         InputError: a single value was given instead of a list.
     """
-    if is_single(values) or not isinstance(values, Iterable):
+    # An array of no dimension is iterable by its type only.
+    if is_single(values) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
         raise InputError(f"The {what} must be a list. Give one, even for a single one: [...].")
 
 

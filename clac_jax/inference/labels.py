@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,23 @@ from clac_jax.errors import one_line
 from clac_jax.inference.errors import InputError
 
 
-def prompts(labels: Sequence[str], templates: Sequence[str]) -> list[str]:
+def listed(values: Iterable[str], what: str) -> list[str]:
+    """The texts of any iterable, such as a generator; `what` names them in the message.
+
+    Raises:
+        InputError: it is one text, or not only of texts.
+    """
+    texts: list[Any]
+    try:
+        texts = [None] if isinstance(values, str) else list(values)
+    except TypeError:
+        texts = [None]
+    if not all(isinstance(text, str) for text in texts):
+        raise InputError(f"The {what} must be a list of texts. Give one: [...].")
+    return texts
+
+
+def prompts(labels: Iterable[str], templates: Iterable[str]) -> list[str]:
     """The sentences of all labels, template by template.
 
     >>> prompts(["a metal", "an oxide"], ["{}", "This is {}."])
@@ -20,9 +37,7 @@ def prompts(labels: Sequence[str], templates: Sequence[str]) -> list[str]:
         InputError: there are fewer than two labels, one is repeated or empty, or a template has no
             place for the label.
     """
-    for values, what in ((labels, "labels"), (templates, "templates")):
-        if isinstance(values, str) or not all(isinstance(value, str) for value in values):
-            raise InputError(f"The {what} must be a list of texts. Give one: [...].")
+    labels, templates = listed(labels, "labels"), listed(templates, "templates")
     if len(set(labels)) < 2 or len(set(labels)) < len(labels):
         raise InputError(
             "There must be at least two labels, all different: the probabilities are those of one "

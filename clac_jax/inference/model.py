@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -33,6 +33,7 @@ from clac_jax.inference.errors import InputError, LoadError
 from clac_jax.inference.identity import checksum
 from clac_jax.inference.source import Source
 from clac_jax.inference.variables import read_variables
+from clac_jax.inference.vectors import are_vectors, vectors_of
 from clac_jax.input_pipeline.example import ExampleViews
 from clac_jax.input_pipeline.views import token_view
 from clac_jax.models.build import build_model, pair_loss_of
@@ -226,7 +227,8 @@ class Model:
             LoadError: the model predicts a property.
         """
         self._needs_contrast("scores")
-        texts, crystals = self._vectors(text_vectors, "text"), self._vectors(crystal_vectors)
+        texts = vectors_of(text_vectors, "text", self.dim)
+        crystals = vectors_of(crystal_vectors, "crystal", self.dim)
         scores: np.ndarray = np.asarray(self._score(self._head, crystals, texts)).T
         return scores
 
@@ -240,8 +242,8 @@ class Model:
 
         Args:
             texts: one text, or several.
-            crystals: crystals, as for `embed_crystals`; or their vectors, (n, dim), which saves
-                embedding them again for the next text.
+            crystals: crystals, as for `embed_crystals`; or their vectors, (n, dim) real numbers in
+                an array or lists, which saves embedding them again for the next text.
             k: number of crystals per text; fewer if there are not that many.
 
         Returns:
@@ -258,9 +260,8 @@ class Model:
             raise InputError(f"k is {k!r}. Give the number of crystals to return, at least 1.")
         is_one = isinstance(texts, str)
         queries = self.embed_texts([texts] if isinstance(texts, str) else texts)
-        if not isinstance(crystals, np.ndarray):
-            crystals = self.embed_crystals(crystals)
-        scores = self.scores(queries, crystals)
+        vectors = crystals if are_vectors(crystals) else self.embed_crystals(crystals)
+        scores = self.scores(queries, vectors)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         best = np.take_along_axis(scores, order, axis=1)
         return (order[0], best[0]) if is_one else (order, best)
@@ -268,8 +269,8 @@ class Model:
     def classify(
         self,
         crystals: CrystalLike | Iterable[CrystalLike] | np.ndarray,
-        labels: Sequence[str],
-        templates: Sequence[str] = ("{}",),
+        labels: Iterable[str],
+        templates: Iterable[str] = ("{}",),
     ) -> np.ndarray:
         """Assigns labels that the model was not trained on, by their similarity to each crystal.
 
@@ -288,15 +289,19 @@ class Model:
             LoadError: the model predicts a property.
         """
         self._needs_contrast("classify")
+        labels = labels_lib.listed(labels, "labels")
+        templates = labels_lib.listed(templates, "templates")
         prompts = labels_lib.prompts(labels, templates)
         is_one = is_single(crystals)
-        if not isinstance(crystals, np.ndarray):
-            crystals = self.embed_crystals([crystals] if is_one else crystals)
+        if are_vectors(crystals):
+            vectors = crystals
+        else:
+            vectors = self.embed_crystals([crystals] if is_one else crystals)
         texts = self.embed_texts(prompts).reshape(len(templates), len(labels), self.dim)
         if self.is_dot_product:
-            logits = self.scores(labels_lib.mean_direction(texts), crystals).T
+            logits = self.scores(labels_lib.mean_direction(texts), vectors).T
         else:  # a critic's inputs have no mean that it could score: average its scores
-            logits = np.mean([self.scores(each, crystals) for each in texts], axis=0).T
+            logits = np.mean([self.scores(each, vectors) for each in texts], axis=0).T
         probabilities = labels_lib.softmax(logits)
         return np.asarray(probabilities[0] if is_one else probabilities)
 
@@ -338,20 +343,6 @@ class Model:
                 f"{self.config.property.name!r}: it has no text encoder and no space that texts "
                 "and crystals share. Use predict, or load a contrastive run."
             )
-
-    def _vectors(self, values: Any, kind: str = "crystal") -> np.ndarray:
-        try:
-            vectors = np.asarray(values, np.float32)
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"The {kind} vectors are not numbers. Give what embed_{kind}s has returned."
-            ) from error
-        if vectors.ndim != 2 or vectors.shape[1] != self.dim:
-            raise InputError(
-                f"The {kind} vectors have the shape {vectors.shape}, and this model's are "
-                f"(n, {self.dim}). Give what embed_{kind}s of this model has returned."
-            )
-        return vectors
 
     def _of_crystals(
         self,

@@ -101,7 +101,7 @@ def test_an_empty_list_and_a_single_value_are_refused(work):
     for empty in ([], (), iter(()), (k for k in ())):
         with pytest.raises(InputError, match="The list of values is empty"):
             in_batches(empty, "values", work)
-    for single in ("abc", b"abc", 3, None, {"a": 1}):
+    for single in ("abc", b"abc", 3, None, {"a": 1}, np.array("abc"), np.array(3)):
         with pytest.raises(InputError, match="The values must be a list"):
             in_batches(single, "values", work)
 

@@ -24,6 +24,7 @@ def test_braces_in_labels_are_text():
         ([], ["{}"], "at least two labels"),
         (["a", "b", "a"], ["{}"], "all different"),
         ("ab", ["{}"], "labels must be a list of texts"),
+        (None, ["{}"], "labels must be a list of texts"),
         ([1, 2], ["{}"], "labels must be a list of texts"),
         (["a", "b"], "{}", "templates must be a list of texts"),
         (["a", "b"], [], "no templates"),
@@ -33,6 +34,11 @@ def test_braces_in_labels_are_text():
 def test_labels_and_templates_that_cannot_be_used(given, templates, words):
     with pytest.raises(InputError, match=words):
         labels.prompts(given, templates)
+
+
+def test_labels_of_a_generator_are_those_of_a_list():
+    given = (label for label in ("a metal", "an oxide"))
+    assert labels.prompts(given, (each for each in ["{}"])) == ["a metal", "an oxide"]
 
 
 def test_the_mean_of_sentences_is_a_unit_vector():

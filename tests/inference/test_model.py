@@ -134,7 +134,7 @@ def test_the_best_crystals_for_each_text(model, crystals, texts):
         (("salt", "a.cif"), "The crystals must be a list"),
         (("salt", [rock_salt()], 0), "k is 0"),
         (("salt", [rock_salt()], "3"), "k is '3'"),
-        (("salt", np.array([None])), "The crystal vectors"),
+        (("salt", np.array([None])), "Crystal 0 cannot be used"),
         ((["salt", ""], [rock_salt()]), "Text 1 is empty"),
         (("", [rock_salt()]), "Text 0 is empty"),
         (([], [rock_salt()]), "The list of texts is empty"),
