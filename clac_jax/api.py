@@ -38,6 +38,7 @@ def load(what: str | os.PathLike[str], adapter: str | os.PathLike[str] | None = 
             of that run, with the weights that it froze from `what`.
 
     Raises:
+        PathError: `what` or `adapter` is not text or a path, or not a valid one.
         CheckpointNotFoundError: no checkpoint has that name.
         DamagedCheckpointError: a file of the checkpoint differs from what was written.
         PublishedError, ExportError: a file of a published model is missing, differs from what was

@@ -32,7 +32,7 @@ from clac_jax.training.schedules import after_plateau
 
 
 def train(
-    config: ml_collections.ConfigDict,
+    config: ml_collections.ConfigDict | ml_collections.FrozenConfigDict,
     workdir: str | Path,
     stop: StopSignals | None = None,
     began: float | None = None,

@@ -144,7 +144,6 @@ ELSEWHERE = {
     "inference.identity": "inference/test_model.py",
     "inference.labels": "inference/test_class_labels.py",
     "inference.measures": "inference/test_publish.py",
-    "inference.named": "inference/test_model.py",
     "inference.published": "inference/test_publish.py",
     "inference.published_proof": "proof/test_proof.py",
     "inference.source": "inference/test_model.py",

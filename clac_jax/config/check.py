@@ -34,7 +34,9 @@ _KINDS: dict[type, tuple[str, tuple[type, ...]]] = {
 }
 
 
-def ready(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+def ready(
+    config: ml_collections.ConfigDict | ml_collections.FrozenConfigDict,
+) -> ml_collections.ConfigDict:
     """A copy that is ready to run: checked, with references resolved and all values explicit.
 
     Values left to the encoder are filled in, and `debug` is expanded into the settings it implies:
@@ -43,6 +45,13 @@ def ready(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     Raises:
         ConfigError: see `validate`.
     """
+    if isinstance(config, ml_collections.FrozenConfigDict):
+        config = config.as_configdict()
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise ConfigError(
+            f"The config is of type {type(config).__name__}. Start from "
+            "clac_jax.config.default_config() and change what you need."
+        )
     validate(config)
     config = config.copy_and_resolve_references()
     fill_defaults(config)

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from clac_jax.errors import UserError, error_reason, one_line
 
@@ -56,6 +57,22 @@ class PathError(UserError, ValueError):
     """A path from the user is not that of a local file or folder."""
 
 
+def path_text(value: Any, what: str) -> str:
+    """The text of a path, of text or of bytes.
+
+    Args:
+        value: as given by the user.
+        what: name of the flag, key or argument, for the message.
+
+    Raises:
+        PathError: it is none of them.
+    """
+    try:
+        return os.fsdecode(value)
+    except TypeError as error:
+        raise PathError(f"{what} is {one_line(repr(value), 80)}. Give text, or a Path.") from error
+
+
 def check_place(text: str | os.PathLike[str], what: str) -> str:
     """Rejects text that is neither a local path nor the URL of an object store.
 
@@ -69,9 +86,8 @@ def check_place(text: str | os.PathLike[str], what: str) -> str:
     Raises:
         PathError: it is a different URL, or not a valid path, see `check_local`.
     """
-    if _STORE_URL.match(os.fspath(text)):
-        return os.fspath(text)
-    return check_local(text, what)
+    name = path_text(text, what)
+    return name if _STORE_URL.match(name) else check_local(name, what)
 
 
 def check_local(text: str | os.PathLike[str], what: str, why: str = "") -> str:
@@ -89,7 +105,7 @@ def check_local(text: str | os.PathLike[str], what: str, why: str = "") -> str:
     Raises:
         PathError: it is empty, a URL, too long, or has characters not allowed in a path.
     """
-    name = os.fspath(text)
+    name = path_text(text, what)
     if not name.strip():
         raise PathError(f"{what} is empty. Name a file or folder.")
     if "\0" in name:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from clac_jax.checkpoint.adapters import arrays_digest, read_adapter
+from clac_jax.files.paths import path_text
 from clac_jax.inference.errors import LoadError
 from clac_jax.inference.source import Source, frozen
 from clac_jax.stores.copies import local_copy
@@ -25,7 +26,7 @@ def with_adapter(base: Source, folder: str | os.PathLike[str]) -> Source:
         AdapterError: the folder cannot be read.
         LoadError: the base has other weights than those that the run froze.
     """
-    name = os.fsdecode(folder)
+    name = path_text(folder, "The folder of the adapters")
     adapter = read_adapter(local_copy(name, "adapter"))
     lacking = [path for path in adapter.base if path not in base.shapes]
     if lacking or arrays_digest(base.read(list(adapter.base))) != adapter.base_digest:

@@ -13,7 +13,7 @@ from clac_jax.checkpoint.fetched import split_name
 from clac_jax.checkpoint.layout import CHECKPOINTS
 from clac_jax.checkpoint.locate import CheckpointNotFoundError, locate
 from clac_jax.errors import warn
-from clac_jax.files.paths import local_path
+from clac_jax.files.paths import local_path, path_text
 from clac_jax.inference import mini
 from clac_jax.inference.errors import LoadError
 from clac_jax.inference.hub import PREFIX, hub_folder
@@ -26,7 +26,7 @@ from clac_jax.stores.url import is_url
 
 def open_source(what: str | os.PathLike[str]) -> Source:
     """Finds a model; arguments and errors as for `clac_jax.load`."""
-    name = os.fsdecode(what)
+    name = path_text(what, "The name of a model")
     if name == mini.NAME and isinstance(what, str):
         if Path(name).exists():
             warn(
@@ -52,6 +52,11 @@ def open_source(what: str | os.PathLike[str]) -> Source:
     try:
         return _of_checkpoint(name)
     except CheckpointNotFoundError as error:
+        base, selector = split_name(name)
+        if base == mini.NAME and selector and not Path(base).exists():
+            raise CheckpointNotFoundError(
+                f"{error} The model of the package is called {mini.NAME}, without '@{selector}'."
+            ) from error
         if path.exists() or "@" in name:
             raise
         raise CheckpointNotFoundError(

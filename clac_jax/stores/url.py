@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 from clac_jax.errors import UserError, one_line
 
@@ -14,9 +15,11 @@ class UrlError(UserError, ValueError):
     """The URL of a bucket or object cannot be used."""
 
 
-def is_url(text: str | os.PathLike[str]) -> bool:
+def is_url(text: Any) -> bool:
     """Whether a text from the user names an object store: gs://, s3:// or az://."""
-    return os.fspath(text).lstrip().lower().startswith(tuple(f"{s}://" for s in SCHEMES))
+    if not isinstance(text, str | os.PathLike):
+        return False  # bytes, or not a path at all, which `local_path` refuses
+    return os.fsdecode(text).lstrip().lower().startswith(tuple(f"{s}://" for s in SCHEMES))
 
 
 @dataclass(frozen=True)

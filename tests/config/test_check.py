@@ -2,6 +2,7 @@
 
 import math
 
+import ml_collections
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -253,6 +254,19 @@ def test_the_config_that_a_run_keeps_says_what_the_encoder_uses(name, cutoff):
     config.graph_encoder.cutoff = 4.5
     assert ready(config).graph_encoder.cutoff == 4.5
     assert to_json(ready(ready(config))) == to_json(ready(config))
+
+
+def test_a_frozen_config_is_as_good_as_one_that_can_be_changed():
+    config = default_config()
+    found = ready(ml_collections.FrozenConfigDict(config))
+    assert to_json(found) == to_json(ready(config))
+    found.max_epochs = 3
+
+
+@pytest.mark.parametrize("given", [None, {}, "base"])
+def test_a_value_that_is_not_a_config_is_refused(given):
+    with pytest.raises(ConfigError, match=f"of type {type(given).__name__}"):
+        ready(given)
 
 
 def test_debug_is_one_epoch_of_few_examples():

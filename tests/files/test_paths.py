@@ -14,6 +14,7 @@ from clac_jax.config.check import validate
 from clac_jax.config.schema import default_config
 from clac_jax.errors import EXIT_USER_ERROR
 from clac_jax.files.paths import PathError, check_local, check_place, explain, local_path
+from clac_jax.stores.copies import local_copy
 from clac_jax.training_run import train
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +35,17 @@ def test_urls_are_not_local_paths(url):
     with pytest.raises(PathError, match=r"--config is a URL .* must be a local path: it is a") as e:
         local_path(url, "--config", "it is a program")
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("value", [None, 3, ["a"]])
+def test_a_value_that_is_neither_text_nor_a_path_is_refused(value):
+    for check in (check_local, check_place, local_path, local_copy):
+        with pytest.raises(PathError, match=r"--out is .*\. Give text, or a Path"):
+            check(value, "--out")
+
+
+def test_a_name_in_bytes_is_that_of_a_file():
+    assert local_path(b"a.cif", "--out") == local_copy(b"a.cif", "--out") == Path("a.cif")
 
 
 def test_a_place_is_a_path_or_the_url_of_an_object_store():
