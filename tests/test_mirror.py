@@ -147,7 +147,6 @@ ELSEWHERE = {
     "inference.published": "inference/test_publish.py",
     "inference.published_proof": "proof/test_proof.py",
     "inference.source": "inference/test_model.py",
-    "inference.variables": "inference/test_model.py",
     "input_pipeline.descriptor_batch": "input_pipeline/test_batch.py",
     "input_pipeline.example": "input_pipeline/test_batch.py",
     "input_pipeline.tiles": "input_pipeline/test_batch.py",

@@ -204,6 +204,7 @@ class _Window:
         on_bad: Callable[[InputError], None] | None,
     ):
         self._start, self._count, self._work = start, len(values), work
+        self._on_bad = on_bad
         views = []
         for index, value in enumerate(values, start):
             try:
@@ -220,7 +221,11 @@ class _Window:
             self._started.append((parts, rows, computed))
 
     def rows(self, advance: Callable[[int], Any]) -> np.ndarray:
-        """Waits for the results; NaN for values without one."""
+        """Waits for the results; NaN for values without one.
+
+        Raises:
+            InputError: a result is not finite, and there is no `on_bad`.
+        """
         result = np.full((self._count, *self._work.row_shape), np.nan, np.float32)
         done = self._count - sum(len(part) for parts, _, _ in self._started for part in parts)
         for parts, rows, computed in self._started:
@@ -229,7 +234,16 @@ class _Window:
                 by_part = np.asarray(computed).reshape(len(parts), rows, *self._work.row_shape)
             for part, of_part in zip(parts, by_part, strict=True):
                 for example, row in zip(part, of_part, strict=False):  # the rest is padding
-                    result[example.index - self._start] = row
+                    if np.isfinite(row).all():
+                        result[example.index - self._start] = row
+                        continue
+                    error = InputError(
+                        f"The model computes NaN or infinity for input {example.index}, which can "
+                        "be read: it is a fault of the model. Use another, or leave the input out."
+                    )
+                    if self._on_bad is None:
+                        raise error
+                    self._on_bad(error)
             done = sum(map(len, parts))
         advance(done)
         return result

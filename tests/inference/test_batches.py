@@ -80,6 +80,19 @@ def test_a_value_that_cannot_be_used_leaves_a_gap(work):
     assert np.isnan(in_batches([-1], "values", work, errors.append)).all()
 
 
+def test_a_result_that_is_not_finite_is_a_fault_of_the_model(work):
+    def broken(parts):
+        rows = lengths(parts).astype(np.float32)
+        return np.where(rows == 12, np.inf, rows)
+
+    work = dataclasses.replace(work, compute=broken)
+    with pytest.raises(InputError, match=r"for input 1, .* a fault of the model"):
+        in_batches([3, 12, 5], "values", work)
+    errors = []
+    found = in_batches([3, 12, 5], "values", work, errors.append)
+    assert np.isnan(found[1]).all() and found[::2, 0].tolist() == [3, 5] and len(errors) == 1
+
+
 def test_values_are_read_as_they_are_needed(work):
     read = []
 
