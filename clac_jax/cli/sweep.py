@@ -101,7 +101,7 @@ def _start(options: argparse.Namespace) -> int:
     from clac_jax.sweeps import opened
     from clac_jax.sweeps.definition import read
     from clac_jax.sweeps.devices import slots
-    from clac_jax.sweeps.own_workdir import check_workdir
+    from clac_jax.sweeps.free_workdir import check_workdir
 
     given, place = read(options.file), _place(options)
     environments = slots(options.devices_per_trial, options.together)

@@ -55,6 +55,7 @@ def test_every_key_is_compared_except_where_a_host_keeps_its_files_and_how_it_re
         "bucket.max_mb_per_second",
         "bucket.patience_minutes",
         "bucket.scratch",
+        "checkpoint.store",
         "compilation_cache",
         "dataset.data_dir",
         "dataset.path",
