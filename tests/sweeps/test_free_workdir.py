@@ -46,7 +46,8 @@ def start(tmp_path, monkeypatch, capsys):
 
 
 def files(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    return {path: path.read_bytes() for path in paths}
 
 
 def lose_database(tmp_path):
