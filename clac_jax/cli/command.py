@@ -39,7 +39,7 @@ def new_workdir(target: str, what: str) -> Iterator[Path]:
         # An upload that failed may have left these two, and is to be repeated.
         others = {*RUN_FILES, CHECKPOINTS} - {"config.json", "metrics.jsonl"}
         if any((there / name).exists() for name in others):
-            raise UserError(f"{what}={target} is that of a run already. Name another folder.")
+            raise UserError(f"{what}={target} already holds a run. Name another folder.")
     with output_folder(target, what, MANIFEST) as folder:
         require_empty(folder)
         yield folder

@@ -54,9 +54,7 @@ def add(group: argparse.ArgumentParser) -> None:
     ls = command("ls", _ls, "list the trials, the best ones first")
     show = command("show", _show, "show one trial: what it tried, its validations, its end")
     best = command("best", _best, "show the best trial, and export its model")
-    best.add_argument(
-        "--export", metavar="FOLDER", help="publish the model that has its value there"
-    )
+    best.add_argument("--export", metavar="FOLDER", help="publish the model with its value there")
     page = command("page", _page, "write sweep.html, which is also written whenever a trial ends")
     stop = command("stop", _stop, "make all programs of a sweep save their trials and stop")
     prune = command("prune", _prune, "end trials early, or free their disk space")

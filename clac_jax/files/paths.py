@@ -65,7 +65,7 @@ def path_text(value: Any, what: str) -> str:
         what: name of the flag, key or argument, for the message.
 
     Raises:
-        PathError: it is none of them.
+        PathError: it is neither text, bytes nor a path.
     """
     try:
         return os.fsdecode(value)

@@ -238,8 +238,8 @@ class _Window:
                         result[example.index - self._start] = row
                         continue
                     error = InputError(
-                        f"The model computes NaN or infinity for input {example.index}, which can "
-                        "be read: it is a fault of the model. Use another, or leave the input out."
+                        f"The model gives NaN or infinity for input {example.index}, which is "
+                        "valid: this is a fault of the model. Use another, or leave the input out."
                     )
                     if self._on_bad is None:
                         raise error

@@ -99,9 +99,9 @@ class Definition:
         for name, domain in plain["space"].items():
             facts = {key: value for key, value in domain.items() if key != "kind"}
             if domain["kind"] == "choice":
-                facts["values"] = _tuples(facts["values"])
+                facts["values"] = as_tuples(facts["values"])
             facts["when"] = {
-                other: [_tuples(each) for each in wanted] if isinstance(wanted, list) else wanted
+                other: [as_tuples(each) for each in wanted] if isinstance(wanted, list) else wanted
                 for other, wanted in facts["when"].items()
             }
             space[name] = kinds[domain["kind"]](**facts)
@@ -140,9 +140,9 @@ def _as_json(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else repr(value)
 
 
-def _tuples(value: Any) -> Any:
-    """A value from JSON, with tuples for its lists."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def as_tuples(value: Any) -> Any:
+    """A value of a config key or from JSON, with tuples for its lists, also inside of others."""
+    return tuple(map(as_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def sweep_folder() -> Path:

@@ -14,6 +14,7 @@ from typing import Any
 
 from clac_jax.checkpoint.layout import CHECKPOINTS
 from clac_jax.errors import UserError, one_line
+from clac_jax.sweeps.definition import as_tuples
 from clac_jax.sweeps.trial_run import CHILD_FILE, flag_text
 
 METRICS, CONFIG = "metrics.jsonl", "config.json"
@@ -101,11 +102,7 @@ def _plain(name: str, value: Any) -> Any:
         parsed = ast.literal_eval(flag_text(value))
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
         return flag_text(value)
-    return _tuples(parsed)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+    return as_tuples(parsed)
 
 
 def _shown(value: Any) -> str:
